@@ -1,0 +1,1 @@
+"""What the other packages agree on; may be imported by all of them and imports none of them."""

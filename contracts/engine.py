@@ -1,0 +1,60 @@
+"""How a bundle is executed: the same code scores it in evaluation, batch scoring and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from contracts.bundle import Bundle
+from contracts.errors import PlatformError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One reason code: `contribution` is in log-odds of the positive (or the predicted) class."""
+
+    feature: str
+    value: float | str | None
+    contribution: float
+
+
+class Engine(Protocol):
+    """A loaded model; services call it from one executor thread."""
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Probabilities, shape (rows, classes); `columns` maps each input's name to an array of `rows` values.
+
+        A missing number is NaN; string columns are object arrays of str, a string that is not among the input's
+        `categories` is treated as missing.
+        """
+        ...
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """The `top` reasons of each row, largest absolute contribution first."""
+        ...
+
+
+def load_engine(bundle: Bundle, *, threads: int = 1) -> Engine:
+    """Load the model of a verified bundle; imports the engine's library here and not before.
+
+    Raises:
+        PlatformError: when the engine's library is not installed.
+    """
+    try:
+        if bundle.document.modality == "text":
+            from contracts.engine_text import OnnxTextEngine
+
+            return OnnxTextEngine(bundle, threads)
+        from contracts import engine_tabular
+
+        kind = {"lightgbm": engine_tabular.LightGBMEngine, "onnx": engine_tabular.OnnxTabularEngine}
+        return kind[bundle.document.engine](bundle, threads)
+    except ImportError as err:
+        raise PlatformError(
+            f"cannot load {bundle.document.name}: {err.name} is not installed", fix="pip install 'fairlead[services]'"
+        ) from err

@@ -1,0 +1,36 @@
+"""Metric names, labels and buckets: services export them, rules and dashboards query them."""
+
+from __future__ import annotations
+
+PREFIX = "fairlead"
+
+REQUESTS = "fairlead_requests_total"
+REQUEST_SECONDS = "fairlead_request_duration_seconds"
+STAGE_SECONDS = "fairlead_stage_duration_seconds"
+INFLIGHT = "fairlead_inflight_requests"
+PREDICTIONS = "fairlead_predictions_total"
+SCORE = "fairlead_prediction_score"
+FEATURE_AGE = "fairlead_feature_age_seconds"
+FEATURE_STATUS = "fairlead_feature_reads_total"
+MODEL_INFO = "fairlead_model_info"
+MODEL_LOAD_SECONDS = "fairlead_model_load_seconds"
+
+LABELS: dict[str, tuple[str, ...]] = {
+    REQUESTS: ("model", "version", "route", "code"),
+    REQUEST_SECONDS: ("model", "version", "route"),
+    STAGE_SECONDS: ("model", "stage"),
+    INFLIGHT: ("model",),
+    PREDICTIONS: ("model", "version", "label"),
+    SCORE: ("model", "version"),
+    FEATURE_AGE: ("model", "view"),
+    FEATURE_STATUS: ("model", "view", "status"),
+    MODEL_INFO: ("model", "version", "digest", "recipe"),
+    MODEL_LOAD_SECONDS: ("model",),
+}
+STAGES = ("decode", "features", "infer", "explain", "encode")
+UNMATCHED_ROUTE = "<unmatched>"
+
+# Seconds. Service level objectives must lie on an edge.
+LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+SCORE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+AGE_BUCKETS = (60.0, 3600.0, 21600.0, 86400.0, 259200.0, 604800.0, 2592000.0)

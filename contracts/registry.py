@@ -1,0 +1,332 @@
+"""The model registry, on MLflow: versions are immutable bundles, aliases are for people.
+
+The only module that imports MLflow, and it does so on first use (4 s).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contracts.bundle import Bundle, read_bundle
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+
+CHAMPION = "champion"
+CHALLENGER = "challenger"
+_HISTORY = "fairlead.champions"  # tag of the registered model: versions that were champion, oldest first
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """One published bundle.
+
+    Attributes:
+        path: folder of the bundle.  digest: sha256 of its ``bundle.json``.  run_id: the MLflow run that made it.
+        override: why it was promoted although the gate refused it; empty when it was not.
+    """
+
+    name: str
+    version: str
+    digest: str
+    path: str
+    gate_passed: bool
+    created: str
+    aliases: tuple[str, ...] = ()
+    metrics: dict[str, float]
+    recipe: str
+    run_id: str = ""
+    override: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Registry:
+    """Publish, resolve, promote and roll back. Safe to use from several processes at once."""
+
+    def __init__(self, endpoints: Endpoints) -> None:
+        self.endpoints = endpoints.resolved()
+        self._client = _client(self.endpoints)
+
+    def names(self) -> list[str]:
+        """Names of all registered models, sorted."""
+        return sorted(model.name for model in _pages(self._client.search_registered_models))
+
+    def publish(self, bundle: Bundle, run_id: str = "") -> ModelVersion:
+        """Register a bundle; publishing the same bundle again returns the version it already has."""
+        document = bundle.document
+        with self._locked():
+            self._ensure_model(document.name, document.task)
+            for known in self.versions(document.name):
+                if known.digest == bundle.digest:
+                    return known
+            tags = {
+                "digest": bundle.digest,
+                "gate": "passed" if document.gate.passed else "refused",
+                "recipe": document.recipe,
+                "metrics": json.dumps(document.metrics),
+            }
+            made = self._client.create_model_version(
+                document.name, source=str(bundle.path.absolute()), run_id=run_id or None, tags=tags
+            )
+        return self.resolve(f"{document.name}:{made.version}")
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """All versions of a model, newest first; empty for an unknown name."""
+        found = _pages(self._client.search_model_versions, filter_string=f"name = '{_checked(name)}'")
+        aliases = self._aliases(name) if found else {}
+        made = [_version(item, aliases) for item in found]
+        return sorted(made, key=lambda v: int(v.version), reverse=True)
+
+    def resolve(self, ref: str) -> ModelVersion:
+        """The version that `ref` means now: ``name`` (its champion), ``name@alias`` or ``name:version``.
+
+        Raises:
+            PlatformError: ``code="unknown_model"``, listing what there is.
+        """
+        name, version, alias = parse_ref(ref)
+        found = self.versions(name)
+        if not found:
+            known = self.names()
+            raise _unknown(ref, f"registered models: {', '.join(known) or 'none'}", f"fairlead run {name}")
+        for item in found:
+            if item.version == version or (not version and alias in item.aliases):
+                return item
+        have = "; ".join(f"{v.version}{' @' + ' @'.join(v.aliases) if v.aliases else ''}" for v in found[:10])
+        raise _unknown(ref, f"versions of {name}: {have}", f"name one of them, for example {name}:{found[0].version}")
+
+    def fetch(self, ref: str) -> Bundle:
+        """The verified bundle that `ref` means now."""
+        item = self.resolve(ref)
+        bundle = read_bundle(item.path)
+        if bundle.digest != item.digest:
+            raise PlatformError(
+                f"bundle refused: {item.name}:{item.version}",
+                detail=f"{item.path} has digest {bundle.digest[:16]}..., the registry says {item.digest[:16]}...",
+                fix="publish the model again; never edit a bundle",
+                code="bad_bundle",
+            )
+        return bundle
+
+    def set_alias(self, ref: str, alias: str) -> ModelVersion:
+        """Point an alias other than ``champion`` at a version."""
+        if alias == CHAMPION:
+            raise PlatformError("champion is set by promotion only", fix=f"fairlead promote {ref}", code="gate")
+        item = self.resolve(ref)
+        self._client.set_registered_model_alias(item.name, alias, item.version)
+        return self.resolve(f"{item.name}:{item.version}")
+
+    def promote(self, ref: str, override: str = "") -> ModelVersion:
+        """Make a version the champion. A version that the gate refused needs `override`, a reason that is recorded.
+
+        Raises:
+            PlatformError: ``code="gate"`` when the gate refused it and no reason is given.
+        """
+        with self._locked():
+            item = self.resolve(ref)
+            bundle = self.fetch(f"{item.name}:{item.version}")
+            if not item.gate_passed or not bundle.document.gate.passed:
+                if not override.strip():
+                    raise PlatformError(
+                        f"the gate refused {item.name}:{item.version}",
+                        detail="; ".join(bundle.document.gate.reasons),
+                        fix=f'train a better one, or record why not: fairlead promote {ref} --override "REASON"',
+                        code="gate",
+                    )
+                self._tag(item, "override", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {override.strip()}")
+            history = self._history(item.name)
+            if not history or history[-1] != item.version:
+                self._set_champion(item.name, [*history, item.version])
+        return self.resolve(f"{item.name}:{item.version}")
+
+    def rollback(self, name: str) -> ModelVersion:
+        """Make the previous champion the champion again, whatever aliases did in between."""
+        with self._locked():
+            history = self._history(name)
+            if len(history) < 2:
+                raise PlatformError(
+                    f"nothing to roll {name} back to",
+                    detail=f"champions so far: {', '.join(history) or 'none'}",
+                    fix=f"promote a version by name: fairlead promote {name}:VERSION",
+                    code="no_history",
+                )
+            self.fetch(f"{name}:{history[-2]}")  # refuse to roll back to a damaged bundle
+            self._set_champion(name, history[:-1])
+        return self.resolve(f"{name}@{CHAMPION}")
+
+    def _set_champion(self, name: str, history: list[str]) -> None:
+        self._client.set_registered_model_alias(name, CHAMPION, history[-1])
+        self._client.set_registered_model_tag(name, _HISTORY, json.dumps(history))
+
+    def _history(self, name: str) -> list[str]:
+        self.resolve(f"{name}:{self.versions(name)[0].version}" if self.versions(name) else name)
+        tags = self._client.get_registered_model(name).tags
+        history: list[str] = json.loads(tags.get(_HISTORY, "[]"))
+        return history
+
+    def _aliases(self, name: str) -> dict[str, list[str]]:
+        by_version: dict[str, list[str]] = {}
+        for alias, version in self._client.get_registered_model(name).aliases.items():
+            by_version.setdefault(str(version), []).append(alias)
+        return by_version
+
+    def _ensure_model(self, name: str, task: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.create_registered_model(name, tags={"task": task})
+        except MlflowException as err:
+            if err.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _tag(self, item: ModelVersion, key: str, value: str) -> None:
+        self._client.set_model_version_tag(item.name, item.version, key, value)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        with file_lock(self.endpoints.path("artifacts") / ".registry.lock"):
+            yield
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on `path` across processes of this machine; released when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def track_run(
+    endpoints: Endpoints,
+    experiment: str,
+    run_name: str,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+    curves: Sequence[Mapping[str, float]] = (),
+    artifacts: Path | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> tuple[str, str]:
+    """Record a finished run in MLflow; `curves` is one mapping of metrics per round or epoch.
+
+    Returns:
+        The run's id and the path of its page below the MLflow server's address, ``#/experiments/<id>/runs/<id>``.
+    """
+    resolved = endpoints.resolved()
+    client = _client(resolved)
+    from mlflow.entities import Metric, Param, RunTag
+
+    experiment_id = _experiment(client, resolved, experiment)
+    run_id: str = client.create_run(experiment_id, run_name=run_name).info.run_id
+    stamp = int(datetime.now(UTC).timestamp() * 1000)
+    points = [Metric(key, float(value), stamp, 0) for key, value in metrics.items()]
+    for step, row in enumerate(curves):
+        points += [Metric(f"curve.{key}", float(value), stamp, step) for key, value in row.items()]
+    for start in range(0, len(points), 900):
+        client.log_batch(run_id, metrics=points[start : start + 900])
+    client.log_batch(
+        run_id,
+        params=[Param(key, str(value)[:500]) for key, value in list(params.items())[:100]],
+        tags=[RunTag(key, value) for key, value in (tags or {}).items()],
+    )
+    if artifacts is not None and artifacts.exists():
+        client.log_artifacts(run_id, str(artifacts))
+    client.set_terminated(run_id)
+    return run_id, f"#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def parse_ref(ref: str) -> tuple[str, str, str]:
+    """Split ``name``, ``name@alias`` or ``name:version`` into (name, version, alias)."""
+    name, _, alias = ref.partition("@")
+    name, _, version = name.partition(":")
+    if (version and alias) or (version and not version.isdigit()):
+        raise PlatformError(
+            f"not a model reference: {ref!r}", fix="write name, name@alias or name:version", code="unknown_model"
+        )
+    return _checked(name), version, "" if version else alias or CHAMPION
+
+
+def _checked(name: str) -> str:
+    if not name or not all(c.isalnum() or c in "_-" for c in name):
+        raise PlatformError(
+            f"not a model name: {name!r}",
+            detail="accepted: letters, digits, _ and -",
+            fix="fairlead models",
+            code="unknown_model",
+        )
+    return name
+
+
+def _unknown(ref: str, detail: str, fix: str) -> PlatformError:
+    return PlatformError(f"no model {ref!r}", detail=detail, fix=fix, code="unknown_model")
+
+
+def _version(item: Any, aliases: Mapping[str, list[str]]) -> ModelVersion:
+    return ModelVersion(
+        name=item.name,
+        version=str(item.version),
+        digest=item.tags.get("digest", ""),
+        path=item.source,
+        gate_passed=item.tags.get("gate") == "passed",
+        created=datetime.fromtimestamp(item.creation_timestamp / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        aliases=tuple(sorted(aliases.get(str(item.version), ()))),
+        metrics=json.loads(item.tags.get("metrics", "{}")),
+        recipe=item.tags.get("recipe", ""),
+        run_id=item.run_id or "",
+        override=item.tags.get("override", ""),
+    )
+
+
+def _pages(search: Any, **query: Any) -> list[Any]:
+    found, token = [], None
+    while True:
+        page = search(page_token=token, **query)
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _experiment(client: Any, endpoints: Endpoints, name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    if known := client.get_experiment_by_name(name):
+        return str(known.experiment_id)
+    # A local tracking store keeps files beside itself; a server decides by itself.
+    local = endpoints.tracking.startswith("sqlite:")
+    location = (Path(endpoints.home) / "mlflow" / name).as_uri() if local else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another run created it in between
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def _client(endpoints: Endpoints) -> Any:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    try:
+        import mlflow
+    except ImportError as err:
+        raise PlatformError(
+            "MLflow is not installed", fix="pip install 'fairlead[pipelines]'", code="missing_package"
+        ) from err
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    uri = endpoints.tracking
+    with contextlib.ExitStack() as stack:
+        if uri.startswith("sqlite:///"):
+            # Creating the tables is not safe from two processes at once.
+            file = Path(uri.removeprefix("sqlite:///"))
+            stack.enter_context(file_lock(file.with_name(f".{file.name}.lock")))
+        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+        client.search_registered_models(max_results=1)
+    return client

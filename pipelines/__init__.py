@@ -1,0 +1,1 @@
+"""Raw data to a gated bundle: tasks, steps, and the workflows that join them."""

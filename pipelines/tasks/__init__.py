@@ -1,0 +1,98 @@
+"""Tasks are discovered, not listed: every folder here with a ``TASK`` is one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.errors import PlatformError
+from pipelines.tasks.base import Task, TaskConfig
+
+
+def task_names() -> list[str]:
+    """Names of all tasks, sorted."""
+    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/__init__.py"))
+
+
+def get_task(name: str) -> Task:
+    """The task called `name`.
+
+    Raises:
+        PlatformError: unknown name; lists the known ones.
+    """
+    if name not in task_names():
+        raise PlatformError(
+            f"unknown task {name!r}",
+            detail=f"known tasks: {', '.join(task_names())}",
+            fix=f"pick one of them, or write it: make new-task NAME={name}",
+            code="unknown_task",
+        )
+    task: Task = importlib.import_module(f"pipelines.tasks.{name}").TASK
+    return task
+
+
+def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str, Any] | None = None) -> TaskConfig:
+    """The configuration of a recipe with dotted `overrides` applied, for example ``{"model.rounds": 50}``.
+
+    Raises:
+        PlatformError: unknown recipe, unknown key or a value of the wrong type, with what is accepted.
+    """
+    name = recipe or task.default_recipe
+    if name not in task.recipes:
+        raise PlatformError(
+            f"unknown recipe {name!r} of task {task.name}",
+            detail=f"known recipes: {', '.join(sorted(task.recipes))}",
+            fix="pick one of them with --recipe",
+            code="unknown_recipe",
+        )
+    base = task.recipes[name]
+    document = json.loads(dump_config(base))
+    for key, value in (overrides or {}).items():
+        _set(document, key, value)
+    return _validate(type(base), document)
+
+
+def dump_config(config: TaskConfig) -> str:
+    """A configuration as JSON; `load_config` is its inverse."""
+    text: bytes = TypeAdapter(type(config)).dump_json(config)
+    return text.decode()
+
+
+def load_config(task: Task, text: str) -> Any:
+    """Rebuild a configuration from `dump_config`'s JSON (whole numbers survive as the field's type)."""
+    document = json.loads(text)
+    recipe = document.get("recipe")
+    kind = type(task.recipes[recipe if recipe in task.recipes else task.default_recipe])
+    return _validate(kind, document)
+
+
+def _validate(kind: type[TaskConfig], document: dict[str, Any]) -> TaskConfig:
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as err:
+        lines = [f"{'.'.join(map(str, e['loc']))}: got {e.get('input')!r}; {e['msg']}" for e in err.errors()]
+        raise PlatformError(
+            "invalid configuration", detail="\n  ".join(lines), fix="correct the keys given by --set", code="bad_config"
+        ) from err
+
+
+def _set(document: dict[str, Any], key: str, value: Any) -> None:
+    parts, at = key.split("."), document
+    for part in parts[:-1]:
+        at = at.setdefault(part, {})
+        if not isinstance(at, dict):
+            raise PlatformError(f"--set {key}: {part} is a value, not a section", fix="leave the rest of the key out")
+    leaf_parent_is_free = parts[:-1] == ["data", "columns"]
+    if parts[-1] not in at and not leaf_parent_is_free:
+        raise PlatformError(
+            f"--set {key}: unknown key {parts[-1]!r}",
+            detail=f"accepted here: {', '.join(sorted(at))}",
+            fix="use one of these keys",
+            code="bad_config",
+        )
+    at[parts[-1]] = value

@@ -1,0 +1,137 @@
+"""What a task is: the one protocol that steps know, and the configuration every recipe starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from contracts.bundle import Input
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+STRICT = ConfigDict(extra="forbid")
+Progress = Callable[..., None]  # progress(done, total, **metrics); prints one JSON line
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Column:
+    """One column of the raw data and what makes a value of it valid."""
+
+    name: str
+    dtype: Literal["string", "int64", "float64", "timestamp"]
+    nullable: bool = False
+    unique: bool = False
+    minimum: float | None = None
+    maximum: float | None = None
+    categories: tuple[str, ...] | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DataConfig:
+    """How the source is read and checked.
+
+    columns: name in the task -> name in the source; a source without a header uses positions "0", "1", ...
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    header: bool = True
+    delimiter: str = ","
+    drop: tuple[str, ...] = ()
+    allow_leakage: tuple[str, ...] = ()
+    max_bad_share: float = 0.05
+    leakage_auc: float = 0.99
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Threshold:
+    """One rule of the gate: `metric` (``"slice:value:metric"`` for a slice) against a fixed limit."""
+
+    metric: str
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class GateConfig:
+    """Fixed thresholds, and how far the candidate may fall behind the champion on the same data."""
+
+    thresholds: tuple[Threshold, ...] = ()
+    primary: str = "accuracy"
+    champion_tolerance: float = 0.01
+    max_latency_ms: float = 50.0
+    max_bundle_mb: float = 500.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TaskConfig:
+    """Base of a task's configuration; a recipe is a named instance. Subclasses add `model` and more."""
+
+    recipe: str
+    seed: int = 7
+    data: DataConfig = field(default_factory=DataConfig)
+    gate: GateConfig = field(default_factory=GateConfig)
+
+
+class Task(Protocol):
+    """A task: what is predicted, from which data, by which recipes. Lives in ``pipelines/tasks/<name>/``.
+
+    A task's ``__init__.py`` has ``TASK``, an instance; importing it must stay cheap (no pandas, torch or sklearn).
+    """
+
+    name: str
+    title: str
+    modality: Literal["tabular", "text"]
+    columns: tuple[Column, ...]
+    label: str
+    id: str
+    timestamp: str | None
+    entities: tuple[str, ...]
+    classes: tuple[str, ...] | None  # None: learned from the training data, sorted
+    feature_service: str | None
+    recipes: Mapping[str, TaskConfig]
+    default_recipe: str
+
+    def default_source(self, config: Any) -> Iterator[pa.Table]:
+        """The built-in data (simulator or shipped sample), in chunks, columns named and typed as `columns`."""
+        ...
+
+    def write_features(self, clean: Path, out: Path, progress: Progress) -> None:
+        """Write the history of each Feast source below `out` (paths as in feature_repo/<task>.py).
+
+        Called only when `feature_service` is set. `clean` holds the validated parts ``part-*.parquet``.
+        """
+        ...
+
+    def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+        """Split the joined frame into ``train``, ``valid`` and ``test``.
+
+        `frame` has the clean columns and, after the join, one column per feature. The result's frames have the
+        columns of `inputs`, plus ``id`` (string), ``label`` (class name, string) and any number of ``slice_<name>``
+        (string) columns that metrics are kept for.
+        """
+        ...
+
+    def inputs(self, config: Any) -> list[Input]:
+        """The model's inputs, in order, with their source (request, online, on_demand) and defaults."""
+        ...
+
+    def request(self, config: Any) -> list[Input]:
+        """Fields that a request must carry for on-demand features; empty without them."""
+        ...
+
+    def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.
+
+        Returns a dict with ``engine`` ("lightgbm" or "onnx"), ``classes`` (list), ``decision`` (a
+        contracts.bundle.Decision as dict, or None), ``history`` (list of dicts, one per round or epoch, may be
+        empty), ``parameters`` (flat dict to log) and ``device``. Must resume from `checkpoints` after a kill.
+        """
+        ...
