@@ -52,8 +52,9 @@ def load_engine(bundle: Bundle, *, threads: int = 1) -> Engine:
             return OnnxTextEngine(bundle, threads)
         from contracts import engine_tabular
 
-        kind = {"lightgbm": engine_tabular.LightGBMEngine, "onnx": engine_tabular.OnnxTabularEngine}
-        return kind[bundle.document.engine](bundle, threads)
+        if bundle.document.engine == "lightgbm":
+            return engine_tabular.LightGBMEngine(bundle, threads)
+        return engine_tabular.OnnxTabularEngine(bundle, threads)
     except ImportError as err:
         raise PlatformError(
             f"cannot load {bundle.document.name}: {err.name} is not installed", fix="pip install 'fairlead[services]'"

@@ -1,0 +1,115 @@
+# Everything runs in .venv, made from a Python 3.11. A stamp per set of extras, named after the content of pyproject.toml
+# and constraints.txt, makes the second run instant.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+RUN_ENV := .venv/.run-$(KEY)
+DEV_ENV := .venv/.dev-$(KEY)
+RUN_EXTRAS := pipelines,services,feature-store
+RUN_IMPORTS := bentoml, duckdb, feast, kfp.local, lightgbm, matplotlib.pyplot, mlflow, onnxruntime, pandas, pandera, sklearn
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+PROFILE ?= local
+TASK ?= fraud
+MODEL ?= $(TASK)
+MODALITY ?= tabular
+ARGS ?=
+
+##@ Use it
+.PHONY: demo run serve ui doctor
+demo: $(RUN_ENV) ## The whole story: payments -> model -> endpoint -> numbers (installs what it needs)
+	@$(BIN)/fairlead demo --profile $(PROFILE) $(ARGS)
+
+run: $(RUN_ENV) ## Train a task: make run TASK=fraud ARGS="--recipe logistic"
+	@$(BIN)/fairlead run $(TASK) --profile $(PROFILE) $(ARGS)
+
+serve: $(RUN_ENV) ## Serve a model until Ctrl-C: make serve MODEL=fraud
+	@$(BIN)/fairlead serve $(MODEL) --profile $(PROFILE) $(ARGS)
+
+ui: $(RUN_ENV) ## The MLflow page: runs, curves, registered models
+	@$(BIN)/fairlead ui --profile $(PROFILE) $(ARGS)
+
+doctor: $(RUN_ENV) ## What is missing on this machine, and how to get it
+	@$(BIN)/fairlead doctor --profile $(PROFILE) $(ARGS)
+
+##@ Change it
+.PHONY: setup new-task test lint fmt type verify schemas compile
+setup: $(RUN_ENV) $(DEV_ENV) ## Create .venv with everything that development needs
+	@echo "Ready. Next: make demo, make test"
+
+new-task: $(RUN_ENV) ## Write a task that runs at once: make new-task NAME=churn [MODALITY=text]
+	@test -n "$(NAME)" || { echo "which name? make new-task NAME=churn" >&2; exit 2; }
+	@$(BIN)/fairlead new-task $(NAME) --modality $(MODALITY) $(ARGS)
+
+test: $(RUN_ENV) $(DEV_ENV) ## Unit, contract and integration tests
+	$(BIN)/python -m pytest tests/unit tests/contract tests/integration $(ARGS)
+
+lint: $(DEV_ENV) ## ruff (rules, format) and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+fmt: $(DEV_ENV) ## Format and mend what ruff can
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+type: $(DEV_ENV) ## mypy, strict where pyproject.toml says so
+	$(BIN)/mypy
+
+schemas: $(RUN_ENV) ## Write the JSON Schemas that are committed
+	@$(BIN)/python -m deploy.schemas
+
+verify: schemas ## Fail when a committed schema is out of date
+	git diff --exit-code -- '*.schema.json'
+
+compile: $(RUN_ENV) ## Compile the workflows for a cluster into build/workflows
+	@$(BIN)/python -m pipelines compile --out build/workflows
+
+##@ Measure it
+.PHONY: bench-quality bench-loop
+bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
+	$(BIN)/python -m tests.bench.quality $(ARGS)
+
+bench-loop: $(RUN_ENV) $(DEV_ENV) ## Time and memory of the loop, JSON in build/bench
+	$(BIN)/python -m tests.bench.loop $(ARGS)
+
+##@ Else
+.PHONY: help clean
+clean: ## Remove build outputs and caches; .venv and .fairlead (runs, models) stay
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*##"; print "make TARGET"} \
+	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*##/ {printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The first interpreter that really is 3.11; PYTHON=... names another one.
+$(BIN)/python:
+	@for python in $(PYTHON) python3.11 python3 python; do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "No Python 3.11 found (tried: $(PYTHON) python3.11 python3 python)." >&2; \
+	  echo "Install it (Debian 12, Ubuntu: apt-get install python3.11 python3.11-venv; macOS: brew install python@3.11;" >&2; \
+	  echo "anywhere: uv python install 3.11), or name one: make PYTHON=/path/to/python3.11" >&2; \
+	  exit 1; \
+	fi; \
+	echo "Creating .venv with $$($$found --version)"; \
+	$$found -m venv .venv || { \
+	  rm -rf .venv; echo "Could not create .venv: on Debian and Ubuntu, apt-get install python3.11-venv" >&2; exit 1; }
+
+$(RUN_ENV): | $(BIN)/python
+	@echo "Installing what training and serving need (a few minutes, once)"
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS)]'
+	@# Proves that the libraries load, and compiles what is imported (all of it would take three times as long).
+	@$(BIN)/python -W ignore -c 'import $(RUN_IMPORTS)'
+	@rm -f .venv/.run-*; touch $@
+
+$(DEV_ENV): | $(RUN_ENV)
+	@echo "Installing what neural recipes and tests need (a few minutes, once)"
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),torch,dev]'
+	@rm -f .venv/.dev-*; touch $@

@@ -1,0 +1,157 @@
+"""Text models: a tokenizer and an ONNX graph from token ids to probabilities, run without any training library.
+
+The files of ``model/``: ``tokenizer.json`` (Hugging Face tokenizers), ``model.onnx`` (input ``ids``: int64, shape
+(rows, tokens), padded on the right; output ``probabilities``), ``text.json`` (`TextSpec`) and, when the graph is
+linear in its terms, ``terms.npy`` (int32, shape (terms, longest n-gram): the token ids of each term, padded by -1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import onnxruntime as ort
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+
+from contracts.bundle import Bundle, Document
+from contracts.engine import Reason
+from contracts.errors import PlatformError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+JOINER = "\n"
+WORKING_NUMBERS = 4_000_000  # numbers that one run of the graph may hold: 16 MB of float32
+OCCLUSIONS = 64  # variants of a text that one explanation may score
+
+
+class TextSpec(Document):
+    """The content of ``text.json``.
+
+    Attributes:
+        max_characters: a text is cut here before it is tokenised, so that a huge one costs no more.
+        max_tokens: token ids beyond this many are dropped.
+        numbers_per_row, numbers_per_token: working memory of the graph, which bounds the rows run at once.
+        explain: ``terms`` = the graph has an output ``contributions``, exact per term; ``occlusion`` = leave one out.
+    """
+
+    format: Literal[1] = 1
+    max_characters: int
+    max_tokens: int
+    pad_id: int
+    numbers_per_row: int
+    numbers_per_token: int
+    explain: Literal["terms", "occlusion"]
+
+
+def join_fields(fields: Sequence[Any], max_characters: int) -> str:
+    """One text from the values of a row: empty and missing ones are skipped, the rest joined by newlines and cut."""
+    parts = [str(value)[:max_characters] for value in fields if value is not None and value == value and value != ""]
+    text = JOINER.join(parts)[:max_characters]
+    # A lone surrogate is legal in a Python string and not in UTF-8, which tokenizers needs.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class OnnxTextEngine:
+    """Serves a text bundle; see `contracts.engine.Engine`. Results do not depend on the other rows of a call."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        folder = bundle.model_path
+        try:
+            self._spec = TextSpec.model_validate_json((folder / "text.json").read_bytes())
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except (OSError, ValidationError) as err:
+            raise PlatformError(
+                f"text model refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"
+            ) from err
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        self._only_needed = ort.RunOptions()
+        self._only_needed.only_execute_path_to_fetches = True  # explanations cost nothing when not asked for
+        self._inputs = [i.name for i in bundle.document.signature.inputs if i.dtype == "string"]
+        self._terms_file = folder / "terms.npy"
+        self._terms: NDArray[np.int32] | None = None
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Probabilities, shape (rows, classes), of the columns joined to one text per row."""
+        return self._score([self._tokenise(text)[0] for text in self._texts(columns)])
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """What spoke for (or against) the predicted class.
+
+        A linear graph gives the exact contribution of each term to the logit of the class, relative to the mean of
+        all classes. Otherwise: the log-odds that are lost when a span of tokens is left out, for at most
+        `OCCLUSIONS` spans per text.
+        """
+        one = self._explain_terms if self._spec.explain == "terms" else self._explain_by_occlusion
+        return [one(text, top) for text in self._texts(columns)]
+
+    def _texts(self, columns: Mapping[str, NDArray[Any]]) -> list[str]:
+        rows = zip(*(columns[name] for name in self._inputs), strict=True)
+        return [join_fields(fields, self._spec.max_characters) for fields in rows]
+
+    def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids[: self._spec.max_tokens], encoding.offsets[: self._spec.max_tokens]
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        ids = np.full((len(rows), max(1, *map(len, rows), 1)), self._spec.pad_id, np.int64)
+        for at, row in enumerate(rows):
+            ids[at, : len(row)] = row
+        return ids
+
+    def _run(self, output: str, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        found = self._session.run([output], {"ids": self._pad(rows)}, self._only_needed)[0]
+        return np.asarray(found, np.float64)
+
+    def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        width = self._session.get_outputs()[0].shape[1]
+        result = np.empty((len(rows), width), np.float64)
+        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
+        while order:
+            longest = len(rows[order[-1]])
+            each = self._spec.numbers_per_row + self._spec.numbers_per_token * longest
+            size = max(1, WORKING_NUMBERS // max(1, each))
+            chosen, order = order[-size:], order[:-size]
+            result[chosen] = self._run("probabilities", [rows[at] for at in chosen])
+        # float32 sums are off by 1e-7; what is served adds up to one.
+        total: NDArray[np.float64] = result.sum(axis=1, keepdims=True)
+        return result / total
+
+    def _explain_terms(self, text: str, top: int) -> list[Reason]:
+        contributions = self._run("contributions", [self._tokenise(text)[0]])[0]
+        if self._terms is None:
+            self._terms = np.load(self._terms_file, allow_pickle=False)
+        present = np.flatnonzero(contributions)
+        order = present[np.argsort(-np.abs(contributions[present]), kind="stable")][:top]
+        return [
+            Reason(feature=self._term(self._terms[at]), value=None, contribution=float(contributions[at]))
+            for at in order
+        ]
+
+    def _term(self, ids: NDArray[np.int32]) -> str:
+        words = [self._tokenizer.id_to_token(int(i)) or "" for i in ids if i >= 0]
+        return ("" if all(not word.isascii() for word in words) else " ").join(words)
+
+    def _explain_by_occlusion(self, text: str, top: int) -> list[Reason]:
+        ids, offsets = self._tokenise(text)
+        if not ids:
+            return []
+        step = -(-len(ids) // OCCLUSIONS)
+        spans = [(start, min(start + step, len(ids))) for start in range(0, len(ids), step)]
+        scores = self._score([ids, *(ids[:start] + ids[end:] for start, end in spans)])
+        likely = np.clip(scores[:, int(scores[0].argmax())], 1e-9, 1 - 1e-9)
+        odds = np.log(likely / (1 - likely))
+        lost = odds[0] - odds[1:]
+        return [
+            Reason(
+                feature=text[offsets[spans[at][0]][0] : offsets[spans[at][1] - 1][1]],
+                value=None,
+                contribution=float(lost[at]),
+            )
+            for at in np.argsort(-np.abs(lost), kind="stable")[:top]
+        ]

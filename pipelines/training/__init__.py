@@ -1,0 +1,1 @@
+"""What recipes share when they train: device, loop, checkpoints, export."""

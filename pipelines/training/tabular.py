@@ -1,0 +1,308 @@
+"""Training of tabular recipes: LightGBM and logistic regression, calibrated, with a threshold chosen by cost.
+
+Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read by contracts.engine_tabular.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic.dataclasses import dataclass
+
+from contracts.bundle import Input
+from contracts.engine_tabular import Calibration, matrix
+from contracts.errors import PlatformError
+from pipelines.tasks.base import STRICT, Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LightGBMConfig:
+    """Gradient boosted trees (Ke et al., NeurIPS 2017); `positive_weight` 0 balances the classes."""
+
+    kind: Literal["lightgbm"] = "lightgbm"
+    rounds: int = 400
+    learning_rate: float = 0.05
+    leaves: int = 31
+    min_leaf: int = 40
+    feature_fraction: float = 0.8
+    bagging_fraction: float = 0.8
+    l2: float = 1.0
+    positive_weight: float = 1.0
+    early_stopping: int = 40
+    calibration: Literal["platt", "isotonic", "none"] = "platt"
+    checkpoint_every: int = 100
+    threads: int = 2
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LogisticConfig:
+    """Logistic regression on standardised inputs; a missing value is the training median. `c` is 1 / L2."""
+
+    kind: Literal["logistic"] = "logistic"
+    c: float = 1.0
+    positive_weight: float = 1.0
+    log_scale: bool = True
+    calibration: Literal["platt", "isotonic", "none"] = "platt"
+    max_iterations: int = 500
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CostConfig:
+    """What a wrong answer costs; ``false_negative="amount"`` takes each row's own `amount` column."""
+
+    false_positive: float = 1.0
+    false_negative: float | str = 5.0
+
+
+def train_tabular(
+    dataset: Path,
+    inputs: Sequence[Input],
+    classes: Sequence[str],
+    model: LightGBMConfig | LogisticConfig,
+    cost: CostConfig,
+    seed: int,
+    out: Path,
+    checkpoints: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train on ``dataset/{train,valid}.parquet``, write the model to `out`; the result is Task.train's."""
+    import pandas as pd
+
+    train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
+    index = {name: i for i, name in enumerate(classes)}
+    x_train, x_valid = (matrix(inputs, {i.name: f[i.name].to_numpy() for i in inputs}) for f in (train, valid))
+    y_train, y_valid = (f["label"].map(index).to_numpy(dtype=np.int64) for f in (train, valid))
+    _need_all_classes(y_train, classes, "train")
+    out.mkdir(parents=True, exist_ok=True)
+    if isinstance(model, LightGBMConfig):
+        booster, history = _fit_lightgbm(
+            x_train, y_train, x_valid, y_valid, inputs, len(classes), model, seed, checkpoints, progress
+        )
+        booster.save_model(str(out / "model.txt"), num_iteration=booster.best_iteration or -1)
+        raw = booster.predict(x_valid, raw_score=True, num_iteration=booster.best_iteration or -1)
+        calibration = fit_calibration(model.calibration if len(classes) == 2 else "none", np.asarray(raw), y_valid)
+        (out / "calibration.json").write_text(json.dumps(calibration))
+        engine, rounds = "lightgbm", booster.best_iteration or booster.num_trees()
+        parameters = {**_flat(model), "best_round": rounds}
+    else:
+        if len(classes) != 2:
+            raise PlatformError(
+                "the logistic recipe needs two classes", detail=f"got {len(classes)}", fix="use lightgbm"
+            )
+        raw, calibration = _fit_logistic(x_train, y_train, x_valid, y_valid, model, seed, out)
+        engine, history, parameters = "onnx", [], _flat(model)
+        progress(1, 1)
+    decision = None
+    if len(classes) == 2:
+        probability = Calibration(calibration)(np.asarray(raw))
+        losses = _row_costs(cost, valid)
+        decision = {
+            "positive": classes[1],
+            "threshold": choose_threshold(probability, y_valid, cost.false_positive, losses),
+            "false_positive_cost": cost.false_positive,
+            "false_negative_cost": cost.false_negative,
+        }
+    return {
+        "engine": engine,
+        "classes": list(classes),
+        "decision": decision,
+        "history": history,
+        "parameters": parameters,
+        "device": "cpu",
+    }
+
+
+def choose_threshold(probability: Floats, label: NDArray[np.int64], false_positive: float, losses: Floats) -> float:
+    """The threshold with the least total cost: `false_positive` for each false alarm, `losses` of each missed positive.
+
+    All arrays have shape (rows,). Ties take the higher threshold (fewer alarms).
+    """
+    order = np.argsort(-probability, kind="stable")
+    p, y, lost = probability[order], label[order], losses[order]
+    alarms = np.concatenate([[0.0], np.cumsum(np.where(y == 0, false_positive, 0.0))])
+    missed = np.sum(lost * y) - np.concatenate([[0.0], np.cumsum(lost * y)])
+    # A threshold can only stand where the score changes.
+    cut = np.concatenate([[True], p[1:] != p[:-1], [True]])
+    total = np.where(cut, alarms + missed, np.inf)
+    best = int(np.argmin(total))
+    if best == 0:
+        return float(min(1.0, p[0] + 1e-6))
+    return float(p[best - 1]) if best == len(p) else float((p[best - 1] + p[best]) / 2)
+
+
+def fit_calibration(kind: str, score: Floats, label: NDArray[np.int64]) -> dict[str, Any]:
+    """Fit a calibration of raw log-odds `score`, shape (rows,), to labels 0/1; the document of Calibration."""
+    if kind == "none" or label.min(initial=1) == label.max(initial=0):
+        return {"kind": "none"}
+    if kind == "isotonic":
+        from sklearn.isotonic import IsotonicRegression
+
+        fitted = IsotonicRegression(y_min=1e-6, y_max=1 - 1e-6, out_of_bounds="clip").fit(score, label)
+        return {"kind": "isotonic", "x": fitted.X_thresholds_.tolist(), "y": fitted.y_thresholds_.tolist()}
+    from sklearn.linear_model import LogisticRegression
+
+    # Platt's targets keep a separable validation set from giving an infinite slope.
+    positives = int(label.sum())
+    targets = np.where(label == 1, (positives + 1) / (positives + 2), 1 / (len(label) - positives + 2))
+    both = np.concatenate([score, score])[:, None]
+    fitted = LogisticRegression(C=1e6, max_iter=1000).fit(
+        both, np.repeat([1, 0], len(score)), sample_weight=np.concatenate([targets, 1 - targets])
+    )
+    slope = float(fitted.coef_[0, 0])
+    # A negative slope would turn the model's order around on the strength of a small sample.
+    return {"kind": "platt", "a": slope, "b": float(fitted.intercept_[0])} if slope > 0 else {"kind": "none"}
+
+
+def _fit_lightgbm(
+    x: Floats,
+    y: NDArray[np.int64],
+    x_valid: Floats,
+    y_valid: NDArray[np.int64],
+    inputs: Sequence[Input],
+    classes: int,
+    config: LightGBMConfig,
+    seed: int,
+    checkpoints: Path,
+    progress: Progress,
+) -> tuple[Any, list[dict[str, float]]]:
+    import lightgbm as lgb
+
+    names = [item.name for item in inputs]
+    categorical = [item.name for item in inputs if item.dtype == "string"] or "auto"
+    weight = _weights(y, config.positive_weight) if classes == 2 else None
+    data = lgb.Dataset(x, y, weight=weight, feature_name=names, categorical_feature=categorical, free_raw_data=False)
+    held = lgb.Dataset(x_valid, y_valid, reference=data, free_raw_data=False)
+    start, history = _load_checkpoint(checkpoints)
+    metric = "average_precision" if classes == 2 else "multi_logloss"
+
+    def report(env: Any) -> None:
+        row = {f"{name}_{key}": float(value) for name, key, value, _ in env.evaluation_result_list}
+        history.append(row)
+        done = len(history)
+        if done % 10 == 0:
+            progress(done, config.rounds, **row)
+        if done % config.checkpoint_every == 0:
+            _save_checkpoint(checkpoints, env.model, history)
+
+    booster = lgb.train(
+        {
+            "objective": "binary" if classes == 2 else "multiclass",
+            **({} if classes == 2 else {"num_class": classes}),
+            "metric": [metric, "binary_logloss"] if classes == 2 else [metric],
+            "first_metric_only": True,
+            "learning_rate": config.learning_rate,
+            "num_leaves": config.leaves,
+            "min_data_in_leaf": config.min_leaf,
+            "feature_fraction": config.feature_fraction,
+            "bagging_fraction": config.bagging_fraction,
+            "bagging_freq": 1 if config.bagging_fraction < 1 else 0,
+            "lambda_l2": config.l2,
+            "num_threads": config.threads,
+            "seed": seed + (start.num_trees() if start else 0),
+            "deterministic": True,
+            "force_row_wise": True,
+            "verbosity": -1,
+        },
+        data,
+        num_boost_round=max(1, config.rounds - len(history)),
+        valid_sets=[held],
+        valid_names=["valid"],
+        init_model=start,
+        callbacks=[report, lgb.early_stopping(config.early_stopping, first_metric_only=True, verbose=False)],
+    )
+    progress(config.rounds, config.rounds)
+    return booster, history
+
+
+def _load_checkpoint(folder: Path) -> tuple[Any, list[dict[str, float]]]:
+    import lightgbm as lgb
+
+    state = folder / "state.json"
+    if not state.exists():
+        return None, []
+    saved = json.loads(state.read_text())
+    return lgb.Booster(model_str=saved["model"]), saved["history"]
+
+
+def _save_checkpoint(folder: Path, booster: Any, history: list[dict[str, float]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "state.json.part"
+    part.write_text(json.dumps({"model": booster.model_to_string(num_iteration=-1), "history": history}))
+    os.replace(part, folder / "state.json")
+
+
+def _fit_logistic(
+    x: Floats,
+    y: NDArray[np.int64],
+    x_valid: Floats,
+    y_valid: NDArray[np.int64],
+    config: LogisticConfig,
+    seed: int,
+    out: Path,
+) -> tuple[Floats, dict[str, Any]]:
+    from sklearn.linear_model import LogisticRegression
+
+    from pipelines.training.onnx_tabular import LinearForm, save_linear
+
+    median = np.nan_to_num(np.nanmedian(x, axis=0))
+
+    def prepare(data: Floats) -> Floats:
+        filled = np.where(np.isnan(data), median, data)
+        # Signed logarithm: amounts and counts have long tails that a linear model cannot follow.
+        return np.sign(filled) * np.log1p(np.abs(filled)) if config.log_scale else filled
+
+    mean, deviation = prepare(x).mean(axis=0), prepare(x).std(axis=0)
+    deviation[deviation == 0] = 1.0
+    fitted = LogisticRegression(C=config.c, max_iter=config.max_iterations, random_state=seed).fit(
+        (prepare(x) - mean) / deviation, y, sample_weight=_weights(y, config.positive_weight)
+    )
+    weights, bias = fitted.coef_[0], float(fitted.intercept_[0])
+    raw = ((prepare(x_valid) - mean) / deviation) @ weights + bias
+    calibration = fit_calibration(config.calibration, raw, y_valid)
+    form = LinearForm(
+        median=median, mean=mean, deviation=deviation, weights=weights, bias=bias, log_scale=config.log_scale
+    )
+    save_linear(form, calibration, out / "model.onnx")
+    return raw, calibration
+
+
+def _weights(y: NDArray[np.int64], positive: float) -> Floats:
+    share = positive or float((y == 0).sum() / max(1, (y == 1).sum()))
+    return np.where(y == 1, share, 1.0)
+
+
+def _row_costs(cost: CostConfig, frame: pd.DataFrame) -> Floats:
+    if isinstance(cost.false_negative, str):
+        if cost.false_negative not in frame:
+            raise PlatformError(
+                f"cost.false_negative names no column: {cost.false_negative!r}",
+                detail=f"columns: {', '.join(frame.columns)}",
+                fix="give a number, or one of these columns, with --set cost.false_negative=",
+            )
+        return frame[cost.false_negative].to_numpy(dtype=np.float64)
+    return np.full(len(frame), float(cost.false_negative))
+
+
+def _need_all_classes(y: NDArray[np.int64], classes: Sequence[str], split: str) -> None:
+    if missing := [name for i, name in enumerate(classes) if not (y == i).any()]:
+        raise PlatformError(
+            f"no row of class {', '.join(missing)} in the {split} split",
+            detail=f"{len(y)} rows",
+            fix="give more data, or a longer training period",
+            code="bad_data",
+        )
+
+
+def _flat(config: LightGBMConfig | LogisticConfig) -> dict[str, Any]:
+    return {key: getattr(config, key) for key in config.__dataclass_fields__}

@@ -1,0 +1,95 @@
+"""Rules of the tree that a reviewer should not have to check by hand."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy")
+SOURCES = sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=relative)
+def test_no_file_is_longer_than_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_nothing_is_called_common_utils_or_helpers() -> None:
+    assert [relative(p) for p in SOURCES if {p.stem, *p.parent.parts} & {"common", "utils", "helpers", "misc"}] == []
+
+
+FORBIDDEN = {
+    "pickle runs code of whoever wrote the file": r"^\s*(import|from)\s+(pickle|cloudpickle|dill|joblib)\b",
+    "a profile is data, not a branch": r"\bif\s+profile\s*==",
+    "work left undone": r"\b(TODO|FIXME|XXX)\b|raise NotImplementedError",
+    "weights_only protects from pickled code": r"torch\.load\((?!.*weights_only=True)",
+}
+
+
+@pytest.mark.parametrize("why", FORBIDDEN)
+def test_what_must_not_be_written_is_not(why: str) -> None:
+    pattern = re.compile(FORBIDDEN[why], re.MULTILINE)
+    assert [relative(p) for p in SOURCES if pattern.search(p.read_text(encoding="utf-8"))] == []
+
+
+def test_contracts_stay_small_and_import_nothing_heavy() -> None:
+    code = "import sys, contracts.bundle, contracts.endpoints, contracts.registry, contracts.engine, contracts.metrics\n"
+    code += "print(sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for heavy in ("mlflow", "numpy", "pandas", "feast", "lightgbm", "onnxruntime"):
+        assert f"'{heavy}'" not in loaded
+
+
+def test_services_load_no_training_code() -> None:
+    code = "import sys, services.tabular.service, services.text.service\n"
+    code += "print(sorted({m.split('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    for training in ("torch", "kfp", "mlflow", "feast", "pandas", "sklearn", "pipelines"):
+        assert f"'{training}'" not in loaded
+
+
+def project() -> dict[str, dict[str, list[str]]]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-")
+
+
+def test_the_serving_extra_has_no_training_packages() -> None:
+    extra = {name_of(line) for line in project()["optional-dependencies"]["services"]}
+    assert not extra & {"torch", "kfp", "mlflow", "mlflow-skinny", "feast", "pandas", "scikit-learn"}
+
+
+def test_every_requirement_is_pinned_and_fits_its_range() -> None:
+    from packaging.requirements import Requirement
+
+    pins = dict(
+        line.strip().lower().split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    lines = [*project()["dependencies"], *(r for extra in project()["optional-dependencies"].values() for r in extra)]
+    for line in lines:
+        wanted = Requirement(line)
+        pinned = pins.get(name_of(line))
+        assert pinned is not None, f"{line} has no pin in constraints.txt"
+        assert wanted.specifier.contains(pinned, prereleases=True), f"{line} does not admit the pin {pinned}"
+
+
+def test_metrics_are_named_once() -> None:
+    """A metric name is written out in contracts.metrics and nowhere else."""
+    written = re.compile(r"[\"']fairlead_[a-z_]+_(total|seconds|requests|score|info)[\"']")
+    places = {relative(p) for p in SOURCES if written.search(p.read_text(encoding="utf-8"))}
+    assert places == {"contracts/metrics.py"}

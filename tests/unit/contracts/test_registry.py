@@ -1,0 +1,135 @@
+"""The registry on a real MLflow with SQLite: nothing is promoted around the gate, rollback really rolls back."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from contracts.bundle import Bundle
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from contracts.registry import Registry, parse_ref, track_run
+
+Make = Callable[..., Bundle]
+REFUSED = {"passed": False, "checks": [], "reasons": ["roc_auc 0.5 is below 0.7"]}
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with its tables: creating them takes 8 s, copying the file takes none."""
+    home = tmp_path_factory.mktemp("mlflow")
+    Registry(Endpoints(home=str(home)))
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def registry(tmp_path: Path, empty_store: Path) -> Registry:
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    return Registry(Endpoints(home=str(tmp_path)))
+
+
+def test_publishing_twice_gives_one_version(registry: Registry, make_bundle: Make) -> None:
+    first = registry.publish(make_bundle(), run_id="")
+    assert registry.publish(make_bundle()) == first
+    assert [v.version for v in registry.versions("churn")] == ["1"]
+    assert first.metrics == {"roc_auc": 0.8}
+
+
+def test_references_resolve_to_versions(registry: Registry, make_bundle: Make) -> None:
+    registry.publish(make_bundle())
+    registry.publish(make_bundle(recipe="other"))
+    registry.promote("churn:1")
+    registry.set_alias("churn:2", "challenger")
+    assert registry.resolve("churn").version == registry.resolve("churn@champion").version == "1"
+    assert registry.resolve("churn@challenger").version == registry.resolve("churn:2").version == "2"
+
+
+@pytest.mark.parametrize("ref", ["nobody", "churn:9", "churn@nobody", "churn"])
+def test_an_unknown_reference_lists_what_there_is(registry: Registry, make_bundle: Make, ref: str) -> None:
+    registry.publish(make_bundle())
+    with pytest.raises(PlatformError) as caught:
+        registry.resolve(ref)
+    assert caught.value.code == "unknown_model"
+    assert "churn" in caught.value.detail
+
+
+@pytest.mark.parametrize("ref", ["", "a b", "churn:x", "churn:1@champion", "churn';--"])
+def test_what_is_no_reference_is_refused(ref: str) -> None:
+    with pytest.raises(PlatformError):
+        parse_ref(ref)
+
+
+def test_the_gate_cannot_be_walked_around(registry: Registry, make_bundle: Make) -> None:
+    registry.publish(make_bundle(gate=REFUSED))
+    for attempt in (
+        lambda: registry.promote("churn:1"),
+        lambda: registry.promote("churn:1", override="   "),
+        lambda: registry.set_alias("churn:1", "champion"),
+    ):
+        with pytest.raises(PlatformError) as caught:
+            attempt()
+        assert caught.value.code == "gate"
+    assert registry.versions("churn")[0].aliases == ()
+
+
+def test_an_edited_registry_tag_does_not_open_the_gate(registry: Registry, make_bundle: Make) -> None:
+    registry.publish(make_bundle(gate=REFUSED))
+    registry._client.set_model_version_tag("churn", "1", "gate", "passed")
+    with pytest.raises(PlatformError, match="the gate refused"):
+        registry.promote("churn:1")
+
+
+def test_an_override_is_recorded_with_its_reason(registry: Registry, make_bundle: Make) -> None:
+    registry.publish(make_bundle(gate=REFUSED))
+    assert registry.promote("churn:1", override="agreed with risk").override.endswith("agreed with risk")
+
+
+def test_rollback_returns_to_the_previous_champion(registry: Registry, make_bundle: Make) -> None:
+    for recipe in ("one", "two", "three"):
+        registry.publish(make_bundle(recipe=recipe))
+    for version in ("1", "2", "3", "3"):
+        registry.promote(f"churn:{version}")
+    assert registry.rollback("churn").version == "2"
+    assert registry.rollback("churn").version == "1"
+    with pytest.raises(PlatformError, match="nothing to roll churn back to"):
+        registry.rollback("churn")
+    assert registry.resolve("churn").version == "1"
+
+
+def test_a_damaged_bundle_is_neither_promoted_nor_fetched(registry: Registry, make_bundle: Make) -> None:
+    bundle = make_bundle()
+    registry.publish(bundle)
+    (bundle.path / "model" / "model.txt").write_text("tree!\n")
+    for attempt in (registry.promote, registry.fetch):
+        with pytest.raises(PlatformError) as caught:
+            attempt("churn:1")
+        assert caught.value.code == "bad_bundle"
+
+
+def test_a_swapped_bundle_is_noticed_by_its_digest(registry: Registry, make_bundle: Make) -> None:
+    bundle = make_bundle()
+    registry.publish(bundle)
+    other = make_bundle(recipe="other")
+    shutil.rmtree(bundle.path)
+    shutil.copytree(other.path, bundle.path)
+    with pytest.raises(PlatformError, match="bundle refused"):
+        registry.fetch("churn:1")
+
+
+def test_a_run_keeps_parameters_metrics_curves_and_files(registry: Registry, tmp_path: Path) -> None:
+    folder = tmp_path / "plots"
+    folder.mkdir()
+    (folder / "curve.png").write_bytes(b"png")
+    run_id, page = track_run(
+        registry.endpoints, "churn", "first", {"rounds": 3}, {"auc": 0.7}, [{"loss": 2.0}, {"loss": 1.0}], folder
+    )
+    run = registry._client.get_run(run_id)
+    assert run.data.params == {"rounds": "3"}
+    assert run.data.metrics == {"auc": 0.7, "curve.loss": 1.0}
+    assert [m.value for m in registry._client.get_metric_history(run_id, "curve.loss")] == [2.0, 1.0]
+    assert [f.path for f in registry._client.list_artifacts(run_id)] == ["curve.png"]
+    assert run.info.status == "FINISHED"
+    assert page.endswith(f"/runs/{run_id}")

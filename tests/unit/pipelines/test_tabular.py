@@ -1,0 +1,179 @@
+"""Tabular training: what is exported answers as what was trained, and the threshold is the cheapest one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from contracts.bundle import Input, write_bundle
+from contracts.engine import load_engine
+from contracts.engine_tabular import Calibration, matrix
+from contracts.errors import PlatformError
+from pipelines.training.tabular import (
+    CostConfig,
+    LightGBMConfig,
+    LogisticConfig,
+    choose_threshold,
+    fit_calibration,
+    train_tabular,
+)
+
+INPUTS = [
+    Input(name="amount", dtype="float64"),
+    Input(name="age", dtype="float64"),
+    Input(name="plan", dtype="string", categories=["basic", "plus", "pro"]),
+]
+CLASSES = ("stays", "leaves")
+
+
+def frame(rows: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    amount, age = rng.gamma(2, 30, rows), rng.normal(40, 10, rows)
+    plan = rng.choice(["basic", "plus", "pro"], rows)
+    odds = 0.02 * amount - 0.05 * (age - 40) + np.where(plan == "pro", 1.5, -1.0) - 1
+    label = np.where(rng.random(rows) < 1 / (1 + np.exp(-odds)), "leaves", "stays")
+    age[rng.random(rows) < 0.1] = np.nan
+    return pd.DataFrame({"amount": amount, "age": age, "plan": plan, "label": label, "id": np.arange(rows).astype(str)})
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    frame(3000, 1).to_parquet(folder / "train.parquet")
+    frame(4000, 2).to_parquet(folder / "valid.parquet")
+    return folder
+
+
+def train(dataset: Path, out: Path, model: Any, **changes: Any) -> dict[str, Any]:
+    options = {"checkpoints": out / "checkpoints", "progress": lambda *_, **__: None, **changes}
+    return train_tabular(dataset, INPUTS, CLASSES, model, CostConfig(), 3, out / "model", **options)
+
+
+def engine_of(out: Path, engine: str) -> Any:
+    fields = {
+        "name": "churn",
+        "task": "churn",
+        "recipe": "r",
+        "modality": "tabular",
+        "engine": engine,
+        "signature": {"inputs": [i.model_dump() for i in INPUTS], "classes": list(CLASSES)},
+        "gate": {"passed": True, "checks": []},
+        "lineage": {"code_version": "", "data_version": "", "source": "", "seed": 1, "created": ""},
+    }
+    return load_engine(write_bundle(out, out.parent / "bundles", fields))
+
+
+def columns(data: pd.DataFrame) -> dict[str, Any]:
+    return {item.name: data[item.name].to_numpy() for item in INPUTS}
+
+
+@pytest.mark.parametrize("calibration", ["platt", "isotonic", "none"])
+@pytest.mark.parametrize("model", [LightGBMConfig, LogisticConfig])
+def test_the_exported_model_is_calibrated_and_ranks(
+    dataset: Path, tmp_path: Path, model: Any, calibration: str
+) -> None:
+    out = tmp_path / "out"
+    report = train(dataset, out, model(calibration=calibration))
+    test = frame(4000, 9)
+    p = engine_of(out, report["engine"]).predict(columns(test))
+    assert p.shape == (4000, 2)
+    assert np.allclose(p.sum(axis=1), 1)
+    truth = (test["label"] == "leaves").to_numpy()
+    assert p[truth, 1].mean() > p[~truth, 1].mean() + 0.1
+    assert abs(p[:, 1].mean() - truth.mean()) < 0.03
+    assert 0 < report["decision"]["threshold"] < 1
+
+
+@pytest.mark.parametrize("model", [LightGBMConfig(calibration="none"), LogisticConfig(calibration="none")])
+def test_reasons_are_the_largest_contributions_first(dataset: Path, tmp_path: Path, model: Any) -> None:
+    out = tmp_path / "out"
+    engine = engine_of(out, train(dataset, out, model)["engine"])
+    test = frame(200, 5)
+    reasons = engine.explain(columns(test), top=3)
+    assert all(len(row) == 3 for row in reasons)
+    sizes = np.array([[abs(reason.contribution) for reason in row] for row in reasons])
+    assert (np.diff(sizes, axis=1) <= 0).all()
+    # Contributions of a row and its log-odds differ by one constant: the attribution is exact.
+    p = engine.predict(columns(test))[:, 1]
+    rest = np.log(p / (1 - p)) - np.array([sum(reason.contribution for reason in row) for row in reasons])
+    assert np.ptp(rest) < 1e-6
+    missing = np.isnan(test["age"].to_numpy())
+    assert all(r.value is None for row, m in zip(reasons, missing, strict=True) if m for r in row if r.feature == "age")
+
+
+def test_an_unknown_category_counts_as_missing() -> None:
+    data = {
+        "amount": np.array([1.0, 1.0]),
+        "age": np.array([2.0, 2.0]),
+        "plan": np.array(["pro", "gold"], dtype=object),
+    }
+    assert matrix(INPUTS, data)[0, 2] == 2
+    assert np.isnan(matrix(INPUTS, data)[1, 2])
+
+
+def test_the_same_seed_gives_the_same_model(dataset: Path, tmp_path: Path) -> None:
+    texts = []
+    for name in ("a", "b"):
+        train(dataset, tmp_path / name, LightGBMConfig(rounds=30))
+        texts.append((tmp_path / name / "model" / "model.txt").read_text())
+    assert texts[0] == texts[1]
+
+
+def test_training_continues_from_its_checkpoint(dataset: Path, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def stop_at_40(done: int, total: int, **_: float) -> None:
+        if done >= 40:
+            raise KilledError
+
+    config = LightGBMConfig(rounds=60, checkpoint_every=20, early_stopping=60)
+    with pytest.raises(KilledError):
+        train(dataset, tmp_path / "out", config, progress=stop_at_40)
+    seen: list[int] = []
+    report = train(dataset, tmp_path / "out", config, progress=lambda done, total, **_: seen.append(done))
+    assert min(seen) > 20
+    assert len(report["history"]) == 60
+
+
+def test_a_class_without_rows_is_an_error(dataset: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    only = frame(50, 1).assign(label="stays")
+    only.to_parquet(folder / "train.parquet")
+    only.to_parquet(folder / "valid.parquet")
+    with pytest.raises(PlatformError, match="no row of class leaves in the train split"):
+        train(folder, tmp_path / "out", LightGBMConfig())
+
+
+rows = st.integers(1, 60)
+
+
+@given(data=st.data(), n=rows)
+def test_no_other_threshold_is_cheaper(data: st.DataObject, n: int) -> None:
+    p = data.draw(hnp.arrays(np.float64, n, elements=st.floats(0.001, 0.999)))
+    y = data.draw(hnp.arrays(np.int64, n, elements=st.integers(0, 1)))
+    losses = data.draw(hnp.arrays(np.float64, n, elements=st.floats(0, 100)))
+
+    def cost(threshold: float) -> float:
+        alarm = p >= threshold
+        return float(3.0 * (alarm & (y == 0)).sum() + losses[~alarm & (y == 1)].sum())
+
+    best = cost(choose_threshold(p, y, 3.0, losses))
+    assert best <= min(cost(t) for t in [0.0, *p, *(p + 1e-9), 1.1]) + 1e-9
+
+
+@given(data=st.data(), kind=st.sampled_from(["platt", "isotonic"]))
+def test_calibration_keeps_the_order(data: st.DataObject, kind: str) -> None:
+    score = np.sort(data.draw(hnp.arrays(np.float64, 30, elements=st.floats(-8, 8))))
+    label = (score + np.random.default_rng(0).normal(0, 2, 30) > 0).astype(np.int64)
+    p = Calibration(fit_calibration(kind, score, label))(score)
+    assert (np.diff(p) >= -1e-12).all()
+    assert ((p >= 0) & (p <= 1)).all()
