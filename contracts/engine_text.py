@@ -34,6 +34,7 @@ class TextSpec(Document):
         max_characters: a text is cut here before it is tokenised, so that a huge one costs no more.
         max_tokens: token ids beyond this many are dropped.
         numbers_per_row, numbers_per_token: working memory of the graph, which bounds the rows run at once.
+        separator: between the tokens of a term, when it is shown.
         explain: ``terms`` = the graph has an output ``contributions``, exact per term; ``occlusion`` = leave one out.
     """
 
@@ -43,6 +44,7 @@ class TextSpec(Document):
     pad_id: int
     numbers_per_row: int
     numbers_per_token: int
+    separator: str = ""
     explain: Literal["terms", "occlusion"]
 
 
@@ -95,7 +97,7 @@ class OnnxTextEngine:
         return [join_fields(fields, self._spec.max_characters) for fields in rows]
 
     def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._tokenizer.encode(text)
         return encoding.ids[: self._spec.max_tokens], encoding.offsets[: self._spec.max_tokens]
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
@@ -135,7 +137,8 @@ class OnnxTextEngine:
 
     def _term(self, ids: NDArray[np.int32]) -> str:
         words = [self._tokenizer.id_to_token(int(i)) or "" for i in ids if i >= 0]
-        return ("" if all(not word.isascii() for word in words) else " ").join(words)
+        chinese = all(not word.isascii() for word in words)
+        return ("" if chinese else self._spec.separator).join(words)
 
     def _explain_by_occlusion(self, text: str, top: int) -> list[Reason]:
         ids, offsets = self._tokenise(text)

@@ -38,12 +38,15 @@ class Column:
 class DataConfig:
     """How the source is read and checked.
 
-    columns: name in the task -> name in the source; a source without a header uses positions "0", "1", ...
+    columns: name in the task -> name in the source; a source without a header uses positions "0", "1", ...; "#row"
+    gives the number of the row, for a source without ids. quoted: `"` delimits values that have delimiters or line
+    breaks in them; false where it is an ordinary character.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     header: bool = True
     delimiter: str = ","
+    quoted: bool = True
     drop: tuple[str, ...] = ()
     allow_leakage: tuple[str, ...] = ()
     max_bad_share: float = 0.05

@@ -1,0 +1,1 @@
+"""The one command line, ``fairlead``: composes pipelines, services and registry for people and scripts."""

@@ -1,0 +1,5 @@
+"""``python -m deploy.cli`` is ``fairlead``."""
+
+from deploy.cli.app import main
+
+main()

@@ -1,0 +1,1 @@
+"""The commands: one file per subject, each with ``register(app)``; heavy imports happen inside the commands."""

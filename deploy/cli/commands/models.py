@@ -1,0 +1,93 @@
+"""Commands about registered models: models, compare, promote, rollback."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.output import guarded
+
+_REF = "A model: name (its champion), name@alias or name:version."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    govern = "Govern"
+    for command in (models, compare, promote, rollback):
+        app.command(command.__name__, rich_help_panel=govern)(command)
+
+
+@guarded
+def models(
+    name: Annotated[str | None, typer.Argument(help="Only this model.")] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """List registered versions with their aliases, gate verdict and main metrics.
+
+    [bold]Examples[/]
+      fairlead models
+      fairlead models fraud --json
+    """
+    from deploy.cli.governance import show_models
+
+    show_models(profile, name, as_json)
+
+
+@guarded
+def compare(
+    first: Annotated[str, typer.Argument(help=_REF)],
+    second: Annotated[str, typer.Argument(help=_REF)],
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Put two versions side by side: metrics, slices, gate and lineage.
+
+    Metrics are each version's own, on the test data it was evaluated on; the table says when those data differ.
+
+    [bold]Examples[/]
+      fairlead compare fraud:1 fraud:2
+      fairlead compare fraud@champion fraud@challenger
+    """
+    from deploy.cli.governance import show_comparison
+
+    show_comparison(profile, first, second, as_json)
+
+
+@guarded
+def promote(
+    ref: Annotated[str, typer.Argument(help=_REF)],
+    override: Annotated[
+        str, typer.Option("--override", metavar="REASON", help="Promote although the gate refused; is recorded.")
+    ] = "",
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Make a version the champion. One that the gate refused needs a reason, otherwise exit code 3.
+
+    [bold]Examples[/]
+      fairlead promote fraud:3
+      fairlead promote fraud@challenger
+      fairlead promote fraud:3 --override "labels of the test week are incomplete"
+    """
+    from deploy.cli.governance import promote_model
+
+    promote_model(profile, ref, override, as_json)
+
+
+@guarded
+def rollback(
+    name: Annotated[str, typer.Argument(help="The model's name.")],
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Make the previous champion the champion again.
+
+    [bold]Examples[/]
+      fairlead rollback fraud
+    """
+    from deploy.cli.governance import rollback_model
+
+    rollback_model(profile, name, as_json)

@@ -1,0 +1,68 @@
+"""Commands about the project and this machine: doctor, new-task, ui."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.output import guarded
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    panel = "Project"
+    app.command("doctor", rich_help_panel=panel)(doctor)
+    app.command("ui", rich_help_panel=panel)(ui)
+    app.command("new-task", rich_help_panel=panel)(new_task)
+
+
+@guarded
+def doctor(profile: Profile = DEFAULT_PROFILE, as_json: Json = False) -> None:
+    """Check this machine and say how to get what is missing. Exit code 1 when something needed is missing.
+
+    [bold]Examples[/]
+      fairlead doctor
+      fairlead doctor --json
+    """
+    from deploy.cli.doctor import run_doctor
+
+    run_doctor(profile, as_json)
+
+
+@guarded
+def ui(
+    port: Annotated[int, typer.Option(help="Port of the page.")] = 5000,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Start the MLflow page of a profile: runs, curves, plots and registered models. Ctrl-C ends it.
+
+    [bold]Examples[/]
+      fairlead ui
+      fairlead ui --port 5050
+    """
+    from deploy.cli.ui import run_ui
+
+    run_ui(profile, port, as_json)
+
+
+@guarded
+def new_task(
+    name: Annotated[str, typer.Argument(help="Lower case letters, digits and _; for example churn.")],
+    modality: Annotated[str, typer.Option(help="tabular or text.")] = "tabular",
+    root: Annotated[Path | None, typer.Option(help="Folder of the project; default: where fairlead is.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a new task that runs at once; edits no existing file.
+
+    [bold]Examples[/]
+      fairlead new-task churn
+      fairlead new-task tickets --modality text
+      make new-task NAME=churn
+    """
+    from deploy.cli.scaffold import create_task
+
+    create_task(name, modality, root, as_json)

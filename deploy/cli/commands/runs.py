@@ -1,0 +1,106 @@
+"""Commands about training: tasks, run, runs, demo."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.output import guarded
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    train = "Train"
+    app.command("demo", rich_help_panel=train)(demo)
+    app.command("tasks", rich_help_panel=train)(tasks)
+    app.command("run", rich_help_panel=train)(run)
+    app.command("runs", rich_help_panel=train)(runs)
+
+
+@guarded
+def demo(
+    requests: Annotated[int, typer.Option(min=10, help="How many predictions to ask for.")] = 400,
+    port: Annotated[int | None, typer.Option(help="Port of the endpoint; default: from the model's values.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """The whole story once: simulated payments become a fraud model that answers over HTTP.
+
+    Simulates payments, trains, passes the gate, registers, serves, and asks for predictions of payments the model has
+    not seen. In a terminal the endpoint stays up until Ctrl-C; elsewhere the command ends by itself.
+
+    [bold]Examples[/]
+      fairlead demo
+      fairlead demo --requests 1000
+      fairlead demo --json > demo.json
+    """
+    from deploy.cli.demo import run_demo
+
+    run_demo(profile, requests=requests, port=port, no_cache=no_cache, as_json=as_json)
+
+
+@guarded
+def tasks(as_json: Json = False) -> None:
+    """List what can be predicted: tasks and their recipes.
+
+    [bold]Examples[/]
+      fairlead tasks
+      fairlead tasks --json
+    """
+    from deploy.cli.listing import show_tasks
+
+    show_tasks(as_json)
+
+
+@guarded
+def run(
+    task: Annotated[str | None, typer.Argument(help="The task; see: fairlead tasks. Not needed with --resume.")] = None,
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A named configuration of the task.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change one setting, key=value.")] = None,
+    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")] = "",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
+    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a failed run.")] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Train a task from raw data to a registered model; unchanged steps come from the cache.
+
+    Without --source the task's built-in data is used. Exit code 3 means that the gate refused the model: it is
+    registered for inspection, and not promoted.
+
+    [bold]Examples[/]
+      fairlead run fraud
+      fairlead run fraud --recipe logistic --source payments.csv
+      fairlead run fraud --set data.columns.amount=TX_AMOUNT --set seed=11
+      fairlead run --resume fraud-20260102-030405-9f3c
+    """
+    from deploy.cli.training import run_task
+
+    run_task(profile, task, recipe, overrides or [], source, no_cache, resume, as_json)
+
+
+@guarded
+def runs(
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show one run; a unique start will do.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the latest runs.")] = 20,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """List runs, or show the steps, error and result of one.
+
+    A run whose process is gone is listed as dead; go on with it by: fairlead run --resume RUN
+
+    [bold]Examples[/]
+      fairlead runs
+      fairlead runs fraud-20260102-030405-9f3c
+      fairlead runs --limit 5 --json
+    """
+    from deploy.cli.listing import show_run, show_runs
+
+    if run_id is None:
+        show_runs(profile, limit, as_json)
+    else:
+        show_run(profile, run_id, as_json)

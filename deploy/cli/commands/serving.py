@@ -1,0 +1,60 @@
+"""Commands about endpoints: serve, predict."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.output import guarded
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    for command in (serve, predict):
+        app.command(command.__name__, rich_help_panel="Serve")(command)
+
+
+@guarded
+def serve(
+    model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version.")],
+    port: Annotated[int | None, typer.Option(help="Default: from deploy/env/<profile>/models/<name>.yaml.")] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Serve a model over HTTP until Ctrl-C.
+
+    The reference is resolved once, so the endpoint keeps its version when the champion changes. It takes traffic after
+    it has verified the bundle and replayed its golden examples. With --json, one document is printed when it is ready.
+
+    [bold]Examples[/]
+      fairlead serve fraud
+      fairlead serve fraud:3 --port 3010
+    """
+    from deploy.cli.serving import serve_model
+
+    serve_model(profile, model, port, as_json)
+
+
+@guarded
+def predict(
+    model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version.")],
+    given: Annotated[
+        str, typer.Option("--input", "-i", metavar="FILE|-|JSON", help="One object, a list, or one object per line.")
+    ],
+    url: Annotated[str | None, typer.Option(help="Ask this endpoint, for example http://127.0.0.1:3001.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Add the reasons of each prediction.")] = False,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Predict with a registered model here, or with a running endpoint by --url.
+
+    [bold]Examples[/]
+      fairlead predict news --input '{"title": "Rates rise", "content": "The central bank ..."}'
+      fairlead predict fraud --input payments.jsonl --explain
+      fairlead predict fraud --input - --url http://127.0.0.1:3001 < payments.jsonl
+    """
+    from deploy.cli.predict import predict_rows
+
+    predict_rows(profile, model, given, url, explain, as_json)

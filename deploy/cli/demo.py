@@ -1,0 +1,136 @@
+"""``fairlead demo``: simulated payments become a fraud model that answers over HTTP."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from deploy.cli.demo_report import show_demo, summarise
+from deploy.cli.endpoint import Endpoint
+from deploy.cli.heldout import held_out_requests
+from deploy.cli.load import Answer, send
+from deploy.cli.output import console, write_json
+from deploy.cli.ports import free_port, is_free
+from deploy.cli.profiles import load_deployment, load_endpoints
+from deploy.cli.serving import describe, open_endpoint, waiting
+from deploy.cli.training import run_with_progress, show_gate
+from deploy.cli.workflow import plan_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.endpoints import Endpoints
+
+TASK = "fraud"
+CONNECTIONS = 4
+_WARM = "import sys; from contracts.endpoints import Endpoints; from contracts.registry import Registry; "
+_WARM += "Registry(Endpoints.model_validate_json(sys.argv[1]))"
+
+
+def run_demo(profile: str, requests: int, port: int | None, no_cache: bool, as_json: bool) -> None:
+    """Train, serve, ask, and show; in a terminal the endpoint then stays until Ctrl-C."""
+    began = time.monotonic()
+    endpoints, out = load_endpoints(profile), console()
+    warming = _create_registry(endpoints)
+    try:
+        report = run_with_progress(plan_run(endpoints, TASK, None, [], "", no_cache), as_json)
+    finally:
+        if warming is not None:
+            warming.wait()
+    if not as_json:
+        show_gate(out, report["gate"])
+    with _endpoint(endpoints, profile, report, port) as endpoint:
+        try:
+            _serve_and_ask(endpoints, endpoint, report, requests, began, out, as_json)
+        except KeyboardInterrupt:
+            console(stderr=True).print("\nStopped.")
+
+
+def _serve_and_ask(
+    endpoints: Endpoints,
+    endpoint: Endpoint,
+    report: dict[str, Any],
+    requests: int,
+    began: float,
+    out: Console,
+    as_json: bool,
+) -> None:
+    endpoint.start()
+    days = report["config"]["split"]["test_days"]
+    bodies = held_out_requests(endpoints, endpoint.bundle.document, days, requests, seed=report["config"]["seed"])
+    with waiting(console(stderr=True), "endpoint") as tell:
+        endpoint.wait_ready(tell)
+    answers = _ask(endpoint, bodies, out, as_json)
+    summary = summarise(endpoint.bundle, answers)
+    document = {
+        "run": report["run_id"],
+        "seconds": round(time.monotonic() - began, 1),
+        **summary,
+        "endpoint": describe(endpoint),
+        "mlflow_url": report["mlflow_url"],
+        "model_card": report["model_card"],
+    }
+    if as_json:
+        write_json(document)
+    else:
+        show_demo(out, document, bodies[0])
+    if sys.stdin.isatty() and sys.stdout.isatty() and not as_json:
+        out.print("\nThe endpoint stays up until Ctrl-C.")
+        endpoint.wait()
+
+
+def _create_registry(endpoints: Endpoints) -> subprocess.Popen[bytes] | None:
+    """Create MLflow's tables while the data is prepared; they take seconds the first time."""
+    prefix = "sqlite:///"
+    if not endpoints.tracking.startswith(prefix) or Path(endpoints.tracking.removeprefix(prefix)).exists():
+        return None
+    endpoints.path("home").mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", _WARM, endpoints.model_dump_json()]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _endpoint(endpoints: Endpoints, profile: str, report: dict[str, Any], port: int | None) -> Endpoint:
+    """The endpoint of the champion, which is the run's model unless the gate preferred the one before.
+
+    A demo takes another port when its own is in use.
+
+    Raises:
+        PlatformError: ``code="gate"`` when no version has passed the gate.
+    """
+    from contracts.bundle import read_bundle
+
+    result = report["result"]
+    values = load_deployment(profile, result["name"])
+    if port is None:
+        port = values.port if is_free(values.port) else free_port()
+    if not result["champion"]:
+        return open_endpoint(endpoints, profile, f"{result['name']}@champion", port)
+    return Endpoint(endpoints, result["name"], result["version"], read_bundle(result["path"]), port, values.config)
+
+
+def _ask(endpoint: Endpoint, bodies: list[dict[str, Any]], out: Console, as_json: bool) -> list[Answer]:
+    """Send everything; a demo with an unanswered request has failed."""
+    send(f"{endpoint.url}/predict", bodies[:20], CONNECTIONS)  # the first requests open connections and caches
+    if as_json or not out.is_terminal:
+        answers = send(f"{endpoint.url}/predict", bodies, CONNECTIONS)
+    else:
+        from rich.progress import Progress
+
+        with Progress(console=out, transient=True) as bar:
+            task = bar.add_task("requests", total=len(bodies))
+            answers = send(
+                f"{endpoint.url}/predict", bodies, CONNECTIONS, lambda done, total: bar.update(task, completed=done)
+            )
+    wrong = [answer for answer in answers if answer.status != 200]
+    if wrong:
+        raise PlatformError(
+            f"{len(wrong)} of {len(answers)} requests were not answered",
+            detail=f"the first one: status {wrong[0].status}, {str(wrong[0].body)[:300]}",
+            fix=f"see its log: {endpoint.log}",
+            code="demo_failed",
+        )
+    return answers

@@ -1,0 +1,47 @@
+"""``fairlead doctor``: what this machine has, what is missing, and how to get it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from deploy.cli.checks import Finding, check_machine, check_packages, check_places
+from deploy.cli.output import EXIT_ERROR, emit, table
+from deploy.cli.profiles import load_endpoints
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def run_doctor(profile: str, as_json: bool) -> None:
+    """Run every check, print them, and exit with 1 when one failed."""
+    endpoints = load_endpoints(profile)
+    findings = [*check_machine(endpoints), *check_packages(), *check_places(endpoints, profile)]
+    failed = [finding for finding in findings if finding.level == "fail"]
+    warned = [finding for finding in findings if finding.level == "warn"]
+    document = {"ok": not failed, "profile": profile, "checks": [finding.as_dict() for finding in findings]}
+
+    def show(out: Console) -> None:
+        from rich.text import Text
+
+        rows = table("check", "", "found", "fix")
+        for finding in findings:
+            level = Text(finding.level, _COLOURS[finding.level])
+            rows.add_row(finding.check, level, Text(finding.found), Text(finding.fix))
+        out.print(rows)
+        out.print(_verdict(failed, warned))
+
+    emit(document, as_json, show)
+    if failed:
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _verdict(failed: list[Finding], warned: list[Finding]) -> str:
+    if failed:
+        return f"[bold red]{len(failed)} to mend[/]: {', '.join(finding.check for finding in failed)}"
+    if warned:
+        return f"[green]Ready[/], {len(warned)} to look at: {', '.join(finding.check for finding in warned)}"
+    return "[green]Ready.[/] Next: fairlead demo"

@@ -1,0 +1,194 @@
+"""One served model as a child process: started, waited for, asked, stopped."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from deploy.cli.children import stop_group
+from deploy.cli.ports import HOST, is_free
+
+if TYPE_CHECKING:
+    from contracts.bundle import Bundle
+    from contracts.endpoints import Endpoints
+
+PATIENCE = 120.0  # seconds until it must be ready
+# Codes of "not ready" that pass by themselves; any other one is final.
+_PASSING = frozenset({"stopped", "loading", "draining"})
+
+
+class Endpoint:
+    """The service of one model version; a context manager that stops it.
+
+    Attributes:
+        name, version: what answers report.  bundle: what is served.  url: its address.  log: its JSON lines.
+    """
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        name: str,
+        version: str,
+        bundle: Bundle,
+        port: int,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        from services.runtime.launch import serve_command
+
+        self.name, self.version, self.bundle = name, version, bundle
+        self.port, self.url = port, f"http://{HOST}:{port}"
+        self.log = endpoints.path("home") / "serving" / f"{name}-{version}-{port}.log"
+        online = endpoints.path("online")
+        self._command = serve_command(
+            bundle.document.modality,
+            str(bundle.path),
+            port=port,
+            host=HOST,
+            name=name,
+            version=version,
+            online=str(online) if bundle.document.feature_service else "",
+            predictions=str(endpoints.path("predictions")),
+            settings=flat(settings or {}),
+        )
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Endpoint:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the process; it is not ready yet.
+
+        Raises:
+            PlatformError: ``code="port_in_use"``.
+        """
+        if not is_free(self.port):
+            raise PlatformError(
+                f"port {self.port} is in use",
+                detail=f"something answers or listens on {self.url}",
+                fix=f"end it, or take another: --port {self.port + 1}",
+                code="port_in_use",
+            )
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            self._child = subprocess.Popen(
+                list(self._command.argv), env=self._command.env, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def wait_ready(self, tell: Callable[[str], None] = lambda reason: None) -> None:
+        """Return when it takes traffic; `tell` hears why it does not yet.
+
+        Raises:
+            PlatformError: it ended, or refuses its model, or is not ready within `PATIENCE` seconds.
+        """
+        deadline, reason = time.monotonic() + PATIENCE, "starting"
+        while time.monotonic() < deadline:
+            self._check_alive()
+            problem = self._not_ready()
+            if problem is None:
+                return
+            if problem["code"] not in _PASSING | {""}:
+                raise self._refused(problem)
+            reason = problem["title"]
+            tell(reason)
+            time.sleep(0.05)
+        raise self._failed(f"still not ready after {PATIENCE:.0f} s: {reason}")
+
+    def example(self) -> dict[str, Any]:
+        """A request that it understands, from its own documentation."""
+        document = self._get("/openapi.json")
+        content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+        example: dict[str, Any] = content.get("example") or content["schema"]["example"]
+        return example
+
+    def wait(self) -> int:
+        """Wait until the process ends by itself; its exit code."""
+        assert self._child is not None
+        return self._child.wait()
+
+    def stop(self) -> None:
+        """End it; answers in flight are finished."""
+        if self._child is not None:
+            stop_group(self._child, patience=35.0)
+            self._child = None
+
+    @property
+    def pid(self) -> int | None:
+        """Number of the process while it runs."""
+        return self._child.pid if self._child else None
+
+    def _get(self, path: str) -> Any:
+        with urllib.request.urlopen(self.url + path, timeout=5) as response:
+            return json.load(response)
+
+    def _not_ready(self) -> dict[str, str] | None:
+        """None when ready, otherwise code ("" when it does not answer), title, detail and fix."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):
+                return None
+        except urllib.error.HTTPError as err:
+            return _problem(err.read())
+        except OSError:
+            return _problem(b"")
+
+    def _check_alive(self) -> None:
+        if self._child is None or self._child.poll() is not None:
+            code = None if self._child is None else self._child.returncode
+            raise self._failed(f"the process ended with exit code {code}: {tail(self.log)}")
+
+    def _failed(self, detail: str) -> PlatformError:
+        return PlatformError(
+            f"could not serve {self.name}:{self.version}",
+            detail=detail,
+            fix=f"see its log: {self.log}",
+            code="not_served",
+        )
+
+    def _refused(self, problem: dict[str, str]) -> PlatformError:
+        return PlatformError(
+            f"{self.name}:{self.version} is not ready: {problem['title']}",
+            detail=problem["detail"],
+            fix=problem["fix"] or f"see its log: {self.log}",
+            code=problem["code"].replace("-", "_"),
+        )
+
+
+def flat(settings: Mapping[str, Any], at: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys: ``{"predictions": {"sample": 1}}`` is ``{"predictions.sample": 1}``."""
+    made: dict[str, Any] = {}
+    for key, value in settings.items():
+        made |= flat(value, f"{at}{key}.") if isinstance(value, Mapping) else {f"{at}{key}": value}
+    return made
+
+
+def tail(file: Path, characters: int = 600) -> str:
+    """The end of a text file."""
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip()[-characters:] or "nothing was logged"
+    except OSError as err:
+        return str(err)
+
+
+def _problem(body: bytes) -> dict[str, str]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = {}
+    if not isinstance(document, dict):
+        document = {}
+    given = {key: str(document.get(key) or "") for key in ("type", "title", "detail", "fix")}
+    return {
+        **given,
+        "code": given["type"].rpartition(":")[2],
+        "title": given["title"] or "the port does not answer yet",
+    }

@@ -1,0 +1,115 @@
+"""``fairlead tasks`` and ``fairlead runs``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.output import emit, seconds, table
+from deploy.cli.profiles import load_endpoints
+from deploy.cli.runstate import find_run, list_runs
+from deploy.cli.training import build_report, show_report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_COLOURS = {"succeeded": "green", "refused": "yellow", "failed": "red", "dead": "red", "running": "cyan"}
+
+
+def show_tasks(as_json: bool) -> None:
+    """All tasks with their recipes; the default recipe is marked."""
+    from pipelines.tasks import get_task, task_names
+
+    found = [get_task(name) for name in task_names()]
+    document = [
+        {
+            "name": task.name,
+            "title": task.title,
+            "modality": task.modality,
+            "recipes": sorted(task.recipes),
+            "default_recipe": task.default_recipe,
+            "feature_service": task.feature_service,
+        }
+        for task in found
+    ]
+
+    def show(out: Console) -> None:
+        rows = table("task", "what it predicts", "modality", "recipes (* default)", "features")
+        for item in document:
+            recipes = ", ".join(f"{r}*" if r == item["default_recipe"] else r for r in item["recipes"])
+            rows.add_row(item["name"], item["title"], item["modality"], recipes, item["feature_service"] or "-")
+        out.print(rows)
+        out.print("Train one: fairlead run TASK    Write one: fairlead new-task NAME")
+
+    emit(document, as_json, show)
+
+
+def show_runs(profile: str, limit: int, as_json: bool) -> None:
+    """The latest runs, newest first."""
+    runs = list_runs(load_endpoints(profile))[:limit]
+
+    def show(out: Console) -> None:
+        if not runs:
+            out.print("No runs yet. Start one: fairlead run TASK")
+            return
+        rows = table("run", "status", "recipe", "started (UTC)", "time", "result", right=("time",))
+        for run in runs:
+            rows.add_row(
+                run["run_id"],
+                _coloured(run["status"]),
+                str(run.get("recipe") or "-"),
+                str(run.get("started") or "-")[:16].replace("T", " "),
+                seconds(run.get("seconds")),
+                _outcome(run),
+            )
+        out.print(rows)
+
+    emit([_summary(run) for run in runs], as_json, show)
+
+
+def show_run(profile: str, run_id: str, as_json: bool) -> None:
+    """One run: steps, error, result, gate."""
+    endpoints = load_endpoints(profile)
+    run = find_run(endpoints, run_id)
+    report = build_report(endpoints, run)
+
+    def show(out: Console) -> None:
+        out.print(f"[bold]{run['run_id']}[/]  ", _coloured(run["status"]), f"  task {run['task']}, {run['recipe']}")
+        out.print(f"Started  {run.get('started') or '-'}   source {run.get('source') or 'built-in data'}")
+        rows = table("step", "status", "time", right=("time",))
+        for name, step in (run.get("steps") or {}).items():
+            rows.add_row(name, str(step.get("status")), seconds(step.get("seconds")))
+        if rows.rows:
+            out.print(rows)
+        show_report(out, report)
+        _show_failure(out, run)
+
+    emit(report, as_json, show)
+
+
+def _show_failure(out: Console, run: dict[str, Any]) -> None:
+    error = run.get("error")
+    if error:
+        lines = [error.get(key) for key in ("headline", "detail", "fix")] if isinstance(error, dict) else [error]
+        out.print("Error    " + "\n         ".join(str(line) for line in lines if line), markup=False, soft_wrap=True)
+    if run["status"] in ("failed", "dead"):
+        out.print(f"Resume   fairlead run --resume {run['run_id']}")
+
+
+def _summary(run: dict[str, Any]) -> dict[str, Any]:
+    kept = ("run_id", "status", "task", "recipe", "source", "started", "finished", "seconds", "result", "error")
+    return {key: run.get(key) for key in kept}
+
+
+def _outcome(run: dict[str, Any]) -> str:
+    result = run.get("result")
+    if result:
+        return f"{result['name']}:{result['version']}"
+    error = run.get("error")
+    text = error.get("headline", "") if isinstance(error, dict) else str(error or "")
+    return f"{text[:37]}..." if len(text) > 40 else text or "-"
+
+
+def _coloured(status: str) -> Any:
+    from rich.text import Text
+
+    return Text(status, _COLOURS.get(status, ""))

@@ -1,0 +1,20 @@
+"""Options that several commands share, spelled once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Profile = Annotated[
+    str,
+    typer.Option(
+        "--profile",
+        "-p",
+        envvar="FAIRLEAD_CLI_PROFILE",
+        help="Where things live: a name below deploy/env/, or the path of a YAML file.",
+        show_envvar=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+DEFAULT_PROFILE = "local"

@@ -1,0 +1,157 @@
+"""``fairlead predict``: rows to predictions, here or by a running endpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from deploy.cli.load import Answer, send
+from deploy.cli.output import emit, number, table
+from deploy.cli.profiles import load_deployment, load_endpoints
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_BATCH = 500  # rows of one request
+_SHOWN = 50  # rows of the table
+
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def predict_rows(profile: str, ref: str, given: str, url: str | None, explain: bool, as_json: bool) -> None:
+    """Predict the given rows and print the answers in their order."""
+    rows = read_rows(given)
+    answers = list(by_url(url, rows, explain) if url else by_bundle(profile, ref, rows, explain))
+    document = {**answers[0], "predictions": [row for answer in answers for row in answer["predictions"]]}
+
+    def show(out: Console) -> None:
+        predictions = document["predictions"]
+        out.print(f"[bold]{document['model']}:{document['version']}[/]")
+        made = table("row", "label", "probability", "notes", right=("row", "probability"))
+        for index, one in enumerate(predictions[:_SHOWN]):
+            made.add_row(str(index), one["label"], number(one["probability"]), _notes(one))
+        out.print(made)
+        if len(predictions) > _SHOWN:
+            out.print(f"... and {len(predictions) - _SHOWN} more; --json prints all")
+
+    emit(document, as_json, show)
+
+
+def read_rows(given: str) -> list[Any]:
+    """Rows from JSON text, a file of it, or ``-`` for stdin: one object, a list of them, or one object per line.
+
+    Raises:
+        PlatformError: ``code="bad_input"``, with the line that is not JSON.
+    """
+    if given == "-":
+        text, where = sys.stdin.read(), "stdin"
+    elif given.lstrip()[:1] in ("{", "["):
+        text, where = given, "--input"
+    else:
+        text, where = _read_file(given), given
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError:
+        document = list(_lines(text, where))
+    if isinstance(document, dict) and isinstance(document.get("instances"), list):
+        document = document["instances"]  # the body of a request
+    rows = document if isinstance(document, list) else [document]
+    if not rows:
+        raise PlatformError(f"no rows in {where}", fix="give at least one JSON object", code="bad_input")
+    return rows
+
+
+def _read_file(given: str) -> str:
+    try:
+        return Path(given).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise PlatformError(
+            f"cannot read --input {given!r}",
+            detail=str(err),
+            fix="give a JSON file, - for stdin, or JSON text that starts with { or [",
+            code="bad_input",
+        ) from err
+
+
+def _lines(text: str, where: str) -> Iterator[Any]:
+    for number_, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError as err:
+            raise PlatformError(
+                f"{where} is not JSON",
+                detail=f"line {number_}, column {err.colno}: {err.msg}",
+                fix="write one object, a list, or one object per line",
+                code="bad_input",
+                line=number_,
+            ) from err
+
+
+def _bodies(rows: list[Any], explain: bool) -> Iterator[dict[str, Any]]:
+    for start in range(0, len(rows), _BATCH):
+        yield {"instances": rows[start : start + _BATCH], **({"explain": True} if explain else {})}
+
+
+def by_url(url: str, rows: list[Any], explain: bool) -> Iterator[dict[str, Any]]:
+    """Answers of a running endpoint, one per batch."""
+    if not url.startswith(("http://", "https://")):
+        raise PlatformError(f"not an address: {url!r}", fix="give it with its scheme: --url http://127.0.0.1:3001")
+    address = url.rstrip("/").removesuffix("/predict") + "/predict"
+    for answer in send(address, list(_bodies(rows, explain)), connections=1):
+        yield _checked(answer, address)
+
+
+def _checked(answer: Answer, address: str) -> dict[str, Any]:
+    if answer.status == 0:
+        raise PlatformError(
+            f"no answer from {address}",
+            detail=str(answer.body["error"]),
+            fix="start it: fairlead serve MODEL, or correct --url",
+            code="no_endpoint",
+        )
+    if answer.status != 200 or not isinstance(answer.body, dict) or "predictions" not in answer.body:
+        raise problem(answer.status, answer.body)
+    return answer.body
+
+
+def problem(status: int, body: Any) -> PlatformError:
+    """A service's problem document as our error."""
+    if not isinstance(body, dict) or "title" not in body:
+        return PlatformError(f"the endpoint answered {status}", detail=str(body)[:300], fix="is it ours? see --url")
+    fields = [f"{item['field']}: {item['message']}" for item in body.get("errors") or []]
+    return PlatformError(
+        str(body["title"]),
+        detail="\n  ".join(filter(None, [str(body.get("detail") or ""), *fields])),
+        fix=str(body.get("fix") or "correct the rows of --input"),
+        code=str(body.get("type", "")).rpartition(":")[2].replace("-", "_") or "refused",
+    )
+
+
+def by_bundle(profile: str, ref: str, rows: list[Any], explain: bool) -> Iterator[dict[str, Any]]:
+    """Answers of the model's own service, run in this process without a port."""
+    from contracts.registry import Registry, parse_ref
+    from deploy.cli.in_process import InProcessService
+
+    endpoints = load_endpoints(profile)
+    name = parse_ref(ref)[0]
+    values = load_deployment(profile, name)
+    registry = Registry(endpoints)
+    version = registry.resolve(values.model if ref == name else ref)
+    bundle = registry.fetch(f"{version.name}:{version.version}")
+    with InProcessService(endpoints, version, bundle, values.config) as service:
+        for body in _bodies(rows, explain):
+            status, answer = service.predict(body)
+            if status != 200:
+                raise problem(status, answer)
+            yield answer
+
+
+def _notes(one: dict[str, Any]) -> str:
+    reasons = [f"{r['feature']}={number(r['value'], 2)} ({r['contribution']:+.2f})" for r in one.get("reasons") or []]
+    return ", ".join([*reasons, *(one.get("flags") or [])]) or "-"

@@ -1,0 +1,110 @@
+"""Progress of a run: a live line per step in a terminal, one line per finished step elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.output import number, seconds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn
+
+_MARKS = {"running": "[cyan]>[/]", "done": "[green]ok[/]", "cached": "[blue]=[/]", "failed": "[bold red]x[/]"}
+_PLAIN = {"done": "ok", "cached": "=", "failed": "x"}
+_NOTES = {"done": "", "cached": "unchanged, from the cache", "failed": "failed"}
+_STATES = {"step_finished": "done", "step_cached": "cached", "step_failed": "failed"}
+_LONGEST = 40  # characters of a step's note
+
+
+class RunProgress:
+    """Show the events of one run; use as a context manager around the loop over events."""
+
+    def __init__(self, out: Console) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._out = out
+        self._live = out.is_terminal
+        self._bars = Progress(
+            TextColumn("{task.fields[mark]:>2}"),
+            TextColumn("{task.description:<14}"),
+            BarColumn(bar_width=20),
+            _seconds_column(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=out,
+            auto_refresh=self._live,
+            disable=not self._live,
+        )
+        self._bar: dict[str, Any] = {}
+        self._began: dict[str, float] = {}
+
+    def __enter__(self) -> RunProgress:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Show one event; kinds that are no news about a step are ignored."""
+        kind, step = event["event"], str(event.get("step") or "")
+        if kind == "step_started":
+            self._start(step)
+        elif kind == "progress" and step:
+            self._advance(step, event)
+        elif kind in _STATES:
+            self._finish(step, _STATES[kind], event)
+
+    def _start(self, step: str) -> None:
+        self._began[step] = time.monotonic()
+        if step not in self._bar:
+            self._bar[step] = self._bars.add_task(step, total=None, mark=_MARKS["running"], taken=None, note="")
+
+    def _advance(self, step: str, event: dict[str, Any]) -> None:
+        if step not in self._bar:
+            self._start(step)
+        done, total = event.get("done") or 0, event.get("total")
+        self._bars.update(self._bar[step], completed=done, total=total, note=_note(event))
+
+    def _finish(self, step: str, state: str, event: dict[str, Any]) -> None:
+        if step not in self._bar:
+            self._start(step)
+        taken = event.get("seconds")
+        taken = time.monotonic() - self._began[step] if taken is None else float(taken)
+        full = {} if state == "failed" else {"total": 1, "completed": 1}
+        self._bars.update(self._bar[step], mark=_MARKS[state], taken=taken, note=_NOTES[state], **full)
+        if not self._live:
+            line = f"{_PLAIN[state]:>2} {step:<14} {seconds(taken):>12}  {_NOTES[state]}"
+            self._out.print(line.rstrip(), markup=False)
+
+
+def _seconds_column() -> ProgressColumn:
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
+
+    class Seconds(ProgressColumn):
+        """Seconds so far, or what the finished step reported."""
+
+        def render(self, task: Task) -> Text:
+            taken = task.fields["taken"]
+            return Text(f"{seconds(task.elapsed if taken is None else taken):>12}")
+
+    return Seconds()
+
+
+def _note(event: dict[str, Any]) -> str:
+    """What a progress event says, in a few characters: 300k/1.0M, then its metrics."""
+    known = {"event", "step", "done", "total", "time", "run", "run_id", "task", "message"}
+    parts = [f"{key} {number(value, 3)}" for key, value in event.items() if key not in known and _scalar(value)]
+    if event.get("total"):
+        parts.insert(0, f"{_count(event.get('done') or 0)}/{_count(event['total'])}")
+    return "  ".join(parts)[:_LONGEST]
+
+
+def _scalar(value: Any) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
+
+
+def _count(value: float) -> str:
+    return f"{value / 1e6:.1f}M" if value >= 1e6 else f"{value / 1e3:.0f}k" if value >= 1e4 else f"{value:.0f}"

@@ -1,0 +1,132 @@
+"""``fairlead run``: a run from start to report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from contracts.errors import PlatformError
+from deploy.cli.output import EXIT_INTERRUPTED, EXIT_REFUSED, console, number, seconds, table, write_json
+from deploy.cli.profiles import load_endpoints
+from deploy.cli.workflow import RunRequest, execute, plan_resume, plan_run
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.endpoints import Endpoints
+
+UI_ADDRESS = "http://127.0.0.1:5000"
+
+
+def run_task(
+    profile: str,
+    task: str | None,
+    recipe: str | None,
+    overrides: list[str],
+    source: str,
+    no_cache: bool,
+    resume: str | None,
+    as_json: bool,
+) -> None:
+    """Run, report, and exit with 3 when the gate refused the model."""
+    endpoints = load_endpoints(profile)
+    if resume:
+        if task or recipe or overrides or source or no_cache:
+            raise PlatformError(
+                "--resume takes everything from the run it goes on with",
+                fix=f"fairlead run --resume {resume}, without a task or other settings",
+            )
+        request = plan_resume(endpoints, resume)
+    elif task:
+        request = plan_run(endpoints, task, recipe, overrides, source, no_cache)
+    else:
+        raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
+    report = run_with_progress(request, as_json)
+    if as_json:
+        write_json(report)
+    else:
+        show_report(console(), report)
+    if report["status"] == "refused":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def run_with_progress(request: RunRequest, as_json: bool) -> dict[str, Any]:
+    """Execute a request with progress on the console (none with JSON); Ctrl-C stops it and says how to go on."""
+    try:
+        state = execute(request) if as_json else _execute_shown(request)
+    except KeyboardInterrupt:
+        again = f"fairlead run --resume {request.run_id}"
+        if as_json:
+            write_json({"run_id": request.run_id, "status": "stopped", "resume": again})
+        console(stderr=True).print(f"\nStopped. Go on where it was: {again}", markup=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    return build_report(request.endpoints, state)
+
+
+def _execute_shown(request: RunRequest) -> dict[str, Any]:
+    from deploy.cli.progress import RunProgress
+
+    out = console()
+    out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}")
+    with RunProgress(out) as progress:
+        return execute(request, progress.show)
+
+
+def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
+    """run.json's content plus the gate decision, metrics and the places to look, for people and for ``--json``."""
+    from contracts.bundle import read_bundle
+
+    report = {key: value for key, value in state.items() if key != "pid"}
+    result = state.get("result") or {}
+    if not result:
+        return report
+    document = read_bundle(result["path"]).document
+    report["status"] = "succeeded" if document.gate.passed else "refused"
+    report["gate"] = document.gate.model_dump()
+    report["metrics"] = document.metrics
+    report["mlflow_url"] = tracking_page(endpoints, result.get("tracking_url") or "")
+    report["model_card"] = str(Path(result["path"]) / "card.html")
+    return report
+
+
+def tracking_page(endpoints: Endpoints, page: str) -> str:
+    """The address of a run in MLflow: on its server, or on the page that ``fairlead ui`` starts."""
+    base = endpoints.tracking if endpoints.tracking.startswith("http") else UI_ADDRESS
+    return page if page.startswith("http") else f"{base.rstrip('/')}/{page.lstrip('/')}"
+
+
+def show_report(out: Console, report: dict[str, Any]) -> None:
+    """Gate table, model version and where to look."""
+    if "gate" in report:
+        show_gate(out, report["gate"])
+    result = report.get("result") or {}
+    if result:
+        name = f"{result['name']}:{result['version']}"
+        role = "champion" if result.get("champion") else "not promoted"
+        out.print(f"Model    [bold]{name}[/]  ({role})  {seconds(report.get('seconds'))}")
+        out.print(f"MLflow   {report['mlflow_url']}  (start the page: fairlead ui)", soft_wrap=True)
+        out.print(f"Card     {report['model_card']}", soft_wrap=True)
+        if result.get("champion"):
+            out.print(f"Next     fairlead serve {result['name']}")
+        elif report["status"] == "refused":
+            out.print(f'Next     fairlead promote {name} --override "REASON", or train a better one', markup=False)
+
+
+def show_gate(out: Console, gate: dict[str, Any]) -> None:
+    """The checks of a gate decision and its verdict."""
+    from rich.text import Text
+
+    verdict = Text("passed", "green") if gate["passed"] else Text("refused", "bold red")
+    out.print(Text.assemble("\nGate ", verdict, f"  compared with {gate['champion']}" if gate["champion"] else ""))
+    checks = table("check", "measured", "rule", "limit", "against", "", right=("measured", "limit"))
+    for check in gate["checks"]:
+        mark = Text("ok", "green") if check["passed"] else Text("x", "bold red")
+        checks.add_row(
+            check["metric"], number(check["value"]), check["rule"], number(check["limit"]), check["against"], mark
+        )
+    if gate["checks"]:
+        out.print(checks)
+    for reason in gate["reasons"]:
+        out.print(Text(f"  {reason}"))

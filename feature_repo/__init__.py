@@ -1,0 +1,1 @@
+"""Feast definitions, one file per domain."""

@@ -1,0 +1,10 @@
+"""Entities: what features are about. One definition for all domains."""
+
+from __future__ import annotations
+
+from feast import Entity, ValueType
+
+customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.STRING, description="a card holder")
+terminal = Entity(
+    name="terminal", join_keys=["terminal_id"], value_type=ValueType.STRING, description="a till or a web shop"
+)

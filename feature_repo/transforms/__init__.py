@@ -1,0 +1,1 @@
+"""On-demand features: pure numpy functions that training and serving both call."""

@@ -1,0 +1,117 @@
+"""``python -m pipelines run|compile``: what the command line and the cluster start."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run it; errors of a run are events on stdout, others are text on stderr."""
+    given = _parser().parse_args(arguments)
+    try:
+        return _compile(given) if given.command == "compile" else _run(given)
+    except PlatformError as err:
+        if given.command == "run":
+            from pipelines.translate import sender
+
+            sender(sys.stdout, given.run_id)("run_failed", error=err.as_dict())
+        sys.stderr.write(f"{err}\n")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run a workflow on this machine")
+    run.add_argument("--workflow", default="full", help="full, ingestion, training or batch_scoring")
+    run.add_argument("--task", default="")
+    run.add_argument("--recipe", default="", help="default: that of --config-json, else the task's")
+    run.add_argument("--config-json", default="", help="sections to replace in the recipe, as JSON or a file")
+    run.add_argument("--source", default="", help="file or folder; default: the task's built-in data")
+    run.add_argument("--endpoints", default="", help="endpoints as JSON, or a file with it")
+    run.add_argument("--run-id", required=True, help="the same id again resumes a failed run")
+    run.add_argument("--no-cache", action="store_true", help="run every step")
+    run.add_argument("--no-promote", action="store_true", help="publish, but leave the champion as it is")
+    run.add_argument("--dataset", default="", help="dataset version, for workflow training")
+    run.add_argument("--model", default="", help="name, name@alias, name:version or a bundle, for batch_scoring")
+    make = commands.add_parser("compile", help="write the workflows for a cluster")
+    make.add_argument("--out", default="build/workflows")
+    make.add_argument("--image", default="", help="the image of the steps, with its digest")
+    make.add_argument("--train-gpus", type=int, default=0)
+    return parser
+
+
+def _text(given: str) -> str:
+    """JSON as given, or the content of the file that is named."""
+    if not given or given.lstrip().startswith("{"):
+        return given
+    try:
+        return Path(given).read_text(encoding="utf-8")
+    except OSError as err:
+        raise PlatformError(
+            f"cannot read {given}: {err.strerror}", fix="give JSON, or the path of a file with it"
+        ) from err
+
+
+def _run(given: argparse.Namespace) -> int:
+    from pydantic import ValidationError
+
+    from pipelines.runner import RunSpec, run
+
+    if not given.run_id or Path(given.run_id).name != given.run_id or given.run_id.startswith("."):
+        raise PlatformError(f"not a run id: {given.run_id!r}", fix="use letters, digits, - and _")
+    try:
+        endpoints = Endpoints.model_validate_json(_text(given.endpoints) or "{}")
+    except ValidationError as err:
+        raise PlatformError(
+            "invalid endpoints", detail=str(err), fix="correct --endpoints", code="bad_settings"
+        ) from err
+    spec = RunSpec(
+        run_id=given.run_id,
+        task=given.task,
+        config=_config(given) if given.workflow != "batch_scoring" else "",
+        source=given.source,
+        endpoints=endpoints,
+        workflow=given.workflow,
+        no_cache=given.no_cache,
+        promote=not given.no_promote,
+        dataset=given.dataset,
+        model=given.model,
+    )
+    return run(spec)
+
+
+def _config(given: argparse.Namespace) -> str:
+    from pipelines.tasks import dump_config, get_task, load_config, recipe_config
+
+    task = get_task(given.task)
+    text = _text(given.config_json)
+    if not text:
+        return dump_config(recipe_config(task, given.recipe or None))
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as err:
+        raise PlatformError("--config-json is not JSON", detail=str(err), fix="write it with dump_config") from err
+    recipe = given.recipe or document.get("recipe") or task.default_recipe
+    base = json.loads(dump_config(recipe_config(task, recipe)))
+    return dump_config(load_config(task, json.dumps({**base, **document, "recipe": recipe})))
+
+
+def _compile(given: argparse.Namespace) -> int:
+    from pipelines.resources import IMAGE, Placement
+    from pipelines.workflows import compile_workflows
+
+    placement = Placement(cluster=True, image=given.image or IMAGE, train_gpus=given.train_gpus)
+    for file in compile_workflows(Path(given.out), placement):
+        sys.stdout.write(f"{file}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""KFP components: each body only imports and calls a step.
+
+No ``from __future__ import annotations`` here: KFP reads the annotations as objects. A body is shipped as source text,
+so it sees nothing of this module. `code_version`, `store` and `nonce` are used by no body: they are part of the cache
+key, because neither KFP's local nor its cluster cache sees the code of a package.
+"""
+
+from typing import NamedTuple
+
+from kfp import dsl
+from kfp.dsl import Artifact, Dataset, Input, Model, Output
+
+from pipelines.resources import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def ingest(task: str, config: str, source: str, endpoints: str, nonce: str, manifest: Output[Artifact]) -> NamedTuple(
+    "Ingested", [("dataset", str), ("version", str)]
+):
+    from contracts.endpoints import Endpoints
+    from pipelines.steps import events, versions
+    from pipelines.steps import ingest as step
+
+    with events.running("ingest") as done:
+        root = Endpoints.model_validate_json(endpoints).path("data")
+        version = step.ingest(task, config, source, str(root), manifest.path)
+        done({"version": version, **versions.summary(manifest.path)})
+    return (str(root / task / version / versions.MANIFEST), version)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def validate(task: str, config: str, dataset: str, code_version: str, nonce: str, clean: Output[Dataset]):
+    from pipelines.steps import events
+    from pipelines.steps import validate as step
+
+    with events.running("validate") as done:
+        done(step.validate(task, config, dataset, clean.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def materialise(
+    task: str,
+    config: str,
+    clean: Input[Dataset],
+    data_version: str,
+    endpoints: str,
+    code_version: str,
+    store: str,
+    nonce: str,
+    features: Output[Artifact],
+):
+    from pipelines.steps import events
+    from pipelines.steps import materialise as step
+
+    with events.running("materialise") as done:
+        done(step.materialise(task, config, clean.path, data_version, endpoints, features.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def build_dataset(
+    task: str,
+    config: str,
+    clean: Input[Dataset],
+    features: Input[Artifact],
+    code_version: str,
+    nonce: str,
+    dataset: Output[Dataset],
+):
+    from pipelines.steps import build_dataset as step
+    from pipelines.steps import events
+
+    with events.running("build_dataset") as done:
+        done(step.build_dataset(task, config, clean.path, features.path, dataset.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def train(
+    task: str,
+    config: str,
+    dataset: Input[Dataset],
+    checkpoints: str,
+    code_version: str,
+    nonce: str,
+    model: Output[Model],
+):
+    from pipelines.steps import events
+    from pipelines.steps import train as step
+
+    with events.running("train") as done:
+        folder = step.checkpoint_folder(checkpoints, task, config, dataset.path, code_version, nonce)
+        done(step.train(task, config, dataset.path, folder, model.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def evaluate(
+    task: str,
+    config: str,
+    dataset: Input[Dataset],
+    model: Input[Model],
+    data_version: str,
+    source: str,
+    code_version: str,
+    nonce: str,
+    candidate: Output[Model],
+):
+    import json
+
+    from pipelines.steps import evaluate as step
+    from pipelines.steps import events
+
+    with events.running("evaluate") as done:
+        lineage = {"code_version": code_version, "data_version": data_version, "source": source or "built-in"}
+        done(step.evaluate(task, config, dataset.path, model.path, json.dumps(lineage), candidate.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def gate(
+    task: str,
+    config: str,
+    dataset: Input[Dataset],
+    candidate: Input[Model],
+    endpoints: str,
+    decision: Output[Artifact],
+):
+    from pipelines.steps import events
+    from pipelines.steps import gate as step
+
+    with events.running("gate") as done:
+        done({"passed": step.gate(task, config, dataset.path, candidate.path, endpoints, decision.path)})
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def register(
+    task: str,
+    config: str,
+    candidate: Input[Model],
+    decision: Input[Artifact],
+    endpoints: str,
+    run: str,
+    promote: bool,
+    published: Output[Artifact],
+):
+    from pipelines.steps import events
+    from pipelines.steps import register as step
+
+    with events.running("register") as done:
+        done(step.register(task, config, candidate.path, decision.path, endpoints, run, promote, published.path))
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def batch_score(model: str, source: str, endpoints: str, scores: Output[Dataset]):
+    from pipelines.steps import batch_score as step
+    from pipelines.steps import events
+
+    with events.running("batch_score") as done:
+        done(step.batch_score(model, source, endpoints, scores.path))

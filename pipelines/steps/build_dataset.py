@@ -1,0 +1,122 @@
+"""Clean rows and feature history to training, validation and test sets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from pipelines.steps import events
+from pipelines.steps.files import missing, read_json, write_json
+from pipelines.tasks import get_task, load_config
+from pipelines.tasks.base import Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SPLITS = ("train", "valid", "test")
+
+
+def build_dataset(task: str, config: str, clean: str, features: str, out: str) -> dict[str, Any]:
+    """Join the features point in time, derive the on-demand ones, and let the task split by time.
+
+    Args:
+        clean: folder of validated parts.  features: document of the materialise step, {} without features.
+        out: gets ``{train,valid,test}.parquet``, ``dataset.json`` and, with features, ``features.json`` (the plan).
+
+    Returns:
+        rows and label counts per split.
+    """
+    found = get_task(task)
+    settings = load_config(found, config)
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    report = events.progress("build_dataset")
+    report(0, 3, doing="read")
+    frame = read_parts(Path(clean))
+    history = read_json(features)
+    if history.get("plan"):
+        report(1, 3, doing="join", rows=len(frame))
+        frame = _join(frame, history)
+    inputs = found.inputs(settings)
+    report(2, 3, doing="split", rows=len(frame))
+    frames = found.split(frame, settings)
+    _check(frames, [item.name for item in inputs], found)
+    for name in SPLITS:
+        frames[name].to_parquet(target / f"{name}.parquet", index=False)
+    summary = {
+        "rows": {name: len(frames[name]) for name in SPLITS},
+        "labels": {name: _counts(frames[name]["label"]) for name in SPLITS},
+        "slices": [name for name in frames["test"].columns if name.startswith("slice_")],
+    }
+    write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
+    if history.get("plan"):
+        write_json(target / "features.json", history["plan"])
+    report(3, 3)
+    return summary
+
+
+def read_parts(folder: Path) -> pd.DataFrame:
+    """All parts of a folder as one frame, in order."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    files = sorted(folder.glob("part-*.parquet"))
+    if not files:
+        raise missing(folder / "part-00000.parquet")
+    frame: pd.DataFrame = pa.concat_tables([parquet.read_table(file) for file in files]).to_pandas()
+    return frame
+
+
+def _join(frame: pd.DataFrame, history: Mapping[str, Any]) -> pd.DataFrame:
+    from feature_repo.stores.join import point_in_time_join
+
+    joined: pd.DataFrame = point_in_time_join(history["plan"], history["path"], frame)
+    return derive(joined, history["plan"])
+
+
+def derive(frame: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """Add the plan's on-demand features, by the same functions as at serving."""
+    from feature_repo.stores.reader import apply_transforms
+
+    columns = {str(name): _array(frame[name]) for name in frame.columns}
+    made = apply_transforms(plan, columns)
+    added: pd.DataFrame = frame.assign(**{name: values for name, values in made.items() if name not in frame.columns})
+    return added
+
+
+def _array(column: pd.Series[Any]) -> Any:
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
+    return column.to_numpy()
+
+
+def _counts(labels: pd.Series[Any]) -> dict[str, int]:
+    return {str(name): int(count) for name, count in labels.value_counts().sort_index().items()}
+
+
+def _check(frames: Mapping[str, pd.DataFrame], inputs: list[str], task: Task) -> None:
+    for name in SPLITS:
+        frame = frames[name]
+        if absent := [column for column in ("id", "label", *inputs) if column not in frame.columns]:
+            raise PlatformError(
+                f"task {task.name}: split gives no column {absent[0]!r} for {name}",
+                detail=f"it gives: {', '.join(map(str, frame.columns))}",
+                fix=f"add it in pipelines/tasks/{task.name}/, or take it out of inputs()",
+                code="bad_task",
+                column=absent[0],
+            )
+        if not len(frame):
+            raise PlatformError(
+                f"no rows are left for {name}",
+                detail=json.dumps({key: len(value) for key, value in frames.items()}),
+                fix="give data over a longer time, or shorten the periods of the split",
+                code="empty_split",
+            )
+    if frames["train"]["label"].nunique() < 2:
+        only = frames["train"]["label"].iloc[0]
+        raise PlatformError(f"all rows for training have the label {only!r}", fix="give more data", code="one_class")

@@ -1,0 +1,169 @@
+"""The model card: one self-contained HTML file in every bundle."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pipelines.tasks
+from contracts.bundle import BundleDocument, GateDecision
+from pipelines.steps.measures import higher_is_better
+
+_TITLES = {
+    "average_precision": "Average precision",
+    "roc_auc": "ROC AUC",
+    "macro_f1": "Macro F1",
+    "f1": "F1",
+    "ece": "Calibration error (ECE)",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "cost": "Cost per row",
+}
+_PLOTS = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "scores", "learning_curve")
+
+
+def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
+    """The HTML of a candidate; `fields` are a BundleDocument's without `files`."""
+    import jinja2
+
+    document = BundleDocument.model_validate({**fields, "files": {}})
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+    template = files("pipelines.steps").joinpath("card.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = number
+    return environment.from_string(template).render(
+        model=document,
+        title=title,
+        headline=_headline(evaluation),
+        metrics=_metrics(evaluation),
+        slices=_slices(evaluation),
+        evaluation=evaluation,
+        gate=document.gate,
+        checks=_checks(document.gate),
+        plots=[(p.stem.replace("_", " "), _embed(p)) for p in _ordered(folder / "plots")],
+        request=curl(document, folder),
+        about=[(heading, _html(text)) for heading, text in readme_sections(document.task)],
+    )
+
+
+def number(value: Any) -> str:
+    """A number for people: four significant digits, thousands separated, no trailing zeros."""
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _name(metric: str) -> str:
+    if metric.startswith("f1:"):
+        return f"F1 of {metric[3:]}"
+    return _TITLES.get(metric, metric.replace("_", " ").capitalize())
+
+
+def _headline(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    primary = evaluation["primary"]
+    low, high = evaluation["intervals"].get(primary, (None, None))
+    return {"name": _name(primary), "value": evaluation["metrics"].get(primary), "low": low, "high": high}
+
+
+def _metrics(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for metric, value in evaluation["metrics"].items():
+        low, high = evaluation["intervals"].get(metric, (None, None))
+        better = "higher" if higher_is_better(metric) else "lower"
+        rows.append({"name": _name(metric), "value": value, "low": low, "high": high, "better": better})
+    return rows
+
+
+def _slices(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    primary = evaluation["primary"]
+    rows = []
+    for key, values in evaluation["slices"].items():
+        group, _, value = key.partition(":")
+        low, high = evaluation["slice_intervals"].get(key, (None, None))
+        row = {
+            "group": group.replace("_", " "),
+            "value": value,
+            "rows": values["rows"],
+            "measured": values.get(primary),
+        }
+        rows.append({**row, "low": low, "high": high})
+    return rows
+
+
+def _checks(gate: GateDecision) -> list[dict[str, Any]]:
+    return [
+        {**check.model_dump(), "name": _name(check.metric) if ":" not in check.metric else check.metric}
+        for check in gate.checks
+    ]
+
+
+def _ordered(folder: Path) -> list[Path]:
+    rank = {name: at for at, name in enumerate(_PLOTS)}
+    return sorted(folder.glob("*.png"), key=lambda p: (rank.get(p.stem, len(rank)), p.stem))
+
+
+def _embed(file: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+
+
+def curl(document: BundleDocument, folder: Path) -> str:
+    """A request for a running service: entity keys and request fields, or the first golden example's inputs."""
+    signature = document.signature
+    if signature.entities:
+        row: dict[str, Any] = dict.fromkeys(signature.entities, "...")
+        if signature.timestamp:
+            row[signature.timestamp] = "2026-01-31T12:00:00Z"
+        row |= {item.name: 0.0 if item.dtype in ("float64", "int64") else "..." for item in signature.request}
+    else:
+        first = (folder / "golden.jsonl").read_text(encoding="utf-8").splitlines()[0]
+        row = json.loads(first)["inputs"]
+        row = {k: v[:80] + "..." if isinstance(v, str) and len(v) > 80 else v for k, v in row.items()}
+    body = json.dumps({"instances": [row]}, ensure_ascii=False).replace("'", "'\\''")
+    return f"curl -s http://localhost:3000/predict -H 'Content-Type: application/json' \\\n  -d '{body}'"
+
+
+def readme_sections(task: str) -> list[tuple[str, str]]:
+    """(heading, text) of the sections of the task's README that a card is for: its use, its data and its limits."""
+    file = Path(pipelines.tasks.__file__).parent / task / "README.md"
+    if not file.exists():
+        return []
+    parts = re.split(r"^#{1,3}\s+(.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    sections = list(zip(parts[1::2], (text.strip() for text in parts[2::2]), strict=True))
+    wanted = [s for s in sections if re.search(r"\b(use|limit|bias|ethic|data)", s[0], re.IGNORECASE) and s[1]]
+    return wanted or sections[:1]
+
+
+def _html(text: str) -> str:
+    """The little Markdown that a README section needs: paragraphs, lists, bold, code; all else as it stands."""
+    import markupsafe
+
+    blocks = []
+    for block in re.split(r"\n\s*\n", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL).strip()):
+        lines = block.splitlines()
+        if not lines or lines[0].startswith("|"):
+            continue
+        if lines[0].lstrip().startswith(("- ", "* ")):
+            items = re.split(r"^\s*[-*] ", block, flags=re.MULTILINE)[1:]
+            blocks.append("<ul>" + "".join(f"<li>{_inline(item)}</li>" for item in items) + "</ul>")
+        else:
+            blocks.append(f"<p>{_inline(block)}</p>")
+    return markupsafe.Markup("\n".join(blocks))
+
+
+def _inline(text: str) -> str:
+    shown = escape(" ".join(text.split()))
+    shown = re.sub(r"\[([^\]]+)\]\([^)]+\)", r"\1", shown)
+    shown = re.sub(r"`([^`]+)`", r"<code>\1</code>", shown)
+    return re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", shown)

@@ -1,0 +1,122 @@
+"""What a step tells its surroundings: one JSON line per event on stdout, the same locally and in a pod's log."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import select
+import stat
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from contracts.errors import PlatformError
+
+_MIN_INTERVAL = 0.2  # seconds between two progress events of one step
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Print one event; values must be JSON or have a readable str()."""
+    line = json.dumps({"event": event, **fields, "time": round(time.time(), 3)}, default=str)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def progress(step: str) -> Callable[..., None]:
+    """A ``progress(done, total, **metrics)`` for `step`; it leaves events out so that there are at most 5 a second."""
+    last = 0.0
+
+    def report(done: float, total: float | None = None, **metrics: Any) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _MIN_INTERVAL or (total is not None and done >= total):
+            last = now
+            emit("progress", step=step, done=done, total=total, **metrics)
+
+    return report
+
+
+@contextmanager
+def running(step: str) -> Iterator[Callable[[Any], None]]:
+    """Report start and end of `step`; what it yields takes the step's result for the last event.
+
+    A PlatformError ends the process with exit code 1 and its structured form as ``step_failed``, without a traceback;
+    any other exception is reported the same way and passes on.
+    """
+    began = time.perf_counter()
+    result: list[Any] = []
+    emit("step_started", step=step, pid=os.getpid())
+    _end_with_reader()
+    try:
+        yield result.append
+    except PlatformError as err:
+        _failed(step, err, began)
+        raise SystemExit(1) from err
+    except OSError as err:
+        _failed(step, from_os_error(err, step), began)
+        raise
+    except Exception as err:
+        _failed(step, unexpected(err, step), began)
+        raise
+    seconds = round(time.perf_counter() - began, 3)
+    emit("step_finished", step=step, seconds=seconds, result=result[0] if result else None)
+
+
+def _failed(step: str, error: PlatformError, began: float) -> None:
+    emit("step_failed", step=step, seconds=round(time.perf_counter() - began, 3), error=error.as_dict())
+
+
+def unexpected(err: BaseException, doing: str) -> PlatformError:
+    """A defect, described: kind, message and the innermost lines of the traceback."""
+    frames = traceback.extract_tb(err.__traceback__)[-3:]
+    where = " <- ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in reversed(frames))
+    return PlatformError(
+        f"{doing} failed: {type(err).__name__}: {str(err)[:500]}",
+        detail=f"at {where}",
+        fix="this is not an expected failure: see the step's output in the run's log.txt",
+        code="unexpected",
+    )
+
+
+def from_os_error(err: OSError, doing: str) -> PlatformError:
+    """What the operating system refused, with a cure where there is one."""
+    place = str(err.filename or "the disk")
+    if err.errno in DISK_FULL:
+        return PlatformError(
+            f"no space left on the disk: {doing} could not write",
+            detail=f"writing to {place}",
+            fix="free some space and run again: finished parts are kept, nothing half-written is visible",
+            code="disk_full",
+        )
+    if err.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return PlatformError(
+            f"{doing} may not use {place}",
+            detail=str(err),
+            fix="give this user the right to read and write there, or set another folder",
+            code="no_access",
+        )
+    return unexpected(err, doing)
+
+
+def _end_with_reader() -> None:
+    """End this process when nobody reads its stdout any more: its run was killed, and must not go on unseen."""
+    try:
+        number = sys.stdout.fileno()
+        if not stat.S_ISFIFO(os.fstat(number).st_mode) or not hasattr(select, "poll"):
+            return
+    except (OSError, ValueError, AttributeError):
+        return
+
+    def wait() -> None:
+        poll = select.poll()
+        poll.register(number, select.POLLERR)
+        poll.poll()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end-with-reader", daemon=True).start()

@@ -1,0 +1,158 @@
+"""Decide whether a candidate may become champion: fixed limits, and no worse than the champion on the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contracts.bundle import Bundle, Check, GateDecision
+from contracts.endpoints import Endpoints
+from contracts.engine import load_engine
+from contracts.errors import PlatformError
+from contracts.registry import CHAMPION, Registry
+from pipelines.steps import events, scoring
+from pipelines.steps.files import missing, read_json, write_text
+from pipelines.steps.measures import higher_is_better
+from pipelines.tasks import get_task, load_config
+from pipelines.tasks.base import GateConfig, Threshold
+
+
+def gate(task: str, config: str, dataset: str, candidate: str, endpoints: str, out: str) -> bool:
+    """Write the GateDecision to `out` and return whether the candidate passed; a refusal is an answer, not an error."""
+    settings = load_config(get_task(task), config).gate
+    evaluation = read_json(Path(candidate) / "evaluation.json")
+    checks = [_against_limit(rule, evaluation) for rule in settings.thresholds]
+    checks += _cost_of_serving(settings, evaluation)
+    champion, compared, notes = _against_champion(task, settings, evaluation, dataset, endpoints)
+    checks += compared
+    reasons = [_reason(check) for check in checks if not check.passed] + notes
+    decision = GateDecision(passed=all(c.passed for c in checks), checks=checks, champion=champion, reasons=reasons)
+    write_text(Path(out), decision.model_dump_json(indent=1) + "\n")
+    for reason in reasons:
+        events.emit("log", step="gate", message=reason)
+    return decision.passed
+
+
+def _against_limit(rule: Threshold, evaluation: Mapping[str, Any]) -> Check:
+    limit = rule.minimum if rule.minimum is not None else rule.maximum
+    if limit is None or (rule.minimum is not None and rule.maximum is not None):
+        raise PlatformError(
+            f"gate: the rule for {rule.metric} needs either a minimum or a maximum",
+            fix="correct gate.thresholds in the recipe",
+            code="bad_config",
+        )
+    at_least = rule.minimum is not None
+    value = lookup(rule.metric, evaluation)
+    return Check(
+        metric=rule.metric,
+        rule="at least" if at_least else "at most",
+        value=value,
+        limit=limit,
+        passed=value is not None and (value >= limit if at_least else value <= limit),
+    )
+
+
+def lookup(metric: str, evaluation: Mapping[str, Any]) -> float | None:
+    """A metric by name, of a slice as ``slice:value:metric``; None when it was not measured."""
+    if metric in evaluation["metrics"]:
+        return float(evaluation["metrics"][metric])
+    for key, values in evaluation["slices"].items():
+        name = metric.removeprefix(f"{key}:")
+        if name != metric and name in values:
+            return float(values[name])
+    return None
+
+
+def _cost_of_serving(settings: GateConfig, evaluation: Mapping[str, Any]) -> list[Check]:
+    latency, size = evaluation["latency_ms"]["p50"], evaluation["bundle_mb"]
+    limits = [("latency_ms", latency, settings.max_latency_ms), ("bundle_mb", size, settings.max_bundle_mb)]
+    return [
+        Check(metric=name, rule="at most", value=value, limit=limit, passed=value <= limit)
+        for name, value, limit in limits
+    ]
+
+
+def _against_champion(
+    task: str, settings: GateConfig, evaluation: Mapping[str, Any], dataset: str, endpoints: str
+) -> tuple[str | None, list[Check], list[str]]:
+    """The champion's name, the comparison with it, and remarks."""
+    primary = settings.primary
+    value = lookup(primary, evaluation)
+    if value is None:
+        known = ", ".join(sorted(evaluation["metrics"]))
+        raise PlatformError(
+            f"gate.primary {primary!r} is not measured for task {task}",
+            detail=f"measured: {known}",
+            fix=f"choose one of these: --set gate.primary={sorted(evaluation['metrics'])[0]}",
+            code="bad_config",
+        )
+    found = _champion(task, endpoints)
+    if found is None:
+        return None, [], []
+    name, bundle = found
+    scored, note = _score_champion(bundle, dataset, primary)
+    notes = []
+    if scored is None:
+        scored = bundle.document.metrics.get(primary)
+        notes.append(f"champion {name} cannot be scored on this data ({note}): compared with its recorded {primary}")
+        if scored is None:
+            notes[-1] = f"champion {name} has no {primary} to compare with ({note})"
+            return name, [], notes
+    up = higher_is_better(primary)
+    limit = scored - settings.champion_tolerance if up else scored + settings.champion_tolerance
+    check = Check(
+        metric=primary,
+        rule="at least" if up else "at most",
+        value=value,
+        limit=limit,
+        passed=value >= limit if up else value <= limit,
+        against=name,
+    )
+    return name, [check], notes
+
+
+def _champion(task: str, endpoints: str) -> tuple[str, Bundle] | None:
+    where = Endpoints.model_validate_json(endpoints)
+    file = where.tracking_uri.removeprefix("sqlite:///")
+    if where.tracking_uri.startswith("sqlite:///") and not Path(file).exists():
+        return None  # nothing was ever registered; spares the import of MLflow
+    registry = Registry(where)
+    try:
+        version = registry.resolve(f"{task}@{CHAMPION}")
+    except PlatformError as err:
+        if err.code == "unknown_model":
+            return None
+        raise
+    return f"{version.name}:{version.version}", registry.fetch(f"{version.name}:{version.version}")
+
+
+def _score_champion(bundle: Bundle, dataset: str, primary: str) -> tuple[float | None, str]:
+    """The champion's primary metric on this test set, or None and why not."""
+    import pandas as pd
+
+    file = Path(dataset) / "test.parquet"
+    if not file.exists():
+        raise missing(file)
+    frame = pd.read_parquet(file).reset_index(drop=True)
+    document = bundle.document
+    absent = [item.name for item in document.signature.inputs if item.name not in frame.columns]
+    if absent:
+        return None, f"its input {absent[0]!r} is not in the data"
+    if foreign := sorted(set(frame["label"]) - set(document.signature.classes)):
+        return None, f"it does not know class {foreign[0]!r}"
+    engine = load_engine(bundle, threads=1)
+    columns = scoring.columns_of(frame, document.signature.inputs)
+    probability = scoring.predict(engine, columns, document.modality, events.progress("gate"))
+    measured = scoring.measure_for(frame, probability, document.signature.classes, document.decision)(None)
+    value = measured.get(primary, np.nan)
+    return (float(value), "") if np.isfinite(value) else (None, f"{primary} is not defined for it")
+
+
+def _reason(check: Check) -> str:
+    against = "" if check.against == "fixed" else f" (champion {check.against} with tolerance)"
+    if check.value is None:
+        return f"{check.metric} was not measured, and must be {check.rule} {check.limit:.4g}"
+    return f"{check.metric} is {check.value:.4g}, must be {check.rule} {check.limit:.4g}{against}"

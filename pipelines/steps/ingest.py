@@ -1,0 +1,235 @@
+"""Raw data to an immutable dataset version: streamed, content-addressed, idempotent, resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from contracts.registry import file_lock
+from pipelines.steps import events
+from pipelines.steps.columns import select
+from pipelines.steps.files import read_json, write_json
+from pipelines.steps.sources import ROW, Chunk, Rejected, TextFormat, column_names, empty, list_files, read_chunks
+from pipelines.steps.version import code_version
+from pipelines.steps.versions import MANIFEST, Part, Staging, intact
+from pipelines.tasks import dump_config, get_task, load_config
+from pipelines.tasks.base import Task, TaskConfig
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BUILT_IN = "built-in"
+_FORMAT = 1  # raise when the same source would give other parts
+PART_ROWS, PART_BYTES = 250_000, 128 << 20
+
+
+def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str:
+    """Read `source` (file or folder; "" is the task's built-in data) into ``data_root/<task>/<version>/``.
+
+    Parts are Parquet; text columns are strings exactly as written, with the column ``_row`` (row number in the file).
+    Rows that cannot be read are left out and listed in ``rejected.jsonl``. `out` gets a copy of ``manifest.json`` with
+    the version's ``path``. The same source gives the same version and is not read again.
+
+    Returns:
+        The version, 16 hex digits of the content's sha256.
+    """
+    found = get_task(task)
+    settings = load_config(found, config)
+    root = Path(data_root) / task
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        fingerprint, files = _fingerprint(found, settings, source)
+        known = root / ".sources" / f"{fingerprint}.json"
+        with file_lock(root / ".locks" / fingerprint):  # a second run of the same source waits, then finds it done
+            folder = _known(known, root)
+            if folder is None:
+                staging = Staging(root / ".staging" / fingerprint)
+                _fill(staging, found, settings, source, files)
+                described = {"source": source or BUILT_IN, "fingerprint": fingerprint, "files": files}
+                folder = staging.publish(root, task, described)
+                write_json(known, {"version": folder.name})
+        manifest = read_json(folder / MANIFEST)
+        write_json(Path(out), {**manifest, "path": str(folder)})
+    except OSError as err:
+        if err.errno in events.DISK_FULL and not err.filename:
+            err.filename = str(root)
+        raise events.from_os_error(err, "ingest") from err
+    return str(manifest["version"])
+
+
+def _known(known: Path, root: Path) -> Path | None:
+    if not known.exists():
+        return None
+    folder = root / read_json(known)["version"]
+    return folder if intact(folder) else None
+
+
+def _fingerprint(task: Task, config: TaskConfig, source: str) -> tuple[str, list[dict[str, Any]]]:
+    """What decides the version's content: the bytes of every file and how they are read, or the simulator's code."""
+    files: list[dict[str, Any]] = []
+    if source:
+        paths = list_files(source)
+        total, done = sum(p.stat().st_size for p in paths), 0
+        report = events.progress("ingest")
+        for path in paths:
+            digest = hashlib.sha256()
+            with path.open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    digest.update(block)
+                    done += len(block)
+                    report(done, max(total, 1), reading=path.name)
+            files.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
+        reading: Any = json.loads(dump_config(config))["data"]
+        reading = {key: reading[key] for key in ("columns", "header", "delimiter", "quoted", "drop")}
+    else:
+        reading = {"config": json.loads(dump_config(config)), "code": code_version(task.name)}
+    text = json.dumps([_FORMAT, task.name, files, reading], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32], files
+
+
+def _fill(staging: Staging, task: Task, config: TaskConfig, source: str, files: list[dict[str, Any]]) -> None:
+    """Write the parts that the journal does not have yet. What is there is read again, but not written again."""
+    through = staging.parts[-1].through if staging.parts else 0
+    if staging.parts:
+        events.emit("log", step="ingest", message=f"going on after row {through}: {len(staging.parts)} parts are there")
+    writer = _PartWriter(staging, through)
+    for chunk in _from_files(task, config, list_files(source), files) if source else _built_in(task, config):
+        writer.add(chunk)
+    writer.flush()
+    if not sum(part.rows for part in staging.parts):
+        raise _nothing(source, staging.parts)
+
+
+def _built_in(task: Task, config: TaskConfig) -> Iterator[Chunk]:
+    import numpy as np
+    import pyarrow as pa
+
+    done = 0
+    report = events.progress("ingest")
+    for table in task.default_source(config):
+        rows = np.arange(done + 1, done + table.num_rows + 1, dtype=np.int64)
+        done += table.num_rows
+        report(done, None, rows=done)
+        kept = [name for name in table.column_names if name not in config.data.drop]
+        yield Chunk(table.select(kept).append_column(ROW, pa.array(rows)), done)
+
+
+def _from_files(task: Task, config: TaskConfig, paths: list[Path], files: list[dict[str, Any]]) -> Iterator[Chunk]:
+    """All files in order, rows numbered through; notes each file's number of rows in `files`."""
+    import pyarrow.compute as pc
+
+    data = config.data
+    form = TextFormat(header=data.header, delimiter=data.delimiter, quoted=data.quoted)
+    report = events.progress("ingest")
+    names: list[str] = []
+    before = 0
+    for path, known in zip(paths, files, strict=True):
+        here = column_names(path, form)
+        if names and sorted(here) != sorted(names):
+            raise _other_columns(path, here, paths[0], names)
+        names = names or here
+        selection = select(here, task, data, path.name)
+        last = 0
+        for chunk in read_chunks(path, here, form):
+            last = chunk.through
+            at = chunk.table.column_names.index(ROW)
+            table = chunk.table.set_column(at, ROW, pc.add(chunk.table.column(ROW), before))
+            rejected = [replace(row, row=row.row + before) for row in chunk.rejected]
+            report(before + last, None, reading=path.name)
+            yield Chunk(selection.apply(table), before + last, rejected)
+        known["rows"] = last
+        before += last
+        if path.stat().st_size != known["bytes"]:
+            raise PlatformError(
+                f"{path.name} changed while it was read", fix="run again when it is complete", code="bad_source"
+            )
+
+
+class _PartWriter:
+    """Collects chunks into parts of bounded size; leaves out rows up to number `through`."""
+
+    def __init__(self, staging: Staging, through: int) -> None:
+        self._staging, self._through = staging, through
+        self._schema: pa.Schema | None = None
+        self._tables: list[pa.Table] = []
+        self._rejected: list[Rejected] = []
+        self._rows = self._bytes = 0
+        self._last = through
+
+    def add(self, chunk: Chunk) -> None:
+        import pyarrow.compute as pc
+
+        table = self._conform(chunk.table)
+        if chunk.through <= self._through:
+            return
+        table = table.filter(pc.greater(table.column(ROW), self._through))
+        self._rejected += [row for row in chunk.rejected if row.row > self._through]
+        while table.num_rows:  # parts end at the same rows whether or not a run was killed in between
+            piece = table.slice(0, PART_ROWS - self._rows)
+            table = table.slice(piece.num_rows)
+            self._tables.append(piece)
+            self._rows += piece.num_rows
+            self._bytes += piece.nbytes
+            self._last = int(piece.column(ROW)[-1].as_py())
+            if self._rows >= PART_ROWS or self._bytes >= PART_BYTES:
+                self._write()
+
+    def flush(self) -> None:
+        """Write the last part; also when only rejected rows are left."""
+        if self._tables or self._rejected:
+            self._last = max([self._last, *(row.row for row in self._rejected)])
+            self._write()
+
+    def _conform(self, table: pa.Table) -> pa.Table:
+        """The columns in the first chunk's order and types: the files of a folder may differ in both."""
+        import pyarrow as pa
+
+        table = table.replace_schema_metadata(None)
+        self._schema = self._schema or table.schema
+        try:
+            return table.select(self._schema.names).cast(self._schema)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+            raise PlatformError(
+                "the source's files have columns of different types",
+                detail=str(err)[:300],
+                fix="write all files with the same types",
+                code="bad_schema",
+            ) from err
+
+    def _write(self) -> None:
+        assert self._schema is not None
+        rejected = [row for row in self._rejected if row.row <= self._last]
+        self._staging.add(self._tables or [self._schema.empty_table()], self._last, rejected)
+        self._rejected = self._rejected[len(rejected) :]
+        self._tables, self._rows, self._bytes = [], 0, 0
+
+
+def _nothing(source: str, parts: list[Part]) -> PlatformError:
+    rejected = [row for part in parts for row in part.rejected]
+    if not rejected:
+        return empty(source or BUILT_IN)
+    first = rejected[0]
+    return PlatformError(
+        f"no row of {source} can be read",
+        detail=f"row {first['row']}: {first['reason']} ({len(rejected)} rows like it)",
+        fix="correct the file, or set data.delimiter, data.header or data.quoted to what it uses",
+        code="bad_source",
+        row=first["row"],
+    )
+
+
+def _other_columns(path: Path, here: list[str], first: Path, names: list[str]) -> PlatformError:
+    differing = sorted(set(here) ^ set(names))
+    return PlatformError(
+        f"{path.name} has other columns than {first.name}",
+        detail=f"only in one of them: {', '.join(differing[:20])}",
+        fix="give all files of a folder the same columns",
+        code="bad_schema",
+        column=differing[0],
+        file=str(path),
+    )

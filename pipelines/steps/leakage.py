@@ -1,0 +1,84 @@
+"""Does one column alone give the label away?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from contracts.errors import PlatformError
+from pipelines.steps.measures import auc
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+_BINS = 64
+
+
+def check_leakage(frame: pd.DataFrame, label: str, allowed: tuple[str, ...], limit: float) -> dict[str, float]:
+    """AUC of every column of `frame` alone against `label` (the mean over classes where there are more than two).
+
+    Half of the rows give each value, or each of 64 bins of a number, its share of every class; the other half is
+    ranked by it. So a column of unique values predicts nothing, and order, kind and scale do not matter.
+
+    Raises:
+        PlatformError: ``code="leakage"``, naming the columns that reach `limit` and are not `allowed`.
+    """
+    target = frame[label].astype("string").to_numpy(dtype=object)
+    fit = np.random.default_rng(0).random(len(frame)) < 0.5
+    measured = {
+        str(name): power
+        for name in frame.columns
+        if name != label and (power := _power(frame[name], target, fit)) is not None
+    }
+    found = {name: power for name, power in measured.items() if power >= limit and name not in allowed}
+    if found:
+        worst = max(found, key=lambda name: found[name])
+        others = [name for name in found if name != worst]
+        more = f"; so do {', '.join(others)}" if others else ""
+        names = ", ".join(found)
+        raise PlatformError(
+            f"column {worst!r} predicts {label!r} nearly alone",
+            detail=f"AUC {found[worst]:.4f}, the limit is {limit:g}{more}: most likely made from the label",
+            fix=f"leave it out: --set 'data.drop=[{names}]'; if known before: --set 'data.allow_leakage=[{names}]'",
+            code="leakage",
+            columns=sorted(found),
+        )
+    return measured
+
+
+def _power(column: pd.Series[Any], target: NDArray[Any], fit: NDArray[np.bool_]) -> float | None:
+    codes = _codes(column, fit)
+    classes, y = np.unique(target, return_inverse=True)
+    if len(np.unique(y[fit])) < 2 or len(np.unique(y[~fit])) < 2:
+        return None
+    counts = np.zeros((codes.max() + 1, len(classes)))
+    np.add.at(counts, (codes[fit], y[fit]), 1)
+    prior = np.bincount(y[fit], minlength=len(classes)) / fit.sum()
+    shares = (counts + prior) / (counts.sum(axis=1, keepdims=True) + 1)
+    scores = shares[codes[~fit]]
+    present = [k for k in range(len(classes)) if 0 < (y[~fit] == k).sum() < len(y[~fit])]
+    if len(classes) == 2:
+        present = present[-1:]
+    return float(np.mean([auc(y[~fit] == k, scores[:, k]) for k in present])) if present else None
+
+
+def _codes(column: pd.Series[Any], fit: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """A small number for each value; numbers with many values are binned by quantiles of the fitted half."""
+    import pandas as pd
+
+    if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_datetime64_any_dtype(column):
+        as_number = pd.to_numeric(column, errors="coerce")
+        if as_number.notna().sum() >= 0.99 * column.notna().sum() > 0:
+            column = as_number
+    if pd.api.types.is_datetime64_any_dtype(column):
+        column = column.astype("int64")
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > _BINS:
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        known = values[fit & np.isfinite(values)]
+        if len(known):
+            edges = np.unique(np.quantile(known, np.linspace(0, 1, _BINS + 1)[1:-1]))
+            return np.where(np.isnan(values), 0, np.searchsorted(edges, values, side="right") + 1).astype(np.int64)
+    codes, _ = pd.factorize(column, use_na_sentinel=False)
+    return codes.astype(np.int64)

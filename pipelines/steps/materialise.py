@@ -1,0 +1,209 @@
+"""Clean rows to feature history, a Feast registry, a compiled plan, and the newest values in the online store."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from contracts.bundle import sha256_file
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from pipelines.steps import events
+from pipelines.steps.files import missing, read_json, write_json, write_text
+from pipelines.steps.version import code_version
+from pipelines.tasks import get_task
+from pipelines.tasks.base import Task
+
+_PLAN = "features.json"
+_REGISTRY = "registry.db"
+_STORE = """\
+# Written by the materialise step; `feast -c THIS_FOLDER ...` works on it.
+project: {project}
+provider: local
+registry: {{registry_type: file, path: registry.db}}
+offline_store: {{type: feature_repo.stores.offline.DuckDBOfflineStore}}
+online_store: {{type: feature_repo.stores.online.GuardedSqliteOnlineStore, path: {online}}}
+entity_key_serialization_version: 3
+"""
+
+
+def materialise(task: str, config: str, clean: str, data_version: str, endpoints: str, out: str) -> dict[str, Any]:
+    """Write the feature history of a dataset version once, and its newest values to the online store.
+
+    Args:
+        config: unused; features depend on the data only, so that all recipes of a task share them.
+        clean: folder of validated parts.  endpoints: JSON of contracts.endpoints.Endpoints.
+        out: gets ``{"path": folder of the history, "plan": {...}}``; ``{}`` for a task without features.
+
+    Returns:
+        path, views, and the moment up to which values are online.
+
+    Raises:
+        PlatformError: the task's feature service is not defined, or the online store cannot be written.
+    """
+    found = get_task(task)
+    if found.feature_service is None:
+        write_json(Path(out), {})
+        return {}
+    if found.timestamp is None:
+        raise PlatformError(
+            f"task {task} has features but no timestamp",
+            fix="name the column with the moment of an event",
+            code="bad_task",
+        )
+    ends = Endpoints.model_validate_json(endpoints)
+    report = events.progress("materialise")
+    key = hashlib.sha256(f"{data_version} {code_version(task)} {_digest(Path(clean))}".encode()).hexdigest()[:8]
+    folder = ends.path("features") / task / f"{data_version}-{key}"
+    online = ends.path("online")
+    if not (folder / _PLAN).exists():
+        _write_history(found, Path(clean), folder, online, report)
+    plan = read_json(folder / _PLAN)
+    until = datetime.fromisoformat(plan["known_until"])
+    report(3, 4, doing="online store")
+    _to_online(plan, folder, online, until)
+    write_json(Path(out), {"path": str(folder), "plan": plan})
+    report(4, 4)
+    return {"path": str(folder), "views": [view["name"] for view in plan["views"]], "known_until": plan["known_until"]}
+
+
+def _digest(clean: Path) -> str:
+    parts = sorted(clean.glob("part-*.parquet"))
+    if not parts:
+        raise missing(clean / "part-00000.parquet")
+    return " ".join(sha256_file(part) for part in parts)
+
+
+def _write_history(task: Task, clean: Path, folder: Path, online: Path, report: Any) -> None:
+    """Fill a staging folder and rename it, so that the history is there whole or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    staging.chmod(0o755)
+    try:
+        report(0, 4, doing="feature history")
+        task.write_features(
+            clean, staging, lambda done, total, **_: report(2 * done / total, 4, doing="feature history")
+        )
+        report(2, 4, doing="registry")
+        write_text(staging / "feature_store.yaml", _STORE.format(project=task.name, online=json.dumps(str(online))))
+        plan = _register(task, staging, online)
+        plan["known_until"] = _last_moment(clean, str(task.timestamp)).isoformat()
+        write_json(staging / _PLAN, plan)
+        with contextlib.suppress(OSError):  # another run was first: its folder has the same content
+            os.replace(staging, folder)
+        if not (folder / _PLAN).exists():
+            raise PlatformError(f"could not write the feature history: {folder}", fix="check space and rights there")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _last_moment(clean: Path, column: str) -> datetime:
+    """Just after the last event: what is known then is what the first request after the data meets."""
+    from pyarrow import compute, dataset
+
+    table = dataset.dataset([str(p) for p in sorted(clean.glob("part-*.parquet"))]).to_table(columns=[column])
+    last: datetime = compute.max(table[column]).as_py()
+    return (last if last.tzinfo else last.replace(tzinfo=UTC)) + timedelta(microseconds=1)
+
+
+def _register(task: Task, folder: Path, online: Path) -> dict[str, Any]:
+    from feature_repo.stores.plan import compile_plan
+
+    with _quiet():
+        objects = definitions(task.name)
+        with _locked(online):  # applying creates the tables of the online store
+            store = _store(task.name, folder, folder / _REGISTRY, online)
+            store.apply(objects)
+            names = {item.name for item in store.list_feature_services()}
+            if task.feature_service not in names:
+                raise PlatformError(
+                    f"feature service {task.feature_service} is not defined in feature_repo/{task.name}.py",
+                    detail=f"defined there: {', '.join(sorted(names)) or 'none'}",
+                    fix="define it, or correct feature_service of the task",
+                    code="bad_feature_view",
+                )
+            return compile_plan(store, str(task.feature_service), str(task.timestamp))
+
+
+def _to_online(plan: dict[str, Any], folder: Path, online: Path, until: datetime) -> None:
+    """Bring the newest rows online. Feast notes intervals in its registry, so it gets a copy of the immutable one."""
+    with _quiet(), tempfile.TemporaryDirectory() as scratch, _locked(online):
+        registry = Path(scratch) / _REGISTRY
+        shutil.copyfile(folder / _REGISTRY, registry)
+        store = _store(plan["project"], folder, registry, online)
+        views = [view["name"] for view in plan["views"]]
+        # A store of its own may be new: tables are made by `update`, which `apply` calls only for changes.
+        store._get_provider().update_infra(
+            project=plan["project"],
+            tables_to_delete=[],
+            tables_to_keep=[store.get_feature_view(name) for name in views],
+            entities_to_delete=[],
+            entities_to_keep=[],
+            partial=True,
+        )
+        if views:
+            store.materialize(datetime(1970, 1, 1, tzinfo=UTC), until, feature_views=views)
+
+
+def definitions(task: str) -> list[Any]:
+    """Every Feast object that ``feature_repo/<task>.py`` defines or imports.
+
+    Raises:
+        PlatformError: there is no such file.
+    """
+    import feast
+
+    module = f"feature_repo.{task}"
+    if importlib.util.find_spec(module) is None:
+        raise PlatformError(
+            f"task {task} names a feature service but feature_repo/{task}.py does not exist",
+            fix="write it, or set feature_service to None",
+            code="bad_feature_view",
+        )
+    kinds = (feast.Entity, feast.FeatureView, feast.OnDemandFeatureView, feast.FeatureService)
+    found = {id(value): value for value in vars(importlib.import_module(module)).values() if isinstance(value, kinds)}
+    return list(found.values())
+
+
+def _store(project: str, folder: Path, registry: Path, online: Path) -> Any:
+    from feast import FeatureStore, RepoConfig
+
+    config = RepoConfig(
+        project=project,
+        provider="local",
+        registry={"registry_type": "file", "path": str(registry)},
+        offline_store={"type": "feature_repo.stores.offline.DuckDBOfflineStore"},
+        online_store={"type": "feature_repo.stores.online.GuardedSqliteOnlineStore", "path": str(online)},
+        entity_key_serialization_version=3,
+        repo_path=folder,
+    )
+    return FeatureStore(config=config)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Feast prints to stdout, which carries events, and reports usage unless told not to."""
+    os.environ["FEAST_USAGE"] = "False"
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(online: Path) -> Iterator[None]:
+    """One writer at a time; the lock ends with the process, so a killed run blocks nobody."""
+    online.parent.mkdir(parents=True, exist_ok=True)
+    with (online.parent / f".{online.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,176 @@
+"""Quality measures in numpy, all with row weights, so that a bootstrap is a set of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+HIGHER_IS_BETTER = {
+    "average_precision", "roc_auc", "accuracy", "macro_f1", "precision", "recall", "f1",
+}  # fmt: skip
+_EPS = 1e-12
+_ECE_BINS = 15
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more is better; ``f1:<class>`` counts as f1."""
+    return metric.split(":")[0] in HIGHER_IS_BETTER
+
+
+def auc(positive: NDArray[Any], score: Floats, weight: Floats | None = None) -> float:
+    """Area under the ROC curve, ties counted half; NaN without both classes."""
+    return _Ranking(np.asarray(positive, dtype=bool), np.asarray(score, dtype=np.float64)).roc_auc(weight)
+
+
+class _Ranking:
+    """Rows sorted by falling score once, so that every set of weights costs only cumulative sums."""
+
+    def __init__(self, positive: NDArray[np.bool_], score: Floats) -> None:
+        self.order = np.argsort(-score, kind="stable")
+        self.positive = positive[self.order].astype(np.float64)
+        ranked = score[self.order]
+        self.ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))  # last row of each group of ties
+
+    def curve(self, weight: Floats | None) -> tuple[Floats, Floats]:
+        """Weight of true and of false positives at each threshold, falling."""
+        w = np.ones(len(self.positive)) if weight is None else weight[self.order]
+        true = np.cumsum(w * self.positive)[self.ends]
+        return true, np.cumsum(w)[self.ends] - true
+
+    def average_precision(self, weight: Floats | None = None) -> float:
+        true, false = self.curve(weight)
+        if not len(true) or true[-1] <= 0:
+            return float("nan")
+        precision = true / np.maximum(true + false, _EPS)
+        return float(np.sum(np.diff(true, prepend=0.0) * precision) / true[-1])
+
+    def roc_auc(self, weight: Floats | None = None) -> float:
+        true, false = self.curve(weight)
+        if not len(true) or true[-1] <= 0 or false[-1] <= 0:
+            return float("nan")
+        left = np.concatenate([[0.0], true[:-1]])
+        return float(np.sum(np.diff(false, prepend=0.0) * (true + left) / 2) / (true[-1] * false[-1]))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a binary probability becomes a decision, and what errors cost; `miss_cost` has one value per row or one."""
+
+    threshold: float = 0.5
+    false_alarm_cost: float = 1.0
+    miss_cost: float | Floats = 1.0
+
+
+Measure = Callable[[Floats | None], dict[str, float]]
+
+
+def binary(positive: NDArray[np.bool_], probability: Floats, rule: Rule) -> Measure:
+    """Measures of a binary task as a function of row weights; `probability` is the positive class's.
+
+    ``cost`` is the mean cost of a row.
+    """
+    ranking = _Ranking(positive, probability)
+    y = positive.astype(np.float64)
+    alarm = (probability >= rule.threshold).astype(np.float64)
+    square = (probability - y) ** 2
+    clipped = np.clip(probability, _EPS, 1 - _EPS)
+    loss = -(y * np.log(clipped) + (1 - y) * np.log1p(-clipped))
+    cost = alarm * (1 - y) * rule.false_alarm_cost + (1 - alarm) * y * rule.miss_cost
+    bins = _bins(probability)
+
+    def measure(weight: Floats | None = None) -> dict[str, float]:
+        w = np.ones(len(y)) if weight is None else weight
+        total = max(float(w.sum()), _EPS)
+        hit, alarms, positives = float(w @ (alarm * y)), float(w @ alarm), float(w @ y)
+        return {
+            "average_precision": ranking.average_precision(w),
+            "roc_auc": ranking.roc_auc(w),
+            "precision": hit / alarms if alarms > 0 else float("nan"),
+            "recall": hit / positives if positives > 0 else float("nan"),
+            "f1": 2 * hit / (alarms + positives) if alarms + positives > 0 else float("nan"),
+            "cost": float(w @ cost) / total,
+            "brier": float(w @ square) / total,
+            "log_loss": float(w @ loss) / total,
+            "ece": _ece(bins, probability, y, w),
+        }
+
+    return measure
+
+
+def multiclass(label: NDArray[np.int64], probability: Floats, classes: list[str], per_class: bool = True) -> Measure:
+    """Measures of a task with several classes; `label` holds positions in `classes`, -1 for a class unknown to it."""
+    rows = len(label)
+    predicted = probability.argmax(axis=1) if rows else np.zeros(0, dtype=np.int64)
+    right = (predicted == label).astype(np.float64)
+    given = np.where(label >= 0, probability[np.arange(rows), np.maximum(label, 0)], 0.0)
+    loss = -np.log(np.clip(given, _EPS, 1.0))
+    confidence = probability.max(axis=1) if rows else np.zeros(0)
+    bins = _bins(confidence)
+    count = len(classes)
+
+    def measure(weight: Floats | None = None) -> dict[str, float]:
+        w = np.ones(rows) if weight is None else weight
+        total = max(float(w.sum()), _EPS)
+        hits = np.bincount(predicted, weights=w * right, minlength=count)
+        said = np.bincount(predicted, weights=w, minlength=count)
+        known = label >= 0
+        true = np.bincount(label[known], weights=w[known], minlength=count)
+        with np.errstate(invalid="ignore"):
+            f1 = np.where(said + true > 0, 2 * hits / np.maximum(said + true, _EPS), np.nan)
+        seen = true > 0
+        found = {
+            "accuracy": float(w @ right) / total,
+            "macro_f1": float(np.mean(f1[seen])) if seen.any() else float("nan"),
+            "log_loss": float(w @ loss) / total,
+            "ece": _ece(bins, confidence, right, w),
+        }
+        if per_class:
+            found |= {f"f1:{name}": float(value) for name, value in zip(classes, f1, strict=True)}
+        return found
+
+    return measure
+
+
+def _bins(probability: Floats) -> NDArray[np.int64]:
+    return np.minimum((probability * _ECE_BINS).astype(np.int64), _ECE_BINS - 1)
+
+
+def _ece(bins: NDArray[np.int64], probability: Floats, outcome: Floats, weight: Floats) -> float:
+    """Expected calibration error: the gap between said and true share, averaged over 15 equal bins."""
+    gap = np.bincount(bins, weights=weight * (probability - outcome), minlength=_ECE_BINS)
+    return float(np.abs(gap).sum() / max(float(weight.sum()), _EPS))
+
+
+def bootstrap(measure: Measure, rows: int, seed: int, rounds: int | None = None) -> dict[str, tuple[float, float]]:
+    """95 % intervals of every metric by resampling rows; metrics that are NaN in a round are left out of it.
+
+    The number of rounds falls from 500 to 100 as rows grow, which bounds the time to seconds.
+    """
+    if rows < 2:
+        return {}
+    rounds = rounds or int(np.clip(2e7 / rows, 100, 500))
+    rng = np.random.default_rng(seed)
+    drawn: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        weight = np.bincount(rng.integers(0, rows, rows), minlength=rows).astype(np.float64)
+        for name, value in measure(weight).items():
+            drawn.setdefault(name, []).append(value)
+    return {name: interval for name, values in drawn.items() if (interval := _interval(values))}
+
+
+def _interval(values: list[float]) -> tuple[float, float] | None:
+    known = np.array([v for v in values if np.isfinite(v)])
+    if len(known) < 0.5 * len(values):
+        return None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without the metrics that are not defined on these rows."""
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}

@@ -1,0 +1,114 @@
+"""Publish a candidate as an immutable bundle, whatever the gate said; only what passed becomes champion."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contracts.bundle import GateDecision, write_bundle
+from contracts.endpoints import Endpoints
+from contracts.registry import CHALLENGER, Registry, track_run
+from pipelines.steps import events
+from pipelines.steps.card import render_card
+from pipelines.steps.files import read_json, write_json, write_text
+from pipelines.tasks import get_task
+
+
+def register(
+    task: str, config: str, candidate: str, gate: str, endpoints: str, run: str, promote: bool, out: str
+) -> dict[str, Any]:
+    """Write the card and the bundle, track the run, publish, and set the aliases.
+
+    Returns:
+        name, version, digest, path, tracking_url, gate_passed and champion (bool); the same document goes to `out`.
+    """
+    source = Path(candidate)
+    where = Endpoints.model_validate_json(endpoints)
+    fields = read_json(source / "candidate.json")
+    decision = GateDecision.model_validate(read_json(gate))
+    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    fields |= {"gate": decision.model_dump(), "lineage": {**fields["lineage"], "run": run, "created": created}}
+    report = events.progress("register")
+    try:
+        with tempfile.TemporaryDirectory(prefix="bundle-") as name:
+            folder = Path(name) / "bundle"
+            shutil.copytree(source, folder, ignore=shutil.ignore_patterns("candidate.json"))
+            write_text(folder / "card.html", render_card(folder, fields, get_task(task).title))
+            bundle = write_bundle(folder, where.path("artifacts"), fields)
+            report(1, 3, doing="track")
+            run_id, url = _track(where, fields, decision, folder, source, run)
+    except OSError as err:
+        raise events.from_os_error(err, "register") from err
+    report(2, 3, doing="publish")
+    registry = Registry(where)
+    version = registry.publish(bundle, run_id)
+    ref = f"{version.name}:{version.version}"
+    registry.set_alias(ref, CHALLENGER)
+    champion = decision.passed and promote
+    if champion:
+        registry.promote(ref)
+    result = {
+        "name": version.name,
+        "version": version.version,
+        "digest": bundle.digest,
+        "path": str(bundle.path),
+        "tracking_url": url,
+        "gate_passed": decision.passed,
+        "champion": champion,
+        "reasons": decision.reasons,
+        "primary": load_primary(source),
+        "metrics": fields["metrics"],
+    }
+    write_json(Path(out), result)
+    report(3, 3)
+    return result
+
+
+def load_primary(candidate: Path) -> dict[str, Any]:
+    """The headline metric with its interval."""
+    evaluation = read_json(candidate / "evaluation.json")
+    name = evaluation["primary"]
+    return {"metric": name, "value": evaluation["metrics"][name], "interval": evaluation["intervals"].get(name)}
+
+
+def _track(
+    where: Endpoints, fields: dict[str, Any], decision: GateDecision, folder: Path, source: Path, run: str
+) -> tuple[str, str]:
+    evaluation = read_json(source / "evaluation.json")
+    metrics = {_metric_name(k): v for k, v in fields["metrics"].items()}
+    for key, values in fields["slices"].items():
+        if evaluation["primary"] in values:
+            metrics[_metric_name(f"slice.{key}.{evaluation['primary']}")] = values[evaluation["primary"]]
+    metrics |= {"latency_ms": evaluation["latency_ms"]["p50"], "bundle_mb": evaluation["bundle_mb"]}
+    shown = folder.parent / "tracked"
+    shown.mkdir()
+    shutil.copytree(folder / "plots", shown / "plots")
+    shutil.copy(folder / "card.html", shown / "card.html")
+    shutil.copy(source / "evaluation.json", shown / "evaluation.json")
+    curves = [
+        {_metric_name(k): float(v) for k, v in row.items() if isinstance(v, int | float) and v == v}
+        for row in read_history(source)
+    ]
+    tags = {
+        "gate": "passed" if decision.passed else "refused",
+        "recipe": fields["recipe"],
+        "data_version": fields["lineage"]["data_version"],
+        "code_version": fields["lineage"]["code_version"],
+        "source": fields["lineage"]["source"],
+    }
+    parameters = {"recipe": fields["recipe"], "seed": fields["lineage"]["seed"], **fields["parameters"]}
+    return track_run(where, fields["task"], run, parameters, metrics, curves, shown, tags)
+
+
+def read_history(candidate: Path) -> list[dict[str, Any]]:
+    """The learning curve that evaluate kept beside the candidate."""
+    history: list[dict[str, Any]] = read_json(candidate / "evaluation.json").get("history", [])
+    return history
+
+
+def _metric_name(name: str) -> str:
+    """MLflow accepts letters, digits and ``_-. :/``; anything else becomes an underscore."""
+    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name.replace(":", "."))

@@ -1,0 +1,91 @@
+"""Train the task's model; a killed training goes on from its last checkpoint."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import PlatformError
+from pipelines.steps import events
+from pipelines.steps.files import read_json, write_json
+from pipelines.tasks import get_task, load_config
+
+_KEYS = {"engine", "classes", "decision", "history", "parameters", "device"}
+_PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its checkpoints
+
+
+def train(task: str, config: str, dataset: str, checkpoints: str, out: str) -> dict[str, Any]:
+    """Train on `dataset`; `out` gets ``model/`` and ``train.json``.
+
+    `checkpoints` must be the same folder when the same training is started again; it is emptied after success.
+
+    Returns:
+        engine, device and the last point of the learning curve.
+    """
+    found = get_task(task)
+    settings = load_config(found, config)
+    _check_inputs(dataset, [item.model_dump() for item in found.inputs(settings)])
+    target = Path(out)
+    model = target / "model"
+    shutil.rmtree(model, ignore_errors=True)
+    model.mkdir(parents=True)
+    try:
+        with _exclusive(Path(checkpoints), target) as folder:
+            trained = found.train(Path(dataset), settings, model, folder, events.progress("train"))
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as err:
+        raise events.from_os_error(err, "train") from err
+    if absent := sorted(_KEYS - set(trained)):
+        raise PlatformError(
+            f"task {task}: train() returned no {absent[0]!r}",
+            detail=f"expected keys: {', '.join(sorted(_KEYS))}",
+            fix="see Task.train in pipelines/tasks/base.py",
+            code="bad_task",
+        )
+    write_json(target / "train.json", trained)
+    last = trained["history"][-1] if trained["history"] else {}
+    return {"engine": trained["engine"], "device": trained["device"], "rounds": len(trained["history"]), **last}
+
+
+def _check_inputs(dataset: str, inputs: list[dict[str, Any]]) -> None:
+    """The data set is shared by recipes: what is built must not depend on the model's settings."""
+    built = read_json(Path(dataset) / "dataset.json")["inputs"]
+    if built != inputs:
+        known = {item["name"] for item in built}
+        differing = [item["name"] for item in inputs if item["name"] not in known] or ["(order or kind)"]
+        raise PlatformError(
+            "the data set was built for other inputs than this recipe's",
+            detail=f"differing: {', '.join(differing)}",
+            fix="inputs() may depend on every section of the configuration but `model` and `gate`",
+            code="bad_task",
+        )
+
+
+@contextmanager
+def _exclusive(folder: Path, fallback: Path) -> Iterator[Path]:
+    """The checkpoint folder for one process at a time; a run beside it trains from the start in a folder of its own."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("a") as lock:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    folder = fallback / ".checkpoints"
+                    break
+                time.sleep(0.2)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+
+def checkpoint_folder(root: str, *decides: str) -> str:
+    """A folder for the checkpoints of exactly this training: what decides its result decides the name."""
+    return str(Path(root) / hashlib.sha256("\0".join(decides).encode()).hexdigest()[:24])

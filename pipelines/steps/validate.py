@@ -1,0 +1,262 @@
+"""Check every row: bad rows go to a quarantine file with number, column and reason; a bad schema stops the run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from pipelines.steps import events
+from pipelines.steps.casting import EXPECTED, cast_column, missing_column
+from pipelines.steps.files import missing, read_json, write_json
+from pipelines.steps.leakage import check_leakage
+from pipelines.steps.rules import build_schema, find_violations
+from pipelines.steps.sources import ROW
+from pipelines.steps.versions import REJECTED
+from pipelines.tasks import get_task, load_config
+from pipelines.tasks.base import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+QUARANTINE = "quarantine.csv"
+_SHOWN = 40  # characters of a bad value that are kept: the quarantine is for finding it, not a copy of it
+_SAMPLE = 20_000  # rows per label value that the leakage check looks at
+_DRAW = "_draw"
+
+
+def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
+    """Check the version whose manifest is `dataset`: ``part-*.parquet``, ``quarantine.csv``, ``report.json`` in `out`.
+
+    Types become those of ``task.columns`` (``timestamp`` is microseconds in UTC); other columns stay as they are.
+
+    Returns:
+        rows, good, bad and the number of bad values per column and reason.
+
+    Raises:
+        PlatformError: a column is missing or of a wrong type, more than ``data.max_bad_share`` of the rows are bad, or
+            a column gives the label away.
+    """
+    found = get_task(task)
+    settings = load_config(found, config)
+    manifest = read_json(dataset)
+    folder = Path(manifest.get("path") or Path(dataset).parent)
+    target = Path(out)
+    target.mkdir(parents=True, exist_ok=True)
+    run = _Validation(found, settings.data.drop)
+    try:
+        with _quarantine(target / QUARANTINE, manifest) as write:
+            run.reject(folder / REJECTED, write)
+            for number, part in enumerate(manifest["parts"]):
+                good = run.part(_read_part(folder / part["name"]), write)
+                _write_part(good, target / f"part-{number:05d}.parquet")
+                events.emit("progress", step="validate", done=number + 1, total=len(manifest["parts"]), bad=run.bad)
+    except OSError as err:
+        raise events.from_os_error(err, "validate") from err
+    report = run.report()
+    write_json(target / "report.json", report)
+    _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE)
+    _check_labels(run.sample(), found)
+    power = check_leakage(run.sample(), found.label, settings.data.allow_leakage, settings.data.leakage_auc)
+    write_json(target / "report.json", {**report, "single_column_auc": {k: round(v, 4) for k, v in power.items()}})
+    return report
+
+
+class _Validation:
+    """State that outlives a part: ids seen so far, counts, and the sample for the leakage check."""
+
+    def __init__(self, task: Task, drop: tuple[str, ...]) -> None:
+        self.task = task
+        self.schema = build_schema(task.columns)
+        self.drop = set(drop) - {column.name for column in task.columns}
+        self.good = self.bad = 0
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        self._seen: dict[str, NDArray[np.uint64]] = {}
+        self._sample: pd.DataFrame | None = None
+
+    def reject(self, file: Path, write: Any) -> None:
+        """Take over the rows that could not even be read."""
+        for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
+            row = json.loads(line)
+            write(row["row"], row["column"], row["value"], row["reason"])
+            self.bad += 1
+            self.reasons[row["column"], "cannot be read"] += 1
+
+    def part(self, raw: pa.Table, write: Any) -> pa.Table:
+        """The good rows of a part, typed; the bad ones are written to the quarantine."""
+        import numpy as np
+        import pyarrow as pa
+
+        table, problems = self._typed(raw)
+        rows = raw.column(ROW).to_numpy()
+        frame = table.select([c.name for c in self.task.columns]).to_pandas(types_mapper=_text_type)
+        known = {(at, name) for at, name, _ in problems}
+        problems += [p for p in find_violations(self.schema, frame) if (p[0], p[1]) not in known]
+        bad = np.zeros(table.num_rows, dtype=bool)
+        bad[[at for at, _, _ in problems]] = True
+        problems += self._duplicates(table, bad)
+        bad[[at for at, _, _ in problems]] = True
+        for at, name, reason in sorted(problems):
+            write(int(rows[at]), name, raw.column(name)[at].as_py() if name in raw.column_names else None, reason)
+            self.reasons[name, reason] += 1
+        good = table.filter(pa.array(~bad))
+        self.bad += int(bad.sum())
+        self.good += good.num_rows
+        self._add_to_sample(good, rows[~bad])
+        return good
+
+    def _typed(self, raw: pa.Table) -> tuple[pa.Table, list[tuple[int, str, str]]]:
+        import pyarrow as pa
+
+        columns, names, problems = [], [], []
+        for column in self.task.columns:
+            if column.name in raw.column_names:
+                values, wrong = cast_column(raw.column(column.name), column)
+                problems += [(int(at), column.name, EXPECTED[column.dtype]) for at in wrong.nonzero()[0]]
+            elif column.nullable:
+                values = missing_column(raw.num_rows, column)
+            else:
+                raise _no_column(column.name, raw.column_names)
+            columns.append(values)
+            names.append(column.name)
+        others = [n for n in raw.column_names if n not in names and n != ROW and n not in self.drop]
+        return pa.table([*columns, *(raw.column(n) for n in others)], names=[*names, *others]), problems
+
+    def _duplicates(self, table: pa.Table, bad: NDArray[np.bool_]) -> list[tuple[int, str, str]]:
+        """Repeated values of unique columns, also of earlier parts; the first good row keeps the value."""
+        import numpy as np
+        import pandas as pd
+
+        found = []
+        unique = dict.fromkeys([self.task.id, *(c.name for c in self.task.columns if c.unique)])
+        for name in unique:
+            column = table.column(name)
+            usable = ~bad & ~column.is_null().to_numpy()
+            positions = np.flatnonzero(usable)
+            keys = pd.util.hash_array(column.to_pandas().to_numpy()[positions])
+            seen = self._seen.get(name, np.zeros(0, dtype=np.uint64))
+            again = pd.Series(keys).duplicated().to_numpy() | _member(keys, seen)
+            found += [(int(at), name, "duplicate of an earlier row") for at in positions[again]]
+            self._seen[name] = np.sort(np.concatenate([seen, keys[~again]]))
+        return found
+
+    def _add_to_sample(self, good: pa.Table, rows: NDArray[np.int64]) -> None:
+        """Keep up to `_SAMPLE` rows of each label value, drawn evenly from all parts; rare classes come in full."""
+        import pandas as pd
+
+        task = self.task
+        fixed = {task.id, task.timestamp, *task.entities} - {task.label}
+        frame = good.select([n for n in good.column_names if n not in fixed]).to_pandas()
+        frame[_DRAW] = pd.util.hash_array(rows)  # as good as random, and the same for the same row
+        frame = pd.concat([self._sample, frame], ignore_index=True) if self._sample is not None else frame
+        rank = frame.groupby(frame[task.label].astype("string"))[_DRAW].rank(method="first")
+        self._sample = frame[rank <= _SAMPLE]
+
+    def sample(self) -> pd.DataFrame:
+        """Good rows without id, time and entities."""
+        assert self._sample is not None
+        return self._sample.drop(columns=_DRAW)
+
+    def report(self) -> dict[str, Any]:
+        """Counts of the whole version."""
+        listed = [{"column": c, "reason": r, "values": n} for (c, r), n in self.reasons.most_common(100)]
+        return {"rows": self.good + self.bad, "good": self.good, "bad": self.bad, "reasons": listed}
+
+
+def _member(keys: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    import numpy as np
+
+    if not len(ordered):
+        return np.zeros(len(keys), dtype=bool)
+    at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return np.asarray(ordered[at] == keys)
+
+
+def _text_type(kind: pa.DataType) -> Any:
+    import pandas as pd
+    import pyarrow as pa
+
+    # Arrow-backed text: checks run in Arrow, without a Python object per value.
+    return {pa.string(): pd.StringDtype("pyarrow"), pa.int64(): pd.Int64Dtype()}.get(kind)
+
+
+def _read_part(file: Path) -> pa.Table:
+    from pyarrow import parquet
+
+    if not file.exists():
+        raise missing(file)
+    return parquet.read_table(file)
+
+
+def _write_part(table: pa.Table, file: Path) -> None:
+    from pyarrow import parquet
+
+    parquet.write_table(table, file, compression="zstd", compression_level=1)
+
+
+@contextmanager
+def _quarantine(file: Path, manifest: dict[str, Any]) -> Iterator[Any]:
+    """A function that appends one bad value: its row's number in its file (1 = first row of data), shortened."""
+    starts, before = [], 0
+    for known in manifest["files"]:
+        starts.append((before, known["name"]))
+        before += known["rows"]
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["row", "column", "value", "reason", "file"])
+
+        def write(row: int, column: str, value: Any, reason: str) -> None:
+            start, name = next(((s, n) for s, n in reversed(starts) if s < row), (0, ""))
+            rows.writerow([row - start, column, shorten(value), reason, name])
+
+        yield write
+
+
+def shorten(value: Any) -> str:
+    """A value for a report: at most 40 characters, on one line."""
+    text = "" if value is None else str(value)
+    shown = text[:_SHOWN].encode("unicode_escape").decode() if not text[:_SHOWN].isprintable() else text[:_SHOWN]
+    return shown + (f"... ({len(text)} characters)" if len(text) > _SHOWN else "")
+
+
+def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: Path) -> None:
+    share = report["bad"] / max(report["rows"], 1)
+    if report["good"] and share <= limit:
+        return
+    reasons = "; ".join(f"{r['column'] or 'row'}: {r['reason']} ({r['values']})" for r in report["reasons"][:5])
+    raise PlatformError(
+        f"{report['bad']} of {report['rows']} rows are bad ({share:.1%}, the limit is {limit:.1%})",
+        detail=reasons,
+        fix=f"see {quarantine}; correct the source, or accept it: --set data.max_bad_share={min(share + 0.01, 1):.2f}",
+        code="too_many_bad_rows",
+        quarantine=str(quarantine),
+    )
+
+
+def _check_labels(sample: pd.DataFrame, task: Task) -> None:
+    if sample[task.label].nunique() < 2:
+        only = sample[task.label].iloc[0]
+        raise PlatformError(
+            f"all rows have the same {task.label!r}: {shorten(only)}",
+            fix=f"give data with at least two classes, or name another column: --set data.columns.{task.label}=NAME",
+            code="one_class",
+            column=task.label,
+        )
+
+
+def _no_column(name: str, available: list[str]) -> PlatformError:
+    return PlatformError(
+        f"the data has no column {name!r}",
+        detail=f"columns there: {', '.join(n for n in available if n != ROW)}",
+        fix=f"say which one it is: --set data.columns.{name}=NAME",
+        code="bad_schema",
+        column=name,
+    )

@@ -1,0 +1,88 @@
+"""Task `fraud`: is a card payment genuine? Simulated payments by default, any CSV or Parquet of payments as source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from contracts.bundle import Input
+from pipelines.tasks.base import Column, Progress, TaskConfig
+from pipelines.tasks.fraud.config import RECIPES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+CLASSES = ("genuine", "fraud")
+
+
+class FraudTask:
+    """See `pipelines.tasks.base.Task`."""
+
+    name = "fraud"
+    title = "Is this card payment a fraud?"
+    modality: Literal["tabular", "text"] = "tabular"
+    columns = (
+        Column(name="transaction_id", dtype="string", unique=True),
+        Column(name="event_time", dtype="timestamp"),
+        Column(name="customer_id", dtype="string"),
+        Column(name="terminal_id", dtype="string"),
+        Column(name="amount", dtype="float64", minimum=0),
+        Column(name="fraud", dtype="int64", minimum=0, maximum=1),
+    )
+    label = "fraud"
+    id = "transaction_id"
+    timestamp: str | None = "event_time"
+    entities = ("customer_id", "terminal_id")
+    classes: tuple[str, ...] | None = CLASSES
+    feature_service: str | None = "fraud_v1"
+    recipes: Mapping[str, TaskConfig] = RECIPES
+    default_recipe = "lightgbm"
+
+    def default_source(self, config: Any) -> Iterator[pa.Table]:
+        """Simulated payments."""
+        from pipelines.tasks.fraud.simulator import simulate
+
+        return simulate(config.simulator, config.seed)
+
+    def write_features(self, clean: Path, out: Path, progress: Progress) -> None:
+        """Windows of customers and terminals."""
+        from pipelines.tasks.fraud.features import write_history
+
+        write_history(clean, out, progress)
+
+    def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+        """By day, with the delay of labels between training and test."""
+        from pipelines.tasks.fraud.data import split_payments
+
+        return split_payments(frame, config)
+
+    def inputs(self, config: Any) -> list[Input]:
+        """Amount, windows, and what is derived from both."""
+        from pipelines.tasks.fraud.data import model_inputs
+
+        return model_inputs()
+
+    def request(self, config: Any) -> list[Input]:
+        """A payment carries its amount; its moment is the timestamp."""
+        return [Input(name="amount", dtype="float64", minimum=0, description="in units of currency")]
+
+    def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """LightGBM or logistic regression, see pipelines/training/tabular.py."""
+        from pipelines.training.tabular import train_tabular
+
+        return train_tabular(
+            dataset,
+            self.inputs(config),
+            CLASSES,
+            config.model,
+            config.cost,
+            config.seed,
+            out,
+            checkpoints,
+            progress,
+        )
+
+
+TASK = FraudTask()

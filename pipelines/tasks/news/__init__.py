@@ -1,0 +1,80 @@
+"""Task `news`: the category of an article from its title and content, in any language that its training data has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from contracts.bundle import Input
+from pipelines.tasks.base import Column, Progress, TaskConfig
+from pipelines.tasks.news.config import RECIPES, LinearNews, LstmNews
+from pipelines.tasks.news.data import FIELDS, default_articles, split_articles
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+class NewsTask:
+    """See `pipelines.tasks.base.Task`."""
+
+    name = "news"
+    title = "Which category does an article belong to?"
+    modality: Literal["tabular", "text"] = "text"
+    columns = (
+        Column(name="id", dtype="string", unique=True),
+        Column(name="category", dtype="string", max_length=200),
+        Column(name="title", dtype="string", nullable=True),
+        Column(name="content", dtype="string"),
+    )
+    label = "category"
+    id = "id"
+    timestamp: str | None = None
+    entities: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
+    feature_service: str | None = None
+    recipes: Mapping[str, TaskConfig] = RECIPES
+    default_recipe = "linear"
+
+    def default_source(self, config: Any) -> Iterator[pa.Table]:
+        """The shipped sample."""
+        yield default_articles(config, [column.name for column in self.columns])
+
+    def write_features(self, clean: Path, out: Path, progress: Progress) -> None:
+        """The task has no features beside its text."""
+
+    def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+        """By class and hash of the text, or with the test part of its own file."""
+        return split_articles(self, frame, config)
+
+    def inputs(self, config: Any) -> list[Input]:
+        """Title and content; each may be empty."""
+        about = {"title": "headline", "content": "the article, or its first paragraphs"}
+        return [Input(name=name, dtype="string", default="", description=about[name]) for name in FIELDS]
+
+    def request(self, config: Any) -> list[Input]:
+        """Nothing beside the inputs."""
+        return []
+
+    def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train the recipe of `config`; writes the files that `contracts.engine_text` serves."""
+        import pandas as pd
+
+        train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
+        classes = sorted(set(train["label"]) | set(valid["label"]))
+        out.mkdir(parents=True, exist_ok=True)
+        if isinstance(config, LstmNews):
+            from pipelines.tasks.news.lstm import train_lstm
+
+            found = train_lstm(train, valid, classes, config, out, checkpoints, progress)
+        elif isinstance(config, LinearNews):
+            from pipelines.tasks.news.linear import train_linear
+
+            found = train_linear(train, valid, classes, config, out, progress)
+        else:
+            raise TypeError(f"no trainer for {type(config).__name__}")
+        return {"engine": "onnx", "classes": classes, "decision": None, **found}
+
+
+TASK = NewsTask()

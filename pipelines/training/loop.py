@@ -1,0 +1,126 @@
+"""A training loop for torch models: early stopping, gradient clipping, averaged weights, and resume after a kill."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+
+from pipelines.tasks.base import STRICT, Progress
+from pipelines.training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LoopConfig:
+    """How long and how to train.
+
+    patience: epochs without a better `monitor` before it stops.  clip: largest norm of a gradient.
+    average: decay of the running mean of the weights, which is what is evaluated and kept; 0 turns it off.
+    weight_decay: L2 regularisation, as in AdamW.
+    """
+
+    epochs: int = 20
+    patience: int = 4
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    average: float = 0.99
+    class_weights: bool = True
+    device: str = "auto"
+
+
+def run_epochs(
+    model: Any,
+    optimizer: Any,
+    *,
+    batches: Callable[[int], Iterable[Any]],
+    loss: Callable[[Any, Any], Any],
+    evaluate: Callable[[Any], dict[str, float]],
+    monitor: str,
+    config: LoopConfig,
+    seed: int,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> list[dict[str, float]]:
+    """Train `model` in place, ending with the weights of its best epoch.
+
+    Args:
+        batches: of an epoch (0, 1, ...), already on the device; must depend on nothing but the epoch.
+        loss: scalar tensor of (model, batch).  evaluate: metrics of the model on held-out data.
+        monitor: the metric that decides, larger is better; on a tie the earlier epoch wins.
+
+    Random numbers are seeded anew in every epoch, therefore a run that was killed and continues gives the same bits
+    as one that was not (on a CPU with the same number of threads).
+
+    Returns:
+        One dict per epoch: epoch, train_loss and the metrics.
+    """
+    import torch
+
+    average = copy.deepcopy(model)
+    history: list[dict[str, float]] = []
+    best = copy.deepcopy(model.state_dict())
+    if found := checkpoint.load():
+        tensors, notes = found
+        model.load_state_dict(tensors["model"])
+        average.load_state_dict(tensors["average"])
+        optimizer.load_state_dict(tensors["optimizer"])
+        best, history = tensors["best"], notes["history"]
+    for epoch in range(len(history), config.epochs):
+        if _stalled(history, monitor, config.patience):
+            break
+        torch.manual_seed(seed * 1_000_003 + epoch)
+        train_loss = _one_epoch(model, average, optimizer, batches(epoch), loss, config)
+        average.eval()
+        history.append({"epoch": epoch + 1, "train_loss": train_loss, **evaluate(average)})
+        if _best(history, monitor) == epoch:
+            best = copy.deepcopy(average.state_dict())
+        state = {"model": model.state_dict(), "average": average.state_dict(), "best": best}
+        checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history})
+        progress(epoch + 1, config.epochs, **{k: v for k, v in history[-1].items() if k != "epoch"})
+    model.load_state_dict(best)
+    model.eval()
+    return history
+
+
+def _one_epoch(
+    model: Any,
+    average: Any,
+    optimizer: Any,
+    batches: Iterable[Any],
+    loss: Callable[[Any, Any], Any],
+    config: LoopConfig,
+) -> float:
+    import torch
+
+    model.train()
+    total, count = 0.0, 0
+    for batch in batches:
+        optimizer.zero_grad()
+        value = loss(model, batch)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        optimizer.step()
+        _track(average, model, config.average)
+        total, count = total + float(value.detach()), count + 1
+    return total / max(count, 1)
+
+
+def _track(average: Any, model: Any, decay: float) -> None:
+    import torch
+
+    with torch.no_grad():
+        for mean, current in zip(average.parameters(), model.parameters(), strict=True):
+            mean.lerp_(current, 1 - decay)
+
+
+def _best(history: list[dict[str, float]], monitor: str) -> int:
+    values = [entry[monitor] for entry in history]
+    return values.index(max(values))
+
+
+def _stalled(history: list[dict[str, float]], monitor: str, patience: int) -> bool:
+    return bool(history) and len(history) - 1 - _best(history, monitor) >= patience

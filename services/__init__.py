@@ -1,0 +1,1 @@
+"""Model servers: one folder per modality; they load any bundle and share ``runtime``."""

@@ -1,0 +1,71 @@
+"""The error contract: every failure is answered as RFC 9457 ``application/problem+json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from contracts.errors import PlatformError
+
+MEDIA_TYPE = "application/problem+json"
+MAX_ERRORS = 20
+
+
+class Problem(Exception):  # noqa: N818 - the RFC's word
+    """A failure with an HTTP status; what it says never repeats the values that a client sent.
+
+    Args:
+        status: the HTTP status.
+        code: a stable word for programs, the end of the problem's ``type``.
+        title: what failed, in one line.
+        detail: what was got and what is accepted.
+        errors: (field, message) pairs of everything that is wrong, the first 20 are answered.
+        headers: extra response headers.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        title: str,
+        detail: str = "",
+        *,
+        errors: Sequence[tuple[str, str]] = (),
+        fix: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(title)
+        self.status, self.code, self.title, self.detail, self.fix = status, code, title, detail, fix
+        self.errors, self.headers = errors, dict(headers or {})
+
+    def body(self, *, oip: bool = False) -> bytes:
+        """The JSON document; with `oip` it has the ``error`` text that the Open Inference Protocol wants."""
+        document: dict[str, Any] = {
+            "type": f"urn:fairlead:problem:{self.code}",
+            "title": self.title,
+            "status": self.status,
+        }
+        if self.detail:
+            document["detail"] = self.detail
+        if self.fix:
+            document["fix"] = self.fix
+        if self.errors:
+            document["errors"] = [{"field": field, "message": text} for field, text in self.errors[:MAX_ERRORS]]
+            if len(self.errors) > MAX_ERRORS:
+                document["more_errors"] = len(self.errors) - MAX_ERRORS
+        if oip:
+            parts = [self.title, self.detail, *(f"{field}: {text}" for field, text in self.errors[:3])]
+            document["error"] = "; ".join(part for part in parts if part)
+        return orjson.dumps(document)
+
+
+def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
+    """422: the request is JSON, and its content does not fit the model's signature."""
+    return Problem(422, "invalid-input", "the request does not fit the model's signature", errors=errors)
+
+
+def unavailable(err: PlatformError) -> Problem:
+    """503 from an error of the platform."""
+    return Problem(503, err.code.replace("_", "-"), err.headline, err.detail, fix=err.fix, headers={"retry-after": "5"})

@@ -1,0 +1,136 @@
+"""Starts a model server: ``python -m services.runtime.launch tabular --port 3000``.
+
+One process with uvloop, and the port closes as soon as draining ends. ``bentoml serve`` runs the same service with a
+supervisor, which takes longer to start, needs 70 MiB more and keeps accepting connections while it stops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module, util
+
+from contracts.errors import PlatformError
+from services.runtime.settings import PREFIX, load_settings
+
+# LightGBM imports these when they are there, which is on a laptop but not in a serving image: 4 s and 140 MiB.
+_UNUSED = ("pandas", "sklearn", "matplotlib", "dask", "graphviz", "cffi", "pyarrow")
+MODALITIES = {"tabular": "TabularService", "text": "TextService"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeCommand:
+    """How to start a service as a child process: ``subprocess.Popen(list(argv), env=env)``, in any folder."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+
+
+def serve_command(
+    modality: str,
+    bundle: str,
+    *,
+    port: int,
+    host: str = "127.0.0.1",
+    version: str = "",
+    name: str = "",
+    online: str = "",
+    predictions: str = "",
+    settings: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ServeCommand:
+    """The command that serves `bundle`.
+
+    Args:
+        version: what answers report, normally the registry's version.
+        online: the online store's file; empty: features come in the request.
+        predictions: folder of the prediction log; empty: none.
+        settings: any other key of ServiceSettings, dotted, for example ``{"predictions.sample": 0.1}``.
+
+    Raises:
+        PlatformError: nothing serves this modality.
+    """
+    _module(modality)
+    named = {"name": name, "version": version, "online": online, "predictions.folder": predictions}
+    keys = {**(settings or {}), "bundle": bundle, **{key: value for key, value in named.items() if value}}
+    env = {key: value for key, value in (environ or os.environ).items() if key != "PROMETHEUS_MULTIPROC_DIR"}
+    # Values are read as YAML; JSON keeps a version such as "1e5" a string.
+    env |= {PREFIX + key.upper().replace(".", "__"): json.dumps(value) for key, value in keys.items()}
+    env["BENTOML_DO_NOT_TRACK"] = "true"
+    env.setdefault("OMP_NUM_THREADS", "1")
+    argv = (sys.executable, "-m", "services.runtime.launch", modality, "--host", host, "--port", str(port))
+    return ServeCommand(argv=argv, env=env)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a service until SIGTERM or SIGINT; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="services.runtime.launch", description=__doc__)
+    parser.add_argument("modality", choices=sorted(MODALITIES))
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=3000)
+    options = parser.parse_args(arguments)
+    try:
+        settings = load_settings()
+    except PlatformError as err:
+        sys.stderr.write(json.dumps({"level": "error", "event": "bad_settings", **err.as_dict()}) + "\n")
+        return 2
+    return _serve(options.modality, options.host, options.port, settings.graceful_seconds)
+
+
+def _serve(modality: str, host: str, port: int, graceful_seconds: int) -> int:
+    # BentoML keeps state in its home; two processes must not share one.
+    home = None if "BENTOML_HOME" in os.environ else tempfile.mkdtemp(prefix="fairlead-bentoml-")
+    if home:
+        os.environ["BENTOML_HOME"] = home
+    try:
+        for module in _UNUSED:
+            sys.modules.setdefault(module, None)  # type: ignore[arg-type]
+        import uvicorn
+
+        service = getattr(import_module(_module(modality)), MODALITIES[modality])
+        config = uvicorn.Config(
+            service.to_asgi(),
+            host=host,
+            port=port,
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=65,
+            timeout_graceful_shutdown=graceful_seconds,
+        )
+        server = uvicorn.Server(config)
+        # uvicorn raises the signals that it got once more after a clean shutdown, which is the end we want: status 0.
+        signal.signal(signal.SIGTERM, lambda number, frame: None)
+        server.run()
+        return 0 if server.started else 3
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        if home:
+            shutil.rmtree(home, ignore_errors=True)
+
+
+def _module(modality: str) -> str:
+    module = f"services.{modality}.service"
+    if modality not in MODALITIES or util.find_spec(module) is None:
+        raise PlatformError(
+            f"no service for modality {modality!r}",
+            detail=f"known: {', '.join(sorted(MODALITIES))}",
+            fix="serve a bundle of one of these modalities",
+            code="unknown_modality",
+        )
+    return module
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,165 @@
+"""Loading, proving, draining: what a model server does around its requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from time import perf_counter
+from types import FrameType
+from typing import Literal
+
+from contracts.bundle import Bundle, read_bundle
+from contracts.engine import load_engine
+from contracts.errors import PlatformError
+from services.runtime.errors import Problem, unavailable
+from services.runtime.forms import Forms
+from services.runtime.logs import NAME, log_event
+from services.runtime.metrics import ServiceMetrics
+from services.runtime.prediction_log import PredictionLog
+from services.runtime.scoring import Lookup, Model, replay
+from services.runtime.settings import ServiceSettings, load_settings
+from services.runtime.worker import Worker
+
+logger = logging.getLogger(NAME)
+OpenLookup = Callable[[Bundle, ServiceSettings], "Lookup | None"]
+BUSY_ROUTES = ("/predict", "/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
+
+
+class Runtime:
+    """One served model, from start to stop.
+
+    Args:
+        modality: what bundles it serves.
+        open_lookup: opens the online features of a bundle; None for modalities without any.
+    """
+
+    settings: ServiceSettings
+    worker: Worker
+
+    def __init__(self, modality: str, open_lookup: OpenLookup | None = None) -> None:
+        self.modality, self._open_lookup = modality, open_lookup
+        self.state: Literal["stopped", "loading", "ready", "failed", "draining"] = "stopped"
+        self.failure: PlatformError | None = None
+        self.name = self.version = ""
+        self.log: PredictionLog | None = None
+        self.metrics = ServiceMetrics("", "")
+        self.on_ready: Callable[[], None] | None = None
+        self._model: Model | None = None
+        self._loading: asyncio.Task[None] | None = None
+
+    async def start(self, settings: ServiceSettings | None = None) -> None:
+        """Begin to load the bundle in the background, so that liveness answers meanwhile."""
+        self.settings = settings or load_settings()
+        self.state, self.failure = "loading", None
+        self._model = self.log = None
+        self.worker = Worker(self.settings.max_concurrency)
+        self._loading = asyncio.create_task(self._load())
+
+    async def stop(self) -> None:
+        """Finish the queued work and write the log to its end."""
+        self.state = "stopped"
+        if self._loading is not None:
+            self._loading.cancel()
+        await asyncio.to_thread(self.worker.stop)
+        if self.log is not None:
+            await asyncio.to_thread(self.log.close)
+        log_event("stopped", model=self.name)
+
+    async def loaded(self) -> None:
+        """Wait until loading has ended, well or not."""
+        if self._loading is not None:
+            await self._loading
+
+    def model(self) -> Model:
+        """The model that answers requests.
+
+        Raises:
+            Problem: 503, with the reason, while there is none.
+        """
+        if self._model is None:
+            raise self.not_ready()
+        return self._model
+
+    @property
+    def ready(self) -> bool:
+        """Whether this server should get new requests."""
+        return self.state == "ready"
+
+    def not_ready(self) -> Problem:
+        """Why this server is not ready, as an answer."""
+        if self.failure is not None:
+            return unavailable(self.failure)
+        return Problem(503, self.state, f"the service is {self.state}", headers={"retry-after": "1"})
+
+    async def _load(self) -> None:
+        start = perf_counter()
+        try:
+            model, examples = await self.worker.run(self._open)
+        except PlatformError as err:
+            self._refuse(err)
+        except Exception as err:
+            logger.exception("load_failed")
+            self._refuse(
+                PlatformError(
+                    f"could not load {self.settings.bundle}",
+                    detail=f"{type(err).__name__} in the model's library",
+                    fix="see the log for where, and publish the model again",
+                    code="load_failed",
+                )
+            )
+        else:
+            seconds = perf_counter() - start
+            document = model.bundle.document
+            views = model.lookup.views if model.lookup else ()
+            self.metrics.loaded(model.classes, views, model.bundle.digest, document.recipe, seconds)
+            self._model = model
+            if self.state == "loading":  # else it is being stopped already
+                self.state = "ready"
+            if self.on_ready is not None:
+                self.on_ready()
+            log_event(
+                "ready", model=self.name, version=self.version, seconds=round(seconds, 3), golden_examples=examples
+            )
+
+    def _open(self) -> tuple[Model, int]:
+        settings = self.settings
+        bundle = read_bundle(settings.bundle)
+        document = bundle.document
+        if document.modality != self.modality:
+            raise PlatformError(
+                f"{document.name} is a {document.modality} model",
+                detail=f"this is the {self.modality} service",
+                fix=f"serve it with services.{document.modality}",
+                code="wrong_modality",
+            )
+        self.name = settings.name or document.name
+        self.version = settings.version or bundle.digest[:12]
+        self.metrics = ServiceMetrics(self.name, self.version, BUSY_ROUTES)
+        lookup = self._open_lookup(bundle, settings) if self._open_lookup else None
+        forms = Forms.of(document.signature, max_chars=settings.max_text_chars, lookup=lookup is not None)
+        model = Model(bundle, load_engine(bundle, threads=settings.threads), forms, lookup, self.metrics)
+        examples = replay(model)
+        if settings.predictions.folder:
+            about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}
+            self.log = PredictionLog(settings.predictions, document.signature, about)
+        return model, examples
+
+    def _refuse(self, err: PlatformError) -> None:
+        self.state, self.failure = "failed", err
+        log_event("not_ready", logging.ERROR, **err.as_dict())
+
+    def drain_on_sigterm(self) -> None:
+        """At SIGTERM first become not ready, and hand over to the server after `drain_seconds`."""
+        server = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is not threading.main_thread() or not callable(server):
+            return  # nobody to hand over to, as in tests
+        loop = asyncio.get_running_loop()
+
+        def drain(number: int, frame: FrameType | None) -> None:
+            self.state = "draining"
+            loop.call_soon_threadsafe(loop.call_later, self.settings.drain_seconds, server, number, None)
+
+        signal.signal(signal.SIGTERM, drain)

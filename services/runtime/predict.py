@@ -1,0 +1,122 @@
+"""``POST /predict``: typed JSON in, labelled probabilities with ids, flags and reason codes out."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from threading import Event
+from time import perf_counter
+from typing import Any
+
+import orjson
+
+from contracts.errors import PlatformError
+from services.runtime.errors import Problem, invalid
+from services.runtime.forms import Batch
+from services.runtime.http import Answer, Request
+from services.runtime.lifecycle import Runtime
+from services.runtime.prediction_log import new_id
+from services.runtime.scoring import Model, Scored
+
+MAX_REASONS = 50
+DEFAULT_REASONS = 5
+_MEMBERS = frozenset({"instances", "explain"})
+
+
+class PredictHandler:
+    """Serves ``/predict`` of one runtime."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def __call__(self, request: Request) -> Answer:
+        """Answer ``{"instances": [...], "explain": n}``; instances are answered in their order."""
+        model = self._runtime.model()
+        document = await request.json()
+        start = perf_counter()
+        instances, top = self._members(document)
+        batch = model.forms.choose(list(instances[0]) if type(instances[0]) is dict else []).rows(instances)
+        metrics = self._runtime.metrics
+        metrics.stage["decode"].observe(perf_counter() - start)
+        scored = await run(self._runtime, model, batch, top)
+        start = perf_counter()
+        ids = record(self._runtime, model, batch, scored)
+        body = self._body(model, batch, scored, ids, top > 0)
+        metrics.stage["encode"].observe(perf_counter() - start)
+        return Answer(body)
+
+    def _members(self, document: Any) -> tuple[list[Any], int]:
+        if type(document) is not dict:
+            raise invalid([("(request)", 'expected an object: {"instances": [...]}')])
+        errors = [
+            (name[:64], "unknown member; accepted: instances, explain") for name in document if name not in _MEMBERS
+        ]
+        instances: Any = document.get("instances")
+        if type(instances) is not list or not instances:
+            errors.append(("instances", "expected a list of at least one object"))
+        top = document.get("explain", 0)
+        if type(top) is bool:
+            top = DEFAULT_REASONS if top else 0
+        if type(top) is not int or not 0 <= top <= MAX_REASONS:
+            errors.append(("explain", f"expected true, false or a number of reasons from 0 to {MAX_REASONS}"))
+        if errors:
+            raise invalid(errors)
+        limit = self._runtime.settings.max_instances
+        if len(instances) > limit:
+            detail = f"got {len(instances)}, at most {limit} are accepted"
+            raise Problem(413, "too-many-rows", "too many instances", detail)
+        return instances, top
+
+    def _body(self, model: Model, batch: Batch, scored: Scored, ids: list[str], explained: bool) -> bytes:
+        predictions = []
+        for row, values in enumerate(scored.probabilities.tolist()):
+            one: dict[str, Any] = {
+                "id": ids[row],
+                "label": scored.labels[row],
+                "probability": scored.scores[row],
+                "probabilities": dict(zip(model.classes, values, strict=True)),
+            }
+            if model.threshold is not None:
+                one["threshold"] = model.threshold
+            if explained:
+                one["reasons"] = [
+                    {"feature": reason.feature, "value": reason.value, "contribution": reason.contribution}
+                    for reason in scored.reasons[row]
+                ]
+            one["flags"] = batch.flags[row]
+            predictions.append(one)
+        document = {"model": self._runtime.name, "version": self._runtime.version, "predictions": predictions}
+        return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def run(runtime: Runtime, model: Model, batch: Batch, top: int) -> Scored:
+    """Score a batch on the worker's thread.
+
+    Raises:
+        Problem: 422 when reasons are asked of a model that has none; 429 when too many requests wait.
+    """
+    given_up = Event()
+    try:
+        return await runtime.worker.run(partial(model.score, batch, top, given_up.is_set))
+    except asyncio.CancelledError:  # the request's time is over
+        given_up.set()
+        raise
+    except PlatformError as err:
+        if err.code == "not_explainable":
+            raise Problem(422, "not-explainable", err.headline, err.detail, fix="leave 'explain' out") from err
+        raise
+
+
+def record(runtime: Runtime, model: Model, batch: Batch, scored: Scored) -> list[str]:
+    """Count and log the predictions of a batch; returns their ids."""
+    metrics, log = model.metrics, runtime.log
+    by_label = metrics.labels
+    ids = []
+    for row, label in enumerate(scored.labels):
+        identifier = new_id()
+        ids.append(identifier)
+        by_label[label].inc()
+        metrics.score.observe(scored.scores[row])
+        if log is not None:
+            log.add(identifier, row, batch, scored)
+    return ids

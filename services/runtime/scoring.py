@@ -1,0 +1,152 @@
+"""A loaded model: rows in, labelled probabilities out; and the proof that it answers as it did when it was built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.bundle import Bundle, Golden
+from contracts.engine import Engine, Reason
+from contracts.errors import PlatformError
+from services.runtime.columns import Column
+from services.runtime.forms import Batch, Forms
+from services.runtime.metrics import ServiceMetrics
+
+_EXPLAINED_AT_ONCE = 16
+
+
+class Lookup(Protocol):
+    """Completes rows of the raw form to the model's inputs."""
+
+    views: tuple[str, ...]
+
+    def join(self, batch: Batch, metrics: ServiceMetrics) -> dict[str, Column]:
+        """The columns of `batch` with the looked-up ones; adds flags where something was not found."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """What the model says about the rows of a batch.
+
+    Attributes:
+        inputs: the columns that the model got.
+        probabilities: (rows, classes).
+        scores: per row the probability of the positive class, or of the predicted one without a decision.
+        reasons: per row, empty unless they were asked for.
+    """
+
+    inputs: dict[str, Column]
+    probabilities: NDArray[np.float64]
+    labels: list[str]
+    scores: list[float]
+    reasons: list[list[Reason]]
+
+
+class Model:
+    """A verified bundle with its engine; used from the worker's thread only."""
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, forms: Forms, lookup: Lookup | None, metrics: ServiceMetrics
+    ) -> None:
+        self.bundle, self.engine, self.forms, self.lookup, self.metrics = bundle, engine, forms, lookup, metrics
+        signature, decision = bundle.document.signature, bundle.document.decision
+        self.classes = signature.classes
+        self.decision = decision
+        self.positive = None if decision is None else self.classes.index(decision.positive)
+        self._inputs = tuple(item.name for item in signature.inputs)
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability from which on the positive class is answered."""
+        return None if self.decision is None else self.decision.threshold
+
+    def score(self, batch: Batch, top: int, given_up: Callable[[], bool] = bool) -> Scored:
+        """Score a batch, with the `top` reasons of each row when `top` is positive.
+
+        Raises:
+            TimeoutError: nobody waits any more, says `given_up`; reasons of many texts take long.
+        """
+        stage, start = self.metrics.stage, perf_counter()
+        columns = batch.columns
+        if batch.form == "raw" and self.lookup is not None:
+            columns = self.lookup.join(batch, self.metrics)
+            start = _observe(stage["features"], start)
+        inputs = {name: columns[name] for name in self._inputs}
+        probabilities = self.engine.predict(inputs)
+        start = _observe(stage["infer"], start)
+        reasons: list[list[Reason]] = []
+        if top:
+            for at in range(0, batch.rows, _EXPLAINED_AT_ONCE):
+                if given_up():
+                    raise TimeoutError
+                part = {name: values[at : at + _EXPLAINED_AT_ONCE] for name, values in inputs.items()}
+                reasons += self.engine.explain(part, top)
+            _observe(stage["explain"], start)
+        labels, scores = self._decide(probabilities)
+        return Scored(inputs=inputs, probabilities=probabilities, labels=labels, scores=scores, reasons=reasons)
+
+    def _decide(self, probabilities: NDArray[np.float64]) -> tuple[list[str], list[float]]:
+        if self.decision is None or self.positive is None:
+            best = probabilities.argmax(axis=1).tolist()
+            return [self.classes[one] for one in best], probabilities.max(axis=1).tolist()
+        scores: list[float] = probabilities[:, self.positive].tolist()
+        if len(self.classes) == 2:
+            names = (self.classes[1 - self.positive], self.classes[self.positive])
+            return [names[score >= self.decision.threshold] for score in scores], scores
+        rest = np.delete(np.arange(len(self.classes)), self.positive)
+        others = rest[probabilities[:, rest].argmax(axis=1)]
+        chosen = np.where(np.array(scores) >= self.decision.threshold, self.positive, others)
+        return [self.classes[int(one)] for one in chosen], scores
+
+
+def replay(model: Model) -> int:
+    """Predict the bundle's golden examples and compare; returns how many there are.
+
+    Raises:
+        PlatformError: ``code="golden_mismatch"``, naming the first example that is answered differently.
+    """
+    examples = list(model.bundle.golden())
+    if not examples:
+        raise _mismatch(model, "golden.jsonl has no examples")
+    batch = model.forms.direct.batch(
+        {item.name: [one.inputs.get(item.name) for one in examples] for item in model.forms.direct.fields}
+    )
+    probabilities = model.engine.predict(batch.columns)
+    if probabilities.shape != (len(examples), len(model.classes)):
+        raise _mismatch(model, f"the model gives {probabilities.shape}, not one probability per example and class")
+    for index, (example, got) in enumerate(zip(examples, probabilities, strict=True)):
+        _compare(model, index, example, got)
+    # One row alone takes another path through some libraries; it must be warm before the first request.
+    model.engine.predict({name: values[:1] for name, values in batch.columns.items()})
+    return len(examples)
+
+
+def _compare(model: Model, index: int, example: Golden, got: NDArray[np.float64]) -> None:
+    if len(example.probabilities) != len(model.classes):
+        raise _mismatch(model, f"example {index} has {len(example.probabilities)} probabilities")
+    for name, expected, value in zip(model.classes, example.probabilities, got.tolist(), strict=True):
+        if not abs(value - expected) <= example.tolerance:
+            detail = f"example {index} (counted from 0), class {name}: expected {expected:.6g}, got {value:.6g}"
+            raise _mismatch(model, f"{detail}, tolerance {example.tolerance:g}", example=index)
+
+
+def _mismatch(model: Model, detail: str, **context: int) -> PlatformError:
+    return PlatformError(
+        f"{model.bundle.document.name} does not reproduce its golden examples",
+        detail=detail,
+        fix="install the library versions that the bundle was built with, or train it again",
+        code="golden_mismatch",
+        **context,
+    )
+
+
+def _observe(histogram: object, start: float) -> float:
+    now = perf_counter()
+    histogram.observe(now - start)  # type: ignore[attr-defined]
+    return now

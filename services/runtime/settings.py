@@ -1,0 +1,65 @@
+"""Settings of a model server; every key is an environment variable ``FAIRLEAD_SERVICE_<KEY>``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from contracts.errors import PlatformError
+from contracts.settings import Settings, load
+
+PREFIX = "FAIRLEAD_SERVICE_"
+
+
+class PredictionLogSettings(Settings):
+    """What is kept of each prediction; empty `folder` keeps nothing."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    folder: str = Field("", description="folder of the JSON lines, one file per process and day")
+    sample: float = Field(1.0, ge=0, le=1, description="share of the predictions that are logged")
+    entities: Literal["hash", "drop", "keep"] = Field("hash", description="what becomes of entity keys")
+    text: Literal["drop", "hash", "truncate"] = Field("drop", description="what becomes of free text")
+    text_chars: int = Field(200, ge=1, description="characters kept by text=truncate")
+    salt: str = Field("", description="key of the hashes; empty: random, hashes then match within one process only")
+
+
+class ServiceSettings(Settings):
+    """Which bundle is served, and the limits within which it answers."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    # Kubernetes gives these to every pod beside a Service that is called "fairlead".
+    foreign_environment: ClassVar[frozenset[str]] = frozenset(
+        {"host", "port", "port_http", "port_metrics", "port_http_metrics"}
+    )
+
+    bundle: str = Field("", description="folder of the bundle")
+    name: str = Field("", description="name that clients call the model by; default: the bundle's")
+    version: str = Field("", description="version in the registry; default: the bundle's digest, 12 characters")
+    online: str = Field("", description="online store, a SQLite file; empty: all features come in the request")
+    threads: int = Field(1, ge=1, description="threads of one model call")
+    max_body_bytes: int = Field(8 << 20, ge=1024, description="larger requests are refused with 413")
+    max_instances: int = Field(1000, ge=1, description="rows of one request")
+    max_text_chars: int = Field(1 << 20, ge=1, description="characters of one text field; more is refused with 422")
+    max_concurrency: int = Field(64, ge=1, description="requests waiting for the model; more are refused with 429")
+    timeout_seconds: float = Field(10.0, gt=0, description="a request that takes longer is answered with 504")
+    drain_seconds: float = Field(0.0, ge=0, description="time between 'not ready' and closing the port at SIGTERM")
+    graceful_seconds: int = Field(30, ge=1, description="time that requests in flight have to finish at SIGTERM")
+    predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> ServiceSettings:
+    """Settings from the environment.
+
+    Raises:
+        PlatformError: an unknown key, a wrong value, or no bundle.
+    """
+    settings = load(ServiceSettings, prefix=PREFIX, environ=environ)
+    if not settings.bundle:
+        raise PlatformError(
+            "no bundle to serve", fix=f"set {PREFIX}BUNDLE to the folder of a bundle", code="bad_settings"
+        )
+    return settings

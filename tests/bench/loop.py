@@ -1,0 +1,135 @@
+"""Time and memory of the whole loop: ``make bench-loop [ARGS="demo overhead simulator fresh"]``.
+
+``fresh`` clones the repository and runs ``make demo`` with installation; the others use the installed environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+
+from tests.bench.report import Row, write
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def watch(argv: list[str], cwd: Path, env: Mapping[str, str]) -> tuple[float, float]:
+    """Run a command to its end; seconds and peak GiB (proportional set size) of it and its children together."""
+    start = time.perf_counter()
+    process = subprocess.Popen(argv, cwd=cwd, env=dict(env), stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+    peak, done = [0], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.25):
+            peak[0] = max(peak[0], _memory(process.pid))
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    code = process.wait()
+    seconds = time.perf_counter() - start
+    done.set()
+    sampler.join()
+    if code:
+        sys.exit(f"{' '.join(argv)} ended with {code}")
+    return seconds, peak[0] / 2**30
+
+
+def _memory(pid: int) -> int:
+    total = 0
+    try:
+        for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.Error:
+                continue
+    except psutil.Error:
+        return total
+    return total
+
+
+def demo(folder: Path) -> Iterator[Row]:
+    """The demo once installed, first with nothing cached, then again."""
+    env = {**os.environ, "FAIRLEAD_HOME": str(folder / "home")}
+    command = [str(Path(sys.executable).with_name("fairlead")), "demo"]
+    seconds, memory = watch(command, folder, env)
+    yield Row(case="demo, installed", contestant="fairlead", value=seconds, unit="s", goal="<= 60")
+    yield Row(case="demo, peak memory", contestant="fairlead", value=memory, unit="GiB", goal="<= 2")
+    again, _ = watch(command, folder, env)
+    yield Row(case="demo, second run (cached)", contestant="fairlead", value=again, unit="s")
+
+
+def fresh(folder: Path) -> Iterator[Row]:
+    """A clone with no environment to the end of the demo; what the network gives is part of the number."""
+    clone = folder / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+    env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV", "FAIRLEAD_HOME")}
+    env["PATH"] = os.pathsep.join(p for p in env["PATH"].split(os.pathsep) if ".venv" not in p)
+    seconds, _ = watch(["make", "demo"], clone, env)
+    shutil.rmtree(clone)
+    yield Row(case="fresh clone to the end of make demo", contestant="fairlead", value=seconds, unit="s", goal="<= 360")
+
+
+def overhead(folder: Path) -> Iterator[Row]:
+    """What the local runner adds to a step: its wall time less the time inside the component's function."""
+    from contracts.endpoints import Endpoints
+
+    ends = Endpoints(home=str(folder / "overhead")).resolved()
+    added: list[float] = []
+    for number in range(3):
+        argv = [sys.executable, "-m", "pipelines", "run", "--task", "news", "--workflow", "full", "--no-cache"]
+        argv += ["--run-id", f"bench{number}", "--endpoints", ends.model_dump_json()]
+        lines = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
+        events = [json.loads(line) for line in lines if line.startswith("{")]
+        added += [
+            event["overhead_s"] for event in events if event["event"] == "step_finished" and "overhead_s" in event
+        ]
+    if not added:
+        sys.exit("the runner reported no step_finished event with overhead_s")
+    yield Row(
+        case="local runner, added to a step (median)",
+        contestant="fairlead (kfp.local)",
+        value=statistics.median(added),
+        unit="s",
+        goal="<= 0.15",
+    )
+
+
+def simulator(folder: Path) -> Iterator[Row]:
+    """Payments simulated in 10 s, by the task's own generator on one core."""
+    from pipelines.tasks import get_task, recipe_config
+
+    task = get_task("fraud")
+    settings = recipe_config(
+        task, None, {"simulator.customers": 10_000, "simulator.terminals": 10_000, "simulator.days": 120}
+    )
+    start = time.perf_counter()
+    rows = sum(table.num_rows for table in task.default_source(settings))
+    rate = rows / (time.perf_counter() - start) * 10
+    yield Row(case="payments simulated in 10 s", contestant="fairlead", value=rate, unit="payments", goal=">= 1000000")
+
+
+def main(names: list[str]) -> int:
+    parts: dict[str, Callable[[Path], Iterator[Row]]] = {
+        "simulator": simulator,
+        "overhead": overhead,
+        "demo": demo,
+        "fresh": fresh,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row for name in names or parts for row in parts[name](Path(folder))]
+    return write("loop", "make bench-loop", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

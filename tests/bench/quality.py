@@ -1,0 +1,139 @@
+"""Quality on real data beside scikit-learn on the same rows: ``make bench-quality [ARGS=fraud]``.
+
+Needs FAIRLEAD_TEST_DATA, a folder with ``fraud/``, ``news-en/`` and ``news-zh/``. Nothing is tuned on a test split:
+recipes are as they ship, overrides name files and columns only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bench.report import Row, write
+from tests.chain import Chain
+
+
+def data() -> Path:
+    folder = os.environ.get("FAIRLEAD_TEST_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        sys.exit("bench-quality needs real data: set FAIRLEAD_TEST_DATA to the folder that holds it")
+    return Path(folder)
+
+
+def fraud(home: Path) -> Iterator[Row]:
+    """Payments of four months; train 2018-07-11..17, test 2018-07-25..31, known compromised cards removed."""
+    case, goal = "fraud, average precision", ">= 0.72"
+    for recipe, limit in (("handbook", goal), ("handbook_logistic", "")):
+        chain = Chain(task="fraud", recipe=recipe, home=home / recipe, source=str(data() / "fraud"))
+        chain.dataset()
+        chain.candidate()
+        metrics = chain.evaluation()["metrics"]
+        yield Row(case=case, contestant=f"fairlead {recipe}", value=metrics["average_precision"], unit="AP", goal=limit)
+        if recipe == "handbook":
+            yield Row(case="fraud, ROC AUC", contestant=f"fairlead {recipe}", value=metrics["roc_auc"], unit="AUC")
+            seconds = sum(chain.seconds[step] for step in ("ingest", "validate", "materialise", "build_dataset"))
+            yield Row(
+                case="fraud, 4 months to a joined set", contestant="fairlead", value=seconds, unit="s", goal="<= 60"
+            )
+            yield from fraud_peers(chain, case)
+
+
+def fraud_peers(chain: Chain, case: str) -> Iterator[Row]:
+    """scikit-learn on the same joined rows."""
+    import pandas as pd
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import average_precision_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from pipelines.tasks import get_task
+
+    train, valid, test = (pd.read_parquet(chain.path("dataset") / f"{n}.parquet") for n in ("train", "valid", "test"))
+    names = [item.name for item in get_task("fraud").inputs(chain.settings)]
+    fit = pd.concat([train, valid])
+    median = fit[names].median()
+    x, y = fit[names].fillna(median).to_numpy(), (fit["label"] == "fraud").to_numpy()
+    held, truth = test[names].fillna(median).to_numpy(), (test["label"] == "fraud").to_numpy()
+    peers: dict[str, Any] = {
+        "scikit-learn random forest": RandomForestClassifier(100, random_state=0, n_jobs=2),
+        "scikit-learn logistic regression": make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+    }
+    for name, model in peers.items():
+        score = model.fit(x, y).predict_proba(held)[:, 1]
+        yield Row(
+            case=case, contestant=f"{name}, same features", value=average_precision_score(truth, score), unit="AP"
+        )
+
+
+TEXT: dict[str, dict[str, Any]] = {
+    "AG News, 10k descriptions": {
+        "source": "news-en/ag_news_train10k_desc.tsv",
+        "overrides": {},
+        "goals": {"linear": ">= 88.5", "embedding_lstm": ">= 86"},
+    },
+    "THUCNews a->b, titles": {
+        "source": "news-zh/thucnews_10k_a.txt",
+        "overrides": {},
+        "goals": {"linear": ">= 88"},
+    },
+}
+
+
+def news(home: Path) -> Iterator[Row]:
+    """Two public sets with their own test files, by both recipes, beside TF-IDF with a linear SVM."""
+    for case, entry in TEXT.items():
+        for recipe, goal in entry["goals"].items():
+            chain = Chain(
+                task="news",
+                recipe=recipe,
+                home=home / case.split()[0] / recipe,
+                source=str(data() / entry["source"]),
+                overrides=entry["overrides"],
+            )
+            chain.dataset()
+            chain.candidate()
+            accuracy = 100 * chain.evaluation()["metrics"]["accuracy"]
+            yield Row(case=case, contestant=f"fairlead {recipe}", value=accuracy, unit="% accuracy", goal=goal)
+            if recipe == "linear":
+                yield text_peer(chain, case)
+
+
+def text_peer(chain: Chain, case: str) -> Row:
+    """scikit-learn's TF-IDF of words (Chinese: of characters) and LinearSVC, on the same rows."""
+    import pandas as pd
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import LinearSVC
+
+    from pipelines.tasks import get_task
+
+    train, valid, test = (pd.read_parquet(chain.path("dataset") / f"{n}.parquet") for n in ("train", "valid", "test"))
+    names = [item.name for item in get_task("news").inputs(chain.settings)]
+
+    def text(frame: pd.DataFrame) -> pd.Series[str]:
+        return frame[names].fillna("").agg(" ".join, axis=1)
+
+    fit = pd.concat([train, valid])
+    chinese = "THUC" in case
+    words = TfidfVectorizer(analyzer="char" if chinese else "word", ngram_range=(1, 2), sublinear_tf=True)
+    model = make_pipeline(words, LinearSVC()).fit(text(fit), fit["label"])
+    accuracy = 100 * float(np.mean(model.predict(text(test)) == test["label"]))
+    return Row(case=case, contestant="scikit-learn TF-IDF + LinearSVC", value=accuracy, unit="% accuracy")
+
+
+def main(names: list[str]) -> int:
+    parts: dict[str, Callable[[Path], Iterator[Row]]] = {"fraud": fraud, "news": news}
+    with tempfile.TemporaryDirectory() as folder:
+        rows = [row for name in names or parts for row in parts[name](Path(folder))]
+    return write("quality", "make bench-quality", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

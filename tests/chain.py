@@ -1,0 +1,68 @@
+"""The steps of the loop one after the other in this process, for tests and benchmarks that look between them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from contracts.endpoints import Endpoints
+from pipelines.tasks import dump_config, get_task, recipe_config
+
+
+@dataclass(kw_only=True)
+class Chain:
+    """Runs steps below `home`; `seconds` has what each took."""
+
+    task: str
+    home: Path
+    recipe: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.endpoints = Endpoints(home=str(self.home)).resolved()
+        self.settings: Any = recipe_config(get_task(self.task), self.recipe, self.overrides)
+        self.config = dump_config(self.settings)
+        self.version = ""
+
+    def path(self, name: str) -> Path:
+        return self.home / "chain" / name
+
+    def call(self, step: str, *arguments: Any) -> Any:
+        """Call step `step` with (task, config, *arguments) and keep its time."""
+        from importlib import import_module
+
+        function = getattr(import_module(f"pipelines.steps.{step}"), step)
+        self.path(step).parent.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        result = function(self.task, self.config, *map(str, arguments))
+        self.seconds[step] = time.perf_counter() - start
+        return result
+
+    def dataset(self) -> Path:
+        """Source to joined splits; the folder with train, valid and test."""
+        self.version = self.call("ingest", self.source, self.endpoints.data, self.path("manifest.json"))
+        self.call("validate", self.path("manifest.json"), self.path("clean"))
+        ends = self.endpoints.model_dump_json()
+        self.call("materialise", self.path("clean"), self.version, ends, self.path("features.json"))
+        self.call("build_dataset", self.path("clean"), self.path("features.json"), self.path("dataset"))
+        return self.path("dataset")
+
+    def candidate(self) -> Path:
+        """Train and evaluate on the data set; the folder of the candidate."""
+        self.call("train", self.path("dataset"), self.path("checkpoints"), self.path("model"))
+        lineage = {"code_version": "test", "data_version": self.version, "source": self.source or "built in"}
+        arguments = (self.path("dataset"), self.path("model"), json.dumps(lineage), self.path("candidate"))
+        self.call("evaluate", *arguments)
+        return self.path("candidate")
+
+    def evaluation(self) -> dict[str, Any]:
+        """What evaluate wrote: metrics, intervals, slices."""
+        document: dict[str, Any] = json.loads((self.path("candidate") / "evaluation.json").read_text())
+        return document

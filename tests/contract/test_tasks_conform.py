@@ -1,0 +1,135 @@
+"""Every discovered task keeps the promises that the platform makes for it, from raw data to a prediction."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contracts.bundle import read_bundle
+from contracts.engine import load_engine
+from contracts.errors import PlatformError
+from contracts.registry import Registry
+from contracts.settings import load
+from pipelines.tasks import dump_config, get_task, load_config, recipe_config, task_names
+from tests.chain import Chain
+
+ROOT = Path(__file__).parents[2]
+TASKS = task_names()
+RECIPES = [(name, recipe) for name in TASKS for recipe in get_task(name).recipes]
+
+
+@pytest.mark.parametrize(("name", "recipe"), RECIPES)
+def test_a_recipe_survives_json(name: str, recipe: str) -> None:
+    task = get_task(name)
+    config = recipe_config(task, recipe)
+    assert load_config(task, dump_config(config)) == config
+    assert config.recipe == recipe
+
+
+@pytest.mark.parametrize(("name", "recipe"), RECIPES)
+def test_a_recipe_is_frozen_and_refuses_unknown_keys(name: str, recipe: str) -> None:
+    task = get_task(name)
+    config = recipe_config(task, recipe)
+    assert is_dataclass(config)
+    with pytest.raises(AttributeError):
+        setattr(config, fields(config)[0].name, "other")  # type: ignore[misc]
+    with pytest.raises(PlatformError, match="nonsense"):
+        recipe_config(task, recipe, {"data.nonsense": 1})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_names_agree_across_the_tree(name: str) -> None:
+    task = get_task(name)
+    assert task.name == name
+    assert task.default_recipe in task.recipes
+    columns = {column.name for column in task.columns}
+    assert {task.id, task.label, *task.entities, *([task.timestamp] if task.timestamp else [])} <= columns
+    assert (ROOT / "services" / task.modality / "service.py").exists()
+    assert (ROOT / "pipelines" / "tasks" / name / "README.md").exists()
+    if task.feature_service:
+        assert task.feature_service in (ROOT / "feature_repo" / f"{name}.py").read_text()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_its_readme_names_every_recipe(name: str) -> None:
+    readme = (ROOT / "pipelines" / "tasks" / name / "README.md").read_text()
+    assert [recipe for recipe in get_task(name).recipes if f"`{recipe}`" not in readme] == []
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_its_deployment_validates(name: str) -> None:
+    from deploy.cli.deployment import Deployment
+
+    values = load(Deployment, ROOT / "deploy" / "env" / "local" / "models" / f"{name}.yaml", environ={})
+    assert values.modality in ("", get_task(name).modality)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The task's default recipe on its built-in data, published."""
+    made = Chain(task=request.param, home=tmp_path_factory.mktemp(request.param))
+    made.dataset()
+    made.candidate()
+    ends = made.endpoints.model_dump_json()
+    made.call("gate", made.path("dataset"), made.path("candidate"), ends, made.path("gate.json"))
+    # `register` takes its flag as a bool, which Chain.call would turn into text.
+    from pipelines.steps.register import register
+
+    arguments = [made.task, made.config, *map(str, (made.path("candidate"), made.path("gate.json")))]
+    register(*arguments, ends, "conform", True, str(made.path("registered.json")))
+    return made
+
+
+@pytest.mark.integration
+def test_the_default_recipe_passes_its_gate_and_becomes_champion(chain: Chain) -> None:
+    champion = Registry(chain.endpoints).resolve(chain.task)
+    assert champion.gate_passed
+    assert read_bundle(champion.path).document.lineage.data_version == chain.version
+
+
+@pytest.mark.integration
+def test_its_golden_examples_hold_for_the_published_bundle(chain: Chain) -> None:
+    bundle = Registry(chain.endpoints).fetch(chain.task)
+    golden = list(bundle.golden())
+    assert len(golden) >= 5
+    inputs = bundle.document.signature.inputs
+
+    def column(name: str, dtype: str) -> Any:
+        values = [example.inputs[name] for example in golden]
+        if dtype == "string":
+            return np.array(values, dtype=object)
+        return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+    answered = load_engine(bundle).predict({item.name: column(item.name, item.dtype) for item in inputs})
+    expected = np.array([example.probabilities for example in golden])
+    assert np.abs(answered - expected).max() <= max(example.tolerance for example in golden)
+
+
+@pytest.mark.integration
+def test_its_service_answers_the_example_of_its_own_page(chain: Chain) -> None:
+    from deploy.cli.endpoint import Endpoint
+    from deploy.cli.ports import free_port
+
+    registry = Registry(chain.endpoints)
+    version = registry.resolve(chain.task)
+    bundle = registry.fetch(chain.task)
+    with Endpoint(chain.endpoints, version, bundle, free_port()) as endpoint:
+        endpoint.start()
+        endpoint.wait_ready()
+        body = json.dumps(endpoint.example()).encode()
+        request = urllib.request.Request(endpoint.url + "/predict", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            answer = json.load(response)
+        with urllib.request.urlopen(endpoint.url + "/metrics", timeout=10) as response:
+            metrics = response.read().decode()
+    assert answer["version"] == version.version
+    for prediction in answer["predictions"]:
+        assert prediction["label"] in bundle.document.signature.classes
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    assert "fairlead_model_info{" in metrics

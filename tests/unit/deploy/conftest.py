@@ -1,0 +1,96 @@
+"""A command line to call, a home of its own, and a stand-in for the workflow process."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from contracts.endpoints import Endpoints
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home that every command of the test uses."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FAIRLEAD_HOME", str(folder))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.fixture
+def endpoints(home: Path) -> Endpoints:
+    return Endpoints(home=str(home)).resolved()
+
+
+@pytest.fixture
+def fairlead(home: Path) -> Callable[..., Said]:
+    """Call the command line in this process: ``fairlead("runs", "--json")``."""
+
+    def call(*arguments: str, stdin: str = "") -> Said:
+        from deploy.cli.app import app
+
+        result = CliRunner().invoke(app, list(arguments), input=stdin)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Said(result.exit_code, result.stdout, result.stderr)
+
+    return call
+
+
+@pytest.fixture
+def write_run(endpoints: Endpoints) -> Callable[..., Path]:
+    """Write a run.json as the runner does; keyword arguments replace its fields."""
+
+    def write(run_id: str, **changes: Any) -> Path:
+        folder = endpoints.path("runs") / run_id
+        folder.mkdir(parents=True)
+        document = {
+            "run_id": run_id,
+            "status": "failed",
+            "task": "fraud",
+            "recipe": "lightgbm",
+            "config": {"recipe": "lightgbm"},
+            "source": "",
+            "started": "2026-01-02T03:04:05+00:00",
+            "finished": "2026-01-02T03:05:05+00:00",
+            "seconds": 60.0,
+            "steps": {"ingest": {"status": "finished", "seconds": 1.5}},
+            **changes,
+        }
+        (folder / "run.json").write_text(json.dumps(document))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Replace ``python -m pipelines run`` by the given Python source; its sys.argv has the run's arguments."""
+
+    def replace(source: str) -> None:
+        script = tmp_path / "workflow.py"
+        script.write_text(source)
+        monkeypatch.setattr("deploy.cli.events.COMMAND", (sys.executable, str(script)))
+
+    return replace

@@ -1,0 +1,91 @@
+"""Errors, JSON and numbers on the way to people and programs."""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from contracts.errors import PlatformError
+from deploy.cli.app import app
+from deploy.cli.output import guarded, number, seconds, write_json
+
+COMMANDS = {
+    *("demo", "tasks", "run", "runs", "models", "compare", "promote", "rollback"),
+    *("serve", "predict", "doctor", "ui", "new-task"),
+}
+
+
+def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:
+    names = set(typer.main.get_command(app).commands)
+    assert names == COMMANDS
+    for name in names:
+        said = fairlead(name, "--help")
+        assert said.code == 0
+        assert f"fairlead {name}" in said.out.split("Examples")[1], name
+        assert "--json" in said.out, name
+
+
+def test_help_takes_less_than_half_a_second_of_processor() -> None:
+    times = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([sys.executable, "-m", "deploy.cli", "--help"], check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.5, f"{min(times):.2f} s: a command module imports something heavy"
+
+
+def test_importing_the_command_line_imports_no_heavy_library() -> None:
+    heavy = ("pandas", "mlflow", "kfp", "numpy", "pydantic", "rich")
+    code = f"import sys, deploy.cli.app; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_error_has_headline_detail_and_fix_on_stderr(fairlead) -> None:
+    said = fairlead("runs", "nothing-like-it")
+    assert said.code == 1
+    assert said.out == ""
+    assert "Error: no run 'nothing-like-it'" in said.err
+    assert "runs: none" in said.err
+    assert "Fix: fairlead runs" in said.err
+
+
+def test_error_is_one_json_document_on_stdout_with_json(fairlead) -> None:
+    said = fairlead("runs", "nothing-like-it", "--json")
+    assert said.code == 1
+    assert said.json["error"]["code"] == "unknown_run"
+    assert said.json["error"]["fix"] == "fairlead runs"
+
+
+def test_a_refusal_of_the_gate_has_an_exit_code_of_its_own() -> None:
+    @guarded
+    def refuse() -> None:
+        raise PlatformError("the gate refused it", code="gate")
+
+    with pytest.raises(typer.Exit) as stop:
+        refuse()
+    assert stop.value.exit_code == 3
+
+
+def test_json_has_no_nan(capsys) -> None:
+    write_json({"a": [float("nan"), float("inf"), 1.5], "b": Path("x")})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {"a": [None, None, 1.5], "b": "x"}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "-"), (float("nan"), "-"), (0.12345, "0.1235"), (3, "3"), ("x", "x")]
+)
+def test_number_for_a_table(value, text) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.44, "0.4 s"), (125.0, "2 min 05 s")])
+def test_seconds_for_a_table(value, text) -> None:
+    assert seconds(value) == text

@@ -1,0 +1,189 @@
+"""Runs: started, shown, stopped, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from contracts.errors import PlatformError
+from deploy.cli.runstate import find_run, list_runs, process_start
+from deploy.cli.workflow import RunRequest, execute, parse_override, plan_resume
+
+FAILING = """
+import json, sys
+print(json.dumps({"event": "step_started", "step": "ingest"}))
+print("a library prints")
+print(json.dumps({"event": "step_failed", "step": "ingest", "seconds": 0.1}))
+error = {"headline": "row 7 is bad", "detail": "got x", "fix": "mend row 7", "code": "bad_data", "context": {"row": 7}}
+print(json.dumps({"event": "run_failed", "error": error}))
+sys.exit(1)
+"""
+
+
+def request(endpoints, **changes) -> RunRequest:
+    fields = {"run_id": "fraud-1", "task": "fraud", "recipe": "base", "config": "{}", "source": ""}
+    return RunRequest(**{**fields, "endpoints": endpoints, **changes})
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("model.rounds=50", ("model.rounds", 50)),
+        ("data.header=false", ("data.header", False)),
+        ("data.drop=[a, b]", ("data.drop", ["a", "b"])),
+        ("data.columns.amount=TX=AMOUNT", ("data.columns.amount", "TX=AMOUNT")),
+        ("data.delimiter=\t", ("data.delimiter", "\t")),
+    ],
+)
+def test_override_is_yaml(given, expected) -> None:
+    assert parse_override(given) == expected
+
+
+@pytest.mark.parametrize("given", ["rounds", "=5", ""])
+def test_override_without_key_or_value_is_refused(given) -> None:
+    with pytest.raises(PlatformError, match="not a setting"):
+        parse_override(given)
+
+
+def test_a_failed_run_says_why_and_how_to_resume(endpoints, workflow) -> None:
+    workflow(FAILING)
+    seen = []
+    with pytest.raises(PlatformError) as caught:
+        execute(request(endpoints), seen.append)
+    assert caught.value.headline == "row 7 is bad"
+    assert caught.value.fix == "mend row 7; then: fairlead run --resume fraud-1"
+    assert caught.value.context == {"row": 7, "run": "fraud-1"}
+    assert [event["event"] for event in seen] == ["step_started", "log", "step_failed", "run_failed"]
+
+
+def test_a_run_that_dies_without_a_word_shows_the_end_of_its_stderr(endpoints, workflow) -> None:
+    workflow("import sys; sys.exit('out of luck')")
+    with pytest.raises(PlatformError) as caught:
+        execute(request(endpoints))
+    assert "out of luck" in caught.value.detail
+    assert "--resume fraud-1" in caught.value.fix
+
+
+def test_the_run_gets_task_recipe_config_source_and_addresses(endpoints, workflow, tmp_path) -> None:
+    workflow(
+        f"import json, sys; open({str(tmp_path / 'argv')!r}, 'w').write(json.dumps(sys.argv[1:]))\n"
+        'print(json.dumps({"event": "run_finished"}))'
+    )
+    execute(request(endpoints, source="/x.csv", no_cache=True))
+    argv = json.loads((tmp_path / "argv").read_text())
+    given = dict(zip(argv[:-1:2], argv[1::2], strict=True))
+    assert given["--task"] == "fraud"
+    assert given["--source"] == "/x.csv"
+    assert json.loads(given["--endpoints"])["home"] == endpoints.home
+    assert argv[-1] == "--no-cache"
+
+
+def test_ctrl_c_stops_the_run_and_its_steps_and_says_how_to_resume(home, workflow, tmp_path, write_run) -> None:
+    write_run("fraud-9")
+    pid_file = tmp_path / "pid"
+    workflow(
+        "import subprocess, sys, time\n"
+        "step = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(pid_file)!r}, 'w').write(str(step.pid))\n"
+        "time.sleep(60)\n"
+    )
+    script = str(tmp_path / "workflow.py")
+    code = f"import sys; from deploy.cli import events; events.COMMAND = (sys.executable, {script!r})\n"
+    code += "sys.argv = ['fairlead', 'run', '--resume', 'fraud-9']; from deploy.cli.app import main; main()"
+    command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 20
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    command.send_signal(signal.SIGINT)
+    _, complaint = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert "fairlead run --resume fraud-9" in complaint
+    with pytest.raises(ProcessLookupError):
+        _gone(int(pid_file.read_text()))
+
+
+def _gone(pid: int) -> None:
+    for _ in range(100):  # until init has collected it
+        os.kill(pid, 0)
+        time.sleep(0.05)
+
+
+def test_runs_are_listed_newest_first_and_a_run_without_process_is_dead(endpoints, write_run) -> None:
+    write_run("fraud-1", started="2026-01-01T00:00:00+00:00")
+    write_run("fraud-2", started="2026-01-02T00:00:00+00:00", status="running", pid=2**22 + 1, finished=None)
+    (endpoints.path("runs") / "fraud-3").mkdir()
+    assert [(run["run_id"], run["status"]) for run in list_runs(endpoints)] == [
+        ("fraud-2", "dead"),
+        ("fraud-1", "failed"),
+    ]
+
+
+def test_a_process_number_that_another_program_has_now_is_not_the_run(endpoints, write_run) -> None:
+    write_run("fraud-1", status="running", pid=os.getpid(), process_started="1")
+    write_run("fraud-2", status="running", pid=os.getpid(), process_started=process_start(os.getpid()))
+    assert find_run(endpoints, "fraud-1")["status"] == "dead"
+    assert find_run(endpoints, "fraud-2")["status"] == "running"
+
+
+def test_a_run_is_found_by_a_unique_start(endpoints, write_run) -> None:
+    write_run("fraud-1")
+    write_run("news-1")
+    assert find_run(endpoints, "ne")["run_id"] == "news-1"
+
+
+@pytest.mark.parametrize("bad", ["", "fraud", "../home", "nothing"])
+def test_an_ambiguous_or_unknown_run_is_refused(endpoints, write_run, bad) -> None:
+    write_run("fraud-1")
+    write_run("fraud-2")
+    with pytest.raises(PlatformError) as caught:
+        find_run(endpoints, bad)
+    assert caught.value.code == "unknown_run"
+
+
+@pytest.mark.parametrize("status", ["succeeded", "refused"])
+def test_a_run_that_ended_is_not_resumed(endpoints, write_run, status) -> None:
+    write_run("fraud-1", status=status)
+    with pytest.raises(PlatformError, match="cannot resume"):
+        plan_resume(endpoints, "fraud-1")
+
+
+def test_resuming_takes_everything_from_the_run(endpoints, write_run) -> None:
+    write_run("fraud-1", status="running", pid=None, source="/x.csv", no_cache=True)
+    made = plan_resume(endpoints, "fraud-1")
+    assert (made.run_id, made.task, made.source, made.no_cache) == ("fraud-1", "fraud", "/x.csv", True)
+    assert json.loads(made.config) == {"recipe": "lightgbm"}
+
+
+def test_resume_takes_no_other_settings(fairlead, write_run) -> None:
+    write_run("fraud-1")
+    said = fairlead("run", "fraud", "--resume", "fraud-1")
+    assert said.code == 1
+    assert "takes everything from the run" in said.err
+
+
+def test_runs_table_fits_and_names_the_failure(fairlead, write_run) -> None:
+    write_run("fraud-20260102-030405-9f3c", error={"headline": "validate: 900 of 1000 rows are bad in payments.csv"})
+    said = fairlead("runs")
+    assert "fraud-20260102-030405-9f3c" in said.out
+    assert "failed" in said.out
+    assert max(map(len, said.out.splitlines())) <= 100
+
+
+def test_one_run_shows_steps_error_and_the_way_on(fairlead, write_run) -> None:
+    write_run("fraud-1", error={"headline": "row 7 is bad", "detail": "got x", "fix": "mend row 7"})
+    said = fairlead("runs", "fraud-1")
+    assert "ingest" in said.out
+    assert "mend row 7" in said.out
+    assert "fairlead run --resume fraud-1" in said.out
+
+
+def test_runs_as_json_are_a_list(fairlead, write_run) -> None:
+    write_run("fraud-1")
+    assert [run["run_id"] for run in fairlead("runs", "--json").json] == ["fraud-1"]
+    assert fairlead("runs", "--limit", "1", "--json").json[0]["seconds"] == 60.0

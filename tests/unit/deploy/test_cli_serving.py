@@ -1,0 +1,204 @@
+"""Endpoints as child processes, and predictions asked of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts.bundle import Bundle, BundleDocument
+from contracts.errors import PlatformError
+from deploy.cli.endpoint import Endpoint, flat
+from deploy.cli.ports import free_port, is_free
+from deploy.cli.predict import by_url, problem, read_rows
+from deploy.cli.serving import curl_line
+from services.runtime.launch import ServeCommand
+
+# Stands in for a service: not ready at first, then as the test wants.
+SERVICE = """
+import http.server, json, sys
+port, final = int(sys.argv[1]), sys.argv[2]
+asked = 0
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def answer(self, status, document):
+        body = json.dumps(document).encode()
+        self.send_response(status); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
+    def do_GET(self):
+        global asked
+        asked += 1
+        if asked < 3:
+            self.answer(503, {"type": "urn:fairlead:problem:loading", "title": "the service is loading"})
+        elif final == "ready":
+            self.answer(200, {})
+        else:
+            self.answer(503, {"type": "urn:fairlead:problem:golden-mismatch", "title": "it does not reproduce",
+                              "detail": "example 3", "fix": "train it again"})
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "bad" in body["instances"]:
+            self.answer(422, {"type": "urn:fairlead:problem:invalid-input", "title": "the request does not fit",
+                              "errors": [{"field": "instances[0].amount", "message": "expected a number"}]})
+        else:
+            rows = [{"label": str(one), "probability": 0.5, "flags": []} for one in body["instances"]]
+            self.answer(200, {"model": "fraud", "version": "3", "predictions": rows})
+    def log_message(self, *args): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"""
+
+DOCUMENT = BundleDocument.model_validate(
+    {
+        "name": "fraud",
+        "task": "fraud",
+        "recipe": "lightgbm",
+        "modality": "tabular",
+        "engine": "lightgbm",
+        "signature": {"inputs": [{"name": "amount", "dtype": "float64"}], "classes": ["ok", "fraud"]},
+        "gate": {"passed": True, "checks": []},
+        "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "2026-01-01"},
+        "files": {},
+    }
+)
+
+
+@pytest.fixture
+def make(endpoints, tmp_path, monkeypatch) -> Iterator[Callable[..., Endpoint]]:
+    """An endpoint whose process is the stand-in, or any other argv."""
+    made: list[Endpoint] = []
+
+    def build(final: str = "ready", argv: tuple[str, ...] = ()) -> Endpoint:
+        port = free_port()
+        script = tmp_path / "service.py"
+        script.write_text(SERVICE)
+        command = ServeCommand(argv=argv or (sys.executable, str(script), str(port), final), env={})
+        monkeypatch.setattr("services.runtime.launch.serve_command", lambda *args, **kwargs: command)
+        made.append(Endpoint(endpoints, "fraud", "3", Bundle(Path("/bundles/fraud"), DOCUMENT, "0" * 64), port))
+        return made[-1]
+
+    yield build
+    for endpoint in made:
+        endpoint.stop()
+
+
+def test_waiting_hears_the_reason_and_ends_when_ready(make) -> None:
+    endpoint, reasons = make(), []
+    endpoint.start()
+    endpoint.wait_ready(reasons.append)
+    assert reasons[-1] == "the service is loading"
+
+
+def test_a_service_that_refuses_its_model_is_not_waited_for(make) -> None:
+    endpoint = make("refuse")
+    endpoint.start()
+    with pytest.raises(PlatformError) as caught:
+        endpoint.wait_ready()
+    assert (caught.value.code, caught.value.detail, caught.value.fix) == (
+        "golden_mismatch",
+        "example 3",
+        "train it again",
+    )
+
+
+def test_a_service_that_dies_shows_the_end_of_its_log(make) -> None:
+    endpoint = make(argv=(sys.executable, "-c", "import sys; sys.exit('no such bundle')"))
+    endpoint.start()
+    with pytest.raises(PlatformError) as caught:
+        endpoint.wait_ready()
+    assert "no such bundle" in caught.value.detail
+    assert str(endpoint.log) in caught.value.fix
+
+
+def test_stopping_frees_the_port(make) -> None:
+    with make() as endpoint:
+        endpoint.start()
+        endpoint.wait_ready()
+        assert not is_free(endpoint.port)
+    assert is_free(endpoint.port)
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(make) -> None:
+    endpoint = make()
+    endpoint.start()
+    endpoint.wait_ready()
+    second = make()
+    second.port = endpoint.port
+    with pytest.raises(PlatformError, match=f"port {endpoint.port} is in use"):
+        second.start()
+
+
+def test_predictions_of_an_endpoint_come_in_batches_in_order(make) -> None:
+    endpoint = make()
+    endpoint.start()
+    endpoint.wait_ready()
+    answers = list(by_url(endpoint.url, list(range(1200)), explain=False))
+    assert [row["label"] for answer in answers for row in answer["predictions"]] == [str(n) for n in range(1200)]
+    with pytest.raises(PlatformError) as caught:
+        list(by_url(endpoint.url + "/predict", ["bad"], explain=True))
+    assert caught.value.code == "invalid_input"
+    assert "instances[0].amount: expected a number" in caught.value.detail
+
+
+def test_predict_by_url_prints_a_table_or_json(make, fairlead) -> None:
+    endpoint = make()
+    endpoint.start()
+    endpoint.wait_ready()
+    said = fairlead("predict", "fraud", "--input", '[{"amount": 1}]', "--url", endpoint.url)
+    assert "fraud:3" in said.out
+    assert "0.5000" in said.out
+    assert fairlead("predict", "fraud", "-i", "{}", "--url", endpoint.url, "--json").json["version"] == "3"
+
+
+def test_no_endpoint_is_an_error_with_a_cure(fairlead) -> None:
+    said = fairlead("predict", "fraud", "--input", "{}", "--url", f"http://127.0.0.1:{free_port()}")
+    assert said.code == 1
+    assert "fairlead serve" in said.err
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('{"a": 1}', [{"a": 1}]),
+        ('[{"a": 1}, {"a": 2}]', [{"a": 1}, {"a": 2}]),
+        ('{"a": 1}\n\n{"a": 2}\n', [{"a": 1}, {"a": 2}]),
+        ('{"instances": [{"a": 1}]}', [{"a": 1}]),
+    ],
+)
+def test_rows_come_as_text_or_from_a_file(tmp_path, text, rows) -> None:
+    assert read_rows(text) == rows
+    (tmp_path / "rows.json").write_text(text)
+    assert read_rows(str(tmp_path / "rows.json")) == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [('{"a": 1}\n{"a": ', "line 2"), ("[]", "no rows"), ("nothing.json", "cannot read"), ("{", "line 1")],
+)
+def test_bad_rows_are_refused_with_their_line(text, complaint) -> None:
+    with pytest.raises(PlatformError) as caught:
+        read_rows(text)
+    assert complaint in str(caught.value)
+
+
+def test_a_file_of_other_bytes_is_refused(tmp_path) -> None:
+    (tmp_path / "rows.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(PlatformError, match="cannot read"):
+        read_rows(str(tmp_path / "rows.json"))
+
+
+def test_an_answer_that_is_no_problem_document_is_still_told() -> None:
+    assert "answered 502" in problem(502, "<html>").headline
+
+
+def test_settings_are_flattened_to_dotted_keys() -> None:
+    assert flat({"threads": 2, "predictions": {"sample": 0.1}}) == {"threads": 2, "predictions.sample": 0.1}
+
+
+def test_the_curl_line_survives_quotes_of_a_shell(make) -> None:
+    line = curl_line(make(), {"instances": [{"text": "it's 東京"}]})
+    import shlex
+
+    assert json.loads(shlex.split(line)[-1]) == {"instances": [{"text": "it's 東京"}]}

@@ -1,0 +1,126 @@
+"""What a cache key is made of: code, libraries, the task's own files; recipes share what they can."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.endpoints import Endpoints
+from pipelines.runner import RunSpec, _arguments, data_part, store_stamp
+from pipelines.steps import version
+from pipelines.tasks import load_config
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of a source tree whose version is asked for."""
+    for name in (
+        "contracts/a.py",
+        "pipelines/steps/b.py",
+        "pipelines/tasks/base.py",
+        "pipelines/tasks/toy/x.py",
+        "pipelines/tasks/other/y.py",
+        "feature_repo/stores/s.py",
+        "feature_repo/toy.py",
+        "services/s.py",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("1")
+    monkeypatch.setattr(version, "_ROOT", tmp_path)
+    version.code_version.cache_clear()
+    yield tmp_path
+    version.code_version.cache_clear()
+
+
+def fresh(task: str) -> str:
+    version.code_version.cache_clear()
+    return version.code_version(task)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("contracts/a.py", True),
+        ("pipelines/steps/b.py", True),
+        ("pipelines/steps/card.html", True),
+        ("pipelines/tasks/base.py", True),
+        ("pipelines/tasks/toy/x.py", True),
+        ("feature_repo/stores/s.py", True),
+        ("feature_repo/toy.py", True),
+        ("feature_repo/toy_views.py", True),
+        ("pipelines/tasks/other/y.py", False),
+        ("services/s.py", False),
+        ("pipelines/tasks/toy/README.md", False),
+        ("pipelines/steps/b.pyc", False),
+    ],
+)
+def test_code_version_follows_what_makes_a_tasks_artifacts(tree: Path, file: str, changes: bool) -> None:
+    before = fresh("toy")
+    (tree / file).write_text("2")
+    assert (fresh("toy") != before) == changes
+
+
+def test_a_renamed_file_and_another_library_change_the_version(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fresh("toy")
+    (tree / "pipelines/steps/b.py").rename(tree / "pipelines/steps/c.py")
+    renamed = fresh("toy")
+    assert renamed != before
+    monkeypatch.setattr(version, "version", lambda name: "99")
+    code, libraries = fresh("toy").split(".")
+    assert code == renamed.split(".")[0]
+    assert libraries != renamed.split(".")[1]
+
+
+def test_recipes_that_differ_in_the_model_share_their_data(toy: Any, toy_config: Callable[..., str]) -> None:
+    base = data_part(toy, load_config(toy, toy_config()))
+    other = load_config(toy, toy_config(model={"rounds": 3}, gate={"primary": "brier"}))
+    assert data_part(toy, other) == base
+    assert data_part(toy, load_config(toy, toy_config(data={"delimiter": ";"}))) != base
+
+
+def _given(config: str, endpoints: str, **spec: Any) -> dict[str, Any]:
+    where = Endpoints.model_validate_json(endpoints)
+    return _arguments(RunSpec(run_id="r-1", task="toy", config=config, endpoints=where, **spec), where)
+
+
+def test_only_no_cache_makes_a_run_unlike_others(toy: Any, toy_config: Callable[..., str], endpoints: str) -> None:
+    assert _given(toy_config(), endpoints)["nonce"] == ""
+    assert _given(toy_config(), endpoints, no_cache=True)["nonce"] == "r-1"  # its own failed attempt is found again
+
+
+def test_training_needs_a_known_dataset_version(
+    toy: Any, toy_config: Callable[..., str], endpoints: str, tmp_path: Path
+) -> None:
+    from contracts.errors import PlatformError
+    from pipelines.steps.ingest import ingest
+
+    root = Endpoints.model_validate_json(endpoints).path("data")
+    made = ingest("toy", toy_config(), "", str(root), str(tmp_path / "m.json"))
+    with pytest.raises(PlatformError, match="no dataset version 'nope'") as caught:
+        _given(toy_config(), endpoints, workflow="training", dataset="nope")
+    assert made in caught.value.detail
+    given = _given(toy_config(), endpoints, workflow="training", dataset=made)
+    assert given["source"] == "built-in"
+    assert json.loads(Path(given["dataset"]).read_text())["version"] == made
+
+
+def test_deleted_feature_stores_make_materialise_run_again(
+    toy: Any, endpoints: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = Endpoints.model_validate_json(endpoints)
+    assert store_stamp(toy, where) == ""  # no features, nothing to lose
+    monkeypatch.setattr(type(toy), "feature_service", "toy_v1")
+    first = store_stamp(toy, where)
+    where.path("online").write_text("")  # what the first run leaves
+    assert store_stamp(toy, where) == first
+    where.path("online").unlink()
+    second = store_stamp(toy, where)
+    assert second != first
+    where.path("online").write_text("")
+    shutil.rmtree(where.path("features"))
+    assert store_stamp(toy, where) not in ("", first, second)

@@ -1,0 +1,142 @@
+"""Registration: the bundle with its card is published whatever the gate said; only what passed is promoted."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from contracts.bundle import read_bundle
+from contracts.errors import PlatformError
+from pipelines.steps import register as step
+from pipelines.steps.card import _html, number
+
+
+class FakeRegistry:
+    """Notes what is asked of the registry."""
+
+    calls: list[Any]
+
+    def __init__(self, endpoints: Any) -> None:
+        pass
+
+    def publish(self, bundle: Any, run_id: str) -> Any:
+        self.calls.append(("publish", bundle.digest[:8], run_id))
+        return SimpleNamespace(name="toy", version="4")
+
+    def set_alias(self, ref: str, alias: str) -> None:
+        self.calls.append(("alias", ref, alias))
+
+    def promote(self, ref: str) -> None:
+        self.calls.append(("promote", ref))
+
+
+@pytest.fixture
+def publish(
+    candidate: Path, toy_config: Callable[..., str], endpoints: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[dict[str, Any], list[Any], dict[str, Any]]]:
+    """Register with a gate decision; gives the result, the registry's calls and what was tracked."""
+
+    def run(passed: bool = True, promote: bool = True) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
+        tracked: dict[str, Any] = {}
+
+        def track(
+            where: Any, experiment: str, name: str, params: Any, metrics: Any, curves: Any, folder: Path, tags: Any
+        ) -> Any:
+            files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+            tracked.update(params=params, metrics=metrics, curves=curves, files=files, tags=tags, name=name)
+            return "run-9", "#/experiments/1/runs/run-9"
+
+        FakeRegistry.calls = []
+        monkeypatch.setattr(step, "Registry", FakeRegistry)
+        monkeypatch.setattr(step, "track_run", track)
+        check = {"metric": "roc_auc", "rule": "at least", "value": 0.87, "limit": 0.6, "passed": passed}
+        reasons = [] if passed else ["roc_auc is 0.87, must be at least 0.99"]
+        decision = {"passed": passed, "checks": [check], "champion": None, "reasons": reasons}
+        (tmp_path / "gate.json").write_text(json.dumps(decision))
+        arguments = (str(candidate / "candidate"), str(tmp_path / "gate.json"), endpoints, "toy-1", promote)
+        result = step.register("toy", toy_config(), *arguments, str(tmp_path / "out.json"))
+        assert json.loads((tmp_path / "out.json").read_text()) == result
+        return result, FakeRegistry.calls, tracked
+
+    return run
+
+
+def test_what_passed_becomes_challenger_and_champion(publish: Any) -> None:
+    result, calls, _ = publish()
+    assert [c[0] for c in calls] == ["publish", "alias", "promote"]
+    assert calls[1:] == [("alias", "toy:4", "challenger"), ("promote", "toy:4")]
+    assert (result["gate_passed"], result["champion"], result["version"]) == (True, True, "4")
+
+
+@pytest.mark.parametrize(("passed", "promote"), [(False, True), (True, False), (False, False)])
+def test_nothing_else_becomes_champion_but_all_is_published(publish: Any, passed: bool, promote: bool) -> None:
+    result, calls, _ = publish(passed, promote)
+    assert [c[0] for c in calls] == ["publish", "alias"]
+    assert (result["gate_passed"], result["champion"]) == (passed, False)
+    assert read_bundle(result["path"]).document.gate.passed == passed
+
+
+def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
+    result, _, _ = publish()
+    bundle = read_bundle(result["path"])
+    assert bundle.digest == result["digest"]
+    assert bundle.document.lineage.run == "toy-1"
+    assert {"card.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.txt"} <= set(
+        bundle.document.files
+    )
+    assert "candidate.json" not in bundle.document.files
+
+
+def test_the_card_needs_no_other_file_and_shows_what_matters(publish: Any) -> None:
+    result, _, _ = publish(passed=False)
+    card = (Path(result["path"]) / "card.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", card)
+    assert card.count("data:image/png;base64,") == 5
+    for text in (
+        "Will the parcel be late?",
+        "refused",
+        "roc_auc is 0.87, must be at least 0.99",
+        "Average precision",
+        "95 % interval",
+        "pallet",
+        "distance",
+        "curl -s http://localhost:3000/predict",
+        "built-in",
+    ):
+        assert text in card, text
+
+
+def test_the_run_is_tracked_with_curves_plots_and_slices(publish: Any) -> None:
+    _, _, tracked = publish()
+    assert tracked["name"] == "toy-1"
+    assert tracked["params"]["rounds"] == 15
+    assert tracked["metrics"]["slice.kind.box.average_precision"] > 0
+    assert len(tracked["curves"]) == 15
+    assert {"card.html", "plots/calibration.png"} <= set(tracked["files"])
+    assert tracked["tags"]["gate"] == "passed"
+
+
+def test_a_candidate_that_is_gone_is_an_error_with_a_cure(toy: Any, endpoints: str, tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="missing or damaged"):
+        step.register("toy", "{}", str(tmp_path), str(tmp_path / "gate.json"), endpoints, "r", True, "out")
+
+
+def test_readme_text_is_escaped_in_the_card() -> None:
+    html = _html("Use **this** for <b>x</b>:\n\n- `one`\n- two\n\n| a | b |")
+    assert html == (
+        "<p>Use <strong>this</strong> for &lt;b&gt;x&lt;/b&gt;:</p>\n<ul><li><code>one</code></li><li>two</li></ul>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (1234567, "1,234,567"), (0.123456, "0.1235"), (12345.678, "12,345.7"), (True, "True")],
+)
+def test_numbers_in_the_card_are_for_people(value: Any, shown: str) -> None:
+    assert number(value) == shown

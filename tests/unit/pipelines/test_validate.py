@@ -1,0 +1,234 @@
+"""Validation: bad rows are listed and set aside, a bad schema and a leaking column stop the run."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from contracts.errors import PlatformError
+from pipelines.steps import ingest as ingest_step
+from pipelines.steps import validate as step
+from pipelines.steps.casting import cast_column
+from pipelines.steps.leakage import check_leakage
+from pipelines.tasks.base import Column
+
+Run = Callable[..., tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]]
+
+
+@pytest.fixture
+def check(toy: Any, toy_config: Callable[..., str], toy_csv: Any, tmp_path: Path) -> Run:
+    """Ingest and validate a frame (as CSV) or bytes; gives the report, the clean rows and the quarantine."""
+
+    def run(content: Any, **data: Any) -> tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]:
+        source = tmp_path / "data.csv"
+        if isinstance(content, bytes | Path):
+            source = content if isinstance(content, Path) else source
+            if isinstance(content, bytes):
+                source.write_bytes(content)
+        else:
+            toy_csv(source, content)
+        config, manifest = toy_config(data=data), tmp_path / "manifest.json"
+        ingest_step.ingest("toy", config, str(source), str(tmp_path / "data"), str(manifest))
+        out = tmp_path / "clean"
+        report = step.validate("toy", config, str(manifest), str(out))
+        tables = [parquet.read_table(file) for file in sorted(out.glob("part-*.parquet"))]
+        with (out / "quarantine.csv").open(newline="", encoding="utf-8") as stream:
+            return report, pa.concat_tables(tables).to_pandas(), list(csv.DictReader(stream))
+
+    return run
+
+
+def test_good_rows_get_the_tasks_types(check: Run, toy_frame: Any) -> None:
+    frame = toy_frame(50)
+    report, clean, quarantine = check(frame)
+    assert report == {"rows": 50, "good": 50, "bad": 0, "reasons": []}
+    assert quarantine == []
+    pd.testing.assert_frame_equal(clean, frame, check_dtype=False)
+    assert str(clean["sent"].dtype) == "datetime64[us, UTC]"
+    assert [str(clean[name].dtype) for name in ("distance", "stops")] == ["float64", "int64"]
+
+
+def test_every_bad_value_is_listed_with_row_column_and_reason(check: Run, toy_frame: Any) -> None:
+    frame = toy_frame(60).astype({"distance": object, "stops": object})
+    frame.loc[1, "distance"] = "far"
+    frame.loc[2, "distance"] = 1000.5
+    frame.loc[3, "stops"] = 1.5
+    frame.loc[4, "late"] = ""
+    frame.loc[5, "kind"] = "crate"
+    frame.loc[6, "parcel"] = frame.loc[0, "parcel"]
+    frame.loc[7, "note"] = "x" * 51
+    frame.loc[8, "distance"] = "inf"
+    frame.loc[9, "late"] = np.nan
+    frame.loc[9, "stops"] = -1
+    report, clean, quarantine = check(frame)
+    found = {(int(q["row"]), q["column"]): q["reason"] for q in quarantine}
+    assert found == {
+        (2, "distance"): "not a finite number",
+        (3, "distance"): "above the maximum of 1000",
+        (4, "stops"): "not a whole number",
+        (5, "late"): "missing value",
+        (6, "kind"): "not one of: box, letter, pallet",
+        (7, "parcel"): "duplicate of an earlier row",
+        (8, "note"): "longer than 50",
+        (9, "distance"): "not a finite number",
+        (10, "late"): "missing value",
+        (10, "stops"): "below the minimum of 0",
+    }
+    assert (report["good"], report["bad"]) == (51, 9)
+    assert set(clean["parcel"]) == set(frame["parcel"]) - {f"P{i:06d}" for i in (1, 2, 3, 4, 5, 6, 7, 8, 9)}
+    assert quarantine[6]["value"] == "x" * 40 + "... (51 characters)"
+
+
+def test_rows_that_could_not_be_read_count_as_bad_and_name_their_file(
+    check: Run, toy_frame: Any, toy_csv: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "many"
+    toy_csv(folder / "a.csv", toy_frame(20))
+    toy_csv(folder / "b.csv", toy_frame(40)[20:])
+    lines = (folder / "b.csv").read_bytes().splitlines()
+    lines[3] = b"P000022,2026"
+    lines[5] = lines[5].replace(b"note", b"\xff")
+    (folder / "b.csv").write_bytes(b"\n".join(lines))
+    report, _, quarantine = check(folder)
+    assert [(q["row"], q["column"], q["file"]) for q in quarantine] == [("3", "", "b.csv"), ("5", "note", "b.csv")]
+    assert (report["rows"], report["bad"]) == (40, 2)
+
+
+def test_duplicates_are_found_across_parts(check: Run, toy_frame: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingest_step, "PART_ROWS", 10)
+    frame = toy_frame(40)
+    frame.loc[35, "parcel"] = frame.loc[3, "parcel"]
+    _, clean, quarantine = check(frame)
+    assert [(q["row"], q["column"]) for q in quarantine] == [("36", "parcel")]
+    assert clean["parcel"].is_unique
+
+
+def test_a_bad_row_does_not_make_the_next_one_a_duplicate(check: Run, toy_frame: Any) -> None:
+    frame = toy_frame(40)
+    frame.loc[3, ["parcel", "kind"]] = ["SAME", "crate"]
+    frame.loc[4, "parcel"] = "SAME"
+    _, clean, quarantine = check(frame)
+    assert len(quarantine) == 1
+    assert "SAME" in set(clean["parcel"])
+
+
+def test_too_many_bad_rows_stop_the_run_and_say_which(check: Run, toy_frame: Any, tmp_path: Path) -> None:
+    frame = toy_frame(20)
+    frame.loc[:9, "kind"] = "crate"
+    with pytest.raises(PlatformError, match="10 of 20 rows are bad") as caught:
+        check(frame)
+    assert caught.value.code == "too_many_bad_rows"
+    assert "kind: not one of" in caught.value.detail
+    assert Path(caught.value.context["quarantine"]).exists()
+    check(frame, max_bad_share=0.5)
+
+
+def test_all_rows_bad_stop_the_run_whatever_is_allowed(check: Run, toy_frame: Any) -> None:
+    with pytest.raises(PlatformError, match="20 of 20 rows are bad"):
+        check(toy_frame(20).assign(kind="crate"), max_bad_share=1.0)
+
+
+def test_one_label_only_stops_the_run(check: Run, toy_frame: Any) -> None:
+    with pytest.raises(PlatformError, match="same 'late'"):
+        check(toy_frame(20).assign(late="no"))
+
+
+def test_missing_column_stops_the_run(toy: Any, toy_config: Callable[..., str], tmp_path: Path, toy_frame: Any) -> None:
+    toy_frame(5).drop(columns=["kind"]).assign(_row=1).to_parquet(tmp_path / "part-00000.parquet")
+    manifest = {"parts": [{"name": "part-00000.parquet"}], "files": [], "path": str(tmp_path)}
+    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    with pytest.raises(PlatformError, match="no column 'kind'") as caught:
+        step.validate("toy", toy_config(), str(tmp_path / "m.json"), str(tmp_path / "clean"))
+    assert "distance" in caught.value.detail
+
+
+def test_an_optional_column_may_be_absent(check: Run, toy_frame: Any) -> None:
+    _, clean, _ = check(toy_frame(30).drop(columns=["note"]))
+    assert clean["note"].isna().all()
+
+
+def test_wrong_parquet_type_stops_the_run(check: Run, toy_frame: Any, tmp_path: Path) -> None:
+    frame = toy_frame(30)
+    frame["sent"] = np.arange(30)
+    frame.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(PlatformError, match="column 'sent' cannot be timestamp"):
+        check(tmp_path / "x.parquet")
+
+
+def test_the_same_version_gives_the_same_bytes(check: Run, toy_frame: Any, tmp_path: Path) -> None:
+    check(toy_frame(30))
+    first = {p.name: p.read_bytes() for p in (tmp_path / "clean").iterdir()}
+    check(toy_frame(30))
+    assert {p.name: p.read_bytes() for p in (tmp_path / "clean").iterdir()} == first
+
+
+def test_a_column_made_from_the_label_is_refused_unless_allowed(check: Run, toy_frame: Any) -> None:
+    frame = toy_frame(400)
+    frame["outcome"] = np.where(frame["late"] == "yes", frame["stops"] + 20, frame["stops"])
+    with pytest.raises(PlatformError, match="'outcome' predicts 'late' nearly alone") as caught:
+        check(frame)
+    assert caught.value.code == "leakage"
+    assert "data.drop=[outcome]" in caught.value.fix
+    check(frame, allow_leakage=["outcome"])
+    check(frame, drop=["outcome"])
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_leakage_is_told_from_noise_for_any_kind_of_column(classes: int) -> None:
+    rng = np.random.default_rng(1)
+    label = rng.integers(0, classes, 3000)
+    frame = pd.DataFrame(
+        {
+            "label": label.astype(str),
+            "unique": [f"text {i}" for i in range(3000)],
+            "noise": rng.normal(size=3000),
+            "constant": 1,
+            "missing": np.nan,
+        }
+    )
+    assert max(check_leakage(frame, "label", (), 0.99).values()) < 0.6
+    for leak in (
+        pd.Series(label).map({0: "a", 1: "b", 2: "c"}),
+        label + rng.normal(0, 0.05, 3000),
+        ((label - 1) ** 2 * 100 + label + rng.normal(0, 0.05, 3000)).astype(str),
+    ):
+        with pytest.raises(PlatformError, match="'leak'"):
+            check_leakage(frame.assign(leak=leak), "label", (), 0.98)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "texts", "expected"),
+    [
+        ("int64", ["1", " 2 ", "3.0", "1e3", "9007199254740993", "", "x", "1.5", "0x10"], [1, 2, 3, 1000, 2**53 + 1]),
+        ("float64", ["1", "-2.5", ".5", "1e-3", "", "nan", "1_000", "inf"], [1.0, -2.5, 0.5, 0.001]),
+    ],
+)
+def test_numbers_are_read_exactly_or_not_at_all(dtype: Any, texts: list[str], expected: list[float]) -> None:
+    values, wrong = cast_column(pa.chunked_array([texts]), Column(name="x", dtype=dtype))
+    assert values.to_pylist()[: len(expected)] == expected
+    assert values.to_pylist()[len(expected) :] == [None] * (len(texts) - len(expected))
+    missing = ("", "nan")
+    assert wrong.tolist()[len(expected) :] == [text not in missing for text in texts[len(expected) :]]
+
+
+def test_moments_with_and_without_zone_become_utc() -> None:
+    texts = ["2024-03-05 14:30:00", "2024-03-05T14:30:00.25+02:00", "2024-03-05", "5.3.2024", ""]
+    values, wrong = cast_column(pa.chunked_array([texts]), Column(name="t", dtype="timestamp"))
+    shown = [None if v is None else v.isoformat() for v in values.to_pylist()]
+    assert shown == [
+        "2024-03-05T14:30:00+00:00",
+        "2024-03-05T12:30:00.250000+00:00",
+        "2024-03-05T00:00:00+00:00",
+        None,
+        None,
+    ]
+    assert wrong.tolist() == [False, False, False, True, False]

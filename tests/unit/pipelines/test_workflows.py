@@ -1,0 +1,107 @@
+"""The workflows compile from one definition, with what a cluster needs only for a cluster."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contracts.errors import PlatformError
+from pipelines import components
+from pipelines.resources import IMAGE, STEPS, Placement
+from pipelines.workflows import ORDER, compile_workflows, workflow
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return _compiled(tmp_path_factory.mktemp("local"), Placement())
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    placement = Placement(cluster=True, image="registry/fairlead-python@sha256:1", train_gpus=2)
+    return _compiled(tmp_path_factory.mktemp("cluster"), placement)
+
+
+def _compiled(folder: Path, placement: Placement) -> dict[str, Any]:
+    files = compile_workflows(folder, placement)
+    return {file.stem: next(yaml.safe_load_all(file.read_text())) for file in files}
+
+
+def container(spec: dict[str, Any], step: str) -> dict[str, Any]:
+    name = f"exec-{step.replace('_', '-')}"
+    return spec["deploymentSpec"]["executors"][name]["container"]  # type: ignore[no-any-return]
+
+
+def test_every_workflow_has_its_steps_in_order(local: dict[str, Any]) -> None:
+    assert set(local) == set(ORDER)
+    for name, spec in local.items():
+        tasks = spec["root"]["dag"]["tasks"]
+        assert set(tasks) == {step.replace("_", "-") for step in ORDER[name]}
+        done: set[str] = set()
+        for step in ORDER[name]:
+            task = tasks[step.replace("_", "-")]
+            assert set(task.get("dependentTasks", [])) <= done
+            done.add(step.replace("_", "-"))
+
+
+def test_only_steps_that_look_at_the_world_are_not_cached(local: dict[str, Any]) -> None:
+    tasks = local["full"]["root"]["dag"]["tasks"]
+    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    assert set(tasks) - cached == {"ingest", "gate", "register"}
+
+
+def test_every_cached_step_has_the_code_version_in_its_key(local: dict[str, Any]) -> None:
+    for name, task in local["full"]["root"]["dag"]["tasks"].items():
+        if task["cachingOptions"].get("enableCache"):
+            given = task["inputs"]["parameters"]
+            assert given["code_version"]["componentInputParameter"] == "code_version", name
+            assert given["nonce"]["componentInputParameter"] == "nonce", name
+
+
+def test_data_steps_do_not_see_the_models_settings(local: dict[str, Any]) -> None:
+    tasks = local["full"]["root"]["dag"]["tasks"]
+    seen = {name: task["inputs"]["parameters"]["config"]["componentInputParameter"] for name, task in tasks.items()}
+    data = {name for name, parameter in seen.items() if parameter == "data_config"}
+    assert data == {"ingest", "validate", "materialise", "build-dataset"}
+
+
+def test_the_local_form_has_no_resources(local: dict[str, Any]) -> None:
+    for step in ORDER["full"]:
+        assert "resources" not in container(local["full"], step)
+        assert container(local["full"], step)["image"] == IMAGE
+        assert "retryPolicy" not in local["full"]["root"]["dag"]["tasks"][step.replace("_", "-")]
+
+
+def test_the_cluster_form_has_image_limits_retries_and_gpus(cluster: dict[str, Any]) -> None:
+    for step in ORDER["full"]:
+        made = container(cluster["full"], step)
+        assert made["image"] == "registry/fairlead-python@sha256:1"
+        assert made["resources"]["resourceMemoryLimit"] == STEPS[step].memory
+        assert cluster["full"]["root"]["dag"]["tasks"][step.replace("_", "-")]["retryPolicy"]["maxRetryCount"] >= 1
+    accelerators = [step for step in ORDER["full"] if "accelerator" in container(cluster["full"], step)["resources"]]
+    assert accelerators == ["train"]
+    assert container(cluster["full"], "train")["resources"]["accelerator"]["resourceCount"] == "2"
+
+
+def test_steps_ship_no_code_but_the_call(local: dict[str, Any]) -> None:
+    for step in ORDER["full"]:
+        source = container(local["full"], step)["command"][-1]
+        assert "from pipelines.steps import" in source
+        assert "pip install" not in " ".join(container(local["full"], step)["command"])
+
+
+def test_resources_are_given_for_exactly_the_components() -> None:
+    made = {n for n, c in vars(components).items() if type(c).__name__ == "PythonComponent"}
+    assert made == set(STEPS)
+    assert all("python" in image for image in (IMAGE,))
+    assert "annotations" not in vars(inspect.getmodule(workflow))  # KFP cannot read annotations that are text
+
+
+def test_an_unknown_workflow_is_an_error_with_the_known_ones() -> None:
+    with pytest.raises(PlatformError, match="unknown workflow 'fulll'") as caught:
+        workflow("fulll")
+    assert "batch_scoring" in caught.value.fix

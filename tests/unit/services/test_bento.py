@@ -1,0 +1,61 @@
+"""The BentoML services: BentoML's health and hooks around the mounted routes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+GOOD = {"instances": [{"amount": 500, "country": "AT"}]}
+
+
+@pytest.fixture(scope="module")
+def bento_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bentoml")
+
+
+@pytest.fixture
+def client(
+    make_bundle: Any, serve: Any, bento_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[TestClient, Any]]:
+    """The tabular service; `serve` is asked for because it brings the fake engine."""
+    monkeypatch.setenv("BENTOML_HOME", str(bento_home))
+    module = importlib.import_module("services.tabular.service")
+    monkeypatch.setattr("services.runtime.bento.configure_logging", lambda: None)
+    monkeypatch.setattr("services.runtime.bento._settle", lambda: None)
+    monkeypatch.setenv("FAIRLEAD_SERVICE_BUNDLE", str(make_bundle().path))
+    with TestClient(module.TabularService.to_asgi()) as running:
+        assert running.portal is not None
+        running.portal.call(module.RUNTIME.loaded)
+        yield running, module.RUNTIME
+
+
+def test_health_is_bentoml_s_and_readiness_ours(client: tuple[TestClient, Any]) -> None:
+    http, runtime = client
+    assert http.get("/livez").status_code == 200
+    assert http.get("/readyz").status_code == 200
+    runtime.state = "draining"
+    answer = http.get("/readyz")
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:fairlead:problem:draining")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert http.get("/livez").status_code == 200
+
+
+def test_our_routes_are_reached_through_bentoml(client: tuple[TestClient, Any]) -> None:
+    http, _ = client
+    assert http.post("/predict", json=GOOD).json()["predictions"][0]["label"] == "fraud"
+    assert http.get("/v2/models/payments/ready").json() == {"name": "payments", "ready": True}
+    assert "fairlead_requests_total" in http.get("/metrics").text
+    assert "googletagmanager" not in http.get("/").text
+    assert http.get("/docs.json").json()["info"]["title"].startswith("payments")
+    assert http.get("/nothing").headers["content-type"] == "application/problem+json"
+
+
+def test_the_costly_middleware_is_gone(client: tuple[TestClient, Any]) -> None:
+    module = importlib.import_module("services.text.service")
+    names = {one.cls.__name__ for one in module.TextService.to_asgi().user_middleware}
+    assert names == {"MaxConcurrencyMiddleware"}

@@ -1,0 +1,100 @@
+"""Routing, limits and what is logged when something fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from services.runtime.http import Route, Router
+from services.runtime.logs import JsonFormatter
+
+GOOD = {"amount": 500, "country": "AT"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/predict", 405),
+        ("DELETE", "/v2/models/payments", 405),
+        ("POST", "/predict/", 404),
+        ("GET", "/assets/..%2f..%2fsecret", 404),
+    ],
+)
+def test_unknown_paths_and_methods_are_problems(
+    serve: Any, make_bundle: Any, method: str, path: str, status: int
+) -> None:
+    answer = serve(make_bundle()).client.request(method, path)
+    assert answer.status_code == status
+    assert answer.json()["status"] == status
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_a_body_that_is_not_json_is_refused(serve: Any, make_bundle: Any) -> None:
+    client = serve(make_bundle()).client
+    answer = client.post("/predict", content=b"{}", headers={"content-type": "text/plain"})
+    assert answer.status_code == 415
+    assert "application/json" in answer.json()["fix"]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_large_body_is_refused(serve: Any, make_bundle: Any, announced: bool) -> None:
+    client = serve(make_bundle(), max_body_bytes=2048).client
+    body = b'{"instances": [' + b" " * 4096 + b"]}"
+    content = body if announced else iter([body[:1000], body[1000:]])
+    answer = client.post("/predict", content=content, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"]) == (413, "at most 2048 bytes are accepted")
+
+
+def test_a_failing_model_gives_500_and_logs_no_values(
+    serve: Any, make_bundle: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = serve(make_bundle())
+    served.engine.error = ValueError("cannot score customer 4711")
+    with caplog.at_level(logging.ERROR):
+        answer = served.predict(GOOD)
+    assert answer.status_code == 500
+    assert "4711" not in answer.text
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    assert any('"exception":"ValueError"' in line and "conftest.py" in line for line in lines)
+    assert not any("4711" in line for line in lines)
+    served.engine.error = None
+    assert served.predict(GOOD).status_code == 200
+
+
+def test_a_slow_model_gives_504_and_keeps_its_place_in_the_queue(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle(), timeout_seconds=0.2, max_concurrency=1)
+    served.engine.blocked = threading.Event()
+    assert served.predict(GOOD).status_code == 504
+    refused = served.predict(GOOD)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    served.engine.blocked.set()
+    deadline = time.monotonic() + 5
+    while served.predict(GOOD).status_code == 429 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert served.predict(GOOD).status_code == 200
+
+
+def test_requests_in_flight_are_finished_at_shutdown(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    gate = served.engine.blocked = threading.Event()
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(served.predict, GOOD) for _ in range(4)]
+        time.sleep(0.1)
+        gate.set()
+        assert [answer.result().status_code for answer in answers] == [200] * 4
+
+
+def test_templates_match_whole_segments_only() -> None:
+    async def handler(request: Any) -> Any: ...
+
+    router = Router([Route("/a/{x}", {"GET": handler}), Route("/a/{x}/b", {"GET": handler})])
+    assert router.find("/a/1")[1] == {"x": "1"}
+    assert router.find("/a/1/b")[0] is not None
+    assert router.find("/a/")[0] is None
+    assert router.find("/a/1/c")[0] is None

@@ -1,0 +1,80 @@
+"""What Prometheus gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from contracts import metrics as names
+
+GOOD = {"amount": 500, "country": "AT"}
+
+
+def scrape(served: Any) -> dict[str, list[Any]]:
+    text = served.client.get("/metrics").text
+    return {family.name: family.samples for family in text_string_to_metric_families(text)}
+
+
+def test_every_metric_of_the_contract_is_exported_with_its_labels(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    served.predict(GOOD)
+    families = scrape(served)
+    lookups = {names.FEATURE_AGE, names.FEATURE_STATUS}  # only of models with online features
+    for name, labels in names.LABELS.items():
+        samples = families[name.removesuffix("_total")]
+        assert samples or name in lookups, name
+        for sample in samples:
+            assert set(sample.labels) - {"le"} == set(labels)
+    assert not any("created" in name for name in families)
+
+
+def test_label_sets_exist_before_the_first_request(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    registry = served.runtime.metrics.registry
+    for label in ("genuine", "fraud"):
+        labels = {"model": "payments", "version": "3", "label": label}
+        assert registry.get_sample_value(names.PREDICTIONS, labels) == 0
+    labels = {"model": "payments", "version": "3", "route": "/predict", "code": "500"}
+    assert registry.get_sample_value(names.REQUESTS, labels) == 0
+
+
+def test_requests_are_counted_by_template_and_status(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    served.predict(GOOD)
+    served.predict({})
+    for path in ("/a", "/b", "/v2/models/x", "/v2/models/y"):
+        served.client.get(path)
+    both = {"model": "payments", "version": "3"}
+    assert served.metric(names.REQUESTS, **both, route="/predict", code="200") == 1
+    assert served.metric(names.REQUESTS, **both, route="/predict", code="422") == 1
+    assert served.metric(names.REQUESTS, **both, route="<unmatched>", code="404") == 2
+    assert served.metric(names.REQUESTS, **both, route="/v2/models/{name}", code="404") == 2
+    assert served.metric(f"{names.REQUEST_SECONDS}_count", **both, route="/predict") == 2
+    assert served.metric(names.INFLIGHT, model="payments") == 0
+
+
+def test_predictions_scores_and_stages_are_observed(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    served.predict(GOOD, {"amount": 1, "country": "AT"}, explain=1)
+    both = {"model": "payments", "version": "3"}
+    assert served.metric(names.PREDICTIONS, **both, label="fraud") == 1
+    assert served.metric(names.PREDICTIONS, **both, label="genuine") == 1
+    assert served.metric(f"{names.SCORE}_count", **both) == 2
+    for stage in ("decode", "infer", "explain", "encode"):
+        assert served.metric(f"{names.STAGE_SECONDS}_count", model="payments", stage=stage) == 1
+
+
+def test_the_model_is_described(serve: Any, make_bundle: Any) -> None:
+    bundle = make_bundle()
+    served = serve(bundle)
+    labels = {"model": "payments", "version": "3", "digest": bundle.digest[:12], "recipe": "base"}
+    assert served.metric(names.MODEL_INFO, **labels) == 1
+    assert served.metric(names.MODEL_LOAD_SECONDS, model="payments") > 0
+
+
+def test_openmetrics_is_given_to_who_asks_for_it(serve: Any, make_bundle: Any) -> None:
+    client = serve(make_bundle()).client
+    answer = client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")

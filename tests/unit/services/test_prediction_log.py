@@ -1,0 +1,130 @@
+"""What is kept of a prediction, and what is not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.runtime.prediction_log import PredictionLog, new_id
+from services.runtime.settings import PredictionLogSettings
+
+GOOD = {"amount": 500, "country": "AT"}
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for file in sorted(folder.rglob("*.jsonl")) for line in file.read_text().splitlines()]
+
+
+def logged(serve: Any, bundle: Any, tmp_path: Path, *instances: Any, **settings: Any) -> tuple[Any, list[Any]]:
+    folder = tmp_path / "predictions"
+    served = serve(bundle, predictions={"folder": str(folder), **settings})
+    answer = served.predict(*instances).json()
+    served.runtime.log.close()
+    return answer, records(folder)
+
+
+def test_a_record_has_the_id_of_the_answer(serve: Any, make_bundle: Any, tmp_path: Path) -> None:
+    answer, found = logged(serve, make_bundle(), tmp_path, GOOD, {"amount": None, "country": "DE"})
+    assert [one["id"] for one in found] == [one["id"] for one in answer["predictions"]]
+    first, second = found
+    assert (first["model"], first["version"], first["label"], first["score"]) == ("payments", "3", "fraud", 0.5)
+    assert first["probabilities"] == [0.5, 0.5]
+    assert first["inputs"] == {"amount": 500.0, "country": "AT"}
+    assert second["inputs"]["amount"] is None
+    assert second["flags"] == ["missing:amount"]
+    assert datetime.fromisoformat(first["time"]).tzinfo is not None
+
+
+def test_there_is_one_file_per_model_process_and_day(serve: Any, make_bundle: Any, tmp_path: Path) -> None:
+    logged(serve, make_bundle(), tmp_path, GOOD)
+    day = f"{datetime.now(UTC):%Y-%m-%d}"
+    assert [file.name for file in (tmp_path / "predictions" / "payments").iterdir()] == [f"{day}.{os.getpid()}.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [("drop", {"chars": 9}), ("truncate", "secr"), ("hash", None)],
+)
+def test_text_is_redacted(serve: Any, make_text_bundle: Any, tmp_path: Path, setting: str, kept: Any) -> None:
+    instance = {"title": "secret-42", "content": ""}
+    _, found = logged(serve, make_text_bundle(), tmp_path, instance, text=setting, text_chars=4)
+    title = found[0]["inputs"]["title"]
+    if kept is None:
+        assert len(title["hash"]) == 32
+    else:
+        assert title == kept
+    assert "secret-42" not in json.dumps(found)
+
+
+def test_an_unknown_category_counts_as_text(serve: Any, make_bundle: Any, tmp_path: Path) -> None:
+    _, found = logged(serve, make_bundle(), tmp_path, {"amount": 1, "country": "Jane Doe"})
+    assert found[0]["inputs"]["country"] == {"chars": 8}
+
+
+def test_nothing_is_logged_without_a_folder(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    assert served.runtime.log is None
+    assert served.predict(GOOD).json()["predictions"][0]["id"]
+
+
+@pytest.mark.parametrize(("sample", "low", "high"), [(0.0, 0, 0), (1.0, 4000, 4000), (0.25, 800, 1200)])
+def test_the_share_is_decided_by_the_id(make_bundle: Any, tmp_path: Path, sample: float, low: int, high: int) -> None:
+    settings = PredictionLogSettings(folder=str(tmp_path), sample=sample)
+    log = PredictionLog(settings, make_bundle().document.signature, {"model": "m"})
+    ids = [new_id() for _ in range(4000)]
+    assert low <= sum(map(log.sampled, ids)) <= high
+    assert [log.sampled(one) for one in ids[:50]] == [log.sampled(one) for one in ids[:50]]
+    log.close()
+
+
+def test_ids_are_unique_and_sort_by_time() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert [one[:12] for one in ids] == sorted(one[:12] for one in ids)
+
+
+def test_a_folder_that_cannot_be_written_costs_records_not_requests(
+    serve: Any, make_bundle: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "predictions").write_text("a file, where the folder should be")
+    served = serve(make_bundle(), predictions={"folder": str(tmp_path / "predictions")})
+    with caplog.at_level(logging.ERROR):
+        assert served.predict(GOOD).status_code == 200
+        served.runtime.log.close()
+    assert caplog.records[-1].getMessage() == "prediction_log_failed"
+    assert caplog.records[-1].fields["lost"] == 1
+
+
+def test_a_line_that_a_full_disk_cuts_is_taken_back(make_bundle: Any, tmp_path: Path) -> None:
+    settings = PredictionLogSettings(folder=str(tmp_path))
+    log = PredictionLog(settings, make_bundle().document.signature, {"model": "m"})
+    log.close()
+    log._append([b'{"id": 1}\n'])
+
+    class Short:
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            self.stream.close()
+
+        def write(self, data: bytes) -> int:
+            return int(self.stream.write(data[:5]))
+
+        def truncate(self, size: int) -> None:
+            self.stream.truncate(size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        opened = Path.open
+        patch.setattr(Path, "open", lambda self, *args, **named: Short(opened(self, *args, **named)))
+        log._append([b'{"id": 2}\n'])
+    assert records(tmp_path / "m") == [{"id": 1}]
