@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from deploy.cli.demo_report import show_demo, summarise
-from deploy.cli.endpoint import Endpoint
+from deploy.cli.endpoint import Endpoint, Served
 from deploy.cli.heldout import held_out_requests
 from deploy.cli.load import Answer, send
 from deploy.cli.output import console, write_json
@@ -108,8 +108,24 @@ def _endpoint(endpoints: Endpoints, profile: str, report: dict[str, Any], port: 
     if port is None:
         port = values.port if is_free(values.port) else free_port()
     if not result["champion"]:
-        return open_endpoint(endpoints, profile, f"{result['name']}@champion", port)
-    return Endpoint(endpoints, result["name"], result["version"], read_bundle(result["path"]), port, values.config)
+        return _champion(endpoints, profile, report, port)
+    served = Served(result["name"], result["version"])
+    return Endpoint(endpoints, served, read_bundle(result["path"]), port, values.config)
+
+
+def _champion(endpoints: Endpoints, profile: str, report: dict[str, Any], port: int) -> Endpoint:
+    name = report["result"]["name"]
+    try:
+        return open_endpoint(endpoints, profile, f"{name}@champion", port)
+    except PlatformError as err:
+        if err.code != "unknown_model":
+            raise
+        raise PlatformError(
+            "the gate refused the model, and there is none before it to serve",
+            detail="; ".join(report["gate"]["reasons"]),
+            fix=f"look at it: {report['model_card']}",
+            code="gate",
+        ) from err
 
 
 def _ask(endpoint: Endpoint, bodies: list[dict[str, Any]], out: Console, as_json: bool) -> list[Answer]:

@@ -8,9 +8,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from contracts.errors import PlatformError
 from deploy.cli.children import stop_group
@@ -21,8 +22,27 @@ if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
 
 PATIENCE = 120.0  # seconds until it must be ready
+_LONGEST = 100  # characters of a text in an example
 # Codes of "not ready" that pass by themselves; any other one is final.
 _PASSING = frozenset({"stopped", "loading", "draining"})
+
+
+class Named(Protocol):
+    """What answers report: a model's name and its version in the registry."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Served:
+    """A `Named` where the registry was not asked."""
+
+    name: str
+    version: str
 
 
 class Endpoint:
@@ -35,25 +55,24 @@ class Endpoint:
     def __init__(
         self,
         endpoints: Endpoints,
-        name: str,
-        version: str,
+        version: Named,
         bundle: Bundle,
         port: int,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         from services.runtime.launch import serve_command
 
-        self.name, self.version, self.bundle = name, version, bundle
+        self.name, self.version, self.bundle = version.name, version.version, bundle
         self.port, self.url = port, f"http://{HOST}:{port}"
-        self.log = endpoints.path("home") / "serving" / f"{name}-{version}-{port}.log"
+        self.log = endpoints.path("home") / "serving" / f"{self.name}-{self.version}-{port}.log"
         online = endpoints.path("online")
         self._command = serve_command(
             bundle.document.modality,
             str(bundle.path),
             port=port,
             host=HOST,
-            name=name,
-            version=version,
+            name=self.name,
+            version=self.version,
             online=str(online) if bundle.document.feature_service else "",
             predictions=str(endpoints.path("predictions")),
             settings=flat(settings or {}),
@@ -105,10 +124,13 @@ class Endpoint:
         raise self._failed(f"still not ready after {PATIENCE:.0f} s: {reason}")
 
     def example(self) -> dict[str, Any]:
-        """A request that it understands, from its own documentation."""
+        """A request that it understands: the form from its own documentation, values of a golden example."""
         document = self._get("/openapi.json")
         content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
         example: dict[str, Any] = content.get("example") or content["schema"]["example"]
+        golden = next(self.bundle.golden()).inputs
+        for instance in example["instances"]:
+            instance.update({name: _short(golden[name]) for name in instance if golden.get(name) is not None})
         return example
 
     def wait(self) -> int:
@@ -177,6 +199,10 @@ def tail(file: Path, characters: int = 600) -> str:
         return file.read_text(encoding="utf-8", errors="replace").strip()[-characters:] or "nothing was logged"
     except OSError as err:
         return str(err)
+
+
+def _short(value: Any) -> Any:
+    return f"{value[:_LONGEST]}..." if isinstance(value, str) and len(value) > _LONGEST else value
 
 
 def _problem(body: bytes) -> dict[str, str]:

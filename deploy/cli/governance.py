@@ -72,7 +72,8 @@ def show_comparison(profile: str, first: str, second: str, as_json: bool) -> Non
 
     registry = Registry(load_endpoints(profile))
     versions = [registry.resolve(ref) for ref in (first, second)]
-    documents = [registry.fetch(f"{v.name}:{v.version}").document for v in versions]
+    bundles = [registry.fetch(f"{v.name}:{v.version}") for v in versions]
+    documents = [bundle.document for bundle in bundles]
     names = [f"{v.name}:{v.version}" for v in versions]
     same_data = documents[0].lineage.data_version == documents[1].lineage.data_version
     document = {
@@ -88,9 +89,12 @@ def show_comparison(profile: str, first: str, second: str, as_json: bool) -> Non
         out.print(_facts(names, versions, documents))
         if not same_data:
             out.print("[yellow]The two were evaluated on different data versions.[/]")
-        for part in ("metrics", "slices"):
-            if document[part]:
-                out.print(_differences_table(part, names, document[part]))
+        out.print(_differences_table("metrics", names, document["metrics"]))
+        primary = (bundles[1].read_json("evaluation.json") or {}).get("primary", "")
+        shown = {key: item for key, item in document["slices"].items() if key.endswith(f" {primary}")}
+        if shown:
+            out.print(_differences_table("slices", names, shown))
+            out.print("Other metrics of the slices: --json")
 
     emit(document, as_json, show)
 

@@ -153,5 +153,10 @@ def by_bundle(profile: str, ref: str, rows: list[Any], explain: bool) -> Iterato
 
 
 def _notes(one: dict[str, Any]) -> str:
-    reasons = [f"{r['feature']}={number(r['value'], 2)} ({r['contribution']:+.2f})" for r in one.get("reasons") or []]
+    reasons = [f"{_named(reason)} ({reason['contribution']:+.2f})" for reason in one.get("reasons") or []]
     return ", ".join([*reasons, *(one.get("flags") or [])]) or "-"
+
+
+def _named(reason: dict[str, Any]) -> str:
+    value = reason["value"]
+    return str(reason["feature"]) if value is None else f"{reason['feature']}={number(value, 2)}"

@@ -60,7 +60,7 @@ def open_endpoint(endpoints: Endpoints, profile: str, ref: str, port: int | None
             fix=f"correct models/{name}.yaml of profile {profile}",
             code="wrong_modality",
         )
-    return Endpoint(endpoints, version.name, version.version, bundle, port or values.port, values.config)
+    return Endpoint(endpoints, version, bundle, port or values.port, values.config)
 
 
 @contextlib.contextmanager

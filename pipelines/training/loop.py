@@ -18,7 +18,8 @@ class LoopConfig:
 
     patience: epochs without a better `monitor` before it stops.  clip: largest norm of a gradient.
     average: decay of the running mean of the weights, which is what is evaluated and kept; 0 turns it off.
-    weight_decay: L2 regularisation, as in AdamW.
+    weight_decay: L2 regularisation, as in AdamW.  threads: of the processor; a small model gains little from more, and
+    much is lost when other programs compete for them.
     """
 
     epochs: int = 20
@@ -30,6 +31,7 @@ class LoopConfig:
     average: float = 0.99
     class_weights: bool = True
     device: str = "auto"
+    threads: int = 1
 
 
 def run_epochs(

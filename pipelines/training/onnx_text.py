@@ -81,12 +81,13 @@ def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> 
     """Embedding, one (bi)directional LSTM, maximum and mean over the tokens, a linear layer and a softmax.
 
     Args:
-        tensors: a torch state_dict with ``embedding.weight``, ``lstm.*_l0[_reverse]``, ``head.weight``, ``head.bias``.
+        tensors: a torch state_dict with ``embedding.weight``, ``lstm.*_l0``, ``lstm_reverse.*_l0`` (if bidirectional),
+            ``head.*``.
     """
     import numpy as np
     from onnx import helper
 
-    suffixes = ["", "_reverse"] if "lstm.weight_ih_l0_reverse" in tensors else [""]
+    directions = ["lstm", "lstm_reverse"] if "lstm_reverse.weight_ih_l0" in tensors else ["lstm"]
     hidden = tensors["lstm.weight_hh_l0"].shape[1]
     node = helper.make_node
     nodes = [
@@ -102,7 +103,7 @@ def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> 
             ["sequence", "w", "r", "b", "length"],
             ["states"],
             hidden_size=hidden,
-            direction="bidirectional" if len(suffixes) == 2 else "forward",
+            direction="bidirectional" if len(directions) == 2 else "forward",
         ),  # states: (tokens, directions, rows, hidden), zero past the end of a row
         node("Transpose", ["states"], ["by_row"], perm=[2, 0, 1, 3]),
         node("Reshape", ["by_row", "merge"], ["features"]),
@@ -114,17 +115,18 @@ def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> 
         "pad": np.array([0], np.int64),
         "axis_1": np.array([1], np.int64),
         "axis_2": np.array([2], np.int64),
-        "zero_int": np.array(0, np.int32),
+        "zero": np.array(0, np.int32),
+        "one": np.array(1, np.int32),
         "one_int": np.array([1], np.int32),
         "lowest": np.array([-1e9], np.float32),
-        "merge": np.array([0, 0, hidden * len(suffixes)], np.int64),
+        "merge": np.array([0, 0, hidden * len(directions)], np.int64),
         "embedding": tensors["embedding.weight"],
-        "w": np.stack([_gates(tensors[f"lstm.weight_ih_l0{s}"]) for s in suffixes]),
-        "r": np.stack([_gates(tensors[f"lstm.weight_hh_l0{s}"]) for s in suffixes]),
+        "w": np.stack([_gates(tensors[f"{name}.weight_ih_l0"]) for name in directions]),
+        "r": np.stack([_gates(tensors[f"{name}.weight_hh_l0"]) for name in directions]),
         "b": np.stack(
             [
-                np.concatenate([_gates(tensors[f"lstm.bias_ih_l0{s}"]), _gates(tensors[f"lstm.bias_hh_l0{s}"])])
-                for s in suffixes
+                np.concatenate([_gates(tensors[f"{name}.bias_{part}_l0"]) for part in ("ih", "hh")])
+                for name in directions
             ]
         ),
         "head_weight": tensors["head.weight"],
@@ -139,7 +141,7 @@ def _pooling(node: Any) -> list[Any]:
         node("Shape", ["ids"], ["width"], start=1, end=2),
         node("Squeeze", ["width"], ["width_0"]),
         node("Cast", ["width_0"], ["width_int"], to=6),
-        node("Range", ["zero_int", "width_int", "one_scalar"], ["places"]),
+        node("Range", ["zero", "width_int", "one"], ["places"]),
         node("Unsqueeze", ["length", "axis_1"], ["length_column"]),
         node("Less", ["places", "length_column"], ["inside_2d"]),
         node("Unsqueeze", ["inside_2d", "axis_2"], ["inside"]),
@@ -149,7 +151,6 @@ def _pooling(node: Any) -> list[Any]:
         node("Cast", ["length_column"], ["length_float"], to=1),
         node("Div", ["sum", "length_float"], ["mean"]),
         node("Concat", ["maximum", "mean"], ["pooled"], axis=1),
-        node("Squeeze", ["one_int"], ["one_scalar"]),
     ]
 
 

@@ -44,7 +44,9 @@ def test_what_must_not_be_written_is_not(why: str) -> None:
 
 
 def test_contracts_stay_small_and_import_nothing_heavy() -> None:
-    code = "import sys, contracts.bundle, contracts.endpoints, contracts.registry, contracts.engine, contracts.metrics\n"
+    code = (
+        "import sys, contracts.bundle, contracts.endpoints, contracts.registry, contracts.engine, contracts.metrics\n"
+    )
     code += "print(sorted({m.split('.')[0] for m in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for heavy in ("mlflow", "numpy", "pandas", "feast", "lightgbm", "onnxruntime"):

