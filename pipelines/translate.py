@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any, TextIO
 from contracts.errors import PlatformError
 from pipelines.runstate import RunState
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LOGGED_LINES = 200  # of one step: a chatty library must not drown the events
 
 
@@ -47,10 +49,11 @@ class Translator(io.TextIOBase):
         if event is not None:
             self._event(event)
         elif self._current and line.strip() and "[KFP Executor" not in line:
-            self.tail.append(line.strip())
+            message = _COLOUR.sub("", line).strip()[:1000]
+            self.tail.append(message)
             self._lines += 1
             if self._lines <= _LOGGED_LINES:
-                self._send("log", step=self._current, message=line.strip()[:1000])
+                self._send("log", step=self._current, message=message)
 
     def _event(self, event: dict[str, Any]) -> None:
         kind, step = event.pop("event"), str(event.get("step", ""))

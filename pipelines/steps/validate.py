@@ -154,7 +154,7 @@ class _Validation:
 
         task = self.task
         fixed = {task.id, task.timestamp, *task.entities} - {task.label}
-        frame = good.select([n for n in good.column_names if n not in fixed]).to_pandas()
+        frame = _shortened(good.select([n for n in good.column_names if n not in fixed])).to_pandas()
         frame[_DRAW] = pd.util.hash_array(rows)  # as good as random, and the same for the same row
         frame = pd.concat([self._sample, frame], ignore_index=True) if self._sample is not None else frame
         rank = frame.groupby(frame[task.label].astype("string"))[_DRAW].rank(method="first")
@@ -169,6 +169,17 @@ class _Validation:
         """Counts of the whole version."""
         listed = [{"column": c, "reason": r, "values": n} for (c, r), n in self.reasons.most_common(100)]
         return {"rows": self.good + self.bad, "good": self.good, "bad": self.bad, "reasons": listed}
+
+
+def _shortened(table: pa.Table) -> pa.Table:
+    """Texts cut to 100 characters, which tell as much about the label and keep the sample small."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for at, kind in enumerate(table.schema):
+        if pa.types.is_string(kind.type):
+            table = table.set_column(at, kind.name, pc.utf8_slice_codeunits(table.column(at), 0, 100))
+    return table
 
 
 def _member(keys: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> NDArray[np.bool_]:

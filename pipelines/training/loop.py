@@ -75,7 +75,7 @@ def run_epochs(
         if _stalled(history, monitor, config.patience):
             break
         torch.manual_seed(seed * 1_000_003 + epoch)
-        train_loss = _one_epoch(model, average, optimizer, batches(epoch), loss, config)
+        train_loss = _one_epoch(model, average, optimizer, list(batches(epoch)), loss, config, epoch)
         average.eval()
         history.append({"epoch": epoch + 1, "train_loss": train_loss, **evaluate(average)})
         if _best(history, monitor) == epoch:
@@ -92,23 +92,25 @@ def _one_epoch(
     model: Any,
     average: Any,
     optimizer: Any,
-    batches: Iterable[Any],
+    batches: list[Any],
     loss: Callable[[Any, Any], Any],
     config: LoopConfig,
+    epoch: int,
 ) -> float:
     import torch
 
     model.train()
-    total, count = 0.0, 0
-    for batch in batches:
+    total = 0.0
+    for step, batch in enumerate(batches, epoch * len(batches)):
         optimizer.zero_grad()
         value = loss(model, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
-        _track(average, model, config.average)
-        total, count = total + float(value.detach()), count + 1
-    return total / max(count, 1)
+        # A mean over more steps than there were would still be the random start.
+        _track(average, model, min(config.average, (1 + step) / (10 + step)))
+        total += float(value.detach())
+    return total / max(len(batches), 1)
 
 
 def _track(average: Any, model: Any, decay: float) -> None:

@@ -54,7 +54,7 @@ class NgramVocabulary:
         import numpy as np
         from scipy import sparse
 
-        columns, owners = [], []
+        columns, owners = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         for n in range(1, self.longest + 1):
             mine = np.flatnonzero(self._lengths == n)
             if not len(mine):

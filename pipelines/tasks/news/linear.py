@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contracts.errors import PlatformError
 from pipelines.tasks.base import Progress
 from pipelines.tasks.news.export import joined_texts, label_numbers, write_spec
 
@@ -47,6 +48,13 @@ def train_linear(
         max_terms=config.model.max_terms,
         skip_below=UNKNOWN_ID + 1,
     )
+    if not len(vocabulary.terms):
+        raise PlatformError(
+            "no term is frequent enough to learn from",
+            detail=f"{len(texts)} articles; a term must be in {config.model.min_documents} of them",
+            fix="give more articles, or --set model.min_documents=1",
+            code="bad_data",
+        )
     counts = vocabulary.count(ids)
     strength, scores, history = linear_text.choose(
         counts, labels, texts, len(classes), config.model, config.seed, progress

@@ -138,10 +138,12 @@ def _fit(
     lengths = np.array([len(row) for row in ids["train"]], np.int64)
     weight = class_weight(labels["train"], classes) if settings.class_weights else np.ones(classes)
     weight = torch.tensor(weight, dtype=torch.float32, device=device)
+    # A few hundred articles would be a handful of steps an epoch; smaller batches make it at least twenty.
+    batch_size = min(settings.batch_size, max(4, len(lengths) // 20))
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
-        for rows in bucket(lengths, settings.batch_size, rng):
+        for rows in bucket(lengths, batch_size, rng):
             padded, sizes = pad([augment(ids["train"][at], config.augment, UNKNOWN_ID, rng) for at in rows], PAD_ID)
             target = torch.from_numpy(labels["train"][rows]).to(device)
             yield torch.from_numpy(padded).to(device), torch.from_numpy(sizes).to(device), target

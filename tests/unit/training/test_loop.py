@@ -15,7 +15,7 @@ from pipelines.training.loop import LoopConfig, run_epochs
 torch = pytest.importorskip("torch", reason="the loop trains torch models")
 
 
-class Killed(Exception):
+class KilledError(Exception):
     pass
 
 
@@ -53,7 +53,7 @@ def train(
         seen.append(done)
         assert set(metrics) == {"train_loss", "accuracy"}
         if kill_after and done == kill_after:
-            raise Killed
+            raise KilledError
 
     history = run_epochs(
         net,
@@ -76,7 +76,7 @@ def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
 
 def test_a_killed_run_ends_with_the_same_bits(tmp_path: Path) -> None:
     whole, history = train(tmp_path / "whole")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(tmp_path / "killed", kill_after=3)
     resumed, continued = train(tmp_path / "killed")
     assert same(whole, resumed)
@@ -117,7 +117,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_something_else_is_not_used(tmp_path: Path) -> None:
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(tmp_path, kill_after=2, name="first")
     weights, history = train(tmp_path, name="second")
     assert same(weights, train(tmp_path / "fresh")[0])
@@ -141,9 +141,16 @@ def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monke
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
-def test_auto_takes_what_is_there_and_a_missing_device_is_an_error() -> None:
-    assert resolve_device("cpu") == "cpu"
-    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else resolve_device("auto"))
-    with pytest.raises(PlatformError, match="cannot train on device 'tpu'") as caught:
-        resolve_device("tpu")
+def test_auto_prefers_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, expected in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        assert resolve_device("auto") == expected
+
+
+@pytest.mark.parametrize("wanted", ["tpu", "cuda", "cuda:1", "cpu:x"])
+def test_a_device_that_is_not_there_is_an_error(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PlatformError, match=f"cannot train on device '{wanted}'") as caught:
+        resolve_device(wanted)
     assert "cpu" in caught.value.detail

@@ -1,0 +1,298 @@
+"""The task `news`: its sample, its split, and both recipes from articles to a served model."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.bundle import Bundle, BundleDocument
+from contracts.engine import load_engine
+from contracts.errors import PlatformError
+from pipelines.tasks import dump_config, get_task, load_config, recipe_config
+from pipelines.tasks.news.data import assign, language, length_band, text_key
+
+TASK = get_task("news")
+SMALL_LSTM = {
+    "model.embedding": 8,
+    "model.hidden": 4,
+    "training.epochs": 3,
+    "training.batch_size": 32,
+    "text.max_tokens": 40,
+}
+
+
+def config_of(recipe: str, **changes: Any) -> Any:
+    given = {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config(TASK, dump_config(recipe_config(TASK, recipe, given)))
+
+
+@pytest.fixture(scope="module")
+def sample() -> pd.DataFrame:
+    return pd.concat([table.to_pandas() for table in TASK.default_source(config_of("linear"))])
+
+
+@pytest.fixture(scope="module")
+def dataset(sample: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dataset")
+    for name, frame in TASK.split(sample, config_of("linear")).items():
+        frame.to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def test_the_sample_is_balanced_in_classes_and_languages(sample: pd.DataFrame) -> None:
+    assert sample.columns.tolist() == ["id", "category", "title", "content"]
+    assert sample["id"].is_unique
+    assert Counter(sample["category"]) == dict.fromkeys(["business", "culture", "health", "sports", "technology"], 40)
+    languages = Counter(zip(sample["category"], map(language, sample["content"]), strict=True))
+    assert set(languages.values()) == {20}
+    for name in ("title", "content"):
+        assert sample[name].is_unique
+        assert (sample[name].str.len() >= 5).all()
+
+
+def test_the_sample_is_plain_csv_in_utf_8() -> None:
+    path = Path(TASK.__module__.replace(".", "/"))
+    file = Path(__file__).parents[3] / path / "sample.csv"
+    with file.open(encoding="utf-8", newline="") as stream:
+        assert {len(row) for row in csv.reader(stream)} == {4}
+    assert file.stat().st_size < 100_000
+
+
+def test_the_parts_have_every_class_in_proportion(sample: pd.DataFrame) -> None:
+    parts = TASK.split(sample, config_of("linear"))
+    assert {name: len(frame) for name, frame in parts.items()} == {"train": 140, "valid": 20, "test": 40}
+    for name, each in (("train", 28), ("valid", 4), ("test", 8)):
+        assert set(Counter(parts[name]["label"]).values()) == {each}
+    expected = {"title", "content", "id", "label", "slice_language", "slice_length"}
+    assert all(set(frame.columns) == expected for frame in parts.values())
+    assert sorted(pd.concat(parts.values())["id"]) == sorted(sample["id"])
+
+
+def test_the_split_depends_on_texts_and_seed_but_not_on_the_order_of_rows(sample: pd.DataFrame) -> None:
+    def ids(frame: pd.DataFrame, seed: int) -> set[str]:
+        return set(TASK.split(frame, config_of("linear", seed=seed))["test"]["id"])
+
+    assert ids(sample, 7) == ids(sample[::-1], 7)
+    assert ids(sample, 7) != ids(sample, 8)
+
+
+@given(
+    rows=st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz")), min_size=1, max_size=60),
+    seed=st.integers(0, 99),
+)
+@settings(deadline=None)
+def test_one_text_is_never_in_two_parts(rows: list[tuple[str, str]], seed: int) -> None:
+    keys, labels = zip(*rows, strict=True)
+    parts = assign(list(keys), list(labels), {"test": 0.3, "valid": 0.2}, seed)
+    assert len({(key, part) for key, part in zip(keys, parts, strict=True)}) == len(set(keys))
+    assert set(parts) <= {"train", "valid", "test"}
+
+
+def test_texts_that_differ_in_spacing_case_and_width_are_the_same() -> None:
+    assert text_key("A Cup", "ＴＥＡ  time\n") == text_key("a cup", "tea time")
+    assert text_key("a", "b") != text_key("a", "c")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("The match was won", "en"),
+        ("球队 3:0 获胜 NBA", "zh"),
+        ("Матч был выигран", "other"),
+        ("今日は天気がいいですね", "other"),
+        ("12 345", "other"),
+        ("", "other"),
+    ],
+)
+def test_language_is_told_by_script(text: str, expected: str) -> None:
+    assert language(text) == expected
+
+
+def test_length_counts_words_and_chinese_characters() -> None:
+    assert [length_band(t) for t in ("word " * 19, "word " * 20, "字" * 99, "字" * 100)] == [
+        "short",
+        "medium",
+        "medium",
+        "long",
+    ]
+
+
+def articles(n: int, *, labels: tuple[str, ...] = ("a", "b"), start: int = 0) -> pd.DataFrame:
+    numbers = range(start, start + n)
+    return pd.DataFrame(
+        {
+            "id": [str(i) for i in numbers],
+            "category": [labels[i % len(labels)] for i in numbers],
+            "title": None,
+            "content": [f"story number {i}" for i in numbers],
+        }
+    )
+
+
+def test_a_test_file_of_another_layout_becomes_the_test_part(tmp_path: Path) -> None:
+    file = tmp_path / "benchmark.tsv"
+    file.write_text('2\tstory number 3\n1\tStory "number" 500\n', encoding="utf-8")
+    parts = TASK.split(
+        articles(100),
+        config_of(
+            "linear",
+            labels={"1": "a", "2": "b"},
+            split__test_source=str(file),
+            split__test_data={
+                "columns": {"id": "#row", "category": "0", "content": "1"},
+                "header": False,
+                "delimiter": "\t",
+                "quoted": False,
+            },
+        ),
+    )
+    assert parts["test"]["content"].tolist() == ["story number 3", 'Story "number" 500']
+    assert parts["test"]["label"].tolist() == ["b", "a"]
+    assert parts["test"]["id"].tolist() == ["1", "2"]
+    rest = pd.concat([parts["train"], parts["valid"]])["content"]
+    assert len(rest) == 99
+    assert "story number 3" not in set(rest)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1\tnew\n", "class '1'"),
+        ("\tnew\n", "row 1 has no category"),
+        ("a\tnew\tmore\n" * 2 + "b\n", "row 3 cannot be read"),
+    ],
+)
+def test_a_bad_test_file_is_an_error_that_names_the_place(tmp_path: Path, line: str, message: str) -> None:
+    file = tmp_path / "bad.tsv"
+    file.write_text(line, encoding="utf-8")
+    data = {"columns": {"id": "#row", "category": "0", "content": "1"}, "header": False, "delimiter": "\t"}
+    with pytest.raises(PlatformError, match=message):
+        TASK.split(articles(40), config_of("linear", split__test_source=str(file), split__test_data=data))
+
+
+def test_one_class_or_too_few_articles_are_refused() -> None:
+    with pytest.raises(PlatformError, match="needs two classes"):
+        TASK.split(articles(40, labels=("a",)), config_of("linear"))
+    with pytest.raises(PlatformError, match="part has no articles"):
+        TASK.split(articles(3), config_of("linear"))
+
+
+def test_missing_titles_are_empty_and_missing_labels_are_named() -> None:
+    frame = articles(40)
+    assert set(TASK.split(frame, config_of("linear"))["train"]["title"]) == {""}
+    frame.loc[2, "category"] = None
+    with pytest.raises(PlatformError, match="row 3 has no category"):
+        TASK.split(frame, config_of("linear"))
+
+
+def served(folder: Path, recipe: str, classes: list[str]) -> Any:
+    document = BundleDocument.model_validate(
+        {
+            "name": "news",
+            "task": "news",
+            "recipe": recipe,
+            "modality": "text",
+            "engine": "onnx",
+            "signature": {
+                "inputs": [item.model_dump() for item in TASK.inputs(config_of(recipe))],
+                "classes": classes,
+            },
+            "gate": {"passed": True, "checks": []},
+            "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
+            "files": {},
+        }
+    )
+    return load_engine(Bundle(folder, document, "digest"))
+
+
+def accuracy(engine: Any, classes: list[str], frame: pd.DataFrame) -> float:
+    found = engine.predict({name: frame[name].to_numpy(object) for name in ("title", "content")})
+    return float((np.array(classes)[found.argmax(axis=1)] == frame["label"]).mean())
+
+
+def quiet(*args: Any, **metrics: Any) -> None:
+    pass
+
+
+def test_linear_learns_the_sample_in_both_languages(dataset: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    progress: Callable[..., None] = lambda done, total, **metrics: seen.append((done, total))  # noqa: E731
+    found = TASK.train(dataset, config_of("linear"), tmp_path / "model", tmp_path / "c", progress)
+    assert found["engine"] == "onnx"
+    assert found["decision"] is None
+    assert found["device"] == "cpu"
+    assert seen[-1] == (4, 4)
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "model.onnx",
+        "terms.npy",
+        "text.json",
+        "tokenizer.json",
+    ]
+    test = pd.read_parquet(dataset / "test.parquet")
+    engine = served(tmp_path, "linear", found["classes"])
+    for _, rows in test.groupby("slice_language"):
+        assert accuracy(engine, found["classes"], rows) >= 0.6  # chance is 0.2
+
+
+def test_linear_gives_the_same_files_again(dataset: Path, tmp_path: Path) -> None:
+    config = config_of("linear", model__strengths=[0.3], text__unit="character", model__longest_ngram=3)
+    for name in ("a", "b"):
+        TASK.train(dataset, config, tmp_path / name, tmp_path / "c", quiet)
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
+
+
+def test_terms_that_are_never_frequent_enough_are_an_error(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="no term is frequent enough"):
+        TASK.train(dataset, config_of("linear", model__min_documents=1000), tmp_path, tmp_path, quiet)
+
+
+@pytest.fixture(scope="module")
+def lstm(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    pytest.importorskip("torch", reason="the recipe trains with torch")
+    folder = tmp_path_factory.mktemp("lstm")
+    config = config_of("embedding_lstm", **{key.replace(".", "__"): value for key, value in SMALL_LSTM.items()})
+    return folder, TASK.train(dataset, config, folder / "model", folder / "c", quiet)
+
+
+def test_lstm_is_trained_exported_and_served(lstm: Any, dataset: Path) -> None:
+    folder, found = lstm
+    assert [entry["epoch"] for entry in found["history"]] == [1, 2, 3]
+    assert {"train_loss", "valid_loss", "valid_accuracy"} <= set(found["history"][0])
+    assert found["device"] in ("cpu", "cuda", "mps")
+    valid = pd.read_parquet(dataset / "valid.parquet")
+    measured = accuracy(served(folder, "embedding_lstm", found["classes"]), found["classes"], valid)
+    assert measured == pytest.approx(max(entry["valid_accuracy"] for entry in found["history"]))
+
+
+def test_a_killed_lstm_continues_and_ends_with_the_same_bytes(lstm: Any, dataset: Path, tmp_path: Path) -> None:
+    config = config_of("embedding_lstm", **{key.replace(".", "__"): value for key, value in SMALL_LSTM.items()})
+
+    def kill(done: int, total: int, **metrics: Any) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TASK.train(dataset, config, tmp_path / "model", tmp_path / "c", kill)
+    epochs: list[int] = []
+    TASK.train(dataset, config, tmp_path / "model", tmp_path / "c", lambda done, *rest, **metrics: epochs.append(done))
+    assert epochs == [3]
+    for file in (lstm[0] / "model").iterdir():
+        assert file.read_bytes() == (tmp_path / "model" / file.name).read_bytes()
+
+
+def test_importing_the_task_loads_no_heavy_library() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, pipelines.tasks.news; print([m for m in ('pandas', 'torch', 'sklearn') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
