@@ -25,6 +25,10 @@ customer_windows = FeatureView(
         *[Field(name=f"customer_payments_{days}d", dtype=Int64) for days in (1, 7, 30)],
         *[Field(name=f"customer_mean_{days}d", dtype=Float64) for days in (1, 7, 30)],
         Field(name="customer_std_30d", dtype=Float64),
+        Field(name="customer_mean_before_7d", dtype=Float64, description="of the 30 days, without the last 7"),
+        Field(name="customer_mean_earlier", dtype=Float64, description="60 to 14 days ago"),
+        Field(name="customer_median", dtype=Float64, description="of the last 30 payments"),
+        *[Field(name=f"customer_large_{days}d", dtype=Int64) for days in (3, 7, 14)],
         Field(name="customer_last_payment", dtype=Float64, description="seconds since 1970, UTC"),
     ],
 )
@@ -39,6 +43,10 @@ terminal_windows = FeatureView(
         *[Field(name=f"terminal_payments_{days}d", dtype=Int64) for days in (1, 7, 30)],
         *[Field(name=f"terminal_labelled_{days}d", dtype=Int64) for days in (1, 7, 30)],
         *[Field(name=f"terminal_risk_{days}d", dtype=Float64) for days in (1, 7, 30)],
+        *[Field(name=f"terminal_risk_last_{last}", dtype=Float64) for last in (2, 3, 5)],
+        Field(name="terminal_frauds_30d", dtype=Int64),
+        Field(name="terminal_first_fraud", dtype=Float64, description="of these, seconds since 1970, UTC"),
+        Field(name="terminal_last_fraud", dtype=Float64, description="of these, seconds since 1970, UTC"),
     ],
 )
 
@@ -51,6 +59,7 @@ payment_request = on_demand_view(
             schema=[Field(name="amount", dtype=Float64), Field(name="event_time", dtype=UnixTimestamp)],
         ),
         customer_windows,
+        terminal_windows,
     ],
     schema=[
         Field(name=name, dtype=Float64)
@@ -62,7 +71,13 @@ payment_request = on_demand_view(
             "amount_to_mean_7d",
             "amount_to_mean_30d",
             "amount_zscore_30d",
+            "amount_to_mean_before_7d",
+            "amount_to_mean_earlier",
+            "amount_to_median",
+            "mean_7d_to_before",
             "hours_since_payment",
+            "days_since_first_fraud",
+            "days_since_last_fraud",
         )
     ],
 )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
 
-_MARKS = {"running": "[cyan]>[/]", "done": "[green]ok[/]", "cached": "[blue]=[/]", "failed": "[bold red]x[/]"}
+_MARKS = {"running": "[cyan] >[/]", "done": "[green]ok[/]", "cached": "[blue] =[/]", "failed": "[bold red] x[/]"}
 _PLAIN = {"done": "ok", "cached": "=", "failed": "x"}
 _NOTES = {"done": "", "cached": "unchanged, from the cache", "failed": "failed"}
 _STATES = {"step_finished": "done", "step_cached": "cached", "step_failed": "failed"}
@@ -27,7 +27,7 @@ class RunProgress:
         self._out = out
         self._live = out.is_terminal
         self._bars = Progress(
-            TextColumn("{task.fields[mark]:>2}"),
+            TextColumn("{task.fields[mark]}"),
             TextColumn("{task.description:<14}"),
             BarColumn(bar_width=20),
             _seconds_column(),
@@ -94,12 +94,17 @@ def _seconds_column() -> ProgressColumn:
 
 
 def _note(event: dict[str, Any]) -> str:
-    """What a progress event says, in a few characters: 300k/1.0M, then its metrics."""
+    """What a progress event says, as far as it fits: 300k/1.0M, then its metrics."""
     known = {"event", "step", "done", "total", "time", "run", "run_id", "task", "message"}
     parts = [f"{key} {number(value, 3)}" for key, value in event.items() if key not in known and _scalar(value)]
     if event.get("total"):
         parts.insert(0, f"{_count(event.get('done') or 0)}/{_count(event['total'])}")
-    return "  ".join(parts)[:_LONGEST]
+    note = ""
+    for part in parts:
+        if len(note) + len(part) + 2 > _LONGEST:
+            break
+        note += f"  {part}" if note else part
+    return note
 
 
 def _scalar(value: Any) -> bool:

@@ -17,7 +17,8 @@ class LoopConfig:
     """How long and how to train.
 
     patience: epochs without a better `monitor` before it stops.  clip: largest norm of a gradient.
-    average: decay of the running mean of the weights, which is what is evaluated and kept; 0 turns it off.
+    average: decay of the running mean of the weights, which is what is evaluated and kept; it starts lower, so that the
+    first weights are soon forgotten; 0 turns it off.
     weight_decay: L2 regularisation, as in AdamW.  threads: of the processor; a small model gains little from more, and
     much is lost when other programs compete for them.
     """
@@ -52,7 +53,7 @@ def run_epochs(
     Args:
         batches: of an epoch (0, 1, ...), already on the device; must depend on nothing but the epoch.
         loss: scalar tensor of (model, batch).  evaluate: metrics of the model on held-out data.
-        monitor: the metric that decides, larger is better; on a tie the earlier epoch wins.
+        monitor: the metric that decides, smaller is better; on a tie the earlier epoch wins.
 
     Random numbers are seeded anew in every epoch, therefore a run that was killed and continues gives the same bits
     as one that was not (on a CPU with the same number of threads).
@@ -64,24 +65,24 @@ def run_epochs(
 
     average = copy.deepcopy(model)
     history: list[dict[str, float]] = []
-    best = copy.deepcopy(model.state_dict())
+    best, steps = copy.deepcopy(model.state_dict()), 0
     if found := checkpoint.load():
         tensors, notes = found
         model.load_state_dict(tensors["model"])
         average.load_state_dict(tensors["average"])
         optimizer.load_state_dict(tensors["optimizer"])
-        best, history = tensors["best"], notes["history"]
+        best, history, steps = tensors["best"], notes["history"], notes["steps"]
     for epoch in range(len(history), config.epochs):
         if _stalled(history, monitor, config.patience):
             break
         torch.manual_seed(seed * 1_000_003 + epoch)
-        train_loss = _one_epoch(model, average, optimizer, list(batches(epoch)), loss, config, epoch)
+        train_loss, steps = _one_epoch(model, average, optimizer, batches(epoch), loss, config, steps)
         average.eval()
         history.append({"epoch": epoch + 1, "train_loss": train_loss, **evaluate(average)})
         if _best(history, monitor) == epoch:
             best = copy.deepcopy(average.state_dict())
         state = {"model": model.state_dict(), "average": average.state_dict(), "best": best}
-        checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history})
+        checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history, "steps": steps})
         progress(epoch + 1, config.epochs, **{k: v for k, v in history[-1].items() if k != "epoch"})
     model.load_state_dict(best)
     model.eval()
@@ -92,25 +93,26 @@ def _one_epoch(
     model: Any,
     average: Any,
     optimizer: Any,
-    batches: list[Any],
+    batches: Iterable[Any],
     loss: Callable[[Any, Any], Any],
     config: LoopConfig,
-    epoch: int,
-) -> float:
+    steps: int,
+) -> tuple[float, int]:
+    """The mean loss of an epoch, and the steps made since the first one."""
     import torch
 
     model.train()
-    total = 0.0
-    for step, batch in enumerate(batches, epoch * len(batches)):
+    total, before = 0.0, steps
+    for batch in batches:
         optimizer.zero_grad()
         value = loss(model, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
-        # A mean over more steps than there were would still be the random start.
-        _track(average, model, min(config.average, (1 + step) / (10 + step)))
+        steps += 1
+        _track(average, model, min(config.average, steps / (steps + 10)))
         total += float(value.detach())
-    return total / max(len(batches), 1)
+    return total / max(steps - before, 1), steps
 
 
 def _track(average: Any, model: Any, decay: float) -> None:
@@ -123,7 +125,7 @@ def _track(average: Any, model: Any, decay: float) -> None:
 
 def _best(history: list[dict[str, float]], monitor: str) -> int:
     values = [entry[monitor] for entry in history]
-    return values.index(max(values))
+    return values.index(min(values))
 
 
 def _stalled(history: list[dict[str, float]], monitor: str, patience: int) -> bool:

@@ -72,18 +72,37 @@ def fraud_peers(chain: Chain, case: str) -> Iterator[Row]:
         )
 
 
+def layout(content: str, category: str, **other: Any) -> dict[str, Any]:
+    """A source without header and ids: the positions of its text and label."""
+    return {"columns": {"id": "#row", "content": content, "category": category}, "header": False, **other}
+
+
+TABS: dict[str, Any] = {"delimiter": "\t", "quoted": False}
 TEXT: dict[str, dict[str, Any]] = {
     "AG News, 10k descriptions": {
         "source": "news-en/ag_news_train10k_desc.tsv",
-        "overrides": {},
+        "test": "news-en/ag_news_test_title_desc.csv",
+        "overrides": {"labels": {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}},
+        "train_layout": layout("0", "1", delimiter="\t"),
+        "test_layout": layout("2", "0"),
         "goals": {"linear": ">= 88.5", "embedding_lstm": ">= 86"},
     },
     "THUCNews a->b, titles": {
         "source": "news-zh/thucnews_10k_a.txt",
-        "overrides": {},
+        "test": "news-zh/thucnews_10k_b.txt",
+        "overrides": {"text.unit": "character"},
+        "train_layout": layout("0", "1", **TABS),
+        "test_layout": layout("0", "1", **TABS),
         "goals": {"linear": ">= 88"},
     },
 }
+
+
+def overrides(entry: dict[str, Any]) -> dict[str, Any]:
+    """What ``--set`` would be given: names of files, columns and labels."""
+    given = {f"data.{key}": value for key, value in entry["train_layout"].items()}
+    given |= {"split.test_source": str(data() / entry["test"]), "split.test_data": entry["test_layout"]}
+    return given | entry["overrides"]
 
 
 def news(home: Path) -> Iterator[Row]:
@@ -95,7 +114,7 @@ def news(home: Path) -> Iterator[Row]:
                 recipe=recipe,
                 home=home / case.split()[0] / recipe,
                 source=str(data() / entry["source"]),
-                overrides=entry["overrides"],
+                overrides=overrides(entry),
             )
             chain.dataset()
             chain.candidate()

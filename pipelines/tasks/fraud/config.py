@@ -55,10 +55,10 @@ class FraudConfig(TaskConfig):
 _GATE = GateConfig(
     primary="average_precision",
     thresholds=(
-        Threshold(metric="average_precision", minimum=0.3),
+        Threshold(metric="average_precision", minimum=0.12),
         Threshold(metric="roc_auc", minimum=0.75),
         Threshold(metric="ece", maximum=0.02),
-        Threshold(metric="time:night:average_precision", minimum=0.2),
+        Threshold(metric="time:night:average_precision", minimum=0.15),
     ),
     champion_tolerance=0.02,
 )

@@ -19,9 +19,12 @@ ONLINE = (
     *(f"customer_payments_{days}d" for days in WINDOWS),
     *(f"customer_mean_{days}d" for days in WINDOWS),
     "customer_std_30d",
+    *(f"customer_large_{days}d" for days in (3, 7, 14)),
     *(f"terminal_payments_{days}d" for days in WINDOWS),
     *(f"terminal_labelled_{days}d" for days in WINDOWS),
     *(f"terminal_risk_{days}d" for days in WINDOWS),
+    *(f"terminal_risk_last_{last}" for last in (2, 3, 5)),
+    "terminal_frauds_30d",
 )
 ON_DEMAND = (
     "hour",
@@ -29,7 +32,13 @@ ON_DEMAND = (
     "is_weekend",
     *(f"amount_to_mean_{days}d" for days in WINDOWS),
     "amount_zscore_30d",
+    "amount_to_mean_before_7d",
+    "amount_to_mean_earlier",
+    "amount_to_median",
+    "mean_7d_to_before",
     "hours_since_payment",
+    "days_since_first_fraud",
+    "days_since_last_fraud",
 )
 BANDS = (0.0, 20.0, 50.0, 100.0, 200.0, np.inf)
 

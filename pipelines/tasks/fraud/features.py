@@ -14,14 +14,17 @@ import numpy as np
 
 from pipelines.tasks.base import Progress
 from pipelines.tasks.fraud.simulator import LABEL_DELAY_DAYS
-from pipelines.tasks.fraud.windows import DAY, Floats, Ints, Timeline, blocks
+from pipelines.tasks.fraud.windows import DAY, Floats, Ints, Timeline, blocks, trailing_median
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 DELAY = LABEL_DELAY_DAYS * DAY
 WINDOWS = (1, 7, 30)
-_REACH = max(WINDOWS) * DAY + DELAY + DAY
+_EARLIER = (60, 14)  # days ago: a customer's habit before a possible theft of the card
+_LARGE = 2.5  # times the median
+_MEDIAN_OF = 30  # payments
+_REACH = (max(*WINDOWS, *_EARLIER) + LABEL_DELAY_DAYS + 1) * DAY
 _COLUMNS = ["event_time", "customer_id", "terminal_id", "amount", "fraud"]
 
 
@@ -72,39 +75,77 @@ def _customer(amount: Floats) -> Any:
         value = amount[rows]
         sums, squares = line.cumulative(value), line.cumulative(value * value)
         end = line.position(at, stamp)
-        columns: dict[str, Any] = {}
-        for days in WINDOWS:
-            begin = line.position(at, stamp - days * DAY)
-            count = end - begin
-            mean = (sums[end] - sums[begin]) / count  # never empty: the payment that made the row is in it
-            columns[f"customer_payments_{days}d"] = count
-            columns[f"customer_mean_{days}d"] = mean
-        variance = (squares[end] - squares[begin]) / count - mean * mean
-        columns["customer_std_30d"] = np.sqrt(np.maximum(variance, 0.0))
+
+        def begin(days: int) -> Ints:
+            return line.position(at, stamp - days * DAY)
+
+        columns: dict[str, Any] = {f"customer_payments_{days}d": end - begin(days) for days in WINDOWS}
+        for days in WINDOWS:  # never empty: the payment that made the row is in it
+            columns[f"customer_mean_{days}d"] = _share(sums[end] - sums[begin(days)], end - begin(days))
+        spread = _share(squares[end] - squares[begin(30)], end - begin(30)) - columns["customer_mean_30d"] ** 2
+        columns["customer_std_30d"] = np.sqrt(np.maximum(spread, 0.0))
+        columns["customer_mean_before_7d"] = _share(sums[begin(7)] - sums[begin(30)], begin(7) - begin(30))
+        far, near = (begin(days) for days in _EARLIER)
+        columns["customer_mean_earlier"] = _share(sums[near] - sums[far], near - far)
+        median = trailing_median(entity[line.order], value[line.order], _MEDIAN_OF, 5)
+        columns["customer_median"] = median[end - 1]
+        large = _large(entity[line.order], value[line.order], median)
+        for days in (3, 7, 14):
+            columns[f"customer_large_{days}d"] = (large[end] - large[begin(days)]).astype(np.int64)
         columns["customer_last_payment"] = (stamp - 1) / 1e6
         return at, stamp, columns
 
     return windows
 
 
+def _large(entity: Ints, value: Floats, median: Floats) -> Floats:
+    """Cumulative count of payments far above the median of those before; arrays in sorted order."""
+    same = np.concatenate([[False], entity[1:] == entity[:-1]])
+    usual = np.where(same, np.roll(median, 1), np.nan)
+    return np.concatenate([[0.0], np.cumsum(value > _LARGE * usual)])
+
+
 def _terminal(fraud: Ints) -> Any:
     def windows(rows: Ints, entity: Ints, moment: Ints) -> tuple[Ints, Ints, dict[str, Any]]:
         line = Timeline(entity, moment, _REACH)
         at, stamp = _unique(np.concatenate([entity, entity]), np.concatenate([moment + 1, moment + DELAY]))
-        frauds = line.cumulative(fraud[rows])
+        label = fraud[rows]
+        frauds = line.cumulative(label)
         end = line.position(at, stamp)
         known = line.position(at, stamp - DELAY, inclusive=True)  # payments whose label has arrived
         columns: dict[str, Any] = {}
         for days in WINDOWS:
             columns[f"terminal_payments_{days}d"] = end - line.position(at, stamp - days * DAY)
             begin = line.position(at, stamp - DELAY - days * DAY, inclusive=True)
-            labelled = known - begin
-            risk = np.divide(frauds[known] - frauds[begin], labelled, out=np.zeros(len(at)), where=labelled > 0)
-            columns[f"terminal_labelled_{days}d"] = labelled
-            columns[f"terminal_risk_{days}d"] = risk
+            columns[f"terminal_labelled_{days}d"] = known - begin
+            columns[f"terminal_risk_{days}d"] = _share(frauds[known] - frauds[begin], known - begin, empty=0.0)
+        first = line.start(at)
+        for last in (2, 3, 5):
+            begin = np.maximum(known - last, first)
+            columns[f"terminal_risk_last_{last}"] = _share(frauds[known] - frauds[begin], known - begin)
+        is_fraud = label == 1
+        columns |= _fraud_moments(Timeline(entity[is_fraud], moment[is_fraud], _REACH), moment[is_fraud], at, stamp)
         return at, stamp, columns
 
     return windows
+
+
+def _fraud_moments(line: Timeline, moment: Ints, at: Ints, stamp: Ints) -> dict[str, Any]:
+    """Known frauds of the last 30 days: how many, and when the first and the last were (seconds since 1970)."""
+    begin = line.position(at, stamp - DELAY - 30 * DAY, inclusive=True)
+    end = line.position(at, stamp - DELAY, inclusive=True)
+    second = np.append(moment[line.order] / 1e6, np.nan)
+    some = end > begin
+    return {
+        "terminal_frauds_30d": end - begin,
+        "terminal_first_fraud": second[np.where(some, begin, -1)],
+        "terminal_last_fraud": second[np.where(some, end - 1, -1)],
+    }
+
+
+def _share(total: Floats, count: Ints, empty: float = np.nan) -> Floats:
+    """`total` / `count`, and `empty` where there is nothing to count."""
+    return np.divide(total, count, out=np.full(len(count), empty), where=count > 0)
 
 
 def _unique(entity: Ints, stamp: Ints) -> tuple[Ints, Ints]:

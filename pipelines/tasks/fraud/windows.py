@@ -46,6 +46,26 @@ class Timeline:
         np.cumsum(values[self.order], out=sums[1:])
         return sums
 
+    def start(self, entity: Ints) -> Ints:
+        """Position of the first event of each of `entity`."""
+        found: Ints = np.searchsorted(self.keys, entity * self.span)
+        return found
+
+
+def trailing_median(entity: Ints, values: Floats, length: int, least: int) -> Floats:
+    """Median of the last `length` values of the same entity, the current one included; NaN below `least` values.
+
+    Rows must be sorted by entity.
+    """
+    import pandas as pd
+
+    # A gap of NaN after each entity keeps a window from reaching into the one before.
+    change = np.concatenate([[0], np.cumsum(entity[1:] != entity[:-1])]) if len(entity) else entity
+    at = np.arange(len(values)) + change * length
+    spread = np.full(int(at[-1]) + 1 if len(at) else 0, np.nan)
+    spread[at] = values
+    return pd.Series(spread).rolling(length, min_periods=least).median().to_numpy()[at]
+
 
 @dataclass(frozen=True)
 class Block:

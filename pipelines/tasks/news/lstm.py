@@ -21,7 +21,7 @@ class LstmConfig:
     """Sizes and dropout. dropout: on word vectors and on the pooled states."""
 
     embedding: int = 128
-    hidden: int = 128
+    hidden: int = 64
     bidirectional: bool = True
     dropout: float = 0.5
 
@@ -164,7 +164,7 @@ def _fit(
         batches=batches,
         loss=loss,
         evaluate=evaluate,
-        monitor="valid_accuracy",
+        monitor="valid_loss",
         config=settings,
         seed=config.seed,
         checkpoint=Checkpoint(checkpoints / "embedding_lstm.pt", _fingerprint(ids, labels, config, device)),

@@ -44,14 +44,13 @@ def train(
     def evaluate(model: Any) -> dict[str, float]:
         with torch.no_grad():
             accuracy = float((model(x).argmax(dim=1) == y).double().mean())
-        epoch = len(seen)
-        return {"accuracy": scores[epoch] if scores else accuracy}
+        return {"error": scores[len(seen)] if scores else 1 - accuracy}
 
     seen: list[int] = []
 
     def progress(done: int, total: int, **metrics: float) -> None:
         seen.append(done)
-        assert set(metrics) == {"train_loss", "accuracy"}
+        assert set(metrics) == {"train_loss", "error"}
         if kill_after and done == kill_after:
             raise KilledError
 
@@ -61,7 +60,7 @@ def train(
         batches=lambda epoch: [(x[at : at + 16], y[at : at + 16]) for at in range(0, 64, 16)],
         loss=lambda model, batch: torch.nn.functional.cross_entropy(model(batch[0]), batch[1]),
         evaluate=evaluate,
-        monitor="accuracy",
+        monitor="error",
         config=LoopConfig(**{"epochs": 6, "patience": 10, **config}),
         seed=seed,
         checkpoint=Checkpoint(folder / "c.pt", name),
@@ -99,9 +98,9 @@ def test_seeds_decide_the_weights(tmp_path: Path) -> None:
 
 
 def test_it_stops_without_progress_and_keeps_the_best_epoch(tmp_path: Path) -> None:
-    scores = [0.5, 0.9, 0.9, 0.7, 0.6, 0.6]
+    scores = [0.5, 0.1, 0.1, 0.3, 0.4, 0.4]
     weights, history = train(tmp_path / "early", scores=scores, patience=2)
-    assert [entry["accuracy"] for entry in history] == [0.5, 0.9, 0.9, 0.7]
+    assert [entry["error"] for entry in history] == [0.5, 0.1, 0.1, 0.3]
     best, _ = train(tmp_path / "two", scores=scores, epochs=2)
     assert same(weights, best)
 
