@@ -2,7 +2,8 @@
 
 No ``from __future__ import annotations`` here: KFP reads the annotations as objects. A body is shipped as source text,
 so it sees nothing of this module. `code_version`, `store` and `nonce` are used by no body: they are part of the cache
-key, because neither KFP's local nor its cluster cache sees the code of a package.
+key, because neither KFP's local nor its cluster cache sees the code of a package. A step is imported after its start is
+reported, so that its time includes all that it costs.
 """
 
 from typing import NamedTuple
@@ -17,11 +18,13 @@ from pipelines.resources import IMAGE
 def ingest(task: str, config: str, source: str, endpoints: str, nonce: str, manifest: Output[Artifact]) -> NamedTuple(
     "Ingested", [("dataset", str), ("version", str)]
 ):
-    from contracts.endpoints import Endpoints
-    from pipelines.steps import events, versions
-    from pipelines.steps import ingest as step
+    from pipelines.steps import events
 
     with events.running("ingest") as done:
+        from contracts.endpoints import Endpoints
+        from pipelines.steps import ingest as step
+        from pipelines.steps import versions
+
         root = Endpoints.model_validate_json(endpoints).path("data")
         version = step.ingest(task, config, source, str(root), manifest.path)
         done({"version": version, **versions.summary(manifest.path)})
@@ -31,9 +34,10 @@ def ingest(task: str, config: str, source: str, endpoints: str, nonce: str, mani
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(task: str, config: str, dataset: str, code_version: str, nonce: str, clean: Output[Dataset]):
     from pipelines.steps import events
-    from pipelines.steps import validate as step
 
     with events.running("validate") as done:
+        from pipelines.steps import validate as step
+
         done(step.validate(task, config, dataset, clean.path))
 
 
@@ -50,9 +54,10 @@ def materialise(
     features: Output[Artifact],
 ):
     from pipelines.steps import events
-    from pipelines.steps import materialise as step
 
     with events.running("materialise") as done:
+        from pipelines.steps import materialise as step
+
         done(step.materialise(task, config, clean.path, data_version, endpoints, features.path))
 
 
@@ -66,10 +71,11 @@ def build_dataset(
     nonce: str,
     dataset: Output[Dataset],
 ):
-    from pipelines.steps import build_dataset as step
     from pipelines.steps import events
 
     with events.running("build_dataset") as done:
+        from pipelines.steps import build_dataset as step
+
         done(step.build_dataset(task, config, clean.path, features.path, dataset.path))
 
 
@@ -84,9 +90,10 @@ def train(
     model: Output[Model],
 ):
     from pipelines.steps import events
-    from pipelines.steps import train as step
 
     with events.running("train") as done:
+        from pipelines.steps import train as step
+
         folder = step.checkpoint_folder(checkpoints, task, config, dataset.path, code_version, nonce)
         done(step.train(task, config, dataset.path, folder, model.path))
 
@@ -103,12 +110,13 @@ def evaluate(
     nonce: str,
     candidate: Output[Model],
 ):
-    import json
-
-    from pipelines.steps import evaluate as step
     from pipelines.steps import events
 
     with events.running("evaluate") as done:
+        import json
+
+        from pipelines.steps import evaluate as step
+
         lineage = {"code_version": code_version, "data_version": data_version, "source": source or "built-in"}
         done(step.evaluate(task, config, dataset.path, model.path, json.dumps(lineage), candidate.path))
 
@@ -123,9 +131,10 @@ def gate(
     decision: Output[Artifact],
 ):
     from pipelines.steps import events
-    from pipelines.steps import gate as step
 
     with events.running("gate") as done:
+        from pipelines.steps import gate as step
+
         done({"passed": step.gate(task, config, dataset.path, candidate.path, endpoints, decision.path)})
 
 
@@ -141,16 +150,18 @@ def register(
     published: Output[Artifact],
 ):
     from pipelines.steps import events
-    from pipelines.steps import register as step
 
     with events.running("register") as done:
+        from pipelines.steps import register as step
+
         done(step.register(task, config, candidate.path, decision.path, endpoints, run, promote, published.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def batch_score(model: str, source: str, endpoints: str, scores: Output[Dataset]):
-    from pipelines.steps import batch_score as step
     from pipelines.steps import events
 
     with events.running("batch_score") as done:
+        from pipelines.steps import batch_score as step
+
         done(step.batch_score(model, source, endpoints, scores.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import select
@@ -64,6 +65,9 @@ def running(step: str) -> Iterator[Callable[[Any], None]]:
     except Exception as err:
         _failed(step, unexpected(err, step), began)
         raise
+    finally:
+        # The process ends after this: searching for garbage once more would only cost time (0.7 s with MLflow loaded).
+        gc.freeze()
     seconds = round(time.perf_counter() - began, 3)
     emit("step_finished", step=step, seconds=seconds, result=result[0] if result else None)
 

@@ -78,7 +78,7 @@ def write_linear_graph(
 
 
 def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-    """Embedding, one (bi)directional LSTM, maximum and mean over the tokens, a linear layer and a softmax.
+    """Embedding, one (bi)directional LSTM, maximum and mean of its states and of the vectors, a linear layer, a softmax.
 
     Args:
         tensors: a torch state_dict with ``embedding.weight``, ``lstm.*_l0``, ``lstm_reverse.*_l0`` (if bidirectional),
@@ -106,7 +106,8 @@ def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> 
             direction="bidirectional" if len(directions) == 2 else "forward",
         ),  # states: (tokens, directions, rows, hidden), zero past the end of a row
         node("Transpose", ["states"], ["by_row"], perm=[2, 0, 1, 3]),
-        node("Reshape", ["by_row", "merge"], ["features"]),
+        node("Reshape", ["by_row", "merge"], ["merged"]),
+        node("Concat", ["merged", "vectors"], ["features"], axis=2),
         *_pooling(node),
         node("Gemm", ["pooled", "head_weight", "head_bias"], ["scores"], transB=1),
         node("Softmax", ["scores"], ["probabilities"], axis=1),
@@ -118,6 +119,7 @@ def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> 
         "zero": np.array(0, np.int32),
         "one": np.array(1, np.int32),
         "one_int": np.array([1], np.int32),
+        "nothing": np.array([0], np.float32),
         "lowest": np.array([-1e9], np.float32),
         "merge": np.array([0, 0, hidden * len(directions)], np.int64),
         "embedding": tensors["embedding.weight"],
@@ -147,7 +149,8 @@ def _pooling(node: Any) -> list[Any]:
         node("Unsqueeze", ["inside_2d", "axis_2"], ["inside"]),
         node("Where", ["inside", "features", "lowest"], ["candidates"]),
         node("ReduceMax", ["candidates", "axis_1"], ["maximum"], keepdims=0),
-        node("ReduceSum", ["features", "axis_1"], ["sum"], keepdims=0),
+        node("Where", ["inside", "features", "nothing"], ["addends"]),
+        node("ReduceSum", ["addends", "axis_1"], ["sum"], keepdims=0),
         node("Cast", ["length_column"], ["length_float"], to=1),
         node("Div", ["sum", "length_float"], ["mean"]),
         node("Concat", ["maximum", "mean"], ["pooled"], axis=1),

@@ -6,7 +6,6 @@ Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read b
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +18,7 @@ from contracts.bundle import Input
 from contracts.engine_tabular import Calibration, matrix
 from contracts.errors import PlatformError
 from pipelines.tasks.base import STRICT, Progress
+from pipelines.training.boosting import Columns, Rows, fit_boosted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +30,7 @@ Floats = NDArray[np.float64]
 class LightGBMConfig:
     """Gradient boosted trees (Ke et al., NeurIPS 2017); `positive_weight` 0 balances the classes.
 
+    refit: train once more on training and validation rows together, for the number of rounds that was best.
     threads: 0 takes one per 50,000 rows, at most one per core: on a busy machine idle threads cost more than they give.
     """
 
@@ -44,7 +45,8 @@ class LightGBMConfig:
     positive_weight: float = 1.0
     early_stopping: int = 40
     calibration: Literal["platt", "isotonic", "none"] = "platt"
-    checkpoint_every: int = 100
+    refit: bool = False
+    checkpoint_every: int = 50
     threads: int = 0
 
 
@@ -89,15 +91,26 @@ def train_tabular(
     _need_all_classes(y_train, classes, "train")
     out.mkdir(parents=True, exist_ok=True)
     if isinstance(model, LightGBMConfig):
-        booster, history = _fit_lightgbm(
-            x_train, y_train, x_valid, y_valid, inputs, len(classes), model, seed, checkpoints, progress
+        weight = _weights(y_train, model.positive_weight) if len(classes) == 2 else None
+        fitted = fit_boosted(
+            Rows(x=x_train, y=y_train, weight=weight),
+            Rows(x=x_valid, y=y_valid, weight=_weights(y_valid, model.positive_weight) if weight is not None else None),
+            Columns(
+                names=[item.name for item in inputs],
+                categorical=[item.name for item in inputs if item.dtype == "string"],
+                classes=len(classes),
+            ),
+            model,
+            seed,
+            checkpoints,
+            progress,
         )
-        booster.save_model(str(out / "model.txt"), num_iteration=booster.best_iteration or -1)
-        raw = booster.predict(x_valid, raw_score=True, num_iteration=booster.best_iteration or -1)
-        calibration = fit_calibration(model.calibration if len(classes) == 2 else "none", np.asarray(raw), y_valid)
+        fitted.booster.save_model(str(out / "model.txt"), num_iteration=fitted.rounds)
+        raw = fitted.held_scores
+        calibration = fit_calibration(model.calibration if len(classes) == 2 else "none", raw, y_valid)
         (out / "calibration.json").write_text(json.dumps(calibration))
-        engine, rounds = "lightgbm", booster.best_iteration or booster.num_trees()
-        parameters = {**_flat(model), "best_round": rounds}
+        engine, history = "lightgbm", fitted.history
+        parameters = {**_flat(model), "best_round": fitted.rounds}
     else:
         if len(classes) != 2:
             raise PlatformError(
@@ -165,84 +178,6 @@ def fit_calibration(kind: str, score: Floats, label: NDArray[np.int64]) -> dict[
     slope = float(fitted.coef_[0, 0])
     # A negative slope would turn the model's order around on the strength of a small sample.
     return {"kind": "platt", "a": slope, "b": float(fitted.intercept_[0])} if slope > 0 else {"kind": "none"}
-
-
-def _fit_lightgbm(
-    x: Floats,
-    y: NDArray[np.int64],
-    x_valid: Floats,
-    y_valid: NDArray[np.int64],
-    inputs: Sequence[Input],
-    classes: int,
-    config: LightGBMConfig,
-    seed: int,
-    checkpoints: Path,
-    progress: Progress,
-) -> tuple[Any, list[dict[str, float]]]:
-    import lightgbm as lgb
-
-    names = [item.name for item in inputs]
-    categorical = [item.name for item in inputs if item.dtype == "string"] or "auto"
-    weight = _weights(y, config.positive_weight) if classes == 2 else None
-    data = lgb.Dataset(x, y, weight=weight, feature_name=names, categorical_feature=categorical, free_raw_data=False)
-    held = lgb.Dataset(x_valid, y_valid, reference=data, free_raw_data=False)
-    start, history = _load_checkpoint(checkpoints)
-    metric = "average_precision" if classes == 2 else "multi_logloss"
-
-    def report(env: Any) -> None:
-        row = {f"{name}_{key}": float(value) for name, key, value, _ in env.evaluation_result_list}
-        history.append(row)
-        done = len(history)
-        if done % 10 == 0:
-            progress(done, config.rounds, **row)
-        if done % config.checkpoint_every == 0:
-            _save_checkpoint(checkpoints, env.model, history)
-
-    booster = lgb.train(
-        {
-            "objective": "binary" if classes == 2 else "multiclass",
-            **({} if classes == 2 else {"num_class": classes}),
-            "metric": [metric, "binary_logloss"] if classes == 2 else [metric],
-            "first_metric_only": True,
-            "learning_rate": config.learning_rate,
-            "num_leaves": config.leaves,
-            "min_data_in_leaf": config.min_leaf,
-            "feature_fraction": config.feature_fraction,
-            "bagging_fraction": config.bagging_fraction,
-            "bagging_freq": 1 if config.bagging_fraction < 1 else 0,
-            "lambda_l2": config.l2,
-            "num_threads": config.threads or max(1, min(len(x) // 50_000, len(os.sched_getaffinity(0)))),
-            "seed": seed + (start.num_trees() if start else 0),
-            "deterministic": True,
-            "force_row_wise": True,
-            "verbosity": -1,
-        },
-        data,
-        num_boost_round=max(1, config.rounds - len(history)),
-        valid_sets=[held],
-        valid_names=["valid"],
-        init_model=start,
-        callbacks=[report, lgb.early_stopping(config.early_stopping, first_metric_only=True, verbose=False)],
-    )
-    progress(config.rounds, config.rounds)
-    return booster, history
-
-
-def _load_checkpoint(folder: Path) -> tuple[Any, list[dict[str, float]]]:
-    import lightgbm as lgb
-
-    state = folder / "state.json"
-    if not state.exists():
-        return None, []
-    saved = json.loads(state.read_text())
-    return lgb.Booster(model_str=saved["model"]), saved["history"]
-
-
-def _save_checkpoint(folder: Path, booster: Any, history: list[dict[str, float]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / "state.json.part"
-    part.write_text(json.dumps({"model": booster.model_to_string(num_iteration=-1), "history": history}))
-    os.replace(part, folder / "state.json")
 
 
 def _fit_logistic(

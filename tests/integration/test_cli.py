@@ -181,7 +181,7 @@ def test_a_refused_model_ends_with_3_and_needs_a_reason(shell, demo) -> None:
     strict = 'gate.thresholds=[{"metric": "average_precision", "minimum": 0.999}]'
     report = shell.json("run", "fraud", "--set", strict, code=3)
     assert report["status"] == "refused"
-    assert [step["status"] for step in report["steps"].values()].count("cached") >= 4, "only the gate has changed"
+    assert {report["steps"][name]["status"] for name in ("validate", "materialise", "build_dataset")} == {"cached"}
     ref = f"fraud:{report['result']['version']}"
     assert "average_precision" in shell.json("promote", ref, code=3)["error"]["detail"]
     promoted = shell.json("promote", ref, "--override", "to see how it goes back")

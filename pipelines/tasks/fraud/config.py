@@ -46,7 +46,7 @@ class SplitConfig:
 class FraudConfig(TaskConfig):
     """A recipe of the task."""
 
-    model: LightGBMConfig | LogisticConfig = field(default_factory=LightGBMConfig)
+    model: LightGBMConfig | LogisticConfig = field(default_factory=lambda: LightGBMConfig(refit=True))
     split: SplitConfig = field(default_factory=SplitConfig)
     cost: CostConfig = field(default_factory=lambda: CostConfig(false_positive=10.0, false_negative="amount"))
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)

@@ -40,7 +40,8 @@ def build_model(vocabulary: int, classes: int, config: LstmConfig) -> Any:
             if config.bidirectional:
                 self.lstm_reverse = nn.LSTM(config.embedding, config.hidden, batch_first=True)
             self.dropout = nn.Dropout(config.dropout)
-            self.head = nn.Linear(config.hidden * (4 if config.bidirectional else 2), classes)
+            states = config.hidden * (2 if config.bidirectional else 1)
+            self.head = nn.Linear(2 * (states + config.embedding), classes)
 
         def forward(self, ids: Any, lengths: Any) -> Any:
             vectors = self.dropout(self.embedding(ids))
@@ -52,6 +53,8 @@ def build_model(vocabulary: int, classes: int, config: LstmConfig) -> Any:
                 turned = (lengths[:, None] - 1 - places).clamp(min=0)[:, :, None]
                 backwards = self.lstm_reverse(vectors.gather(1, turned.expand_as(vectors)))[0]
                 states = torch.cat([states, backwards.gather(1, turned.expand_as(backwards))], dim=2)
+            # The word vectors themselves are pooled too: with little data they are what is learned first.
+            states = torch.cat([states, vectors], dim=2)
             outside = (places >= lengths[:, None])[:, :, None]
             highest = states.masked_fill(outside, -1e9).amax(dim=1)
             mean = states.masked_fill(outside, 0.0).sum(dim=1) / lengths[:, None]

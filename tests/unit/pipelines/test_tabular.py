@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_model(dataset: Path, tmp_path: Path) -> No
     assert texts[0] == texts[1]
 
 
-def test_training_continues_from_its_checkpoint(dataset: Path, tmp_path: Path) -> None:
+def test_a_killed_training_continues_and_ends_with_the_same_model(dataset: Path, tmp_path: Path) -> None:
     class KilledError(Exception):
         pass
 
@@ -141,6 +141,37 @@ def test_training_continues_from_its_checkpoint(dataset: Path, tmp_path: Path) -
     report = train(dataset, tmp_path / "out", config, progress=lambda done, total, **_: seen.append(done))
     assert min(seen) > 20
     assert len(report["history"]) == 60
+    train(dataset, tmp_path / "whole", config)
+    resumed, whole = ((tmp_path / name / "model" / "model.txt").read_text() for name in ("out", "whole"))
+    assert resumed == whole
+
+
+def test_blocks_of_rounds_add_up_to_one_training(dataset: Path, tmp_path: Path) -> None:
+    scores = []
+    for name, every in (("one", 40), ("blocks", 10)):
+        config = LightGBMConfig(
+            rounds=40, threads=1, checkpoint_every=every, bagging_fraction=1.0, feature_fraction=1.0, early_stopping=40
+        )
+        report = train(dataset, tmp_path / name, config)
+        scores.append([row["valid_binary_logloss"] for row in report["history"]])
+    assert np.allclose(*scores, rtol=1e-3)
+
+
+def test_it_stops_when_validation_gets_worse(dataset: Path, tmp_path: Path) -> None:
+    config = LightGBMConfig(rounds=500, learning_rate=0.3, threads=1, checkpoint_every=10, early_stopping=20)
+    report = train(dataset, tmp_path / "out", config)
+    losses = [row["valid_binary_logloss"] for row in report["history"]]
+    assert len(losses) < 500
+    assert report["parameters"]["best_round"] == int(np.argmin(losses)) + 1
+
+
+def test_a_refit_learns_from_the_validation_rows_too(dataset: Path, tmp_path: Path) -> None:
+    config = LightGBMConfig(rounds=30, threads=1)
+    refit = LightGBMConfig(rounds=30, threads=1, refit=True)
+    reports = [train(dataset, tmp_path / str(i), model) for i, model in enumerate((config, refit))]
+    texts = [(tmp_path / str(i) / "model" / "model.txt").read_text() for i in range(2)]
+    assert texts[0] != texts[1]
+    assert reports[0]["decision"] == reports[1]["decision"]  # chosen by the model that had not seen these rows
 
 
 def test_a_class_without_rows_is_an_error(dataset: Path, tmp_path: Path) -> None:

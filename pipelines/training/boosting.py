@@ -1,0 +1,180 @@
+"""LightGBM in blocks of rounds: a killed run goes on from its last block and ends with the very same model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.tasks.base import Progress
+
+if TYPE_CHECKING:
+    from pipelines.training.tabular import LightGBMConfig
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Training or validation rows: `x` of shape (rows, inputs), class numbers `y` and weights of shape (rows,)."""
+
+    x: Floats
+    y: Ints
+    weight: Floats | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Names of the inputs, those that are category numbers, and how many classes there are."""
+
+    names: Sequence[str]
+    categorical: Sequence[str]
+    classes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Boosted:
+    """The model, its number of rounds, raw validation scores (log-odds) of a model that did not train on those rows."""
+
+    booster: Any
+    rounds: int
+    held_scores: Floats
+    history: list[dict[str, float]]
+
+
+def fit_boosted(
+    train: Rows,
+    valid: Rows,
+    columns: Columns,
+    config: LightGBMConfig,
+    seed: int,
+    checkpoints: Path,
+    progress: Progress,
+) -> Boosted:
+    """Train with early stopping on `valid`; with ``config.refit``, once more on all rows for as many rounds.
+
+    Every block of ``config.checkpoint_every`` rounds has a seed of its own and starts from the text of the one before,
+    so that it does not matter whether the process was killed in between.
+    """
+    data, held = _datasets(train, valid, columns)
+    booster, history = _load(checkpoints)
+    while len(history) < config.rounds and not _stopped(history, config, columns):
+        count = min(config.checkpoint_every, config.rounds - len(history))
+        booster = _block(data, held, columns, config, seed, count, booster, history, progress)
+        _save(checkpoints, booster, history)
+    best = _best(history, config, columns)
+    progress(config.rounds, config.rounds, rounds=best)
+    scores = np.asarray(booster.predict(valid.x, raw_score=True, num_iteration=best))
+    if not config.refit:
+        return Boosted(booster=booster, rounds=best, held_scores=scores, history=history)
+    both = Rows(
+        x=np.concatenate([train.x, valid.x]),
+        y=np.concatenate([train.y, valid.y]),
+        weight=None if train.weight is None else np.concatenate([train.weight, valid.weight]),  # type: ignore[list-item]
+    )
+    data, _ = _datasets(both, valid, columns)
+    whole = _block(data, None, columns, config, seed, best, None, [], lambda *_, **__: None)
+    return Boosted(booster=whole, rounds=best, held_scores=scores, history=history)
+
+
+def _datasets(train: Rows, valid: Rows, columns: Columns) -> tuple[Any, Any]:
+    import lightgbm as lgb
+
+    categorical = list(columns.categorical) or "auto"
+    options = {"feature_name": list(columns.names), "categorical_feature": categorical, "free_raw_data": False}
+    data = lgb.Dataset(train.x, train.y, weight=train.weight, **options)
+    return data, lgb.Dataset(valid.x, valid.y, reference=data, free_raw_data=False)
+
+
+def _block(
+    data: Any,
+    held: Any,
+    columns: Columns,
+    config: LightGBMConfig,
+    seed: int,
+    count: int,
+    start: Any,
+    history: list[dict[str, float]],
+    progress: Progress,
+) -> Any:
+    import lightgbm as lgb
+
+    def report(env: Any) -> None:
+        row = {f"{name}_{metric}": float(value) for name, metric, value, _ in env.evaluation_result_list}
+        history.append(row)
+        if len(history) % 10 == 0:
+            progress(len(history), config.rounds, **row)
+
+    # From text, as after a kill: a model in memory holds numbers that its text does not.
+    before = lgb.Booster(model_str=start.model_to_string(num_iteration=-1)) if start is not None else None
+    return lgb.train(
+        _parameters(columns, config, seed + (start.current_iteration() if start is not None else 0), len(data.label)),
+        data,
+        num_boost_round=count,
+        valid_sets=[held] if held is not None else None,
+        valid_names=["valid"] if held is not None else None,
+        init_model=before,
+        callbacks=[report],
+    )
+
+
+def _parameters(columns: Columns, config: LightGBMConfig, seed: int, rows: int) -> dict[str, Any]:
+    binary = columns.classes == 2
+    return {
+        "objective": "binary" if binary else "multiclass",
+        **({} if binary else {"num_class": columns.classes}),
+        "metric": ["average_precision", "binary_logloss"] if binary else ["multi_logloss"],
+        "learning_rate": config.learning_rate,
+        "num_leaves": config.leaves,
+        "min_data_in_leaf": config.min_leaf,
+        "feature_fraction": config.feature_fraction,
+        "bagging_fraction": config.bagging_fraction,
+        "bagging_freq": 1 if config.bagging_fraction < 1 else 0,
+        "lambda_l2": config.l2,
+        "num_threads": config.threads or max(1, min(rows // 50_000, len(os.sched_getaffinity(0)))),
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "verbosity": -1,
+    }
+
+
+def _goodness(history: Sequence[dict[str, float]], config: LightGBMConfig, columns: Columns) -> list[float]:
+    """What early stopping maximises, per round. Weighted classes spoil the log loss, so then it is the ranking."""
+    if columns.classes == 2 and config.positive_weight != 1.0:
+        return [row["valid_average_precision"] for row in history]
+    name = "valid_binary_logloss" if columns.classes == 2 else "valid_multi_logloss"
+    return [-row[name] for row in history]
+
+
+def _best(history: Sequence[dict[str, float]], config: LightGBMConfig, columns: Columns) -> int:
+    """Number of rounds of the best model, at least one."""
+    return int(np.argmax(_goodness(history, config, columns))) + 1
+
+
+def _stopped(history: Sequence[dict[str, float]], config: LightGBMConfig, columns: Columns) -> bool:
+    return bool(history) and len(history) - _best(history, config, columns) >= config.early_stopping
+
+
+def _load(folder: Path) -> tuple[Any, list[dict[str, float]]]:
+    import lightgbm as lgb
+
+    state = folder / "state.json"
+    if not state.exists():
+        return None, []
+    saved = json.loads(state.read_text())
+    return lgb.Booster(model_str=saved["model"]), saved["history"]
+
+
+def _save(folder: Path, booster: Any, history: list[dict[str, float]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / "state.json.part"
+    part.write_text(json.dumps({"model": booster.model_to_string(num_iteration=-1), "history": history}))
+    os.replace(part, folder / "state.json")
