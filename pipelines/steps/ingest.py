@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = "built-in"
 _FORMAT = 1  # raise when the same source would give other parts
-PART_ROWS, PART_BYTES = 250_000, 128 << 20
+PART_ROWS, PART_BYTES = 250_000, 48 << 20
 
 
 def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str:

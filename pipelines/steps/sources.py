@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW = "_row"  # added column: number of the row, 1 = first row of data
-BLOCK = 16 << 20  # bytes parsed at a time; no row may be longer
+BLOCK = 8 << 20  # bytes parsed at a time; no row may be longer
 _TEXT = (".csv", ".tsv", ".tab", ".txt")
 _PACKED = (".gz", ".bz2", ".zst")
 

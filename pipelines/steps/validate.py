@@ -150,15 +150,22 @@ class _Validation:
 
     def _add_to_sample(self, good: pa.Table, rows: NDArray[np.int64]) -> None:
         """Keep up to `_SAMPLE` rows of each label value, drawn evenly from all parts; rare classes come in full."""
+        import numpy as np
         import pandas as pd
+        import pyarrow as pa
 
         task = self.task
         fixed = {task.id, task.timestamp, *task.entities} - {task.label}
-        frame = _shortened(good.select([n for n in good.column_names if n not in fixed])).to_pandas()
-        frame[_DRAW] = pd.util.hash_array(rows)  # as good as random, and the same for the same row
-        frame = pd.concat([self._sample, frame], ignore_index=True) if self._sample is not None else frame
-        rank = frame.groupby(frame[task.label].astype("string"))[_DRAW].rank(method="first")
-        self._sample = frame[rank <= _SAMPLE]
+        draw = pd.util.hash_array(rows)  # as good as random, and the same for the same row
+        label = good.column(task.label).to_pandas()
+        before = self._sample if self._sample is not None else pd.DataFrame({task.label: label[:0], _DRAW: draw[:0]})
+        labels = pd.concat([before[task.label], label], ignore_index=True).astype("string")
+        draws = pd.Series(np.concatenate([before[_DRAW].to_numpy(dtype=np.uint64), draw]))
+        keep = (draws.groupby(labels).rank(method="first") <= _SAMPLE).to_numpy()
+        new = keep[len(before) :]
+        chosen = good.select([n for n in good.column_names if n not in fixed]).filter(pa.array(new))
+        added = _shortened(chosen).to_pandas().assign(**{_DRAW: draw[new]})
+        self._sample = added if self._sample is None else pd.concat([before[keep[: len(before)]], added])
 
     def sample(self) -> pd.DataFrame:
         """Good rows without id, time and entities."""

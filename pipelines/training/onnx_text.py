@@ -78,7 +78,7 @@ def write_linear_graph(
 
 
 def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-    """Embedding, one (bi)directional LSTM, maximum and mean of its states and of the vectors, a linear layer, a softmax.
+    """Embedding, a (bi)directional LSTM, maximum and mean of its states and of the vectors, linear layer, softmax.
 
     Args:
         tensors: a torch state_dict with ``embedding.weight``, ``lstm.*_l0``, ``lstm_reverse.*_l0`` (if bidirectional),

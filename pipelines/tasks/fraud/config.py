@@ -17,7 +17,7 @@ class SimulatorConfig:
     """The default data. `fraud_level` scales all fraud; `drift`: 0 freezes the habits of fraud, 1 changes them."""
 
     customers: int = 1_600
-    terminals: int = 2_400
+    terminals: int = 1_200
     days: int = 50
     payments_per_day: float = 1.0
     start: str = "2024-03-04"

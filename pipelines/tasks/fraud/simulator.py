@@ -119,8 +119,8 @@ def _world(config: SimulatorConfig, seed: int) -> _World:
 def _schedule(config: SimulatorConfig, seed: int) -> tuple[_Campaigns, _Campaigns]:
     rng = _stream(seed, _SCHEDULE)
     progress = np.arange(config.days) / max(config.days - 1, 1) * config.drift
-    # Campaigns begin before the first day too, so that the first week is as fraudulent as the others.
-    warm = 14
+    # Campaigns begin before the first day too, so that the first weeks are as fraudulent as the others.
+    warm = 34
     progress = np.concatenate([np.zeros(warm), progress])
     day = np.arange(-warm, config.days)
 
@@ -132,10 +132,13 @@ def _schedule(config: SimulatorConfig, seed: int) -> tuple[_Campaigns, _Campaign
 
     level = config.fraud_level
     skimming = campaigns(
-        level * config.terminals * 0.0007 * (1 + progress), config.terminals, 14 - 6 * progress, 26 - 12 * progress
+        level * config.terminals * 0.0004 * (1 + 0.5 * progress),
+        config.terminals,
+        20 - 6 * progress,
+        34 - 12 * progress,
     )
     stolen = campaigns(
-        level * config.customers * 0.0007 * np.ones(len(day)), config.customers, 4 + 0 * progress, 12 - 4 * progress
+        level * config.customers * 0.0006 * np.ones(len(day)), config.customers, 4 + 0 * progress, 12 - 4 * progress
     )
     return skimming, stolen
 
@@ -158,14 +161,14 @@ def _day(
     terminal = np.where(travel, rng.integers(0, config.terminals, count), terminal)
     amount = world.mean[customer] * rng.gamma(2.5, 1 / 2.5, count)
 
-    skimmed = np.isin(terminal, skimming.active(day)) & (rng.random(count) < 0.7)
-    cash_out = rng.random(count) < 0.0015 * config.fraud_level
-    expensive = rng.lognormal(np.log(420.0 - 200.0 * progress), 0.35, count)
+    skimmed = np.isin(terminal, skimming.active(day)) & (rng.random(count) < 0.8)
+    cash_out = rng.random(count) < 0.0018 * config.fraud_level
+    expensive = rng.lognormal(np.log(520.0 - 200.0 * progress), 0.35, count)
     amount = np.where(cash_out, np.maximum(expensive, amount), amount)
 
     victims = np.unique(stolen.active(day))
-    extra = np.repeat(victims, rng.poisson(1.3, len(victims)))
-    multiple = rng.uniform(3.5, 6.0, len(extra)) * (1 - 0.4 * progress)
+    extra = np.repeat(victims, rng.poisson(1.2, len(victims)))
+    multiple = rng.uniform(4.0, 7.0, len(extra)) * (1 - 0.4 * progress)
     extra_amount = world.mean[extra] * multiple
     extra_second = _time_of_day(rng, rng.random(len(extra)) < 0.7 - 0.4 * progress)
     extra_terminal = rng.integers(0, config.terminals, len(extra))
