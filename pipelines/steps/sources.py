@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROW = "_row"  # added column: number of the row, 1 = first row of data
 BLOCK = 8 << 20  # bytes parsed at a time; no row may be longer
+MOST_REJECTED = 100_000  # rows of a file: more are not bad rows but a wrong setting
 _TEXT = (".csv", ".tsv", ".tab", ".txt")
 _PACKED = (".gz", ".bz2", ".zst")
 
@@ -152,10 +153,10 @@ def _read_text(path: Path, names: list[str], form: TextFormat) -> Iterator[Chunk
     def skip(row: Any) -> str:
         reason = f"{row.actual_columns} values, expected {row.expected_columns}"
         skipped.append(Rejected(row.number - offset, "", row.text[:200], reason))
-        return "skip"
+        return "skip" if len(skipped) < MOST_REJECTED else "error"
 
     counter = _RowCounter(skipped)
-    last = 0
+    last = rejected = 0
     try:
         with _open(path) as stream:
             reader = arrow_csv.open_csv(
@@ -181,8 +182,14 @@ def _read_text(path: Path, names: list[str], form: TextFormat) -> Iterator[Chunk
                     continue
                 rows = counter.next(table.num_rows)
                 last = int(rows[-1])
-                yield _decode(table, rows, counter.take(last))
+                chunk = _decode(table, rows, counter.take(last))
+                rejected += len(chunk.rejected)
+                if rejected >= MOST_REJECTED:
+                    raise _too_many(path, chunk.rejected[-1])
+                yield chunk
     except pa.ArrowInvalid as err:
+        if len(skipped) >= MOST_REJECTED:
+            raise _too_many(path, skipped[-1]) from err
         raise _unparsable(path, err, last) from err
     if rest := counter.take(None):
         table = _decode(_no_rows(names), counter.next(0), []).table
@@ -307,6 +314,18 @@ def _unparsable(path: Path, err: Exception, last: int) -> PlatformError:
         fix="correct the file, or set data.delimiter, data.header or data.quoted to what it uses",
         code="bad_source",
         row=last + 1,
+        file=str(path),
+    )
+
+
+def _too_many(path: Path, example: Rejected) -> PlatformError:
+    where = f", column {example.column!r}" if example.column else ""
+    return PlatformError(
+        f"{path.name}: more than {MOST_REJECTED:,} rows cannot be read",
+        detail=f"for example row {example.row}{where}: {example.reason}",
+        fix="set data.delimiter, data.header or data.quoted to what the file uses, or convert it to UTF-8",
+        code="bad_source",
+        row=example.row,
         file=str(path),
     )
 

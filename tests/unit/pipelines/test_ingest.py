@@ -138,6 +138,14 @@ def test_broken_utf8_and_short_rows_are_rejected_by_number_and_the_rest_is_kept(
     assert (second["row"], second["reason"]) == (3, "2 values, expected 7")
 
 
+@pytest.mark.parametrize("bad", [b"P1,2026\n", GOOD.replace(b"hello", b"\xff")])
+def test_a_file_of_bad_rows_stops_early(read: Any, monkeypatch: pytest.MonkeyPatch, bad: bytes) -> None:
+    monkeypatch.setattr("pipelines.steps.sources.MOST_REJECTED", 20)
+    with pytest.raises(PlatformError, match="more than 20 rows cannot be read") as caught:
+        read(HEADER + GOOD + bad * 30)
+    assert "for example row" in caught.value.detail
+
+
 def test_an_open_quote_is_found_without_reading_on_forever(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.steps.sources.BLOCK", 4096)
     with pytest.raises(PlatformError, match="does not end within") as caught:
