@@ -65,7 +65,7 @@ def _serve_and_ask(
     with waiting(console(stderr=True), "endpoint") as tell:
         endpoint.wait_ready(tell)
     answers = _ask(endpoint, bodies, out, as_json)
-    summary = summarise(endpoint.bundle, answers)
+    summary = summarise(endpoint.bundle, answers, CONNECTIONS)
     document = {
         "run": report["run_id"],
         "seconds": round(time.monotonic() - began, 1),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _SHOWN = ("average_precision", "roc_auc", "precision", "recall", "brier", "ece")
 
 
-def summarise(bundle: Bundle, answers: list[Answer]) -> dict[str, Any]:
+def summarise(bundle: Bundle, answers: list[Answer], connections: int) -> dict[str, Any]:
     """Quality on the test split, and what the endpoint did with the requests (times in milliseconds)."""
     evaluation = bundle.read_json("evaluation.json")
     decision = bundle.document.decision
@@ -34,6 +34,7 @@ def summarise(bundle: Bundle, answers: list[Answer]) -> dict[str, Any]:
         },
         "requests": {
             "sent": len(answers),
+            "connections": connections,
             "answered": sum(answer.status == 200 for answer in answers),
             "alerts": predicted.count(positive),
             "flagged": flagged,
@@ -55,7 +56,10 @@ def show_demo(out: Console, document: dict[str, Any], body: dict[str, Any]) -> N
         f"[bold]Requests[/]  {requests['answered']} of {requests['sent']} answered, {requests['alerts']} alerts, "
         f"{requests['flagged']} flagged"
     )
-    out.print(f"[bold]Latency[/]   p50 {latency['p50']} ms, p95 {latency['p95']} ms, p99 {latency['p99']} ms")
+    out.print(
+        f"[bold]Latency[/]   p50 {latency['p50']} ms, p95 {latency['p95']} ms, p99 {latency['p99']} ms "
+        f"over {requests['connections']} connections"
+    )
     out.print(f"\n[bold]Look[/]      {endpoint['model']}:{endpoint['version']} on {endpoint['url']}")
     line = f"curl -s {endpoint['predict_url']} -H 'content-type: application/json' -d '{json.dumps(body)}'"
     out.print(f"Try       {line}", soft_wrap=True, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,19 +132,44 @@ def _cast(table: pa.Table, wanted: list[Column]) -> pd.DataFrame:
 
 
 def _with_features(frame: pd.DataFrame, bundle: Bundle, where: Endpoints) -> pd.DataFrame:
-    """Read features online and derive the on-demand ones, as the service does."""
+    """Read features online and derive the on-demand ones, as the service does for each row's moment."""
+    import pandas as pd
+
     from feature_repo.stores.reader import OnlineReader, apply_transforms
 
-    plan: Mapping[str, Any] = bundle.read_json("features.json")
+    plan: dict[str, Any] = bundle.read_json("features.json")
     signature = bundle.document.signature
-    keys = {name: frame[name].tolist() for name in signature.entities}
-    read = OnlineReader(dict(plan), str(where.path("online"))).read(keys, None)
-    columns = {str(name): frame[name].to_numpy() for name in frame.columns} | dict(read.columns)
+    moments = np.full(len(frame), np.datetime64("now", "us"))
     if signature.timestamp:
-        moments = frame[signature.timestamp].dt.tz_convert("UTC").dt.tz_localize(None)
-        columns[signature.timestamp] = moments.to_numpy(dtype="datetime64[us]")
-    made = apply_transforms(plan, columns)
-    return frame.assign(**{n: v for n, v in {**read.columns, **made}.items() if n not in frame.columns})
+        moments = frame[signature.timestamp].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
+    columns: dict[str, Any] = {str(name): frame[name].to_numpy() for name in frame.columns}
+    if signature.timestamp:
+        columns[signature.timestamp] = moments
+    if signature.entities:
+        keys = {name: frame[name].tolist() for name in signature.entities}
+        columns |= _read_at(OnlineReader(plan, str(where.path("online"))), plan, keys, moments)
+    columns |= apply_transforms(plan, columns)
+    return pd.DataFrame({item.name: columns[item.name] for item in signature.inputs})
+
+
+def _read_at(reader: Any, plan: Mapping[str, Any], keys: Mapping[str, list[Any]], moments: Any) -> dict[str, Any]:
+    """Online features of many rows, each as served at its own moment.
+
+    One read for all rows, as of a moment before all data, so that nothing is too old yet; the time to live is then
+    applied to each row by itself.
+    """
+    early = datetime(1970, 1, 1, tzinfo=UTC)
+    read = reader.read(keys, early)
+    columns = dict(read.columns)
+    at = (moments - np.datetime64("1970-01-01", "us")) / np.timedelta64(1, "s")
+    for view in plan["views"]:
+        age = at + np.asarray(read.age_seconds[view["name"]], dtype=np.float64)
+        old = (view["ttl_seconds"] > 0) & (age > view["ttl_seconds"])
+        for feature in view["features"]:
+            values = columns[feature["name"]]
+            missing = None if values.dtype.kind == "O" else np.nan
+            columns[feature["name"]] = np.where(old, missing, values)
+    return columns
 
 
 def _write(table: pa.Table, probability: Any, chosen: Any, classes: list[str], file: Path) -> None:

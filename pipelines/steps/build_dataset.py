@@ -38,6 +38,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     frame = read_parts(Path(clean))
     history = read_json(features)
     if history.get("plan"):
+        if entity_rows := getattr(found, "entity_rows", None):  # a task may know which rows its split looks at
+            frame = entity_rows(frame, settings)
         report(1, 3, doing="join", rows=len(frame))
         frame = _join(frame, history)
     inputs = found.inputs(settings)

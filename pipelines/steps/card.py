@@ -24,6 +24,8 @@ _TITLES = {
     "log_loss": "Log loss",
     "brier": "Brier score",
     "cost": "Cost per row",
+    "latency_ms": "One prediction, ms",
+    "bundle_mb": "Size, MB",
 }
 _PLOTS = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "scores", "learning_curve")
 
@@ -142,7 +144,7 @@ def readme_sections(task: str) -> list[tuple[str, str]]:
     parts = re.split(r"^#{1,3}\s+(.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     sections = list(zip(parts[1::2], (text.strip() for text in parts[2::2]), strict=True))
     wanted = [s for s in sections if re.search(r"\b(use|limit|bias|ethic|data)", s[0], re.IGNORECASE) and s[1]]
-    return wanted or sections[:1]
+    return wanted or [("About", text) for _, text in sections[:1]]
 
 
 def _html(text: str) -> str:

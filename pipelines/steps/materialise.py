@@ -36,6 +36,7 @@ registry: {{registry_type: file, path: registry.db}}
 offline_store: {{type: feature_repo.stores.offline.DuckDBOfflineStore}}
 online_store: {{type: feature_repo.stores.online.GuardedSqliteOnlineStore, path: {online}}}
 entity_key_serialization_version: 3
+materialization: {{pull_latest_features: true}}
 """
 
 
@@ -187,6 +188,7 @@ def _store(project: str, folder: Path, registry: Path, online: Path) -> Any:
         offline_store={"type": "feature_repo.stores.offline.DuckDBOfflineStore"},
         online_store={"type": "feature_repo.stores.online.GuardedSqliteOnlineStore", "path": str(online)},
         entity_key_serialization_version=3,
+        materialization={"pull_latest_features": True},  # else all of the history goes through pandas
         repo_path=folder,
     )
     return FeatureStore(config=config)
@@ -194,8 +196,10 @@ def _store(project: str, folder: Path, registry: Path, online: Path) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Feast prints to stdout, which carries events, and reports usage unless told not to."""
-    os.environ["FEAST_USAGE"] = "False"
+    """Import Feast, and send what it prints away from stdout, which carries events."""
+    from feature_repo.stores.fast_import import import_feast
+
+    import_feast()
     with contextlib.redirect_stdout(sys.stderr):
         yield
 

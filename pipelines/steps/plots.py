@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_ALONG = ("epoch", "round", "step", "strength")  # what a history may run along, in this order of preference
 BLUE, ORANGE, GREY = "#2563a8", "#d9730d", "#8a8f98"
 _STYLE: Any = {
     "figure.dpi": 110,
@@ -70,15 +71,18 @@ def precision_recall(
             at = (positive[alarm].sum() / max(hits[-1], 1), positive[alarm].mean())
             axes.plot(*at, "o", color=ORANGE, markersize=7, label=f"threshold {threshold:.3g}")
         axes.set(xlim=(0, 1.01), ylim=(0, 1.03))
-        axes.legend(loc="upper right")
+        axes.legend(loc="best")
 
 
 def calibration(
     file: Path, probability: NDArray[np.float64], outcome: NDArray[np.bool_], what: str, ece: float
 ) -> None:
-    """Said against true share in ten bins of equally many rows, with 95 % intervals."""
+    """Said against true share with 95 % intervals, in ten bins of equally many rows; a rare outcome gets bins of the
+    highest scores, where it is decided."""
     order = np.argsort(probability, kind="stable")
-    groups = [g for g in np.array_split(order, 10) if len(g)]
+    rare = outcome.mean() < 0.1
+    cuts = np.array([0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.994, 0.997]) if rare else np.linspace(0.1, 0.9, 9)
+    groups = [g for g in np.split(order, (cuts * len(order)).astype(int)) if len(g) >= (20 if rare else 1)]
     said = np.array([probability[g].mean() for g in groups])
     true = np.array([outcome[g].mean() for g in groups])
     count = np.array([len(g) for g in groups])
@@ -153,7 +157,7 @@ def learning_curve(file: Path, history: Sequence[Mapping[str, Any]]) -> bool:
     import matplotlib
 
     rows = [row for row in history if isinstance(row, Mapping)]
-    skip = {"epoch", "round", "step", "seconds", "lr", "learning_rate"}
+    skip = {*_ALONG, "seconds", "lr", "learning_rate"}
     names = sorted({k for row in rows for k, v in row.items() if isinstance(v, int | float) and k not in skip})
     panels: list[tuple[str, list[str]]] = [
         ("loss", [name for name in names if "loss" in name]),
@@ -166,7 +170,7 @@ def learning_curve(file: Path, history: Sequence[Mapping[str, Any]]) -> bool:
     from matplotlib import pyplot
 
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
-    unit = "epoch" if "epoch" in rows[0] else "round"
+    unit = next((name for name in _ALONG if name in rows[0]), "round")
     x = [row.get(unit, at + 1) for at, row in enumerate(rows)]
     with matplotlib.rc_context(_STYLE):
         figure, axes = pyplot.subplots(

@@ -52,6 +52,12 @@ class FraudTask:
 
         write_history(clean, out, progress)
 
+    def entity_rows(self, frame: pd.DataFrame, config: Any) -> pd.DataFrame:
+        """The rows of `frame` that need features; the history itself is made of all."""
+        from pipelines.tasks.fraud.data import needed_rows
+
+        return needed_rows(frame, config)
+
     def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
         """By day, with the delay of labels between training and test."""
         from pipelines.tasks.fraud.data import split_payments

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ import numpy as np
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from pipelines.tasks.fraud.config import SplitConfig
+from pipelines.tasks.fraud.simulator import LABEL_DELAY_DAYS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,34 +55,76 @@ def model_inputs() -> list[Input]:
     ]
 
 
-def split_payments(frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
-    """Train, valid and test by day; see SplitConfig. `frame` has the clean columns and all features."""
+@dataclass(frozen=True)
+class Periods:
+    """First moments of the periods: train, valid, wait (for labels), test, and the end of the test."""
+
+    train: Any
+    valid: Any
+    wait: Any
+    test: Any
+    end: Any
+
+
+def periods(frame: pd.DataFrame, plan: SplitConfig) -> Periods:
+    """The periods of SplitConfig on the days that `frame` has.
+
+    Raises:
+        PlatformError: the data does not cover them, or labels would not be known in time.
+    """
     import pandas as pd
 
-    plan = config.split
-    day = frame["event_time"].dt.floor("D")
-    length = plan.train_days + plan.delay_days + plan.test_days
-    if plan.train_start is None:
-        start = day.max() - timedelta(days=length - 1)
-    else:
-        start = pd.Timestamp(plan.train_start, tz="UTC")
-    train_end = start + timedelta(days=plan.train_days)
-    valid_start = train_end - timedelta(days=plan.valid_days)
-    test_start = train_end + timedelta(days=plan.delay_days)
-    test_end = test_start + timedelta(days=plan.test_days)
-    if start < day.min() or test_end > day.max() + timedelta(days=1):
+    if plan.delay_days < LABEL_DELAY_DAYS:
         raise PlatformError(
-            f"the split needs payments from {start:%Y-%m-%d} to {test_end - timedelta(days=1):%Y-%m-%d}",
-            detail=f"the data has {day.min():%Y-%m-%d} to {day.max():%Y-%m-%d}",
+            f"split.delay_days is {plan.delay_days}, but labels take {LABEL_DELAY_DAYS} days",
+            detail="the features of terminals count a label when it has arrived",
+            fix=f"use at least {LABEL_DELAY_DAYS}",
+            code="bad_config",
+        )
+    if plan.valid_days >= plan.train_days:
+        raise PlatformError(
+            f"split.valid_days ({plan.valid_days}) leaves nothing of split.train_days ({plan.train_days})",
+            fix="validation is the end of the training days: make it shorter",
+            code="bad_config",
+        )
+    first, last = (moment.floor("D") for moment in (frame["event_time"].min(), frame["event_time"].max()))
+    length = plan.train_days + plan.delay_days + plan.test_days
+    start = last - timedelta(days=length - 1) if plan.train_start is None else pd.Timestamp(plan.train_start, tz="UTC")
+    end = start + timedelta(days=length)
+    if start < first or end > last + timedelta(days=1):
+        raise PlatformError(
+            f"the split needs payments from {start:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}",
+            detail=f"the data has {first:%Y-%m-%d} to {last:%Y-%m-%d}",
             fix="give more days, or set split.train_start, split.train_days, split.delay_days, split.test_days",
             code="empty_split",
         )
-    test = frame[(day >= test_start) & (day < test_end)]
+    wait = start + timedelta(days=plan.train_days)
+    return Periods(
+        train=start,
+        valid=wait - timedelta(days=plan.valid_days),
+        wait=wait,
+        test=wait + timedelta(days=plan.delay_days),
+        end=end,
+    )
+
+
+def needed_rows(frame: pd.DataFrame, config: Any) -> pd.DataFrame:
+    """The payments that the split looks at: from the first day of training to the last of the test."""
+    when = periods(frame, config.split)
+    return frame[(frame["event_time"] >= when.train) & (frame["event_time"] < when.end)]
+
+
+def split_payments(frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+    """Train, valid and test by day; see SplitConfig. `frame` has the clean columns and all features."""
+    plan = config.split
+    when = periods(frame, plan)
+    moment = frame["event_time"]
+    test = frame[(moment >= when.test) & (moment < when.end)]
     if plan.drop_compromised:
-        test = _without_compromised(frame, test, start, plan.delay_days)
+        test = _without_compromised(frame, test, when.train, plan.delay_days)
     return {
-        "train": _finished(frame[(day >= start) & (day < valid_start)]),
-        "valid": _finished(frame[(day >= valid_start) & (day < train_end)]),
+        "train": _finished(frame[(moment >= when.train) & (moment < when.valid)]),
+        "valid": _finished(frame[(moment >= when.valid) & (moment < when.wait)]),
         "test": _finished(test),
     }
 

@@ -10,6 +10,7 @@ import pytest
 import deploy
 from contracts.errors import PlatformError
 from deploy.cli.profiles import ENVIRONMENTS, load_deployment, load_endpoints, profile_names
+from services.runtime.settings import ServiceSettings
 
 ROOT = Path(deploy.__file__).parents[1]
 
@@ -25,6 +26,12 @@ def test_every_shipped_deployment_is_valid_and_has_a_port_of_its_own() -> None:
         files = list((ENVIRONMENTS / profile / "models").glob("*.yaml"))
         ports = [load_deployment(profile, file.stem).port for file in files]
         assert len(set(ports)) == len(files)
+
+
+def test_every_shipped_deployment_configures_its_service_with_keys_that_it_knows() -> None:
+    for profile in profile_names():
+        for file in (ENVIRONMENTS / profile / "models").glob("*.yaml"):
+            ServiceSettings.model_validate(load_deployment(profile, file.stem).config)
 
 
 def test_environment_wins_over_the_profile(home) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,26 @@ def test_a_row_without_an_answer_stops_the_batch(
     assert caught.value.headline.startswith(said)
     assert caught.value.context["row"] == row
     assert not (tmp_path / "scores").exists()
+
+
+def test_features_are_those_of_each_rows_own_moment() -> None:
+    """Known on day 10 and served for 5 days; the second entity is unknown."""
+    day = 86_400.0
+
+    class Reader:
+        def read(self, keys: Any, moment: Any) -> Any:
+            known = np.array([10 * day, np.nan, 10 * day])
+            columns = {"count": np.array([3.0, np.nan, 3.0]), "place": np.array(["A", None, "A"], object)}
+            return SimpleNamespace(columns=columns, age_seconds={"view": list(moment.timestamp() - known)})
+
+    features = [{"name": "count"}, {"name": "place"}]
+    plan = {"views": [{"name": "view", "ttl_seconds": 5 * day, "features": features}]}
+    moments = np.array(["1970-01-12", "1970-01-12", "1970-01-20"], "M8[us]")
+    found = step._read_at(Reader(), plan, {"key": ["a", "?", "a"]}, moments)
+    assert found["count"].tolist() == pytest.approx([3.0, np.nan, np.nan], nan_ok=True)
+    assert found["place"].tolist() == ["A", None, None]
+    plan["views"][0]["ttl_seconds"] = 0
+    assert step._read_at(Reader(), plan, {"key": ["a", "?", "a"]}, moments)["count"][2] == 3.0
 
 
 def test_a_missing_input_is_named(score: Any) -> None:
