@@ -1,0 +1,237 @@
+"""Object storage: the same few calls for a local folder and for ``s3://bucket/prefix``.
+
+S3 is configured by its standard variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL
+for a server of one's own, which is then addressed by path. boto3 is imported on first use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from contracts.errors import PlatformError
+
+_SCHEME = "s3://"
+
+
+def is_remote(uri: str) -> bool:
+    """Whether `uri` is in S3; anything without a scheme is a local path.
+
+    Raises:
+        PlatformError: a scheme that nothing here can read.
+    """
+    if uri.startswith(_SCHEME):
+        return True
+    if "://" in uri:
+        raise PlatformError(
+            f"not a storage address: {uri}",
+            detail="accepted: a folder, or s3://bucket/prefix",
+            fix="correct the address",
+            code="bad_address",
+        )
+    return False
+
+
+def join(uri: str, *parts: str) -> str:
+    """`uri` with `parts` below it."""
+    return "/".join([uri.rstrip("/") if uri != "/" else "", *(part.strip("/") for part in parts)])
+
+
+def exists(uri: str) -> bool:
+    """Whether there is an object or file, or anything below that name."""
+    if not is_remote(uri):
+        return Path(uri).exists()
+    bucket, key = _split(uri)
+    found = _call(uri, "list_objects_v2", Bucket=bucket, Prefix=key, MaxKeys=1).get("Contents", [])
+    if found and (not key or found[0]["Key"] == key or found[0]["Key"].startswith(key + "/")):
+        return True
+    # Another name may sort first, such as "model-2" before "model/".
+    return bool(key and _call(uri, "list_objects_v2", Bucket=bucket, Prefix=key + "/", MaxKeys=1).get("Contents"))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of one object or file.
+
+    Raises:
+        PlatformError: ``code="not_found"``, or the storage refuses or does not answer.
+    """
+    if is_remote(uri):
+        bucket, key = _split(uri)
+        with _explained(uri):
+            body: bytes = _client().get_object(Bucket=bucket, Key=key)["Body"].read()
+        return body
+    try:
+        return Path(uri).read_bytes()
+    except FileNotFoundError:
+        raise _not_found(uri) from None
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Write one object or file; it appears whole or not at all."""
+    if is_remote(uri):
+        bucket, key = _split(uri)
+        _call(uri, "put_object", Bucket=bucket, Key=key, Body=data)
+        return
+    target = Path(uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".writing-", delete=False) as staging:
+        staging.write(data)
+    Path(staging.name).chmod(0o644)
+    os.replace(staging.name, target)
+
+
+def upload(folder: Path, uri: str, *, last: str) -> None:
+    """Copy all files of `folder` below `uri`; the file named `last` goes at the end, its presence means complete."""
+    if not (folder / last).is_file():
+        raise _not_found(str(folder / last))
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    for name in [*(name for name in names if name != last), last]:
+        target = join(uri, name)
+        if is_remote(uri):
+            bucket, key = _split(target)
+            with _explained(target):
+                _client().upload_file(str(folder / name), bucket, key)
+        else:
+            write_bytes(target, (folder / name).read_bytes())
+
+
+def download(uri: str, folder: Path, *, last: str) -> Path:
+    """Copy everything below `uri` to `folder`, which appears whole or not at all and replaces what was there.
+
+    Raises:
+        PlatformError: ``code="not_found"`` when `last` is missing, that is, when the upload was never completed.
+    """
+    if not exists(join(uri, last)):
+        raise _not_found(join(uri, last))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as temporary:
+        staging = Path(temporary) / "new"
+        staging.mkdir()
+        for name in _all_names(uri):
+            target = staging / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if is_remote(uri):
+                bucket, key = _split(join(uri, name))
+                with _explained(join(uri, name)):
+                    _client().download_file(bucket, key, str(target))
+            else:
+                shutil.copyfile(Path(uri) / name, target)
+        if folder.exists():
+            os.replace(folder, Path(temporary) / "old")
+        os.replace(staging, folder)
+    return folder
+
+
+def list_names(uri: str) -> list[str]:
+    """Names directly below `uri`, sorted; empty when there is nothing."""
+    if not is_remote(uri):
+        path = Path(uri)
+        return sorted(p.name for p in path.iterdir()) if path.is_dir() else []
+    bucket, key = _split(uri)
+    prefix = f"{key}/" if key else ""
+    names: set[str] = set()
+    for page in _pages(uri, Bucket=bucket, Prefix=prefix, Delimiter="/"):
+        names.update(item["Key"].removeprefix(prefix) for item in page.get("Contents", []))
+        names.update(item["Prefix"].removeprefix(prefix).rstrip("/") for item in page.get("CommonPrefixes", []))
+    return sorted(names - {""})
+
+
+def _all_names(uri: str) -> Iterator[str]:
+    if not is_remote(uri):
+        yield from (p.relative_to(uri).as_posix() for p in sorted(Path(uri).rglob("*")) if p.is_file())
+        return
+    bucket, key = _split(uri)
+    prefix = f"{key}/" if key else ""
+    for page in _pages(uri, Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", []):
+            name = item["Key"].removeprefix(prefix)
+            if not name or name.endswith("/"):  # what some tools write as a folder
+                continue
+            if name.startswith("/") or ".." in PurePosixPath(name).parts:
+                raise PlatformError(
+                    f"refused a name that leaves its folder: {name}", fix=f"remove it from {uri}", code="bad_address"
+                )
+            yield name
+
+
+def _split(uri: str) -> tuple[str, str]:
+    bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
+    if not bucket:
+        raise PlatformError(f"no bucket in {uri!r}", fix="write s3://bucket/prefix", code="bad_address")
+    return bucket, key.rstrip("/")
+
+
+def _client() -> Any:
+    keys = (os.environ.get(name, "") for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"))
+    return _client_for(os.environ.get("AWS_ENDPOINT_URL", ""), *keys)
+
+
+@lru_cache(maxsize=4)
+def _client_for(endpoint: str, _user: str, _password: str) -> Any:
+    try:
+        import boto3
+        from botocore.config import Config
+    except ImportError as err:
+        raise PlatformError(
+            "boto3 is not installed", fix="pip install 'fairlead[services]'", code="missing_package"
+        ) from err
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 4},
+        # Servers other than AWS do not all know the newer trailing checksums; every byte is checked by sha256 anyway.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path"} if endpoint else {},
+    )
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return boto3.session.Session().client("s3", endpoint_url=endpoint or None, region_name=region, config=config)
+
+
+def _call(uri: str, operation: str, **arguments: Any) -> Any:
+    with _explained(uri):
+        return getattr(_client(), operation)(**arguments)
+
+
+def _pages(uri: str, **arguments: Any) -> Iterator[Any]:
+    with _explained(uri):
+        yield from _client().get_paginator("list_objects_v2").paginate(**arguments)
+
+
+@contextlib.contextmanager
+def _explained(uri: str) -> Iterator[None]:
+    """Turns what S3 refuses into a PlatformError that names the address, the server and what to look at."""
+    try:
+        yield
+    except _storage_errors() as err:
+        response: dict[str, Any] = getattr(err, "response", {})
+        reason = str(response.get("Error", {}).get("Code", ""))
+        if reason in {"NoSuchKey", "NoSuchBucket", "404"}:
+            raise _not_found(uri, reason) from err
+        status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        denied = 400 <= status < 500 or type(err).__name__ == "NoCredentialsError"
+        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        raise PlatformError(
+            f"the storage {'refused' if denied else 'did not serve'} {uri}",
+            detail=f"{os.environ.get('AWS_ENDPOINT_URL') or 'AWS'}: {err}",
+            fix=f"check {keys if denied else 'AWS_ENDPOINT_URL and the network, then ' + keys}",
+            code="storage_denied" if denied else "storage_unreachable",
+        ) from err
+
+
+def _storage_errors() -> tuple[type[Exception], ...]:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    return (BotoCoreError, ClientError, Boto3Error)
+
+
+def _not_found(uri: str, reason: str = "") -> PlatformError:
+    detail = "the bucket does not exist" if reason == "NoSuchBucket" else ""
+    return PlatformError(f"not found: {uri}", detail=detail, fix="check the address", code="not_found")

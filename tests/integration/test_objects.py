@@ -1,0 +1,103 @@
+"""Object storage against a real S3 server over a folder."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contracts import objects
+from contracts.errors import PlatformError
+
+CLUSTER = os.environ.get("FAIRLEAD_TEST_CLUSTER", "")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(not CLUSTER, reason="FAIRLEAD_TEST_CLUSTER does not name the folder with the S3 server"),
+]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    home = tmp_path_factory.mktemp("s3")
+    program = home / "versitygw"
+    program.write_bytes(lzma.decompress((Path(CLUSTER) / "bin" / "versitygw.xz").read_bytes()))
+    program.chmod(0o755)
+    (home / "data" / "models").mkdir(parents=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {"ROOT_ACCESS_KEY": "user", "ROOT_SECRET_KEY": "secret-of-a-test", "VGW_PORT": f"127.0.0.1:{port}"}
+    with subprocess.Popen([str(program), "posix", str(home / "data")], env=env, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 20
+        while socket.socket().connect_ex(("127.0.0.1", port)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.fixture
+def store(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-of-a-test")
+    return "s3://models/bundles/churn"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "made"
+    (made / "model").mkdir(parents=True)
+    (made / "bundle.json").write_text("{}")
+    (made / "model" / "model.txt").write_bytes(os.urandom(100_000))
+    return made
+
+
+def test_what_is_uploaded_comes_back(store: str, folder: Path, tmp_path: Path) -> None:
+    objects.upload(folder, store, last="bundle.json")
+    back = objects.download(store, tmp_path / "back", last="bundle.json")
+    assert (back / "model" / "model.txt").read_bytes() == (folder / "model" / "model.txt").read_bytes()
+    assert objects.list_names(store) == ["bundle.json", "model"]
+    assert objects.list_names("s3://models") == ["bundles"]
+    assert objects.exists(store)
+    assert not objects.exists(store[:-1])  # a part of a name is another name
+
+
+def test_an_incomplete_upload_is_not_found(store: str, tmp_path: Path) -> None:
+    objects.write_bytes(store + "-2/model/model.txt", b"x")
+    with pytest.raises(PlatformError) as err:
+        objects.download(store + "-2", tmp_path / "back", last="bundle.json")
+    assert err.value.code == "not_found"
+
+
+def test_bytes_are_read_back_and_what_is_missing_is_named(store: str) -> None:
+    objects.write_bytes(store + "/note", b"1")
+    assert objects.read_bytes(store + "/note") == b"1"
+    with pytest.raises(PlatformError, match="note2") as err:
+        objects.read_bytes(store + "/note2")
+    assert err.value.code == "not_found"
+
+
+def test_a_missing_bucket_is_named(store: str) -> None:
+    with pytest.raises(PlatformError, match="the bucket does not exist"):
+        objects.list_names("s3://nobody/x")
+
+
+def test_a_wrong_password_is_said(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
+    with pytest.raises(PlatformError, match="AWS_SECRET_ACCESS_KEY") as err:
+        objects.read_bytes(store)
+    assert err.value.code == "storage_denied", err.value.detail
+
+
+def test_a_server_that_is_not_there_is_said(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(PlatformError, match="AWS_ENDPOINT_URL") as err:
+        objects.exists(store)
+    assert err.value.code == "storage_unreachable"

@@ -1,0 +1,75 @@
+"""Object storage over a local folder; tests/integration/test_objects.py does the same with a real S3 server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from contracts import objects
+from contracts.errors import PlatformError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "made"
+    (made / "model").mkdir(parents=True)
+    (made / "bundle.json").write_text("{}")
+    (made / "model" / "model.txt").write_text("weights")
+    return made
+
+
+def test_what_is_uploaded_comes_back(folder: Path, tmp_path: Path) -> None:
+    store = objects.join(str(tmp_path), "store", "churn")
+    objects.upload(folder, store, last="bundle.json")
+    back = objects.download(store, tmp_path / "back", last="bundle.json")
+    assert (back / "model" / "model.txt").read_text() == "weights"
+    assert objects.list_names(store) == ["bundle.json", "model"]
+    assert objects.exists(objects.join(store, "model"))
+
+
+def test_an_upload_that_was_never_completed_is_not_found(folder: Path, tmp_path: Path) -> None:
+    (folder / "bundle.json").unlink()
+    with pytest.raises(PlatformError) as err:
+        objects.download(str(folder), tmp_path / "back", last="bundle.json")
+    assert err.value.code == "not_found"
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_download_replaces_what_was_there_as_a_whole(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "cache"
+    target.mkdir()
+    (target / "stale").write_text("old")
+    objects.download(str(folder), target, last="bundle.json")
+    assert objects.list_names(str(target)) == ["bundle.json", "model"]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_bytes_are_written_whole_and_a_missing_file_is_named(tmp_path: Path) -> None:
+    file = objects.join(str(tmp_path), "a", "b.txt")
+    objects.write_bytes(file, b"1")
+    objects.write_bytes(file, b"22")
+    assert objects.read_bytes(file) == b"22"
+    assert objects.list_names(str(tmp_path / "a")) == ["b.txt"]
+    with pytest.raises(PlatformError, match=r"nothing\.txt"):
+        objects.read_bytes(str(tmp_path / "nothing.txt"))
+
+
+@pytest.mark.parametrize(("uri", "remote"), [("s3://b/x", True), ("/tmp/x", False), ("folder", False)])
+def test_only_s3_is_remote(uri: str, remote: bool) -> None:
+    assert objects.is_remote(uri) is remote
+
+
+def test_another_scheme_says_what_is_accepted() -> None:
+    with pytest.raises(PlatformError, match=r"s3://bucket/prefix"):
+        objects.exists("gs://bucket/x")
+
+
+def test_parts_are_joined_with_one_slash() -> None:
+    assert objects.join("s3://b/p/", "/x/", "y") == "s3://b/p/x/y"
+    assert objects.join("/", "x") == "/x"
+
+
+def test_an_address_without_a_bucket_is_refused() -> None:
+    with pytest.raises(PlatformError, match="no bucket"):
+        objects.read_bytes("s3:///key")
