@@ -128,6 +128,22 @@ def download(uri: str, folder: Path, *, last: str) -> Path:
     return folder
 
 
+def copy_here(uri: str, folder: Path) -> Path:
+    """Copy one object, or all that is below a prefix, into `folder`; returns the file or folder to read.
+
+    Raises:
+        PlatformError: ``code="not_found"`` when there is nothing at `uri`.
+    """
+    names = list(_all_names(uri))
+    single = folder / uri.rstrip("/").rpartition("/")[2]
+    for source, target in [(join(uri, name), folder / name) for name in names] or [(uri, single)]:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        bucket, key = _split(source)
+        with _explained(source):
+            _client().download_file(bucket, key, str(target))
+    return folder if names else single
+
+
 def list_names(uri: str) -> list[str]:
     """Names directly below `uri`, sorted; empty when there is nothing."""
     if not is_remote(uri):

@@ -1,6 +1,7 @@
 """The model registry, on MLflow: versions are immutable bundles, aliases are for people.
 
-The only module that imports MLflow, and it does so on first use (4 s).
+The only module that imports MLflow, and it does so on first use (4 s). With bundles in S3 and an MLflow server, nothing
+needs a disk that machines share: bundles are uploaded whole, and fetched into a local folder that is verified.
 """
 
 from __future__ import annotations
@@ -10,19 +11,23 @@ import fcntl
 import json
 import logging
 import os
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts.bundle import Bundle, read_bundle
+from contracts import objects
+from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
-_HISTORY = "fairlead.champions"  # tag of the registered model: versions that were champion, oldest first
+_HISTORY = "fairlead.champion."  # tags of the registered model: a version that became champion, by the moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +35,8 @@ class ModelVersion:
     """One published bundle.
 
     Attributes:
-        path: folder of the bundle.  digest: sha256 of its ``bundle.json``.  run_id: the MLflow run that made it.
+        path: folder of the bundle, or its address in S3.  digest: sha256 of its ``bundle.json``.
+        run_id: the MLflow run that made it.
         override: why it was promoted although the gate refused it; empty when it was not.
     """
 
@@ -75,10 +81,19 @@ class Registry:
                 "recipe": document.recipe,
                 "metrics": json.dumps(document.metrics),
             }
-            made = self._client.create_model_version(
-                document.name, source=str(bundle.path.absolute()), run_id=run_id or None, tags=tags
-            )
+            source = self._stored(bundle)
+            made = self._client.create_model_version(document.name, source=source, run_id=run_id or None, tags=tags)
         return self.resolve(f"{document.name}:{made.version}")
+
+    def _stored(self, bundle: Bundle) -> str:
+        """Where every machine finds the bundle; uploads it when bundles are kept in S3."""
+        root = self.endpoints.uri("artifacts")
+        if not objects.is_remote(root):
+            return str(bundle.path.absolute())
+        target = objects.join(root, bundle.document.name, bundle.digest[:12])
+        if not objects.exists(objects.join(target, DOCUMENT)):
+            objects.upload(bundle.path, target, last=DOCUMENT)
+        return target
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first; empty for an unknown name."""
@@ -105,9 +120,9 @@ class Registry:
         raise _unknown(ref, f"versions of {name}: {have}", f"name one of them, for example {name}:{found[0].version}")
 
     def fetch(self, ref: str) -> Bundle:
-        """The verified bundle that `ref` means now."""
+        """The verified bundle that `ref` means now, on this machine."""
         item = self.resolve(ref)
-        bundle = read_bundle(item.path)
+        bundle = read_bundle(self._local(item))
         if bundle.digest != item.digest:
             raise PlatformError(
                 f"bundle refused: {item.name}:{item.version}",
@@ -116,6 +131,19 @@ class Registry:
                 code="bad_bundle",
             )
         return bundle
+
+    def _local(self, item: ModelVersion) -> Path:
+        """The folder of a version; one in S3 is copied once, and again when the copy is damaged."""
+        if not objects.is_remote(item.path):
+            return Path(item.path)
+        folder = self.endpoints.scratch("bundles", item.name, item.digest[:16])
+        with file_lock(folder.with_name(f".{folder.name}.lock")):
+            try:
+                if read_bundle(folder).digest == item.digest:
+                    return folder
+            except PlatformError:
+                pass  # not there yet, or damaged
+            return objects.download(item.path, folder, last=DOCUMENT)
 
     def set_alias(self, ref: str, alias: str) -> ModelVersion:
         """Point an alias other than ``champion`` at a version."""
@@ -144,8 +172,10 @@ class Registry:
                     )
                 self._tag(item, "override", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {override.strip()}")
             history = self._history(item.name)
-            if not history or history[-1] != item.version:
-                self._set_champion(item.name, [*history, item.version])
+            if not history or history[-1][1] != item.version:
+                key = f"{_HISTORY}{time.time_ns():020d}"
+                self._client.set_registered_model_tag(item.name, key, item.version)
+                self._set_champion(item.name)
         return self.resolve(f"{item.name}:{item.version}")
 
     def rollback(self, name: str) -> ModelVersion:
@@ -155,23 +185,25 @@ class Registry:
             if len(history) < 2:
                 raise PlatformError(
                     f"nothing to roll {name} back to",
-                    detail=f"champions so far: {', '.join(history) or 'none'}",
+                    detail=f"champions so far: {', '.join(version for _, version in history) or 'none'}",
                     fix=f"promote a version by name: fairlead promote {name}:VERSION",
                     code="no_history",
                 )
-            self.fetch(f"{name}:{history[-2]}")  # refuse to roll back to a damaged bundle
-            self._set_champion(name, history[:-1])
+            self.fetch(f"{name}:{history[-2][1]}")  # refuse to roll back to a damaged bundle
+            self._client.delete_registered_model_tag(name, history[-1][0])
+            self._set_champion(name)
         return self.resolve(f"{name}@{CHAMPION}")
 
-    def _set_champion(self, name: str, history: list[str]) -> None:
-        self._client.set_registered_model_alias(name, CHAMPION, history[-1])
-        self._client.set_registered_model_tag(name, _HISTORY, json.dumps(history))
+    def _set_champion(self, name: str) -> None:
+        """Point the alias at the newest entry. Each promotion is a tag of its own, so that two machines, which share
+        no lock, lose neither's."""
+        self._client.set_registered_model_alias(name, CHAMPION, self._history(name)[-1][1])
 
-    def _history(self, name: str) -> list[str]:
+    def _history(self, name: str) -> list[tuple[str, str]]:
+        """(tag, version) of every champion that was not rolled back, oldest first."""
         self.resolve(f"{name}:{self.versions(name)[0].version}" if self.versions(name) else name)
         tags = self._client.get_registered_model(name).tags
-        history: list[str] = json.loads(tags.get(_HISTORY, "[]"))
-        return history
+        return sorted((key, str(version)) for key, version in tags.items() if key.startswith(_HISTORY))
 
     def _aliases(self, name: str) -> dict[str, list[str]]:
         by_version: dict[str, list[str]] = {}
@@ -193,7 +225,9 @@ class Registry:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with file_lock(self.endpoints.path("artifacts") / ".registry.lock"):
+        root = self.endpoints.uri("artifacts")
+        folder = self.endpoints.scratch() if objects.is_remote(root) else Path(root)
+        with file_lock(folder / ".registry.lock"):
             yield
 
 
@@ -321,6 +355,8 @@ def _client(endpoints: Endpoints) -> Any:
         ) from err
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri = endpoints.tracking
+    if uri.startswith(("http://", "https://")):
+        _answers(uri)
     with contextlib.ExitStack() as stack:
         if uri.startswith("sqlite:///"):
             # Creating the tables is not safe from two processes at once.
@@ -330,3 +366,22 @@ def _client(endpoints: Endpoints) -> Any:
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
     return client
+
+
+def _answers(uri: str) -> None:
+    """Ask a tracking server once: MLflow itself would retry for minutes before it gives up."""
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+            return
+    except urllib.error.HTTPError as err:
+        if err.code < 500:  # it is there, and may want a login, which MLflow's client gives
+            return
+        reason: object = err
+    except OSError as err:
+        reason = err
+    raise PlatformError(
+        f"the tracking server does not answer: {uri}",
+        detail=str(reason),
+        fix="start it, or correct `tracking` of the profile (FAIRLEAD_TRACKING)",
+        code="no_tracking",
+    )

@@ -1,8 +1,9 @@
 """KFP components: each body only imports and calls a step.
 
 No ``from __future__ import annotations`` here: KFP reads the annotations as objects. A body is shipped as source text,
-so it sees nothing of this module. `code_version`, `store` and `nonce` are used by no body: they are part of the cache
-key, because neither KFP's local nor its cluster cache sees the code of a package. A step is imported after its start is
+so it sees nothing of this module. `store` and `nonce` are used by no body: they are part of the cache key, as is
+`code_version`, because neither KFP's local nor its cluster cache sees the code of a package; a step also compares it
+with the code that it has, which on a cluster is the image's. A step is imported after its start is
 reported, so that its time includes all that it costs.
 """
 
@@ -15,27 +16,27 @@ from pipelines.resources import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(task: str, config: str, source: str, endpoints: str, nonce: str, manifest: Output[Artifact]) -> NamedTuple(
-    "Ingested", [("dataset", str), ("version", str)]
-):
+def ingest(
+    task: str, config: str, source: str, endpoints: str, code_version: str, nonce: str, manifest: Output[Artifact]
+) -> NamedTuple("Ingested", [("dataset", str), ("version", str)]):
     from pipelines.steps import events
 
-    with events.running("ingest") as done:
+    with events.running("ingest", task, code_version) as done:
         from contracts.endpoints import Endpoints
         from pipelines.steps import ingest as step
         from pipelines.steps import versions
 
-        root = Endpoints.model_validate_json(endpoints).path("data")
-        version = step.ingest(task, config, source, str(root), manifest.path)
+        root = Endpoints.model_validate_json(endpoints).uri("data")
+        version = step.ingest(task, config, source, root, manifest.path)
         done({"version": version, **versions.summary(manifest.path)})
-    return (str(root / task / version / versions.MANIFEST), version)
+    return (versions.address(manifest.path), version)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(task: str, config: str, dataset: str, code_version: str, nonce: str, clean: Output[Dataset]):
     from pipelines.steps import events
 
-    with events.running("validate") as done:
+    with events.running("validate", task, code_version) as done:
         from pipelines.steps import validate as step
 
         done(step.validate(task, config, dataset, clean.path))
@@ -55,7 +56,7 @@ def materialise(
 ):
     from pipelines.steps import events
 
-    with events.running("materialise") as done:
+    with events.running("materialise", task, code_version) as done:
         from pipelines.steps import materialise as step
 
         done(step.materialise(task, config, clean.path, data_version, endpoints, features.path))
@@ -73,7 +74,7 @@ def build_dataset(
 ):
     from pipelines.steps import events
 
-    with events.running("build_dataset") as done:
+    with events.running("build_dataset", task, code_version) as done:
         from pipelines.steps import build_dataset as step
 
         done(step.build_dataset(task, config, clean.path, features.path, dataset.path))
@@ -91,7 +92,7 @@ def train(
 ):
     from pipelines.steps import events
 
-    with events.running("train") as done:
+    with events.running("train", task, code_version) as done:
         from pipelines.steps import train as step
 
         folder = step.checkpoint_folder(checkpoints, task, config, dataset.path, code_version, nonce)
@@ -112,7 +113,7 @@ def evaluate(
 ):
     from pipelines.steps import events
 
-    with events.running("evaluate") as done:
+    with events.running("evaluate", task, code_version) as done:
         import json
 
         from pipelines.steps import evaluate as step

@@ -16,11 +16,11 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.runstate import RunState, claimed
 from pipelines.steps.events import from_os_error, unexpected
-from pipelines.steps.files import read_json, write_text
 from pipelines.steps.version import code_version
 from pipelines.steps.versions import MANIFEST
 from pipelines.tasks import dump_config, get_task, load_config
@@ -158,17 +158,18 @@ def _arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
     }
     if spec.workflow == "full":
         return learning
-    manifest = where.path("data") / task.name / spec.dataset / MANIFEST
-    if not spec.dataset or not manifest.exists():
-        known = sorted(p.parent.name for p in (where.path("data") / task.name).glob(f"*/{MANIFEST}"))
+    root = objects.join(where.uri("data"), task.name)
+    manifest = objects.join(root, spec.dataset, MANIFEST)
+    if not spec.dataset or not objects.exists(manifest):
+        known = [name for name in objects.list_names(root) if not name.startswith(".")]
         raise PlatformError(
             f"task {task.name} has no dataset version {spec.dataset!r}",
             detail=f"versions: {', '.join(known) or 'none'}",
             fix="run the workflow ingestion first, or name one of these with --dataset",
             code="unknown_dataset",
         )
-    source = spec.source or str(read_json(manifest)["source"])
-    return {**learning, "source": source, "dataset": str(manifest), "data_version": spec.dataset}
+    source = spec.source or str(json.loads(objects.read_bytes(manifest))["source"])
+    return {**learning, "source": source, "dataset": manifest, "data_version": spec.dataset}
 
 
 def data_part(task: Task, config: TaskConfig) -> TaskConfig:
@@ -188,10 +189,10 @@ def store_stamp(task: Task, where: Endpoints) -> str:
     """Changes when feature history or online store are deleted, so that a cached materialise step runs again."""
     if not task.feature_service:
         return ""
-    stamp = where.path("features") / ".stamp"
-    if not stamp.exists() or not where.path("online").exists():
-        write_text(stamp, secrets.token_hex(8))
-    return stamp.read_text(encoding="utf-8")
+    stamp, online = objects.join(where.uri("features"), ".stamp"), where.uri("online")
+    if not objects.exists(stamp) or ("://" not in online and not objects.exists(online)):
+        objects.write_bytes(stamp, secrets.token_hex(8).encode())
+    return objects.read_bytes(stamp).decode()
 
 
 def _asked(spec: RunSpec, where: Endpoints) -> dict[str, Any]:

@@ -60,7 +60,14 @@ def _ingestion(where: Placement) -> Any:
     def ingestion(
         task: str, data_config: str, source: str, endpoints: str, code_version: str, store: str = "", nonce: str = ""
     ) -> None:
-        read = components.ingest(task=task, config=data_config, source=source, endpoints=endpoints, nonce=nonce)
+        read = components.ingest(
+            task=task,
+            config=data_config,
+            source=source,
+            endpoints=endpoints,
+            code_version=code_version,
+            nonce=nonce,
+        )
         place(read, "ingest", where)
         given = (read.outputs["dataset"], read.outputs["version"])
         _prepare(where, task, data_config, *given, endpoints, code_version, store, nonce)
@@ -111,7 +118,14 @@ def _full(where: Placement) -> Any:
         store: str = "",
         nonce: str = "",
     ) -> None:
-        read = components.ingest(task=task, config=data_config, source=source, endpoints=endpoints, nonce=nonce)
+        read = components.ingest(
+            task=task,
+            config=data_config,
+            source=source,
+            endpoints=endpoints,
+            code_version=code_version,
+            nonce=nonce,
+        )
         place(read, "ingest", where)
         version = read.outputs["version"]
         clean, features = _prepare(

@@ -65,7 +65,6 @@ class Endpoint:
         self.name, self.version, self.bundle = version.name, version.version, bundle
         self.port, self.url = port, f"http://{HOST}:{port}"
         self.log = endpoints.path("home") / "serving" / f"{self.name}-{self.version}-{port}.log"
-        online = endpoints.path("online")
         self._command = serve_command(
             bundle.document.modality,
             str(bundle.path),
@@ -73,8 +72,8 @@ class Endpoint:
             host=HOST,
             name=self.name,
             version=self.version,
-            online=str(online) if bundle.document.feature_service else "",
-            predictions=str(endpoints.path("predictions")),
+            online=endpoints.uri("online") if bundle.document.feature_service else "",
+            predictions=endpoints.uri("predictions"),
             settings=flat(settings or {}),
         )
         self._child: subprocess.Popen[bytes] | None = None

@@ -27,7 +27,7 @@ class InProcessService:
         from contracts.settings import load
         from services.runtime.settings import ServiceSettings
 
-        online = str(endpoints.path("online")) if bundle.document.feature_service else ""
+        online = endpoints.uri("online") if bundle.document.feature_service else ""
         given = {"bundle": str(bundle.path), "name": version.name, "version": version.version, "online": online}
         overrides = {**flat(settings or {}), **given, "predictions.folder": ""}
         self._settings = load(ServiceSettings, environ={}, overrides=overrides)

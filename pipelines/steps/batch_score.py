@@ -17,6 +17,7 @@ from contracts.registry import Registry
 from pipelines.steps import events, scoring
 from pipelines.steps.casting import cast_column
 from pipelines.steps.files import fresh_folder, write_json
+from pipelines.steps.remote import source_here
 from pipelines.steps.sources import ROW, TextFormat, column_names, list_files, read_chunks
 from pipelines.tasks.base import Column
 
@@ -30,7 +31,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str) -> dict[str, 
 
     Args:
         model: ``name``, ``name@alias``, ``name:version``, or the path of a bundle.
-        source: has the columns of a request: all inputs, or entity keys, request fields and the timestamp.
+        source: a path or ``s3://...``; has the columns of a request: all inputs, or entity keys, request fields and
+            the timestamp.
 
     Returns:
         rows, rows per predicted label, and the model's digest.
@@ -42,8 +44,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str) -> dict[str, 
     counts = np.zeros(len(signature.classes), dtype=np.int64)
     report = events.progress("batch_score")
     rows = 0
-    with fresh_folder(Path(out)) as folder:
-        for number, table in enumerate(_tables(source)):
+    with fresh_folder(Path(out)) as folder, source_here(source) as here:
+        for number, table in enumerate(_tables(here)):
             frame = _typed(table, bundle, where)
             columns = scoring.columns_of(frame, signature.inputs)
             probability = scoring.predict(engine, columns, bundle.document.modality)
@@ -147,7 +149,7 @@ def _with_features(frame: pd.DataFrame, bundle: Bundle, where: Endpoints) -> pd.
         columns[signature.timestamp] = moments
     if signature.entities:
         keys = {name: frame[name].tolist() for name in signature.entities}
-        columns |= _read_at(OnlineReader(plan, str(where.path("online"))), plan, keys, moments)
+        columns |= _read_at(OnlineReader(plan, where.uri("online")), plan, keys, moments)
     columns |= apply_transforms(plan, columns)
     return pd.DataFrame({item.name: columns[item.name] for item in signature.inputs})
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from pipelines.steps import events
 from pipelines.steps.files import missing, read_json, write_json
+from pipelines.steps.remote import folder_here
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import Task
 
@@ -75,7 +76,8 @@ def read_parts(folder: Path) -> pd.DataFrame:
 def _join(frame: pd.DataFrame, history: Mapping[str, Any]) -> pd.DataFrame:
     from feature_repo.stores.join import point_in_time_join
 
-    joined: pd.DataFrame = point_in_time_join(history["plan"], history["path"], frame)
+    with folder_here(history["path"], last="features.json") as folder:
+        joined: pd.DataFrame = point_in_time_join(history["plan"], str(folder), frame)
     return derive(joined, history["plan"])
 
 

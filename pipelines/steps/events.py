@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.steps.version import require
 
 _MIN_INTERVAL = 0.2  # seconds between two progress events of one step
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -44,8 +45,10 @@ def progress(step: str) -> Callable[..., None]:
 
 
 @contextmanager
-def running(step: str) -> Iterator[Callable[[Any], None]]:
+def running(step: str, task: str = "", code_version: str = "") -> Iterator[Callable[[Any], None]]:
     """Report start and end of `step`; what it yields takes the step's result for the last event.
+
+    With `code_version`, a step of `task` whose code here is another one fails before it does anything.
 
     A PlatformError ends the process with exit code 1 and its structured form as ``step_failed``, without a traceback;
     any other exception is reported the same way and passes on.
@@ -55,6 +58,8 @@ def running(step: str) -> Iterator[Callable[[Any], None]]:
     emit("step_started", step=step, pid=os.getpid())
     _end_with_reader()
     try:
+        if code_version:
+            require(task, code_version)
         yield result.append
     except PlatformError as err:
         _failed(step, err, began)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contracts import objects
 from contracts.errors import PlatformError
 from contracts.registry import file_lock
 from pipelines.steps import events
 from pipelines.steps.columns import select
 from pipelines.steps.files import read_json, write_json
+from pipelines.steps.remote import source_here
 from pipelines.steps.sources import ROW, Chunk, Rejected, TextFormat, column_names, empty, list_files, read_chunks
 from pipelines.steps.version import code_version
 from pipelines.steps.versions import MANIFEST, Part, Staging, intact
@@ -33,33 +36,69 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
 
     Parts are Parquet; text columns are strings exactly as written, with the column ``_row`` (row number in the file).
     Rows that cannot be read are left out and listed in ``rejected.jsonl``. `out` gets a copy of ``manifest.json`` with
-    the version's ``path``. The same source gives the same version and is not read again.
+    the version's ``path``. The same source gives the same version and is not read again. `source` and `data_root` may
+    be in S3; a version is then made on this disk and uploaded, its manifest at the end.
 
     Returns:
         The version, 16 hex digits of the content's sha256.
     """
     found = get_task(task)
     settings = load_config(found, config)
-    root = Path(data_root) / task
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        fingerprint, files = _fingerprint(found, settings, source)
-        known = root / ".sources" / f"{fingerprint}.json"
-        with file_lock(root / ".locks" / fingerprint):  # a second run of the same source waits, then finds it done
-            folder = _known(known, root)
-            if folder is None:
-                staging = Staging(root / ".staging" / fingerprint)
-                _fill(staging, found, settings, source, files)
-                described = {"source": source or BUILT_IN, "fingerprint": fingerprint, "files": files}
-                folder = staging.publish(root, task, described)
-                write_json(known, {"version": folder.name})
-        manifest = read_json(folder / MANIFEST)
-        write_json(Path(out), {**manifest, "path": str(folder)})
+        with source_here(source) as here:
+            reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here))
+            make = _version_in_s3 if objects.is_remote(data_root) else _version_here
+            manifest = make(reading, objects.join(data_root, task))
+        write_json(Path(out), manifest)
     except OSError as err:
         if err.errno in events.DISK_FULL and not err.filename:
-            err.filename = str(root)
+            err.filename = str(data_root)
         raise events.from_os_error(err, "ingest") from err
     return str(manifest["version"])
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What is read: `source` as it was named, `here` where it is on this disk."""
+
+    task: Task
+    config: TaskConfig
+    source: str
+    here: str
+    fingerprint: str
+    files: list[dict[str, Any]]
+
+
+def _version_here(reading: _Reading, root: str) -> dict[str, Any]:
+    """The manifest of the version below the folder `root`, which is made when it is not there."""
+    base = Path(root)
+    base.mkdir(parents=True, exist_ok=True)
+    known = base / ".sources" / f"{reading.fingerprint}.json"
+    with file_lock(base / ".locks" / reading.fingerprint):  # a second run of the same source waits, then finds it done
+        folder = _known(known, base)
+        if folder is None:
+            staging = Staging(base / ".staging" / reading.fingerprint)
+            _fill(staging, reading.task, reading.config, reading.here, reading.files)
+            described = {"fingerprint": reading.fingerprint, "files": reading.files}
+            folder = staging.publish(base, reading.task.name, {"source": reading.source or BUILT_IN, **described})
+            write_json(known, {"version": folder.name})
+    return {**read_json(folder / MANIFEST), "path": str(folder)}
+
+
+def _version_in_s3(reading: _Reading, root: str) -> dict[str, Any]:
+    """The manifest of the version below the address `root`; two runs at once upload the same bytes."""
+    known = objects.join(root, ".sources", f"{reading.fingerprint}.json")
+    if objects.exists(known):
+        address = objects.join(root, json.loads(objects.read_bytes(known))["version"])
+        if objects.exists(objects.join(address, MANIFEST)):
+            return {**json.loads(objects.read_bytes(objects.join(address, MANIFEST))), "path": address}
+    with tempfile.TemporaryDirectory(prefix="fairlead-ingest-") as scratch:
+        made = _version_here(reading, scratch)
+        address = objects.join(root, made["version"])
+        if not objects.exists(objects.join(address, MANIFEST)):
+            objects.upload(Path(made["path"]), address, last=MANIFEST)
+    objects.write_bytes(known, json.dumps({"version": made["version"]}).encode())
+    return {**made, "path": address}
 
 
 def _known(known: Path, root: Path) -> Path | None:

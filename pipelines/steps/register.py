@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from contracts import objects
 from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry, track_run
@@ -37,7 +38,9 @@ def register(
             folder = Path(name) / "bundle"
             shutil.copytree(source, folder, ignore=shutil.ignore_patterns("candidate.json"))
             write_text(folder / "card.html", render_card(folder, fields, get_task(task).title))
-            bundle = write_bundle(folder, where.path("artifacts"), fields)
+            # Bundles in S3 are made here first; the registry uploads what it publishes.
+            remote = objects.is_remote(where.uri("artifacts"))
+            bundle = write_bundle(folder, where.scratch("bundles") if remote else where.path("artifacts"), fields)
             report(1, 3, doing="track")
             run_id, url = _track(where, fields, decision, folder, source, run)
     except OSError as err:
@@ -54,7 +57,7 @@ def register(
         "name": version.name,
         "version": version.version,
         "digest": bundle.digest,
-        "path": str(bundle.path),
+        "path": version.path,
         "tracking_url": url,
         "gate_passed": decision.passed,
         "champion": champion,

@@ -10,14 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contracts import objects
 from contracts.errors import PlatformError
 from pipelines.steps import events
 from pipelines.steps.casting import EXPECTED, cast_column, missing_column
 from pipelines.steps.files import missing, read_json, write_json
 from pipelines.steps.leakage import check_leakage
+from pipelines.steps.remote import folder_here
 from pipelines.steps.rules import build_schema, find_violations
 from pipelines.steps.sources import ROW
-from pipelines.steps.versions import REJECTED
+from pipelines.steps.versions import MANIFEST, REJECTED, intact
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import Task
 
@@ -36,6 +38,7 @@ _DRAW = "_draw"
 def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     """Check the version whose manifest is `dataset`: ``part-*.parquet``, ``quarantine.csv``, ``report.json`` in `out`.
 
+    `dataset` is a path or ``s3://...``.
     Types become those of ``task.columns`` (``timestamp`` is microseconds in UTC); other columns stay as they are.
 
     Returns:
@@ -47,13 +50,11 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     """
     found = get_task(task)
     settings = load_config(found, config)
-    manifest = read_json(dataset)
-    folder = Path(manifest.get("path") or Path(dataset).parent)
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     run = _Validation(found, settings.data.drop)
     try:
-        with _quarantine(target / QUARANTINE, manifest) as write:
+        with _version(dataset) as (folder, manifest), _quarantine(target / QUARANTINE, manifest) as write:
             run.reject(folder / REJECTED, write)
             for number, part in enumerate(manifest["parts"]):
                 good = run.part(_read_part(folder / part["name"]), write)
@@ -68,6 +69,19 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     power = check_leakage(run.sample(), found.label, settings.data.allow_leakage, settings.data.leakage_auc)
     write_json(target / "report.json", {**report, "single_column_auc": {k: round(v, 4) for k, v in power.items()}})
     return report
+
+
+@contextmanager
+def _version(dataset: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and manifest of a dataset version; one in S3 is copied here and checked."""
+    if not objects.is_remote(dataset):
+        manifest = read_json(dataset)
+        yield Path(manifest.get("path") or Path(dataset).parent), manifest
+        return
+    with folder_here(dataset.rpartition("/")[0], last=MANIFEST) as folder:
+        if not intact(folder):
+            raise missing(dataset)
+        yield folder, read_json(folder / MANIFEST)
 
 
 class _Validation:

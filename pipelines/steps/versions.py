@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contracts import objects
 from contracts.bundle import sha256_file
 from pipelines.steps.files import write_json
 from pipelines.steps.sources import Rejected
@@ -129,3 +130,8 @@ def summary(manifest: str) -> dict[str, Any]:
     """What a reader wants to know of a version at once."""
     document = json.loads(Path(manifest).read_text(encoding="utf-8"))
     return {key: document[key] for key in ("rows", "rejected", "source")}
+
+
+def address(manifest: str) -> str:
+    """Where the manifest of the version itself is, of which `manifest` is a copy: a path, or ``s3://...``."""
+    return objects.join(json.loads(Path(manifest).read_text(encoding="utf-8"))["path"], MANIFEST)

@@ -27,7 +27,7 @@ class FakeRegistry:
 
     def publish(self, bundle: Any, run_id: str) -> Any:
         self.calls.append(("publish", bundle.digest[:8], run_id))
-        return SimpleNamespace(name="toy", version="4")
+        return SimpleNamespace(name="toy", version="4", path=str(bundle.path))
 
     def set_alias(self, ref: str, alias: str) -> None:
         self.calls.append(("alias", ref, alias))
