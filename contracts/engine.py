@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
@@ -36,6 +36,23 @@ class Engine(Protocol):
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """The `top` reasons of each row, largest absolute contribution first."""
+        ...
+
+
+@runtime_checkable
+class TokenEngine(Protocol):
+    """An engine whose work is counted in tokens, so that rows of similar length can be gathered."""
+
+    def tokenise(self, columns: Mapping[str, NDArray[Any]]) -> list[list[int]]:
+        """The token ids of each row, cut to what the model takes; safe to call from any thread."""
+        ...
+
+    def predict_ids(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """`Engine.predict` of rows that were tokenised before."""
+        ...
+
+    def padded(self, lengths: Sequence[int]) -> int:
+        """How many tokens the model computes for rows of these lengths, padding included."""
         ...
 
 

@@ -34,6 +34,7 @@ class TextSpec(Document):
         max_characters: a text is cut here before it is tokenised, so that a huge one costs no more.
         max_tokens: token ids beyond this many are dropped.
         numbers_per_row, numbers_per_token: working memory of the graph, which bounds the rows run at once.
+        max_padding: share of the tokens of a run that may be padding; 1 runs as many rows at once as memory allows.
         separator: between the tokens of a term, when it is shown.
         explain: ``terms`` = the graph has an output ``contributions``, exact per term; ``occlusion`` = leave one out.
     """
@@ -44,6 +45,7 @@ class TextSpec(Document):
     pad_id: int
     numbers_per_row: int
     numbers_per_token: int
+    max_padding: float = 1.0
     separator: str = ""
     explain: Literal["terms", "occlusion"]
 
@@ -75,12 +77,25 @@ class OnnxTextEngine:
         self._only_needed = ort.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True  # explanations cost nothing when not asked for
         self._inputs = [i.name for i in bundle.document.signature.inputs if i.dtype == "string"]
-        self._terms_file = folder / "terms.npy"
-        self._terms: NDArray[np.int32] | None = None
+        # Read now: what lies on the disk later may be another model.
+        terms = folder / "terms.npy"
+        self._terms: NDArray[np.int32] | None = np.load(terms, allow_pickle=False) if terms.exists() else None
 
     def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Probabilities, shape (rows, classes), of the columns joined to one text per row."""
-        return self._score([self._tokenise(text)[0] for text in self._texts(columns)])
+        return self._score(self.tokenise(columns))
+
+    def tokenise(self, columns: Mapping[str, NDArray[Any]]) -> list[list[int]]:
+        """The token ids of each row, at most `max_tokens`."""
+        return [self._tokenise(text)[0] for text in self._texts(columns)]
+
+    def predict_ids(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Probabilities, shape (rows, classes), of token ids."""
+        return self._score(rows)
+
+    def padded(self, lengths: Sequence[int]) -> int:
+        """Tokens of all runs that rows of these lengths are split into."""
+        return sum(len(run) * max(1, *(lengths[at] for at in run)) for run in self._runs(lengths))
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """What spoke for (or against) the predicted class.
@@ -113,21 +128,34 @@ class OnnxTextEngine:
     def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         width = self._session.get_outputs()[0].shape[1]
         result = np.empty((len(rows), width), np.float64)
-        order = sorted(range(len(rows)), key=lambda at: len(rows[at]))
-        while order:
-            longest = len(rows[order[-1]])
-            each = self._spec.numbers_per_row + self._spec.numbers_per_token * longest
-            size = max(1, WORKING_NUMBERS // max(1, each))
-            chosen, order = order[-size:], order[:-size]
+        for chosen in self._runs([len(row) for row in rows]):
             result[chosen] = self._run("probabilities", [rows[at] for at in chosen])
         # float32 sums are off by 1e-7; what is served adds up to one.
         total: NDArray[np.float64] = result.sum(axis=1, keepdims=True)
         return result / total
 
+    def _runs(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Rows that are run together, long ones first: bounded by working memory and by the share of padding."""
+        spec, runs = self._spec, []
+        run: list[int] = []
+        longest = tokens = 0
+        for at in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+            grown = (len(run) + 1) * longest
+            memory = (len(run) + 1) * (spec.numbers_per_row + spec.numbers_per_token * longest)
+            wasted = grown - tokens - lengths[at]
+            if run and (memory > WORKING_NUMBERS or wasted > spec.max_padding * grown):
+                runs.append(run)
+                run = []
+            if not run:
+                longest, tokens = lengths[at], 0
+            run.append(at)
+            tokens += lengths[at]
+        return [*runs, run] if run else runs
+
     def _explain_terms(self, text: str, top: int) -> list[Reason]:
         contributions = self._run("contributions", [self._tokenise(text)[0]])[0]
         if self._terms is None:
-            self._terms = np.load(self._terms_file, allow_pickle=False)
+            raise PlatformError("this model gives no reasons", detail="terms.npy is missing", code="not_explainable")
         present = np.flatnonzero(contributions)
         order = present[np.argsort(-np.abs(contributions[present]), kind="stable")][:top]
         return [

@@ -12,6 +12,11 @@ PREDICTIONS = "fairlead_predictions_total"
 SCORE = "fairlead_prediction_score"
 FEATURE_AGE = "fairlead_feature_age_seconds"
 FEATURE_STATUS = "fairlead_feature_reads_total"
+QUEUE_DEPTH = "fairlead_queue_depth"
+BATCH_ROWS = "fairlead_batch_rows"
+BATCH_TOKENS = "fairlead_batch_tokens"
+PADDING = "fairlead_batch_padding_ratio"
+SHED = "fairlead_requests_shed_total"
 MODEL_INFO = "fairlead_model_info"
 MODEL_LOAD_SECONDS = "fairlead_model_load_seconds"
 
@@ -24,13 +29,24 @@ LABELS: dict[str, tuple[str, ...]] = {
     SCORE: ("model", "version"),
     FEATURE_AGE: ("model", "view"),
     FEATURE_STATUS: ("model", "view", "status"),
+    QUEUE_DEPTH: ("model",),
+    BATCH_ROWS: ("model",),
+    BATCH_TOKENS: ("model",),
+    PADDING: ("model",),
+    SHED: ("model", "reason"),
     MODEL_INFO: ("model", "version", "digest", "recipe"),
     MODEL_LOAD_SECONDS: ("model",),
 }
-STAGES = ("decode", "features", "infer", "explain", "encode")
+# "queue" is the wait for a free thread; the others are work.
+STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
+# Why a request was refused without asking the model.
+SHED_REASONS = ("queue_full", "deadline_unreachable", "deadline_passed", "rate_limited", "stopping")
 UNMATCHED_ROUTE = "<unmatched>"
 
 # Seconds. Service level objectives must lie on an edge.
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SCORE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 AGE_BUCKETS = (60.0, 3600.0, 21600.0, 86400.0, 259200.0, 604800.0, 2592000.0)
+ROW_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0)
+TOKEN_BUCKETS = (16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)
+RATIO_BUCKETS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)

@@ -69,3 +69,10 @@ def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
 def unavailable(err: PlatformError) -> Problem:
     """503 from an error of the platform."""
     return Problem(503, err.code.replace("_", "-"), err.headline, err.detail, fix=err.fix, headers={"retry-after": "5"})
+
+
+def deadline_exceeded() -> Problem:
+    """504: the time that the client gave is over, and the model was not asked."""
+    return Problem(
+        504, "deadline-exceeded", "the request's deadline has passed", fix="allow more time, or send fewer at once"
+    )

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from contracts.bundle import Signature
 from services.runtime.columns import Column, Errors, Field, Flags
 from services.runtime.errors import invalid
@@ -25,6 +27,13 @@ class Batch:
     rows: int
     columns: dict[str, Column]
     flags: Flags
+
+
+def merge(batches: Sequence[Batch]) -> Batch:
+    """One batch of the rows of several of the same form, in their order; its flags are copies."""
+    columns = {name: np.concatenate([one.columns[name] for one in batches]) for name in batches[0].columns}
+    flags = [list(words) for one in batches for words in one.flags]
+    return Batch(form=batches[0].form, rows=len(flags), columns=columns, flags=flags)
 
 
 @dataclass(frozen=True)

@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, time
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from contracts.errors import PlatformError
 from contracts.metrics import UNMATCHED_ROUTE
-from services.runtime.errors import MEDIA_TYPE, Problem, unavailable
+from services.runtime.batcher import PRIORITIES, Terms
+from services.runtime.errors import MEDIA_TYPE, Problem, deadline_exceeded, unavailable
 from services.runtime.logs import NAME
 
 if TYPE_CHECKING:
     from services.runtime.lifecycle import Runtime
+    from services.runtime.settings import ServiceSettings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 DEFAULT_BODY_LIMIT = 8 << 20
+DEADLINE_HEADERS = (b"x-request-timeout-ms", b"x-request-deadline")
 logger = logging.getLogger(NAME)
 
 
@@ -44,18 +48,31 @@ class Answer:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
 class Request:
-    """An HTTP request; the body is read on demand."""
+    """An HTTP request; the body is read on demand.
 
-    scope: Scope
-    receive: Receive
-    params: Mapping[str, str]
-    body_limit: int
+    Attributes:
+        headers: by name in lower case.
+        params: values of the route's template.
+        terms: deadline and priority that the client asks for.
+        reading: whether the body is being waited for.
+    """
+
+    __slots__ = ("body_limit", "headers", "params", "reading", "receive", "scope", "terms")
+
+    def __init__(self, scope: Scope, receive: Receive, params: Mapping[str, str], body_limit: int) -> None:
+        self.scope, self.receive, self.params, self.body_limit = scope, receive, params, body_limit
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.terms, self.reading = Terms(), False
 
     def header(self, name: bytes) -> str:
         """A header's value, empty without one; `name` in lower case."""
-        return next((value.decode("latin-1") for key, value in self.scope["headers"] if key == name), "")
+        return self.headers.get(name, b"").decode("latin-1")
+
+    @property
+    def media(self) -> str:
+        """The media type of the body, without parameters."""
+        return self.header(b"content-type").partition(";")[0].strip().lower()
 
     async def json(self) -> Any:
         """The body as JSON.
@@ -63,23 +80,28 @@ class Request:
         Raises:
             Problem: 415, 413 or 400.
         """
-        media = self.header(b"content-type").partition(";")[0].strip().lower()
+        media = self.media
         if media != "application/json" and not media.endswith("+json"):
             raise Problem(
                 415, "not-json", "the request must be JSON", fix="send the header content-type: application/json"
             )
+        return parse_json(await self.body())
+
+    async def body(self) -> bytes:
+        """All bytes of the body.
+
+        Raises:
+            Problem: 413.
+        """
+        self.reading = True
         body = await self._body()
-        try:
-            return orjson.loads(body)
-        except orjson.JSONDecodeError as err:
-            detail = f"{err.msg} at line {err.lineno}, column {err.colno}"
-            raise Problem(400, "malformed-json", "the request is not valid JSON", detail) from None
+        self.reading = False
+        return body
 
     async def _body(self) -> bytes:
         length = self.header(b"content-length")
         if length.isdigit() and int(length) > self.body_limit:
             raise self._too_large()
-        body = b""
         chunks: list[bytes] = []
         size = 0
         while True:
@@ -99,15 +121,65 @@ class Request:
         return Problem(413, "body-too-large", "the request is too large", limit, headers={"connection": "close"})
 
 
+def parse_json(body: bytes | memoryview) -> Any:
+    """The document.
+
+    Raises:
+        Problem: 400, with the place; also for more than 1,024 levels.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as err:
+        detail = f"{err.msg} at line {err.lineno}, column {err.colno}"
+        raise Problem(400, "malformed-json", "the request is not valid JSON", detail) from None
+
+
+def terms_of(headers: Mapping[bytes, bytes], timeout: float) -> Terms:
+    """The deadline, at most `timeout` seconds from now, and the priority that a client asks for.
+
+    ``x-request-timeout-ms`` is relative, ``x-request-deadline`` in seconds since 1970, ``x-request-priority`` a word.
+
+    Raises:
+        Problem: 400, naming the header.
+    """
+    now = perf_counter()
+    left, level = timeout, 0.0
+    if (text := headers.get(b"x-request-timeout-ms")) is not None:
+        left = min(left, _number(text, "x-request-timeout-ms", "milliseconds") / 1e3)
+    if (text := headers.get(b"x-request-deadline")) is not None:
+        left = min(left, _number(text, "x-request-deadline", "seconds since 1970") - time())
+    if (text := headers.get(b"x-request-priority")) is not None:
+        word = text.decode("latin-1").strip().lower()
+        if word not in PRIORITIES:
+            raise _bad_header("x-request-priority", f"expected one of: {', '.join(PRIORITIES)}")
+        level = PRIORITIES[word]
+    return Terms(deadline=now + left, priority=level)
+
+
+def _number(text: bytes, name: str, unit: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise _bad_header(name, f"expected a number of {unit}")
+    return number
+
+
+def _bad_header(name: str, message: str) -> Problem:
+    return Problem(400, "bad-header", "a header of the request is wrong", errors=[(name, message)])
+
+
 Handler = Callable[[Request], Awaitable[Answer]]
 
 
 @dataclass(frozen=True)
 class Route:
-    """One path, in which ``{name}`` stands for one segment."""
+    """One path, in which ``{name}`` stands for one segment; an `open` one needs no API key."""
 
     template: str
     methods: Mapping[str, Handler]
+    open: bool = False
 
 
 class Router:
@@ -145,29 +217,35 @@ class App:
         start = perf_counter()
         route, params = self._router.find(scope["path"])
         template = UNMATCHED_ROUTE if route is None else route.template
-        metrics = self._runtime.metrics
-        metrics.inflight.inc()
+        runtime = self._runtime
+        runtime.inflight += 1
         try:
             answer = await self._answer(route, params, scope, receive)
-            await _send(answer, scope["method"], send)
-            metrics.answered(template, answer.status, perf_counter() - start)
+            await _send(answer, scope["method"], send, last=runtime.state == "draining")
+            runtime.metrics.answered(template, answer.status, perf_counter() - start)
         except DisconnectedError:
-            metrics.answered(template, 499, perf_counter() - start)
+            runtime.metrics.answered(template, 499, perf_counter() - start)
         finally:
-            metrics.inflight.dec()
+            runtime.inflight -= 1
 
     async def _answer(self, route: Route | None, params: dict[str, str], scope: Scope, receive: Receive) -> Answer:
-        settings = getattr(self._runtime, "settings", None)
+        runtime = self._runtime
+        settings: ServiceSettings | None = getattr(runtime, "settings", None)
+        timeout, limit = (settings.timeout_seconds, settings.max_body_bytes) if settings else (None, DEFAULT_BODY_LIMIT)
+        request = Request(scope, receive, params, limit)
         try:
+            if runtime.keys is not None and (route is None or not route.open):
+                runtime.authorise(request.headers)
             handler = _handler(route, scope["method"])
-            limit = settings.max_body_bytes if settings else DEFAULT_BODY_LIMIT
-            async with asyncio.timeout(settings.timeout_seconds if settings else None):
-                return await handler(Request(scope, receive, params, limit))
+            if timeout is None:
+                return await handler(request)
+            request.terms = terms_of(request.headers, timeout)
+            async with asyncio.timeout(max(0.0, request.terms.deadline - perf_counter())):
+                return await handler(request)
         except Problem as err:
             problem = err
         except TimeoutError:
-            limit_text = f"it took longer than {settings.timeout_seconds:g} s" if settings else ""
-            problem = Problem(504, "timeout", "the request took too long", limit_text, fix="send fewer rows")
+            problem = _too_slow(request, timeout)
         except PlatformError as err:
             logger.error("request_failed", extra={"fields": {"code": err.code, "headline": err.headline}})
             problem = unavailable(err)
@@ -180,6 +258,15 @@ class App:
         return Answer(body, problem.status, MEDIA_TYPE, tuple(problem.headers.items()))
 
 
+def _too_slow(request: Request, timeout: float | None) -> Problem:
+    if request.reading:
+        title = "the request's body did not arrive in time"
+        return Problem(408, "slow-body", title, f"it was waited for {timeout:g} s", headers={"connection": "close"})
+    if timeout is not None and any(name in request.headers for name in DEADLINE_HEADERS):
+        return deadline_exceeded()
+    return Problem(504, "timeout", "the request took too long", f"more than {timeout:g} s", fix="send fewer rows")
+
+
 def _handler(route: Route | None, method: str) -> Handler:
     if route is None:
         raise Problem(404, "not-found", "no such path", fix="see /docs for what there is")
@@ -190,11 +277,13 @@ def _handler(route: Route | None, method: str) -> Handler:
     return handler
 
 
-async def _send(answer: Answer, method: str, send: Send) -> None:
+async def _send(answer: Answer, method: str, send: Send, *, last: bool = False) -> None:
     headers = [
         (b"content-type", answer.media.encode()),
         (b"content-length", str(len(answer.body)).encode()),
         *((name.encode(), value.encode("latin-1")) for name, value in answer.headers),
     ]
+    if last:  # the port is about to close: the client's next request should open a connection elsewhere
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})

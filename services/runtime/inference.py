@@ -28,8 +28,8 @@ def v2_routes(runtime: Runtime) -> list[Route]:
     ]
     routes = [
         Route("/v2", {"GET": served.server}),
-        Route("/v2/health/live", {"GET": served.live}),
-        Route("/v2/health/ready", {"GET": served.ready}),
+        Route("/v2/health/live", {"GET": served.live}, open=True),
+        Route("/v2/health/ready", {"GET": served.ready}, open=True),
     ]
     for root in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes += [Route(f"{root}{end}", {method: handler}) for end, method, handler in by_model]
@@ -98,7 +98,7 @@ class _Served:
         batch, wanted = oip.read_request(document, model.forms, self.runtime.settings.max_instances)
         stage = self.runtime.metrics.stage
         stage["decode"].observe(perf_counter() - start)
-        scored = await run(self.runtime, model, batch, 0)
+        scored = await run(self.runtime, model, batch, 0, request.terms)
         start = perf_counter()
         ids = record(self.runtime, model, batch, scored)
         answer = _json(

@@ -6,24 +6,27 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from types import FrameType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from contracts.bundle import Bundle, read_bundle
 from contracts.engine import load_engine
 from contracts.errors import PlatformError
+from services.runtime.auth import KeyRing
+from services.runtime.batcher import Batcher, BatchLimits
 from services.runtime.errors import Problem, unavailable
+from services.runtime.executor import Executor, cpu_shares
 from services.runtime.forms import Forms
 from services.runtime.logs import NAME, log_event
 from services.runtime.metrics import ServiceMetrics
 from services.runtime.prediction_log import PredictionLog
-from services.runtime.scoring import Lookup, Model, replay
+from services.runtime.scoring import Lookup, Model, Scored, Work, replay
 from services.runtime.settings import ServiceSettings, load_settings
-from services.runtime.worker import Worker
 
 logger = logging.getLogger(NAME)
+T = TypeVar("T")
 OpenLookup = Callable[[Bundle, ServiceSettings], "Lookup | None"]
 BUSY_ROUTES = ("/predict", "/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer")
 
@@ -37,7 +40,8 @@ class Runtime:
     """
 
     settings: ServiceSettings
-    worker: Worker
+    executor: Executor
+    batcher: Batcher[Work, Scored]
 
     def __init__(self, modality: str, open_lookup: OpenLookup | None = None) -> None:
         self.modality, self._open_lookup = modality, open_lookup
@@ -45,17 +49,23 @@ class Runtime:
         self.failure: PlatformError | None = None
         self.name = self.version = ""
         self.log: PredictionLog | None = None
+        self.keys: KeyRing | None = None
+        self.inflight = 0
         self.metrics = ServiceMetrics("", "")
         self.on_ready: Callable[[], None] | None = None
         self._model: Model | None = None
         self._loading: asyncio.Task[None] | None = None
+        self._preparer: Executor | None = None
 
     async def start(self, settings: ServiceSettings | None = None) -> None:
         """Begin to load the bundle in the background, so that liveness answers meanwhile."""
         self.settings = settings or load_settings()
         self.state, self.failure = "loading", None
-        self._model = self.log = None
-        self.worker = Worker(self.settings.max_concurrency)
+        self._model = self.log = self.keys = None
+        if self.settings.keys_file:
+            self.keys = KeyRing(self.settings.keys_file)
+        shares = cpu_shares(self.settings.workers, self.settings.threads) if self.settings.pin_cpus else None
+        self.executor = Executor(self.settings.workers, self._crashed, shares)
         self._loading = asyncio.create_task(self._load())
 
     async def stop(self) -> None:
@@ -63,7 +73,11 @@ class Runtime:
         self.state = "stopped"
         if self._loading is not None:
             self._loading.cancel()
-        await asyncio.to_thread(self.worker.stop)
+        if self._model is not None:
+            await self.batcher.drain()
+        for executor in (self.executor, self._preparer):
+            if executor is not None:
+                await asyncio.to_thread(executor.stop)
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
         log_event("stopped", model=self.name)
@@ -79,25 +93,46 @@ class Runtime:
         Raises:
             Problem: 503, with the reason, while there is none.
         """
-        if self._model is None:
+        if self._model is None or self.failure is not None:
             raise self.not_ready()
         return self._model
+
+    def authorise(self, headers: Mapping[bytes, bytes]) -> None:
+        """Let a request with these headers pass, or raise the Problem that refuses it."""
+        assert self.keys is not None
+        try:
+            self.keys.check(headers)
+        except Problem as err:
+            if err.status == 429:
+                self.metrics.shed("rate_limited")
+            raise
 
     @property
     def ready(self) -> bool:
         """Whether this server should get new requests."""
-        return self.state == "ready"
+        return self.state == "ready" and not self._stuck
+
+    @property
+    def alive(self) -> bool:
+        """Whether this process can ever answer again."""
+        return self.failure is None or self.failure.code != "crashed"
+
+    @property
+    def _stuck(self) -> bool:
+        return self._model is not None and self.batcher.oldest_call > self.settings.stuck_seconds
 
     def not_ready(self) -> Problem:
         """Why this server is not ready, as an answer."""
         if self.failure is not None:
             return unavailable(self.failure)
+        if self.state == "ready" and self._stuck:
+            return Problem(503, "stuck", "a call of the model does not come back", headers={"retry-after": "5"})
         return Problem(503, self.state, f"the service is {self.state}", headers={"retry-after": "1"})
 
     async def _load(self) -> None:
         start = perf_counter()
         try:
-            model, examples = await self.worker.run(self._open)
+            model, examples = await self.executor.run(self._open)
         except PlatformError as err:
             self._refuse(err)
         except Exception as err:
@@ -115,7 +150,7 @@ class Runtime:
             document = model.bundle.document
             views = model.lookup.views if model.lookup else ()
             self.metrics.loaded(model.classes, views, model.bundle.digest, document.recipe, seconds)
-            self._model = model
+            self._serve(model)
             if self.state == "loading":  # else it is being stopped already
                 self.state = "ready"
             if self.on_ready is not None:
@@ -123,6 +158,38 @@ class Runtime:
             log_event(
                 "ready", model=self.name, version=self.version, seconds=round(seconds, 3), golden_examples=examples
             )
+
+    def _serve(self, model: Model) -> None:
+        settings, metrics = self.settings, self.metrics
+        limits = BatchLimits(
+            rows=settings.max_batch_rows,
+            tokens=settings.max_batch_tokens,
+            pending=settings.max_concurrency,
+            wait=settings.batch_wait_ms / 1e3,
+            # A look-up waits for others, which must not stop the loop.
+            inline=0.0 if model.lookup else settings.inline_ms / 1e3,
+        )
+        self.batcher = batcher = Batcher(model.score_all, self.executor, limits, metrics)
+        metrics.queue_depth.set_function(lambda: batcher.depth)
+        metrics.inflight.set_function(lambda: self.inflight)
+        if model.tokens is not None:
+            metrics.padded = model.tokens.padded
+            self._preparer = Executor(1, self._crashed)
+        self._model = model
+
+    async def prepare(self, call: Callable[[], T]) -> T:
+        """Run what takes too long for the loop and is no call of the model."""
+        assert self._preparer is not None
+        return await self._preparer.run(call)
+
+    def _crashed(self, err: BaseException) -> None:
+        failure = PlatformError(
+            "the model's thread has ended",
+            detail=type(err).__name__,
+            fix="restart the service, which the liveness probe asks for",
+            code="crashed",
+        )
+        self._refuse(failure)
 
     def _open(self) -> tuple[Model, int]:
         settings = self.settings

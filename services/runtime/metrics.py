@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 # `bentoml serve` sets this for several workers per service. We run one, and values in memory cost a tenth of
 # values in files; prometheus_client decides when it is imported.
@@ -25,7 +25,7 @@ from contracts import metrics as names
 
 disable_created_metrics()  # a second series for each one, of no use to rules or dashboards
 STATUSES = ("PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE")
-_CODES = ("200", "400", "422", "429", "500", "503", "504")
+_CODES = ("200", "400", "401", "408", "422", "429", "500", "503", "504")
 
 
 class ServiceMetrics:
@@ -48,6 +48,15 @@ class ServiceMetrics:
         self.score = score.labels(model, version)
         self._age = self._histogram(names.FEATURE_AGE, "Age of online features when read.", names.AGE_BUCKETS)
         self._status = self._counter(names.FEATURE_STATUS, "Online feature reads by outcome.")
+        self.queue_depth = self._gauge(names.QUEUE_DEPTH, "Requests that wait for a thread.").labels(model)
+        self._rows = self._histogram(names.BATCH_ROWS, "Rows per model call.", names.ROW_BUCKETS).labels(model)
+        tokens = self._histogram(names.BATCH_TOKENS, "Tokens per model call, without padding.", names.TOKEN_BUCKETS)
+        self._tokens = tokens.labels(model)
+        padding = self._histogram(names.PADDING, "Share of padding in a model call's tokens.", names.RATIO_BUCKETS)
+        self._padding = padding.labels(model)
+        shed = self._counter(names.SHED, "Requests refused without asking the model.")
+        self._shed = {reason: shed.labels(model, reason) for reason in names.SHED_REASONS}
+        self.padded: Callable[[Sequence[int]], int] = sum
         self._info = self._gauge(names.MODEL_INFO, "The served model; always 1.")
         self.load_seconds = self._gauge(names.MODEL_LOAD_SECONDS, "Time to verify, load and replay the model.")
         self._answers: dict[tuple[str, int], Counter] = {}
@@ -77,6 +86,21 @@ class ServiceMetrics:
             self._durations.setdefault(route, self._seconds.labels(self._model, self._version, route))
         counter.inc()
         self._durations[route].observe(seconds)
+
+    def shed(self, reason: str) -> None:
+        """Count a request that was refused without asking the model."""
+        self._shed[reason].inc()
+
+    def batched(self, waits: Sequence[float], rows: int, lengths: Sequence[int]) -> None:
+        """Observe a batch that leaves for the model, see `services.runtime.batcher.Observer`."""
+        queue = self.stage["queue"]
+        for wait in waits:
+            queue.observe(wait)
+        self._rows.observe(rows)
+        if lengths:
+            tokens = sum(lengths)
+            self._tokens.observe(tokens)
+            self._padding.observe(1 - tokens / max(1, self.padded(lengths)))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its media type, OpenMetrics when the scraper asks for it."""

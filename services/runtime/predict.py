@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
-from threading import Event
 from time import perf_counter
 from typing import Any
 
 import orjson
 
 from contracts.errors import PlatformError
+from services.runtime.batcher import Terms
 from services.runtime.errors import Problem, invalid
 from services.runtime.forms import Batch
 from services.runtime.http import Answer, Request
 from services.runtime.lifecycle import Runtime
 from services.runtime.prediction_log import new_id
-from services.runtime.scoring import Model, Scored
+from services.runtime.scoring import Model, Scored, Work
 
 MAX_REASONS = 50
 DEFAULT_REASONS = 5
+_TOKENISED_AT_ONCE = 4_000  # characters, about 1 ms; more is tokenised on a thread of its own
 _MEMBERS = frozenset({"instances", "explain"})
 
 
@@ -38,7 +40,7 @@ class PredictHandler:
         batch = model.forms.choose(list(instances[0]) if type(instances[0]) is dict else []).rows(instances)
         metrics = self._runtime.metrics
         metrics.stage["decode"].observe(perf_counter() - start)
-        scored = await run(self._runtime, model, batch, top)
+        scored = await run(self._runtime, model, batch, top, request.terms)
         start = perf_counter()
         ids = record(self._runtime, model, batch, scored)
         body = self._body(model, batch, scored, ids, top > 0)
@@ -89,22 +91,35 @@ class PredictHandler:
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-async def run(runtime: Runtime, model: Model, batch: Batch, top: int) -> Scored:
-    """Score a batch on the worker's thread.
+async def run(runtime: Runtime, model: Model, batch: Batch, top: int, terms: Terms) -> Scored:
+    """Score a batch, together with those of other requests.
 
     Raises:
-        Problem: 422 when reasons are asked of a model that has none; 429 when too many requests wait.
+        Problem: 422 when reasons are asked of a model that has none; 429, 503 and 504 see `Batcher.submit`.
     """
-    given_up = Event()
+    start = perf_counter()
+    ids: Sequence[Sequence[int]] = ()
+    if model.tokens is not None and batch.form == "direct":
+        tokenise = partial(model.tokens.tokenise, batch.columns)
+        ids = tokenise() if _characters(batch) < _TOKENISED_AT_ONCE else await runtime.prepare(tokenise)
+        runtime.metrics.stage["decode"].observe(perf_counter() - start)
+    work = Work(batch=batch, top=top, ids=ids)
+    lengths = [len(row) for row in ids]
     try:
-        return await runtime.worker.run(partial(model.score, batch, top, given_up.is_set))
+        return await runtime.batcher.submit(
+            work, kind=work.kind, rows=batch.rows, lengths=lengths, alone=top > 0, terms=terms
+        )
     except asyncio.CancelledError:  # the request's time is over
-        given_up.set()
+        work.given_up.set()
         raise
     except PlatformError as err:
         if err.code == "not_explainable":
             raise Problem(422, "not-explainable", err.headline, err.detail, fix="leave 'explain' out") from err
         raise
+
+
+def _characters(batch: Batch) -> int:
+    return sum(len(value) for column in batch.columns.values() if column.dtype == object for value in column)
 
 
 def record(runtime: Runtime, model: Model, batch: Batch, scored: Scored) -> list[str]:

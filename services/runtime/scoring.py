@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Event, Lock
 from time import perf_counter
 from typing import Protocol
 
@@ -11,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Golden
-from contracts.engine import Engine, Reason
+from contracts.engine import Engine, Reason, TokenEngine
 from contracts.errors import PlatformError
 from services.runtime.columns import Column
-from services.runtime.forms import Batch, Forms
+from services.runtime.forms import Batch, Forms, merge
 from services.runtime.metrics import ServiceMetrics
 
 _EXPLAINED_AT_ONCE = 16
@@ -47,9 +48,44 @@ class Scored:
     scores: list[float]
     reasons: list[list[Reason]]
 
+    def part(self, start: int, end: int, given: Mapping[str, Column]) -> Scored:
+        """The rows from `start` to `end`; inputs that were `given` get their own type back."""
+        inputs = {name: values[start:end] for name, values in self.inputs.items()}
+        for name, values in inputs.items():
+            if name in given and given[name].dtype != values.dtype:
+                inputs[name] = values.astype(given[name].dtype)
+        return Scored(
+            inputs=inputs,
+            probabilities=self.probabilities[start:end],
+            labels=self.labels[start:end],
+            scores=self.scores[start:end],
+            reasons=self.reasons[start:end],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one request asks of the model.
+
+    Attributes:
+        top: reasons per row; 0 for none.
+        ids: the token ids of each row, for models of tokens.
+        given_up: set when nobody waits any more; reasons of many rows take long.
+    """
+
+    batch: Batch
+    top: int = 0
+    ids: Sequence[Sequence[int]] = ()
+    given_up: Event = field(default_factory=Event)
+
+    @property
+    def kind(self) -> str:
+        """What takes the same time per row, and can be scored together; reasons are given one request at a time."""
+        return f"{self.batch.form}:explain" if self.top else self.batch.form
+
 
 class Model:
-    """A verified bundle with its engine; used from the worker's thread only."""
+    """A verified bundle with its engine; used from the executor's threads."""
 
     def __init__(
         self, bundle: Bundle, engine: Engine, forms: Forms, lookup: Lookup | None, metrics: ServiceMetrics
@@ -59,37 +95,58 @@ class Model:
         self.classes = signature.classes
         self.decision = decision
         self.positive = None if decision is None else self.classes.index(decision.positive)
+        self.tokens: TokenEngine | None = engine if isinstance(engine, TokenEngine) else None
         self._inputs = tuple(item.name for item in signature.inputs)
+        self._one_at_a_time = Lock()
 
     @property
     def threshold(self) -> float | None:
         """The probability from which on the positive class is answered."""
         return None if self.decision is None else self.decision.threshold
 
-    def score(self, batch: Batch, top: int, given_up: Callable[[], bool] = bool) -> Scored:
-        """Score a batch, with the `top` reasons of each row when `top` is positive.
+    def score_all(self, works: Sequence[Work]) -> list[Scored]:
+        """Score several requests of one kind by one look-up and one call of the engine.
 
         Raises:
-            TimeoutError: nobody waits any more, says `given_up`; reasons of many texts take long.
+            TimeoutError: nobody waits for the reasons any more.
         """
+        alone = len(works) == 1
+        batch = (
+            replace(works[0].batch, flags=[list(words) for words in works[0].batch.flags])
+            if alone
+            else merge([work.batch for work in works])
+        )
         stage, start = self.metrics.stage, perf_counter()
         columns = batch.columns
         if batch.form == "raw" and self.lookup is not None:
-            columns = self.lookup.join(batch, self.metrics)
+            with self._one_at_a_time:
+                columns = self.lookup.join(batch, self.metrics)
             start = _observe(stage["features"], start)
         inputs = {name: columns[name] for name in self._inputs}
-        probabilities = self.engine.predict(inputs)
+        ids = [row for work in works for row in work.ids]
+        probabilities = self.tokens.predict_ids(ids) if ids and self.tokens else self.engine.predict(inputs)
         start = _observe(stage["infer"], start)
-        reasons: list[list[Reason]] = []
-        if top:
-            for at in range(0, batch.rows, _EXPLAINED_AT_ONCE):
-                if given_up():
-                    raise TimeoutError
-                part = {name: values[at : at + _EXPLAINED_AT_ONCE] for name, values in inputs.items()}
-                reasons += self.engine.explain(part, top)
-            _observe(stage["explain"], start)
+        reasons = self._reasons(works[0], inputs) if works[0].top else []
         labels, scores = self._decide(probabilities)
-        return Scored(inputs=inputs, probabilities=probabilities, labels=labels, scores=scores, reasons=reasons)
+        whole = Scored(inputs=inputs, probabilities=probabilities, labels=labels, scores=scores, reasons=reasons)
+        answers, at = [], 0
+        for work in works:
+            end = at + work.batch.rows
+            work.batch.flags[:] = batch.flags[at:end]
+            answers.append(whole if alone else whole.part(at, end, work.batch.columns))
+            at = end
+        return answers
+
+    def _reasons(self, work: Work, inputs: Mapping[str, Column]) -> list[list[Reason]]:
+        start = perf_counter()
+        reasons: list[list[Reason]] = []
+        for at in range(0, work.batch.rows, _EXPLAINED_AT_ONCE):
+            if work.given_up.is_set():
+                raise TimeoutError
+            part = {name: values[at : at + _EXPLAINED_AT_ONCE] for name, values in inputs.items()}
+            reasons += self.engine.explain(part, work.top)
+        _observe(self.metrics.stage["explain"], start)
+        return reasons
 
     def _decide(self, probabilities: NDArray[np.float64]) -> tuple[list[str], list[float]]:
         if self.decision is None or self.positive is None:

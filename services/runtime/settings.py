@@ -41,6 +41,12 @@ class ServiceSettings(Settings):
     version: str = Field("", description="version in the registry; default: the bundle's digest, 12 characters")
     online: str = Field("", description="online store, a SQLite file; empty: all features come in the request")
     threads: int = Field(1, ge=1, description="threads of one model call")
+    workers: int = Field(1, ge=1, le=64, description="model calls at the same time; workers x threads fit the CPUs")
+    pin_cpus: bool = Field(False, description="give each worker CPUs of its own, when there are enough")
+    max_batch_rows: int = Field(64, ge=1, description="rows of several requests that share one model call")
+    max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one model call, padding included")
+    batch_wait_ms: float = Field(0.0, ge=0, le=1000, description="wait for more rows while a worker is free")
+    inline_ms: float = Field(0.2, ge=0, le=10, description="calls known to be shorter are made without a thread")
     max_body_bytes: int = Field(8 << 20, ge=1024, description="larger requests are refused with 413")
     max_instances: int = Field(1000, ge=1, description="rows of one request")
     max_text_chars: int = Field(1 << 20, ge=1, description="characters of one text field; more is refused with 422")
@@ -48,6 +54,10 @@ class ServiceSettings(Settings):
     timeout_seconds: float = Field(10.0, gt=0, description="a request that takes longer is answered with 504")
     drain_seconds: float = Field(0.0, ge=0, description="time between 'not ready' and closing the port at SIGTERM")
     graceful_seconds: int = Field(30, ge=1, description="time that requests in flight have to finish at SIGTERM")
+    header_seconds: float = Field(10.0, gt=0, description="time that a client has to send a request's headers")
+    stuck_seconds: float = Field(60.0, gt=0, description="a model call that takes longer ends the readiness")
+    keys_file: str = Field("", description="file of API keys (name:sha256[:requests per second]); empty: no keys")
+    grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0: none")
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
 
 

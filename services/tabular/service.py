@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.runtime.bento import SERVICE_CONFIG, LeanService, asgi_app, check_ready, start
+from services.runtime.bento import SERVICE_CONFIG, LeanService, asgi_app, check_alive, check_ready, start
 from services.runtime.lifecycle import Runtime
 from services.tabular.lookup import open_lookup
 
@@ -25,6 +25,10 @@ class TabularService:
     async def end(self) -> None:
         """Finish the queue and the prediction log."""
         await RUNTIME.stop()
+
+    async def __is_alive__(self) -> bool:
+        """Whether a restart is not needed."""
+        return check_alive(RUNTIME)
 
     async def __is_ready__(self) -> bool:
         """Whether the model has proven itself."""

@@ -57,5 +57,5 @@ def test_our_routes_are_reached_through_bentoml(client: tuple[TestClient, Any]) 
 
 def test_the_costly_middleware_is_gone(client: tuple[TestClient, Any]) -> None:
     module = importlib.import_module("services.text.service")
-    names = {one.cls.__name__ for one in module.TextService.to_asgi().user_middleware}
+    names = {one.cls.__name__ for one in module.TextService.to_asgi().bento.user_middleware}
     assert names == {"MaxConcurrencyMiddleware"}

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.runtime.scoring import Work
+
 GOOD = {"amount": 500, "country": "AT"}
 
 
@@ -151,7 +153,8 @@ def test_many_reasons_are_given_in_the_order_of_the_rows(serve: Any, make_bundle
 
 def test_reasons_that_nobody_waits_for_are_given_up(serve: Any, make_bundle: Any) -> None:
     model = serve(make_bundle()).runtime.model()
-    batch = model.forms.direct.rows([GOOD] * 40)
+    work = Work(batch=model.forms.direct.rows([GOOD] * 40), top=1)
+    work.given_up.set()
     with pytest.raises(TimeoutError):
-        model.score(batch, 1, lambda: True)
-    assert model.score(batch, 0, lambda: True).reasons == []
+        model.score_all([work])
+    assert model.score_all([Work(batch=work.batch)])[0].reasons == []
