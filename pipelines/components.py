@@ -2,9 +2,9 @@
 
 No ``from __future__ import annotations`` here: KFP reads the annotations as objects. A body is shipped as source text,
 so it sees nothing of this module. `store` and `nonce` are used by no body: they are part of the cache key, as is
-`code_version`, because neither KFP's local nor its cluster cache sees the code of a package; a step also compares it
-with the code that it has, which on a cluster is the image's. A step is imported after its start is
-reported, so that its time includes all that it costs.
+`code_version`, because neither KFP's local nor its cluster cache sees the code of a package; the first step of a
+workflow also compares it with the code that it has, which on a cluster is the image's. A step is imported after its
+start is reported, so that its time includes all that it costs.
 """
 
 from typing import NamedTuple
@@ -56,7 +56,7 @@ def materialise(
 ):
     from pipelines.steps import events
 
-    with events.running("materialise", task, code_version) as done:
+    with events.running("materialise") as done:
         from pipelines.steps import materialise as step
 
         done(step.materialise(task, config, clean.path, data_version, endpoints, features.path))
@@ -74,7 +74,7 @@ def build_dataset(
 ):
     from pipelines.steps import events
 
-    with events.running("build_dataset", task, code_version) as done:
+    with events.running("build_dataset") as done:
         from pipelines.steps import build_dataset as step
 
         done(step.build_dataset(task, config, clean.path, features.path, dataset.path))
@@ -92,7 +92,7 @@ def train(
 ):
     from pipelines.steps import events
 
-    with events.running("train", task, code_version) as done:
+    with events.running("train") as done:
         from pipelines.steps import train as step
 
         folder = step.checkpoint_folder(checkpoints, task, config, dataset.path, code_version, nonce)
@@ -113,7 +113,7 @@ def evaluate(
 ):
     from pipelines.steps import events
 
-    with events.running("evaluate", task, code_version) as done:
+    with events.running("evaluate") as done:
         import json
 
         from pipelines.steps import evaluate as step

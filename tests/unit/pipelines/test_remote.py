@@ -1,0 +1,101 @@
+"""Steps that read and write S3: the storage is replaced at its edge by a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts import objects
+from contracts.errors import PlatformError
+from pipelines.steps import ingest, version
+from pipelines.steps.remote import folder_here, source_here
+from pipelines.steps.validate import validate
+from pipelines.steps.versions import MANIFEST, address
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """``s3://bucket`` is this folder."""
+    root = tmp_path / "bucket"
+    root.mkdir()
+
+    def at(uri: str) -> Path:
+        return root / uri.removeprefix("s3://bucket").strip("/")
+
+    def upload(folder: Path, uri: str, *, last: str) -> None:
+        assert (folder / last).exists()
+        shutil.copytree(folder, at(uri), dirs_exist_ok=True)
+
+    def download(uri: str, folder: Path, *, last: str) -> Path:
+        if not (at(uri) / last).exists():
+            raise PlatformError(f"not found: {uri}", code="not_found")
+        return Path(shutil.copytree(at(uri), folder))
+
+    def write(uri: str, data: bytes) -> None:
+        at(uri).parent.mkdir(parents=True, exist_ok=True)
+        at(uri).write_bytes(data)
+
+    def copy_here(uri: str, folder: Path) -> Path:
+        return Path(shutil.copy(at(uri), folder))
+
+    fakes: dict[str, Any] = {
+        "exists": lambda uri: at(uri).exists(),
+        "read_bytes": lambda uri: at(uri).read_bytes(),
+        "write_bytes": write,
+        "upload": upload,
+        "download": download,
+        "copy_here": copy_here,
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(objects, name, fake)
+    return root
+
+
+@pytest.fixture
+def source(bucket: Path, toy_frame: Any, toy_csv: Any) -> str:
+    toy_csv(bucket / "rows.csv", toy_frame(60))
+    return "s3://bucket/rows.csv"
+
+
+def test_a_version_in_s3_is_made_once_and_found_by_its_source(
+    bucket: Path, source: str, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "manifest"
+    made = ingest.ingest("toy", toy_config(), source, "s3://bucket/data", str(out))
+    document = json.loads(out.read_text())
+    assert (document["path"], document["source"]) == (f"s3://bucket/data/toy/{made}", source)
+    assert address(str(out)) == f"s3://bucket/data/toy/{made}/{MANIFEST}"
+    assert (bucket / "data" / "toy" / made / MANIFEST).exists()
+    monkeypatch.setattr(ingest, "_fill", lambda *_: pytest.fail("the source was read again"))
+    assert ingest.ingest("toy", toy_config(), source, "s3://bucket/data", str(out)) == made
+
+
+def test_a_version_in_s3_is_checked_byte_for_byte_before_it_is_used(
+    bucket: Path, source: str, toy_config: Any, tmp_path: Path
+) -> None:
+    out = tmp_path / "manifest"
+    made = ingest.ingest("toy", toy_config(), source, "s3://bucket/data", str(out))
+    report = validate("toy", toy_config(), address(str(out)), str(tmp_path / "clean"))
+    assert report["good"] == 60
+    part = bucket / "data" / "toy" / made / "part-00000.parquet"
+    part.write_bytes(part.read_bytes() + b"x")
+    with pytest.raises(PlatformError) as caught:
+        validate("toy", toy_config(), address(str(out)), str(tmp_path / "clean"))
+    assert caught.value.code == "missing_artifact"
+
+
+def test_local_folders_and_sources_are_used_where_they_are(tmp_path: Path) -> None:
+    with folder_here(str(tmp_path), last="any") as folder, source_here("") as built_in:
+        assert (folder, built_in) == (tmp_path, "")
+
+
+def test_other_code_than_the_run_was_started_with_is_refused() -> None:
+    version.require("news", version.code_version("news").partition(".")[0] + ".other-libraries")
+    with pytest.raises(PlatformError) as caught:
+        version.require("news", "0123456789abcdef.x")
+    assert caught.value.code == "other_code"
+    assert "--image" in caught.value.fix
