@@ -91,6 +91,9 @@ def _plain(node: Any, *, named: bool = False) -> Any:
         return [_plain(item) for item in node]
     if not isinstance(node, dict):
         return node
+    if "required" in node and not named:  # Helm drops keys that are null before it looks
+        keep = [key for key in node["required"] if {"type": "null"} not in node["properties"][key].get("anyOf", ())]
+        node = {**node, "required": keep}
     return {key: _plain(value, named=key == "properties") for key, value in node.items() if named or key != "title"}
 
 

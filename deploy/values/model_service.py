@@ -54,6 +54,8 @@ class Secrets(Values):
 
     salt: SecretKey
     online: SecretKey
+    keys: SecretKey
+    test: SecretKey
     check: bool
 
 

@@ -1,0 +1,50 @@
+# Steps of workflows, the MLflow server and Feast's registry: everything but serving.
+#   docker build -f deploy/images/pipelines.Dockerfile -t ghcr.io/fairlead/pipelines:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
+# TORCH=yes adds what neural recipes train with. PyPI's build is CUDA's, which is the GPU variant; the CPU's comes from
+# --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG BASE=python:3.11-slim
+
+FROM ${BASE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/venv
+WORKDIR /src
+# What is installed changes seldom: its layers come before any code.
+COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
+RUN python requirements.py pipelines feature-store > requirements.txt \
+ && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
+ARG TORCH=no
+ARG TORCH_INDEX=
+RUN if [ "$TORCH" = yes ]; then \
+      python requirements.py torch > torch.txt \
+      && /opt/venv/bin/pip install --no-compile ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt -r torch.txt; \
+    fi
+COPY deploy/images/trim.sh ./
+RUN sh trim.sh /opt/venv
+
+FROM ${BASE}
+COPY deploy/images/base.sh /tmp/
+# LightGBM and torch are built with OpenMP.
+RUN sh /tmp/base.sh libgomp1
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp MPLCONFIGDIR=/tmp \
+    MLFLOW_DISABLE_TELEMETRY=true FEAST_USAGE=False GIT_PYTHON_REFRESH=quiet HF_HUB_OFFLINE=1 DO_NOT_TRACK=1
+WORKDIR /app
+COPY pyproject.toml ./
+COPY contracts contracts
+COPY feature_repo feature_repo
+COPY services services
+COPY pipelines pipelines
+COPY deploy deploy
+# Compiled, and proven to load: a container's root is read-only.
+RUN python -m compileall -q /app \
+ && python -c 'import pipelines.workflows, deploy.cli.app, mlflow, feast, lightgbm, sklearn.linear_model, pandera, duckdb' && rm -rf /tmp/*
+USER 10001:10001
+ARG REVISION=unknown
+ARG VERSION=0.1.0
+ENV FAIRLEAD_CODE_VERSION=$REVISION
+LABEL org.opencontainers.image.title="fairlead pipelines" \
+      org.opencontainers.image.description="Trains and registers Fairlead models; runs MLflow and Feast" \
+      org.opencontainers.image.source="https://github.com/fairlead/fairlead" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION

@@ -1,0 +1,46 @@
+# The model server: any bundle of any modality. The chart's command is `python -m services.runtime.launch MODALITY`.
+#   docker build -f deploy/images/service.Dockerfile -t ghcr.io/fairlead/service:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
+# VARIANT=gpu puts ONNX Runtime's CUDA build in the place of the CPU's.
+ARG BASE=python:3.11-slim
+
+FROM ${BASE} AS build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python -m venv /opt/venv
+WORKDIR /src
+# What is installed changes seldom: its layers come before any code.
+COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
+RUN python requirements.py services > requirements.txt \
+ && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
+ARG VARIANT=cpu
+RUN if [ "$VARIANT" = gpu ]; then \
+      pin=$(sed -n 's/^onnxruntime==//p' constraints.txt) \
+      && /opt/venv/bin/pip uninstall -y onnxruntime \
+      && /opt/venv/bin/pip install --no-compile "onnxruntime-gpu[cuda,cudnn]==$pin"; \
+    fi
+COPY deploy/images/trim.sh ./
+RUN sh trim.sh /opt/venv
+
+FROM ${BASE}
+COPY deploy/images/base.sh /tmp/
+# LightGBM is built with OpenMP.
+RUN sh /tmp/base.sh libgomp1
+COPY --from=build /opt/venv /opt/venv
+ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
+    BENTOML_DO_NOT_TRACK=true HF_HUB_OFFLINE=1 DO_NOT_TRACK=1
+WORKDIR /app
+COPY contracts contracts
+COPY feature_repo feature_repo
+COPY services services
+# Compiled, and proven to load: a container's root is read-only.
+RUN python -m compileall -q /app \
+ && python -c 'import services.tabular.service, services.text.service, lightgbm, onnxruntime, boto3' && rm -rf /tmp/*
+USER 10001:10001
+ARG REVISION=unknown
+ARG VERSION=0.1.0
+ENV FAIRLEAD_CODE_VERSION=$REVISION
+LABEL org.opencontainers.image.title="fairlead service" \
+      org.opencontainers.image.description="Serves one Fairlead model over HTTP" \
+      org.opencontainers.image.source="https://github.com/fairlead/fairlead" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION

@@ -1,0 +1,142 @@
+{{/* model-service.fullname: name of the Service, Deployment and whatever there is one of; with "suffix" of the others. */}}
+{{- define "model-service.fullname" -}}
+{{- include "fairlead.fullname" (dict "context" .context "component" .suffix) -}}
+{{- end -}}
+
+{{/* model-service.meta: metadata of an object; "suffix" ends its name, "component" is server unless said. */}}
+{{- define "model-service.meta" -}}
+{{- $name := include "model-service.fullname" . -}}
+{{- include "fairlead.metadata" (dict "context" .context "component" (.component | default "server") "name" $name) -}}
+{{- end -}}
+
+{{- define "model-service.selector" -}}
+{{- include "fairlead.selectorLabels" (dict "context" . "component" "server") -}}
+{{- end -}}
+
+{{/* model-service.model: the name that clients call the model by, which is a label of its metrics too. */}}
+{{- define "model-service.model" -}}
+{{- .Values.model.name | default (include "model-service.fullname" (dict "context" .)) -}}
+{{- end -}}
+
+{{- define "model-service.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "model-service.fullname" (dict "context" .)) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* model-service.bundle: folder of the bundle in a pod, by digest, so that a shared volume holds several versions. */}}
+{{- define "model-service.bundle" -}}
+/bundles/{{ .Values.model.digest | default "unpinned" | trunc 16 }}
+{{- end -}}
+
+{{/* model-service.needs: which guarded parts of a platform a pod talks to, see fairlead.podLabels. */}}
+{{- define "model-service.needs" -}}
+{{- $needs := list -}}
+{{- if hasPrefix "s3://" .Values.model.source -}}{{- $needs = append $needs "s3" -}}{{- end -}}
+{{- if hasPrefix "redis" (.Values.config.online | default "") -}}{{- $needs = append $needs "redis" -}}{{- end -}}
+{{- toJson $needs -}}
+{{- end -}}
+
+{{/* model-service.storage: {endpoint, secret} of S3; both empty: AWS with the pod's own identity. */}}
+{{- define "model-service.storage" -}}
+{{- $storage := .Values.storage -}}
+{{- $endpoint := $storage.endpoint -}}
+{{- $secret := $storage.existingSecret -}}
+{{- if and (not $endpoint) (or $storage.embedded ((.Values.global.s3 | default dict).endpoint)) -}}
+{{- $part := include "fairlead.part" (dict "context" . "part" "s3") | fromYaml -}}
+{{- $endpoint = printf "%s://%s:%d" $part.scheme $part.host ($part.port | int) -}}
+{{- $secret = $secret | default $part.secret -}}
+{{- end -}}
+endpoint: {{ $endpoint | quote }}
+secret: {{ $secret | quote }}
+{{- end -}}
+
+{{/* model-service.storageEnv: the standard AWS variables, for the containers that fetch. */}}
+{{- define "model-service.storageEnv" -}}
+{{- $storage := include "model-service.storage" . | fromYaml -}}
+- {name: AWS_REGION, value: {{ .Values.storage.region | quote }}}
+{{- with $storage.endpoint }}
+- {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
+{{- end }}
+{{- with $storage.secret }}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_ACCESS_KEY_ID" "secret" . "key" $.Values.storage.accessKeyKey) }}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" . "key" $.Values.storage.secretKeyKey) }}
+{{- end }}
+{{- end -}}
+
+{{/* model-service.fetch: the container that brings the bundle and proves every byte of it. */}}
+{{- define "model-service.fetch" -}}
+- name: fetch
+  {{- include "fairlead.container" (dict "context" . "values" (dict "extraEnvFrom" list) "image" (include "model-service.image" . | fromYaml) "resources" .Values.resources) | nindent 2 }}
+  command:
+    - python
+    - -m
+    - services.runtime.fetch
+    - --source={{ .Values.model.source }}
+    - --to={{ include "model-service.bundle" . }}
+    {{- with .Values.model.digest }}
+    - --digest={{ . }}
+    {{- end }}
+    {{- with .Values.model.waitSeconds }}
+    - --wait={{ . }}
+    {{- end }}
+  env:
+    {{- include "model-service.storageEnv" . | nindent 4 }}
+  volumeMounts:
+    - {name: bundles, mountPath: /bundles}
+    - {name: tmp, mountPath: /tmp}
+    {{- with include "fairlead.extraMounts" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+{{- end -}}
+
+{{/* model-service.image: the image's values, with the tag of the GPU variant where GPUs are asked for. */}}
+{{- define "model-service.image" -}}
+{{- $image := deepCopy .Values.image -}}
+{{- if and .Values.gpu.count (not $image.tag) -}}
+{{- $_ := set $image "tag" (printf "%s-gpu" .Chart.AppVersion) -}}
+{{- end -}}
+{{- toYaml $image -}}
+{{- end -}}
+
+{{/*
+model-service.configEnv: `config` as the service's environment variables: config.predictions.sample is
+FAIRLEAD_SERVICE_PREDICTIONS__SAMPLE. Values are JSON, which keeps "1e5" a string. "prefix" is for the recursion.
+*/}}
+{{- define "model-service.configEnv" -}}
+{{- $prefix := .prefix | default "FAIRLEAD_SERVICE_" -}}
+{{- range $key, $value := .config }}
+{{- if kindIs "map" $value }}
+{{- include "model-service.configEnv" (dict "config" $value "prefix" (printf "%s%s__" $prefix (upper $key))) }}
+{{- else if not (kindIs "invalid" $value) }}
+{{ $prefix }}{{ upper $key }}: {{ toJson $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* model-service.grace: seconds a pod may take to end, never less than the service's own times. */}}
+{{- define "model-service.grace" -}}
+{{- $own := add (ceil (.Values.config.drain_seconds | default 0)) (.Values.config.graceful_seconds | default 30) -}}
+{{- .Values.terminationGracePeriodSeconds | default (add $own 10) -}}
+{{- end -}}
+
+{{/* model-service.minimum: the fewest pods there are. */}}
+{{- define "model-service.minimum" -}}
+{{- ternary .Values.autoscaling.minReplicas .Values.replicaCount .Values.autoscaling.enabled | int -}}
+{{- end -}}
+
+{{/* model-service.choice: "auto" decided by whether the cluster has API "api"; "yes" and "no" are what it stands for. */}}
+{{- define "model-service.choice" -}}
+{{- if ne .value "auto" -}}{{- .value -}}
+{{- else if .context.Capabilities.APIVersions.Has .api -}}{{- .yes -}}
+{{- else -}}{{- .no -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "model-service.scrape" -}}
+{{- include "model-service.choice" (dict "context" . "value" .Values.monitoring.scrape "api" "monitoring.coreos.com/v1/PodMonitor" "yes" "PodMonitor" "no" "annotations") -}}
+{{- end -}}
+
+{{- define "model-service.metric" -}}
+{{- include "model-service.choice" (dict "context" . "value" .Values.autoscaling.metric "api" "custom.metrics.k8s.io/v1beta1" "yes" "inflight" "no" "cpu") -}}
+{{- end -}}

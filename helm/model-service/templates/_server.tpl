@@ -1,0 +1,84 @@
+{{/* model-service.version: what answers report. */}}
+{{- define "model-service.version" -}}
+{{- .Values.model.version | toString | default (.Values.model.digest | default "unpinned" | trunc 12) -}}
+{{- end -}}
+
+{{/* model-service.scheduling: what fairlead.scheduling reads, with what a GPU needs added. */}}
+{{- define "model-service.scheduling" -}}
+{{- $values := pick .Values "nodeSelector" "tolerations" "affinity" "topologySpreadConstraints" "priorityClassName" -}}
+{{- if .Values.gpu.count -}}
+{{- $taint := dict "key" .Values.gpu.resource "operator" "Exists" "effect" "NoSchedule" -}}
+{{- $_ := set $values "tolerations" (append $values.tolerations $taint) -}}
+{{- $_ := set $values "runtimeClassName" .Values.gpu.runtimeClassName -}}
+{{- end -}}
+{{- $_ := set $values "replicas" (include "model-service.minimum" . | int) -}}
+{{- toYaml $values -}}
+{{- end -}}
+
+{{/* model-service.resources: `resources`, and the GPUs as limits. */}}
+{{- define "model-service.resources" -}}
+{{- $resources := deepCopy .Values.resources -}}
+{{- if .Values.gpu.count -}}
+{{- $_ := set $resources.limits .Values.gpu.resource .Values.gpu.count -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end -}}
+
+{{/* model-service.cacheVolume: the pod's own folder, or a claim. */}}
+{{- define "model-service.cacheVolume" -}}
+{{- if eq .Values.cache.type "claim" -}}
+persistentVolumeClaim: {claimName: {{ .Values.cache.existingClaim | default (include "model-service.claim" .) }}}
+{{- else -}}
+emptyDir: {sizeLimit: {{ .Values.cache.size }}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+model-service.claim: name of the chart's claim. What cannot be changed on an existing claim is part of it: a changed value
+makes a new one, and as a cache it is filled again.
+*/}}
+{{- define "model-service.claim" -}}
+{{- $cache := .Values.cache -}}
+{{- $fixed := printf "%s %s %s" $cache.storageClass (join "," $cache.accessModes) (toString $cache.size) -}}
+{{- include "model-service.fullname" (dict "context" . "suffix" (printf "cache-%s" ($fixed | sha256sum | trunc 6))) -}}
+{{- end -}}
+
+{{/* model-service.server: the container that answers. At SIGTERM it is not ready for drain_seconds before the port closes. */}}
+{{- define "model-service.server" -}}
+{{- $config := dict "configMapRef" (dict "name" (include "model-service.fullname" (dict "context" .))) -}}
+{{- $from := dict "extraEnvFrom" (prepend .Values.extraEnvFrom $config) -}}
+- name: server
+  {{- include "fairlead.container" (dict "context" . "values" $from "image" (include "model-service.image" . | fromYaml) "resources" (include "model-service.resources" . | fromYaml)) | nindent 2 }}
+  command: [python, -m, services.runtime.launch, {{ .Values.model.modality }}, --host=0.0.0.0, --port=3000]
+  env:
+    - {name: FAIRLEAD_SERVICE_BUNDLE, value: {{ include "model-service.bundle" . | toJson | quote }}}
+    - {name: FAIRLEAD_SERVICE_NAME, value: {{ include "model-service.model" . | toJson | quote }}}
+    - {name: FAIRLEAD_SERVICE_VERSION, value: {{ include "model-service.version" . | toJson | quote }}}
+    - {name: OMP_NUM_THREADS, value: {{ .Values.config.threads | default 1 | quote }}}
+    {{- with .Values.secrets.salt.name }}
+    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" . "key" $.Values.secrets.salt.key) | nindent 4 }}
+    {{- end }}
+    {{- with .Values.secrets.online.name }}
+    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" . "key" $.Values.secrets.online.key) | nindent 4 }}
+    {{- end }}
+    {{- if .Values.secrets.keys.name }}
+    - {name: FAIRLEAD_SERVICE_KEYS_FILE, value: '"/etc/fairlead/keys"'}
+    {{- end }}
+    {{- with include "fairlead.extraEnv" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+  ports:
+    - {name: http, containerPort: 3000}
+    {{- with .Values.config.grpc_port }}
+    - {name: grpc, containerPort: {{ . | int }}}
+    {{- end }}
+  {{- include "fairlead.httpProbes" (dict "started" "/livez" "ready" "/readyz" "live" "/livez" "startSeconds" 120) | nindent 2 }}
+  volumeMounts:
+    - {name: bundles, mountPath: /bundles, readOnly: true}
+    - {name: tmp, mountPath: /tmp}
+    {{- if .Values.gpu.count }}
+    - {name: shm, mountPath: /dev/shm}
+    {{- end }}
+    {{- if .Values.secrets.keys.name }}
+    - {name: keys, mountPath: /etc/fairlead, readOnly: true}
+    {{- end }}
+    {{- with include "fairlead.extraMounts" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+{{- end -}}
