@@ -45,10 +45,14 @@ class Chain:
         self.seconds[step] = time.perf_counter() - start
         return result
 
-    def dataset(self) -> Path:
-        """Source to joined splits; the folder with train, valid and test."""
+    def dataset(self, last: str = "build_dataset") -> Path:
+        """Source to joined splits, or to the end of step `last`; the folder with train, valid and test."""
         self.version = self.call("ingest", self.source, self.endpoints.data, self.path("manifest.json"))
+        if last == "ingest":
+            return self.path("manifest.json")
         self.call("validate", self.path("manifest.json"), self.path("clean"))
+        if last == "validate":
+            return self.path("clean")
         ends = self.endpoints.model_dump_json()
         self.call("materialise", self.path("clean"), self.version, ends, self.path("features.json"))
         self.call("build_dataset", self.path("clean"), self.path("features.json"), self.path("dataset"))

@@ -1,6 +1,7 @@
-"""Time and memory of the whole loop: ``make bench-loop [ARGS="demo overhead simulator fresh"]``.
+"""Time and memory of the whole loop: ``make bench-loop [ARGS="demo overhead simulator large joined fresh"]``.
 
 ``fresh`` clones the repository and runs ``make demo`` with installation; the others use the installed environment.
+``joined`` reads the payments of FAIRLEAD_TEST_DATA.
 """
 
 from __future__ import annotations
@@ -81,7 +82,10 @@ def fresh(folder: Path) -> Iterator[Row]:
 
 
 def overhead(folder: Path) -> Iterator[Row]:
-    """What the local runner adds to a step: its wall time less the time inside the component's function."""
+    """What the local runner adds to a step: the run's time less what its steps took, over the number of steps.
+
+    What a step imports is the step's own time: each is a process of its own, and would import it in any other too.
+    """
     from contracts.endpoints import Endpoints
 
     ends = Endpoints(home=str(folder / "overhead")).resolved()
@@ -91,13 +95,11 @@ def overhead(folder: Path) -> Iterator[Row]:
         argv += ["--run-id", f"bench{number}", "--endpoints", ends.model_dump_json()]
         lines = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
-        added += [
-            event["overhead_s"] for event in events if event["event"] == "step_finished" and "overhead_s" in event
-        ]
-    if not added:
-        sys.exit("the runner reported no step_finished event with overhead_s")
+        at = {event["event"]: event["time"] for event in events}
+        steps = [event["seconds"] for event in events if event["event"] == "step_finished"]
+        added.append((at["run_finished"] - at["run_started"] - sum(steps)) / len(steps))
     yield Row(
-        case="local runner, added to a step (median)",
+        case="local runner, added to a step (median of three runs)",
         contestant="fairlead (kfp.local)",
         value=statistics.median(added),
         unit="s",
@@ -119,15 +121,76 @@ def simulator(folder: Path) -> Iterator[Row]:
     yield Row(case="payments simulated in 10 s", contestant="fairlead", value=rate, unit="payments", goal=">= 1000000")
 
 
+_STEPS = """
+import json, pathlib, sys
+from tests.chain import Chain
+home, source, recipe, overrides, last = sys.argv[1:]
+chain = Chain(task="fraud", recipe=recipe, home=pathlib.Path(home), source=source, overrides=json.loads(overrides))
+chain.dataset(last)
+"""
+
+
+def _steps(folder: Path, source: str, recipe: str, overrides: Mapping[str, object], last: str) -> tuple[float, float]:
+    """Seconds and GiB of a process that runs the steps from `source` up to `last`."""
+    arguments = [str(folder), source, recipe, json.dumps(overrides), last]
+    return watch([sys.executable, "-c", _STEPS, *arguments], ROOT, os.environ)
+
+
+def joined(folder: Path) -> Iterator[Row]:
+    """Four months of payments from CSV to a set in which every payment has its features: one process."""
+    given = os.environ.get("FAIRLEAD_TEST_DATA", "")
+    if not given:
+        sys.exit("joined needs real data: set FAIRLEAD_TEST_DATA to the folder that holds fraud/")
+    everything = {"split.train_start": "2018-04-01", "split.train_days": 108}
+    source = str(Path(given) / "fraud")
+    seconds, memory = _steps(folder / "joined", source, "handbook", everything, "build_dataset")
+    case = "four months of CSV to a joined set, all 1.17 M rows"
+    yield Row(case=case, contestant="fairlead", value=seconds, unit="s", goal="<= 60")
+    yield Row(case=f"{case}, peak memory", contestant="fairlead", value=memory, unit="GiB", goal="<= 3")
+
+
+def large(folder: Path) -> Iterator[Row]:
+    """A CSV of 2 GiB through ingest and validate: memory must not grow with the file."""
+    from pyarrow import csv
+
+    from pipelines.tasks import get_task, recipe_config
+
+    task = get_task("fraud")
+    source, size = folder / "large.csv", 0
+    with source.open("wb") as out:
+        for seed in range(100):
+            if size >= 2 << 30:
+                break
+            options = {"simulator.customers": 20_000, "simulator.days": 120, "seed": seed}
+            for table in task.default_source(recipe_config(task, None, options)):
+                names = [
+                    str(row) for row in range(size, size + table.num_rows)
+                ]
+                table = table.set_column(table.schema.get_field_index("transaction_id"), "transaction_id", [names])
+                csv.write_csv(table, out, csv.WriteOptions(include_header=size == 0))
+                size = out.tell()
+    for last in ("ingest", "validate"):
+        seconds, memory = _steps(folder / f"large-{last}", str(source), "lightgbm", {}, last)
+        yield Row(case=f"CSV of 2 GiB to the end of {last}", contestant="fairlead", value=seconds, unit="s")
+        yield Row(case=f"CSV of 2 GiB, {last}, peak memory", contestant="fairlead", value=memory, unit="GiB")
+        shutil.rmtree(folder / f"large-{last}")
+
+
 def main(names: list[str]) -> int:
     parts: dict[str, Callable[[Path], Iterator[Row]]] = {
         "simulator": simulator,
         "overhead": overhead,
         "demo": demo,
+        "large": large,
+        "joined": joined,
         "fresh": fresh,
     }
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for name in names or parts for row in parts[name](Path(folder))]
+        rows = [
+            row
+            for name in names or [p for p in parts if p != "joined" or "FAIRLEAD_TEST_DATA" in os.environ]
+            for row in parts[name](Path(folder))
+        ]
     return write("loop", "make bench-loop", rows)
 
 

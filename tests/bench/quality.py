@@ -37,10 +37,6 @@ def fraud(home: Path) -> Iterator[Row]:
         yield Row(case=case, contestant=f"fairlead {recipe}", value=metrics["average_precision"], unit="AP", goal=limit)
         if recipe == "handbook":
             yield Row(case="fraud, ROC AUC", contestant=f"fairlead {recipe}", value=metrics["roc_auc"], unit="AUC")
-            seconds = sum(chain.seconds[step] for step in ("ingest", "validate", "materialise", "build_dataset"))
-            yield Row(
-                case="fraud, 4 months to a joined set", contestant="fairlead", value=seconds, unit="s", goal="<= 60"
-            )
             yield from fraud_peers(chain, case)
 
 

@@ -1,0 +1,5 @@
+"""placeholder"""
+
+
+def bert_rows(*a):
+    return []
