@@ -16,5 +16,9 @@ Profile = Annotated[
         show_envvar=False,
     ),
 ]
+Env = Annotated[
+    str,
+    typer.Option("--env", "-e", help="The cluster: a profile below deploy/env/ with a section `cluster`, or its file."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 DEFAULT_PROFILE = "local"

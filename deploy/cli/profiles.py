@@ -10,6 +10,7 @@ from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
+    from deploy.cli.cluster.settings import Cluster, Profile
     from deploy.cli.deployment import Deployment
 
 ENVIRONMENTS = Path(__file__).resolve().parents[1] / "env"
@@ -41,15 +42,46 @@ def profile_file(profile: str) -> Path:
     )
 
 
-def load_endpoints(profile: str) -> Endpoints:
-    """The addresses of a profile, all absolute; the environment (``FAIRLEAD_HOME`` ...) wins over the file."""
-    from contracts.endpoints import Endpoints
+def load_profile(profile: str) -> Profile:
+    """A profile as it is written; the environment (``FAIRLEAD_HOME`` ...) wins over the file."""
     from contracts.settings import load
+    from deploy.cli.cluster.settings import Profile
 
     # Other parts of the platform share the prefix, so only the addresses are read here.
     names = {f"FAIRLEAD_{name.upper()}" for name in _ADDRESSES}
-    environ = {name: value for name, value in os.environ.items() if name in names}
-    return load(Endpoints, profile_file(profile), environ=environ).resolved()
+    known = {
+        name: value for name, value in os.environ.items() if name in names or name.startswith("FAIRLEAD_CLUSTER__")
+    }
+    return load(Profile, profile_file(profile), environ=known)
+
+
+def load_cluster(profile: str) -> Cluster:
+    """The cluster of a profile.
+
+    Raises:
+        PlatformError: ``code="no_cluster"`` for a profile of this machine.
+    """
+    found = load_profile(profile).cluster
+    if found is None:
+        raise PlatformError(
+            f"profile {profile} is of this machine, not of a cluster",
+            detail=f"{profile_file(profile)} has no section `cluster`",
+            fix="name the profile of a cluster, for example cluster",
+            code="no_cluster",
+        )
+    return found
+
+
+def load_endpoints(profile: str) -> Endpoints:
+    """The addresses of a profile, all absolute and reachable from here."""
+    from contracts.endpoints import Endpoints
+
+    found = load_profile(profile)
+    if found.cluster is not None:
+        from deploy.cli.cluster.reach import reached
+
+        found = reached(found)
+    return Endpoints(**found.model_dump(exclude={"cluster"})).resolved()
 
 
 def deployment_file(profile: str, model: str) -> Path:
@@ -58,10 +90,15 @@ def deployment_file(profile: str, model: str) -> Path:
 
 
 def load_deployment(profile: str, model: str) -> Deployment:
-    """The values of a deployed model; defaults for a model that has no file."""
+    """How a model is served on this machine; defaults for a model that has no file.
+
+    The files of a cluster's profile are values of Helm releases, and say nothing about this machine.
+    """
     from contracts.settings import load
     from deploy.cli.deployment import Deployment
 
     file = deployment_file(profile, model)
+    if load_profile(profile).cluster is not None:
+        return Deployment(model=model)
     values = load(Deployment, file if file.exists() else None, environ={})
     return values if values.model else values.model_copy(update={"model": model})

@@ -80,14 +80,24 @@ def promote(
 @guarded
 def rollback(
     name: Annotated[str, typer.Argument(help="The model's name.")],
+    env: Annotated[
+        str | None, typer.Option("--env", "-e", help="Roll its release on this cluster back, not the alias.")
+    ] = None,
+    timeout: Annotated[int, typer.Option(min=10, help="With --env: seconds until the pods must be ready.")] = 300,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
-    """Make the previous champion the champion again.
+    """Make the previous champion the champion again; with --env, make a release serve the version before.
 
     [bold]Examples[/]
       fairlead rollback fraud
+      fairlead rollback fraud --env cluster
     """
+    if env is not None:
+        from deploy.cli.cluster.release import rollback_release
+
+        rollback_release(env, name, timeout, as_json)
+        return
     from deploy.cli.governance import rollback_model
 
     rollback_model(profile, name, as_json)

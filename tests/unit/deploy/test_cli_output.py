@@ -16,6 +16,7 @@ from deploy.cli.app import app
 from deploy.cli.output import guarded, number, seconds, write_json
 
 COMMANDS = {
+    *("deploy", "status", "diagnose"),
     *("demo", "tasks", "run", "runs", "models", "compare", "promote", "rollback"),
     *("serve", "predict", "doctor", "ui", "new-task"),
 }

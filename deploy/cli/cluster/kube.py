@@ -1,0 +1,100 @@
+"""kubectl and helm as child processes; both use the caller's kubeconfig."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+from contracts.errors import PlatformError
+
+_GET = {"kubectl": "https://kubernetes.io/docs/tasks/tools/", "helm": "https://helm.sh/docs/intro/install/"}
+
+
+class Kube:
+    """kubectl for one namespace and context."""
+
+    def __init__(self, namespace: str, context: str = "") -> None:
+        self.namespace, self.context = namespace, context
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of kubectl with its namespace and context."""
+        where = ["--context", self.context] if self.context else []
+        return [program("kubectl"), *where, "--namespace", self.namespace, *arguments]
+
+    def helm(self, *arguments: str) -> list[str]:
+        """The command line of helm for the same namespace and context."""
+        where = ["--kube-context", self.context] if self.context else []
+        return [program("helm"), *where, "--namespace", self.namespace, *arguments]
+
+    def run(self, *arguments: str, given: str | None = None) -> str:
+        """Output of kubectl.
+
+        Raises:
+            PlatformError: ``code="kubernetes"``, with what kubectl said.
+        """
+        return output(self.command(*arguments), given)
+
+    def get(self, *arguments: str) -> Any:
+        """``kubectl get ... -o json``; None for an object that is not there."""
+        return json.loads(self.run("get", *arguments, "--ignore-not-found", "-o", "json") or "null")
+
+    def items(self, *arguments: str) -> list[dict[str, Any]]:
+        """The objects of a list."""
+        found: list[dict[str, Any]] = (self.get(*arguments) or {}).get("items", [])
+        return found
+
+    def releases(self) -> list[dict[str, Any]]:
+        """Helm's releases, whatever their state. Helm 4 has no --all, so the states are named."""
+        states = ("--deployed", "--failed", "--pending", "--uninstalling")
+        found: list[dict[str, Any]] = json.loads(output(self.helm("list", *states, "-o", "json")))
+        return found
+
+    def logs(self, pod: str, container: str, lines: int = 15, previous: bool = False) -> str:
+        """The end of a container's log; "" when there is none to be had."""
+        more = ["--previous"] if previous else []
+        try:
+            return self.run("logs", pod, "-c", container, f"--tail={lines}", *more).strip()
+        except PlatformError:
+            return ""
+
+
+def program(name: str) -> str:
+    """Path of kubectl or helm.
+
+    Raises:
+        PlatformError: ``code="missing_program"``.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise PlatformError(f"{name} is not installed", fix=f"install it: {_GET[name]}", code="missing_program")
+    return found
+
+
+def output(command: list[str], given: str | None = None) -> str:
+    """stdout of kubectl or helm.
+
+    Raises:
+        PlatformError: ``code="kubernetes"``, with what it said and what mostly helps.
+    """
+    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise refused(command, done.stderr or done.stdout)
+    return done.stdout
+
+
+def refused(command: list[str], said: str) -> PlatformError:
+    """What kubectl or helm answered as an error with a cure."""
+    words = [part for part in command[1:] if not part.startswith("-")]
+    lines = [line for line in said.strip().splitlines() if "memcache.go" not in line] or ["it said nothing"]
+    text = "\n  ".join(lines[-12:])
+    fix = "see what it says above"
+    if "Forbidden" in text or "forbidden" in text:
+        fix = "ask for the right it names, or use another context: cluster.context of the profile"
+    elif any(word in text for word in ("refused", "no such host", "i/o timeout", "Unable to connect")):
+        fix = "is the cluster up, and is KUBECONFIG its own? see: kubectl cluster-info"
+    elif "namespaces" in text and "not found" in text:
+        fix = "install the platform first: helm install fairlead helm/platform -n fairlead --create-namespace"
+    name = command[0].rpartition("/")[2]
+    return PlatformError(f"{name} {' '.join(words[-3:])} failed", detail=text, fix=fix, code="kubernetes")

@@ -1,0 +1,105 @@
+"""Addresses of a cluster's services on this machine: by ``kubectl port-forward``, for as long as the command runs."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import os
+import re
+import select
+import socket
+import subprocess
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from contracts.errors import PlatformError
+from deploy.cli.cluster.kube import Kube
+
+if TYPE_CHECKING:
+    from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
+
+_PATIENCE = 20.0  # seconds until a forwarded port must be there
+
+
+def reached(profile: Profile) -> Profile:
+    """The same profile with the tracking server reachable from here, and S3 for this process.
+
+    Inside the cluster, where names of services resolve, nothing is forwarded.
+    """
+    cluster = profile.cluster
+    if cluster is None:
+        return profile
+    if any(value.startswith("s3://") for value in profile.model_dump().values() if isinstance(value, str)):
+        use_storage(cluster)
+    return profile.model_copy(update={"tracking": reach(profile.tracking, cluster)})
+
+
+def use_storage(cluster: Cluster) -> None:
+    """Set the AWS_* variables that are not set, from the profile and its Secret."""
+    storage = cluster.storage
+    if storage.endpoint and "AWS_ENDPOINT_URL" not in os.environ:
+        os.environ["AWS_ENDPOINT_URL"] = reach(storage.endpoint, cluster)
+    os.environ.setdefault("AWS_REGION", storage.region)
+    if storage.secret.name and "AWS_ACCESS_KEY_ID" not in os.environ:
+        user, password = read_secret(cluster, storage.secret)
+        os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = user, password
+
+
+def read_secret(cluster: Cluster, ref: SecretRef) -> tuple[str, str]:
+    """User and password of a Secret.
+
+    Raises:
+        PlatformError: ``code="no_secret"``: there is none of that name, or it has not these keys.
+    """
+    found = Kube(cluster.namespace, cluster.context).get("secret", ref.name)
+    data: dict[str, str] = (found or {}).get("data", {})
+    if absent := [key for key in (ref.user_key, ref.password_key) if key not in data]:
+        raise PlatformError(
+            f"Secret {ref.name} of namespace {cluster.namespace} "
+            + (f"has no key {absent[0]!r}" if found else "is not there"),
+            detail=f"its keys: {', '.join(sorted(data)) or 'none'}",
+            fix="correct cluster.storage.secret of the profile, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+            code="no_secret",
+        )
+    return tuple(base64.b64decode(data[key]).decode() for key in (ref.user_key, ref.password_key))  # type: ignore[return-value]
+
+
+def reach(url: str, cluster: Cluster) -> str:
+    """An address of this machine for a service's; the same one when it can be reached as it is."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or _resolves(parts.hostname):
+        return url
+    service, _, rest = parts.hostname.partition(".")
+    namespace = rest.partition(".")[0] or cluster.namespace
+    port = _forward(cluster.context, namespace, service, parts.port or (443 if parts.scheme == "https" else 80))
+    return f"{parts.scheme}://127.0.0.1:{port}"
+
+
+def _resolves(host: str) -> bool:
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return False
+    return True
+
+
+@lru_cache
+def _forward(context: str, namespace: str, service: str, port: int) -> int:
+    command = Kube(namespace, context).command("port-forward", f"service/{service}", f":{port}")
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    atexit.register(child.kill)
+    assert child.stdout is not None
+    ready = select.select([child.stdout], [], [], _PATIENCE)[0]
+    line = child.stdout.readline() if ready else ""
+    found = re.search(r"127\.0\.0\.1:(\d+)", line)
+    if found:
+        return int(found[1])
+    child.kill()
+    assert child.stderr is not None
+    raise PlatformError(
+        f"cannot reach service {service} of namespace {namespace}",
+        detail=child.stderr.read().strip() or f"no answer within {_PATIENCE:.0f} s",
+        fix="is it installed and ready? see: fairlead doctor --cluster",
+        code="unreachable",
+    )

@@ -1,0 +1,56 @@
+"""The section `cluster` of a profile: which cluster, and what its pods need to reach data and models."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from pydantic import Field
+
+from contracts.endpoints import Endpoints
+from contracts.settings import Settings
+
+
+def _image() -> str:
+    try:
+        return f"ghcr.io/fairlead/pipelines:{version('fairlead')}"
+    except PackageNotFoundError:  # a source tree on the path, not installed
+        return "ghcr.io/fairlead/pipelines:0.0.0"
+
+
+class SecretRef(Settings):
+    """A Secret of the cluster's namespace; its content is never written into values."""
+
+    name: str = Field("", description="name of the Secret; empty: none is used")
+    user_key: str = Field("access-key", description="key of the access key's id")
+    password_key: str = Field("secret-key", description="key of the secret or password")
+
+
+class Storage(Settings):
+    """S3 as pods see it."""
+
+    endpoint: str = Field("http://fairlead-s3:9000", description="address of the server; empty: AWS")
+    region: str = "us-east-1"
+    secret: SecretRef = SecretRef(name="fairlead-s3")
+
+
+class Cluster(Settings):
+    """One installation of the platform, seen from the machine that steers it."""
+
+    context: str = Field("", description="kubectl context; empty: the current one")
+    namespace: str = Field("fairlead", description="where the platform, its steps and its models run")
+    kfp: str = Field("http://ml-pipeline:8888", description="Kubeflow Pipelines API")
+    prometheus: str = Field("http://fairlead-prometheus:9090", description="for `fairlead status`; empty: none")
+    image: str = Field(default_factory=_image, description="image of the steps, by tag or digest")
+    service_account: str = Field("pipeline-runner", description="identity of the step pods")
+    scratch: str = Field("/tmp/fairlead", description="folder of a pod for what need not outlive it")
+    storage: Storage = Storage()
+    redis: SecretRef = SecretRef(name="fairlead-redis", password_key="password")
+    needs: tuple[str, ...] = Field(
+        ("s3", "redis", "mlflow"), description="parts that steps talk to; network policies admit their labels"
+    )
+
+
+class Profile(Endpoints):
+    """A profile: addresses, and the cluster that runs it if there is one."""
+
+    cluster: Cluster | None = None

@@ -1,0 +1,112 @@
+"""A namespace of a real cluster for one test module, under Pod Security `restricted`, with an S3 server in it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+KEY, SECRET = "access-key-of-tests", "secret-key-of-tests"
+_S3 = """
+apiVersion: v1
+kind: Secret
+metadata: {name: fairlead-s3}
+stringData: {access-key: %(key)s, secret-key: %(secret)s}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: fairlead-s3}
+spec: {selector: {app: s3}, ports: [{port: 9000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: s3, labels: {app: s3}}
+spec:
+  automountServiceAccountToken: false
+  securityContext: {runAsNonRoot: true, runAsUser: 10001, fsGroup: 10001, seccompProfile: {type: RuntimeDefault}}
+  initContainers:
+    - name: bucket
+      image: %(image)s
+      args: [--version]
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+      volumeMounts: [{name: data, mountPath: /bucket, subPath: s3/fairlead}]
+  containers:
+    - name: s3
+      image: %(image)s
+      args: [posix, /data]
+      env:
+        - {name: ROOT_ACCESS_KEY, value: %(key)s}
+        - {name: ROOT_SECRET_KEY, value: %(secret)s}
+        - {name: VGW_PORT, value: ":9000"}
+        - {name: VGW_HEALTH, value: /health}
+      ports: [{containerPort: 9000}]
+      readinessProbe: {httpGet: {path: /health, port: 9000}, periodSeconds: 1}
+      securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, readOnlyRootFilesystem: true}
+      volumeMounts: [{name: data, mountPath: /data, subPath: s3}, {name: tmp, mountPath: /tmp}]
+  volumes: [{name: data, emptyDir: {}}, {name: tmp, emptyDir: {}}]
+"""
+S3_IMAGE = "ghcr.io/versity/versitygw:v1.8.0"
+
+
+def cluster_environment() -> dict[str, str]:
+    """KUBECONFIG and PATH of the cluster that tests may use; skips without one."""
+    if os.environ.get("KUBECONFIG"):
+        return {}
+    home = Path("/var/lib/fairlead-cluster")
+    if not os.environ.get("FAIRLEAD_TEST_CLUSTER") or not (home / "kubeconfig").exists():
+        pytest.skip("no cluster: set KUBECONFIG, or FAIRLEAD_TEST_CLUSTER to a test cluster that is up")
+    return {"KUBECONFIG": str(home / "kubeconfig"), "PATH": f"{home / 'bin'}:{os.environ['PATH']}"}
+
+
+def has_image(tag: str) -> bool:
+    """Whether a node has an image; nothing is pulled in a test."""
+    nodes = yaml.safe_load(kubectl("get", "nodes", "-o", "json"))["items"]
+    names = {name for node in nodes for image in node["status"].get("images", []) for name in image.get("names") or []}
+    return tag in names
+
+
+def need_image(tag: str) -> None:
+    """Skip when no node has the image."""
+    if not has_image(tag):
+        pytest.skip(f"no node has the image {tag}: make images")
+
+
+def kubectl(*arguments: str, given: str | None = None, check: bool = True) -> str:
+    """Output of kubectl."""
+    done = subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, check=False)
+    assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def apply(namespace: str, *documents: Any) -> None:
+    """Create or change objects, given as text or as data."""
+    texts = [each if isinstance(each, str) else yaml.safe_dump(each) for each in documents]
+    kubectl("-n", namespace, "apply", "-f", "-", given="\n---\n".join(texts))
+
+
+@contextmanager
+def space(name: str, storage: bool = True) -> Iterator[str]:
+    """A namespace, deleted afterwards; with an S3 server whose bucket is called fairlead."""
+    patch = pytest.MonkeyPatch()
+    for key, value in cluster_environment().items():
+        patch.setenv(key, value)
+    namespace = f"{name}-{secrets.token_hex(2)}"
+    level = {"pod-security.kubernetes.io/enforce": "restricted"}
+    document = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": level}}
+    try:
+        kubectl("apply", "-f", "-", given=yaml.safe_dump(document))
+        if storage:
+            need_image(S3_IMAGE)
+            apply(namespace, _S3 % {"key": KEY, "secret": SECRET, "image": S3_IMAGE})
+            kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/s3", "--timeout=90s")
+        yield namespace
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false", check=False)
+        patch.undo()

@@ -1,0 +1,215 @@
+"""What the command line writes for a cluster, and what it makes of what kubectl and helm say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contracts.errors import PlatformError
+from deploy.cli.cluster import release
+from deploy.cli.cluster.kube import Kube
+from deploy.cli.cluster.pinned import first_values, model_section, pin, release_name
+from deploy.cli.cluster.reach import reach, read_secret
+from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
+from deploy.cli.cluster.troubles import explain, pod_troubles, readable
+from deploy.values.model_service import ChartValues
+
+MODEL = {"source": "s3://b/fraud/1", "digest": "a" * 64, "name": "fraud", "version": "2", "modality": "tabular"}
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replace kubectl and helm by scripts; returns a function from name and shell source to nothing."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def write(name: str, source: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{source}\n")
+        (folder / name).chmod(0o755)
+
+    write.folder = folder  # type: ignore[attr-defined]
+    return write
+
+
+def test_a_new_file_has_all_that_the_chart_needs(tmp_path: Path) -> None:
+    profile = Profile(online="redis://fairlead-redis:6379/0", cluster=Cluster())
+    values = yaml.safe_load(pin(tmp_path / "fraud.yaml", MODEL, first_values(profile, features=True)))
+    assert values["model"] == MODEL
+    assert values["storage"]["existingSecret"] == "fairlead-s3"
+    assert values["config"]["online"] == "redis://fairlead-redis:6379/0"
+    assert values["secrets"]["online"] == {"name": "fairlead-redis", "key": "password"}
+    assert "config" not in first_values(profile, features=False)
+    shipped = yaml.safe_load((Path(release.CHART) / "values.yaml").read_text())
+    for key in values:
+        assert set(values[key]) <= set(shipped[key]) | {"online"}
+    everything = {**shipped, **{k: {**shipped[k], **values[k]} for k in values}}
+    ChartValues.model_validate(everything)  # what the chart's schema is made of
+
+
+BEFORE = "replicaCount: 2 # two\n"
+AFTER = "\n# about the limits\nresources:\n  limits: {memory: 1Gi}\n"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        "model:\n  source: s3://b/old\n  digest: x\n",
+        "model: {source: s3://b/old}\n",
+        "model:\n",
+        "model:\n  version: '1' # the first\n\n  # a remark inside\n  name: fraud\n",
+    ],
+)
+@pytest.mark.parametrize(("before", "after"), [(BEFORE, AFTER), ("", AFTER), (BEFORE, ""), ("# only\n", "")])
+def test_only_the_section_of_the_model_is_replaced(tmp_path: Path, section: str, before: str, after: str) -> None:
+    file = tmp_path / "fraud.yaml"
+    file.write_text(before + section + after)
+    text = pin(file, MODEL, {})
+    assert text.startswith(before)
+    assert text.endswith(after)
+    expected = yaml.safe_load(before + after) or {}
+    assert yaml.safe_load(text) == {**expected, "model": MODEL}
+    file.write_text(text)
+    assert pin(file, MODEL, {}) == text
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "{replicaCount: 1}\n", "a: [\n", "just text\n"])
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "fraud.yaml"
+    file.write_text(text)
+    with pytest.raises(PlatformError) as caught:
+        pin(file, MODEL, {})
+    assert str(file) in caught.value.headline
+
+
+def test_a_file_without_the_section_keeps_everything(tmp_path: Path) -> None:
+    file = tmp_path / "fraud.yaml"
+    file.write_text("replicaCount: 2")
+    assert yaml.safe_load(pin(file, MODEL, {})) == {"replicaCount": 2, "model": MODEL}
+
+
+def test_a_release_is_named_as_a_dns_label() -> None:
+    assert release_name("card_fraud") == "card-fraud"
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("ImagePullBackOff: Back-off pulling image", "the node cannot get the image"),
+        ("OOMKilled, exit code 137", "it used more memory than its limit"),
+        ('secret "nobody" not found', "a Secret that it reads is missing, or a key of it"),
+        ("0/1 nodes are available: 1 Insufficient nvidia.com/gpu.", "no node has a free GPU"),
+        (
+            'pods "x" is forbidden: violates PodSecurity "restricted"',
+            "the namespace's Pod Security level refuses the pod",
+        ),
+        ("bundle refused: golden.jsonl has sha256 ab...", "the bundle is not what the registry says"),
+        ("golden example 3 differs", "the model answers its golden examples otherwise"),
+        ("zebra", "not known to this program"),
+    ],
+)
+def test_what_kubernetes_says_is_explained(said: str, cause: str) -> None:
+    assert explain(said)[0].startswith(cause)
+
+
+def test_a_log_line_of_ours_is_shown_as_its_message() -> None:
+    error = {"headline": "bundle refused", "detail": "x has another sha256", "fix": "publish again"}
+    lines = "\n".join([json.dumps({"event": "failed", "error": error}), "plain text"])
+    assert readable(lines) == "bundle refused; x has another sha256; publish again\nplain text"
+
+
+def test_a_failing_init_container_is_in_trouble_and_a_starting_pod_is_not(programs: Any, tmp_path: Path) -> None:
+    ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    statuses = [{"name": "fetch", "state": waiting, "lastState": ended, "restartCount": 2, "ready": False}]
+    bad = {"metadata": {"name": "bad"}, "spec": {"containers": [{"name": "server"}]}}
+    bad["status"] = {"phase": "Pending", "initContainerStatuses": statuses}
+    young = {
+        "metadata": {"name": "young"},
+        "spec": {"containers": [{"name": "server"}]},
+        "status": {"phase": "Pending"},
+    }
+    (tmp_path / "pods.json").write_text(json.dumps({"items": [bad, young]}))
+    programs(
+        "kubectl",
+        f'case "$*" in *" logs "*--previous*) echo the storage refused x;; *pods*) cat {tmp_path}/pods.json;; esac',
+    )
+    (trouble,) = pod_troubles(Kube("ns"))
+    assert trouble.what == "pod/bad (fetch)"
+    assert trouble.state == "CrashLoopBackOff: Error, exit code 1"
+    assert trouble.cause == "S3 refuses the credentials"
+
+
+def test_kubectl_that_is_missing_or_refused_says_what_to_do(programs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(PlatformError, match="kubectl is not installed"):
+        Kube("ns").run("get", "pods")
+    monkeypatch.setattr("shutil.which", lambda name: f"{programs.folder}/{name}")
+    programs("kubectl", 'echo "The connection to the server 127.0.0.1:6443 was refused" >&2; exit 1')
+    with pytest.raises(PlatformError) as caught:
+        Kube("ns").run("get", "pods")
+    assert "KUBECONFIG" in caught.value.fix
+
+
+def test_a_missing_secret_or_key_is_named(programs: Any) -> None:
+    programs("kubectl", """echo '{"data": {"access-key": "dXNlcg=="}}'""")
+    with pytest.raises(PlatformError, match="has no key 'secret-key'"):
+        read_secret(Cluster(), SecretRef(name="fairlead-s3"))
+    programs("kubectl", "true")
+    with pytest.raises(PlatformError, match="is not there"):
+        read_secret(Cluster(), SecretRef(name="fairlead-s3"))
+    programs("kubectl", """echo '{"data": {"access-key": "dXNlcg==", "secret-key": "cGFzcw=="}}'""")
+    assert read_secret(Cluster(), SecretRef(name="fairlead-s3")) == ("user", "pass")
+
+
+def test_an_address_that_resolves_is_not_forwarded(programs: Any) -> None:
+    assert reach("http://127.0.0.1:5000", Cluster()) == "http://127.0.0.1:5000"
+    assert reach("sqlite:///file.db", Cluster()) == "sqlite:///file.db"
+    programs("kubectl", 'echo "Forwarding from 127.0.0.1:40123 -> 5000"; sleep 2')
+    assert reach("http://no-such-host.invalid:5000", Cluster()) == "http://127.0.0.1:40123"
+
+
+def test_a_rollback_goes_to_the_version_before_not_to_the_same_one(programs: Any) -> None:
+    history = [
+        {"revision": n, "status": s} for n, s in ((1, "superseded"), (2, "failed"), (3, "superseded"), (4, "deployed"))
+    ]
+    programs(
+        "helm",
+        f"""case "$*" in
+  *history*) echo '{json.dumps(history)}';;
+  *"--revision 1 "*) echo '{{"model": {{"digest": "old"}}}}';;
+  *) echo '{{"model": {{"digest": "new"}}}}';;
+esac""",
+    )
+    assert release.previous_revision(Kube("ns"), "fraud") == 1
+    programs(
+        "helm",
+        f"""case "$*" in *history*) echo '{json.dumps(history)}';; *) echo '{{"model": {{"digest": "x"}}}}';; esac""",
+    )
+    with pytest.raises(PlatformError, match="nothing to roll release fraud back to"):
+        release.previous_revision(Kube("ns"), "fraud")
+
+
+def test_a_local_profile_has_no_cluster(fairlead: Any) -> None:
+    said = fairlead("status", "--env", "local", "--json")
+    assert (said.code, said.json["error"]["code"]) == (1, "no_cluster")
+
+
+def test_the_section_of_a_version_is_immutable() -> None:
+    from contracts.registry import ModelVersion
+
+    version = ModelVersion(
+        name="fraud",
+        version="2",
+        digest="a" * 64,
+        path="s3://b/fraud/1",
+        gate_passed=True,
+        created="",
+        metrics={},
+        recipe="r",
+    )
+    assert model_section(version, "tabular") == MODEL
