@@ -75,3 +75,69 @@ class ServiceAccount(Values):
     create: bool
     name: Name
     annotations: dict[str, str]
+
+
+class Identity(Values):
+    """What a part's ServiceAccount carries, such as a cloud identity."""
+
+    annotations: dict[str, str]
+
+
+class Workload(Values):
+    """What every part of the platform has: size, labels, place, and what people add."""
+
+    resources: Resources
+    pod_labels: dict[str, str]
+    pod_annotations: dict[str, str]
+    node_selector: dict[str, str]
+    tolerations: Objects
+    affinity: dict[str, Any]
+    priority_class_name: Name
+    runtime_class_name: Name
+    service_account: Identity
+    extra_env: Objects
+    extra_env_from: Objects
+    extra_volumes: Objects
+    extra_volume_mounts: Objects
+
+
+class Persistence(Values):
+    """A claim of the chart's own."""
+
+    enabled: bool
+    size: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?([kMGT]|[KMGT]i)$")]
+    storage_class: Name
+
+
+class Store(Values):
+    """A server of the user's own; an empty host means the embedded one."""
+
+    host: Annotated[str, StringConstraints(pattern=r"^$|^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$")]
+    port: Port
+    existing_secret: Name
+    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+
+
+class ObjectStore(Values):
+    """S3 of the user's own; an empty endpoint means the embedded one."""
+
+    endpoint: Annotated[str, StringConstraints(pattern=r"^$|^https?://[^/@]+$")]
+    region: Annotated[str, Field(min_length=1)]
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$")]
+    existing_secret: Name
+    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+
+
+class KubernetesApi(Values):
+    """Where the Kubernetes API is."""
+
+    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    ports: list[Port]
+
+
+class SharedNetwork(Values):
+    """Network policies of all parts."""
+
+    enabled: bool
+    client_namespaces: list[Name]
+    kubernetes_api: KubernetesApi

@@ -1,14 +1,15 @@
 {{/*
 Every helper takes a dict: "context" is the root context ($), "component" the part of the chart ("server", "redis" ...).
 
-fairlead.name: what the workload is called in `app.kubernetes.io/name`; never changed by user labels.
+fairlead.name: what the workload is called in `app.kubernetes.io/name`: "app", else the chart; never changed by user labels.
 */}}
 {{- define "fairlead.name" -}}
-{{- .context.Values.nameOverride | default .context.Chart.Name | trunc 63 | trimSuffix "-" -}}
+{{- .app | default .context.Values.nameOverride | default .context.Chart.Name | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/*
-fairlead.fullname: <release>[-<nameOverride>][-<component>], or <fullnameOverride>[-<component>], at most "max" (63) characters.
+fairlead.fullname: <release>[-<component>], or <fullnameOverride>[-<component>], at most "max" (63) characters. In an umbrella
+chart the name (alias) of the part follows the release.
 A name that would be longer keeps its component and gets a hash, so that two long releases cannot collide. StatefulSets and
 CronJobs pass "max" 52: Kubernetes appends to their names in a label.
 */}}
@@ -16,7 +17,7 @@ CronJobs pass "max" 52: Kubernetes appends to their names in a label.
 {{- $values := .context.Values -}}
 {{- $base := .context.Release.Name -}}
 {{- if $values.fullnameOverride -}}{{- $base = $values.fullnameOverride -}}
-{{- else if $values.nameOverride -}}{{- $base = printf "%s-%s" $base $values.nameOverride -}}
+{{- else if not .context.Chart.IsRoot -}}{{- $base = printf "%s-%s" $base .context.Chart.Name -}}
 {{- end -}}
 {{- $component := .component | default "" -}}
 {{- $suffix := ternary "" (printf "-%s" $component) (empty $component) -}}
@@ -34,7 +35,7 @@ fairlead.partName: name of a part of the platform as its other charts see it, wh
 run a shared part (mariadb, s3, redis, mlflow, prometheus) name it by this. Takes "max" like fairlead.fullname.
 */}}
 {{- define "fairlead.partName" -}}
-{{- $context := dict "Values" dict "Release" .context.Release "Chart" .context.Chart -}}
+{{- $context := dict "Values" dict "Release" .context.Release "Chart" (dict "IsRoot" true) -}}
 {{- include "fairlead.fullname" (dict "context" $context "component" .component "max" (.max | default 52)) -}}
 {{- end -}}
 
@@ -62,12 +63,18 @@ helm.sh/chart: {{ printf "%s-%s" .context.Chart.Name .context.Chart.Version | re
 {{- end }}
 {{- end -}}
 
-{{/* fairlead.metadata: name, namespace and labels of an object called fairlead.partName; "name" replaces the name. */}}
+{{/*
+fairlead.metadata: name, namespace and labels of an object called fairlead.partName; "name" replaces the name, "annotations" (a
+dict) are added.
+*/}}
 {{- define "fairlead.metadata" -}}
 name: {{ .name | default (include "fairlead.partName" .) }}
 namespace: {{ .context.Release.Namespace }}
 labels:
   {{- include "fairlead.labels" . | nindent 2 }}
+{{- with .annotations }}
+annotations: {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
 {{/*

@@ -1,0 +1,44 @@
+"""What ``helm/feature-store`` accepts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from deploy.values.shared import Chart, Global, Image, Persistence, Store, Values, Workload
+
+SqlName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+
+
+class Redis(Workload):
+    """The online store."""
+
+    image: Image
+    max_memory: Annotated[str, StringConstraints(pattern=r"^[0-9]+(kb|mb|gb)$")]
+    persistence: Persistence
+
+
+class Registry(Values):
+    """Feast's registry in SQL."""
+
+    project: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_]*$")]
+    database: SqlName
+    user: SqlName
+
+
+class FeatureStoreGlobal(Global):
+    """Stores that this chart uses."""
+
+    sql: Store
+    redis: Store
+
+
+class ChartValues(Chart):
+    """The whole file."""
+
+    global_: FeatureStoreGlobal = Field(alias="global")
+    common_labels: dict[str, str]
+    redis: Redis
+    registry: Registry
+    extra_objects: list[Any]

@@ -1,0 +1,108 @@
+"""What ``helm/pipelines`` accepts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from deploy.values.feature_store import SqlName
+from deploy.values.shared import (
+    Chart,
+    Global,
+    Image,
+    Name,
+    Objects,
+    ObjectStore,
+    SharedNetwork,
+    Store,
+    Values,
+    Workload,
+)
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class Sql(Values):
+    """Databases and their user."""
+
+    user: SqlName
+    database: SqlName
+    metadata_database: SqlName
+
+
+class CustomResources(Values):
+    """Definitions of custom resources."""
+
+    install: bool
+    keep: bool
+
+
+class Images(Values):
+    """Images of the backend and of the steps' own containers."""
+
+    api_server: Image
+    persistence_agent: Image
+    scheduled_workflow: Image
+    driver: Image
+    launcher: Image
+    ui: Image
+    workflow_controller: Image
+    executor: Image
+    metadata: Image
+
+
+class Schedules(Values):
+    """Recurring runs."""
+
+    enabled: bool
+    timezone: Annotated[str, Field(min_length=1)]
+
+
+class Ui(Values):
+    """Web page."""
+
+    enabled: bool
+
+
+class Steps(Values):
+    """Steps of workflows."""
+
+    service_account: Annotated[Name, Field(min_length=1)]
+    volumes: bool
+    jobs: bool
+    extra_egress: Objects
+
+
+class Pod(Workload):
+    """What the parts of the backend have in common."""
+
+    topology_spread_constraints: Objects
+
+
+class PipelinesGlobal(Global):
+    """Stores and networks that this chart uses."""
+
+    sql: Store
+    s3: ObjectStore
+    network_policy: SharedNetwork
+
+
+class ChartValues(Chart):
+    """The whole file."""
+
+    global_: PipelinesGlobal = Field(alias="global")
+    common_labels: dict[str, str]
+    replicas: Count
+    sql: Sql
+    crds: CustomResources
+    images: Images
+    schedules: Schedules
+    ui: Ui
+    requeue_seconds: Annotated[int, Field(ge=1, le=60)]
+    parallelism: Count
+    keep_finished_seconds: Count
+    publish_logs: bool
+    steps: Steps
+    pod: Pod
+    extra_objects: list[Any]

@@ -1,0 +1,118 @@
+"""What ``helm/platform`` accepts; the values of its parts are checked by their own charts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from deploy.values.feature_store import SqlName
+from deploy.values.shared import (
+    Chart,
+    Global,
+    Image,
+    Name,
+    Objects,
+    ObjectStore,
+    Persistence,
+    Resources,
+    SharedNetwork,
+    Store,
+    Values,
+    Workload,
+)
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class PlatformGlobal(Global):
+    """What all parts share; here an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    storage_class: Name
+    sql: Store
+    s3: ObjectStore
+    redis: Store
+    network_policy: SharedNetwork
+
+
+class MariaDB(Workload):
+    """The embedded SQL server."""
+
+    image: Image
+    buffer_pool: Annotated[str, Field(pattern=r"^[0-9]+[KMG]$")]
+    persistence: Persistence
+
+
+class S3(Workload):
+    """The embedded S3 server."""
+
+    image: Image
+    persistence: Persistence
+
+
+class Autoscaling(Values):
+    """HorizontalPodAutoscaler on CPU."""
+
+    enabled: bool
+    min_replicas: Annotated[int, Field(ge=1)]
+    max_replicas: Annotated[int, Field(ge=1)]
+    cpu_target: Annotated[int, Field(ge=1)]
+
+
+class MLflow(Workload):
+    """Tracking and registry."""
+
+    replicas: Count
+    workers: Annotated[int, Field(ge=1)]
+    database: SqlName
+    user: SqlName
+    allowed_hosts: list[str]
+    autoscaling: Autoscaling
+    topology_spread_constraints: Objects
+
+
+class DemoTraining(Values):
+    """The Job that trains the demo's model."""
+
+    recipe: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    settings: dict[str, Any]
+    resources: Resources
+
+
+class Part(Values):
+    """A part of the platform, with the values of its own chart."""
+
+    model_config = ConfigDict(extra="allow")
+
+    enabled: bool
+
+
+class ChartValues(Chart):
+    """The whole file."""
+
+    removed: ClassVar[dict[str, str]] = {
+        "mysql": "mariadb, or global.sql for a server of your own",
+        "postgresql": "mariadb: Kubeflow Pipelines needs the MySQL protocol",
+        "minio": "s3, or global.s3 for an endpoint of your own",
+        "redis": "feature-store.redis, or global.redis for a server of your own",
+        "feast": "feature-store",
+        "kfp": "pipelines",
+        "prometheus": "monitoring.prometheus",
+        "storageClass": "global.storageClass",
+        "imageRegistry": "global.imageRegistry",
+    }
+
+    global_: PlatformGlobal = Field(alias="global")
+    common_labels: dict[str, str]
+    image: Image
+    mariadb: MariaDB
+    s3: S3
+    mlflow: MLflow
+    pipelines: Part
+    feature_store: Part = Field(alias="feature-store")
+    monitoring: Part
+    demo: Part
+    demo_training: DemoTraining
+    extra_objects: list[Any]

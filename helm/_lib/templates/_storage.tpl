@@ -1,0 +1,107 @@
+{{/*
+fairlead.storageClass: the class of "persistence": its own, else global.storageClass, else none (the cluster's default).
+*/}}
+{{- define "fairlead.storageClass" -}}
+{{- .persistence.storageClass | default ((.context.Values.global | default dict).storageClass) | default "" -}}
+{{- end -}}
+
+{{/*
+fairlead.claim: a PersistentVolumeClaim that an uninstall leaves, from "persistence" {enabled, size, storageClass}. It is no
+volumeClaimTemplate, so that it can grow by value. What cannot be changed on an existing claim fails here, with the cure.
+*/}}
+{{- define "fairlead.claim" -}}
+{{- if .persistence.enabled -}}
+{{- $name := include "fairlead.partName" . -}}
+{{- $class := include "fairlead.storageClass" . -}}
+{{- $old := lookup "v1" "PersistentVolumeClaim" .context.Release.Namespace $name -}}
+{{- $classes := lookup "storage.k8s.io/v1" "StorageClass" "" "" -}}
+{{- if $old -}}
+  {{- if and $class (ne $class ($old.spec.storageClassName | default "")) -}}
+  {{- fail (printf "PersistentVolumeClaim %s has storage class %q, which cannot become %q. Fix: leave storageClass as it was, or back up, delete the claim and install again" $name ($old.spec.storageClassName | default "") $class) -}}
+  {{- end -}}
+  {{- $now := include "fairlead.bytes" $old.spec.resources.requests.storage | int64 -}}
+  {{- if lt (include "fairlead.bytes" .persistence.size | int64) $now -}}
+  {{- fail (printf "PersistentVolumeClaim %s has %s, which cannot shrink to %s. Fix: set persistence.size to at least %s" $name $old.spec.resources.requests.storage .persistence.size $old.spec.resources.requests.storage) -}}
+  {{- end -}}
+{{- else if hasKey $classes "items" -}}
+  {{- $default := "" -}}{{- $names := list -}}
+  {{- range $classes.items -}}
+    {{- $names = append $names .metadata.name -}}
+    {{- if eq (get (.metadata.annotations | default dict) "storageclass.kubernetes.io/is-default-class") "true" -}}{{- $default = .metadata.name -}}{{- end -}}
+  {{- end -}}
+  {{- if and $class (not (has $class $names)) -}}
+  {{- fail (printf "%s: there is no storage class %q; the cluster has: %s. Fix: set global.storageClass to one of them" $name $class (join ", " $names | default "none")) -}}
+  {{- else if and (not $class) (not $default) -}}
+  {{- fail (printf "%s needs a volume, and the cluster has no default storage class; it has: %s. Fix: set global.storageClass, or use external stores" $name (join ", " $names | default "none")) -}}
+  {{- end -}}
+{{- end -}}
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata:
+  {{- include "fairlead.metadata" . | nindent 2 }}
+  annotations: {helm.sh/resource-policy: keep}
+spec:
+  accessModes: [ReadWriteOnce]
+  {{- with $class }}
+  storageClassName: {{ . }}
+  {{- end }}
+  resources: {requests: {storage: {{ .persistence.size }}}}
+{{- end -}}
+{{- end -}}
+
+{{/* fairlead.bytes: a quantity such as 2Gi in bytes. */}}
+{{- define "fairlead.bytes" -}}
+{{- $quantity := toString . -}}
+{{- $units := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 -}}
+{{- $unit := regexFind "[A-Za-z]+$" $quantity -}}
+{{- $factor := index $units $unit | default 1 -}}
+{{- mulf (trimSuffix $unit $quantity | float64) $factor | int64 -}}
+{{- end -}}
+
+{{/* fairlead.volume: the pod's volume "data" for "persistence". */}}
+{{- define "fairlead.volume" -}}
+- name: data
+  {{- if .persistence.enabled }}
+  persistentVolumeClaim: {claimName: {{ include "fairlead.partName" . }}}
+  {{- else }}
+  emptyDir: {}
+  {{- end }}
+{{- end -}}
+
+{{/*
+fairlead.generatedSecret: a Secret whose values are made once and kept on every upgrade, and after an uninstall as long as the
+volumes that they open. "keys" are generated (32 letters and digits), "fixed" is a dict of values that are given.
+*/}}
+{{- define "fairlead.generatedSecret" -}}
+{{- $name := .name -}}
+{{- $old := (lookup "v1" "Secret" .context.Release.Namespace $name).data | default dict -}}
+apiVersion: v1
+kind: Secret
+metadata:
+  {{- include "fairlead.metadata" . | nindent 2 }}
+  annotations: {helm.sh/resource-policy: keep}
+type: Opaque
+data:
+  {{- range .keys }}
+  {{ . }}: {{ index $old . | default (randAlphaNum 32 | b64enc) }}
+  {{- end }}
+{{- end -}}
+
+{{/*
+fairlead.requireSecret: fails when "secret" is not in the namespace or lacks one of "keys"; says nothing without a cluster.
+"value" is the key of the values file that names it.
+*/}}
+{{- define "fairlead.requireSecret" -}}
+{{- $namespace := .context.Release.Namespace -}}
+{{- if hasKey (lookup "v1" "Secret" $namespace "") "items" -}}
+{{- $found := lookup "v1" "Secret" $namespace .secret -}}
+{{- if not $found -}}
+{{- fail (printf "%s names Secret %q, which is not in namespace %s. Fix: kubectl -n %s create secret generic %s --from-literal=%s=..." .value .secret $namespace $namespace .secret (join "=... --from-literal=" .keys)) -}}
+{{- end -}}
+{{- range .keys -}}
+{{- if not (hasKey ($found.data | default dict) .) -}}
+{{- fail (printf "%s names Secret %q, which has no key %q; it has: %s. Fix: add the key" $.value $.secret . (keys ($found.data | default dict) | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,91 @@
+{{/* pipelines.apiServerEnv: environment of the API server; "sql" and "s3" are from fairlead.part. */}}
+{{- define "pipelines.apiServerEnv" -}}
+{{- $v := .context.Values -}}
+- {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: CLUSTER_DOMAIN, value: cluster.local}
+- {name: DB_DRIVER_NAME, value: mysql}
+- {name: DBCONFIG_MYSQLCONFIG_USER, value: {{ $v.sql.user }}}
+- {name: DBCONFIG_MYSQLCONFIG_DBNAME, value: {{ $v.sql.database }}}
+- {name: DBCONFIG_MYSQLCONFIG_HOST, value: {{ .sql.host }}}
+- {name: DBCONFIG_MYSQLCONFIG_PORT, value: {{ .sql.port | int | quote }}}
+- {name: DBCONFIG_CONMAXLIFETIME, value: 120s}
+{{ include "fairlead.secretEnv" (dict "name" "DBCONFIG_MYSQLCONFIG_PASSWORD" "secret" .sql.secret "key" "pipelines-password") }}
+- {name: OBJECTSTORECONFIG_HOST, value: {{ .s3.host }}}
+- {name: OBJECTSTORECONFIG_PORT, value: {{ .s3.port | int | quote }}}
+- {name: OBJECTSTORECONFIG_SECURE, value: {{ eq .s3.scheme "https" | quote }}}
+- {name: OBJECTSTORECONFIG_BUCKETNAME, value: {{ $v.global.s3.bucket }}}
+{{ include "fairlead.secretEnv" (dict "name" "OBJECTSTORECONFIG_ACCESSKEY" "secret" .s3.secret "key" "access-key") }}
+{{ include "fairlead.secretEnv" (dict "name" "OBJECTSTORECONFIG_SECRETACCESSKEY" "secret" .s3.secret "key" "secret-key") }}
+- {name: V2_DRIVER_IMAGE, value: {{ include "fairlead.image" (dict "context" .context "image" $v.images.driver) }}}
+- {name: V2_LAUNCHER_IMAGE, value: {{ include "fairlead.image" (dict "context" .context "image" $v.images.launcher) }}}
+- {name: COMPILED_PIPELINE_SPEC_PATCH, value: "{}"}
+- {name: PUBLISH_LOGS, value: {{ $v.publishLogs | quote }}}
+- {name: LOG_LEVEL, value: info}
+- {name: AUTO_UPDATE_PIPELINE_DEFAULT_VERSION, value: "true"}
+# Steps then pass the restricted Pod Security standard.
+- {name: DEFAULT_SECURITY_CONTEXT_RUN_AS_NON_ROOT, value: "true"}
+# It exits at once without these two, and never calls them for v2 pipelines.
+- {name: ML_PIPELINE_VISUALIZATIONSERVER_SERVICE_HOST, value: unused}
+- {name: ML_PIPELINE_VISUALIZATIONSERVER_SERVICE_PORT, value: "8888"}
+{{- end -}}
+
+{{/* pipelines.uiEnv: environment of the web page. */}}
+{{- define "pipelines.uiEnv" -}}
+- {name: MINIO_NAMESPACE, value: ""}
+- {name: MINIO_HOST, value: {{ .s3.host }}}
+- {name: MINIO_PORT, value: {{ .s3.port | int | quote }}}
+- {name: MINIO_SSL, value: {{ eq .s3.scheme "https" | quote }}}
+{{ include "fairlead.secretEnv" (dict "name" "MINIO_ACCESS_KEY" "secret" .s3.secret "key" "access-key") }}
+{{ include "fairlead.secretEnv" (dict "name" "MINIO_SECRET_KEY" "secret" .s3.secret "key" "secret-key") }}
+- {name: FRONTEND_SERVER_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+- {name: ML_PIPELINE_SERVICE_HOST, value: ml-pipeline}
+- {name: ML_PIPELINE_SERVICE_PORT, value: "8888"}
+- {name: DISABLE_GKE_METADATA, value: "true"}
+- {name: ALLOW_CUSTOM_VISUALIZATIONS, value: "false"}
+{{- end -}}
+
+{{/* pipelines.controllerConfig: data of ConfigMap workflow-controller-configmap. */}}
+{{- define "pipelines.controllerConfig" -}}
+{{- $s3 := include "fairlead.part" (dict "context" . "part" "s3") | fromYaml -}}
+{{- with .Values.parallelism }}
+parallelism: {{ . | quote }}
+{{- end }}
+metricsConfig: |
+  {enabled: true, path: /metrics, port: 9090, secure: false}
+nodeEvents: |
+  {enabled: false}
+executor: |
+  imagePullPolicy: IfNotPresent
+  resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 256Mi}}
+  securityContext: {{ include "fairlead.containerSecurityContext" . | fromYaml | toJson }}
+artifactRepository: |
+  archiveLogs: {{ .Values.publishLogs }}
+  s3:
+    endpoint: {{ printf "%s:%d" $s3.host (int $s3.port) }}
+    insecure: {{ ne $s3.scheme "https" }}
+    region: {{ .Values.global.s3.region }}
+    bucket: {{ .Values.global.s3.bucket }}
+    keyFormat: kfp/logs/{{ "{{workflow.name}}/{{pod.name}}" }}
+    accessKeySecret: {name: {{ $s3.secret }}, key: access-key}
+    secretKeySecret: {name: {{ $s3.secret }}, key: secret-key}
+{{- end -}}
+
+{{/* pipelines.controllerRules: what Argo's controller may do, in its own namespace. */}}
+{{- define "pipelines.controllerRules" -}}
+{{- $s3 := include "fairlead.part" (dict "context" . "part" "s3") | fromYaml -}}
+- {apiGroups: [coordination.k8s.io], resources: [leases], verbs: [create, get, update]}
+- {apiGroups: [""], resources: [pods], verbs: [create, get, list, watch, update, patch, delete]}
+- {apiGroups: [""], resources: [pods/exec], verbs: [create]}
+- {apiGroups: [""], resources: [configmaps], verbs: [get, list, watch]}
+- {apiGroups: [""], resources: [secrets], resourceNames: [{{ $s3.secret }}], verbs: [get]}
+- {apiGroups: [""], resources: [serviceaccounts], verbs: [get, list]}
+- {apiGroups: [""], resources: [events], verbs: [create, patch]}
+- {apiGroups: [""], resources: [persistentvolumeclaims, persistentvolumeclaims/finalizers], verbs: [create, get, update, delete]}
+- {apiGroups: [policy], resources: [poddisruptionbudgets], verbs: [create, get, delete]}
+- apiGroups: [argoproj.io]
+  resources: [workflows, workflows/finalizers, workflowtasksets, workflowtasksets/finalizers, workflowtasksets/status, workflowartifactgctasks]
+  verbs: [create, get, list, watch, update, patch, delete]
+- {apiGroups: [argoproj.io], resources: [workflowtemplates, workflowtemplates/finalizers], verbs: [get, list, watch]}
+- {apiGroups: [argoproj.io], resources: [workflowtaskresults], verbs: [list, watch, deletecollection]}
+- {apiGroups: [argoproj.io], resources: [cronworkflows, cronworkflows/finalizers], verbs: [get, list, watch, update, patch, delete]}
+{{- end -}}

@@ -1,0 +1,79 @@
+{{/*
+platform.sqlUsers: a script that writes the SQL which MariaDB runs at each start: a database and a user per part, who may do
+anything in it and nothing elsewhere. MLMD shares the user of pipelines, as upstream does. One statement per line.
+*/}}
+{{- define "platform.sqlUsers" -}}
+{{- $feast := index .Values "feature-store" "registry" | default dict -}}
+{{- $kfp := .Values.pipelines.sql | default dict -}}
+{{- $parts := list
+    (dict "user" .Values.mlflow.user "password" "MLFLOW" "databases" (list .Values.mlflow.database))
+    (dict "user" ($feast.user | default "feast") "password" "FEAST" "databases" (list ($feast.database | default "feast")))
+    (dict "user" ($kfp.user | default "pipelines") "password" "PIPELINES" "databases" (list ($kfp.database | default "mlpipeline") ($kfp.metadataDatabase | default "metadb"))) -}}
+quoted() { printf '%s' "$1" | sed "s/[\\\\']/\\\\&/g"; }
+umask 077
+{
+{{- range $part := $parts }}
+  printf "CREATE USER IF NOT EXISTS '%s'@'%%' IDENTIFIED BY '%s';\n" {{ .user }} "$(quoted "$PASSWORD_{{ .password }}")"
+  printf "ALTER USER '%s'@'%%' IDENTIFIED BY '%s';\n" {{ .user }} "$(quoted "$PASSWORD_{{ .password }}")"
+{{- range .databases }}
+  echo 'CREATE DATABASE IF NOT EXISTS `{{ . }}` CHARACTER SET utf8mb4;'
+  echo 'GRANT ALL ON `{{ . }}`.* TO `{{ $part.user }}`@`%`;'
+{{- end }}
+{{- end }}
+} >/users/users.sql
+{{- end -}}
+
+{{/* platform.s3Env: the environment of an S3 client. */}}
+{{- define "platform.s3Env" -}}
+{{- $s3 := include "fairlead.part" (dict "context" . "part" "s3") | fromYaml -}}
+- {name: AWS_ENDPOINT_URL, value: {{ printf "%s://%s:%d" $s3.scheme $s3.host (int $s3.port) }}}
+- {name: MLFLOW_S3_ENDPOINT_URL, value: {{ printf "%s://%s:%d" $s3.scheme $s3.host (int $s3.port) }}}
+- {name: AWS_REGION, value: {{ .Values.global.s3.region }}}
+- {name: AWS_DEFAULT_REGION, value: {{ .Values.global.s3.region }}}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_ACCESS_KEY_ID" "secret" $s3.secret "key" "access-key") }}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" $s3.secret "key" "secret-key") }}
+{{- end -}}
+
+{{/* platform.demoPod: pod spec of the demo's training. */}}
+{{- define "platform.demoPod" -}}
+{{- $v := .context.Values -}}
+{{- $mlflow := include "fairlead.part" (dict "context" .context "part" "mlflow") | fromYaml -}}
+restartPolicy: OnFailure
+{{ include "fairlead.podSpec" . }}
+containers:
+  - name: train
+    {{- include "fairlead.container" . | nindent 4 }}
+    command:
+      - python
+      - /demo/demo.py
+      - {{ $v.demo.model.source }}
+      - --recipe
+      - {{ $v.demoTraining.recipe }}
+      {{- range $key, $value := $v.demoTraining.settings }}
+      - --set
+      - {{ printf "%s=%v" $key $value | quote }}
+      {{- end }}
+    env:
+      - {name: FAIRLEAD_HOME, value: /tmp/fairlead}
+      - {name: FAIRLEAD_TRACKING, value: "http://{{ $mlflow.host }}:{{ $mlflow.port | int }}"}
+      - {name: FAIRLEAD_ARTIFACTS, value: "s3://{{ $v.global.s3.bucket }}/bundles"}
+      - {name: HOME, value: /tmp}
+      - {name: OMP_NUM_THREADS, value: "1"}
+      {{- include "platform.s3Env" .context | nindent 6 }}
+    volumeMounts:
+      - {name: tmp, mountPath: /tmp}
+      - {name: demo, mountPath: /demo, readOnly: true}
+volumes:
+  - {name: tmp, emptyDir: {sizeLimit: 2Gi}}
+  - {name: demo, configMap: {name: {{ include "fairlead.partName" . }}}}
+{{- end -}}
+
+{{/* platform.demoJob: name of the demo's Job, which changes with what it does. */}}
+{{- define "platform.demoJob" -}}
+{{- $a := dict "context" . "component" "demo-training" "values" .Values.demoTraining "image" .Values.image "needs" (list "s3" "mlflow") -}}
+{{- $content := printf "%s%s" (include "platform.demoPod" $a) (.Files.Get "files/demo.py") -}}
+{{- include "fairlead.partName" (dict "context" . "component" (printf "demo-training-%s" ($content | sha256sum | trunc 6))) -}}
+{{- end -}}
+
+{{/* platform.demoName: name of the demo's Service. */}}
+{{- define "platform.demoName" -}}{{- include "fairlead.partName" (dict "context" . "component" "demo" "max" 63) -}}{{- end -}}

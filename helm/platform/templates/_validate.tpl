@@ -1,0 +1,41 @@
+{{/*
+platform.validate: what cannot work, each with its cure, before anything is created: keys of other charts, external stores
+without their Secret, Secrets that are not there, and combinations of replicas that lose data or do nothing.
+*/}}
+{{- define "platform.validate" -}}
+{{- $moved := dict "mysql" "mariadb, or global.sql for a server of your own" "minio" "s3, or global.s3 for an endpoint of your own" "postgresql" "mariadb: Kubeflow Pipelines needs the MySQL protocol"
+    "redis" "feature-store.redis, or global.redis for a server of your own" "feast" "feature-store" "kfp" "pipelines" "prometheus" "monitoring.prometheus" "storageClass" "global.storageClass" "imageRegistry" "global.imageRegistry" -}}
+{{- range $old, $new := $moved -}}
+{{- if hasKey $.Values $old -}}
+{{- fail (printf "the key %s is not one of this chart. Fix: use %s (UPGRADING.md)" $old $new) -}}
+{{- end -}}
+{{- end -}}
+{{- include "platform.requireStores" . -}}
+{{- $mlflow := .Values.mlflow -}}
+{{- if and $mlflow.autoscaling.enabled (gt (int $mlflow.autoscaling.minReplicas) (int $mlflow.autoscaling.maxReplicas)) -}}
+{{- fail (printf "mlflow.autoscaling.minReplicas is %d, more than maxReplicas, %d. Fix: raise maxReplicas" (int $mlflow.autoscaling.minReplicas) (int $mlflow.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- if and .Values.demo.enabled .Values.demo.model.digest -}}
+{{- fail "demo.model.digest is set, but the demo serves what its own training makes. Fix: install helm/model-service for a model of your own, and leave demo.model.digest empty" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* platform.requireStores: every external store has its Secret, and every Secret that is named has its keys. */}}
+{{- define "platform.requireStores" -}}
+{{- $sql := .Values.global.sql -}}
+{{- $s3 := .Values.global.s3 -}}
+{{- $keys := list "mlflow-password" "feast-password" "pipelines-password" -}}
+{{- if not $sql.host -}}{{- $keys = append $keys "root-password" -}}{{- end -}}
+{{- if and $sql.host (not $sql.existingSecret) -}}
+{{- fail (printf "global.sql.host is set without a password. Fix: set global.sql.existingSecret to a Secret with the keys %s" (join ", " $keys)) -}}
+{{- end -}}
+{{- if and $s3.endpoint (not $s3.existingSecret) -}}
+{{- fail "global.s3.endpoint is set without credentials. Fix: set global.s3.existingSecret to a Secret with the keys access-key, secret-key" -}}
+{{- end -}}
+{{- with $sql.existingSecret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.sql.existingSecret" "keys" $keys) -}}
+{{- end -}}
+{{- with $s3.existingSecret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.s3.existingSecret" "keys" (list "access-key" "secret-key")) -}}
+{{- end -}}
+{{- end -}}
