@@ -11,22 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from feature_repo.stores.sources import SQL_TYPES, column, connect, created, moment, quote, scan, source_files
 
 if TYPE_CHECKING:
     import duckdb
     import pandas as pd
     import pyarrow as pa
-
-# What a plan's dtypes are in DuckDB.
-SQL_TYPES = {
-    "string": "VARCHAR",
-    "int64": "BIGINT",
-    "int32": "INTEGER",
-    "float64": "DOUBLE",
-    "float32": "FLOAT",
-    "bool": "BOOLEAN",
-    "timestamp": "TIMESTAMPTZ",
-}
 
 
 def point_in_time_join(
@@ -46,11 +36,8 @@ def point_in_time_join(
     Raises:
         PlatformError: a key or the timestamp is missing in the frame, or a source is missing in the folder.
     """
-    import duckdb
-
     result = entity_frame.copy(deep=False)
-    with duckdb.connect() as connection:
-        connection.execute(f"SET TimeZone='UTC'; SET memory_limit='{memory_limit}'")
+    with connect(memory_limit) as connection:
         for view in plan["views"]:
             _refuse_double_names(view, entity_frame)
             for name, values in _join_view(connection, view, plan["timestamp"], entity_frame, Path(folder)).items():
@@ -58,14 +45,19 @@ def point_in_time_join(
     return result
 
 
+def shown(feature: Mapping[str, str]) -> str:
+    """The name of a feature's column in the result."""
+    return feature.get("as") or feature["name"]
+
+
 def _refuse_double_names(view: Mapping[str, Any], frame: pd.DataFrame) -> None:
     for feature in view["features"]:
-        if feature["name"] in frame.columns:
+        if shown(feature) in frame.columns:
             raise PlatformError(
-                f"column {feature['name']!r} is both in the data and in feature view {view['name']}",
+                f"column {shown(feature)!r} is both in the data and in feature view {view['name']}",
                 fix="drop the column of the data with data.drop, or rename it with data.columns",
                 code="duplicate_column",
-                column=feature["name"],
+                column=shown(feature),
             )
 
 
@@ -74,46 +66,40 @@ def _join_view(
 ) -> dict[str, Any]:
     """The view's features, one array of len(frame) each.
 
-    The ASOF join finds row numbers only and values are gathered afterwards: sorting wide rows took fifty times as long.
-    Both sides are tables, not subqueries, because the planner needs their sizes.
+    The ASOF join sees keys and moments only, and values are gathered afterwards by their position: sorting wide rows
+    takes fifty times as long. All sides are tables, not subqueries, because the planner needs their sizes.
     """
     import numpy as np
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    names = [feature["name"] for feature in view["features"]]
-    file = source_file(view, folder)
     connection.register("entities", _entities(view, timestamp, frame))
-    for statement in _queries(view, file):
+    rows = scan(connection, source_files(view["source"], folder, view["name"]))
+    for statement in _queries(view, rows):
         connection.execute(statement)
-    matched = connection.execute("SELECT e.nr, h.pos, h.moment FROM asked e " + _on(view)).to_arrow_table()
-    pos, stamp = (np.full(len(frame), -1, dtype=np.int64) for _ in range(2))
-    row = matched["nr"].to_numpy()
-    pos[row] = matched["pos"].fill_null(-1).to_numpy()
-    stamp[row] = matched["moment"].fill_null(0).to_numpy()
-    if age := view["ttl_seconds"] * 1_000_000:
-        moment = _moments(frame[timestamp]).to_numpy()
-        # The online store keeps whole seconds, so the age counts from the whole second here as well.
-        pos[(pos >= 0) & (moment - stamp // 1_000_000 * 1_000_000 > age)] = -1
-    history = pq.read_table(file, columns=names)
-    taken = history.take(pa.array(pos, mask=pos < 0))
-    return {feature["name"]: _as_pandas(taken[feature["name"]], feature["dtype"]) for feature in view["features"]}
+    wanted = ", ".join(f"h.{column(view, f['name'])} AS {quote(f['name'])}" for f in view["features"])
+    gathered = connection.execute(f"SELECT c.nr, {wanted} FROM {rows} h JOIN chosen c ON h.pos = c.pos")
+    table = gathered.to_arrow_table()
+    place = np.full(len(frame), -1, dtype=np.int64)
+    place[table["nr"].to_numpy()] = np.arange(table.num_rows)
+    taken = table.take(pa.array(place, mask=place < 0))
+    return {shown(f): _as_pandas(taken[f["name"]], f["dtype"]) for f in view["features"]}
 
 
-def _as_pandas(column: pa.ChunkedArray, dtype: str) -> Any:
+def _as_pandas(values: pa.ChunkedArray, dtype: str) -> Any:
     import pandas as pd
 
     nullable = {"int64": pd.Int64Dtype(), "int32": pd.Int32Dtype(), "bool": pd.BooleanDtype()}
     if dtype in nullable:
-        return nullable[dtype].__from_arrow__(column)
-    return column.to_pandas().to_numpy()
+        return nullable[dtype].__from_arrow__(values)
+    made = values.to_pandas()
+    return made if dtype == "timestamp" else made.to_numpy()
 
 
 def _entities(view: Mapping[str, Any], timestamp: str, frame: pd.DataFrame) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    keys = [key["name"] for key in view["join_keys"]]
+    keys = [key.get("asked", key["name"]) for key in view["join_keys"]]
     if missing := [name for name in [*keys, timestamp] if name not in frame.columns]:
         raise PlatformError(
             f"column {missing[0]!r} is missing for feature view {view['name']}",
@@ -123,58 +109,42 @@ def _entities(view: Mapping[str, Any], timestamp: str, frame: pd.DataFrame) -> p
             column=missing[0],
         )
     columns = {"moment": _moments(frame[timestamp]), "nr": pa.array(np.arange(len(frame)))}
-    return pa.table({**{name: pa.Array.from_pandas(frame[name]) for name in keys}, **columns})
+    return pa.table({**{f"key{i}": pa.Array.from_pandas(frame[name]) for i, name in enumerate(keys)}, **columns})
 
 
-def _moments(column: pd.Series[Any]) -> pa.Array:
+def _moments(values: pd.Series[Any]) -> pa.Array:
     """Microseconds since 1970, UTC; a naive timestamp is UTC."""
     import pandas as pd
     import pyarrow as pa
 
-    aware = pd.to_datetime(column, utc=True).astype("datetime64[us, UTC]")
+    aware = pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
     return pa.Array.from_pandas(aware).cast(pa.int64())
 
 
-def _queries(view: Mapping[str, Any], file: str) -> list[str]:
-    """Tables `asked` and `history` with keys and moments. Of history rows that share both, the last created stays, else
-    the last written."""
-    keys = [
-        f"CAST({quote(key['name'])} AS {SQL_TYPES[key['dtype']]}) AS key{i}" for i, key in enumerate(view["join_keys"])
-    ]
-    moment = f"epoch_us({quote(view['timestamp_field'])})"
-    by = f"({quote(view['created_field'])}, file_row_number)" if view["created_field"] else "file_row_number"
-    return [
-        f"CREATE OR REPLACE TEMP TABLE asked AS SELECT {', '.join(keys)}, moment, nr FROM entities",
-        f"""CREATE OR REPLACE TEMP TABLE history AS
-            SELECT {", ".join(keys)}, {moment} AS moment, arg_max(file_row_number, {by}) AS pos
-            FROM read_parquet('{file.replace("'", "''")}', file_row_number=true)
-            WHERE {moment} <= (SELECT max(moment) FROM asked) GROUP BY ALL""",
-    ]
+def _queries(view: Mapping[str, Any], rows: str) -> list[str]:
+    """From `asked` and `history` to `chosen`: the position of the row that each entity row gets.
 
-
-def _on(view: Mapping[str, Any]) -> str:
-    same = " AND ".join(f"e.key{i} = h.key{i}" for i in range(len(view["join_keys"])))
-    return f"ASOF LEFT JOIN history h ON {same} AND e.moment >= h.moment"
-
-
-def source_file(view: Mapping[str, Any], folder: Path) -> str:
-    """The Parquet file of a view.
-
-    Raises:
-        PlatformError: the file is missing.
+    Of history rows that share key and moment, the last created is chosen, else the last written. Rows that are older
+    than the time to live for every entity row are not looked at.
     """
-    path = Path(folder) / view["source"]
-    if not path.exists():
-        raise PlatformError(
-            f"feature history is missing: {path}",
-            detail=f"feature view {view['name']} reads it",
-            fix="run the materialise step for this dataset version",
-            code="missing_history",
-            file=str(path),
-        )
-    return str(path)
-
-
-def quote(name: str) -> str:
-    """A name as a SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
+    ttl = view["ttl_seconds"] * 1_000_000
+    types = [SQL_TYPES[key["dtype"]] for key in view["join_keys"]]
+    asked = ", ".join(f"CAST(key{i} AS {kind}) AS key{i}" for i, kind in enumerate(types))
+    names = [column(view, key["name"]) for key in view["join_keys"]]
+    keys = ", ".join(
+        f"CAST({name} AS {kind}) AS key{i}" for i, (name, kind) in enumerate(zip(names, types, strict=True))
+    )
+    both = " AND ".join(f"e.key{i} = h.key{i}" for i in range(len(types)))
+    since = f"AND {moment(view)} >= (SELECT min(moment) FROM asked) - {ttl}" if ttl else ""
+    young = f"WHERE e.moment - h.moment <= {ttl}" if ttl else ""
+    kept = ", ".join(f"e.key{i}" for i in range(len(types)))
+    made = f"{created(view)} AS made" if view["created_field"] else "0 AS made"
+    return [
+        f"CREATE OR REPLACE TEMP TABLE asked AS SELECT {asked}, moment, nr FROM entities",
+        f"""CREATE OR REPLACE TEMP TABLE history AS SELECT {keys}, {moment(view)} AS moment, pos, {made} FROM {rows}
+            WHERE {moment(view)} <= (SELECT max(moment) FROM asked) {since}""",
+        f"""CREATE OR REPLACE TEMP TABLE matched AS SELECT e.nr, {kept}, h.moment
+            FROM asked e ASOF JOIN history h ON {both} AND e.moment >= h.moment {young}""",
+        f"""CREATE OR REPLACE TEMP TABLE chosen AS SELECT e.nr, arg_max(h.pos, (h.made, h.pos)) AS pos
+            FROM matched e JOIN history h ON {both} AND e.moment = h.moment GROUP BY e.nr""",
+    ]

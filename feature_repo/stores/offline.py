@@ -1,13 +1,13 @@
 """A Feast offline store on DuckDB: ``offline_store: {type: feature_repo.stores.offline.DuckDBOfflineStore}``.
 
 It joins with `join.py`, as training does, so `get_historical_features` and the pipeline cannot disagree. Sources are
-Parquet files, relative to the repository's folder.
+Parquet files or folders of them, relative to the repository's folder, or in S3.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +15,19 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureView, FileSource, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
+from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
 from feast.infra.offline_stores.offline_store import OfflineStore, RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 from feast.saved_dataset import SavedDatasetStorage
 
 from contracts.errors import PlatformError
-from feature_repo.stores.join import point_in_time_join, quote, source_file
+from feature_repo.stores import append
+from feature_repo.stores.join import point_in_time_join
+from feature_repo.stores.packed import to_micros
 from feature_repo.stores.plan import compile_view
-
-_EVENT = "event_timestamp"
+from feature_repo.stores.sources import SQL_TYPES, column, connect, created, moment, quote, scan, source_files
 
 
 class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
@@ -50,7 +53,7 @@ class LazyJob(RetrievalJob):
         return self._compute()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._compute().to_pandas(integer_object_nulls=False)
+        return self._compute().to_pandas(types_mapper=_NULLABLE.get)
 
     @property
     def full_feature_names(self) -> bool:
@@ -65,7 +68,21 @@ class LazyJob(RetrievalJob):
         return self._metadata
 
     def persist(self, storage: SavedDatasetStorage, allow_overwrite: bool = False, timeout: int | None = None) -> None:
-        raise PlatformError("this store keeps no saved data sets", fix="write the job's to_arrow() to a file")
+        """Write the result as one Parquet file.
+
+        Raises:
+            PlatformError: the storage is no file, or the file is there already.
+        """
+        if not isinstance(storage, SavedDatasetFileStorage):
+            raise PlatformError("saved data sets are Parquet files", fix="use a SavedDatasetFileStorage")
+        path = Path(storage.file_options.uri)
+        if path.exists() and not allow_overwrite:
+            raise PlatformError(f"{path} exists already", fix="give another path, or allow_overwrite=True")
+        append.write_file(path, self.to_arrow())
+
+
+# Integers and booleans with nulls stay what they are in pandas; without them Feast's users expect numpy's types.
+_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
 class DuckDBOfflineStore(OfflineStore):
@@ -82,24 +99,26 @@ class DuckDBOfflineStore(OfflineStore):
         full_feature_names: bool = False,
         **kwargs: Any,
     ) -> RetrievalJob:
-        """The entity frame, all of its rows in order, with the features known at each row's ``event_timestamp``."""
-        if not isinstance(entity_df, pd.DataFrame):
-            raise PlatformError("entity_df must be a pandas DataFrame", detail=f"got {type(entity_df).__name__}")
-        frame = entity_df
-        plan = {"timestamp": _EVENT, "views": [_picked(view, feature_refs) for view in feature_views]}
+        """The entity frame, all of its rows in order, with the features known at each row's moment.
+
+        Args:
+            entity_df: a frame, or a query of DuckDB that gives one (``SELECT ... FROM 'file.parquet'``).
+        """
+        frame = _frame(entity_df, config)
+        event = infer_event_timestamp_from_entity_df(dict(zip(frame.columns, frame.dtypes, strict=True)))
+        plan = {
+            "timestamp": event,
+            "views": [_picked(view, feature_refs, full_feature_names) for view in feature_views],
+        }
         limit, folder = config.offline_store.memory_limit, _folder(config)
 
         def compute() -> pa.Table:
             joined = point_in_time_join(plan, folder, frame, memory_limit=limit)
-            if full_feature_names:
-                joined = joined.rename(
-                    columns={f["name"]: f"{v['name']}__{f['name']}" for v in plan["views"] for f in v["features"]}
-                )
             return pa.Table.from_pandas(joined, preserve_index=False)
 
         views = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        keys = [name for name in frame.columns if name != _EVENT]
-        moments = pd.to_datetime(frame[_EVENT], utc=True)
+        keys = [name for name in frame.columns if name != event]
+        moments = pd.to_datetime(frame[event], utc=True)
         metadata = RetrievalMetadata(feature_refs, keys, moments.min(), moments.max())
         return LazyJob(compute, full_feature_names, views, metadata)
 
@@ -115,14 +134,20 @@ class DuckDBOfflineStore(OfflineStore):
         end_date: datetime,
     ) -> RetrievalJob:
         """The last row of each entity in [start_date, end_date]; at one moment the last created, then written."""
+        view = _source_view(data_source, timestamp_field, created_timestamp_column)
         names = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column or ""]
-        columns = ", ".join(quote(name) for name in dict.fromkeys(names) if name)
-        created = f"{quote(created_timestamp_column)} DESC NULLS LAST, " if created_timestamp_column else ""
-        query = f"""
-            SELECT {columns} FROM {_scan(config, data_source)} WHERE {_between(timestamp_field)}
-            QUALIFY row_number() OVER (PARTITION BY {", ".join(quote(name) for name in join_key_columns)}
-                ORDER BY {quote(timestamp_field)} DESC, {created}file_row_number DESC) = 1"""
-        return LazyJob(lambda: _run(config, query, start_date, end_date))
+        keys = [quote(name) for name in join_key_columns]
+        columns = ", ".join(f"h.{quote(name)}" for name in dict.fromkeys(names) if name)
+
+        def compute() -> pa.Table:
+            with connect(config.offline_store.memory_limit) as connection:
+                rows = scan(connection, source_files(view["source"], _folder(config), view["name"]))
+                within = f"{moment(view)} BETWEEN {to_micros(start_date)} AND {to_micros(end_date)}"
+                _last(connection, view, rows, keys, within)
+                query = f"SELECT {columns} FROM {rows} h JOIN last ON h.pos = last.pos"
+                return connection.execute(query).to_arrow_table()
+
+        return LazyJob(compute)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -136,38 +161,100 @@ class DuckDBOfflineStore(OfflineStore):
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """Every row in [start_date, end_date]; an open end is no limit."""
+        view = _source_view(data_source, timestamp_field, created_timestamp_column)
         names = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column or ""]
         columns = ", ".join(quote(name) for name in dict.fromkeys(names) if name)
-        low = start_date or datetime(1, 1, 1, tzinfo=UTC)
-        high = end_date or datetime(9999, 1, 1, tzinfo=UTC)
-        query = f"SELECT {columns} FROM {_scan(config, data_source)} WHERE {_between(timestamp_field)}"
-        return LazyJob(lambda: _run(config, query, low, high))
+        bounds = [f"{moment(view)} >= {to_micros(start_date)}"] if start_date else []
+        bounds += [f"{moment(view)} <= {to_micros(end_date)}"] if end_date else []
+
+        def compute() -> pa.Table:
+            with connect(config.offline_store.memory_limit) as connection:
+                rows = scan(connection, source_files(view["source"], _folder(config), view["name"]))
+                where = " AND ".join(bounds) or "true"
+                return connection.execute(f"SELECT {columns} FROM {rows} WHERE {where} ORDER BY pos").to_arrow_table()
+
+        return LazyJob(compute)
+
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
+    ) -> None:
+        """Append rows to the view's source (what a push to the offline store does): a new part in a folder, or the
+        file written anew beside the old one and renamed."""
+        source = feature_view.batch_source
+        if not isinstance(source, FileSource) or source.path.startswith("s3://"):
+            raise PlatformError(
+                f"rows cannot be appended to the source of feature view {feature_view.name}",
+                fix="use a FileSource on a local or mounted folder",
+                code="bad_source",
+            )
+        append.append_rows(_folder(config) / source.path, table)
+        if progress:
+            progress(table.num_rows)
 
 
-def _picked(view: FeatureView, refs: list[str]) -> dict[str, Any]:
-    wanted = {ref.split(":", 1)[1] for ref in refs if ref.split(":", 1)[0] == view.projection.name_to_use()}
-    return compile_view(view, [field for field in view.features if field.name in wanted])
+def latest_rows(
+    config: RepoConfig, view: Mapping[str, Any], start: datetime, end: datetime, *, after_start: bool, rows: int
+) -> Iterator[pa.RecordBatch]:
+    """The last row of each entity of a compiled view, in batches: keys, fields and the moments (`arrow.py`).
+
+    Args:
+        after_start: leave out what happened exactly at `start`, because the interval before ended there.
+    """
+    from feature_repo.stores.arrow import CREATED, EVENT
+
+    with connect(config.offline_store.memory_limit) as connection:
+        relation = scan(connection, source_files(view["source"], _folder(config), view["name"]))
+        keys = [f"CAST({column(view, key['name'])} AS {SQL_TYPES[key['dtype']]})" for key in view["join_keys"]]
+        begin = f"{moment(view)} {'>' if after_start else '>='} {to_micros(start)}"
+        _last(connection, view, relation, keys, f"{begin} AND {moment(view)} <= {to_micros(end)}")
+        names = [*(key["name"] for key in view["join_keys"]), *(field["name"] for field in view["fields"])]
+        columns = ", ".join(f"h.{column(view, name)} AS {quote(name)}" for name in dict.fromkeys(names))
+        query = f"""SELECT {columns}, {moment(view)} AS {EVENT}, {created(view)} AS {CREATED}
+            FROM {relation} h JOIN last ON h.pos = last.pos"""
+        for batch in connection.execute(query).to_arrow_reader(rows):
+            if batch.num_rows:
+                yield batch
+
+
+def _last(connection: Any, view: Mapping[str, Any], rows: str, keys: list[str], within: str) -> None:
+    """Table `last`: the positions of the last rows per key (SQL of each part of it)."""
+    selected = "".join(f"{key} AS key{at}, " for at, key in enumerate(keys))
+    grouped = ", ".join(f"key{at}" for at in range(len(keys))) or "()"
+    connection.execute(
+        f"""CREATE OR REPLACE TEMP TABLE last AS SELECT max_by(pos, (moment, made, pos)) AS pos FROM
+            (SELECT {selected}{moment(view)} AS moment, {created(view)} AS made, pos FROM {rows} WHERE {within})
+            GROUP BY {grouped}"""
+    )
+
+
+def _picked(view: FeatureView, refs: list[str], full: bool) -> dict[str, Any]:
+    """The view with the features that are asked for, and the names of keys and columns in the frame."""
+    name = view.projection.name_to_use()
+    wanted = {ref.split(":", 1)[1] for ref in refs if ref.split(":", 1)[0] == name}
+    compiled = compile_view(view, [field for field in view.features if field.name in wanted])
+    for feature in compiled["features"]:
+        feature["as"] = f"{name}__{feature['name']}" if full else feature["name"]
+    for key in compiled["join_keys"]:
+        key["asked"] = view.projection.join_key_map.get(key["name"], key["name"])
+    return compiled
+
+
+def _frame(given: pd.DataFrame | str | None, config: RepoConfig) -> pd.DataFrame:
+    if isinstance(given, str):
+        with connect(config.offline_store.memory_limit) as connection:
+            return connection.execute(given).to_arrow_table().to_pandas()
+    if not isinstance(given, pd.DataFrame):
+        raise PlatformError("entity_df must be a pandas DataFrame or a query", detail=f"got {type(given).__name__}")
+    return given
 
 
 def _folder(config: RepoConfig) -> Path:
     return Path(config.repo_path or ".")
 
 
-def _scan(config: RepoConfig, source: DataSource) -> str:
+def _source_view(source: DataSource, timestamp_field: str, created_field: str | None) -> dict[str, Any]:
     if not isinstance(source, FileSource):
         raise PlatformError(f"source {source.name} is no Parquet file", fix="use a FileSource", code="bad_source")
-    path = source_file({"source": source.path, "name": source.name}, _folder(config)).replace("'", "''")
-    return f"read_parquet('{path}', file_row_number=true)"
-
-
-def _between(timestamp_field: str) -> str:
-    return f"{quote(timestamp_field)} BETWEEN ?::TIMESTAMPTZ AND ?::TIMESTAMPTZ"
-
-
-def _run(config: RepoConfig, query: str, low: datetime, high: datetime) -> pa.Table:
-    import duckdb
-
-    bounds = [moment.replace(tzinfo=moment.tzinfo or UTC).isoformat() for moment in (low, high)]
-    with duckdb.connect() as connection:
-        connection.execute(f"SET TimeZone='UTC'; SET memory_limit='{config.offline_store.memory_limit}'")
-        return connection.execute(query, bounds).to_arrow_table()
+    named = {"timestamp_field": timestamp_field, "created_field": created_field or ""}
+    return {"name": source.name, "source": source.path, **named}

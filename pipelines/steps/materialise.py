@@ -17,11 +17,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from contracts import objects
 from contracts.bundle import sha256_file
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.steps import events
 from pipelines.steps.files import missing, read_json, write_json, write_text
+from pipelines.steps.remote import folder_here
 from pipelines.steps.version import code_version
 from pipelines.tasks import get_task
 from pipelines.tasks.base import Task
@@ -34,7 +36,8 @@ project: {project}
 provider: local
 registry: {{registry_type: file, path: registry.db}}
 offline_store: {{type: feature_repo.stores.offline.DuckDBOfflineStore}}
-online_store: {{type: feature_repo.stores.online.GuardedSqliteOnlineStore, path: {online}}}
+online_store: {{type: feature_repo.stores.online.PackedOnlineStore, address: {online}}}
+batch_engine: {{type: feature_repo.stores.engine.PackedEngine}}
 entity_key_serialization_version: 3
 materialization: {{pull_latest_features: true}}
 """
@@ -67,17 +70,21 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
     ends = Endpoints.model_validate_json(endpoints)
     report = events.progress("materialise")
     key = hashlib.sha256(f"{data_version} {code_version(task)} {_digest(Path(clean))}".encode()).hexdigest()[:8]
-    folder = ends.path("features") / task / f"{data_version}-{key}"
-    online = ends.path("online")
-    if not (folder / _PLAN).exists():
-        _write_history(found, Path(clean), folder, online, report)
-    plan = read_json(folder / _PLAN)
-    until = datetime.fromisoformat(plan["known_until"])
-    report(3, 4, doing="online store")
-    _to_online(plan, folder, online, until)
-    write_json(Path(out), {"path": str(folder), "plan": plan})
+    name = f"{data_version}-{key}"
+    address, online = objects.join(ends.uri("features"), task, name), ends.uri("online")
+    if not objects.exists(objects.join(address, _PLAN)):
+        folder = ends.scratch("features", task, name) if objects.is_remote(address) else Path(address)
+        if not (folder / _PLAN).exists():
+            _write_history(found, Path(clean), folder, online, report)
+        if objects.is_remote(address):
+            objects.upload(folder, address, last=_PLAN)
+    with folder_here(address, last=_PLAN) as folder:
+        plan = read_json(folder / _PLAN)
+        report(3, 4, doing="online store")
+        _to_online(plan, folder, online, datetime.fromisoformat(plan["known_until"]))
+    write_json(Path(out), {"path": address, "plan": plan})
     report(4, 4)
-    return {"path": str(folder), "views": [view["name"] for view in plan["views"]], "known_until": plan["known_until"]}
+    return {"path": address, "views": [view["name"] for view in plan["views"]], "known_until": plan["known_until"]}
 
 
 def _digest(clean: Path) -> str:
@@ -87,7 +94,7 @@ def _digest(clean: Path) -> str:
     return " ".join(sha256_file(part) for part in parts)
 
 
-def _write_history(task: Task, clean: Path, folder: Path, online: Path, report: Any) -> None:
+def _write_history(task: Task, clean: Path, folder: Path, online: str, report: Any) -> None:
     """Fill a staging folder and rename it, so that the history is there whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -98,7 +105,7 @@ def _write_history(task: Task, clean: Path, folder: Path, online: Path, report: 
             clean, staging, lambda done, total, **_: report(2 * done / total, 4, doing="feature history")
         )
         report(2, 4, doing="registry")
-        write_text(staging / "feature_store.yaml", _STORE.format(project=task.name, online=json.dumps(str(online))))
+        write_text(staging / "feature_store.yaml", _STORE.format(project=task.name, online=json.dumps(online)))
         plan = _register(task, staging, online)
         plan["known_until"] = _last_moment(clean, str(task.timestamp)).isoformat()
         write_json(staging / _PLAN, plan)
@@ -119,7 +126,7 @@ def _last_moment(clean: Path, column: str) -> datetime:
     return (last if last.tzinfo else last.replace(tzinfo=UTC)) + timedelta(microseconds=1)
 
 
-def _register(task: Task, folder: Path, online: Path) -> dict[str, Any]:
+def _register(task: Task, folder: Path, online: str) -> dict[str, Any]:
     from feature_repo.stores.plan import compile_plan
 
     with _quiet():
@@ -138,14 +145,14 @@ def _register(task: Task, folder: Path, online: Path) -> dict[str, Any]:
             return compile_plan(store, str(task.feature_service), str(task.timestamp))
 
 
-def _to_online(plan: dict[str, Any], folder: Path, online: Path, until: datetime) -> None:
+def _to_online(plan: dict[str, Any], folder: Path, online: str, until: datetime) -> None:
     """Bring the newest rows online. Feast notes intervals in its registry, so it gets a copy of the immutable one."""
     with _quiet(), tempfile.TemporaryDirectory() as scratch, _locked(online):
         registry = Path(scratch) / _REGISTRY
         shutil.copyfile(folder / _REGISTRY, registry)
         store = _store(plan["project"], folder, registry, online)
         views = [view["name"] for view in plan["views"]]
-        # A store of its own may be new: tables are made by `update`, which `apply` calls only for changes.
+        # A store may be new: tables are made by `update`, which `apply` calls only for changes.
         store._get_provider().update_infra(
             project=plan["project"],
             tables_to_delete=[],
@@ -178,7 +185,7 @@ def definitions(task: str) -> list[Any]:
     return list(found.values())
 
 
-def _store(project: str, folder: Path, registry: Path, online: Path) -> Any:
+def _store(project: str, folder: Path, registry: Path, online: str) -> Any:
     from feast import FeatureStore, RepoConfig
 
     config = RepoConfig(
@@ -186,9 +193,10 @@ def _store(project: str, folder: Path, registry: Path, online: Path) -> Any:
         provider="local",
         registry={"registry_type": "file", "path": str(registry)},
         offline_store={"type": "feature_repo.stores.offline.DuckDBOfflineStore"},
-        online_store={"type": "feature_repo.stores.online.GuardedSqliteOnlineStore", "path": str(online)},
+        online_store={"type": "feature_repo.stores.online.PackedOnlineStore", "address": online},
+        batch_engine={"type": "feature_repo.stores.engine.PackedEngine"},
         entity_key_serialization_version=3,
-        materialization={"pull_latest_features": True},  # else all of the history goes through pandas
+        materialization={"pull_latest_features": True},
         repo_path=folder,
     )
     return FeatureStore(config=config)
@@ -205,9 +213,14 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(online: Path) -> Iterator[None]:
-    """One writer at a time; the lock ends with the process, so a killed run blocks nobody."""
-    online.parent.mkdir(parents=True, exist_ok=True)
-    with (online.parent / f".{online.name}.lock").open("w") as handle:
+def _locked(online: str) -> Iterator[None]:
+    """One writer of a file at a time; the lock ends with the process, so a killed run blocks nobody. A server needs
+    none: it compares moments itself."""
+    if "://" in online:
+        yield
+        return
+    file = Path(online)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with (file.parent / f".{file.name}.lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield

@@ -1,0 +1,58 @@
+"""Appending rows to Parquet sources, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+def append_rows(path: Path, table: pa.Table) -> None:
+    """Add rows to a source: a new part when it is a folder (its name sorts behind earlier ones), else to the file."""
+    if path.is_dir():
+        write_file(path / f"pushed-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet", table)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        if not path.exists():
+            write_file(path, table)
+            return
+        before = pq.ParquetFile(path)
+        rows = table.select(before.schema_arrow.names).cast(before.schema_arrow)
+        with _renamed(path) as made, pq.ParquetWriter(made, before.schema_arrow) as writer:
+            for group in range(before.num_row_groups):
+                writer.write_table(before.read_row_group(group))
+            writer.write_table(rows)
+
+
+def write_file(path: Path, table: pa.Table) -> None:
+    """One Parquet file, there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _renamed(path) as made:
+        pq.write_table(table, made)
+
+
+@contextlib.contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    """A file beside `path` that takes its place at the end."""
+    made = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        yield made
+        os.replace(made, path)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One writer at a time; the lock ends with the process."""
+    with path.with_name(f".{path.name}.lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,323 @@
+"""Packed rows in Redis: one string per entity and view, read by one MGET, written by a script that compares moments.
+
+Address: ``redis://[user:password@]host:port/db?option=value`` or ``rediss://`` for TLS. Options:
+
+    cluster=true     a Redis cluster; the host is any of its nodes
+    deadline=0.25    seconds that a read may take, connecting included
+    on_failure=default | refuse   what the reader does when reading fails: flagged defaults, or an error
+    layout=packed | feast         feast reads what Feast's own Redis store wrote
+    ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs, ssl_check_hostname   as in redis-py
+
+The password may come from ``FAIRLEAD_REDIS_PASSWORD`` instead. Keys of one entity share a hash tag of 1,024, so that in
+a cluster all views of an entity are on one node and one script writes many of its rows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, quote, urlsplit
+from zlib import crc32
+
+from contracts.errors import PlatformError
+from feature_repo.stores.packed import Layout
+
+_TAGS = [b"{%03x}" % number for number in range(1024)]
+_PER_SCRIPT = 500  # rows: about 1 ms, in which the server answers nobody else
+_PER_TRIP = 8_000
+_ATTEMPTS, _PAUSE = 6, 0.1  # writing: 0.1 + 0.2 + ... + 1.6 seconds, which a failover takes
+_KEEP = 86_400  # seconds longer than a view's time to live, so that a reader can tell "too old" from "unknown"
+_SSL = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
+
+# ARGV[1]: seconds to keep; ARGV[i + 1]: the row for KEYS[i]. Moments are compared as two halves, since Lua's numbers
+# are exact to 53 bits only.
+_WRITE = """
+local kept = 0
+for i, key in ipairs(KEYS) do
+  local row, newer = ARGV[i + 1], true
+  local old = redis.call('GETRANGE', key, 8, 23)
+  if #old == 16 then
+    local el, eh, cl, ch = struct.unpack('<I4i4I4i4', row, 9)
+    local ol, oh, pl, ph = struct.unpack('<I4i4I4i4', old)
+    if eh ~= oh then newer = eh > oh
+    elseif el ~= ol then newer = el > ol
+    elseif ch ~= ph then newer = ch > ph
+    else newer = cl >= pl end
+  end
+  if not newer then kept = kept + 1
+  elseif ARGV[1] == '0' then redis.call('SET', key, row)
+  else redis.call('SET', key, row, 'EX', ARGV[1]) end
+end
+return kept
+"""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisAddress:
+    """A parsed address; `url` is what redis-py gets."""
+
+    url: str
+    cluster: bool = False
+    deadline: float = 0.25
+    on_failure: str = "default"
+    layout: str = "packed"
+    ssl: tuple[tuple[str, str], ...] = ()
+
+
+def parse_address(address: str) -> RedisAddress:
+    """Check an address.
+
+    Raises:
+        PlatformError: an option is unknown, or its value is not accepted.
+    """
+    parts = urlsplit(address)
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    checks: dict[str, Callable[[str], Any]] = {
+        "cluster": {"true": True, "false": False}.__getitem__,
+        "deadline": _positive,
+        "on_failure": {"default": "default", "refuse": "refuse"}.__getitem__,
+        "layout": {"packed": "packed", "feast": "feast"}.__getitem__,
+    }
+    options: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in _SSL:
+            continue
+        try:
+            options[name] = checks[name](value)
+        except (KeyError, ValueError):
+            raise PlatformError(
+                f"option {name}={value} of the online store's address is not accepted",
+                detail=f"options: {', '.join([*checks, *sorted(_SSL)])}",
+                fix="see the head of feature_repo/stores/backend_redis.py for what each accepts",
+                code="bad_settings",
+                key=name,
+            ) from None
+    url = parts._replace(query="").geturl()
+    return RedisAddress(url=url, ssl=tuple((k, v) for k, v in given.items() if k in _SSL), **options)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 3600:
+        raise ValueError(text)
+    return value
+
+
+def redis_keys(project: str, view: str, keys: Iterable[bytes]) -> list[bytes]:
+    """Names of the rows of entities in Redis."""
+    head = f"fl:{quote(project)}:{quote(view)}:".encode()
+    return [head + _TAGS[crc32(key) & 1023] + key for key in keys]
+
+
+class RedisBackend:
+    """See `backend.py` for what the methods promise. Safe to share between threads."""
+
+    def __init__(self, address: str, *, writing: bool = False) -> None:
+        self.address = parse_address(address)
+        self._writing, self._client, self._script = writing, None, ""
+        self._schemas: set[tuple[str, bytes]] = set()
+
+    @property
+    def client(self) -> Any:
+        """The redis-py client, connected when it is first used."""
+        if self._client is None:
+            self._client = _connect(self.address, self._writing)
+        return self._client
+
+    def fetch(self, project: str, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
+        names = [name for view, keys in wanted for name in redis_keys(project, view, keys)]
+        rows = self.reading(lambda: self._many(names))
+        at, found = 0, []
+        for _, keys in wanted:
+            found.append(rows[at : at + len(keys)])
+            at += len(keys)
+        return found
+
+    def _many(self, names: list[bytes]) -> list[bytes | None]:
+        if not names:
+            return []
+        if not self.address.cluster:
+            rows: list[bytes | None] = self.client.mget(names)
+            return rows
+        groups: dict[bytes, list[int]] = {}
+        for at, name in enumerate(names):
+            groups.setdefault(_tag(name), []).append(at)
+        pipe = self.client.pipeline()
+        for places in groups.values():
+            pipe.mget([names[at] for at in places])
+        merged: list[bytes | None] = [None] * len(names)
+        for places, part in zip(groups.values(), pipe.execute(), strict=True):
+            for at, row in zip(places, part, strict=True):
+                merged[at] = row
+        return merged
+
+    def reading(self, ask: Callable[[], T]) -> T:
+        """The answer of `ask`; errors of Redis become the PlatformError of an unavailable store."""
+        from redis.exceptions import RedisError
+
+        try:
+            return ask()
+        except (RedisError, OSError) as err:
+            raise PlatformError(
+                "the online store cannot be read",
+                detail=f"{_place(self.address)}: {type(err).__name__}: {err}",
+                fix="check that Redis runs and can be reached; the option deadline says how long a read may take",
+                code="online_unavailable",
+            ) from err
+
+    def has(self, project: str, view: str) -> bool:
+        return True
+
+    def prepare(self, project: str, view: str) -> None:
+        self._retrying(lambda: self.client.ping(), 0)
+
+    def store(
+        self, project: str, view: str, layout: Layout, keys: Sequence[bytes], rows: Sequence[bytes], ttl_seconds: int
+    ) -> int:
+        self._add_schema(project, layout)
+        keep, skipped = ttl_seconds + _KEEP if ttl_seconds else 0, 0
+        for start in range(0, len(rows), _PER_TRIP):
+            names = redis_keys(project, view, keys[start : start + _PER_TRIP])
+            part = rows[start : start + _PER_TRIP]
+            skipped += self._retrying(lambda names=names, part=part: self._write(names, part, keep), start)
+        return skipped
+
+    def _write(self, names: list[bytes], rows: Sequence[bytes], keep: int) -> int:
+        from redis.exceptions import NoScriptError
+
+        pipe = self.client.pipeline(transaction=False)
+        self._script = self._script or self.client.script_load(_WRITE)
+        for places in self._scripts(names):
+            given = [rows[at] for at in places]
+            pipe.evalsha(self._script, len(places), *[names[at] for at in places], keep, *given)
+        try:
+            return sum(pipe.execute())
+        except NoScriptError:  # a server that was restarted, or took over
+            self._script = ""
+            raise
+
+    def _scripts(self, names: list[bytes]) -> Iterator[Sequence[int]]:
+        """Places of the rows of each script: in a cluster, only those of one hash tag."""
+        if not self.address.cluster:
+            yield from (range(at, min(at + _PER_SCRIPT, len(names))) for at in range(0, len(names), _PER_SCRIPT))
+            return
+        groups: dict[bytes, list[int]] = {}
+        for at, name in enumerate(names):
+            groups.setdefault(_tag(name), []).append(at)
+        yield from groups.values()
+
+    def _retrying(self, write: Callable[[], T], written: int) -> T:
+        """Call `write` until it succeeds; writes are safe to repeat because the later row always stays."""
+        from redis.exceptions import AuthenticationError, RedisError, ResponseError
+
+        for attempt in range(_ATTEMPTS):
+            try:
+                return write()
+            except (RedisError, OSError) as err:
+                full = isinstance(err, ResponseError) and "OOM" in str(err)
+                if full or isinstance(err, AuthenticationError) or attempt == _ATTEMPTS - 1:
+                    raise self._not_written(err, full, attempt + 1, written) from err
+                time.sleep(_PAUSE * 2**attempt)
+        raise AssertionError
+
+    def _not_written(self, err: Exception, full: bool, attempts: int, written: int) -> PlatformError:
+        return PlatformError(
+            "the online store is full" if full else "the online store cannot be written",
+            detail=f"{_place(self.address)}: {err} (tried {attempts} times; {written} rows of this batch are written)",
+            fix="give Redis more memory (maxmemory), then materialise again"
+            if full
+            else "check that Redis runs, can be reached and accepts the password; then materialise again",
+            code="online_full" if full else "online_unavailable",
+            rows_written=written,
+        )
+
+    def _add_schema(self, project: str, layout: Layout) -> None:
+        if (project, layout.digest) not in self._schemas:
+            text = json.dumps(layout.document)
+            self._retrying(lambda: self.client.set(_schema_key(project, layout.digest), text), 0)
+            self._schemas.add((project, layout.digest))
+
+    def schema(self, project: str, digest: bytes) -> Any:
+        found = self.reading(lambda: self.client.get(_schema_key(project, digest)))
+        return json.loads(found) if found else None
+
+    def names(self, project: str, view: str) -> Iterator[bytes]:
+        """The names of all rows of a view, in no order."""
+        pattern = f"fl:{_literal(quote(project))}:{_literal(quote(view))}:*"
+        yield from self.client.scan_iter(match=pattern, count=5000)
+
+    def remove(self, project: str, view: str) -> None:
+        batch: list[bytes] = []
+        for name in self.names(project, view):
+            batch.append(name)
+            if len(batch) == _PER_SCRIPT:
+                self._unlink(batch)
+                batch = []
+        self._unlink(batch)
+
+    def _unlink(self, names: list[bytes]) -> None:
+        pipe = self.client.pipeline(transaction=False)
+        for name in names:
+            pipe.unlink(name)
+        self._retrying(pipe.execute, 0)
+
+    def sample(self, project: str, view: str, limit: int) -> list[tuple[bytes, bytes]]:
+        names: list[bytes] = []
+        for name in self.names(project, view):
+            names.append(name)
+            if len(names) == limit:
+                break
+        rows = self._many(names)
+        head = len(f"fl:{quote(project)}:{quote(view)}:") + len(_TAGS[0])
+        return [(name[head:], row) for name, row in zip(names, rows, strict=True) if row is not None]
+
+    def count(self, project: str, view: str) -> int:
+        return sum(1 for _ in self.names(project, view))
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def _tag(name: bytes) -> bytes:
+    at = name.index(b"{")
+    return name[at : at + 5]
+
+
+def _literal(text: str) -> str:
+    return "".join(f"\\{letter}" if letter in "*?[]\\^-" else letter for letter in text)
+
+
+def _schema_key(project: str, digest: bytes) -> str:
+    return f"fl-schema:{quote(project)}:{digest.hex()}"
+
+
+def _place(address: RedisAddress) -> str:
+    parts = urlsplit(address.url)
+    return f"{parts.hostname}:{parts.port or 6379}"
+
+
+def _connect(address: RedisAddress, writing: bool) -> Any:
+    """A client whose reads end within the deadline; a connection that went stale is replaced once, at once."""
+    from redis import Redis, RedisCluster
+    from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Lost
+    from redis.retry import Retry
+
+    limit = 30.0 if writing else address.deadline
+    given: dict[str, Any] = {"socket_timeout": limit, "socket_connect_timeout": min(limit, 5.0), **dict(address.ssl)}
+    if "ssl_check_hostname" in given:
+        given["ssl_check_hostname"] = given["ssl_check_hostname"] == "true"
+    if (password := os.environ.get("FAIRLEAD_REDIS_PASSWORD")) and not urlsplit(address.url).password:
+        given["password"] = password
+    given["protocol"] = 2  # one format of answers, whatever the server's age
+    if address.cluster:
+        return RedisCluster.from_url(address.url, **given)
+    return Redis.from_url(address.url, retry=Retry(NoBackoff(), 1, supported_errors=(Lost,)), **given)

@@ -1,0 +1,241 @@
+"""A packed row: all features of one entity in one feature view, as the bytes that the online store keeps.
+
+    schema (8 bytes: hash of names and types) | event, created (int64 each: microseconds since 1970, UTC)
+    fixed-width values, grouped by type | null bitmap | where each variable value ends (uint32 each) | variable values
+
+Before the variable values, all rows of a schema have one size, so many are decoded by one structured dtype of numpy.
+Little-endian. The hash stands first and the moments second because the Redis script compares them (`backend_redis.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.errors import PlatformError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NEVER = -(2**63)  # a created moment that is not known
+FIXED = {"float64": "<f8", "int64": "<i8", "timestamp": "<i8", "float32": "<f4", "int32": "<i4", "bool": "u1"}
+_FORMAT = 1  # part of the hash: rows of another format are never misread
+_ITEM = {"string": None, "bytes": None, **FIXED}
+
+
+class Rows(NamedTuple):
+    """What `Layout.decode` gives for n rows; `records` of absent rows are zeros."""
+
+    records: NDArray[Any]
+    found: NDArray[np.bool_]
+    raw: Sequence[bytes | None]
+
+
+class Layout:
+    """How rows of a schema are laid out.
+
+    Args:
+        fields: ``{"name", "dtype"}`` of every feature of the view; array types are written ``array<float32>``.
+    """
+
+    def __init__(self, fields: Sequence[Mapping[str, str]]) -> None:
+        self.fields = [(field["name"], field["dtype"]) for field in fields]
+        for name, dtype in self.fields:
+            if dtype not in _ITEM and item_type(dtype) not in _ITEM:
+                raise PlatformError(
+                    f"field {name} has type {dtype}", detail=f"accepted: {', '.join(_ITEM)}, array<...>"
+                )
+        text = f"{_FORMAT}|" + "|".join(f"{name}:{dtype}" for name, dtype in self.fields)
+        self.digest = hashlib.sha256(text.encode()).digest()[:8]
+        self.groups = {group: [n for n, d in self.fields if d == group] for group in FIXED}
+        self.variable = [(name, dtype) for name, dtype in self.fields if dtype not in FIXED]
+        self.bit = {name: bit for bit, (name, _) in enumerate(self.fields)}
+        self.place = {name: (group, at) for group, names in self.groups.items() for at, name in enumerate(names)}
+        self._tail = {name: at for at, (name, _) in enumerate(self.variable)}
+        parts: list[Any] = [("schema", "<u8"), ("event", "<i8"), ("created", "<i8")]
+        parts += [(group, FIXED[group], (len(names),)) for group, names in self.groups.items() if names]
+        parts.append(("nulls", "u1", (max(1, (len(self.fields) + 7) // 8),)))
+        if self.variable:
+            parts.append(("ends", "<u4", (len(self.variable),)))
+        self.dtype = np.dtype(parts)
+        self.number = int.from_bytes(self.digest, "little")
+        self._blank = bytes(self.dtype.itemsize)
+
+    @cached_property
+    def document(self) -> list[dict[str, str]]:
+        """The fields as JSON-ready data; ``Layout(layout.document)`` is the same layout."""
+        return [{"name": name, "dtype": dtype} for name, dtype in self.fields]
+
+    def encode(self, values: Mapping[str, Any], nulls: Mapping[str, Any], event: Any, created: Any) -> list[bytes]:
+        """Pack n rows.
+
+        Args:
+            values: feature -> array of n (fixed types), or n bytes (variable types, from `to_bytes`).
+            nulls: feature -> bool array of n, True where there is no value; a feature may be left out.
+            event, created: int64 arrays of n, microseconds since 1970 (`NEVER` for an unknown created moment).
+        """
+        records = np.zeros(len(event), dtype=self.dtype)
+        records["schema"], records["event"], records["created"] = self.number, event, created
+        missing = np.zeros((len(event), len(self.fields)), dtype=bool)
+        for name, bit in self.bit.items():
+            if name in nulls:
+                missing[:, bit] = nulls[name]
+        for name, (group, at) in self.place.items():
+            records[group][:, at] = np.where(missing[:, self.bit[name]], 0, values[name])
+        if self.fields:
+            records["nulls"] = np.packbits(missing, axis=1, bitorder="little")
+        if self.variable:
+            lengths = np.array([[len(value) for value in values[name]] for name, _ in self.variable], dtype=np.int64)
+            records["ends"] = np.cumsum(lengths, axis=0).T
+        size, packed = self.dtype.itemsize, records.tobytes()
+        heads = [packed[at : at + size] for at in range(0, size * len(event), size)]
+        if not self.variable:
+            return heads
+        return [b"".join(row) for row in zip(heads, *(values[name] for name, _ in self.variable), strict=True)]
+
+    def decode(self, raw: Sequence[bytes | None]) -> Rows | None:
+        """The rows of this schema; None when one of them has another (`split_by_schema` tells which).
+
+        Raises:
+            PlatformError: a row is shorter or longer than its schema says.
+        """
+        size = self.dtype.itemsize
+        heads = (
+            [row[:size] if row else self._blank for row in raw] if self.variable else [r or self._blank for r in raw]
+        )
+        joined = b"".join(heads)
+        if len(joined) != size * len(raw):
+            self._explain(raw)
+            return None
+        records = np.frombuffer(joined, dtype=self.dtype)
+        schema = records["schema"]
+        found = schema == self.number
+        if not found.all() and (schema[~found] != 0).any():
+            self._explain(raw)
+            return None
+        if self.variable:
+            ends = records["ends"][:, -1] + size
+            if any(row and len(row) != end for row, end in zip(raw, ends.tolist(), strict=True)):
+                self._explain(raw)
+        return Rows(records, found, raw)
+
+    def _explain(self, raw: Sequence[bytes | None]) -> None:
+        """Raise for the first row of this schema that is damaged."""
+        size = self.dtype.itemsize
+        for at, row in enumerate(raw):
+            if not row or (len(row) >= 8 and not row.startswith(self.digest)):
+                continue
+            whole = len(row) >= size and len(row) == size + (
+                struct.unpack_from("<I", row, size - 4)[0] if self.variable else 0
+            )
+            if not whole:
+                raise PlatformError(
+                    f"row {at} of the online store is damaged",
+                    detail=f"it has {len(row)} bytes, its schema says {size}{' and more' if self.variable else ''}",
+                    fix="materialise the feature view again",
+                    code="damaged_row",
+                    row=at,
+                )
+
+    def nulls(self, rows: Rows) -> NDArray[np.bool_]:
+        """(n, features) in the order of `fields`."""
+        bits = np.unpackbits(rows.records["nulls"], axis=1, bitorder="little", count=len(self.fields))
+        return bits.view(bool)
+
+    def values(self, rows: Rows, name: str) -> NDArray[Any]:
+        """One feature in its own type: zeros (or None) where it is missing; arrays and text as objects."""
+        if name in self.place:
+            group, at = self.place[name]
+            column: NDArray[Any] = rows.records[group][:, at]
+            if group == "bool":
+                return column.astype(bool)
+            return column.astype("M8[us]") if group == "timestamp" else column
+        return self._variable(rows, name)
+
+    def _variable(self, rows: Rows, name: str) -> NDArray[Any]:
+        at, dtype = self._tail[name], dict(self.fields)[name]
+        column = np.empty(len(rows.raw), dtype=object)
+        size, bit = self.dtype.itemsize, self.bit[name]
+        ends = rows.records["ends"]
+        stop = (ends[:, at] + size).tolist()
+        start = (ends[:, at - 1] + size).tolist() if at else [size] * len(stop)
+        missing = ~rows.found | (rows.records["nulls"][:, bit // 8] >> (bit % 8) & 1).astype(bool)
+        if dtype == "string":
+            column[:] = [
+                None if gone or row is None else row[a:b].decode()
+                for row, a, b, gone in zip(rows.raw, start, stop, missing.tolist(), strict=True)
+            ]
+            return column
+        for index, row in enumerate(rows.raw):
+            if row is not None and not missing[index]:
+                column[index] = from_bytes(row[start[index] : stop[index]], dtype)
+        return column
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since 1970; a naive moment is UTC."""
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // timedelta(microseconds=1)
+
+
+def item_type(dtype: str) -> str:
+    """``float32`` for ``array<float32>``; empty for other types."""
+    return dtype[6:-1] if dtype.startswith("array<") else ""
+
+
+def to_bytes(value: Any, dtype: str) -> bytes:
+    """A variable-width value: text as UTF-8, arrays of numbers as they are in memory, arrays of text with lengths."""
+    if value is None:
+        return b""
+    if dtype == "string":
+        return str(value).encode()
+    if dtype == "bytes":
+        return bytes(value)
+    item = item_type(dtype)
+    if item in FIXED:
+        return np.asarray(value, dtype=FIXED[item]).tobytes()
+    parts = [to_bytes(part, item) for part in value]
+    return struct.pack(f"<I{len(parts)}I", len(parts), *map(len, parts)) + b"".join(parts)
+
+
+def from_bytes(data: bytes, dtype: str) -> Any:
+    """The inverse of `to_bytes`."""
+    if dtype == "string":
+        return data.decode()
+    if dtype == "bytes":
+        return data
+    item = item_type(dtype)
+    if item in FIXED:
+        numbers = np.frombuffer(data, dtype=FIXED[item])
+        return numbers.astype(bool) if item == "bool" else numbers.astype("M8[us]") if item == "timestamp" else numbers
+    (count,) = struct.unpack_from("<I", data)
+    at, parts = 4 + 4 * count, []
+    for length in struct.unpack_from(f"<{count}I", data, 4):
+        parts.append(from_bytes(data[at : at + length], item))
+        at += length
+    return parts
+
+
+def split_by_schema(raw: Sequence[bytes | None]) -> dict[bytes, list[int]]:
+    """Which rows have which schema hash; rows that are absent are in none.
+
+    Raises:
+        PlatformError: a row is too short to have one.
+    """
+    groups: dict[bytes, list[int]] = {}
+    for at, row in enumerate(raw):
+        if row:
+            if len(row) < 8:
+                raise PlatformError(
+                    f"row {at} of the online store is damaged",
+                    detail=f"it has {len(row)} bytes",
+                    fix="materialise the feature view again",
+                    code="damaged_row",
+                    row=at,
+                )
+            groups.setdefault(row[:8], []).append(at)
+    return groups

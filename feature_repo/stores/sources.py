@@ -1,0 +1,139 @@
+"""Parquet sources of feature views for DuckDB: a file, a folder of parts, or either in S3."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+
+if TYPE_CHECKING:
+    import duckdb
+
+# What a plan's dtypes are in DuckDB.
+SQL_TYPES = {
+    "string": "VARCHAR",
+    "bytes": "BLOB",
+    "int64": "BIGINT",
+    "int32": "INTEGER",
+    "float64": "DOUBLE",
+    "float32": "FLOAT",
+    "bool": "BOOLEAN",
+    "timestamp": "TIMESTAMPTZ",
+}
+NEVER = "-9223372036854775808"
+_PART = 1 << 40  # rows of one file: positions count through all files of a source
+
+
+def connect(memory_limit: str) -> duckdb.DuckDBPyConnection:
+    """An empty database in memory that spills to disk beyond the limit; moments are UTC."""
+    import duckdb
+
+    connection = duckdb.connect()
+    connection.execute(f"SET TimeZone='UTC'; SET memory_limit={text(memory_limit)}; SET preserve_insertion_order=false")
+    return connection
+
+
+def source_files(source: str, folder: str | Path, view: str) -> list[str]:
+    """The files of a source, sorted: parts that are written later have later names.
+
+    Raises:
+        PlatformError: there is none.
+    """
+    if source.startswith("s3://"):
+        files = _remote_files(source)
+    else:
+        path = Path(folder) / source
+        files = sorted(str(part) for part in path.glob("**/*.parquet")) if path.is_dir() else [str(path)]
+        files = [file for file in files if Path(file).exists()]
+    if not files:
+        where = source if source.startswith("s3://") else Path(folder) / source
+        raise PlatformError(
+            f"feature history is missing: {where}",
+            detail=f"feature view {view} reads it",
+            fix="run the materialise step for this dataset version",
+            code="missing_history",
+            file=str(where),
+        )
+    return files
+
+
+def scan(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> str:
+    """A relation of all rows with their position `pos`; rows that were written later have a higher one."""
+    listed = ", ".join(text(file) for file in files)
+    if files[0].startswith("s3://"):
+        _register_s3(connection)
+        listed = ", ".join(text(f"objects://{file.removeprefix('s3://')}") for file in files)
+    if len(files) == 1:
+        return f"(SELECT *, file_row_number AS pos FROM read_parquet({listed}, file_row_number=true))"
+    # Later parts may have columns that earlier ones lack.
+    place = f"(list_position([{listed}], filename) - 1) * {_PART} + file_row_number"
+    options = "file_row_number=true, filename=true, union_by_name=true"
+    return f"(SELECT *, {place} AS pos FROM read_parquet([{listed}], {options}))"
+
+
+def moment(view: Mapping[str, Any]) -> str:
+    """SQL of a row's event, in microseconds since 1970."""
+    return f"epoch_us(CAST({quote(view['timestamp_field'])} AS TIMESTAMPTZ))"
+
+
+def created(view: Mapping[str, Any]) -> str:
+    """SQL of when a row was made, in microseconds since 1970; the past where that is not known."""
+    if not view["created_field"]:
+        return NEVER
+    return f"coalesce(epoch_us(CAST({quote(view['created_field'])} AS TIMESTAMPTZ)), {NEVER})"
+
+
+def column(view: Mapping[str, Any], name: str) -> str:
+    """SQL of a field: sources may call it otherwise."""
+    return quote(view.get("columns", {}).get(name, name))
+
+
+def _remote_files(source: str) -> list[str]:
+    from pyarrow.fs import FileSelector, FileType
+
+    files, path = _s3(), source.removeprefix("s3://").rstrip("/")
+    found = files.get_file_info(path)
+    if found.type == FileType.File:
+        return [source]
+    parts = files.get_file_info(FileSelector(path, recursive=True, allow_not_found=True))
+    found = [part for part in parts if part.type == FileType.File and part.path.endswith(".parquet")]
+    return sorted(f"s3://{part.path}" for part in found)
+
+
+def _s3() -> Any:
+    """By the standard AWS variables; an endpoint of one's own is addressed by path."""
+    from pyarrow.fs import S3FileSystem
+
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return S3FileSystem(endpoint_override=endpoint, region=os.environ.get("AWS_REGION"), connect_timeout=10)
+
+
+def _register_s3(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let DuckDB read through Arrow: its own extension for S3 would have to be downloaded."""
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    class Objects(ArrowFSWrapper):  # type: ignore[misc]
+        protocol = "objects"
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return str(path).removeprefix("objects://")
+
+        def glob(self, path: str, **_: Any) -> list[str]:
+            return [path]
+
+    if "objects" not in connection.list_filesystems():
+        connection.register_filesystem(Objects(_s3(), skip_instance_cache=True))
+
+
+def quote(name: str) -> str:
+    """A name as a SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def text(value: str) -> str:
+    """A value as a SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
