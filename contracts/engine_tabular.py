@@ -18,15 +18,14 @@ Matrix = NDArray[np.float64]
 
 def matrix(inputs: Sequence[Input], columns: Columns) -> Matrix:
     """The numeric matrix, shape (rows, inputs): a string becomes its index in `categories`, an unknown one NaN."""
-    parts = []
-    for item in inputs:
+    data = np.empty((len(columns[inputs[0].name]), len(inputs)), np.float64)
+    for at, item in enumerate(inputs):
         column = columns[item.name]
         if item.dtype == "string":
             codes = {name: float(i) for i, name in enumerate(item.categories or [])}
-            parts.append(np.array([codes.get(value, np.nan) for value in column], dtype=np.float64))
-        else:
-            parts.append(np.asarray(column, dtype=np.float64))
-    return np.ascontiguousarray(np.column_stack(parts))
+            column = np.array([codes.get(value, np.nan) for value in column], dtype=np.float64)
+        data[:, at] = column
+    return data
 
 
 class Calibration:

@@ -13,7 +13,7 @@ from services.runtime.columns import Column, Errors, Field, Flags
 from services.runtime.errors import invalid
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)  # not frozen: that costs 2 us each
 class Batch:
     """The checked rows of one request.
 
@@ -27,6 +27,11 @@ class Batch:
     rows: int
     columns: dict[str, Column]
     flags: Flags
+
+
+def copied(batch: Batch) -> Batch:
+    """The same columns, with flags of its own."""
+    return Batch(form=batch.form, rows=batch.rows, columns=batch.columns, flags=[list(words) for words in batch.flags])
 
 
 def merge(batches: Sequence[Batch]) -> Batch:

@@ -30,6 +30,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 DEFAULT_BODY_LIMIT = 8 << 20
+_TICK_SECONDS = 0.02
 DEADLINE_HEADERS = (b"x-request-timeout-ms", b"x-request-deadline")
 logger = logging.getLogger(NAME)
 
@@ -38,7 +39,7 @@ class DisconnectedError(Exception):
     """The client went away before its request was complete."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """An HTTP response."""
 
@@ -99,7 +100,7 @@ class Request:
         return body
 
     async def _body(self) -> bytes:
-        length = self.header(b"content-length")
+        length = self.headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > self.body_limit:
             raise self._too_large()
         chunks: list[bytes] = []
@@ -207,6 +208,8 @@ class App:
 
     def __init__(self, runtime: Runtime, routes: list[Route]) -> None:
         self._runtime, self._router = runtime, Router(routes)
+        self._clocks: set[_Clock] = set()
+        self._ticking = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request; other kinds of connections are refused."""
@@ -233,6 +236,7 @@ class App:
         settings: ServiceSettings | None = getattr(runtime, "settings", None)
         timeout, limit = (settings.timeout_seconds, settings.max_body_bytes) if settings else (None, DEFAULT_BODY_LIMIT)
         request = Request(scope, receive, params, limit)
+        clock: _Clock | None = None
         try:
             if runtime.keys is not None and (route is None or not route.open):
                 runtime.authorise(request.headers)
@@ -240,11 +244,15 @@ class App:
             if timeout is None:
                 return await handler(request)
             request.terms = terms_of(request.headers, timeout)
-            async with asyncio.timeout(max(0.0, request.terms.deadline - perf_counter())):
-                return await handler(request)
+            clock = self._watch(request.terms.deadline)
+            return await handler(request)
         except Problem as err:
             problem = err
         except TimeoutError:
+            problem = _too_slow(request, timeout)
+        except asyncio.CancelledError:
+            if clock is None or not clock.expired or clock.task.uncancel() > 0:
+                raise
             problem = _too_slow(request, timeout)
         except PlatformError as err:
             logger.error("request_failed", extra={"fields": {"code": err.code, "headline": err.headline}})
@@ -254,8 +262,40 @@ class App:
         except Exception:
             logger.exception("request_failed")
             problem = Problem(500, "internal-error", "the service failed to answer", "see its log")
+        finally:
+            if clock is not None:
+                self._clocks.discard(clock)
         body = problem.body(oip=scope["path"].startswith("/v2"))
         return Answer(body, problem.status, MEDIA_TYPE, tuple(problem.headers.items()))
+
+    def _watch(self, deadline: float) -> _Clock:
+        task = asyncio.current_task()
+        assert task is not None
+        clock = _Clock(task, deadline)
+        self._clocks.add(clock)
+        if not self._ticking:
+            self._ticking = True
+            asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+        return clock
+
+    def _tick(self) -> None:
+        """Cancel what is too late: one timer for all requests, a timer for each costs 10 us of a request."""
+        now = perf_counter()
+        for clock in [one for one in self._clocks if one.deadline <= now and not one.expired]:
+            clock.expired = True
+            clock.task.cancel()
+        self._ticking = bool(self._clocks)
+        if self._ticking:
+            asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+
+class _Clock:
+    """When a request's time is over, and the task that is cancelled then."""
+
+    __slots__ = ("deadline", "expired", "task")
+
+    def __init__(self, task: asyncio.Task[Any], deadline: float) -> None:
+        self.task, self.deadline, self.expired = task, deadline, False
 
 
 def _too_slow(request: Request, timeout: float | None) -> Problem:

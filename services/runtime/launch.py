@@ -105,6 +105,7 @@ def _serve(modality: str, host: str, port: int, graceful_seconds: int) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=65,
             timeout_graceful_shutdown=graceful_seconds,
         )

@@ -11,9 +11,7 @@ os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     Gauge,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     disable_created_metrics,
@@ -22,6 +20,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from contracts import metrics as names
+from services.runtime.series import Count, Counter, Histogram, Series
 
 disable_created_metrics()  # a second series for each one, of no use to rules or dashboards
 STATUSES = ("PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE")
@@ -59,9 +58,9 @@ class ServiceMetrics:
         self.padded: Callable[[Sequence[int]], int] = sum
         self._info = self._gauge(names.MODEL_INFO, "The served model; always 1.")
         self.load_seconds = self._gauge(names.MODEL_LOAD_SECONDS, "Time to verify, load and replay the model.")
-        self._answers: dict[tuple[str, int], Counter] = {}
-        self._durations: dict[str, Histogram] = {}
-        self.labels: dict[str, Counter] = {}
+        self._answers: dict[tuple[str, int], Count] = {}
+        self._durations: dict[str, Series] = {}
+        self.labels: dict[str, Count] = {}
         for route in busy_routes:
             self._durations[route] = self._seconds.labels(model, version, route)
             for code in _CODES:
@@ -109,10 +108,10 @@ class ServiceMetrics:
         return generate_latest(self.registry), CONTENT_TYPE_LATEST
 
     def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, names.LABELS[name], registry=self.registry)
+        return Counter(name, text, names.LABELS[name], self.registry)
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, names.LABELS[name], registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> Histogram:
-        return Histogram(name, text, names.LABELS[name], buckets=buckets, registry=self.registry)
+        return Histogram(name, text, names.LABELS[name], buckets, self.registry)

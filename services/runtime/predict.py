@@ -110,7 +110,7 @@ async def run(runtime: Runtime, model: Model, batch: Batch, top: int, terms: Ter
             work, kind=work.kind, rows=batch.rows, lengths=lengths, alone=top > 0, terms=terms
         )
     except asyncio.CancelledError:  # the request's time is over
-        work.given_up.set()
+        work.given_up = True
         raise
     except PlatformError as err:
         if err.code == "not_explainable":

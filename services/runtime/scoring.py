@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from threading import Event, Lock
+from dataclasses import dataclass
+from threading import Lock
 from time import perf_counter
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from contracts.bundle import Bundle, Golden
 from contracts.engine import Engine, Reason, TokenEngine
 from contracts.errors import PlatformError
 from services.runtime.columns import Column
-from services.runtime.forms import Batch, Forms, merge
+from services.runtime.forms import Batch, Forms, copied, merge
 from services.runtime.metrics import ServiceMetrics
 
 _EXPLAINED_AT_ONCE = 16
@@ -31,7 +31,7 @@ class Lookup(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Scored:
     """What the model says about the rows of a batch.
 
@@ -63,20 +63,20 @@ class Scored:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Work:
     """What one request asks of the model.
 
     Attributes:
         top: reasons per row; 0 for none.
         ids: the token ids of each row, for models of tokens.
-        given_up: set when nobody waits any more; reasons of many rows take long.
+        given_up: true when nobody waits any more; reasons of many rows take long.
     """
 
     batch: Batch
     top: int = 0
     ids: Sequence[Sequence[int]] = ()
-    given_up: Event = field(default_factory=Event)
+    given_up: bool = False
 
     @property
     def kind(self) -> str:
@@ -111,11 +111,8 @@ class Model:
             TimeoutError: nobody waits for the reasons any more.
         """
         alone = len(works) == 1
-        batch = (
-            replace(works[0].batch, flags=[list(words) for words in works[0].batch.flags])
-            if alone
-            else merge([work.batch for work in works])
-        )
+        # Flags are added to a copy: when a batch fails, its items are scored once more.
+        batch = copied(works[0].batch) if alone else merge([work.batch for work in works])
         stage, start = self.metrics.stage, perf_counter()
         columns = batch.columns
         if batch.form == "raw" and self.lookup is not None:
@@ -141,7 +138,7 @@ class Model:
         start = perf_counter()
         reasons: list[list[Reason]] = []
         for at in range(0, work.batch.rows, _EXPLAINED_AT_ONCE):
-            if work.given_up.is_set():
+            if work.given_up:
                 raise TimeoutError
             part = {name: values[at : at + _EXPLAINED_AT_ONCE] for name, values in inputs.items()}
             reasons += self.engine.explain(part, work.top)
@@ -149,6 +146,8 @@ class Model:
         return reasons
 
     def _decide(self, probabilities: NDArray[np.float64]) -> tuple[list[str], list[float]]:
+        if len(probabilities) == 1:
+            return self._decide_one(probabilities[0].tolist())
         if self.decision is None or self.positive is None:
             best = probabilities.argmax(axis=1).tolist()
             return [self.classes[one] for one in best], probabilities.max(axis=1).tolist()
@@ -160,6 +159,17 @@ class Model:
         others = rest[probabilities[:, rest].argmax(axis=1)]
         chosen = np.where(np.array(scores) >= self.decision.threshold, self.positive, others)
         return [self.classes[int(one)] for one in chosen], scores
+
+    def _decide_one(self, row: list[float]) -> tuple[list[str], list[float]]:
+        """The same for one row, in a tenth of the time that arrays take."""
+        if self.decision is None or self.positive is None:
+            best = max(row)
+            return [self.classes[row.index(best)]], [best]
+        score = row[self.positive]
+        if score >= self.decision.threshold:
+            return [self.classes[self.positive]], [score]
+        rest = [(value, -at) for at, value in enumerate(row) if at != self.positive]
+        return [self.classes[-max(rest)[1]]], [score]
 
 
 def replay(model: Model) -> int:
