@@ -78,6 +78,7 @@ class Pod(Workload):
     """What the parts of the backend have in common."""
 
     topology_spread_constraints: Objects
+    """As in a pod; default: spread over hosts and zones where possible."""
 
 
 class PipelinesGlobal(Global):

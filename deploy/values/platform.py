@@ -71,6 +71,7 @@ class MLflow(Workload):
     allowed_hosts: list[str]
     autoscaling: Autoscaling
     topology_spread_constraints: Objects
+    """As in a pod; default: spread over hosts and zones where possible."""
 
 
 class DemoTraining(Values):

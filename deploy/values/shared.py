@@ -16,9 +16,12 @@ Objects = list[dict[str, Any]]
 
 
 class Values(Settings):
-    """A mapping in ``values.yaml``. Fields have no defaults: those are in the file, and every key must be there."""
+    """A mapping in ``values.yaml``. Fields have no defaults: those are in the file, and every key must be there.
 
-    model_config = ConfigDict(alias_generator=to_camel)
+    A text below a field describes it wherever the class is used; else the comment of the file does.
+    """
+
+    model_config = ConfigDict(alias_generator=to_camel, use_attribute_docstrings=True)
 
 
 class Global(Settings):
@@ -49,17 +52,24 @@ class Image(Values):
     """An image: ``registry/repository:tag@digest``."""
 
     registry: str
+    """Registry; global.imageRegistry wins."""
     repository: Annotated[str, Field(min_length=1)]
+    """Repository."""
     tag: Annotated[str, StringConstraints(pattern=r"^$|^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")]
+    """Tag; empty: the chart's appVersion."""
     digest: Annotated[str, StringConstraints(pattern=r"^$|^sha256:[0-9a-f]{64}$")]
+    """sha256:... of the image; pulled by it when set."""
     pull_policy: Literal["IfNotPresent", "Always", "Never"]
+    """Pull policy."""
 
 
 class Resources(Values):
     """Requests and limits of a container; names of resources are Kubernetes' own, such as ``nvidia.com/gpu``."""
 
     requests: dict[str, Quantity]
+    """Requests."""
     limits: dict[str, Quantity]
+    """Limits; no CPU limit: it makes the slowest answers slower."""
 
 
 class SecretKey(Values):
@@ -81,63 +91,94 @@ class Identity(Values):
     """What a part's ServiceAccount carries, such as a cloud identity."""
 
     annotations: dict[str, str]
+    """Annotations of the ServiceAccount."""
 
 
 class Workload(Values):
     """What every part of the platform has: size, labels, place, and what people add."""
 
     resources: Resources
+    """Requests and limits; memory limit = request."""
     pod_labels: dict[str, str]
+    """Labels of the pods."""
     pod_annotations: dict[str, str]
+    """Annotations of the pods."""
     node_selector: dict[str, str]
+    """As in a pod."""
     tolerations: Objects
+    """As in a pod."""
     affinity: dict[str, Any]
+    """As in a pod."""
     priority_class_name: Name
+    """As in a pod."""
     runtime_class_name: Name
+    """As in a pod."""
     service_account: Identity
+    """Its identity."""
     extra_env: Objects
+    """More environment variables."""
     extra_env_from: Objects
+    """More sources of environment variables."""
     extra_volumes: Objects
+    """More volumes."""
     extra_volume_mounts: Objects
+    """Where they are mounted."""
 
 
 class Persistence(Values):
     """A claim of the chart's own."""
 
     enabled: bool
+    """false: an emptyDir; what is in it is lost with the pod."""
     size: Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?([kMGT]|[KMGT]i)$")]
+    """Size; may grow where the storage class allows it, never shrink."""
     storage_class: Name
+    """Storage class; empty: global.storageClass, then the cluster's default."""
 
 
 class Store(Values):
     """A server of the user's own; an empty host means the embedded one."""
 
     host: Annotated[str, StringConstraints(pattern=r"^$|^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$")]
+    """Host name; empty: the embedded one."""
     port: Port
+    """Port."""
     existing_secret: Name
+    """Secret with its passwords; must be set for a server of your own."""
     cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    """Addresses that the network policies open for it."""
 
 
 class ObjectStore(Values):
     """S3 of the user's own; an empty endpoint means the embedded one."""
 
     endpoint: Annotated[str, StringConstraints(pattern=r"^$|^https?://[^/@]+$")]
+    """http(s)://host[:port]; empty: the embedded one."""
     region: Annotated[str, Field(min_length=1)]
+    """Region."""
     bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][-a-z0-9.]{1,61}[a-z0-9]$")]
+    """Bucket of everything."""
     existing_secret: Name
+    """Secret with its passwords; must be set for a server of your own."""
     cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    """Addresses that the network policies open for it."""
 
 
 class KubernetesApi(Values):
     """Where the Kubernetes API is."""
 
     cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    """Addresses that the network policies open for it."""
     ports: list[Port]
+    """Its ports."""
 
 
 class SharedNetwork(Values):
     """Network policies of all parts."""
 
     enabled: bool
+    """On or off."""
     client_namespaces: list[Name]
+    """Other namespaces whose pods may be clients, by the labels fairlead.io/access-*."""
     kubernetes_api: KubernetesApi
+    """Where the Kubernetes API is, for the parts that use it."""
