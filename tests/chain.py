@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from pipelines.tasks import dump_config, get_task, recipe_config
 
 @dataclass(kw_only=True)
 class Chain:
-    """Runs steps below `home`; `seconds` has what each took."""
+    """Runs steps below `home`, with `apart` each in a process of its own; `seconds` has what each took."""
 
     task: str
     home: Path
     recipe: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    apart: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -41,7 +44,12 @@ class Chain:
         function = getattr(import_module(f"pipelines.steps.{step}"), step)
         self.path(step).parent.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        result = function(self.task, self.config, *map(str, arguments))
+        given = (self.task, self.config, *map(str, arguments))
+        if self.apart:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                result = pool.submit(function, *given).result()
+        else:
+            result = function(*given)
         self.seconds[step] = time.perf_counter() - start
         return result
 

@@ -125,13 +125,14 @@ _STEPS = """
 import json, pathlib, sys
 from tests.chain import Chain
 home, source, recipe, overrides, last = sys.argv[1:]
-chain = Chain(task="fraud", recipe=recipe, home=pathlib.Path(home), source=source, overrides=json.loads(overrides))
+options = {"recipe": recipe, "source": source, "overrides": json.loads(overrides)}
+chain = Chain(task="fraud", home=pathlib.Path(home), apart=True, **options)
 chain.dataset(last)
 """
 
 
 def _steps(folder: Path, source: str, recipe: str, overrides: Mapping[str, object], last: str) -> tuple[float, float]:
-    """Seconds and GiB of a process that runs the steps from `source` up to `last`."""
+    """Seconds and peak GiB of the steps from `source` up to `last`, each in a process of its own, as in a run."""
     arguments = [str(folder), source, recipe, json.dumps(overrides), last]
     return watch([sys.executable, "-c", _STEPS, *arguments], ROOT, os.environ)
 
@@ -163,9 +164,7 @@ def large(folder: Path) -> Iterator[Row]:
                 break
             options = {"simulator.customers": 20_000, "simulator.days": 120, "seed": seed}
             for table in task.default_source(recipe_config(task, None, options)):
-                names = [
-                    str(row) for row in range(size, size + table.num_rows)
-                ]
+                names = [str(row) for row in range(size, size + table.num_rows)]
                 table = table.set_column(table.schema.get_field_index("transaction_id"), "transaction_id", [names])
                 csv.write_csv(table, out, csv.WriteOptions(include_header=size == 0))
                 size = out.tell()

@@ -69,13 +69,15 @@ class Arena:
         self.env |= {"FAIRLEAD_SERVICE_BUNDLE": str(self.bundle.path), "FAIRLEAD_SERVICE_MAX_CONCURRENCY": "2000"}
         self.env |= {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
 
-    def peer(self, name: str, environment: str, path: str = "/predict", **more: str) -> Contestant | None:
-        """A contestant of ``serving_peers.py``; None when its environment is missing."""
+    def peer(
+        self, name: str, environment: str, path: str = "/predict", *arguments: str, **more: str
+    ) -> Contestant | None:
+        """A contestant of ``peers/use_NAME.py``; None when its environment is missing."""
         python = Path(sys.executable) if environment == "own" else self.peers / environment / "bin" / "python"
         if not python.exists():
             return None
-        script = str(Path(__file__).with_name("serving_peers.py"))
-        return Contestant(name=name, argv=(str(python), script, more.pop("app", name)), path=path, **more)
+        script = str(Path(__file__).parent / "peers" / f"use_{name}.py")
+        return Contestant(name=name, argv=(str(python), script, *arguments), path=path, **more)
 
     def ours(self, module: str = "services.runtime.launch") -> Contestant:
         """Our tabular service."""
@@ -184,11 +186,10 @@ def bare_call(arena: Arena) -> tuple[float, float]:
 
 def batching(arena: Arena, rounds: int, seconds: float) -> list[report.Row]:
     """A model of 5 ms and 0.5 ms a row under Poisson arrivals."""
-    item = '{"x": 1.0}'
     found = [
         arena.ours("tests.bench.serving_models"),
-        arena.peer("bentoml", "own", "/batched", body='{"x": [1.0]}', app="bentoml_batching"),
-        arena.peer("litserve", "web", body=item, app="litserve_batching"),
+        arena.peer("bentoml", "own", "/batched", "batching", body='{"x": [1.0]}'),
+        arena.peer("litserve", "web", "/predict", "batching", body='{"x": 1.0}'),
     ]
     arena.env["FAIRLEAD_SERVICE_MAX_BATCH_ROWS"] = str(ROWS_AT_ONCE)
     results: dict[tuple[int, str], list[Result]] = {}
