@@ -1,0 +1,215 @@
+"""A release of the model's chart in a namespace of a test: bundles in its S3, Helm, and pods that ask."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts import objects
+from contracts.bundle import DOCUMENT, Bundle, read_bundle, write_bundle
+from tests.e2e.spaces import KEY, SECRET, apply, kubectl
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "helm" / "model-service"
+IMAGE = "ghcr.io/fairlead/service:0.1.0"
+STORE = "s3://fairlead/bundles"
+MAY_CALL = {"fairlead.io/access-model": "true"}
+
+_TRAIN = """
+import sys
+from contracts.endpoints import Endpoints
+from deploy.cli.workflow import execute, plan_run
+for rounds in ("15", "40"):
+    execute(plan_run(Endpoints(home=sys.argv[1]), "toy", None, [f"model.rounds={rounds}"], "", False))
+"""
+
+# Asks until it is told to stop, a new connection each time as a load balancer's clients would, and counts.
+LOAD = """
+import collections, json, os, signal, threading, time, urllib.request
+url, body = os.environ["URL"], os.environ["BODY"].encode()
+stop, lock = threading.Event(), threading.Lock()
+versions, failures = collections.Counter(), []
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+def ask():
+    while not stop.is_set():
+        try:
+            request = urllib.request.Request(url + "/predict", body, {"content-type": "application/json"})
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                version = json.load(answer)["version"]
+            with lock:
+                versions[version] += 1
+        except (OSError, ValueError) as err:
+            with lock:
+                failures.append(f"{time.time():.1f} {type(err).__name__}: {err}")
+        time.sleep(0.02)
+threads = [threading.Thread(target=ask) for _ in range(3)]
+[t.start() for t in threads]
+print("started", flush=True)
+stop.wait(float(os.environ["SECONDS_AT_MOST"]))
+stop.set()
+[t.join() for t in threads]
+print(json.dumps({"versions": versions, "failed": len(failures), "failures": failures[:5]}), flush=True)
+"""
+ASK = """
+import json, os, urllib.request
+url, body = os.environ["URL"] + "/predict", os.environ["BODY"].encode()
+request = urllib.request.Request(url, body, {"content-type": "application/json"})
+try:
+    print(urllib.request.urlopen(request, timeout=5).read().decode())
+except OSError as err:
+    print(json.dumps({"error": str(err)}))
+"""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a test needs to know of the namespace and the bundles in its S3."""
+
+    namespace: str
+    bundles: dict[str, Bundle]
+
+    def values(self, bundle: str, **model: Any) -> dict[str, Any]:
+        """Values that serve one of the bundles, with few requests so that two cores carry it."""
+        served = self.bundles[bundle]
+        return {
+            "model": {
+                "source": f"{STORE}/{bundle}",
+                "digest": served.digest,
+                "name": "toy",
+                "version": bundle,
+                **model,
+            },
+            "storage": {"endpoint": "http://fairlead-s3:9000", "existingSecret": "fairlead-s3"},
+            "resources": {"requests": {"cpu": "50m", "memory": "384Mi"}, "limits": {"memory": "384Mi"}},
+            "monitoring": {"scrape": "annotations"},
+        }
+
+    def helm(self, *arguments: str, values: Any = None) -> subprocess.CompletedProcess[str]:
+        """Run Helm in the namespace."""
+        given = None if values is None else json.dumps(values)
+        options = () if values is None else ("-f", "-")
+        command = ["helm", "-n", self.namespace, *arguments, *options]
+        return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+
+    def upgrade(self, bundle: str, *options: str, **model: Any) -> subprocess.CompletedProcess[str]:
+        """Install or upgrade the release `toy` and wait."""
+        arguments = ("upgrade", "--install", "toy", str(CHART), "--wait", *options)
+        return self.helm(*arguments, values=self.values(bundle, **model))
+
+    def body(self) -> str:
+        """A request with the first golden example."""
+        return json.dumps({"instances": [next(self.bundles["one"].golden()).inputs]})
+
+    def ask(self, name: str, labels: dict[str, str], url: str = "http://toy") -> Any:
+        """What a pod with `labels` gets from the service."""
+        self._pod(name, labels, ASK, {"URL": url, "BODY": self.body()})
+        kubectl(
+            "-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s"
+        )
+        answer = kubectl("-n", self.namespace, "logs", name)
+        kubectl("-n", self.namespace, "delete", "pod", name, "--now")
+        return json.loads(answer)
+
+    @contextlib.contextmanager
+    def load(self, name: str) -> Iterator[dict[str, Any]]:
+        """Requests from inside the cluster while the block runs; what they got is in the mapping afterwards."""
+        result: dict[str, Any] = {}
+        self._pod(name, MAY_CALL, LOAD, {"URL": "http://toy", "BODY": self.body(), "SECONDS_AT_MOST": "240"})
+        kubectl("-n", self.namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        time.sleep(2)
+        yield result
+        time.sleep(2)
+        # A signal from within: deleting the pod would take its log away.
+        kubectl("-n", self.namespace, "exec", name, "--", "python", "-c", "import os; os.kill(1, 15)")
+        kubectl(
+            "-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s"
+        )
+        result.update(json.loads(kubectl("-n", self.namespace, "logs", name).splitlines()[-1]))
+        kubectl("-n", self.namespace, "delete", "pod", name, "--now")
+
+    def pods(self) -> list[Any]:
+        """The servers' pods."""
+        selector = "app.kubernetes.io/instance=toy,app.kubernetes.io/component=server"
+        found: list[Any] = json.loads(kubectl("-n", self.namespace, "get", "pods", "-l", selector, "-o", "json"))[
+            "items"
+        ]
+        return found
+
+    def _pod(self, name: str, labels: dict[str, str], script: str, env: dict[str, str]) -> None:
+        closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+        container = {
+            "name": "main",
+            "image": IMAGE,
+            "command": ["python", "-c", script],
+            "env": [{"name": key, "value": value} for key, value in env.items()],
+            "securityContext": closed,
+        }
+        spec = {
+            "containers": [container],
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        }
+        apply(
+            self.namespace,
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec},
+        )
+
+
+def make_bundles(home: Path) -> dict[str, Bundle]:
+    """Two versions of the toy model, and one that does not answer as its golden examples say."""
+    path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT)])
+    command = [sys.executable, "-c", _TRAIN, str(home / "home")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    folders = sorted((home / "home" / "bundles" / "toy").glob("[0-9a-f]*"), key=lambda one: one.stat().st_mtime)
+    first, second = (read_bundle(folder) for folder in folders)
+    wrong = shutil.copytree(first.path, home / "wrong")
+    (wrong / DOCUMENT).unlink()
+    lines = [json.loads(line) for line in (wrong / "golden.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["probabilities"] = line["probabilities"][::-1]
+    (wrong / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    third = write_bundle(wrong, home / "made", first.document.model_dump(exclude={"files"}))
+    return {"one": first, "two": second, "wrong": third, "changed": second}
+
+
+def publish(namespace: str, bundles: dict[str, Bundle]) -> None:
+    """Put the bundles into the namespace's S3; a byte of `changed` is another one than its bundle.json says."""
+    with _forwarded(namespace, "pod/s3", 9000) as endpoint:
+        keys = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+        before = {key: os.environ.get(key) for key in keys}
+        os.environ.update(keys)
+        try:
+            for name, bundle in bundles.items():
+                objects.upload(bundle.path, f"{STORE}/{name}", last=DOCUMENT)
+            objects.write_bytes(f"{STORE}/changed/golden.jsonl", b"{}\n")
+        finally:
+            for key, value in before.items():
+                os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+@contextlib.contextmanager
+def _forwarded(namespace: str, target: str, port: int) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        local = free.getsockname()[1]
+    command = ["kubectl", "-n", namespace, "port-forward", target, f"{local}:{port}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while socket.socket().connect_ex(("127.0.0.1", local)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            yield f"http://127.0.0.1:{local}"
+        finally:
+            process.terminate()

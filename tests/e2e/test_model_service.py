@@ -1,0 +1,148 @@
+"""One model's release in a real cluster, from install to uninstall; the tests build on each other, in this order."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.model_release import CHART, IMAGE, MAY_CALL, Release, make_bundles, publish
+from tests.e2e.spaces import kubectl, need_image, space
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    with space("k1-model") as namespace:
+        need_image(IMAGE)
+        assert shutil.which("helm"), "helm is not on PATH"
+        made = Release(namespace, make_bundles(tmp_path_factory.mktemp("bundles")))
+        publish(namespace, made.bundles)
+        yield made
+
+
+def back_by_itself() -> str:
+    """The option by which Helm goes back when an upgrade does not become ready."""
+    version = subprocess.run(["helm", "version", "--short"], capture_output=True, text=True, check=True).stdout
+    return "--atomic" if version.startswith("v3") else "--rollback-on-failure"
+
+
+def test_a_missing_secret_is_named_before_anything_is_made(release: Release) -> None:
+    values = release.values("one") | {"secrets": {"salt": {"name": "pepper"}}}
+    done = release.helm("install", "toy", str(CHART), values=values)
+    assert done.returncode != 0
+    assert 'secrets.salt.name names Secret "pepper"' in done.stderr
+    assert release.pods() == []
+
+
+def test_an_install_is_ready_and_answers_the_golden_examples(
+    release: Release, record_property: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = time.monotonic()
+    done = release.upgrade("one", "--timeout", "120s")
+    seconds = time.monotonic() - start
+    assert done.returncode == 0, done.stderr
+    record_property("install_seconds", round(seconds, 1))
+    tested = release.helm("test", "toy", "--timeout", "120s")
+    assert tested.returncode == 0, tested.stderr + tested.stdout
+    with capsys.disabled():
+        print(f"\ninstall {seconds:.1f} s")  # noqa: T201 - a number people look for
+
+
+def test_a_pod_that_may_gets_the_models_answer(release: Release) -> None:
+    answer = release.ask("client", MAY_CALL)
+    expected = next(release.bundles["one"].golden()).probabilities
+    assert list(answer["predictions"][0]["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
+    assert (answer["model"], answer["version"]) == ("toy", "one")
+
+
+def test_a_foreign_pod_is_kept_out(release: Release) -> None:
+    assert "timed out" in release.ask("foreigner", {"app": "foreign"})["error"]
+
+
+def test_nothing_runs_with_more_rights_than_it_needs(release: Release) -> None:
+    (pod,) = release.pods()
+    assert pod["spec"]["enableServiceLinks"] is False
+    assert not any("kube-api-access" in volume["name"] for volume in pod["spec"]["volumes"])
+    touched = kubectl(
+        "-n", release.namespace, "exec", pod["metadata"]["name"], "-c", "server", "--",
+        "python", "-c", "import os; print(os.getuid(), os.access('/app', os.W_OK), os.access('/bundles', os.W_OK))",
+    )  # fmt: skip
+    assert touched.split() == ["10001", "False", "False"]
+
+
+def test_an_upgrade_under_load_loses_no_request(release: Release) -> None:
+    with release.load("load-up") as got:
+        done = release.upgrade("two", "--timeout", "120s")
+        assert done.returncode == 0, done.stderr
+    assert (got["failed"], got["failures"]) == (0, [])
+    assert set(got["versions"]) == {"one", "two"}
+
+
+def test_a_rollback_under_load_loses_no_request(release: Release) -> None:
+    with release.load("load-back") as got:
+        done = release.helm("rollback", "toy", "--wait", "--timeout", "120s")
+        assert done.returncode == 0, done.stderr
+    assert (got["failed"], got["failures"]) == (0, [])
+    assert set(got["versions"]) == {"one", "two"}
+
+
+@pytest.mark.parametrize("bundle", ["changed", "wrong"])
+def test_a_bad_bundle_never_takes_traffic_and_the_release_goes_back_by_itself(release: Release, bundle: str) -> None:
+    with release.load(f"load-{bundle}") as got:
+        done = release.upgrade(bundle, back_by_itself(), "--timeout", "40s")
+    assert done.returncode != 0
+    assert (got["failed"], got["failures"]) == (0, [])
+    assert set(got["versions"]) == {"one"}
+    status = json.loads(release.helm("status", "toy", "-o", "json").stdout)
+    assert status["info"]["status"] == "deployed"
+    values = json.loads(release.helm("get", "values", "toy", "-o", "json").stdout)
+    assert values["model"]["version"] == "one"
+
+
+def test_another_digest_than_the_bundles_is_refused(release: Release) -> None:
+    done = release.upgrade("two", back_by_itself(), "--timeout", "30s", digest="0" * 64)
+    assert done.returncode != 0
+    assert release.ask("after", MAY_CALL)["version"] == "one"
+
+
+def test_a_pod_that_is_killed_comes_back(release: Release) -> None:
+    (pod,) = release.pods()
+    kubectl("-n", release.namespace, "delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+    kubectl("-n", release.namespace, "rollout", "status", "deployment/toy", "--timeout=90s")
+    assert release.ask("again", MAY_CALL)["version"] == "one"
+
+
+def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release: Release) -> None:
+    name = "second-" + "x" * 56
+    claim = {"type": "claim", "accessModes": ["ReadWriteOnce"], "size": "1Gi"}
+    values = release.values("two", name="second") | {"fullnameOverride": name, "cache": claim}
+    done = release.helm("install", "second", str(CHART), "--wait", "--timeout", "120s", values=values)
+    assert done.returncode == 0, done.stderr
+    assert release.ask("both", MAY_CALL, f"http://{name}")["version"] == "two"
+    assert release.ask("first", MAY_CALL)["version"] == "one"
+    # What a claim cannot change makes another one instead of an upgrade that Kubernetes refuses.
+    values["cache"] = claim | {"size": "512Mi"}
+    done = release.helm("upgrade", "second", str(CHART), "--wait", "--timeout", "120s", values=values)
+    assert done.returncode == 0, done.stderr
+    assert release.helm("test", "second", "--timeout", "90s").returncode == 0
+
+
+def test_uninstalling_leaves_nothing(release: Release) -> None:
+    for name in ("toy", "second"):
+        done = release.helm("uninstall", name, "--wait", "--timeout", "120s")
+        assert done.returncode == 0, done.stderr
+    kinds = "all,configmaps,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers,pvc"
+    selector = "app.kubernetes.io/name=model-service"
+    deadline = time.monotonic() + 60  # pods that drain
+    while (left := kubectl("-n", release.namespace, "get", kinds, "-l", selector, "-o", "name")) and (
+        time.monotonic() < deadline
+    ):
+        time.sleep(1)
+    assert left == ""
