@@ -119,6 +119,35 @@ def materialise(store: Any, until: datetime, since: datetime = datetime(1970, 1,
         store.materialize(since, until)
 
 
+def engine(folder: Path, address: str = "") -> Any:
+    """Our engine over both of our stores, without a registry."""
+    from feature_repo.stores.engine import PackedEngine
+    from feature_repo.stores.offline import DuckDBOfflineStore
+    from feature_repo.stores.online import PackedOnlineStore
+
+    online = {"type": "feature_repo.stores.online.PackedOnlineStore", "address": address or str(folder / "online.db")}
+    config = RepoConfig(
+        project="test",
+        provider="local",
+        registry={"registry_type": "file", "path": str(folder / "registry.db")},
+        online_store=online,
+        entity_key_serialization_version=3,
+        repo_path=folder,
+        **OURS,
+    )
+    return PackedEngine(repo_config=config, offline_store=DuckDBOfflineStore(), online_store=PackedOnlineStore())
+
+
+def materialise_view(engine: Any, view: Any, since: datetime, until: datetime) -> int:
+    """Bring the newest rows of one view online; how many there were."""
+    from feast.infra.common.materialization_job import MaterializationTask
+
+    from feature_repo.stores.engine import materialise_view
+
+    task = MaterializationTask(project="test", feature_view=view, start_time=since, end_time=until)
+    return max(materialise_view(engine, task), default=0)
+
+
 def reader(store: Any, address: str = "") -> Any:
     """The reader of the service ``all``."""
     from feature_repo.stores.plan import compile_plan

@@ -79,6 +79,8 @@ def pack(layout: Layout, found: Sequence[Found | None]) -> list[bytes | None]:
     nulls: dict[str, list[bool]] = {}
     for name, dtype in layout.fields:
         column = [row[1].get(name) for row in rows]
+        if dtype == "timestamp":  # pandas' "not a time", which Feast writes for null
+            column = [None if value == NEVER else value for value in column]
         nulls[name] = [value is None for value in column]
         if dtype in FIXED:
             scale = 1_000_000 if dtype == "timestamp" else 1  # Feast keeps timestamps in whole seconds

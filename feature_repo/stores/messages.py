@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from feast.protos.feast.types.Value_pb2 import Value
 
-from feature_repo.stores.packed import FIXED, Layout, item_type, to_bytes
+from feature_repo.stores.packed import FIXED, NEVER, Layout, item_type, to_bytes
 
 _FIELDS = {
     "string": "string_val",
@@ -48,7 +48,9 @@ def from_message(message: Value, dtype: str) -> Any:
     if kind.endswith("_list_val"):
         value = list(value.val)
         return [item * _SECOND for item in value] if item_type(dtype) == "timestamp" else value
-    return value * _SECOND if dtype == "timestamp" else value
+    if dtype == "timestamp":
+        return None if value == NEVER else value * _SECOND  # pandas' "not a time", which Feast gives for null
+    return value
 
 
 def to_message(value: Any, dtype: str) -> Value:
