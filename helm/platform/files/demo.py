@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import subprocess
+import json
 import sys
+from typing import Any
 
 from contracts import objects
 from contracts.bundle import DOCUMENT
-from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
 from contracts.registry import Registry
-from contracts.settings import load
+from deploy.cli.profiles import load_endpoints
+from deploy.cli.workflow import execute, plan_run
 
 
-def main(address: str, *options: str) -> int:
-    """Publish to `address`; `options` are those of `fairlead run`."""
+def main(address: str, recipe: str, *settings: str) -> int:
+    """Publish to `address`; `settings` are key=value of the fraud task."""
     if objects.exists(objects.join(address, DOCUMENT)):
-        sys.stdout.write(f"{address} is published already\n")
+        _say({"event": "published_already", "address": address})
         return 0
-    status = subprocess.run(["fairlead", "run", "fraud", *options], check=False).returncode
-    if status:
-        return status
-    bundle = Registry(load(Endpoints)).fetch("fraud@champion")
+    endpoints = load_endpoints("local")
+    execute(plan_run(endpoints, "fraud", recipe, list(settings), "", False), _say)
+    bundle = Registry(endpoints).fetch("fraud@champion")
     objects.upload(bundle.path, address, last=DOCUMENT)
-    sys.stdout.write(f"published {address}\n")
+    _say({"event": "published", "address": address, "digest": bundle.digest})
     return 0
 
 
+def _say(event: dict[str, Any]) -> None:
+    if event.get("event") != "progress":
+        sys.stdout.write(json.dumps(event, default=str) + "\n")
+        sys.stdout.flush()
+
+
 if __name__ == "__main__":
-    raise SystemExit(main(*sys.argv[1:]))
+    try:
+        raise SystemExit(main(*sys.argv[1:]))
+    except PlatformError as err:
+        _say({"event": "failed", **err.as_dict()})
+        raise SystemExit(1) from err

@@ -47,10 +47,8 @@ containers:
       - python
       - /demo/demo.py
       - {{ $v.demo.model.source }}
-      - --recipe
       - {{ $v.demoTraining.recipe }}
       {{- range $key, $value := $v.demoTraining.settings }}
-      - --set
       - {{ printf "%s=%v" $key $value | quote }}
       {{- end }}
     env:
