@@ -18,6 +18,9 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- if and .Values.demo.enabled .Values.demo.model.digest -}}
 {{- fail "demo.model.digest is set, but the demo serves what its own training makes. Fix: install helm/model-service for a model of your own, and leave demo.model.digest empty" -}}
 {{- end -}}
+{{- if and .Values.demo.enabled (not (hasPrefix (printf "s3://%s/" .Values.global.s3.bucket) .Values.demo.model.source)) -}}
+{{- fail (printf "demo.model.source is %s, which is not in the bucket %s. Fix: set demo.model.source=s3://%s/demo/fraud" .Values.demo.model.source .Values.global.s3.bucket .Values.global.s3.bucket) -}}
+{{- end -}}
 {{- end -}}
 
 {{/* platform.requireStores: every external store has its Secret, and every Secret that is named has its keys. */}}
