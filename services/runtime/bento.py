@@ -79,6 +79,12 @@ async def start(runtime: Runtime) -> None:
     configure_logging()
     runtime.on_ready = _settle
     await runtime.start()
+    if runtime.settings.grpc_port:
+        from services.runtime.oip_grpc import GrpcServer
+
+        grpc = GrpcServer(runtime)
+        await grpc.start(runtime.settings.grpc_host, runtime.settings.grpc_port)
+        runtime.on_stop = grpc.stop
     runtime.drain_on_sigterm()
 
 

@@ -56,9 +56,14 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
             if len(self.errors) > MAX_ERRORS:
                 document["more_errors"] = len(self.errors) - MAX_ERRORS
         if oip:
-            parts = [self.title, self.detail, *(f"{field}: {text}" for field, text in self.errors[:3])]
-            document["error"] = "; ".join(part for part in parts if part)
+            document["error"] = self.line
         return orjson.dumps(document)
+
+    @property
+    def line(self) -> str:
+        """The failure in one line."""
+        parts = [self.title, self.detail, *(f"{field}: {text}" for field, text in self.errors[:3])]
+        return "; ".join(part for part in parts if part)
 
 
 def invalid(errors: Sequence[tuple[str, str]]) -> Problem:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import wraps
 from time import perf_counter
 from typing import Any
 
 import orjson
 
-from services.runtime import oip
+from services.runtime import oip, oip_binary
+from services.runtime.batcher import Terms
 from services.runtime.errors import Problem
-from services.runtime.http import Answer, Handler, Request, Route
+from services.runtime.http import Answer, Handler, Request, Route, parse_json
 from services.runtime.lifecycle import Runtime
 from services.runtime.predict import record, run
 from services.runtime.prediction_log import new_id
 from services.runtime.scoring import Model
+
+EXTENSIONS = ("binary_tensor_data",)
 
 
 def v2_routes(runtime: Runtime) -> list[Route]:
@@ -44,10 +47,7 @@ def _addressed(
     @wraps(handler)
     async def checked(self: _Served, request: Request) -> Answer:
         model = self.runtime.model()
-        for key, have in (("name", self.runtime.name), ("version", self.runtime.version)):
-            if request.params.get(key, have) != have:
-                what = "model" if key == "name" else "version"
-                raise Problem(404, f"unknown-{what}", f"no such {what} here", f"this service has {what} {have}")
+        check_address(self.runtime, request.params)
         return await handler(self, request, model)
 
     return checked
@@ -59,7 +59,7 @@ class _Served:
 
     async def server(self, request: Request) -> Answer:
         name = f"fairlead-{self.runtime.modality}"
-        return _json({"name": name, "version": self.runtime.version, "extensions": []})
+        return _json({"name": name, "version": self.runtime.version, "extensions": list(EXTENSIONS)})
 
     async def live(self, request: Request) -> Answer:
         return _json({"live": True})
@@ -77,40 +77,85 @@ class _Served:
 
     @_addressed
     async def metadata(self, request: Request, model: Model) -> Answer:
-        document: dict[str, Any] = {
-            "name": self.runtime.name,
-            "versions": [self.runtime.version],
-            "platform": model.bundle.document.engine,
-            "inputs": oip.tensors(model.forms.main),
-            "outputs": oip.output_tensors(len(model.classes)),
-            "parameters": {"classes": model.classes, "task": model.bundle.document.task},
-        }
-        if model.forms.raw is not None:
-            document["parameters"]["direct_inputs"] = oip.tensors(model.forms.direct)
-        return _json(document)
+        return _json(describe_model(self.runtime, model))
 
     @_addressed
     async def infer(self, request: Request, model: Model) -> Answer:
-        if request.header(b"inference-header-content-length"):
-            raise Problem(400, "binary-tensors", "binary tensor data is not supported", fix="send tensors as JSON")
-        document = await request.json()
-        start = perf_counter()
-        batch, wanted = oip.read_request(document, model.forms, self.runtime.settings.max_instances)
-        stage = self.runtime.metrics.stage
-        stage["decode"].observe(perf_counter() - start)
-        scored = await run(self.runtime, model, batch, 0, request.terms)
-        start = perf_counter()
-        ids = record(self.runtime, model, batch, scored)
-        answer = _json(
-            {
-                "model_name": self.runtime.name,
-                "model_version": self.runtime.version,
-                "id": document.get("id") or new_id(),
-                "outputs": oip.write_outputs(wanted, scored.probabilities, scored.labels, ids, batch.flags),
-            }
+        length = request.headers.get(b"inference-header-content-length")
+        if length is None:
+            document = await request.json()
+        else:
+            document = _with_binary(await request.body(), length)
+        answer, wanted = await infer(self.runtime, model, document, request.terms)
+        binary = oip_binary.wants_binary(document, wanted)
+        if not binary:
+            return _json(answer)
+        raw = oip_binary.detach(answer, binary)
+        header = orjson.dumps(answer)
+        sizes = (("inference-header-content-length", str(len(header))),)
+        return Answer(header + raw, media="application/octet-stream", headers=sizes)
+
+
+def describe_model(runtime: Runtime, model: Model) -> dict[str, Any]:
+    """The model's metadata."""
+    document: dict[str, Any] = {
+        "name": runtime.name,
+        "versions": [runtime.version],
+        "platform": model.bundle.document.engine,
+        "inputs": oip.tensors(model.forms.main),
+        "outputs": oip.output_tensors(len(model.classes)),
+        "parameters": {"classes": model.classes, "task": model.bundle.document.task},
+    }
+    if model.forms.raw is not None:
+        document["parameters"]["direct_inputs"] = oip.tensors(model.forms.direct)
+    return document
+
+
+def check_address(runtime: Runtime, given: Mapping[str, str]) -> None:
+    """Refuse a request for another name or version than the served ones; an absent one fits.
+
+    Raises:
+        Problem: 404.
+    """
+    for key, have in (("name", runtime.name), ("version", runtime.version)):
+        if given.get(key, have) != have:
+            what = "model" if key == "name" else "version"
+            raise Problem(404, f"unknown-{what}", f"no such {what} here", f"this service has {what} {have}")
+
+
+async def infer(runtime: Runtime, model: Model, document: Any, terms: Terms) -> tuple[dict[str, Any], list[str]]:
+    """The response document of a request document, and the names of its outputs.
+
+    Raises:
+        Problem: 400 and 422 see `oip.read_request`, others see `predict.run`.
+    """
+    start = perf_counter()
+    batch, wanted = oip.read_request(document, model.forms, runtime.settings.max_instances)
+    stage = runtime.metrics.stage
+    stage["decode"].observe(perf_counter() - start)
+    scored = await run(runtime, model, batch, 0, terms)
+    start = perf_counter()
+    ids = record(runtime, model, batch, scored)
+    answer = {
+        "model_name": runtime.name,
+        "model_version": runtime.version,
+        "id": document.get("id") or new_id(),
+        "outputs": oip.write_outputs(wanted, scored.probabilities, scored.labels, ids, batch.flags),
+    }
+    stage["encode"].observe(perf_counter() - start)
+    return answer, wanted
+
+
+def _with_binary(body: bytes, length: bytes) -> Any:
+    if not length.isdigit() or int(length) > len(body):
+        detail = f"expected a number of bytes of the JSON header, at most {len(body)}"
+        raise Problem(
+            400, "bad-header", "a header of the request is wrong", errors=[("inference-header-content-length", detail)]
         )
-        stage["encode"].observe(perf_counter() - start)
-        return answer
+    end = int(length)
+    document = parse_json(memoryview(body)[:end])
+    oip_binary.fill(document, memoryview(body)[end:])
+    return document
 
 
 def _json(document: Any) -> Answer:

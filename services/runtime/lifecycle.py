@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from time import perf_counter
 from types import FrameType
 from typing import Literal, TypeVar
@@ -53,6 +53,7 @@ class Runtime:
         self.inflight = 0
         self.metrics = ServiceMetrics("", "")
         self.on_ready: Callable[[], None] | None = None
+        self.on_stop: Callable[[], Awaitable[None]] | None = None
         self._model: Model | None = None
         self._loading: asyncio.Task[None] | None = None
         self._preparer: Executor | None = None
@@ -71,6 +72,8 @@ class Runtime:
     async def stop(self) -> None:
         """Finish the queued work and write the log to its end."""
         self.state = "stopped"
+        if self.on_stop is not None:
+            await self.on_stop()
         if self._loading is not None:
             self._loading.cancel()
         if self._model is not None:

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2 over JSON: tensors to columns and back; the binary extension is not offered."""
+"""Open Inference Protocol v2 over JSON: tensors to columns and back."""
 
 from __future__ import annotations
 

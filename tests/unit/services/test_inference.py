@@ -128,12 +128,6 @@ def test_metadata_describes_inputs_and_outputs(serve: Any, make_bundle: Any) -> 
     assert body["outputs"][0] == {"name": "probabilities", "datatype": "FP64", "shape": [-1, 2]}
     assert body["versions"] == ["3"]
     assert client.get("/v2").json()["name"] == "fairlead-tabular"
+    assert client.get("/v2").json()["extensions"] == ["binary_tensor_data"]
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
-
-
-def test_binary_tensors_are_refused_clearly(serve: Any, make_bundle: Any) -> None:
-    headers = {"inference-header-content-length": "20", "content-type": "application/octet-stream"}
-    answer = serve(make_bundle()).client.post("/v2/models/payments/infer", content=b"{}", headers=headers)
-    assert answer.status_code == 400
-    assert "binary" in answer.json()["error"]
