@@ -150,7 +150,7 @@ class RedisBackend:
             groups.setdefault(_tag(name), []).append(at)
         pipe = self.client.pipeline()
         for places in groups.values():
-            pipe.mget([names[at] for at in places])
+            pipe.execute_command("MGET", *[names[at] for at in places])
         merged: list[bytes | None] = [None] * len(names)
         for places, part in zip(groups.values(), pipe.execute(), strict=True):
             for at, row in zip(places, part, strict=True):
@@ -195,7 +195,7 @@ class RedisBackend:
         self._script = self._script or self.client.script_load(_WRITE)
         for places in self._scripts(names):
             given = [rows[at] for at in places]
-            pipe.evalsha(self._script, len(places), *[names[at] for at in places], keep, *given)
+            pipe.execute_command("EVALSHA", self._script, len(places), *[names[at] for at in places], keep, *given)
         try:
             return sum(pipe.execute())
         except NoScriptError:  # a server that was restarted, or took over
@@ -220,7 +220,7 @@ class RedisBackend:
             try:
                 return write()
             except (RedisError, OSError) as err:
-                full = isinstance(err, ResponseError) and "OOM" in str(err)
+                full = isinstance(err, ResponseError) and ("OOM" in str(err) or "maxmemory" in str(err))
                 if full or isinstance(err, AuthenticationError) or attempt == _ATTEMPTS - 1:
                     raise self._not_written(err, full, attempt + 1, written) from err
                 time.sleep(_PAUSE * 2**attempt)
@@ -264,7 +264,7 @@ class RedisBackend:
     def _unlink(self, names: list[bytes]) -> None:
         pipe = self.client.pipeline(transaction=False)
         for name in names:
-            pipe.unlink(name)
+            pipe.execute_command("UNLINK", name)
         self._retrying(pipe.execute, 0)
 
     def sample(self, project: str, view: str, limit: int) -> list[tuple[bytes, bytes]]:

@@ -1,0 +1,279 @@
+"""The packed store on a real Redis: alone, with TLS and password, as a cluster, and in every kind of trouble."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contracts.errors import PlatformError
+from feature_repo.stores.backend_redis import RedisBackend
+from feature_repo.stores.packed import NEVER, Layout
+
+pytestmark = pytest.mark.integration
+
+
+def _module(name: str, path: Path) -> Any:
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+servers = _module("fairlead_test_redis_servers", Path(__file__).parent / "redis_servers.py")
+repos = _module("fairlead_test_feature_stores", Path(__file__).parents[1] / "feature_stores.py")
+LAYOUT = Layout([{"name": "x", "dtype": "int64"}])
+PLAN = {
+    "project": "p",
+    "views": [
+        {
+            "name": name,
+            "join_keys": [{"name": "k", "dtype": "string"}],
+            "features": [{"name": f"{name}_x", "dtype": "int64"}],
+            "ttl_seconds": 0,
+        }
+        for name in ("v", "w")
+    ],
+}
+
+
+def rows(values: list[int], event: int, created: int = NEVER, layout: Layout = LAYOUT) -> list[bytes]:
+    n = len(values)
+    name = layout.fields[0][0]
+    return layout.encode({name: np.array(values)}, {}, np.full(n, event), np.full(n, created))
+
+
+def names(n: int) -> list[bytes]:
+    return [f"key-{at}".encode() for at in range(n)]
+
+
+def stored(backend: RedisBackend, keys: list[bytes]) -> list[int | None]:
+    decoded = LAYOUT.decode(backend.fetch("p", [("v", keys)])[0])
+    assert decoded is not None
+    values = LAYOUT.values(decoded, "x").tolist()
+    return [value if found else None for value, found in zip(values, decoded.found.tolist(), strict=True)]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Any]:
+    made = servers.Server(tmp_path / "redis")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feature_repo.stores.backend_redis._PAUSE", 0.01)
+
+
+EDGES = [0, 1, 2**31, 2**32 - 1, 2**32, 2**53, 2**53 + 1, 2**62, -1, -(2**32), -(2**53) - 1]
+
+
+@pytest.mark.parametrize("first", EDGES)
+def test_the_server_compares_moments_exactly(server: Any, first: int) -> None:
+    backend = RedisBackend(server.address, writing=True)
+    for second in EDGES:
+        backend.client.flushdb()
+        assert backend.store("p", "v", LAYOUT, [b"a"], rows([1], first), 0) == 0
+        assert backend.store("p", "v", LAYOUT, [b"a"], rows([2], second), 0) == int(second < first)
+        assert stored(backend, [b"a"]) == [2 if second >= first else 1]
+        assert backend.store("p", "w", LAYOUT, [b"a"], rows([1], 5, first), 0) == 0
+        assert backend.store("p", "w", LAYOUT, [b"a"], rows([2], 5, second), 0) == int(second < first)
+
+
+def test_many_writers_at_once_leave_the_newest(server: Any) -> None:
+    keys, moments = names(50), np.random.default_rng(0).permutation(40)
+
+    def write(part: Any) -> None:
+        backend = RedisBackend(server.address, writing=True)
+        for moment in part.tolist():
+            backend.store("p", "v", LAYOUT, keys, rows([moment] * 50, moment), 0)
+
+    threads = [threading.Thread(target=write, args=[part]) for part in np.array_split(moments, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stored(RedisBackend(server.address), keys) == [39] * 50
+
+
+def test_keys_expire_after_the_time_to_live_and_are_renewed_by_every_write(server: Any) -> None:
+    backend = RedisBackend(server.address, writing=True)
+    backend.store("p", "v", LAYOUT, [b"a"], rows([1], 5), 100)
+    name = next(backend.names("p", "v"))
+    assert 86_400 < server.client.ttl(name) <= 86_500
+    server.client.expire(name, 10)
+    backend.store("p", "v", LAYOUT, [b"a"], rows([1], 5), 100)
+    assert server.client.ttl(name) > 86_400
+    backend.store("p", "w", LAYOUT, [b"a"], rows([1], 5), 0)
+    assert server.client.ttl(next(backend.names("p", "w"))) == -1
+
+
+def test_views_are_counted_sampled_and_removed_by_themselves(server: Any) -> None:
+    backend = RedisBackend(server.address, writing=True)
+    backend.store("p", "v", LAYOUT, names(1500), rows([1] * 1500, 5), 0)
+    backend.store("p", "v2", LAYOUT, names(3), rows([1] * 3, 5), 0)
+    assert (backend.count("p", "v"), backend.count("p", "v2")) == (1500, 3)
+    assert {key for key, _ in backend.sample("p", "v2", 10)} == set(names(3))
+    backend.remove("p", "v")
+    assert (backend.count("p", "v"), backend.count("p", "v2")) == (0, 3)
+
+
+def test_several_views_are_one_command(server: Any) -> None:
+    from feature_repo.stores.reader import OnlineReader
+
+    writer = RedisBackend(server.address, writing=True)
+    for view in PLAN["views"]:
+        layout = Layout(view["features"])
+        writer.store("p", view["name"], layout, [b""], rows([1], 5, layout=layout), 0)
+    reader = OnlineReader(PLAN, server.address)
+    reader.read({"k": ["a"]})
+    before = server.client.info("commandstats")
+    reader.read({"k": [str(at) for at in range(200)]})
+    after = server.client.info("commandstats")
+    assert after["cmdstat_mget"]["calls"] - before["cmdstat_mget"]["calls"] == 1
+
+
+def test_a_cluster_of_three_keeps_and_gives_everything(tmp_path: Path) -> None:
+    with servers.cluster(tmp_path) as nodes:
+        address = f"redis://127.0.0.1:{nodes[0].port}?cluster=true"
+        store = RedisBackend(address, writing=True)
+        keys = names(20_000)
+        assert store.store("p", "v", LAYOUT, keys, rows(list(range(20_000)), 5), 60) == 0
+        assert store.store("p", "v", LAYOUT, keys, rows([0] * 20_000, 4), 60) == 20_000
+        assert stored(RedisBackend(address), keys) == list(range(20_000))
+        assert all(node.client.dbsize() > 4_000 for node in nodes)
+        assert store.count("p", "v") == 20_000
+        repos.write_history(tmp_path, "v", [{"driver": "a", "event": repos.second(0), "f64": 1.5}])
+        view, _ = repos.view_of("v", ["f64"])
+        repos.materialise_view(repos.engine(tmp_path, address), view, repos.second(-1), repos.second(1))
+        assert RedisBackend(address).count("test", "v") == 1
+
+
+def test_tls_and_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", *subject]
+    subprocess.run([*make, "-keyout", str(key), "-out", str(cert)], check=True, capture_output=True)
+    port = servers.free_port()
+    tls = ["--tls-port", str(port), "--port", "0", "--tls-auth-clients", "no", "--requirepass", "s3cret"]
+    files = ["--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(cert)]
+    made = servers.Server(tmp_path / "redis", *tls, *files, port=port)
+    try:
+        address = f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={cert}&on_failure=refuse&deadline=2"
+        with pytest.raises(PlatformError, match="cannot be written") as caught:
+            RedisBackend(address, writing=True).store("p", "v", LAYOUT, [b"a"], rows([1], 5), 0)
+        assert "uthentication" in caught.value.detail
+        monkeypatch.setenv("FAIRLEAD_REDIS_PASSWORD", "s3cret")
+        RedisBackend(address, writing=True).store("p", "v", LAYOUT, [b"a"], rows([1], 5), 0)
+        assert stored(RedisBackend(address), [b"a"]) == [1]
+        with pytest.raises(PlatformError, match="cannot be read"):
+            RedisBackend(f"rediss://127.0.0.1:{port}/0").fetch("p", [("v", [b"a"])])  # nobody vouches for it
+    finally:
+        made.stop()
+
+
+def test_a_full_server_refuses_writes_and_still_reads(server: Any, quick: None) -> None:
+    backend = RedisBackend(server.address, writing=True)
+    backend.store("p", "v", LAYOUT, [b"a"], rows([1], 5), 0)
+    server.client.config_set("maxmemory-policy", "noeviction")
+    server.client.config_set("maxmemory", "1mb")
+    with pytest.raises(PlatformError, match="online store is full") as caught:
+        backend.store("p", "v", LAYOUT, names(100_000), rows([1] * 100_000, 5), 0)
+    assert caught.value.code == "online_full"
+    assert "maxmemory" in caught.value.fix
+    assert stored(RedisBackend(server.address), [b"a"]) == [1]
+
+
+def test_a_writer_goes_on_after_a_restart(server: Any) -> None:
+    """The server loses its scripts and is away for a moment, as in a failover."""
+    backend = RedisBackend(server.address, writing=True)
+    backend.store("p", "v", LAYOUT, [b"a"], rows([1], 5), 0)
+    server.stop()
+    back = threading.Timer(0.5, server.start)
+    back.start()
+    backend.store("p", "v", LAYOUT, names(100), rows([1] * 100, 5), 0)
+    back.join()
+    assert stored(RedisBackend(server.address), names(100)) == [1] * 100
+
+
+def test_a_reader_degrades_within_its_deadline_and_recovers(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from feature_repo.stores.reader import OnlineReader
+
+    monkeypatch.setattr("feature_repo.stores.reader._REST", 0.2)
+    reader = OnlineReader(PLAN, server.address + "?deadline=0.1")
+    assert reader.read({"k": ["a"]}).status == {"v": ["NOT_FOUND"], "w": ["NOT_FOUND"]}
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        assert reader.read({"k": ["a"]}).status["v"] == ["UNAVAILABLE"]
+        assert time.monotonic() - start < 0.4
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    time.sleep(0.3)
+    assert reader.read({"k": ["a"]}).status["v"] == ["NOT_FOUND"]
+    server.stop()
+    assert reader.read({"k": ["a"]}).status["v"] == ["UNAVAILABLE"]
+    server.start()
+    time.sleep(0.3)
+    assert reader.read({"k": ["a"]}).status["v"] == ["NOT_FOUND"]
+
+
+def feast_store(folder: Path, server: Any) -> Any:
+    online = {"type": "redis", "connection_string": f"127.0.0.1:{server.port}"}
+    return repos.make_store(
+        folder, [repos.view_of("v", ["f64", "i64", "name"], ttl=timedelta(days=1))], online=online, batch_engine="local"
+    )
+
+
+def test_what_feast_wrote_to_redis_is_read(server: Any, tmp_path: Path) -> None:
+    s = repos.second
+    rows = [{"driver": "a", "event": s(0.5), "f64": 1.5, "i64": -7, "name": "x"}, {"driver": "b", "event": s(0)}]
+    repos.write_history(tmp_path, "v", rows)
+    store = feast_store(tmp_path, server)
+    repos.materialise(store, s(1))
+    reader = repos.reader(store, server.address + "?layout=feast&on_failure=refuse")
+    read = reader.read({"driver": ["a", "b", "nobody"]}, s(1.5))
+    assert read.status["v"] == ["PRESENT", "PRESENT", "NOT_FOUND"]
+    assert read.age_seconds["v"][0] == 1
+    assert read.native("i64").tolist()[0] == -7
+    assert read.native("name").tolist() == ["x", None, None]
+    assert read.statuses("f64") == ["PRESENT", "NULL", "NOT_FOUND"]
+    assert reader.read({"driver": ["a"]}, s(90_000)).status["v"] == ["OUTSIDE_MAX_AGE"]
+
+
+def test_feasts_redis_calls_the_unknown_present_and_serves_what_is_too_old(server: Any, tmp_path: Path) -> None:
+    from feast.protos.feast.serving.ServingService_pb2 import FieldStatus
+
+    verdicts = {}
+    for owner in ("feast", "ours"):
+        folder = tmp_path / owner
+        folder.mkdir()
+        repos.write_history(folder, "v", [{"driver": "a", "event": repos.second(0), "f64": 1.5, "i64": 1, "name": ""}])
+        ours = {"type": "feature_repo.stores.online.PackedOnlineStore", "address": server.address}
+        views = [repos.view_of("v", ["f64"], ttl=timedelta(days=1))]
+        store = feast_store(folder, server) if owner == "feast" else repos.make_store(folder, views, online=ours)
+        repos.materialise(store, repos.second(1))
+        frame = pd.DataFrame({"driver": ["new"], "event": [datetime.now(UTC)], "f64": [1.0], "i64": [1], "name": [""]})
+        store.write_to_online_store("v", df=frame)
+        asked = [{"driver": driver} for driver in ("a", "nobody", "new")]
+        answer = store.get_online_features(features=["v:f64"], entity_rows=asked).proto
+        at = list(answer.metadata.feature_names.val).index("f64")
+        verdicts[owner] = list(answer.results[at].statuses)
+    present, unknown, old = FieldStatus.PRESENT, FieldStatus.NOT_FOUND, FieldStatus.OUTSIDE_MAX_AGE
+    assert verdicts == {"feast": [present, present, present], "ours": [old, unknown, present]}
