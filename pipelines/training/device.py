@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from contracts.errors import PlatformError
@@ -16,7 +17,8 @@ def resolve_device(wanted: str) -> str:
     torch = import_torch()
     there = [name for name, usable in _backends(torch).items() if usable]
     if wanted == "auto":
-        return there[0]
+        number = os.environ.get("LOCAL_RANK")  # which of several processes on this machine, each with a GPU of its own
+        return f"cuda:{number}" if there[0] == "cuda" and number else there[0]
     kind, _, number = wanted.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
     if kind not in there or (number and not (number.isdigit() and int(number) < count)):

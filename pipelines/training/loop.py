@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from pipelines.tasks.base import STRICT, Progress
 from pipelines.training.checkpoint import Checkpoint
+from pipelines.training.distributed import Group, group
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -51,9 +53,13 @@ def run_epochs(
     """Train `model` in place, ending with the weights of its best epoch.
 
     Args:
-        batches: of an epoch (0, 1, ...), already on the device; must depend on nothing but the epoch.
+        batches: of an epoch (0, 1, ...), already on the device; must depend on nothing but the epoch and, with several
+            processes, be this process's share of each (see `pipelines.training.distributed`).
         loss: scalar tensor of (model, batch).  evaluate: metrics of the model on held-out data.
         monitor: the metric that decides, smaller is better; on a tie the earlier epoch wins.
+
+    With several processes `loss` must be scaled so that its mean over them is the loss of the whole batch. Process 0
+    alone reads and writes checkpoints.
 
     Random numbers are seeded anew in every epoch, therefore a run that was killed and continues gives the same bits
     as one that was not (on a CPU with the same number of threads).
@@ -63,33 +69,41 @@ def run_epochs(
     """
     import torch
 
+    here = group()
     average = copy.deepcopy(model)
     history: list[dict[str, float]] = []
     best, steps = copy.deepcopy(model.state_dict()), 0
-    if found := checkpoint.load():
-        tensors, notes = found
+    if found := here.hand_out(_to_hand_out(checkpoint.load() if here.leads else None)):
+        tensors, notes = found["tensors"], json.loads(found["notes"])
         model.load_state_dict(tensors["model"])
         average.load_state_dict(tensors["average"])
         optimizer.load_state_dict(tensors["optimizer"])
         best, history, steps = tensors["best"], notes["history"], notes["steps"]
+    network = here.wrap(model)
     for epoch in range(len(history), config.epochs):
         if _stalled(history, monitor, config.patience):
             break
-        torch.manual_seed(seed * 1_000_003 + epoch)
-        train_loss, steps = _one_epoch(model, average, optimizer, batches(epoch), loss, config, steps)
+        torch.manual_seed(seed * 1_000_003 + epoch + here.rank * 1_000_000_007)
+        train_loss, steps = _one_epoch(network, model, average, optimizer, batches(epoch), loss, config, steps, here)
         average.eval()
-        history.append({"epoch": epoch + 1, "train_loss": train_loss, **evaluate(average)})
+        history.append({"epoch": epoch + 1, **here.agree({"train_loss": train_loss, **evaluate(average)})})
         if _best(history, monitor) == epoch:
             best = copy.deepcopy(average.state_dict())
         state = {"model": model.state_dict(), "average": average.state_dict(), "best": best}
-        checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history, "steps": steps})
+        if here.leads:
+            checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history, "steps": steps})
         progress(epoch + 1, config.epochs, **{k: v for k, v in history[-1].items() if k != "epoch"})
     model.load_state_dict(best)
     model.eval()
     return history
 
 
+def _to_hand_out(found: tuple[dict[str, Any], dict[str, Any]] | None) -> dict[str, Any] | None:
+    return {"tensors": found[0], "notes": json.dumps(found[1])} if found else None
+
+
 def _one_epoch(
+    network: Any,
     model: Any,
     average: Any,
     optimizer: Any,
@@ -97,22 +111,26 @@ def _one_epoch(
     loss: Callable[[Any, Any], Any],
     config: LoopConfig,
     steps: int,
+    here: Group,
 ) -> tuple[float, int]:
-    """The mean loss of an epoch, and the steps made since the first one."""
+    """The mean loss of an epoch, and the steps made since the first one.
+
+    `network` is `model` as the group sees it: its backward pass averages the gradients.
+    """
     import torch
 
     model.train()
     total, before = 0.0, steps
     for batch in batches:
         optimizer.zero_grad()
-        value = loss(model, batch)
+        value = loss(network, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         steps += 1
         _track(average, model, min(config.average, steps / (steps + 10)))
         total += float(value.detach())
-    return total / max(steps - before, 1), steps
+    return here.sum(total) / here.size / max(steps - before, 1), steps
 
 
 def _track(average: Any, model: Any, decay: float) -> None:

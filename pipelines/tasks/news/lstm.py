@@ -78,6 +78,7 @@ def train_lstm(
     from pipelines.tasks.news.export import joined_texts, label_numbers, write_spec
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.device import import_torch, resolve_device
+    from pipelines.training.distributed import group
     from pipelines.training.onnx_text import write_lstm_graph
     from pipelines.training.tokens import tokenise, train_tokenizer
 
@@ -101,6 +102,8 @@ def train_lstm(
     torch.manual_seed(config.seed)
     model = build_model(tokenizer.get_vocab_size(), len(classes), config.model).to(device)
     history = _fit(model, ids, labels, len(classes), config, device, checkpoints, progress)
+    if not group().leads:
+        return {"history": history, "parameters": {}, "device": device}
     factor = fit_temperature(_scores(model, ids["valid"], device), labels["valid"])
     tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     tensors["head.weight"], tensors["head.bias"] = tensors["head.weight"] * factor, tensors["head.bias"] * factor
@@ -133,11 +136,12 @@ def _fit(
 
     from pipelines.training.batches import augment, bucket, pad
     from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.distributed import group
     from pipelines.training.linear_text import class_weight
     from pipelines.training.loop import run_epochs
     from pipelines.training.tokens import PAD_ID, UNKNOWN_ID
 
-    settings = config.training
+    settings, here = config.training, group()
     lengths = np.array([len(row) for row in ids["train"]], np.int64)
     weight = class_weight(labels["train"], classes) if settings.class_weights else np.ones(classes)
     weight = torch.tensor(weight, dtype=torch.float32, device=device)
@@ -147,12 +151,19 @@ def _fit(
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
         for rows in bucket(lengths, batch_size, rng):
-            padded, sizes = pad([augment(ids["train"][at], config.augment, UNKNOWN_ID, rng) for at in rows], PAD_ID)
-            target = torch.from_numpy(labels["train"][rows]).to(device)
-            yield torch.from_numpy(padded).to(device), torch.from_numpy(sizes).to(device), target
+            # Every process draws the same noise for all rows, and takes its share after that.
+            noisy = [augment(ids["train"][at], config.augment, UNKNOWN_ID, rng) for at in rows]
+            targets = torch.from_numpy(labels["train"][rows]).to(device)
+            mine = here.share(np.arange(len(rows))) if len(rows) >= here.size else np.arange(len(rows))
+            copies = 1 if len(rows) >= here.size else here.size  # too few to share: each does all of them
+            padded, sizes = pad([noisy[at] for at in mine], PAD_ID)
+            scale = here.size / copies / float(weight[targets].sum())
+            inputs = torch.from_numpy(padded).to(device), torch.from_numpy(sizes).to(device)
+            yield *inputs, targets[torch.from_numpy(mine).to(device)], scale
 
     def loss(current: Any, batch: Any) -> Any:
-        return cross_entropy(current(batch[0], batch[1]), batch[2], weight=weight)
+        """The weighted mean over the whole batch, of which this is a share."""
+        return cross_entropy(current(batch[0], batch[1]), batch[2], weight=weight, reduction="sum") * batch[3]
 
     def evaluate(current: Any) -> dict[str, float]:
         scores = torch.from_numpy(_scores(current, ids["valid"], device))
