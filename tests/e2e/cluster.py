@@ -1,0 +1,127 @@
+"""The platform's release in a namespace of a test: Helm, pods that try, and questions to its servers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.spaces import apply, kubectl
+
+CHART = Path(__file__).parents[2] / "helm" / "platform"
+SERVICE = "ghcr.io/fairlead/service:0.1.0"
+PIPELINES = "ghcr.io/fairlead/pipelines:0.1.0"
+# Objects and Pods of Kubeflow Pipelines without its pods: their images are not everywhere.
+VALUES: dict[str, Any] = {"pipelines": {"replicas": 0, "crds": {"keep": False}}}
+
+_REACH = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def reach(address):
+    host, port = address.split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=4).close()
+        return True
+    except OSError:
+        return False
+with ThreadPoolExecutor(16) as pool:
+    print(json.dumps(dict(zip(sys.argv[1:], pool.map(reach, sys.argv[1:])))))
+"""
+_ASK = """
+import sys, urllib.request
+request = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), {"content-type": "application/json"})
+print(urllib.request.urlopen(request, timeout=20).read().decode())
+"""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """Release `fairlead` in a namespace."""
+
+    namespace: str
+
+    def helm(self, *arguments: str, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run Helm in the namespace, with VALUES and `values` over them."""
+        given = merged(VALUES, values).items() if values is not None else ()
+        options = [part for key, value in given for part in ("--set-json", f"{key}={json.dumps(value)}")]
+        command = ["helm", "-n", self.namespace, *arguments, *options]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def install(self, values: Mapping[str, Any] | None = None) -> float:
+        """Install or upgrade and wait; returns seconds."""
+        began = time.monotonic()
+        done = self.helm(
+            "upgrade", "--install", "fairlead", str(CHART), "--wait", "--timeout", "300s", values=values or {}
+        )
+        assert done.returncode == 0, done.stderr + self.kubectl("get", "pods,events")
+        return time.monotonic() - began
+
+    def kubectl(self, *arguments: str, check: bool = True) -> str:
+        """Output of kubectl in the namespace."""
+        return kubectl("-n", self.namespace, *arguments, check=check)
+
+    def get(self, kind: str, *options: str) -> list[Any]:
+        """Objects of a kind."""
+        found: list[Any] = json.loads(self.kubectl("get", kind, *options, "-o", "json"))["items"]
+        return found
+
+    def pod(self, component: str) -> Any:
+        """The one running pod of a component of the release."""
+        selector = f"app.kubernetes.io/instance=fairlead,app.kubernetes.io/component={component}"
+        (found,) = [p for p in self.get("pods", "-l", selector) if "deletionTimestamp" not in p["metadata"]]
+        return found
+
+    def run_in(self, component: str, *command: str) -> str:
+        """Output of a command in a component's pod."""
+        return self.kubectl("exec", self.pod(component)["metadata"]["name"], "-c", component, "--", *command)
+
+    def query(self, expression: str) -> list[Any]:
+        """What Prometheus answers, asked through the Kubernetes API."""
+        place = f"/api/v1/namespaces/{self.namespace}/services/fairlead-prometheus:9090/proxy/api/v1/query"
+        answer = kubectl("get", "--raw", f"{place}?query={urllib.parse.quote(expression)}")
+        found: list[Any] = json.loads(answer)["data"]["result"]
+        return found
+
+    def reach(self, labels: dict[str, str], *addresses: str) -> dict[str, bool]:
+        """Which addresses a pod with `labels` can open a connection to."""
+        found: dict[str, bool] = json.loads(self._try(labels, _REACH, *addresses))
+        return found
+
+    def ask(self, labels: dict[str, str], url: str, body: str) -> Any:
+        """What a pod with `labels` gets when it posts a body."""
+        return json.loads(self._try(labels, _ASK, url, body))
+
+    def _try(self, labels: dict[str, str], script: str, *arguments: str) -> str:
+        with self._client(labels, script, arguments) as name:
+            self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=90s")
+            return self.kubectl("logs", name)
+
+    @contextmanager
+    def _client(self, labels: dict[str, str], script: str, arguments: tuple[str, ...]) -> Iterator[str]:
+        name = f"client-{time.monotonic_ns() % 10**9}"
+        closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+        # Policies take a moment to reach a new pod, and until then everything is open.
+        command = ["sh", "-c", 'sleep 3; exec python -c "$@"', "sh", script, *arguments]
+        main = {"name": "main", "image": SERVICE, "command": command, "securityContext": closed}
+        secure = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+        spec = {"containers": [main], "restartPolicy": "Never", "securityContext": secure}
+        metadata = {"name": name, "labels": labels}
+        apply(self.namespace, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "pod", name, "--now", "--wait=false")
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`base` with the values of `over` in their places."""
+    out = dict(base)
+    for key, value in (over or {}).items():
+        out[key] = merged(out.get(key) or {}, value) if isinstance(value, Mapping) else value
+    return out

@@ -1,0 +1,266 @@
+"""The whole platform in a real cluster, from install to uninstall; the tests build on each other, in this order."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.e2e.cluster import CHART, PIPELINES, SERVICE, Platform
+from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
+
+pytestmark = pytest.mark.e2e
+STORES = {
+    "sql": "fairlead-mariadb:3306",
+    "redis": "fairlead-redis:6379",
+    "s3": "fairlead-s3:9000",
+    "mlflow": "fairlead-mlflow:5000",
+    "prometheus": "fairlead-prometheus:9090",
+    "model": "fairlead-demo:80",
+}
+# Writes or reads one thing in S3 and in MLflow, whose pod may talk to both.
+_KEEP = """
+import json, os, sys, urllib.request, boto3
+from botocore.config import Config
+client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+def call(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request("http://127.0.0.1:5000/api/2.0/mlflow/" + path, data)
+    request.add_header("content-type", "application/json")
+    return json.load(urllib.request.urlopen(request, timeout=20))
+if sys.argv[1] == "write":
+    client.put_object(Bucket="fairlead", Key="kept/one", Body=b"kept")
+    call("experiments/create", {"name": "kept"})
+else:
+    assert client.get_object(Bucket="fairlead", Key="kept/one")["Body"].read() == b"kept"
+    print(call("experiments/get-by-name?experiment_name=kept")["experiment"]["name"])
+"""
+
+
+@pytest.fixture(scope="module")
+def platform() -> Iterator[Platform]:
+    with space("platform", storage=False) as namespace:
+        for image in (PIPELINES, SERVICE, S3_IMAGE):
+            need_image(image)
+        assert shutil.which("helm"), "helm is not on PATH"
+        yield Platform(namespace)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"global": {"sql": {"existingSecret": "mine"}}},
+            ['global.sql.existingSecret names Secret "mine"', "kubectl -n"],
+        ),
+        ({"global": {"s3": {"existingSecret": "mine"}}}, ['global.s3.existingSecret names Secret "mine"']),
+        ({"global": {"redis": {"existingSecret": "mine"}}}, ['global.redis.existingSecret names Secret "mine"']),
+        ({"global": {"storageClass": "fast"}}, ['there is no storage class "fast"', "the cluster has:"]),
+    ],
+)
+def test_what_the_cluster_lacks_is_named_before_anything_is_made(
+    platform: Platform, values: dict[str, Any], words: list[str]
+) -> None:
+    done = platform.helm("install", "fairlead", str(CHART), values=values)
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stderr
+    assert platform.get("pods") == []
+
+
+def test_one_install_makes_everything_ready(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = platform.install()
+    for pod in platform.get("pods"):
+        phase = pod["status"]["phase"]
+        ready = all(state["ready"] for state in pod["status"]["containerStatuses"])
+        assert phase == "Succeeded" or (phase == "Running" and ready), pod["metadata"]["name"]
+    with capsys.disabled():
+        print(f"\ninstall {seconds:.1f} s")  # noqa: T201 - a number people look for
+
+
+def test_every_part_works_the_way_its_clients_use_it(platform: Platform) -> None:
+    done = platform.helm("test", "fairlead", "--timeout", "180s", "--logs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    checks = dict(re.findall(r"^(SQL|S3|REDIS|MLFLOW|PROMETHEUS): (ok|FAILED)", done.stdout, re.MULTILINE))
+    assert checks == dict.fromkeys(["SQL", "S3", "REDIS", "MLFLOW", "PROMETHEUS"], "ok")
+
+
+def test_the_demo_answers_inside_the_cluster_and_its_metrics_are_scraped(platform: Platform) -> None:
+    golden = platform.kubectl(
+        "exec", "deploy/fairlead-demo", "-c", "server", "--", "head", "-n1", "/bundles/unpinned/golden.jsonl"
+    )
+    body = json.dumps({"instances": [json.loads(golden)["inputs"]]})
+    answer = platform.ask({"fairlead.io/access-model": "true"}, "http://fairlead-demo/predict", body)
+    assert (answer["model"], answer["version"]) == ("fraud", "demo")
+    deadline = time.monotonic() + 60
+    while not (found := platform.query('fairlead_requests_total{model="fraud",code="200"}')):
+        assert time.monotonic() < deadline, "no metric of the model after a minute"
+        time.sleep(2)
+    assert found[0]["metric"]["namespace"] == platform.namespace
+    assert platform.query('up{job="pods"} == 0') == []
+
+
+def test_a_foreign_pod_reaches_no_store_and_a_client_reaches_its_own(platform: Platform) -> None:
+    assert platform.reach({"app": "foreign"}, *STORES.values()) == dict.fromkeys(STORES.values(), False)
+    client = {f"fairlead.io/access-{part}": "true" for part in ("redis", "mlflow", "model")}
+    reached = platform.reach(client, *STORES.values())
+    assert {part for part, address in STORES.items() if reached[address]} == {"redis", "mlflow", "model"}
+
+
+def test_the_platform_is_small(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
+    top = [line.split() for line in platform.kubectl("top", "pod", "--no-headers").splitlines()]
+    used = {name: int(memory.removesuffix("Mi")) for name, _, memory in top}
+    idle = sum(mebibytes for name, mebibytes in used.items() if "-demo" not in name)
+    objects = [
+        each
+        for text in (platform.helm("get", "manifest", "fairlead").stdout,)
+        for each in yaml.safe_load_all(text)
+        if each
+    ]
+    with capsys.disabled():
+        print(f"\nobjects {len(objects)}, idle memory {idle} MiB without the model: {used}")  # noqa: T201 - numbers
+    assert idle < 1536
+    assert len(objects) <= 150
+
+
+def test_the_backend_of_pipelines_is_admitted_and_has_its_rights_only(platform: Platform) -> None:
+    values = {"pipelines": {"replicas": 1, "ui": {"enabled": True}}}
+    done = platform.helm("template", "fairlead", str(CHART), values=values)
+    made = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "Deployment"]
+    parts = [each for each in made if "pipelines" in each["metadata"]["labels"]["helm.sh/chart"]]
+    assert len(parts) == 6
+    pods = []
+    for part in parts:
+        spec = part["spec"]["template"]["spec"]
+        spec["serviceAccountName"] = "pipeline-runner"  # admission asks for one that exists
+        metadata = {"name": f"admitted-{part['metadata']['name']}"}
+        pods.append({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    given = yaml.safe_dump_all(pods)
+    kubectl("-n", platform.namespace, "apply", "--dry-run=server", "-f", "-", given=given)
+    workflow = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "one"}, "spec": {}}
+    schedule = {"apiVersion": "kubeflow.org/v1beta1", "kind": "ScheduledWorkflow", "metadata": {"name": "one"}}
+    given = yaml.safe_dump_all([workflow, schedule])
+    kubectl("-n", platform.namespace, "apply", "--dry-run=server", "-f", "-", given=given)
+
+
+@pytest.mark.parametrize(
+    ("account", "verb", "what", "may"),
+    [
+        ("pipeline-runner", "get", "secret/fairlead-s3", True),
+        ("pipeline-runner", "get", "secret/fairlead-sql", False),
+        ("pipeline-runner", "list", "secrets", False),
+        ("pipeline-runner", "patch", "workflows.argoproj.io", True),
+        ("pipeline-runner", "create", "pods", False),
+        ("pipeline-runner", "create", "jobs.batch", True),
+        ("fairlead-workflow-controller", "create", "pods", True),
+        ("fairlead-workflow-controller", "get", "secret/fairlead-sql", False),
+        ("fairlead-ml-pipeline", "create", "workflows.argoproj.io", True),
+        ("fairlead-ml-pipeline", "get", "secrets", False),
+        ("fairlead-persistenceagent", "watch", "workflows.argoproj.io", True),
+        ("fairlead-persistenceagent", "delete", "workflows.argoproj.io", False),
+        ("fairlead-scheduledworkflow", "update", "scheduledworkflows.kubeflow.org", True),
+        ("fairlead-prometheus", "list", "pods", True),
+        ("fairlead-prometheus", "get", "secrets", False),
+        ("fairlead-mlflow", "get", "pods", False),
+    ],
+)
+def test_accounts_may_what_they_need(platform: Platform, account: str, verb: str, what: str, may: bool) -> None:
+    user = f"system:serviceaccount:{platform.namespace}:{account}"
+    said = platform.kubectl("auth", "can-i", verb, what, "--as", user, check=False)
+    assert said.strip() == ("yes" if may else "no")
+
+
+def test_killed_pods_come_back_and_nothing_is_lost(platform: Platform) -> None:
+    platform.run_in("mlflow", "python", "-c", _KEEP, "write")
+    platform.run_in("redis", "redis-cli", "set", "kept", "here")
+    for component in ("mariadb", "redis", "s3", "prometheus", "mlflow"):
+        old = platform.pod(component)["metadata"]
+        platform.kubectl("delete", "pod", old["name"], "--grace-period=0", "--force")
+        deadline = time.monotonic() + 90
+        while not _ready_again(platform, component, old["uid"]):
+            assert time.monotonic() < deadline, f"{component} did not come back"
+            time.sleep(1)
+    assert platform.run_in("redis", "redis-cli", "get", "kept").strip() == "here"
+    deadline = time.monotonic() + 60
+    while (said := _kept(platform)) != "kept":
+        assert time.monotonic() < deadline, said
+        time.sleep(2)
+    demo = platform.get("pods", "-l", "app.kubernetes.io/instance=fairlead,app.kubernetes.io/component=server")
+    platform.kubectl("delete", "pod", demo[0]["metadata"]["name"], "--now")
+    platform.kubectl("rollout", "status", "deploy/fairlead-demo", "--timeout=120s")
+
+
+def _ready_again(platform: Platform, component: str, old: str) -> bool:
+    selector = f"app.kubernetes.io/instance=fairlead,app.kubernetes.io/component={component}"
+    new = [pod for pod in platform.get("pods", "-l", selector) if pod["metadata"]["uid"] != old]
+    return bool(new) and all(
+        s["ready"] for pod in new for s in pod["status"].get("containerStatuses") or [{"ready": 0}]
+    )
+
+
+def _kept(platform: Platform) -> str:
+    pod = platform.pod("mlflow")["metadata"]["name"]
+    return platform.kubectl("exec", pod, "--", "python", "-c", _KEEP, "read", check=False).strip()
+
+
+def test_an_upgrade_keeps_passwords_volumes_and_databases_running(platform: Platform) -> None:
+    before = {each["metadata"]["name"]: each["data"] for each in platform.get("secrets", "-l", "helm.sh/chart")}
+    database = platform.pod("mariadb")["metadata"]["uid"]
+    platform.install({"mlflow": {"podAnnotations": {"note": "changed"}}, "monitoring": {"interval": "5s"}})
+    after = {each["metadata"]["name"]: each["data"] for each in platform.get("secrets", "-l", "helm.sh/chart")}
+    assert before == after
+    assert set(before) >= {"fairlead-sql", "fairlead-s3", "fairlead-redis"}
+    assert platform.pod("mariadb")["metadata"]["uid"] == database
+    assert platform.pod("mlflow")["metadata"]["annotations"]["note"] == "changed"
+    assert _kept(platform) == "kept"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"mariadb": {"persistence": {"size": "1Gi"}}}, ["cannot shrink to 1Gi", "persistence.size to at least"]),
+        ({"s3": {"persistence": {"storageClass": "other"}}}, ['cannot become "other"', "leave storageClass as it was"]),
+    ],
+)
+def test_what_cannot_change_is_refused_with_its_cure(
+    platform: Platform, values: dict[str, Any], words: list[str]
+) -> None:
+    done = platform.helm("upgrade", "fairlead", str(CHART), values=values)
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stderr
+
+
+def test_a_second_release_in_the_namespace_is_possible_but_for_the_fixed_names(platform: Platform) -> None:
+    refused = platform.helm("install", "second", str(CHART), "--dry-run=server", values={})
+    assert refused.returncode != 0
+    assert "has Kubeflow Pipelines already, of release fairlead" in refused.stderr
+    taken = platform.helm("install", "second", str(CHART), "--dry-run=server", values={"pipelines": {"enabled": False}})
+    assert taken.returncode == 0, taken.stderr
+
+
+def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_again(platform: Platform) -> None:
+    done = platform.helm("uninstall", "fairlead", "--wait", "--timeout", "120s")
+    assert done.returncode == 0, done.stderr
+    names = subprocess.run(
+        ["kubectl", "api-resources", "--namespaced", "--verbs=list", "-o", "name"],
+        capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    kinds = ",".join(name for name in names if not name.startswith(("events", "pods.metrics")))
+    selector = "app.kubernetes.io/part-of=fairlead"
+    deadline = time.monotonic() + 60
+    while platform.get("pods", "-l", selector) and time.monotonic() < deadline:
+        time.sleep(1)
+    left = {(each["kind"], each["metadata"]["name"]) for each in platform.get(kinds, "-l", selector)}
+    claims = {("PersistentVolumeClaim", f"fairlead-{part}") for part in ("mariadb", "redis", "s3", "prometheus")}
+    assert left == claims | {("Secret", f"fairlead-{part}") for part in ("sql", "redis", "s3")}
+    platform.install({"demo": {"enabled": False}})
+    assert _kept(platform) == "kept"
+    assert platform.helm("uninstall", "fairlead", "--wait", "--timeout", "120s").returncode == 0
