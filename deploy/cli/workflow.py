@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from contracts.objects import is_remote
 from deploy.cli.events import WorkflowChild, read_run_file
 
 if TYPE_CHECKING:
@@ -19,15 +20,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRequest:
-    """One run: `config` is the JSON text of a task's configuration, `source` is empty for the built-in data."""
+    """One run: `config` is the JSON text of a task's configuration, `source` is empty for the built-in data.
+
+    `model` is what scores, and only for the workflow ``batch_scoring``, which has no task.
+    """
 
     run_id: str
-    task: str
-    recipe: str
-    config: str
-    source: str
+    task: str = ""
+    recipe: str = ""
+    config: str = ""
+    source: str = ""
     endpoints: Endpoints
     no_cache: bool = False
+    workflow: str = "full"
+    model: str = ""
 
     def arguments(self) -> list[str]:
         """The command line of ``python -m pipelines run``."""
@@ -39,6 +45,8 @@ class RunRequest:
             "--endpoints": self.endpoints.model_dump_json(),
             "--run-id": self.run_id,
         }
+        if self.model:
+            given = {**given, "--workflow": self.workflow, "--model": self.model}
         return [part for pair in given.items() for part in pair] + (["--no-cache"] if self.no_cache else [])
 
 
@@ -55,21 +63,36 @@ def plan_run(
 
     found = get_task(task)
     config = recipe_config(found, recipe, dict(parse_override(item) for item in overrides))
-    if source and not Path(source).expanduser().exists():
-        raise PlatformError(
-            f"source not found: {source}",
-            fix="give a CSV, TSV or Parquet file, or a folder of them; without --source the built-in data is used",
-            code="bad_source",
-        )
     return RunRequest(
         run_id=new_run_id(task),
         task=task,
         recipe=config.recipe,
         config=dump_config(config),
-        source=str(Path(source).expanduser().absolute()) if source else "",
+        source=_source(source),
         endpoints=endpoints,
         no_cache=no_cache,
     )
+
+
+def plan_scoring(endpoints: Endpoints, model: str, source: str, run_id: str = "") -> RunRequest:
+    """A batch to score; refuses a source that is not there before anything starts."""
+    return RunRequest(
+        run_id=run_id or new_run_id("score"),
+        source=_source(source),
+        endpoints=endpoints,
+        workflow="batch_scoring",
+        model=model,
+    )
+
+
+def _source(source: str) -> str:
+    if source and not is_remote(source) and not Path(source).expanduser().exists():
+        raise PlatformError(
+            f"source not found: {source}",
+            fix="give a CSV, TSV or Parquet file, or a folder of them; without --source the built-in data is used",
+            code="bad_source",
+        )
+    return source if not source or is_remote(source) else str(Path(source).expanduser().absolute())
 
 
 def plan_resume(endpoints: Endpoints, run_id: str) -> RunRequest:
@@ -81,6 +104,8 @@ def plan_resume(endpoints: Endpoints, run_id: str) -> RunRequest:
         reason = "it is still running" if run["status"] == "running" else f"it ended: {run['status']}"
         raise PlatformError(f"cannot resume {run_id}", detail=reason, fix=f"look at it: fairlead runs {run_id}")
     config = run["config"]
+    if run.get("workflow") == "batch_scoring":
+        return plan_scoring(endpoints, run["model"], run["source"], run_id)
     return RunRequest(
         run_id=run_id,
         task=run["task"],

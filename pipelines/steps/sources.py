@@ -101,7 +101,12 @@ def column_names(path: Path, form: TextFormat) -> list[str]:
             column=repeated[0],
             file=str(path),
         )
-    return names
+    return [_free(name) for name in names]
+
+
+def _free(name: str) -> str:
+    """A source's own column may be called like the one that we add, for example in a version that we made."""
+    return f"{ROW}_source" if name == ROW else name
 
 
 def read_chunks(path: Path, names: list[str], form: TextFormat) -> Iterator[Chunk]:
@@ -280,6 +285,7 @@ def _read_parquet(path: Path) -> Iterator[Chunk]:
     try:
         for batch in _parquet(path).iter_batches(batch_size=1 << 16):
             table = pa.Table.from_batches([batch])
+            table = table.rename_columns([_free(name) for name in table.column_names])
             for at, kind in enumerate(table.schema):
                 if pa.types.is_dictionary(kind.type):
                     table = table.set_column(at, kind.name, table.column(at).cast(kind.type.value_type))

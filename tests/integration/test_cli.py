@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 import deploy
 
@@ -161,6 +162,15 @@ def test_a_prediction_here_is_the_one_of_the_endpoint(shell, demo) -> None:
         answer["predictions"][0].pop("id")
     assert here == there
     assert here["predictions"][0]["reasons"]
+
+
+def test_a_file_of_a_past_run_is_scored_once_into_a_new_folder(shell, demo) -> None:
+    source = next((shell.home / "data" / "fraud").glob("*/part-00000.parquet"))
+    told = shell.json("score", "fraud", "--source", str(source), "--out", "scored")
+    scored = parquet.read_table([*sorted((shell.home.parent / "scored").glob("part-*.parquet"))])
+    assert told["rows"] == parquet.read_metadata(source).num_rows == sum(told["labels"].values())
+    assert scored.column("transaction_id").equals(parquet.read_table(source).column("transaction_id"))
+    shell("score", "fraud", "--source", str(source), "--out", "scored", code=1)
 
 
 def test_a_wrong_row_is_refused_with_its_field(shell, demo) -> None:

@@ -1,4 +1,4 @@
-"""Commands about endpoints: serve, predict."""
+"""Commands about answers: serve, predict, score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.cli.output import guarded
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
-    for command in (serve, predict):
+    for command in (serve, predict, score):
         app.command(command.__name__, rich_help_panel="Serve")(command)
 
 
@@ -58,3 +58,25 @@ def predict(
     from deploy.cli.predict import predict_rows
 
     predict_rows(profile, model, given, url, explain, as_json)
+
+
+@guarded
+def score(
+    model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version, or a bundle's folder.")],
+    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="A new folder for the scored rows, as Parquet.")] = "scores",
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Score a whole file: every row gets its label and probabilities, or the row that has none is named.
+
+    The columns are those of a request: all inputs, or the entity keys, request fields and time, for which the features
+    are read as the endpoint reads them.
+
+    [bold]Examples[/]
+      fairlead score fraud --source payments.csv --out scored
+      fairlead score news:2 --source articles/ --json
+    """
+    from deploy.cli.score import score_rows
+
+    score_rows(profile, model, source, out, as_json)

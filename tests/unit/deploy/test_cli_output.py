@@ -18,7 +18,7 @@ from deploy.cli.output import guarded, number, seconds, write_json
 COMMANDS = {
     *("deploy", "status", "diagnose"),
     *("demo", "tasks", "run", "runs", "models", "compare", "promote", "rollback"),
-    *("serve", "predict", "doctor", "ui", "new-task"),
+    *("serve", "predict", "score", "doctor", "ui", "new-task"),
 }
 
 

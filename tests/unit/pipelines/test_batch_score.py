@@ -59,6 +59,14 @@ def test_the_scores_are_those_of_the_evaluation(score: Any, candidate: Path) -> 
     assert scored[["probability_no", "probability_yes"]].to_numpy() == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_rows_of_a_data_version_can_be_scored(score: Any, name: str) -> None:
+    frame = pd.DataFrame({"kind": ["box"], "stops": [1], "distance": [10.0], "_row": [7]})
+    _, scored = score(frame.to_csv(index=False).encode() if name.endswith("csv") else frame, name)
+    assert "_row" not in scored
+    assert scored["_row_source"].astype(int).tolist() == [7]
+
+
 @pytest.mark.parametrize(
     ("content", "said", "row"),
     [
