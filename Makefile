@@ -19,7 +19,7 @@ MODALITY ?= tabular
 ARGS ?=
 
 ##@ Use it
-.PHONY: demo run serve ui doctor
+.PHONY: demo run serve ui doctor up
 demo: $(RUN_ENV) ## The whole story: payments -> model -> endpoint -> numbers (installs what it needs)
 	@$(BIN)/fairlead demo --profile $(PROFILE) $(ARGS)
 
@@ -35,8 +35,11 @@ ui: $(RUN_ENV) ## The MLflow page: runs, curves, registered models
 doctor: $(RUN_ENV) ## What is missing on this machine, and how to get it
 	@$(BIN)/fairlead doctor --profile $(PROFILE) $(ARGS)
 
+up: ## The platform on a cluster on this machine (needs Docker, kind, helm)
+	@deploy/local/up.sh
+
 ##@ Change it
-.PHONY: setup new-task test lint fmt type verify schemas compile
+.PHONY: setup new-task test e2e lint fmt type verify schemas protos compile
 setup: $(RUN_ENV) $(DEV_ENV) ## Create .venv with everything that development needs
 	@echo "Ready. Next: make demo, make test"
 
@@ -46,6 +49,9 @@ new-task: $(RUN_ENV) ## Write a task that runs at once: make new-task NAME=churn
 
 test: $(RUN_ENV) $(DEV_ENV) ## Unit, contract and integration tests
 	$(BIN)/python -m pytest tests/unit tests/contract tests/integration $(ARGS)
+
+e2e: $(RUN_ENV) $(DEV_ENV) ## Charts, and the platform in the cluster of KUBECONFIG: minutes
+	$(BIN)/python -m pytest tests/helm tests/e2e $(ARGS)
 
 lint: $(DEV_ENV) ## ruff (rules, format) and the import rules
 	$(BIN)/ruff check .
@@ -65,16 +71,32 @@ schemas: $(RUN_ENV) ## Write the JSON Schemas that are committed
 verify: schemas ## Fail when a committed schema is out of date
 	git diff --exit-code -- '*.schema.json'
 
+protos: $(DEV_ENV) ## Write the gRPC messages that are committed
+	$(BIN)/python -m grpc_tools.protoc -I services/runtime --python_out=services/runtime services/runtime/oip.proto
+
 compile: $(RUN_ENV) ## Compile the workflows for a cluster into build/workflows
 	@$(BIN)/python -m pipelines compile --out build/workflows
 
 ##@ Measure it
-.PHONY: bench-quality bench-loop
+.PHONY: bench-quality bench-loop bench-serving
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
 bench-loop: $(RUN_ENV) $(DEV_ENV) ## Time and memory of the loop, JSON in build/bench
 	$(BIN)/python -m tests.bench.loop $(ARGS)
+
+# Each peer in an environment of its own: they do not agree on versions.
+PEERS := build/peers
+bench-serving: $(RUN_ENV) $(DEV_ENV) $(PEERS)/web $(PEERS)/mlserver $(PEERS)/ray ## The service beside its peers, JSON and plots in build/bench
+	$(BIN)/python -m tests.bench.serving --peers $(PEERS) $(ARGS)
+
+$(PEERS)/web: PACKAGES := fastapi uvicorn uvloop httptools starlette litserve orjson
+$(PEERS)/mlserver: PACKAGES := mlserver
+$(PEERS)/ray: PACKAGES := 'ray[serve]'
+$(PEERS)/%: | $(RUN_ENV)
+	@echo "Installing $(PACKAGES) into $@ (a minute, once)"
+	@$(BIN)/python -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check \
+	  numpy onnxruntime $(PACKAGES) || { rm -rf $@; exit 1; }
 
 ##@ Else
 .PHONY: help clean

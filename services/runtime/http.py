@@ -75,14 +75,14 @@ class Request:
         """The media type of the body, without parameters."""
         return self.header(b"content-type").partition(";")[0].strip().lower()
 
-    async def json(self) -> Any:
-        """The body as JSON.
+    async def json(self, *, untyped: bool = False) -> Any:
+        """The body as JSON; with `untyped` also without a content type, as Triton's client sends it.
 
         Raises:
             Problem: 415, 413 or 400.
         """
         media = self.media
-        if media != "application/json" and not media.endswith("+json"):
+        if media != "application/json" and not media.endswith("+json") and (media or not untyped):
             raise Problem(
                 415, "not-json", "the request must be JSON", fix="send the header content-type: application/json"
             )

@@ -83,7 +83,7 @@ class _Served:
     async def infer(self, request: Request, model: Model) -> Answer:
         length = request.headers.get(b"inference-header-content-length")
         if length is None:
-            document = await request.json()
+            document = await request.json(untyped=True)
         else:
             document = _with_binary(await request.body(), length)
         answer, wanted = await infer(self.runtime, model, document, request.terms)

@@ -81,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlatformError as err:
         sys.stderr.write(json.dumps({"level": "error", "event": "bad_settings", **err.as_dict()}) + "\n")
         return 2
-    return _serve(options.modality, options.host, options.port, settings.graceful_seconds)
+    return _serve(options.modality, options.host, options.port, settings.graceful_seconds, settings.header_seconds)
 
 
-def _serve(modality: str, host: str, port: int, graceful_seconds: int) -> int:
+def _serve(modality: str, host: str, port: int, graceful_seconds: int, header_seconds: float) -> int:
     # BentoML keeps state in its home; two processes must not share one.
     home = None if "BENTOML_HOME" in os.environ else tempfile.mkdtemp(prefix="fairlead-bentoml-")
     if home:
@@ -94,13 +94,15 @@ def _serve(modality: str, host: str, port: int, graceful_seconds: int) -> int:
             sys.modules.setdefault(module, None)  # type: ignore[arg-type]
         import uvicorn
 
+        from services.runtime.protocol import impatient
+
         service = getattr(import_module(_module(modality)), MODALITIES[modality])
         config = uvicorn.Config(
             service.to_asgi(),
             host=host,
             port=port,
             loop="uvloop",
-            http="httptools",
+            http=impatient(header_seconds),
             lifespan="on",
             log_config=None,
             access_log=False,

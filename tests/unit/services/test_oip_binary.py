@@ -72,6 +72,18 @@ def test_bytes_and_json_can_be_mixed(serve: Any, make_bundle: Any) -> None:
     assert post(serve(make_bundle()), {"inputs": [INPUTS[0], country]}, AMOUNTS).status_code == 200
 
 
+def test_a_request_without_a_content_type_is_json_for_this_protocol_only(serve: Any, make_bundle: Any) -> None:
+    client = serve(make_bundle()).client
+    tensors = [
+        {"name": "amount", "shape": [1], "datatype": "FP64", "data": [1]},
+        {"name": "country", "shape": [1], "datatype": "BYTES", "data": ["AT"]},
+    ]
+    body = json.dumps({"inputs": tensors}).encode()
+    assert client.post(PATH, content=body).status_code == 200
+    assert client.post(PATH, content=body, headers={"content-type": "text/plain"}).status_code == 415
+    assert client.post("/predict", content=body).status_code == 415
+
+
 @pytest.mark.parametrize(
     ("inputs", "raw", "length", "field"),
     [
