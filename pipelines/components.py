@@ -88,6 +88,7 @@ def train(
     checkpoints: str,
     code_version: str,
     nonce: str,
+    spread: str,
     model: Output[Model],
 ):
     from pipelines.steps import events
@@ -96,7 +97,7 @@ def train(
         from pipelines.steps import train as step
 
         folder = step.checkpoint_folder(checkpoints, task, config, dataset.path, code_version, nonce)
-        done(step.train(task, config, dataset.path, folder, model.path))
+        done(step.train(task, config, dataset.path, folder, model.path, spread))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -51,6 +52,9 @@ class Placement:
     image: str = IMAGE
     accelerator: str = "nvidia.com/gpu"
     train_gpus: int = 0
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # variable -> (Secret, key)
+    labels: Mapping[str, str] = field(default_factory=dict)  # which network policies admit the pods
 
 
 def place(task: Any, step: str, placement: Placement) -> Any:
@@ -64,4 +68,20 @@ def place(task: Any, step: str, placement: Placement) -> Any:
     gpus = placement.train_gpus if step == "train" else needs.gpus
     if gpus:
         task.set_accelerator_type(placement.accelerator).set_accelerator_limit(gpus)
+    _mount(task, placement, bool(gpus))
     return task
+
+
+def _mount(task: Any, placement: Placement, gpus: bool) -> None:
+    """What the Kubernetes part of a compiled step says: identity, secrets as variables, labels, shared memory."""
+    from kfp import kubernetes
+
+    kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
+    for name, value in placement.environment.items():
+        task.set_env_variable(name, value)
+    for name, (secret, key) in placement.secrets.items():
+        kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env={key: name})
+    for name, value in placement.labels.items():
+        kubernetes.add_pod_label(task, name, value)
+    if gpus:
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit="8Gi")

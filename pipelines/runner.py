@@ -75,9 +75,9 @@ def _run(spec: RunSpec, where: Endpoints, folder: Path, send: Any) -> int:
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         translator = Translator(order, state, log, send)
         try:
-            arguments = _arguments(spec, where)
+            given = arguments(spec, where)
             send("run_started", workflow=spec.workflow, task=spec.task, steps=list(order))
-            _execute(spec.workflow, arguments, where, folder, translator)
+            _execute(spec.workflow, given, where, folder, translator)
         except KeyboardInterrupt:
             error = PlatformError("the run was stopped", fix="start it again: it goes on where it was", code="stopped")
             return _failed(state, send, error, 130)
@@ -132,8 +132,8 @@ def _execute(workflow_name: str, arguments: dict[str, Any], where: Endpoints, fo
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def _arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
-    """The workflow's parameters, all text and bool."""
+def arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
+    """The workflow's parameters, all text and bool; `where` are the addresses as its steps see them."""
     if spec.workflow == "batch_scoring":
         return {"model": spec.model, "source": spec.source, "endpoints": where.model_dump_json()}
     task = get_task(spec.task)

@@ -91,13 +91,14 @@ def _training(where: Placement) -> Any:
         promote: bool = True,
         store: str = "",
         nonce: str = "",
+        spread: str = "",
     ) -> None:
         clean, features = _prepare(
             where, task, data_config, dataset, data_version, endpoints, code_version, store, nonce
         )
         _learn(
             where, task, config, data_config, clean, features, data_version, source, endpoints, checkpoints,
-            code_version, run, promote, nonce,
+            code_version, run, promote, nonce, spread,
         )  # fmt: skip
 
     return training
@@ -117,6 +118,7 @@ def _full(where: Placement) -> Any:
         promote: bool = True,
         store: str = "",
         nonce: str = "",
+        spread: str = "",
     ) -> None:
         read = components.ingest(
             task=task,
@@ -133,7 +135,7 @@ def _full(where: Placement) -> Any:
         )
         _learn(
             where, task, config, data_config, clean, features, version, source, endpoints, checkpoints,
-            code_version, run, promote, nonce,
+            code_version, run, promote, nonce, spread,
         )  # fmt: skip
 
     return full
@@ -189,13 +191,20 @@ def _learn(
     run: Any,
     promote: Any,
     nonce: Any,
+    spread: Any,
 ) -> None:
     built = components.build_dataset(
         task=task, config=data_config, clean=clean, features=features, code_version=code, nonce=nonce
     )
     dataset = place(built, "build_dataset", where).outputs["dataset"]
     fitted = components.train(
-        task=task, config=config, dataset=dataset, checkpoints=checkpoints, code_version=code, nonce=nonce
+        task=task,
+        config=config,
+        dataset=dataset,
+        checkpoints=checkpoints,
+        code_version=code,
+        nonce=nonce,
+        spread=spread,
     )
     measured = components.evaluate(
         task=task,

@@ -20,10 +20,11 @@ _KEYS = {"engine", "classes", "decision", "history", "parameters", "device"}
 _PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its checkpoints
 
 
-def train(task: str, config: str, dataset: str, checkpoints: str, out: str) -> dict[str, Any]:
+def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spread: str = "") -> dict[str, Any]:
     """Train on `dataset`; `out` gets ``model/`` and ``train.json``.
 
     `checkpoints` must be the same folder when the same training is started again; it is emptied after success.
+    `spread` is JSON of `pipelines.training.spread.Spread`: other pods train then, and this one waits for them.
 
     Returns:
         engine, device and the last point of the learning curve.
@@ -32,6 +33,12 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str) -> d
     settings = load_config(found, config)
     _check_inputs(dataset, [item.model_dump() for item in found.inputs(settings)])
     target = Path(out)
+    if spread:
+        from pipelines.training.spread import Spread, train_spread
+
+        report = events.progress("train")
+        train_spread(Spread.model_validate_json(spread), task, config, Path(dataset), target, report)
+        return _summary(read_json(target / "train.json"))
     model = target / "model"
     shutil.rmtree(model, ignore_errors=True)
     model.mkdir(parents=True)
@@ -49,6 +56,10 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str) -> d
             code="bad_task",
         )
     write_json(target / "train.json", trained)
+    return _summary(trained)
+
+
+def _summary(trained: dict[str, Any]) -> dict[str, Any]:
     last = trained["history"][-1] if trained["history"] else {}
     return {"engine": trained["engine"], "device": trained["device"], "rounds": len(trained["history"]), **last}
 
