@@ -107,7 +107,7 @@ clean: ## Remove build outputs and caches; .venv and .fairlead (runs, models) st
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*##"; print "make TARGET"} \
 	  /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*##/ {printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*##/ {printf "  %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # The first interpreter that really is 3.11; PYTHON=... names another one.
 $(BIN)/python:

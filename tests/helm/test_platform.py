@@ -256,6 +256,14 @@ def test_alerts_dashboards_and_services_speak_of_the_same_metrics() -> None:
             assert urlsplit(address).fragment == str(rule.get("alert"))
 
 
+def test_every_alert_has_a_section_in_the_runbook() -> None:
+    alerts: set[str] = set()
+    for file in [*CHARTS.glob("*/rules/*.yaml"), *CHARTS.glob("*/templates/*rules*.tpl")]:
+        alerts |= set(re.findall(r"- alert: (\w+)", file.read_text(encoding="utf-8")))
+    runbook = (CHARTS.parent / "docs" / "runbook.md").read_text(encoding="utf-8")
+    assert alerts == set(re.findall(r"^### (\w+)", runbook, re.MULTILINE))
+
+
 def test_prometheus_accepts_its_configuration_and_rules(tmp_path: Path) -> None:
     data = named(render("monitoring"), "ConfigMap", "fairlead-prometheus")["data"]
     for name, text in data.items():

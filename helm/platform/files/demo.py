@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
+import urllib.request
 from typing import Any
 
 from contracts import objects
@@ -13,9 +16,12 @@ from contracts.registry import Registry
 from deploy.cli.profiles import load_endpoints
 from deploy.cli.workflow import execute, plan_run
 
+WAIT_SECONDS = 600
+
 
 def main(address: str, recipe: str, *settings: str) -> int:
     """Publish to `address`; `settings` are key=value of the fraud task."""
+    _wait_for_mlflow()
     if objects.exists(objects.join(address, DOCUMENT)):
         _say({"event": "published_already", "address": address})
         return 0
@@ -25,6 +31,18 @@ def main(address: str, recipe: str, *settings: str) -> int:
     objects.upload(bundle.path, address, last=DOCUMENT)
     _say({"event": "published", "address": address, "digest": bundle.digest})
     return 0
+
+
+def _wait_for_mlflow() -> None:
+    """Everything starts at once, and MLflow last."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(os.environ["FAIRLEAD_TRACKING"] + "/health", timeout=5).close()
+        except OSError:
+            time.sleep(1)
+        else:
+            return
 
 
 def _say(event: dict[str, Any]) -> None:

@@ -55,6 +55,11 @@ containers:
       - {name: FAIRLEAD_HOME, value: /tmp/fairlead}
       - {name: FAIRLEAD_TRACKING, value: "http://{{ $mlflow.host }}:{{ $mlflow.port | int }}"}
       - {name: FAIRLEAD_ARTIFACTS, value: "s3://{{ $v.global.s3.bucket }}/bundles"}
+      {{- if has "redis" .needs }}
+      {{- $redis := include "fairlead.part" (dict "context" .context "part" "redis") | fromYaml }}
+      - {name: FAIRLEAD_ONLINE, value: "redis://{{ $redis.host }}:{{ $redis.port | int }}/0"}
+      {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" $redis.secret "key" "password") | nindent 6 }}
+      {{- end }}
       - {name: HOME, value: /tmp}
       - {name: OMP_NUM_THREADS, value: "1"}
       {{- include "platform.s3Env" .context | nindent 6 }}
@@ -66,9 +71,15 @@ volumes:
   - {name: demo, configMap: {name: {{ include "fairlead.partName" . }}}}
 {{- end -}}
 
+{{/* platform.demo: component and needs of the demo's training; features go to Redis where there is a feature store. */}}
+{{- define "platform.demo" -}}
+component: demo-training
+needs: [s3, mlflow{{ if index .Values "feature-store" "enabled" }}, redis{{ end }}]
+{{- end -}}
+
 {{/* platform.demoJob: name of the demo's Job, which changes with what it does. */}}
 {{- define "platform.demoJob" -}}
-{{- $a := dict "context" . "component" "demo-training" "values" .Values.demoTraining "image" .Values.image "needs" (list "s3" "mlflow") -}}
+{{- $a := include "platform.demo" . | fromYaml | merge (dict "context" . "values" .Values.demoTraining "image" .Values.image) -}}
 {{- $content := printf "%s%s" (include "platform.demoPod" $a) (.Files.Get "files/demo.py") -}}
 {{- include "fairlead.partName" (dict "context" . "component" (printf "demo-training-%s" ($content | sha256sum | trunc 6))) -}}
 {{- end -}}
