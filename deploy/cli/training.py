@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from contracts.errors import PlatformError
 from deploy.cli.output import EXIT_INTERRUPTED, EXIT_REFUSED, console, number, seconds, table, write_json
-from deploy.cli.profiles import load_endpoints
+from deploy.cli.profiles import load_endpoints, load_profile
 from deploy.cli.workflow import RunRequest, execute, plan_resume, plan_run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from contracts.bundle import Bundle
     from contracts.endpoints import Endpoints
+    from deploy.cli.cluster.submit import Placing
 
 UI_ADDRESS = "http://127.0.0.1:5000"
 
@@ -29,9 +30,22 @@ def run_task(
     no_cache: bool,
     resume: str | None,
     as_json: bool,
+    placing: Placing | None = None,
 ) -> None:
-    """Run, report, and exit with 3 when the gate refused the model."""
+    """Run, report, and exit with 3 when the gate refused the model; on the cluster of a profile that has one."""
     endpoints = load_endpoints(profile)
+    where = load_profile(profile)
+    if where.cluster is None and placing is not None and placing != type(placing)():
+        raise PlatformError(
+            "--cron, --image, --train-gpus and --train-nodes are for a cluster",
+            detail=f"profile {profile} runs on this machine",
+            fix="name a cluster's profile: --profile cluster",
+            code="no_cluster",
+        )
+    if resume and where.cluster is not None:
+        raise PlatformError(
+            "a run on a cluster is not resumed", detail="unchanged steps come from its cache", fix="start it again"
+        )
     if resume:
         if task or recipe or overrides or source or no_cache:
             raise PlatformError(
@@ -43,7 +57,16 @@ def run_task(
         request = plan_run(endpoints, task, recipe, overrides, source, no_cache)
     else:
         raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
-    report = run_with_progress(request, as_json)
+    if where.cluster is not None:
+        from deploy.cli.cluster.run import execute_on_cluster, schedule
+        from deploy.cli.cluster.submit import Placing
+
+        if placing is not None and placing.cron:
+            schedule(where, request, placing, as_json)
+            return
+        report = build_report(endpoints, execute_on_cluster(where, request, placing or Placing(), as_json))
+    else:
+        report = run_with_progress(request, as_json)
     if as_json:
         write_json(report)
     else:
@@ -76,19 +99,29 @@ def _execute_shown(request: RunRequest) -> dict[str, Any]:
 
 def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
     """run.json's content plus the gate decision, metrics and the places to look, for people and for ``--json``."""
-    from contracts.bundle import read_bundle
-
     report = {key: value for key, value in state.items() if key != "pid"}
     result = state.get("result") or {}
     if not result:
         return report
-    document = read_bundle(result["path"]).document
+    bundle = _bundle(endpoints, result)
+    document = bundle.document
     report["status"] = "succeeded" if document.gate.passed else "refused"
     report["gate"] = document.gate.model_dump()
     report["metrics"] = document.metrics
     report["mlflow_url"] = tracking_page(endpoints, result.get("tracking_url") or "")
-    report["model_card"] = str(Path(result["path"]) / "card.html")
+    report["model_card"] = str(bundle.path / "card.html")
     return report
+
+
+def _bundle(endpoints: Endpoints, result: dict[str, Any]) -> Bundle:
+    """The bundle of a run's result; one in S3 is fetched."""
+    from contracts import objects
+    from contracts.bundle import read_bundle
+    from contracts.registry import Registry
+
+    if not objects.is_remote(result["path"]):
+        return read_bundle(result["path"])
+    return Registry(endpoints).fetch(f"{result['name']}:{result['version']}")
 
 
 def tracking_page(endpoints: Endpoints, page: str) -> str:

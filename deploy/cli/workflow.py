@@ -89,7 +89,7 @@ def _source(source: str) -> str:
     if source and not is_remote(source) and not Path(source).expanduser().exists():
         raise PlatformError(
             f"source not found: {source}",
-            fix="give a CSV, TSV or Parquet file, or a folder of them; without --source the built-in data is used",
+            fix="give a CSV, TSV or Parquet file, a folder of them, or s3://...; without it the built-in data is used",
             code="bad_source",
         )
     return source if not source or is_remote(source) else str(Path(source).expanduser().absolute())

@@ -63,6 +63,10 @@ def run(
     source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
     resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a failed run.")] = None,
+    cron: Annotated[str, typer.Option(help="On a cluster: run at these times, five fields.")] = "",
+    image: Annotated[str, typer.Option(help="On a cluster: image of the steps; default: of this version.")] = "",
+    train_gpus: Annotated[int, typer.Option(min=0, help="On a cluster: GPUs of each training pod.")] = 0,
+    train_nodes: Annotated[int, typer.Option(min=1, help="On a cluster: pods that train together.")] = 1,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -76,10 +80,13 @@ def run(
       fairlead run fraud --recipe logistic --source payments.csv
       fairlead run fraud --set data.columns.amount=TX_AMOUNT --set seed=11
       fairlead run --resume fraud-20260102-030405-9f3c
+      fairlead run fraud --profile cluster --cron "0 3 * * *"
     """
+    from deploy.cli.cluster.submit import Placing
     from deploy.cli.training import run_task
 
-    run_task(profile, task, recipe, overrides or [], source, no_cache, resume, as_json)
+    placing = Placing(image=image, cron=cron, train_gpus=train_gpus, train_nodes=train_nodes)
+    run_task(profile, task, recipe, overrides or [], source, no_cache, resume, as_json, placing)
 
 
 @guarded

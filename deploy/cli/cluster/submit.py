@@ -1,0 +1,238 @@
+"""``fairlead run --profile <a cluster's>``: the same workflow on Kubeflow Pipelines, followed as a local run is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import tempfile
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts import objects
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from deploy.cli.cluster.reach import reach, use_storage
+
+if TYPE_CHECKING:
+    from deploy.cli.cluster.settings import Cluster, Profile
+    from deploy.cli.workflow import RunRequest
+
+WORKFLOW = "full"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placing:
+    """What a run on a cluster may be asked for beside its task. cron: five fields, empty for one run now."""
+
+    image: str = ""
+    cron: str = ""
+    train_gpus: int = 0
+    train_nodes: int = 1
+
+
+def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any, str]:
+    """Compile for the cluster and start (or schedule) the run.
+
+    Returns:
+        The KFP client, and the id of the run or recurring run.
+
+    Raises:
+        PlatformError: ``code="kfp"``: Kubeflow Pipelines does not answer or refuses the run.
+    """
+    from pipelines.runner import RunSpec, arguments
+
+    cluster = profile.cluster
+    assert cluster is not None
+    use_storage(cluster)
+    where = pod_endpoints(profile)
+    source = upload_source(request.source, where.uri("data"))
+    spec = RunSpec(
+        run_id=request.run_id,
+        task=request.task,
+        config=request.config,
+        source=source,
+        endpoints=where,
+        no_cache=request.no_cache,
+    )
+    given = arguments(spec, where)
+    if placing.cron:
+        given["run"] = f"{request.task}-scheduled"
+    if placing.train_nodes > 1:
+        given["spread"] = spread(cluster, where, placing)
+    client = connect(cluster)
+    with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
+        file = compiled(cluster, placing, Path(folder))
+        return client, _start(client, cluster, request, placing, file, given)
+
+
+def pod_endpoints(profile: Profile) -> Endpoints:
+    """The addresses as pods see them: a scratch folder for what has none, and none on this machine.
+
+    Raises:
+        PlatformError: ``code="local_address"``: an address that pods do not share.
+    """
+    assert profile.cluster is not None
+    given = profile.model_dump(exclude={"cluster"}) | {"home": profile.cluster.scratch, "runs": "", "cache": ""}
+    for name in ("data", "artifacts", "features", "tracking"):
+        if "://" not in given[name] or given[name].startswith("sqlite:"):
+            raise PlatformError(
+                f"{name} must be an address that pods share, and is {given[name] or 'a folder below home'!r}",
+                fix=f"set {name} of the profile: {'http://...' if name == 'tracking' else 's3://bucket/prefix'}",
+                code="local_address",
+            )
+    return Endpoints(**given)
+
+
+def upload_source(source: str, data: str) -> str:
+    """Where pods find the rows: a local file or folder is copied to S3, below the hash of its content."""
+    if not source or "://" in source:
+        return source
+    path = Path(source).expanduser()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    target = objects.join(data, ".uploads", digest.hexdigest()[:16])
+    for file in files:
+        name = file.name if path.is_file() else file.relative_to(path).as_posix()
+        if not objects.exists(objects.join(target, name)):
+            objects.write_bytes(objects.join(target, name), file.read_bytes())
+    return objects.join(target, path.name) if path.is_file() else target
+
+
+def placement(cluster: Cluster, placing: Placing) -> Any:
+    """What the compiled steps carry: image, S3 by a Secret, the labels that network policies admit."""
+    from pipelines.resources import Placement
+
+    gpus = placing.train_gpus if placing.train_nodes == 1 else 0  # of several nodes, each asks for its own
+    return Placement(
+        cluster=True,
+        image=placing.image or cluster.image,
+        train_gpus=gpus,
+        environment=_environment(cluster),
+        secrets=_secrets(cluster),
+        labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},
+    )
+
+
+def _environment(cluster: Cluster) -> dict[str, str]:
+    endpoint = {"AWS_ENDPOINT_URL": cluster.storage.endpoint} if cluster.storage.endpoint else {}
+    return {**endpoint, "AWS_REGION": cluster.storage.region, "HOME": "/tmp", "MPLCONFIGDIR": "/tmp"}
+
+
+def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
+    storage, redis = cluster.storage.secret, cluster.redis
+    found = {}
+    if storage.name:
+        found["AWS_ACCESS_KEY_ID"] = (storage.name, storage.user_key)
+        found["AWS_SECRET_ACCESS_KEY"] = (storage.name, storage.password_key)
+    if redis.name:
+        found["FAIRLEAD_REDIS_PASSWORD"] = (redis.name, redis.password_key)
+    return found
+
+
+def spread(cluster: Cluster, where: Endpoints, placing: Placing) -> str:
+    """The training step's order to train on several pods, see pipelines/training/spread.py."""
+    from pipelines.resources import STEPS
+    from pipelines.training.spread import Spread
+
+    return Spread(
+        nodes=placing.train_nodes,
+        processes=max(1, placing.train_gpus),
+        gpus=placing.train_gpus,
+        cpu=STEPS["train"].cpu,
+        memory=STEPS["train"].memory,
+        image=placing.image or cluster.image,
+        namespace=cluster.namespace,
+        service_account=cluster.service_account,
+        place=objects.join(where.uri("data"), ".spread"),
+        environment=_environment(cluster),
+        secrets={k: v for k, v in _secrets(cluster).items() if k.startswith("AWS_")},
+        labels={"fairlead.io/access-s3": "true"},
+    ).model_dump_json()
+
+
+def compiled(cluster: Cluster, placing: Placing, folder: Path) -> Path:
+    """The workflow's IR with its Kubernetes part, checked."""
+    from pipelines.workflows import compile_workflows
+
+    (file,) = compile_workflows(folder, placement(cluster, placing), [WORKFLOW])
+    return file
+
+
+def connect(cluster: Cluster) -> Any:
+    """A kfp.Client of a server that answers.
+
+    Raises:
+        PlatformError: ``code="kfp"``.
+    """
+    import kfp
+
+    address = reach(cluster.kfp, cluster)
+    try:  # the client itself would try for half a minute
+        with urllib.request.urlopen(f"{address}/apis/v2beta1/healthz", timeout=10) as answer:
+            several = bool(json.load(answer).get("multi_user"))
+    except (OSError, ValueError) as err:
+        raise PlatformError(
+            f"Kubeflow Pipelines does not answer: {cluster.kfp}",
+            detail=str(err)[:300],
+            fix="is it installed and ready? see: fairlead doctor --cluster",
+            code="kfp",
+        ) from err
+    client = kfp.Client(host=address)
+    # An installation for one user knows no namespaces of users.
+    client._context_setting["namespace"] = cluster.namespace if several else ""
+    return client
+
+
+def _start(
+    client: Any, cluster: Cluster, request: RunRequest, placing: Placing, file: Path, given: dict[str, Any]
+) -> str:
+    import kfp_server_api
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # the client prints links to pages that need not exist
+            experiment = client.create_experiment(request.task).experiment_id
+        if placing.cron:
+            made = client.create_recurring_run(
+                experiment,
+                request.run_id,
+                cron_expression=with_seconds(placing.cron),
+                max_concurrency=1,
+                no_catchup=True,
+                pipeline_package_path=str(file),
+                params=given,
+                service_account=cluster.service_account,
+            )
+            return str(made.recurring_run_id)
+        with contextlib.redirect_stdout(io.StringIO()):
+            run = client.run_pipeline(
+                experiment, request.run_id, str(file), params=given, service_account=cluster.service_account
+            )
+        return str(run.run_id)
+    except kfp_server_api.ApiException as err:
+        raise PlatformError(
+            "Kubeflow Pipelines refused the run", detail=str(err.body or err.reason)[:500], fix="see above", code="kfp"
+        ) from err
+
+
+def with_seconds(cron: str) -> str:
+    """A cron expression of five fields as KFP takes it: with seconds in front.
+
+    Raises:
+        PlatformError: ``code="bad_cron"``.
+    """
+    fields = cron.split()
+    if len(fields) != 5:
+        raise PlatformError(
+            f"not a schedule: {cron!r}",
+            detail="accepted: minute hour day month weekday, five fields",
+            fix="write, for every day at three: --cron '0 3 * * *'",
+            code="bad_cron",
+        )
+    return " ".join(["0", *fields])
