@@ -77,6 +77,31 @@ protos: $(DEV_ENV) ## Write the gRPC messages that are committed
 compile: $(RUN_ENV) ## Compile the workflows for a cluster into build/workflows
 	@$(BIN)/python -m pipelines compile --out build/workflows
 
+##@ Ship it
+.PHONY: images sbom charts
+# ENGINE=podman works as well. The GPU variants: make images ENGINE_ARGS="--build-arg VARIANT=gpu --build-arg TORCH=yes" TAG=0.1.0-gpu
+ENGINE ?= docker
+TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGES := pipelines service
+images: ## Build both images: make images [TAG=0.1.0] [ENGINE=podman]
+	@for name in $(IMAGES); do \
+	  $(ENGINE) build -f deploy/images/$$name.Dockerfile -t ghcr.io/fairlead/$$name:$(TAG) $(ENGINE_ARGS) \
+	    --build-arg REVISION=$$(git rev-parse HEAD) --build-arg VERSION=$(TAG) . || exit 1; \
+	done
+
+sbom: ## What is inside the images, as CycloneDX, into build/sbom
+	@mkdir -p build/sbom
+	@for name in $(IMAGES); do \
+	  $(ENGINE) run --rm ghcr.io/fairlead/$$name:$(TAG) cat /opt/venv/sbom.cdx.json > build/sbom/$$name-$(TAG).cdx.json || exit 1; \
+	done; ls build/sbom
+
+charts: ## Check the charts and pack them into build/charts
+	helm lint --strict helm/platform
+	@for values in helm/model-service/ci/*-values.yaml; do helm lint --strict helm/model-service -f $$values || exit 1; done
+	@for chart in platform model-service feature-store pipelines monitoring; do \
+	  helm package helm/$$chart --destination build/charts || exit 1; \
+	done
+
 ##@ Measure it
 .PHONY: bench-quality bench-loop bench-serving
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench

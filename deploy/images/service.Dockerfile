@@ -12,13 +12,18 @@ COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
 RUN python requirements.py services > requirements.txt \
  && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
 ARG VARIANT=cpu
+# Its releases are not always those of the CPU's build.
+ARG ONNXRUNTIME_GPU=1.31.1
 RUN if [ "$VARIANT" = gpu ]; then \
-      pin=$(sed -n 's/^onnxruntime==//p' constraints.txt) \
-      && /opt/venv/bin/pip uninstall -y onnxruntime \
-      && /opt/venv/bin/pip install --no-compile "onnxruntime-gpu[cuda,cudnn]==$pin"; \
+      /opt/venv/bin/pip uninstall -y onnxruntime \
+      && /opt/venv/bin/pip install --no-compile "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU"; \
     fi
 COPY deploy/images/trim.sh ./
 RUN sh trim.sh /opt/venv
+# What is inside, for scanners; made by a tool that stays out of the result.
+ARG SBOM_TOOL=cyclonedx-bom==7.5.0
+RUN python -m venv /opt/sbom && /opt/sbom/bin/pip install --quiet "$SBOM_TOOL" \
+ && /opt/sbom/bin/cyclonedx-py environment --output-reproducible --of JSON -o /opt/venv/sbom.cdx.json /opt/venv/bin/python
 
 FROM ${BASE}
 COPY deploy/images/base.sh /tmp/

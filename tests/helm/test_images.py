@@ -1,0 +1,74 @@
+"""Images: ours are built in layers that cache and run without rights; others' are listed with their versions."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.helm.program import CHARTS, helm
+
+ROOT = CHARTS.parent
+DOCKERFILES = sorted((ROOT / "deploy" / "images").glob("*.Dockerfile"))
+STACK = yaml.safe_load((ROOT / "deploy" / "stack.yaml").read_text())
+
+
+def images(text: str) -> set[str]:
+    """Every image that a render names, in pods and in settings of those that start pods."""
+    return set(re.findall(r"\b((?:docker\.io|ghcr\.io|quay\.io|gcr\.io)/[\w./-]+:[\w.-]+)", text))
+
+
+def test_every_image_of_others_that_charts_name_is_in_the_stack() -> None:
+    done = helm("template", "fairlead", str(CHARTS / "platform"), "--set", "pipelines.ui.enabled=true")
+    assert done.returncode == 0, done.stderr
+    named = {image for image in images(done.stdout) if not image.startswith("ghcr.io/fairlead/")}
+    assert named == {f"{item['image']}:{item['version']}" for item in STACK["images"]}
+
+
+def steps(file: Path) -> list[str]:
+    """Instructions of a Dockerfile, continuation lines joined, comments left out."""
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
+    return [step for step in "\n".join(lines).replace("\\\n", " ").splitlines() if step.strip()]
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_dependencies_come_before_code_and_the_last_user_has_no_rights(file: Path) -> None:
+    made = steps(file)
+    install = next(i for i, step in enumerate(made) if "pip install --no-compile" in step)
+    code = min(i for i, step in enumerate(made) if re.match(r"COPY (contracts|services|pipelines) ", step))
+    assert install < code
+    assert [step for step in made if step.startswith("USER")] == ["USER 10001:10001"]
+    # What changes with every commit comes last.
+    assert max(i for i, step in enumerate(made) if step.startswith("RUN")) < made.index("ARG REVISION=unknown")
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_the_labels_say_what_and_which_commit(file: Path) -> None:
+    text = file.read_text()
+    for label in ("title", "description", "source", "licenses", "version", "revision"):
+        assert f"org.opencontainers.image.{label}=" in text
+
+
+@pytest.mark.parametrize("extras", [["services"], ["pipelines", "feature-store"]], ids="+".join)
+def test_requirements_of_an_image_are_those_of_its_extras_without_torch(extras: list[str]) -> None:
+    script = ROOT / "deploy" / "images" / "requirements.py"
+    done = subprocess.run([sys.executable, str(script), *extras], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("pydantic") for line in lines)
+    assert any(line.startswith("boto3") for line in lines)
+    assert not any(line.startswith("torch") for line in lines)
+
+
+def test_only_what_images_are_made_of_is_sent_to_the_builder() -> None:
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied: set[Any] = set()
+    for file in DOCKERFILES:
+        for step in steps(file):
+            if step.startswith("COPY ") and "--from" not in step:
+                copied |= {source.split("/")[0] for source in step.split()[1:-1]}
+    assert copied == kept
