@@ -56,6 +56,11 @@ class TokenEngine(Protocol):
         ...
 
 
+def onnx_providers(available: Sequence[str]) -> list[str]:
+    """Where ONNX Runtime executes: CUDA first where its build has it, which needs no GPU to be there, else the CPU."""
+    return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+
+
 def load_engine(bundle: Bundle, *, threads: int = 1) -> Engine:
     """Load the model of a verified bundle; imports the engine's library here and not before.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Input
-from contracts.engine import Reason
+from contracts.engine import Reason, onnx_providers
 
 Columns = Mapping[str, NDArray[Any]]
 Matrix = NDArray[np.float64]
@@ -113,8 +113,9 @@ class OnnxTabularEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._inputs = bundle.document.signature.inputs
+        providers = onnx_providers(onnxruntime.get_available_providers())
         self._session = onnxruntime.InferenceSession(
-            str(bundle.model_path / "model.onnx"), options, providers=["CPUExecutionProvider"]
+            str(bundle.model_path / "model.onnx"), options, providers=providers
         )
 
     def predict(self, columns: Columns) -> Matrix:

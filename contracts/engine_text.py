@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from contracts.bundle import Bundle, Document
-from contracts.engine import Reason
+from contracts.engine import Reason, onnx_providers
 from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ class OnnxTextEngine:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+        providers = onnx_providers(ort.get_available_providers())
+        self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
         self._only_needed = ort.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True  # explanations cost nothing when not asked for
         self._inputs = [i.name for i in bundle.document.signature.inputs if i.dtype == "string"]
