@@ -103,7 +103,7 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-loop bench-serving
+.PHONY: bench-quality bench-loop bench-serving bench-features
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -122,6 +122,9 @@ $(PEERS)/%: | $(RUN_ENV)
 	@echo "Installing $(PACKAGES) into $@ (a minute, once)"
 	@$(BIN)/python -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check \
 	  numpy onnxruntime $(PACKAGES) || { rm -rf $@; exit 1; }
+
+bench-features: $(RUN_ENV) $(DEV_ENV) ## Feature store: reading, materialising, joining beside Feast (needs redis-server), JSON in build/bench
+	$(BIN)/python -m tests.bench.features $(ARGS)
 
 ##@ Else
 .PHONY: help clean

@@ -30,7 +30,7 @@ from contracts.engine import load_engine
 from tests.bench import report
 from tests.bench.serving_load import Result, closed_loop, open_loop
 from tests.bench.serving_models import FLOATS, four_floats
-from tests.bench.serving_text import bert_rows
+from tests.bench.serving_text import text
 
 SERVER_CPU, LOAD_CPU = 0, 1
 OURS = "fairlead"
@@ -233,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     for case in options.cases:
         with tempfile.TemporaryDirectory(prefix="fairlead-bench-") as folder:
             arena = Arena(Path(folder), options.peers)
-            run = {"requests": requests, "batching": batching, "text": bert_rows}[case]
+            run = {"requests": requests, "batching": batching, "text": text}[case]
             rows = run(arena, options.rounds, options.seconds)
         status |= report.write(f"serving-{case}", f"make bench-serving ARGS='--cases {case}'", rows)
     return status

@@ -1,0 +1,117 @@
+"""A transformer is exported with open axes, and quantised only when it stays as good."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from contracts.bundle import Bundle, write_bundle
+from contracts.engine import load_engine
+from pipelines.training.quantise import quantise_if_as_good
+from pipelines.training.transformer import TextTransformer, TransformerConfig, export_transformer
+
+CONFIG = TransformerConfig(vocabulary=60, classes=3, layers=2, width=32, heads=4, inner=64, max_tokens=40)
+SIGNATURE = {"inputs": [{"name": "text", "dtype": "string"}], "classes": ["a", "b", "c"]}
+LINEAGE = {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "2026-01-01T00:00:00Z"}
+
+
+@pytest.fixture(scope="module")
+def model() -> TextTransformer:
+    torch.manual_seed(3)
+    return TextTransformer(CONFIG).eval()
+
+
+@pytest.fixture
+def folder(model: TextTransformer, tmp_path: Path) -> Path:
+    target = tmp_path / "source" / "model"
+    export_transformer(model, target)
+    words = {"[PAD]": 0} | {f"w{at}": at for at in range(1, 60)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[PAD]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.save(str(target / "tokenizer.json"))
+    return target
+
+
+def engine_of(folder: Path, root: Path) -> Any:
+    (folder.parent / "golden.jsonl").write_text(json.dumps({"inputs": {"text": "w1"}, "probabilities": [1, 0, 0]}))
+    fields = {"name": "t", "task": "t", "recipe": "r", "modality": "text", "engine": "onnx", "signature": SIGNATURE}
+    bundle: Bundle = write_bundle(
+        folder.parent, root, fields | {"gate": {"passed": True, "checks": []}, "lineage": LINEAGE}
+    )
+    return load_engine(bundle)
+
+
+def texts(lengths: list[int]) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    lines = [" ".join(f"w{at}" for at in rng.integers(1, 60, length)) for length in lengths]
+    return {"text": np.array(lines, object)}
+
+
+LENGTHS = [1, 3, 3, 4, 9, 10, 20, 39]
+
+
+def test_the_exported_model_answers_as_torch_does_for_every_length(
+    model: TextTransformer, folder: Path, tmp_path: Path
+) -> None:
+    engine = engine_of(folder, tmp_path / "bundles")
+    columns = texts(LENGTHS)
+    got = engine.predict(columns)
+    for row, ids in enumerate(engine.tokenise(columns)):
+        with torch.no_grad():
+            expected = model(torch.tensor([ids])).numpy()[0]
+        assert got[row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_little_is_padded_and_no_row_is_lost(folder: Path, tmp_path: Path) -> None:
+    engine = engine_of(folder, tmp_path / "bundles")
+    lengths = np.random.default_rng(2).integers(1, 40, 300).tolist()
+    assert sum(lengths) <= engine.padded(lengths) <= 1.053 * sum(lengths)
+    assert sorted(at for run in engine._runs(lengths) for at in run) == list(range(300))
+
+
+def test_explanations_of_a_long_text_cost_a_bounded_number_of_calls(folder: Path, tmp_path: Path) -> None:
+    engine = engine_of(folder, tmp_path / "bundles")
+    reasons = engine.explain(texts([39]), 3)
+    assert len(reasons[0]) == 3
+    assert all(reason.feature.startswith("w") for reason in reasons[0])
+
+
+def agreement(reference: Any, root: Path) -> Any:
+    """The share of texts on which the model in a folder agrees with `reference`."""
+    columns = texts(list(range(2, 38)) * 3)
+    expected = reference.predict(columns).argmax(axis=1)
+
+    def quality(folder: Path) -> float:
+        source = root / f"trial-{folder.parent.name}-{folder.name}"
+        shutil.copytree(folder, source / "model")
+        return float(
+            (engine_of(source / "model", root / f"of-{source.name}").predict(columns).argmax(axis=1) == expected).mean()
+        )
+
+    return quality
+
+
+def test_int8_replaces_a_model_that_it_agrees_with(folder: Path, tmp_path: Path) -> None:
+    quality = agreement(engine_of(folder, tmp_path / "bundles"), tmp_path)
+    before = (folder / "model.onnx").stat().st_size
+    replaced, check = quantise_if_as_good(folder, quality, largest_drop=0.05)
+    assert replaced, check
+    assert check.against == "fp32"
+    assert (folder / "model.onnx").stat().st_size < 0.75 * before
+
+
+def test_int8_that_answers_worse_is_not_kept(folder: Path) -> None:
+    before = (folder / "model.onnx").read_bytes()
+    answers = iter([0.9, 0.8])
+    replaced, check = quantise_if_as_good(folder, lambda _: next(answers))
+    assert not replaced
+    assert (check.passed, check.value) == (False, 0.8)
+    assert check.limit == pytest.approx(0.895)
+    assert (folder / "model.onnx").read_bytes() == before
