@@ -12,6 +12,8 @@ PREDICTIONS = "fairlead_predictions_total"
 SCORE = "fairlead_prediction_score"
 FEATURE_AGE = "fairlead_feature_age_seconds"
 FEATURE_STATUS = "fairlead_feature_reads_total"
+FEATURE_FRESHNESS = "fairlead_feature_freshness_seconds"
+FEATURE_MISSING = "fairlead_feature_missing_ratio"
 QUEUE_DEPTH = "fairlead_queue_depth"
 BATCH_ROWS = "fairlead_batch_rows"
 BATCH_TOKENS = "fairlead_batch_tokens"
@@ -37,6 +39,8 @@ LABELS: dict[str, tuple[str, ...]] = {
     MODEL_INFO: ("model", "version", "digest", "recipe"),
     MODEL_LOAD_SECONDS: ("model",),
 }
+# Not of a service: `fairlead features check --metrics` writes them.
+STORE_LABELS: dict[str, tuple[str, ...]] = {FEATURE_FRESHNESS: ("task", "view"), FEATURE_MISSING: ("task", "view")}
 # "queue" is the wait for a free thread; the others are work.
 STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
 # Why a request was refused without asking the model.

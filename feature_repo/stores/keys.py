@@ -41,6 +41,26 @@ def serialise_keys(join_keys: Sequence[Mapping[str, str]], keys: Mapping[str, Se
     return [head + b"".join(parts) for parts in zip(*encoded, strict=True)]
 
 
+def deserialise_key(key: bytes) -> dict[str, Any]:
+    """The join keys of a serialised entity key."""
+    (count,) = struct.unpack_from("<I", key)
+    at, names = 4, []
+    for _ in range(count):
+        (length,) = struct.unpack_from("<I", key, at + 4)
+        names.append(key[at + 8 : at + 8 + length].decode())
+        at += 8 + length
+    found: dict[str, Any] = {}
+    for name in names:
+        kind, length = struct.unpack_from("<II", key, at)
+        raw = key[at + 8 : at + 8 + length]
+        if kind == _TYPES["string"]:
+            found[name] = raw.decode()
+        else:
+            found[name] = raw if kind == _TYPES["bytes"] else int.from_bytes(raw, "little", signed=True)
+        at += 8 + length
+    return found
+
+
 def key_prefix(names: Sequence[str]) -> bytes:
     """What all keys of the join keys `names` (sorted) begin with."""
     head = struct.pack("<I", len(names))

@@ -81,7 +81,7 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
     with folder_here(address, last=_PLAN) as folder:
         plan = read_json(folder / _PLAN)
         report(3, 4, doing="online store")
-        _to_online(plan, folder, online, datetime.fromisoformat(plan["known_until"]))
+        to_online(plan, folder, online, datetime.fromisoformat(plan["known_until"]))
     write_json(Path(out), {"path": address, "plan": plan})
     report(4, 4)
     return {"path": address, "views": [view["name"] for view in plan["views"]], "known_until": plan["known_until"]}
@@ -145,13 +145,27 @@ def _register(task: Task, folder: Path, online: str) -> dict[str, Any]:
             return compile_plan(store, str(task.feature_service), str(task.timestamp))
 
 
-def _to_online(plan: dict[str, Any], folder: Path, online: str, until: datetime) -> None:
-    """Bring the newest rows online. Feast notes intervals in its registry, so it gets a copy of the immutable one."""
+def to_online(
+    plan: dict[str, Any],
+    folder: Path,
+    online: str,
+    until: datetime,
+    since: datetime = datetime(1970, 1, 1, tzinfo=UTC),
+    only: list[str] | None = None,
+) -> None:
+    """Bring the newest rows of an interval online; rows that are newer there already stay.
+
+    Feast notes intervals in its registry, so it gets a copy of the immutable one.
+
+    Args:
+        folder: of the history, as `materialise` wrote it.  online: address of the store.
+        only: some views of the plan; None for all.
+    """
     with _quiet(), tempfile.TemporaryDirectory() as scratch, _locked(online):
         registry = Path(scratch) / _REGISTRY
         shutil.copyfile(folder / _REGISTRY, registry)
         store = _store(plan["project"], folder, registry, online)
-        views = [view["name"] for view in plan["views"]]
+        views = [view["name"] for view in plan["views"] if only is None or view["name"] in only]
         # A store may be new: tables are made by `update`, which `apply` calls only for changes.
         store._get_provider().update_infra(
             project=plan["project"],
@@ -162,7 +176,7 @@ def _to_online(plan: dict[str, Any], folder: Path, online: str, until: datetime)
             partial=True,
         )
         if views:
-            store.materialize(datetime(1970, 1, 1, tzinfo=UTC), until, feature_views=views)
+            store.materialize(since, until, feature_views=views)
 
 
 def definitions(task: str) -> list[Any]:

@@ -23,7 +23,7 @@ from contracts import metrics as names
 from services.runtime.series import Count, Counter, Histogram, Series
 
 disable_created_metrics()  # a second series for each one, of no use to rules or dashboards
-STATUSES = ("PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE")
+STATUSES = ("PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "UNAVAILABLE")
 _CODES = ("200", "400", "401", "408", "422", "429", "500", "503", "504")
 
 

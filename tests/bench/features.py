@@ -1,0 +1,328 @@
+"""Speed of the feature store: ``make bench-features [ARGS="read load views materialise join large"]``.
+
+All contestants of a part take turns call by call, on one Redis (read) or one Parquet file (join), so that what else the
+machine does hits all of them. ``large`` joins 20 million rows with a million.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.bench import features_peers as peers
+from tests.bench.report import Row, write
+
+BATCHES = (1, 10, 50, 500)
+_WARM = 20  # then 300 reads of each; of those that take long, fewer
+
+
+def read(folder: Path) -> Iterator[Row]:
+    """Median and p99 of reading, beside the floor and Feast."""
+    server = peers.servers.Server(folder / "redis")
+    try:
+        for case in peers.CASES:
+            peers.fill(server.address, case)
+        with peers.quiet():
+            store = peers.feast_store(folder, server.port)
+        with peers.feast_server(folder) as over_http:
+            for case in peers.CASES:
+                readers: dict[str, Callable[[list[str]], Any]] = {
+                    "raw MGET (floor)": peers.floor(server.address, case, server.port),
+                    "fairlead reader": peers.ours(server.address, case),
+                    **peers.feast_readers(store, case),
+                    "feast HTTP server": over_http(case),
+                }
+                for batch in BATCHES:
+                    yield from _compare(case.label, batch, readers)
+    finally:
+        server.stop()
+
+
+def _compare(label: str, batch: int, readers: Mapping[str, Callable[[list[str]], Any]]) -> Iterator[Row]:
+    taken = _take_turns(batch, readers)
+    what = f"{label}, {batch} entit{'y' if batch == 1 else 'ies'}"
+    for name, seconds in taken.items():
+        yield Row(case=f"read: {what}, median", contestant=name, value=float(np.median(seconds)) * 1e3, unit="ms")
+        yield Row(case=f"read: {what}, p99", contestant=name, value=_p99(seconds) * 1e3, unit="ms")
+    base, mine = taken["raw MGET (floor)"], taken["fairlead reader"]
+    ratio = float(np.median(mine) / np.median(base))
+    yield Row(case=f"over the floor: {what}, median", contestant="fairlead", value=ratio, unit="x", goal="<= 2")
+    yield Row(
+        case=f"over the floor: {what}, p99", contestant="fairlead", value=_p99(mine) / _p99(base), unit="x", goal="<= 3"
+    )
+
+
+def _p99(seconds: list[float]) -> float:
+    return float(np.percentile(seconds, 99))
+
+
+def _take_turns(batch: int, readers: Mapping[str, Callable[[list[str]], Any]]) -> dict[str, list[float]]:
+    r, known = np.random.default_rng(batch), np.array(peers.names(peers.FEAST_ENTITIES))
+    asked = [r.choice(known, batch, replace=False).tolist() for _ in range(50)]
+    taken: dict[str, list[float]] = {name: [] for name in readers}
+    slow = {1: 40, 10: 30, 50: 12}.get(batch, 5)
+    for turn in range(-_WARM, 300):
+        for name, reader in readers.items():
+            if "floor" not in name and "fairlead" not in name and (turn >= slow or turn < -2):
+                continue
+            drivers = asked[turn % len(asked)]
+            if prepare := getattr(reader, "prepare", None):
+                prepare(drivers)
+            start = time.perf_counter()
+            reader(drivers)
+            if turn >= 0:
+                taken[name].append(time.perf_counter() - start)
+    return taken
+
+
+def load(folder: Path) -> Iterator[Row]:
+    """1,000 requests a second, come what may, for 10 s, with 3 views: latency counts from when a request was due."""
+    case = peers.Case("l", "3 views x 10 mixed", 3, tuple(peers.MIXED))
+    server, cores = peers.servers.Server(folder / "load"), os.sched_getaffinity(0)
+    try:
+        peers.fill(server.address, case)
+        reader, known = peers.ours(server.address, case), peers.names(peers.ENTITIES)
+        os.sched_setaffinity(0, {min(cores)})
+        os.sched_setaffinity(server.process.pid, {max(cores)})
+        for at in range(200):
+            reader([known[at]])
+        gc.collect()
+        late, start = [], time.perf_counter() + 0.01
+        for at in range(10_000):
+            due = start + at / 1000
+            while time.perf_counter() < due:
+                pass
+            reader([known[at % len(known)]])
+            late.append(time.perf_counter() - due)
+    finally:
+        os.sched_setaffinity(0, cores)
+        server.stop()
+    name = "1,000 requests/s, open loop, 3 views, one core"
+    yield Row(case=f"{name}: median", contestant="fairlead reader", value=float(np.median(late)) * 1e3, unit="ms")
+    yield Row(case=f"{name}: p99", contestant="fairlead reader", value=_p99(late) * 1e3, unit="ms", goal="<= 10")
+
+
+def views(folder: Path) -> Iterator[Row]:
+    """The same read with 10 and with 500 views in the registry."""
+    server = peers.servers.Server(folder / "views")
+    stores = peers.module("fairlead_test_feature_stores", peers.ROOT / "tests" / "feature_stores.py")
+    readers: dict[str, Callable[[list[str]], Any]] = {}
+    try:
+        for count in (10, 500):
+            place = folder / str(count)
+            place.mkdir()
+            made = [stores.view_of(f"v{at}", [f"v{at}_f{i}__f32" for i in range(5)]) for at in range(count)]
+            online = {"type": "feature_repo.stores.online.PackedOnlineStore", "address": server.address}
+            store = stores.make_store(place, made[:count], online=online, project=f"p{count}")
+            from feast import FeatureService
+
+            store.apply([FeatureService(name="three", features=[view for view, _ in made[:3]])])
+            from feature_repo.stores.plan import compile_plan
+            from feature_repo.stores.reader import OnlineReader
+
+            reader = OnlineReader(compile_plan(store, "three", "event"), server.address)
+            readers[f"fairlead reader, {count} views"] = lambda drivers, r=reader: r.read({"driver": drivers}).columns
+        taken = _take_turns(10, readers)
+    finally:
+        server.stop()
+    medians = {name: float(np.median(seconds)) * 1e3 for name, seconds in taken.items()}
+    for name, value in medians.items():
+        yield Row(case="3 views of a registry, 10 entities", contestant=name, value=value, unit="ms")
+    few, many = medians.values()
+    yield Row(
+        case="500 views beside 10 in the registry", contestant="fairlead", value=many / few, unit="x", goal="<= 1.2"
+    )
+
+
+def materialise(folder: Path) -> Iterator[Row]:
+    """A million rows of 10 float32, in a process of its own for its memory; and raw pipelined SETs of the same bytes."""
+    rows, server = 1_000_000, peers.servers.Server(folder / "materialise")
+    try:
+        made = subprocess.run(
+            [sys.executable, "-m", "tests.bench.features", "_materialise", str(folder), server.address, str(rows)],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        seconds, memory = float(made[-2]), float(made[-1])
+        raw = _raw_sets(server.client, rows)
+    finally:
+        server.stop()
+    case = "materialise 1 M rows x 10 float32"
+    yield Row(case=case, contestant="raw pipelined SET (floor)", value=rows / raw, unit="rows/s")
+    yield Row(case=case, contestant="fairlead", value=rows / seconds, unit="rows/s", goal=f">= {rows / raw / 2:.0f}")
+    yield Row(case=f"{case}, peak memory", contestant="fairlead", value=memory, unit="GiB", goal="<= 1")
+
+
+def _raw_sets(client: Any, rows: int) -> float:
+    """Seconds to write again what is there, 10,000 SETs at a time; the bytes are read before the clock starts."""
+    found = []
+    for names in _chunks(list(client.scan_iter(match="fl:*", count=20_000)), 10_000):
+        found += zip(names, client.mget(names), strict=True)
+    assert len(found) == rows, len(found)
+    client.flushdb()
+    start = time.perf_counter()
+    for part in _chunks(found, 10_000):
+        pipe = client.pipeline(transaction=False)
+        for name, row in part:
+            pipe.set(name, row, ex=86_400)
+        pipe.execute()
+    return time.perf_counter() - start
+
+
+def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _materialise_here(folder: str, address: str, rows: str) -> None:
+    stores = peers.module("fairlead_test_feature_stores", peers.ROOT / "tests" / "feature_stores.py")
+    _history(Path(folder) / "v.parquet", int(rows), int(rows), unique=True)
+    view, _ = stores.view_of("v", [f"x{i}__f32" for i in range(10)], ttl=stores.timedelta(days=1), driver=stores.Int64)
+    engine = stores.engine(Path(folder), address)
+    start = time.perf_counter()
+    stores.materialise_view(engine, view, stores.second(-(10**9)), stores.second(10**6))
+    seconds = time.perf_counter() - start
+    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # noqa: T201 - read by the parent
+
+
+def _history(path: Path, rows: int, keys: int, unique: bool = False) -> None:
+    """``driver``, ``event`` and ten float32, a million rows at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    r, writer = np.random.default_rng(0), None
+    for start in range(0, rows, 1_000_000):
+        n = min(1_000_000, rows - start)
+        driver = r.permutation(n) + start if unique else r.integers(0, keys, n)
+        event = pa.array(r.integers(0, 10**12, n) + 1_760_000_000_000_000, pa.timestamp("us", "UTC"))
+        features = {f"x{i}__f32": r.random(n, dtype=np.float32) for i in range(10)}
+        table = pa.table({"driver": driver, "event": event, **features})
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is not None:
+        writer.close()
+
+
+def join(folder: Path) -> Iterator[Row]:
+    """A million rows of history, 20 thousand entity rows, ten features; Feast's dask store too."""
+    yield from _joins(folder, 1_000_000, 2_000, 20_000, turns=3, feast=True)
+
+
+def large(folder: Path) -> Iterator[Row]:
+    """20 million rows of history, a million entity rows."""
+    yield from _joins(folder, 20_000_000, 100_000, 1_000_000, turns=1, feast=False)
+
+
+def _joins(folder: Path, rows: int, keys: int, asked: int, turns: int, feast: bool) -> Iterator[Row]:
+    import pandas as pd
+
+    stores = peers.module("fairlead_test_feature_stores", peers.ROOT / "tests" / "feature_stores.py")
+    _history(folder / "v.parquet", rows, keys)
+    r = np.random.default_rng(1)
+    moments = pd.to_datetime(r.integers(0, 10**12, asked) + 1_760_000_000_000_000, unit="us", utc=True)
+    frame = pd.DataFrame({"driver": r.integers(0, keys, asked), "event_timestamp": moments})
+    names = [f"x{i}__f32" for i in range(10)]
+    view, _ = stores.view_of("v", names, driver=stores.Int64)
+    from feature_repo.stores.join import point_in_time_join
+    from feature_repo.stores.plan import compile_view
+
+    plan = {"timestamp": "event_timestamp", "views": [compile_view(view)]}
+    runs: dict[str, Callable[[], Any]] = {
+        "hand-written DuckDB (floor)": lambda: _by_hand(folder / "v.parquet", frame, names),
+        "fairlead": lambda: point_in_time_join(plan, folder, frame, memory_limit="4GB"),
+    }
+    if feast:
+        runs["feast dask"] = _feast_join(stores, folder, view, frame)
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    results = {}
+    for _ in range(turns):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            results[name] = run()
+            taken[name].append(time.perf_counter() - start)
+    case = f"join of {rows:,} rows of history with {asked:,}"
+    expected = results["hand-written DuckDB (floor)"]
+    for name, seconds in taken.items():
+        yield Row(case=case, contestant=name, value=float(np.median(seconds)), unit="s")
+        yield Row(case=f"{case}: rows kept", contestant=name, value=len(results[name]) / asked, unit="share")
+        yield Row(
+            case=f"{case}: equal to the floor", contestant=name, value=_equal(results[name], expected), unit="share"
+        )
+    ratio = float(np.median(taken["fairlead"]) / np.median(taken["hand-written DuckDB (floor)"]))
+    yield Row(case=f"{case}, over the floor", contestant="fairlead", value=ratio, unit="x", goal="<= 1.5")
+
+
+def _by_hand(file: Path, frame: Any, names: list[str]) -> Any:
+    """What somebody who knows DuckDB would write: both sides as tables, one ASOF join."""
+    import duckdb
+
+    columns = ", ".join(f"h.{name}" for name in names)
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone='UTC'; SET memory_limit='4GB'")
+        connection.register("given", frame)
+        connection.execute("CREATE TEMP TABLE e AS SELECT *, row_number() OVER () AS nr FROM given")
+        connection.execute(f"CREATE TEMP TABLE h AS SELECT * FROM read_parquet('{file}')")
+        query = f"""SELECT e.driver, e.event_timestamp, {columns} FROM e ASOF LEFT JOIN h
+            ON e.driver = h.driver AND e.event_timestamp >= h.event ORDER BY e.nr"""
+        return connection.execute(query).df()
+
+
+def _feast_join(stores: Any, folder: Path, view: Any, frame: Any) -> Callable[[], Any]:
+    from feast import Entity, FeatureView, ValueType
+
+    entity = Entity(name="driver", join_keys=["driver"], value_type=ValueType.INT64)
+    mine = FeatureView(name="v", entities=[entity], ttl=None, source=view.batch_source, schema=view.schema)
+    theirs = {"offline_store": {"type": "file"}, "batch_engine": {"type": "local"}}
+    online = {"type": "sqlite", "path": str(folder / "feast.db")}
+    store = stores.make_store(folder, [(mine, [entity])], online=online, **theirs)
+    refs = [f"v:{field.name}" for field in view.features]
+
+    def run() -> Any:
+        with peers.quiet():
+            return store.get_historical_features(features=refs, entity_df=frame).to_df()
+
+    return run
+
+
+def _equal(made: Any, expected: Any) -> float:
+    """Share of values that are the same, rows in order; 0 for another number of rows."""
+    if len(made) != len(expected):
+        return 0.0
+    names = [name for name in expected.columns if name.startswith("x")]
+    left, right = (frame[names].to_numpy(np.float32) for frame in (made, expected))
+    return float(((left == right) | (np.isnan(left) & np.isnan(right))).mean())
+
+
+PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    "read": read,
+    "load": load,
+    "views": views,
+    "materialise": materialise,
+    "join": join,
+    "large": large,
+}
+
+
+def main(chosen: list[str]) -> int:
+    if chosen[:1] == ["_materialise"]:
+        _materialise_here(*chosen[1:])
+        return 0
+    rows: list[Row] = []
+    for name in chosen or PARTS:
+        with tempfile.TemporaryDirectory() as folder:
+            rows += PARTS[name](Path(folder))
+    return write("features", "make bench-features", rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
