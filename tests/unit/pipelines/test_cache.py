@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from contracts.endpoints import Endpoints
-from pipelines.runner import RunSpec, _arguments, data_part, store_stamp
+from pipelines.runner import RunSpec, arguments, data_part, store_stamp
 from pipelines.steps import version
 from pipelines.tasks import load_config
 
@@ -85,7 +85,7 @@ def test_recipes_that_differ_in_the_model_share_their_data(toy: Any, toy_config:
 
 def _given(config: str, endpoints: str, **spec: Any) -> dict[str, Any]:
     where = Endpoints.model_validate_json(endpoints)
-    return _arguments(RunSpec(run_id="r-1", task="toy", config=config, endpoints=where, **spec), where)
+    return arguments(RunSpec(run_id="r-1", task="toy", config=config, endpoints=where, **spec), where)
 
 
 def test_only_no_cache_makes_a_run_unlike_others(toy: Any, toy_config: Callable[..., str], endpoints: str) -> None:
