@@ -80,6 +80,77 @@ def test_a_slow_model_gives_504_and_keeps_its_place_in_the_queue(serve: Any, mak
     assert served.predict(GOOD).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({"x-request-timeout-ms": "0"}, 504, "deadline-exceeded"),
+        ({"x-request-timeout-ms": "-5"}, 504, "deadline-exceeded"),
+        ({"x-request-deadline": "1700000000"}, 504, "deadline-exceeded"),
+        ({"x-request-timeout-ms": "soon"}, 400, "bad-header"),
+        ({"x-request-timeout-ms": "nan"}, 400, "bad-header"),
+        ({"x-request-deadline": "inf"}, 400, "bad-header"),
+        ({"x-request-priority": "urgent"}, 400, "bad-header"),
+    ],
+)
+def test_a_deadline_in_the_past_or_a_wrong_header_never_reaches_the_model(
+    serve: Any, make_bundle: Any, headers: dict[str, str], status: int, code: str
+) -> None:
+    served = serve(make_bundle())
+    before = len(served.engine.seen)
+    answer = served.client.post("/predict", json={"instances": [GOOD]}, headers=headers)
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:fairlead:problem:{code}")
+    assert len(served.engine.seen) == before
+
+
+def test_a_request_with_time_and_priority_is_answered(serve: Any, make_bundle: Any) -> None:
+    headers = {"x-request-timeout-ms": "5000", "x-request-priority": "High"}
+    assert serve(make_bundle()).client.post("/predict", json={"instances": [GOOD]}, headers=headers).status_code == 200
+
+
+def test_the_deadline_of_a_client_ends_its_wait(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    served.engine.blocked = threading.Event()
+    start = time.monotonic()
+    answer = served.client.post("/predict", json={"instances": [GOOD]}, headers={"x-request-timeout-ms": "100"})
+    served.engine.blocked.set()
+    assert (answer.status_code, answer.json()["type"]) == (504, "urn:fairlead:problem:deadline-exceeded")
+    assert time.monotonic() - start < 2
+
+
+def test_one_bad_row_of_one_client_fails_alone(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle(), inline_ms=0)
+    engine = served.engine
+    predict = engine.predict
+
+    def picky(columns: Any) -> Any:
+        if 666 in columns["amount"]:
+            raise ValueError("this row is not for me")
+        return predict(columns)
+
+    engine.predict = picky  # type: ignore[method-assign]
+    gate = engine.blocked = threading.Event()
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(served.predict, {"amount": at, "country": "AT"}) for at in (1, 2, 666, 3, 4)]
+        time.sleep(0.2)
+        gate.set()
+        assert sorted(answer.result().status_code for answer in answers) == [200, 200, 200, 200, 500]
+        assert answers[2].result().status_code == 500
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"instances": [{"amount": NaN, "country": "AT"}]}', b'{"instances": [{"amount": 1e999}]}']
+)
+def test_nan_and_infinity_are_no_json(serve: Any, make_bundle: Any, text: bytes) -> None:
+    answer = serve(make_bundle()).client.post("/predict", content=text, headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+
+
+def test_json_that_is_too_deep_is_refused(serve: Any, make_bundle: Any) -> None:
+    deep = b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}"
+    answer = serve(make_bundle()).client.post("/predict", content=deep, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:fairlead:problem:malformed-json")
+
+
 def test_requests_in_flight_are_finished_at_shutdown(serve: Any, make_bundle: Any) -> None:
     served = serve(make_bundle())
     gate = served.engine.blocked = threading.Event()
