@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from deploy.values.shared import Chart, Global, Image, Persistence, Store, Values, Workload
+from deploy.values.shared import Chart, Global, Image, Objects, Persistence, Resources, Store, Values, Workload
 
 SqlName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
@@ -19,12 +19,22 @@ class Redis(Workload):
     persistence: Persistence
 
 
+class Definitions(Values):
+    """The Job that writes the definitions."""
+
+    enabled: bool
+    image: Image
+    resources: Resources
+    extra_env_from: Objects
+
+
 class Registry(Values):
     """Feast's registry in SQL."""
 
     project: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_]*$")]
     database: SqlName
     user: SqlName
+    apply: Definitions
 
 
 class FeatureStoreGlobal(Global):

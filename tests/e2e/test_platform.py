@@ -114,6 +114,13 @@ def test_a_foreign_pod_reaches_no_store_and_a_client_reaches_its_own(platform: P
     assert {part for part, address in STORES.items() if reached[address]} == {"redis", "mlflow", "model"}
 
 
+def test_the_definitions_of_features_are_in_the_registry(platform: Platform) -> None:
+    selector = ("-l", "app.kubernetes.io/component=definitions")
+    platform.kubectl("wait", "job", *selector, "--for=condition=Complete", "--timeout=120s")
+    query = "MYSQL_PWD=$MARIADB_ROOT_PASSWORD mariadb -uroot -N -e 'select feature_view_name from feast.feature_views'"
+    assert "customer_windows" in platform.run_in("mariadb", "sh", "-c", query).split()
+
+
 def test_the_platform_is_small(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     top = [line.split() for line in platform.kubectl("top", "pod", "--no-headers").splitlines()]
     used = {name: int(memory.removesuffix("Mi")) for name, _, memory in top}
@@ -238,12 +245,25 @@ def test_what_cannot_change_is_refused_with_its_cure(
         assert word in done.stderr
 
 
-def test_a_second_release_in_the_namespace_is_possible_but_for_the_fixed_names(platform: Platform) -> None:
+def test_a_second_release_takes_the_stores_of_the_first_but_not_its_fixed_names(platform: Platform) -> None:
     refused = platform.helm("install", "second", str(CHART), "--dry-run=server", values={})
     assert refused.returncode != 0
     assert "has Kubeflow Pipelines already, of release fairlead" in refused.stderr
-    taken = platform.helm("install", "second", str(CHART), "--dry-run=server", values={"pipelines": {"enabled": False}})
-    assert taken.returncode == 0, taken.stderr
+    values = {
+        "global": {
+            "sql": {"host": "fairlead-mariadb", "existingSecret": "fairlead-sql"},
+            "s3": {"endpoint": "http://fairlead-s3:9000", "existingSecret": "fairlead-s3"},
+            "redis": {"host": "fairlead-redis", "existingSecret": "fairlead-redis"},
+        },
+        **{part: {"enabled": False} for part in ("pipelines", "monitoring", "demo")},
+    }
+    done = platform.helm("install", "second", str(CHART), "--wait", "--timeout", "180s", values=values)
+    assert done.returncode == 0, done.stderr
+    mine = platform.get("statefulsets", "-l", "app.kubernetes.io/instance=second")
+    assert mine == [], "the stores of the first release are used, by value only"
+    done = platform.helm("test", "second", "--timeout", "120s", "--logs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert platform.helm("uninstall", "second", "--wait").returncode == 0
 
 
 def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_again(platform: Platform) -> None:
