@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from services.runtime import oip
+from services.runtime.batcher import PRIORITIES
 from services.runtime.columns import UNBOUNDED, Field
 from services.runtime.errors import MEDIA_TYPE, Problem
 from services.runtime.forms import Form
@@ -61,7 +62,9 @@ def describe(runtime: Runtime) -> dict[str, Any]:
     """
     model = runtime.model()
     document = model.bundle.document
+    keys: dict[str, Any] = {"security": [{name: []} for name in _SECURITY]} if runtime.keys is not None else {}
     return {
+        **keys,
         "openapi": "3.1.0",
         "info": {
             "title": f"{runtime.name} ({document.task}, {runtime.modality})",
@@ -69,7 +72,10 @@ def describe(runtime: Runtime) -> dict[str, Any]:
             "description": f"Recipe {document.recipe}; classes: {', '.join(model.classes)}.",
         },
         "paths": {**_predict_paths(runtime, model), **_v2_paths(), **_operations_paths()},
-        "components": {"schemas": {"Problem": _PROBLEM, "Reason": _REASON, "Prediction": _prediction(model)}},
+        "components": {
+            "schemas": {"Problem": _PROBLEM, "Reason": _REASON, "Prediction": _prediction(model)},
+            "securitySchemes": _SECURITY,
+        },
     }
 
 
@@ -195,6 +201,15 @@ _PROBLEM = {
         },
     },
 }
+_HEADERS = (
+    "Headers, all optional: x-request-timeout-ms (how long the client waits; 504 after that, 503 at once when the queue "
+    "is too long for it), x-request-deadline (the same as a moment, in seconds since 1970), x-request-priority "
+    f"({', '.join(PRIORITIES)}: who goes first while requests wait)."
+)
+_SECURITY = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
 _OBJECT = {"type": "object"}
 _TENSOR = {
     "type": "object",
@@ -263,6 +278,7 @@ def _operation(summary: str, name: str, answer: dict[str, Any], request: dict[st
         },
     }
     if request is not None:
+        operation["description"] = _HEADERS
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": request}}}
     return operation
 

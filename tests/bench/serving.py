@@ -30,6 +30,7 @@ from contracts.engine import load_engine
 from tests.bench import report
 from tests.bench.serving_load import Result, closed_loop, open_loop
 from tests.bench.serving_models import FLOATS, four_floats
+from tests.bench.serving_restarts import restarts
 from tests.bench.serving_text import text
 
 SERVER_CPU, LOAD_CPU = 0, 1
@@ -224,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.serving", description=__doc__)
     parser.add_argument("--cases", nargs="+", default=["requests", "batching", "text"])
     parser.add_argument("--peers", type=Path, default=Path("build") / "peers")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each case; minutes of the case restarts")
     parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args(arguments)
     if shutil.which("wrk") is None:
@@ -233,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     for case in options.cases:
         with tempfile.TemporaryDirectory(prefix="fairlead-bench-") as folder:
             arena = Arena(Path(folder), options.peers)
-            run = {"requests": requests, "batching": batching, "text": text}[case]
+            run = {"requests": requests, "batching": batching, "text": text, "restarts": restarts}[case]
             rows = run(arena, options.rounds, options.seconds)
         status |= report.write(f"serving-{case}", f"make bench-serving ARGS='--cases {case}'", rows)
     return status

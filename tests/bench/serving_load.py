@@ -38,7 +38,17 @@ def closed_loop(url: str, body: str, *, connections: int, seconds: float, cpu: i
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "load.lua"
         script.write_text((_SCRIPT.format(body=body) if body else "") + _DONE)
-        argv = ["taskset", "-c", str(cpu), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "--timeout", "10s"]
+        argv = [
+            "taskset",
+            "-c",
+            str(cpu),
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{max(1, round(seconds))}s",
+            "--timeout",
+            "10s",
+        ]
         ran = subprocess.run([*argv, "-s", str(script), url], capture_output=True, text=True, timeout=60, check=True)
     found = re.search(r"RESULT (\d+) (\d+) (\d+) (\d+) (\d+)", ran.stdout)
     assert found is not None, ran.stdout + ran.stderr

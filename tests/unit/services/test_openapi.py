@@ -8,6 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from services.runtime.auth import make_key
 from services.runtime.openapi import describe
 
 
@@ -79,3 +80,14 @@ def test_entity_requests_are_described_beside_direct_ones(serve: Any, make_bundl
     text = json.dumps(schemas(served)[0])
     assert "all inputs of the model" in text
     assert "entity keys" not in text
+
+
+def test_headers_and_keys_are_described(serve: Any, make_bundle: Any, tmp_path: Any) -> None:
+    key, line = make_key("docs")
+    (tmp_path / "keys").write_text(line)
+    client = serve(make_bundle(), keys_file=str(tmp_path / "keys")).client
+    document = client.get("/openapi.json", headers={"x-api-key": key}).json()
+    assert document["security"] == [{"bearer": []}, {"key": []}]
+    for name in ("x-request-timeout-ms", "x-request-deadline", "x-request-priority"):
+        assert name in document["paths"]["/predict"]["post"]["description"]
+    assert "security" not in serve(make_bundle()).client.get("/openapi.json").json()
