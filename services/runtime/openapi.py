@@ -202,8 +202,8 @@ _PROBLEM = {
     },
 }
 _HEADERS = (
-    "Headers, all optional: x-request-timeout-ms (how long the client waits; 504 after that, 503 at once when the queue "
-    "is too long for it), x-request-deadline (the same as a moment, in seconds since 1970), x-request-priority "
+    "Headers, all optional: x-request-timeout-ms (how long the client waits; 504 after that, 503 at once when the "
+    "queue is too long for it), x-request-deadline (the same as a moment, in seconds since 1970), x-request-priority "
     f"({', '.join(PRIORITIES)}: who goes first while requests wait)."
 )
 _SECURITY = {
