@@ -47,11 +47,11 @@ new-task: $(RUN_ENV) ## Write a task that runs at once: make new-task NAME=churn
 	@test -n "$(NAME)" || { echo "which name? make new-task NAME=churn" >&2; exit 2; }
 	@$(BIN)/fairlead new-task $(NAME) --modality $(MODALITY) $(ARGS)
 
-test: $(RUN_ENV) $(DEV_ENV) ## Unit, contract and integration tests
-	$(BIN)/python -m pytest tests/unit tests/contract tests/integration $(ARGS)
+test: $(RUN_ENV) $(DEV_ENV) ## Unit, contract, chart and integration tests
+	$(BIN)/python -m pytest tests/unit tests/contract tests/helm tests/integration $(ARGS)
 
-e2e: $(RUN_ENV) $(DEV_ENV) ## Charts, and the platform in the cluster of KUBECONFIG: minutes
-	$(BIN)/python -m pytest tests/helm tests/e2e $(ARGS)
+e2e: $(RUN_ENV) $(DEV_ENV) ## The charts installed in the cluster of KUBECONFIG: minutes
+	$(BIN)/python -m pytest tests/e2e $(ARGS)
 
 lint: $(DEV_ENV) ## ruff (rules, format) and the import rules
 	$(BIN)/ruff check .

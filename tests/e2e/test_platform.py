@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -155,6 +156,24 @@ def test_the_backend_of_pipelines_is_admitted_and_has_its_rights_only(platform: 
     schedule = {"apiVersion": "kubeflow.org/v1beta1", "kind": "ScheduledWorkflow", "metadata": {"name": "one"}}
     given = yaml.safe_dump_all([workflow, schedule])
     kubectl("-n", platform.namespace, "apply", "--dry-run=server", "-f", "-", given=given)
+
+
+@pytest.mark.parametrize("file", sorted(CHART.glob("ci/*-values.yaml")), ids=lambda file: file.stem)
+def test_the_api_server_takes_every_object_without_a_warning(platform: Platform, file: Path) -> None:
+    done = platform.helm("template", "other", str(CHART), "-f", str(file), "--set-json", "monitoring.namespaces=[]")
+    assert done.returncode == 0, done.stderr
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] != "Pod"]
+    command = ["kubectl", "-n", platform.namespace, "create", "--dry-run=server", "-f", "-"]
+    fixed = {
+        "ml-pipeline",
+        "kfp-launcher",
+        "metadata-grpc-configmap",
+        "workflow-controller-configmap",
+        "pipeline-runner",
+    }
+    ours = [e for e in objects if e["metadata"]["name"] not in fixed and e["kind"] != "CustomResourceDefinition"]
+    said = subprocess.run(command, input=yaml.safe_dump_all(ours), capture_output=True, text=True, check=False).stderr
+    assert said == ""
 
 
 @pytest.mark.parametrize(
