@@ -234,16 +234,11 @@ def test_readers_go_on_while_a_writer_works(repos: Any, filled: Any, tmp_path: P
     writer.close()
 
 
-def test_the_reader_is_quick_to_import_and_needs_no_feast() -> None:
+def test_the_reader_imports_nothing_heavy() -> None:
     code = """
-import sys, time
-start = time.perf_counter()
+import sys
 import feature_repo.stores.reader
-took = time.perf_counter() - start
-heavy = {"feast", "pandas", "pyarrow", "duckdb", "google.protobuf", "redis"} & set(sys.modules)
-print(took, heavy or "")
+print(*{"feast", "pandas", "pyarrow", "duckdb", "google.protobuf", "redis"} & set(sys.modules))
 """
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    took, heavy = min(run.stdout.split(maxsplit=1) if " " in run.stdout.strip() else [run.stdout, ""] for run in runs)
-    assert heavy == ""
-    assert float(took) < 0.3
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert said == []
