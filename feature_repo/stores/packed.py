@@ -34,6 +34,8 @@ class Rows(NamedTuple):
     records: NDArray[Any]
     found: NDArray[np.bool_]
     raw: Sequence[bytes | None]
+    complete: bool = False
+    """Whether all rows were found."""
 
 
 class Layout:
@@ -53,12 +55,13 @@ class Layout:
         text = f"{_FORMAT}|" + "|".join(f"{name}:{dtype}" for name, dtype in self.fields)
         self.digest = hashlib.sha256(text.encode()).digest()[:8]
         self.groups = {group: [n for n, d in self.fields if d == group] for group in FIXED}
+        self.filled = [(group, names) for group, names in self.groups.items() if names]
         self.variable = [(name, dtype) for name, dtype in self.fields if dtype not in FIXED]
         self.bit = {name: bit for bit, (name, _) in enumerate(self.fields)}
         self.place = {name: (group, at) for group, names in self.groups.items() for at, name in enumerate(names)}
         self._tail = {name: at for at, (name, _) in enumerate(self.variable)}
         parts: list[Any] = [("schema", "<u8"), ("event", "<i8"), ("created", "<i8")]
-        parts += [(group, FIXED[group], (len(names),)) for group, names in self.groups.items() if names]
+        parts += [(group, FIXED[group], (len(names),)) for group, names in self.filled]
         parts.append(("nulls", "u1", (max(1, (len(self.fields) + 7) // 8),)))
         if self.variable:
             parts.append(("ends", "<u4", (len(self.variable),)))
@@ -115,14 +118,15 @@ class Layout:
         records = np.frombuffer(joined, dtype=self.dtype)
         schema = records["schema"]
         found = schema == self.number
-        if not found.all() and (schema[~found] != 0).any():
+        complete = bool(found.all())
+        if not complete and (schema[~found] != 0).any():
             self._explain(raw)
             return None
         if self.variable:
             ends = records["ends"][:, -1] + size
             if any(row and len(row) != end for row, end in zip(raw, ends.tolist(), strict=True)):
                 self._explain(raw)
-        return Rows(records, found, raw)
+        return Rows(records, found, raw, complete)
 
     def _explain(self, raw: Sequence[bytes | None]) -> None:
         """Raise for the first row of this schema that is damaged."""

@@ -1,0 +1,154 @@
+"""Feast's registry in a real MariaDB or PostgreSQL, with both of our stores; and sources in a real S3 server."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import lzma
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+def _module(name: str, path: Path) -> Any:
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+repos = _module("fairlead_test_feature_stores", Path(__file__).parents[1] / "feature_stores.py")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def answers(port: int, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(300):
+        assert process.poll() is None, "the server ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("the server does not answer")
+
+
+@contextlib.contextmanager
+def running(command: list[str], port: int, **options: Any) -> Iterator[None]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    try:
+        answers(port, process)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def mariadb(tmp_path: Path) -> Iterator[str]:
+    if not shutil.which("mariadbd") or os.geteuid() != 0:
+        pytest.skip("needs mariadbd (apt-get install mariadb-server) and root, to run it as another user")
+    folder, port = tmp_path / "mariadb", free_port()
+    subprocess.run(
+        ["mariadb-install-db", "--no-defaults", f"--datadir={folder}", "--auth-root-authentication-method=normal"],
+        check=True,
+        capture_output=True,
+    )
+    command = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}", f"--socket={folder}/s"]
+    with running([*command, f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"], port):
+        client = ["mariadb", "--no-defaults", f"--socket={folder}/s", "-uroot", "-e"]
+        grant = (
+            "CREATE DATABASE feast; CREATE USER f@'127.0.0.1' IDENTIFIED BY 'pw'; GRANT ALL ON feast.* TO f@'127.0.0.1'"
+        )
+        subprocess.run([*client, grant], check=True)
+        yield f"mysql+pymysql://f:pw@127.0.0.1:{port}/feast"
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[str]:
+    if not shutil.which("initdb") or not shutil.which("postgres") or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("needs PostgreSQL's initdb and postgres on PATH, and psycopg")
+    if os.geteuid() == 0:
+        pytest.skip("PostgreSQL refuses to run as root")
+    folder, port = tmp_path / "postgres", free_port()
+    subprocess.run(["initdb", "-D", str(folder), "-U", "f", "-A", "trust"], check=True, capture_output=True)
+    with running(["postgres", "-D", str(folder), "-p", str(port), "-k", str(folder)], port):
+        time.sleep(1)
+        yield f"postgresql+psycopg://f@127.0.0.1:{port}/postgres"
+
+
+@pytest.mark.parametrize("server", ["mariadb", "postgres"])
+def test_the_registry_may_be_a_sql_server(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    url = request.getfixturevalue(server)
+    registry = {"registry_type": "sql", "path": url, "cache_ttl_seconds": 0}
+    repos.write_history(tmp_path, "v", [{"driver": "客", "event": repos.second(0), "f64": 1.5}])
+    views = [repos.view_of("v", ["f64"], ttl=timedelta(days=1))]
+    store = repos.make_store(tmp_path, views, registry=registry)
+    repos.materialise(store, repos.second(10))
+    again = repos.FeatureStore(config=store.config)
+    (interval,) = again.get_feature_view("v").materialization_intervals
+    assert interval[1] == repos.second(10)
+    assert repos.reader(again).read({"driver": ["客"]}, repos.second(11)).columns["f64"].tolist() == [1.5]
+    frame = repos.frame(["客"], [repos.second(1)])
+    assert again.get_historical_features(features=["v:f64"], entity_df=frame).to_df()["f64"].tolist() == [1.5]
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that an S3 server gives as a bucket."""
+    packed = Path(os.environ.get("FAIRLEAD_TEST_CLUSTER", "")) / "bin" / "versitygw.xz"
+    program = shutil.which("versitygw")
+    if program is None:
+        if not packed.is_file():
+            pytest.skip("needs versitygw on PATH, or FAIRLEAD_TEST_CLUSTER with bin/versitygw.xz")
+        program = str(tmp_path / "versitygw")
+        Path(program).write_bytes(lzma.decompress(packed.read_bytes()))
+        Path(program).chmod(0o755)
+    root, port = tmp_path / "objects", free_port()
+    (root / "data").mkdir(parents=True)
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret-key",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    }.items():
+        monkeypatch.setenv(name, value)
+    env = {**os.environ, "ROOT_ACCESS_KEY": "key", "ROOT_SECRET_KEY": "secret-key"}
+    with running([program, "--port", f"127.0.0.1:{port}", "posix", str(root)], port, env=env):
+        yield root / "data"
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_sources_may_be_in_s3(bucket: Path, tmp_path: Path, folder: bool) -> None:
+    rows = [{"driver": "a", "event": repos.second(at), "f64": float(at)} for at in range(3)]
+    if folder:
+        (bucket / "v").mkdir()
+        repos.write_history(bucket / "v", "0", rows[:2])
+        repos.write_history(bucket / "v", "1", rows[2:])
+    else:
+        repos.write_history(bucket, "v", rows)
+    view, _ = repos.view_of("v", ["f64"], path="s3://data/v" if folder else "s3://data/v.parquet")
+    from feature_repo.stores.join import point_in_time_join
+    from feature_repo.stores.plan import compile_view
+
+    plan = {"timestamp": "event_timestamp", "views": [compile_view(view)]}
+    frame = repos.frame(["a"] * 4, [repos.second(at) for at in (-1, 0, 1.5, 9)])
+    assert point_in_time_join(plan, tmp_path, frame)["f64"].fillna(-1).tolist() == [-1, 0, 1, 2]
+    assert repos.materialise_view(repos.engine(tmp_path), view, repos.second(-1), repos.second(5)) == 1
