@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from deploy.cli.checks import Finding, check_machine, check_packages, check_places
+from deploy.cli.checks import Finding, check_cluster, check_machine, check_packages, check_places
 from deploy.cli.output import EXIT_ERROR, emit, table
-from deploy.cli.profiles import load_endpoints
+from deploy.cli.profiles import load_cluster, load_endpoints
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def run_doctor(profile: str, as_json: bool) -> None:
-    """Run every check, print them, and exit with 1 when one failed."""
-    endpoints = load_endpoints(profile)
-    findings = [*check_machine(endpoints), *check_packages(), *check_places(endpoints, profile)]
+def run_doctor(profile: str, as_json: bool, cluster: bool = False, probe: str = "") -> None:
+    """Run every check of this machine, or of a cluster, print them, and exit with 1 when one failed."""
+    findings = list(check_cluster(load_cluster(profile), probe)) if cluster else _here(profile)
     failed = [finding for finding in findings if finding.level == "fail"]
     warned = [finding for finding in findings if finding.level == "warn"]
     document = {"ok": not failed, "profile": profile, "checks": [finding.as_dict() for finding in findings]}
@@ -32,16 +31,22 @@ def run_doctor(profile: str, as_json: bool) -> None:
             level = Text(finding.level, _COLOURS[finding.level])
             rows.add_row(finding.check, level, Text(finding.found), Text(finding.fix))
         out.print(rows)
-        out.print(_verdict(failed, warned))
+        out.print(_verdict(failed, warned, cluster))
 
     emit(document, as_json, show)
     if failed:
         raise typer.Exit(EXIT_ERROR)
 
 
-def _verdict(failed: list[Finding], warned: list[Finding]) -> str:
+def _here(profile: str) -> list[Finding]:
+    endpoints = load_endpoints(profile)
+    return [*check_machine(endpoints), *check_packages(), *check_places(endpoints, profile)]
+
+
+def _verdict(failed: list[Finding], warned: list[Finding], cluster: bool) -> str:
     if failed:
         return f"[bold red]{len(failed)} to mend[/]: {', '.join(finding.check for finding in failed)}"
     if warned:
         return f"[green]Ready[/], {len(warned)} to look at: {', '.join(finding.check for finding in warned)}"
-    return "[green]Ready.[/] Next: fairlead demo"
+    next_ = "helm install fairlead helm/platform -n NAMESPACE --create-namespace" if cluster else "fairlead demo"
+    return f"[green]Ready.[/] Next: {next_}"

@@ -108,8 +108,9 @@ def ports(profile: str) -> Iterator[Finding]:
 def leftovers(endpoints: Endpoints) -> Finding:
     """Runs whose process died, and half-written folders that nobody sees."""
     dead = [run["run_id"] for run in list_runs(endpoints) if run["status"] == "dead"]
-    places = [endpoints.path("data"), endpoints.path("artifacts"), endpoints.path("features")]
-    staging = [path for place in places if place.is_dir() for path in place.glob("*/.staging-*")]
+    places = [endpoints.uri(name) for name in ("data", "artifacts", "features")]
+    local = [Path(place) for place in places if "://" not in place and Path(place).is_dir()]
+    staging = [path for place in local for path in place.glob("*/.staging-*")]
     if not dead and not staging:
         return graded("leftovers", "none", "")
     parts = []

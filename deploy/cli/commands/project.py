@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -20,16 +21,27 @@ def register(app: typer.Typer) -> None:
 
 
 @guarded
-def doctor(profile: Profile = DEFAULT_PROFILE, as_json: Json = False) -> None:
+def doctor(
+    profile: Annotated[
+        str | None, typer.Option("--profile", "-p", help="Default: local, with --cluster: cluster.")
+    ] = None,
+    cluster: Annotated[bool, typer.Option("--cluster", help="Check a cluster instead, before an install.")] = False,
+    probe: Annotated[
+        str, typer.Option(metavar="IMAGE", help="With --cluster: try network policies by two pods of a Python image.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
     """Check this machine and say how to get what is missing. Exit code 1 when something needed is missing.
 
     [bold]Examples[/]
       fairlead doctor
-      fairlead doctor --json
+      fairlead doctor --cluster
+      fairlead doctor --cluster --profile staging.yaml --probe ghcr.io/fairlead/service:0.1.0
     """
     from deploy.cli.doctor import run_doctor
 
-    run_doctor(profile, as_json)
+    chosen = profile or os.environ.get("FAIRLEAD_CLI_PROFILE") or ("cluster" if cluster else DEFAULT_PROFILE)
+    run_doctor(chosen, as_json, cluster, probe)
 
 
 @guarded

@@ -1,0 +1,169 @@
+"""A compiled step as a pod, as Kubeflow starts it: the image's own user, S3 by a Secret; doctor on a real cluster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from contracts import objects
+from deploy.cli.cluster.reach import use_storage
+from deploy.cli.cluster.settings import Cluster, SecretRef
+from deploy.cli.cluster.submit import Placing, compiled
+from tests.e2e.spaces import apply, kubectl, need_image, space
+from tests.launcher import Launcher
+
+pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
+IMAGE = "ghcr.io/fairlead/pipelines:0.1.0"
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[str]:
+    with space("k3-run") as name:
+        yield name
+
+
+def step_pod(namespace: str, step: str, arguments: dict[str, Any], folder: Path) -> Any:
+    """The container of a compiled step with what the Kubernetes part of the IR says, which KFP's driver would add."""
+    cluster = Cluster(namespace=namespace, image=IMAGE, redis=SecretRef())
+    file = compiled(cluster, Placing(), folder)
+    spec, platform = yaml.safe_load_all(file.read_text())
+    launcher = Launcher(file, folder, {})
+    task = launcher.spec["root"]["dag"]["tasks"][step]
+    document = launcher.executor_input(step, task, arguments, Path("/tmp/step"))
+    container = spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{step}"]
+    command = launcher.command(step, document)
+    security = kubernetes["securityContext"]
+    environment = [{"name": item["name"], "value": item["value"]} for item in container["env"]]
+    for secret in kubernetes["secretAsEnv"]:
+        for pair in secret["keyToEnv"]:
+            reference = {"name": secret["secretName"], "key": pair["secretKey"]}
+            environment.append({"name": pair["envVar"], "valueFrom": {"secretKeyRef": reference}})
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"step-{step}", "labels": kubernetes["podMetadata"]["labels"]},
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "containers": [
+                {
+                    "name": "main",
+                    "image": container["image"],
+                    "command": command[:3],
+                    "args": command[3:],
+                    "env": environment,
+                    "resources": {"limits": {"memory": container["resources"]["resourceMemoryLimit"]}},
+                    "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
+                    "securityContext": {
+                        "runAsUser": int(security["runAsUser"]),
+                        "runAsNonRoot": security["runAsNonRoot"],
+                        "readOnlyRootFilesystem": True,
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                        "seccompProfile": {"type": "RuntimeDefault"},
+                    },
+                }
+            ],
+            "volumes": [{"name": "tmp", "emptyDir": {}}],
+        },
+    }
+
+
+def run_pod(namespace: str, pod: Any) -> tuple[str, list[dict[str, Any]]]:
+    """Its phase at the end, and the events in its log."""
+    name = pod["metadata"]["name"]
+    pod["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "100m", "memory": "256Mi"}
+    apply(namespace, pod)
+    where = ["-n", namespace]
+    until, phase = time.monotonic() + 180, ""
+    while phase not in ("Succeeded", "Failed") and time.monotonic() < until:
+        time.sleep(0.5)
+        phase = kubectl(*where, "get", "pod", name, "-o", "jsonpath={.status.phase}")
+    log = kubectl(*where, "logs", name)
+    kubectl(*where, "delete", "pod", name, "--now")
+    return phase, [json.loads(line) for line in log.splitlines() if line.startswith('{"event"')]
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    from contracts.endpoints import Endpoints
+    from pipelines.tasks import dump_config, get_task, recipe_config
+
+    where = Endpoints(home="/tmp/fairlead", data="s3://fairlead/data", artifacts="s3://fairlead/bundles")
+    config = dump_config(recipe_config(get_task("news")))
+    given = {"task": "news", "config": config, "data_config": config, "source": "", "nonce": "", "code_version": ""}
+    return {**given, "endpoints": where.model_dump_json(), **changes}
+
+
+def test_a_compiled_step_works_as_a_pod_with_s3(
+    namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_image(IMAGE)
+    phase, events = run_pod(namespace, step_pod(namespace, "ingest", arguments(), tmp_path))
+    assert (phase, events[-1]["event"]) == ("Succeeded", "step_finished")
+    result = events[-1]["result"]
+    assert result["rows"] == 200
+    for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    use_storage(Cluster(namespace=namespace))
+    manifest = json.loads(objects.read_bytes(f"s3://fairlead/data/news/{result['version']}/manifest.json"))
+    assert (manifest["rows"], manifest["task"]) == (200, "news")
+
+
+def test_an_image_of_another_commit_is_refused_by_the_first_step(namespace: str, tmp_path: Path) -> None:
+    need_image(IMAGE)
+    other = arguments(code_version="0123456789abcdef.00000000")
+    phase, events = run_pod(namespace, step_pod(namespace, "ingest", other, tmp_path))
+    assert (phase, events[-1]["event"]) == ("Failed", "step_failed")
+    assert events[-1]["error"]["code"] == "other_code"
+
+
+def doctor(profile: Path, *more: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "doctor", "--cluster", "--profile", str(profile), "--json", *more],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    return {check["check"]: check for check in json.loads(done.stdout)["checks"]}
+
+
+def test_doctor_tries_network_policies_and_leaves_nothing(namespace: str, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml.safe_dump({"cluster": {"namespace": namespace}}))
+    checks = doctor(profile, "--probe", IMAGE)
+    assert {name for name, check in checks.items() if check["level"] == "fail"} == set()
+    assert checks["network policies"]["found"] == "enforced, tried with two pods"
+    assert checks["Pod Security"]["level"] == checks["permissions"]["level"] == checks["storage"]["level"] == "ok"
+    left = json.loads(kubectl("-n", namespace, "get", "pods,networkpolicies", "-o", "json"))["items"]
+    assert [x["metadata"]["name"] for x in left if "probe" in x["metadata"]["name"] and not _going(x)] == []
+
+
+def _going(item: dict[str, Any]) -> bool:
+    return "deletionTimestamp" in item["metadata"]
+
+
+def test_doctor_says_what_an_account_may_not_do(
+    namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kubectl("-n", namespace, "create", "serviceaccount", "nobody")
+    token = kubectl("-n", namespace, "create", "token", "nobody").strip()
+    config = yaml.safe_load(kubectl("config", "view", "--raw", "--minify", "-o", "yaml"))
+    config["users"][0]["user"] = {"token": token}
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml.safe_dump({"cluster": {"namespace": namespace}}))
+    checks = doctor(profile)
+    assert checks["permissions"]["level"] == "fail"
+    assert "deployments.apps" in checks["permissions"]["found"]
+    assert checks["storage"]["level"] == "warn"
+    assert "cannot look" in checks["storage"]["found"]
