@@ -16,7 +16,7 @@ ARG VARIANT=cpu
 ARG ONNXRUNTIME_GPU=1.31.1
 RUN if [ "$VARIANT" = gpu ]; then \
       /opt/venv/bin/pip uninstall -y onnxruntime \
-      && /opt/venv/bin/pip install --no-compile "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU"; \
+      && /opt/venv/bin/pip install --no-compile -c constraints.txt "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU"; \
     fi
 COPY deploy/images/trim.sh ./
 RUN sh trim.sh /opt/venv
@@ -30,6 +30,8 @@ COPY deploy/images/base.sh /tmp/
 # LightGBM is built with OpenMP.
 RUN sh /tmp/base.sh libgomp1
 COPY --from=build /opt/venv /opt/venv
+# CUDA's libraries are packages of the GPU variant, and ONNX Runtime asks the loader for them.
+RUN find /opt/venv -type d -path '*/nvidia/*/lib' > /etc/ld.so.conf.d/cuda.conf && ldconfig
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
     BENTOML_DO_NOT_TRACK=true HF_HUB_OFFLINE=1 DO_NOT_TRACK=1
 WORKDIR /app
