@@ -59,6 +59,10 @@ class Contestant:
     noop: str = ""
 
 
+class NotStartedError(Exception):
+    """A contestant does not answer; the others go on."""
+
+
 class Arena:
     """Starts contestants one at a time on the server's CPU."""
 
@@ -115,10 +119,19 @@ class Arena:
             if process.poll() is not None:
                 break
             time.sleep(0.1)
-        raise SystemExit(f"{one.name} did not start: {(self.folder / f'{one.name}.log').read_text()[-2000:]}")
+        raise NotStartedError(f"{one.name} did not start: {(self.folder / f'{one.name}.log').read_text()[-2000:]}")
 
 
 _JSON = {"content-type": "application/json"}
+
+
+@contextlib.contextmanager
+def _noted() -> Iterator[None]:
+    """Goes on without a contestant that does not start, and says so."""
+    try:
+        yield
+    except NotStartedError as err:
+        sys.stderr.write(f"{err}\n")
 
 
 def _median(results: list[Result], of: Callable[[Result], float]) -> float:
@@ -140,7 +153,7 @@ def requests(arena: Arena, rounds: int, seconds: float) -> list[report.Row]:
     results: dict[tuple[str, int, str], list[Result]] = {}
     for _ in range(rounds):
         for one in contestants:
-            with arena.serving(one) as port:
+            with _noted(), arena.serving(one) as port:
                 for path, body, case in ((one.noop, "", "no-op"), (one.path, one.body, "4 floats")):
                     for connections in (1, 16, 64) if path else ():
                         url = f"http://127.0.0.1:{port}{path}"
@@ -198,7 +211,7 @@ def batching(arena: Arena, rounds: int, seconds: float) -> list[report.Row]:
     for _ in range(rounds):
         for one in (one for one in found if one is not None):
             for load in (50, 80, 95):
-                with arena.serving(one) as port:  # a fresh one: a queue that grew would spoil the next load
+                with _noted(), arena.serving(one) as port:  # a fresh one: a queue that grew would spoil the next load
                     rate = CAPACITY * load / 100
                     story = open_loop(port, one.path, one.body, rate=rate, seconds=seconds)
                     results.setdefault((load, one.name), []).append(asyncio.run(story))
