@@ -253,11 +253,15 @@ class Batcher(Generic[T, R]):
     def _begin(self, batch: list[_Waiting[T]], rows: int, now: float) -> None:
         lengths = [length for one in batch for length in one.lengths]
         self._observer.batched([now - one.arrived for one in batch], rows, lengths)
+        size, times = _size(rows, lengths), self._times[batch[0].kind]
+        items = [one.item for one in batch]
+        if times.known and times(size) < self._limits.inline:  # a thread would cost more than the call
+            results, seconds = self._timed(items)
+            self._settle(batch, size, seconds, results)
+            return
         self._numbers += 1
         number, loop = self._numbers, asyncio.get_running_loop()
-        size = _size(rows, lengths)
-        self._running[number] = (now, now + self._times[batch[0].kind](size))
-        items = [one.item for one in batch]
+        self._running[number] = (now, now + times(size))
 
         def finish(answer: Any, failure: BaseException | None) -> None:
             results, seconds = answer or ([failure] * len(batch), 0.0)
@@ -292,6 +296,12 @@ class Batcher(Generic[T, R]):
         results: Sequence[R | BaseException],
     ) -> None:
         del self._running[number]
+        self._settle(batch, size, seconds, results)
+        self._dispatch()
+
+    def _settle(
+        self, batch: list[_Waiting[T]], size: float, seconds: float, results: Sequence[R | BaseException]
+    ) -> None:
         if not any(isinstance(result, BaseException) for result in results):  # else it was called several times
             self._times[batch[0].kind].saw(size, seconds)
         for one, result in zip(batch, results, strict=True):
@@ -302,7 +312,6 @@ class Batcher(Generic[T, R]):
             else:
                 one.future.set_result(result)
         self._done_with(len(batch))
-        self._dispatch()
 
     def _forget(self, waiting: _Waiting[T]) -> None:
         if waiting in self._queue:  # else it runs, and keeps its place until the model is done with it

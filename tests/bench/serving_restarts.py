@@ -68,6 +68,8 @@ class Backend:
 
     async def ask(self) -> int:
         """The status of one prediction."""
+        while self.pool and self.pool[-1][0].at_eof():  # idle for longer than the server keeps one
+            self.pool.pop()[1].close()
         reader, writer = self.pool.pop() if self.pool else await asyncio.open_connection("127.0.0.1", self.port)
         head = f"POST /predict HTTP/1.1\r\nhost: b\r\ncontent-type: application/json\r\ncontent-length: {len(BODY)}"
         writer.write(head.encode() + b"\r\n\r\n" + BODY)
@@ -146,9 +148,15 @@ def restarts(arena: Arena, rounds: int, seconds: float) -> list[report.Row]:
     answers, growth, count = asyncio.run(_story(arena, rounds * 60.0))
     case, unit = f"{rounds} minutes with {count} restarts", "requests"
     failed = sum(number for status, number in answers.items() if status != "200")
+    kinds = [
+        report.Row(case=f"{case}, {kind}", contestant="fairlead", value=number, unit=unit)
+        for kind, number in answers.items()
+        if kind != "200" and number
+    ]
     middle = statistics.median(growth) if growth else 0.0
     return [
         report.Row(case=f"{case}, answered", contestant="fairlead", value=answers["200"], unit=unit),
         report.Row(case=f"{case}, failed", contestant="fairlead", value=failed, unit=unit, goal="<= 0"),
+        *kinds,
         report.Row(case="growth of memory", contestant="fairlead", value=middle, unit="%", goal="<= 5"),
     ]

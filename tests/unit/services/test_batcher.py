@@ -337,6 +337,19 @@ def test_a_call_known_to_be_short_needs_no_thread() -> None:
     assert names[1] == "MainThread"
 
 
+def test_a_burst_of_short_calls_leaves_the_threads_again() -> None:
+    bench = Bench(inline=0.01, rows=4)
+
+    async def story() -> Any:
+        await bench.ask(0)
+        first = later(bench, *range(20))
+        return await asyncio.gather(*first)
+
+    assert run(bench, story) == [item * 2 for item in range(20)]
+    assert bench.batcher.depth == 0
+    assert bench.batcher.oldest_call == 0.0
+
+
 def test_what_ends_a_thread_is_reported_and_answers_its_batch() -> None:
     bench = Bench()
 
