@@ -129,8 +129,9 @@ class Release:
         time.sleep(2)
         yield result
         time.sleep(2)
-        # A signal from within: deleting the pod would take its log away.
-        kubectl("-n", self.namespace, "exec", name, "--", "python", "-c", "import os; os.kill(1, 15)")
+        # A signal from within: deleting the pod would take its log away. The pod may end before kubectl hears of it.
+        stop = ("python", "-c", "import os; os.kill(1, 15)")
+        kubectl("-n", self.namespace, "exec", name, "--", *stop, check=False)
         kubectl(
             "-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s"
         )

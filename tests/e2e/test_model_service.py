@@ -122,7 +122,8 @@ def test_a_pod_that_is_killed_comes_back(release: Release) -> None:
 def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release: Release) -> None:
     name = "second-" + "x" * 56
     claim = {"type": "claim", "accessModes": ["ReadWriteOnce"], "size": "1Gi"}
-    values = release.values("two", name="second") | {"fullnameOverride": name, "cache": claim}
+    scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 2}
+    values = release.values("two", name="second") | {"fullnameOverride": name, "cache": claim, "autoscaling": scaling}
     done = release.helm("install", "second", str(CHART), "--wait", "--timeout", "120s", values=values)
     assert done.returncode == 0, done.stderr
     assert release.ask("both", MAY_CALL, f"http://{name}")["version"] == "two"
@@ -132,6 +133,7 @@ def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release:
     done = release.helm("upgrade", "second", str(CHART), "--wait", "--timeout", "120s", values=values)
     assert done.returncode == 0, done.stderr
     assert release.helm("test", "second", "--timeout", "90s").returncode == 0
+    kubectl("-n", release.namespace, "wait", "--for=condition=ScalingActive", f"hpa/{name}", "--timeout=120s")
 
 
 def test_uninstalling_leaves_nothing(release: Release) -> None:
