@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 # A machine may be busy: how long an example takes says nothing about the code.
 settings.register_profile("fairlead", deadline=None)
 settings.load_profile("fairlead")
+
+# A job in the background of a shell ignores Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
