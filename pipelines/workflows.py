@@ -60,17 +60,8 @@ def _ingestion(where: Placement) -> Any:
     def ingestion(
         task: str, data_config: str, source: str, endpoints: str, code_version: str, store: str = "", nonce: str = ""
     ) -> None:
-        read = components.ingest(
-            task=task,
-            config=data_config,
-            source=source,
-            endpoints=endpoints,
-            code_version=code_version,
-            nonce=nonce,
-        )
-        place(read, "ingest", where)
-        given = (read.outputs["dataset"], read.outputs["version"])
-        _prepare(where, task, data_config, *given, endpoints, code_version, store, nonce)
+        dataset, version = _read(where, task, data_config, source, endpoints, code_version, nonce)
+        _prepare(where, task, data_config, dataset, version, endpoints, code_version, store, nonce)
 
     return ingestion
 
@@ -120,19 +111,8 @@ def _full(where: Placement) -> Any:
         nonce: str = "",
         spread: str = "",
     ) -> None:
-        read = components.ingest(
-            task=task,
-            config=data_config,
-            source=source,
-            endpoints=endpoints,
-            code_version=code_version,
-            nonce=nonce,
-        )
-        place(read, "ingest", where)
-        version = read.outputs["version"]
-        clean, features = _prepare(
-            where, task, data_config, read.outputs["dataset"], version, endpoints, code_version, store, nonce
-        )
+        dataset, version = _read(where, task, data_config, source, endpoints, code_version, nonce)
+        clean, features = _prepare(where, task, data_config, dataset, version, endpoints, code_version, store, nonce)
         _learn(
             where, task, config, data_config, clean, features, version, source, endpoints, checkpoints,
             code_version, run, promote, nonce, spread,
@@ -147,6 +127,17 @@ def _batch_scoring(where: Placement) -> Any:
         place(components.batch_score(model=model, source=source, endpoints=endpoints), "batch_score", where)
 
     return batch_scoring
+
+
+def _read(
+    where: Placement, task: Any, config: Any, source: Any, endpoints: Any, code: Any, nonce: Any
+) -> tuple[Any, Any]:
+    """ingest; returns the manifest's address and the version."""
+    read = components.ingest(
+        task=task, config=config, source=source, endpoints=endpoints, code_version=code, nonce=nonce
+    )
+    place(read, "ingest", where)
+    return read.outputs["dataset"], read.outputs["version"]
 
 
 def _prepare(

@@ -120,7 +120,8 @@ def load(folder: Path) -> Iterator[Row]:
 def views(folder: Path) -> Iterator[Row]:
     """The same read with 10 and with 500 views in the registry."""
     server = peers.servers.Server(folder / "views")
-    stores = peers.module("fairlead_test_feature_stores", peers.ROOT / "tests" / "feature_stores.py")
+    from tests import feature_stores as stores
+
     readers: dict[str, Callable[[list[str]], Any]] = {}
     try:
         for count in (10, 500):
@@ -191,7 +192,8 @@ def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _materialise_here(folder: str, address: str, rows: str) -> None:
-    stores = peers.module("fairlead_test_feature_stores", peers.ROOT / "tests" / "feature_stores.py")
+    from tests import feature_stores as stores
+
     _history(Path(folder) / "v.parquet", int(rows), int(rows), unique=True)
     view, _ = stores.view_of("v", [f"x{i}__f32" for i in range(10)], ttl=stores.timedelta(days=1), driver=stores.Int64)
     engine = stores.engine(Path(folder), address)
@@ -232,7 +234,8 @@ def large(folder: Path) -> Iterator[Row]:
 def _joins(folder: Path, rows: int, keys: int, asked: int, turns: int, feast: bool) -> Iterator[Row]:
     import pandas as pd
 
-    stores = peers.module("fairlead_test_feature_stores", peers.ROOT / "tests" / "feature_stores.py")
+    from tests import feature_stores as stores
+
     _history(folder / "v.parquet", rows, keys)
     r = np.random.default_rng(1)
     moments = pd.to_datetime(r.integers(0, 10**12, asked) + 1_760_000_000_000_000, unit="us", utc=True)

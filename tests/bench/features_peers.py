@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import os
 import subprocess
@@ -21,7 +20,8 @@ import pandas as pd
 import redis
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.integration import redis_servers as servers
+
 ENTITIES, NOW = 20_000, int(time.time() * 1e6) - 60_000_000
 FEAST_ENTITIES = 500  # of these, Feast's own stores get so many: writing is slow there, and reading costs the same
 MIXED = ["int64", "float32", "float32", "string", "bool", "float32", "float64", "int64", "float32", "string"]
@@ -56,20 +56,6 @@ CASES = [
     Case("b", "5 views x 10 mixed", 5, tuple(MIXED)),
     Case("c", "5 views x 50 float32", 5, ("float32",) * 50),
 ]
-
-
-def module(name: str, path: Path) -> Any:
-    """A module of the tests by its file."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-servers = module("fairlead_test_redis_servers", ROOT / "tests" / "integration" / "redis_servers.py")
 
 
 def names(n: int) -> list[str]:
@@ -145,8 +131,9 @@ def ours(address: str, case: Case) -> Callable[[list[str]], Any]:
 
 def feast_store(folder: Path, port: int) -> Any:
     """Feast on its own Redis store, with all cases materialised."""
-    stores = module("fairlead_test_feature_stores", ROOT / "tests" / "feature_stores.py")
     from feast import FeatureService, FeatureStore, Field
+
+    from tests import feature_stores as stores
 
     kinds = {"float32": stores.Float32, "float64": stores.Float64, "int64": stores.Int64, "bool": stores.Bool}
     config = {

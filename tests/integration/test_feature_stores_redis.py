@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,22 +19,12 @@ import pytest
 from contracts.errors import PlatformError
 from feature_repo.stores.backend_redis import RedisBackend
 from feature_repo.stores.packed import NEVER, Layout
+from tests import feature_stores as repos
+from tests.integration import redis_servers as servers
 
 pytestmark = pytest.mark.integration
 
 
-def _module(name: str, path: Path) -> Any:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-servers = _module("fairlead_test_redis_servers", Path(__file__).parent / "redis_servers.py")
-repos = _module("fairlead_test_feature_stores", Path(__file__).parents[1] / "feature_stores.py")
 LAYOUT = Layout([{"name": "x", "dtype": "int64"}])
 PLAN = {
     "project": "p",

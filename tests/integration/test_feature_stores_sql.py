@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import lzma
 import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,27 +16,11 @@ from typing import Any
 
 import pytest
 
+from deploy.cli.ports import free_port
+from tests import feature_stores as repos
+from tests.servers import s3_server
+
 pytestmark = pytest.mark.integration
-
-
-def _module(name: str, path: Path) -> Any:
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-repos = _module("fairlead_test_feature_stores", Path(__file__).parents[1] / "feature_stores.py")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def answers(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -113,26 +95,10 @@ def test_the_registry_may_be_a_sql_server(server: str, request: pytest.FixtureRe
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that an S3 server gives as a bucket."""
-    packed = Path(os.environ.get("FAIRLEAD_TEST_CLUSTER", "")) / "bin" / "versitygw.xz"
-    program = shutil.which("versitygw")
-    if program is None:
-        if not packed.is_file():
-            pytest.skip("needs versitygw on PATH, or FAIRLEAD_TEST_CLUSTER with bin/versitygw.xz")
-        program = str(tmp_path / "versitygw")
-        Path(program).write_bytes(lzma.decompress(packed.read_bytes()))
-        Path(program).chmod(0o755)
-    root, port = tmp_path / "objects", free_port()
-    (root / "data").mkdir(parents=True)
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret-key",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-    }.items():
-        monkeypatch.setenv(name, value)
-    env = {**os.environ, "ROOT_ACCESS_KEY": "key", "ROOT_SECRET_KEY": "secret-key"}
-    with running([program, "--port", f"127.0.0.1:{port}", "posix", str(root)], port, env=env):
-        yield root / "data"
+    with s3_server(tmp_path, "data") as storage:
+        for name, value in storage.items():
+            monkeypatch.setenv(name, value)
+        yield tmp_path / "s3" / "data"
 
 
 @pytest.mark.parametrize("folder", [False, True])

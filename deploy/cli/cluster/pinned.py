@@ -6,8 +6,6 @@ and stays as it is, comments too.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +93,6 @@ def _end(lines: list[str], start: int, limit: int, value: yaml.Node) -> int:
     while until > start + 1 and (not lines[until - 1].strip() or lines[until - 1].startswith("#")):
         until -= 1
     return until
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Replace a file's content, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    os.chmod(name, 0o644)
-    os.replace(name, file)
 
 
 def _not_yaml(file: Path, detail: str) -> PlatformError:

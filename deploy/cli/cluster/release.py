@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from contracts import objects
 from contracts.errors import PlatformError
 from deploy.cli.cluster.kube import Kube, output, program, refused
-from deploy.cli.cluster.pinned import first_values, model_section, pin, release_name, write_whole
+from deploy.cli.cluster.pinned import first_values, model_section, pin, release_name
 from deploy.cli.cluster.troubles import Trouble, pod_troubles
 from deploy.cli.output import emit
 from deploy.cli.profiles import deployment_file, load_cluster, load_endpoints, load_profile
+from pipelines.steps.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,14 +40,14 @@ def deploy_model(
     file, kube = deployment_file(env, version.name), Kube(cluster.namespace, cluster.context)
     before = file.read_text(encoding="utf-8") if file.exists() else None
     section = model_section(version, bundle.document.modality)
-    write_whole(file, pin(file, section, first_values(profile, bundle.document.feature_service is not None)))
+    write_text(file, pin(file, section, first_values(profile, bundle.document.feature_service is not None)))
     release = release_name(version.name)
     if not write_only:
         try:
             _upgrade(kube, release, file, chart or CHART, timeout)
         except (PlatformError, KeyboardInterrupt):
             # Helm has gone back to what was served before; so does the file that says what is served.
-            file.unlink() if before is None else write_whole(file, before)
+            file.unlink() if before is None else write_text(file, before)
             raise
     document = {"release": release, "namespace": cluster.namespace, **section, "values": str(file)}
 
@@ -162,7 +163,7 @@ def rollback_release(env: str, model: str, timeout: int, as_json: bool) -> None:
     section: dict[str, Any] = values["model"]
     _watched(kube, kube.helm("rollback", release, str(revision), "--wait", "--timeout", f"{timeout}s"), release)
     rest = {key: value for key, value in values.items() if key != "model"}
-    write_whole(file, pin(file, section, rest))
+    write_text(file, pin(file, section, rest))
 
     def show(out: Console) -> None:
         out.print(f"[bold]{section['name']}:{section['version']}[/] is served by release {release} again")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster.follow import Follower
-from deploy.cli.cluster.pinned import write_whole
 from deploy.cli.cluster.reach import reach
 from deploy.cli.cluster.submit import WORKFLOW, Placing, submit
 from deploy.cli.output import console, write_json
 from deploy.cli.progress import RunProgress
+from pipelines.steps.files import write_text
 
 if TYPE_CHECKING:
     from deploy.cli.cluster.settings import Profile
@@ -60,7 +60,7 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
             "error": follower.error.as_dict() if follower.error else None,
             "result": follower.results.get("register"),
         }
-        write_whole(request.endpoints.path("runs") / request.run_id / "run.json", json.dumps(document, indent=1) + "\n")
+        write_text(request.endpoints.path("runs") / request.run_id / "run.json", json.dumps(document, indent=1) + "\n")
         return document
 
     record("submitted")

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_REPO = Path(__file__).parents[2] / "feature_stores.py"
-
-
-def _load() -> Any:
-    spec = importlib.util.spec_from_file_location("fairlead_test_feature_stores", _REPO)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 @pytest.fixture(scope="session")
 def repos() -> Any:
     """The module `tests/feature_stores.py`."""
-    return _load()
+    from tests import feature_stores
+
+    return feature_stores
 
 
 @pytest.fixture
