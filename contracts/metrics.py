@@ -39,6 +39,9 @@ LABELS: dict[str, tuple[str, ...]] = {
     MODEL_INFO: ("model", "version", "digest", "recipe"),
     MODEL_LOAD_SECONDS: ("model",),
 }
+# Recorded per pod by helm/monitoring, for autoscalers: seconds that requests waited for the model, mean of a minute.
+QUEUE_WAIT = "fairlead_queue_wait_seconds"
+RECORDED_LABELS: dict[str, tuple[str, ...]] = {QUEUE_WAIT: ("namespace", "pod", "model")}
 # Not of a service: `fairlead features check --metrics` writes them.
 STORE_LABELS: dict[str, tuple[str, ...]] = {FEATURE_FRESHNESS: ("task", "view"), FEATURE_MISSING: ("task", "view")}
 # "queue" is the wait for a free thread; the others are work.

@@ -26,15 +26,22 @@ class Answer:
 
 
 def send(
-    url: str, bodies: Sequence[Any], connections: int, progress: Callable[[int, int], None] = lambda done, total: None
+    url: str,
+    bodies: Sequence[Any],
+    connections: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    key: str = "",
 ) -> list[Answer]:
-    """POST every body as JSON, `connections` at a time over keep-alive; answers in the order of `bodies`."""
+    """POST every body as JSON, `connections` at a time over keep-alive; answers in the order of `bodies`.
+
+    key: API key that each request carries; empty: none.
+    """
     answers: list[Answer | None] = [None] * len(bodies)
     encoded = [json.dumps(body).encode() for body in bodies]
     numbers, finished = count(), count(1)
 
     def worker() -> None:
-        client = _Client(url)
+        client = _Client(url, key)
         try:
             while (index := next(numbers)) < len(encoded):
                 answers[index] = client.post(index, encoded[index])
@@ -53,8 +60,9 @@ def send(
 class _Client:
     """One keep-alive connection; opened again after a failure."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str) -> None:
         self._url = urlsplit(url)
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._connection: http.client.HTTPConnection | None = None
 
     def post(self, index: int, body: bytes) -> Answer:
@@ -63,7 +71,7 @@ class _Client:
             if self._connection is None:
                 kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
                 self._connection = kind(self._url.hostname or "", self._url.port, timeout=TIMEOUT)
-            self._connection.request("POST", self._url.path, body, {"Content-Type": "application/json"})
+            self._connection.request("POST", self._url.path, body, self._headers)
             response = self._connection.getresponse()
             text, status = response.read(), response.status
         except (OSError, http.client.HTTPException) as err:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,16 +17,27 @@ from deploy.cli.profiles import load_deployment, load_endpoints
 if TYPE_CHECKING:
     from rich.console import Console
 
+API_KEY = "FAIRLEAD_API_KEY"
 _BATCH = 500  # rows of one request
 _SHOWN = 50  # rows of the table
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def predict_rows(profile: str, ref: str, given: str, url: str | None, explain: bool, as_json: bool) -> None:
+def predict_rows(
+    profile: str, ref: str, given: str, url: str | None, env: str | None, explain: bool, as_json: bool
+) -> None:
     """Predict the given rows and print the answers in their order."""
     rows = read_rows(given)
-    answers = list(by_url(url, rows, explain) if url else by_bundle(profile, ref, rows, explain))
+    if url and env:
+        raise PlatformError("--url and --env name two endpoints", fix="leave one of them out", code="bad_input")
+    key = os.environ.get(API_KEY, "")
+    if env:
+        from deploy.cli.cluster.reach import reach_release
+
+        url, made = reach_release(env, ref)
+        key = key or made
+    answers = list(by_url(url, rows, explain, key) if url else by_bundle(profile, ref, rows, explain))
     document = {**answers[0], "predictions": [row for answer in answers for row in answer["predictions"]]}
 
     def show(out: Console) -> None:
@@ -98,12 +110,12 @@ def _bodies(rows: list[Any], explain: bool) -> Iterator[dict[str, Any]]:
         yield {"instances": rows[start : start + _BATCH], **({"explain": True} if explain else {})}
 
 
-def by_url(url: str, rows: list[Any], explain: bool) -> Iterator[dict[str, Any]]:
-    """Answers of a running endpoint, one per batch."""
+def by_url(url: str, rows: list[Any], explain: bool, key: str = "") -> Iterator[dict[str, Any]]:
+    """Answers of a running endpoint, one per batch; `key` is its API key."""
     if not url.startswith(("http://", "https://")):
         raise PlatformError(f"not an address: {url!r}", fix="give it with its scheme: --url http://127.0.0.1:3001")
     address = url.rstrip("/").removesuffix("/predict") + "/predict"
-    for answer in send(address, list(_bodies(rows, explain)), connections=1):
+    for answer in send(address, list(_bodies(rows, explain)), connections=1, key=key):
         yield _checked(answer, address)
 
 
@@ -124,6 +136,13 @@ def problem(status: int, body: Any) -> PlatformError:
     """A service's problem document as our error."""
     if not isinstance(body, dict) or "title" not in body:
         return PlatformError(f"the endpoint answered {status}", detail=str(body)[:300], fix="is it ours? see --url")
+    if status == 401:
+        return PlatformError(
+            str(body["title"]),
+            fix=f"export {API_KEY}=KEY; a release's own: kubectl get secret RELEASE-keys -o jsonpath='{{.data.key}}' "
+            "| base64 -d",
+            code="unauthorized",
+        )
     fields = [f"{item['field']}: {item['message']}" for item in body.get("errors") or []]
     return PlatformError(
         str(body["title"]),

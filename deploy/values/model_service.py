@@ -49,12 +49,18 @@ class Storage(Values):
     secret_key_key: str
 
 
+class ApiKeys(SecretKey):
+    """Hashes of API keys."""
+
+    generate: bool
+
+
 class Secrets(Values):
     """Secrets of the service."""
 
     salt: SecretKey
     online: SecretKey
-    keys: SecretKey
+    keys: ApiKeys
     test: SecretKey
     check: bool
 
@@ -65,8 +71,9 @@ class Autoscaling(Values):
     enabled: bool
     min_replicas: Annotated[int, Field(ge=1)]
     max_replicas: Annotated[int, Field(ge=1)]
-    metric: Literal["auto", "inflight", "cpu"]
+    metric: Literal["auto", "inflight", "queue", "cpu"]
     inflight_target: Annotated[float, Field(gt=0)]
+    queue_target: Annotated[float, Field(gt=0)]
     cpu_target: Annotated[int, Field(ge=1)]
     scale_down_seconds: Annotated[int, Field(ge=0, le=3600)]
 

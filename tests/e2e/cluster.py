@@ -35,7 +35,8 @@ with ThreadPoolExecutor(16) as pool:
 """
 _ASK = """
 import sys, urllib.request
-request = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), {"content-type": "application/json"})
+headers = {"content-type": "application/json", "authorization": "Bearer " + sys.argv[3]}
+request = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), headers)
 print(urllib.request.urlopen(request, timeout=20).read().decode())
 """
 
@@ -93,9 +94,9 @@ class Platform:
         found: dict[str, bool] = json.loads(self._try(labels, _REACH, *addresses))
         return found
 
-    def ask(self, labels: dict[str, str], url: str, body: str) -> Any:
-        """What a pod with `labels` gets when it posts a body."""
-        return json.loads(self._try(labels, _ASK, url, body))
+    def ask(self, labels: dict[str, str], url: str, body: str, key: str) -> Any:
+        """What a pod with `labels` gets when it posts a body with an API key."""
+        return json.loads(self._try(labels, _ASK, url, body, key))
 
     def _try(self, labels: dict[str, str], script: str, *arguments: str) -> str:
         with self._client(labels, script, arguments) as name:

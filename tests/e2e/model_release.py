@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -37,13 +38,14 @@ for rounds in ("15", "40"):
 LOAD = """
 import collections, json, os, signal, threading, time, urllib.request
 url, body = os.environ["URL"], os.environ["BODY"].encode()
+headers = {"content-type": "application/json", "authorization": "Bearer " + os.environ["KEY"]}
 stop, lock = threading.Event(), threading.Lock()
 versions, failures = collections.Counter(), []
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 def ask():
     while not stop.is_set():
         try:
-            request = urllib.request.Request(url + "/predict", body, {"content-type": "application/json"})
+            request = urllib.request.Request(url + "/predict", body, headers)
             with urllib.request.urlopen(request, timeout=10) as answer:
                 version = json.load(answer)["version"]
             with lock:
@@ -63,7 +65,8 @@ print(json.dumps({"versions": versions, "failed": len(failures), "failures": fai
 ASK = """
 import json, os, urllib.request
 url, body = os.environ["URL"] + "/predict", os.environ["BODY"].encode()
-request = urllib.request.Request(url, body, {"content-type": "application/json"})
+headers = {"content-type": "application/json", "authorization": "Bearer " + os.environ["KEY"]}
+request = urllib.request.Request(url, body, headers)
 try:
     print(urllib.request.urlopen(request, timeout=5).read().decode())
 except OSError as err:
@@ -110,11 +113,17 @@ class Release:
         """A request with the first golden example."""
         return json.dumps({"instances": [next(self.bundles["one"].golden()).inputs]})
 
-    def ask(self, name: str, labels: dict[str, str], url: str = "http://toy") -> Any:
-        """What a pod with `labels` gets from the service."""
-        self._pod(name, labels, ASK, {"URL": url, "BODY": self.body()})
+    def key(self, release: str = "toy") -> str:
+        """The API key that a release made for itself."""
+        chosen = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=server"
+        found = kubectl("-n", self.namespace, "get", "secrets", "-l", chosen, "-o", "jsonpath={.items[0].data.key}")
+        return base64.b64decode(found).decode()
+
+    def ask(self, name: str, labels: dict[str, str], url: str = "http://toy", key: str | None = None) -> Any:
+        """What a pod with `labels` gets from the service, with the key of release `toy` unless one is given."""
+        self._pod(name, labels, ASK, {"URL": url, "BODY": self.body(), "KEY": self.key() if key is None else key})
         kubectl(
-            "-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=60s"
+            "-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=120s"
         )
         answer = kubectl("-n", self.namespace, "logs", name)
         kubectl("-n", self.namespace, "delete", "pod", name, "--now")
@@ -124,8 +133,9 @@ class Release:
     def load(self, name: str) -> Iterator[dict[str, Any]]:
         """Requests from inside the cluster while the block runs; what they got is in the mapping afterwards."""
         result: dict[str, Any] = {}
-        self._pod(name, MAY_CALL, LOAD, {"URL": "http://toy", "BODY": self.body(), "SECONDS_AT_MOST": "240"})
-        kubectl("-n", self.namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+        given = {"URL": "http://toy", "BODY": self.body(), "KEY": self.key(), "SECONDS_AT_MOST": "400"}
+        self._pod(name, MAY_CALL, LOAD, given)
+        kubectl("-n", self.namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
         time.sleep(2)
         yield result
         time.sleep(2)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.cli.cluster.reach import use_storage
 from deploy.cli.cluster.settings import Cluster
-from tests.e2e.spaces import kubectl, need_image, space
+from tests.e2e.spaces import apply, kubectl, need_image, space
 
 pytestmark = pytest.mark.e2e
+ROOT = Path(__file__).parents[2]
 IMAGE = "ghcr.io/fairlead/pipelines:0.1.0-torch"
 SETTINGS = {"model.dropout": 0.0, "training.epochs": 3, "model.hidden": 16, "model.embedding": 16}
 
@@ -35,6 +38,7 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
             nodes=2,
             image=IMAGE,
             namespace=namespace,
+            service_account="pipeline-runner",
             cpu="200m",
             memory="1Gi",
             place="s3://fairlead/spread",
@@ -45,7 +49,10 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
             },
             timeout=400,
         )
-        result = train("news", config, str(dataset), "", str(tmp_path / "spread"), spread.model_dump_json())
+        with monkeypatch.context() as patch:
+            calls = as_steps(namespace, tmp_path, patch)
+            result = train("news", config, str(dataset), "", str(tmp_path / "spread"), spread.model_dump_json())
+        assert ("POST", "networkpolicies") in calls, "the pods of a training are closed to all others"
         left = kubectl("-n", namespace, "get", "jobs,services,networkpolicies", "-o", "name")
         assert "train-" not in left
     alone = train("news", config, str(dataset), str(tmp_path / "c" / "a"), str(tmp_path / "alone"))
@@ -55,6 +62,33 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
         assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-3)
         assert second["valid_loss"] == pytest.approx(first["valid_loss"], rel=1e-3)
     assert (tmp_path / "spread" / "model" / "model.onnx").exists()
+
+
+def as_steps(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Let the training act as the account of the steps, with the Role of the chart; returns the calls that it made."""
+    from pipelines.training import spread
+
+    shown = ["--show-only", "charts/pipelines/templates/steps.yaml"]
+    command = ["helm", "template", "fairlead", str(ROOT / "helm" / "platform"), "-n", namespace, *shown]
+    made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    kinds = ("ServiceAccount", "Role", "RoleBinding")
+    apply(namespace, *(each for each in yaml.safe_load_all(made) if each and each["kind"] in kinds))
+    token = kubectl("-n", namespace, "create", "token", "pipeline-runner", "--duration=1h").strip()
+    config = yaml.safe_load(kubectl("config", "view", "--raw", "--minify", "-o", "yaml"))
+    config["users"][0]["user"] = {"token": token}
+    file = folder / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    allowed: list[tuple[str, str]] = []
+    call = spread._Kube._call
+
+    def recorded(self: Any, method: str, path: str, body: Any) -> Any:
+        answer = call(self, method, path, body)
+        allowed.append((method, path.partition("/namespaces/")[2].split("/")[1]))
+        return answer
+
+    monkeypatch.setattr(spread._Kube, "_call", recorded)
+    return allowed
 
 
 def _dataset(config: str, folder: Path) -> Path:

@@ -66,6 +66,11 @@ def test_a_foreign_pod_is_kept_out(release: Release) -> None:
     assert "timed out" in release.ask("foreigner", {"app": "foreign"})["error"]
 
 
+@pytest.mark.parametrize("key", ["", "of-somebody-else"])
+def test_without_the_releases_key_nobody_is_answered(release: Release, key: str) -> None:
+    assert "401" in release.ask(f"keyless-{len(key)}", MAY_CALL, key=key)["error"]
+
+
 def test_nothing_runs_with_more_rights_than_it_needs(release: Release) -> None:
     (pod,) = release.pods()
     assert pod["spec"]["enableServiceLinks"] is False
@@ -78,9 +83,11 @@ def test_nothing_runs_with_more_rights_than_it_needs(release: Release) -> None:
 
 
 def test_an_upgrade_under_load_loses_no_request(release: Release) -> None:
+    key = release.key()
     with release.load("load-up") as got:
         done = release.upgrade("two", "--timeout", "120s")
         assert done.returncode == 0, done.stderr
+    assert release.key() == key
     assert (got["failed"], got["failures"]) == (0, [])
     assert set(got["versions"]) == {"one", "two"}
 
@@ -126,7 +133,7 @@ def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release:
     values = release.values("two", name="second") | {"fullnameOverride": name, "cache": claim, "autoscaling": scaling}
     done = release.helm("install", "second", str(CHART), "--wait", "--timeout", "120s", values=values)
     assert done.returncode == 0, done.stderr
-    assert release.ask("both", MAY_CALL, f"http://{name}")["version"] == "two"
+    assert release.ask("both", MAY_CALL, f"http://{name}", release.key("second"))["version"] == "two"
     assert release.ask("first", MAY_CALL)["version"] == "one"
     # What a claim cannot change makes another one instead of an upgrade that Kubernetes refuses.
     values["cache"] = claim | {"size": "512Mi"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -98,7 +99,9 @@ def test_the_demo_answers_inside_the_cluster_and_its_metrics_are_scraped(platfor
         "exec", "deploy/fairlead-demo", "-c", "server", "--", "head", "-n1", "/bundles/unpinned/golden.jsonl"
     )
     body = json.dumps({"instances": [json.loads(golden)["inputs"]]})
-    answer = platform.ask({"fairlead.io/access-model": "true"}, "http://fairlead-demo/predict", body)
+    key = platform.kubectl("get", "secret", "fairlead-demo-keys", "-o", "jsonpath={.data.key}")
+    may = {"fairlead.io/access-model": "true"}
+    answer = platform.ask(may, "http://fairlead-demo/predict", body, base64.b64decode(key).decode())
     assert (answer["model"], answer["version"]) == ("fraud", "demo")
     deadline = time.monotonic() + 60
     while not (found := platform.query('fairlead_requests_total{model="fraud",code="200"}')):
@@ -185,6 +188,9 @@ def test_the_api_server_takes_every_object_without_a_warning(platform: Platform,
         ("pipeline-runner", "patch", "workflows.argoproj.io", True),
         ("pipeline-runner", "create", "pods", False),
         ("pipeline-runner", "create", "jobs.batch", True),
+        ("pipeline-runner", "delete", "networkpolicies.networking.k8s.io", True),
+        ("pipeline-runner", "patch", "networkpolicies.networking.k8s.io", False),
+        ("pipeline-runner", "get", "pods/log", True),
         ("fairlead-workflow-controller", "create", "pods", True),
         ("fairlead-workflow-controller", "get", "secret/fairlead-sql", False),
         ("fairlead-ml-pipeline", "create", "workflows.argoproj.io", True),
@@ -242,7 +248,7 @@ def test_an_upgrade_keeps_passwords_volumes_and_databases_running(platform: Plat
     platform.install({"mlflow": {"podAnnotations": {"note": "changed"}}, "monitoring": {"interval": "5s"}})
     after = {each["metadata"]["name"]: each["data"] for each in platform.get("secrets", "-l", "helm.sh/chart")}
     assert before == after
-    assert set(before) >= {"fairlead-sql", "fairlead-s3", "fairlead-redis"}
+    assert set(before) >= {"fairlead-sql", "fairlead-s3", "fairlead-redis", "fairlead-demo-keys"}
     assert platform.pod("mariadb")["metadata"]["uid"] == database
     assert platform.pod("mlflow")["metadata"]["annotations"]["note"] == "changed"
     assert _kept(platform) == "kept"

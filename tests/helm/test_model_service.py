@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from functools import lru_cache
@@ -120,7 +122,8 @@ def test_secrets_reach_the_pod_by_reference_only() -> None:
     env = {item["name"]: item.get("valueFrom") for item in server(render(yaml.safe_load(CI[-1].read_text())))["env"]}
     assert env["FAIRLEAD_SERVICE_PREDICTIONS__SALT"] == {"secretKeyRef": {"name": "prediction-salt", "key": "salt"}}
     assert env["FAIRLEAD_REDIS_PASSWORD"] == {"secretKeyRef": {"name": "redis-auth", "key": "password"}}
-    assert [item for item in render() if item["kind"] == "Secret"] == []
+    kinds = [item["kind"] for item in render(yaml.safe_load(CI[-1].read_text()))]
+    assert "Secret" not in kinds
 
 
 def test_the_autoscaler_owns_the_number_of_pods() -> None:
@@ -128,6 +131,15 @@ def test_the_autoscaler_owns_the_number_of_pods() -> None:
     assert "replicas" not in one(objects, "Deployment")["spec"]
     first = one(objects, "HorizontalPodAutoscaler")["spec"]["metrics"][0]
     assert first["pods"]["metric"]["name"] == metrics.INFLIGHT
+
+
+def test_it_scales_on_the_wait_for_the_model_when_asked_to() -> None:
+    scaling = {"enabled": True, "metric": "queue", "queueTarget": 0.02}
+    spec = one(render({"autoscaling": scaling}), "HorizontalPodAutoscaler")["spec"]
+    first, second = spec["metrics"]
+    assert first["pods"]["metric"]["name"] == metrics.QUEUE_WAIT
+    assert first["pods"]["target"] == {"type": "AverageValue", "averageValue": "0.02"}
+    assert second["type"] == "ContainerResource"
 
 
 def test_without_custom_metrics_it_scales_on_cpu() -> None:
@@ -139,6 +151,29 @@ def test_without_custom_metrics_it_scales_on_cpu() -> None:
 def test_a_disruption_budget_needs_more_than_one_pod(replicas: int, budgets: int) -> None:
     found = [item for item in render({"replicaCount": replicas}) if item["kind"] == "PodDisruptionBudget"]
     assert len(found) == budgets
+
+
+def test_an_api_key_is_made_and_its_hash_alone_reaches_the_service() -> None:
+    objects = render()
+    secret = one(objects, "Secret")
+    key, lines = (base64.b64decode(secret["data"][name]).decode() for name in ("key", "keys"))
+    assert len(key) == 40
+    assert lines == f"client:{hashlib.sha256(key.encode()).hexdigest()}\n"
+    (volume,) = [item for item in pod(objects)["volumes"] if item["name"] == "keys"]
+    name = secret["metadata"]["name"]
+    assert volume["secret"] == {"secretName": name, "items": [{"key": "keys", "path": "keys"}]}
+    assert {"name": "FAIRLEAD_SERVICE_KEYS_FILE", "value": '"/etc/fairlead/keys"'} in server(objects)["env"]
+    (test,) = one(objects, "Pod")["spec"]["containers"]
+    assert test["env"][0]["valueFrom"]["secretKeyRef"] == {"name": name, "key": "key"}
+    assert key not in json.dumps([item for item in objects if item["kind"] != "Secret"])
+
+
+@pytest.mark.parametrize("keys", [{"name": "mine"}, {"generate": False}])
+def test_no_key_is_made_beside_ones_own_or_when_none_is_wanted(keys: dict[str, Any]) -> None:
+    objects = render({"secrets": {"keys": keys}})
+    assert "Secret" not in {item["kind"] for item in objects}
+    mounted = [item["secret"]["secretName"] for item in pod(objects)["volumes"] if item["name"] == "keys"]
+    assert mounted == [name for name in [keys.get("name")] if name]
 
 
 def test_a_gpu_brings_its_limit_toleration_class_memory_and_image() -> None:
@@ -279,6 +314,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "bundle in config": ({"config": {"bundle": "/x"}}, r"config.bundle is set by the chart. Fix: use model.source"),
     "secret in values": ({"config": {"predictions": {"salt": "x"}}}, r"set secrets.salt.name"),
     "log on a read-only root": ({"config": {"predictions": {"folder": "/logs"}}}, r"extraVolumeMounts"),
+    "key of the test without keys": ({"secrets": {"test": {"name": "x"}}}, r"set secrets.keys.name too"),
     "killed while draining": ({"terminationGracePeriodSeconds": 20}, r"would kill requests in flight"),
     "fewest above most": ({"autoscaling": {"enabled": True, "minReplicas": 9}}, r"raise autoscaling.maxReplicas"),
     "cpu without request": (

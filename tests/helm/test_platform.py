@@ -22,6 +22,9 @@ MINIMAL = CHARTS / "platform" / "values-minimal.yaml"
 LONG = "a-release-with-the-longest-name-that-helm-takes-of-53"
 
 
+_PARTS = ("bucket", "sum", "count")
+
+
 def main_container(made: list[Any], name: str) -> Any:
     (pod,) = [pod for found, pod in pods(made) if found.split("/")[1] == name]
     return pod["spec"]["containers"][0]
@@ -246,7 +249,7 @@ def test_a_key_of_another_chart_is_answered_with_ours(key: str, new: str) -> Non
 
 
 def test_alerts_dashboards_and_services_speak_of_the_same_metrics() -> None:
-    known = {*metrics.LABELS, *(f"{name}_bucket" for name in metrics.LABELS)}
+    known = {*metrics.LABELS, *metrics.RECORDED_LABELS, *(f"{n}_{end}" for n in metrics.LABELS for end in _PARTS)}
     folder = CHARTS / "monitoring"
     for file in [*folder.glob("rules/*.yaml"), *folder.glob("dashboards/*.json")]:
         used = set(re.findall(r"(?<![:\w/-])fairlead_[a-z_0-9]+", file.read_text(encoding="utf-8")))
@@ -273,6 +276,31 @@ def test_prometheus_accepts_its_configuration_and_rules(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     done = helm("check", "rules", *map(str, tmp_path.glob("[mp]*.yaml")), program="promtool")
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+def test_the_wait_that_autoscalers_see_is_the_mean_and_zero_where_nobody_asks(tmp_path: Path) -> None:
+    labels = 'namespace="spaces",model="fraud",stage="queue"'
+    series = {
+        ("sum", "busy"): "0+3x10",
+        ("count", "busy"): "0+60x10",
+        ("sum", "idle"): "0x10",
+        ("count", "idle"): "0x10",
+    }
+    given = [
+        {"series": f'fairlead_stage_duration_seconds_{kind}{{{labels},pod="{pod}"}}', "values": values}
+        for (kind, pod), values in series.items()
+    ]
+    wanted = [
+        {"labels": f'{metrics.QUEUE_WAIT}{{namespace="spaces",model="fraud",pod="{pod}"}}', "value": value}
+        for pod, value in (("busy", 0.05), ("idle", 0))
+    ]
+    question = {"expr": metrics.QUEUE_WAIT, "eval_time": "3m", "exp_samples": wanted}
+    test = {"interval": "15s", "input_series": given, "promql_expr_test": [question]}
+    rules = str(CHARTS / "monitoring" / "rules" / "models.yaml")
+    file = tmp_path / "test.yaml"
+    file.write_text(yaml.safe_dump({"rule_files": [rules], "evaluation_interval": "15s", "tests": [test]}))
+    done = helm("test", "rules", str(file), program="promtool")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("chart", ["platform", "pipelines", "feature-store", "monitoring"])

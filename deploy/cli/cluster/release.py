@@ -56,7 +56,7 @@ def deploy_model(
         out.print(f"[bold]{version.name}:{version.version}[/] {done} release {release} in {cluster.namespace}")
         out.print(f"Values   {file}", soft_wrap=True)
         if not write_only:
-            out.print(f"Ask      kubectl -n {cluster.namespace} port-forward service/{release} 3000:80")
+            out.print(f"Ask      fairlead predict {version.name} --env {env} --input ROWS.jsonl", soft_wrap=True)
             out.print(f"Back     fairlead rollback {version.name} --env {env}")
 
     emit(document, as_json, show)

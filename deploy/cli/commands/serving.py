@@ -44,20 +44,26 @@ def predict(
         str, typer.Option("--input", "-i", metavar="FILE|-|JSON", help="One object, a list, or one object per line.")
     ],
     url: Annotated[str | None, typer.Option(help="Ask this endpoint, for example http://127.0.0.1:3001.")] = None,
+    env: Annotated[
+        str | None, typer.Option("--env", help="Ask the model's release in this environment's cluster.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add the reasons of each prediction.")] = False,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
-    """Predict with a registered model here, or with a running endpoint by --url.
+    """Predict with a registered model here, or with a running endpoint by --url or --env.
+
+    An endpoint that wants an API key gets the one in FAIRLEAD_API_KEY; with --env, else the release's own.
 
     [bold]Examples[/]
       fairlead predict news --input '{"title": "Rates rise", "content": "The central bank ..."}'
       fairlead predict fraud --input payments.jsonl --explain
       fairlead predict fraud --input - --url http://127.0.0.1:3001 < payments.jsonl
+      fairlead predict fraud --input payments.jsonl --env cluster
     """
     from deploy.cli.predict import predict_rows
 
-    predict_rows(profile, model, given, url, explain, as_json)
+    predict_rows(profile, model, given, url, env, explain, as_json)
 
 
 @guarded

@@ -14,7 +14,6 @@ volumeClaimTemplate, so that it can grow by value. What cannot be changed on an 
 {{- $name := include "fairlead.partName" . -}}
 {{- $class := include "fairlead.storageClass" . -}}
 {{- $old := lookup "v1" "PersistentVolumeClaim" .context.Release.Namespace $name -}}
-{{- $classes := lookup "storage.k8s.io/v1" "StorageClass" "" "" -}}
 {{- if $old -}}
   {{- if and $class (ne $class ($old.spec.storageClassName | default "")) -}}
   {{- fail (printf "PersistentVolumeClaim %s has storage class %q, which cannot become %q. Fix: leave storageClass as it was, or back up, delete the claim and install again" $name ($old.spec.storageClassName | default "") $class) -}}
@@ -23,17 +22,8 @@ volumeClaimTemplate, so that it can grow by value. What cannot be changed on an 
   {{- if lt (include "fairlead.bytes" .persistence.size | int64) $now -}}
   {{- fail (printf "PersistentVolumeClaim %s has %s, which cannot shrink to %s. Fix: set persistence.size to at least %s" $name $old.spec.resources.requests.storage .persistence.size $old.spec.resources.requests.storage) -}}
   {{- end -}}
-{{- else if hasKey $classes "items" -}}
-  {{- $default := "" -}}{{- $names := list -}}
-  {{- range $classes.items -}}
-    {{- $names = append $names .metadata.name -}}
-    {{- if eq (get (.metadata.annotations | default dict) "storageclass.kubernetes.io/is-default-class") "true" -}}{{- $default = .metadata.name -}}{{- end -}}
-  {{- end -}}
-  {{- if and $class (not (has $class $names)) -}}
-  {{- fail (printf "%s: there is no storage class %q; the cluster has: %s. Fix: set global.storageClass to one of them" $name $class (join ", " $names | default "none")) -}}
-  {{- else if and (not $class) (not $default) -}}
-  {{- fail (printf "%s needs a volume, and the cluster has no default storage class; it has: %s. Fix: set global.storageClass, or use external stores" $name (join ", " $names | default "none")) -}}
-  {{- end -}}
+{{- else -}}
+  {{- include "fairlead.requireStorageClass" (dict "name" $name "class" $class "key" "global.storageClass" "else" "use external stores (values-production.yaml)") -}}
 {{- end -}}
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -46,6 +36,26 @@ spec:
   storageClassName: {{ . }}
   {{- end }}
   resources: {requests: {storage: {{ .persistence.size }}}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+fairlead.requireStorageClass: fails when the cluster has no storage class "class", or with an empty one no default; says nothing
+without a cluster. "name" is the claim, "key" the value that names a class, "else" what can be done without one.
+*/}}
+{{- define "fairlead.requireStorageClass" -}}
+{{- $classes := lookup "storage.k8s.io/v1" "StorageClass" "" "" -}}
+{{- if hasKey $classes "items" -}}
+  {{- $default := "" -}}{{- $names := list -}}
+  {{- range $classes.items -}}
+    {{- $names = append $names .metadata.name -}}
+    {{- if eq (get (.metadata.annotations | default dict) "storageclass.kubernetes.io/is-default-class") "true" -}}{{- $default = .metadata.name -}}{{- end -}}
+  {{- end -}}
+  {{- if and .class (not (has .class $names)) -}}
+  {{- fail (printf "%s: there is no storage class %q; the cluster has: %s. Fix: set %s to one of them, or %s" .name .class (join ", " $names | default "none") .key .else) -}}
+  {{- else if and (not .class) (not $default) -}}
+  {{- fail (printf "%s needs a volume, and the cluster has no default storage class; it has: %s. Fix: set %s to one of them, or %s" .name (join ", " $names | default "none") .key .else) -}}
+  {{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -137,6 +137,17 @@ FAIRLEAD_SERVICE_PREDICTIONS__SAMPLE. Values are JSON, which keeps "1e5" a strin
 {{- include "model-service.choice" (dict "context" . "value" .Values.monitoring.scrape "api" "monitoring.coreos.com/v1/PodMonitor" "yes" "PodMonitor" "no" "annotations") -}}
 {{- end -}}
 
+{{/* model-service.metric: what the autoscaler looks at: inflight, queue or cpu. */}}
 {{- define "model-service.metric" -}}
 {{- include "model-service.choice" (dict "context" . "value" .Values.autoscaling.metric "api" "custom.metrics.k8s.io/v1beta1" "yes" "inflight" "no" "cpu") -}}
+{{- end -}}
+
+{{/* model-service.keys: Secret with the hashes of API keys, and Secret with the key of `helm test`; empty names: none. */}}
+{{- define "model-service.keys" -}}
+{{- $given := .Values.secrets.keys -}}
+{{- $made := and (not $given.name) $given.generate -}}
+{{- $name := include "model-service.fullname" (dict "context" . "suffix" "keys") -}}
+made: {{ $made }}
+hashes: {{ ternary (dict "name" $name "key" "keys") (pick $given "name" "key") $made | toJson }}
+test: {{ ternary (dict "name" $name "key" "key") .Values.secrets.test $made | toJson }}
 {{- end -}}

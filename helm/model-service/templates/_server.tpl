@@ -61,7 +61,7 @@ makes a new one, and as a cache it is filled again.
     {{- with .Values.secrets.online.name }}
     {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" . "key" $.Values.secrets.online.key) | nindent 4 }}
     {{- end }}
-    {{- if .Values.secrets.keys.name }}
+    {{- if (include "model-service.keys" . | fromYaml).hashes.name }}
     - {name: FAIRLEAD_SERVICE_KEYS_FILE, value: '"/etc/fairlead/keys"'}
     {{- end }}
     {{- with include "fairlead.extraEnv" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}
@@ -77,7 +77,7 @@ makes a new one, and as a cache it is filled again.
     {{- if .Values.gpu.count }}
     - {name: shm, mountPath: /dev/shm}
     {{- end }}
-    {{- if .Values.secrets.keys.name }}
+    {{- if (include "model-service.keys" . | fromYaml).hashes.name }}
     - {name: keys, mountPath: /etc/fairlead, readOnly: true}
     {{- end }}
     {{- with include "fairlead.extraMounts" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}

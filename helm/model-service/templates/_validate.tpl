@@ -88,6 +88,9 @@
 {{- end -}}
 
 {{- define "model-service.validate.secrets" -}}
+{{- if and .Values.secrets.test.name (not .Values.secrets.keys.name) -}}
+{{- fail "secrets.test.name is set without secrets.keys.name: what is generated needs none. Fix: set secrets.keys.name too, or leave secrets.test.name empty" -}}
+{{- end -}}
 {{- $storage := include "model-service.storage" . | fromYaml -}}
 {{- if and .Values.storage.existingSecret (hasPrefix "s3://" .Values.model.source) -}}
 {{- include "fairlead.requireSecret" (dict "context" . "value" "storage.existingSecret" "secret" $storage.secret "keys" (list .Values.storage.accessKeyKey .Values.storage.secretKeyKey)) -}}

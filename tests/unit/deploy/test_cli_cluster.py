@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -213,3 +217,69 @@ def test_the_section_of_a_version_is_immutable() -> None:
         recipe="r",
     )
     assert model_section(version, "tabular") == MODEL
+
+
+class Guarded(http.server.BaseHTTPRequestHandler):
+    """An endpoint that answers who has the key."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        known = self.headers["Authorization"] == "Bearer made-once"
+        answer = {"model": "fraud", "version": "2", "predictions": [{"label": "ok", "probability": 0.5}]}
+        problem = {"type": "urn:fairlead:problem:unauthorized", "title": "an API key is needed"}
+        body = json.dumps(answer if known else problem).encode()
+        self.send_response(200 if known else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def release_of_fraud(programs: Any) -> Iterator[str]:
+    """A cluster with a release `fraud` whose forwarded port is a Guarded endpoint's; its address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        service = {"metadata": {"name": "fraud-x"}, "spec": {"ports": [{"name": "http", "port": 80}]}}
+        secret = {"data": {"key": base64.b64encode(b"made-once").decode(), "keys": ""}}
+        chosen = "-l app.kubernetes.io/instance=fraud,app.kubernetes.io/component=server"
+        programs(
+            "kubectl",
+            f"""case "$*" in
+  *"get services {chosen}"*) echo '{json.dumps({"items": [service]})}';;
+  *"get secrets {chosen}"*) echo '{json.dumps({"items": [secret]})}';;
+  *"port-forward service/fraud-x :80"*) echo "Forwarding from 127.0.0.1:{server.server_port} -> 3000"; sleep 2;;
+  *) echo '{{"items": []}}';;
+esac""",
+        )
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_release_is_asked_with_its_own_key_and_no_port_by_hand(release_of_fraud: str, fairlead: Any) -> None:
+    said = fairlead("predict", "fraud@champion", "--input", "{}", "--env", "cluster", "--json")
+    assert said.code == 0, said.err
+    assert said.json["predictions"][0]["label"] == "ok"
+
+
+def test_an_endpoint_that_wants_a_key_gets_that_of_the_environment(
+    release_of_fraud: str, fairlead: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = ("predict", "fraud", "--input", "{}", "--url", release_of_fraud, "--json")
+    refused = fairlead(*asked)
+    assert (refused.code, refused.json["error"]["code"]) == (1, "unauthorized")
+    assert "export FAIRLEAD_API_KEY" in refused.json["error"]["fix"]
+    monkeypatch.setenv("FAIRLEAD_API_KEY", "made-once")
+    assert fairlead(*asked).code == 0
+
+
+def test_a_model_without_a_release_is_named_with_the_command_that_makes_one(
+    release_of_fraud: str, fairlead: Any
+) -> None:
+    said = fairlead("predict", "news", "--input", "{}", "--env", "cluster", "--json")
+    assert said.json["error"]["headline"] == "no release of news in namespace fairlead"
+    assert "fairlead deploy news --env cluster" in said.json["error"]["fix"]
+    both = fairlead("predict", "news", "--input", "{}", "--env", "cluster", "--url", "http://x", "--json")
+    assert both.json["error"]["code"] == "bad_input"
