@@ -1,6 +1,6 @@
 """The bundle: one model as an immutable folder, described by ``bundle.json`` and verified by sha256.
 
-bundle.json      this document            model/           LightGBM text or ONNX (+ tokenizer.json), never pickle
+bundle.json      this document            model/           LightGBM text, ONNX, or safetensors; never pickle
 golden.jsonl     inputs, expected outputs  features.json    how to read its features online (only with features)
 baseline.json    what normal looks like    evaluation.json, plots/*.png, card.html
 """
@@ -101,7 +101,7 @@ class BundleDocument(Document):
     task: str
     recipe: str
     modality: str = Field(description="which service serves it: a folder of services/")
-    engine: Literal["lightgbm", "onnx"]
+    engine: Literal["lightgbm", "onnx", "torch"]
     signature: Signature
     decision: Decision | None = None
     feature_service: str | None = None

@@ -61,23 +61,35 @@ def onnx_providers(available: Sequence[str]) -> list[str]:
     return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
 
 
-def load_engine(bundle: Bundle, *, threads: int = 1) -> Engine:
+def load_engine(bundle: Bundle, *, threads: int = 1, device: str = "auto", compiled: bool = False) -> Engine:
     """Load the model of a verified bundle; imports the engine's library here and not before.
+
+    `device` and `compiled` are for engine ``torch``, see `contracts.engine_torch`.
 
     Raises:
         PlatformError: when the engine's library is not installed.
     """
+    modality, engine = bundle.document.modality, bundle.document.engine
     try:
-        if bundle.document.modality == "text":
+        if engine == "torch":
+            from contracts.engine_torch import TorchTextEngine
+
+            return TorchTextEngine(bundle, threads, device, compiled)
+        if modality == "text":
             from contracts.engine_text import OnnxTextEngine
 
             return OnnxTextEngine(bundle, threads)
         from contracts import engine_tabular
 
-        if bundle.document.engine == "lightgbm":
+        if engine == "lightgbm":
             return engine_tabular.LightGBMEngine(bundle, threads)
         return engine_tabular.OnnxTabularEngine(bundle, threads)
     except ImportError as err:
+        extras = "services,torch" if engine == "torch" else "services"
         raise PlatformError(
-            f"cannot load {bundle.document.name}: {err.name} is not installed", fix="pip install 'fairlead[services]'"
+            f"cannot load {bundle.document.name}: {err.name} is not installed",
+            detail=f"its engine is {engine}",
+            fix=f"pip install 'fairlead[{extras}]'"
+            + (", or serve it with an image built with VARIANT=gpu" if engine == "torch" else ""),
+            code="missing_package",
         ) from err

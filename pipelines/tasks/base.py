@@ -64,11 +64,16 @@ class Threshold:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GateConfig:
-    """Fixed thresholds, and how far the candidate may fall behind the champion on the same data."""
+    """Fixed thresholds, and how far the candidate may fall behind the champion on the same data.
+
+    int8_tolerance: how much of `primary`, measured on the validation rows, weights of 8 bits may cost; when they cost
+    more, the model is served as it was trained.
+    """
 
     thresholds: tuple[Threshold, ...] = ()
     primary: str = "accuracy"
     champion_tolerance: float = 0.01
+    int8_tolerance: float = 0.005
     max_latency_ms: float = 50.0
     max_bundle_mb: float = 500.0
 
@@ -133,8 +138,10 @@ class Task(Protocol):
     def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.
 
-        Returns a dict with ``engine`` ("lightgbm" or "onnx"), ``classes`` (list), ``decision`` (a
+        Returns a dict with ``engine`` ("lightgbm", "onnx" or "torch"), ``classes`` (list), ``decision`` (a
         contracts.bundle.Decision as dict, or None), ``history`` (list of dicts, one per round or epoch, may be
-        empty), ``parameters`` (flat dict to log) and ``device``. Must resume from `checkpoints` after a kill.
+        empty), ``parameters`` (flat dict to log) and ``device``; and, if it chose between forms of the model,
+        ``choices`` (list of contracts.bundle.Check as dicts: what passed is served) and ``tolerance`` (how far answers
+        may lie from the golden ones, where arithmetic is less than exact). Must resume from `checkpoints` after a kill.
         """
         ...

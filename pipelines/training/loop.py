@@ -21,7 +21,8 @@ class LoopConfig:
     patience: epochs without a better `monitor` before it stops.  clip: largest norm of a gradient.
     average: decay of the running mean of the weights, which is what is evaluated and kept; it starts lower, so that the
     first weights are soon forgotten; 0 turns it off.
-    weight_decay: L2 regularisation, as in AdamW.  threads: of the processor; a small model gains little from more, and
+    weight_decay: L2 regularisation, as in AdamW.  warmup: steps in which the learning rate rises to its value; after
+    them it stays.  threads: of the processor; a small model gains little from more, and
     much is lost when other programs compete for them.
     """
 
@@ -30,6 +31,7 @@ class LoopConfig:
     batch_size: int = 64
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
+    warmup: int = 0
     clip: float = 1.0
     average: float = 0.99
     class_weights: bool = True
@@ -126,6 +128,8 @@ def _one_epoch(
         value = loss(network, batch)
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        for weights in optimizer.param_groups:
+            weights["lr"] = config.learning_rate * min(1.0, (steps + 1) / max(config.warmup, 1))
         optimizer.step()
         steps += 1
         _track(average, model, min(config.average, steps / (steps + 10)))

@@ -23,20 +23,28 @@ def quantise(source: Path, target: Path) -> None:
         quantize_dynamic(str(prepared), str(target), weight_type=QuantType.QInt8, per_channel=True, reduce_range=False)
 
 
+def is_quantised(file: Path) -> bool:
+    """Whether a graph multiplies integers already."""
+    import onnx
+
+    return any(node.op_type == "MatMulInteger" for node in onnx.load(str(file)).graph.node)
+
+
 def quantise_if_as_good(
-    folder: Path, quality: Callable[[Path], float], *, largest_drop: float = 0.005
-) -> tuple[bool, Check]:
+    folder: Path, quality: Callable[[Path], float], *, metric: str, largest_drop: float
+) -> tuple[float, Check]:
     """Replace ``model.onnx`` of a model's `folder` by its int8 form when `quality` drops by at most `largest_drop`.
 
     Args:
-        quality: of the model in a folder, higher is better, on rows that it was not trained on.
+        quality: `metric` of the model in a folder, higher is better, on rows that it was neither trained nor tested on.
 
     Returns:
-        whether it was replaced, and the check that says why, for the gate's decision.
+        the quality before, and the check that says whether and why it was replaced, for the gate's decision.
     """
     before = quality(folder)
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        trial = Path(scratch)
+        trial = Path(scratch) / folder.name
+        trial.mkdir()
         for file in folder.iterdir():
             if file.name != MODEL:
                 os.link(file, trial / file.name)
@@ -45,6 +53,11 @@ def quantise_if_as_good(
         passed = after >= before - largest_drop
         if passed:
             os.replace(trial / MODEL, folder / MODEL)
-    return passed, Check(
-        metric="quality_of_int8", rule=">=", value=after, limit=before - largest_drop, passed=passed, against="fp32"
+    return before, Check(
+        metric=f"{metric} of int8 on the validation rows",
+        rule="at least",
+        value=after,
+        limit=before - largest_drop,
+        passed=passed,
+        against="fp32",
     )

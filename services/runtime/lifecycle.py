@@ -210,7 +210,8 @@ class Runtime:
         self.metrics = ServiceMetrics(self.name, self.version, BUSY_ROUTES)
         lookup = self._open_lookup(bundle, settings) if self._open_lookup else None
         forms = Forms.of(document.signature, max_chars=settings.max_text_chars, lookup=lookup is not None)
-        model = Model(bundle, load_engine(bundle, threads=settings.threads), forms, lookup, self.metrics)
+        engine = load_engine(bundle, threads=settings.threads, device=settings.device, compiled=settings.compile)
+        model = Model(bundle, engine, forms, lookup, self.metrics)
         examples = replay(model)
         if settings.predictions.folder:
             about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}

@@ -43,6 +43,8 @@ class ServiceSettings(Settings):
     threads: int = Field(1, ge=1, description="threads of one model call")
     workers: int = Field(1, ge=1, le=64, description="model calls at the same time; workers x threads fit the CPUs")
     pin_cpus: bool = Field(False, description="give each worker CPUs of its own, when there are enough")
+    device: str = Field("auto", description="of engine torch: auto, cpu, cuda or cuda:N; auto takes a GPU if any")
+    compile: bool = Field(False, description="of engine torch: torch.compile, which needs a C compiler at the start")
     max_batch_rows: int = Field(64, ge=1, description="rows of several requests that share one model call")
     max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one model call, padding included")
     batch_wait_ms: float = Field(0.0, ge=0, le=1000, description="wait for more rows while a worker is free")

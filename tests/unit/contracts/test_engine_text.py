@@ -164,7 +164,7 @@ def test_many_rows_are_run_in_pieces_and_keep_their_order(
     engine: OnnxTextEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = engine.predict(columns(TEXTS))
-    monkeypatch.setattr("contracts.engine_text.WORKING_NUMBERS", 4000)
+    monkeypatch.setattr(engine, "working_numbers", 4000)
     np.testing.assert_allclose(engine.predict(columns(TEXTS)), whole, atol=1e-6)
 
 

@@ -141,7 +141,7 @@ def make_text_bundle(make_bundle: BundleMaker) -> Callable[[], Bundle]:
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Start a service over a bundle, with the fake engine; keyword arguments are settings."""
-    monkeypatch.setattr("services.runtime.lifecycle.load_engine", lambda bundle, threads: FakeEngine(bundle))
+    monkeypatch.setattr("services.runtime.lifecycle.load_engine", lambda bundle, **_: FakeEngine(bundle))
     with contextlib.ExitStack() as stack:
 
         def start(bundle: Bundle | Path, open_lookup: OpenLookup | None = None, **settings: Any) -> Served:

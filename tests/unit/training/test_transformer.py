@@ -101,17 +101,17 @@ def agreement(reference: Any, root: Path) -> Any:
 def test_int8_replaces_a_model_that_it_agrees_with(folder: Path, tmp_path: Path) -> None:
     quality = agreement(engine_of(folder, tmp_path / "bundles"), tmp_path)
     before = (folder / "model.onnx").stat().st_size
-    replaced, check = quantise_if_as_good(folder, quality, largest_drop=0.05)
-    assert replaced, check
-    assert check.against == "fp32"
+    fp32, check = quantise_if_as_good(folder, quality, metric="agreement", largest_drop=0.05)
+    assert fp32 == 1.0
+    assert check.passed, check
+    assert (check.metric, check.against) == ("agreement of int8 on the validation rows", "fp32")
     assert (folder / "model.onnx").stat().st_size < 0.75 * before
 
 
 def test_int8_that_answers_worse_is_not_kept(folder: Path) -> None:
     before = (folder / "model.onnx").read_bytes()
     answers = iter([0.9, 0.8])
-    replaced, check = quantise_if_as_good(folder, lambda _: next(answers))
-    assert not replaced
-    assert (check.passed, check.value) == (False, 0.8)
+    fp32, check = quantise_if_as_good(folder, lambda _: next(answers), metric="f1", largest_drop=0.005)
+    assert (fp32, check.passed, check.value) == (0.9, False, 0.8)
     assert check.limit == pytest.approx(0.895)
     assert (folder / "model.onnx").read_bytes() == before

@@ -1,0 +1,159 @@
+"""Weights in the layout of transformers, served by torch with the answers that the ONNX graph gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from contracts.bundle import Bundle, BundleDocument
+from contracts.engine import TokenEngine, load_engine
+from contracts.engine_torch import CONFIG, WEIGHTS, TextTransformer, TransformerConfig, read_weights, write_weights
+from contracts.errors import PlatformError
+
+CONFIGURATION = TransformerConfig(vocabulary=60, classes=3, layers=2, width=32, heads=4, inner=64, max_tokens=40)
+TEXTS = np.array(["w1", "w3 w4 w59", " ".join(f"w{at}" for at in range(1, 39)), ""], object)
+
+
+def bundle_at(folder: Path, engine: str) -> Bundle:
+    document = {
+        "name": "mini",
+        "task": "mini",
+        "recipe": "transformer",
+        "modality": "text",
+        "engine": engine,
+        "signature": {"inputs": [{"name": "text", "dtype": "string"}], "classes": ["a", "b", "c"]},
+        "gate": {"passed": True, "checks": []},
+        "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
+        "files": {},
+    }
+    return Bundle(folder, BundleDocument.model_validate(document), "digest")
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    from pipelines.training.transformer import export_transformer
+
+    torch.manual_seed(3)
+    model = TextTransformer(CONFIGURATION, dropout=0.1)
+    for weights in model.parameters():
+        torch.nn.init.normal_(weights, std=0.3)
+    words = {"[PAD]": 0, "[START]": 40, "[UNK]": 41} | {f"w{at}": at for at in range(1, 40)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="[START] $A", special_tokens=[("[START]", 40)])
+    made = {}
+    for engine in ("onnx", "torch"):
+        folder = tmp_path_factory.mktemp(engine)
+        export_transformer(model, folder / "model", engine=engine, gpu_precision="bf16")  # type: ignore[arg-type]
+        tokenizer.save(str(folder / "model" / "tokenizer.json"))
+        made[engine] = bundle_at(folder, engine)
+    return made
+
+
+def test_torch_and_onnx_answer_alike_and_alone_as_together(bundles: dict[str, Bundle]) -> None:
+    engine: Any = load_engine(bundles["torch"])
+    assert isinstance(engine, TokenEngine)
+    assert (engine.device.type, engine.dtype) == ("cpu", torch.float32)  # bf16 is for GPUs
+    expected = load_engine(bundles["onnx"]).predict({"text": TEXTS})
+    got = engine.predict({"text": TEXTS})
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+    alone = np.concatenate([engine.predict({"text": TEXTS[at : at + 1]}) for at in range(len(TEXTS))])
+    np.testing.assert_allclose(got, alone, atol=1e-5)
+
+
+def test_spans_that_are_left_out_are_words_and_never_the_mark_of_the_beginning(bundles: dict[str, Bundle]) -> None:
+    reasons = load_engine(bundles["torch"]).explain({"text": TEXTS}, 50)
+    assert [len(one) for one in reasons] == [1, 3, 38, 0]
+    assert {reason.feature for reason in reasons[1]} == {"w3", "w4", "w59"}
+
+
+def test_a_device_that_is_not_there_is_refused(bundles: dict[str, Bundle]) -> None:
+    for device in ("cuda:7", "tpu") if not torch.cuda.is_available() else ("tpu",):
+        with pytest.raises(PlatformError, match="cannot serve on device") as caught:
+            load_engine(bundles["torch"], device=device)
+        assert "cpu" in caught.value.detail
+
+
+def test_without_torch_the_error_names_the_extra_and_the_image(bundles: dict[str, Bundle]) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from contracts.bundle import Bundle, BundleDocument\nfrom contracts.engine import load_engine\n"
+        "from contracts.errors import PlatformError\nfrom pathlib import Path\n"
+        "document = BundleDocument.model_validate_json(sys.argv[2])\n"
+        "try: load_engine(Bundle(Path(sys.argv[1]), document, ''))\n"
+        "except PlatformError as err: print(err.headline, '|', err.fix)\n"
+    )
+    bundle = bundles["torch"]
+    command = [sys.executable, "-c", code, str(bundle.path), bundle.document.model_dump_json()]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "torch is not installed" in said
+    assert "fairlead[services,torch]" in said
+    assert "VARIANT=gpu" in said
+
+
+def written(tmp_path: Path) -> Path:
+    torch.manual_seed(1)
+    write_weights(TextTransformer(CONFIGURATION), tmp_path)
+    return tmp_path
+
+
+def test_weights_have_the_names_that_transformers_uses(tmp_path: Path) -> None:
+    names = set(load_file(written(tmp_path) / WEIGHTS))
+    assert "bert.encoder.layer.1.attention.self.query.weight" in names
+    assert {"bert.pooler.dense.bias", "classifier.weight", "bert.embeddings.token_type_embeddings.weight"} <= names
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert (config["model_type"], config["hidden_size"], len(config["id2label"])) == ("bert", 32, 3)
+
+
+def test_weights_without_a_classifier_get_a_new_one_only_for_training(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    tensors = {
+        name.removeprefix("bert."): value
+        for name, value in load_file(folder / WEIGHTS).items()
+        if not name.startswith(("classifier", "bert.pooler"))
+    }
+    tensors["embeddings.token_type_embeddings.weight"] = torch.ones(2, 32)
+    save_file(tensors, folder / WEIGHTS)
+    model = read_weights(folder, classes=5, new_head=True)
+    assert model.head.out_features == 5
+    # Every token is of the first kind: its vector is added where the places are.
+    expected = tensors["embeddings.position_embeddings.weight"] + 1
+    torch.testing.assert_close(model.places.weight.detach(), expected)
+    with pytest.raises(PlatformError, match="no usable BERT weights") as caught:
+        read_weights(folder, classes=5)
+    assert "bert.pooler.dense.weight is missing" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": "roberta"}, "model_type='roberta'"),
+        ({"hidden_act": "relu"}, "hidden_act='relu'"),
+        ({"hidden_size": 64}, "has shape (60, 32), expected (60, 64)"),
+        ({"vocab_size": None}, "no vocab_size"),
+    ],
+)
+def test_what_is_no_such_model_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    folder = written(tmp_path)
+    config = json.loads((folder / CONFIG).read_text()) | change
+    (folder / CONFIG).write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    with pytest.raises(PlatformError, match="no usable BERT weights") as caught:
+        read_weights(folder, classes=3)
+    assert said in caught.value.detail
+
+
+def test_a_pickle_is_not_read(tmp_path: Path) -> None:
+    folder = written(tmp_path)
+    torch.save({"a": torch.zeros(1)}, folder / WEIGHTS)
+    with pytest.raises(PlatformError, match="no usable BERT weights"):
+        read_weights(folder, classes=3)
