@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import atexit
 import base64
+import contextlib
 import os
 import re
 import select
 import socket
 import subprocess
+import threading
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -113,20 +116,58 @@ def _resolves(host: str) -> bool:
 
 @lru_cache
 def _forward(context: str, namespace: str, service: str, port: int) -> int:
-    command = Kube(namespace, context).command("port-forward", f"service/{service}", f":{port}")
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    atexit.register(child.kill)
-    assert child.stdout is not None
-    ready = select.select([child.stdout], [], [], _PATIENCE)[0]
-    line = child.stdout.readline() if ready else ""
-    found = re.search(r"127\.0\.0\.1:(\d+)", line)
-    if found:
-        return int(found[1])
-    child.kill()
-    assert child.stderr is not None
+    """A port of this machine that leads to the service's until this process ends."""
+    command = Kube(namespace, context).command("port-forward", f"service/{service}")
+    forward = _Forward([*command, f":{port}"])
+    lines: list[str] = []
+    end = time.monotonic() + _PATIENCE
+    while select.select([forward.said], [], [], max(0.0, end - time.monotonic()))[0]:
+        line = forward.said.readline()
+        if found := re.search(r"127\.0\.0\.1:(\d+)", line):
+            again = [*command, f"{found[1]}:{port}"]
+            threading.Thread(target=forward.keep, args=(again,), daemon=True).start()
+            return int(found[1])
+        if not line:
+            break
+        lines.append(line)
+    forward.close()
     raise PlatformError(
         f"cannot reach service {service} of namespace {namespace}",
-        detail=child.stderr.read().strip() or f"no answer within {_PATIENCE:.0f} s",
+        detail="".join(lines).strip() or f"no answer within {_PATIENCE:.0f} s",
         fix="is it installed and ready? see: fairlead doctor --cluster",
         code="unreachable",
     )
+
+
+class _Forward:
+    """A running kubectl, which is started again when it ends: it does when one connection breaks or the pod moves."""
+
+    def __init__(self, command: list[str]) -> None:
+        self._lock, self._closed = threading.Lock(), False
+        self._start(command)
+        atexit.register(self.close)
+
+    def keep(self, command: list[str]) -> None:
+        """Start `command` whenever the one before has ended, until this process ends."""
+        pause = 0.1
+        while not self._closed:
+            began = time.monotonic()
+            for _ in self.said:  # a line per connection; unread they would fill the pipe and stop it
+                pass
+            self._child.wait()
+            pause = 0.1 if time.monotonic() - began > 10 else min(2 * pause, 5.0)
+            time.sleep(pause)
+            with self._lock, contextlib.suppress(OSError):  # kubectl itself may be replaced meanwhile
+                if not self._closed:
+                    self._start(command)
+
+    def close(self) -> None:
+        """End it for good."""
+        with self._lock:
+            self._closed = True
+            self._child.kill()
+
+    def _start(self, command: list[str]) -> None:
+        self._child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert self._child.stdout is not None
+        self.said = self._child.stdout

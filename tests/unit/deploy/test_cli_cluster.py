@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
+import socket
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -175,6 +180,22 @@ def test_an_address_that_resolves_is_not_forwarded(programs: Any) -> None:
     assert reach("sqlite:///file.db", Cluster()) == "sqlite:///file.db"
     programs("kubectl", 'echo "Forwarding from 127.0.0.1:40123 -> 5000"; sleep 2')
     assert reach("http://no-such-host.invalid:5000", Cluster()) == "http://127.0.0.1:40123"
+
+
+def test_a_forwarded_port_comes_back_when_kubectl_ends(programs: Any) -> None:
+    once = """import socket, sys
+server = socket.create_server(("127.0.0.1", int(sys.argv[-1].split(":")[0] or 0)))
+print(f"Forwarding from 127.0.0.1:{server.getsockname()[1]} -> 5000", flush=True)
+server.accept()[0].sendall(b"here")"""
+    (programs.folder / "once.py").write_text(once)
+    programs("kubectl", f'exec {sys.executable} {programs.folder}/once.py "$@"')
+    port = urlsplit(reach("http://ends-often.invalid:5000", Cluster())).port
+    answers, end = 0, time.monotonic() + 20
+    while answers < 3 and time.monotonic() < end:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+            answers += connection.recv(4) == b"here"
+    assert answers == 3
+    programs("kubectl", "sleep 60")
 
 
 def test_a_rollback_goes_to_the_version_before_not_to_the_same_one(programs: Any) -> None:
