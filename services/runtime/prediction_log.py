@@ -1,7 +1,8 @@
 """Predictions as JSON lines, sampled and redacted, so that labels can be joined to them by id later.
 
 Files are ``<folder>/<model>/<day>.<pid>.jsonl``: one writer per file, whole lines only, safe to read while written.
-A full disk or a missing folder costs records, never a request.
+S3 cannot append, so below ``s3://`` an object ``<folder>/<model>/<day>/<time>-<host>-<pid>.jsonl`` has what gathered in
+`upload_seconds`. A full disk, a missing folder or an S3 that is down costs records, never a request.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hmac
 import logging
 import os
 import secrets
+import socket
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,7 +23,9 @@ from typing import Any
 
 import orjson
 
+from contracts import objects
 from contracts.bundle import Signature
+from contracts.errors import PlatformError
 from services.runtime.forms import Batch
 from services.runtime.logs import log_event
 from services.runtime.scoring import Scored
@@ -30,6 +34,8 @@ from services.runtime.settings import PredictionLogSettings
 _random = Random(secrets.randbits(256))  # ids must differ, and need not be hard to guess
 _MAX_QUEUED = 10_000
 _FLUSH_SECONDS = 0.25
+_OBJECT_BYTES = 4 << 20  # an object of this size is not waited for
+_HELD_BYTES = 32 << 20  # of records that S3 has not taken yet; more are lost
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
 
@@ -47,7 +53,11 @@ class PredictionLog:
 
     def __init__(self, settings: PredictionLogSettings, signature: Signature, about: Mapping[str, str]) -> None:
         self._settings, self._about = settings, dict(about)
-        self._folder = Path(settings.folder).expanduser().absolute() / about["model"]
+        self._folder: Path | str = (
+            _reachable(objects.join(settings.folder, about["model"]))
+            if objects.is_remote(settings.folder)
+            else Path(settings.folder).expanduser().absolute() / about["model"]
+        )
         self._salt = (settings.salt or secrets.token_hex(16)).encode()
         self._entities = frozenset(signature.entities)
         # What is not one of the known categories may be anything, a name for example: it counts as free text.
@@ -55,6 +65,8 @@ class PredictionLog:
         self._strings = {item.name: frozenset(item.categories or ()) for item in strings}
         self._below = int(settings.sample * 2**32)
         self._lines: list[bytes] = []
+        self._held, self._held_bytes = list[bytes](), 0  # taken from the queue, and not in S3 yet
+        self._upload_at, self._failing = monotonic() + settings.upload_seconds, False
         self._lost, self._complained = 0, -60.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._write_loop, name="prediction-log", daemon=True)
@@ -126,27 +138,61 @@ class PredictionLog:
             if count := len(self._lines):  # the list grows meanwhile: take this many, lose none
                 lines = self._lines[:count]
                 del self._lines[:count]
-                self._append(lines)
+                if isinstance(self._folder, Path):
+                    self._append(self._folder, lines)
+                else:
+                    self._held += lines
+                    self._held_bytes += sum(map(len, lines))
+            if self._held:
+                self._upload(str(self._folder), closed)
 
-    def _append(self, lines: list[bytes]) -> None:
-        data = b"".join(lines)
-        file = self._folder / f"{datetime.now(UTC):%Y-%m-%d}.{os.getpid()}.jsonl"
+    def _upload(self, folder: str, closed: bool) -> None:
+        """Write what is held as one object, when it is time or much; a failure keeps it for the next time."""
+        much = self._held_bytes >= _OBJECT_BYTES and not self._failing
+        if not (closed or much or monotonic() >= self._upload_at):
+            return
+        now = datetime.now(UTC)
+        uri = objects.join(folder, f"{now:%Y-%m-%d}", f"{now:%H%M%S%f}-{socket.gethostname()}-{os.getpid()}.jsonl")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            objects.write_bytes(uri, b"".join(self._held))
+        except PlatformError as err:
+            self._failing, lost = True, 0
+            while self._held_bytes > _HELD_BYTES:
+                self._held_bytes -= len(self._held[lost])
+                lost += 1
+            del self._held[:lost]
+            self._complain(uri, f"{err.headline}: {err.detail}", lost, err.fix)
+        else:
+            self._failing, self._held_bytes = False, 0
+            self._held.clear()
+        self._upload_at = monotonic() + self._settings.upload_seconds
+
+    def _append(self, folder: Path, lines: list[bytes]) -> None:
+        data = b"".join(lines)
+        file = folder / f"{datetime.now(UTC):%Y-%m-%d}.{os.getpid()}.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
             before = file.stat().st_size if file.exists() else 0
             with file.open("ab", buffering=0) as stream:
                 if stream.write(data) != len(data):
                     stream.truncate(before)  # a full disk takes part of a line
                     raise OSError("short write")
         except OSError as err:
-            self._lost += len(lines)
-            if monotonic() - self._complained > 60:
-                self._complained = monotonic()
-                log_event(
-                    "prediction_log_failed",
-                    logging.ERROR,
-                    file=str(file),
-                    error=err.strerror or "disk full",
-                    lost=self._lost,
-                    fix="free space or correct predictions.folder",
-                )
+            fix = "free space or correct predictions.folder"
+            self._complain(str(file), err.strerror or "disk full", len(lines), fix)
+
+    def _complain(self, file: str, error: str, lost: int, fix: str) -> None:
+        """Count `lost` records, and say so at most once a minute."""
+        self._lost += lost
+        if monotonic() - self._complained > 60:
+            self._complained = monotonic()
+            log_event("prediction_log_failed", logging.ERROR, file=file, error=error, lost=self._lost, fix=fix)
+
+
+def _reachable(uri: str) -> str:
+    """`uri`; says at the start when it cannot be reached, and loads S3's library before there are requests to keep."""
+    try:
+        objects.exists(uri)
+    except PlatformError as err:
+        log_event("prediction_log_failed", logging.ERROR, file=uri, lost=0, error=err.headline, fix=err.fix)
+    return uri

@@ -18,7 +18,8 @@ class PredictionLogSettings(Settings):
 
     model_config = ConfigDict(coerce_numbers_to_str=True)
 
-    folder: str = Field("", description="folder of the JSON lines, one file per process and day")
+    folder: str = Field("", description="folder of the JSON lines, one file per process and day, or s3://bucket/prefix")
+    upload_seconds: float = Field(60, gt=0, le=3600, description="in S3: records wait so long, and are then one object")
     sample: float = Field(1.0, ge=0, le=1, description="share of the predictions that are logged")
     entities: Literal["hash", "drop", "keep"] = Field("hash", description="what becomes of entity keys")
     text: Literal["drop", "hash", "truncate"] = Field("drop", description="what becomes of free text")
@@ -42,9 +43,9 @@ class ServiceSettings(Settings):
     online: str = Field("", description="online store, a SQLite file; empty: all features come in the request")
     threads: int = Field(1, ge=1, description="threads of one model call")
     workers: int = Field(1, ge=1, le=64, description="model calls at the same time; workers x threads fit the CPUs")
-    pin_cpus: bool = Field(False, description="give each worker CPUs of its own, when there are enough")
     device: str = Field("auto", description="of engine torch: auto, cpu, cuda or cuda:N; auto takes a GPU if any")
     compile: bool = Field(False, description="of engine torch: torch.compile, which needs a C compiler at the start")
+    pin_cpus: bool = Field(False, description="give each worker CPUs of its own, when there are enough")
     max_batch_rows: int = Field(64, ge=1, description="rows of several requests that share one model call")
     max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one model call, padding included")
     batch_wait_ms: float = Field(0.0, ge=0, le=1000, description="wait for more rows while a worker is free")

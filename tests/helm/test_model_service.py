@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import re
 from functools import lru_cache
@@ -118,14 +116,6 @@ def test_a_changed_setting_starts_new_pods() -> None:
     assert first != second
 
 
-def test_secrets_reach_the_pod_by_reference_only() -> None:
-    env = {item["name"]: item.get("valueFrom") for item in server(render(yaml.safe_load(CI[-1].read_text())))["env"]}
-    assert env["FAIRLEAD_SERVICE_PREDICTIONS__SALT"] == {"secretKeyRef": {"name": "prediction-salt", "key": "salt"}}
-    assert env["FAIRLEAD_REDIS_PASSWORD"] == {"secretKeyRef": {"name": "redis-auth", "key": "password"}}
-    kinds = [item["kind"] for item in render(yaml.safe_load(CI[-1].read_text()))]
-    assert "Secret" not in kinds
-
-
 def test_the_autoscaler_owns_the_number_of_pods() -> None:
     objects = render({"autoscaling": {"enabled": True}}, apis=(CUSTOM_METRICS,))
     assert "replicas" not in one(objects, "Deployment")["spec"]
@@ -151,29 +141,6 @@ def test_without_custom_metrics_it_scales_on_cpu() -> None:
 def test_a_disruption_budget_needs_more_than_one_pod(replicas: int, budgets: int) -> None:
     found = [item for item in render({"replicaCount": replicas}) if item["kind"] == "PodDisruptionBudget"]
     assert len(found) == budgets
-
-
-def test_an_api_key_is_made_and_its_hash_alone_reaches_the_service() -> None:
-    objects = render()
-    secret = one(objects, "Secret")
-    key, lines = (base64.b64decode(secret["data"][name]).decode() for name in ("key", "keys"))
-    assert len(key) == 40
-    assert lines == f"client:{hashlib.sha256(key.encode()).hexdigest()}\n"
-    (volume,) = [item for item in pod(objects)["volumes"] if item["name"] == "keys"]
-    name = secret["metadata"]["name"]
-    assert volume["secret"] == {"secretName": name, "items": [{"key": "keys", "path": "keys"}]}
-    assert {"name": "FAIRLEAD_SERVICE_KEYS_FILE", "value": '"/etc/fairlead/keys"'} in server(objects)["env"]
-    (test,) = one(objects, "Pod")["spec"]["containers"]
-    assert test["env"][0]["valueFrom"]["secretKeyRef"] == {"name": name, "key": "key"}
-    assert key not in json.dumps([item for item in objects if item["kind"] != "Secret"])
-
-
-@pytest.mark.parametrize("keys", [{"name": "mine"}, {"generate": False}])
-def test_no_key_is_made_beside_ones_own_or_when_none_is_wanted(keys: dict[str, Any]) -> None:
-    objects = render({"secrets": {"keys": keys}})
-    assert "Secret" not in {item["kind"] for item in objects}
-    mounted = [item["secret"]["secretName"] for item in pod(objects)["volumes"] if item["name"] == "keys"]
-    assert mounted == [name for name in [keys.get("name")] if name]
 
 
 def test_a_gpu_brings_its_limit_toleration_class_memory_and_image() -> None:

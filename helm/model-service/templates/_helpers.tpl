@@ -31,10 +31,15 @@
 /bundles/{{ .Values.model.digest | default "unpinned" | trunc 16 }}
 {{- end -}}
 
+{{/* model-service.logsToS3: "true" when predictions are logged in S3; the server then has the storage's credentials too. */}}
+{{- define "model-service.logsToS3" -}}
+{{- if hasPrefix "s3://" ((.Values.config.predictions | default dict).folder | default "") -}}true{{- end -}}
+{{- end -}}
+
 {{/* model-service.needs: which guarded parts of a platform a pod talks to, see fairlead.podLabels. */}}
 {{- define "model-service.needs" -}}
 {{- $needs := list -}}
-{{- if hasPrefix "s3://" .Values.model.source -}}{{- $needs = append $needs "s3" -}}{{- end -}}
+{{- if or (hasPrefix "s3://" .Values.model.source) (include "model-service.logsToS3" .) -}}{{- $needs = append $needs "s3" -}}{{- end -}}
 {{- if hasPrefix "redis" (.Values.config.online | default "") -}}{{- $needs = append $needs "redis" -}}{{- end -}}
 {{- toJson $needs -}}
 {{- end -}}
@@ -53,7 +58,7 @@ endpoint: {{ $endpoint | quote }}
 secret: {{ $secret | quote }}
 {{- end -}}
 
-{{/* model-service.storageEnv: the standard AWS variables, for the containers that fetch. */}}
+{{/* model-service.storageEnv: the standard AWS variables, for the containers that fetch, and the server that logs. */}}
 {{- define "model-service.storageEnv" -}}
 {{- $storage := include "model-service.storage" . | fromYaml -}}
 - {name: AWS_REGION, value: {{ .Values.storage.region | quote }}}

@@ -1,7 +1,7 @@
 {{/* model-service.egress: DNS, the storage that bundles come from, and the online store. */}}
 {{- define "model-service.egress" -}}
 {{ include "fairlead.np.dns" . }}
-{{- if hasPrefix "s3://" .Values.model.source }}
+{{- if has "s3" (include "model-service.needs" . | fromJsonArray) }}
 {{- $endpoint := (include "model-service.storage" . | fromYaml).endpoint | default "https://s3.amazonaws.com" }}
 {{- include "model-service.egressTo" (dict "context" . "url" $endpoint "peers" .Values.networkPolicy.storage) }}
 {{- end }}

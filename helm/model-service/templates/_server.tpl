@@ -55,6 +55,9 @@ makes a new one, and as a cache it is filled again.
     - {name: FAIRLEAD_SERVICE_NAME, value: {{ include "model-service.model" . | toJson | quote }}}
     - {name: FAIRLEAD_SERVICE_VERSION, value: {{ include "model-service.version" . | toJson | quote }}}
     - {name: OMP_NUM_THREADS, value: {{ .Values.config.threads | default 1 | quote }}}
+    {{- if include "model-service.logsToS3" . }}
+    {{- include "model-service.storageEnv" . | nindent 4 }}
+    {{- end }}
     {{- with .Values.secrets.salt.name }}
     {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" . "key" $.Values.secrets.salt.key) | nindent 4 }}
     {{- end }}

@@ -92,7 +92,7 @@
 {{- fail "secrets.test.name is set without secrets.keys.name: what is generated needs none. Fix: set secrets.keys.name too, or leave secrets.test.name empty" -}}
 {{- end -}}
 {{- $storage := include "model-service.storage" . | fromYaml -}}
-{{- if and .Values.storage.existingSecret (hasPrefix "s3://" .Values.model.source) -}}
+{{- if and .Values.storage.existingSecret (has "s3" (include "model-service.needs" . | fromJsonArray)) -}}
 {{- include "fairlead.requireSecret" (dict "context" . "value" "storage.existingSecret" "secret" $storage.secret "keys" (list .Values.storage.accessKeyKey .Values.storage.secretKeyKey)) -}}
 {{- end -}}
 {{- range $part := list "salt" "online" "keys" -}}

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contracts.errors import PlatformError
+from services.runtime import prediction_log
 from services.runtime.prediction_log import PredictionLog, new_id
 from services.runtime.settings import PredictionLogSettings
 
@@ -105,7 +108,7 @@ def test_a_line_that_a_full_disk_cuts_is_taken_back(make_bundle: Any, tmp_path: 
     settings = PredictionLogSettings(folder=str(tmp_path))
     log = PredictionLog(settings, make_bundle().document.signature, {"model": "m"})
     log.close()
-    log._append([b'{"id": 1}\n'])
+    log._append(tmp_path / "m", [b'{"id": 1}\n'])
 
     class Short:
         def __init__(self, stream: Any) -> None:
@@ -126,5 +129,67 @@ def test_a_line_that_a_full_disk_cuts_is_taken_back(make_bundle: Any, tmp_path: 
     with pytest.MonkeyPatch.context() as patch:
         opened = Path.open
         patch.setattr(Path, "open", lambda self, *args, **named: Short(opened(self, *args, **named)))
-        log._append([b'{"id": 2}\n'])
+        log._append(tmp_path / "m", [b'{"id": 2}\n'])
     assert records(tmp_path / "m") == [{"id": 1}]
+
+
+class Bucket:
+    """An S3 that takes objects, or is down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.down = False
+        monkeypatch.setattr(prediction_log.objects, "exists", lambda uri: True)
+        monkeypatch.setattr(prediction_log.objects, "write_bytes", self.write)
+
+    def write(self, uri: str, data: bytes) -> None:
+        if self.down:
+            raise PlatformError("the storage did not serve it", fix="check the network")
+        self.objects[uri] = data
+
+
+@pytest.fixture
+def in_s3(make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Bucket, PredictionLog]]:
+    bucket = Bucket(monkeypatch)
+    settings = PredictionLogSettings(folder="s3://lake/predictions", upload_seconds=3600)
+    log = PredictionLog(settings, make_bundle().document.signature, {"model": "payments"})
+    yield bucket, log
+    log.close()
+
+
+def test_in_s3_what_has_gathered_becomes_one_object_below_model_and_day(
+    in_s3: tuple[Bucket, PredictionLog],
+) -> None:
+    bucket, log = in_s3
+    log._lines += [b'{"id": 1}\n', b'{"id": 2}\n']
+    log.close()
+    ((uri, data),) = bucket.objects.items()
+    assert uri.startswith(f"s3://lake/predictions/payments/{datetime.now(UTC):%Y-%m-%d}/")
+    assert data == b'{"id": 1}\n{"id": 2}\n'
+
+
+def test_records_that_s3_did_not_take_are_kept_and_bounded(
+    in_s3: tuple[Bucket, PredictionLog], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bucket, log = in_s3
+    log.close()  # its thread has ended: the test decides when it writes
+    monkeypatch.setattr(prediction_log, "_HELD_BYTES", 25)
+    bucket.down = True
+    log._held, log._held_bytes = [b'{"id": 1}\n', b'{"id": 2}\n', b'{"id": 3}\n'], 30
+    with caplog.at_level(logging.ERROR):
+        log._upload("s3://lake/predictions", closed=True)
+    assert caplog.records[-1].fields["lost"] == 1
+    bucket.down = False
+    log._upload("s3://lake/predictions", closed=False)
+    assert bucket.objects == {}, "it is not tried again before its time"
+    log._upload("s3://lake/predictions", closed=True)
+    assert list(bucket.objects.values()) == [b'{"id": 2}\n{"id": 3}\n']
+
+
+def test_much_at_once_is_not_waited_for(in_s3: tuple[Bucket, PredictionLog], monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket, log = in_s3
+    log.close()
+    monkeypatch.setattr(prediction_log, "_OBJECT_BYTES", 5)
+    log._held, log._held_bytes = [b'{"id": 1}\n'], 10
+    log._upload("s3://lake/predictions", closed=False)
+    assert list(bucket.objects.values()) == [b'{"id": 1}\n']

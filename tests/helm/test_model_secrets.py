@@ -1,0 +1,73 @@
+"""What a release of a model knows in secret: references, its own API key, and credentials only where they are used."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+
+import pytest
+
+from tests.helm.chart import Object, environment, of_kind, render
+from tests.helm.program import CHARTS
+
+DIGEST = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
+S3 = {"model": {"source": "s3://models/fraud/2d711642b726", "digest": DIGEST}}
+STORAGE = {"storage": {"endpoint": "http://s3:9000", "existingSecret": "s3"}}
+
+
+def made(**values: Any) -> list[Object]:
+    return render("model-service", {**S3, **STORAGE, **values}, release="fraud")
+
+
+def pod(objects: list[Object]) -> Object:
+    return of_kind(objects, "Deployment")[0]["spec"]["template"]
+
+
+def server(objects: list[Object]) -> dict[str, Any]:
+    return environment(pod(objects)["spec"]["containers"][0])
+
+
+def test_secrets_reach_the_pod_by_reference_only() -> None:
+    objects = render("model-service", files=(CHARTS / "model-service" / "ci" / "production-values.yaml",))
+    assert server(objects)["FAIRLEAD_SERVICE_PREDICTIONS__SALT"] == {
+        "secretKeyRef": {"name": "prediction-salt", "key": "salt"}
+    }
+    assert server(objects)["FAIRLEAD_REDIS_PASSWORD"] == {"secretKeyRef": {"name": "redis-auth", "key": "password"}}
+    assert of_kind(objects, "Secret") == []
+
+
+def test_an_api_key_is_made_and_its_hash_alone_reaches_the_service() -> None:
+    objects = made()
+    (secret,) = of_kind(objects, "Secret")
+    key, lines = (base64.b64decode(secret["data"][name]).decode() for name in ("key", "keys"))
+    assert len(key) == 40
+    assert lines == f"client:{hashlib.sha256(key.encode()).hexdigest()}\n"
+    (volume,) = [item for item in pod(objects)["spec"]["volumes"] if item["name"] == "keys"]
+    name = secret["metadata"]["name"]
+    assert volume["secret"] == {"secretName": name, "items": [{"key": "keys", "path": "keys"}]}
+    assert server(objects)["FAIRLEAD_SERVICE_KEYS_FILE"] == '"/etc/fairlead/keys"'
+    (test,) = of_kind(objects, "Pod")[0]["spec"]["containers"]
+    assert environment(test)["FAIRLEAD_API_KEY"] == {"secretKeyRef": {"name": name, "key": "key"}}
+    assert key not in json.dumps([item for item in objects if item["kind"] != "Secret"])
+
+
+@pytest.mark.parametrize("keys", [{"name": "mine"}, {"generate": False}])
+def test_no_key_is_made_beside_ones_own_or_when_none_is_wanted(keys: dict[str, Any]) -> None:
+    objects = made(secrets={"keys": keys})
+    assert of_kind(objects, "Secret") == []
+    mounted = [item["secret"]["secretName"] for item in pod(objects)["spec"]["volumes"] if item["name"] == "keys"]
+    assert mounted == [name for name in [keys.get("name")] if name]
+
+
+def test_predictions_logged_in_s3_give_the_server_what_it_needs_to_write_there() -> None:
+    local = {"model": {"source": "/mnt/fraud", "digest": DIGEST}}
+    plain, logs = made(**local), made(**local, config={"predictions": {"folder": "s3://logs/predictions"}})
+    credentials = {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert credentials <= set(server(logs))
+    assert not credentials & (set(server(plain)) | set(server(made())))
+    for objects, ports in ((plain, [53, 53]), (logs, [53, 53, 9000])):
+        (policy,) = [each for each in of_kind(objects, "NetworkPolicy") if each["metadata"]["name"] == "fraud"]
+        assert [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]] == ports
+    assert pod(logs)["metadata"]["labels"]["fairlead.io/access-s3"] == "true"
