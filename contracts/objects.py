@@ -86,6 +86,15 @@ def write_bytes(uri: str, data: bytes) -> None:
     os.replace(staging.name, target)
 
 
+def remove(uri: str) -> None:
+    """Take one object or file away; nothing happens when it is not there."""
+    if is_remote(uri):
+        bucket, key = _split(uri)
+        _call(uri, "delete_object", Bucket=bucket, Key=key)
+    else:
+        Path(uri).unlink(missing_ok=True)
+
+
 def upload(folder: Path, uri: str, *, last: str) -> None:
     """Copy all files of `folder` below `uri`; the file named `last` goes at the end, its presence means complete."""
     if not (folder / last).is_file():

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from contracts import objects
+from contracts.errors import PlatformError
+
+_LOG = logging.getLogger(__name__)
+_COPY_SECONDS = 5.0
 
 
 @contextmanager
@@ -21,6 +27,63 @@ def folder_here(uri: str, last: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="fairlead-") as name:
         yield objects.download(uri, Path(name) / "copy", last=last)
+
+
+@contextmanager
+def folder_kept(uri: str) -> Iterator[str]:
+    """A folder that outlives this machine: `uri` itself, or one that begins with what is in S3 and is copied back.
+
+    Every few seconds what has changed is copied. Files must be replaced whole, as checkpoints are; those whose names
+    begin with a dot are left out. What S3 does not take is tried again the next time, and never ends the work.
+    """
+    if not objects.is_remote(uri):
+        yield uri
+        return
+    with tempfile.TemporaryDirectory(prefix="fairlead-") as name:
+        folder = Path(name) / "kept"
+        folder.mkdir()
+        if objects.list_names(uri):
+            objects.copy_here(uri, folder)
+        copied = _stamps(folder)
+        over = threading.Event()
+
+        def follow() -> None:
+            while not over.wait(_COPY_SECONDS):
+                _copy_back(folder, uri, copied)
+
+        thread = threading.Thread(target=follow, name="checkpoints", daemon=True)
+        thread.start()
+        try:
+            yield str(folder)
+        finally:
+            over.set()
+            thread.join()
+            _copy_back(folder, uri, copied)
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Time and size of every file, by its name below `folder`."""
+    found = {}
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.name.startswith("."):
+            stat = file.stat()
+            found[file.relative_to(folder).as_posix()] = (stat.st_mtime_ns, stat.st_size)
+    return found
+
+
+def _copy_back(folder: Path, uri: str, copied: dict[str, tuple[int, int]]) -> None:
+    """Make what is at `uri` like `folder`; `copied` says what is there already, and is brought up to date."""
+    try:
+        now = _stamps(folder)
+        for name, stamp in now.items():
+            if copied.get(name) != stamp:
+                objects.write_bytes(objects.join(uri, name), (folder / name).read_bytes())
+                copied[name] = stamp
+        for name in set(copied) - set(now):
+            objects.remove(objects.join(uri, name))
+            del copied[name]
+    except (OSError, PlatformError) as err:  # a file that goes away while one looks, or a storage that is down
+        _LOG.warning("checkpoints were not copied to %s: %s", uri, err)
 
 
 @contextmanager

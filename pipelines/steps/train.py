@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from contracts import objects
 from contracts.errors import PlatformError
 from pipelines.steps import events
 from pipelines.steps.files import read_json, write_json
+from pipelines.steps.remote import folder_kept
 from pipelines.tasks import get_task, load_config
 
 _KEYS = {"engine", "classes", "decision", "history", "parameters", "device"}
@@ -23,7 +25,8 @@ _PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its 
 def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spread: str = "") -> dict[str, Any]:
     """Train on `dataset`; `out` gets ``model/`` and ``train.json``.
 
-    `checkpoints` must be the same folder when the same training is started again; it is emptied after success.
+    `checkpoints` must be the same folder, or ``s3://`` address, when the same training is started again; it is emptied
+    after success. In S3 it outlives the machine.
     `spread` is JSON of `pipelines.training.spread.Spread`: other pods train then, and this one waits for them.
 
     Returns:
@@ -43,7 +46,7 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spre
     shutil.rmtree(model, ignore_errors=True)
     model.mkdir(parents=True)
     try:
-        with _exclusive(Path(checkpoints), target) as folder:
+        with folder_kept(checkpoints) as kept, _exclusive(Path(kept), target) as folder:
             trained = found.train(Path(dataset), settings, model, folder, events.progress("train"))
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as err:
@@ -99,4 +102,4 @@ def _exclusive(folder: Path, fallback: Path) -> Iterator[Path]:
 
 def checkpoint_folder(root: str, *decides: str) -> str:
     """A folder for the checkpoints of exactly this training: what decides its result decides the name."""
-    return str(Path(root) / hashlib.sha256("\0".join(decides).encode()).hexdigest()[:24])
+    return objects.join(root, hashlib.sha256("\0".join(decides).encode()).hexdigest()[:24])

@@ -1,7 +1,7 @@
 """A training over several pods: a TrainJob where Kubeflow Trainer is installed, an indexed Job with torchrun otherwise.
 
-Data goes to the pods and the model comes back through S3, so they share no disk. Process 0 keeps its checkpoints in its
-own pod: when a pod is lost, the Job starts its pods again, and what it had learned is learned anew.
+Data goes to the pods and the model comes back through S3, so they share no disk. Process 0 keeps its checkpoints there
+too: when a pod is lost, the Job starts its pods again, and they go on from the last epoch.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def train_spread(spread: Spread, task: str, config: str, dataset: Path, out: Pat
 def command(spread: Spread, task: str, place: str) -> list[str]:
     """What each process runs."""
     given = {"task": task, "config": objects.join(place, "config.json"), "dataset": objects.join(place, "dataset")}
-    given |= {"checkpoints": "/tmp/checkpoints/train", "out": objects.join(place, "out")}
+    given |= {"checkpoints": objects.join(place, "checkpoints"), "out": objects.join(place, "out")}
     return ["-m", "pipelines.training.distributed", *(part for k, v in given.items() for part in (f"--{k}", v))]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def arguments(shared: Shared, run: str, **changes: Any) -> dict[str, Any]:
         "data_config": config,
         "source": "",
         "endpoints": shared.endpoints.model_dump_json(),
-        "checkpoints": "scratch/checkpoints",
+        "checkpoints": "s3://lake/data/.checkpoints",
         "code_version": code_of_toy(),
         "run": run,
         "promote": True,
@@ -101,6 +103,35 @@ def test_a_run_needs_no_shared_disk(shared: Shared, first: Launcher, tmp_path: P
     bundle = here.fetch("toy@champion")
     assert (bundle.digest, bundle.document.lineage.run) == (version.digest, "toy-remote-1")
     assert read_bundle(bundle.path).path.is_relative_to(tmp_path)
+
+
+_LOST = """
+import sys
+from pipelines.steps import remote, train
+remote._COPY_SECONDS = 0.1
+train.train("toy", sys.argv[1], sys.argv[2], "s3://lake/lost", sys.argv[3])
+"""
+
+
+def test_a_training_whose_machine_is_lost_goes_on_from_its_checkpoint(
+    shared: Shared, first: Launcher, tmp_path: Path
+) -> None:
+    from toy_task import TASK, ToyModel
+
+    from pipelines.tasks import dump_config
+
+    config = dump_config(replace(TASK.recipes["tree"], model=ToyModel(rounds=20, pause=0.1)))
+    dataset = first.store / "build-dataset" / "dataset"
+    command = [sys.executable, "-c", _LOST, config, str(dataset)]
+    with subprocess.Popen([*command, str(tmp_path / "one")], env=shared.environment) as lost:
+        until = time.monotonic() + 60
+        while "done.txt" not in objects.list_names("s3://lake/lost") and time.monotonic() < until:
+            time.sleep(0.05)
+        lost.kill()
+    done = int(objects.read_bytes("s3://lake/lost/done.txt"))
+    subprocess.run([*command, str(tmp_path / "two")], env=shared.environment, check=True)
+    assert json.loads((tmp_path / "two" / "train.json").read_text())["parameters"]["resumed_after"] == done > 0
+    assert objects.list_names("s3://lake/lost") == [], "the next training starts afresh"
 
 
 def test_artifacts_of_the_tracked_run_are_in_s3_by_the_server(first: Launcher) -> None:

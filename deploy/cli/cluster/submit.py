@@ -59,6 +59,8 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
         no_cache=request.no_cache,
     )
     given = arguments(spec, where)
+    # A pod's own folder would be lost with it, and the step that Kubeflow starts again would begin at the first epoch.
+    given["checkpoints"] = objects.join(where.uri("data"), ".checkpoints")
     if placing.cron:
         given["run"] = f"{request.task}-scheduled"
     if placing.train_nodes > 1:

@@ -95,6 +95,7 @@ def _check_submitted(run: dict[str, Any], run_id: str) -> None:
     where = Endpoints.model_validate_json(given["endpoints"])
     assert (where.home, where.data, where.tracking) == ("/tmp/fairlead", "s3://lake/data", "http://127.0.0.1:1")
     assert "/home" not in given["endpoints"]
+    assert given["checkpoints"] == "s3://lake/data/.checkpoints"
     spec, platform = run["pipeline_spec"]["pipeline_spec"], run["pipeline_spec"]["platform_spec"]
     executors = spec["deploymentSpec"]["executors"]
     kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -155,6 +156,9 @@ def test_a_recurring_run_has_a_schedule_with_seconds_and_one_at_a_time(
     made = backend.posted["recurringruns"]
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
     assert (made["max_concurrency"], made["no_catchup"]) == (1, True)
+    # Lineage of every run that it starts: none of them is known by name when it is scheduled.
+    assert made["runtime_config"]["parameters"]["run"] == "news-scheduled"
+    assert made["service_account"] == "pipeline-runner"
 
 
 def test_training_on_several_pods_is_an_order_to_the_step(backend: Backend, profile: str, fairlead: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from contracts import objects
 from contracts.errors import PlatformError
 from pipelines.steps import ingest, version
-from pipelines.steps.remote import folder_here, source_here
+from pipelines.steps.remote import folder_here, folder_kept, source_here
 from pipelines.steps.validate import validate
 from pipelines.steps.versions import MANIFEST, address
 
@@ -99,3 +99,40 @@ def test_other_code_than_the_run_was_started_with_is_refused() -> None:
         version.require("news", "0123456789abcdef.x")
     assert caught.value.code == "other_code"
     assert "--image" in caught.value.fix
+
+
+def test_a_folder_that_is_kept_begins_with_what_is_in_s3_and_is_copied_back(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(objects, "list_names", lambda uri: ["old.pt", "epoch.pt"])
+    monkeypatch.setattr(
+        objects, "copy_here", lambda uri, folder: [shutil.copy(p, folder) for p in (bucket / "c").iterdir()]
+    )
+    monkeypatch.setattr(objects, "remove", lambda uri: (bucket / uri.removeprefix("s3://bucket/")).unlink())
+    (bucket / "c").mkdir()
+    for name in ("old.pt", "epoch.pt"):
+        (bucket / "c" / name).write_text("1")
+    with folder_kept("s3://bucket/c") as kept:
+        assert (Path(kept) / "epoch.pt").read_text() == "1"
+        (Path(kept) / "epoch.pt").write_text("22")
+        (Path(kept) / ".epoch.pt-half").write_text("2")
+        (Path(kept) / "old.pt").unlink()
+    assert {file.name: file.read_text() for file in (bucket / "c").iterdir()} == {"epoch.pt": "22"}
+
+
+def test_a_storage_that_is_down_does_not_end_a_training(
+    bucket: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def down(uri: str, data: bytes) -> None:
+        raise PlatformError("the storage did not serve it")
+
+    monkeypatch.setattr(objects, "list_names", lambda uri: [])
+    monkeypatch.setattr(objects, "write_bytes", down)
+    with folder_kept("s3://bucket/c") as kept:
+        (Path(kept) / "epoch.pt").write_text("1")
+    assert "checkpoints were not copied to s3://bucket/c: the storage did not serve it" in caplog.text
+
+
+def test_a_folder_of_this_machine_is_kept_as_it_is(tmp_path: Path) -> None:
+    with folder_kept(str(tmp_path)) as kept:
+        assert kept == str(tmp_path)

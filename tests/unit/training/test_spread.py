@@ -34,6 +34,7 @@ def test_pods_of_the_job_find_the_first_one_by_its_service() -> None:
     assert f"--master-addr=train-1-0.train-1 --master-port={PORT}" in line
     assert "--nnodes=3 --nproc-per-node=2 --node-rank=$(JOB_COMPLETION_INDEX)" in line
     assert "--dataset s3://lake/spread/train-1/dataset" in line
+    assert "--checkpoints s3://lake/spread/train-1/checkpoints" in line, "they outlive the pod"
     assert pod["subdomain"] == made()["Service"]["metadata"]["name"]
     assert made()["Service"]["spec"]["publishNotReadyAddresses"] is True
 
