@@ -2,6 +2,7 @@
 
 A batch leaves as soon as a thread is free: under load requests gather by themselves while the model works, and an idle
 service answers at once. Only items of the same kind and of similar length share a batch, so that little is padded.
+Short calls need no thread: they are made on the loop, for all requests of one turn of it together.
 """
 
 from __future__ import annotations
@@ -10,80 +11,19 @@ import asyncio
 import math
 from bisect import insort
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from time import perf_counter
-from typing import Any, Generic, Protocol, TypeVar
+from time import perf_counter, thread_time
+from typing import Any, Generic, TypeVar
 
-from services.runtime.calltime import CallTime
+from services.runtime.calltime import CallTime, Learned
 from services.runtime.errors import Problem, deadline_exceeded
 from services.runtime.executor import Executor
+from services.runtime.terms import BatchLimits, Observer, Part, Terms, Waiting
 
 T = TypeVar("T")
 R = TypeVar("R")
-PRIORITIES = {"high": -1.0, "normal": 0.0, "low": 1.0}
 _AHEAD_SECONDS = 0.5  # a high priority is worth this much of waiting, hence nobody starves
-_LENGTH_STEP = math.log(1.15)  # neighbours in a batch differ in length by at most 15 %
 _LOOKED_AT = 256  # waiting items that are looked at when a batch is gathered
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchLimits:
-    """What one batch may hold, and how much may wait.
-
-    Attributes:
-        rows, tokens: of one batch; a larger request is a batch of its own. Tokens count with their padding.
-        pending: requests that wait or run; more are refused.
-        wait: seconds that the first item of a batch that is not full waits for others.
-        inline: a call that is expected to take less (seconds) runs where it is: a hop to a thread takes longer.
-    """
-
-    rows: int = 64
-    tokens: int = 16_384
-    pending: int = 64
-    wait: float = 0.0
-    inline: float = 0.0
-
-
-class Observer(Protocol):
-    """Gets what is worth a metric."""
-
-    def shed(self, reason: str) -> None:
-        """A request was refused."""
-        ...
-
-    def batched(self, waits: Sequence[float], rows: int, lengths: Sequence[int]) -> None:
-        """A batch left: seconds that each item waited, its rows, and the length in tokens of each row, if any."""
-        ...
-
-
-@dataclass(kw_only=True, slots=True)
-class Terms:
-    """How a request wants to be treated: `deadline` by `time.perf_counter`, `priority` by `PRIORITIES`."""
-
-    deadline: float = math.inf
-    priority: float = 0.0
-
-
-@dataclass(order=True, slots=True)
-class _Waiting(Generic[T]):
-    order: float
-    number: int
-    item: T = field(compare=False)
-    kind: str = field(compare=False)
-    rows: int = field(compare=False)
-    lengths: Sequence[int] = field(compare=False)
-    arrived: float = field(compare=False)
-    deadline: float = field(compare=False)
-    alone: bool = field(compare=False)
-    future: asyncio.Future[Any] = field(compare=False)
-    longest: int = field(init=False, compare=False)
-    group: tuple[str, int] = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        self.longest = max(self.lengths, default=0)
-        self.group = (self.kind, int(math.log(self.longest) / _LENGTH_STEP) if self.longest else 0)
-        if self.alone:
-            self.group = (self.kind, -self.number)
+_CROWD = 2.0  # requests per turn of the loop from which on gathering them costs less than a call for each
 
 
 class Batcher(Generic[T, R]):
@@ -93,11 +33,12 @@ class Batcher(Generic[T, R]):
         self, call: Callable[[Sequence[T]], Sequence[R]], executor: Executor, limits: BatchLimits, observer: Observer
     ) -> None:
         self._call, self._executor, self._limits, self._observer = call, executor, limits, observer
-        self._queue: list[_Waiting[T]] = []
-        self._times: dict[str, CallTime] = {}
+        self._queue: list[Waiting[T]] = []
+        self._kinds: dict[str, Learned] = {}
         self._running: dict[int, tuple[float, float]] = {}  # batch -> when it began, and when it should end
-        self._numbers = self._pending = self._inlined = 0
-        self._closed = self._scheduled = False
+        self._numbers = self._pending = self._extra = self._inlined = self._arrived = self._before = 0
+        self._crowd = 0.0  # how many requests arrive in one turn of the loop, by the last turns
+        self._closed = self._turning = False
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -111,6 +52,12 @@ class Batcher(Generic[T, R]):
     def oldest_call(self) -> float:
         """Seconds that the oldest running call has taken so far."""
         return perf_counter() - min(start for start, _ in self._running.values()) if self._running else 0.0
+
+    def learn(self, kind: str, size: float, seconds: float) -> None:
+        """What a call of `size` rows, or tokens, took elsewhere; for the time before the first request."""
+        known = self._kind(kind)
+        known.times.saw(size, seconds)
+        known.short.saw(size, seconds)
 
     async def submit(
         self, item: T, *, kind: str, rows: int, lengths: Sequence[int] = (), alone: bool = False, terms: Terms
@@ -127,41 +74,92 @@ class Batcher(Generic[T, R]):
                 has passed; or what `call` raises for this item alone.
         """
         now = perf_counter()
-        times = self._times.get(kind)
-        if times is None:
-            times = self._times[kind] = CallTime()
-        self._admit(now, times, kind, rows, lengths, terms)
-        idle = not self._queue and not self._running
-        if idle and times.known and times(_size(rows, lengths)) < self._limits.inline:
-            return self._inline(item, times, rows, lengths)
-        self._numbers += 1
+        known = self._kind(kind)
+        size = _size(rows, lengths)
+        self._admit(now, known.times, size, terms)
+        here = self._crowd < _CROWD and not self._queue and not self._running and known.short(size)
+        if not here or self._arrived % 8 == 0:  # to look at the turn costs a tenth of a short call
+            self._turn()
+        self._arrived += 1
+        if here:
+            return self._inline(item, known, size, rows, lengths)
         order = now + terms.priority * _AHEAD_SECONDS
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(order, self._numbers, item, kind, rows, lengths, now, terms.deadline, alone, future)
-        insort(self._queue, waiting)
-        self._pending += 1
-        self._idle.clear()
-        if not self._scheduled:  # requests that arrive in the same turn of the loop go together
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._dispatch)
+        waiting = self._enqueue(Part(item=item, rows=rows, lengths=lengths), order, kind, now, terms, alone)
         try:
-            return await future
+            return await waiting.future
         except asyncio.CancelledError:
             self._forget(waiting)
             raise
+
+    async def submit_parts(self, parts: Sequence[Part[T]], *, kind: str, alone: bool = False, terms: Terms) -> list[R]:
+        """The results of the parts of one request, which counts once; other requests go between its parts.
+
+        Raises:
+            Problem: as `submit`; or what `call` raises for the first part that fails, the others are then given up.
+        """
+        now = perf_counter()
+        known = self._kind(kind)
+        sizes = [_size(part.rows, part.lengths) for part in parts]
+        self._admit(now, known.times, sum(sizes), terms)
+        self._turn()
+        order = now + terms.priority * _AHEAD_SECONDS
+        waiting = []
+        for part, size in zip(parts, sizes, strict=True):
+            waiting.append(self._enqueue(part, order, kind, now, terms, alone))
+            order += known.times(size)  # as if it came when the part before it is done
+        self._extra += len(parts) - 1
+        try:
+            return await asyncio.gather(*(one.future for one in waiting))
+        except BaseException:
+            for one in waiting:
+                one.future.cancel()
+                self._forget(one)
+            raise
+        finally:
+            self._extra -= len(parts) - 1
+
+    def _kind(self, kind: str) -> Learned:
+        known = self._kinds.get(kind)
+        if known is None:
+            known = self._kinds[kind] = Learned(self._limits.inline)
+        return known
+
+    def _turn(self) -> None:
+        """See to it that what arrives in this turn of the loop is looked at when all of it is there."""
+        if not self._turning:
+            self._turning, self._before = True, self._arrived
+            asyncio.get_running_loop().call_soon(self._turned)
+
+    def _turned(self) -> None:
+        self._turning = False
+        if arrived := self._arrived - self._before:
+            self._crowd += (arrived - self._crowd) / 8
+        if self._queue:
+            self._dispatch()
+
+    def _enqueue(self, part: Part[T], order: float, kind: str, now: float, terms: Terms, alone: bool) -> Waiting[T]:
+        self._numbers += 1
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        waiting = Waiting(
+            order, self._numbers, part.item, kind, part.rows, part.lengths, now, terms.deadline, alone, future
+        )
+        insort(self._queue, waiting)
+        self._pending += 1
+        self._idle.clear()
+        return waiting
 
     async def drain(self) -> None:
         """Refuse new items, and wait until those that were accepted are answered."""
         self._closed = True
         await self._idle.wait()
 
-    def _admit(self, now: float, times: CallTime, kind: str, rows: int, lengths: Sequence[int], terms: Terms) -> None:
+    def _admit(self, now: float, times: CallTime, size: float, terms: Terms) -> None:
         if self._closed:
             raise self._refuse("stopping", 503, "stopping", "the service is stopping", "", 1.0)
         if now >= terms.deadline:
             self._observer.shed("deadline_passed")
             raise deadline_exceeded()
-        if self._pending >= self._limits.pending:
+        if self._pending - self._extra >= self._limits.pending:
             detail = f"at most {self._limits.pending} at a time are accepted; try again"
             wait = self._backlog(now, times, self._queue)
             raise self._refuse("queue_full", 429, "overloaded", "too many requests are waiting", detail, wait)
@@ -170,7 +168,7 @@ class Batcher(Generic[T, R]):
             order = now + terms.priority * _AHEAD_SECONDS
             ahead = [one for one in self._queue if one.order <= order]
             wait = self._backlog(now, times, ahead)
-            needed = wait + times(_size(rows, lengths))
+            needed = wait + times(size)
             if now + needed > terms.deadline:
                 detail = f"{(terms.deadline - now) * 1e3:.0f} ms are left, about {needed * 1e3:.0f} ms are needed"
                 title = "the deadline cannot be met"
@@ -180,30 +178,37 @@ class Batcher(Generic[T, R]):
         self._observer.shed(reason)
         return Problem(status, code, title, detail, headers={"retry-after": str(max(1, math.ceil(wait)))})
 
-    def _backlog(self, now: float, times: CallTime, ahead: Sequence[_Waiting[T]]) -> float:
+    def _backlog(self, now: float, times: CallTime, ahead: Sequence[Waiting[T]]) -> float:
         """Seconds until what runs and what waits `ahead` is done, by what calls took until now."""
         rows = sum(one.rows for one in ahead)
-        seconds = sum(self._times[one.kind].each * _size(one.rows, one.lengths) for one in ahead)
+        seconds = sum(self._kinds[one.kind].times.each * _size(one.rows, one.lengths) for one in ahead)
         seconds += times.start * math.ceil(rows / self._limits.rows)
         seconds += sum(max(0.0, end - now) for _, end in self._running.values())
         return seconds / self._executor.workers
 
-    def _inline(self, item: T, times: CallTime, rows: int, lengths: Sequence[int]) -> R:
+    def _inline(self, item: T, known: Learned, size: float, rows: int, lengths: Sequence[int]) -> R:
         self._observer.batched((), rows, lengths)
-        self._inlined += 1
-        if self._inlined % 8:  # learning costs as much as a tenth of the call
-            return self._call((item,))[0]
         start = perf_counter()
-        result = self._call((item,))[0]
-        times.saw(_size(rows, lengths), perf_counter() - start)
+        try:
+            result = self._call((item,))[0]
+        except SystemExit as err:
+            raise self._executor.crashed(err) from err
+        seconds = perf_counter() - start
+        known.short.saw(size, seconds)
+        self._inlined += 1
+        if self._inlined % 8 == 0:  # the line is fitted at a tenth of the cost of a short call
+            known.times.saw(size, seconds)
         return result
 
     def _dispatch(self) -> None:
-        self._scheduled = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        spent = 0.0
         while self._queue and len(self._running) < self._executor.workers:
+            if spent > self._limits.inline:  # many short calls are long: the loop's other duties come first
+                self._turn()
+                return
             now = perf_counter()
             batch, rows, full = self._gather(now)
             if not batch:
@@ -215,12 +220,12 @@ class Batcher(Generic[T, R]):
                 if self._timer is None:
                     self._timer = asyncio.get_running_loop().call_later(left, self._dispatch)
                 return
-            self._begin(batch, rows, now)
+            spent += self._begin(batch, rows, now)
 
-    def _gather(self, now: float) -> tuple[list[_Waiting[T]], int, bool]:
+    def _gather(self, now: float) -> tuple[list[Waiting[T]], int, bool]:
         """The next batch, taken out of the queue: the first item, and others like it that fit."""
-        batch: list[_Waiting[T]] = []
-        kept: list[_Waiting[T]] = []
+        batch: list[Waiting[T]] = []
+        kept: list[Waiting[T]] = []
         rows = longest = 0
         full = False
         for at, one in enumerate(self._queue):
@@ -245,34 +250,43 @@ class Batcher(Generic[T, R]):
     def _fits(self, rows: int, longest: int) -> bool:
         return rows <= self._limits.rows and rows * longest <= self._limits.tokens
 
-    def _expire(self, one: _Waiting[T]) -> None:
+    def _expire(self, one: Waiting[T]) -> None:
         self._observer.shed("deadline_passed")
         one.future.set_exception(deadline_exceeded())
         self._done_with(1)
 
-    def _begin(self, batch: list[_Waiting[T]], rows: int, now: float) -> None:
+    def _begin(self, batch: list[Waiting[T]], rows: int, now: float) -> float:
+        """Call the model for a batch, here or on a thread; returns the seconds that it took here."""
         lengths = [length for one in batch for length in one.lengths]
         self._observer.batched([now - one.arrived for one in batch], rows, lengths)
-        size, times = _size(rows, lengths), self._times[batch[0].kind]
+        size, known = _size(rows, lengths), self._kinds[batch[0].kind]
         items = [one.item for one in batch]
-        if times.known and times(size) < self._limits.inline:  # a thread would cost more than the call
-            results, seconds = self._timed(items)
+        if known.short(size):  # a thread would cost more than the call
+            start = perf_counter()
+            results: Sequence[R | BaseException]
+            try:
+                results = self._isolated(items)
+            except SystemExit as err:
+                results = [self._executor.crashed(err)] * len(batch)
+            seconds = perf_counter() - start
+            known.short.saw(size, seconds)
             self._settle(batch, size, seconds, results)
-            return
+            return seconds
         self._numbers += 1
         number, loop = self._numbers, asyncio.get_running_loop()
-        self._running[number] = (now, now + times(size))
+        self._running[number] = (now, now + known.times(size))
 
         def finish(answer: Any, failure: BaseException | None) -> None:
-            results, seconds = answer or ([failure] * len(batch), 0.0)
-            loop.call_soon_threadsafe(self._finish, number, batch, size, seconds, results)
+            results, seconds, processor = answer or ([failure] * len(batch), 0.0, 0.0)
+            loop.call_soon_threadsafe(self._finish, number, batch, size, seconds, processor, results)
 
         self._executor.put(lambda: self._timed(items), finish)
+        return 0.0
 
-    def _timed(self, items: Sequence[T]) -> tuple[list[R | Exception], float]:
-        start = perf_counter()
+    def _timed(self, items: Sequence[T]) -> tuple[list[R | Exception], float, float]:
+        start, processor = perf_counter(), thread_time()
         results = self._isolated(items)
-        return results, perf_counter() - start
+        return results, perf_counter() - start, thread_time() - processor
 
     def _isolated(self, items: Sequence[T]) -> list[R | Exception]:
         """A result or an error per item: when a batch fails its halves are tried, so that the bad one fails alone."""
@@ -290,20 +304,23 @@ class Batcher(Generic[T, R]):
     def _finish(
         self,
         number: int,
-        batch: list[_Waiting[T]],
+        batch: list[Waiting[T]],
         size: float,
         seconds: float,
+        processor: float,
         results: Sequence[R | BaseException],
     ) -> None:
         del self._running[number]
+        if seconds:
+            self._kinds[batch[0].kind].short.saw_on_thread(size, seconds, processor)
         self._settle(batch, size, seconds, results)
         self._dispatch()
 
     def _settle(
-        self, batch: list[_Waiting[T]], size: float, seconds: float, results: Sequence[R | BaseException]
+        self, batch: list[Waiting[T]], size: float, seconds: float, results: Sequence[R | BaseException]
     ) -> None:
         if not any(isinstance(result, BaseException) for result in results):  # else it was called several times
-            self._times[batch[0].kind].saw(size, seconds)
+            self._kinds[batch[0].kind].times.saw(size, seconds)
         for one, result in zip(batch, results, strict=True):
             if one.future.done():
                 continue
@@ -313,7 +330,7 @@ class Batcher(Generic[T, R]):
                 one.future.set_result(result)
         self._done_with(len(batch))
 
-    def _forget(self, waiting: _Waiting[T]) -> None:
+    def _forget(self, waiting: Waiting[T]) -> None:
         if waiting in self._queue:  # else it runs, and keeps its place until the model is done with it
             self._queue.remove(waiting)
             self._done_with(1)

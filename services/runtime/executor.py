@@ -58,6 +58,11 @@ class Executor:
         self.put(call, lambda result, failure: loop.call_soon_threadsafe(settle, result, failure))
         return await future
 
+    def crashed(self, err: BaseException) -> RuntimeError:
+        """Report what left a call that was made elsewhere; returns what its caller gets."""
+        self._on_crash(err)
+        return RuntimeError("the model's thread ended")
+
     def stop(self) -> None:
         """Finish what is queued and end the threads."""
         for _ in self._threads:
@@ -75,8 +80,7 @@ class Executor:
             except Exception as err:  # noqa: BLE001 - it is the caller's, and is raised there
                 done(None, err)
             except BaseException as err:  # noqa: BLE001 - reported, and the thread ends
-                self._on_crash(err)
-                done(None, RuntimeError("the model's thread ended"))
+                done(None, self.crashed(err))
                 return
             del job, call, done  # else the last request stays alive until the next one
 

@@ -34,6 +34,12 @@ def copied(batch: Batch) -> Batch:
     return Batch(form=batch.form, rows=batch.rows, columns=batch.columns, flags=[list(words) for words in batch.flags])
 
 
+def part(batch: Batch, start: int, end: int) -> Batch:
+    """The rows from `start` to `end`, of the same memory."""
+    columns = {name: values[start:end] for name, values in batch.columns.items()}
+    return Batch(form=batch.form, rows=end - start, columns=columns, flags=batch.flags[start:end])
+
+
 def merge(batches: Sequence[Batch]) -> Batch:
     """One batch of the rows of several of the same form, in their order; its flags are copies."""
     columns = {name: np.concatenate([one.columns[name] for one in batches]) for name in batches[0].columns}

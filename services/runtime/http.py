@@ -18,9 +18,9 @@ import orjson
 
 from contracts.errors import PlatformError
 from contracts.metrics import UNMATCHED_ROUTE
-from services.runtime.batcher import PRIORITIES, Terms
 from services.runtime.errors import MEDIA_TYPE, Problem, deadline_exceeded, unavailable
 from services.runtime.logs import NAME
+from services.runtime.terms import PRIORITIES, Terms
 
 if TYPE_CHECKING:
     from services.runtime.lifecycle import Runtime

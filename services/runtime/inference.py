@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 
 from services.runtime import oip, oip_binary
-from services.runtime.batcher import Terms
 from services.runtime.errors import Problem
 from services.runtime.http import Answer, Handler, Request, Route, parse_json
 from services.runtime.lifecycle import Runtime
 from services.runtime.predict import record, run
 from services.runtime.prediction_log import new_id
 from services.runtime.scoring import Model
+from services.runtime.terms import Terms
 
 EXTENSIONS = ("binary_tensor_data",)
 

@@ -15,15 +15,16 @@ from contracts.bundle import Bundle, read_bundle
 from contracts.engine import load_engine
 from contracts.errors import PlatformError
 from services.runtime.auth import KeyRing
-from services.runtime.batcher import Batcher, BatchLimits
+from services.runtime.batcher import Batcher
 from services.runtime.errors import Problem, unavailable
 from services.runtime.executor import Executor, cpu_shares
 from services.runtime.forms import Forms
 from services.runtime.logs import NAME, log_event
 from services.runtime.metrics import ServiceMetrics
 from services.runtime.prediction_log import PredictionLog
-from services.runtime.scoring import Lookup, Model, Scored, Work, replay
+from services.runtime.scoring import Lookup, Model, Scored, Work, replay, warm
 from services.runtime.settings import ServiceSettings, load_settings
+from services.runtime.terms import BatchLimits
 
 logger = logging.getLogger(NAME)
 T = TypeVar("T")
@@ -135,7 +136,7 @@ class Runtime:
     async def _load(self) -> None:
         start = perf_counter()
         try:
-            model, examples = await self.executor.run(self._open)
+            model, examples, (size, shortest) = await self.executor.run(self._open)
         except PlatformError as err:
             self._refuse(err)
         except Exception as err:
@@ -154,6 +155,7 @@ class Runtime:
             views = model.lookup.views if model.lookup else ()
             self.metrics.loaded(model.classes, views, model.bundle.digest, document.recipe, seconds)
             self._serve(model)
+            self.batcher.learn("direct", size, shortest)
             if self.state == "loading":  # else it is being stopped already
                 self.state = "ready"
             if self.on_ready is not None:
@@ -194,7 +196,7 @@ class Runtime:
         )
         self._refuse(failure)
 
-    def _open(self) -> tuple[Model, int]:
+    def _open(self) -> tuple[Model, int, tuple[float, float]]:
         settings = self.settings
         bundle = read_bundle(settings.bundle)
         document = bundle.document
@@ -216,7 +218,7 @@ class Runtime:
         if settings.predictions.folder:
             about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}
             self.log = PredictionLog(settings.predictions, document.signature, about)
-        return model, examples
+        return model, examples, warm(model)
 
     def _refuse(self, err: PlatformError) -> None:
         self.state, self.failure = "failed", err

@@ -12,7 +12,6 @@ from typing import Any
 import orjson
 
 from services.runtime import oip
-from services.runtime.batcher import PRIORITIES
 from services.runtime.columns import UNBOUNDED, Field
 from services.runtime.errors import MEDIA_TYPE, Problem
 from services.runtime.forms import Form
@@ -20,6 +19,7 @@ from services.runtime.http import Answer, Request, Route
 from services.runtime.lifecycle import Runtime
 from services.runtime.predict import MAX_REASONS
 from services.runtime.scoring import Model
+from services.runtime.terms import PRIORITIES
 
 _JSON_TYPES = {"float64": "number", "int64": "integer", "bool": "boolean", "string": "string"}
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}

@@ -11,13 +11,14 @@ from typing import Any
 import orjson
 
 from contracts.errors import PlatformError
-from services.runtime.batcher import Terms
 from services.runtime.errors import Problem, invalid
-from services.runtime.forms import Batch
+from services.runtime.forms import Batch, part
 from services.runtime.http import Answer, Request
 from services.runtime.lifecycle import Runtime
 from services.runtime.prediction_log import new_id
-from services.runtime.scoring import Model, Scored, Work
+from services.runtime.scoring import Model, Scored, Work, joined
+from services.runtime.settings import ServiceSettings
+from services.runtime.terms import Part, Terms
 
 MAX_REASONS = 50
 DEFAULT_REASONS = 5
@@ -103,19 +104,40 @@ async def run(runtime: Runtime, model: Model, batch: Batch, top: int, terms: Ter
         tokenise = partial(model.tokens.tokenise, batch.columns)
         ids = tokenise() if _characters(batch) < _TOKENISED_AT_ONCE else await runtime.prepare(tokenise)
         runtime.metrics.stage["decode"].observe(perf_counter() - start)
-    work = Work(batch=batch, top=top, ids=ids)
-    lengths = [len(row) for row in ids]
+    works = _works(runtime.settings, batch, top, ids)
+    kind, alone = works[0].kind, top > 0
     try:
-        return await runtime.batcher.submit(
-            work, kind=work.kind, rows=batch.rows, lengths=lengths, alone=top > 0, terms=terms
-        )
+        if len(works) == 1:
+            lengths = [len(row) for row in ids]
+            return await runtime.batcher.submit(
+                works[0], kind=kind, rows=batch.rows, lengths=lengths, alone=alone, terms=terms
+            )
+        parts = [Part(item=one, rows=one.batch.rows, lengths=[len(row) for row in one.ids]) for one in works]
+        scored = await runtime.batcher.submit_parts(parts, kind=kind, alone=alone, terms=terms)
+        return joined(batch, works, scored)
     except asyncio.CancelledError:  # the request's time is over
-        work.given_up = True
+        for one in works:
+            one.given_up = True
         raise
     except PlatformError as err:
         if err.code == "not_explainable":
             raise Problem(422, "not-explainable", err.headline, err.detail, fix="leave 'explain' out") from err
         raise
+
+
+def _works(settings: ServiceSettings, batch: Batch, top: int, ids: Sequence[Sequence[int]]) -> list[Work]:
+    """The batch as pieces that fit into one call each: a large request must not make all others wait for it."""
+    if batch.rows <= settings.max_batch_rows and not ids:
+        return [Work(batch=batch, top=top)]
+    works, start, longest = [], 0, 0
+    for row in range(batch.rows):
+        longest = max(longest, len(ids[row]) if ids else 0)
+        rows = row + 1 - start
+        if row > start and (rows > settings.max_batch_rows or rows * longest > settings.max_batch_tokens):
+            works.append(Work(batch=part(batch, start, row), top=top, ids=ids[start:row]))
+            start, longest = row, len(ids[row]) if ids else 0
+    whole = part(batch, start, batch.rows) if start else batch
+    return [*works, Work(batch=whole, top=top, ids=ids[start:])]
 
 
 def _characters(batch: Batch) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
@@ -19,6 +20,7 @@ from services.runtime.forms import Batch, Forms, copied, merge
 from services.runtime.metrics import ServiceMetrics
 
 _EXPLAINED_AT_ONCE = 16
+_WARM_CALLS, _WARM_SECONDS = 30, 0.1
 
 
 class Lookup(Protocol):
@@ -82,6 +84,18 @@ class Work:
     def kind(self) -> str:
         """What takes the same time per row, and can be scored together; reasons are given one request at a time."""
         return f"{self.batch.form}:explain" if self.top else self.batch.form
+
+
+def joined(batch: Batch, works: Sequence[Work], parts: Sequence[Scored]) -> Scored:
+    """What the parts of one request say together, in their order; the flags of the parts become those of `batch`."""
+    batch.flags[:] = [words for work in works for words in work.batch.flags]
+    return Scored(
+        inputs={name: np.concatenate([one.inputs[name] for one in parts]) for name in parts[0].inputs},
+        probabilities=np.concatenate([one.probabilities for one in parts]),
+        labels=[label for one in parts for label in one.labels],
+        scores=[score for one in parts for score in one.scores],
+        reasons=[reasons for one in parts for reasons in one.reasons],
+    )
 
 
 class Model:
@@ -189,9 +203,31 @@ def replay(model: Model) -> int:
         raise _mismatch(model, f"the model gives {probabilities.shape}, not one probability per example and class")
     for index, (example, got) in enumerate(zip(examples, probabilities, strict=True)):
         _compare(model, index, example, got)
-    # One row alone takes another path through some libraries; it must be warm before the first request.
-    model.engine.predict({name: values[:1] for name, values in batch.columns.items()})
     return len(examples)
+
+
+def warm(model: Model) -> tuple[float, float]:
+    """Call the model with one golden row until it is warm; returns the row's size and the shortest call's seconds.
+
+    The size is in tokens for models of tokens. One row alone takes another path through some libraries than many.
+    """
+    first = next(iter(model.bundle.golden()))
+    columns = model.forms.direct.batch(
+        {item.name: [first.inputs.get(item.name)] for item in model.forms.direct.fields}
+    ).columns
+    ids = model.tokens.tokenise(columns) if model.tokens else []
+    shortest, end = math.inf, perf_counter() + _WARM_SECONDS
+    for _ in range(_WARM_CALLS):
+        start = perf_counter()
+        if model.tokens:
+            model.tokens.predict_ids(ids)
+        else:
+            model.engine.predict(columns)
+        now = perf_counter()
+        shortest = min(shortest, now - start)
+        if now > end:
+            break
+    return float(len(ids[0]) if ids else 1), shortest
 
 
 def _compare(model: Model, index: int, example: Golden, got: NDArray[np.float64]) -> None:

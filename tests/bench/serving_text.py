@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.engine import load_engine
-from services.runtime.batcher import Batcher, BatchLimits, Terms
+from services.runtime.batcher import Batcher
 from services.runtime.executor import Executor
+from services.runtime.terms import BatchLimits, Terms
 from tests.bench import report
 from tests.bench.serving_models import publish
 

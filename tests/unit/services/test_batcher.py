@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from services.runtime.batcher import PRIORITIES, Batcher, BatchLimits, Terms
-from services.runtime.calltime import CallTime
+from services.runtime.batcher import Batcher
+from services.runtime.calltime import CallTime, ShortCalls
 from services.runtime.errors import Problem
 from services.runtime.executor import Executor
+from services.runtime.terms import PRIORITIES, BatchLimits, Part, Terms
 
 
 class Bench:
@@ -350,6 +351,141 @@ def test_a_burst_of_short_calls_leaves_the_threads_again() -> None:
     assert bench.batcher.oldest_call == 0.0
 
 
+def test_short_calls_of_one_turn_go_together() -> None:
+    bench = Bench(inline=0.01)
+
+    async def story() -> None:
+        bench.batcher.learn("k", 1, 1e-6)
+        for _ in range(60):
+            await asyncio.gather(*later(bench, *range(8)))
+
+    run(bench, story)
+    assert len(bench.calls[0]) == 1, "nothing is known of a crowd yet"
+    assert [len(call) for call in bench.calls[-3:]] == [8, 8, 8]
+
+
+def test_many_short_calls_leave_the_loop_to_others_between_them() -> None:
+    bench = Bench(inline=0.01, rows=1)
+    bench.seconds = 0.004
+    ticks: list[int] = []
+
+    async def tick() -> None:
+        while True:
+            ticks.append(len(bench.calls))
+            await asyncio.sleep(0)
+
+    async def story() -> None:
+        bench.batcher.learn("k", 1, 0.004)
+        bench.batcher._crowd = 8.0
+        ticking = asyncio.create_task(tick())
+        await asyncio.gather(*later(bench, *range(12)))
+        ticking.cancel()
+
+    run(bench, story)
+    assert len(set(ticks)) > 2
+
+
+def test_what_is_learned_before_the_first_request_counts() -> None:
+    bench = Bench(inline=0.01)
+    names: list[str] = []
+    call = bench.call
+    bench.batcher._call = lambda items: names.append(threading.current_thread().name) or call(items)  # type: ignore[func-returns-value]
+
+    async def story() -> None:
+        bench.batcher.learn("k", 1, 1e-5)
+        await bench.ask(1)
+
+    run(bench, story)
+    assert names == ["MainThread"]
+
+
+def test_a_large_request_is_answered_in_order_and_lets_others_between_its_parts() -> None:
+    bench = Bench(rows=2)
+    bench.seconds = 0.01
+
+    async def story() -> Any:
+        bench.batcher.learn("k", 2, 0.01)
+        parts = [Part(item=item, rows=2) for item in range(1, 9)]
+        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", terms=Terms()))
+        await asyncio.sleep(0.015)
+        small = await bench.ask(100)
+        assert not large.done()
+        return small, await large
+
+    assert run(bench, story) == (200, [2, 4, 6, 8, 10, 12, 14, 16])
+    assert [100] in bench.calls[2:5]
+
+
+def test_a_large_request_counts_once_and_its_parts_share_threads() -> None:
+    bench = Bench(workers=2, rows=1, pending=2)
+
+    async def story() -> Any:
+        bench.held.clear()
+        parts = [Part(item=item, rows=1) for item in range(5)]
+        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", terms=Terms()))
+        while len(bench.calls) < 2:
+            await asyncio.sleep(0.001)
+        other = later(bench, 7)
+        await asyncio.sleep(0.005)
+        with pytest.raises(Problem) as refused:
+            await bench.ask(8)
+        bench.held.set()
+        return await large, await other[0], refused.value.status
+
+    assert run(bench, story) == ([0, 2, 4, 6, 8], 14, 429)
+    assert bench.batcher._pending == bench.batcher._extra == 0
+
+
+def test_a_bad_part_fails_its_request_and_gives_the_others_up() -> None:
+    bench = Bench(rows=1)
+
+    async def story() -> Any:
+        parts = [Part(item=item, rows=1) for item in (1, -2, 3, 4, 5)]
+        with pytest.raises(ValueError, match="negative"):
+            await bench.batcher.submit_parts(parts, kind="k", terms=Terms())
+        await bench.batcher.drain()
+
+    run(bench, story)
+    assert len(bench.calls) < 5
+    assert (bench.batcher.depth, bench.batcher._pending, bench.batcher._extra) == (0, 0, 0)
+
+
+def test_who_hangs_up_takes_all_parts_along() -> None:
+    bench = Bench(rows=1)
+
+    async def story() -> None:
+        first = await bench.hold()
+        parts = [Part(item=item, rows=1) for item in range(5)]
+        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", terms=Terms()))
+        await asyncio.sleep(0.005)
+        large.cancel()
+        await asyncio.gather(large, return_exceptions=True)
+        assert bench.batcher.depth == 0
+        await release(bench, first)
+        await bench.batcher.drain()
+
+    run(bench, story)
+    assert bench.calls == [[0]]
+
+
+def test_what_ends_a_call_on_the_loop_ends_the_service_and_not_the_loop() -> None:
+    bench = Bench(inline=0.01)
+
+    def crash(items: Sequence[int]) -> list[int]:
+        raise SystemExit(3)
+
+    bench.batcher._call = crash
+
+    async def story() -> Any:
+        bench.batcher.learn("k", 1, 1e-6)
+        alone = await asyncio.gather(bench.ask(1), return_exceptions=True)
+        bench.batcher._crowd = 8.0
+        return [*alone, *await asyncio.gather(*later(bench, 1, 2), return_exceptions=True)]
+
+    assert [type(answer) for answer in run(bench, story)] == [RuntimeError] * 3
+    assert [type(crash) for crash in bench.crashes] == [SystemExit] * 2
+
+
 def test_what_ends_a_thread_is_reported_and_answers_its_batch() -> None:
     bench = Bench()
 
@@ -380,3 +516,52 @@ def test_one_pause_of_the_machine_changes_little() -> None:
         times.saw(1, 0.001)
     times.saw(1, 10.0)
     assert times(1) < 0.002
+
+
+def test_cold_starts_and_pauses_make_a_short_call_no_long_one() -> None:
+    short = ShortCalls(0.0002)
+    for seconds in (0.05, 0.01, 0.00003, 0.004, 0.00003):  # cold, cold, warm, a pause, warm
+        short.saw(1, seconds)
+    assert short(1)
+    assert not ShortCalls(0.0002)(1), "nothing is known"
+
+
+def test_a_model_that_became_slow_leaves_the_loop() -> None:
+    short = ShortCalls(0.0002)
+    short.saw(1, 0.00003)
+    for _ in range(20):
+        short.saw(1, 0.001)
+    assert not short(1)
+
+
+def test_larger_calls_are_guessed_from_smaller_ones_and_never_too_short() -> None:
+    short = ShortCalls(0.0002)
+    short.saw(1, 0.00003)
+    assert short(4)
+    assert not short(64)
+    short.saw(64, 0.0001)
+    assert short(64)
+    assert short(16)
+
+
+def test_calls_that_wait_for_the_interpreter_on_threads_are_tried_in_place_now_and_then() -> None:
+    short, tried = ShortCalls(0.0002), []
+    for at in range(200):
+        if short(1):
+            tried.append(at)
+            short.saw(1, 0.0015)  # it really is long: a model that waits for something
+        else:
+            short.saw_on_thread(1, 0.0015, 0.00001)
+    assert len(tried) == 2, "after 32 calls, then after 64, 128 and so on"
+    short.saw_on_thread(1, 0.0015, 0.00001)
+    while not short(1):
+        short.saw_on_thread(1, 0.0015, 0.00001)
+    short.saw(1, 0.00002)
+    assert short(1)
+
+
+def test_what_waits_long_is_never_tried_in_place() -> None:
+    short = ShortCalls(0.0002)
+    for _ in range(10_000):
+        assert not short(1)
+        short.saw_on_thread(1, 0.05, 0.00001)

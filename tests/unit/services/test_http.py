@@ -68,7 +68,7 @@ def test_a_failing_model_gives_500_and_logs_no_values(
 
 
 def test_a_slow_model_gives_504_and_keeps_its_place_in_the_queue(serve: Any, make_bundle: Any) -> None:
-    served = serve(make_bundle(), timeout_seconds=0.2, max_concurrency=1)
+    served = serve(make_bundle(), timeout_seconds=0.2, max_concurrency=1, inline_ms=0)
     served.engine.blocked = threading.Event()
     assert served.predict(GOOD).status_code == 504
     refused = served.predict(GOOD)
@@ -108,7 +108,7 @@ def test_a_request_with_time_and_priority_is_answered(serve: Any, make_bundle: A
 
 
 def test_the_deadline_of_a_client_ends_its_wait(serve: Any, make_bundle: Any) -> None:
-    served = serve(make_bundle())
+    served = serve(make_bundle(), inline_ms=0)
     served.engine.blocked = threading.Event()
     start = time.monotonic()
     answer = served.client.post("/predict", json={"instances": [GOOD]}, headers={"x-request-timeout-ms": "100"})

@@ -68,7 +68,7 @@ def test_a_golden_example_has_one_probability_per_class(serve: Any, make_bundle:
 def test_an_engine_that_cannot_load_gives_a_reason_without_values(
     serve: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(bundle: Any, threads: int) -> Any:
+    def broken(bundle: Any, **_: Any) -> Any:
         raise RuntimeError("bad tree 42")
 
     bundle = make_bundle()

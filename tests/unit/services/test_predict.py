@@ -158,3 +158,28 @@ def test_reasons_that_nobody_waits_for_are_given_up(serve: Any, make_bundle: Any
     with pytest.raises(TimeoutError):
         model.score_all([work])
     assert model.score_all([Work(batch=work.batch)])[0].reasons == []
+
+
+def test_a_large_request_is_several_calls_and_one_answer(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle(), max_batch_rows=64)
+    rows = [{"amount": at, "country": "XX" if at == 150 else "AT"} for at in range(200)]
+    predictions = served.client.post("/predict", json={"instances": rows, "explain": 1}).json()["predictions"]
+    assert [one["probability"] for one in predictions] == pytest.approx([at / 1000 for at in range(200)])
+    assert [at for at, one in enumerate(predictions) if one["flags"]] == [150]
+    assert all(one["reasons"][0]["feature"] == "amount" for one in predictions)
+    assert max(len(call["amount"]) for call in served.engine.seen) == 64
+
+
+def test_one_row_that_the_model_cannot_take_fails_its_whole_request(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle(), max_batch_rows=64)
+    predict = served.engine.predict
+
+    def picky(columns: Any) -> Any:
+        if 150.0 in columns["amount"]:
+            raise ValueError("no")
+        return predict(columns)
+
+    served.engine.predict = picky
+    rows = [{"amount": at, "country": "AT"} for at in range(200)]
+    assert served.client.post("/predict", json={"instances": rows}).status_code == 500
+    assert served.client.post("/predict", json={"instances": rows[:100]}).status_code == 200
