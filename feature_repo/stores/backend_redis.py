@@ -17,8 +17,10 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, quote, urlsplit
 from zlib import crc32
@@ -29,6 +31,7 @@ from feature_repo.stores.packed import Layout
 _TAGS = [b"{%03x}" % number for number in range(1024)]
 _PER_SCRIPT = 500  # rows: about 1 ms, in which the server answers nobody else
 _PER_TRIP = 8_000
+_PER_MGET = 10_000  # rows of one answer: about 5 ms, in which the server answers nobody else
 _ATTEMPTS, _PAUSE = 6, 0.1  # writing: 0.1 + 0.2 + ... + 1.6 seconds, which a failover takes
 _KEEP = 86_400  # seconds longer than a view's time to live, so that a reader can tell "too old" from "unknown"
 _SSL = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
@@ -111,8 +114,38 @@ def _positive(text: str) -> float:
 
 def redis_keys(project: str, view: str, keys: Iterable[bytes]) -> list[bytes]:
     """Names of the rows of entities in Redis."""
-    head = f"fl:{quote(project)}:{quote(view)}:".encode()
-    return [head + _TAGS[crc32(key) & 1023] + key for key in keys]
+    head = _head(project, view)
+    return [head + tagged for tagged in _tagged(keys)]
+
+
+@lru_cache(maxsize=4096)
+def _head(project: str, view: str) -> bytes:
+    return f"fl:{quote(project)}:{quote(view)}:".encode()
+
+
+def _tagged(keys: Iterable[bytes]) -> list[bytes]:
+    return [_TAGS[crc32(key) & 1023] + key for key in keys]
+
+
+def mget(project: str, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> bytes:
+    """The MGET of the rows of several views in Redis' protocol: packed by joining, a client packs name by name."""
+    shared: dict[int, list[bytes]] = {}  # views of one entity have the same list of keys
+    parts = []
+    for view, keys in wanted:
+        if not keys:
+            continue
+        tagged = shared.get(id(keys))
+        if tagged is None:
+            tagged = shared[id(keys)] = _tagged(keys)
+        head = _head(project, view)
+        begins = {size: b"$%d\r\n%b" % (len(head) + size, head) for size in set(map(len, tagged))}
+        if len(begins) == 1:
+            (begin,) = begins.values()
+            parts.append(begin + (b"\r\n" + begin).join(tagged))
+        else:
+            parts.append(b"\r\n".join([begins[len(name)] + name for name in tagged]))
+    count = sum(len(keys) for _, keys in wanted)
+    return b"*%d\r\n$4\r\nMGET\r\n%b\r\n" % (count + 1, b"\r\n".join(parts))
 
 
 class RedisBackend:
@@ -122,6 +155,8 @@ class RedisBackend:
         self.address = parse_address(address)
         self._writing, self._client, self._script = writing, None, ""
         self._schemas: set[tuple[str, bytes]] = set()
+        self._idle: deque[Any] = deque()  # connections of `_ask`: as many as there were readers at once
+        self._process = os.getpid()
 
     @property
     def client(self) -> Any:
@@ -131,20 +166,49 @@ class RedisBackend:
         return self._client
 
     def fetch(self, project: str, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
-        names = [name for view, keys in wanted for name in redis_keys(project, view, keys)]
-        rows = self.reading(lambda: self._many(names))
+        count = sum(len(keys) for _, keys in wanted)
+        if not count:
+            rows: list[bytes | None] = []
+        elif self.address.cluster or count > _PER_MGET:
+            rows = self._many([name for view, keys in wanted for name in redis_keys(project, view, keys)])
+        else:
+            rows = self.reading(lambda: self._ask(mget(project, wanted)))
         at, found = 0, []
         for _, keys in wanted:
             found.append(rows[at : at + len(keys)])
             at += len(keys)
         return found
 
+    def _ask(self, command: bytes) -> Any:
+        """The answer to a packed command, on a connection of redis-py but past its client, which takes longer than the
+        server. A connection that went stale is replaced once."""
+        from redis.exceptions import ConnectionError as Lost
+
+        if self._process != os.getpid():  # after a fork, connections are the parent's
+            self._process, self._idle = os.getpid(), deque()
+        attempts = (True, False)  # whether the connection may be stale
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            pool = self.client.connection_pool
+            connection, attempts = pool.connection_class(**pool.connection_kwargs), (False,)
+        for may_be_stale in attempts:
+            try:
+                connection.send_packed_command([command])
+                answer = connection.read_response(disable_decoding=True)
+                break
+            except BaseException as err:
+                connection.disconnect()  # the answer may still come: it must never be taken for the next one's
+                if not (may_be_stale and isinstance(err, Lost)):
+                    raise
+        self._idle.append(connection)
+        return answer
+
     def _many(self, names: list[bytes]) -> list[bytes | None]:
-        if not names:
-            return []
+        """Rows by name, however many there are; in a cluster, from every node at once."""
         if not self.address.cluster:
-            rows: list[bytes | None] = self.client.mget(names)
-            return rows
+            parts = (names[at : at + _PER_MGET] for at in range(0, len(names), _PER_MGET))
+            return [row for part in parts for row in self.reading(lambda part=part: self.client.mget(part))]
         groups: dict[bytes, list[int]] = {}
         for at, name in enumerate(names):
             groups.setdefault(_tag(name), []).append(at)
@@ -152,7 +216,7 @@ class RedisBackend:
         for places in groups.values():
             pipe.execute_command("MGET", *[names[at] for at in places])
         merged: list[bytes | None] = [None] * len(names)
-        for places, part in zip(groups.values(), pipe.execute(), strict=True):
+        for places, part in zip(groups.values(), self.reading(pipe.execute), strict=True):
             for at, row in zip(places, part, strict=True):
                 merged[at] = row
         return merged
@@ -281,6 +345,8 @@ class RedisBackend:
         return sum(1 for _ in self.names(project, view))
 
     def close(self) -> None:
+        while self._idle:
+            self._idle.pop().disconnect()
         if self._client is not None:
             self._client.close()
             self._client = None

@@ -73,9 +73,9 @@ def _encode(values: Sequence[Any], key: Mapping[str, str]) -> list[bytes]:
     dtype = key["dtype"]
     try:
         if dtype in ("string", "bytes"):
-            tag = struct.pack("<I", _TYPES[dtype])
-            raw = [_text(value) for value in values] if dtype == "string" else [bytes(value) for value in values]
-            return [tag + len(data).to_bytes(4, "little") + data for data in raw]
+            raw = _texts(values) if dtype == "string" else [bytes(value) for value in values]
+            heads = {length: struct.pack("<II", _TYPES[dtype], length) for length in set(map(len, raw))}
+            return [heads[len(data)] + data for data in raw]
         whole = struct.Struct("<IIi" if dtype == "int32" else "<IIq")
         kind, width = _TYPES[dtype], 4 if dtype == "int32" else 8
         return [whole.pack(kind, width, int(value)) for value in values]
@@ -89,7 +89,9 @@ def _encode(values: Sequence[Any], key: Mapping[str, str]) -> list[bytes]:
         ) from err
 
 
-def _text(value: Any) -> bytes:
-    if value is None or value != value:
+def _texts(values: Sequence[Any]) -> list[bytes]:
+    if set(map(type, values)) <= {str}:
+        return [value.encode() for value in values]
+    if any(value is None or value != value for value in values):
         raise TypeError("a key is never null")
-    return str(value).encode()
+    return [str(value).encode() for value in values]

@@ -122,8 +122,7 @@ class PackedOnlineStore(OnlineStore):
             self._readers[text] = OnlineReader(plan, address)
         keys = [serialize_entity_key(key, entity_key_serialization_version=3) for key in entity_keys]
         read = self._readers[text].read_keys([keys])
-        view = read.views[table.name]
-        types = dict(view.layout.fields)
+        types = {field["name"]: field["dtype"] for field in stored_fields(table)}
         columns = [
             [
                 (to_message(value, types[name]) if status == "PRESENT" else Value(), _STATUS[status])
@@ -131,11 +130,7 @@ class PackedOnlineStore(OnlineStore):
             ]
             for name in names
         ]
-        events = view.rows.records["event"].tolist()
-        stamps = [
-            EPOCH + timedelta(microseconds=event) if served else None
-            for event, served in zip(events, view.served.tolist(), strict=True)
-        ]
+        stamps = [None if event is None else EPOCH + timedelta(microseconds=event) for event in read.events(table.name)]
         return [list(row) for row in zip(*columns, strict=True)], stamps
 
     def _read_features_per_fv(

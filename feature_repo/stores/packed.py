@@ -25,17 +25,16 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NEVER = -(2**63)  # a created moment that is not known
 FIXED = {"float64": "<f8", "int64": "<i8", "timestamp": "<i8", "float32": "<f4", "int32": "<i4", "bool": "u1"}
 _FORMAT = 1  # part of the hash: rows of another format are never misread
+_END = np.dtype("<u4")
 _ITEM = {"string": None, "bytes": None, **FIXED}
 
 
 class Rows(NamedTuple):
-    """What `Layout.decode` gives for n rows; `records` of absent rows are zeros."""
+    """n rows of one layout, as far as they have one size; `records` of absent rows are zeros."""
 
     records: NDArray[Any]
     found: NDArray[np.bool_]
     raw: Sequence[bytes | None]
-    complete: bool = False
-    """Whether all rows were found."""
 
 
 class Layout:
@@ -57,9 +56,9 @@ class Layout:
         self.groups = {group: [n for n, d in self.fields if d == group] for group in FIXED}
         self.filled = [(group, names) for group, names in self.groups.items() if names]
         self.variable = [(name, dtype) for name, dtype in self.fields if dtype not in FIXED]
+        self._only_text = all(dtype == "string" for _, dtype in self.variable)
         self.bit = {name: bit for bit, (name, _) in enumerate(self.fields)}
         self.place = {name: (group, at) for group, names in self.groups.items() for at, name in enumerate(names)}
-        self._tail = {name: at for at, (name, _) in enumerate(self.variable)}
         parts: list[Any] = [("schema", "<u8"), ("event", "<i8"), ("created", "<i8")]
         parts += [(group, FIXED[group], (len(names),)) for group, names in self.filled]
         parts.append(("nulls", "u1", (max(1, (len(self.fields) + 7) // 8),)))
@@ -67,6 +66,8 @@ class Layout:
             parts.append(("ends", "<u4", (len(self.variable),)))
         self.dtype = np.dtype(parts)
         self.number = int.from_bytes(self.digest, "little")
+        self.null_bytes = max(1, (len(self.fields) + 7) // 8)
+        self.null_offset: int = self.dtype.fields["nulls"][1]  # type: ignore[index]
         self._blank = bytes(self.dtype.itemsize)
 
     @cached_property
@@ -107,26 +108,47 @@ class Layout:
         Raises:
             PlatformError: a row is shorter or longer than its schema says.
         """
+        block = self.heads(raw)
+        if block is None:
+            return None
+        records = np.frombuffer(block, dtype=self.dtype)
+        found = records["schema"] == self.number
+        if records["schema"][~found].any():
+            self._explain(raw)
+            return None
+        self.check_tails(raw, block)
+        return Rows(records, found, raw)
+
+    def heads(self, raw: Sequence[bytes | None]) -> bytes | None:
+        """What has one size of all rows, one after the other, and zeros for those that are absent; None when a row is
+        of another schema, which is sure to be noticed here only when it is shorter.
+
+        Raises:
+            PlatformError: a row is damaged.
+        """
         size = self.dtype.itemsize
-        heads = (
-            [row[:size] if row else self._blank for row in raw] if self.variable else [r or self._blank for r in raw]
-        )
-        joined = b"".join(heads)
+        try:
+            joined = b"".join([row[:size] for row in raw] if self.variable else raw)  # type: ignore[index, arg-type]
+        except TypeError:  # there is a None
+            joined = b""
         if len(joined) != size * len(raw):
-            self._explain(raw)
-            return None
-        records = np.frombuffer(joined, dtype=self.dtype)
-        schema = records["schema"]
-        found = schema == self.number
-        complete = bool(found.all())
-        if not complete and (schema[~found] != 0).any():
-            self._explain(raw)
-            return None
-        if self.variable:
-            ends = records["ends"][:, -1] + size
-            if any(row and len(row) != end for row, end in zip(raw, ends.tolist(), strict=True)):
+            joined = b"".join([row[:size] if row else self._blank for row in raw])
+            if len(joined) != size * len(raw) or (not self.variable and any(row and len(row) != size for row in raw)):
                 self._explain(raw)
-        return Rows(records, found, raw, complete)
+                return None
+        return joined
+
+    def check_tails(self, raw: Sequence[bytes | None], block: bytes) -> None:
+        """Raise for rows of this schema whose variable values are not as long as they say; `block` is of `heads`.
+
+        Raises:
+            PlatformError: a row is damaged.
+        """
+        if self.variable and raw:
+            size = self.dtype.itemsize
+            ends = np.ndarray((len(raw),), _END, block, size - 4, (size,)).tolist()
+            if [len(row) - size if row else 0 for row in raw] != ends:
+                self._explain(raw)
 
     def _explain(self, raw: Sequence[bytes | None]) -> None:
         """Raise for the first row of this schema that is damaged."""
@@ -159,26 +181,33 @@ class Layout:
             if group == "bool":
                 return column.astype(bool)
             return column.astype("M8[us]") if group == "timestamp" else column
-        return self._variable(rows, name)
+        missing = self.nulls(rows) | ~rows.found[:, None]
+        return self.variables(rows.raw, rows.records, [name], missing)[name]
 
-    def _variable(self, rows: Rows, name: str) -> NDArray[Any]:
-        at, dtype = self._tail[name], dict(self.fields)[name]
-        column = np.empty(len(rows.raw), dtype=object)
-        size, bit = self.dtype.itemsize, self.bit[name]
-        ends = rows.records["ends"]
-        stop = (ends[:, at] + size).tolist()
-        start = (ends[:, at - 1] + size).tolist() if at else [size] * len(stop)
-        missing = ~rows.found | (rows.records["nulls"][:, bit // 8] >> (bit % 8) & 1).astype(bool)
-        if dtype == "string":
-            column[:] = [
-                None if gone or row is None else row[a:b].decode()
-                for row, a, b, gone in zip(rows.raw, start, stop, missing.tolist(), strict=True)
-            ]
-            return column
-        for index, row in enumerate(rows.raw):
-            if row is not None and not missing[index]:
-                column[index] = from_bytes(row[start[index] : stop[index]], dtype)
-        return column
+    def variables(
+        self, raw: Sequence[bytes | None], block: Any, names: Sequence[str], missing: NDArray[np.bool_] | None
+    ) -> dict[str, NDArray[Any]]:
+        """Features of variable types as objects; None where `missing`, (n, fields), says so; `block` is of `heads`."""
+        size, count, made = self.dtype.itemsize, len(self.variable), {}
+        tails: Sequence[Any] = [row[size:] if row else b"" for row in raw]
+        plain = self._only_text and b"".join(tails).isascii()
+        if plain:  # one character is one byte: cutting text is faster than cutting bytes and making text of each
+            tails = [tail.decode("ascii") for tail in tails]
+        starts = [0] * len(tails)
+        offset = size - 4 * count if len(raw) else 0
+        ends = np.ndarray((count, len(raw)), _END, block, offset, (4, size)).tolist()
+        for (name, dtype), stops in zip(self.variable, ends, strict=True):
+            if name in names:
+                cut = [tail[start:stop] for tail, start, stop in zip(tails, starts, stops, strict=True)]
+                column = made[name] = np.array(cut, dtype=object)
+                gone = missing[:, self.bit[name]] if missing is not None else None
+                if not plain:
+                    for at, value in enumerate(cut):
+                        column[at] = None if gone is not None and gone[at] else from_bytes(value, dtype)
+                elif gone is not None:
+                    column[gone] = None
+            starts = stops
+        return made
 
 
 def to_micros(moment: datetime) -> int:

@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from contracts.errors import PlatformError
 from feature_repo.stores.backend import is_redis, open_backend
 from feature_repo.stores.keys import serialise_keys
-from feature_repo.stores.packed import Layout, to_micros
-from feature_repo.stores.values import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, UNAVAILABLE, Read, ViewRead
+from feature_repo.stores.packed import to_micros
+from feature_repo.stores.values import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, UNAVAILABLE, Read
+from feature_repo.stores.views import View, Views
 
 __all__ = ["NOT_FOUND", "OUTSIDE_MAX_AGE", "PRESENT", "UNAVAILABLE", "OnlineReader", "Read", "apply_transforms"]
 
 _TRANSFORMS = "feature_repo.transforms."
+_MOMENT = np.dtype("<i8")
+_STRANGE = np.full(3, -1)  # of rows that could not be laid side by side: none of them has the view's schema
 _REST = 1.0  # seconds without asking a server that just failed, so that not every request waits for the deadline
 
 
@@ -37,8 +40,9 @@ class OnlineReader:
 
     def __init__(self, plan: Mapping[str, Any], online: str) -> None:
         self._plan, self._backend = plan, open_backend(str(online))
-        self._views = [_View(view) for view in plan["views"]]
+        self._views = Views(plan)
         self._packed: dict[str, bool] = {}
+        self._all_packed = False
         self._resting_until = 0.0
         redis = self._backend.address if is_redis(str(online)) else None
         self._feast_redis = redis is not None and redis.layout == "feast"
@@ -55,39 +59,66 @@ class OnlineReader:
                 rows or rows of another schema that this plan cannot be served from.
         """
         cache: dict[tuple[str, ...], list[bytes]] = {}
-        for view in self._views:
+        for view in self._views.all:
             if view.names not in cache:
                 cache[view.names] = serialise_keys(view.join_keys, keys)
-        return self.read_keys([cache[view.names] for view in self._views], moment)
+        return self.read_keys([cache[view.names] for view in self._views.all], moment)
 
     def read_keys(self, keys: Sequence[list[bytes]], moment: datetime | None = None) -> Read:
         """As `read`, for serialised keys of each view of the plan."""
         now = to_micros(moment) if moment else time.time_ns() // 1_000
-        wanted = list(zip(self._views, keys, strict=True))
+        n = _same_length(keys)
         try:
             if self._resting_until > time.monotonic():
                 raise PlatformError("the online store failed a moment ago", code="online_unavailable")
-            found = self._fetch(wanted)
+            rows = self._fetch(list(zip(self._views.all, keys, strict=True)))
         except PlatformError as err:
             if err.code != "online_unavailable" or not self._defaults_on_failure:
                 raise
             self._rest()
-            return Read([ViewRead.unavailable(v.name, v.layout, v.features, len(k)) for v, k in wanted])
-        return Read([self._view(view, rows, now) for (view, _), rows in zip(wanted, found, strict=True)])
+            return Read.unavailable(self._views, n)
+        return self._decoded(rows, n, now)
+
+    def _decoded(self, rows: list[list[bytes | None]], n: int, now: int) -> Read:
+        blocks: list[bytes] = []
+        heads = np.empty((len(rows), n, 3), dtype=_MOMENT)
+        for at, view in enumerate(self._views.all):
+            blocks.append(view.layout.heads(rows[at]) or b"")
+            heads[at] = _heads(blocks[at], view, n)
+        schemas = heads[:, :, 0]
+        known = schemas == self._views.schemas
+        if np.count_nonzero(known) != known.size:  # zeros are rows that are not there
+            for at in np.flatnonzero((~known & (schemas != 0)).any(axis=1)):
+                rows[at], blocks[at] = self._translated(rows[at], self._views.all[at])
+                heads[at] = _heads(blocks[at], self._views.all[at], n)
+        for view, mine, block in zip(self._views.all, rows, blocks, strict=True):
+            view.layout.check_tails(mine, block)
+        return Read(self._views, rows, blocks, heads, now)
+
+    def _translated(self, rows: list[bytes | None], view: View) -> tuple[list[bytes | None], bytes]:
+        """Rows that other schemas wrote, as rows of the view's."""
+        from feature_repo.stores.evolve import translate
+
+        view.layout.decode(rows)  # raises for rows that are damaged
+        made = translate(rows, view, lambda digest: self._backend.schema(self._plan["project"], digest))
+        block = view.layout.heads(made)
+        assert block is not None
+        return made, block
 
     def _rest(self) -> None:
         if self._resting_until <= time.monotonic():
             self._resting_until = time.monotonic() + _REST
 
-    def _fetch(self, wanted: list[tuple[_View, list[bytes]]]) -> list[list[bytes | None]]:
+    def _fetch(self, wanted: list[tuple[View, list[bytes]]]) -> list[list[bytes | None]]:
         project = self._plan["project"]
         if self._feast_redis:
             from feature_repo.stores.feast_layout import read_redis
 
             ask = [(view.document, view.layout, keys) for view, keys in wanted]
             return self._backend.reading(lambda: read_redis(self._backend.client, project, ask))
-        packed = [self._is_packed(view.name) for view, _ in wanted]
+        packed = [] if self._all_packed else [self._is_packed(view.name) for view, _ in wanted]
         if all(packed):
+            self._all_packed = True
             return self._backend.fetch(project, [(view.name, keys) for view, keys in wanted])
         from feature_repo.stores.feast_layout import read_sqlite
 
@@ -104,30 +135,27 @@ class OnlineReader:
             self._packed[view] = self._backend.has(self._plan["project"], view)
         return self._packed[view]
 
-    def _view(self, view: _View, rows: list[bytes | None], now: int) -> ViewRead:
-        decoded = view.layout.decode(rows)
-        if decoded is None:
-            from feature_repo.stores.evolve import translate
-
-            rows = translate(rows, view, lambda digest: self._backend.schema(self._plan["project"], digest))
-            decoded = view.layout.decode(rows)
-            assert decoded is not None
-        return ViewRead.of(view.name, view.layout, view.features, decoded, now, view.ttl_micros)
-
     def close(self) -> None:
         """Give connections back."""
         self._backend.close()
 
 
-class _View:
-    """What is needed of one view of the plan."""
+def _same_length(keys: Sequence[Sequence[bytes]]) -> int:
+    if len(lengths := {len(mine) for mine in keys}) > 1:
+        raise PlatformError(
+            "entity keys have different lengths",
+            detail=", ".join(map(str, sorted(lengths))),
+            fix="give one value per entity for each join key",
+            code="bad_key",
+        )
+    return lengths.pop() if lengths else 0
 
-    def __init__(self, view: Mapping[str, Any]) -> None:
-        self.document, self.name, self.join_keys = view, view["name"], view["join_keys"]
-        self.names = tuple(f"{key['name']}:{key['dtype']}" for key in view["join_keys"])
-        self.layout = Layout(view.get("fields") or view["features"])
-        self.features = [feature["name"] for feature in view["features"]]
-        self.ttl_micros = view["ttl_seconds"] * 1_000_000
+
+def _heads(block: bytes, view: View, n: int) -> Any:
+    """(n, 3): schema, event and created moment of each row; other numbers than any schema's where there is no block."""
+    if not n:
+        return np.empty((0, 3), dtype=_MOMENT)
+    return np.ndarray((n, 3), _MOMENT, block, 0, (view.size, 8)) if block else _STRANGE
 
 
 def apply_transforms(plan: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -1,17 +1,17 @@
-"""What a read gives: numpy columns, and a status per value. Computed from packed rows when it is asked for."""
+"""What a read gives: numpy columns, and a status per value. All views are decoded together, since a call of numpy takes
+as long for one view as for ten."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import PlatformError
-from feature_repo.stores.packed import Layout, Rows
+from feature_repo.stores.packed import Rows
+from feature_repo.stores.views import View, Views
 
 PRESENT, NOT_FOUND, OUTSIDE_MAX_AGE, NULL, UNAVAILABLE = STATUSES = (
     "PRESENT",
@@ -25,133 +25,147 @@ did not answer."""
 
 _CODE = {name: code for code, name in enumerate(STATUSES)}
 _NAMES = np.array(STATUSES, dtype=object)
-
-
-@dataclass  # not frozen: a read makes one per view, and frozen ones take three times as long
-class ViewRead:
-    """One view of n entities.
-
-    Attributes:
-        codes: of each row, an index into `STATUSES`.
-        age_seconds: at the moment of the read; NaN when not found.
-        served: rows whose values are given; all other rows give missing values.
-    """
-
-    name: str
-    layout: Layout
-    features: Sequence[str]
-    rows: Rows
-    codes: NDArray[np.uint8]
-    age_seconds: NDArray[np.float64]
-    served: NDArray[np.bool_]
-    all_served: bool
-
-    @classmethod
-    def of(cls, name: str, layout: Layout, features: Sequence[str], rows: Rows, now: int, ttl: int) -> ViewRead:
-        """Judge decoded rows at `now`; `ttl` is 0 for no limit; both in microseconds."""
-        found = rows.found
-        age = now - rows.records["event"]
-        old = (age > ttl) & found if ttl else None
-        if rows.complete and (old is None or not old.any()):
-            return cls(name, layout, features, rows, np.zeros(len(found), "u1"), age / 1e6, found, True)
-        codes = np.where(found, _CODE[PRESENT], _CODE[NOT_FOUND]).astype("u1")
-        if old is not None:
-            codes[old] = _CODE[OUTSIDE_MAX_AGE]
-        seconds = np.where(found, age / 1e6, np.nan)
-        return cls(name, layout, features, rows, codes, seconds, codes == _CODE[PRESENT], False)
-
-    @classmethod
-    def unavailable(cls, name: str, layout: Layout, features: Sequence[str], n: int) -> ViewRead:
-        """What n rows of a store that did not answer look like."""
-        rows = Rows(np.zeros(n, dtype=layout.dtype), np.zeros(n, dtype=bool), [None] * n)
-        codes = np.full(n, _CODE[UNAVAILABLE], dtype="u1")
-        return cls(name, layout, features, rows, codes, np.full(n, np.nan), rows.found, False)
-
-    @cached_property
-    def nulls(self) -> NDArray[np.bool_] | None:
-        """(n, fields of the layout): values that are null in a row that is served; None when there is none at all."""
-        if not self.rows.records["nulls"].any():
-            return None
-        return self.layout.nulls(self.rows)
-
-    def columns(self, made: dict[str, NDArray[Any]]) -> None:
-        """Add what models take: float64 with NaN for numbers, objects with None for everything else."""
-        all_used = len(self.features) == len(self.layout.bit)
-        for group, names in self.layout.filled:
-            block = self.rows.records[group]
-            numbers = block / 1e6 if group == "timestamp" else block.astype(np.float64)
-            if not self.all_served:
-                numbers[~self.served] = np.nan
-            if self.nulls is not None:
-                numbers[self.nulls[:, [self.layout.bit[name] for name in names]]] = np.nan
-            if all_used:
-                made.update(zip(names, numbers.T, strict=True))
-            else:
-                made.update(
-                    (name, column) for name, column in zip(names, numbers.T, strict=True) if name in self.features
-                )
-        for name, _ in self.layout.variable:
-            if name in self.features:
-                made[name] = self.native(name)
-
-    def native(self, name: str) -> NDArray[Any]:
-        """One feature in its own type (int64 stays exact); zero or None where `value_status` is not PRESENT."""
-        values = self.layout.values(self.rows, name)
-        if not self.all_served:
-            values = values.copy()
-            values[~self.served] = None if values.dtype.kind == "O" else np.zeros(1, values.dtype)[0]
-        return values
-
-    def value_status(self) -> NDArray[np.uint8]:
-        """(n, features): an index into `STATUSES` per value."""
-        codes = np.repeat(self.codes[:, None], len(self.features), axis=1)
-        if self.nulls is not None:
-            null = self.nulls[:, [self.layout.bit[name] for name in self.features]]
-            codes[null & self.served[:, None]] = _CODE[NULL]
-        return codes
+_BYTE = np.dtype("u1")
 
 
 class Read:
-    """What was read for n entities, view by view."""
+    """What was read for n entities.
 
-    def __init__(self, views: Sequence[ViewRead]) -> None:
-        self.views = {view.name: view for view in views}
+    Args:
+        views: of the plan.
+        rows: of each view, n of them.
+        blocks: of each view, its n rows as far as they have one size (`Layout.heads`).
+        heads: (views, n, 3): schema, event and created moment of each row; zeros where there is none.
+        now: microseconds since 1970; ages count from it. None when the store did not answer.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        rows: Sequence[Sequence[bytes | None]],
+        blocks: Sequence[bytes],
+        heads: NDArray[np.int64],
+        now: int | None,
+    ) -> None:
+        self._views, self._rows, self._blocks, self._heads, self._now = views, rows, blocks, heads, now or 0
+        found = heads[:, :, 0] == views.schemas
+        fresh = heads[:, :, 1] >= self._now - views.limits  # an event minus now may overflow, this may not
+        self._served = found & fresh
+        self._all_served = bool(np.count_nonzero(self._served) == found.size)
+        self._found, self._failed = found, now is None
+
+    @classmethod
+    def unavailable(cls, views: Views, n: int) -> Read:
+        """n entities of a store that did not answer."""
+        blocks = [bytes(view.layout.dtype.itemsize * n) for view in views.all]
+        heads = np.zeros((len(blocks), n, 3), dtype=np.int64)
+        return cls(views, [[None] * n] * len(blocks), blocks, heads, None)
+
+    @cached_property
+    def codes(self) -> NDArray[np.uint8]:
+        """(views, n): of each row, an index into `STATUSES`."""
+        if self._all_served:
+            return np.zeros(self._served.shape, "u1")
+        if self._failed:
+            return np.full(self._served.shape, _CODE[UNAVAILABLE], "u1")
+        codes = np.where(self._found, _CODE[OUTSIDE_MAX_AGE], _CODE[NOT_FOUND]).astype("u1")
+        codes[self._served] = _CODE[PRESENT]
+        return codes
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
         """Feature -> array of n, as models take it: a missing number is NaN, anything else missing is None."""
-        made: dict[str, NDArray[Any]] = {}
-        for view in self.views.values():
-            view.columns(made)
+        n = self._served.shape[1]
+        numbers = np.empty((len(self._views.numbers), n))
+        for at, view in enumerate(self._views.all):
+            self._fill(at, view, numbers)
+        made: dict[str, NDArray[Any]] = dict(zip(self._views.numbers, numbers, strict=True))
+        for at, view in enumerate(self._views.all):
+            if view.texts:
+                made.update(self._texts(at, view))
         return made
+
+    def _fill(self, at: int, view: View, numbers: NDArray[np.float64]) -> None:
+        """The numbers of one view, into the matrix of all."""
+        block, size, n = self._blocks[at], view.size, numbers.shape[1]
+        if not n:
+            return
+        for first, last, dtype, count, offset, pick, is_timestamp, bits in view.blocks:
+            found = np.ndarray((count, n), dtype, block, offset, (dtype.itemsize, size))
+            numbers[first:last] = found if pick is None else found[pick]
+            if is_timestamp:
+                numbers[first:last] /= 1e6
+            if self._nulls is not None:
+                numbers[first:last][self._view_nulls(at)[:, bits].T] = np.nan
+        if not self._all_served and view.blocks:
+            numbers[view.blocks[0].first : view.blocks[-1].last, ~self._served[at]] = np.nan
+
+    def _texts(self, at: int, view: View) -> dict[str, NDArray[Any]]:
+        missing = None
+        if self._nulls is not None:
+            missing = self._view_nulls(at) | ~self._served[at][:, None]
+        elif not self._all_served:
+            missing = np.repeat(~self._served[at][:, None], len(view.layout.fields), axis=1)
+        return view.layout.variables(self._rows[at], self._blocks[at], view.texts, missing)
+
+    @cached_property
+    def _nulls(self) -> list[NDArray[np.uint8]] | None:
+        """The null bitmaps of each view, (n, bytes); None when no value at all is null."""
+        n = self._served.shape[1]
+        bits = [
+            np.ndarray((n, view.layout.null_bytes), _BYTE, block, view.layout.null_offset if n else 0, (view.size, 1))
+            for view, block in zip(self._views.all, self._blocks, strict=True)
+        ]
+        return bits if any(map(np.count_nonzero, bits)) else None
+
+    def _view_nulls(self, at: int) -> NDArray[np.bool_]:
+        """(n, fields of the view's layout)."""
+        assert self._nulls is not None
+        count = len(self._views.all[at].layout.fields)
+        return np.unpackbits(self._nulls[at], axis=1, bitorder="little", count=count).view(bool)
 
     @cached_property
     def status(self) -> dict[str, list[str]]:
         """View -> n of PRESENT, NOT_FOUND, OUTSIDE_MAX_AGE (not served), UNAVAILABLE."""
-        return {name: _NAMES[view.codes].tolist() for name, view in self.views.items()}
+        return {view.name: _NAMES[codes].tolist() for view, codes in zip(self._views.all, self.codes, strict=True)}
 
     @cached_property
     def age_seconds(self) -> dict[str, list[float]]:
         """View -> n ages at the moment of the read; NaN when not found."""
-        return {name: view.age_seconds.tolist() for name, view in self.views.items()}
+        ages = np.where(self._found, (self._now - self._heads[:, :, 1]) / 1e6, np.nan)
+        return {view.name: mine.tolist() for view, mine in zip(self._views.all, ages, strict=True)}
 
     @cached_property
     def value_status(self) -> dict[str, NDArray[np.uint8]]:
         """View -> (n, features) of indices into `STATUSES`, in the order of the plan's features."""
-        return {name: view.value_status() for name, view in self.views.items()}
+        made = np.zeros((self._served.shape[1], self._views.all_values), "u1")
+        for at, (view, place) in enumerate(zip(self._views.all, self._views.values, strict=True)):
+            if not self._all_served:
+                made[:, place] = self.codes[at][:, None]
+            if self._nulls is not None:
+                null = self._view_nulls(at)[:, view.bits] & self._served[at][:, None]
+                made[:, place][null] = _CODE[NULL]
+        return {view.name: made[:, place] for view, place in zip(self._views.all, self._views.values, strict=True)}
 
     def statuses(self, feature: str) -> list[str]:
         """The status of each value of one feature."""
-        view = self._of(feature)
-        named: list[str] = _NAMES[self.value_status[view.name][:, list(view.features).index(feature)]].tolist()
+        view = self._views.all[self._views.of(feature)]
+        named: list[str] = _NAMES[self.value_status[view.name][:, view.features.index(feature)]].tolist()
         return named
 
     def native(self, feature: str) -> NDArray[Any]:
-        """One feature in its own type; zero or None where its status is not PRESENT."""
-        return self._of(feature).native(feature)
+        """One feature in its own type (int64 stays exact); zero or None where its status is not PRESENT."""
+        at = self._views.of(feature)
+        layout = self._views.all[at].layout
+        rows = Rows(np.frombuffer(self._blocks[at], dtype=layout.dtype), self._found[at], self._rows[at])
+        values = layout.values(rows, feature)
+        if not self._all_served:
+            values = values.copy()
+            values[~self._served[at]] = None if values.dtype.kind == "O" else np.zeros(1, values.dtype)[0]
+        return values
 
-    def _of(self, feature: str) -> ViewRead:
-        for view in self.views.values():
-            if feature in view.features:
-                return view
-        raise PlatformError(f"feature {feature!r} was not read", detail=f"read: {', '.join(self.columns)}")
+    def events(self, view: str) -> list[int | None]:
+        """The moments of the rows of a view that are served, in microseconds since 1970; None for the others."""
+        at = self._views.place[view]
+        moments = self._heads[at, :, 1].tolist()
+        return [event if served else None for event, served in zip(moments, self._served[at].tolist(), strict=True)]

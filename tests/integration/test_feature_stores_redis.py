@@ -200,26 +200,82 @@ def test_a_writer_goes_on_after_a_restart(server: Any) -> None:
     assert stored(RedisBackend(server.address), names(100)) == [1] * 100
 
 
-def test_a_reader_degrades_within_its_deadline_and_recovers(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def open_reader(address: str) -> Any:
     from feature_repo.stores.reader import OnlineReader
 
+    return OnlineReader(PLAN, address)
+
+
+def write_numbers(address: str, count: int) -> list[str]:
+    """Entities ``e0`` ..., each with its number in both views of `PLAN`; their keys."""
+    from feature_repo.stores.keys import serialise_keys
+
+    entities = [f"e{at}" for at in range(count)]
+    writer = RedisBackend(address, writing=True)
+    for view in PLAN["views"]:
+        layout = Layout(view["features"])
+        keys = serialise_keys(view["join_keys"], {"k": entities})
+        writer.store("p", view["name"], layout, keys, rows(list(range(count)), 5, layout=layout), 0)
+    return entities
+
+
+def test_a_reader_degrades_within_its_deadline_and_recovers(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feature_repo.stores.reader._REST", 0.2)
-    reader = OnlineReader(PLAN, server.address + "?deadline=0.1")
-    assert reader.read({"k": ["a"]}).status == {"v": ["NOT_FOUND"], "w": ["NOT_FOUND"]}
+    write_numbers(server.address, 2)
+    reader = open_reader(server.address + "?deadline=0.1")
+    assert reader.read({"k": ["e0"]}).columns["v_x"].tolist() == [0]
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
         start = time.monotonic()
-        assert reader.read({"k": ["a"]}).status["v"] == ["UNAVAILABLE"]
+        assert reader.read({"k": ["e0"]}).status["v"] == ["UNAVAILABLE"]
         assert time.monotonic() - start < 0.4
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
     time.sleep(0.3)
-    assert reader.read({"k": ["a"]}).status["v"] == ["NOT_FOUND"]
+    late = reader.read({"k": ["e1"]})  # the answer about e0, which came too late, is nobody's
+    assert (late.columns["v_x"].tolist(), late.columns["w_x"].tolist()) == ([1], [1])
     server.stop()
-    assert reader.read({"k": ["a"]}).status["v"] == ["UNAVAILABLE"]
+    assert reader.read({"k": ["e0"]}).status["v"] == ["UNAVAILABLE"]
     server.start()
     time.sleep(0.3)
-    assert reader.read({"k": ["a"]}).status["v"] == ["NOT_FOUND"]
+    assert reader.read({"k": ["e0"]}).status["v"] == ["NOT_FOUND"]
+
+
+def test_a_connection_that_the_server_closed_is_replaced_unnoticed(server: Any) -> None:
+    write_numbers(server.address, 1)
+    reader = open_reader(server.address + "?on_failure=refuse")
+    for _ in range(3):
+        assert reader.read({"k": ["e0"]}).columns["v_x"].tolist() == [0]
+        server.client.client_kill_filter(_type="normal", skipme=True)
+
+
+def test_threads_share_a_reader_and_get_their_own_answers(server: Any) -> None:
+    entities, wrong = write_numbers(server.address, 200), []
+    reader = open_reader(server.address + "?on_failure=refuse&deadline=10")
+
+    def ask(first: int) -> None:
+        for at in range(first, 200):
+            if reader.read({"k": entities[first:at]}).columns["w_x"].tolist() != list(range(first, at)):
+                wrong.append((first, at))
+
+    threads = [threading.Thread(target=ask, args=[first]) for first in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_more_entities_than_one_command_may_ask_for(server: Any) -> None:
+    """100,000 entities of two views: the server answers others in between."""
+    entities = write_numbers(server.address, 100_000)
+    reader = open_reader(server.address + "?on_failure=refuse&deadline=10")
+    before = server.client.info("commandstats").get("cmdstat_mget", {"calls": 0})["calls"]
+    read = reader.read({"k": [*entities[:-1], "nobody"]})
+    assert read.columns["v_x"].tolist()[:-1] == read.columns["w_x"].tolist()[:-1] == list(range(99_999))
+    assert read.status["w"][-2:] == ["PRESENT", "NOT_FOUND"]
+    assert server.client.info("commandstats")["cmdstat_mget"]["calls"] - before == 20
+    assert reader.read({"k": []}).columns["v_x"].shape == (0,)
 
 
 def feast_store(folder: Path, server: Any) -> Any:

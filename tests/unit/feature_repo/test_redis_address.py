@@ -64,6 +64,18 @@ def reader(address: str) -> Any:
     return OnlineReader(PLAN, address)
 
 
+def test_names_are_packed_as_the_client_packs_them() -> None:
+    import redis
+
+    from feature_repo.stores.backend_redis import mget, redis_keys
+
+    alike, uneven = [b"aa", b"bb", b"cc"], [b"", b"x" * 300, "\u5ba2".encode(), b"a\r\nb"]
+    wanted = [("v", alike), ("w:1", uneven), ("none", []), ("v", alike)]
+    names = [name for view, keys in wanted for name in redis_keys("p q", view, keys)]
+    theirs = redis.Connection().pack_command("MGET", *names)
+    assert mget("p q", wanted) == b"".join(theirs)
+
+
 def test_a_store_that_is_down_gives_flagged_defaults(repos: Any) -> None:
     read = reader(f"redis://127.0.0.1:{closed_port()}/0").read({"k": ["a", "b"]})
     assert read.status == {"v": ["UNAVAILABLE", "UNAVAILABLE"]}

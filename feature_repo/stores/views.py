@@ -1,0 +1,92 @@
+"""What is known of a plan's views before anything is read: where each value lies in a row, and where it will go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from contracts.errors import PlatformError
+from feature_repo.stores.packed import FIXED, Layout
+
+_FOREVER = 2**62  # microseconds; moments minus it still fit in 64 bits
+
+
+class Block(NamedTuple):
+    """The values of one type in the rows of a view; they go to rows `first` to `last` of the matrix of all numbers."""
+
+    first: int
+    last: int
+    dtype: np.dtype[Any]
+    count: int
+    offset: int
+    pick: list[int] | None
+    """Which of them are used; None for all."""
+    is_timestamp: bool
+    bits: list[int]
+    """Where their nulls are."""
+
+
+class View:
+    """One view of the plan. `names` tells whether two views have the same join keys."""
+
+    def __init__(self, view: Mapping[str, Any], first: int) -> None:
+        self.document, self.name, self.join_keys = view, view["name"], view["join_keys"]
+        self.names = tuple(f"{key['name']}:{key['dtype']}" for key in view["join_keys"])
+        self.layout = Layout(view.get("fields") or view["features"])
+        self.size = self.layout.dtype.itemsize
+        self.features: list[str] = [feature["name"] for feature in view["features"]]
+        self.ttl_micros = view["ttl_seconds"] * 1_000_000
+        self.numbers: list[str] = []
+        self.blocks = [self._block(group, names, first) for group, names in self.layout.filled]
+        self.texts = [name for name, _ in self.layout.variable if name in self.features]
+        self.bits = [self.layout.bit[name] for name in self.features]
+
+    def _block(self, group: str, names: Sequence[str], first: int) -> Block:
+        used = [at for at, name in enumerate(names) if name in self.features]
+        start = first + len(self.numbers)
+        self.numbers += [names[at] for at in used]
+        pick = None if len(used) == len(names) else used
+        bits = [self.layout.bit[names[at]] for at in used]
+        offset, dtype = self.layout.dtype.fields[group][1], np.dtype(FIXED[group])  # type: ignore[index]
+        return Block(start, start + len(used), dtype, len(names), offset, pick, group == "timestamp", bits)
+
+
+class Views:
+    """All views of a plan.
+
+    Attributes:
+        numbers: names of the rows of the matrix of numbers.
+        schemas, limits: (views, 1): schema hashes as in rows, times to live in microseconds.
+        values: each view's slice of the (n, all) matrix of statuses.
+    """
+
+    def __init__(self, plan: Mapping[str, Any]) -> None:
+        self.all: list[View] = []
+        self.numbers: list[str] = []
+        self.values: list[slice] = []
+        values = 0
+        for document in plan["views"]:
+            view = View(document, len(self.numbers))
+            self.all.append(view)
+            self.numbers += view.numbers
+            self.values.append(slice(values, values + len(view.features)))
+            values = self.values[-1].stop
+        self.place = {view.name: at for at, view in enumerate(self.all)}
+        self.all_values = values
+        numbers = [int.from_bytes(view.layout.digest, "little", signed=True) for view in self.all]
+        self.schemas = np.array(numbers, dtype=np.int64).reshape(-1, 1)
+        self.limits = np.array([view.ttl_micros or _FOREVER for view in self.all], dtype=np.int64).reshape(-1, 1)
+
+    def of(self, feature: str) -> int:
+        """The place of the view that has a feature.
+
+        Raises:
+            PlatformError: none has.
+        """
+        for at, view in enumerate(self.all):
+            if feature in view.features:
+                return at
+        known = ", ".join(name for view in self.all for name in view.features)
+        raise PlatformError(f"feature {feature!r} was not read", detail=f"read: {known}")
