@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.bundle import Input
 from pipelines.tasks.base import Column, Progress, TaskConfig
-from pipelines.tasks.news.config import RECIPES, LinearNews, LstmNews
+from pipelines.tasks.news.config import RECIPES, LinearNews, LstmNews, TransformerNews
 from pipelines.tasks.news.data import FIELDS, default_articles, split_articles
 
 if TYPE_CHECKING:
@@ -68,6 +68,10 @@ class NewsTask:
             from pipelines.tasks.news.lstm import train_lstm
 
             found = train_lstm(train, valid, classes, config, out, checkpoints, progress)
+        elif isinstance(config, TransformerNews):
+            from pipelines.tasks.news.transformer import train_transformer
+
+            found = train_transformer(train, valid, classes, config, out, checkpoints, progress)
         elif isinstance(config, LinearNews):
             from pipelines.tasks.news.linear import train_linear
 

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from pipelines.tasks.base import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.tasks.news.lstm import LstmConfig
+from pipelines.tasks.news.transformer import TransformerModel
 from pipelines.training.batches import AugmentConfig
 from pipelines.training.linear_text import LinearConfig
 from pipelines.training.loop import LoopConfig
@@ -45,7 +46,7 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NewsConfig(TaskConfig):
-    """What both recipes share. labels: name in the source -> name of the class, for those that differ."""
+    """What all recipes share. labels: name in the source -> name of the class, for those that differ."""
 
     text: TextConfig = field(default_factory=TextConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -68,6 +69,15 @@ class LstmNews(NewsConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TransformerNews(NewsConfig):
+    """BERT's shape, see `TransformerModel`."""
+
+    model: TransformerModel = field(default_factory=TransformerModel)
+    training: LoopConfig = field(default_factory=LoopConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
 # What the shipped sample reaches with room for another seed; real data deserves limits of its own.
 _GATE = GateConfig(
     primary="macro_f1",
@@ -86,5 +96,11 @@ RECIPES: dict[str, TaskConfig] = {
         recipe="embedding_lstm",
         gate=_GATE,
         text=TextConfig(max_tokens=256, vocabulary=30_000, min_frequency=2),
+    ),
+    "transformer": TransformerNews(
+        recipe="transformer",
+        gate=_GATE,
+        text=TextConfig(max_tokens=256, vocabulary=30_000, min_frequency=2),
+        training=LoopConfig(learning_rate=1e-3, warmup=100),
     ),
 }

@@ -1,4 +1,4 @@
-"""What both recipes share between the data set and the served files."""
+"""What the recipes share between the data set and the served files."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,36 +74,33 @@ def train_lstm(
     """Train until the loss of `valid` stops falling, calibrate on it, and write tokenizer, graph and spec to `out`."""
     import numpy as np
 
-    from pipelines.tasks.news.export import joined_texts, label_numbers, write_spec
+    from pipelines.tasks.news.export import joined_texts, write_spec
+    from pipelines.tasks.news.neural import Corpus, fit, scores
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.device import import_torch, resolve_device
     from pipelines.training.distributed import group
     from pipelines.training.onnx_text import write_lstm_graph
-    from pipelines.training.tokens import tokenise, train_tokenizer
+    from pipelines.training.tokens import PAD_ID, UNKNOWN_ID, train_tokenizer
 
     device = resolve_device(config.training.device)
     torch = import_torch()
-    texts = {
-        name: joined_texts(rows, config.text.max_characters) for name, rows in (("train", train), ("valid", valid))
-    }
+    parts = {"train": train, "valid": valid}
+    texts = {name: joined_texts(rows, config.text.max_characters) for name, rows in parts.items()}
     tokenizer = train_tokenizer(
         texts["train"],
         unit=config.text.unit,
         vocabulary=config.text.vocabulary,
         min_frequency=config.text.min_frequency,
     )
-    ids = {
-        name: [np.array(row, np.int64) for row in tokenise(tokenizer, these, config.text.max_tokens)]
-        for name, these in texts.items()
-    }
-    labels = {"train": label_numbers(train, classes), "valid": label_numbers(valid, classes)}
+    limit = config.text.max_tokens
+    corpus = Corpus.of(parts, texts, classes, tokenizer, limit, pad_id=PAD_ID, unknown_id=UNKNOWN_ID)
     torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.seed)
     model = build_model(tokenizer.get_vocab_size(), len(classes), config.model).to(device)
-    history = _fit(model, ids, labels, len(classes), config, device, checkpoints, progress)
+    history = fit(model, corpus, config, device, checkpoints, progress)
     if not group().leads:
         return {"history": history, "parameters": {}, "device": device}
-    factor = fit_temperature(_scores(model, ids["valid"], device), labels["valid"])
+    factor = fit_temperature(scores(model, corpus.ids["valid"], PAD_ID, device), corpus.labels["valid"])
     tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     tensors["head.weight"], tensors["head.bias"] = tensors["head.weight"] * factor, tensors["head.bias"] * factor
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
@@ -118,103 +114,3 @@ def train_lstm(
         "weights": sum(p.numel() for p in model.parameters()),
     }
     return {"history": history, "parameters": parameters, "device": device}
-
-
-def _fit(
-    model: Any,
-    ids: dict[str, list[Any]],
-    labels: dict[str, Any],
-    classes: int,
-    config: LstmNews,
-    device: str,
-    checkpoints: Path,
-    progress: Progress,
-) -> list[dict[str, float]]:
-    import numpy as np
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from pipelines.training.batches import augment, bucket, pad
-    from pipelines.training.checkpoint import Checkpoint
-    from pipelines.training.distributed import group
-    from pipelines.training.linear_text import class_weight
-    from pipelines.training.loop import run_epochs
-    from pipelines.training.tokens import PAD_ID, UNKNOWN_ID
-
-    settings, here = config.training, group()
-    lengths = np.array([len(row) for row in ids["train"]], np.int64)
-    weight = class_weight(labels["train"], classes) if settings.class_weights else np.ones(classes)
-    weight = torch.tensor(weight, dtype=torch.float32, device=device)
-    # A few hundred articles would be a handful of steps an epoch; smaller batches make it at least twenty.
-    batch_size = min(settings.batch_size, max(4, len(lengths) // 20))
-
-    def batches(epoch: int) -> Any:
-        rng = np.random.default_rng([config.seed, epoch])
-        for rows in bucket(lengths, batch_size, rng):
-            # Every process draws the same noise for all rows, and takes its share after that.
-            noisy = [augment(ids["train"][at], config.augment, UNKNOWN_ID, rng) for at in rows]
-            targets = torch.from_numpy(labels["train"][rows]).to(device)
-            mine = here.share(np.arange(len(rows))) if len(rows) >= here.size else np.arange(len(rows))
-            copies = 1 if len(rows) >= here.size else here.size  # too few to share: each does all of them
-            padded, sizes = pad([noisy[at] for at in mine], PAD_ID)
-            scale = here.size / copies / float(weight[targets].sum())
-            inputs = torch.from_numpy(padded).to(device), torch.from_numpy(sizes).to(device)
-            yield *inputs, targets[torch.from_numpy(mine).to(device)], scale
-
-    def loss(current: Any, batch: Any) -> Any:
-        """The weighted mean over the whole batch, of which this is a share."""
-        return cross_entropy(current(batch[0], batch[1]), batch[2], weight=weight, reduction="sum") * batch[3]
-
-    def evaluate(current: Any) -> dict[str, float]:
-        scores = torch.from_numpy(_scores(current, ids["valid"], device))
-        target = torch.from_numpy(labels["valid"])
-        accuracy = float((scores.argmax(dim=1) == target).double().mean())
-        return {"valid_loss": float(cross_entropy(scores, target)), "valid_accuracy": accuracy}
-
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    return run_epochs(
-        model,
-        optimizer,
-        batches=batches,
-        loss=loss,
-        evaluate=evaluate,
-        monitor="valid_loss",
-        config=settings,
-        seed=config.seed,
-        checkpoint=Checkpoint(checkpoints / "embedding_lstm.pt", _fingerprint(ids, labels, config, device)),
-        progress=progress,
-    )
-
-
-def _scores(model: Any, rows: list[Any], device: str, size: int = 256) -> Any:
-    """Logits, float64, shape (rows, classes), without dropout."""
-    import numpy as np
-    import torch
-
-    from pipelines.training.batches import pad
-    from pipelines.training.tokens import PAD_ID
-
-    model.eval()
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    result = [np.zeros(0)] * len(rows)
-    with torch.no_grad():
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            padded, lengths = pad([rows[at] for at in chosen], PAD_ID)
-            inputs = torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)
-            scores = model(*inputs).double().cpu().numpy()
-            for at, row in zip(chosen, scores, strict=True):
-                result[at] = row
-    return np.stack(result)
-
-
-def _fingerprint(ids: dict[str, list[Any]], labels: dict[str, Any], config: LstmNews, device: str) -> str:
-    """Names all that the weights depend on."""
-    from pipelines.tasks import dump_config
-
-    digest = hashlib.sha256(f"{dump_config(config)}|{device}".encode())
-    for name in sorted(ids):
-        digest.update(labels[name].tobytes())
-        for row in ids[name]:
-            digest.update(row.tobytes() + b"|")
-    return digest.hexdigest()

@@ -1,0 +1,151 @@
+"""What the recipes that train with torch share: the loop over batches of token ids, and scores of many rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.tasks.base import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.tasks.news.config import LstmNews, TransformerNews
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Token ids and class numbers of ``train`` and ``valid``.
+
+    pad_id, unknown_id: as the tokenizer has them.  marks: tokens at the beginning of each text that are no words.
+    """
+
+    ids: dict[str, list[Any]]
+    labels: dict[str, Any]
+    classes: int
+    pad_id: int
+    unknown_id: int
+    marks: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        parts: dict[str, pd.DataFrame],
+        texts: dict[str, list[str]],
+        classes: Sequence[str],
+        tokenizer: Any,
+        max_tokens: int,
+        *,
+        pad_id: int,
+        unknown_id: int,
+        marks: int = 0,
+    ) -> Corpus:
+        """Tokenise `texts` of the rows of `parts`."""
+        import numpy as np
+
+        from pipelines.tasks.news.export import label_numbers
+        from pipelines.training.tokens import tokenise
+
+        ids = {
+            name: [np.array(row, np.int64) for row in tokenise(tokenizer, these, max_tokens)]
+            for name, these in texts.items()
+        }
+        labels = {name: label_numbers(rows, list(classes)) for name, rows in parts.items()}
+        return cls(ids=ids, labels=labels, classes=len(classes), pad_id=pad_id, unknown_id=unknown_id, marks=marks)
+
+    def fingerprint(self, *others: str) -> str:
+        """Names the texts, the labels and `others`: all that trained weights depend on."""
+        digest = hashlib.sha256("|".join(others).encode())
+        for name in sorted(self.ids):
+            digest.update(self.labels[name].tobytes())
+            for row in self.ids[name]:
+                digest.update(row.tobytes() + b"|")
+        return digest.hexdigest()
+
+
+def fit(
+    model: Any, corpus: Corpus, config: LstmNews | TransformerNews, device: str, checkpoints: Path, progress: Progress
+) -> list[dict[str, float]]:
+    """Train `model`, of ids (rows, tokens) and lengths (rows,) to logits, until the loss of ``valid`` stops falling."""
+    import numpy as np
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from pipelines.tasks import dump_config
+    from pipelines.training.batches import augment, bucket, pad
+    from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.distributed import group
+    from pipelines.training.linear_text import class_weight
+    from pipelines.training.loop import run_epochs
+
+    settings, here, ids, labels = config.training, group(), corpus.ids, corpus.labels
+    lengths = np.array([len(row) for row in ids["train"]], np.int64)
+    weight = class_weight(labels["train"], corpus.classes) if settings.class_weights else np.ones(corpus.classes)
+    weight = torch.tensor(weight, dtype=torch.float32, device=device)
+    # A few hundred articles would be a handful of steps an epoch; smaller batches make it at least twenty.
+    batch_size = min(settings.batch_size, max(4, len(lengths) // 20))
+
+    def noisy(row: Any, rng: np.random.Generator) -> Any:
+        words = augment(row[corpus.marks :], config.augment, corpus.unknown_id, rng)
+        return np.concatenate([row[: corpus.marks], words])
+
+    def batches(epoch: int) -> Any:
+        rng = np.random.default_rng([config.seed, epoch])
+        for rows in bucket(lengths, batch_size, rng):
+            # Every process draws the same noise for all rows, and takes its share after that.
+            drawn = [noisy(ids["train"][at], rng) for at in rows]
+            targets = torch.from_numpy(labels["train"][rows]).to(device)
+            mine = here.share(np.arange(len(rows))) if len(rows) >= here.size else np.arange(len(rows))
+            copies = 1 if len(rows) >= here.size else here.size  # too few to share: each does all of them
+            padded, sizes = pad([drawn[at] for at in mine], corpus.pad_id)
+            scale = here.size / copies / float(weight[targets].sum())
+            inputs = torch.from_numpy(padded).to(device), torch.from_numpy(sizes).to(device)
+            yield *inputs, targets[torch.from_numpy(mine).to(device)], scale
+
+    def loss(current: Any, batch: Any) -> Any:
+        """The weighted mean over the whole batch, of which this is a share."""
+        return cross_entropy(current(batch[0], batch[1]), batch[2], weight=weight, reduction="sum") * batch[3]
+
+    def evaluate(current: Any) -> dict[str, float]:
+        found = torch.from_numpy(scores(current, ids["valid"], corpus.pad_id, device))
+        target = torch.from_numpy(labels["valid"])
+        accuracy = float((found.argmax(dim=1) == target).double().mean())
+        return {"valid_loss": float(cross_entropy(found, target)), "valid_accuracy": accuracy}
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    return run_epochs(
+        model,
+        optimizer,
+        batches=batches,
+        loss=loss,
+        evaluate=evaluate,
+        monitor="valid_loss",
+        config=settings,
+        seed=config.seed,
+        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", corpus.fingerprint(dump_config(config), device)),
+        progress=progress,
+    )
+
+
+def scores(model: Any, rows: list[Any], pad_id: int, device: str, size: int = 256) -> Any:
+    """Logits, float64, shape (rows, classes), without dropout."""
+    import numpy as np
+    import torch
+
+    from pipelines.training.batches import pad
+
+    model.eval()
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    result = [np.zeros(0)] * len(rows)
+    with torch.no_grad():
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            padded, lengths = pad([rows[at] for at in chosen], pad_id)
+            inputs = torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)
+            found = model(*inputs).double().cpu().numpy()
+            for at, row in zip(chosen, found, strict=True):
+                result[at] = row
+    return np.stack(result)

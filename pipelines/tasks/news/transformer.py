@@ -1,0 +1,309 @@
+"""Recipe `transformer`: BERT's shape, from the task's texts or from pretrained weights; served as int8 if as good."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.dataclasses import dataclass
+
+from contracts.bundle import Bundle, read_bundle
+from contracts.errors import PlatformError
+from pipelines.tasks.base import STRICT, Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.tasks.news.config import TransformerNews
+
+_COMPARED = 64  # validation rows that show how exact the arithmetic of the served form is
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TransformerModel:
+    """Where the weights come from, and in which form they are served.
+
+    layers, width, heads, inner: sizes of a model that begins with random weights.  dropout: while training.
+    pretrained: folder (or s3://) with config.json, model.safetensors and tokenizer.json of a BERT, to go on from.
+    bundle: folder (or s3://) of a published bundle of this recipe: nothing is trained, its model is exported again.
+    engine: ``onnx``, or ``torch`` for a service with a GPU.  int8: quantise a graph, within `gate.int8_tolerance`.
+    gpu_precision: of engine ``torch``.
+    """
+
+    layers: int = 2
+    width: int = 128
+    heads: int = 4
+    inner: int = 256
+    dropout: float = 0.3
+    pretrained: str = ""
+    bundle: str = ""
+    engine: Literal["onnx", "torch"] = "onnx"
+    int8: bool = True
+    gpu_precision: Literal["fp32", "bf16"] = "bf16"
+
+
+def train_transformer(
+    train: pd.DataFrame,
+    valid: pd.DataFrame,
+    classes: list[str],
+    config: TransformerNews,
+    out: Path,
+    checkpoints: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write tokenizer, model and spec to `out`, and choose the form that is served on the rows of `valid`."""
+    from pipelines.training.distributed import group
+
+    if config.model.bundle:
+        found = _take(config, classes, out)
+    else:
+        found = _train(train, valid, classes, config, out, checkpoints, progress)
+    if not group().leads:
+        return found
+    form = _form(config.model.engine, valid, classes, config, out)
+    return {**found, **form, "parameters": {**found["parameters"], **form["parameters"]}}
+
+
+def _train(
+    train: pd.DataFrame,
+    valid: pd.DataFrame,
+    classes: list[str],
+    config: TransformerNews,
+    out: Path,
+    checkpoints: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    from pipelines.tasks.news.export import joined_texts
+    from pipelines.tasks.news.neural import Corpus, fit, scores
+    from pipelines.training.calibration import fit_temperature
+    from pipelines.training.device import import_torch, resolve_device
+    from pipelines.training.distributed import group
+    from pipelines.training.tokens import UNKNOWN
+
+    device = resolve_device(config.training.device)
+    torch = import_torch()
+    parts = {"train": train, "valid": valid}
+    texts = {name: joined_texts(rows, config.text.max_characters) for name, rows in parts.items()}
+    torch.set_num_threads(config.training.threads)
+    torch.manual_seed(config.seed)
+    tokenizer, model = _begin(texts["train"], len(classes), config)
+    sizes = model.config
+    limit = min(config.text.max_tokens, sizes.max_tokens)
+    tokenizer.enable_truncation(limit)  # which keeps the token of the end
+    known = {"pad_id": sizes.pad_id, "unknown_id": tokenizer.token_to_id(UNKNOWN), "marks": 1}
+    corpus = Corpus.of(parts, texts, classes, tokenizer, limit, **known)
+    network = _of_lengths(model).to(device)
+    history = fit(network, corpus, config, device, checkpoints, progress)
+    found = {"history": history, "parameters": {}, "device": device}
+    if not group().leads:
+        return found
+    factor = fit_temperature(scores(network, corpus.ids["valid"], sizes.pad_id, device), corpus.labels["valid"])
+    with torch.no_grad():
+        model.head.weight *= factor
+        model.head.bias *= factor
+    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
+    _export(model.cpu(), config, out)
+    found["parameters"] = {
+        "temperature": 1 / factor,
+        "vocabulary": tokenizer.get_vocab_size(),
+        "epochs_run": len(history),
+        "weights": sum(p.numel() for p in model.parameters()),
+        "layers": sizes.layers,
+        "width": sizes.width,
+    }
+    return found
+
+
+def _begin(texts: list[str], classes: int, config: TransformerNews) -> tuple[Any, Any]:
+    """Tokenizer and model: pretrained, or of random weights with the tokens of `texts`."""
+    from contracts.engine_torch import WEIGHTS, TextTransformer, TransformerConfig, read_weights
+    from pipelines.steps.remote import folder_here
+    from pipelines.training.tokens import PAD_ID, train_tokenizer
+
+    wanted = config.model
+    if wanted.pretrained:
+        from tokenizers import Tokenizer
+
+        with folder_here(wanted.pretrained, WEIGHTS) as folder:
+            model = read_weights(folder, classes=classes, dropout=wanted.dropout, new_head=True)
+            file = folder / "tokenizer.json"
+            if not file.exists():
+                raise PlatformError(f"{file} is missing", fix="save the tokenizer with the model", code="bad_weights")
+            tokenizer = Tokenizer.from_file(str(file))
+        tokenizer.no_padding()
+        return tokenizer, model
+    text = config.text
+    tokenizer = train_tokenizer(
+        texts, unit=text.unit, vocabulary=text.vocabulary, min_frequency=text.min_frequency, boundaries=True
+    )
+    sizes = TransformerConfig(
+        vocabulary=tokenizer.get_vocab_size(),
+        classes=classes,
+        layers=wanted.layers,
+        width=wanted.width,
+        heads=wanted.heads,
+        inner=wanted.inner,
+        max_tokens=text.max_tokens,
+        pad_id=PAD_ID,
+    )
+    return tokenizer, TextTransformer(sizes, wanted.dropout)
+
+
+def _of_lengths(model: Any) -> Any:
+    """`model` as the loop calls a network: with lengths, which it reads from the padding itself, to logits."""
+    from torch import nn
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, ids: Any, lengths: Any) -> Any:
+            return self.model.logits(ids)
+
+    return Network()
+
+
+def _export(model: Any, config: TransformerNews, out: Path) -> None:
+    from pipelines.training.transformer import export_transformer
+
+    export_transformer(
+        model,
+        out,
+        engine=config.model.engine,
+        max_characters=config.text.max_characters,
+        max_tokens=config.text.max_tokens,
+        gpu_precision=config.model.gpu_precision,
+    )
+
+
+def _take(config: TransformerNews, classes: list[str], out: Path) -> dict[str, Any]:
+    """The model of a published bundle, in the form that `config` asks for."""
+    from pipelines.steps.remote import folder_here
+
+    with folder_here(config.model.bundle, "bundle.json") as folder:
+        bundle = read_bundle(folder)
+        document = bundle.document
+        if document.recipe != config.recipe or document.signature.classes != classes:
+            raise _unfit(
+                bundle, f"it is of recipe {document.recipe} with classes {', '.join(document.signature.classes)}"
+            )
+        shutil.copy(bundle.model_path / "tokenizer.json", out)
+        if document.engine == "torch":
+            from contracts.engine_torch import read_weights
+
+            _export(read_weights(bundle.model_path, classes=len(classes)), config, out)
+        elif config.model.engine == "torch":
+            raise _unfit(bundle, "it has a graph, of which torch cannot get the weights back")
+        else:
+            for name in ("model.onnx", "text.json"):
+                shutil.copy(bundle.model_path / name, out)
+    taken = {key: value for key, value in document.parameters.items() if key not in ("form", "exported_from")}
+    return {
+        "history": [],
+        "parameters": {**taken, "exported_from": bundle.digest[:12]},
+        "device": "cpu",
+    }
+
+
+def _unfit(bundle: Bundle, why: str) -> PlatformError:
+    return PlatformError(
+        f"model.bundle cannot be used: {bundle.path}",
+        detail=why,
+        fix="give a bundle of this recipe, trained on the same classes, or leave model.bundle out",
+        code="bad_config",
+    )
+
+
+def _form(engine: str, valid: pd.DataFrame, classes: list[str], config: TransformerNews, out: Path) -> dict[str, Any]:
+    """Quantise if it is as good; how far answers of the chosen form may lie apart, and what was measured."""
+    from pipelines.training.quantise import MODEL, is_quantised, quantise_if_as_good
+
+    if engine == "torch":
+        exact = config.model.gpu_precision == "fp32"
+        return {
+            "engine": engine,
+            "tolerance": 1e-4 if exact else _apart_in_bf16(valid, classes, config, out),
+            "parameters": {"form": "weights", "gpu_precision": config.model.gpu_precision},
+        }
+    if is_quantised(out / MODEL):
+        raise PlatformError(
+            "the bundle's model has weights of 8 bits already",
+            fix="give the version that it was made from, or leave model.bundle out",
+            code="bad_config",
+        )
+    if not config.model.int8:
+        return {"engine": engine, "parameters": {"form": "fp32"}}
+    metric = config.gate.primary
+    before, check = quantise_if_as_good(
+        out, _quality(valid, classes, metric, config), metric=metric, largest_drop=config.gate.int8_tolerance
+    )
+    measured = {f"valid_{metric}_fp32": before, f"valid_{metric}_int8": check.value}
+    form = {"engine": engine, "choices": [check.model_dump()]}
+    if not check.passed:
+        return {**form, "parameters": {"form": "fp32", **measured}}
+    return {**form, "tolerance": _apart(valid, classes, config, out), "parameters": {"form": "int8", **measured}}
+
+
+def _quality(valid: pd.DataFrame, classes: list[str], metric: str, config: TransformerNews) -> Callable[[Path], float]:
+    """`metric` of the model in a folder on the validation rows; turned round when less of it is better."""
+    from pipelines.steps import scoring
+    from pipelines.steps.measures import higher_is_better
+
+    def measure(folder: Path) -> float:
+        columns = {name: valid[name].to_numpy(object) for name in ("title", "content")}
+        probability = scoring.predict(_engine(folder, classes, config), columns, "text")
+        found = scoring.measure_for(valid, probability, classes, None)(None)
+        if metric not in found:
+            raise PlatformError(
+                f"gate.primary {metric!r} is not measured for this task",
+                detail=f"measured: {', '.join(sorted(found))}",
+                fix="choose one of these",
+                code="bad_config",
+            )
+        return found[metric] if higher_is_better(metric) else -found[metric]
+
+    return measure
+
+
+def _engine(folder: Path, classes: list[str], config: TransformerNews) -> Any:
+    from contracts.engine import load_engine
+    from pipelines.steps.scoring import provisional
+    from pipelines.tasks.news import TASK
+
+    signature = {"inputs": [item.model_dump() for item in TASK.inputs(config)], "classes": classes}
+    lineage = {"code_version": "", "data_version": "", "source": "", "seed": config.seed}
+    engine = config.model.engine
+    fields = {"name": TASK.name, "task": TASK.name, "recipe": config.recipe, "modality": TASK.modality}
+    return load_engine(
+        provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage})
+    )
+
+
+def _apart(valid: pd.DataFrame, classes: list[str], config: TransformerNews, out: Path) -> float:
+    """Twice the largest difference between a row's answer alone and among others, which int8 activations make."""
+    import numpy as np
+
+    engine = _engine(out, classes, config)
+    rows = {name: valid[name].to_numpy(object)[:_COMPARED] for name in ("title", "content")}
+    together = engine.predict(rows)
+    alone = [engine.predict({k: v[at : at + 1] for k, v in rows.items()})[0] for at in range(len(together))]
+    return max(1e-3, 2 * float(np.abs(together - np.array(alone)).max()))
+
+
+def _apart_in_bf16(valid: pd.DataFrame, classes: list[str], config: TransformerNews, out: Path) -> float:
+    """Twice the largest difference that bf16 makes, here on the CPU; a GPU rounds at the same places."""
+    import numpy as np
+    import torch
+
+    from contracts.engine_torch import read_weights
+
+    engine = _engine(out, classes, config)
+    rows = {name: valid[name].to_numpy(object)[:_COMPARED] for name in ("title", "content")}
+    exact = engine.predict(rows)
+    model = read_weights(out, classes=len(classes)).bfloat16()
+    with torch.inference_mode():
+        rounded = [model(torch.tensor([row])).double().numpy()[0] for row in engine.tokenise(rows)]
+    return max(1e-3, 2 * float(np.abs(exact - np.array(rounded)).max()))
