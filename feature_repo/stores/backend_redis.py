@@ -123,27 +123,33 @@ def _head(project: str, view: str) -> bytes:
     return f"fl:{quote(project)}:{quote(view)}:".encode()
 
 
+@lru_cache(maxsize=4096)
+def _begin(project: str, view: str, size: int) -> bytes:
+    """What stands before a name's last `size` bytes in a command."""
+    head = _head(project, view)
+    return b"$%d\r\n%b" % (len(head) + size, head)
+
+
 def _tagged(keys: Iterable[bytes]) -> list[bytes]:
     return [_TAGS[crc32(key) & 1023] + key for key in keys]
 
 
 def mget(project: str, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> bytes:
     """The MGET of the rows of several views in Redis' protocol: packed by joining, a client packs name by name."""
-    shared: dict[int, list[bytes]] = {}  # views of one entity have the same list of keys
+    shared: dict[int, tuple[list[bytes], set[int]]] = {}  # views of one entity have the same list of keys
     parts = []
     for view, keys in wanted:
         if not keys:
             continue
-        tagged = shared.get(id(keys))
-        if tagged is None:
-            tagged = shared[id(keys)] = _tagged(keys)
-        head = _head(project, view)
-        begins = {size: b"$%d\r\n%b" % (len(head) + size, head) for size in set(map(len, tagged))}
-        if len(begins) == 1:
-            (begin,) = begins.values()
+        if id(keys) not in shared:
+            tagged = _tagged(keys)
+            shared[id(keys)] = tagged, set(map(len, tagged))
+        tagged, sizes = shared[id(keys)]
+        if len(sizes) == 1:
+            begin = _begin(project, view, len(tagged[0]))
             parts.append(begin + (b"\r\n" + begin).join(tagged))
         else:
-            parts.append(b"\r\n".join([begins[len(name)] + name for name in tagged]))
+            parts.append(b"\r\n".join([_begin(project, view, len(name)) + name for name in tagged]))
     count = sum(len(keys) for _, keys in wanted)
     return b"*%d\r\n$4\r\nMGET\r\n%b\r\n" % (count + 1, b"\r\n".join(parts))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from contracts.errors import PlatformError
@@ -27,7 +28,7 @@ def serialise_keys(join_keys: Sequence[Mapping[str, str]], keys: Mapping[str, Se
             code="missing_key",
             key=missing[0],
         )
-    head = key_prefix([key["name"] for key in ordered])
+    head = key_prefix(tuple(key["name"] for key in ordered))
     encoded = [_encode(keys[key["name"]], key) for key in ordered]
     if len(encoded) == 1:
         return [head + part for part in encoded[0]]
@@ -61,7 +62,8 @@ def deserialise_key(key: bytes) -> dict[str, Any]:
     return found
 
 
-def key_prefix(names: Sequence[str]) -> bytes:
+@lru_cache(maxsize=256)
+def key_prefix(names: tuple[str, ...]) -> bytes:
     """What all keys of the join keys `names` (sorted) begin with."""
     head = struct.pack("<I", len(names))
     for name in names:

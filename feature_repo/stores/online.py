@@ -7,12 +7,14 @@ to live is applied when reading, an unknown entity is NOT_FOUND, and a schema th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from feast import Entity, FeatureView, RepoConfig, utils
+from feast import Entity, FeatureService, FeatureView, RepoConfig, utils
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.online_store import OnlineStore
+from feast.online_response import OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import FieldStatus, GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
@@ -132,6 +134,14 @@ class PackedOnlineStore(OnlineStore):
         ]
         stamps = [None if event is None else EPOCH + timedelta(microseconds=event) for event in read.events(table.name)]
         return [list(row) for row in zip(*columns, strict=True)], stamps
+
+    def get_online_features(self, config: RepoConfig, features: Any, *given: Any, **named: Any) -> OnlineResponse:
+        """As Feast's. A service with ``precompute_online`` is read as any other: its rows are packed already, and Feast
+        raises where it finds no vectors."""
+        if isinstance(features, FeatureService) and features.precompute_online:
+            features = copy(features)
+            features.precompute_online = False
+        return super().get_online_features(config, features, *given, **named)
 
     def _read_features_per_fv(
         self,

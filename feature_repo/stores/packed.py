@@ -116,7 +116,7 @@ class Layout:
         if records["schema"][~found].any():
             self._explain(raw)
             return None
-        self.check_tails(raw, block)
+        self.ends(raw, block)
         return Rows(records, found, raw)
 
     def heads(self, raw: Sequence[bytes | None]) -> bytes | None:
@@ -138,17 +138,19 @@ class Layout:
                 return None
         return joined
 
-    def check_tails(self, raw: Sequence[bytes | None], block: bytes) -> None:
-        """Raise for rows of this schema whose variable values are not as long as they say; `block` is of `heads`.
+    def ends(self, raw: Sequence[bytes | None], block: Any) -> list[list[int]]:
+        """Where the variable values of n rows end, feature by feature; `block` is of `heads`.
 
         Raises:
-            PlatformError: a row is damaged.
+            PlatformError: the variable values of a row of this schema are not as long as it says.
         """
-        if self.variable and raw:
-            size = self.dtype.itemsize
-            ends = np.ndarray((len(raw),), _END, block, size - 4, (size,)).tolist()
-            if [len(row) - size if row else 0 for row in raw] != ends:
-                self._explain(raw)
+        if not self.variable or not len(raw):
+            return [[] for _ in self.variable]
+        size, count = self.dtype.itemsize, len(self.variable)
+        ends: list[list[int]] = np.ndarray((count, len(raw)), _END, block, size - 4 * count, (4, size)).tolist()
+        if [len(row) - size if row else 0 for row in raw] != ends[-1]:
+            self._explain(raw)
+        return ends
 
     def _explain(self, raw: Sequence[bytes | None]) -> None:
         """Raise for the first row of this schema that is damaged."""
@@ -182,20 +184,22 @@ class Layout:
                 return column.astype(bool)
             return column.astype("M8[us]") if group == "timestamp" else column
         missing = self.nulls(rows) | ~rows.found[:, None]
-        return self.variables(rows.raw, rows.records, [name], missing)[name]
+        return self.variables(rows.raw, self.ends(rows.raw, rows.records), [name], missing)[name]
 
     def variables(
-        self, raw: Sequence[bytes | None], block: Any, names: Sequence[str], missing: NDArray[np.bool_] | None
+        self,
+        raw: Sequence[bytes | None],
+        ends: Sequence[list[int]],
+        names: Sequence[str],
+        missing: NDArray[np.bool_] | None,
     ) -> dict[str, NDArray[Any]]:
-        """Features of variable types as objects; None where `missing`, (n, fields), says so; `block` is of `heads`."""
-        size, count, made = self.dtype.itemsize, len(self.variable), {}
+        """Features of variable types as objects; None where `missing`, (n, fields), says so."""
+        size, made = self.dtype.itemsize, {}
         tails: Sequence[Any] = [row[size:] if row else b"" for row in raw]
         plain = self._only_text and b"".join(tails).isascii()
         if plain:  # one character is one byte: cutting text is faster than cutting bytes and making text of each
             tails = [tail.decode("ascii") for tail in tails]
         starts = [0] * len(tails)
-        offset = size - 4 * count if len(raw) else 0
-        ends = np.ndarray((count, len(raw)), _END, block, offset, (4, size)).tolist()
         for (name, dtype), stops in zip(self.variable, ends, strict=True):
             if name in names:
                 cut = [tail[start:stop] for tail, start, stop in zip(tails, starts, stops, strict=True)]

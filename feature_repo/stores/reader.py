@@ -91,9 +91,8 @@ class OnlineReader:
             for at in np.flatnonzero((~known & (schemas != 0)).any(axis=1)):
                 rows[at], blocks[at] = self._translated(rows[at], self._views.all[at])
                 heads[at] = _heads(blocks[at], self._views.all[at], n)
-        for view, mine, block in zip(self._views.all, rows, blocks, strict=True):
-            view.layout.check_tails(mine, block)
-        return Read(self._views, rows, blocks, heads, now)
+        ends = [view.layout.ends(rows[at], blocks[at]) for at, view in enumerate(self._views.all)]
+        return Read(self._views, rows, blocks, ends, heads, now)
 
     def _translated(self, rows: list[bytes | None], view: View) -> tuple[list[bytes | None], bytes]:
         """Rows that other schemas wrote, as rows of the view's."""

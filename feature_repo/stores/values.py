@@ -35,6 +35,7 @@ class Read:
         views: of the plan.
         rows: of each view, n of them.
         blocks: of each view, its n rows as far as they have one size (`Layout.heads`).
+        ends: of each view, where the variable values of its rows end (`Layout.ends`).
         heads: (views, n, 3): schema, event and created moment of each row; zeros where there is none.
         now: microseconds since 1970; ages count from it. None when the store did not answer.
     """
@@ -44,10 +45,12 @@ class Read:
         views: Views,
         rows: Sequence[Sequence[bytes | None]],
         blocks: Sequence[bytes],
+        ends: Sequence[list[list[int]]],
         heads: NDArray[np.int64],
         now: int | None,
     ) -> None:
-        self._views, self._rows, self._blocks, self._heads, self._now = views, rows, blocks, heads, now or 0
+        self._views, self._rows, self._blocks, self._ends = views, rows, blocks, ends
+        self._heads, self._now = heads, now or 0
         found = heads[:, :, 0] == views.schemas
         fresh = heads[:, :, 1] >= self._now - views.limits  # an event minus now may overflow, this may not
         self._served = found & fresh
@@ -59,7 +62,8 @@ class Read:
         """n entities of a store that did not answer."""
         blocks = [bytes(view.layout.dtype.itemsize * n) for view in views.all]
         heads = np.zeros((len(blocks), n, 3), dtype=np.int64)
-        return cls(views, [[None] * n] * len(blocks), blocks, heads, None)
+        ends = [[[0] * n for _ in view.layout.variable] for view in views.all]
+        return cls(views, [[None] * n] * len(blocks), blocks, ends, heads, None)
 
     @cached_property
     def codes(self) -> NDArray[np.uint8]:
@@ -106,7 +110,7 @@ class Read:
             missing = self._view_nulls(at) | ~self._served[at][:, None]
         elif not self._all_served:
             missing = np.repeat(~self._served[at][:, None], len(view.layout.fields), axis=1)
-        return view.layout.variables(self._rows[at], self._blocks[at], view.texts, missing)
+        return view.layout.variables(self._rows[at], self._ends[at], view.texts, missing)
 
     @cached_property
     def _nulls(self) -> list[NDArray[np.uint8]] | None:

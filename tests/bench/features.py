@@ -74,7 +74,8 @@ def _take_turns(batch: int, readers: Mapping[str, Callable[[list[str]], Any]]) -
     gc.disable()  # nobody pays for what another one left behind
     slow = {1: 40, 10: 30, 50: 12}.get(batch, 5)
     for turn in range(-_WARM, 300):
-        for name, reader in readers.items():
+        turns = list(readers.items())
+        for name, reader in turns if turn % 2 else reversed(turns):  # who comes after a slow one finds caches cold
             if "floor" not in name and "fairlead" not in name and (turn >= slow or turn < -2):
                 continue
             drivers = asked[turn % len(asked)]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,6 +22,10 @@ CHECKS: dict[str, Check] = {}
 def check(function: Check) -> Check:
     CHECKS[function.__name__] = function
     return function
+
+
+def is_ours(store: Any) -> bool:
+    return bool(store.config.online_store.type.endswith("PackedOnlineStore"))
 
 
 def joined(repos: Any, store: Any, drivers: list[str], moments: list[datetime], **columns: Any) -> Any:
@@ -81,6 +86,52 @@ def a_null_is_told_from_a_value(repos: Any, store: Any) -> bool:
     return list(answer.results[names.index("i64")].statuses) == [FieldStatus.NULL_VALUE]
 
 
+@check
+def a_service_that_is_computed_beforehand_answers_to_short_names(repos: Any, store: Any) -> bool:
+    from feast import FeatureService
+
+    view = store.get_feature_view("v")
+    store.apply([FeatureService(name="ready", features=[view], precompute_online=True)])
+    frame = pd.DataFrame({"driver": ["a"], "event": [datetime.now(UTC)], "i64": [7], "flag": [True]})
+    store.write_to_online_store("v", df=frame)
+    service = store.get_feature_service("ready")
+    try:
+        answer = store.get_online_features(features=service, entity_rows=[{"driver": "a"}])
+    except RuntimeError as err:
+        return "precompute_online" not in str(err)
+    return bool(answer.to_dict()["i64"] == [7])
+
+
+@check
+def a_registry_that_is_away_delays_nobody(repos: Any, store: Any) -> bool:
+    """Feast's reads go through the registry whenever its cache is stale; a reader has compiled what it needs."""
+    frame = pd.DataFrame({"driver": ["a"], "event": [datetime.now(UTC)], "i64": [7], "flag": [True]})
+    store.write_to_online_store("v", df=frame)
+    reader = repos.reader(store) if is_ours(store) else None
+    Path(store.config.registry.path).unlink()
+    store.registry.cached_registry_proto_ttl = timedelta(microseconds=1)
+    if reader is not None:
+        return bool(reader.read({"driver": ["a"]}).native("i64").tolist() == [7])
+    try:
+        return bool(store.get_online_features(features=["v:i64"], entity_rows=[{"driver": "a"}]).to_dict())
+    except FileNotFoundError:
+        return False
+
+
+@check
+def single_precision_stays_what_it_is(repos: Any, store: Any) -> bool:
+    from feast import FeatureService
+
+    view = repos.view_of("w", ["f32"])[0]
+    store.apply([view, FeatureService(name="all", features=[view])])
+    store.write_to_online_store("w", df=pd.DataFrame({"driver": ["a"], "event": [datetime.now(UTC)], "f32": [0.1]}))
+    if is_ours(store):
+        made = repos.reader(store).read({"driver": ["a"]}).native("f32")
+    else:
+        made = store.get_online_features(features=["w:f32"], entity_rows=[{"driver": "a"}]).to_df()["f32"]
+    return bool(made.dtype == np.float32)
+
+
 @pytest.mark.parametrize("name", CHECKS)
 def test_feasts_own_stores_get_it_wrong_and_ours_right(name: str, repos: Any, tmp_path: Path) -> None:
     rows = [
@@ -119,3 +170,18 @@ def test_services_are_answered_while_a_view_is_materialised(repos: Any, tmp_path
     with pytest.raises(Exception, match="MATERIALIZING"):
         store.get_online_features(features=["v:f64"], entity_rows=[{"driver": "a"}])
     assert reader.read({"driver": ["a"]}, repos.second(2)).columns["f64"].tolist() == [1.0]
+
+
+def test_a_duckdb_that_cannot_materialise_is_kept_out() -> None:
+    """With DuckDB 2 and ibis 12, Feast's duckdb store fails on moments in nanoseconds; what it asks for admits both."""
+    from importlib.metadata import requires
+
+    from packaging.requirements import Requirement
+
+    def admitted(owner: str) -> list[bool]:
+        wanted = [Requirement(text) for text in requires(owner) or []]
+        return [item.specifier.contains("2.0.0") for item in wanted if item.name == "duckdb"]
+
+    assert admitted("feast") == []
+    assert admitted("fairlead")
+    assert not any(admitted("fairlead"))

@@ -139,12 +139,15 @@ def test_what_is_missing_is_named(repos: Any, store: Any, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["ns", "us", "ms", "naive"])
-def test_sources_may_have_moments_of_any_resolution(tmp_path: Path, kind: str) -> None:
+def test_sources_may_have_moments_of_any_resolution(repos: Any, tmp_path: Path, kind: str) -> None:
     stamp = pa.timestamp("us") if kind == "naive" else pa.timestamp(kind, "UTC")
     event = pa.array([START.replace(tzinfo=None) if kind == "naive" else START], stamp)
     pq.write_table(pa.table({"driver": ["a"], "event": event, "x": [1]}), tmp_path / "v.parquet")
     asked = pd.DataFrame({"driver": ["a"], "event_timestamp": [START.replace(tzinfo=None)]})
     assert point_in_time_join(plan(created=""), tmp_path, asked)["x"].tolist() == [1]
+    view, _ = repos.view_of("v", ["x"])
+    second = timedelta(seconds=1)
+    assert repos.materialise_view(repos.engine(tmp_path), view, START - second, START + second) == 1
 
 
 def test_more_history_than_memory_spills_to_disk(tmp_path: Path) -> None:
