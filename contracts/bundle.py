@@ -34,7 +34,7 @@ class Input(Document):
     """One input column of the model, in the model's order."""
 
     name: str
-    dtype: Literal["float64", "int64", "bool", "string"]
+    dtype: Literal["float64", "int64", "bool", "string", "bytes"]  # bytes: a file, in JSON as base64
     source: Literal["request", "online", "on_demand"] = "request"
     default: float | int | str | None = Field(None, description="served when a value is missing; null means NaN")
     categories: list[str] | None = Field(None, description="accepted values of a string input; others are flagged")

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MAX_PIXELS = 25_000_000  # of all images of one request
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reason:
     """One reason code: `contribution` is in log-odds of the positive (or the predicted) class."""
@@ -30,7 +33,7 @@ class Engine(Protocol):
         """Probabilities, shape (rows, classes); `columns` maps each input's name to an array of `rows` values.
 
         A missing number is NaN; string columns are object arrays of str, a string that is not among the input's
-        `categories` is treated as missing.
+        `categories` is treated as missing; columns of type bytes are object arrays of bytes.
         """
         ...
 
@@ -53,6 +56,27 @@ class TokenEngine(Protocol):
 
     def padded(self, lengths: Sequence[int]) -> int:
         """How many tokens the model computes for rows of these lengths, padding included."""
+        ...
+
+
+class UnreadableError(ValueError):
+    """Values that are no files of the expected kind: (row, input, message) of each."""
+
+    def __init__(self, errors: Sequence[tuple[int, str, str]]) -> None:
+        super().__init__("; ".join(f"row {row}, {name}: {text}" for row, name, text in errors))
+        self.errors = errors
+
+
+@runtime_checkable
+class DecodingEngine(Protocol):
+    """An engine whose rows are files: decoded per request, so that a bad one fails its own request alone."""
+
+    def decode(self, columns: Mapping[str, NDArray[Any]], max_pixels: int = ...) -> dict[str, NDArray[Any]]:
+        """What `predict` takes in the place of files; safe to call from any thread.
+
+        Raises:
+            UnreadableError: naming the files that cannot be decoded, or have more than `max_pixels` together.
+        """
         ...
 
 
@@ -79,6 +103,10 @@ def load_engine(bundle: Bundle, *, threads: int = 1, device: str = "auto", compi
             from contracts.engine_text import OnnxTextEngine
 
             return OnnxTextEngine(bundle, threads)
+        if modality == "image":
+            from contracts.engine_image import OnnxImageEngine
+
+            return OnnxImageEngine(bundle, threads)
         from contracts import engine_tabular
 
         if engine == "lightgbm":

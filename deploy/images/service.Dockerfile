@@ -1,6 +1,6 @@
 # The model server: any bundle of any modality. The chart's command is `python -m services.runtime.launch MODALITY`.
 #   docker build -f deploy/images/service.Dockerfile -t ghcr.io/fairlead/service:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
-# VARIANT=gpu puts ONNX Runtime's CUDA build in the place of the CPU's.
+# VARIANT=gpu puts ONNX Runtime's CUDA build in the place of the CPU's, and adds torch for bundles of engine torch.
 ARG BASE=python:3.11-slim
 
 FROM ${BASE} AS build
@@ -16,7 +16,9 @@ ARG VARIANT=cpu
 ARG ONNXRUNTIME_GPU=1.31.1
 RUN if [ "$VARIANT" = gpu ]; then \
       /opt/venv/bin/pip uninstall -y onnxruntime \
-      && /opt/venv/bin/pip install --no-compile -c constraints.txt "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU"; \
+      && /opt/venv/bin/pip install --no-compile -c constraints.txt "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU" \
+      && python requirements.py torch > torch.txt \
+      && /opt/venv/bin/pip install --no-compile -c constraints.txt -r torch.txt; \
     fi
 COPY deploy/images/trim.sh ./
 RUN sh trim.sh /opt/venv
@@ -40,7 +42,7 @@ COPY feature_repo feature_repo
 COPY services services
 # Compiled, and proven to load: a container's root is read-only.
 RUN python -m compileall -q /app \
- && python -c 'import services.tabular.service, services.text.service, lightgbm, onnxruntime, boto3' && rm -rf /tmp/*
+ && python -c 'import services.tabular.service, services.text.service, services.image.service, lightgbm, onnxruntime, PIL, boto3' && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown
 ARG VERSION=0.1.0

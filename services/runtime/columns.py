@@ -6,6 +6,7 @@ the answer, and `errors`, (row, message) pairs that make the request invalid. Me
 
 from __future__ import annotations
 
+import binascii
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -143,6 +144,22 @@ def _strings(field: Field, values: Sequence[Any], flags: Flags, errors: Errors) 
     return out
 
 
+def _files(field: Field, values: Sequence[Any], flags: Flags, errors: Errors) -> Column:
+    out = np.empty(len(values), object)
+    for row, value in enumerate(values):
+        try:
+            file = binascii.a2b_base64(value, strict_mode=True) if type(value) is str else value
+        except ValueError:  # also for characters outside ASCII
+            errors.append((row, f"expected a file in base64, got a string of {len(value)} characters that is none"))
+            continue
+        if type(file) is not bytes:
+            errors.append((row, _expected("a file in base64", value)))
+        elif not file:
+            errors.append((row, "is empty; expected a file"))
+        out[row] = file
+    return out
+
+
 def _entities(field: Field, values: Sequence[Any], flags: Flags, errors: Errors) -> Column:
     out = np.empty(len(values), object)
     for row, value in enumerate(values):
@@ -184,6 +201,7 @@ _DECODERS: dict[str, Callable[[Field, Sequence[Any], Flags, Errors], Column]] = 
     "int64": _integers,
     "bool": _booleans,
     "string": _strings,
+    "bytes": _files,
     "entity": _entities,
     "timestamp": _moments,
 }

@@ -12,6 +12,8 @@ from contracts.bundle import Signature
 from services.runtime.columns import Column, Errors, Field, Flags
 from services.runtime.errors import invalid
 
+VALUE = "instances[{row}].{name}"
+
 
 @dataclass(kw_only=True, slots=True)  # not frozen: that costs 2 us each
 class Batch:
@@ -21,12 +23,14 @@ class Batch:
         form: ``raw`` (entity keys and request fields, features are looked up) or ``direct`` (all inputs given).
         columns: one array per field of the form, `rows` values each.
         flags: per row, what is odd about it.
+        where: names a value of the request in an error, of its row and field.
     """
 
     form: Literal["raw", "direct"]
     rows: int
     columns: dict[str, Column]
     flags: Flags
+    where: str = VALUE
 
 
 def copied(batch: Batch) -> Batch:
@@ -75,7 +79,7 @@ class Form:
             raise invalid(errors)
         return self.batch({item.name: [one.get(item.name) for one in instances] for item in self.fields})
 
-    def batch(self, values: Mapping[str, Sequence[Any]], where: str = "instances[{row}].{name}") -> Batch:
+    def batch(self, values: Mapping[str, Sequence[Any]], where: str = VALUE) -> Batch:
         """Check values by column, all of the same length; `where` names a value in the error."""
         rows = len(next(iter(values.values())))
         flags: Flags = [[] for _ in range(rows)]
@@ -89,7 +93,7 @@ class Form:
                 found.clear()
         if errors:
             raise invalid(errors)
-        return Batch(form=self.name, rows=rows, columns=columns, flags=flags)
+        return Batch(form=self.name, rows=rows, columns=columns, flags=flags, where=where)
 
     def _wrong_keys(self, row: int, instance: Mapping[str, Any]) -> list[tuple[str, str]]:
         accepted = ", ".join(item.name for item in self.fields)

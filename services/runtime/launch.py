@@ -22,7 +22,7 @@ from services.runtime.settings import PREFIX, load_settings
 
 # LightGBM imports these when they are there, which is on a laptop but not in a serving image: 4 s and 140 MiB.
 _UNUSED = ("pandas", "sklearn", "matplotlib", "dask", "graphviz", "cffi", "pyarrow")
-MODALITIES = {"tabular": "TabularService", "text": "TextService"}
+MODALITIES = {"image": "ImageService", "tabular": "TabularService", "text": "TextService"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,7 @@ class Runtime:
         self._model: Model | None = None
         self._loading: asyncio.Task[None] | None = None
         self._preparer: Executor | None = None
+        self._preparing = 0
 
     async def start(self, settings: ServiceSettings | None = None) -> None:
         """Begin to load the bundle in the background, so that liveness answers meanwhile."""
@@ -180,12 +181,29 @@ class Runtime:
         if model.tokens is not None:
             metrics.padded = model.tokens.padded
             self._preparer = Executor(1, self._crashed)
+        if model.files is not None:
+            self._preparer = Executor(settings.workers, self._crashed)
         self._model = model
 
     async def prepare(self, call: Callable[[], T]) -> T:
-        """Run what takes too long for the loop and is no call of the model."""
+        """Run what takes too long for the loop and is no call of the model.
+
+        Raises:
+            Problem: 429 when too much waits for this already.
+        """
         assert self._preparer is not None
-        return await self._preparer.run(call)
+        most = self.settings.max_concurrency
+        if self._preparing >= most:
+            self.metrics.shed("queue_full")
+            detail = f"at most {most} at a time are accepted; try again"
+            raise Problem(429, "overloaded", "too many requests are waiting", detail, headers={"retry-after": "1"})
+        self._preparing += 1
+        waiting = [True]
+        try:
+            return await self._preparer.run(lambda: call() if waiting else None)  # type: ignore[return-value]
+        finally:
+            waiting.clear()
+            self._preparing -= 1
 
     def _crashed(self, err: BaseException) -> None:
         failure = PlatformError(

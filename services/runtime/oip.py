@@ -14,12 +14,13 @@ from services.runtime.errors import Problem
 from services.runtime.forms import Batch, Form, Forms
 
 # What a field is announced as, and what is accepted for it.
-DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "string": "BYTES"}
+DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "string": "BYTES", "bytes": "BYTES"}
 _ACCEPTED = {
     "float64": {"FP64", "FP32"},
     "int64": {"INT64", "INT32"},
     "bool": {"BOOL"},
     "string": {"BYTES"},
+    "bytes": {"BYTES"},
     "entity": {"BYTES", "INT64"},
     "timestamp": {"BYTES"},
 }
@@ -140,7 +141,16 @@ def _values(tensor: dict[str, Any], item: Field, max_rows: int) -> list[Any]:
         data = [row[0] for row in data]
     if len(data) != math.prod(shape):
         raise _bad(f"{where}.data", f"has {len(data)} values, shape says {math.prod(shape)}")
+    if data and type(data[0]) is bytes and item.dtype != "bytes":
+        return _texts(data, where)
     return data
+
+
+def _texts(data: list[bytes], where: str) -> list[str]:
+    try:
+        return [str(value, "utf-8") for value in data]
+    except UnicodeDecodeError:
+        raise _bad(where, "a string is not UTF-8") from None
 
 
 def _outputs(wanted: Any) -> list[str]:

@@ -31,7 +31,7 @@ _NUMPY = {
 
 
 def decode(datatype: Any, raw: bytes | memoryview, where: str) -> list[Any]:
-    """The values of a tensor's bytes.
+    """The values of a tensor's bytes; those of BYTES as bytes, which may be a text or a file.
 
     Raises:
         Problem: 400, naming the tensor.
@@ -101,16 +101,13 @@ def wants_binary(document: dict[str, Any], outputs: Sequence[str]) -> list[str]:
     return [name for name in outputs if said.get(name, default)]
 
 
-def _strings(raw: memoryview, where: str) -> list[str]:
+def _strings(raw: memoryview, where: str) -> list[bytes]:
     values, at = [], 0
     while at < len(raw):
         end = at + 4 + (struct.unpack_from("<I", raw, at)[0] if at + 4 <= len(raw) else math.inf)
         if end > len(raw):
             raise _bad(where, "a string is longer than the bytes that are left")
-        try:
-            values.append(str(raw[at + 4 : end], "utf-8"))
-        except UnicodeDecodeError:
-            raise _bad(where, "a string is not UTF-8") from None
+        values.append(bytes(raw[at + 4 : end]))
         at = end
     return values
 

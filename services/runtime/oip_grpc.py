@@ -206,12 +206,4 @@ def _contents(tensor: Any, where: str) -> list[Any]:
         raise Problem(
             400, "bad-tensor", "not an Open Inference Protocol v2 request", errors=[(f"{where}.datatype", f"got {got}")]
         )
-    values = list(getattr(tensor.contents, field))
-    if tensor.datatype != "BYTES":
-        return values
-    try:
-        return [value.decode() for value in values]
-    except UnicodeDecodeError:
-        raise Problem(
-            400, "bad-tensor", "not an Open Inference Protocol v2 request", errors=[(where, "a string is not UTF-8")]
-        ) from None
+    return list(getattr(tensor.contents, field))

@@ -21,7 +21,8 @@ from services.runtime.predict import MAX_REASONS
 from services.runtime.scoring import Model
 from services.runtime.terms import PRIORITIES
 
-_JSON_TYPES = {"float64": "number", "int64": "integer", "bool": "boolean", "string": "string"}
+_JSON_TYPES = {"float64": "number", "int64": "integer", "bool": "boolean", "string": "string", "bytes": "string"}
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="  # a black PNG
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <link rel="stylesheet" href="./assets/swagger-ui.css"></head><body><div id="ui"></div>
@@ -107,7 +108,19 @@ def _predict_paths(runtime: Runtime, model: Model) -> dict[str, Any]:
             "predictions": {"type": "array", "items": {"$ref": "#/components/schemas/Prediction"}},
         },
     }
-    return {"/predict": {"post": _operation("Predict", "predict", answer, request)}}
+    operation = _operation("Predict", "predict", answer, request)
+    if model.files is not None:
+        operation["requestBody"]["content"] |= _files(model.forms.direct.fields[0].name)
+    return {"/predict": {"post": operation}}
+
+
+def _files(name: str) -> dict[str, Any]:
+    """The other ways to send files: as a form, or one as the whole body."""
+    file = {"type": "string", "format": "binary"}
+    properties = {part: {"type": "array", "items": file} for part in dict.fromkeys(("file", name))}
+    form = {"type": "object", "additionalProperties": False, "minProperties": 1, "properties": properties}
+    raw = {media: {"schema": file} for media in ("application/octet-stream", "image/*")}
+    return {"multipart/form-data": {"schema": form}, **raw}
 
 
 def _instance(form: Form) -> dict[str, Any]:
@@ -126,6 +139,8 @@ def _property(item: Field) -> dict[str, Any]:
         return {**schema, "type": ["string", "integer"]}
     if item.kind == "timestamp":
         return {**schema, "type": ["string", "null"], "format": "date-time"}
+    if item.dtype == "bytes":
+        return {**schema, "type": "string", "contentEncoding": "base64", "minLength": 4}
     schema["type"] = [_JSON_TYPES[item.dtype], "null"]
     if item.dtype == "string":
         schema["maxLength"] = item.max_chars
@@ -144,6 +159,8 @@ def _example(item: Field) -> Any:
         return "1"
     if item.dtype == "string":
         return min(item.categories) if item.categories else "text"
+    if item.dtype == "bytes":
+        return _PIXEL
     floor = item.minimum if abs(item.minimum) != UNBOUNDED else 1
     return {"float64": float(floor), "int64": int(floor), "bool": True}[item.dtype]
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import orjson
 
+from contracts.engine import DecodingEngine, UnreadableError
 from contracts.errors import PlatformError
 from services.runtime.errors import Problem, invalid
 from services.runtime.forms import Batch, part
 from services.runtime.http import Answer, Request
 from services.runtime.lifecycle import Runtime
+from services.runtime.multipart import parse_form
 from services.runtime.prediction_log import new_id
 from services.runtime.scoring import Model, Scored, Work, joined
 from services.runtime.settings import ServiceSettings
@@ -33,12 +35,20 @@ class PredictHandler:
         self._runtime = runtime
 
     async def __call__(self, request: Request) -> Answer:
-        """Answer ``{"instances": [...], "explain": n}``; instances are answered in their order."""
+        """Answer ``{"instances": [...], "explain": n}``; instances are answered in their order.
+
+        A model of files takes them also as a multipart form, and one as the whole body.
+        """
         model = self._runtime.model()
-        document = await request.json()
-        start = perf_counter()
-        instances, top = self._members(document)
-        batch = model.forms.choose(list(instances[0]) if type(instances[0]) is dict else []).rows(instances)
+        if model.files is not None and _is_file(request.media):
+            body = await request.body()
+            start = perf_counter()
+            batch, top = self._files(model, request, body), 0
+        else:
+            document = await request.json()
+            start = perf_counter()
+            instances, top = self._members(document)
+            batch = model.forms.choose(list(instances[0]) if type(instances[0]) is dict else []).rows(instances)
         metrics = self._runtime.metrics
         metrics.stage["decode"].observe(perf_counter() - start)
         scored = await run(self._runtime, model, batch, top, request.terms)
@@ -64,11 +74,32 @@ class PredictHandler:
             errors.append(("explain", f"expected true, false or a number of reasons from 0 to {MAX_REASONS}"))
         if errors:
             raise invalid(errors)
-        limit = self._runtime.settings.max_instances
-        if len(instances) > limit:
-            detail = f"got {len(instances)}, at most {limit} are accepted"
-            raise Problem(413, "too-many-rows", "too many instances", detail)
+        self._check_count(len(instances))
         return instances, top
+
+    def _files(self, model: Model, request: Request, body: bytes) -> Batch:
+        field = model.forms.direct.fields[0]
+        if request.media != "multipart/form-data":
+            return model.forms.direct.batch({field.name: [body]}, where="(body)")
+        parts = parse_form(request.header(b"content-type"), body)
+        accepted = dict.fromkeys((field.name, "file"))
+        errors = [
+            (one.name[:64] or "(part)", f"unknown part; accepted, once for each file: {', '.join(accepted)}")
+            for one in parts
+            if one.name not in accepted
+        ]
+        if not parts:
+            errors.append(("file", "expected at least one part with a file"))
+        if errors:
+            raise invalid(errors)
+        self._check_count(len(parts))
+        return model.forms.direct.batch({field.name: [bytes(one.content) for one in parts]}, where="file[{row}]")
+
+    def _check_count(self, rows: int) -> None:
+        limit = self._runtime.settings.max_instances
+        if rows > limit:
+            detail = f"got {rows}, at most {limit} are accepted"
+            raise Problem(413, "too-many-rows", "too many instances", detail)
 
     def _body(self, model: Model, batch: Batch, scored: Scored, ids: list[str], explained: bool) -> bytes:
         predictions = []
@@ -100,6 +131,9 @@ async def run(runtime: Runtime, model: Model, batch: Batch, top: int, terms: Ter
     """
     start = perf_counter()
     ids: Sequence[Sequence[int]] = ()
+    if model.files is not None:
+        batch = await _decoded(runtime, model.files, batch)
+        runtime.metrics.stage["decode"].observe(perf_counter() - start)
     if model.tokens is not None and batch.form == "direct":
         tokenise = partial(model.tokens.tokenise, batch.columns)
         ids = tokenise() if _characters(batch) < _TOKENISED_AT_ONCE else await runtime.prepare(tokenise)
@@ -123,6 +157,20 @@ async def run(runtime: Runtime, model: Model, batch: Batch, top: int, terms: Ter
         if err.code == "not_explainable":
             raise Problem(422, "not-explainable", err.headline, err.detail, fix="leave 'explain' out") from err
         raise
+
+
+async def _decoded(runtime: Runtime, files: DecodingEngine, batch: Batch) -> Batch:
+    """The batch with pixels in the place of files."""
+    most = runtime.settings.max_image_pixels
+    try:
+        columns = await runtime.prepare(partial(files.decode, batch.columns, most))
+    except UnreadableError as err:
+        raise invalid([(batch.where.format(row=row, name=name), text) for row, name, text in err.errors]) from None
+    return Batch(form=batch.form, rows=batch.rows, columns=columns, flags=batch.flags, where=batch.where)
+
+
+def _is_file(media: str) -> bool:
+    return media.startswith("image/") or media in ("multipart/form-data", "application/octet-stream")
 
 
 def _works(settings: ServiceSettings, batch: Batch, top: int, ids: Sequence[Sequence[int]]) -> list[Work]:

@@ -63,6 +63,7 @@ class PredictionLog:
         # What is not one of the known categories may be anything, a name for example: it counts as free text.
         strings = [item for item in signature.inputs if item.dtype == "string"]
         self._strings = {item.name: frozenset(item.categories or ()) for item in strings}
+        self._files = frozenset(item.name for item in signature.inputs if item.dtype == "bytes")
         self._below = int(settings.sample * 2**32)
         self._lines: list[bytes] = []
         self._held, self._held_bytes = list[bytes](), 0  # taken from the queue, and not in S3 yet
@@ -112,7 +113,9 @@ class PredictionLog:
             value = values[row]
             if name in self._entities:
                 continue
-            if name not in self._strings or value in self._strings[name]:
+            if name in self._files:
+                inputs[name] = self._file(value)
+            elif name not in self._strings or value in self._strings[name]:
                 inputs[name] = value
             elif self._settings.text == "hash":
                 inputs[name] = {"hash": self._hash(value), "chars": len(value)}
@@ -127,6 +130,10 @@ class PredictionLog:
             return {}
         keys = {name: batch.columns[name][row] for name in self._entities if name in batch.columns}
         return keys if self._settings.entities == "keep" else {name: self._hash(key) for name, key in keys.items()}
+
+    def _file(self, pixels: Any) -> dict[str, Any]:
+        """A file is never logged, at most the hash of what was decoded from it."""
+        return {"hash": self._hash(pixels.tobytes())} if self._settings.text == "hash" else {}
 
     def _hash(self, value: Any) -> str:
         return hmac.new(self._salt, str(value).encode(), hashlib.sha256).hexdigest()[:32]

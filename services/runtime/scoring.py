@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Golden
-from contracts.engine import Engine, Reason, TokenEngine
+from contracts.engine import DecodingEngine, Engine, Reason, TokenEngine
 from contracts.errors import PlatformError
 from services.runtime.columns import Column
 from services.runtime.forms import Batch, Forms, copied, merge
@@ -110,6 +110,7 @@ class Model:
         self.decision = decision
         self.positive = None if decision is None else self.classes.index(decision.positive)
         self.tokens: TokenEngine | None = engine if isinstance(engine, TokenEngine) else None
+        self.files: DecodingEngine | None = engine if isinstance(engine, DecodingEngine) else None
         self._inputs = tuple(item.name for item in signature.inputs)
         self._one_at_a_time = Lock()
 
@@ -216,6 +217,7 @@ def warm(model: Model) -> tuple[float, float]:
         {item.name: [first.inputs.get(item.name)] for item in model.forms.direct.fields}
     ).columns
     ids = model.tokens.tokenise(columns) if model.tokens else []
+    columns = model.files.decode(columns) if model.files else columns
     shortest, end = math.inf, perf_counter() + _WARM_SECONDS
     for _ in range(_WARM_CALLS):
         start = perf_counter()

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from contracts.engine import MAX_PIXELS
 from contracts.errors import PlatformError
 from contracts.settings import Settings, load
 
@@ -53,6 +54,9 @@ class ServiceSettings(Settings):
     max_body_bytes: int = Field(8 << 20, ge=1024, description="larger requests are refused with 413")
     max_instances: int = Field(1000, ge=1, description="rows of one request")
     max_text_chars: int = Field(1 << 20, ge=1, description="characters of one text field; more is refused with 422")
+    max_image_pixels: int = Field(
+        MAX_PIXELS, ge=1, description="pixels of all images of one request; more is refused with 422"
+    )
     max_concurrency: int = Field(64, ge=1, description="requests waiting for the model; more are refused with 429")
     timeout_seconds: float = Field(10.0, gt=0, description="a request that takes longer is answered with 504")
     drain_seconds: float = Field(0.0, ge=0, description="time between 'not ready' and closing the port at SIGTERM")

@@ -354,7 +354,7 @@ def test_bentoml_serve_runs_the_same_service(articles: Bundle, tmp_path: Path) -
         service.stop()
 
 
-@pytest.mark.parametrize("modality", ["tabular", "text"])
+@pytest.mark.parametrize("modality", ["image", "tabular", "text"])
 def test_bentoml_builds_the_service(modality: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     env = {**os.environ, "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "true"}

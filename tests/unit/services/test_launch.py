@@ -71,13 +71,13 @@ def test_every_setting_has_a_description() -> None:
 def test_a_service_is_thin() -> None:
     root = Path(__file__).parents[3] / "services"
     services = sorted(root.glob("*/service.py"))
-    assert [file.parent.name for file in services] == ["tabular", "text"]
+    assert [file.parent.name for file in services] == ["image", "tabular", "text"]
     for file in services:
         assert len(file.read_text().splitlines()) <= 120
         assert (file.parent / "bentofile.yaml").exists()
 
 
-@pytest.mark.parametrize("modality", ["tabular", "text"])
+@pytest.mark.parametrize("modality", ["image", "tabular", "text"])
 def test_a_bento_has_the_packages_of_the_serving_extra(modality: str) -> None:
     root = Path(__file__).parents[3]
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]

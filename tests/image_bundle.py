@@ -1,0 +1,63 @@
+"""A tiny image model and pictures for it: it answers with the mean of the pixels."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from contracts.engine_image import ImageSpec
+
+SIGNATURE = {"inputs": [{"name": "image", "dtype": "bytes"}], "classes": ["dark", "bright"]}
+
+
+def picture(shade: Any, *, mode: str = "RGB", kind: str = "PNG", size: int = 8) -> bytes:
+    """A picture of one shade of gray, 0 to 255, or of one color."""
+    from PIL import Image
+
+    color = shade if isinstance(shade, tuple) or mode == "L" else (shade,) * 3
+    buffer = io.BytesIO()
+    Image.new(mode, (size, size), color).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def encoded(file: bytes) -> str:
+    """As it stands in JSON."""
+    return base64.b64encode(file).decode()
+
+
+def image_source(folder: Path, *, rows: str | int = "rows", **spec: Any) -> None:
+    """Write ``model/`` and ``golden.jsonl`` of a bundle that says how bright an image is."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    settings = ImageSpec(**{"width": 8, "height": 8} | spec)
+    sides = [len(settings.mode), settings.height, settings.width]
+    shape = sides if settings.layout == "channels_first" else [*sides[1:], sides[0]]
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels"], ["mean"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Unsqueeze", ["mean", "last"], ["bright"]),
+        helper.make_node("Sub", ["one", "bright"], ["rest"]),
+        helper.make_node("Sub", ["bright", "bright"], ["nothing"]),
+        helper.make_node("Concat", ["nothing" if settings.softmax else "rest", "bright"], ["probabilities"], axis=1),
+    ]
+    constants = [
+        helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "shades",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [rows, *shape])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [rows, 2])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)
+    (folder / "model").mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(folder / "model" / "model.onnx"))
+    (folder / "model" / "image.json").write_text(settings.model_dump_json())
+    if not settings.softmax:
+        golden = {"inputs": {"image": encoded(picture(51))}, "probabilities": [0.8, 0.2]}
+        (folder / "golden.jsonl").write_text(json.dumps(golden) + "\n")
