@@ -325,5 +325,8 @@ async def _send(answer: Answer, method: str, send: Send, *, last: bool = False) 
     ]
     if last:  # the port is about to close: the client's next request should open a connection elsewhere
         headers.append((b"connection", b"close"))
+    whole = getattr(getattr(send, "__self__", None), "send_whole", None)
+    if whole is not None and whole(answer.status, headers, answer.body):
+        return
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})

@@ -1,43 +1,91 @@
-"""uvicorn's HTTP protocol, which gives a client only so long to send the headers of a request.
+"""uvicorn's HTTP protocol with patience that ends, and with answers that leave by one system call.
 
-Without it a client that sends a byte now and then holds a connection for as long as it likes; bodies have the request's
-own deadline.
+A client that sends a byte of its headers now and then would hold a connection for as long as it likes; bodies have the
+request's own deadline. uvicorn writes head and body apart, and sets two timers per request: together 25 us.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from math import inf
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+
+class WholeCycle(RequestResponseCycle):
+    """One request; it can be answered in one piece."""
+
+    def send_whole(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Write a complete answer whose headers are known to be valid; false when it has to go the long way."""
+        if self.flow.write_paused or self.response_started or self.scope["method"] == "HEAD":
+            return False
+        self.response_started = self.response_complete = True
+        self.message_event.set()
+        if self.disconnected:
+            return True
+        parts, closes = [STATUS_LINE[status]], not self.keep_alive
+        for name, value in (*self.default_headers, *headers):
+            if name == b"connection":
+                closes = closes or value == b"close"
+            else:
+                parts += (name, b": ", value, b"\r\n")
+        self.keep_alive = not closes
+        parts += (b"connection: close\r\n\r\n" if closes else b"\r\n", body)
+        self.transport.write(b"".join(parts))
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True
 
 
 def impatient(header_seconds: float) -> type[HttpToolsProtocol]:
     """A protocol that closes a connection whose headers take longer."""
 
     class ImpatientProtocol(HttpToolsProtocol):
-        _patience: asyncio.TimerHandle | None = None
+        """One timer per connection looks at `_due`, the moment at which the client's time is over."""
+
+        _due = inf
+        _watch: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._patience = self.loop.call_later(header_seconds, transport.close)
+            self._due = self.loop.time() + header_seconds
+            self._look()
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            if self._patience is None:  # a later request of the connection; the first one's time runs already
-                self._patience = self.loop.call_later(header_seconds, self.transport.close)
+            if self.cycle is not None:  # the first request's time runs since the connection was made
+                self._due = self.loop.time() + header_seconds
 
         def on_headers_complete(self) -> None:
-            self._calm()
+            self._due = inf
             super().on_headers_complete()
+            self.cycle.__class__ = WholeCycle  # uvicorn has no setting for it; the request's task has not begun yet
+
+        def on_response_complete(self) -> None:
+            self.server_state.total_requests += 1
+            if self.transport.is_closing():
+                return
+            self.flow.resume_reading()
+            if self.pipeline:
+                cycle, app = self.pipeline.pop()
+                self._start_asgi_task(cycle, app)
+            else:
+                self._due = self.loop.time() + self.timeout_keep_alive
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._calm()
+            if self._watch is not None:
+                self._watch.cancel()
             super().connection_lost(exc)
 
-        def _calm(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+        def _look(self) -> None:
+            left = self._due - self.loop.time()
+            if left <= 0:
+                self.transport.close()
+            else:  # a request may begin or end meanwhile, hence never later than its time could be over
+                shortest = min(left, header_seconds, self.timeout_keep_alive)
+                self._watch = self.loop.call_later(shortest, self._look)
 
     return ImpatientProtocol
