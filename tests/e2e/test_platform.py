@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 import yaml
 
 from tests.e2e.cluster import CHART, PIPELINES, SERVICE, Platform
+from tests.e2e.readme import commands, reading
 from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
 
 pytestmark = pytest.mark.e2e
@@ -55,6 +58,19 @@ def platform() -> Iterator[Platform]:
         yield Platform(namespace)
 
 
+@pytest.fixture
+def no_default_class() -> Iterator[str]:
+    """The name of the storage class, which is not the default one for a while; only in a cluster that is for tests."""
+    if not os.environ.get("FAIRLEAD_TEST_CLUSTER"):
+        pytest.skip("the default storage class of somebody's cluster is not taken away; set FAIRLEAD_TEST_CLUSTER")
+    note = "storageclass.kubernetes.io/is-default-class"
+    (found,) = json.loads(kubectl("get", "storageclasses", "-o", "json"))["items"]
+    name = found["metadata"]["name"]
+    kubectl("annotate", "storageclass", name, f"{note}=false", "--overwrite")
+    yield name
+    kubectl("annotate", "storageclass", name, f"{note}=true", "--overwrite")
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -75,6 +91,31 @@ def test_what_the_cluster_lacks_is_named_before_anything_is_made(
     for word in words:
         assert word in done.stderr
     assert platform.get("pods") == []
+
+
+def test_without_a_storage_class_an_install_says_so_and_what_to_set(
+    platform: Platform, tmp_path: Path, no_default_class: str
+) -> None:
+    refused = platform.helm("install", "fairlead", str(CHART), values={})
+    assert refused.returncode != 0
+    assert f"needs a volume, and the cluster has no default storage class; it has: {no_default_class}" in refused.stderr
+    assert "Fix: set global.storageClass to one of them, or use external stores" in refused.stderr
+    cache = {"model.source": "s3://b/x", "model.digest": "a" * 64, "cache.type": "claim", "secrets.check": "false"}
+    options = [part for key, value in cache.items() for part in ("--set", f"{key}={value}")]
+    refused = platform.helm("install", "toy", str(CHART.parent / "model-service"), *options)
+    assert "Fix: set cache.storageClass to one of them, or set cache.type to pod" in refused.stderr
+    assert platform.get("pods") == []
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml.safe_dump({"cluster": {"namespace": platform.namespace}}))
+    doctor = [sys.executable, "-m", "deploy.cli", "doctor", "--cluster", "--profile", str(profile), "--json"]
+    said = json.loads(subprocess.run(doctor, cwd=CHART.parents[1], capture_output=True, text=True, check=False).stdout)
+    (storage,) = [check for check in said["checks"] if check["check"] == "storage"]
+    assert storage["level"] == "warn"
+    assert f"--set global.storageClass={no_default_class}" in storage["fix"]
+    named = platform.helm(
+        "install", "fairlead", str(CHART), "--dry-run=server", values={"global": {"storageClass": no_default_class}}
+    )
+    assert named.returncode == 0, named.stderr
 
 
 def test_one_install_makes_everything_ready(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,6 +150,23 @@ def test_the_demo_answers_inside_the_cluster_and_its_metrics_are_scraped(platfor
         time.sleep(2)
     assert found[0]["metric"]["namespace"] == platform.namespace
     assert platform.query('up{job="pods"} == 0') == []
+
+
+def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
+    platform: Platform, tmp_path: Path
+) -> None:
+    assert commands()["install"][:4] == ["helm", "install", "fairlead", "helm/platform"]  # `platform` has done it
+    with reading(platform.namespace, tmp_path) as reader:
+        reader.type("deploy")
+        answer = json.loads(reader.type("predict", "--json"))
+        assert (answer["version"], answer["predictions"][0]["label"]) == ("1", "fraud")
+        assert answer["predictions"][0]["flags"] == [], "every feature was found online, and none is old"
+        assert reader.second_version() == "2"
+        reader.type("deploy")
+        assert json.loads(reader.type("predict", "--json"))["version"] == "2"
+        reader.type("rollback")
+        assert json.loads(reader.type("predict", "--json"))["version"] == "1"
+    assert platform.helm("uninstall", "fraud", "--wait", "--timeout", "120s").returncode == 0
 
 
 def test_a_foreign_pod_reaches_no_store_and_a_client_reaches_its_own(platform: Platform) -> None:
