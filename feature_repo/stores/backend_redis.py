@@ -1,15 +1,7 @@
 """Packed rows in Redis: one string per entity and view, read by one MGET, written by a script that compares moments.
 
-Address: ``redis://[user:password@]host:port/db?option=value`` or ``rediss://`` for TLS. Options:
-
-    cluster=true     a Redis cluster; the host is any of its nodes
-    deadline=0.25    seconds that a read may take, connecting included
-    on_failure=default | refuse   what the reader does when reading fails: flagged defaults, or an error
-    layout=packed | feast         feast reads what Feast's own Redis store wrote
-    ssl_ca_certs, ssl_certfile, ssl_keyfile, ssl_cert_reqs, ssl_check_hostname   as in redis-py
-
-The password may come from ``FAIRLEAD_REDIS_PASSWORD`` instead. Keys of one entity share a hash tag of 1,024, so that in
-a cluster all views of an entity are on one node and one script writes many of its rows.
+`redis_address.py` says what addresses there are. Keys of one entity share a hash tag of 1,024, so that in a cluster all
+views of an entity are on one node and one script writes many of its rows.
 """
 
 from __future__ import annotations
@@ -19,22 +11,21 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import quote
 from zlib import crc32
 
 from contracts.errors import PlatformError
 from feature_repo.stores.packed import Layout
+from feature_repo.stores.redis_address import connect, parse_address
 
 _TAGS = [b"{%03x}" % number for number in range(1024)]
 _PER_SCRIPT = 500  # rows: about 1 ms, in which the server answers nobody else
 _PER_TRIP = 8_000
 _PER_MGET = 10_000  # rows of one answer: about 5 ms, in which the server answers nobody else
-_ATTEMPTS, _PAUSE = 6, 0.1  # writing: 0.1 + 0.2 + ... + 1.6 seconds, which a failover takes
+_ATTEMPTS, _PAUSE = 18, 0.1  # writing: 0.1, 0.2, 0.4, then 0.8 seconds: 12 in all, which a failover takes
 _KEEP = 86_400  # seconds longer than a view's time to live, so that a reader can tell "too old" from "unknown"
-_SSL = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname"})
 
 # ARGV[1]: seconds to keep; ARGV[i + 1]: the row for KEYS[i]. Moments are compared as two halves, since Lua's numbers
 # are exact to 53 bits only.
@@ -59,57 +50,6 @@ return kept
 """
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RedisAddress:
-    """A parsed address; `url` is what redis-py gets."""
-
-    url: str
-    cluster: bool = False
-    deadline: float = 0.25
-    on_failure: str = "default"
-    layout: str = "packed"
-    ssl: tuple[tuple[str, str], ...] = ()
-
-
-def parse_address(address: str) -> RedisAddress:
-    """Check an address.
-
-    Raises:
-        PlatformError: an option is unknown, or its value is not accepted.
-    """
-    parts = urlsplit(address)
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    checks: dict[str, Callable[[str], Any]] = {
-        "cluster": {"true": True, "false": False}.__getitem__,
-        "deadline": _positive,
-        "on_failure": {"default": "default", "refuse": "refuse"}.__getitem__,
-        "layout": {"packed": "packed", "feast": "feast"}.__getitem__,
-    }
-    options: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in _SSL:
-            continue
-        try:
-            options[name] = checks[name](value)
-        except (KeyError, ValueError):
-            raise PlatformError(
-                f"option {name}={value} of the online store's address is not accepted",
-                detail=f"options: {', '.join([*checks, *sorted(_SSL)])}",
-                fix="see the head of feature_repo/stores/backend_redis.py for what each accepts",
-                code="bad_settings",
-                key=name,
-            ) from None
-    url = parts._replace(query="").geturl()
-    return RedisAddress(url=url, ssl=tuple((k, v) for k, v in given.items() if k in _SSL), **options)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 3600:
-        raise ValueError(text)
-    return value
 
 
 def redis_keys(project: str, view: str, keys: Iterable[bytes]) -> list[bytes]:
@@ -168,7 +108,7 @@ class RedisBackend:
     def client(self) -> Any:
         """The redis-py client, connected when it is first used."""
         if self._client is None:
-            self._client = _connect(self.address, self._writing)
+            self._client = connect(self.address, self._writing)
         return self._client
 
     def fetch(self, project: str, wanted: Sequence[tuple[str, Sequence[bytes]]]) -> list[list[bytes | None]]:
@@ -200,6 +140,8 @@ class RedisBackend:
             connection, attempts = pool.connection_class(**pool.connection_kwargs), (False,)
         for may_be_stale in attempts:
             try:
+                if not may_be_stale:
+                    connection.connect()  # which asks sentinels, other than connecting while sending
                 connection.send_packed_command([command])
                 answer = connection.read_response(disable_decoding=True)
                 break
@@ -229,14 +171,14 @@ class RedisBackend:
 
     def reading(self, ask: Callable[[], T]) -> T:
         """The answer of `ask`; errors of Redis become the PlatformError of an unavailable store."""
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisClusterException, RedisError
 
         try:
             return ask()
-        except (RedisError, OSError) as err:
+        except (RedisError, RedisClusterException, OSError) as err:
             raise PlatformError(
                 "the online store cannot be read",
-                detail=f"{_place(self.address)}: {type(err).__name__}: {err}",
+                detail=f"{self.address.place}: {type(err).__name__}: {err}",
                 fix="check that Redis runs and can be reached; the option deadline says how long a read may take",
                 code="online_unavailable",
             ) from err
@@ -265,7 +207,10 @@ class RedisBackend:
         self._script = self._script or self.client.script_load(_WRITE)
         for places in self._scripts(names):
             given = [rows[at] for at in places]
-            pipe.execute_command("EVALSHA", self._script, len(places), *[names[at] for at in places], keep, *given)
+            # Otherwise redis-py asks a node which keys every script has, and fails for ever when that node is lost.
+            where = {"target_nodes": self.client.get_node_from_key(names[places[0]])} if self.address.cluster else {}
+            command = ("EVALSHA", self._script, len(places), *[names[at] for at in places], keep, *given)
+            pipe.execute_command(*command, **where)
         try:
             return sum(pipe.execute())
         except NoScriptError:  # a server that was restarted, or took over
@@ -284,22 +229,30 @@ class RedisBackend:
 
     def _retrying(self, write: Callable[[], T], written: int) -> T:
         """Call `write` until it succeeds; writes are safe to repeat because the later row always stays."""
-        from redis.exceptions import AuthenticationError, RedisError, ResponseError
+        from redis.exceptions import (
+            AuthenticationError,
+            ReadOnlyError,
+            RedisClusterException,
+            RedisError,
+            ResponseError,
+        )
 
         for attempt in range(_ATTEMPTS):
             try:
                 return write()
-            except (RedisError, OSError) as err:
+            except (RedisError, RedisClusterException, OSError) as err:
                 full = isinstance(err, ResponseError) and ("OOM" in str(err) or "maxmemory" in str(err))
                 if full or isinstance(err, AuthenticationError) or attempt == _ATTEMPTS - 1:
                     raise self._not_written(err, full, attempt + 1, written) from err
-                time.sleep(_PAUSE * 2**attempt)
+                if isinstance(err, ReadOnlyError) and not self.address.cluster:
+                    self.client.connection_pool.disconnect()  # a primary no more: the address may lead to another now
+                time.sleep(_PAUSE * min(2**attempt, 8))
         raise AssertionError
 
     def _not_written(self, err: Exception, full: bool, attempts: int, written: int) -> PlatformError:
         return PlatformError(
             "the online store is full" if full else "the online store cannot be written",
-            detail=f"{_place(self.address)}: {err} (tried {attempts} times; {written} rows of this batch are written)",
+            detail=f"{self.address.place}: {err} (tried {attempts} times; {written} rows of this batch are written)",
             fix="give Redis more memory (maxmemory), then materialise again"
             if full
             else "check that Redis runs, can be reached and accepts the password; then materialise again",
@@ -369,27 +322,3 @@ def _literal(text: str) -> str:
 
 def _schema_key(project: str, digest: bytes) -> str:
     return f"fl-schema:{quote(project)}:{digest.hex()}"
-
-
-def _place(address: RedisAddress) -> str:
-    parts = urlsplit(address.url)
-    return f"{parts.hostname}:{parts.port or 6379}"
-
-
-def _connect(address: RedisAddress, writing: bool) -> Any:
-    """A client whose reads end within the deadline; a connection that went stale is replaced once, at once."""
-    from redis import Redis, RedisCluster
-    from redis.backoff import NoBackoff
-    from redis.exceptions import ConnectionError as Lost
-    from redis.retry import Retry
-
-    limit = 30.0 if writing else address.deadline
-    given: dict[str, Any] = {"socket_timeout": limit, "socket_connect_timeout": min(limit, 5.0), **dict(address.ssl)}
-    if "ssl_check_hostname" in given:
-        given["ssl_check_hostname"] = given["ssl_check_hostname"] == "true"
-    if (password := os.environ.get("FAIRLEAD_REDIS_PASSWORD")) and not urlsplit(address.url).password:
-        given["password"] = password
-    given["protocol"] = 2  # one format of answers, whatever the server's age
-    if address.cluster:
-        return RedisCluster.from_url(address.url, **given)
-    return Redis.from_url(address.url, retry=Retry(NoBackoff(), 1, supported_errors=(Lost,)), **given)

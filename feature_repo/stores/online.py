@@ -39,7 +39,7 @@ _STATUS = {
 
 
 class PackedOnlineStoreConfig(FeastConfigBaseModel):
-    """`address` is a SQLite file or ``redis://...`` (`backend_redis.py`). A row whose event lies more than
+    """`address` is a SQLite file or ``redis://...`` (`redis_address.py`). A row whose event lies more than
     `max_future_seconds` after now is refused: it would keep all later ones out."""
 
     type: Literal["feature_repo.stores.online.PackedOnlineStore"] = "feature_repo.stores.online.PackedOnlineStore"

@@ -1,4 +1,4 @@
-"""Redis servers of Debian's package for tests: one alone, with TLS and password, or a cluster of three."""
+"""Redis servers of Debian's package for tests: alone, with TLS and password, watched by a sentinel, or a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,19 +57,63 @@ class Server:
             self.process.wait(10)
             self.process = None
 
+    def kill(self) -> None:
+        """End it as a lost machine does."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+        self.process = None
+
 
 @contextlib.contextmanager
-def cluster(folder: Path) -> Iterator[list[Server]]:
-    """Three masters that share the slots."""
-    nodes = [Server(folder / str(at), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000") for at in range(3)]
+def watched(folder: Path) -> Iterator[tuple[Server, Server, str]]:
+    """A primary, its replica, and the address of the sentinel that makes the replica the primary when that is lost."""
+    primary, port = Server(folder / "primary", "--repl-diskless-sync-delay", "0"), free_port()
+    replica = Server(folder / "replica", "--replicaof", "127.0.0.1", str(primary.port))
+    watch = f"""port {port}
+dir {folder}
+bind 127.0.0.1
+sentinel monitor store 127.0.0.1 {primary.port} 1
+sentinel down-after-milliseconds store 500
+sentinel failover-timeout store 2000
+"""
+    (folder / "sentinel.conf").write_text(watch)
+    command = ["redis-server", str(folder / "sentinel.conf"), "--sentinel"]
+    sentinel = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until("the replica is in step", lambda: replica.client.info()["master_link_status"] == "up")
+        keeper = redis.Redis(port=port)
+        until("the sentinel knows the replica", lambda: len(keeper.sentinel_slaves("store")) == 1)
+        yield primary, replica, f"redis://127.0.0.1:{port}/0?sentinel=store"
+    finally:
+        sentinel.terminate()
+        sentinel.wait(10)
+        replica.stop()
+        primary.stop()
+
+
+def until(what: str, holds: Callable[[], bool], patience: float = 15.0) -> None:
+    """Wait until `holds` does."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        with contextlib.suppress(redis.RedisError, OSError):
+            if holds():
+                return
+        time.sleep(0.05)
+    raise AssertionError(f"not in {patience:.0f} s: {what}")
+
+
+@contextlib.contextmanager
+def cluster(folder: Path, replicas: int = 0) -> Iterator[list[Server]]:
+    """Three primaries that share the slots, and `replicas` of each."""
+    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0"]
+    nodes = [Server(folder / str(at), *options) for at in range(3 * (1 + replicas))]
     try:
         places = [f"127.0.0.1:{node.port}" for node in nodes]
-        subprocess.run(["redis-cli", "--cluster", "create", *places, "--cluster-yes"], check=True, capture_output=True)
+        create = ["redis-cli", "--cluster", "create", *places, "--cluster-replicas", str(replicas), "--cluster-yes"]
+        subprocess.run(create, check=True, capture_output=True)
         for node in nodes:
-            for _ in range(100):
-                if node.client.cluster("INFO").get("cluster_state") == "ok":
-                    break
-                time.sleep(0.1)
+            until("the cluster is whole", lambda node=node: node.client.cluster("INFO")["cluster_state"] == "ok")
         yield nodes
     finally:
         for node in nodes:

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from contracts.errors import PlatformError
-from feature_repo.stores.backend_redis import parse_address, redis_keys
+from feature_repo.stores.backend_redis import redis_keys
+from feature_repo.stores.redis_address import connect, parse_address
 
 
 def test_options_are_taken_out_of_the_address() -> None:
@@ -23,12 +24,40 @@ def test_options_are_taken_out_of_the_address() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["deadline=0", "deadline=soon", "cluster=yes", "on_failure=guess", "layout=x", "socket_timeout=1", "x="]
+    "option",
+    [
+        "sentinel=",
+        "sentinel_auth=1",
+        "deadline=0",
+        "deadline=soon",
+        "cluster=yes",
+        "on_failure=guess",
+        "layout=x",
+        "socket_timeout=1",
+        "x=",
+    ],
 )
 def test_an_option_that_is_not_known_is_refused(option: str) -> None:
     with pytest.raises(PlatformError, match=f"option {option}") as caught:
         parse_address(f"redis://host/0?{option}")
     assert "deadline" in caught.value.detail
+
+
+def test_sentinels_are_asked_for_the_primary() -> None:
+    address = parse_address("rediss://me:p%40ss@one:7,two/3?sentinel=store&sentinel_auth=true&deadline=0.1")
+    assert address.hosts == [("one", 7), ("two", 26379)]
+    assert address.place == "one:7, two:26379 (primary store)"
+    pool = connect(address, writing=False).connection_pool
+    assert {name: pool.connection_kwargs[name] for name in ("db", "username", "password", "socket_timeout")} == {
+        "db": 3,
+        "username": "me",
+        "password": "p@ss",
+        "socket_timeout": 0.1,
+    }
+    keepers = pool.sentinel_manager.sentinels
+    assert [keeper.connection_pool.connection_kwargs["password"] for keeper in keepers] == ["p@ss", "p@ss"]
+    with pytest.raises(PlatformError, match="a cluster and sentinels"):
+        parse_address("redis://one/0?cluster=true&sentinel=store")
 
 
 def test_views_of_one_entity_share_a_slot_and_names_cannot_break_out() -> None:
@@ -113,5 +142,5 @@ def test_a_writer_reports_what_it_could_not_write(
     engine = repos.engine(tmp_path, f"redis://127.0.0.1:{closed_port()}/0")
     with pytest.raises(PlatformError, match="cannot be written") as caught:
         repos.materialise_view(engine, view, repos.second(-1), repos.second(1))
-    assert "tried 6 times" in caught.value.detail
+    assert "tried 18 times" in caught.value.detail
     assert caught.value.code == "online_unavailable"
