@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import sys
 from dataclasses import asdict, dataclass
@@ -14,7 +15,7 @@ FOLDER = Path("build") / "bench"
 
 @dataclass(kw_only=True)
 class Row:
-    """One measured number; `goal` is a limit with its direction, for example ``">= 0.72"``."""
+    """One measured number, NaN for none; `goal` is a limit with its direction, for example ``">= 0.72"``."""
 
     case: str
     contestant: str
@@ -38,7 +39,9 @@ def write(name: str, command: str, rows: list[Row]) -> int:
         "command": command,
         "machine": {"cores": _cores(), "python": platform.python_version()},
         "measured": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "rows": [{**asdict(row), "met": row.met} for row in rows],
+        "rows": [
+            {**asdict(row), "value": None if math.isnan(row.value) else row.value, "met": row.met} for row in rows
+        ],
     }
     (FOLDER / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     _plot(name, rows)
@@ -59,7 +62,8 @@ def _table(name: str, rows: list[Row]) -> None:
     table = Table("case", "contestant", "value", "unit", "goal", "met", title=f"{name} ({FOLDER / name}.json)")
     for row in rows:
         verdict = {True: "yes", False: "[bold red]no[/]", None: ""}[row.met]
-        table.add_row(row.case, row.contestant, f"{row.value:,.4g}", row.unit, row.goal, verdict)
+        value = "" if math.isnan(row.value) else f"{row.value:,.4g}"
+        table.add_row(row.case, row.contestant, value, row.unit, row.goal, verdict)
     Console(file=sys.stdout).print(table)
 
 
@@ -69,6 +73,7 @@ def _plot(name: str, rows: list[Row]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    rows = [row for row in rows if not math.isnan(row.value)]
     cases = list(dict.fromkeys(row.case for row in rows))
     figure, axes = plt.subplots(len(cases), 1, figsize=(8, 1.2 + 0.9 * len(rows)), layout="constrained", squeeze=False)
     for case, axis in zip(cases, axes[:, 0], strict=True):

@@ -9,9 +9,11 @@ import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+_TIMER = 0.0015  # seconds before a moment until which a timer of the loop is trusted
 _SCRIPT = """wrk.method = "POST"; wrk.body = [[{body}]]; wrk.headers["content-type"] = "application/json"
 """
 _DONE = """
@@ -56,25 +58,29 @@ def closed_loop(url: str, body: str, *, connections: int, seconds: float, cpu: i
     return Result(rate=count / micros * 1e6, p50=p50 / 1e3, p99=p99 / 1e3, errors=errors)
 
 
+def _message(path: str, body: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "host: bench", "content-type: application/json", f"content-length: {len(body)}"]
+    return ("\r\n".join([*lines, "", body])).encode()
+
+
 def percentile(values: list[float], share: float) -> float:
     """The value that `share` of them do not exceed; infinite for none."""
     return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)] if values else math.inf
 
 
-async def open_loop(port: int, path: str, body: str, *, rate: float, seconds: float, warm: float = 1.0) -> Result:
-    """Requests at random moments, `rate` per second, whether or not earlier ones are answered.
+async def open_loop(
+    port: int, path: str, body: str | Sequence[str], *, rate: float, seconds: float, warm: float = 1.0
+) -> Result:
+    """Requests at random moments, `rate` per second, whether or not earlier ones are answered; several bodies in turn.
 
     A latency counts from the moment at which a request was due. Requests of the first `warm` seconds do not count.
     """
     pool: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    message = (head + body).encode()
+    messages = [_message(path, one) for one in ([body] if isinstance(body, str) else body)]
     latencies: list[float] = []
     errors = 0
 
-    async def one(due: float, counts: bool) -> None:
+    async def one(message: bytes, due: float, counts: bool) -> None:
         nonlocal errors
         try:
             reader, writer = pool.pop() if pool else await asyncio.open_connection("127.0.0.1", port)
@@ -96,9 +102,12 @@ async def open_loop(port: int, path: str, body: str, *, rate: float, seconds: fl
     begin = due = time.perf_counter()
     while due - begin < warm + seconds:
         due += rng.expovariate(rate)
-        if (left := due - time.perf_counter()) > 0:
-            await asyncio.sleep(left)
-        tasks.append(asyncio.create_task(one(due, due - begin > warm)))
+        # The loop's timers are late by up to a millisecond, which is no time of the server's.
+        if (left := due - time.perf_counter()) > _TIMER:
+            await asyncio.sleep(left - _TIMER)
+        while time.perf_counter() < due:
+            await asyncio.sleep(0)
+        tasks.append(asyncio.create_task(one(messages[len(tasks) % len(messages)], due, due - begin > warm)))
     await asyncio.gather(*tasks)
     took = max(seconds, time.perf_counter() - begin - warm)
     for _, writer in pool:
