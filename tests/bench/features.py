@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench import features_join as joins
 from tests.bench import features_peers as peers
+from tests.bench.features_join import history
 from tests.bench.report import Row, write
 
 BATCHES = (1, 10, 50, 500)
@@ -195,7 +197,7 @@ def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
 def _materialise_here(folder: str, address: str, rows: str) -> None:
     from tests import feature_stores as stores
 
-    _history(Path(folder) / "v.parquet", int(rows), int(rows), unique=True)
+    history(Path(folder) / "v.parquet", int(rows), int(rows), unique=True)
     view, _ = stores.view_of("v", [f"x{i}__f32" for i in range(10)], ttl=stores.timedelta(days=1), driver=stores.Int64)
     engine = stores.engine(Path(folder), address)
     start = time.perf_counter()
@@ -204,122 +206,13 @@ def _materialise_here(folder: str, address: str, rows: str) -> None:
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # noqa: T201 - read by the parent
 
 
-def _history(path: Path, rows: int, keys: int, unique: bool = False) -> None:
-    """``driver``, ``event`` and ten float32, a million rows at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    r, writer = np.random.default_rng(0), None
-    for start in range(0, rows, 1_000_000):
-        n = min(1_000_000, rows - start)
-        driver = r.permutation(n) + start if unique else r.integers(0, keys, n)
-        event = pa.array(r.integers(0, 10**12, n) + 1_760_000_000_000_000, pa.timestamp("us", "UTC"))
-        features = {f"x{i}__f32": r.random(n, dtype=np.float32) for i in range(10)}
-        table = pa.table({"driver": driver, "event": event, **features})
-        writer = writer or pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
-    if writer is not None:
-        writer.close()
-
-
-def join(folder: Path) -> Iterator[Row]:
-    """A million rows of history, 20 thousand entity rows, ten features; Feast's dask store too."""
-    yield from _joins(folder, 1_000_000, 2_000, 20_000, turns=3, feast=True)
-
-
-def large(folder: Path) -> Iterator[Row]:
-    """20 million rows of history, a million entity rows."""
-    yield from _joins(folder, 20_000_000, 100_000, 1_000_000, turns=1, feast=False)
-
-
-def _joins(folder: Path, rows: int, keys: int, asked: int, turns: int, feast: bool) -> Iterator[Row]:
-    import pandas as pd
-
-    from tests import feature_stores as stores
-
-    _history(folder / "v.parquet", rows, keys)
-    r = np.random.default_rng(1)
-    moments = pd.to_datetime(r.integers(0, 10**12, asked) + 1_760_000_000_000_000, unit="us", utc=True)
-    frame = pd.DataFrame({"driver": r.integers(0, keys, asked), "event_timestamp": moments})
-    names = [f"x{i}__f32" for i in range(10)]
-    view, _ = stores.view_of("v", names, driver=stores.Int64)
-    from feature_repo.stores.join import point_in_time_join
-    from feature_repo.stores.plan import compile_view
-
-    plan = {"timestamp": "event_timestamp", "views": [compile_view(view)]}
-    runs: dict[str, Callable[[], Any]] = {
-        "hand-written DuckDB (floor)": lambda: _by_hand(folder / "v.parquet", frame, names),
-        "fairlead": lambda: point_in_time_join(plan, folder, frame, memory_limit="4GB"),
-    }
-    if feast:
-        runs["feast dask"] = _feast_join(stores, folder, view, frame)
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    results = {}
-    for _ in range(turns):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            results[name] = run()
-            taken[name].append(time.perf_counter() - start)
-    case = f"join of {rows:,} rows of history with {asked:,}"
-    expected = results["hand-written DuckDB (floor)"]
-    for name, seconds in taken.items():
-        yield Row(case=case, contestant=name, value=float(np.median(seconds)), unit="s")
-        yield Row(case=f"{case}: rows kept", contestant=name, value=len(results[name]) / asked, unit="share")
-        yield Row(
-            case=f"{case}: equal to the floor", contestant=name, value=_equal(results[name], expected), unit="share"
-        )
-    ratio = float(np.median(taken["fairlead"]) / np.median(taken["hand-written DuckDB (floor)"]))
-    yield Row(case=f"{case}, over the floor", contestant="fairlead", value=ratio, unit="x", goal="<= 1.5")
-
-
-def _by_hand(file: Path, frame: Any, names: list[str]) -> Any:
-    """What somebody who knows DuckDB would write: both sides as tables, one ASOF join."""
-    import duckdb
-
-    columns = ", ".join(f"h.{name}" for name in names)
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone='UTC'; SET memory_limit='4GB'")
-        connection.register("given", frame)
-        connection.execute("CREATE TEMP TABLE e AS SELECT *, row_number() OVER () AS nr FROM given")
-        connection.execute(f"CREATE TEMP TABLE h AS SELECT * FROM read_parquet('{file}')")
-        query = f"""SELECT e.driver, e.event_timestamp, {columns} FROM e ASOF LEFT JOIN h
-            ON e.driver = h.driver AND e.event_timestamp >= h.event ORDER BY e.nr"""
-        return connection.execute(query).df()
-
-
-def _feast_join(stores: Any, folder: Path, view: Any, frame: Any) -> Callable[[], Any]:
-    from feast import Entity, FeatureView, ValueType
-
-    entity = Entity(name="driver", join_keys=["driver"], value_type=ValueType.INT64)
-    mine = FeatureView(name="v", entities=[entity], ttl=None, source=view.batch_source, schema=view.schema)
-    theirs = {"offline_store": {"type": "file"}, "batch_engine": {"type": "local"}}
-    online = {"type": "sqlite", "path": str(folder / "feast.db")}
-    store = stores.make_store(folder, [(mine, [entity])], online=online, **theirs)
-    refs = [f"v:{field.name}" for field in view.features]
-
-    def run() -> Any:
-        with peers.quiet():
-            return store.get_historical_features(features=refs, entity_df=frame).to_df()
-
-    return run
-
-
-def _equal(made: Any, expected: Any) -> float:
-    """Share of values that are the same, rows in order; 0 for another number of rows."""
-    if len(made) != len(expected):
-        return 0.0
-    names = [name for name in expected.columns if name.startswith("x")]
-    left, right = (frame[names].to_numpy(np.float32) for frame in (made, expected))
-    return float(((left == right) | (np.isnan(left) & np.isnan(right))).mean())
-
-
 PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "read": read,
     "load": load,
     "views": views,
     "materialise": materialise,
-    "join": join,
-    "large": large,
+    "join": joins.join,
+    "large": joins.large,
 }
 
 
