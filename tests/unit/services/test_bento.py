@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
+
+from services.runtime import bento
 
 GOOD = {"instances": [{"amount": 500, "country": "AT"}]}
 
@@ -53,6 +57,19 @@ def test_our_routes_are_reached_through_bentoml(client: tuple[TestClient, Any]) 
     assert "googletagmanager" not in http.get("/").text
     assert http.get("/docs.json").json()["info"]["title"].startswith("payments")
     assert http.get("/nothing").headers["content-type"] == "application/problem+json"
+
+
+def test_what_is_loaded_is_no_work_for_the_collector() -> None:
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+    try:
+        bento._settle()
+        assert gc.get_freeze_count() > 10_000
+        assert gc.get_threshold()[0] >= 10_000
+        assert sys.getswitchinterval() < 0.001
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+        sys.setswitchinterval(interval)
 
 
 def test_the_costly_middleware_is_gone(client: tuple[TestClient, Any]) -> None:

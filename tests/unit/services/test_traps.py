@@ -89,8 +89,11 @@ def test_trap_5_one_worker_so_that_its_end_is_the_pod_s() -> None:
     assert SERVICE_CONFIG["workers"] == 1
 
 
-def test_trap_5_a_thread_that_ends_ends_readiness_and_liveness(serve: Any, make_bundle: Any) -> None:
-    served = serve(make_bundle())
+@pytest.mark.parametrize("inline_ms", [0, 10], ids=["on a thread", "on the loop"])
+def test_trap_5_a_model_that_ends_its_thread_ends_readiness_and_liveness(
+    serve: Any, make_bundle: Any, inline_ms: float
+) -> None:
+    served = serve(make_bundle(), inline_ms=inline_ms)
     served.engine.error = SystemExit(1)  # type: ignore[assignment]
     assert served.predict(GOOD).status_code == 500
     assert not served.runtime.ready
