@@ -1,10 +1,11 @@
-"""Makes the volumes of earlier tests usable again, where a cluster has a fixed number of them."""
+"""What a test leaves behind is put right: variables of this process, and volumes where a cluster has a fixed number."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,13 @@ def free_volumes() -> None:
         for inner in folder.iterdir():
             shutil.rmtree(inner) if inner.is_dir() else inner.unlink()
         kubectl("patch", "pv", volume["metadata"]["name"], "--type=merge", "-p", '{"spec": {"claimRef": null}}')
+
+
+@pytest.fixture(autouse=True)
+def own_storage() -> Iterator[None]:
+    """Take the S3 variables away that `use_storage` has set: the next test has another server, in another namespace."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    yield
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update(before)
