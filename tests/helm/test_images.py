@@ -30,6 +30,59 @@ def test_every_image_of_others_that_charts_name_is_in_the_stack() -> None:
     assert named == {f"{item['image']}:{item['version']}" for item in STACK["images"]}
 
 
+def test_the_images_that_ours_are_built_on_are_in_the_stack() -> None:
+    named = {re.findall(r"^ARG BASE=(\S+)", file.read_text(), re.MULTILINE)[0] for file in DOCKERFILES}
+    assert {f"docker.io/library/{base}" for base in named} == {f"{i['image']}:{i['version']}" for i in STACK["build"]}
+
+
+def test_what_the_stack_says_of_a_digest_is_one() -> None:
+    """Empty where it is not known: a mirror fills it in."""
+    for item in [*STACK["images"], *STACK["build"]]:
+        assert re.fullmatch(r"sha256:[0-9a-f]{64}", item.get("digest") or f"sha256:{'0' * 64}"), item["image"]
+
+
+PARTS = {
+    "feature-store": "feature-store",
+    "monitoring": "monitoring",
+    "pipelines": "pipelines",
+    "demo": "model-service",
+}
+
+
+@pytest.mark.parametrize("chart", sorted(path.parent.name for path in CHARTS.glob("*/values.yaml")))
+def test_every_image_of_a_chart_can_be_pulled_by_digest(chart: str) -> None:
+    paths = _image_paths(_values(chart))
+    if chart == "platform":
+        paths += [f"{part}.{path}" for part, of in PARTS.items() for path in _image_paths(_values(of))]
+    digest = "sha256:" + "ab" * 32
+    file = min((CHARTS / chart / "ci").glob("*-values.yaml"))
+    done = helm(
+        "template",
+        "fairlead",
+        str(CHARTS / chart),
+        "-f",
+        str(file),
+        *(f"--set={path}.digest={digest}" for path in paths),
+    )
+    assert done.returncode == 0, done.stderr
+    pinned = set(re.findall(rf"([\w./-]+:[\w.-]+)@{digest}", done.stdout))
+    assert pinned
+    assert images(done.stdout) == pinned
+
+
+def _values(chart: str) -> Any:
+    return yaml.safe_load((CHARTS / chart / "values.yaml").read_text())
+
+
+def _image_paths(values: Any, at: str = "") -> list[str]:
+    """Dotted keys of everything in `values` that is an image."""
+    if not isinstance(values, dict):
+        return []
+    if {"repository", "digest"} <= set(values):
+        return [at]
+    return [path for key, value in values.items() for path in _image_paths(value, f"{at}.{key}".lstrip("."))]
+
+
 def steps(file: Path) -> list[str]:
     """Instructions of a Dockerfile, continuation lines joined, comments left out."""
     lines = [line for line in file.read_text().splitlines() if not line.startswith("#")]
