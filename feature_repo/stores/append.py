@@ -1,4 +1,4 @@
-"""Appending rows to Parquet sources, whole or not at all."""
+"""Appending rows to Parquet sources, here or in S3, whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,33 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contracts.errors import PlatformError
+from feature_repo.stores.sources import s3
+
+
+def append_remote(source: str, table: pa.Table) -> None:
+    """Add rows to a source ``s3://bucket/folder`` as a new part; an object appears whole or not at all.
+
+    Raises:
+        PlatformError: the source is one object, to which nothing can be added.
+    """
+    from pyarrow.fs import FileType
+
+    files, path = s3(), source.removeprefix("s3://").rstrip("/")
+    if path.endswith(".parquet") or files.get_file_info(path).type == FileType.File:
+        raise PlatformError(
+            f"rows cannot be appended to {source}",
+            detail="it is one object, and objects cannot grow",
+            fix="make the source a folder of parts: s3://bucket/folder",
+            code="bad_source",
+        )
+    pq.write_table(table, f"{path}/{_part()}", filesystem=files)
+
 
 def append_rows(path: Path, table: pa.Table) -> None:
-    """Add rows to a source: a new part when it is a folder (its name sorts behind earlier ones), else to the file."""
+    """Add rows to a source: a new part when it is a folder, else to the file."""
     if path.is_dir():
-        write_file(path / f"pushed-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet", table)
+        write_file(path / _part(), table)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
@@ -30,6 +52,11 @@ def append_rows(path: Path, table: pa.Table) -> None:
             for group in range(before.num_row_groups):
                 writer.write_table(before.read_row_group(group))
             writer.write_table(rows)
+
+
+def _part() -> str:
+    """A name that sorts behind those of earlier parts."""
+    return f"pushed-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.parquet"
 
 
 def write_file(path: Path, table: pa.Table) -> None:

@@ -27,7 +27,17 @@ from feature_repo.stores import append
 from feature_repo.stores.join import point_in_time_join
 from feature_repo.stores.packed import to_micros
 from feature_repo.stores.plan import compile_view
-from feature_repo.stores.sources import SQL_TYPES, column, connect, created, moment, quote, scan, source_files
+from feature_repo.stores.sources import (
+    SQL_TYPES,
+    column,
+    connect,
+    created,
+    moment,
+    quote,
+    scan,
+    schema_of,
+    source_files,
+)
 
 
 class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
@@ -175,20 +185,31 @@ class DuckDBOfflineStore(OfflineStore):
 
         return LazyJob(compute)
 
+    def get_table_column_names_and_types_from_data_source(
+        self, config: RepoConfig, data_source: DataSource
+    ) -> list[tuple[str, str]]:
+        """The columns of the source's last part; Feast's own way knows no S3 but Amazon's."""
+        source = _source_view(data_source, data_source.timestamp_field, None)
+        fields = schema_of(source_files(source["source"], _folder(config), source["name"])[-1])
+        return [(field.name, str(field.type)) for field in fields]
+
     @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Append rows to the view's source (what a push to the offline store does): a new part in a folder, or the
-        file written anew beside the old one and renamed."""
+        """Append rows to the view's source (what a push to the offline store does): a new part in a folder, here or in
+        S3; a local file is written anew beside the old one and renamed."""
         source = feature_view.batch_source
-        if not isinstance(source, FileSource) or source.path.startswith("s3://"):
+        if not isinstance(source, FileSource):
             raise PlatformError(
                 f"rows cannot be appended to the source of feature view {feature_view.name}",
-                fix="use a FileSource on a local or mounted folder",
+                fix="use a FileSource",
                 code="bad_source",
             )
-        append.append_rows(_folder(config) / source.path, table)
+        if source.path.startswith("s3://"):
+            append.append_remote(source.path, table)
+        else:
+            append.append_rows(_folder(config) / source.path, table)
         if progress:
             progress(table.num_rows)
 

@@ -11,6 +11,7 @@ from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 # What a plan's dtypes are in DuckDB.
 SQL_TYPES = {
@@ -74,6 +75,16 @@ def scan(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> str:
     return f"(SELECT *, {place} AS pos FROM read_parquet([{listed}], {options}))"
 
 
+def schema_of(file: str) -> pa.Schema:
+    """The columns of one of `source_files`."""
+    from pyarrow.parquet import read_schema
+
+    if not file.startswith("s3://"):
+        return read_schema(file)
+    with s3().open_input_file(file.removeprefix("s3://")) as opened:
+        return read_schema(opened)
+
+
 def moment(view: Mapping[str, Any]) -> str:
     """SQL of a row's event, in microseconds since 1970."""
     return f"epoch_us(CAST({quote(view['timestamp_field'])} AS TIMESTAMPTZ))"
@@ -94,7 +105,7 @@ def column(view: Mapping[str, Any], name: str) -> str:
 def _remote_files(source: str) -> list[str]:
     from pyarrow.fs import FileSelector, FileType
 
-    files, path = _s3(), source.removeprefix("s3://").rstrip("/")
+    files, path = s3(), source.removeprefix("s3://").rstrip("/")
     found = files.get_file_info(path)
     if found.type == FileType.File:
         return [source]
@@ -103,8 +114,8 @@ def _remote_files(source: str) -> list[str]:
     return sorted(f"s3://{part.path}" for part in found)
 
 
-def _s3() -> Any:
-    """By the standard AWS variables; an endpoint of one's own is addressed by path."""
+def s3() -> Any:
+    """The files of S3, by the standard AWS variables; an endpoint of one's own is addressed by path."""
     from pyarrow.fs import S3FileSystem
 
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
@@ -126,7 +137,7 @@ def _register_s3(connection: duckdb.DuckDBPyConnection) -> None:
             return [path]
 
     if "objects" not in connection.list_filesystems():
-        connection.register_filesystem(Objects(_s3(), skip_instance_cache=True))
+        connection.register_filesystem(Objects(s3(), skip_instance_cache=True))
 
 
 def quote(name: str) -> str:

@@ -16,8 +16,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from contracts.errors import PlatformError
 from deploy.cli.ports import free_port
 from tests import feature_stores as repos
 from tests.servers import s3_server
@@ -142,3 +145,33 @@ def test_sources_may_be_in_s3(bucket: Path, tmp_path: Path, folder: bool) -> Non
     frame = repos.frame(["a"] * 4, [repos.second(at) for at in (-1, 0, 1.5, 9)])
     assert point_in_time_join(plan, tmp_path, frame)["f64"].fillna(-1).tolist() == [-1, 0, 1, 2]
     assert repos.materialise_view(repos.engine(tmp_path), view, repos.second(-1), repos.second(5)) == 1
+
+
+def test_pushed_rows_are_appended_to_a_folder_in_s3(bucket: Path, tmp_path: Path) -> None:
+    from feast import PushSource
+    from feast.data_source import PushMode
+
+    (bucket / "v").mkdir()
+    repos.write_history(bucket / "v", "0", [{"driver": "a", "event": repos.second(0), "f64": 0.0}])
+    view, entities = repos.view_of("v", ["f64"], path="s3://data/v")
+    push = PushSource(name="pushed", batch_source=view.batch_source)
+    pushed = type(view)(name="v", entities=entities, ttl=None, source=push, schema=view.schema)
+    store = repos.make_store(tmp_path, [(pushed, entities)])
+    for at in (1, 2):
+        frame = pd.DataFrame({"driver": ["a"], "event": [repos.second(at)], "f64": [float(at)]})
+        store.push("pushed", frame, to=PushMode.ONLINE_AND_OFFLINE)
+    asked = repos.frame(["a"] * 3, [repos.second(at) for at in (0, 1.5, 9)])
+    joined = store.get_historical_features(features=["v:f64"], entity_df=asked).to_df()
+    assert joined["f64"].tolist() == [0, 1, 2]
+    assert len(list((bucket / "v").glob("pushed-*.parquet"))) == 2
+    assert repos.reader(store).read({"driver": ["a"]}, repos.second(9)).columns["f64"].tolist() == [2.0]
+
+
+def test_rows_are_not_pushed_to_one_object_in_s3(bucket: Path, tmp_path: Path) -> None:
+    from feature_repo.stores.append import append_remote
+
+    path = repos.write_history(bucket, "v", [{"driver": "a", "event": repos.second(0), "f64": 0.0}])
+    before = path.read_bytes()
+    with pytest.raises(PlatformError, match=r"cannot be appended to s3://data/v.parquet"):
+        append_remote("s3://data/v.parquet", pq.read_table(path))
+    assert path.read_bytes() == before
