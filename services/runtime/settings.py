@@ -41,7 +41,7 @@ class ServiceSettings(Settings):
     bundle: str = Field("", description="folder of the bundle")
     name: str = Field("", description="name that clients call the model by; default: the bundle's")
     version: str = Field("", description="version in the registry; default: the bundle's digest, 12 characters")
-    online: str = Field("", description="online store, a SQLite file; empty: all features come in the request")
+    online: str = Field("", description="online store, a SQLite file or redis://; empty: requests bring all features")
     threads: int = Field(1, ge=1, description="threads of one model call")
     workers: int = Field(1, ge=1, le=64, description="model calls at the same time; workers x threads fit the CPUs")
     device: str = Field("auto", description="of engine torch: auto, cpu, cuda or cuda:N; auto takes a GPU if any")
