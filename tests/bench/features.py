@@ -1,4 +1,4 @@
-"""Speed of the feature store: ``make bench-features [ARGS="read load views materialise join large"]``.
+"""Speed of the feature store: ``make bench-features [ARGS="read load views million materialise join large"]``.
 
 All contestants of a part take turns call by call, on one Redis (read) or one Parquet file (join), so that what else the
 machine does hits all of them. ``large`` joins 20 million rows with a million.
@@ -50,8 +50,27 @@ def read(folder: Path) -> Iterator[Row]:
         server.stop()
 
 
-def _compare(label: str, batch: int, readers: Mapping[str, Callable[[list[str]], Any]]) -> Iterator[Row]:
-    taken = _take_turns(batch, readers)
+def million(folder: Path) -> Iterator[Row]:
+    """The floor and ours with a million entities in the store, asked for all over it."""
+    server, many = peers.servers.Server(folder / "million"), 1_000_000
+    known = np.array(peers.names(many))[:: many // 5_000]
+    try:
+        for case in peers.CASES[:2]:
+            peers.fill(server.address, case, many)
+            readers = {
+                "raw MGET (floor)": peers.floor(server.address, case, server.port),
+                "fairlead reader": peers.ours(server.address, case),
+            }
+            for batch in BATCHES:
+                yield from _compare(f"1 M entities, {case.label}", batch, readers, known)
+    finally:
+        server.stop()
+
+
+def _compare(
+    label: str, batch: int, readers: Mapping[str, Callable[[list[str]], Any]], known: Any = None
+) -> Iterator[Row]:
+    taken = _take_turns(batch, readers, known)
     what = f"{label}, {batch} entit{'y' if batch == 1 else 'ies'}"
     for name, seconds in taken.items():
         yield Row(case=f"read: {what}, median", contestant=name, value=float(np.median(seconds)) * 1e3, unit="ms")
@@ -68,8 +87,12 @@ def _p99(seconds: list[float]) -> float:
     return float(np.percentile(seconds, 99))
 
 
-def _take_turns(batch: int, readers: Mapping[str, Callable[[list[str]], Any]]) -> dict[str, list[float]]:
-    r, known = np.random.default_rng(batch), np.array(peers.names(peers.FEAST_ENTITIES))
+def _take_turns(
+    batch: int, readers: Mapping[str, Callable[[list[str]], Any]], known: Any = None
+) -> dict[str, list[float]]:
+    r = np.random.default_rng(batch)
+    if known is None:
+        known = np.array(peers.names(peers.FEAST_ENTITIES))
     asked = [r.choice(known, batch, replace=False).tolist() for _ in range(50)]
     taken: dict[str, list[float]] = {name: [] for name in readers}
     gc.collect()
@@ -210,6 +233,7 @@ PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "read": read,
     "load": load,
     "views": views,
+    "million": million,
     "materialise": materialise,
     "join": joins.join,
     "large": joins.large,

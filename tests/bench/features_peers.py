@@ -70,27 +70,21 @@ def values(dtype: str, n: int, seed: int) -> Any:
     return {"bool": r.random(n) < 0.5, "int64": r.integers(-(2**40), 2**40, n)}.get(dtype, r.random(n))
 
 
-def fill(address: str, case: Case) -> None:
+def fill(address: str, case: Case, entities: int = ENTITIES) -> None:
     """All rows of a case in the packed store."""
     from feature_repo.stores.backend_redis import RedisBackend
     from feature_repo.stores.keys import serialise_keys
     from feature_repo.stores.packed import Layout, to_bytes
 
-    backend, keys = (
-        RedisBackend(address, writing=True),
-        serialise_keys(case.plan()["views"][0]["join_keys"], entities()),
-    )
+    backend = RedisBackend(address, writing=True)
+    keys = serialise_keys(case.plan()["views"][0]["join_keys"], {"driver": names(entities)})
     for at in range(case.views):
         layout, given = Layout(case.fields(at)), {}
         for i, (name, dtype) in enumerate(layout.fields):
-            column = values(dtype, ENTITIES, at * 100 + i)
+            column = values(dtype, entities, at * 100 + i)
             given[name] = [to_bytes(value, dtype) for value in column] if dtype == "string" else column
-        rows = layout.encode(given, {}, np.full(ENTITIES, NOW), np.full(ENTITIES, 0))
+        rows = layout.encode(given, {}, np.full(entities, NOW), np.full(entities, 0))
         backend.store("bench", case.view(at), layout, keys, rows, 86_400)
-
-
-def entities() -> dict[str, list[str]]:
-    return {"driver": names(ENTITIES)}
 
 
 def floor(address: str, case: Case, port: int) -> Callable[[list[str]], Any]:
@@ -99,15 +93,16 @@ def floor(address: str, case: Case, port: int) -> Callable[[list[str]], Any]:
     from feature_repo.stores.keys import serialise_keys
 
     client = redis.Redis(port=port, protocol=2)
-    keys = serialise_keys(case.plan()["views"][0]["join_keys"], entities())
-    known = {
-        name: [redis_keys("bench", case.view(at), [key])[0] for at in range(case.views)]
-        for name, key in zip(names(ENTITIES), keys, strict=True)
-    }
+    join_keys = case.plan()["views"][0]["join_keys"]
     asked: dict[tuple[str, ...], list[bytes]] = {}
 
     def prepare(drivers: list[str]) -> list[bytes]:
-        return asked.setdefault(tuple(drivers), [row for name in drivers for row in known[name]])
+        if tuple(drivers) not in asked:
+            keys = serialise_keys(join_keys, {"driver": drivers})
+            asked[tuple(drivers)] = [
+                row for at in range(case.views) for row in redis_keys("bench", case.view(at), keys)
+            ]
+        return asked[tuple(drivers)]
 
     def read(drivers: list[str]) -> Any:
         return client.mget(prepare(drivers))
