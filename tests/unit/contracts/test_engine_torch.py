@@ -74,7 +74,12 @@ def test_torch_and_onnx_answer_alike_and_alone_as_together(bundles: dict[str, Bu
 def test_spans_that_are_left_out_are_words_and_never_the_mark_of_the_beginning(bundles: dict[str, Bundle]) -> None:
     reasons = load_engine(bundles["torch"]).explain({"text": TEXTS}, 50)
     assert [len(one) for one in reasons] == [1, 3, 38, 0]
-    assert {reason.feature for reason in reasons[1]} == {"w3", "w4", "w59"}
+    lost = {reason.feature: reason.contribution for reason in reasons[1]}
+    assert set(lost) == {"w3", "w4", "w59"}
+    with_it, without = load_engine(bundles["torch"]).predict({"text": np.array(["w3 w4 w59", "w3 w59"], object)})
+    best = int(with_it.argmax())
+    odds = [np.log(p[best] / (1 - p[best])) for p in (with_it, without)]
+    assert lost["w4"] == pytest.approx(odds[0] - odds[1], abs=1e-4)
 
 
 def test_a_device_that_is_not_there_is_refused(bundles: dict[str, Bundle]) -> None:

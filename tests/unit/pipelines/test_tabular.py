@@ -108,6 +108,44 @@ def test_reasons_are_the_largest_contributions_first(dataset: Path, tmp_path: Pa
     assert all(r.value is None for row, m in zip(reasons, missing, strict=True) if m for r in row if r.feature == "age")
 
 
+def worth(node: Any, row: Any, known: set[int]) -> float:
+    """What a tree expects for `row` when only the inputs `known` are known: branches count by the rows they had."""
+    if "leaf_value" in node:
+        return float(node["leaf_value"])
+    branches = node["left_child"], node["right_child"]
+    if node["split_feature"] not in known:
+        rows = [one.get("leaf_count", one.get("internal_count")) for one in branches]
+        return float(np.average([worth(one, row, known) for one in branches], weights=rows))
+    value = row[node["split_feature"]]
+    if node["decision_type"] == "==":  # a set of categories goes left
+        inside = not np.isnan(value) and str(int(value)) in node["threshold"].split("||")
+        return worth(branches[0 if inside else 1], row, known)
+    if np.isnan(value) and node["missing_type"] == "NaN":
+        return worth(branches[0 if node["default_left"] else 1], row, known)
+    return worth(branches[0 if np.nan_to_num(value) <= node["threshold"] else 1], row, known)
+
+
+def test_contributions_of_trees_are_shapley_values_by_their_definition(dataset: Path, tmp_path: Path) -> None:
+    from itertools import combinations
+    from math import factorial
+
+    out = tmp_path / "out"
+    engine = engine_of(out, train(dataset, out, LightGBMConfig(calibration="none", threads=1, rounds=8))["engine"])
+    trees = [tree["tree_structure"] for tree in engine._booster.dump_model()["tree_info"]]
+    test, inputs = frame(12, 5), range(len(INPUTS))
+    reasons = engine.explain(columns(test), top=len(INPUTS))
+    for row, said in zip(matrix(INPUTS, columns(test)), reasons, strict=True):
+        got = {reason.feature: reason.contribution for reason in said}
+        for one in inputs:
+            expected = 0.0
+            for size in range(len(INPUTS)):
+                share = factorial(size) * factorial(len(INPUTS) - size - 1) / factorial(len(INPUTS))
+                for others in combinations([other for other in inputs if other != one], size):
+                    gain = sum(worth(t, row, {*others, one}) - worth(t, row, set(others)) for t in trees)
+                    expected += share * gain
+            assert got[INPUTS[one].name] == pytest.approx(expected, abs=1e-9)
+
+
 def test_an_unknown_category_counts_as_missing() -> None:
     data = {
         "amount": np.array([1.0, 1.0]),
