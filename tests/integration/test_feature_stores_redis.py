@@ -278,8 +278,8 @@ def test_more_entities_than_one_command_may_ask_for(server: Any) -> None:
     assert reader.read({"k": []}).columns["v_x"].shape == (0,)
 
 
-def feast_store(folder: Path, server: Any) -> Any:
-    online = {"type": "redis", "connection_string": f"127.0.0.1:{server.port}"}
+def feast_store(folder: Path, server: Any, **options: Any) -> Any:
+    online = {"type": "redis", "connection_string": f"127.0.0.1:{server.port}", **options}
     return repos.make_store(
         folder, [repos.view_of("v", ["f64", "i64", "name"], ttl=timedelta(days=1))], online=online, batch_engine="local"
     )
@@ -321,3 +321,22 @@ def test_feasts_redis_calls_the_unknown_present_and_serves_what_is_too_old(serve
         verdicts[owner] = list(answer.results[at].statuses)
     present, unknown, old = FieldStatus.PRESENT, FieldStatus.NOT_FOUND, FieldStatus.OUTSIDE_MAX_AGE
     assert verdicts == {"feast": [present, present, present], "ours": [old, unknown, present]}
+
+
+@pytest.mark.parametrize("owner", ["feast", "ours"])
+def test_what_is_written_again_is_kept_longer_only_by_ours(server: Any, tmp_path: Path, owner: str) -> None:
+    """Feast skips a row whose moment it has already, and with it the new expiry: what every run writes goes away."""
+    if owner == "feast":
+        store = feast_store(tmp_path, server, key_ttl_seconds=90_000)
+    else:
+        ours = {"type": "feature_repo.stores.online.PackedOnlineStore", "address": server.address}
+        store = repos.make_store(
+            tmp_path, [repos.view_of("v", ["f64", "i64", "name"], ttl=timedelta(hours=1))], online=ours
+        )
+    frame = pd.DataFrame({"driver": ["a"], "event": [datetime.now(UTC)], "f64": [1.0], "i64": [1], "name": [""]})
+    store.write_to_online_store("v", df=frame)
+    (key,) = (key for key in server.client.scan_iter() if not key.startswith(b"fl-schema"))
+    assert 89_000 < server.client.ttl(key) <= 90_000
+    server.client.expire(key, 10)
+    store.write_to_online_store("v", df=frame)
+    assert (server.client.ttl(key) > 80_000) == (owner == "ours")
