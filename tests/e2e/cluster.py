@@ -21,7 +21,7 @@ PIPELINES = "ghcr.io/fairlead/pipelines:0.1.0"
 VALUES: dict[str, Any] = {"pipelines": {"replicas": 0, "crds": {"keep": False}}}
 
 _REACH = """
-import json, socket, sys
+import json, socket, sys, time
 from concurrent.futures import ThreadPoolExecutor
 def reach(address):
     host, port = address.split(":")
@@ -30,14 +30,29 @@ def reach(address):
         return True
     except OSError:
         return False
-with ThreadPoolExecutor(16) as pool:
-    print(json.dumps(dict(zip(sys.argv[1:], pool.map(reach, sys.argv[1:])))))
+expected = json.loads(sys.argv[1])
+until = time.monotonic() + 60
+while True:
+    with ThreadPoolExecutor(16) as pool:
+        found = dict(zip(expected, pool.map(reach, expected)))
+    if found == expected or time.monotonic() > until:
+        break
+    time.sleep(1)  # a policy takes a moment to know a new pod
+print(json.dumps(found))
 """
 _ASK = """
-import sys, urllib.request
+import sys, time, urllib.request
 headers = {"content-type": "application/json", "authorization": "Bearer " + sys.argv[3]}
 request = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), headers)
-print(urllib.request.urlopen(request, timeout=20).read().decode())
+until = time.monotonic() + 120
+while True:
+    try:
+        print(urllib.request.urlopen(request, timeout=10).read().decode())
+        break
+    except OSError:  # its address is not known to the policies yet
+        if time.monotonic() > until:
+            raise
+        time.sleep(1)
 """
 
 
@@ -58,7 +73,7 @@ class Platform:
         """Install or upgrade and wait; returns seconds."""
         began = time.monotonic()
         done = self.helm(
-            "upgrade", "--install", "fairlead", str(CHART), "--wait", "--timeout", "300s", values=values or {}
+            "upgrade", "--install", "fairlead", str(CHART), "--wait", "--timeout", "600s", values=values or {}
         )
         assert done.returncode == 0, done.stderr + self.kubectl("get", "pods,events")
         return time.monotonic() - began
@@ -89,9 +104,9 @@ class Platform:
         found: list[Any] = json.loads(answer)["data"]["result"]
         return found
 
-    def reach(self, labels: dict[str, str], *addresses: str) -> dict[str, bool]:
-        """Which addresses a pod with `labels` can open a connection to."""
-        found: dict[str, bool] = json.loads(self._try(labels, _REACH, *addresses))
+    def reach(self, labels: dict[str, str], expected: Mapping[str, bool]) -> dict[str, bool]:
+        """Which addresses a pod with `labels` can open a connection to, once it is as expected or after a minute."""
+        found: dict[str, bool] = json.loads(self._try(labels, _REACH, json.dumps(expected)))
         return found
 
     def ask(self, labels: dict[str, str], url: str, body: str, key: str) -> Any:
@@ -100,15 +115,14 @@ class Platform:
 
     def _try(self, labels: dict[str, str], script: str, *arguments: str) -> str:
         with self._client(labels, script, arguments) as name:
-            self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=90s")
+            self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=240s")
             return self.kubectl("logs", name)
 
     @contextmanager
     def _client(self, labels: dict[str, str], script: str, arguments: tuple[str, ...]) -> Iterator[str]:
         name = f"client-{time.monotonic_ns() % 10**9}"
         closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
-        # Policies take a moment to reach a new pod, and until then everything is open.
-        command = ["sh", "-c", 'sleep 3; exec python -c "$@"', "sh", script, *arguments]
+        command = ["python", "-c", script, *arguments]
         main = {"name": "main", "image": SERVICE, "command": command, "securityContext": closed}
         secure = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
         spec = {"containers": [main], "restartPolicy": "Never", "securityContext": secure}

@@ -116,7 +116,7 @@ def space(name: str, storage: bool = True) -> Iterator[str]:
         if storage:
             need_image(S3_IMAGE)
             apply(namespace, _S3 % {"key": KEY, "secret": SECRET, "image": S3_IMAGE})
-            kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/s3", "--timeout=90s")
+            kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/s3", "--timeout=240s")
         yield namespace
     finally:
         kubectl("delete", "namespace", namespace, "--wait=false", check=False)

@@ -85,7 +85,7 @@ def run_pod(namespace: str, pod: Any) -> tuple[str, list[dict[str, Any]]]:
     pod["spec"]["containers"][0]["resources"]["requests"] = {"cpu": "100m", "memory": "256Mi"}
     apply(namespace, pod)
     where = ["-n", namespace]
-    until, phase = time.monotonic() + 180, ""
+    until, phase = time.monotonic() + 300, ""
     while phase not in ("Succeeded", "Failed") and time.monotonic() < until:
         time.sleep(0.5)
         phase = kubectl(*where, "get", "pod", name, "-o", "jsonpath={.status.phase}")

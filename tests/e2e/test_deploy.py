@@ -106,13 +106,13 @@ def served(made: Environment) -> str:
 
 
 def test_a_version_is_deployed_replaced_and_rolled_back(environment: Environment) -> None:
-    first = environment.fairlead("deploy", "toy:1", "--env", environment.profile, "--timeout", "120")
+    first = environment.fairlead("deploy", "toy:1", "--env", environment.profile, "--timeout", "240")
     assert (first["release"], first["version"]) == ("toy", "1")
     assert environment.values["model"]["digest"] == first["digest"]
     assert served(environment) == "1"
     file = environment.folder / "models" / "toy.yaml"
     file.write_text("# mine\nreplicaCount: 1 # one is enough\n" + file.read_text())
-    environment.fairlead("deploy", "toy@champion", "--env", environment.profile, "--timeout", "120")
+    environment.fairlead("deploy", "toy@champion", "--env", environment.profile, "--timeout", "240")
     assert file.read_text().startswith("# mine\nreplicaCount: 1 # one is enough\n")
     assert served(environment) == environment.values["model"]["version"] == "2"
     status = environment.fairlead("status", "--env", environment.profile)
@@ -172,7 +172,7 @@ def test_diagnose_names_the_cause_of_what_fails(environment: Environment) -> Non
     kubectl("-n", environment.namespace, "apply", "-f", "-", given=yaml.safe_dump_all(spec))
     kubectl(
         "-n", environment.namespace, "wait", "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}="
-        "CreateContainerConfigError", "pod/no-secret", "--timeout=60s",
+        "CreateContainerConfigError", "pod/no-secret", "--timeout=180s",
     )  # fmt: skip
     document = environment.fairlead("diagnose", "--env", environment.profile, code=1)
     causes = {trouble["what"].partition(" ")[0]: trouble["cause"] for trouble in document["troubles"]}
@@ -204,5 +204,5 @@ def test_uninstalling_leaves_nothing(environment: Environment) -> None:
     assert helm is not None
     subprocess.run([helm, "-n", environment.namespace, "uninstall", "toy", "--wait"], check=True, capture_output=True)
     chosen = ["-l", "app.kubernetes.io/instance=toy"]
-    kubectl("-n", environment.namespace, "wait", "--for=delete", "pod", *chosen, "--timeout=90s")
+    kubectl("-n", environment.namespace, "wait", "--for=delete", "pod", *chosen, "--timeout=240s")
     assert kubectl("-n", environment.namespace, "get", "all,configmaps,secrets", *chosen, "-o", "name") == ""

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.e2e.model_release import CHART, IMAGE, MAY_CALL, Release, make_bundles, publish
 from tests.e2e.spaces import kubectl, need_image, space
 
 pytestmark = pytest.mark.e2e
+OPERATOR = ("PodMonitor", "ServiceMonitor", "PrometheusRule")  # their definitions are not everywhere
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +48,11 @@ def test_an_install_is_ready_and_answers_the_golden_examples(
     release: Release, record_property: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = time.monotonic()
-    done = release.upgrade("one", "--timeout", "120s")
+    done = release.upgrade("one", "--timeout", "240s")
     seconds = time.monotonic() - start
     assert done.returncode == 0, done.stderr
     record_property("install_seconds", round(seconds, 1))
-    tested = release.helm("test", "toy", "--timeout", "120s")
+    tested = release.helm("test", "toy", "--timeout", "240s")
     assert tested.returncode == 0, tested.stderr + tested.stdout
     with capsys.disabled():
         print(f"\ninstall {seconds:.1f} s")  # noqa: T201 - a number people look for
@@ -85,7 +88,7 @@ def test_nothing_runs_with_more_rights_than_it_needs(release: Release) -> None:
 def test_an_upgrade_under_load_loses_no_request(release: Release) -> None:
     key = release.key()
     with release.load("load-up") as got:
-        done = release.upgrade("two", "--timeout", "120s")
+        done = release.upgrade("two", "--timeout", "240s")
         assert done.returncode == 0, done.stderr
     assert release.key() == key
     assert (got["failed"], got["failures"]) == (0, [])
@@ -94,7 +97,7 @@ def test_an_upgrade_under_load_loses_no_request(release: Release) -> None:
 
 def test_a_rollback_under_load_loses_no_request(release: Release) -> None:
     with release.load("load-back") as got:
-        done = release.helm("rollback", "toy", "--wait", "--timeout", "120s")
+        done = release.helm("rollback", "toy", "--wait", "--timeout", "240s")
         assert done.returncode == 0, done.stderr
     assert (got["failed"], got["failures"]) == (0, [])
     assert set(got["versions"]) == {"one", "two"}
@@ -122,7 +125,7 @@ def test_another_digest_than_the_bundles_is_refused(release: Release) -> None:
 def test_a_pod_that_is_killed_comes_back(release: Release) -> None:
     (pod,) = release.pods()
     kubectl("-n", release.namespace, "delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
-    kubectl("-n", release.namespace, "rollout", "status", "deployment/toy", "--timeout=90s")
+    kubectl("-n", release.namespace, "rollout", "status", "deployment/toy", "--timeout=240s")
     assert release.ask("again", MAY_CALL)["version"] == "one"
 
 
@@ -130,26 +133,64 @@ def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release:
     name = "second-" + "x" * 56
     claim = {"type": "claim", "accessModes": ["ReadWriteOnce"], "size": "1Gi"}
     scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 2}
-    values = release.values("two", name="second") | {"fullnameOverride": name, "cache": claim, "autoscaling": scaling}
-    done = release.helm("install", "second", str(CHART), "--wait", "--timeout", "120s", values=values)
+    logged = {"predictions": {"folder": "s3://fairlead/predictions", "upload_seconds": 1}}
+    more = {"fullnameOverride": name, "cache": claim, "autoscaling": scaling, "config": logged}
+    values = release.values("two", name="second") | more
+    done = release.helm("install", "second", str(CHART), "--wait", "--timeout", "240s", values=values)
     assert done.returncode == 0, done.stderr
     assert release.ask("both", MAY_CALL, f"http://{name}", release.key("second"))["version"] == "two"
     assert release.ask("first", MAY_CALL)["version"] == "one"
+    assert _records(release, name) == ["two"]
     # What a claim cannot change makes another one instead of an upgrade that Kubernetes refuses.
     values["cache"] = claim | {"size": "512Mi"}
-    done = release.helm("upgrade", "second", str(CHART), "--wait", "--timeout", "120s", values=values)
+    done = release.helm("upgrade", "second", str(CHART), "--wait", "--timeout", "240s", values=values)
     assert done.returncode == 0, done.stderr
-    assert release.helm("test", "second", "--timeout", "90s").returncode == 0
-    kubectl("-n", release.namespace, "wait", "--for=condition=ScalingActive", f"hpa/{name}", "--timeout=120s")
+    assert release.helm("test", "second", "--timeout", "240s").returncode == 0
+    kubectl("-n", release.namespace, "wait", "--for=condition=ScalingActive", f"hpa/{name}", "--timeout=240s")
+
+
+# In the server, which has S3's credentials when it logs there.
+_READ = """
+import json
+from contracts import objects
+root = "s3://fairlead/predictions/second"
+for day in objects.list_names(root):
+    for name in objects.list_names(f"{root}/{day}"):
+        print(objects.read_bytes(f"{root}/{day}/{name}").decode(), end="")
+"""
+
+
+def _records(release: Release, deployment: str) -> list[str]:
+    """Versions in the predictions that are logged in S3, as soon as there are any."""
+    read = ("exec", f"deploy/{deployment}", "-c", "server", "--", "python", "-c", _READ)
+    deadline = time.monotonic() + 60
+    while not (found := kubectl("-n", release.namespace, *read)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return [json.loads(line)["version"] for line in found.splitlines()]
+
+
+@pytest.mark.parametrize("file", sorted(CHART.glob("ci/*-values.yaml")), ids=lambda file: file.stem)
+@pytest.mark.parametrize("metric", ["inflight", "queue", "cpu"])
+def test_the_api_server_takes_every_object_without_a_warning(release: Release, file: Path, metric: str) -> None:
+    scaling = ("--set", "autoscaling.enabled=true", "--set", f"autoscaling.metric={metric}")
+    done = release.helm("template", "other", str(CHART), "-f", str(file), *scaling)
+    assert done.returncode == 0, done.stderr
+    objects = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] not in ("Pod", *OPERATOR)]
+    assert "HorizontalPodAutoscaler" in {each["kind"] for each in objects}
+    command = ["kubectl", "-n", release.namespace, "create", "--dry-run=server", "-f", "-"]
+    said = subprocess.run(
+        command, input=yaml.safe_dump_all(objects), capture_output=True, text=True, check=False
+    ).stderr
+    assert said == ""
 
 
 def test_uninstalling_leaves_nothing(release: Release) -> None:
     for name in ("toy", "second"):
-        done = release.helm("uninstall", name, "--wait", "--timeout", "120s")
+        done = release.helm("uninstall", name, "--wait", "--timeout", "240s")
         assert done.returncode == 0, done.stderr
     kinds = "all,configmaps,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers,pvc"
     selector = "app.kubernetes.io/name=model-service"
-    deadline = time.monotonic() + 60  # pods that drain
+    deadline = time.monotonic() + 180  # pods that drain
     while (left := kubectl("-n", release.namespace, "get", kinds, "-l", selector, "-o", "name")) and (
         time.monotonic() < deadline
     ):

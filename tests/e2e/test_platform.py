@@ -129,7 +129,7 @@ def test_one_install_makes_everything_ready(platform: Platform, capsys: pytest.C
 
 
 def test_every_part_works_the_way_its_clients_use_it(platform: Platform) -> None:
-    done = platform.helm("test", "fairlead", "--timeout", "180s", "--logs")
+    done = platform.helm("test", "fairlead", "--timeout", "300s", "--logs")
     assert done.returncode == 0, done.stdout + done.stderr
     checks = dict(re.findall(r"^(SQL|S3|REDIS|MLFLOW|PROMETHEUS): (ok|FAILED)", done.stdout, re.MULTILINE))
     assert checks == dict.fromkeys(["SQL", "S3", "REDIS", "MLFLOW", "PROMETHEUS"], "ok")
@@ -144,7 +144,7 @@ def test_the_demo_answers_inside_the_cluster_and_its_metrics_are_scraped(platfor
     may = {"fairlead.io/access-model": "true"}
     answer = platform.ask(may, "http://fairlead-demo/predict", body, base64.b64decode(key).decode())
     assert (answer["model"], answer["version"]) == ("fraud", "demo")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (found := platform.query('fairlead_requests_total{model="fraud",code="200"}')):
         assert time.monotonic() < deadline, "no metric of the model after a minute"
         time.sleep(2)
@@ -166,25 +166,35 @@ def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
         assert json.loads(reader.type("predict", "--json"))["version"] == "2"
         reader.type("rollback")
         assert json.loads(reader.type("predict", "--json"))["version"] == "1"
-    assert platform.helm("uninstall", "fraud", "--wait", "--timeout", "120s").returncode == 0
+    assert platform.helm("uninstall", "fraud", "--wait", "--timeout", "300s").returncode == 0
 
 
 def test_a_foreign_pod_reaches_no_store_and_a_client_reaches_its_own(platform: Platform) -> None:
-    assert platform.reach({"app": "foreign"}, *STORES.values()) == dict.fromkeys(STORES.values(), False)
+    nothing = dict.fromkeys(STORES.values(), False)
+    assert platform.reach({"app": "foreign"}, nothing) == nothing
+    its_own = {address: part in ("redis", "mlflow", "model") for part, address in STORES.items()}
     client = {f"fairlead.io/access-{part}": "true" for part in ("redis", "mlflow", "model")}
-    reached = platform.reach(client, *STORES.values())
-    assert {part for part, address in STORES.items() if reached[address]} == {"redis", "mlflow", "model"}
+    assert platform.reach(client, its_own) == its_own
 
 
 def test_the_definitions_of_features_are_in_the_registry(platform: Platform) -> None:
     selector = ("-l", "app.kubernetes.io/component=definitions")
-    platform.kubectl("wait", "job", *selector, "--for=condition=Complete", "--timeout=120s")
+    platform.kubectl("wait", "job", *selector, "--for=condition=Complete", "--timeout=300s")
     query = "MYSQL_PWD=$MARIADB_ROOT_PASSWORD mariadb -uroot -N -e 'select feature_view_name from feast.feature_views'"
     assert "customer_windows" in platform.run_in("mariadb", "sh", "-c", query).split()
 
 
+def _top(platform: Platform) -> list[list[str]]:
+    return [line.split() for line in platform.kubectl("top", "pod", "--no-headers", check=False).splitlines()]
+
+
 def test_the_platform_is_small(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
-    top = [line.split() for line in platform.kubectl("top", "pod", "--no-headers").splitlines()]
+    running = {pod["metadata"]["name"] for pod in platform.get("pods") if pod["status"]["phase"] == "Running"}
+    deadline = time.monotonic() + 180
+    while not running <= {name for name, _, _ in _top(platform)}:
+        assert time.monotonic() < deadline, f"no metrics of some of {running}"
+        time.sleep(2)
+    top = _top(platform)
     used = {name: int(memory.removesuffix("Mi")) for name, _, memory in top}
     idle = sum(mebibytes for name, mebibytes in used.items() if "-demo" not in name)
     objects = [
@@ -273,18 +283,18 @@ def test_killed_pods_come_back_and_nothing_is_lost(platform: Platform) -> None:
     for component in ("mariadb", "redis", "s3", "prometheus", "mlflow"):
         old = platform.pod(component)["metadata"]
         platform.kubectl("delete", "pod", old["name"], "--grace-period=0", "--force")
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while not _ready_again(platform, component, old["uid"]):
             assert time.monotonic() < deadline, f"{component} did not come back"
             time.sleep(1)
     assert platform.run_in("redis", "redis-cli", "get", "kept").strip() == "here"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while (said := _kept(platform)) != "kept":
         assert time.monotonic() < deadline, said
         time.sleep(2)
     demo = platform.get("pods", "-l", "app.kubernetes.io/instance=fairlead,app.kubernetes.io/component=server")
     platform.kubectl("delete", "pod", demo[0]["metadata"]["name"], "--now")
-    platform.kubectl("rollout", "status", "deploy/fairlead-demo", "--timeout=120s")
+    platform.kubectl("rollout", "status", "deploy/fairlead-demo", "--timeout=300s")
 
 
 def _ready_again(platform: Platform, component: str, old: str) -> bool:
@@ -340,17 +350,17 @@ def test_a_second_release_takes_the_stores_of_the_first_but_not_its_fixed_names(
         },
         **{part: {"enabled": False} for part in ("pipelines", "monitoring", "demo")},
     }
-    done = platform.helm("install", "second", str(CHART), "--wait", "--timeout", "180s", values=values)
+    done = platform.helm("install", "second", str(CHART), "--wait", "--timeout", "400s", values=values)
     assert done.returncode == 0, done.stderr
     mine = platform.get("statefulsets", "-l", "app.kubernetes.io/instance=second")
     assert mine == [], "the stores of the first release are used, by value only"
-    done = platform.helm("test", "second", "--timeout", "120s", "--logs")
+    done = platform.helm("test", "second", "--timeout", "300s", "--logs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert platform.helm("uninstall", "second", "--wait").returncode == 0
 
 
 def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_again(platform: Platform) -> None:
-    done = platform.helm("uninstall", "fairlead", "--wait", "--timeout", "120s")
+    done = platform.helm("uninstall", "fairlead", "--wait", "--timeout", "300s")
     assert done.returncode == 0, done.stderr
     names = subprocess.run(
         ["kubectl", "api-resources", "--namespaced", "--verbs=list", "-o", "name"],
@@ -358,7 +368,7 @@ def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_ag
     ).stdout.split()  # fmt: skip
     kinds = ",".join(name for name in names if not name.startswith(("events", "pods.metrics")))
     selector = "app.kubernetes.io/part-of=fairlead"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while platform.get("pods", "-l", selector) and time.monotonic() < deadline:
         time.sleep(1)
     left = {(each["kind"], each["metadata"]["name"]) for each in platform.get(kinds, "-l", selector)}
@@ -366,4 +376,4 @@ def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_ag
     assert left == claims | {("Secret", f"fairlead-{part}") for part in ("sql", "redis", "s3")}
     platform.install({"demo": {"enabled": False}})
     assert _kept(platform) == "kept"
-    assert platform.helm("uninstall", "fairlead", "--wait", "--timeout", "120s").returncode == 0
+    assert platform.helm("uninstall", "fairlead", "--wait", "--timeout", "300s").returncode == 0
