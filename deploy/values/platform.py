@@ -31,6 +31,7 @@ class PlatformGlobal(Global):
     model_config = ConfigDict(extra="forbid")
 
     storage_class: Name
+    check_storage_class: bool
     sql: Store
     s3: ObjectStore
     redis: Store

@@ -167,3 +167,4 @@ def test_doctor_says_what_an_account_may_not_do(
     assert "deployments.apps" in checks["permissions"]["found"]
     assert checks["storage"]["level"] == "warn"
     assert "cannot look" in checks["storage"]["found"]
+    assert "--set global.checkStorageClass=false" in checks["storage"]["fix"]

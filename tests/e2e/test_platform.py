@@ -118,6 +118,29 @@ def test_without_a_storage_class_an_install_says_so_and_what_to_set(
     assert named.returncode == 0, named.stderr
 
 
+def test_who_administers_one_namespace_can_install_without_pipelines(
+    platform: Platform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubeflow Pipelines has rights that only those may give who have them."""
+    account, where = "administrator", f"{platform.namespace}:administrator"
+    platform.kubectl("create", "serviceaccount", account)
+    platform.kubectl("create", "rolebinding", account, "--clusterrole=admin", f"--serviceaccount={where}")
+    config = yaml.safe_load(kubectl("config", "view", "--raw", "--minify", "-o", "yaml"))
+    config["users"][0]["user"] = {"token": platform.kubectl("create", "token", account).strip()}
+    file = tmp_path / "kubeconfig"
+    file.write_text(yaml.safe_dump(config))
+    lost = {"persistence": {"enabled": False}}  # volumes are few; that of Prometheus is enough
+    parts = {"pipelines": {"enabled": False}, "demo": {"enabled": False}, "global": {"checkStorageClass": False}}
+    parts |= {"mariadb": lost, "s3": lost, "feature-store": {"redis": lost}}
+    with monkeypatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(file))
+        done = platform.helm("install", "mine", str(CHART), values=parts)
+        gone = platform.helm("uninstall", "mine", "--wait", "--timeout", "300s")
+    assert done.returncode == 0, done.stderr
+    assert gone.returncode == 0, gone.stderr
+    platform.kubectl("delete", "pvc,secret", "-l", "app.kubernetes.io/instance=mine")
+
+
 def test_one_install_makes_everything_ready(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
     seconds = platform.install()
     for pod in platform.get("pods"):

@@ -24,6 +24,8 @@ _CREATED = (
     "persistentvolumeclaims", "networkpolicies.networking.k8s.io", "roles.rbac.authorization.k8s.io",
     "rolebindings.rbac.authorization.k8s.io", "horizontalpodautoscalers.autoscaling", "poddisruptionbudgets.policy",
 )  # fmt: skip
+# What an install needs to be told by who may not look either.
+_WITHOUT = {"storage": "; or install with --set global.checkStorageClass=false"}
 _CRDS = ("argoproj.io", "kubeflow.org")
 # Pods in kube-system (or a namespace of their own) of what enforces network policies, and of what does not.
 _ENFORCES = ("calico", "cilium", "antrea", "weave-net", "kube-router", "ovnkube", "azure-npm", "kube-network-policies")
@@ -50,7 +52,8 @@ def check_cluster(cluster: Cluster, image: str = "") -> Iterator[Finding]:
             yield check(kube)
         except PlatformError as err:
             name = check.__name__.replace("_", " ")
-            yield Finding(check=name, level="warn", found=f"cannot look: {err.detail.strip()[:160]}", fix=err.fix)
+            fix = f"{err.fix}{_WITHOUT.get(name, '')}"
+            yield Finding(check=name, level="warn", found=f"cannot look: {err.detail.strip()[:160]}", fix=fix)
     yield policies(kube, image)
 
 

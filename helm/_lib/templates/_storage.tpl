@@ -23,7 +23,7 @@ volumeClaimTemplate, so that it can grow by value. What cannot be changed on an 
   {{- fail (printf "PersistentVolumeClaim %s has %s, which cannot shrink to %s. Fix: set persistence.size to at least %s" $name $old.spec.resources.requests.storage .persistence.size $old.spec.resources.requests.storage) -}}
   {{- end -}}
 {{- else -}}
-  {{- include "fairlead.requireStorageClass" (dict "name" $name "class" $class "key" "global.storageClass" "else" "use external stores (values-production.yaml)") -}}
+  {{- include "fairlead.requireStorageClass" (dict "context" .context "name" $name "class" $class "key" "global.storageClass" "else" "use external stores (values-production.yaml)") -}}
 {{- end -}}
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -41,10 +41,14 @@ spec:
 
 {{/*
 fairlead.requireStorageClass: fails when the cluster has no storage class "class", or with an empty one no default; says nothing
-without a cluster. "name" is the claim, "key" the value that names a class, "else" what can be done without one.
+without a cluster, or when `global.checkStorageClass` is false. "name" is the claim, "key" the value that names a class, "else"
+what can be done without one.
 */}}
 {{- define "fairlead.requireStorageClass" -}}
-{{- $classes := lookup "storage.k8s.io/v1" "StorageClass" "" "" -}}
+{{- $classes := dict -}}
+{{- if ne (toString ((.context.Values.global | default dict).checkStorageClass)) "false" -}}
+{{- $classes = lookup "storage.k8s.io/v1" "StorageClass" "" "" -}}
+{{- end -}}
 {{- if hasKey $classes "items" -}}
   {{- $default := "" -}}{{- $names := list -}}
   {{- range $classes.items -}}

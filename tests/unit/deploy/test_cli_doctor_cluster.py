@@ -113,6 +113,12 @@ def test_a_right_to_look_that_is_missing_hides_no_other_check(answers: Answers) 
     assert (found["gpus"].level, found["Pod Security"].level) == ("warn", "ok")
 
 
+def test_who_may_not_see_storage_classes_hears_how_to_install_without(answers: Answers) -> None:
+    answers.refuse("get storageclasses", "Error from server (Forbidden): storageclasses is forbidden")
+    finding = answers.findings()["storage"]
+    assert (finding.level, "global.checkStorageClass=false" in finding.fix) == ("warn", True)
+
+
 def test_an_old_helm_and_a_cluster_that_is_down_are_named(answers: Answers) -> None:
     answers.helm("v3.9.4")
     assert answers.findings()["helm"].level == "fail"
