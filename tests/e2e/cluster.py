@@ -54,6 +54,23 @@ while True:
             raise
         time.sleep(1)
 """
+# Writes or reads one thing in S3 and in MLflow, whose pod may talk to both.
+KEEP = """
+import json, os, sys, urllib.request, boto3
+from botocore.config import Config
+client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+def call(path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request("http://127.0.0.1:5000/api/2.0/mlflow/" + path, data)
+    request.add_header("content-type", "application/json")
+    return json.load(urllib.request.urlopen(request, timeout=20))
+if sys.argv[1] == "write":
+    client.put_object(Bucket="fairlead", Key="kept/one", Body=b"kept")
+    call("experiments/create", {"name": "kept"})
+else:
+    assert client.get_object(Bucket="fairlead", Key="kept/one")["Body"].read() == b"kept"
+    print(call("experiments/get-by-name?experiment_name=kept")["experiment"]["name"])
+"""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.cluster import CHART, PIPELINES, SERVICE, Platform
+from tests.e2e.cluster import CHART, KEEP, PIPELINES, SERVICE, Platform
 from tests.e2e.readme import commands, reading
 from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
 
@@ -30,23 +30,6 @@ STORES = {
     "prometheus": "fairlead-prometheus:9090",
     "model": "fairlead-demo:80",
 }
-# Writes or reads one thing in S3 and in MLflow, whose pod may talk to both.
-_KEEP = """
-import json, os, sys, urllib.request, boto3
-from botocore.config import Config
-client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
-def call(path, body=None):
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request("http://127.0.0.1:5000/api/2.0/mlflow/" + path, data)
-    request.add_header("content-type", "application/json")
-    return json.load(urllib.request.urlopen(request, timeout=20))
-if sys.argv[1] == "write":
-    client.put_object(Bucket="fairlead", Key="kept/one", Body=b"kept")
-    call("experiments/create", {"name": "kept"})
-else:
-    assert client.get_object(Bucket="fairlead", Key="kept/one")["Body"].read() == b"kept"
-    print(call("experiments/get-by-name?experiment_name=kept")["experiment"]["name"])
-"""
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +284,7 @@ def test_accounts_may_what_they_need(platform: Platform, account: str, verb: str
 
 
 def test_killed_pods_come_back_and_nothing_is_lost(platform: Platform) -> None:
-    platform.run_in("mlflow", "python", "-c", _KEEP, "write")
+    platform.run_in("mlflow", "python", "-c", KEEP, "write")
     platform.run_in("redis", "redis-cli", "set", "kept", "here")
     for component in ("mariadb", "redis", "s3", "prometheus", "mlflow"):
         old = platform.pod(component)["metadata"]
@@ -330,7 +313,7 @@ def _ready_again(platform: Platform, component: str, old: str) -> bool:
 
 def _kept(platform: Platform) -> str:
     pod = platform.pod("mlflow")["metadata"]["name"]
-    return platform.kubectl("exec", pod, "--", "python", "-c", _KEEP, "read", check=False).strip()
+    return platform.kubectl("exec", pod, "--", "python", "-c", KEEP, "read", check=False).strip()
 
 
 def test_an_upgrade_keeps_passwords_volumes_and_databases_running(platform: Platform) -> None:
