@@ -92,7 +92,7 @@ class TextEngine(ABC):
 
     def tokenise(self, columns: Mapping[str, NDArray[Any]]) -> list[list[int]]:
         """The token ids of each row, at most `max_tokens`."""
-        return [self._tokenise(text)[0] for text in self._texts(columns)]
+        return [self._tokenise(text) for text in self._texts(columns)]
 
     def predict_ids(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         """Probabilities, shape (rows, classes), of token ids."""
@@ -118,10 +118,9 @@ class TextEngine(ABC):
         rows = zip(*(columns[name] for name in self._inputs), strict=True)
         return [join_fields(fields, self._spec.max_characters) for fields in rows]
 
-    def _tokenise(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids, and where each is in the text; tokens that only mark the beginning and the end are at (0, 0)."""
-        encoding = self._tokenizer.encode(text)
-        return encoding.ids[: self._spec.max_tokens], encoding.offsets[: self._spec.max_tokens]
+    def _tokenise(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text).ids[: self._spec.max_tokens]
+        return ids
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         ids = np.full((len(rows), max(1, *map(len, rows), 1)), self._spec.pad_id, np.int64)
@@ -156,25 +155,40 @@ class TextEngine(ABC):
         return [*runs, run] if run else runs
 
     def _explain_by_occlusion(self, text: str, top: int) -> list[Reason]:
-        ids, offsets = self._tokenise(text)
-        words = [at for at, (start, end) in enumerate(offsets) if end > start]
+        encoding = self._tokenizer.encode(text)
+        ids, offsets = encoding.ids[: self._spec.max_tokens], encoding.offsets
+        words = _words(encoding.word_ids[: self._spec.max_tokens])
         if not words:
             return []
         step = -(-len(words) // OCCLUSIONS)
-        spans = [words[start : start + step] for start in range(0, len(words), step)]
-        without = ([id_ for at, id_ in enumerate(ids) if not span[0] <= at <= span[-1]] for span in spans)
+        groups = [words[start : start + step] for start in range(0, len(words), step)]
+        spans = [(group[0][0], group[-1][-1]) for group in groups]  # first and last token
+        without = (ids[:first] + ids[last + 1 :] for first, last in spans)
         scores = self._score([ids, *without])
         likely = np.clip(scores[:, int(scores[0].argmax())], 1e-9, 1 - 1e-9)
         odds = np.log(likely / (1 - likely))
         lost = odds[0] - odds[1:]
         return [
             Reason(
-                feature=text[offsets[spans[at][0]][0] : offsets[spans[at][-1]][1]],
+                feature=text[offsets[spans[at][0]][0] : offsets[spans[at][1]][1]],
                 value=None,
                 contribution=float(lost[at]),
             )
             for at in np.argsort(-np.abs(lost), kind="stable")[:top]
         ]
+
+
+def _words(numbers: Sequence[int | None]) -> list[list[int]]:
+    """Positions of the tokens of each word, which may be several; marks of beginning and end belong to none."""
+    words: list[list[int]] = []
+    for at, number in enumerate(numbers):
+        if number is None:
+            continue
+        if words and numbers[words[-1][-1]] == number:
+            words[-1].append(at)
+        else:
+            words.append([at])
+    return words
 
 
 class OnnxTextEngine(TextEngine):
@@ -209,7 +223,7 @@ class OnnxTextEngine(TextEngine):
     def _explain(self, text: str, top: int) -> list[Reason]:
         if self._spec.explain != "terms":
             return self._explain_by_occlusion(text, top)
-        contributions = self._output("contributions", [self._tokenise(text)[0]])[0]
+        contributions = self._output("contributions", [self._tokenise(text)])[0]
         if self._terms is None:
             raise PlatformError("this model gives no reasons", detail="terms.npy is missing", code="not_explainable")
         present = np.flatnonzero(contributions)

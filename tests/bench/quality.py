@@ -81,7 +81,7 @@ TEXT: dict[str, dict[str, Any]] = {
         "overrides": {"labels": {"1": "World", "2": "Sports", "3": "Business", "4": "Sci/Tech"}},
         "train_layout": layout("0", "1", delimiter="\t"),
         "test_layout": layout("2", "0"),
-        "goals": {"linear": ">= 88.5", "embedding_lstm": ">= 86"},
+        "goals": {"linear": ">= 88.5", "embedding_lstm": ">= 86", "transformer": ""},
     },
     "THUCNews a->b, titles": {
         "source": "news-zh/thucnews_10k_a.txt",

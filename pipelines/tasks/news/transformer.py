@@ -56,12 +56,12 @@ def train_transformer(
     """Write tokenizer, model and spec to `out`, and choose the form that is served on the rows of `valid`."""
     from pipelines.training.distributed import group
 
-    if config.model.bundle:
-        found = _take(config, classes, out)
-    else:
+    if not config.model.bundle:
         found = _train(train, valid, classes, config, out, checkpoints, progress)
+    elif group().leads:
+        found = _take(config, classes, out)
     if not group().leads:
-        return found
+        return {"history": [], "parameters": {}, "device": config.training.device}
     form = _form(config.model.engine, valid, classes, config, out)
     return {**found, **form, "parameters": {**found["parameters"], **form["parameters"]}}
 

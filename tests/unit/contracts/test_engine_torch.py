@@ -82,6 +82,22 @@ def test_spans_that_are_left_out_are_words_and_never_the_mark_of_the_beginning(b
     assert lost["w4"] == pytest.approx(odds[0] - odds[1], abs=1e-4)
 
 
+def test_a_word_of_several_tokens_is_left_out_as_one(bundles: dict[str, Bundle], tmp_path: Path) -> None:
+    import shutil
+
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    shutil.copytree(bundles["torch"].path / "model", tmp_path / "model")
+    words = {"[PAD]": 0, "[UNK]": 1, "play": 2, "##ing": 3, "well": 4}
+    pieces = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
+    pieces.pre_tokenizer = pre_tokenizers.Whitespace()
+    pieces.save(str(tmp_path / "model" / "tokenizer.json"))
+    engine: Any = load_engine(bundle_at(tmp_path, "torch"))
+    text = {"text": np.array(["playing well"], object)}
+    assert engine.tokenise(text) == [[2, 3, 4]]
+    assert {reason.feature for reason in engine.explain(text, 5)[0]} == {"playing", "well"}
+
+
 def test_a_device_that_is_not_there_is_refused(bundles: dict[str, Bundle]) -> None:
     for device in ("cuda:7", "tpu") if not torch.cuda.is_available() else ("tpu",):
         with pytest.raises(PlatformError, match="cannot serve on device") as caught:
