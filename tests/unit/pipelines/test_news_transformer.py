@@ -100,26 +100,37 @@ def test_int8_is_served_when_the_validation_rows_allow_it(story: Story, fp32: Bu
 
 
 def test_the_choice_is_in_the_gate_and_in_the_card(story: Story) -> None:
-    home, dataset, lineage = story.path("whole"), str(story.path("dataset")), json.dumps(LINEAGE)
-    said = {}
-    for name, tolerance in (("taken", 0.5), ("turned down", -1.0)):
-        config = story.config_of({"gate__int8_tolerance": tolerance, "training__epochs": 1})
-        model, candidate, file = (str(home / name / part) for part in ("model", "candidate", "gate.json"))
-        train("news", config, dataset, str(home / name / "c"), model)
-        evaluate("news", config, dataset, model, lineage, candidate)
-        gate("news", config, dataset, candidate, story.endpoints.model_dump_json(), file)
-        said[name] = GateDecision.model_validate_json(Path(file).read_text())
-    assert [check.passed for check in said["taken"].checks if "int8" in check.metric] == [True]
-    assert [check for check in said["turned down"].checks if "int8" in check.metric] == []
-    assert any("not taken: macro_f1 of int8" in reason for reason in said["turned down"].reasons)
-    chosen = home / "taken" / "candidate"
-    fields = json.loads((chosen / "candidate.json").read_text()) | {"gate": said["taken"].model_dump()}
+    home, dataset, config = story.path("whole"), str(story.path("dataset")), story.config_of({"training__epochs": 1})
+    model, candidate, file = (home / part for part in ("model", "candidate", "gate.json"))
+    train("news", config, dataset, str(home / "c"), str(model))
+    evaluate("news", config, dataset, str(model), json.dumps(LINEAGE), str(candidate))
+
+    def decide() -> GateDecision:
+        gate("news", config, dataset, str(candidate), story.endpoints.model_dump_json(), str(file))
+        return GateDecision.model_validate_json(file.read_text())
+
+    taken = decide()
+    assert [check.passed for check in taken.checks if "int8" in check.metric] == [True]
+    fields = json.loads((candidate / "candidate.json").read_text()) | {"gate": taken.model_dump()}
     fields["lineage"]["created"] = "now"
-    card = render_card(chosen, fields, "News")
+    card = render_card(candidate, fields, "News")
     assert "valid macro f1 fp32" in card
     assert "of int8 on the validation rows" in card
-    golden = [json.loads(line) for line in (chosen / "golden.jsonl").read_text().splitlines()]
+    golden = [json.loads(line) for line in (candidate / "golden.jsonl").read_text().splitlines()]
     assert min(example["tolerance"] for example in golden) >= 1e-3  # int8 depends a little on a row's neighbours
+
+    evaluation = json.loads((candidate / "evaluation.json").read_text())
+    evaluation["choices"][0]["passed"] = False
+    (candidate / "evaluation.json").write_text(json.dumps(evaluation))
+    turned_down = decide()
+    assert [check for check in turned_down.checks if "int8" in check.metric] == []
+    assert any("not taken: macro_f1 of int8" in reason for reason in turned_down.reasons)
+
+
+def test_int8_that_costs_too_much_is_not_served(story: Story) -> None:
+    bundle = story.publish("refused", gate__int8_tolerance=-1.0, training__epochs=1)
+    assert bundle.document.parameters["form"] == "fp32"
+    assert b"MatMulInteger" not in (bundle.model_path / "model.onnx").read_bytes()
 
 
 def test_a_published_graph_becomes_int8_as_a_new_version_without_training(story: Story, fp32: Bundle) -> None:
