@@ -132,7 +132,7 @@ class RedisBackend:
 
         if self._process != os.getpid():  # after a fork, connections are the parent's
             self._process, self._idle = os.getpid(), deque()
-        attempts = (True, False)  # whether the connection may be stale
+        attempts: tuple[bool, ...] = (True, False)  # whether the connection may be stale
         try:
             connection = self._idle.pop()
         except IndexError:

@@ -88,7 +88,7 @@ class OnlineReader:
         schemas = heads[:, :, 0]
         known = schemas == self._views.schemas
         if np.count_nonzero(known) != known.size:  # zeros are rows that are not there
-            for at in np.flatnonzero((~known & (schemas != 0)).any(axis=1)):
+            for at in np.flatnonzero((~known & (schemas != 0)).any(axis=1)).tolist():
                 rows[at], blocks[at] = self._translated(rows[at], self._views.all[at])
                 heads[at] = _heads(blocks[at], self._views.all[at], n)
         ends = [view.layout.ends(rows[at], blocks[at]) for at, view in enumerate(self._views.all)]

@@ -79,54 +79,41 @@ class Read:
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
         """Feature -> array of n, as models take it: a missing number is NaN, anything else missing is None."""
-        n = self._served.shape[1]
-        numbers = np.empty((len(self._views.numbers), n))
-        for at, view in enumerate(self._views.all):
-            self._fill(at, view, numbers)
-        made: dict[str, NDArray[Any]] = dict(zip(self._views.numbers, numbers, strict=True))
-        for at, view in enumerate(self._views.all):
+        views, n = self._views, self._served.shape[1]
+        numbers = np.empty((len(views.numbers), n))
+        for view, block in zip(views.all, self._blocks, strict=True):
+            if n:
+                _fill(view, block, numbers)
+        if self._nulls is not None:
+            np.copyto(numbers, np.nan, where=self._nulls[:, views.number_bits].T)
+        if not self._all_served:
+            np.copyto(numbers, np.nan, where=np.repeat(~self._served, views.counts, axis=0))
+        made: dict[str, NDArray[Any]] = dict(zip(views.numbers, numbers, strict=True))
+        for at, view in enumerate(views.all):
             if view.texts:
                 made.update(self._texts(at, view))
         return made
 
-    def _fill(self, at: int, view: View, numbers: NDArray[np.float64]) -> None:
-        """The numbers of one view, into the matrix of all."""
-        block, size, n = self._blocks[at], view.size, numbers.shape[1]
-        if not n:
-            return
-        for first, last, dtype, count, offset, pick, is_timestamp, bits in view.blocks:
-            found = np.ndarray((count, n), dtype, block, offset, (dtype.itemsize, size))
-            numbers[first:last] = found if pick is None else found[pick]
-            if is_timestamp:
-                numbers[first:last] /= 1e6
-            if self._nulls is not None:
-                numbers[first:last][self._view_nulls(at)[:, bits].T] = np.nan
-        if not self._all_served and view.blocks:
-            numbers[view.blocks[0].first : view.blocks[-1].last, ~self._served[at]] = np.nan
-
     def _texts(self, at: int, view: View) -> dict[str, NDArray[Any]]:
-        missing = None
+        count, missing = len(view.layout.fields), None
         if self._nulls is not None:
-            missing = self._view_nulls(at) | ~self._served[at][:, None]
-        elif not self._all_served:
-            missing = np.repeat(~self._served[at][:, None], len(view.layout.fields), axis=1)
+            first = self._views.first_bits[at]
+            missing = self._nulls[:, first : first + count]
+        if not self._all_served:
+            absent = np.repeat(~self._served[at][:, None], count, axis=1)
+            missing = absent if missing is None else missing | absent
         return view.layout.variables(self._rows[at], self._ends[at], view.texts, missing)
 
     @cached_property
-    def _nulls(self) -> list[NDArray[np.uint8]] | None:
-        """The null bitmaps of each view, (n, bytes); None when no value at all is null."""
-        n = self._served.shape[1]
-        bits = [
-            np.ndarray((n, view.layout.null_bytes), _BYTE, block, view.layout.null_offset if n else 0, (view.size, 1))
-            for view, block in zip(self._views.all, self._blocks, strict=True)
-        ]
-        return bits if any(map(np.count_nonzero, bits)) else None
-
-    def _view_nulls(self, at: int) -> NDArray[np.bool_]:
-        """(n, fields of the view's layout)."""
-        assert self._nulls is not None
-        count = len(self._views.all[at].layout.fields)
-        return np.unpackbits(self._nulls[at], axis=1, bitorder="little", count=count).view(bool)
+    def _nulls(self) -> NDArray[np.bool_] | None:
+        """The null bitmaps of all views side by side, (n, bits); None when no value at all is null."""
+        n, parts = self._served.shape[1], []
+        for view, block in zip(self._views.all, self._blocks, strict=True):
+            offset = view.layout.null_offset if n else 0
+            parts.append(np.ndarray((n, view.layout.null_bytes), _BYTE, block, offset, (view.size, 1)))
+        if not any(map(np.count_nonzero, parts)):
+            return None
+        return np.unpackbits(np.concatenate(parts, axis=1), axis=1, bitorder="little").view(bool)
 
     @cached_property
     def status(self) -> dict[str, list[str]]:
@@ -142,13 +129,12 @@ class Read:
     @cached_property
     def value_status(self) -> dict[str, NDArray[np.uint8]]:
         """View -> (n, features) of indices into `STATUSES`, in the order of the plan's features."""
-        made = np.zeros((self._served.shape[1], self._views.all_values), "u1")
-        for at, (view, place) in enumerate(zip(self._views.all, self._views.values, strict=True)):
-            if not self._all_served:
-                made[:, place] = self.codes[at][:, None]
-            if self._nulls is not None:
-                null = self._view_nulls(at)[:, view.bits] & self._served[at][:, None]
-                made[:, place][null] = _CODE[NULL]
+        if self._all_served:
+            made = np.zeros((self._served.shape[1], len(self._views.value_bits)), "u1")
+        else:
+            made = np.repeat(self.codes.T, self._views.widths, axis=1)
+        if self._nulls is not None:
+            made[self._nulls[:, self._views.value_bits] & (made == _CODE[PRESENT])] = _CODE[NULL]
         return {view.name: made[:, place] for view, place in zip(self._views.all, self._views.values, strict=True)}
 
     def statuses(self, feature: str) -> list[str]:
@@ -173,3 +159,13 @@ class Read:
         at = self._views.place[view]
         moments = self._heads[at, :, 1].tolist()
         return [event if served else None for event, served in zip(moments, self._served[at].tolist(), strict=True)]
+
+
+def _fill(view: View, block: bytes, numbers: NDArray[np.float64]) -> None:
+    """The numbers of one view, into the matrix of all."""
+    n = numbers.shape[1]
+    for first, last, dtype, width, offset, pick, is_timestamp in view.blocks:
+        found = np.ndarray((width, n), dtype, block, offset, (dtype.itemsize, view.size))
+        numbers[first:last] = found if pick is None else found[pick]
+        if is_timestamp:
+            numbers[first:last] /= 1e6

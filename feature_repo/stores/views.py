@@ -19,13 +19,11 @@ class Block(NamedTuple):
     first: int
     last: int
     dtype: np.dtype[Any]
-    count: int
+    width: int
     offset: int
     pick: list[int] | None
     """Which of them are used; None for all."""
     is_timestamp: bool
-    bits: list[int]
-    """Where their nulls are."""
 
 
 class View:
@@ -41,16 +39,14 @@ class View:
         self.numbers: list[str] = []
         self.blocks = [self._block(group, names, first) for group, names in self.layout.filled]
         self.texts = [name for name, _ in self.layout.variable if name in self.features]
-        self.bits = [self.layout.bit[name] for name in self.features]
 
     def _block(self, group: str, names: Sequence[str], first: int) -> Block:
         used = [at for at, name in enumerate(names) if name in self.features]
         start = first + len(self.numbers)
         self.numbers += [names[at] for at in used]
         pick = None if len(used) == len(names) else used
-        bits = [self.layout.bit[names[at]] for at in used]
         offset, dtype = self.layout.dtype.fields[group][1], np.dtype(FIXED[group])  # type: ignore[index]
-        return Block(start, start + len(used), dtype, len(names), offset, pick, group == "timestamp", bits)
+        return Block(start, start + len(used), dtype, len(names), offset, pick, group == "timestamp")
 
 
 class Views:
@@ -59,22 +55,33 @@ class Views:
     Attributes:
         numbers: names of the rows of the matrix of numbers.
         schemas, limits: (views, 1): schema hashes as in rows, times to live in microseconds.
+        counts, widths: how many rows of the matrix of numbers, and how many features, each view has.
         values: each view's slice of the (n, all) matrix of statuses.
+        number_bits, value_bits: where the nulls of either are among the bits of all null bitmaps, side by side.
+        first_bits: where each view's begin.
     """
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.all: list[View] = []
         self.numbers: list[str] = []
         self.values: list[slice] = []
-        values = 0
+        self.first_bits: list[int] = []
+        number_bits: list[int] = []
+        value_bits: list[int] = []
+        bits = values = 0
         for document in plan["views"]:
             view = View(document, len(self.numbers))
             self.all.append(view)
             self.numbers += view.numbers
             self.values.append(slice(values, values + len(view.features)))
-            values = self.values[-1].stop
+            self.first_bits.append(bits)
+            number_bits += [bits + view.layout.bit[name] for name in view.numbers]
+            value_bits += [bits + view.layout.bit[name] for name in view.features]
+            bits, values = bits + 8 * view.layout.null_bytes, self.values[-1].stop
         self.place = {view.name: at for at, view in enumerate(self.all)}
-        self.all_values = values
+        self.number_bits, self.value_bits = np.array(number_bits, np.intp), np.array(value_bits, np.intp)
+        self.counts = np.array([len(view.numbers) for view in self.all])
+        self.widths = np.array([len(view.features) for view in self.all])
         numbers = [int.from_bytes(view.layout.digest, "little", signed=True) for view in self.all]
         self.schemas = np.array(numbers, dtype=np.int64).reshape(-1, 1)
         self.limits = np.array([view.ttl_micros or _FOREVER for view in self.all], dtype=np.int64).reshape(-1, 1)
