@@ -278,7 +278,8 @@ def _engine(folder: Path, classes: list[str], config: TransformerNews) -> Any:
     engine = config.model.engine
     fields = {"name": TASK.name, "task": TASK.name, "recipe": config.recipe, "modality": TASK.modality}
     return load_engine(
-        provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage})
+        provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage}),
+        device="cpu",  # exact arithmetic, also where there is a GPU
     )
 
 

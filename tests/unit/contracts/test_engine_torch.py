@@ -61,7 +61,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
 
 
 def test_torch_and_onnx_answer_alike_and_alone_as_together(bundles: dict[str, Bundle]) -> None:
-    engine: Any = load_engine(bundles["torch"])
+    engine: Any = load_engine(bundles["torch"], device="cpu")
     assert isinstance(engine, TokenEngine)
     assert (engine.device.type, engine.dtype) == ("cpu", torch.float32)  # bf16 is for GPUs
     expected = load_engine(bundles["onnx"]).predict({"text": TEXTS})
@@ -71,12 +71,23 @@ def test_torch_and_onnx_answer_alike_and_alone_as_together(bundles: dict[str, Bu
     np.testing.assert_allclose(got, alone, atol=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_gpu_answers_in_bf16_nearly_as_a_cpu_does(bundles: dict[str, Bundle], compiled: bool) -> None:
+    engine: Any = load_engine(bundles["torch"], device="cuda", compiled=compiled)
+    assert (engine.device.type, engine.dtype) == ("cuda", torch.bfloat16)
+    expected = load_engine(bundles["torch"], device="cpu").predict({"text": TEXTS})
+    np.testing.assert_allclose(engine.predict({"text": TEXTS}), expected, atol=0.05)
+
+
 def test_spans_that_are_left_out_are_words_and_never_the_mark_of_the_beginning(bundles: dict[str, Bundle]) -> None:
-    reasons = load_engine(bundles["torch"]).explain({"text": TEXTS}, 50)
+    reasons = load_engine(bundles["torch"], device="cpu").explain({"text": TEXTS}, 50)
     assert [len(one) for one in reasons] == [1, 3, 38, 0]
     lost = {reason.feature: reason.contribution for reason in reasons[1]}
     assert set(lost) == {"w3", "w4", "w59"}
-    with_it, without = load_engine(bundles["torch"]).predict({"text": np.array(["w3 w4 w59", "w3 w59"], object)})
+    with_it, without = load_engine(bundles["torch"], device="cpu").predict(
+        {"text": np.array(["w3 w4 w59", "w3 w59"], object)}
+    )
     best = int(with_it.argmax())
     odds = [np.log(p[best] / (1 - p[best])) for p in (with_it, without)]
     assert lost["w4"] == pytest.approx(odds[0] - odds[1], abs=1e-4)
