@@ -155,9 +155,9 @@ def _pixels(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8],
     size = image.width * image.height  # from the header: nothing is decoded yet
     if size > most:
         raise _TooLargeError(size)
-    image = ImageOps.exif_transpose(image)  # cameras turn pictures by a note in the file
+    ImageOps.exif_transpose(image, in_place=True)  # cameras turn pictures by a note in the file
     if image.mode.startswith("I"):  # gray of 16 bits, which a conversion would cut at 255
-        image = Image.fromarray(np.clip(np.asarray(image, np.float64) / 257, 0, 255).astype(np.uint8))
+        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
     image = image.convert(spec.mode)
     box = None
     if spec.fit == "crop":
