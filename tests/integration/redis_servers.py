@@ -92,7 +92,7 @@ sentinel failover-timeout store 2000
         primary.stop()
 
 
-def until(what: str, holds: Callable[[], bool], patience: float = 15.0) -> None:
+def until(what: str, holds: Callable[[], bool], patience: float = 30.0) -> None:
     """Wait until `holds` does."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
