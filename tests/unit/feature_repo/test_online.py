@@ -165,6 +165,37 @@ def test_a_damaged_row_is_an_error(repos: Any, filled: Any, tmp_path: Path) -> N
         repos.reader(filled).read({"driver": ["full"]})
 
 
+@pytest.mark.parametrize("dtype", ["float64", "string"])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda one, two: [one, two[:-1]],
+        lambda one, two: [one + b"x", two],
+        lambda one, two: [one + b"xyz", two[:-3]],  # together they are as long as they should be
+        lambda one, two: [one, None, two[:20]],
+        lambda one, two: [one[:5], two],
+    ],
+)
+def test_a_reader_finds_rows_that_are_damaged(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, harm: Callable[..., list[bytes | None]]
+) -> None:
+    from feature_repo.stores.packed import Layout
+    from feature_repo.stores.reader import OnlineReader
+
+    fields, fine = [{"name": "x", "dtype": dtype}], [{"name": "y", "dtype": "int64"}]
+    key = [{"name": "k", "dtype": "string"}]
+    views = [
+        {"name": name, "join_keys": key, "features": f, "ttl_seconds": 0} for name, f in (("a", fine), ("b", fields))
+    ]
+    whole, given = Layout(fine), [1.0, 2.0] if dtype == "float64" else [b"one", b"two"]
+    rows = harm(*Layout(fields).encode({"x": given}, {}, np.array([1, 1]), np.array([0, 0])))
+    others = whole.encode({"y": np.arange(len(rows))}, {}, np.ones(len(rows)), np.zeros(len(rows)))
+    reader = OnlineReader({"project": "p", "views": views}, "redis://nowhere/0")
+    monkeypatch.setattr(reader._backend, "fetch", lambda project, wanted: [others, rows])
+    with pytest.raises(PlatformError, match="damaged"):
+        reader.read({"k": [str(at) for at in range(len(rows))]})
+
+
 def test_a_store_that_was_never_filled_says_so(repos: Any, filled: Any, tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="has not been materialised"):
         repos.reader(filled, str(tmp_path / "nowhere.db")).read({"driver": ["a"]})
