@@ -80,9 +80,12 @@ class Read:
     def columns(self) -> dict[str, NDArray[Any]]:
         """Feature -> array of n, as models take it: a missing number is NaN, anything else missing is None."""
         views, n = self._views, self._served.shape[1]
-        numbers = np.empty((len(views.numbers), n))
-        for view, block in zip(views.all, self._blocks, strict=True):
-            if n:
+        if n == 1 and views.by_struct:
+            each = (view.row.unpack_from(block) for view, block in zip(views.all, self._blocks, strict=True))
+            numbers = np.array([number for row in each for number in row], dtype=np.float64).reshape(-1, 1)
+        else:
+            numbers = np.empty((len(views.numbers), n))
+            for view, block in zip(views.all, self._blocks, strict=True):
                 _fill(view, block, numbers)
         if self._nulls is not None:
             np.copyto(numbers, np.nan, where=self._nulls[:, views.number_bits].T)
@@ -164,6 +167,8 @@ class Read:
 def _fill(view: View, block: bytes, numbers: NDArray[np.float64]) -> None:
     """The numbers of one view, into the matrix of all."""
     n = numbers.shape[1]
+    if not n:
+        return
     for first, last, dtype, width, offset, pick, is_timestamp in view.blocks:
         found = np.ndarray((width, n), dtype, block, offset, (dtype.itemsize, view.size))
         numbers[first:last] = found if pick is None else found[pick]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import numpy as np
 from contracts.errors import PlatformError
 from feature_repo.stores.packed import FIXED, Layout
 
+_CODES = {"float64": "d", "int64": "q", "timestamp": "q", "float32": "f", "int32": "i", "bool": "B"}  # of struct
 _FOREVER = 2**62  # microseconds; moments minus it still fit in 64 bits
 
 
@@ -38,6 +40,10 @@ class View:
         self.ttl_micros = view["ttl_seconds"] * 1_000_000
         self.numbers: list[str] = []
         self.blocks = [self._block(group, names, first) for group, names in self.layout.filled]
+        self.row = struct.Struct(
+            "<24x" + "".join(f"{len(names)}{_CODES[group]}" for group, names in self.layout.filled)
+        )
+        self.plain = all(block.pick is None and not block.is_timestamp for block in self.blocks)
         self.texts = [name for name, _ in self.layout.variable if name in self.features]
 
     def _block(self, group: str, names: Sequence[str], first: int) -> Block:
@@ -59,6 +65,7 @@ class Views:
         values: each view's slice of the (n, all) matrix of statuses.
         number_bits, value_bits: where the nulls of either are among the bits of all null bitmaps, side by side.
         first_bits: where each view's begin.
+        by_struct: whether the numbers of one entity are read faster one by one: where they are of many types.
     """
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
@@ -79,6 +86,8 @@ class Views:
             value_bits += [bits + view.layout.bit[name] for name in view.features]
             bits, values = bits + 8 * view.layout.null_bytes, self.values[-1].stop
         self.place = {view.name: at for at, view in enumerate(self.all)}
+        blocks = sum(len(view.blocks) for view in self.all)
+        self.by_struct = all(view.plain for view in self.all) and len(self.numbers) < 8 * blocks
         self.number_bits, self.value_bits = np.array(number_bits, np.intp), np.array(value_bits, np.intp)
         self.counts = np.array([len(view.numbers) for view in self.all])
         self.widths = np.array([len(view.features) for view in self.all])

@@ -61,6 +61,25 @@ def test_every_type_is_served_as_it_was(repos: Any, filled: Any) -> None:
     assert native["words"].tolist() == [["é", ""], [], None, None]
 
 
+def test_one_entity_is_read_as_among_many(repos: Any, make_repo: Callable[..., Any], tmp_path: Path) -> None:
+    names = ["f64", "f32", "i64", "i32", "flag", "name"]
+    full = {"f64": 0.1, "f32": 0.1, "i64": 2**63 - 1, "i32": -(2**31), "flag": True, "name": "\u5ba2"}
+    edge = {"f64": -np.inf, "f32": np.nan, "i64": -(2**53) - 1, "i32": 0, "flag": False, "name": ""}
+    rows = [{"driver": "full", **full}, {"driver": "edge", **edge}, {"driver": "null"}]
+    repos.write_history(tmp_path, "v", [{**row, "event": repos.second(0)} for row in rows])
+    store = make_repo(views=[repos.view_of("v", names, ttl=DAY)])
+    repos.materialise(store, repos.second(1))
+    reader, drivers = repos.reader(store), ["full", "edge", "null", "nobody"]
+    for moment in (repos.second(1), repos.second(100_000)):
+        many = reader.read({"driver": drivers}, moment)
+        for at, driver in enumerate(drivers):
+            one = reader.read({"driver": [driver]}, moment)
+            for name in names:
+                left, right = one.columns[name][0], many.columns[name][at]
+                assert left == right or (left != left and right != right), (driver, name)
+                assert one.statuses(name) == [many.statuses(name)[at]]
+
+
 def test_nan_null_and_unknown_are_three_things(repos: Any, filled: Any) -> None:
     read = repos.reader(filled).read({"driver": ["edge", "null", "nobody", "full"]}, repos.second(2))
     assert read.statuses("f64") == ["PRESENT", "NULL", "NOT_FOUND", "PRESENT"]
