@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import shutil
 import signal
 import socket
@@ -97,9 +98,7 @@ class Arena:
     @contextlib.contextmanager
     def serving(self, one: Contestant) -> Iterator[int]:
         """The port of a running contestant."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
+        port = _free_port()
         log = (self.folder / f"{one.name}.log").open("ab")
         argv = ["taskset", "-c", str(SERVER_CPU), *one.argv, str(port)]
         process = subprocess.Popen(argv, env=self.env, stdout=log, stderr=log, start_new_session=True)
@@ -125,6 +124,16 @@ class Arena:
                 break
             time.sleep(0.1)
         raise NotStartedError(f"{one.name} did not start: {(self.folder / f'{one.name}.log').read_text()[-2000:]}")
+
+
+def _free_port() -> int:
+    """One of three free ports in a row, which MLServer takes, below those that the load's connections come from."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+            for at in range(3):
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port + at))
+            return port
 
 
 _JSON = {"content-type": "application/json"}
