@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 os.environ.setdefault("BENTOML_DO_NOT_TRACK", "true")
 
+import bentoml
 from _bentoml_sdk.service import Service
 from starlette.exceptions import HTTPException
 
@@ -75,7 +76,7 @@ def asgi_app(runtime: Runtime) -> App:
 
 
 async def start(runtime: Runtime) -> None:
-    """For ``on_startup``: begin loading in a process that serves nothing else."""
+    """Begin loading, in a process that serves nothing else."""
     configure_logging()
     runtime.on_ready = _settle
     await runtime.start()
@@ -97,13 +98,32 @@ def _settle() -> None:
     sys.setswitchinterval(0.0005)
 
 
-def check_alive(runtime: Runtime) -> bool:
-    """For ``__is_alive__``: false once the model's thread has ended, which nothing but a restart mends."""
-    return runtime.alive
+class ModelService:
+    """What the service of every modality does at its start, at its end, and when its health is asked for."""
+
+    runtime: ClassVar[Runtime]
+
+    @bentoml.on_startup
+    async def begin(self) -> None:
+        """Begin loading; the port answers while it goes on."""
+        await start(self.runtime)
+
+    @bentoml.on_shutdown
+    async def end(self) -> None:
+        """Finish the queue and the prediction log."""
+        await self.runtime.stop()
+
+    async def __is_alive__(self) -> bool:
+        """False once the model's thread has ended, which nothing but a restart mends."""
+        return self.runtime.alive
+
+    async def __is_ready__(self) -> bool:
+        """Whether the model has proven itself, see `check_ready`."""
+        return check_ready(self.runtime)
 
 
 def check_ready(runtime: Runtime) -> bool:
-    """For ``__is_ready__``: true, or a 503 that says why.
+    """True, or a 503 that says why.
 
     Raises:
         HTTPException: 503 with a problem document as its body.
