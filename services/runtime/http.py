@@ -320,9 +320,10 @@ def _handler(route: Route | None, method: str) -> Handler:
 async def _send(answer: Answer, method: str, send: Send, *, last: bool = False) -> None:
     headers = [
         (b"content-type", answer.media.encode()),
-        (b"content-length", str(len(answer.body)).encode()),
-        *((name.encode(), value.encode("latin-1")) for name, value in answer.headers),
+        (b"content-length", b"%d" % len(answer.body)),
     ]
+    if answer.headers:
+        headers += [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
     if last:  # the port is about to close: the client's next request should open a connection elsewhere
         headers.append((b"connection", b"close"))
     whole = getattr(getattr(send, "__self__", None), "send_whole", None)

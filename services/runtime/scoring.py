@@ -125,12 +125,15 @@ class Model:
         Raises:
             TimeoutError: nobody waits for the reasons any more.
         """
-        alone = len(works) == 1
-        # Flags are added to a copy: when a batch fails, its items are scored once more.
-        batch = copied(works[0].batch) if alone else merge([work.batch for work in works])
+        alone, batch = len(works) == 1, works[0].batch
+        looked_up = self.lookup is not None and batch.form == "raw"
+        if not alone:
+            batch = merge([work.batch for work in works])
+        elif looked_up:  # which adds flags: when a batch fails, its items are scored once more
+            batch = copied(batch)
         stage, start = self.metrics.stage, perf_counter()
         columns = batch.columns
-        if batch.form == "raw" and self.lookup is not None:
+        if looked_up and self.lookup is not None:
             with self._one_at_a_time:
                 columns = self.lookup.join(batch, self.metrics)
             start = _observe(stage["features"], start)
@@ -141,11 +144,14 @@ class Model:
         reasons = self._reasons(works[0], inputs) if works[0].top else []
         labels, scores = self._decide(probabilities)
         whole = Scored(inputs=inputs, probabilities=probabilities, labels=labels, scores=scores, reasons=reasons)
+        if alone:
+            works[0].batch.flags[:] = batch.flags
+            return [whole]
         answers, at = [], 0
         for work in works:
             end = at + work.batch.rows
             work.batch.flags[:] = batch.flags[at:end]
-            answers.append(whole if alone else whole.part(at, end, work.batch.columns))
+            answers.append(whole.part(at, end, work.batch.columns))
             at = end
         return answers
 
