@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -226,7 +225,7 @@ def _materialise_here(folder: str, address: str, rows: str) -> None:
     start = time.perf_counter()
     stores.materialise_view(engine, view, stores.second(-(10**9)), stores.second(10**6))
     seconds = time.perf_counter() - start
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)  # noqa: T201 - read by the parent
+    print(seconds, joins.peak_memory())  # noqa: T201 - read by the parent
 
 
 PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
