@@ -65,13 +65,22 @@ class Shortcut:
 
 
 def asgi_app(runtime: Runtime) -> App:
-    """All routes but health, which is BentoML's."""
+    """All routes but readiness and liveness, which are BentoML's."""
 
     async def metrics(request: Request) -> Answer:
         body, media = runtime.metrics.render(request.header(b"accept"))
         return Answer(body, media=media)
 
-    own = [Route(BUSY_ROUTES[0], {"POST": PredictHandler(runtime)}), Route("/metrics", {"GET": metrics}, open=True)]
+    async def started(request: Request) -> Answer:
+        if not runtime.started:
+            raise runtime.not_ready()
+        return Answer(b"", media="text/plain")
+
+    own = [
+        Route(BUSY_ROUTES[0], {"POST": PredictHandler(runtime)}),
+        Route("/startupz", {"GET": started}, open=True),
+        Route("/metrics", {"GET": metrics}, open=True),
+    ]
     return App(runtime, [*own, *v2_routes(runtime), *docs_routes(runtime)])
 
 

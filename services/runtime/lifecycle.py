@@ -113,6 +113,11 @@ class Runtime:
             raise
 
     @property
+    def started(self) -> bool:
+        """Whether the model has proven itself once: its golden examples were replayed."""
+        return self._model is not None
+
+    @property
     def ready(self) -> bool:
         """Whether this server should get new requests."""
         return self.state == "ready" and not self._stuck

@@ -277,9 +277,12 @@ def _operations_paths() -> dict[str, Any]:
     text = {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}}
     refused = {"503": _failure("Not ready, with the reason")}
     return {
-        "/livez": {"get": {"summary": "The process runs", "operationId": "livez", "responses": text}},
+        "/startupz": {
+            "get": {"summary": "The model is proven", "operationId": "startupz", "responses": {**text, **refused}}
+        },
+        "/livez": {"get": {"summary": "The process can answer", "operationId": "livez", "responses": text}},
         "/readyz": {
-            "get": {"summary": "The model is proven", "operationId": "readyz", "responses": {**text, **refused}}
+            "get": {"summary": "New requests are welcome", "operationId": "readyz", "responses": {**text, **refused}}
         },
         "/metrics": {"get": {"summary": "Prometheus metrics", "operationId": "metrics", "responses": text}},
     }

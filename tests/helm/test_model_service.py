@@ -161,7 +161,7 @@ def test_a_pod_may_end_later_than_its_service() -> None:
 def test_start_readiness_and_life_are_asked_for_differently() -> None:
     container = server(render())
     paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
-    assert paths == {"startupProbe": "/livez", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
+    assert paths == {"startupProbe": "/startupz", "readinessProbe": "/readyz", "livenessProbe": "/livez"}
 
 
 def test_the_registry_of_every_image_is_replaced_at_once() -> None:

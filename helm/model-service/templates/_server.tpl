@@ -73,7 +73,7 @@ makes a new one, and as a cache it is filled again.
     {{- with .Values.config.grpc_port }}
     - {name: grpc, containerPort: {{ . | int }}}
     {{- end }}
-  {{- include "fairlead.httpProbes" (dict "started" "/livez" "ready" "/readyz" "live" "/livez" "startSeconds" 120) | nindent 2 }}
+  {{- include "fairlead.httpProbes" (dict "started" "/startupz" "ready" "/readyz" "live" "/livez" "startSeconds" 300) | nindent 2 }}
   volumeMounts:
     - {name: bundles, mountPath: /bundles, readOnly: true}
     - {name: tmp, mountPath: /tmp}

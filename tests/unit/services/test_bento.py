@@ -42,11 +42,13 @@ def test_health_is_bentoml_s_and_readiness_ours(client: tuple[TestClient, Any]) 
     http, runtime = client
     assert http.get("/livez").status_code == 200
     assert http.get("/readyz").status_code == 200
+    assert http.get("/startupz").status_code == 200
     runtime.state = "draining"
     answer = http.get("/readyz")
     assert (answer.status_code, answer.json()["type"]) == (503, "urn:fairlead:problem:draining")
     assert answer.headers["content-type"] == "application/problem+json"
     assert http.get("/livez").status_code == 200
+    assert http.get("/startupz").status_code == 200, "a service that stops has started"
 
 
 def test_our_routes_are_reached_through_bentoml(client: tuple[TestClient, Any]) -> None:

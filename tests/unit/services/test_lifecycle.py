@@ -17,6 +17,7 @@ def refusal(served: Any) -> dict[str, Any]:
     assert answer.status_code == 503
     assert served.client.get("/v2/health/ready").status_code == 503
     assert served.client.get("/v2/health/live").status_code == 200
+    assert served.client.get("/startupz").json()["type"] == answer.json()["type"]
     return dict(answer.json())
 
 
