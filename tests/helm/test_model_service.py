@@ -220,6 +220,14 @@ def test_features_online_open_the_way_to_redis() -> None:
     assert spec["egress"][-1]["ports"] == [{"protocol": "TCP", "port": 6380}]
 
 
+def test_behind_sentinels_the_primary_is_reached_too() -> None:
+    rule = policy(render({"config": {"online": "redis://one.stores:26379,two.stores:26379/0?sentinel=main"}}))[
+        "egress"
+    ][-1]
+    assert rule["to"] == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "stores"}}}]
+    assert [port["port"] for port in rule["ports"]] == [26379, 6379]
+
+
 # What monitoring gets.
 
 

@@ -12,10 +12,11 @@
 
 {{/*
 model-service.egressTo: the rule for the server at "url": "peers" when they are given; the pods of a namespace for a name of a
-Service (NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc...); the world for any other name. Always one port.
+Service (NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc...); the world for any other name. Of several hosts the first one counts. One port,
+and that of Redis beside that of its sentinels.
 */}}
 {{- define "model-service.egressTo" -}}
-{{- $url := urlParse .url -}}
+{{- $url := urlParse (regexReplaceAll ",[^/?]*" .url "") -}}
 {{- $host := first (splitList ":" $url.host) -}}
 {{- $known := dict "https" 443 "http" 80 "redis" 6379 "rediss" 6379 -}}
 {{- $port := ternary (last (splitList ":" $url.host)) (index $known $url.scheme) (contains ":" $url.host) -}}
@@ -32,5 +33,5 @@ Service (NAME, NAME.NAMESPACE, NAME.NAMESPACE.svc...); the world for any other n
 {{- else }}
 - to: [{ipBlock: {cidr: 0.0.0.0/0}}]
 {{- end }}
-  ports: [{protocol: TCP, port: {{ $port | int }}}]
+  ports: [{protocol: TCP, port: {{ $port | int }}}{{ if contains "sentinel=" $url.query }}, {protocol: TCP, port: 6379}{{ end }}]
 {{- end -}}
