@@ -14,11 +14,12 @@ RUN python requirements.py services > requirements.txt \
 ARG VARIANT=cpu
 # Its releases are not always those of the CPU's build.
 ARG ONNXRUNTIME_GPU=1.31.1
+# In one call, because both bring CUDA's libraries and must agree on them.
 RUN if [ "$VARIANT" = gpu ]; then \
-      /opt/venv/bin/pip uninstall -y onnxruntime \
-      && /opt/venv/bin/pip install --no-compile -c constraints.txt "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU" \
-      && python requirements.py torch > torch.txt \
-      && /opt/venv/bin/pip install --no-compile -c constraints.txt -r torch.txt; \
+      python requirements.py torch > torch.txt \
+      && /opt/venv/bin/pip uninstall -y onnxruntime \
+      && /opt/venv/bin/pip install --no-compile -c constraints.txt \
+           "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU" -r torch.txt; \
     fi
 COPY deploy/images/trim.sh ./
 RUN sh trim.sh /opt/venv

@@ -27,7 +27,7 @@ IMAGE = "ghcr.io/fairlead/pipelines:0.1.0"
 
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[str]:
-    with space("k3-run") as name:
+    with space("steps") as name:
         yield name
 
 

@@ -59,7 +59,7 @@ class Environment:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Two versions of the toy model, trained here with their bundles in the cluster's S3."""
-    with space("k3-deploy") as namespace:
+    with space("releases") as namespace:
         need_image(IMAGE)
         folder = tmp_path_factory.mktemp("environment")
         profile = {

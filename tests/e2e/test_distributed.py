@@ -29,7 +29,7 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
 
     config = dump_config(recipe_config(get_task("news"), "embedding_lstm", SETTINGS))
     dataset = _dataset(config, tmp_path)
-    with space("k3-train") as namespace:
+    with space("training") as namespace:
         need_image(IMAGE)
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)

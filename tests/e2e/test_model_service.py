@@ -22,7 +22,7 @@ OPERATOR = ("PodMonitor", "ServiceMonitor", "PrometheusRule")  # their definitio
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    with space("k1-model") as namespace:
+    with space("model") as namespace:
         need_image(IMAGE)
         assert shutil.which("helm"), "helm is not on PATH"
         made = Release(namespace, make_bundles(tmp_path_factory.mktemp("bundles")))
