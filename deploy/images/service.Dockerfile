@@ -36,7 +36,7 @@ COPY --from=build /opt/venv /opt/venv
 # CUDA's libraries are packages of the GPU variant, and ONNX Runtime asks the loader for them.
 RUN find /opt/venv -type d -path '*/nvidia/*/lib' > /etc/ld.so.conf.d/cuda.conf && ldconfig
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/app PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOME=/tmp \
-    BENTOML_DO_NOT_TRACK=true HF_HUB_OFFLINE=1 DO_NOT_TRACK=1
+    BENTOML_DO_NOT_TRACK=true ORT_DISABLE_TELEMETRY=1 HF_HUB_OFFLINE=1 DO_NOT_TRACK=1
 WORKDIR /app
 COPY contracts contracts
 COPY feature_repo feature_repo
