@@ -74,18 +74,14 @@ def train_lstm(
     """Train until the loss of `valid` stops falling, calibrate on it, and write tokenizer, graph and spec to `out`."""
     import numpy as np
 
-    from pipelines.tasks.news.export import joined_texts, write_spec
-    from pipelines.tasks.news.neural import Corpus, fit, scores
+    from pipelines.tasks.news.export import write_spec
+    from pipelines.tasks.news.neural import Corpus, begin, fit, scores
     from pipelines.training.calibration import fit_temperature
-    from pipelines.training.device import import_torch, resolve_device
     from pipelines.training.distributed import group
     from pipelines.training.onnx_text import write_lstm_graph
     from pipelines.training.tokens import PAD_ID, UNKNOWN_ID, train_tokenizer
 
-    device = resolve_device(config.training.device)
-    torch = import_torch()
-    parts = {"train": train, "valid": valid}
-    texts = {name: joined_texts(rows, config.text.max_characters) for name, rows in parts.items()}
+    device, parts, texts = begin(train, valid, config)
     tokenizer = train_tokenizer(
         texts["train"],
         unit=config.text.unit,
@@ -94,8 +90,6 @@ def train_lstm(
     )
     limit = config.text.max_tokens
     corpus = Corpus.of(parts, texts, classes, tokenizer, limit, pad_id=PAD_ID, unknown_id=UNKNOWN_ID)
-    torch.set_num_threads(config.training.threads)
-    torch.manual_seed(config.seed)
     model = build_model(tokenizer.get_vocab_size(), len(classes), config.model).to(device)
     history = fit(model, corpus, config, device, checkpoints, progress)
     if not group().leads:

@@ -66,6 +66,21 @@ class Corpus:
         return digest.hexdigest()
 
 
+def begin(
+    train: pd.DataFrame, valid: pd.DataFrame, config: LstmNews | TransformerNews
+) -> tuple[str, dict[str, pd.DataFrame], dict[str, list[str]]]:
+    """Seed torch; the device to train on, and rows and texts of ``train`` and ``valid``."""
+    from pipelines.tasks.news.export import joined_texts
+    from pipelines.training.device import import_torch, resolve_device
+
+    device = resolve_device(config.training.device)
+    torch = import_torch()
+    torch.set_num_threads(config.training.threads)
+    torch.manual_seed(config.seed)
+    parts = {"train": train, "valid": valid}
+    return device, parts, {name: joined_texts(rows, config.text.max_characters) for name, rows in parts.items()}
+
+
 def fit(
     model: Any, corpus: Corpus, config: LstmNews | TransformerNews, device: str, checkpoints: Path, progress: Progress
 ) -> list[dict[str, float]]:

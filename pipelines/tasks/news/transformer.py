@@ -75,19 +75,14 @@ def _train(
     checkpoints: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    from pipelines.tasks.news.export import joined_texts
-    from pipelines.tasks.news.neural import Corpus, fit, scores
+    from pipelines.tasks.news.neural import Corpus, begin, fit, scores
     from pipelines.training.calibration import fit_temperature
-    from pipelines.training.device import import_torch, resolve_device
     from pipelines.training.distributed import group
     from pipelines.training.tokens import UNKNOWN
 
-    device = resolve_device(config.training.device)
-    torch = import_torch()
-    parts = {"train": train, "valid": valid}
-    texts = {name: joined_texts(rows, config.text.max_characters) for name, rows in parts.items()}
-    torch.set_num_threads(config.training.threads)
-    torch.manual_seed(config.seed)
+    device, parts, texts = begin(train, valid, config)
+    import torch  # begin() says how to get it where it is missing
+
     tokenizer, model = _begin(texts["train"], len(classes), config)
     sizes = model.config
     limit = min(config.text.max_tokens, sizes.max_tokens)
