@@ -23,7 +23,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # Variables that share our prefix and belong to someone else (the tests' own).
-    foreign_environment: ClassVar[frozenset[str]] = frozenset({"test_data", "test_cluster"})
+    foreign_environment: ClassVar[frozenset[str]] = frozenset({"test_data", "test_cluster", "test_kserve"})
 
 
 S = TypeVar("S", bound=Settings)

@@ -29,6 +29,7 @@ SERVICE_CONFIG: dict[str, Any] = {
     "metrics": {"enabled": False},
     "logging": {"access": {"enabled": False}},
 }
+_SLASHED_PROBES = {"/healthz/", "/livez/", "/readyz/"}  # BentoML's; ours are found with a slash too
 _COSTLY = {"TimeoutMiddleware", "OpenTelemetryMiddleware", "ContextMiddleware"}
 
 
@@ -61,6 +62,8 @@ class Shortcut:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one connection."""
         direct = scope["type"] == "http" and (scope["path"] == BUSY_ROUTES[0] or scope["path"].startswith("/v2/"))
+        if not direct and scope.get("path") in _SLASHED_PROBES:
+            scope = {**scope, "path": scope["path"][:-1]}
         await (self.ours if direct else self.bento)(scope, receive, send)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from codecs import BOM_UTF8 as _BOM
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from time import perf_counter, time
@@ -18,6 +19,7 @@ import orjson
 
 from contracts.errors import PlatformError
 from contracts.metrics import UNMATCHED_ROUTE
+from services.runtime.content_coding import TooLargeError, codings_of, packed_limit, unpack
 from services.runtime.errors import MEDIA_TYPE, Problem, deadline_exceeded, unavailable
 from services.runtime.logs import NAME
 from services.runtime.terms import PRIORITIES, Terms
@@ -89,19 +91,31 @@ class Request:
         return parse_json(await self.body())
 
     async def body(self) -> bytes:
-        """All bytes of the body.
+        """All bytes of the body, unpacked when it says that it is packed.
 
         Raises:
-            Problem: 413.
+            Problem: 413; and of a packed body 415 and 400, see `content_coding`.
         """
+        if b"content-encoding" in self.headers:
+            return await self._unpacked()
         self.reading = True
-        body = await self._body()
+        body = await self._body(self.body_limit)
         self.reading = False
         return body
 
-    async def _body(self) -> bytes:
+    async def _unpacked(self) -> bytes:
+        codings = codings_of(value for name, value in self.scope["headers"] if name == b"content-encoding")
+        self.reading = True
+        body = await self._body(packed_limit(self.body_limit) if codings else self.body_limit)
+        self.reading = False
+        try:
+            return await unpack(body, codings, self.body_limit)
+        except TooLargeError:
+            raise self._too_large() from None
+
+    async def _body(self, limit: int) -> bytes:
         length = self.headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self.body_limit:
+        if length.isdigit() and int(length) > limit:
             raise self._too_large()
         chunks: list[bytes] = []
         size = 0
@@ -111,7 +125,7 @@ class Request:
                 raise DisconnectedError
             body = message.get("body", b"")
             size += len(body)
-            if size > self.body_limit:
+            if size > limit:
                 raise self._too_large()
             if not message.get("more_body", False):
                 return body if not chunks else b"".join([*chunks, body])
@@ -123,13 +137,13 @@ class Request:
 
 
 def parse_json(body: bytes | memoryview) -> Any:
-    """The document.
+    """The document; a byte order mark before it is passed over.
 
     Raises:
         Problem: 400, with the place; also for more than 1,024 levels.
     """
     try:
-        return orjson.loads(body)
+        return orjson.loads(body if body[:1] != _BOM[:1] or body[:3] != _BOM else body[3:])
     except orjson.JSONDecodeError as err:
         detail = f"{err.msg} at line {err.lineno}, column {err.colno}"
         raise Problem(400, "malformed-json", "the request is not valid JSON", detail) from None
@@ -191,7 +205,10 @@ class Router:
         self._templates = [(route.template.split("/"), route) for route in routes if "{" in route.template]
 
     def find(self, path: str) -> tuple[Route | None, dict[str, str]]:
-        """The route of `path` and its parameters."""
+        """The route of `path`, with or without a slash at its end, and its parameters."""
+        if route := self._fixed.get(path):
+            return route, {}
+        path = path.removesuffix("/")
         if route := self._fixed.get(path):
             return route, {}
         parts = path.split("/")

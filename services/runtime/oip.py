@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,6 @@ _ACCEPTED = {
     "entity": {"BYTES", "INT64"},
     "timestamp": {"BYTES"},
 }
-_REQUEST_KEYS = {"id", "inputs", "outputs", "parameters"}
-_TENSOR_KEYS = {"name", "shape", "datatype", "data", "parameters"}
 OUTPUTS = ("probabilities", "label", "prediction_id", "flags")
 
 
@@ -42,14 +41,14 @@ def tensors(form: Form) -> list[dict[str, Any]]:
 def read_request(document: Any, forms: Forms, max_rows: int) -> tuple[Batch, list[str]]:
     """The batch of an inference request and the names of the outputs it asks for.
 
+    Members that the protocol does not know are passed over: KServe's client says ``model_name``, others have their own.
+
     Raises:
         Problem: 400 when it does not follow the protocol, 422 when a value does not fit the signature.
     """
     if type(document) is not dict or type(document.get("inputs")) is not list:
         raise _bad("inputs", "expected an object with a list 'inputs' of tensors")
-    if unknown := sorted(set(document) - _REQUEST_KEYS):
-        raise _bad(unknown[0][:64], f"unknown member; accepted: {', '.join(sorted(_REQUEST_KEYS))}")
-    if "id" in document and type(document["id"]) is not str:
+    if type(document.get("id", "")) not in (str, NoneType):
         raise _bad("id", "expected a string")
     given = [_name(tensor, index) for index, tensor in enumerate(document["inputs"])]
     form = forms.choose(given)
@@ -100,8 +99,6 @@ def _name(tensor: Any, index: int) -> str:
     where = f"inputs[{index}]"
     if type(tensor) is not dict:
         raise _bad(where, "expected a tensor: an object with name, shape, datatype and data")
-    if unknown := sorted(set(tensor) - _TENSOR_KEYS):
-        raise _bad(f"{where}.{unknown[0][:64]}", f"unknown member; accepted: {', '.join(sorted(_TENSOR_KEYS))}")
     for key, kind in (("name", str), ("datatype", str), ("shape", list), ("data", list)):
         if type(tensor.get(key)) is not kind:
             raise _bad(f"{where}.{key}", f"expected a {'string' if kind is str else 'list'}")

@@ -25,9 +25,9 @@ _JSON_TYPES = {"float64": "number", "int64": "integer", "bool": "boolean", "stri
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="  # a black PNG
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<link rel="stylesheet" href="./assets/swagger-ui.css"></head><body><div id="ui"></div>
-<script src="./assets/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({{url: "./openapi.json", dom_id: "#ui", validatorUrl: null}})</script></body></html>
+<link rel="stylesheet" href="{root}assets/swagger-ui.css"></head><body><div id="ui"></div>
+<script src="{root}assets/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({{url: "{root}openapi.json", dom_id: "#ui", validatorUrl: null}})</script></body></html>
 """
 
 
@@ -39,7 +39,8 @@ def docs_routes(runtime: Runtime) -> list[Route]:
 
     async def page(request: Request) -> Answer:
         title = f"{runtime.name or runtime.modality} {runtime.version}"
-        return Answer(_PAGE.format(title=title).encode(), media="text/html; charset=utf-8")
+        root = "../" if request.scope["path"].endswith("/docs/") else "./"
+        return Answer(_PAGE.format(title=title, root=root).encode(), media="text/html; charset=utf-8")
 
     async def asset(request: Request) -> Answer:
         from bentoml._internal import server

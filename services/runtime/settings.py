@@ -51,7 +51,7 @@ class ServiceSettings(Settings):
     max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one model call, padding included")
     batch_wait_ms: float = Field(0.0, ge=0, le=1000, description="wait for more rows while a worker is free")
     inline_ms: float = Field(0.2, ge=0, le=10, description="calls known to be shorter are made without a thread")
-    max_body_bytes: int = Field(8 << 20, ge=1024, description="larger requests are refused with 413")
+    max_body_bytes: int = Field(8 << 20, ge=1024, description="larger requests, unpacked, are refused with 413")
     max_instances: int = Field(1000, ge=1, description="rows of one request")
     max_text_chars: int = Field(1 << 20, ge=1, description="characters of one text field; more is refused with 422")
     max_image_pixels: int = Field(

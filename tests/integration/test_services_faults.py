@@ -167,50 +167,6 @@ def test_memory_and_garbage_stay_flat(floats: Any, tmp_path: Path) -> None:
         assert load(3000) < warm * 1.05
 
 
-TRITON = """
-import sys, numpy as np
-http_port, grpc_port = sys.argv[1:]
-import tritonclient.grpc as over_grpc
-import tritonclient.http as over_http
-values = dict(a=0.5, b=1.5, c=-2.0, d=3.0)
-for module, port in ((over_http, http_port), (over_grpc, grpc_port)):
-    client = module.InferenceServerClient(f"127.0.0.1:{port}")
-    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("floats")
-    metadata = client.get_model_metadata("floats")
-    names = [one["name"] if isinstance(one, dict) else one.name for one in
-             (metadata["inputs"] if isinstance(metadata, dict) else metadata.inputs)]
-    assert names == list(values), names
-    for binary in (True, False):
-        inputs = []
-        for name, value in values.items():
-            tensor = module.InferInput(name, [3], "FP64")
-            array = np.full(3, value)
-            tensor.set_data_from_numpy(array, binary) if module is over_http else tensor.set_data_from_numpy(array)
-            inputs.append(tensor)
-        more = dict(binary_data=binary) if module is over_http else {}
-        outputs = [module.InferRequestedOutput(name, **more) for name in ("probabilities", "label")]
-        result = client.infer("floats", inputs, outputs=outputs)
-        found = result.as_numpy("probabilities")
-        assert found.shape == (3, 2), found
-        labels = [one.decode() if isinstance(one, bytes) else one for one in result.as_numpy("label").ravel()]
-        print(float(found[0, 1]), labels[0])
-"""
-
-
-def test_the_triton_client_talks_to_it(served: tuple[Service, int]) -> None:
-    pytest.importorskip("tritonclient")
-    service, grpc_port = served
-    argv = [sys.executable, "-W", "ignore", "-c", TRITON, str(service.http.base_url.port), str(grpc_port)]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-    assert ran.returncode == 0, ran.stderr
-    expected = service.http.post("/predict", json=BODY).json()["predictions"][0]
-    for line in ran.stdout.splitlines():
-        number, label = line.split()
-        assert float(number) == pytest.approx(expected["probabilities"]["yes"])
-        assert label == expected["label"]
-    assert len(ran.stdout.splitlines()) == 4
-
-
 def test_schemathesis_finds_no_server_error(served: tuple[Service, int], tmp_path: Path) -> None:
     pytest.importorskip("schemathesis")
     url = str(served[0].http.base_url)

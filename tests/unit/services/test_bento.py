@@ -40,8 +40,8 @@ def client(
 
 def test_health_is_bentoml_s_and_readiness_ours(client: tuple[TestClient, Any]) -> None:
     http, runtime = client
-    assert http.get("/livez").status_code == 200
-    assert http.get("/readyz").status_code == 200
+    for path in ("/livez", "/readyz", "/livez/", "/readyz/", "/healthz/", "/startupz/"):
+        assert http.get(path, follow_redirects=False).status_code == 200, path
     assert http.get("/startupz").status_code == 200
     runtime.state = "draining"
     answer = http.get("/readyz")

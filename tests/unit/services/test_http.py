@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -22,7 +24,8 @@ GOOD = {"amount": 500, "country": "AT"}
         ("GET", "/nothing", 404),
         ("GET", "/predict", 405),
         ("DELETE", "/v2/models/payments", 405),
-        ("POST", "/predict/", 404),
+        ("POST", "/predict//", 404),
+        ("GET", "/docs" + "/" * 5000, 404),
         ("GET", "/assets/..%2f..%2fsecret", 404),
     ],
 )
@@ -168,4 +171,26 @@ def test_templates_match_whole_segments_only() -> None:
     assert router.find("/a/1")[1] == {"x": "1"}
     assert router.find("/a/1/b")[0] is not None
     assert router.find("/a/")[0] is None
+    assert router.find("/a//b")[0] is None
+    assert router.find("/a/1/")[1] == {"x": "1"}
     assert router.find("/a/1/c")[0] is None
+
+
+PATHS = ("/docs", "/openapi.json", "/metrics", "/startupz", "/v2", "/v2/health/ready", "/assets/swagger-ui.css")
+OF_THE_MODEL = ("/v2/models/payments", "/v2/models/payments/ready", "/v2/models/payments/versions/3")
+
+
+@pytest.mark.parametrize("path", [*PATHS, *OF_THE_MODEL])
+def test_a_slash_at_the_end_of_a_path_changes_nothing(serve: Any, make_bundle: Any, path: str) -> None:
+    client = serve(make_bundle()).client
+    plain, slash = client.get(path), client.get(f"{path}/")
+    assert (slash.status_code, slash.headers["content-type"]) == (200, plain.headers["content-type"])
+
+
+def test_predictions_with_a_slash_and_the_files_of_the_page(serve: Any, make_bundle: Any) -> None:
+    served = serve(make_bundle())
+    assert served.client.post("/predict/", json={"instances": [GOOD]}).status_code == 200
+    for page in ("/", "/docs", "/docs/"):
+        link = re.search(r'href="([^"]+css)"', served.client.get(page).text)
+        assert link is not None
+        assert served.client.get(urljoin(f"http://x{page}", link[1]).removeprefix("http://x")).status_code == 200
