@@ -6,8 +6,9 @@ the number of entities. Views with transformations or aggregations, and other st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
@@ -20,11 +21,12 @@ from feast.repo_config import FeastConfigBaseModel
 
 from feature_repo.stores.arrow import pack_batch
 from feature_repo.stores.keys import serialise_keys
-from feature_repo.stores.offline import DuckDBOfflineStore, latest_rows
+from feature_repo.stores.offline import DuckDBOfflineStore, LeftOut, latest_rows
 from feature_repo.stores.online import PackedOnlineStore
 from feature_repo.stores.packed import Layout
 from feature_repo.stores.plan import compile_view
 
+_LOG = logging.getLogger(__name__)
 _ROWS = 20_000  # of a batch
 
 
@@ -35,7 +37,15 @@ class PackedEngineConfig(FeastConfigBaseModel):
 
 
 class PackedEngine(LocalComputeEngine):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Attributes:
+        left_out: rows of sources that could not go online, of all that was materialised.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.left_out: list[LeftOut] = []
 
     def _materialize_one(self, registry: Any, task: MaterializationTask, **kwargs: Any) -> MaterializationJob:
         view = task.feature_view
@@ -60,12 +70,27 @@ def materialise_view(engine: Any, task: MaterializationTask) -> Iterator[int]:
     compiled = compile_view(view)
     layout = Layout(compiled["fields"])
     done = 0
-    for batch in latest_rows(config, compiled, task.start_time, task.end_time, after_start=continues(task), rows=_ROWS):
+    not_after = datetime.now(UTC) + timedelta(seconds=config.online_store.max_future_seconds)
+    left_out: list[LeftOut] = []
+    batches = latest_rows(
+        config,
+        compiled,
+        task.start_time,
+        task.end_time,
+        after_start=continues(task),
+        rows=_ROWS,
+        not_after=not_after,
+        left_out=left_out,
+    )
+    for batch in batches:
         keys = serialise_keys(compiled["join_keys"], {key["name"]: _keys(batch, key) for key in compiled["join_keys"]})
         event, rows = pack_batch(layout, batch)
         engine.online_store.write_rows(config, view, layout, keys, rows, int(np.max(event)))
         done += len(rows)
         yield done
+    for some in left_out:
+        _LOG.warning("%s", some)
+    engine.left_out += left_out
 
 
 def continues(task: MaterializationTask) -> bool:

@@ -11,7 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from feature_repo.stores.sources import SQL_TYPES, column, connect, created, moment, quote, scan, source_files
+from feature_repo.stores.sources import (
+    SQL_TYPES,
+    SourceKeys,
+    column,
+    connect,
+    created,
+    moment,
+    quote,
+    scan,
+    source_files,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -38,9 +48,12 @@ def point_in_time_join(
     """
     result = entity_frame.copy(deep=False)
     with connect(memory_limit) as connection:
+        source = SourceKeys(connection)
         for view in plan["views"]:
             _refuse_double_names(view, entity_frame)
-            for name, values in _join_view(connection, view, plan["timestamp"], entity_frame, Path(folder)).items():
+            for name, values in _join_view(
+                connection, source, view, plan["timestamp"], entity_frame, Path(folder)
+            ).items():
                 result[name] = values
     return result
 
@@ -62,7 +75,12 @@ def _refuse_double_names(view: Mapping[str, Any], frame: pd.DataFrame) -> None:
 
 
 def _join_view(
-    connection: duckdb.DuckDBPyConnection, view: Mapping[str, Any], timestamp: str, frame: pd.DataFrame, folder: Path
+    connection: duckdb.DuckDBPyConnection,
+    source: SourceKeys,
+    view: Mapping[str, Any],
+    timestamp: str,
+    frame: pd.DataFrame,
+    folder: Path,
 ) -> dict[str, Any]:
     """The view's features, one array of len(frame) each.
 
@@ -74,8 +92,9 @@ def _join_view(
 
     connection.register("entities", _entities(view, timestamp, frame))
     rows = scan(connection, source_files(view["source"], folder, view["name"]))
-    for statement in _queries(view, rows):
+    for statement in _queries(view, rows, source):
         connection.execute(statement)
+    source.check(view["name"])
     wanted = ", ".join(f"h.{column(view, f['name'])} AS {quote(f['name'])}" for f in view["features"])
     gathered = connection.execute(f"SELECT c.nr, {wanted} FROM {rows} h JOIN chosen c ON h.pos = c.pos")
     table = gathered.to_arrow_table()
@@ -109,7 +128,30 @@ def _entities(view: Mapping[str, Any], timestamp: str, frame: pd.DataFrame) -> p
             column=missing[0],
         )
     columns = {"moment": _moments(frame[timestamp]), "nr": pa.array(np.arange(len(frame)))}
-    return pa.table({**{f"key{i}": pa.Array.from_pandas(frame[name]) for i, name in enumerate(keys)}, **columns})
+    return pa.table({**{f"key{i}": _asked(frame[name]) for i, name in enumerate(keys)}, **columns})
+
+
+def _asked(values: pd.Series[Any]) -> pa.Array:
+    """Keys in their canonical form; a missing one finds nothing."""
+    import numpy as np
+    import pyarrow as pa
+
+    from feature_repo.stores.keys import bad_key, canonical_column, canonical_texts
+
+    try:
+        given = pa.Array.from_pandas(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):  # of several types
+        known = values.notna().to_numpy()
+        made = np.full(len(values), None, object)
+        made[known] = canonical_texts(values[known].tolist(), str(values.name))
+        return pa.array(made, pa.string())
+    if pa.types.is_binary(given.type) or pa.types.is_large_binary(given.type):
+        return given
+    texts, refused = canonical_column(given)
+    if refused.true_count:
+        row = refused.index(True).as_py()
+        raise bad_key(str(values.name), row, f"got {values.iloc[row]!r}")
+    return texts
 
 
 def _moments(values: pd.Series[Any]) -> pa.Array:
@@ -121,7 +163,7 @@ def _moments(values: pd.Series[Any]) -> pa.Array:
     return pa.Array.from_pandas(aware).cast(pa.int64())
 
 
-def _queries(view: Mapping[str, Any], rows: str) -> list[str]:
+def _queries(view: Mapping[str, Any], rows: str, source: SourceKeys) -> list[str]:
     """From `asked` and `history` to `chosen`: the position of the row that each entity row gets.
 
     Of history rows that share key and moment, the last created is chosen, else the last written. Rows that are older
@@ -129,11 +171,9 @@ def _queries(view: Mapping[str, Any], rows: str) -> list[str]:
     """
     ttl = view["ttl_seconds"] * 1_000_000
     types = [SQL_TYPES[key["dtype"]] for key in view["join_keys"]]
-    asked = ", ".join(f"CAST(key{i} AS {kind}) AS key{i}" for i, kind in enumerate(types))
-    names = [column(view, key["name"]) for key in view["join_keys"]]
-    keys = ", ".join(
-        f"CAST({name} AS {kind}) AS key{i}" for i, (name, kind) in enumerate(zip(names, types, strict=True))
-    )
+    asked = ", ".join(f"TRY_CAST(key{i} AS {kind}) AS key{i}" for i, kind in enumerate(types))
+    named = [source.column(rows, column(view, key["name"]), key["dtype"]) for key in view["join_keys"]]
+    keys = ", ".join(f"{key} AS key{i}" for i, key in enumerate(named))
     both = " AND ".join(f"e.key{i} = h.key{i}" for i in range(len(types)))
     since = f"AND {moment(view)} >= (SELECT min(moment) FROM asked) - {ttl}" if ttl else ""
     young = f"WHERE e.moment - h.moment <= {ttl}" if ttl else ""

@@ -1,16 +1,203 @@
-"""Entity keys as Feast serialises them (version 3), many at a time and without Feast."""
+"""Entity keys: one canonical form of each, and how Feast serialises them (version 3), many at a time and without Feast.
+
+The canonical form is text. White space around it does not belong to it; a whole number is its digits, however it was
+written: ``700593.0``, ``7.00593e5``, a float, a Decimal, a type of numpy or Arrow. Other text stays as it is, so
+``007`` and ``C000001`` do, and so does ``1.5``. Refused are nulls, floats with a fraction, booleans, and floats too
+large for every whole number to be one of them.
+"""
 
 from __future__ import annotations
 
+import numbers
+import re
 import struct
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from contracts.errors import PlatformError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 # feast.ValueType numbers, as they stand in serialised entity keys.
 _TYPES = {"bytes": 1, "string": 2, "int32": 3, "int64": 4, "timestamp": 8}
+EXPECTED = "text, or a whole number that is exact (floats up to 2**53)"
+# What writes floats gives them a point or a sign of the exponent; identifiers in hexadecimal have neither.
+NUMERAL = r"[+-]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-][0-9]+|[0-9][eE][0-9]{1,2})"
+_NUMERAL = re.compile(NUMERAL)
+_WHOLE = re.compile(r"[+-]?[0-9]+")
+_BARE = re.compile(r"[+-]?[0-9][eE][0-9]{1,2}")
+_EXACT = {2: 2**11, 4: 2**24, 8: 2**53}  # bytes of a float -> up to where every whole number is one
+SPACE = "".join(sign for sign in map(chr, range(0x3001)) if sign.isspace())  # what `str.strip` takes off
+
+
+class RefusedKeyError(ValueError):
+    """A value that cannot be a key; says why."""
+
+
+def canonical_text(value: Any) -> str:
+    """The one form of a key.
+
+    Raises:
+        RefusedKeyError: it is none.
+    """
+    if type(value) is str:
+        return _canonical_numeral(value.strip())
+    if isinstance(value, str):  # as numpy's
+        return _canonical_numeral(str(value).strip())
+    if type(value) is int:
+        return str(value)
+    if hasattr(value, "as_py"):
+        kind = str(value.type)
+        width = {"halffloat": 2, "float": 4}.get(kind)
+        value = value.as_py()
+        return _of_float(value, width) if width and value is not None else canonical_text(value)
+    if value is None or value is Ellipsis or type(value).__name__ in ("NAType", "NaTType"):
+        raise RefusedKeyError("a key is never null")
+    if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+        raise RefusedKeyError("a boolean is no key")
+    if isinstance(value, numbers.Integral):
+        return str(int(value))
+    if isinstance(value, numbers.Real):
+        return _of_float(float(value), getattr(value, "itemsize", 8))
+    if isinstance(value, Decimal):
+        return _of_decimal(value)
+    if isinstance(value, UUID):
+        return str(value)
+    raise RefusedKeyError(f"{type(value).__name__} is no key")
+
+
+def _canonical_numeral(text: str) -> str:
+    if ("." not in text and "e" not in text and "E" not in text) or not _NUMERAL.fullmatch(text):
+        return text
+    try:
+        number = Decimal(text)
+        large = abs(number) > _EXACT[8]
+    except ArithmeticError:
+        large = True
+    if large:
+        if _BARE.fullmatch(text):
+            return text
+        raise RefusedKeyError(f"{text[:40]} was a float too large to be exact")
+    return str(int(number)) if number == number.to_integral_value() else text
+
+
+def _of_float(value: float, size: int) -> str:
+    if value != value:
+        raise RefusedKeyError("a key is never null")
+    if abs(value) > _EXACT.get(size, 2**53):
+        raise RefusedKeyError(f"{value!r} is a float too large to be exact")
+    if value != int(value):
+        raise RefusedKeyError(f"{value!r} is no whole number")
+    return str(int(value))
+
+
+def _of_decimal(value: Decimal) -> str:
+    if value.is_nan():
+        raise RefusedKeyError("a key is never null")
+    if not value.is_finite() or value.adjusted() > 400 or value != value.to_integral_value():
+        raise RefusedKeyError(f"{str(value)[:40]} is no whole number")
+    return str(int(value))
+
+
+def canonical_texts(values: Sequence[Any], name: str) -> list[str]:
+    """The canonical forms of many keys.
+
+    Raises:
+        PlatformError: one is no key; named by `name` and its row.
+    """
+    if set(map(type, values)) <= {str}:
+        texts = list(map(str.strip, values))
+        joined = "".join(texts)
+        if "." not in joined and "e" not in joined and "E" not in joined:
+            return texts
+    made = []
+    for row, value in enumerate(values):
+        try:
+            made.append(canonical_text(value))
+        except RefusedKeyError as err:
+            raise bad_key(name, row, str(err)) from err
+    return made
+
+
+def bad_key(name: str, row: int, reason: str) -> PlatformError:
+    """The error for a value that is no key."""
+    return PlatformError(
+        f"row {row}: entity key {name!r} has a value that is no key",
+        detail=reason,
+        fix=f"give {EXPECTED}",
+        code="bad_key",
+        key=name,
+        row=row,
+    )
+
+
+def canonical_column(values: Any) -> tuple[pa.Array, pa.Array]:
+    """Canonical forms of an Arrow array or chunked array: the texts, null where there is no key, and where a value is
+    refused (a missing one is not)."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.ChunkedArray):  # what is too large for one
+        parts = [canonical_column(chunk) for chunk in values.chunks]
+        return tuple(pa.chunked_array([part[at] for part in parts]) for at in (0, 1))  # type: ignore[return-value]
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        texts, refused = canonical_column(values.dictionary)
+        return pc.take(texts, values.indices), pc.fill_null(pc.take(refused, values.indices), False)
+    if pa.types.is_null(kind):
+        return values.cast(pa.string()), _no(len(values))
+    if pa.types.is_integer(kind):
+        return values.cast(pa.string()), _no(len(values))
+    if pa.types.is_floating(kind):
+        limit, wide = float(_EXACT[kind.bit_width // 8]), values.cast(pa.float64())
+        whole = pc.and_(pc.equal(wide, pc.floor(wide)), pc.less_equal(pc.abs(wide), limit))
+        texts = pc.if_else(whole, wide, None).cast(pa.int64()).cast(pa.string())
+        return texts, pc.and_(pc.is_null(texts), pc.invert(pc.is_null(values, nan_is_null=True)))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view":
+        return _text_column(values.cast(pa.string()))
+    return _one_by_one(values)
+
+
+def _text_column(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = pc.utf8_trim(values, SPACE)
+    odd = pc.fill_null(pc.match_substring_regex(texts, f"^(?:{NUMERAL})$"), False)
+    if not pc.any(odd, min_count=0).as_py():
+        return texts, _no(len(texts))
+    made, wrong = _one_by_one(texts.filter(odd))
+    refused = pc.replace_with_mask(pa.array([False] * len(texts)), odd, wrong)
+    return pc.replace_with_mask(texts, odd, made), refused
+
+
+def _one_by_one(values: pa.Array) -> tuple[pa.Array, pa.Array]:
+    import pyarrow as pa
+
+    texts: list[str | None] = []
+    refused = []
+    for value in values:
+        missing = value.as_py() is None
+        try:
+            texts.append(None if missing else canonical_text(value))
+            refused.append(False)
+        except RefusedKeyError:
+            texts.append(None)
+            refused.append(True)
+    return pa.array(texts, pa.string()), pa.array(refused, pa.bool_())
+
+
+def _no(rows: int) -> pa.Array:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.fill_null(pa.nulls(rows, pa.bool_()), False)
 
 
 def serialise_keys(join_keys: Sequence[Mapping[str, str]], keys: Mapping[str, Sequence[Any]]) -> list[bytes]:
@@ -75,12 +262,15 @@ def _encode(values: Sequence[Any], key: Mapping[str, str]) -> list[bytes]:
     dtype = key["dtype"]
     try:
         if dtype in ("string", "bytes"):
-            raw = _texts(values) if dtype == "string" else [bytes(value) for value in values]
+            if dtype == "string":
+                raw = [text.encode() for text in canonical_texts(values, key["name"])]
+            else:
+                raw = [bytes(value) for value in values]
             heads = {length: struct.pack("<II", _TYPES[dtype], length) for length in set(map(len, raw))}
             return [heads[len(data)] + data for data in raw]
         whole = struct.Struct("<IIi" if dtype == "int32" else "<IIq")
         kind, width = _TYPES[dtype], 4 if dtype == "int32" else 8
-        return [whole.pack(kind, width, int(value)) for value in values]
+        return [whole.pack(kind, width, value) for value in _whole_numbers(values, key["name"])]
     except (struct.error, ValueError, TypeError, OverflowError) as err:
         raise PlatformError(
             f"entity key {key['name']!r} has a value that is no {dtype}",
@@ -91,9 +281,11 @@ def _encode(values: Sequence[Any], key: Mapping[str, str]) -> list[bytes]:
         ) from err
 
 
-def _texts(values: Sequence[Any]) -> list[bytes]:
-    if set(map(type, values)) <= {str}:
-        return [value.encode() for value in values]
-    if any(value is None or value != value for value in values):
-        raise TypeError("a key is never null")
-    return [str(value).encode() for value in values]
+def _whole_numbers(values: Sequence[Any], name: str) -> Sequence[int]:
+    if set(map(type, values)) <= {int}:
+        return values
+    texts = canonical_texts(values, name)
+    for row, text in enumerate(texts):
+        if not _WHOLE.fullmatch(text):
+            raise bad_key(name, row, "expected a whole number, got text that is none")
+    return list(map(int, texts))

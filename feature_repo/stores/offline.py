@@ -7,6 +7,7 @@ Parquet files or folders of them, relative to the repository's folder, or in S3.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +26,12 @@ from feast.saved_dataset import SavedDatasetStorage
 from contracts.errors import PlatformError
 from feature_repo.stores import append
 from feature_repo.stores.join import point_in_time_join
+from feature_repo.stores.keys import EXPECTED
 from feature_repo.stores.packed import to_micros
 from feature_repo.stores.plan import compile_view
 from feature_repo.stores.sources import (
-    SQL_TYPES,
+    PART,
+    SourceKeys,
     column,
     connect,
     created,
@@ -146,12 +149,13 @@ class DuckDBOfflineStore(OfflineStore):
         """The last row of each entity in [start_date, end_date]; at one moment the last created, then written."""
         view = _source_view(data_source, timestamp_field, created_timestamp_column)
         names = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column or ""]
-        keys = [quote(name) for name in join_key_columns]
         columns = ", ".join(f"h.{quote(name)}" for name in dict.fromkeys(names) if name)
 
         def compute() -> pa.Table:
             with connect(config.offline_store.memory_limit) as connection:
                 rows = scan(connection, source_files(view["source"], _folder(config), view["name"]))
+                source = SourceKeys(connection)
+                keys = [source.column(rows, quote(name), "string") for name in join_key_columns]
                 within = f"{moment(view)} BETWEEN {to_micros(start_date)} AND {to_micros(end_date)}"
                 _last(connection, view, rows, keys, within)
                 query = f"SELECT {columns} FROM {rows} h JOIN last ON h.pos = last.pos"
@@ -214,28 +218,92 @@ class DuckDBOfflineStore(OfflineStore):
             progress(table.num_rows)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Rows of a source that cannot go online. `row` is the first of them: its number in `file`, from 1."""
+
+    view: str
+    reason: str
+    rows: int
+    row: int
+    file: str
+
+    def __str__(self) -> str:
+        some = "1 row is" if self.rows == 1 else f"{self.rows} rows are"
+        return f"feature view {self.view}: {some} left out, {self.reason}; the first is row {self.row} of {self.file}"
+
+
 def latest_rows(
-    config: RepoConfig, view: Mapping[str, Any], start: datetime, end: datetime, *, after_start: bool, rows: int
+    config: RepoConfig,
+    view: Mapping[str, Any],
+    start: datetime,
+    end: datetime,
+    *,
+    after_start: bool,
+    rows: int,
+    not_after: datetime,
+    left_out: list[LeftOut],
 ) -> Iterator[pa.RecordBatch]:
     """The last row of each entity of a compiled view, in batches: keys, fields and the moments (`arrow.py`).
 
     Args:
         after_start: leave out what happened exactly at `start`, because the interval before ended there.
+        not_after: events behind it are of a wrong clock.
+        left_out: gets what was left out of the interval; rows without a moment are of every interval.
+
+    Raises:
+        PlatformError: rows were left out, and no row is left.
     """
     from feature_repo.stores.arrow import CREATED, EVENT
 
     with connect(config.offline_store.memory_limit) as connection:
-        relation = scan(connection, source_files(view["source"], _folder(config), view["name"]))
-        keys = [f"CAST({column(view, key['name'])} AS {SQL_TYPES[key['dtype']]})" for key in view["join_keys"]]
+        files = source_files(view["source"], _folder(config), view["name"])
+        relation = scan(connection, files)
+        source = SourceKeys(connection)
+        given = {key["name"]: column(view, key["name"]) for key in view["join_keys"]}
+        keys = {key["name"]: source.column(relation, given[key["name"]], key["dtype"]) for key in view["join_keys"]}
         begin = f"{moment(view)} {'>' if after_start else '>='} {to_micros(start)}"
-        _last(connection, view, relation, keys, f"{begin} AND {moment(view)} <= {to_micros(end)}")
-        names = [*(key["name"] for key in view["join_keys"]), *(field["name"] for field in view["fields"])]
-        columns = ", ".join(f"h.{column(view, name)} AS {quote(name)}" for name in dict.fromkeys(names))
+        within = f"{begin} AND {moment(view)} <= {to_micros(end)}"
+        reasons = [(f"{moment(view)} IS NULL", f"{view['timestamp_field']!r} is no moment")]
+        reasons += [(f"{given[name]} IS NULL", f"entity key {name!r} is null") for name in keys]
+        reasons += [(f"{keys[name]} IS NULL", f"entity key {name!r} is no key: {EXPECTED}") for name in keys]
+        reasons += [(f"{moment(view)} > {to_micros(not_after)}", f"{view['timestamp_field']!r} lies in the future")]
+        left_out += (found := _left_out(connection, view, relation, within, reasons, files))
+        good = " AND ".join([within, *(f"NOT coalesce({condition}, false)" for condition, _ in reasons[1:])])
+        _last(connection, view, relation, list(keys.values()), good)
+        if found and connection.execute("SELECT max(pos) FROM last").fetchone() == (None,):
+            raise PlatformError(str(found[0]), fix="correct the source", code="bad_source", view=view["name"])
+        names = [field["name"] for field in view["fields"] if field["name"] not in keys]
+        columns = ", ".join(
+            [f"{key} AS {quote(name)}" for name, key in keys.items()]
+            + [f"h.{column(view, name)} AS {quote(name)}" for name in names]
+        )
         query = f"""SELECT {columns}, {moment(view)} AS {EVENT}, {created(view)} AS {CREATED}
             FROM {relation} h JOIN last ON h.pos = last.pos"""
         for batch in connection.execute(query).to_arrow_reader(rows):
             if batch.num_rows:
                 yield batch
+
+
+def _left_out(
+    connection: Any,
+    view: Mapping[str, Any],
+    relation: str,
+    within: str,
+    reasons: list[tuple[str, str]],
+    files: list[str],
+) -> list[LeftOut]:
+    """How many rows each of `reasons`, (SQL, words), holds for; a row counts for the first one."""
+    cases = " ".join(f"WHEN {condition} THEN {at}" for at, (condition, _) in enumerate(reasons))
+    query = f"""SELECT reason, count(*), min(pos) FROM
+        (SELECT CASE {cases} END AS reason, pos FROM {relation} WHERE {moment(view)} IS NULL OR ({within}))
+        WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason"""
+    return [
+        LeftOut(
+            view=view["name"], reason=reasons[at][1], rows=rows, row=pos % PART + 1, file=Path(files[pos // PART]).name
+        )
+        for at, rows, pos in connection.execute(query).fetchall()
+    ]
 
 
 def _last(connection: Any, view: Mapping[str, Any], rows: str, keys: list[str], within: str) -> None:

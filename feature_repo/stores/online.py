@@ -23,6 +23,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from contracts.errors import PlatformError
 from feature_repo.stores.backend import open_backend
+from feature_repo.stores.keys import RefusedKeyError, bad_key, canonical_text
 from feature_repo.stores.messages import pack_messages, to_message
 from feature_repo.stores.packed import EPOCH, NEVER, Layout, to_micros
 from feature_repo.stores.plan import compile_view, stored_fields
@@ -65,7 +66,7 @@ class PackedOnlineStore(OnlineStore):
     ) -> None:
         """Write the rows of `data` that are not older than what is there."""
         layout = Layout(stored_fields(table))
-        keys = [serialize_entity_key(key, entity_key_serialization_version=3) for key, _, _, _ in data]
+        keys = _serialised([key for key, _, _, _ in data])
         event = [to_micros(moment) for _, _, moment, _ in data]
         created = [to_micros(made) if made else NEVER for _, _, _, made in data]
         rows = pack_messages(layout, [values for _, values, _, _ in data], event, created)
@@ -122,7 +123,7 @@ class PackedOnlineStore(OnlineStore):
             picked = [field for field in table.features if field.name in names]
             plan = {"project": config.project, "views": [compile_view(table, picked)]}
             self._readers[text] = OnlineReader(plan, address)
-        keys = [serialize_entity_key(key, entity_key_serialization_version=3) for key in entity_keys]
+        keys = _serialised(entity_keys)
         read = self._readers[text].read_keys([keys])
         types = {field["name"]: field["dtype"] for field in stored_fields(table)}
         columns = [
@@ -195,6 +196,22 @@ class PackedOnlineStore(OnlineStore):
         """Delete all rows of `tables`."""
         for view in tables:
             self.backend(config).remove(config.project, view.name)
+
+
+def _serialised(keys: Sequence[EntityKey]) -> list[bytes]:
+    """Keys in their canonical form, whatever Feast made of their values."""
+    made = []
+    for row, given in enumerate(keys):
+        key = EntityKey()
+        key.CopyFrom(given)
+        for name, value in zip(key.join_keys, key.entity_values, strict=True):
+            if value.WhichOneof("val") == "string_val":
+                try:
+                    value.string_val = canonical_text(value.string_val)
+                except RefusedKeyError as err:
+                    raise bad_key(name, row, str(err)) from err
+        made.append(serialize_entity_key(key, entity_key_serialization_version=3))
+    return made
 
 
 def _stamp(moment: datetime | None) -> Timestamp:

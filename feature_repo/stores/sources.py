@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from feature_repo.stores.keys import EXPECTED, NUMERAL, SPACE, canonical_column
 
 if TYPE_CHECKING:
     import duckdb
@@ -25,7 +26,12 @@ SQL_TYPES = {
     "timestamp": "TIMESTAMPTZ",
 }
 NEVER = "-9223372036854775808"
-_PART = 1 << 40  # rows of one file: positions count through all files of a source
+_INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")} | {
+    "INTEGER",
+    "UINTEGER",
+}
+_ESCAPED = "".join(f"\\x{{{ord(sign):x}}}" for sign in SPACE)  # as a regular expression of RE2 has them
+PART = 1 << 40  # rows of one file: positions count through all files of a source
 
 
 def connect(memory_limit: str) -> duckdb.DuckDBPyConnection:
@@ -70,7 +76,7 @@ def scan(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> str:
     if len(files) == 1:
         return f"(SELECT *, file_row_number AS pos FROM read_parquet({listed}, file_row_number=true))"
     # Later parts may have columns that earlier ones lack.
-    place = f"(list_position([{listed}], filename) - 1) * {_PART} + file_row_number"
+    place = f"(list_position([{listed}], filename) - 1) * {PART} + file_row_number"
     options = "file_row_number=true, filename=true, union_by_name=true"
     return f"(SELECT *, {place} AS pos FROM read_parquet([{listed}], {options}))"
 
@@ -86,8 +92,8 @@ def schema_of(file: str) -> pa.Schema:
 
 
 def moment(view: Mapping[str, Any]) -> str:
-    """SQL of a row's event, in microseconds since 1970."""
-    return f"epoch_us(CAST({quote(view['timestamp_field'])} AS TIMESTAMPTZ))"
+    """SQL of a row's event, in microseconds since 1970; null where there is no moment."""
+    return f"epoch_us(TRY_CAST({quote(view['timestamp_field'])} AS TIMESTAMPTZ))"
 
 
 def created(view: Mapping[str, Any]) -> str:
@@ -100,6 +106,68 @@ def created(view: Mapping[str, Any]) -> str:
 def column(view: Mapping[str, Any], name: str) -> str:
     """SQL of a field: sources may call it otherwise."""
     return quote(view.get("columns", {}).get(name, name))
+
+
+class SourceKeys:
+    """Keys of sources as SQL of their canonical form (`keys.py`): null where there is no key.
+
+    Attributes:
+        refused: values that are no key, as the functions of SQL met them.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection, self.refused = connection, []  # type: tuple[duckdb.DuckDBPyConnection, list[Any]]
+        self._made: set[str] = set()
+
+    def column(self, relation: str, name: str, dtype: str) -> str:
+        """SQL of the key that `name`, SQL itself, is in a relation."""
+        described = self._connection.execute(f"DESCRIBE SELECT {name} FROM {relation}").fetchone()
+        assert described is not None
+        kind = str(described[1])
+        if dtype in ("bytes", "timestamp") or (kind in _INTEGERS and dtype != "string"):
+            return f"CAST({name} AS {SQL_TYPES[dtype]})"
+        if kind in _INTEGERS:
+            made = f"CAST({name} AS VARCHAR)"
+        elif kind == "VARCHAR":  # the function is for the few that need it
+            odd = text(f"^[{_ESCAPED}]|[{_ESCAPED}]$|^(?:{NUMERAL})$")
+            made = f"CASE WHEN regexp_matches({name}, {odd}) THEN {self._function(kind)}({name}) ELSE {name} END"
+        else:
+            made = f"{self._function(kind)}({name})"
+        return made if dtype == "string" else f"TRY_CAST({made} AS {SQL_TYPES[dtype]})"
+
+    def _function(self, kind: str) -> str:
+        function = quote(f"canonical key of {kind}")
+        if kind not in self._made:
+            self._made.add(kind)
+            self._connection.create_function(
+                f"canonical key of {kind}",
+                self._canonical,
+                [kind],
+                "VARCHAR",
+                type="arrow",  # type: ignore[arg-type]
+                null_handling="special",  # type: ignore[arg-type]
+            )
+        return function
+
+    def _canonical(self, values: Any) -> Any:
+        texts, refused = canonical_column(values)
+        self.refused += values.filter(refused).slice(0, 3).to_pylist()
+        return texts
+
+    def check(self, view: str) -> None:
+        """Refuse what was met.
+
+        Raises:
+            PlatformError: a source of `view` has a value that is no key.
+        """
+        if self.refused:
+            raise PlatformError(
+                f"the source of feature view {view} has a value that is no key: {self.refused[0]!r}",
+                detail=f"{type(self.refused[0]).__name__}; accepted: {EXPECTED}",
+                fix="correct the source",
+                code="bad_key",
+                view=view,
+            )
 
 
 def _remote_files(source: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from contracts.engine import load_engine
 from contracts.errors import PlatformError
 from contracts.registry import Registry
 from pipelines.steps import events, scoring
-from pipelines.steps.casting import cast_column
+from pipelines.steps.casting import cast_column, cast_key
 from pipelines.steps.files import fresh_folder, write_json
 from pipelines.steps.remote import source_here
 from pipelines.steps.sources import ROW, TextFormat, column_names, list_files, read_chunks
@@ -97,7 +97,7 @@ def _typed(table: pa.Table, bundle: Bundle, where: Endpoints) -> pd.DataFrame:
         wanted += [Column(name=i.name, dtype=_kind(i), nullable=True) for i in signature.request]
         if signature.timestamp:
             wanted.append(Column(name=signature.timestamp, dtype="timestamp"))
-    frame = _cast(table, wanted)
+    frame = _cast(table, wanted, () if direct else signature.entities)
     return frame if direct else _with_features(frame, bundle, where)
 
 
@@ -105,7 +105,7 @@ def _kind(item: Input) -> Any:
     return "string" if item.dtype == "string" else "int64" if item.dtype == "bool" else item.dtype
 
 
-def _cast(table: pa.Table, wanted: list[Column]) -> pd.DataFrame:
+def _cast(table: pa.Table, wanted: list[Column], keys: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     made: dict[str, Any] = {}
@@ -118,7 +118,8 @@ def _cast(table: pa.Table, wanted: list[Column]) -> pd.DataFrame:
                 code="bad_schema",
                 column=column.name,
             )
-        values, wrong = cast_column(table.column(column.name), column)
+        cast = cast_key if column.name in keys else cast_column
+        values, wrong = cast(table.column(column.name), column)
         if wrong.any():
             row = int(table.column(ROW)[int(wrong.argmax())].as_py())
             raise PlatformError(

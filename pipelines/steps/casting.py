@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from feature_repo.stores.keys import EXPECTED as EXPECTED_KEY
+from feature_repo.stores.keys import canonical_column
 from pipelines.tasks.base import Column
 
 if TYPE_CHECKING:
@@ -58,6 +60,24 @@ def cast_column(values: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArra
         missing = _is_nan(values)
     wrong = pc.and_(pc.is_null(typed), pc.invert(missing))
     return typed, wrong.to_numpy()
+
+
+KEY_EXPECTED = f"not an entity key: {EXPECTED_KEY}"
+
+
+def cast_key(values: pa.ChunkedArray, column: Column) -> tuple[pa.ChunkedArray, NDArray[np.bool_]]:
+    """As `cast_column`, for a column of entity keys: in the form that feature stores know them by."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts, refused = canonical_column(values)
+    texts = _blank_to_null(texts)
+    if isinstance(texts, pa.Array):
+        texts = pa.chunked_array([texts])
+    if column.dtype == "string":
+        return texts, refused.to_numpy(zero_copy_only=False)
+    typed, wrong = cast_column(texts, column)
+    return typed, wrong | pc.fill_null(refused, False).to_numpy(zero_copy_only=False)
 
 
 def _none(values: pa.ChunkedArray) -> NDArray[np.bool_]:

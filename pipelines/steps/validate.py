@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import objects
 from contracts.errors import PlatformError
 from pipelines.steps import events
-from pipelines.steps.casting import EXPECTED, cast_column, missing_column
+from pipelines.steps.casting import EXPECTED, KEY_EXPECTED, cast_column, cast_key, missing_column
 from pipelines.steps.files import missing, read_json, write_json
 from pipelines.steps.leakage import check_leakage
 from pipelines.steps.remote import folder_here
@@ -133,8 +133,10 @@ class _Validation:
         columns, names, problems = [], [], []
         for column in self.task.columns:
             if column.name in raw.column_names:
-                values, wrong = cast_column(raw.column(column.name), column)
-                problems += [(int(at), column.name, EXPECTED[column.dtype]) for at in wrong.nonzero()[0]]
+                key = column.name in self.task.entities
+                values, wrong = (cast_key if key else cast_column)(raw.column(column.name), column)
+                reason = KEY_EXPECTED if key else EXPECTED[column.dtype]
+                problems += [(int(at), column.name, reason) for at in wrong.nonzero()[0]]
             elif column.nullable:
                 values = missing_column(raw.num_rows, column)
             else:

@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bundle import Input
+from feature_repo.stores.keys import RefusedKeyError, canonical_text
 
 Flags = list[list[str]]
 Errors = list[tuple[int, str]]
 Column = NDArray[Any]
 _INT64 = 2**63
+_A_KEY = "an entity key: a whole number of 64 bits (at most 2**53 where it has a point), or text of 1 to 256 characters"
 UNBOUNDED = sys.float_info.max
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
@@ -163,11 +165,13 @@ def _files(field: Field, values: Sequence[Any], flags: Flags, errors: Errors) ->
 def _entities(field: Field, values: Sequence[Any], flags: Flags, errors: Errors) -> Column:
     out = np.empty(len(values), object)
     for row, value in enumerate(values):
-        whole = type(value) is int and -_INT64 <= value < _INT64
-        if whole or (type(value) is str and 0 < len(value) <= 256):
-            out[row] = value
-        else:
-            errors.append((row, _expected("an entity key: an integer, or a string of 1 to 256 characters", value)))
+        try:
+            out[row] = canonical_text(value)
+            fits = 0 < len(out[row]) <= 256 if type(value) is str else -_INT64 <= int(out[row]) < _INT64
+        except RefusedKeyError:
+            fits = False
+        if not fits:
+            errors.append((row, _expected(_A_KEY, value)))
     return out
 
 

@@ -22,7 +22,7 @@ _ACCEPTED = {
     "bool": {"BOOL"},
     "string": {"BYTES"},
     "bytes": {"BYTES"},
-    "entity": {"BYTES", "INT64"},
+    "entity": {"BYTES", "INT64", "INT32", "FP64"},
     "timestamp": {"BYTES"},
 }
 OUTPUTS = ("probabilities", "label", "prediction_id", "flags")

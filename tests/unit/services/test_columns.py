@@ -78,7 +78,7 @@ def test_other_times_are_refused(value: Any) -> None:
     assert column([value], kind="timestamp")[2][0][0] == 0
 
 
-@pytest.mark.parametrize("value", [None, "", 1.5, True, "x" * 257, 2**64])
-def test_an_entity_key_is_an_integer_or_a_short_string(value: Any) -> None:
-    assert column(["C1", 7], kind="entity")[0].tolist() == ["C1", 7]
+@pytest.mark.parametrize("value", [None, "", " ", 1.5, True, "x" * 257, 2**64, 2.0**60, "1.2000000000001048e+16", [1]])
+def test_an_entity_key_is_a_whole_number_or_a_short_string(value: Any) -> None:
+    assert column(["C1", 7, 700593.0, " 7.00593e5"], kind="entity")[0].tolist() == ["C1", "7", "700593", "700593"]
     assert [row for row, _ in column(["C1", value], kind="entity")[2]] == [1]
