@@ -20,6 +20,7 @@ import orjson
 from contracts.errors import PlatformError
 from contracts.metrics import UNMATCHED_ROUTE
 from services.runtime.content_coding import TooLargeError, codings_of, packed_limit, unpack
+from services.runtime.cors import is_preflight
 from services.runtime.errors import MEDIA_TYPE, Problem, deadline_exceeded, unavailable
 from services.runtime.logs import NAME
 from services.runtime.terms import PRIORITIES, Terms
@@ -241,6 +242,8 @@ class App:
         runtime.inflight += 1
         try:
             answer = await self._answer(route, params, scope, receive)
+            if runtime.cors is not None:
+                answer.headers += runtime.cors.headers(dict(scope["headers"]))
             await _send(answer, scope["method"], send, last=runtime.state == "draining")
             runtime.metrics.answered(template, answer.status, perf_counter() - start)
         except DisconnectedError:
@@ -255,6 +258,9 @@ class App:
         request = Request(scope, receive, params, limit)
         clock: _Clock | None = None
         try:
+            if runtime.cors is not None and route is not None and is_preflight(scope["method"], request.headers):
+                methods = ", ".join(route.methods)
+                return Answer(b"", 204, headers=runtime.cors.preflight(request.headers, methods))
             if runtime.keys is not None and (route is None or not route.open):
                 runtime.authorise(request.headers)
             handler = _handler(route, scope["method"])
@@ -339,6 +345,8 @@ async def _send(answer: Answer, method: str, send: Send, *, last: bool = False) 
         (b"content-type", answer.media.encode()),
         (b"content-length", b"%d" % len(answer.body)),
     ]
+    if answer.status == 204:  # has no body, and must not say how long it is
+        headers.clear()
     if answer.headers:
         headers += [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
     if last:  # the port is about to close: the client's next request should open a connection elsewhere

@@ -16,6 +16,7 @@ from contracts.engine import load_engine
 from contracts.errors import PlatformError
 from services.runtime.auth import KeyRing
 from services.runtime.batcher import Batcher
+from services.runtime.cors import Cors
 from services.runtime.errors import Problem, unavailable
 from services.runtime.executor import Executor, cpu_shares
 from services.runtime.forms import Forms
@@ -51,6 +52,7 @@ class Runtime:
         self.name = self.version = ""
         self.log: PredictionLog | None = None
         self.keys: KeyRing | None = None
+        self.cors: Cors | None = None
         self.inflight = 0
         self.metrics = ServiceMetrics("", "")
         self.on_ready: Callable[[], None] | None = None
@@ -67,6 +69,7 @@ class Runtime:
         self._model = self.log = self.keys = None
         if self.settings.keys_file:
             self.keys = KeyRing(self.settings.keys_file)
+        self.cors = Cors(self.settings.cors) if self.settings.cors.origins else None
         shares = cpu_shares(self.settings.workers, self.settings.threads) if self.settings.pin_cpus else None
         self.executor = Executor(self.settings.workers, self._crashed, shares)
         self._loading = asyncio.create_task(self._load())

@@ -16,10 +16,9 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.openmetrics import exposition as openmetrics
 
 from contracts import metrics as names
+from services.runtime.exposition import expose
 from services.runtime.series import Count, Counter, Histogram, Series
 
 disable_created_metrics()  # a second series for each one, of no use to rules or dashboards
@@ -102,10 +101,8 @@ class ServiceMetrics:
             self._padding.observe(1 - tokens / max(1, self.padded(lengths)))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition and its media type, OpenMetrics when the scraper asks for it."""
-        if "application/openmetrics-text" in accept:
-            return openmetrics.generate_latest(self.registry), openmetrics.CONTENT_TYPE_LATEST
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+        """The exposition in the format that the scraper's ``accept`` header asks for, and its content type."""
+        return expose(self.registry, accept)
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(name, text, names.LABELS[name], self.registry)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from contracts.engine import MAX_PIXELS
 from contracts.errors import PlatformError
 from contracts.settings import Settings, load
 
 PREFIX = "FAIRLEAD_SERVICE_"
+_ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_PORTS = {"http": "80", "https": "443"}
 
 
 class PredictionLogSettings(Settings):
@@ -26,6 +31,33 @@ class PredictionLogSettings(Settings):
     text: Literal["drop", "hash", "truncate"] = Field("drop", description="what becomes of free text")
     text_chars: int = Field(200, ge=1, description="characters kept by text=truncate")
     salt: str = Field("", description="key of the hashes; empty: random, hashes then match within one process only")
+
+
+class CorsSettings(Settings):
+    """Which web pages may ask the service from a browser; none by default."""
+
+    origins: list[str] = Field(
+        [], description='origins of pages that may ask, as ["https://shop.example"]; ["*"]: every page'
+    )
+    credentials: bool = Field(False, description="let pages send cookies and client certificates; keys need it not")
+    max_age_seconds: int = Field(600, ge=0, le=86_400, description="time for which browsers keep what they were told")
+
+    @field_validator("origins", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+
+    @field_validator("origins")
+    @classmethod
+    def _canonical(cls, given: list[str]) -> list[str]:
+        """As browsers write them: in lower case, and without the port that the scheme implies."""
+        return [_origin(text) for text in given]
+
+    @model_validator(mode="after")
+    def _not_everyone(self) -> CorsSettings:
+        if self.credentials and "*" in self.origins:
+            raise ValueError("with credentials the origins have to be named, browsers accept no *")
+        return self
 
 
 class ServiceSettings(Settings):
@@ -66,7 +98,18 @@ class ServiceSettings(Settings):
     keys_file: str = Field("", description="file of API keys (name:sha256[:requests per second]); empty: no keys")
     grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0: none")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 in a pod")
+    cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
+
+
+def _origin(text: str) -> str:
+    if text in ("*", "null"):
+        return text
+    found = _ORIGIN.fullmatch(text.lower())
+    if found is None or int(found["port"] or 0) > 65_535:
+        raise ValueError(f"{text!r} is no origin: write scheme://host or scheme://host:port, without a path")
+    scheme, host, port = found["scheme"], found["host"], found["port"]
+    return f"{scheme}://{host}" if port in (None, _PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> ServiceSettings:

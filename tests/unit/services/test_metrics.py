@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import metrics as names
@@ -75,8 +76,39 @@ def test_the_model_is_described(serve: Any, make_bundle: Any) -> None:
     assert served.metric(names.MODEL_LOAD_SECONDS, model="payments") > 0
 
 
-def test_openmetrics_is_given_to_who_asks_for_it(serve: Any, make_bundle: Any) -> None:
-    client = serve(make_bundle()).client
-    answer = client.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
-    assert answer.headers["content-type"].startswith("application/openmetrics-text")
-    assert answer.text.endswith("# EOF\n")
+TEXT, OPEN = "text/plain; version=0.0.4; charset=utf-8", "application/openmetrics-text; version=1.0.0; charset=utf-8"
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;"
+    "q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        ("", TEXT),
+        ("*/*", TEXT),
+        ("text/plain", TEXT),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", TEXT),
+        ("application/json", TEXT),
+        (PROMETHEUS_3, f"{OPEN}; escaping=allow-utf-8"),
+        ("application/openmetrics-text", OPEN),
+        ("Application/OpenMetrics-Text; Version=1.0.0", OPEN),
+        ("application/openmetrics-text;version=0.0.1,text/plain;version=0.0.4;q=0.5", OPEN.replace("1.0.0", "0.0.1")),
+        ("application/openmetrics-text;version=2.0.0,text/plain;version=0.0.4;q=0.5", TEXT),
+        ("application/openmetrics-text;version=1.0.0;q=0.2,text/plain;version=0.0.4;q=0.8", TEXT),
+        ("application/openmetrics-text;q=0,*/*", TEXT),
+        ("text/plain;version=0.0.4;q=0,application/openmetrics-text;q=0.1", OPEN),
+        ("text/plain;version=1.0.0;escaping=dots", "text/plain; version=1.0.0; charset=utf-8; escaping=dots"),
+        ("text/plain;version=1.0.0;escaping=evil\tx", "text/plain; version=1.0.0; charset=utf-8"),
+        ("text/plain;version=1.0.0", "text/plain; version=1.0.0; charset=utf-8"),
+        ("text/plain;version=0.0.4;q=much,;;,=", TEXT),
+    ],
+)
+def test_the_format_is_the_best_that_the_scraper_asks_for(
+    serve: Any, make_bundle: Any, accept: str, media: str
+) -> None:
+    answer = serve(make_bundle()).client.get("/metrics", headers={"accept": accept})
+    assert answer.headers["content-type"] == media
+    assert answer.text.endswith("# EOF\n") == media.startswith("application/openmetrics-text")
+    assert "fairlead_requests_total" in answer.text
