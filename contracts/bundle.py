@@ -108,6 +108,7 @@ class BundleDocument(Document):
     parameters: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     slices: dict[str, dict[str, float]] = {}
+    layout: dict[str, Any] = Field({}, description="how the training data were read; what is scored is read alike")
     gate: GateDecision
     lineage: Lineage
     files: dict[str, str] = Field(description="sha256 of every other file, by path")

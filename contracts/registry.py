@@ -1,13 +1,15 @@
 """The model registry, on MLflow: versions are immutable bundles, aliases are for people.
 
-The only module that imports MLflow, and it does so on first use (4 s). With bundles in S3 and an MLflow server, nothing
-needs a disk that machines share: bundles are uploaded whole, and fetched into a local folder that is verified.
+The only module that imports MLflow, and it does so on first use (4 s); a SQLite file of ours is read without it.
+With bundles in S3 and an MLflow server, nothing needs a disk that machines share: bundles are uploaded whole, and
+fetched into a local folder that is verified.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -24,6 +26,7 @@ from contracts import objects
 from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from contracts.registry_file import open_file
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -61,11 +64,19 @@ class Registry:
 
     def __init__(self, endpoints: Endpoints) -> None:
         self.endpoints = endpoints.resolved()
-        self._client = _client(self.endpoints)
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        return _client(self.endpoints)
+
+    @functools.cached_property
+    def _reading(self) -> Any:
+        """What the models are read from: MLflow's client, or its SQLite file itself, which takes no import of 4 s."""
+        return open_file(self.endpoints.tracking) or self._client
 
     def names(self) -> list[str]:
         """Names of all registered models, sorted."""
-        return sorted(model.name for model in _pages(self._client.search_registered_models))
+        return sorted(model.name for model in _pages(self._reading.search_registered_models))
 
     def publish(self, bundle: Bundle, run_id: str = "") -> ModelVersion:
         """Register a bundle; publishing the same bundle again returns the version it already has."""
@@ -97,7 +108,7 @@ class Registry:
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first; empty for an unknown name."""
-        found = _pages(self._client.search_model_versions, filter_string=f"name = '{_checked(name)}'")
+        found = _pages(self._reading.search_model_versions, filter_string=f"name = '{_checked(name)}'")
         aliases = self._aliases(name) if found else {}
         made = [_version(item, aliases) for item in found]
         return sorted(made, key=lambda v: int(v.version), reverse=True)
@@ -207,7 +218,7 @@ class Registry:
 
     def _aliases(self, name: str) -> dict[str, list[str]]:
         by_version: dict[str, list[str]] = {}
-        for alias, version in self._client.get_registered_model(name).aliases.items():
+        for alias, version in self._reading.get_registered_model(name).aliases.items():
             by_version.setdefault(str(version), []).append(alias)
         return by_version
 

@@ -75,7 +75,7 @@ def _run(given: argparse.Namespace) -> int:
     spec = RunSpec(
         run_id=given.run_id,
         task=given.task,
-        config=_config(given) if given.workflow != "batch_scoring" else "",
+        config=_config(given) if given.workflow != "batch_scoring" else _text(given.config_json),
         source=given.source,
         endpoints=endpoints,
         workflow=given.workflow,

@@ -160,10 +160,10 @@ def register(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def batch_score(model: str, source: str, endpoints: str, scores: Output[Dataset]):
+def batch_score(model: str, source: str, endpoints: str, settings: str, scores: Output[Dataset]):
     from pipelines.steps import events
 
     with events.running("batch_score") as done:
         from pipelines.steps import batch_score as step
 
-        done(step.batch_score(model, source, endpoints, scores.path))
+        done(step.batch_score(model, source, endpoints, scores.path, settings))

@@ -44,6 +44,17 @@ STEPS: dict[str, Resources] = {
 }
 
 
+_PREPARE = ("validate", "materialise")
+_LEARN = ("build_dataset", "train", "evaluate", "gate", "register")
+ORDER: dict[str, tuple[str, ...]] = {
+    "ingestion": ("ingest", *_PREPARE),
+    "training": (*_PREPARE, *_LEARN),
+    "full": ("ingest", *_PREPARE, *_LEARN),
+    "batch_scoring": ("batch_score",),
+}
+"""The steps of each workflow, in order; here, so that they are known without KFP."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where a workflow is compiled for. The default is this machine: the local runner has no images or limits."""

@@ -64,7 +64,7 @@ def run(spec: RunSpec) -> int:
 
 
 def _run(spec: RunSpec, where: Endpoints, folder: Path, send: Any) -> int:
-    from pipelines.workflows import ORDER
+    from pipelines.resources import ORDER
 
     if spec.workflow not in ORDER:
         raise PlatformError(
@@ -77,7 +77,10 @@ def _run(spec: RunSpec, where: Endpoints, folder: Path, send: Any) -> int:
         try:
             given = arguments(spec, where)
             send("run_started", workflow=spec.workflow, task=spec.task, steps=list(order))
-            _execute(spec.workflow, given, where, folder, translator)
+            if len(order) == 1:
+                _execute_alone(order[0], given, folder, translator)
+            else:
+                _execute(spec.workflow, given, where, folder, translator)
         except KeyboardInterrupt:
             error = PlatformError("the run was stopped", fix="start it again: it goes on where it was", code="stopped")
             return _failed(state, send, error, 130)
@@ -132,10 +135,27 @@ def _execute(workflow_name: str, arguments: dict[str, Any], where: Endpoints, fo
         shutil.rmtree(workspace, ignore_errors=True)
 
 
+def _execute_alone(step: str, arguments: dict[str, Any], folder: Path, out: Translator) -> None:
+    """A workflow of one step needs no KFP on this machine, and no process of its own (docs/adr)."""
+    import importlib
+
+    from pipelines.steps import events
+
+    call = getattr(importlib.import_module(f"pipelines.steps.{step}"), step)
+    target = folder / "steps" / step
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.redirect_stdout(out), events.running(step) as done:
+            done(call(**arguments, out=str(target / "out")))
+    except SystemExit as err:  # the step has said why
+        raise out.error or out.died() from err
+
+
 def arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
     """The workflow's parameters, all text and bool; `where` are the addresses as its steps see them."""
     if spec.workflow == "batch_scoring":
-        return {"model": spec.model, "source": spec.source, "endpoints": where.model_dump_json()}
+        given = {"model": spec.model, "source": spec.source, "endpoints": where.model_dump_json()}
+        return {**given, "settings": spec.config}
     task = get_task(spec.task)
     config = load_config(task, spec.config)
     common = {

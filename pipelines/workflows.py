@@ -12,16 +12,7 @@ from kfp import compiler, dsl
 from contracts.errors import PlatformError
 from pipelines import components
 from pipelines.lint import lint_components, lint_workflow
-from pipelines.resources import Placement, place
-
-_PREPARE = ("validate", "materialise")
-_LEARN = ("build_dataset", "train", "evaluate", "gate", "register")
-ORDER: dict[str, tuple[str, ...]] = {
-    "ingestion": ("ingest", *_PREPARE),
-    "training": (*_PREPARE, *_LEARN),
-    "full": ("ingest", *_PREPARE, *_LEARN),
-    "batch_scoring": ("batch_score",),
-}
+from pipelines.resources import ORDER, Placement, place
 
 
 def workflow(name: str, placement: Placement | None = None) -> Any:
@@ -123,8 +114,9 @@ def _full(where: Placement) -> Any:
 
 def _batch_scoring(where: Placement) -> Any:
     @dsl.pipeline(name="batch-scoring", description="Rows of a file to predictions of a published model")
-    def batch_scoring(model: str, source: str, endpoints: str) -> None:
-        place(components.batch_score(model=model, source=source, endpoints=endpoints), "batch_score", where)
+    def batch_scoring(model: str, source: str, endpoints: str, settings: str = "") -> None:
+        scored = components.batch_score(model=model, source=source, endpoints=endpoints, settings=settings)
+        place(scored, "batch_score", where)
 
     return batch_scoring
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def score_rows(profile: str, model: str, source: str, out: str, as_json: bool) -> None:
+def score_rows(profile: str, model: str, source: str, out: str, overrides: list[str], as_json: bool) -> None:
     """Score every row of `source` into the new folder `out`: Parquet parts and ``summary.json``."""
     from deploy.cli.progress import RunProgress
 
@@ -26,7 +26,7 @@ def score_rows(profile: str, model: str, source: str, out: str, as_json: bool) -
     if target.exists():
         raise PlatformError(f"{target} exists", fix="name a new folder with --out, or remove this one", code="exists")
     endpoints = load_endpoints(profile)
-    request = plan_scoring(endpoints, model, source)
+    request = plan_scoring(endpoints, model, source, overrides)
     progress = RunProgress(console(stderr=as_json))
     try:
         with progress:
@@ -47,9 +47,20 @@ def _copy(run: Path, target: Path) -> None:
 
 
 def _show(to: Console, document: dict[str, Any]) -> None:
+    from rich.text import Text
+
     made = table("label", "rows", "share", right=("rows", "share"))
     for label, rows in document["labels"].items():
         made.add_row(label, f"{rows:,}", f"{rows / max(document['rows'], 1):.2%}")
     to.print(made)
+    if document["flags"]:
+        flags = table("flag", "rows", "share", right=("rows", "share"))
+        for word, rows in document["flags"].items():
+            flags.add_row(word, f"{rows:,}", f"{rows / document['rows']:.2%}")
+        to.print(flags)
+    for old, new in document["renamed"].items():
+        to.print(f"Renamed  the source's column {old} is {new} in the output", markup=False)
+    for warning in document["warnings"]:
+        to.print(Text.assemble(("Warning  ", "bold yellow"), warning), soft_wrap=True)
     to.print(f"Scored   {document['rows']:,} rows by {document['model']}  {seconds(document['seconds'])}")
     to.print(f"Look     {document['out']}", soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,10 +74,18 @@ def plan_run(
     )
 
 
-def plan_scoring(endpoints: Endpoints, model: str, source: str, run_id: str = "") -> RunRequest:
-    """A batch to score; refuses a source that is not there before anything starts."""
+def plan_scoring(
+    endpoints: Endpoints, model: str, source: str, overrides: Sequence[str] = (), run_id: str = ""
+) -> RunRequest:
+    """A batch to score; refuses a source that is not there, or an unknown setting, before anything starts."""
+    settings = dict(parse_override(item) for item in overrides)
+    if settings:
+        from pipelines.tasks import data_config
+
+        data_config({}, settings)
     return RunRequest(
         run_id=run_id or new_run_id("score"),
+        config=json.dumps(settings) if settings else "",
         source=_source(source),
         endpoints=endpoints,
         workflow="batch_scoring",
@@ -105,7 +113,8 @@ def plan_resume(endpoints: Endpoints, run_id: str) -> RunRequest:
         raise PlatformError(f"cannot resume {run_id}", detail=reason, fix=f"look at it: fairlead runs {run_id}")
     config = run["config"]
     if run.get("workflow") == "batch_scoring":
-        return plan_scoring(endpoints, run["model"], run["source"], run_id)
+        again = [f"{key}={json.dumps(value)}" for key, value in (config or {}).items()]
+        return plan_scoring(endpoints, run["model"], run["source"], again, run_id)
     return RunRequest(
         run_id=run_id,
         task=run["task"],

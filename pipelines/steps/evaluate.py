@@ -18,6 +18,7 @@ from pipelines.steps import baseline, events, plots, scoring
 from pipelines.steps.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.steps.measures import Measure, bootstrap, finite
 from pipelines.tasks import get_task, load_config
+from pipelines.tasks.base import reading_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         "decision": trained["decision"],
         "feature_service": found.feature_service,
         "parameters": trained["parameters"],
+        "layout": reading_settings(settings.data),
         "lineage": {**json.loads(lineage), "seed": settings.seed},
     }
     bundle = scoring.provisional(target, fields)

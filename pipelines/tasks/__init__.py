@@ -6,12 +6,14 @@ import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import PlatformError
-from pipelines.tasks.base import Task, TaskConfig
+from pipelines.tasks.base import DataConfig, Task, TaskConfig
+
+_Config = TypeVar("_Config", TaskConfig, DataConfig)
 
 
 def task_names() -> list[str]:
@@ -71,7 +73,20 @@ def load_config(task: Task, text: str) -> Any:
     return _validate(kind, document)
 
 
-def _validate(kind: type[TaskConfig], document: dict[str, Any]) -> TaskConfig:
+def data_config(layout: Mapping[str, Any], overrides: Mapping[str, Any]) -> DataConfig:
+    """How a source is read that no task is asked about: the `layout` of a bundle with dotted `overrides` applied.
+
+    Raises:
+        PlatformError: a key that is none of ``data``, or a value of the wrong type.
+    """
+    known = json.loads(TypeAdapter(DataConfig).dump_json(DataConfig()))
+    document = {"data": {**known, **{key: value for key, value in layout.items() if key in known}}}
+    for key, value in overrides.items():
+        _set(document, key, value)
+    return _validate(DataConfig, document["data"])
+
+
+def _validate(kind: type[_Config], document: dict[str, Any]) -> _Config:
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as err:

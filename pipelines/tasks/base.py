@@ -7,7 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
@@ -51,6 +51,15 @@ class DataConfig:
     allow_leakage: tuple[str, ...] = ()
     max_bad_share: float = 0.05
     leakage_auc: float = 0.99
+
+
+_CHECKS = ("allow_leakage", "max_bad_share", "leakage_auc")
+
+
+def reading_settings(data: DataConfig) -> dict[str, Any]:
+    """What decides how a source is read, as JSON values; not what is checked afterwards."""
+    found: dict[str, Any] = TypeAdapter(DataConfig).dump_python(data, mode="json")
+    return {key: value for key, value in found.items() if key not in _CHECKS}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

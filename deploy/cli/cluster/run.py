@@ -37,7 +37,7 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
     Raises:
         PlatformError: the run failed, with what the failing step said.
     """
-    from pipelines.workflows import ORDER
+    from pipelines.resources import ORDER
 
     assert profile.cluster is not None
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -71,18 +71,23 @@ def score(
     model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version, or a bundle's folder.")],
     source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")],
     out: Annotated[str, typer.Option("--out", "-o", help="A new folder for the scored rows, as Parquet.")] = "scores",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="How the file is read; may be repeated.")
+    ] = None,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
     """Score a whole file: every row gets its label and probabilities, or the row that has none is named.
 
     The columns are those of a request: all inputs, or the entity keys, request fields and time, for which the features
-    are read as the endpoint reads them.
+    are read as the endpoint reads them. A file is read as the model's training data were, unless --set data.* says
+    otherwise. Each row gets its flags, as an endpoint gives them.
 
     [bold]Examples[/]
       fairlead score fraud --source payments.csv --out scored
       fairlead score news:2 --source articles/ --json
+      fairlead score fraud --source export.csv --set 'data.delimiter=;' --set data.columns.amount=betrag
     """
     from deploy.cli.score import score_rows
 
-    score_rows(profile, model, source, out, as_json)
+    score_rows(profile, model, source, out, overrides or [], as_json)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.bundle import Bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from contracts.registry import Registry, parse_ref, track_run
+from contracts.registry import Registry, _client, parse_ref, track_run
+from contracts.registry_file import open_file
 
 Make = Callable[..., Bundle]
 REFUSED = {"passed": False, "checks": [], "reasons": ["roc_auc 0.5 is below 0.7"]}
@@ -21,7 +24,9 @@ REFUSED = {"passed": False, "checks": [], "reasons": ["roc_auc 0.5 is below 0.7"
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database with its tables: creating them takes 8 s, copying the file takes none."""
     home = tmp_path_factory.mktemp("mlflow")
-    Registry(Endpoints(home=str(home)))
+    assert not Registry(Endpoints(home=str(home))).names()
+    assert not (home / "mlflow.db").exists()  # asking makes nothing
+    _client(Endpoints(home=str(home)).resolved())
     return home / "mlflow.db"
 
 
@@ -133,3 +138,24 @@ def test_a_run_keeps_parameters_metrics_curves_and_files(registry: Registry, tmp
     assert [f.path for f in registry._client.list_artifacts(run_id)] == ["curve.png"]
     assert run.info.status == "FINISHED"
     assert page.endswith(f"/runs/{run_id}")
+
+
+def test_the_file_is_read_as_mlflow_reads_it(registry: Registry, make_bundle: Make, monkeypatch: Any) -> None:
+    registry.publish(make_bundle())
+    registry.publish(make_bundle(recipe="other"))
+    registry.promote("churn:1")
+    registry.set_alias("churn:2", "challenger")
+    quick = registry.names(), registry.versions("churn"), registry.versions("nobody")
+    monkeypatch.setattr("contracts.registry.open_file", lambda tracking: None)
+    mlflow = Registry(registry.endpoints)
+    assert (mlflow.names(), mlflow.versions("churn"), mlflow.versions("nobody")) == quick
+
+
+def test_a_file_with_other_tables_is_left_to_mlflow(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    with sqlite3.connect(file) as connection:
+        connection.execute("CREATE TABLE registered_models (name TEXT)")
+    assert open_file(f"sqlite:///{file}") is None
+    (tmp_path / "text.db").write_text("no database, but text of some length " * 40)
+    assert open_file(f"sqlite:///{tmp_path}/text.db") is None
+    assert open_file("http://127.0.0.1:5000") is None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from pyarrow import parquet
 from contracts.bundle import write_bundle
 from contracts.errors import PlatformError
 from pipelines.steps import batch_score as step
+from pipelines.steps.batch_rows import Flags, read_at
 
 GATE = {"passed": True, "checks": [], "champion": None, "reasons": []}
 
@@ -27,14 +30,21 @@ def score(candidate: Path, endpoints: str, tmp_path: Path) -> Callable[..., tupl
     fields |= {"gate": GATE, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
     bundle = write_bundle(candidate / "candidate", tmp_path / "bundles", fields)
 
-    def run(content: Any, name: str = "rows.csv") -> tuple[dict[str, Any], pd.DataFrame]:
+    def run(
+        content: Any, name: str = "rows.csv", *, layout: dict[str, Any] | None = None, settings: Any = None
+    ) -> tuple[dict[str, Any], pd.DataFrame]:
+        made = bundle
+        if layout is not None:
+            made = write_bundle(candidate / "candidate", tmp_path / "bundles", {**fields, "layout": layout})
         source = tmp_path / name
         if isinstance(content, bytes):
             source.write_bytes(content)
         else:
             content.to_parquet(source, index=False)
         out = tmp_path / "scores"
-        summary = step.batch_score(str(bundle.path), str(source), endpoints, str(out))
+        shutil.rmtree(out, ignore_errors=True)
+        asked = json.dumps(settings or {})
+        summary = step.batch_score(str(made.path), str(source), endpoints, str(out), asked)
         tables = [parquet.read_table(file) for file in sorted(out.glob("part-*.parquet"))]
         assert json.loads((out / "summary.json").read_text()) == summary
         return summary, pa.concat_tables(tables).to_pandas()
@@ -93,19 +103,112 @@ def test_features_are_those_of_each_rows_own_moment() -> None:
         def read(self, keys: Any, moment: Any) -> Any:
             known = np.array([10 * day, np.nan, 10 * day])
             columns = {"count": np.array([3.0, np.nan, 3.0]), "place": np.array(["A", None, "A"], object)}
-            return SimpleNamespace(columns=columns, age_seconds={"view": list(moment.timestamp() - known)})
+            status = {"view": ["PRESENT", "NOT_FOUND", "PRESENT"]}
+            return SimpleNamespace(
+                columns=columns, status=status, age_seconds={"view": list(moment.timestamp() - known)}
+            )
 
     features = [{"name": "count"}, {"name": "place"}]
     plan = {"views": [{"name": "view", "ttl_seconds": 5 * day, "features": features}]}
-    moments = np.array(["1970-01-12", "1970-01-12", "1970-01-20"], "M8[us]")
-    found = step._read_at(Reader(), plan, {"key": ["a", "?", "a"]}, moments)
+    moments, flags = np.array(["1970-01-12", "1970-01-12", "1970-01-20"], "M8[us]"), Flags(3)
+    found = read_at(Reader(), plan, {"key": ["a", "?", "a"]}, moments, flags)
     assert found["count"].tolist() == pytest.approx([3.0, np.nan, np.nan], nan_ok=True)
     assert found["place"].tolist() == ["A", None, None]
+    assert flags.column().to_pylist() == [[], ["not_found:view"], ["outside_max_age:view"]]
     plan["views"][0]["ttl_seconds"] = 0
-    assert step._read_at(Reader(), plan, {"key": ["a", "?", "a"]}, moments)["count"][2] == 3.0
+    assert read_at(Reader(), plan, {"key": ["a", "?", "a"]}, moments, Flags(3))["count"][2] == 3.0
+
+
+@pytest.mark.parametrize(("late", "served"), [(0, True), (1, False)])
+def test_a_row_is_too_old_from_the_microsecond_on_that_the_service_says_so(late: int, served: bool) -> None:
+    event = 1_700_000_000_123_457
+
+    class Reader:
+        def read(self, keys: Any, moment: Any) -> Any:
+            return SimpleNamespace(
+                columns={"n": np.ones(1)}, status={"view": ["PRESENT"]}, age_seconds={"view": [(0 - event) / 1e6]}
+            )
+
+    plan = {"views": [{"name": "view", "ttl_seconds": 40, "features": [{"name": "n"}]}]}
+    moments = np.array([event + 40_000_000 + late], "M8[us]")
+    assert bool(read_at(Reader(), plan, {}, moments, Flags(1))["n"][0] == 1.0) is served
+
+
+def test_flags_are_those_of_a_request_and_counted(score: Any) -> None:
+    summary, scored = score(b"kind,stops,distance\nbox,1,10\nunheard,,\nbox,1,\n")
+    assert scored["flags"][0].tolist() == []
+    assert set(scored["flags"][1]) == {"missing:stops", "missing:distance", "unknown_category:kind"}
+    assert list(scored["flags"][2]) == ["missing:distance"]
+    assert summary["flags"] == {"missing:distance": 2, "missing:stops": 1, "unknown_category:kind": 1}
+
+
+def test_columns_called_like_ours_keep_a_name_of_their_own(score: Any) -> None:
+    header = b"Label_Predicted,label_predicted,label_predicted_source,probability_yes,flags,kind,stops,distance\n"
+    summary, scored = score(header + b"a,b,c,0.5,x,box,1,10\n")
+    names = [name.casefold() for name in scored.columns]
+    assert len(set(names)) == len(names)
+    assert scored["label_predicted"].tolist() == ["no"]
+    assert {"a", "b", "c", "x", "0.5"} <= {str(value) for value in scored.iloc[0]}
+    assert summary["renamed"]["label_predicted"] != "label_predicted_source"
+    assert summary["renamed"]["flags"] == "flags_source"
+
+
+def test_scored_rows_can_be_scored_again(score: Any) -> None:
+    _, first = score(b"kind,stops,distance\nbox,1,10\n")
+    _, again = score(first, "again.parquet")
+    assert again["label_predicted"].tolist() == again["label_predicted_source"].tolist()
+
+
+BARE = {"header": False, "columns": {"kind": "0", "stops": "1", "distance": "2"}}
+MAPPED = {"columns": {"kind": "Art", "distance": "0"}, "delimiter": ";"}
+
+
+@pytest.mark.parametrize(
+    ("layout", "settings", "content"),
+    [
+        (MAPPED, {}, b"Art;stops;0\nbox;1;10\n"),
+        (MAPPED, {}, b"kind,stops,distance\nbox,1,10\n"),
+        (MAPPED, {}, b"kind;stops;0\nbox;1;10\n"),
+        (MAPPED, {"data.delimiter": "|"}, b"Art|stops|0\nbox|1|10\n"),
+        (MAPPED, {"data.columns.kind": "sort"}, b"sort;stops;0;kind\nbox;1;10;pallet\n"),
+        ({}, {"data.delimiter": ";"}, b"kind;stops;distance\nbox;1;10\n"),
+        (BARE, {}, b"box,1,10\n"),
+        (BARE, {}, b"stops,kind,distance\n1,box,10\n"),
+    ],
+)
+def test_a_file_is_read_as_the_training_data_were_unless_it_is_said_otherwise(
+    score: Any, layout: dict[str, Any], settings: dict[str, Any], content: bytes
+) -> None:
+    _, expected = score(b"kind,stops,distance\nbox,1,10\n", "plain.csv")
+    _, scored = score(content, layout=layout, settings=settings)
+    assert scored["probability_yes"].tolist() == expected["probability_yes"].tolist()
+    assert list(scored["flags"][0]) == []
+
+
+def test_the_layout_of_the_training_is_in_the_bundle(candidate: Path) -> None:
+    layout = json.loads((candidate / "candidate" / "candidate.json").read_text())["layout"]
+    assert layout["delimiter"] == ","
+    assert "max_bad_share" not in layout
+
+
+def test_a_setting_that_does_not_fit_the_file_names_the_column_and_the_cure(score: Any) -> None:
+    with pytest.raises(PlatformError, match="no column 'distance'") as caught:
+        score(b"kind;stops;distance\nbox;1;10\n")
+    assert caught.value.fix == "--set 'data.delimiter=;'"
+
+
+@pytest.mark.parametrize("key", ["data.delimeter", "model.rounds", "data.columns"])
+def test_unknown_settings_of_reading_are_refused(score: Any, key: str) -> None:
+    with pytest.raises(PlatformError):
+        score(b"kind,stops,distance\nbox,1,10\n", settings={key: 3})
+
+
+def test_many_rows_of_unknown_entities_are_a_warning() -> None:
+    assert step._warnings(Counter({"not_found:v": 19, "missing:x": 90}), 100) == []
+    assert step._warnings(Counter({"not_found:v": 20}), 100)[0].startswith("20 of 100 rows (20%) are of entities")
 
 
 def test_a_missing_input_is_named(score: Any) -> None:
     with pytest.raises(PlatformError, match="no column 'distance'") as caught:
         score(b"kind,stops\nbox,1\n")
-    assert caught.value.detail == "columns there: kind, stops"
+    assert str(caught.value.detail).startswith("columns there: kind, stops;")

@@ -11,8 +11,8 @@ import yaml
 
 from contracts.errors import PlatformError
 from pipelines import components
-from pipelines.resources import IMAGE, STEPS, Placement
-from pipelines.workflows import ORDER, compile_workflows, workflow
+from pipelines.resources import IMAGE, ORDER, STEPS, Placement
+from pipelines.workflows import compile_workflows, workflow
 
 
 @pytest.fixture(scope="module")
