@@ -17,7 +17,7 @@ from feature_repo.stores.fast_import import import_feast
 
 import_feast()
 
-from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, RepoConfig, ValueType  # noqa: E402
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, RepoConfig, ValueType  # noqa: E402
 from feast.types import (  # noqa: E402
     Array,
     Bool,
@@ -29,6 +29,8 @@ from feast.types import (  # noqa: E402
     String,
     UnixTimestamp,
 )
+
+from feature_repo.stores.push import CheckedStore  # noqa: E402
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 OURS = {
@@ -96,7 +98,7 @@ def make_store(folder: Path, views: list[Any], *, online: Any = None, registry: 
     address = online or {"type": "feature_repo.stores.online.PackedOnlineStore", "address": str(folder / "online.db")}
     settings = {
         "project": "test",
-        "provider": "local",
+        "provider": "feature_repo.stores.push.CheckedProvider",
         "registry": registry or {"registry_type": "file", "path": str(folder / "registry.db")},
         "online_store": address,
         "entity_key_serialization_version": 3,
@@ -105,7 +107,7 @@ def make_store(folder: Path, views: list[Any], *, online: Any = None, registry: 
         **OURS,
         **config,
     }
-    store = FeatureStore(config=RepoConfig(**settings))
+    store = CheckedStore(config=RepoConfig(**settings))
     entities = {entity.name: entity for _, mine in views for entity in mine}
     made = [view for view, _ in views]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -128,7 +130,7 @@ def engine(folder: Path, address: str = "") -> Any:
     online = {"type": "feature_repo.stores.online.PackedOnlineStore", "address": address or str(folder / "online.db")}
     config = RepoConfig(
         project="test",
-        provider="local",
+        provider="feature_repo.stores.push.CheckedProvider",
         registry={"registry_type": "file", "path": str(folder / "registry.db")},
         online_store=online,
         entity_key_serialization_version=3,

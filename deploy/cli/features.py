@@ -195,27 +195,32 @@ def bring_online(profile: str, task: str, since: str, until: str, views: list[st
     end = moment(until) if until else datetime.fromisoformat(history.plan["known_until"])
     if begin > end:
         raise PlatformError(f"the interval ends before it begins: {begin} to {end}", fix="swap --since and --until")
-    _by_view(endpoints, history, begin, end, views or history.views)
+    left_out = _by_view(endpoints, history, begin, end, views or history.views)
     document = {"task": task, "views": views or history.views, "since": begin.isoformat(), "until": end.isoformat()}
+    document["left_out"] = left_out
 
     def show(out: Console) -> None:
         out.print(f"Online    {', '.join(document['views'])} as of {end:%Y-%m-%d %H:%M:%S} UTC")
+        for some in left_out:
+            out.print(f"Left out  {some}")
 
     emit(document, as_json, show)
 
 
-def _by_view(endpoints: Endpoints, history: History, begin: datetime, end: datetime, views: list[str]) -> None:
+def _by_view(endpoints: Endpoints, history: History, begin: datetime, end: datetime, views: list[str]) -> list[str]:
     from rich.progress import Progress
 
     from pipelines.steps.materialise import to_online
 
+    left_out: list[str] = []
     with Progress(console=console(stderr=True), transient=True) as progress, folder_of(history) as folder:
         bar = progress.add_task("materialise", total=len(views))
         for name in views:
             progress.update(bar, description=name)
             with contextlib.redirect_stderr(io.StringIO()):  # what Feast has to say about it
-                to_online(history.plan, folder, endpoints.uri("online"), end, begin, [name])
+                left_out += to_online(history.plan, folder, endpoints.uri("online"), end, begin, [name])
             progress.advance(bar)
+    return left_out
 
 
 @contextmanager

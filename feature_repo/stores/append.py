@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +24,16 @@ def append_remote(source: str, table: pa.Table) -> None:
     Raises:
         PlatformError: the source is one object, to which nothing can be added.
     """
+    files, path = check_remote(source)
+    pq.write_table(table, f"{path}/{_part()}", filesystem=files)
+
+
+def check_remote(source: str) -> tuple[Any, str]:
+    """The files of S3 and the path of a folder there.
+
+    Raises:
+        PlatformError: the source is one object, to which nothing can be added.
+    """
     from pyarrow.fs import FileType
 
     files, path = s3(), source.removeprefix("s3://").rstrip("/")
@@ -33,7 +44,7 @@ def append_remote(source: str, table: pa.Table) -> None:
             fix="make the source a folder of parts: s3://bucket/folder",
             code="bad_source",
         )
-    pq.write_table(table, f"{path}/{_part()}", filesystem=files)
+    return files, path
 
 
 def append_rows(path: Path, table: pa.Table) -> None:

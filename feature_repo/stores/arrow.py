@@ -36,7 +36,7 @@ def pack_batch(layout: Layout, batch: pa.RecordBatch) -> tuple[NDArray[np.int64]
     values: dict[str, Any] = {}
     nulls: dict[str, Any] = {}
     for name, dtype in layout.fields:
-        column = _cast(batch.column(name), name, dtype)
+        column = cast_feature(batch.column(name), name, dtype)
         nulls[name] = column.is_null().to_numpy(zero_copy_only=False)
         values[name] = _fixed(column, dtype) if dtype in FIXED else _variable(column, dtype)
     event = batch.column(EVENT).to_numpy(zero_copy_only=False).astype(np.int64)
@@ -46,25 +46,48 @@ def pack_batch(layout: Layout, batch: pa.RecordBatch) -> tuple[NDArray[np.int64]
     return event, layout.encode(values, nulls, event, created)
 
 
-def _cast(column: Any, name: str, dtype: str) -> Any:
-    item = item_type(dtype)
-    target = pa.list_(_ARROW[item]) if item else _ARROW[dtype]
+def cast_feature(column: Any, name: str, dtype: str | pa.DataType) -> Any:
+    """Values of a feature in the type of its field. A whole float is an integer; nothing is cut to fit.
+
+    Raises:
+        PlatformError: a value does not fit, by its row in `column`.
+    """
+    item = item_type(dtype) if isinstance(dtype, str) else ""
+    target = dtype if isinstance(dtype, pa.DataType) else pa.list_(_ARROW[item]) if item else _ARROW[dtype]
     if column.type == target:
         return column
     try:
-        if pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
-        if dtype == "float32" and pa.types.is_floating(column.type):
-            return column.cast(target, safe=False)
-        return column.cast(target)
+        return _cast(column, target)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+        row, value = _first_misfit(column, target)
         raise PlatformError(
             f"feature {name}: the source has {column.type}, which does not fit {dtype}",
-            detail=str(err),
+            detail=f"row {row} has {value!r}: {err}",
             fix="correct the source, or the field's type in the feature view",
             code="bad_feature_value",
             feature=name,
+            row=row,
         ) from err
+
+
+def _cast(column: Any, target: pa.DataType) -> Any:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):
+        if pa.types.is_float32(target):
+            return column.cast(target, safe=False)
+        if pa.types.is_integer(target):
+            column = pc.if_else(pc.is_nan(column), None, column)
+    return column.cast(target)
+
+
+def _first_misfit(column: Any, target: pa.DataType) -> tuple[int, Any]:
+    for row in range(len(column)):
+        try:
+            _cast(column.slice(row, 1), target)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            return row, column[row].as_py()
+    return 0, None
 
 
 def _fixed(column: Any, dtype: str) -> NDArray[Any]:

@@ -101,15 +101,17 @@ def _join_view(
     place = np.full(len(frame), -1, dtype=np.int64)
     place[table["nr"].to_numpy()] = np.arange(table.num_rows)
     taken = table.take(pa.array(place, mask=place < 0))
-    return {shown(f): _as_pandas(taken[f["name"]], f["dtype"]) for f in view["features"]}
+    return {shown(f): _as_pandas(taken[f["name"]], f["name"], f["dtype"]) for f in view["features"]}
 
 
-def _as_pandas(values: pa.ChunkedArray, dtype: str) -> Any:
+def _as_pandas(values: pa.ChunkedArray, name: str, dtype: str) -> Any:
     import pandas as pd
+
+    from feature_repo.stores.arrow import cast_feature
 
     nullable = {"int64": pd.Int64Dtype(), "int32": pd.Int32Dtype(), "bool": pd.BooleanDtype()}
     if dtype in nullable:
-        return nullable[dtype].__from_arrow__(values)
+        return nullable[dtype].__from_arrow__(cast_feature(values, name, dtype))
     made = values.to_pandas()
     return made if dtype == "timestamp" else made.to_numpy()
 

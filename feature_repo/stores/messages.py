@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from feast.protos.feast.types.Value_pb2 import Value
 
+from contracts.errors import PlatformError
 from feature_repo.stores.packed import FIXED, NEVER, Layout, item_type, to_bytes
 
 _FIELDS = {
@@ -31,12 +32,29 @@ def pack_messages(
     nulls: dict[str, Any] = {}
     for name, dtype in layout.fields:
         column = [from_message(row[name], dtype) if name in row else None for row in data]
+        _refuse_cut(column, name, dtype)
         nulls[name] = np.array([value is None for value in column], dtype=bool)
         if dtype in FIXED:
             values[name] = np.array([0 if value is None else value for value in column], dtype=FIXED[dtype])
         else:
             values[name] = [to_bytes(value, dtype) for value in column]
     return layout.encode(values, nulls, np.array(event, np.int64), np.array(created, np.int64))
+
+
+def _refuse_cut(column: Sequence[Any], name: str, dtype: str) -> None:
+    """Refuse numbers that would have to be cut to be integers of the type."""
+    if dtype not in ("int32", "int64"):
+        return
+    limits = np.iinfo(dtype)
+    for row, value in enumerate(column):
+        if value is not None and (value != value // 1 or not limits.min <= value <= limits.max):
+            raise PlatformError(
+                f"row {row}: feature {name} is {value!r}, which does not fit {dtype}",
+                fix="correct the value, or the field's type in the feature view",
+                code="bad_feature_value",
+                feature=name,
+                row=row,
+            )
 
 
 def from_message(message: Value, dtype: str) -> Any:

@@ -29,6 +29,7 @@ from feature_repo.stores.join import point_in_time_join
 from feature_repo.stores.keys import EXPECTED
 from feature_repo.stores.packed import to_micros
 from feature_repo.stores.plan import compile_view
+from feature_repo.stores.rows import checked_rows
 from feature_repo.stores.sources import (
     PART,
     SourceKeys,
@@ -198,18 +199,37 @@ class DuckDBOfflineStore(OfflineStore):
         return [(field.name, str(field.type)) for field in fields]
 
     @staticmethod
+    def appendable(config: RepoConfig, view: FeatureView) -> pa.Schema | None:
+        """The columns of a view's source, to which rows can be appended; None where there is no file yet.
+
+        Raises:
+            PlatformError: it cannot be appended to.
+        """
+        source = view.batch_source
+        if not isinstance(source, FileSource):
+            raise PlatformError(
+                f"rows cannot be appended to the source of feature view {view.name}",
+                fix="use a FileSource",
+                code="bad_source",
+            )
+        if source.path.startswith("s3://"):
+            append.check_remote(source.path)
+        try:
+            return schema_of(source_files(source.path, _folder(config), view.name)[-1])
+        except PlatformError as err:
+            if err.code != "missing_history":
+                raise
+            return None
+
+    @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: FeatureView, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
         """Append rows to the view's source (what a push to the offline store does): a new part in a folder, here or in
         S3; a local file is written anew beside the old one and renamed."""
+        DuckDBOfflineStore.appendable(config, feature_view)
+        table = checked_rows(config, feature_view, table.to_pandas(integer_object_nulls=True))
         source = feature_view.batch_source
-        if not isinstance(source, FileSource):
-            raise PlatformError(
-                f"rows cannot be appended to the source of feature view {feature_view.name}",
-                fix="use a FileSource",
-                code="bad_source",
-            )
         if source.path.startswith("s3://"):
             append.append_remote(source.path, table)
         else:

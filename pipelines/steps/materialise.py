@@ -33,7 +33,7 @@ _REGISTRY = "registry.db"
 _STORE = """\
 # Written by the materialise step; `feast -c THIS_FOLDER ...` works on it.
 project: {project}
-provider: local
+provider: feature_repo.stores.push.CheckedProvider
 registry: {{registry_type: file, path: registry.db}}
 offline_store: {{type: feature_repo.stores.offline.DuckDBOfflineStore}}
 online_store: {{type: feature_repo.stores.online.PackedOnlineStore, address: {online}}}
@@ -52,7 +52,7 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
         out: gets ``{"path": folder of the history, "plan": {...}}``; ``{}`` for a task without features.
 
     Returns:
-        path, views, and the moment up to which values are online.
+        path, views, the moment up to which values are online, and which rows could not go online.
 
     Raises:
         PlatformError: the task's feature service is not defined, or the online store cannot be written.
@@ -81,10 +81,11 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
     with folder_here(address, last=_PLAN) as folder:
         plan = read_json(folder / _PLAN)
         report(3, 4, doing="online store")
-        to_online(plan, folder, online, datetime.fromisoformat(plan["known_until"]))
+        left_out = to_online(plan, folder, online, datetime.fromisoformat(plan["known_until"]))
     write_json(Path(out), {"path": address, "plan": plan})
     report(4, 4)
-    return {"path": address, "views": [view["name"] for view in plan["views"]], "known_until": plan["known_until"]}
+    views = [view["name"] for view in plan["views"]]
+    return {"path": address, "views": views, "known_until": plan["known_until"], "left_out": left_out}
 
 
 def _digest(clean: Path) -> str:
@@ -152,7 +153,7 @@ def to_online(
     until: datetime,
     since: datetime = datetime(1970, 1, 1, tzinfo=UTC),
     only: list[str] | None = None,
-) -> None:
+) -> list[str]:
     """Bring the newest rows of an interval online; rows that are newer there already stay.
 
     Feast notes intervals in its registry, so it gets a copy of the immutable one.
@@ -160,6 +161,9 @@ def to_online(
     Args:
         folder: of the history, as `materialise` wrote it.  online: address of the store.
         only: some views of the plan; None for all.
+
+    Returns:
+        which rows of the history could not go online, in words.
     """
     with _quiet(), tempfile.TemporaryDirectory() as scratch, _locked(online):
         registry = Path(scratch) / _REGISTRY
@@ -177,6 +181,7 @@ def to_online(
         )
         if views:
             store.materialize(since, until, feature_views=views)
+        return [str(some) for some in store._get_provider().batch_engine.left_out]
 
 
 def definitions(task: str) -> list[Any]:
@@ -200,11 +205,13 @@ def definitions(task: str) -> list[Any]:
 
 
 def _store(project: str, folder: Path, registry: Path, online: str) -> Any:
-    from feast import FeatureStore, RepoConfig
+    from feast import RepoConfig
+
+    from feature_repo.stores.push import CheckedStore
 
     config = RepoConfig(
         project=project,
-        provider="local",
+        provider="feature_repo.stores.push.CheckedProvider",
         registry={"registry_type": "file", "path": str(registry)},
         offline_store={"type": "feature_repo.stores.offline.DuckDBOfflineStore"},
         online_store={"type": "feature_repo.stores.online.PackedOnlineStore", "address": online},
@@ -213,7 +220,7 @@ def _store(project: str, folder: Path, registry: Path, online: str) -> Any:
         materialization={"pull_latest_features": True},
         repo_path=folder,
     )
-    return FeatureStore(config=config)
+    return CheckedStore(config=config)
 
 
 @contextlib.contextmanager
