@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from contracts.errors import PlatformError
 from deploy.cli.children import stop_group
-from deploy.cli.ports import HOST, is_free
+from deploy.cli.ports import HOST
 
 if TYPE_CHECKING:
     from contracts.bundle import Bundle
@@ -49,7 +51,9 @@ class Endpoint:
     """The service of one model version; a context manager that stops it.
 
     Attributes:
-        name, version: what answers report.  bundle: what is served.  url: its address.  log: its JSON lines.
+        name, version: what answers report.  bundle: what is served.  log: its JSON lines.
+        host: what it listens on.  url: its address, from this machine.
+        has_keys: whether clients need an API key.  invented: entity keys of its `example` that are nobody's.
     """
 
     def __init__(
@@ -59,20 +63,25 @@ class Endpoint:
         bundle: Bundle,
         port: int,
         settings: Mapping[str, Any] | None = None,
+        host: str = HOST,
     ) -> None:
+        from services.runtime.addresses import url
         from services.runtime.launch import serve_command
 
         self.name, self.version, self.bundle = version.name, version.version, bundle
-        self.port, self.url = port, f"http://{HOST}:{port}"
+        self.host, self.port, self.url = host, port, url(host, port)
+        self.has_keys = bool((settings or {}).get("keys_file") or os.environ.get("FAIRLEAD_SERVICE_KEYS_FILE"))
+        self.invented: tuple[str, ...] = ()
+        self._online = endpoints.uri("online") if bundle.document.feature_service else ""
         self.log = endpoints.path("home") / "serving" / f"{self.name}-{self.version}-{port}.log"
         self._command = serve_command(
             bundle.document.modality,
             str(bundle.path),
             port=port,
-            host=HOST,
+            host=host,
             name=self.name,
             version=self.version,
-            online=endpoints.uri("online") if bundle.document.feature_service else "",
+            online=self._online,
             predictions=endpoints.uri("predictions"),
             settings=flat(settings or {}),
         )
@@ -88,15 +97,12 @@ class Endpoint:
         """Start the process; it is not ready yet.
 
         Raises:
-            PlatformError: ``code="port_in_use"``.
+            PlatformError: ``port_in_use``, or ``bad_host``.
         """
-        if not is_free(self.port):
-            raise PlatformError(
-                f"port {self.port} is in use",
-                detail=f"something answers or listens on {self.url}",
-                fix=f"end it, or take another: --port {self.port + 1}",
-                code="port_in_use",
-            )
+        from services.runtime.addresses import listen
+
+        for bound in listen(self.host, self.port):
+            bound.close()
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             self._child = subprocess.Popen(
@@ -123,8 +129,14 @@ class Endpoint:
         raise self._failed(f"still not ready after {PATIENCE:.0f} s: {reason}")
 
     def example(self) -> dict[str, Any]:
-        """A request that it understands: the form from its own documentation, values of a golden example."""
-        document = self._get("/openapi.json")
+        """A request that it understands: the form from its own documentation, values of a golden example.
+
+        Entity keys are ones that the online store has, at a moment at which their features are served; those of which
+        there are none are `invented`.
+        """
+        document = self._documentation()
+        if document is None:  # it wants a key that we have not: all inputs of the model are understood in any case
+            return {"instances": [next(self.bundle.golden()).inputs]}
         content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
         example: dict[str, Any] = content.get("example") or content["schema"]["example"]
         # The beginning of a file is no file: of those the document's own example stays.
@@ -132,7 +144,22 @@ class Endpoint:
         golden = {name: value for name, value in next(self.bundle.golden()).inputs.items() if name in texts}
         for instance in example["instances"]:
             instance.update({name: _short(golden[name]) for name in instance if golden.get(name) is not None})
+            self._known(instance)
         return example
+
+    def _known(self, instance: dict[str, Any]) -> None:
+        """Give `instance` the keys of an entity that is online, when it has entity keys."""
+        from deploy.cli.example import stored_entity
+
+        signature = self.bundle.document.signature
+        asked = tuple(name for name in signature.entities if name in instance)
+        plan = self.bundle.read_json("features.json") if asked and self._online else None
+        entity = stored_entity(plan, self._online) if plan else None
+        self.invented = asked if entity is None else tuple(name for name in asked if name not in entity.keys)
+        if entity is not None:
+            instance.update({name: entity.keys[name] for name in asked if name in entity.keys})
+            if signature.timestamp in instance:
+                instance[signature.timestamp] = f"{entity.moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
     def wait(self) -> int:
         """Wait until the process ends by itself; its exit code."""
@@ -150,9 +177,18 @@ class Endpoint:
         """Number of the process while it runs."""
         return self._child.pid if self._child else None
 
-    def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=5) as response:
-            return json.load(response)
+    def _documentation(self) -> Any:
+        """The OpenAPI document; None when it takes an API key that FAIRLEAD_API_KEY does not hold."""
+        key = os.environ.get("FAIRLEAD_API_KEY")
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        try:
+            request = urllib.request.Request(f"{self.url}/openapi.json", headers=headers)
+            with urllib.request.urlopen(request, timeout=5) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as err:
+            if err.code != 401:
+                raise
+            return None
 
     def _not_ready(self) -> dict[str, str] | None:
         """None when ready, otherwise code ("" when it does not answer), title, detail and fix."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import socket
 
+from contracts.errors import PlatformError
+
 HOST = "127.0.0.1"
 
 
 def is_free(port: int, host: str = HOST) -> bool:
     """Whether a server could listen on `port` now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: a port in TIME_WAIT counts as free.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
+    from services.runtime.addresses import listen
+
+    try:
+        for bound in listen(host, port):
+            bound.close()
+    except PlatformError:
+        return False
     return True
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from deploy.cli.endpoint import Endpoint, tail
 from deploy.cli.output import console, write_json
+from deploy.cli.ports import HOST
 from deploy.cli.profiles import load_deployment, load_endpoints
 
 if TYPE_CHECKING:
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
 
 
-def serve_model(profile: str, ref: str, port: int | None, as_json: bool) -> None:
+def serve_model(profile: str, ref: str, port: int | None, host: str, as_json: bool) -> None:
     """Resolve the reference once, start the service, say where it is, and wait."""
-    with open_endpoint(load_endpoints(profile), profile, ref, port) as endpoint:
+    with open_endpoint(load_endpoints(profile), profile, ref, port, host) as endpoint:
         try:
             endpoint.start()
+            for line in warnings(endpoint, profile):
+                console(stderr=True).print(f"Warning  {line}", style="yellow", soft_wrap=True, markup=False)
             with waiting(console(stderr=True), f"{endpoint.name}:{endpoint.version}") as tell:
                 endpoint.wait_ready(tell)
             if as_json:
@@ -41,7 +44,7 @@ def serve_model(profile: str, ref: str, port: int | None, as_json: bool) -> None
     )
 
 
-def open_endpoint(endpoints: Endpoints, profile: str, ref: str, port: int | None) -> Endpoint:
+def open_endpoint(endpoints: Endpoints, profile: str, ref: str, port: int | None, host: str = HOST) -> Endpoint:
     """The endpoint of a model, not started yet, with the values of its file below the profile.
 
     A plain name takes the reference from the file (by default its champion).
@@ -60,7 +63,7 @@ def open_endpoint(endpoints: Endpoints, profile: str, ref: str, port: int | None
             fix=f"correct models/{name}.yaml of profile {profile}",
             code="wrong_modality",
         )
-    return Endpoint(endpoints, version, bundle, port or values.port, values.config)
+    return Endpoint(endpoints, version, bundle, port or values.port, values.config, host)
 
 
 @contextlib.contextmanager
@@ -84,15 +87,39 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
         "docs_url": f"{endpoint.url}/docs",
         "metrics_url": f"{endpoint.url}/metrics",
         "log": str(endpoint.log),
+        "host": endpoint.host,
         "pid": endpoint.pid,
         "example": endpoint.example(),
+        "invented_keys": list(endpoint.invented),
     }
+
+
+def warnings(endpoint: Endpoint, profile: str) -> list[str]:
+    """What should be known before others can reach an endpoint."""
+    from services.runtime.addresses import is_loopback
+
+    if is_loopback(endpoint.host):
+        return []
+    reached = f"it listens on {endpoint.host}: whoever reaches this machine can reach it, unencrypted"
+    if endpoint.has_keys:
+        return [f"{reached}."]
+    file = f"deploy/env/{profile}/models/{endpoint.name}.yaml"
+    made = "python -m services.runtime.auth NAME >> FILE makes a key"
+    return [f"{reached}, and without an API key. Set config.keys_file in {file}; {made}."]
 
 
 def show_endpoint(out: Console, endpoint: Endpoint, example: dict[str, Any]) -> None:
     """Address, a curl line that works, documentation and metrics."""
     out.print(f"Serving  [bold]{endpoint.name}:{endpoint.version}[/] on [bold]{endpoint.url}[/]")
     out.print(f"Try      {curl_line(endpoint, example)}", soft_wrap=True, markup=False)
+    if endpoint.invented:
+        names, task = ", ".join(endpoint.invented), endpoint.bundle.document.task
+        out.print(
+            f"         The online store has no {names}: the line's is made up, and features are defaults. "
+            f"Fix: fairlead features materialise {task}",
+            soft_wrap=True,
+            markup=False,
+        )
     out.print(f"Docs     {endpoint.url}/docs")
     out.print(f"Metrics  {endpoint.url}/metrics")
     out.print(f"Log      {endpoint.log}", soft_wrap=True)
@@ -101,4 +128,6 @@ def show_endpoint(out: Console, endpoint: Endpoint, example: dict[str, Any]) -> 
 def curl_line(endpoint: Endpoint, example: dict[str, Any]) -> str:
     """A shell line that asks for one prediction."""
     body = json.dumps(example, ensure_ascii=False).replace("'", "'\\''")
-    return f"curl -s {endpoint.url}/predict -H 'content-type: application/json' -d '{body}'"
+    url = f"'{endpoint.url}/predict'" if "[" in endpoint.url else f"{endpoint.url}/predict"  # a shell's sign
+    key = ' -H "authorization: Bearer $FAIRLEAD_API_KEY"' if endpoint.has_keys else ""
+    return f"curl -s {url} -H 'content-type: application/json'{key} -d '{body}'"

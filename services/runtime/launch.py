@@ -49,6 +49,7 @@ def serve_command(
     """The command that serves `bundle`.
 
     Args:
+        host: what it listens on: a name, or an address of either family; ``::`` and ``localhost`` mean both.
         version: what answers report, normally the registry's version.
         online: the online store's file; empty: features come in the request.
         predictions: folder of the prediction log; empty: none.
@@ -94,13 +95,12 @@ def _serve(modality: str, host: str, port: int, graceful_seconds: int, header_se
             sys.modules.setdefault(module, None)  # type: ignore[arg-type]
         import uvicorn
 
+        from services.runtime.addresses import listen
         from services.runtime.protocol import impatient
 
         service = getattr(import_module(_module(modality)), MODALITIES[modality])
         config = uvicorn.Config(
             service.to_asgi(),
-            host=host,
-            port=port,
             loop="uvloop",
             http=impatient(header_seconds),
             lifespan="on",
@@ -114,10 +114,13 @@ def _serve(modality: str, host: str, port: int, graceful_seconds: int, header_se
         server = uvicorn.Server(config)
         # uvicorn raises the signals that it got once more after a clean shutdown, which is the end we want: status 0.
         signal.signal(signal.SIGTERM, lambda number, frame: None)
-        server.run()
+        server.run(listen(host, port))
         return 0 if server.started else 3
     except KeyboardInterrupt:
         return 0
+    except PlatformError as err:
+        sys.stderr.write(json.dumps({"level": "error", "event": "cannot_listen", **err.as_dict()}) + "\n")
+        return 3
     finally:
         if home:
             shutil.rmtree(home, ignore_errors=True)

@@ -81,7 +81,7 @@ class GrpcServer:
             PlatformError: the port is taken.
         """
         try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
+            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as err:
             raise PlatformError(
                 f"cannot listen for gRPC on {host}:{port}",

@@ -20,6 +20,10 @@ def register(app: typer.Typer) -> None:
 def serve(
     model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version.")],
     port: Annotated[int | None, typer.Option(help="Default: from deploy/env/<profile>/models/<name>.yaml.")] = None,
+    host: Annotated[
+        str,
+        typer.Option(help="Address to listen on: localhost in both families, 0.0.0.0 or :: is every one."),
+    ] = "127.0.0.1",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -31,10 +35,11 @@ def serve(
     [bold]Examples[/]
       fairlead serve fraud
       fairlead serve fraud:3 --port 3010
+      fairlead serve fraud --host 0.0.0.0
     """
     from deploy.cli.serving import serve_model
 
-    serve_model(profile, model, port, as_json)
+    serve_model(profile, model, port, host.strip("[]"), as_json)
 
 
 @guarded

@@ -14,7 +14,7 @@ from contracts.errors import PlatformError
 from deploy.cli.endpoint import Endpoint, Served, flat
 from deploy.cli.ports import free_port, is_free
 from deploy.cli.predict import by_url, problem, read_rows
-from deploy.cli.serving import curl_line
+from deploy.cli.serving import curl_line, warnings
 from services.runtime.launch import ServeCommand
 
 # Stands in for a service: not ready at first, then as the test wants.
@@ -128,6 +128,36 @@ def test_a_port_in_use_is_refused_before_anything_starts(make) -> None:
     second.port = endpoint.port
     with pytest.raises(PlatformError, match=f"port {endpoint.port} is in use"):
         second.start()
+
+
+def test_an_address_of_another_machine_is_refused_before_anything_starts(make) -> None:
+    endpoint = make()
+    endpoint.host = "192.0.2.1"
+    with pytest.raises(PlatformError, match=r"192\.0\.2\.1") as caught:
+        endpoint.start()
+    assert "--host 127.0.0.1" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "keys", "warned"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:3000", "", ()),
+        ("localhost", "http://localhost:3000", "", ()),
+        ("::1", "http://[::1]:3000", "", ()),
+        ("0.0.0.0", "http://127.0.0.1:3000", "", ("0.0.0.0", "without an API key", "models/fraud.yaml")),
+        ("::", "http://[::1]:3000", "", ("::", "without an API key")),
+        ("0.0.0.0", "http://127.0.0.1:3000", "keys", ("0.0.0.0",)),
+    ],
+)
+def test_an_address_that_others_reach_is_warned_of(endpoints, host, url, keys, warned) -> None:
+    bundle = Bundle(Path("/bundles/fraud"), DOCUMENT, "0" * 64)
+    endpoint = Endpoint(endpoints, Served("fraud", "3"), bundle, 3000, {"keys_file": keys}, host)
+    assert endpoint.url == url
+    lines = warnings(endpoint, "local")
+    assert len(lines) == bool(warned)
+    assert all(word in lines[0] for word in warned)
+    assert any("API key" in line for line in lines) == (bool(warned) and not keys)
+    assert ("$FAIRLEAD_API_KEY" in curl_line(endpoint, {})) == bool(keys)
 
 
 def test_predictions_of_an_endpoint_come_in_batches_in_order(make) -> None:
