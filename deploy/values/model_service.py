@@ -24,7 +24,7 @@ from services.runtime.settings import ServiceSettings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = int | Annotated[str, StringConstraints(pattern=r"^$|^[0-9]{1,3}%$")]
-DnsLabel = Annotated[str, StringConstraints(pattern=r"^$|^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+ObjectName = Annotated[str, StringConstraints(max_length=63)]
 
 
 class Model(Values):
@@ -167,7 +167,7 @@ class ChartValues(Chart):
         "env": "extraEnv",
     }
 
-    fullname_override: DnsLabel
+    fullname_override: ObjectName
     common_labels: dict[str, str]
     model: Model
     config: ServiceSettings

@@ -24,6 +24,29 @@ class Values(Settings):
     model_config = ConfigDict(alias_generator=to_camel, use_attribute_docstrings=True)
 
 
+class Authorities(Values):
+    """Certificates that clients trust; both names empty mean the image's own."""
+
+    config_map: Name
+    secret: Name
+    key: Annotated[str, StringConstraints(pattern=r"^[-._a-zA-Z0-9]+$")]
+
+
+class Pods(Values):
+    """What every pod gets."""
+
+    openshift: bool
+    run_as_user: Annotated[int, Field(ge=1)] | None
+    run_as_group: Annotated[int, Field(ge=0)] | None
+    fs_group: Annotated[int, Field(ge=0)] | None
+    node_selector: dict[str, str]
+    tolerations: Objects
+    affinity: dict[str, Any]
+    priority_class_name: Name
+    bind_address: Literal["0.0.0.0", "::"]
+    ca: Authorities
+
+
 class Global(Settings):
     """What an umbrella chart sets for all its parts; other charts' keys are none of our business."""
 
@@ -31,6 +54,7 @@ class Global(Settings):
 
     image_registry: str = ""
     image_pull_secrets: Objects = Field([])
+    pods: Pods
 
 
 class Chart(Values):
@@ -43,7 +67,7 @@ class Chart(Values):
 
     removed: ClassVar[dict[str, str]] = {}
 
-    global_: Global = Field(Global(), alias="global")
+    global_: Global = Field(alias="global")
     library: dict[str, Any] = Field({}, alias="fairlead-lib", description="Helm puts the library chart's values here.")
     enabled: bool = Field(True, description="Read by an umbrella chart: false leaves this chart out.")
 

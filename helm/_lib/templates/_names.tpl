@@ -31,6 +31,21 @@ CronJobs pass "max" 52: Kubernetes appends to their names in a label.
 {{- end -}}
 
 {{/*
+fairlead.requireName: fails when no Service can be called "name", from which every other name is made; "fix" says what to do.
+*/}}
+{{- define "fairlead.requireName" -}}
+{{- $rule := "" -}}
+{{- if not (regexMatch "^[a-z]" .name) -}}{{- $rule = "begin with a letter" -}}
+{{- else if contains "." .name -}}{{- $rule = "have no dot" -}}
+{{- else if not (regexMatch "^[-a-z0-9]*$" .name) -}}{{- $rule = "be of small letters, digits and hyphens" -}}
+{{- else if hasSuffix "-" .name -}}{{- $rule = "end in a letter or digit" -}}
+{{- end -}}
+{{- with $rule -}}
+{{- fail (printf "a Service cannot be called %q: it must %s. Fix: %s" $.name . $.fix) -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
 fairlead.partName: name of a part of the platform as its other charts see it, whatever their own overrides are. Charts that
 run a shared part (mariadb, s3, redis, mlflow, prometheus) name it by this. Takes "max" like fairlead.fullname.
 */}}

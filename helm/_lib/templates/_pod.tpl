@@ -12,13 +12,20 @@ the registry of every image, an empty tag is the chart's appVersion.
 {{- with $registry }}{{ . }}/{{ end }}{{ .image.repository }}:{{ $tag }}{{ with .image.digest }}@{{ . }}{{ end -}}
 {{- end -}}
 
-{{/* fairlead.podSecurityContext: the restricted Pod Security standard; "uid" (10001) also owns the volumes. */}}
+{{/*
+fairlead.podSecurityContext: the restricted Pod Security standard; "uid" (10001) also owns the volumes. `global.pods` replaces
+the ids, or with openshift leaves them out.
+*/}}
 {{- define "fairlead.podSecurityContext" -}}
+{{- $pods := (.context.Values.global | default dict).pods | default dict -}}
 runAsNonRoot: true
-runAsUser: {{ .uid | default 10001 }}
-runAsGroup: {{ .uid | default 10001 }}
-fsGroup: {{ .uid | default 10001 }}
+{{- if not $pods.openshift }}
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
+{{- $id := get $pods $key }}
+{{ $key }}: {{ ternary ($.uid | default 10001) $id (has (toString $id) (list "" "<nil>")) | int64 }}
+{{- end }}
 fsGroupChangePolicy: OnRootMismatch
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
@@ -49,10 +56,10 @@ automountServiceAccountToken: {{ .token | default false }}
 
 {{/*
 fairlead.scheduling: nodeSelector, tolerations, affinity, topologySpreadConstraints, priorityClassName and runtimeClassName of
-"values". Without constraints of its own, a component with "values".replicas > 1 is spread over hosts and zones.
+"values". `global.pods` adds tolerations and labels of nodes, and has the affinity and priority of who names none. Without constraints of its own, a component with "values".replicas > 1 is spread over hosts and zones.
 */}}
 {{- define "fairlead.scheduling" -}}
-{{- $values := .values | default dict -}}
+{{- $values := include "fairlead.place" . | fromYaml -}}
 {{- range $key := list "priorityClassName" "runtimeClassName" }}
 {{- with index $values $key }}
 {{ $key }}: {{ . }}
@@ -75,6 +82,17 @@ topologySpreadConstraints:
     labelSelector: {matchLabels: {{ toJson $labels }}}
   {{- end }}
 {{- end }}
+{{- end -}}
+
+{{/* fairlead.place: "values", with what `global.pods` says about where all pods run. */}}
+{{- define "fairlead.place" -}}
+{{- $pods := (.context.Values.global | default dict).pods | default dict -}}
+{{- $values := deepCopy (.values | default dict) -}}
+{{- $_ := set $values "nodeSelector" (merge ($values.nodeSelector | default dict) ($pods.nodeSelector | default dict)) -}}
+{{- $_ := set $values "tolerations" (concat ($values.tolerations | default list) ($pods.tolerations | default list) | uniq) -}}
+{{- $_ := set $values "affinity" ($values.affinity | default $pods.affinity) -}}
+{{- $_ := set $values "priorityClassName" ($values.priorityClassName | default $pods.priorityClassName) -}}
+{{- toYaml $values -}}
 {{- end -}}
 
 {{/*
@@ -113,10 +131,60 @@ envFrom: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* fairlead.extraEnv, fairlead.extraMounts, fairlead.extraVolumes: list items that "values" adds. */}}
-{{- define "fairlead.extraEnv" -}}{{- with .values.extraEnv }}{{ toYaml . }}{{ end -}}{{- end -}}
-{{- define "fairlead.extraMounts" -}}{{- with .values.extraVolumeMounts }}{{ toYaml . }}{{ end -}}{{- end -}}
-{{- define "fairlead.extraVolumes" -}}{{- with .values.extraVolumes }}{{ toYaml . }}{{ end -}}{{- end -}}
+{{/*
+fairlead.extraEnv, fairlead.extraMounts, fairlead.extraVolumes: list items that `global.pods.ca` and "values" add, at the end of the
+env and volumeMounts of every container, and of the volumes of every pod.
+*/}}
+{{- define "fairlead.extraEnv" -}}
+{{- $items := .values.extraEnv | default list -}}
+{{- if include "fairlead.ca" . -}}
+{{- $own := list -}}
+{{- range $items }}{{ $own = append $own .name }}{{ end -}}
+{{- range $name := list "AWS_CA_BUNDLE" "REQUESTS_CA_BUNDLE" "SSL_CERT_FILE" -}}
+{{- if not (has $name $own) -}}{{- $items = prepend $items (dict "name" $name "value" "/etc/fairlead-ca/ca.crt") -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with $items }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{- define "fairlead.extraMounts" -}}
+{{- $items := .values.extraVolumeMounts | default list -}}
+{{- if include "fairlead.ca" . -}}
+{{- $items = prepend $items (dict "name" "ca" "mountPath" "/etc/fairlead-ca" "readOnly" true) -}}
+{{- end -}}
+{{- with $items }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{- define "fairlead.extraVolumes" -}}
+{{- $items := .values.extraVolumes | default list -}}
+{{- with include "fairlead.ca" . -}}{{- $items = prepend $items (fromYaml .) -}}{{- end -}}
+{{- with $items }}{{ toYaml . }}{{ end -}}
+{{- end -}}
+
+{{/* fairlead.ca: the volume "ca" with the bundle of `global.pods.ca` as ca.crt; empty when there is none. */}}
+{{- define "fairlead.ca" -}}
+{{- $ca := ((.context.Values.global | default dict).pods | default dict).ca | default dict -}}
+{{- $items := list (dict "key" ($ca.key | default "ca.crt") "path" "ca.crt") -}}
+{{- if and $ca.configMap $ca.secret -}}
+{{- fail "global.pods.ca names a ConfigMap and a Secret; pods mount one. Fix: leave global.pods.ca.configMap or global.pods.ca.secret empty" -}}
+{{- end -}}
+{{- if $ca.configMap -}}
+{{- dict "name" "ca" "configMap" (dict "name" $ca.configMap "items" $items) | toYaml -}}
+{{- else if $ca.secret -}}
+{{- dict "name" "ca" "secret" (dict "secretName" $ca.secret "items" $items) | toYaml -}}
+{{- end -}}
+{{- end -}}
+
+{{/* fairlead.pods: `global.pods` as one line, for the name of a Job, whose pods cannot be changed. */}}
+{{- define "fairlead.pods" -}}
+{{- with (.Values.global | default dict).pods }}{{ toJson . }}{{ end -}}
+{{- end -}}
+
+{{/* fairlead.bind: the address that servers listen on: `global.pods.bindAddress`; in "url" true with the brackets of IPv6. */}}
+{{- define "fairlead.bind" -}}
+{{- $address := ((.context.Values.global | default dict).pods | default dict).bindAddress | default "0.0.0.0" -}}
+{{- if and .url (contains ":" $address) -}}[{{ $address }}]{{- else -}}{{ $address }}{{- end -}}
+{{- end -}}
 
 {{/* fairlead.secretEnv: one environment variable "name" from key "key" of Secret "secret". */}}
 {{- define "fairlead.secretEnv" -}}

@@ -89,10 +89,11 @@ secret: {{ $secret | quote }}
     {{- end }}
   env:
     {{- include "model-service.storageEnv" . | nindent 4 }}
+    {{- with include "fairlead.extraEnv" (dict "context" . "values" dict) }}{{ . | nindent 4 }}{{ end }}
   volumeMounts:
     - {name: bundles, mountPath: /bundles}
     - {name: tmp, mountPath: /tmp}
-    {{- with include "fairlead.extraMounts" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+    {{- with include "fairlead.extraMounts" (dict "context" . "values" .Values) }}{{ . | nindent 4 }}{{ end }}
 {{- end -}}
 
 {{/* model-service.image: the image's values, with the tag of the GPU variant where GPUs are asked for. */}}

@@ -49,12 +49,15 @@ makes a new one, and as a cache it is filled again.
 {{- $from := dict "extraEnvFrom" (prepend .Values.extraEnvFrom $config) -}}
 - name: server
   {{- include "fairlead.container" (dict "context" . "values" $from "image" (include "model-service.image" . | fromYaml) "resources" (include "model-service.resources" . | fromYaml)) | nindent 2 }}
-  command: [python, -m, services.runtime.launch, {{ .Values.model.modality }}, --host=0.0.0.0, --port=3000]
+  command: [python, -m, services.runtime.launch, {{ .Values.model.modality }}, {{ printf "--host=%s" (include "fairlead.bind" (dict "context" .)) | quote }}, --port=3000]
   env:
     - {name: FAIRLEAD_SERVICE_BUNDLE, value: {{ include "model-service.bundle" . | toJson | quote }}}
     - {name: FAIRLEAD_SERVICE_NAME, value: {{ include "model-service.model" . | toJson | quote }}}
     - {name: FAIRLEAD_SERVICE_VERSION, value: {{ include "model-service.version" . | toJson | quote }}}
     - {name: OMP_NUM_THREADS, value: {{ .Values.config.threads | default 1 | quote }}}
+    {{- if and .Values.config.grpc_port (not .Values.config.grpc_host) }}
+    - {name: FAIRLEAD_SERVICE_GRPC_HOST, value: {{ include "fairlead.bind" (dict "context" . "url" true) | toJson | quote }}}
+    {{- end }}
     {{- if include "model-service.logsToS3" . }}
     {{- include "model-service.storageEnv" . | nindent 4 }}
     {{- end }}
@@ -67,7 +70,7 @@ makes a new one, and as a cache it is filled again.
     {{- if (include "model-service.keys" . | fromYaml).hashes.name }}
     - {name: FAIRLEAD_SERVICE_KEYS_FILE, value: '"/etc/fairlead/keys"'}
     {{- end }}
-    {{- with include "fairlead.extraEnv" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+    {{- with include "fairlead.extraEnv" (dict "context" . "values" .Values) }}{{ . | nindent 4 }}{{ end }}
   ports:
     - {name: http, containerPort: 3000}
     {{- with .Values.config.grpc_port }}
@@ -83,5 +86,5 @@ makes a new one, and as a cache it is filled again.
     {{- if (include "model-service.keys" . | fromYaml).hashes.name }}
     - {name: keys, mountPath: /etc/fairlead, readOnly: true}
     {{- end }}
-    {{- with include "fairlead.extraMounts" (dict "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+    {{- with include "fairlead.extraMounts" (dict "context" . "values" .Values) }}{{ . | nindent 4 }}{{ end }}
 {{- end -}}

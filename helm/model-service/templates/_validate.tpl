@@ -7,9 +7,7 @@
 {{- end -}}
 {{- end -}}
 {{- $name := include "model-service.fullname" (dict "context" .) -}}
-{{- if not (regexMatch "^[a-z]" $name) -}}
-{{- fail (printf "a Service cannot be called %q: it must begin with a letter. Fix: set fullnameOverride" $name) -}}
-{{- end -}}
+{{- include "fairlead.requireName" (dict "name" $name "fix" (printf "set fullnameOverride%s" (ternary " to another name" "" (not (empty .Values.fullnameOverride))))) -}}
 {{- include "model-service.validate.model" . -}}
 {{- include "model-service.validate.config" . -}}
 {{- include "model-service.validate.scale" . -}}

@@ -21,7 +21,14 @@ scrape_configs:
       - {source_labels: [__meta_kubernetes_pod_phase], action: keep, regex: Running}
       # Each port of a pod is found; with one address they are one target.
       - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
-        separator: ":"
+        separator: ";"
+        regex: ([^:;]+);(\d+)
+        replacement: $1:$2
+        target_label: __address__
+      - source_labels: [__meta_kubernetes_pod_ip, __meta_kubernetes_pod_annotation_prometheus_io_port]
+        separator: ";"
+        regex: ([^;]*:[^;]*);(\d+)
+        replacement: "[$1]:$2"
         target_label: __address__
       - {source_labels: [__meta_kubernetes_pod_annotation_prometheus_io_path], action: replace, regex: (.+), target_label: __metrics_path__}
       - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}

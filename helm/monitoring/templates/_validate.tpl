@@ -6,6 +6,7 @@
 
 {{/* monitoring.validate: combinations that cannot work, each with its cure. */}}
 {{- define "monitoring.validate" -}}
+{{- include "fairlead.requireName" (dict "name" .Release.Name "fix" "install it under another release name, such as fairlead") -}}
 {{- if and (eq .Values.mode "operator") (not (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1/PodMonitor")) -}}
 {{- fail "monitoring.mode is operator, but the cluster has no PodMonitor of monitoring.coreos.com/v1. Fix: install the Prometheus operator first (helm template: --api-versions monitoring.coreos.com/v1/PodMonitor), or set monitoring.mode to auto" -}}
 {{- end -}}

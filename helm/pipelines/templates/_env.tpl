@@ -24,6 +24,23 @@
 - {name: AUTO_UPDATE_PIPELINE_DEFAULT_VERSION, value: "true"}
 # Steps then pass the restricted Pod Security standard.
 - {name: DEFAULT_SECURITY_CONTEXT_RUN_AS_NON_ROOT, value: "true"}
+{{- $pods := $v.global.pods | default dict }}
+{{- if not $pods.openshift }}
+{{- range $name, $id := dict "USER" $pods.runAsUser "GROUP" $pods.runAsGroup }}
+{{- if not (kindIs "invalid" $id) }}
+- {name: DEFAULT_SECURITY_CONTEXT_RUN_AS_{{ $name }}, value: {{ int64 $id | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if include "fairlead.ca" . }}
+{{- with $pods.ca.secret }}
+- {name: CABUNDLE_SECRET_NAME, value: {{ . }}}
+{{- end }}
+{{- with $pods.ca.configMap }}
+- {name: CABUNDLE_CONFIGMAP_NAME, value: {{ . }}}
+{{- end }}
+- {name: CABUNDLE_KEY_NAME, value: {{ $pods.ca.key | default "ca.crt" }}}
+{{- end }}
 # It exits at once without these two, and never calls them for v2 pipelines.
 - {name: ML_PIPELINE_VISUALIZATIONSERVER_SERVICE_HOST, value: unused}
 - {name: ML_PIPELINE_VISUALIZATIONSERVER_SERVICE_PORT, value: "8888"}
@@ -54,10 +71,17 @@ metricsConfig: |
   {enabled: true, path: /metrics, port: 9090, secure: false}
 nodeEvents: |
   {enabled: false}
+{{- with include "pipelines.stepDefaults" . | fromYaml }}
+workflowDefaults: |
+  {{- toYaml (dict "spec" .) | nindent 2 }}
+{{- end }}
 executor: |
   imagePullPolicy: IfNotPresent
   resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 256Mi}}
   securityContext: {{ include "fairlead.containerSecurityContext" . | fromYaml | toJson }}
+  {{- with include "fairlead.extraEnv" (dict "context" . "values" dict) | fromYamlArray }}
+  env: {{ toJson . }}
+  {{- end }}
 artifactRepository: |
   archiveLogs: {{ .Values.publishLogs }}
   s3:
@@ -68,6 +92,31 @@ artifactRepository: |
     keyFormat: kfp/logs/{{ "{{workflow.name}}/{{pod.name}}" }}
     accessKeySecret: {name: {{ $s3.secret }}, key: access-key}
     secretKeySecret: {name: {{ $s3.secret }}, key: secret-key}
+{{- end -}}
+
+{{/*
+pipelines.stepDefaults: what `global.pods` says of the pods of steps, as the part of a Workflow's spec that Argo gives to every one.
+Its podSpecPatch reaches the step's container and the one that waits for it.
+*/}}
+{{- define "pipelines.stepDefaults" -}}
+{{- $pods := .Values.global.pods | default dict -}}
+{{- $a := dict "context" . "values" dict -}}
+{{- $place := include "fairlead.place" $a | fromYaml -}}
+{{- $spec := dict -}}
+{{- range $key, $value := dict "nodeSelector" $place.nodeSelector "tolerations" $place.tolerations "affinity" $place.affinity
+    "podPriorityClassName" $place.priorityClassName "imagePullSecrets" .Values.global.imagePullSecrets -}}
+{{- if $value -}}{{- $_ := set $spec $key $value -}}{{- end -}}
+{{- end -}}
+{{- if not (or (kindIs "invalid" $pods.fsGroup) $pods.openshift) -}}
+{{- $_ := set $spec "securityContext" (dict "fsGroup" (int64 $pods.fsGroup)) -}}
+{{- end -}}
+{{- with include "fairlead.ca" $a -}}
+{{- $container := dict "env" (include "fairlead.extraEnv" $a | fromYamlArray) "volumeMounts" (include "fairlead.extraMounts" $a | fromYamlArray) -}}
+{{- $patch := dict "containers" (list (merge (dict "name" "main") $container) (merge (dict "name" "wait") $container)) -}}
+{{- $_ := set $spec "volumes" (list (fromYaml .)) -}}
+{{- $_ := set $spec "podSpecPatch" (toJson $patch) -}}
+{{- end -}}
+{{- toYaml $spec -}}
 {{- end -}}
 
 {{/* pipelines.controllerRules: what Argo's controller may do, in its own namespace. */}}

@@ -3,6 +3,7 @@ pipelines.validate: combinations that cannot work, each with its cure. Names tha
 the namespace is refused here, by name, instead of by Helm's message about ownership.
 */}}
 {{- define "pipelines.validate" -}}
+{{- include "fairlead.requireName" (dict "name" .Release.Name "fix" "install it under another release name, such as fairlead") -}}
 {{- $service := lookup "v1" "Service" .Release.Namespace "ml-pipeline" -}}
 {{- if $service -}}
 {{- $owner := get ($service.metadata.annotations | default dict) "meta.helm.sh/release-name" | default "something else than Helm" -}}

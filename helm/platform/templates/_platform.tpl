@@ -63,12 +63,15 @@ containers:
       - {name: HOME, value: /tmp}
       - {name: OMP_NUM_THREADS, value: "1"}
       {{- include "platform.s3Env" .context | nindent 6 }}
+      {{- include "fairlead.extraEnv" . | nindent 6 }}
     volumeMounts:
       - {name: tmp, mountPath: /tmp}
       - {name: demo, mountPath: /demo, readOnly: true}
+      {{- include "fairlead.extraMounts" . | nindent 6 }}
 volumes:
   - {name: tmp, emptyDir: {sizeLimit: 2Gi}}
   - {name: demo, configMap: {name: {{ include "fairlead.partName" . }}}}
+  {{- include "fairlead.extraVolumes" . | nindent 2 }}
 {{- end -}}
 
 {{/* platform.demo: component and needs of the demo's training; features go to Redis where there is a feature store. */}}

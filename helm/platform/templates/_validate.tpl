@@ -3,6 +3,7 @@ platform.validate: what cannot work, each with its cure, before anything is crea
 without their Secret, Secrets that are not there, and combinations of replicas that lose data or do nothing.
 */}}
 {{- define "platform.validate" -}}
+{{- include "fairlead.requireName" (dict "name" .Release.Name "fix" "install it under another release name, such as fairlead") -}}
 {{- $moved := dict "mysql" "mariadb, or global.sql for a server of your own" "minio" "s3, or global.s3 for an endpoint of your own" "postgresql" "mariadb: Kubeflow Pipelines needs the MySQL protocol"
     "redis" "feature-store.redis, or global.redis for a server of your own" "feast" "feature-store" "kfp" "pipelines" "prometheus" "monitoring.prometheus" "storageClass" "global.storageClass" "imageRegistry" "global.imageRegistry" -}}
 {{- range $old, $new := $moved -}}
