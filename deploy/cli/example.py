@@ -16,7 +16,7 @@ _CANDIDATES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Entity:
-    """Keys that are online, and a moment at which their features are not too old."""
+    """Keys that are online, without those of views that have none, and a moment at which features are not too old."""
 
     keys: dict[str, Any]
     moment: datetime
@@ -27,7 +27,9 @@ def stored_entity(plan: Mapping[str, Any], online: str) -> Entity | None:
     from feature_repo.stores.reader import PRESENT, OnlineReader
 
     try:
-        found = _candidates(plan, online)
+        rows = _stored(plan, online)
+        plan = {**plan, "views": [view for view in plan["views"] if rows[view["name"]]]}
+        found = _candidates(plan, rows)
         if not found:
             return None
         keys = {name: [one[name] for one in found] for name in found[0]}
@@ -46,22 +48,32 @@ def stored_entity(plan: Mapping[str, Any], online: str) -> Entity | None:
     return best[1] if best else None
 
 
-def _candidates(plan: Mapping[str, Any], online: str) -> list[dict[str, Any]]:
-    """Keys of all views together; views that share a key get the same value where both know it."""
+def _stored(plan: Mapping[str, Any], online: str) -> dict[str, list[dict[str, Any]]]:
+    """Some keys of each view."""
     from feature_repo.stores.backend import open_backend
     from feature_repo.stores.keys import deserialise_key
 
     backend = open_backend(online)
+    try:
+        return {
+            view["name"]: [deserialise_key(key) for key, _ in backend.sample(plan["project"], view["name"], _ROWS)]
+            for view in plan["views"]
+        }
+    finally:
+        backend.close()
+
+
+def _candidates(plan: Mapping[str, Any], stored: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Keys of all views together; views that share a key get the same value where both know it."""
     made: list[dict[str, Any]] = [{} for _ in range(_CANDIDATES)]
     for view in sorted(plan["views"], key=lambda one: -len(one["join_keys"])):
-        rows = [deserialise_key(key) for key, _ in backend.sample(plan["project"], view["name"], _ROWS)]
         for at, one in enumerate(made):
+            rows = stored[view["name"]]
             fitting = [row for row in rows if all(one.get(name, value) == value for name, value in row.items())]
             if fitting:
                 made[at] = {**fitting[at % len(fitting)], **one}
-    backend.close()
     names = {key["name"] for view in plan["views"] for key in view["join_keys"]}
-    return [one for one in made if one.keys() == names]
+    return [one for one in made if one and one.keys() == names]
 
 
 def _end(plan: Mapping[str, Any], reader: Any, keys: Mapping[str, list[Any]]) -> datetime:

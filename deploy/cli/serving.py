@@ -24,7 +24,7 @@ def serve_model(profile: str, ref: str, port: int | None, host: str, as_json: bo
     with open_endpoint(load_endpoints(profile), profile, ref, port, host) as endpoint:
         try:
             endpoint.start()
-            for line in warnings(endpoint, profile):
+            for line in warnings(endpoint):
                 console(stderr=True).print(f"Warning  {line}", style="yellow", soft_wrap=True, markup=False)
             with waiting(console(stderr=True), f"{endpoint.name}:{endpoint.version}") as tell:
                 endpoint.wait_ready(tell)
@@ -94,18 +94,17 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def warnings(endpoint: Endpoint, profile: str) -> list[str]:
+def warnings(endpoint: Endpoint) -> list[str]:
     """What should be known before others can reach an endpoint."""
     from services.runtime.addresses import is_loopback
 
     if is_loopback(endpoint.host):
         return []
-    reached = f"it listens on {endpoint.host}: whoever reaches this machine can reach it, unencrypted"
+    reached = f"whoever reaches this machine can ask it, unencrypted (it listens on {endpoint.host})"
     if endpoint.has_keys:
-        return [f"{reached}."]
-    file = f"deploy/env/{profile}/models/{endpoint.name}.yaml"
-    made = "python -m services.runtime.auth NAME >> FILE makes a key"
-    return [f"{reached}, and without an API key. Set config.keys_file in {file}; {made}."]
+        return [reached]
+    again = f"FAIRLEAD_SERVICE_KEYS_FILE=keys fairlead serve {endpoint.name}:{endpoint.version} --host {endpoint.host}"
+    return [f"{reached}, and without an API key. Fix: python -m services.runtime.auth me >> keys; {again}"]
 
 
 def show_endpoint(out: Console, endpoint: Endpoint, example: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from codecs import BOM_UTF8 as _BOM
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from time import perf_counter, time
@@ -144,10 +144,16 @@ def parse_json(body: bytes | memoryview) -> Any:
         Problem: 400, with the place; also for more than 1,024 levels.
     """
     try:
-        return orjson.loads(body if body[:1] != _BOM[:1] or body[:3] != _BOM else body[3:])
+        return orjson.loads(body)
     except orjson.JSONDecodeError as err:
-        detail = f"{err.msg} at line {err.lineno}, column {err.colno}"
-        raise Problem(400, "malformed-json", "the request is not valid JSON", detail) from None
+        found = err
+    if body[:3] == BOM_UTF8:
+        try:
+            return orjson.loads(body[3:])
+        except orjson.JSONDecodeError as err:
+            found = err
+    detail = f"{found.msg} at line {found.lineno}, column {found.colno}"
+    raise Problem(400, "malformed-json", "the request is not valid JSON", detail)
 
 
 def terms_of(headers: Mapping[bytes, bytes], timeout: float) -> Terms:

@@ -101,6 +101,29 @@ def test_an_interval_is_backfilled(features: Path, fairlead: Callable[..., Any])
         assert connection.execute("SELECT count(*) FROM packed_fraud_terminal_windows").fetchone() == before
 
 
+def test_the_example_of_an_endpoint_is_of_an_entity_that_is_served(features: Path) -> None:
+    from deploy.cli.example import stored_entity
+    from feature_repo.stores.reader import OnlineReader
+
+    plan, online = json.loads(next(features.glob("fraud/*/features.json")).read_text()), features / "online.db"
+    entity = stored_entity(plan, str(online))
+    assert entity is not None
+    read = OnlineReader(plan, str(online)).read({name: [key] for name, key in entity.keys.items()}, entity.moment)
+    assert {name: str(words[0]) for name, words in read.status.items()} == {
+        "customer_windows": "PRESENT",
+        "terminal_windows": "PRESENT",
+    }
+    with sqlite3.connect(online) as connection:
+        connection.execute("DELETE FROM packed_fraud_terminal_windows")
+    entity = stored_entity(plan, str(online))
+    assert entity is not None
+    assert set(entity.keys) == {"customer_id"}
+    with sqlite3.connect(online) as connection:
+        connection.execute("DELETE FROM packed_fraud_customer_windows")
+    assert stored_entity(plan, str(online)) is None
+    assert stored_entity(plan, str(online.with_name("nothing.db"))) is None
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

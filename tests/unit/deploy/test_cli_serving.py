@@ -144,7 +144,7 @@ def test_an_address_of_another_machine_is_refused_before_anything_starts(make) -
         ("127.0.0.1", "http://127.0.0.1:3000", "", ()),
         ("localhost", "http://localhost:3000", "", ()),
         ("::1", "http://[::1]:3000", "", ()),
-        ("0.0.0.0", "http://127.0.0.1:3000", "", ("0.0.0.0", "without an API key", "models/fraud.yaml")),
+        ("0.0.0.0", "http://127.0.0.1:3000", "", ("0.0.0.0", "without an API key", "KEYS_FILE=keys")),
         ("::", "http://[::1]:3000", "", ("::", "without an API key")),
         ("0.0.0.0", "http://127.0.0.1:3000", "keys", ("0.0.0.0",)),
     ],
@@ -153,7 +153,7 @@ def test_an_address_that_others_reach_is_warned_of(endpoints, host, url, keys, w
     bundle = Bundle(Path("/bundles/fraud"), DOCUMENT, "0" * 64)
     endpoint = Endpoint(endpoints, Served("fraud", "3"), bundle, 3000, {"keys_file": keys}, host)
     assert endpoint.url == url
-    lines = warnings(endpoint, "local")
+    lines = warnings(endpoint)
     assert len(lines) == bool(warned)
     assert all(word in lines[0] for word in warned)
     assert any("API key" in line for line in lines) == (bool(warned) and not keys)

@@ -194,3 +194,12 @@ def test_predictions_with_a_slash_and_the_files_of_the_page(serve: Any, make_bun
         link = re.search(r'href="([^"]+css)"', served.client.get(page).text)
         assert link is not None
         assert served.client.get(urljoin(f"http://x{page}", link[1]).removeprefix("http://x")).status_code == 200
+
+
+@pytest.mark.parametrize(("marks", "status"), [(1, 200), (2, 400), (100_000, 400)])
+def test_a_byte_order_mark_before_json_is_passed_over_once(
+    serve: Any, make_bundle: Any, marks: int, status: int
+) -> None:
+    client = serve(make_bundle()).client
+    body = b"\xef\xbb\xbf" * marks + b'{"instances": [{"amount": 500, "country": "AT"}]}'
+    assert client.post("/predict", content=body, headers={"content-type": "application/json"}).status_code == status
