@@ -189,6 +189,11 @@ def write_bundle(source: Path, root: Path, fields: dict[str, Any]) -> Bundle:
     return read_bundle(target)
 
 
+def is_bundle(ref: str) -> bool:
+    """Whether a model is named by the folder of its bundle."""
+    return (Path(ref).expanduser() / DOCUMENT).exists()
+
+
 def read_bundle(path: str | Path) -> Bundle:
     """Read and verify a bundle: every listed file with its hash, and no other file.
 

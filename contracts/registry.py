@@ -26,7 +26,7 @@ from contracts import objects
 from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from contracts.registry_file import open_file
+from contracts.registry_file import all_pages, open_file, place_of
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -74,9 +74,13 @@ class Registry:
         """What the models are read from: MLflow's client, or its SQLite file itself, which takes no import of 4 s."""
         return open_file(self.endpoints.tracking) or self._client
 
+    def prepare(self) -> None:
+        """Make MLflow's tables where there are none, which takes seconds; the first write would do it."""
+        assert self._client
+
     def names(self) -> list[str]:
         """Names of all registered models, sorted."""
-        return sorted(model.name for model in _pages(self._reading.search_registered_models))
+        return sorted(model.name for model in all_pages(self._reading.search_registered_models))
 
     def publish(self, bundle: Bundle, run_id: str = "") -> ModelVersion:
         """Register a bundle; publishing the same bundle again returns the version it already has."""
@@ -108,7 +112,7 @@ class Registry:
 
     def versions(self, name: str) -> list[ModelVersion]:
         """All versions of a model, newest first; empty for an unknown name."""
-        found = _pages(self._reading.search_model_versions, filter_string=f"name = '{_checked(name)}'")
+        found = all_pages(self._reading.search_model_versions, filter_string=f"name = '{_checked(name)}'")
         aliases = self._aliases(name) if found else {}
         made = [_version(item, aliases) for item in found]
         return sorted(made, key=lambda v: int(v.version), reverse=True)
@@ -123,7 +127,8 @@ class Registry:
         found = self.versions(name)
         if not found:
             known = self.names()
-            raise _unknown(ref, f"registered models: {', '.join(known) or 'none'}", f"fairlead run {name}")
+            have = f"registered models in {place_of(self.endpoints.tracking)}: {', '.join(known) or 'none'}"
+            raise _unknown(ref, have, f"fairlead run {name}", home=str(self.endpoints.scratch()))
         for item in found:
             if item.version == version or (not version and alias in item.aliases):
                 return item
@@ -170,6 +175,7 @@ class Registry:
         Raises:
             PlatformError: ``code="gate"`` when the gate refused it and no reason is given.
         """
+        self.resolve(ref)  # before a lock is made where there may be no model at all
         with self._locked():
             item = self.resolve(ref)
             bundle = self.fetch(f"{item.name}:{item.version}")
@@ -191,6 +197,8 @@ class Registry:
 
     def rollback(self, name: str) -> ModelVersion:
         """Make the previous champion the champion again, whatever aliases did in between."""
+        if not self.versions(name):
+            self.resolve(name)
         with self._locked():
             history = self._history(name)
             if len(history) < 2:
@@ -311,8 +319,8 @@ def _checked(name: str) -> str:
     return name
 
 
-def _unknown(ref: str, detail: str, fix: str) -> PlatformError:
-    return PlatformError(f"no model {ref!r}", detail=detail, fix=fix, code="unknown_model")
+def _unknown(ref: str, detail: str, fix: str, **context: str) -> PlatformError:
+    return PlatformError(f"no model {ref!r}", detail=detail, fix=fix, code="unknown_model", **context)
 
 
 def _version(item: Any, aliases: Mapping[str, list[str]]) -> ModelVersion:
@@ -329,16 +337,6 @@ def _version(item: Any, aliases: Mapping[str, list[str]]) -> ModelVersion:
         run_id=item.run_id or "",
         override=item.tags.get("override", ""),
     )
-
-
-def _pages(search: Any, **query: Any) -> list[Any]:
-    found, token = [], None
-    while True:
-        page = search(page_token=token, **query)
-        found += list(page)
-        token = page.token
-        if not token:
-            return found
 
 
 def _experiment(client: Any, endpoints: Endpoints, name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,6 +100,22 @@ def open_file(tracking: str) -> RegistryFile | None:
         except sqlite3.Error:
             return None
     return RegistryFile(file)
+
+
+def place_of(tracking: str) -> str:
+    """Where models are looked for, as people say it: the folder of the file, or the address of a server."""
+    return str(Path(tracking.removeprefix(_PREFIX)).parent) if tracking.startswith(_PREFIX) else tracking
+
+
+def all_pages(search: Callable[..., Any], **query: Any) -> list[Any]:
+    """Everything that a search of MLflow's client finds."""
+    found, token = [], None
+    while True:
+        page = search(page_token=token, **query)
+        found += list(page)
+        token = page.token
+        if not token:
+            return found
 
 
 def _connect(file: Path) -> sqlite3.Connection:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TASK = "fraud"
 CONNECTIONS = 4
 _WARM = "import sys; from contracts.endpoints import Endpoints; from contracts.registry import Registry; "
-_WARM += "Registry(Endpoints.model_validate_json(sys.argv[1]))"
+_WARM += "Registry(Endpoints.model_validate_json(sys.argv[1])).prepare()"
 
 
 def run_demo(profile: str, requests: int, port: int | None, no_cache: bool, as_json: bool) -> None:

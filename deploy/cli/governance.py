@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from deploy.cli.homes import elsewhere
 from deploy.cli.output import emit, number, table
 from deploy.cli.profiles import load_endpoints
 
@@ -21,21 +22,26 @@ _MAIN_METRICS = ("average_precision", "roc_auc", "accuracy", "macro_f1", "brier"
 def show_models(profile: str, name: str | None, as_json: bool) -> None:
     """Every version of one model or of all, newest first."""
     from contracts.registry import Registry
+    from contracts.registry_file import place_of
 
-    registry = Registry(load_endpoints(profile))
+    endpoints = load_endpoints(profile)
+    registry = Registry(endpoints)
     known = registry.names()
     if name is not None and name not in known:
         raise PlatformError(
             f"no model {name!r}",
-            detail=f"registered models: {', '.join(known) or 'none'}",
+            detail=f"registered models in {place_of(endpoints.tracking)}: {', '.join(known) or 'none'}",
             fix=f"fairlead run {name}",
             code="unknown_model",
+            home=str(endpoints.scratch()),
         )
     versions = [version for each in ([name] if name else known) for version in registry.versions(each)]
 
     def show(out: Console) -> None:
         if not versions:
-            out.print("No models yet. Train one: fairlead run TASK")
+            out.print(f"No models in {place_of(endpoints.tracking)}. Train one: fairlead run TASK", soft_wrap=True)
+            if others := elsewhere(endpoints.scratch()):
+                out.print(f"There are {others}", soft_wrap=True, markup=False)
             return
         rows = table("model", "aliases", "gate", "recipe", "metrics", "created (UTC)")
         for version in versions:

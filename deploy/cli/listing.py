@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deploy.cli.homes import elsewhere
 from deploy.cli.output import emit, seconds, table
 from deploy.cli.profiles import load_endpoints
 from deploy.cli.runstate import find_run, list_runs
@@ -45,11 +46,14 @@ def show_tasks(as_json: bool) -> None:
 
 def show_runs(profile: str, limit: int, as_json: bool) -> None:
     """The latest runs, newest first."""
-    runs = list_runs(load_endpoints(profile))[:limit]
+    endpoints = load_endpoints(profile)
+    runs = list_runs(endpoints)[:limit]
 
     def show(out: Console) -> None:
         if not runs:
-            out.print("No runs yet. Start one: fairlead run TASK")
+            out.print(f"No runs in {endpoints.path('runs')}. Start one: fairlead run TASK", soft_wrap=True)
+            if others := elsewhere(endpoints.scratch()):
+                out.print(f"There are {others}", soft_wrap=True, markup=False)
             return
         rows = table("run", "status", "recipe", "started (UTC)", "time", "result", right=("time",))
         for run in runs:

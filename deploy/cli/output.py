@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from contracts.errors import PlatformError
+from deploy.cli.homes import located
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -110,6 +111,7 @@ def guarded(command: Callable[..., R]) -> Callable[..., R]:
         try:
             return command(*args, **kwargs)
         except PlatformError as err:
+            err = located(err)
             if kwargs.get("as_json"):
                 write_json({"error": err.as_dict()})
             show_error(err)

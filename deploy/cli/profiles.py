@@ -73,10 +73,14 @@ def load_cluster(profile: str) -> Cluster:
 
 
 def load_endpoints(profile: str) -> Endpoints:
-    """The addresses of a profile, all absolute and reachable from here."""
+    """The addresses of a profile, all absolute and reachable from here; its home is looked for (`homes`)."""
     from contracts.endpoints import Endpoints
+    from deploy.cli.homes import find_home, remember
 
     found = load_profile(profile)
+    if "FAIRLEAD_HOME" not in os.environ:
+        found = found.model_copy(update={"home": str(find_home(found.home))})
+    remember(Path(found.home).expanduser().absolute())
     if found.cluster is not None:
         from deploy.cli.cluster.reach import reached
 

@@ -36,7 +36,9 @@ def find_run(endpoints: Endpoints, run_id: str) -> dict[str, Any]:
         return matching[0]
     latest = ", ".join(run["run_id"] for run in (matching or runs)[:5]) or "none"
     what = "more than one run starts with" if matching else "no run"
-    raise PlatformError(f"{what} {run_id!r}", detail=f"runs: {latest}", fix="fairlead runs", code="unknown_run")
+    home = str(endpoints.scratch())
+    detail = f"runs in {folder}: {latest}"
+    raise PlatformError(f"{what} {run_id!r}", detail=detail, fix="fairlead runs", code="unknown_run", home=home)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -17,6 +17,8 @@ from deploy.cli.workflow import execute, plan_scoring
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from contracts.endpoints import Endpoints
+
 
 def score_rows(profile: str, model: str, source: str, out: str, overrides: list[str], as_json: bool) -> None:
     """Score every row of `source` into the new folder `out`: Parquet parts and ``summary.json``."""
@@ -26,6 +28,7 @@ def score_rows(profile: str, model: str, source: str, out: str, overrides: list[
     if target.exists():
         raise PlatformError(f"{target} exists", fix="name a new folder with --out, or remove this one", code="exists")
     endpoints = load_endpoints(profile)
+    _known(endpoints, model)
     request = plan_scoring(endpoints, model, source, overrides)
     progress = RunProgress(console(stderr=as_json))
     try:
@@ -36,6 +39,15 @@ def score_rows(profile: str, model: str, source: str, out: str, overrides: list[
     _copy(endpoints.path("runs") / request.run_id, target)
     document = {**state["result"], "run_id": request.run_id, "seconds": state["seconds"], "out": str(target)}
     emit(document, as_json, lambda to: _show(to, document))
+
+
+def _known(endpoints: Endpoints, model: str) -> None:
+    """Refuse a model that is not there before anything is made; a server's models are its own step's to look for."""
+    from contracts.bundle import is_bundle
+    from contracts.registry import Registry
+
+    if not is_bundle(model) and endpoints.tracking_uri.startswith("sqlite:"):
+        Registry(endpoints).resolve(model)
 
 
 def _copy(run: Path, target: Path) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from contracts.objects import is_remote
 from deploy.cli.events import WorkflowChild, read_run_file
+from deploy.cli.homes import remember
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
@@ -145,6 +146,9 @@ def execute(request: RunRequest, show: Callable[[dict[str, Any]], None] = lambda
     Raises:
         PlatformError: the run failed; says how to resume. KeyboardInterrupt passes after the child is stopped.
     """
+    home = request.endpoints.scratch()
+    home.mkdir(parents=True, exist_ok=True)
+    remember(home)
     child = WorkflowChild(request.arguments())
     last: dict[str, Any] = {}
     try:

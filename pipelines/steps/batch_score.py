@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contracts.bundle import Bundle, Signature, read_bundle
+from contracts.bundle import Bundle, Signature, is_bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.engine import load_engine
 from contracts.registry import Registry
@@ -77,7 +77,7 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
 
 
 def _open(model: str, where: Endpoints) -> Bundle:
-    if (Path(model).expanduser() / "bundle.json").exists():
+    if is_bundle(model):
         return read_bundle(Path(model).expanduser())
     return Registry(where).fetch(model)
 

@@ -13,7 +13,7 @@ import pytest
 from contracts.bundle import Bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from contracts.registry import Registry, _client, parse_ref, track_run
+from contracts.registry import Registry, parse_ref, track_run
 from contracts.registry_file import open_file
 
 Make = Callable[..., Bundle]
@@ -26,7 +26,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("mlflow")
     assert not Registry(Endpoints(home=str(home))).names()
     assert not (home / "mlflow.db").exists()  # asking makes nothing
-    _client(Endpoints(home=str(home)).resolved())
+    Registry(Endpoints(home=str(home))).prepare()
     return home / "mlflow.db"
 
 

@@ -44,8 +44,14 @@ def endpoints(home: Path) -> Endpoints:
 
 
 @pytest.fixture
-def fairlead(home: Path) -> Callable[..., Said]:
-    """Call the command line in this process: ``fairlead("runs", "--json")``."""
+def fairlead(home: Path, call: Callable[..., Said]) -> Callable[..., Said]:
+    """`call` with a home: ``fairlead("runs", "--json")``."""
+    return call
+
+
+@pytest.fixture
+def call() -> Callable[..., Said]:
+    """Call the command line in this process, in whatever home the current folder has."""
 
     def call(*arguments: str, stdin: str = "") -> Said:
         from deploy.cli.app import app
