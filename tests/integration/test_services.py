@@ -143,10 +143,10 @@ def services(folder: Path) -> Iterator[Start]:
     """Starts services in `folder`, and ends them."""
     with contextlib.ExitStack() as stack:
 
-        def begin(bundle: Bundle, **settings: Any) -> Service:
+        def begin(bundle: Bundle, host: str = "127.0.0.1", **settings: Any) -> Service:
             port = free_port()
             modality, path = bundle.document.modality, str(bundle.path)
-            command = serve_command(modality, path, port=port, version="3", settings=settings)
+            command = serve_command(modality, path, port=port, host=host, version="3", settings=settings)
             service = Service(command, port, folder)
             stack.callback(service.http.close)
             stack.callback(service.process.wait)

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
+from contracts.bundle import Bundle
+from services.runtime.launch import serve_command
 from tests.bench.serving_models import four_floats
 from tests.integration.test_services import Service, free_port, services
+from tests.unit.services.test_addresses import has_ipv6
 
 pytestmark = pytest.mark.integration
 BODY = {"instances": [{"a": 0.5, "b": 1.5, "c": -2.0, "d": 3.0}]}
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, int]]:
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return four_floats(tmp_path_factory.mktemp("floats"))
+
+
+@pytest.fixture(scope="module")
+def served(floats: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, int]]:
     """A service over both protocols."""
     grpc_port = free_port()
     with services(tmp_path_factory.mktemp("served")) as begin:
-        service = begin(four_floats(tmp_path_factory.mktemp("floats")), grpc_port=grpc_port)
+        service = begin(floats, grpc_port=grpc_port)
         service.wait()
         yield service, grpc_port
 
@@ -115,3 +126,28 @@ def test_the_kserve_client_talks_to_it(served: tuple[Service, int]) -> None:
     if not python:
         pytest.skip("FAIRLEAD_TEST_KSERVE names no Python with kserve")
     agree(served[0], [python, "-W", "ignore", "-c", KSERVE], served[1], 3)
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+def test_clients_and_pages_reach_it_in_both_families(floats: Bundle, tmp_path: Path) -> None:
+    grpc_port = free_port()
+    cors = {"cors.origins": ["https://shop.example"]}
+    with services(tmp_path) as begin:
+        service = begin(floats, host="::", grpc_port=grpc_port, grpc_host="::", **cors)
+        service.wait()
+        agree(service, [sys.executable, "-W", "ignore", "-c", TRITON], grpc_port, 12)
+        asked = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+        with httpx.Client(base_url=f"http://[::1]:{service.http.base_url.port}") as client:
+            for _ in range(2):  # over one connection
+                answer = client.options("/predict", headers=asked)
+                assert (answer.status_code, answer.headers["access-control-allow-methods"]) == (204, "POST")
+                assert client.post("/predict", json=BODY).status_code == 200
+
+
+def test_a_port_in_use_ends_the_process_with_a_reason(served: tuple[Service, int], floats: Bundle) -> None:
+    port = served[0].http.base_url.port
+    assert port is not None
+    command = serve_command("tabular", str(floats.path), port=port)
+    ran = subprocess.run(list(command.argv), env=command.env, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 3
+    assert json.loads(ran.stderr.splitlines()[-1])["headline"] == f"port {port} is in use"
