@@ -112,7 +112,7 @@ def canonical_texts(values: Sequence[Any], name: str) -> list[str]:
     if set(map(type, values)) <= {str}:
         texts = list(map(str.strip, values))
         joined = "".join(texts)
-        if "." not in joined and "e" not in joined and "E" not in joined:
+        if ("." not in joined and "e" not in joined and "E" not in joined) or not any(map(_NUMERAL.fullmatch, texts)):
             return texts
     made = []
     for row, value in enumerate(values):

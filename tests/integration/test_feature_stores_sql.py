@@ -111,7 +111,7 @@ def test_the_registry_may_be_a_sql_server(server: str, request: pytest.FixtureRe
     views = [repos.view_of("v", ["f64"], ttl=timedelta(days=1))]
     store = repos.make_store(tmp_path, views, registry=registry)
     repos.materialise(store, repos.second(10))
-    again = repos.FeatureStore(config=store.config)
+    again = repos.CheckedStore(config=store.config)
     (interval,) = again.get_feature_view("v").materialization_intervals
     assert interval[1] == repos.second(10)
     assert repos.reader(again).read({"driver": ["客"]}, repos.second(11)).columns["f64"].tolist() == [1.5]

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from contracts.endpoints import Endpoints
@@ -99,6 +101,21 @@ def test_an_interval_is_backfilled(features: Path, fairlead: Callable[..., Any])
     assert said.json["views"] == ["customer_windows", "terminal_windows"]
     with sqlite3.connect(features / "online.db") as connection:
         assert connection.execute("SELECT count(*) FROM packed_fraud_terminal_windows").fetchone() == before
+
+
+def test_rows_without_a_key_are_named_and_the_others_come_online(features: Path, fairlead: Callable[..., Any]) -> None:
+    (file,) = features.glob("fraud/*/customer_windows.parquet")
+    rows = pq.read_table(file)
+    keys = pa.array([None, *rows["customer_id"].to_pylist()[1:]], pa.string())
+    pq.write_table(rows.set_column(0, "customer_id", keys), file)
+    (features / "online.db").unlink()
+    said = fairlead("features", "materialise", "fraud", "--json")
+    assert said.json["left_out"] == [
+        "feature view customer_windows: 1 row is left out, entity key 'customer_id' is null; "
+        "the first is row 1 of customer_windows.parquet"
+    ]
+    assert "1 row is left out" in fairlead("features", "materialise", "fraud").out.replace("\n", " ")
+    assert fairlead("features", "check", "fraud").code == 0
 
 
 def test_the_example_of_an_endpoint_is_of_an_entity_that_is_served(features: Path) -> None:

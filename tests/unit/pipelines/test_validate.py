@@ -232,3 +232,29 @@ def test_moments_with_and_without_zone_become_utc() -> None:
         None,
     ]
     assert wrong.tolist() == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("writing", ["ints", "floats", "white space", "parquet floats", "parquet dictionary"])
+def test_ids_that_were_floats_once_are_the_ids_that_they_were(tmp_path: Path, writing: str) -> None:
+    from pipelines.steps.ingest import ingest
+    from pipelines.steps.validate import validate
+    from pipelines.tasks import dump_config, get_task, recipe_config
+
+    config = dump_config(recipe_config(get_task("fraud"), None, {"data.leakage_auc": 1.0}))
+    ids = pd.Series(range(700_000, 700_040))
+    times = pd.date_range("2026-01-01", periods=40, freq="h", tz="UTC").strftime("%Y-%m-%dT%H:%M:%SZ")
+    frame = pd.DataFrame({"transaction_id": [f"t{at}" for at in ids], "event_time": times, "terminal_id": "T1"})
+    frame = frame.assign(amount=[5.0 + at % 7 for at in range(40)], fraud=[at % 2 for at in range(40)])
+    frame["customer_id"] = {
+        "ints": ids,
+        "floats": ids.astype(float),
+        "white space": " " + ids.astype(str),
+        "parquet floats": ids.astype(float),
+        "parquet dictionary": ids.astype(str).astype("category"),
+    }[writing]
+    source = tmp_path / ("payments.parquet" if "parquet" in writing else "payments.csv")
+    frame.to_parquet(source) if "parquet" in writing else frame.to_csv(source, index=False)
+    ingest("fraud", config, str(source), str(tmp_path / "data"), str(tmp_path / "manifest.json"))
+    validate("fraud", config, str(tmp_path / "manifest.json"), str(tmp_path / "clean"))
+    clean = pd.concat(map(pd.read_parquet, sorted((tmp_path / "clean").glob("part-*.parquet"))))
+    assert clean["customer_id"].tolist() == ids.astype(str).tolist()
