@@ -1,4 +1,4 @@
-"""Time and memory of the whole loop: ``make bench-loop [ARGS="demo overhead simulator large joined fresh"]``.
+"""Time and memory of the whole loop: ``make bench-loop [ARGS="demo overhead simulator large joined commands fresh"]``.
 
 ``fresh`` clones the repository and runs ``make demo`` with installation; the others use the installed environment.
 ``joined`` reads the payments of FAIRLEAD_TEST_DATA.
@@ -175,6 +175,42 @@ def large(folder: Path) -> Iterator[Row]:
         shutil.rmtree(folder / f"large-{last}")
 
 
+def commands(folder: Path) -> Iterator[Row]:
+    """What commands take that do little: scoring 200 rows and a million, help, and finding nothing (medians of 5)."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow_csv
+    from pyarrow import parquet
+
+    env = {**os.environ, "FAIRLEAD_HOME": str(folder / "commands")}
+    fairlead = str(Path(sys.executable).with_name("fairlead"))
+    watch([fairlead, "run", "fraud"], folder, env)
+    source = next((folder / "commands" / "data" / "fraud").glob("*/part-*.parquet"))
+    payments = parquet.read_table(source).drop_columns(["_row"])
+    many = pa.concat_tables([payments] * (1_000_000 // payments.num_rows + 1)).slice(0, 1_000_000)
+    for rows, goal in ((200, 3), (1_000_000, 60)):
+        file = folder / f"score{rows}.csv"
+        arrow_csv.write_csv(many.slice(0, rows), file)
+        seconds = []
+        for number in range(5 if rows == 200 else 1):
+            out = str(folder / f"scored{rows}-{number}")
+            seconds.append(watch([fairlead, "score", "fraud", "--source", str(file), "--out", out], folder, env)[0])
+        case = f"fairlead score, {rows:,} rows of CSV"
+        yield Row(case=case, contestant="fairlead", value=statistics.median(seconds), unit="s", goal=f"<= {goal}")
+    nowhere = {**os.environ, "FAIRLEAD_HOME": str(folder / "nowhere")}
+    for said, arguments, goal in (
+        ("--help", ["--help"], "<= 0.5"),
+        ("models, of which there are none", ["models"], "<= 2"),
+        ("runs, of which there are none", ["runs"], "<= 2"),
+        ("score by a model that is not there", ["score", "fraud", "--source", str(file)], "<= 2"),
+    ):
+        seconds = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run([fairlead, *arguments], cwd=folder, env=nowhere, capture_output=True, check=False)
+            seconds.append(time.perf_counter() - began)
+        yield Row(case=f"fairlead {said}", contestant="fairlead", value=statistics.median(seconds), unit="s", goal=goal)
+
+
 def main(names: list[str]) -> int:
     parts: dict[str, Callable[[Path], Iterator[Row]]] = {
         "simulator": simulator,
@@ -182,6 +218,7 @@ def main(names: list[str]) -> int:
         "demo": demo,
         "large": large,
         "joined": joined,
+        "commands": commands,
         "fresh": fresh,
     }
     with tempfile.TemporaryDirectory() as folder:
