@@ -9,7 +9,9 @@ from pydantic import Field, StringConstraints
 from contracts.metrics import LATENCY_BUCKETS
 from deploy.values.shared import (
     Chart,
+    HttpRoute,
     Image,
+    Ingress,
     Name,
     Objects,
     Port,
@@ -181,6 +183,8 @@ class ChartValues(Chart):
     gpu: Gpu
     cache: Cache
     service: Service
+    ingress: Ingress
+    http_route: HttpRoute
     network_policy: NetworkPolicy
     monitoring: Monitoring
     service_account: ServiceAccount

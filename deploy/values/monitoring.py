@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from deploy.values.shared import Chart, Image, Name, Objects, Persistence, Values, Workload
+from deploy.values.shared import Chart, HttpRoute, Image, Ingress, Name, Objects, Persistence, Values, Workload
 
 Duration = Annotated[str, StringConstraints(pattern=r"^[0-9]+(ms|s|m|h|d|w|y)$")]
 
@@ -23,6 +23,8 @@ class Prometheus(Workload):
     """Our own Prometheus."""
 
     image: Image
+    ingress: Ingress
+    http_route: HttpRoute
     retention: Duration
     retention_size: Annotated[str, StringConstraints(pattern=r"^[0-9]+(MB|GB|TB)$")]
     persistence: Persistence

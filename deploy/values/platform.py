@@ -10,7 +10,9 @@ from deploy.values.feature_store import SqlName
 from deploy.values.shared import (
     Chart,
     Global,
+    HttpRoute,
     Image,
+    Ingress,
     Name,
     Objects,
     ObjectStore,
@@ -70,6 +72,8 @@ class MLflow(Workload):
     database: SqlName
     user: SqlName
     allowed_hosts: list[str]
+    ingress: Ingress
+    http_route: HttpRoute
     autoscaling: Autoscaling
     topology_spread_constraints: Objects
     """As in a pod; default: spread over hosts and zones where possible."""

@@ -47,6 +47,12 @@ class Pods(Values):
     ca: Authorities
 
 
+class GeneratedSecrets(Values):
+    """Secrets that nobody names; what renders without a cluster would make new ones each time."""
+
+    generate: bool
+
+
 class Global(Settings):
     """What an umbrella chart sets for all its parts; other charts' keys are none of our business."""
 
@@ -55,6 +61,7 @@ class Global(Settings):
     image_registry: str = ""
     image_pull_secrets: Objects = Field([])
     pods: Pods
+    secrets: GeneratedSecrets
 
 
 class Chart(Values):
@@ -158,6 +165,8 @@ class Persistence(Values):
     """Size; may grow where the storage class allows it, never shrink."""
     storage_class: Name
     """Storage class; empty: global.storageClass, then the cluster's default."""
+    existing_claim: Name
+    """A claim of your own instead."""
 
 
 class Store(Values):
@@ -206,3 +215,30 @@ class SharedNetwork(Values):
     """Other namespaces whose pods may be clients, by the labels fairlead.io/access-*."""
     kubernetes_api: KubernetesApi
     """Where the Kubernetes API is, for the parts that use it."""
+
+
+UrlPath = Annotated[str, StringConstraints(pattern=r"^/")]
+HostName = Annotated[str, StringConstraints(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
+
+class Ingress(Values):
+    """Ingress to a Service."""
+
+    enabled: bool
+    class_name: Name
+    annotations: dict[str, str]
+    hosts: list[HostName]
+    path: UrlPath
+    tls: Objects
+    namespaces: list[Name]
+
+
+class HttpRoute(Values):
+    """HTTPRoute of the Gateway API to a Service."""
+
+    enabled: bool
+    parent_refs: Objects
+    annotations: dict[str, str]
+    hostnames: list[HostName]
+    path: UrlPath
+    namespaces: list[Name]

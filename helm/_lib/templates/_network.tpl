@@ -33,6 +33,11 @@ secret: {{ $global.existingSecret | default (include "fairlead.partName" (dict "
   ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
 {{- end -}}
 
+{{/* fairlead.np.block: the peers with addresses in a CIDR; 0.0.0.0/0 is everywhere, so IPv6 too. */}}
+{{- define "fairlead.np.block" -}}
+[{ipBlock: {cidr: {{ quote . }}}}{{ if eq . "0.0.0.0/0" }}, {ipBlock: {cidr: "::/0"}}{{ end }}]
+{{- end -}}
+
 {{/*
 fairlead.np.to: egress rule to the shared part "part" (see fairlead.part), or to the Kubernetes API when "part" is kubernetes.
 An embedded part is found by its labels in "namespace" (the release's own), an external one by `global.<part>.cidr` and port.
@@ -40,12 +45,12 @@ An embedded part is found by its labels in "namespace" (the release's own), an e
 {{- define "fairlead.np.to" -}}
 {{- if eq .part "kubernetes" -}}
 {{- $api := (((.context.Values.global | default dict).networkPolicy | default dict).kubernetesApi) | default dict -}}
-- to: [{ipBlock: {cidr: {{ $api.cidr | default "0.0.0.0/0" }}}}]
+- to: {{ include "fairlead.np.block" ($api.cidr | default "0.0.0.0/0") }}
   ports: [{{ range $i, $port := ($api.ports | default (list 443 6443)) }}{{ if $i }}, {{ end }}{protocol: TCP, port: {{ $port }}}{{ end }}]
 {{- else -}}
 {{- $part := include "fairlead.part" . | fromYaml -}}
 {{- if $part.external -}}
-- to: [{ipBlock: {cidr: {{ $part.cidr }}}}]
+- to: {{ include "fairlead.np.block" $part.cidr }}
 {{- else -}}
 - to:
     - podSelector:

@@ -6,11 +6,12 @@ fairlead.storageClass: the class of "persistence": its own, else global.storageC
 {{- end -}}
 
 {{/*
-fairlead.claim: a PersistentVolumeClaim that an uninstall leaves, from "persistence" {enabled, size, storageClass}. It is no
+fairlead.claim: a PersistentVolumeClaim that an uninstall leaves, from "persistence" {enabled, size, storageClass}; none when
+existingClaim names one. It is no
 volumeClaimTemplate, so that it can grow by value. What cannot be changed on an existing claim fails here, with the cure.
 */}}
 {{- define "fairlead.claim" -}}
-{{- if .persistence.enabled -}}
+{{- if and .persistence.enabled (not .persistence.existingClaim) -}}
 {{- $name := include "fairlead.partName" . -}}
 {{- $class := include "fairlead.storageClass" . -}}
 {{- $old := lookup "v1" "PersistentVolumeClaim" .context.Release.Namespace $name -}}
@@ -76,7 +77,7 @@ what can be done without one.
 {{- define "fairlead.volume" -}}
 - name: data
   {{- if .persistence.enabled }}
-  persistentVolumeClaim: {claimName: {{ include "fairlead.partName" . }}}
+  persistentVolumeClaim: {claimName: {{ .persistence.existingClaim | default (include "fairlead.partName" .) }}}
   {{- else }}
   emptyDir: {}
   {{- end }}
@@ -84,10 +85,13 @@ what can be done without one.
 
 {{/*
 fairlead.generatedSecret: a Secret whose values are made once and kept on every upgrade, and after an uninstall as long as the
-volumes that they open. "keys" are generated (32 letters and digits), "fixed" is a dict of values that are given.
+volumes that they open. "keys" are generated (32 letters and digits), "value" is the key of the values file that names a Secret
+instead. What renders without a cluster cannot read the old one, and makes new values each time.
 */}}
 {{- define "fairlead.generatedSecret" -}}
 {{- $name := .name -}}
+{{- include "fairlead.mayGenerate" (dict "context" .context "value" .value "fix" (printf "kubectl -n %s create secret generic %s --from-literal=%s=... and set %s=%s"
+    .context.Release.Namespace $name (join "=... --from-literal=" .keys) .value $name)) -}}
 {{- $old := (lookup "v1" "Secret" .context.Release.Namespace $name).data | default dict -}}
 apiVersion: v1
 kind: Secret
@@ -99,6 +103,13 @@ data:
   {{- range .keys }}
   {{ . }}: {{ index $old . | default (randAlphaNum 32 | b64enc) }}
   {{- end }}
+{{- end -}}
+
+{{/* fairlead.mayGenerate: fails when `global.secrets.generate` is false; "value" is the key that names a Secret instead. */}}
+{{- define "fairlead.mayGenerate" -}}
+{{- if eq (toString ((.context.Values.global | default dict).secrets | default dict).generate) "false" -}}
+{{- fail (printf "%s is empty, so its Secret would be generated, and global.secrets.generate is false. Fix: %s" .value .fix) -}}
+{{- end -}}
 {{- end -}}
 
 {{/*

@@ -17,13 +17,17 @@ and that of Redis beside that of its sentinels.
 */}}
 {{- define "model-service.egressTo" -}}
 {{- $url := urlParse (regexReplaceAll ",[^/?]*" .url "") -}}
-{{- $host := first (splitList ":" $url.host) -}}
+{{- $six := regexFind "^\\[[^]]+\\]" $url.host -}}
+{{- $place := ternary $url.host (regexReplaceAll "^\\[[^]]+\\]" $url.host "six") (empty $six) -}}
+{{- $host := first (splitList ":" $place) -}}
 {{- $known := dict "https" 443 "http" 80 "redis" 6379 "rediss" 6379 -}}
-{{- $port := ternary (last (splitList ":" $url.host)) (index $known $url.scheme) (contains ":" $url.host) -}}
+{{- $port := ternary (last (splitList ":" $place)) (index $known $url.scheme) (contains ":" $place) -}}
 {{- $parts := splitList "." $host -}}
 {{- $address := regexMatch "^[0-9.]+$" $host -}}
 {{- if .peers }}
 - to: {{- toYaml .peers | nindent 4 }}
+{{- else if $six }}
+- to: [{ipBlock: {cidr: "{{ regexReplaceAll "[][]" $six "" }}/128"}}]
 {{- else if $address }}
 - to: [{ipBlock: {cidr: {{ $host }}/32}}]
 {{- else if eq (len $parts) 1 }}
@@ -31,7 +35,7 @@ and that of Redis beside that of its sentinels.
 {{- else if or (eq (len $parts) 2) (eq (index $parts 2) "svc") }}
 - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ index $parts 1 }}}}}]
 {{- else }}
-- to: [{ipBlock: {cidr: 0.0.0.0/0}}]
+- to: {{ include "fairlead.np.block" "0.0.0.0/0" }}
 {{- end }}
   ports: [{protocol: TCP, port: {{ $port | int }}}{{ if contains "sentinel=" $url.query }}, {protocol: TCP, port: 6379}{{ end }}]
 {{- end -}}
