@@ -112,6 +112,16 @@ def test_servers_listen_where_the_cluster_has_addresses(file: Path) -> None:
             assert "0.0.0.0" not in words.replace(":: -0.0.0.0", ""), name  # Redis: where there is IPv4 as well
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "::"])
+def test_grpc_is_reached_from_other_pods_too(address: str) -> None:
+    minimal = CHARTS / "model-service" / "ci" / "minimal-values.yaml"
+    values = {"config": {"grpc_port": 3001}, "global": {"pods": {"bindAddress": address}}}
+    pod = dict(pods(render("model-service", values, files=(minimal,))))["Deployment/fairlead"]
+    (server,) = pod["spec"]["containers"]
+    assert environment(server)["FAIRLEAD_SERVICE_GRPC_HOST"] == json.dumps(address)
+    assert f"--host={address}" in server["command"]
+
+
 def test_a_bundle_comes_from_one_place() -> None:
     said = refused("platform", {"global": {"pods": {"ca": {"configMap": "a", "secret": "b"}}}})
     assert "global.pods.ca names a ConfigMap and a Secret" in said

@@ -56,7 +56,7 @@ makes a new one, and as a cache it is filled again.
     - {name: FAIRLEAD_SERVICE_VERSION, value: {{ include "model-service.version" . | toJson | quote }}}
     - {name: OMP_NUM_THREADS, value: {{ .Values.config.threads | default 1 | quote }}}
     {{- if and .Values.config.grpc_port (not .Values.config.grpc_host) }}
-    - {name: FAIRLEAD_SERVICE_GRPC_HOST, value: {{ include "fairlead.bind" (dict "context" . "url" true) | toJson | quote }}}
+    - {name: FAIRLEAD_SERVICE_GRPC_HOST, value: {{ include "fairlead.bind" (dict "context" .) | toJson | quote }}}
     {{- end }}
     {{- if include "model-service.logsToS3" . }}
     {{- include "model-service.storageEnv" . | nindent 4 }}
