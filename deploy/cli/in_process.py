@@ -57,7 +57,11 @@ class InProcessService:
 
     def predict(self, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and document that ``POST /predict`` answers."""
-        return self._runner.run(self._post("/predict", json.dumps(body).encode()))
+        return self.post("/predict", body)
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and document that a POST of `body` to a path of the service answers."""
+        return self._runner.run(self._post(path, json.dumps(body).encode()))
 
     async def _post(self, path: str, body: bytes) -> tuple[int, Any]:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

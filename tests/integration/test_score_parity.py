@@ -1,0 +1,142 @@
+"""Random payments get the same answer in a batch, from /predict, over the Open Inference Protocol, and as trained."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from contracts.bundle import write_bundle
+from contracts.engine import load_engine
+from contracts.registry import ModelVersion
+from deploy.cli.in_process import InProcessService
+from feature_repo.stores.join import point_in_time_join
+from pipelines.steps import scoring
+from pipelines.steps.batch_score import batch_score
+from pipelines.steps.build_dataset import derive, read_parts
+from tests.chain import Chain
+
+pytestmark = pytest.mark.integration
+
+# FAIRLEAD_TEST_PAYMENTS=1000 for as many payments; what a batch costs does not depend on its rows.
+PER_BATCH = 20
+BATCHES = max(int(os.environ.get("FAIRLEAD_TEST_PAYMENTS", "100")) // PER_BATCH, 1)
+GATE = {"passed": True, "checks": [], "champion": None, "reasons": []}
+
+
+class Loop:
+    """A fraud model of a small simulation with its store, and every way to ask it."""
+
+    def __init__(self, folder: Path) -> None:
+        size = {"simulator.customers": 150, "simulator.terminals": 100, "simulator.days": 50}
+        self.folder, self.chain = folder, Chain(task="fraud", home=folder, overrides=size)
+        self.chain.dataset()
+        made = self.chain.candidate()
+        fields = json.loads((made / "candidate.json").read_text())
+        fields |= {"gate": GATE, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
+        self.bundle = write_bundle(made, folder / "published", fields)
+        self.plan: dict[str, Any] = self.bundle.read_json("features.json")
+        self.history = Path(json.loads((self.chain.path("features.json")).read_text())["path"])
+        payments = read_parts(self.chain.path("clean"))
+        self.customers = [*payments["customer_id"].unique()[:40], "nobody"]
+        self.terminals = [*payments["terminal_id"].unique()[:40], "nowhere"]
+        self.last = datetime.fromisoformat(self.plan["known_until"])
+
+    def service(self) -> InProcessService:
+        version = ModelVersion(
+            name="fraud", version="1", digest=self.bundle.digest, path=str(self.bundle.path), gate_passed=True,
+            created="", metrics={}, recipe="",
+        )  # fmt: skip
+        return InProcessService(self.chain.endpoints, version, self.bundle)
+
+    def scored(self, rows: list[dict[str, Any]], kind: str) -> pd.DataFrame:
+        """The output of batch scoring of the rows, written as `kind`."""
+        source, out = self.folder / f"rows.{kind}", self.folder / "scores"
+        frame = pd.DataFrame(rows)
+        frame.to_csv(source, index=False) if kind == "csv" else frame.to_parquet(source, index=False)
+        for old in out.glob("*"):
+            old.unlink()
+        if out.exists():
+            out.rmdir()
+        batch_score(str(self.bundle.path), str(source), self.chain.endpoints.model_dump_json(), str(out))
+        return parquet.read_table(next(out.glob("part-*"))).to_pandas()
+
+    def trained(self, rows: list[dict[str, Any]]) -> Any:
+        """Probabilities by the features that the training's join gives for the rows."""
+        frame = pd.DataFrame(rows).assign(event_time=[pd.Timestamp(row["event_time"]) for row in rows])
+        joined = derive(point_in_time_join(self.plan, self.history, frame), self.plan)
+        columns = scoring.columns_of(joined, self.bundle.document.signature.inputs)
+        return scoring.predict(load_engine(self.bundle, threads=1), columns, "tabular")[:, 1]
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
+    return Loop(tmp_path_factory.mktemp("loop"))
+
+
+@pytest.fixture(scope="module")
+def service(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessService]:
+    import services.runtime.metrics  # noqa: F401 - takes the variable away when it is imported
+
+    with pytest.MonkeyPatch.context() as patch:  # Feast may have made Prometheus write into a folder for processes
+        patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path_factory.mktemp("metrics")))
+        with loop.service() as running:
+            yield running
+
+
+picks = st.tuples(
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.floats(0.01, 5000, allow_nan=False),
+    st.just(0) | st.integers(0, 90 * 86_400_000_000),
+)
+
+
+@settings(max_examples=BATCHES, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(st.lists(picks, min_size=PER_BATCH, max_size=PER_BATCH), st.sampled_from(["csv", "parquet"]))
+def test_random_payments_get_one_answer_whichever_way_they_come(
+    loop: Loop, service: InProcessService, chosen: list[Any], kind: str
+) -> None:
+    """From the end of the data on, up to past the time to live; the join is asked for the moment of its end."""
+    rows = [
+        {
+            "customer_id": loop.customers[customer],
+            "terminal_id": loop.terminals[terminal],
+            "amount": amount,
+            "event_time": (loop.last + timedelta(microseconds=later)).isoformat(),
+        }
+        for customer, terminal, amount, later in chosen
+    ]
+    batch = loop.scored(rows, kind)
+    status, answer = service.predict({"instances": rows})
+    assert status == 200, answer
+    asked = answer["predictions"]
+    positive = batch["probability_fraud"].to_numpy()
+    np.testing.assert_array_equal(positive, [one["probabilities"]["fraud"] for one in asked])
+    assert batch["label_predicted"].tolist() == [one["label"] for one in asked]
+    assert [list(words) for words in batch["flags"]] == [one["flags"] for one in asked]
+    np.testing.assert_array_equal(positive, over_oip(service, rows))
+    now = [at for at, (*_, later) in enumerate(chosen) if later == 0]  # the join knows what came online up to here
+    np.testing.assert_allclose(positive[now], loop.trained(rows)[now], rtol=0, atol=1e-12)
+
+
+def over_oip(service: InProcessService, rows: list[dict[str, Any]]) -> list[float]:
+    kinds = {"amount": "FP64"}
+    tensors = [
+        {"name": name, "shape": [len(rows)], "datatype": kinds.get(name, "BYTES"), "data": [row[name] for row in rows]}
+        for name in rows[0]
+    ]
+    status, answer = service.post("/v2/models/fraud/infer", {"inputs": tensors})
+    assert status == 200, answer
+    found = {one["name"]: one["data"] for one in answer["outputs"]}
+    return found["probabilities"][1::2]  # type: ignore[no-any-return]
