@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -24,6 +26,7 @@ from feature_repo.stores.join import point_in_time_join
 from pipelines.steps import scoring
 from pipelines.steps.batch_score import batch_score
 from pipelines.steps.build_dataset import derive, read_parts
+from pipelines.steps.materialise import to_online
 from tests.chain import Chain
 
 pytestmark = pytest.mark.integration
@@ -51,6 +54,18 @@ class Loop:
         self.customers = [*payments["customer_id"].unique()[:40], "nobody"]
         self.terminals = [*payments["terminal_id"].unique()[:40], "nowhere"]
         self.last = datetime.fromisoformat(self.plan["known_until"])
+        self.online = self.known(self.last)
+
+    def payments(self, chosen: list[Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "customer_id": self.customers[customer],
+                "terminal_id": self.terminals[terminal],
+                "amount": amount,
+                "event_time": (self.last + timedelta(microseconds=later)).isoformat(),
+            }
+            for customer, terminal, amount, later in chosen
+        ]
 
     def service(self) -> InProcessService:
         version = ModelVersion(
@@ -59,8 +74,8 @@ class Loop:
         )  # fmt: skip
         return InProcessService(self.chain.endpoints, version, self.bundle)
 
-    def scored(self, rows: list[dict[str, Any]], kind: str) -> pd.DataFrame:
-        """The output of batch scoring of the rows, written as `kind`."""
+    def scored(self, rows: list[dict[str, Any]], kind: str, online: Path | None = None) -> pd.DataFrame:
+        """The output of batch scoring of the rows, written as `kind`, with the chain's online store or another."""
         source, out = self.folder / f"rows.{kind}", self.folder / "scores"
         frame = pd.DataFrame(rows)
         frame.to_csv(source, index=False) if kind == "csv" else frame.to_parquet(source, index=False)
@@ -68,13 +83,25 @@ class Loop:
             old.unlink()
         if out.exists():
             out.rmdir()
-        batch_score(str(self.bundle.path), str(source), self.chain.endpoints.model_dump_json(), str(out))
+        ends = self.chain.endpoints.model_copy(update={"online": str(online)} if online else {})
+        batch_score(str(self.bundle.path), str(source), ends.model_dump_json(), str(out))
         return parquet.read_table(next(out.glob("part-*"))).to_pandas()
 
-    def trained(self, rows: list[dict[str, Any]]) -> Any:
-        """Probabilities by the features that the training's join gives for the rows."""
+    def known(self, until: datetime) -> Path:
+        """The history as far as it was known at a moment, which is what materialising until then brings online."""
+        folder = self.folder / "known"
+        folder.mkdir(exist_ok=True)
+        for view in self.plan["views"]:
+            table = parquet.read_table(self.history / view["source"])
+            moments = table[view["timestamp_field"]]
+            parquet.write_table(table.filter(pc.less_equal(moments, pa.scalar(until, moments.type))),
+                                folder / view["source"])  # fmt: skip
+        return folder
+
+    def trained(self, rows: list[dict[str, Any]], history: Path) -> Any:
+        """Probabilities by the features that the training's join with a history gives for the rows."""
         frame = pd.DataFrame(rows).assign(event_time=[pd.Timestamp(row["event_time"]) for row in rows])
-        joined = derive(point_in_time_join(self.plan, self.history, frame), self.plan)
+        joined = derive(point_in_time_join(self.plan, history, frame), self.plan)
         columns = scoring.columns_of(joined, self.bundle.document.signature.inputs)
         return scoring.predict(load_engine(self.bundle, threads=1), columns, "tabular")[:, 1]
 
@@ -107,16 +134,8 @@ picks = st.tuples(
 def test_random_payments_get_one_answer_whichever_way_they_come(
     loop: Loop, service: InProcessService, chosen: list[Any], kind: str
 ) -> None:
-    """From the end of the data on, up to past the time to live; the join is asked for the moment of its end."""
-    rows = [
-        {
-            "customer_id": loop.customers[customer],
-            "terminal_id": loop.terminals[terminal],
-            "amount": amount,
-            "event_time": (loop.last + timedelta(microseconds=later)).isoformat(),
-        }
-        for customer, terminal, amount, later in chosen
-    ]
+    """From the end of the data on, up to past the time to live; the join sees what was brought online."""
+    rows = loop.payments(chosen)
     batch = loop.scored(rows, kind)
     status, answer = service.predict({"instances": rows})
     assert status == 200, answer
@@ -126,8 +145,19 @@ def test_random_payments_get_one_answer_whichever_way_they_come(
     assert batch["label_predicted"].tolist() == [one["label"] for one in asked]
     assert [list(words) for words in batch["flags"]] == [one["flags"] for one in asked]
     np.testing.assert_array_equal(positive, over_oip(service, rows))
-    now = [at for at, (*_, later) in enumerate(chosen) if later == 0]  # the join knows what came online up to here
-    np.testing.assert_allclose(positive[now], loop.trained(rows)[now], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(positive, loop.trained(rows, loop.online), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("days", [0, 1, 5, 12, 40])
+def test_labels_that_arrive_later_count_once_they_are_brought_online(loop: Loop, tmp_path: Path, days: int) -> None:
+    """The history has labels that arrive after the last payment; the store serves them when materialised again."""
+    later, online = days * 86_400_000_000, tmp_path / "later.db"
+    rows = loop.payments([(at, at, 10.0 + at, later) for at in range(41)])
+    to_online(loop.plan, loop.history, str(online), loop.last + timedelta(days=days))
+    served = loop.scored(rows, "parquet", online)["probability_fraud"].to_numpy()
+    np.testing.assert_allclose(served, loop.trained(rows, loop.history), rtol=0, atol=1e-12)
+    if days in (1, 5):  # while some labels are still on their way, and rows are young enough to be served
+        assert (served != loop.scored(rows, "parquet")["probability_fraud"].to_numpy()).any()
 
 
 def over_oip(service: InProcessService, rows: list[dict[str, Any]]) -> list[float]:
