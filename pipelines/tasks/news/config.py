@@ -18,7 +18,10 @@ from pipelines.training.tokens import Unit
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SplitConfig:
-    """Shares of the articles, drawn by class and a hash of the text, so that one text is never in two parts.
+    """Shares of the articles, about: a hash of the text decides, so one text is never in two parts.
+
+    Neither the seed nor articles that are added move an article to another part, but in classes of a few texts, which
+    are spread over all parts first; see `assign`.
 
     test_source: a file or folder with the test part of a benchmark, read by `test_data`; then `test_share` is unused
     and articles that are in it are left out of the training.

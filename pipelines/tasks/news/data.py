@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipelines.tasks.base import DataConfig, Task
-    from pipelines.tasks.news.config import NewsConfig
+    from pipelines.tasks.news.config import NewsConfig, SplitConfig
 
 FIELDS = ("title", "content")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -22,48 +25,56 @@ _WORD = re.compile(r"[^\W\d_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
 def split_articles(task: Task, frame: pd.DataFrame, config: NewsConfig) -> dict[str, pd.DataFrame]:
-    """``train``, ``valid`` and ``test``, each with title, content, id, label and the slices.
+    """``train``, ``valid`` and ``test``, each with title, content, id, label, row_key and the slices.
 
     Raises:
-        PlatformError: fewer than two classes, or a test file with a class that the training data does not have.
+        PlatformError: shares that leave nothing, fewer than two classes, or a test file with a class that the training
+            data does not have.
     """
-    articles = _prepare(task, frame, config)
     split = config.split
+    _check_shares(split)
+    articles = _prepare(task, frame, config)
     if not split.test_source:
         shares = {"test": split.test_share, "valid": split.valid_share}
-        part = assign(articles["_key"].tolist(), articles["label"].tolist(), shares, config.seed)
+        part = assign(articles["row_key"].tolist(), articles["label"].tolist(), shares)
         parts = {name: articles[[p == name for p in part]] for name in ("train", "valid", "test")}
     else:
         test = _prepare(task, read_articles(task, split.test_source, split.test_data), config)
-        rest = articles[~articles["_key"].isin(set(test["_key"]))]
-        part = assign(rest["_key"].tolist(), rest["label"].tolist(), {"valid": split.valid_share}, config.seed)
+        rest = articles[~articles["row_key"].isin(set(test["row_key"]))]
+        part = assign(rest["row_key"].tolist(), rest["label"].tolist(), {"valid": split.valid_share})
         parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
     _check(parts)
-    return {name: rows.drop(columns="_key").reset_index(drop=True) for name, rows in parts.items()}
+    return {name: rows.reset_index(drop=True) for name, rows in parts.items()}
 
 
-def assign(keys: list[str], labels: list[str], shares: dict[str, float], seed: int) -> list[str]:
+def assign(keys: Sequence[str], labels: Sequence[str], shares: Mapping[str, float]) -> list[str]:
     """The part of each row: a name in `shares`, or "train".
 
-    Rows with the same key get the same part. Within a label, keys are ranked by a hash with the seed and cut at the
-    shares, so that every part has the classes in proportion whatever the order of the rows.
+    A hash of the key is held against fixed limits, so rows with the same key are together, and a row stays in its part
+    whatever the seed, the order of the rows and the rows beside it. Every class is in every part when it has a key for
+    each: a part that none of its hashes falls into takes the nearest one. With fewer keys than parts, training comes
+    first, then `shares` in their order. Only in such a class can a row change its part when rows are added.
     """
     label_of: dict[str, str] = {}
     for key, label in zip(keys, labels, strict=True):
         label_of[key] = min(label, label_of.get(key, label))
-    by_label: dict[str, list[str]] = {}
+    by_label: dict[str, list[tuple[int, str]]] = {}
     for key, label in label_of.items():
-        by_label.setdefault(label, []).append(key)
+        number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+        by_label.setdefault(label, []).append((number, key))
+    wanted = {name: share for name, share in shares.items() if share > 0}
+    limits = [int(total * 2**64) for total in accumulate(wanted.values())]
     part_of: dict[str, str] = {}
     for members in by_label.values():
-        ranked = sorted(members, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-        start, share_so_far = 0, 0.0
-        for name, share in shares.items():
-            share_so_far += share
-            end = round(share_so_far * len(ranked))
-            part_of.update(dict.fromkeys(ranked[start:end], name))
-            start = max(start, end)
-        part_of.update(dict.fromkeys(ranked[start:], "train"))
+        members.sort()
+        start, spare = 0, len(members) - 1  # one key is for training
+        for at, (name, limit) in enumerate(zip(wanted, limits, strict=True)):
+            due, later = int(at < spare), max(0, min(len(wanted), spare) - at - 1)
+            end = bisect_left(members, (limit, ""), lo=start)
+            end = min(max(end, start + due), len(members) - 1 - later)
+            part_of.update((key, name) for _, key in members[start:end])
+            start = end
+        part_of.update((key, "train") for _, key in members[start:])
     return [part_of[key] for key in keys]
 
 
@@ -138,8 +149,21 @@ def _prepare(task: Task, frame: pd.DataFrame, config: NewsConfig) -> pd.DataFram
     texts = [f"{title}\n{content}" for title, content in zip(out["title"], out["content"], strict=True)]
     out["slice_language"] = [language(text) for text in texts]
     out["slice_length"] = [length_band(text) for text in texts]
-    out["_key"] = [text_key(*pair) for pair in zip(out["title"], out["content"], strict=True)]
+    out["row_key"] = [text_key(*pair) for pair in zip(out["title"], out["content"], strict=True)]
     return out
+
+
+def _check_shares(split: SplitConfig) -> None:
+    shares = {"split.valid_share": split.valid_share}
+    if not split.test_source:
+        shares["split.test_share"] = split.test_share
+    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
+        raise PlatformError(
+            "the shares of the split leave nothing for training",
+            detail=", ".join(f"{name} is {share:g}" for name, share in shares.items()),
+            fix=f"give shares that add up to less than 1: {' '.join(f'--set {name}=0.2' for name in shares)}",
+            code="bad_config",
+        )
 
 
 def _check(parts: dict[str, pd.DataFrame]) -> None:
