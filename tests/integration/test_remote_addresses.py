@@ -186,5 +186,5 @@ def test_a_bundle_damaged_in_s3_is_refused(shared: Shared, first: Launcher, tmp_
 
 def test_a_tracking_server_that_is_gone_is_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="does not answer") as caught:
-        Registry(Endpoints(home=str(tmp_path), tracking="http://127.0.0.1:1"))
+        Registry(Endpoints(home=str(tmp_path), tracking="http://127.0.0.1:1")).names()
     assert "FAIRLEAD_TRACKING" in caught.value.fix

@@ -335,7 +335,8 @@ def test_a_taken_port_ends_the_process(scores: Bundle, tabular: Service, tmp_pat
     command = serve_command("tabular", str(scores.path), port=port)
     ended = subprocess.run(command.argv, env=command.env, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert ended.returncode != 0
-    assert "address already in use" in ended.stderr
+    said = json.loads(ended.stderr.strip().splitlines()[-1])
+    assert (said["code"], said["headline"]) == ("port_in_use", f"port {port} is in use")
 
 
 def test_bentoml_serve_runs_the_same_service(articles: Bundle, tmp_path: Path) -> None:
