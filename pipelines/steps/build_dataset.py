@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.steps import events
+from pipelines.steps import events, seen
 from pipelines.steps.files import missing, read_json, write_json
 from pipelines.steps.remote import folder_here
 from pipelines.tasks import get_task, load_config
@@ -25,7 +25,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
 
     Args:
         clean: folder of validated parts.  features: document of the materialise step, {} without features.
-        out: gets ``{train,valid,test}.parquet``, ``dataset.json`` and, with features, ``features.json`` (the plan).
+        out: gets ``{train,valid,test}.parquet`` (with ``row_key``), ``seen.bin`` (hashes of training and validation
+            rows), ``dataset.json`` and, with features, ``features.json`` (the plan).
 
     Returns:
         rows and label counts per split.
@@ -47,8 +48,11 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     report(2, 3, doing="split", rows=len(frame))
     frames = found.split(frame, settings)
     _check(frames, [item.name for item in inputs], found)
+    numbered = seen.is_numbered(found, settings.data.columns)
+    keys = {name: seen.row_keys(frames[name], frame, found, numbered) for name in SPLITS}
+    seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
     for name in SPLITS:
-        frames[name].to_parquet(target / f"{name}.parquet", index=False)
+        frames[name].assign(row_key=keys[name]).to_parquet(target / f"{name}.parquet", index=False)
     summary = {
         "rows": {name: len(frames[name]) for name in SPLITS},
         "labels": {name: _counts(frames[name]["label"]) for name in SPLITS},

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, Decision, Golden
 from contracts.engine import Engine, load_engine
 from contracts.errors import PlatformError
-from pipelines.steps import baseline, events, plots, scoring
+from pipelines.steps import baseline, events, plots, scoring, seen
 from pipelines.steps.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.steps.measures import Measure, bootstrap, finite
 from pipelines.tasks import get_task, load_config
@@ -32,8 +32,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
 
     Args:
         lineage: JSON with code_version, data_version and source.
-        out: gets model/, features.json (with features), golden.jsonl, baseline.json, evaluation.json, plots/*.png and
-            candidate.json (a BundleDocument without gate and files).
+        out: gets model/, features.json (with features), seen.bin, golden.jsonl, baseline.json, evaluation.json,
+            plots/*.png and candidate.json (a BundleDocument without gate and files).
 
     Returns:
         The metrics.
@@ -45,7 +45,9 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     source, target = Path(dataset), Path(out)
     trained = read_json(Path(model) / "train.json")
     target.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(Path(model) / "model", target / "model", dirs_exist_ok=True)
+    ignored = shutil.ignore_patterns(seen.FILE)
+    shutil.copytree(Path(model) / "model", target / "model", dirs_exist_ok=True, ignore=ignored)
+    seen.carry(source, Path(model) / "model", target)
     has_features = (source / "features.json").exists()
     if has_features:
         shutil.copy(source / "features.json", target / "features.json")

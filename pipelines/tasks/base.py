@@ -132,7 +132,8 @@ class Task(Protocol):
 
         `frame` has the clean columns and, after the join, one column per feature. The result's frames have the
         columns of `inputs`, plus ``id`` (string), ``label`` (class name, string) and any number of ``slice_<name>``
-        (string) columns that metrics are kept for.
+        (string) columns that metrics are kept for. ``row_key`` (string) may say what a row is known by in another
+        version of the data, where that is not the id; no row should change its part because of the seed.
         """
         ...
 

@@ -176,6 +176,7 @@ def _export(model: Any, config: TransformerNews, out: Path) -> None:
 
 def _take(config: TransformerNews, classes: list[str], out: Path) -> dict[str, Any]:
     """The model of a published bundle, in the form that `config` asks for."""
+    from pipelines.steps import seen
     from pipelines.steps.remote import folder_here
 
     with folder_here(config.model.bundle, "bundle.json") as folder:
@@ -185,6 +186,7 @@ def _take(config: TransformerNews, classes: list[str], out: Path) -> dict[str, A
             raise _unfit(
                 bundle, f"it is of recipe {document.recipe} with classes {', '.join(document.signature.classes)}"
             )
+        seen.keep_of(bundle.path, out)
         shutil.copy(bundle.model_path / "tokenizer.json", out)
         if document.engine == "torch":
             from contracts.engine_torch import read_weights

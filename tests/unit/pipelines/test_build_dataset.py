@@ -22,7 +22,7 @@ def test_splits_follow_time_and_carry_inputs_label_and_slices(candidate: Path) -
     frames = {name: pd.read_parquet(candidate / "dataset" / f"{name}.parquet") for name in step.SPLITS}
     assert [len(frame) for frame in frames.values()] == [200, 80, 120]
     assert frames["train"]["id"].max() < frames["valid"]["id"].min() < frames["test"]["id"].min()
-    assert set(frames["test"].columns) == {"distance", "stops", "kind", "id", "label", "slice_kind"}
+    assert set(frames["test"].columns) == {"distance", "stops", "kind", "id", "label", "row_key", "slice_kind"}
 
 
 def test_the_document_has_counts_and_inputs(candidate: Path) -> None:
