@@ -36,10 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--source", default="", help="file or folder; default: the task's built-in data")
     run.add_argument("--endpoints", default="", help="endpoints as JSON, or a file with it")
     run.add_argument("--run-id", required=True, help="the same id again resumes a failed run")
-    run.add_argument("--no-cache", action="store_true", help="run every step")
+    run.add_argument("--nonce", default="", help="take only steps of the same nonce from the cache")
     run.add_argument("--no-promote", action="store_true", help="publish, but leave the champion as it is")
     run.add_argument("--dataset", default="", help="dataset version, for workflow training")
     run.add_argument("--model", default="", help="name, name@alias, name:version or a bundle, for batch_scoring")
+    run.add_argument("--out", default="", help="new folder for the scores, for batch_scoring")
     make = commands.add_parser("compile", help="write the workflows for a cluster")
     make.add_argument("--out", default="build/workflows")
     make.add_argument("--image", default="", help="the image of the steps, with its digest")
@@ -79,10 +80,11 @@ def _run(given: argparse.Namespace) -> int:
         source=given.source,
         endpoints=endpoints,
         workflow=given.workflow,
-        no_cache=given.no_cache,
+        nonce=given.nonce,
         promote=not given.no_promote,
         dataset=given.dataset,
         model=given.model,
+        out=given.out,
     )
     return run(spec)
 

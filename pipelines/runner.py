@@ -32,8 +32,9 @@ from pipelines.translate import Translator, sender
 class RunSpec:
     """One run. `config` is a task's configuration; `source` "" is the built-in data.
 
-    no_cache: every step runs, except those that this run itself has done before it failed.
-    dataset: a version to train on (workflow ``training``).  model: what scores (workflow ``batch_scoring``).
+    nonce: steps of another one do not come from the cache; so a run that has its own runs every step once.
+    dataset: a version to train on (workflow ``training``).
+    model, out: what scores, and the new folder that gets a copy of the scores (workflow ``batch_scoring``).
     """
 
     run_id: str
@@ -42,10 +43,11 @@ class RunSpec:
     source: str = ""
     endpoints: Endpoints
     workflow: str = "full"
-    no_cache: bool = False
+    nonce: str = ""
     promote: bool = True
     dataset: str = ""
     model: str = ""
+    out: str = ""
 
 
 def run(spec: RunSpec) -> int:
@@ -79,6 +81,7 @@ def _run(spec: RunSpec, where: Endpoints, folder: Path, send: Any) -> int:
             send("run_started", workflow=spec.workflow, task=spec.task, steps=list(order))
             if len(order) == 1:
                 _execute_alone(order[0], given, folder, translator)
+                _hand_over(folder / "steps" / order[0] / "out", spec.out)
             else:
                 _execute(spec.workflow, given, where, folder, translator)
         except KeyboardInterrupt:
@@ -151,6 +154,19 @@ def _execute_alone(step: str, arguments: dict[str, Any], folder: Path, out: Tran
         raise out.error or out.died() from err
 
 
+def _hand_over(made: Path, out: str) -> None:
+    """A copy of a step's folder for the user, complete or not there."""
+    if not out:
+        return
+    target = Path(out)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fairlead-") as staging:
+            shutil.copytree(made, Path(staging) / "made").rename(target)
+    except OSError as err:
+        raise from_os_error(err, f"the copy to {target}") from err
+
+
 def arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
     """The workflow's parameters, all text and bool; `where` are the addresses as its steps see them."""
     if spec.workflow == "batch_scoring":
@@ -164,7 +180,7 @@ def arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
         "endpoints": where.model_dump_json(),
         "code_version": code_version(task.name),
         "store": store_stamp(task, where),
-        "nonce": spec.run_id if spec.no_cache else "",
+        "nonce": spec.nonce,
     }
     if spec.workflow == "ingestion":
         return {**common, "source": spec.source}
@@ -225,10 +241,11 @@ def _asked(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
         "config": config,
         "source": spec.source,
         "endpoints": where.model_dump(),
-        "no_cache": spec.no_cache,
+        "nonce": spec.nonce,
         "promote": spec.promote,
         "dataset": spec.dataset,
         "model": spec.model,
+        "out": spec.out,
     }
 
 

@@ -37,7 +37,7 @@ def run_demo(profile: str, requests: int, port: int | None, no_cache: bool, as_j
     endpoints, out = load_endpoints(profile), console()
     warming = _create_registry(endpoints)
     try:
-        report = run_with_progress(plan_run(endpoints, TASK, None, [], "", no_cache), as_json)
+        report = run_with_progress(plan_run(endpoints, TASK, None, [], "", no_cache, profile), as_json)
     finally:
         if warming is not None:
             warming.wait()

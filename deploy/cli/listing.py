@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deploy.cli.advice import new_command, pasteable, resume_command, settings_of
 from deploy.cli.homes import elsewhere
 from deploy.cli.output import emit, seconds, table
-from deploy.cli.profiles import load_endpoints
+from deploy.cli.profiles import load_endpoints, load_profile
 from deploy.cli.runstate import find_run, list_runs
 from deploy.cli.training import build_report, show_report
 
@@ -67,6 +68,8 @@ def show_runs(profile: str, limit: int, as_json: bool) -> None:
             )
         out.print(rows)
 
+    for run in runs:
+        _way_on(run, profile)
     emit([_summary(run) for run in runs], as_json, show)
 
 
@@ -74,10 +77,12 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
     """One run: steps, error, result, gate."""
     endpoints = load_endpoints(profile)
     run = find_run(endpoints, run_id)
+    again = _way_on(run, profile)
     report = build_report(endpoints, run)
 
     def show(out: Console) -> None:
         out.print(f"[bold]{run['run_id']}[/]  ", _coloured(run["status"]), f"  task {run['task']}, {run['recipe']}")
+        _show_settings(out, run)
         out.print(f"Started  {run.get('started') or '-'}   source {run.get('source') or 'built-in data'}")
         rows = table("step", "status", "time", right=("time",))
         for name, step in (run.get("steps") or {}).items():
@@ -85,18 +90,37 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
         if rows.rows:
             out.print(rows)
         show_report(out, report)
-        _show_failure(out, run)
+        _show_failure(out, run, again)
 
     emit(report, as_json, show)
 
 
-def _show_failure(out: Console, run: dict[str, Any]) -> None:
+def _way_on(run: dict[str, Any], profile: str) -> str:
+    """The command that goes on with a run that failed, and put into the cure of its error; empty for others."""
+    if run["status"] not in ("failed", "dead"):
+        return ""
+    on_cluster = load_profile(profile).cluster is not None
+    again = new_command(run, profile) if on_cluster else resume_command(run["run_id"], profile)
+    error = run.get("error")
+    if isinstance(error, dict):
+        run["error"] = {**error, "fix": pasteable(error.get("fix") or "", again)}
+    return again
+
+
+def _show_settings(out: Console, run: dict[str, Any]) -> None:
+    """What the run was asked beyond its recipe."""
+    words = settings_of(run)
+    if words:
+        out.print(f"Settings {' '.join(words)}", markup=False, soft_wrap=True)
+
+
+def _show_failure(out: Console, run: dict[str, Any], again: str) -> None:
     error = run.get("error")
     if error:
         lines = [error.get(key) for key in ("headline", "detail", "fix")] if isinstance(error, dict) else [error]
         out.print("Error    " + "\n         ".join(str(line) for line in lines if line), markup=False, soft_wrap=True)
-    if run["status"] in ("failed", "dead"):
-        out.print(f"Resume   fairlead run --resume {run['run_id']}")
+    if again:
+        out.print(f"Go on   {again}", markup=False, soft_wrap=True)
 
 
 def _summary(run: dict[str, Any]) -> dict[str, Any]:

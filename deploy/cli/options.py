@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+DEFAULT_PROFILE, PROFILE_VARIABLE = "local", "FAIRLEAD_CLI_PROFILE"
 Profile = Annotated[
     str,
     typer.Option(
         "--profile",
         "-p",
-        envvar="FAIRLEAD_CLI_PROFILE",
+        envvar=PROFILE_VARIABLE,
         help="Where things live: a name below deploy/env/, or the path of a YAML file.",
         show_envvar=False,
     ),
@@ -21,4 +22,3 @@ Env = Annotated[
     typer.Option("--env", "-e", help="The cluster: a profile below deploy/env/ with a section `cluster`, or its file."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-DEFAULT_PROFILE = "local"

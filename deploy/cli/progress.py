@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from deploy.cli.output import number, seconds
+import typer
+
+from deploy.cli.advice import resume_command
+from deploy.cli.output import EXIT_INTERRUPTED, console, number, seconds, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
+
+    from deploy.cli.workflow import RunRequest
 
 _MARKS = {"running": "[cyan] >[/]", "done": "[green]ok[/]", "cached": "[blue] =[/]", "failed": "[bold red] x[/]"}
 _PLAIN = {"done": "ok", "cached": "=", "failed": "x"}
 _NOTES = {"done": "", "cached": "unchanged, from the cache", "failed": "failed"}
 _STATES = {"step_finished": "done", "step_cached": "cached", "step_failed": "failed"}
 _LONGEST = 40  # characters of a step's note
+
+
+@contextmanager
+def stoppable(request: RunRequest, as_json: bool) -> Iterator[None]:
+    """Ctrl-C ends what is done here with its exit code, and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        again = resume_command(request.run_id, request.profile)
+        if as_json:
+            write_json({"run_id": request.run_id, "status": "stopped", "resume": again})
+        console(stderr=True).print(f"\nStopped. Go on where it was: {again}", markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def show_changes(out: Console, changed: Mapping[str, Any]) -> None:
+    """Settings that an attempt has and the one before had not."""
+    for key, value in changed.items():
+        out.print(f"Changed  {key} is {json.dumps(value, ensure_ascii=False)} now", markup=False, soft_wrap=True)
 
 
 class RunProgress:

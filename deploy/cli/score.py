@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from contracts.errors import PlatformError
-from deploy.cli.output import EXIT_INTERRUPTED, console, emit, seconds, table
+from deploy.cli.output import console, emit, seconds, table
 from deploy.cli.profiles import load_endpoints
-from deploy.cli.workflow import execute, plan_scoring
+from deploy.cli.progress import show_changes, stoppable
+from deploy.cli.workflow import RunRequest, execute, plan_scoring
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,22 +19,26 @@ if TYPE_CHECKING:
 
 def score_rows(profile: str, model: str, source: str, out: str, overrides: list[str], as_json: bool) -> None:
     """Score every row of `source` into the new folder `out`: Parquet parts and ``summary.json``."""
+    endpoints = load_endpoints(profile)
+    settings = {}
+    if overrides:
+        from pipelines.tasks.settings import parse_setting
+
+        settings = dict(parse_setting(item) for item in overrides)
+    request = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()))
+    _known(endpoints, model)
+    run_scoring(replace(request, profile=profile), as_json)
+
+
+def run_scoring(request: RunRequest, as_json: bool) -> None:
+    """Execute a request to score with progress (on stderr with JSON) and show what came of it."""
     from deploy.cli.progress import RunProgress
 
-    target = Path(out).expanduser().absolute()
-    if target.exists():
-        raise PlatformError(f"{target} exists", fix="name a new folder with --out, or remove this one", code="exists")
-    endpoints = load_endpoints(profile)
-    _known(endpoints, model)
-    request = plan_scoring(endpoints, model, source, overrides)
-    progress = RunProgress(console(stderr=as_json))
-    try:
-        with progress:
-            state = execute(request, progress.show)
-    except KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    _copy(endpoints.path("runs") / request.run_id, target)
-    document = {**state["result"], "run_id": request.run_id, "seconds": state["seconds"], "out": str(target)}
+    to = console(stderr=as_json)
+    show_changes(to, request.changed)
+    with stoppable(request, as_json), RunProgress(to) as progress:
+        state = execute(request, progress.show)
+    document = {**state["result"], "run_id": request.run_id, "seconds": state["seconds"], "out": request.out}
     emit(document, as_json, lambda to: _show(to, document))
 
 
@@ -48,14 +49,6 @@ def _known(endpoints: Endpoints, model: str) -> None:
 
     if not is_bundle(model) and endpoints.tracking_uri.startswith("sqlite:"):
         Registry(endpoints).resolve(model)
-
-
-def _copy(run: Path, target: Path) -> None:
-    """The scores of a run as a folder of its user's, complete or not there."""
-    made = next(path.parent for path in (run / "steps").rglob("summary.json"))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".score-") as staging:
-        shutil.copytree(made, Path(staging) / "scores").rename(target)
 
 
 def _show(to: Console, document: dict[str, Any]) -> None:

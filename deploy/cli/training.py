@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from contracts.errors import PlatformError
-from deploy.cli.output import EXIT_INTERRUPTED, EXIT_REFUSED, console, number, seconds, table, write_json
+from deploy.cli.advice import new_command, resume_command
+from deploy.cli.output import EXIT_REFUSED, console, number, seconds, table, write_json
 from deploy.cli.profiles import load_endpoints, load_profile
-from deploy.cli.workflow import RunRequest, execute, plan_resume, plan_run
+from deploy.cli.progress import show_changes, stoppable
+from deploy.cli.resume import plan_resume
+from deploy.cli.runstate import find_run
+from deploy.cli.score import run_scoring
+from deploy.cli.workflow import RunRequest, execute, plan_run, source_given
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,18 +50,23 @@ def run_task(
             code="no_cluster",
         )
     if resume and where.cluster is not None:
-        raise PlatformError(
-            "a run on a cluster is not resumed", detail="unchanged steps come from its cache", fix="start it again"
-        )
+        raise _not_on_clusters(endpoints, resume, overrides, source, profile)
     if resume:
-        if task or recipe or overrides or source or no_cache:
+        if task or recipe:
+            words = [*(f"--set {shlex.quote(item)}" for item in overrides), *(["--no-cache"] if no_cache else [])]
+            words += [f"--source {shlex.quote(source)}"] if source else []
             raise PlatformError(
-                "--resume takes everything from the run it goes on with",
-                fix=f"fairlead run --resume {resume}, without a task or other settings",
+                "a run that is resumed keeps its task and recipe",
+                detail=f"given: {' '.join(filter(None, [task, recipe]))}",
+                fix=" ".join([resume_command(resume, profile), *words]),
+                code="bad_option",
             )
-        request = plan_resume(endpoints, resume)
+        request = plan_resume(endpoints, resume, overrides, source, no_cache, profile)
+        if request.workflow == "batch_scoring":
+            run_scoring(request, as_json)
+            return
     elif task:
-        request = plan_run(endpoints, task, recipe, overrides, source, no_cache)
+        request = plan_run(endpoints, task, recipe, overrides, source, no_cache, profile)
     else:
         raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
     if where.cluster is not None:
@@ -75,16 +87,25 @@ def run_task(
         raise typer.Exit(EXIT_REFUSED)
 
 
+def _not_on_clusters(
+    endpoints: Endpoints, run_id: str, overrides: Sequence[str], source: str, profile: str
+) -> PlatformError:
+    from pipelines.tasks.settings import parse_setting
+
+    run = find_run(endpoints, run_id)
+    asked = run | {"source": source_given(source) or run.get("source")}
+    return PlatformError(
+        "a run on a cluster is not resumed",
+        detail="a new one takes unchanged steps from the cache",
+        fix=new_command(asked, profile, dict(parse_setting(item) for item in overrides)),
+        code="not_resumed",
+    )
+
+
 def run_with_progress(request: RunRequest, as_json: bool) -> dict[str, Any]:
     """Execute a request with progress on the console (none with JSON); Ctrl-C stops it and says how to go on."""
-    try:
+    with stoppable(request, as_json):
         state = execute(request) if as_json else _execute_shown(request)
-    except KeyboardInterrupt:
-        again = f"fairlead run --resume {request.run_id}"
-        if as_json:
-            write_json({"run_id": request.run_id, "status": "stopped", "resume": again})
-        console(stderr=True).print(f"\nStopped. Go on where it was: {again}", markup=False)
-        raise typer.Exit(EXIT_INTERRUPTED) from None
     return build_report(request.endpoints, state)
 
 
@@ -93,6 +114,7 @@ def _execute_shown(request: RunRequest) -> dict[str, Any]:
 
     out = console()
     out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}")
+    show_changes(out, request.changed)
     with RunProgress(out) as progress:
         return execute(request, progress.show)
 

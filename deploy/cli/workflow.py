@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from contracts.objects import is_remote
+from deploy.cli.advice import pasteable, resume_command
 from deploy.cli.events import WorkflowChild, read_run_file
 from deploy.cli.homes import remember
+from deploy.cli.options import DEFAULT_PROFILE
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 class RunRequest:
     """One run: `config` is the JSON text of a task's configuration, `source` is empty for the built-in data.
 
-    `model` is what scores, and only for the workflow ``batch_scoring``, which has no task.
+    nonce: steps of another one do not come from the cache.
+    model, out: what scores, and the new folder for the scores; only for the workflow ``batch_scoring``, which has no
+        task.
+    changed: what is other than in an earlier attempt, by dotted key.
     """
 
     run_id: str
@@ -32,9 +37,14 @@ class RunRequest:
     config: str = ""
     source: str = ""
     endpoints: Endpoints
-    no_cache: bool = False
+    nonce: str = ""
     workflow: str = "full"
+    dataset: str = ""
+    promote: bool = True
     model: str = ""
+    out: str = ""
+    profile: str = DEFAULT_PROFILE
+    changed: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> list[str]:
         """The command line of ``python -m pipelines run``."""
@@ -45,10 +55,14 @@ class RunRequest:
             "--source": self.source,
             "--endpoints": self.endpoints.model_dump_json(),
             "--run-id": self.run_id,
+            "--workflow": self.workflow,
+            "--nonce": self.nonce,
+            "--dataset": self.dataset,
+            "--model": self.model,
+            "--out": self.out,
         }
-        if self.model:
-            given = {**given, "--workflow": self.workflow, "--model": self.model}
-        return [part for pair in given.items() for part in pair] + (["--no-cache"] if self.no_cache else [])
+        words = [part for key, value in given.items() if value for part in (key, value)]
+        return words if self.promote else [*words, "--no-promote"]
 
 
 def new_run_id(task: str) -> str:
@@ -57,44 +71,56 @@ def new_run_id(task: str) -> str:
 
 
 def plan_run(
-    endpoints: Endpoints, task: str, recipe: str | None, overrides: list[str], source: str, no_cache: bool
+    endpoints: Endpoints,
+    task: str,
+    recipe: str | None,
+    overrides: list[str],
+    source: str,
+    no_cache: bool,
+    profile: str = DEFAULT_PROFILE,
 ) -> RunRequest:
     """A new run of a task; refuses an unknown task, recipe, key or source before anything starts."""
     from pipelines.tasks import dump_config, get_task, recipe_config
+    from pipelines.tasks.settings import parse_setting
 
     found = get_task(task)
-    config = recipe_config(found, recipe, dict(parse_override(item) for item in overrides))
+    config = recipe_config(found, recipe, dict(parse_setting(item) for item in overrides))
+    run_id = new_run_id(task)
     return RunRequest(
-        run_id=new_run_id(task),
+        run_id=run_id,
         task=task,
         recipe=config.recipe,
         config=dump_config(config),
-        source=_source(source),
+        source=source_given(source),
         endpoints=endpoints,
-        no_cache=no_cache,
+        nonce=run_id if no_cache else "",
+        profile=profile,
     )
 
 
 def plan_scoring(
-    endpoints: Endpoints, model: str, source: str, overrides: Sequence[str] = (), run_id: str = ""
+    endpoints: Endpoints, model: str, source: str, settings: Mapping[str, Any], out: str, run_id: str = ""
 ) -> RunRequest:
-    """A batch to score; refuses a source that is not there, or an unknown setting, before anything starts."""
-    settings = dict(parse_override(item) for item in overrides)
+    """A batch to score; refuses a source that is not there, a folder that is, or an unknown setting."""
     if settings:
         from pipelines.tasks import data_config
 
         data_config({}, settings)
+    if out and Path(out).exists():
+        raise PlatformError(f"{out} exists", fix="name a new folder with --out, or remove this one", code="exists")
     return RunRequest(
         run_id=run_id or new_run_id("score"),
         config=json.dumps(settings) if settings else "",
-        source=_source(source),
+        source=source_given(source),
         endpoints=endpoints,
         workflow="batch_scoring",
         model=model,
+        out=out,
     )
 
 
-def _source(source: str) -> str:
+def source_given(source: str) -> str:
+    """An absolute path or address; refuses a path where nothing is."""
     if source and not is_remote(source) and not Path(source).expanduser().exists():
         raise PlatformError(
             f"source not found: {source}",
@@ -102,42 +128,6 @@ def _source(source: str) -> str:
             code="bad_source",
         )
     return source if not source or is_remote(source) else str(Path(source).expanduser().absolute())
-
-
-def plan_resume(endpoints: Endpoints, run_id: str) -> RunRequest:
-    """The same run again: steps that succeeded come from the cache, so it goes on where it failed."""
-    from deploy.cli.runstate import find_run
-
-    run = find_run(endpoints, run_id)
-    if run["status"] in ("succeeded", "refused", "running"):
-        reason = "it is still running" if run["status"] == "running" else f"it ended: {run['status']}"
-        raise PlatformError(f"cannot resume {run_id}", detail=reason, fix=f"look at it: fairlead runs {run_id}")
-    config = run["config"]
-    if run.get("workflow") == "batch_scoring":
-        again = [f"{key}={json.dumps(value)}" for key, value in (config or {}).items()]
-        return plan_scoring(endpoints, run["model"], run["source"], again, run_id)
-    return RunRequest(
-        run_id=run_id,
-        task=run["task"],
-        recipe=run["recipe"],
-        config=config if isinstance(config, str) else json.dumps(config),
-        source=run.get("source") or "",
-        endpoints=endpoints,
-        no_cache=bool(run.get("no_cache")),
-    )
-
-
-def parse_override(item: str) -> tuple[str, Any]:
-    """``model.rounds=50`` as ("model.rounds", 50); values are YAML."""
-    import yaml
-
-    key, equals, value = item.partition("=")
-    if not equals or not key.strip():
-        raise PlatformError(f"not a setting: {item!r}", fix="write --set key=value, for example --set model.rounds=50")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        return key.strip(), value
 
 
 def execute(request: RunRequest, show: Callable[[dict[str, Any]], None] = lambda event: None) -> dict[str, Any]:
@@ -167,11 +157,11 @@ def execute(request: RunRequest, show: Callable[[dict[str, Any]], None] = lambda
 
 
 def _failure(request: RunRequest, error: Any, code: int, complaints: str) -> PlatformError:
-    again = f"fairlead run --resume {request.run_id}"
+    again = resume_command(request.run_id, request.profile)
     if not isinstance(error, dict) or "headline" not in error:
         text = error if isinstance(error, str) and error else complaints or f"it ended with exit code {code}"
         return PlatformError(f"run {request.run_id} failed", detail=text, fix=again, code="run_failed")
     known = PlatformError.from_dict(error)
-    fix = f"{known.fix}; then: {again}" if known.fix else again
     context = {**known.context, "run": request.run_id}
+    fix = pasteable(known.fix, again)
     return PlatformError(known.headline, detail=known.detail, fix=fix, code=known.code, **context)

@@ -50,7 +50,7 @@ def missing(path: Path | str) -> PlatformError:
     return PlatformError(
         f"an earlier step's output is missing or damaged: {path}",
         detail="the step cache refers to it, but its content is not there",
-        fix="run again with --no-cache",
+        fix="make it again: --no-cache",
         code="missing_artifact",
         file=str(path),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import PlatformError
 from pipelines.tasks.base import DataConfig, Task, TaskConfig
+from pipelines.tasks.settings import apply
 
 _Config = TypeVar("_Config", TaskConfig, DataConfig)
 
@@ -52,11 +54,27 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
             fix="pick one of them with --recipe",
             code="unknown_recipe",
         )
-    base = task.recipes[name]
-    document = json.loads(dump_config(base))
-    for key, value in (overrides or {}).items():
-        _set(document, key, value)
-    return _validate(type(base), document)
+    return changed_config(task, json.loads(dump_config(task.recipes[name])), overrides or {})
+
+
+def changed_config(task: Task, document: Mapping[str, Any], overrides: Mapping[str, Any]) -> TaskConfig:
+    """A configuration that was written by `dump_config`, with dotted `overrides` applied.
+
+    Raises:
+        PlatformError: unknown key or a value of the wrong type, with what is accepted.
+    """
+    if "recipe" in overrides:
+        raise PlatformError(
+            "--set recipe: a recipe is a whole configuration, not a setting",
+            detail=f"known recipes: {', '.join(sorted(task.recipes))}",
+            fix=f"fairlead run {task.name} --recipe {shlex.quote(str(overrides['recipe']))}",
+            code="bad_config",
+        )
+    changed = json.loads(json.dumps(document))
+    for key, value in overrides.items():
+        apply(changed, key, value)
+    config: TaskConfig = load_config(task, json.dumps(changed, default=str))
+    return config
 
 
 def dump_config(config: TaskConfig) -> str:
@@ -82,7 +100,7 @@ def data_config(layout: Mapping[str, Any], overrides: Mapping[str, Any]) -> Data
     known = json.loads(TypeAdapter(DataConfig).dump_json(DataConfig()))
     document = {"data": {**known, **{key: value for key, value in layout.items() if key in known}}}
     for key, value in overrides.items():
-        _set(document, key, value)
+        apply(document, key, value)
     return _validate(DataConfig, document["data"])
 
 
@@ -94,20 +112,3 @@ def _validate(kind: type[_Config], document: dict[str, Any]) -> _Config:
         raise PlatformError(
             "invalid configuration", detail="\n  ".join(lines), fix="correct the keys given by --set", code="bad_config"
         ) from err
-
-
-def _set(document: dict[str, Any], key: str, value: Any) -> None:
-    parts, at = key.split("."), document
-    for part in parts[:-1]:
-        at = at.setdefault(part, {})
-        if not isinstance(at, dict):
-            raise PlatformError(f"--set {key}: {part} is a value, not a section", fix="leave the rest of the key out")
-    leaf_parent_is_free = parts[:-1] == ["data", "columns"]
-    if parts[-1] not in at and not leaf_parent_is_free:
-        raise PlatformError(
-            f"--set {key}: unknown key {parts[-1]!r}",
-            detail=f"accepted here: {', '.join(sorted(at))}",
-            fix="use one of these keys",
-            code="bad_config",
-        )
-    at[parts[-1]] = value

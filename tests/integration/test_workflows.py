@@ -128,7 +128,7 @@ def test_unchanged_steps_come_from_the_cache_and_no_cache_runs_them(
     assert again.steps("step_cached") == STEPS[1:6]
     assert again.steps("step_finished") == ["ingest", "gate", "register"]
     assert again.document()["steps"]["train"]["status"] == "cached"
-    fresh = start(home, "toy-fresh", "--no-cache", "--no-promote")
+    fresh = start(home, "toy-fresh", "--nonce", "toy-fresh", "--no-promote")
     assert fresh.end() == 0
     assert fresh.steps("step_finished") == STEPS
     assert fresh.document()["result"]["champion"] is False
@@ -198,7 +198,7 @@ def test_a_failed_step_says_what_and_how_to_mend_it(tmp_path: Path, start: Calla
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(home: Path, first: Run, start: Callable[..., Run]) -> None:
-    runs = [start(home, f"toy-pair-{n}", "--no-cache") for n in range(2)]
+    runs = [start(home, f"toy-pair-{n}", "--nonce", f"toy-pair-{n}") for n in range(2)]
     assert [run.end() for run in runs] == [0, 0]
     results = [run.document()["result"] for run in runs]
     assert results[0]["version"] != results[1]["version"]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deploy.cli.advice import resume_command
 from deploy.cli.checks.finding import Finding, graded
 from deploy.cli.checks.machine import nearest
 from deploy.cli.ports import is_free
@@ -29,7 +30,7 @@ def check_places(endpoints: Endpoints, profile: str) -> Iterator[Finding]:
     yield home(endpoints.path("home"))
     yield registry(endpoints.tracking)
     yield from ports(profile)
-    yield leftovers(endpoints)
+    yield leftovers(endpoints, profile)
 
 
 def home(folder: Path) -> Finding:
@@ -105,7 +106,7 @@ def ports(profile: str) -> Iterator[Finding]:
         yield graded(f"port of {file.stem}", found, f"fairlead serve {file.stem} --port OTHER", warn=busy)
 
 
-def leftovers(endpoints: Endpoints) -> Finding:
+def leftovers(endpoints: Endpoints, profile: str) -> Finding:
     """Runs whose process died, and half-written folders that nobody sees."""
     dead = [run["run_id"] for run in list_runs(endpoints) if run["status"] == "dead"]
     places = [endpoints.uri(name) for name in ("data", "artifacts", "features")]
@@ -115,7 +116,7 @@ def leftovers(endpoints: Endpoints) -> Finding:
         return graded("leftovers", "none", "")
     parts = []
     if dead:
-        parts.append(f"go on: fairlead run --resume {dead[0]}")
+        parts.append(f"go on: {resume_command(dead[0], profile)}")
     if staging:
         parts.append(f"when nothing runs: rm -r {staging[0].parent}/.staging-*")
     found = f"{len(dead)} dead runs, {len(staging)} half-written folders"

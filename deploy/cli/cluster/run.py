@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from deploy.cli.advice import new_command, pasteable
 from deploy.cli.cluster.follow import Follower
 from deploy.cli.cluster.reach import reach
 from deploy.cli.cluster.submit import WORKFLOW, Placing, submit
@@ -75,10 +76,15 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
     if state != "SUCCEEDED":
         record("failed")
         assert follower.error is not None
-        raise _failed(follower.error, request.run_id)
+        raise _failed(follower.error, request, placing)
     return record("succeeded" if result.get("gate_passed", True) else "refused")
 
 
-def _failed(error: PlatformError, run: str) -> PlatformError:
-    context = {**error.context, "run": run}
-    return PlatformError(error.headline, detail=error.detail, fix=error.fix, code=error.code, **context)
+def _failed(error: PlatformError, request: RunRequest, placing: Placing) -> PlatformError:
+    """The error with a cure that starts a new run: unchanged steps come from the cache of the cluster."""
+    asked = {"task": request.task, "recipe": request.recipe, "config": json.loads(request.config)}
+    asked["source"] = request.source
+    again = " ".join([new_command(asked, request.profile), *placing.words()])
+    context = {**error.context, "run": request.run_id}
+    fix = pasteable(error.fix, again)
+    return PlatformError(error.headline, detail=error.detail, fix=fix, code=error.code, **context)

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import shlex
 import tempfile
 import urllib.request
 from dataclasses import dataclass
@@ -33,6 +34,13 @@ class Placing:
     train_gpus: int = 0
     train_nodes: int = 1
 
+    def words(self) -> list[str]:
+        """The options of ``fairlead run`` that say this."""
+        given = {"--image": self.image, "--cron": self.cron}
+        words = [f"{option} {shlex.quote(value)}" for option, value in given.items() if value]
+        words += [f"--train-gpus {self.train_gpus}"] if self.train_gpus else []
+        return words + ([f"--train-nodes {self.train_nodes}"] if self.train_nodes > 1 else [])
+
 
 def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any, str]:
     """Compile for the cluster and start (or schedule) the run.
@@ -56,7 +64,7 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
         config=request.config,
         source=source,
         endpoints=where,
-        no_cache=request.no_cache,
+        nonce=request.nonce,
     )
     given = arguments(spec, where)
     # A pod's own folder would be lost with it, and the step that Kubeflow starts again would begin at the first epoch.

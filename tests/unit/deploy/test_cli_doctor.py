@@ -109,10 +109,10 @@ def test_a_port_in_use_names_the_model_that_wants_it(tmp_path) -> None:
 
 
 def test_dead_runs_and_half_written_folders_are_found(endpoints, write_run) -> None:
-    assert leftovers(endpoints).level == "ok"
+    assert leftovers(endpoints, "local").level == "ok"
     write_run("fraud-1", status="running", pid=None)
     (Path(endpoints.data) / "fraud" / ".staging-x").mkdir(parents=True)
-    found = leftovers(endpoints)
+    found = leftovers(endpoints, "local")
     assert found.level == "warn"
     assert found.found == "1 dead runs, 1 half-written folders"
     assert "--resume fraud-1" in found.fix

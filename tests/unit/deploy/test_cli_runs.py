@@ -12,8 +12,11 @@ import time
 import pytest
 
 from contracts.errors import PlatformError
+from deploy.cli.advice import pasteable, resume_command
+from deploy.cli.resume import plan_resume
 from deploy.cli.runstate import find_run, list_runs, process_start
-from deploy.cli.workflow import RunRequest, execute, parse_override, plan_resume
+from deploy.cli.workflow import RunRequest, execute, plan_scoring
+from pipelines.tasks import dump_config, get_task, recipe_config
 
 FAILING = """
 import json, sys
@@ -29,26 +32,6 @@ sys.exit(1)
 def request(endpoints, **changes) -> RunRequest:
     fields = {"run_id": "fraud-1", "task": "fraud", "recipe": "base", "config": "{}", "source": ""}
     return RunRequest(**{**fields, "endpoints": endpoints, **changes})
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ("model.rounds=50", ("model.rounds", 50)),
-        ("data.header=false", ("data.header", False)),
-        ("data.drop=[a, b]", ("data.drop", ["a", "b"])),
-        ("data.columns.amount=TX=AMOUNT", ("data.columns.amount", "TX=AMOUNT")),
-        ("data.delimiter=\t", ("data.delimiter", "\t")),
-    ],
-)
-def test_override_is_yaml(given, expected) -> None:
-    assert parse_override(given) == expected
-
-
-@pytest.mark.parametrize("given", ["rounds", "=5", ""])
-def test_override_without_key_or_value_is_refused(given) -> None:
-    with pytest.raises(PlatformError, match="not a setting"):
-        parse_override(given)
 
 
 def test_a_failed_run_says_why_and_how_to_resume(endpoints, workflow) -> None:
@@ -75,13 +58,13 @@ def test_the_run_gets_task_recipe_config_source_and_addresses(endpoints, workflo
         f"import json, sys; open({str(tmp_path / 'argv')!r}, 'w').write(json.dumps(sys.argv[1:]))\n"
         'print(json.dumps({"event": "run_finished"}))'
     )
-    execute(request(endpoints, source="/x.csv", no_cache=True))
+    execute(request(endpoints, source="/x.csv", nonce="n-1"))
     argv = json.loads((tmp_path / "argv").read_text())
-    given = dict(zip(argv[:-1:2], argv[1::2], strict=True))
+    given = dict(zip(argv[::2], argv[1::2], strict=True))
     assert given["--task"] == "fraud"
     assert given["--source"] == "/x.csv"
     assert json.loads(given["--endpoints"])["home"] == endpoints.home
-    assert argv[-1] == "--no-cache"
+    assert given["--nonce"] == "n-1"
 
 
 def test_ctrl_c_stops_the_run_and_its_steps_and_says_how_to_resume(home, workflow, tmp_path, write_run) -> None:
@@ -153,18 +136,102 @@ def test_a_run_that_ended_is_not_resumed(endpoints, write_run, status) -> None:
         plan_resume(endpoints, "fraud-1")
 
 
+def fraud(**overrides) -> dict:
+    task = get_task("fraud")
+    return json.loads(dump_config(recipe_config(task, None, overrides)))
+
+
 def test_resuming_takes_everything_from_the_run(endpoints, write_run) -> None:
-    write_run("fraud-1", status="running", pid=None, source="/x.csv", no_cache=True)
+    asked = {"source": "/x.csv", "nonce": "n-1", "workflow": "training", "dataset": "d1", "promote": False}
+    write_run("fraud-1", status="running", pid=None, **asked)
     made = plan_resume(endpoints, "fraud-1")
-    assert (made.run_id, made.task, made.source, made.no_cache) == ("fraud-1", "fraud", "/x.csv", True)
+    assert (made.run_id, made.task, made.source, made.nonce) == ("fraud-1", "fraud", "/x.csv", "n-1")
+    assert (made.workflow, made.dataset, made.promote) == ("training", "d1", False)
     assert json.loads(made.config) == {"recipe": "lightgbm"}
 
 
-def test_resume_takes_no_other_settings(fairlead, write_run) -> None:
+def test_a_run_of_an_earlier_version_that_used_no_cache_finds_its_own_steps(endpoints, write_run) -> None:
+    write_run("fraud-1", no_cache=True)
+    assert plan_resume(endpoints, "fraud-1").nonce == "fraud-1"
+
+
+def test_resuming_changes_what_is_given_and_keeps_the_rest(endpoints, write_run, tmp_path) -> None:
+    write_run("fraud-1", config=fraud(seed=3), source="/x.csv", nonce="n-1")
+    (tmp_path / "y.csv").write_text("")
+    made = plan_resume(endpoints, "fraud-1", ["data.drop=[a, b c]", "model.rounds=9"], "y.csv", no_cache=True)
+    config = json.loads(made.config)
+    assert (config["seed"], config["data"]["drop"], config["model"]["rounds"]) == (3, ["a", "b c"], 9)
+    assert made.changed == {"data.drop": ["a", "b c"], "model.rounds": 9}
+    assert (made.run_id, made.source) == ("fraud-1", str(tmp_path / "y.csv"))
+    assert made.nonce not in ("", "n-1")
+
+
+@pytest.mark.parametrize("bad", ["data.nothing=1", "model.rounds=many", "recipe=logistic"])
+def test_a_setting_that_the_task_does_not_have_is_refused_before_the_run_goes_on(endpoints, write_run, bad) -> None:
+    write_run("fraud-1", config=fraud())
+    with pytest.raises(PlatformError) as caught:
+        plan_resume(endpoints, "fraud-1", [bad])
+    assert caught.value.code == "bad_config"
+
+
+def test_a_scoring_is_resumed_with_its_model_its_folder_and_how_the_file_is_read(
+    endpoints, write_run, tmp_path
+) -> None:
+    asked = {"workflow": "batch_scoring", "task": "", "recipe": "", "model": "fraud:3", "source": str(tmp_path)}
+    write_run("score-1", **asked, config={"data.delimiter": ";"}, out=str(tmp_path / "scored"))
+    made = plan_resume(endpoints, "score-1", ["data.header=false"])
+    assert (made.workflow, made.model, made.out) == ("batch_scoring", "fraud:3", str(tmp_path / "scored"))
+    assert json.loads(made.config) == {"data.delimiter": ";", "data.header": False}
+    assert made.changed == {"data.header": False}
+    with pytest.raises(PlatformError, match="unknown key 'rounds'"):
+        plan_resume(endpoints, "score-1", ["data.rounds=1"])
+
+
+def test_a_resume_names_no_task_and_says_how_to_write_it(fairlead, write_run) -> None:
     write_run("fraud-1")
-    said = fairlead("run", "fraud", "--resume", "fraud-1")
+    said = fairlead("run", "fraud", "--resume", "fraud-1", "--set", "data.drop=[a b]", "--no-cache")
     assert said.code == 1
-    assert "takes everything from the run" in said.err
+    assert "fairlead run --resume fraud-1 --set 'data.drop=[a b]' --no-cache" in said.err
+
+
+def test_settings_for_a_run_that_ended_are_those_of_a_new_one(endpoints, write_run) -> None:
+    write_run("fraud-1", status="refused", config=fraud(seed=3), source="/a file.csv")
+    with pytest.raises(PlatformError) as caught:
+        plan_resume(endpoints, "fraud-1", ["gate.primary=cost"])
+    command = "fairlead run fraud --recipe lightgbm --source '/a file.csv' --set seed=3 --set gate.primary=cost"
+    assert caught.value.fix == f"start a new one: {command}"
+
+
+@pytest.mark.parametrize(
+    ("fix", "printed"),
+    [
+        ("mend row 7", "mend row 7; then: RESUME"),
+        ("", "correct it, then: RESUME"),
+        ("choose one: --set gate.primary=f1", "choose one: RESUME --set gate.primary=f1"),
+        ("give more, or --set a=1, say", "give more, or RESUME --set a=1, say"),
+        ("--set 'a=[x, y]' --set b=2; or --set c=3", "RESUME --set 'a=[x, y]' --set b=2; or RESUME --set c=3"),
+        ("make it again: --no-cache", "make it again: RESUME --no-cache"),
+        ("""--set 'a=it'"'"'s; so'; or leave it""", """RESUME --set 'a=it'"'"'s; so'; or leave it"""),
+        ("fairlead run fraud --set seed=1", "fairlead run fraud --set seed=1; then: RESUME"),
+        ("helm upgrade x --set a.b=1", "helm upgrade x --set a.b=1; then: RESUME"),
+    ],
+)
+def test_a_cure_is_printed_as_commands_to_paste(fix, printed) -> None:
+    resume = "fairlead run --resume fraud-1"
+    assert pasteable(fix, resume) == printed.replace("RESUME", resume)
+
+
+def test_a_command_names_the_profile_that_is_not_the_usual_one(monkeypatch) -> None:
+    assert resume_command("r", "local") == "fairlead run --resume r"
+    assert resume_command("r", "my profile.yaml") == "fairlead run --resume r --profile 'my profile.yaml'"
+    monkeypatch.setenv("FAIRLEAD_CLI_PROFILE", "other")
+    assert resume_command("r", "other") == "fairlead run --resume r"
+    assert resume_command("r", "local") == "fairlead run --resume r --profile local"
+
+
+def test_a_scoring_into_a_folder_that_exists_is_refused(endpoints, tmp_path) -> None:
+    with pytest.raises(PlatformError, match="exists"):
+        plan_scoring(endpoints, "fraud", "", {}, str(tmp_path))
 
 
 def test_runs_table_fits_and_names_the_failure(fairlead, write_run) -> None:

@@ -76,7 +76,7 @@ def test_clean_rows_that_are_gone_are_an_error_with_a_cure(candidate: Path, toy_
     (tmp_path / "features.json").write_text("{}")
     with pytest.raises(PlatformError, match="missing or damaged") as caught:
         build(tmp_path, toy_config(), tmp_path / "out")
-    assert caught.value.fix == "run again with --no-cache"
+    assert caught.value.fix == "make it again: --no-cache"
 
 
 def test_the_same_clean_rows_give_the_same_bytes(candidate: Path, toy_config: Any, tmp_path: Path) -> None:

@@ -88,9 +88,9 @@ def _given(config: str, endpoints: str, **spec: Any) -> dict[str, Any]:
     return arguments(RunSpec(run_id="r-1", task="toy", config=config, endpoints=where, **spec), where)
 
 
-def test_only_no_cache_makes_a_run_unlike_others(toy: Any, toy_config: Callable[..., str], endpoints: str) -> None:
+def test_only_a_nonce_makes_a_run_unlike_others(toy: Any, toy_config: Callable[..., str], endpoints: str) -> None:
     assert _given(toy_config(), endpoints)["nonce"] == ""
-    assert _given(toy_config(), endpoints, no_cache=True)["nonce"] == "r-1"  # its own failed attempt is found again
+    assert _given(toy_config(), endpoints, nonce="r-1")["nonce"] == "r-1"
 
 
 def test_training_needs_a_known_dataset_version(

@@ -1,0 +1,70 @@
+"""Commands that are printed for people to paste."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from deploy.cli.options import DEFAULT_PROFILE, PROFILE_VARIABLE
+
+_WORD = r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|,(?=\S)|[^\s'"\\;,&|<>()])+"""
+_SETTING = rf"(?:--set[ =]{_WORD}|--no-cache)"
+_COMMAND = rf"\b(?:fairlead|helm|kubectl|make|pip)(?:\s+{_WORD}(?<!:)(?=[\s;,]|$))+"  # not "make it again: --set"
+_PARTS = re.compile(rf"(?P<command>{_COMMAND})|(?P<settings>{_SETTING}(?:\s+{_SETTING})*)")
+
+
+def resume_command(run_id: str, profile: str) -> str:
+    """The command that goes on with a run of a profile."""
+    return " ".join(["fairlead run --resume", shlex.quote(run_id), *profile_words(profile)])
+
+
+def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any] | None = None) -> str:
+    """The whole command for a new run that is asked what `run` was, with `settings` changed."""
+    from pipelines.tasks import changed_config, dump_config, get_task
+
+    if settings:
+        config = changed_config(get_task(run["task"]), run["config"], settings)
+        run = {**run, "config": json.loads(dump_config(config))}
+    given = {"--recipe": run["recipe"], "--source": run.get("source")}
+    words = [f"{option} {shlex.quote(value)}" for option, value in given.items() if value]
+    return " ".join(["fairlead run", run["task"], *words, *settings_of(run), *profile_words(profile)])
+
+
+def settings_of(run: Mapping[str, Any]) -> list[str]:
+    """What a run was asked beyond its recipe, as words for a shell; of an unknown task or recipe nothing."""
+    from pipelines.tasks import dump_config, get_task, task_names
+    from pipelines.tasks.settings import changes, setting
+
+    config = run.get("config") or {}
+    if run.get("workflow") == "batch_scoring":
+        return [setting(key, value) for key, value in config.items()]
+    if run["task"] not in task_names() or run["recipe"] not in get_task(run["task"]).recipes:
+        return []
+    base = json.loads(dump_config(get_task(run["task"]).recipes[run["recipe"]]))
+    return [setting(key, value) for key, value in changes(base, config).items()]
+
+
+def pasteable(fix: str, command: str) -> str:
+    """`fix` with its settings as words of `command`: ``--set a=1`` becomes ``fairlead run --resume RUN --set a=1``.
+
+    Whole commands in it stay as they are. A fix without a setting ends in `command`.
+    """
+    if not fix:
+        return f"correct it, then: {command}"
+
+    def whole(part: re.Match[str]) -> str:
+        return part["command"] or f"{command} {part['settings']}"
+
+    made = _PARTS.sub(whole, fix)
+    return made if command in made else f"{fix}; then: {command}"
+
+
+def profile_words(profile: str) -> list[str]:
+    """``--profile NAME``, unless it is the one that a command takes by itself."""
+    usual = os.environ.get(PROFILE_VARIABLE) or DEFAULT_PROFILE
+    other = profile not in {"", usual}
+    return ["--profile", shlex.quote(profile)] if other else []

@@ -1,0 +1,106 @@
+"""Settings: what people write, what is meant, and what is printed for them to paste."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.errors import PlatformError
+from pipelines.tasks import changed_config, dump_config, get_task, recipe_config, task_names
+from pipelines.tasks.settings import apply, changes, parse_setting, setting
+
+_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+_SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT
+_VALUE = _SCALAR | st.lists(_SCALAR, max_size=4) | st.dictionaries(_TEXT, _SCALAR, max_size=3)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("model.rounds=50", ("model.rounds", 50)),
+        ("data.header=false", ("data.header", False)),
+        ("data.drop=[a, b]", ("data.drop", ["a", "b"])),
+        ("data.columns.amount=TX=AMOUNT", ("data.columns.amount", "TX=AMOUNT")),
+        ("data.delimiter=\t", ("data.delimiter", "\t")),
+    ],
+)
+def test_a_setting_is_yaml(item, expected) -> None:
+    assert parse_setting(item) == expected
+
+
+@pytest.mark.parametrize("item", ["rounds", "=5", ""])
+def test_a_setting_without_key_or_value_is_refused(item) -> None:
+    with pytest.raises(PlatformError, match="not a setting"):
+        parse_setting(item)
+
+
+@given(_VALUE)
+def test_a_printed_setting_is_read_as_the_same_value(value: Any) -> None:
+    option, word = shlex.split(setting("data.drop", value))
+    assert option == "--set"
+    assert parse_setting(word) == ("data.drop", value)
+    assert type(parse_setting(word)[1]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "printed"),
+    [
+        ("amount", "--set k=amount"),
+        ("transaction amount", "--set 'k=transaction amount'"),
+        (["a", "b c"], "--set 'k=[a, b c]'"),
+        (["no", "1"], """--set 'k=["no", "1"]'"""),
+        (" x", """--set 'k=" x"'"""),
+        ("12", """--set 'k="12"'"""),
+        (0.06, "--set k=0.06"),
+        (False, "--set k=false"),
+    ],
+)
+def test_a_setting_is_printed_as_people_would_write_it(value, printed) -> None:
+    assert setting("k", value) == printed
+
+
+def test_what_two_configurations_differ_in_turns_one_into_the_other() -> None:
+    for name in task_names():
+        task = get_task(name)
+        documents = [json.loads(dump_config(recipe)) for recipe in task.recipes.values()]
+        column = task.columns[0].name
+        given = {"seed": 11, f"data.columns.{column}": "a.b", "data.drop": ["x"], "gate.thresholds": []}
+        documents.append(json.loads(dump_config(recipe_config(task, None, given))))
+        for before in documents:
+            for after in documents:
+                changed = json.loads(json.dumps(before))
+                if before["model"].keys() != after["model"].keys():
+                    continue  # of another kind of model: a recipe, not settings
+                for key, value in changes(before, after).items():
+                    apply(changed, key, value)
+                assert changed == after
+
+
+def test_a_changed_configuration_is_validated_and_the_first_one_is_left_alone() -> None:
+    task = get_task("fraud")
+    document = json.loads(dump_config(task.recipes["lightgbm"]))
+    before = json.dumps(document)
+    assert changed_config(task, document, {"model.rounds": 9}).model.rounds == 9  # type: ignore[attr-defined]
+    assert json.dumps(document) == before
+    with pytest.raises(PlatformError, match="invalid configuration"):
+        changed_config(task, document, {"model.rounds": "many"})
+
+
+@pytest.mark.parametrize(
+    ("key", "part"), [("nothing.rounds", "nothing"), ("model.nothing", "nothing"), ("data.colums.x", "colums")]
+)
+def test_an_unknown_key_is_refused_where_it_is_unknown(key, part) -> None:
+    with pytest.raises(PlatformError, match=f"unknown key '{part}'") as caught:
+        recipe_config(get_task("fraud"), None, {key: 1})
+    assert "accepted here: " in caught.value.detail
+    assert caught.value.detail != "accepted here: "
+
+
+def test_a_key_below_a_value_is_refused() -> None:
+    with pytest.raises(PlatformError, match="seed is a value, not a section"):
+        recipe_config(get_task("fraud"), None, {"seed.more": 1})
