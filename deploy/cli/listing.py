@@ -81,7 +81,7 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
     report = build_report(endpoints, run)
 
     def show(out: Console) -> None:
-        out.print(f"[bold]{run['run_id']}[/]  ", _coloured(run["status"]), f"  task {run['task']}, {run['recipe']}")
+        out.print(f"[bold]{run['run_id']}[/]  ", _coloured(run["status"]), f"  {_asked(run)}")
         _show_settings(out, run)
         out.print(f"Started  {run.get('started') or '-'}   source {run.get('source') or 'built-in data'}")
         rows = table("step", "status", "time", right=("time",))
@@ -107,6 +107,11 @@ def _way_on(run: dict[str, Any], profile: str) -> str:
     return again
 
 
+def _asked(run: dict[str, Any]) -> str:
+    scored = run.get("workflow") == "batch_scoring"
+    return f"scores of {run.get('model')}, in {run.get('out')}" if scored else f"task {run['task']}, {run['recipe']}"
+
+
 def _show_settings(out: Console, run: dict[str, Any]) -> None:
     """What the run was asked beyond its recipe."""
     words = settings_of(run)
@@ -129,9 +134,11 @@ def _summary(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _outcome(run: dict[str, Any]) -> str:
-    result = run.get("result")
-    if result:
+    result = run.get("result") or {}
+    if "version" in result:
         return f"{result['name']}:{result['version']}"
+    if "rows" in result:
+        return f"{result['rows']:,} rows"
     error = run.get("error")
     text = error.get("headline", "") if isinstance(error, dict) else str(error or "")
     return f"{text[:37]}..." if len(text) > 40 else text or "-"

@@ -123,7 +123,7 @@ def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
     """run.json's content plus the gate decision, metrics and the places to look, for people and for ``--json``."""
     report = {key: value for key, value in state.items() if key != "pid"}
     result = state.get("result") or {}
-    if not result:
+    if "version" not in result:  # no model: the run failed, or it scored or only prepared data
         return report
     bundle = _bundle(endpoints, result)
     document = bundle.document
@@ -157,7 +157,7 @@ def show_report(out: Console, report: dict[str, Any]) -> None:
     if "gate" in report:
         show_gate(out, report["gate"])
     result = report.get("result") or {}
-    if result:
+    if "version" in result:
         name = f"{result['name']}:{result['version']}"
         role = "champion" if result.get("champion") else "not promoted"
         out.print(f"Model    [bold]{name}[/]  ({role})  {seconds(report.get('seconds'))}")

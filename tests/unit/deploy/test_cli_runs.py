@@ -254,3 +254,25 @@ def test_runs_as_json_are_a_list(fairlead, write_run) -> None:
     write_run("fraud-1")
     assert [run["run_id"] for run in fairlead("runs", "--json").json] == ["fraud-1"]
     assert fairlead("runs", "--limit", "1", "--json").json[0]["seconds"] == 60.0
+
+
+def test_runs_that_made_no_model_are_shown_beside_those_that_did(fairlead, write_run) -> None:
+    asked = {"workflow": "batch_scoring", "task": "", "recipe": "", "model": "fraud:3", "out": "/scored"}
+    result = {"model": "fraud:3", "rows": 1200, "labels": {"fraud": 3}}
+    write_run("score-1", status="succeeded", **asked, config={"data.delimiter": ";"}, result=result)
+    write_run("fraud-1", status="succeeded", workflow="ingestion", result={"views": 2})
+    listed = fairlead("runs")
+    assert listed.code == 0
+    assert "1,200 rows" in listed.out
+    said = fairlead("runs", "score-1")
+    assert "scores of fraud:3, in /scored" in said.out
+    assert "Settings --set 'data.delimiter=;'" in said.out
+    assert fairlead("runs", "fraud-1").code == 0
+
+
+def test_a_listed_error_has_a_cure_that_can_be_pasted(fairlead, write_run) -> None:
+    write_run("fraud-1", error={"headline": "row 7 is bad", "fix": "say so: --set data.header=false"})
+    command = "fairlead run --resume fraud-1 --set data.header=false"
+    assert command in fairlead("runs", "fraud-1").out
+    assert fairlead("runs", "fraud-1", "--json").json["error"]["fix"] == f"say so: {command}"
+    assert fairlead("runs", "--json").json[0]["error"]["fix"] == f"say so: {command}"
