@@ -187,6 +187,7 @@ def arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
     learning = {
         **common,
         "config": dump_config(config),
+        "train_config": dump_config(config.training_part()),
         "source": spec.source,
         "checkpoints": str(where.path("cache") / "checkpoints"),
         "run": spec.run_id,

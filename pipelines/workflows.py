@@ -19,7 +19,7 @@ def workflow(name: str, placement: Placement | None = None) -> Any:
     """The KFP pipeline called `name`, placed on this machine or on a cluster.
 
     ``config`` is a task configuration as JSON; ``data_config`` is the same without what only the model needs, so that
-    recipes share their data steps.
+    recipes share their data steps, and ``train_config`` without what only the gate needs.
     """
     if name not in ORDER:
         raise PlatformError(f"unknown workflow {name!r}", fix=f"pick one of: {', '.join(ORDER)}", code="bad_workflow")
@@ -62,6 +62,7 @@ def _training(where: Placement) -> Any:
     def training(
         task: str,
         config: str,
+        train_config: str,
         data_config: str,
         dataset: str,
         data_version: str,
@@ -79,8 +80,8 @@ def _training(where: Placement) -> Any:
             where, task, data_config, dataset, data_version, endpoints, code_version, store, nonce
         )
         _learn(
-            where, task, config, data_config, clean, features, data_version, source, endpoints, checkpoints,
-            code_version, run, promote, nonce, spread,
+            where, task, config, train_config, data_config, clean, features, data_version, source, endpoints,
+            checkpoints, code_version, run, promote, nonce, spread,
         )  # fmt: skip
 
     return training
@@ -91,6 +92,7 @@ def _full(where: Placement) -> Any:
     def full(
         task: str,
         config: str,
+        train_config: str,
         data_config: str,
         source: str,
         endpoints: str,
@@ -105,8 +107,8 @@ def _full(where: Placement) -> Any:
         dataset, version = _read(where, task, data_config, source, endpoints, code_version, nonce)
         clean, features = _prepare(where, task, data_config, dataset, version, endpoints, code_version, store, nonce)
         _learn(
-            where, task, config, data_config, clean, features, version, source, endpoints, checkpoints,
-            code_version, run, promote, nonce, spread,
+            where, task, config, train_config, data_config, clean, features, version, source, endpoints,
+            checkpoints, code_version, run, promote, nonce, spread,
         )  # fmt: skip
 
     return full
@@ -163,6 +165,7 @@ def _learn(
     where: Placement,
     task: Any,
     config: Any,
+    train_config: Any,
     data_config: Any,
     clean: Any,
     features: Any,
@@ -182,7 +185,7 @@ def _learn(
     dataset = place(built, "build_dataset", where).outputs["dataset"]
     fitted = components.train(
         task=task,
-        config=config,
+        config=train_config,
         dataset=dataset,
         checkpoints=checkpoints,
         code_version=code,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -96,6 +96,13 @@ class TaskConfig:
     data: DataConfig = field(default_factory=DataConfig)
     gate: GateConfig = field(default_factory=GateConfig)
 
+    def training_part(self) -> Self:
+        """The configuration without what only the gate looks at, so that another limit trains nothing again.
+
+        A recipe whose training reads `gate` keeps the fields that it reads.
+        """
+        return replace(self, gate=GateConfig())
+
 
 class Task(Protocol):
     """A task: what is predicted, from which data, by which recipes. Lives in ``pipelines/tasks/<name>/``.
@@ -147,6 +154,8 @@ class Task(Protocol):
 
     def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.
+
+        `config` is the run's `TaskConfig.training_part`.
 
         Returns a dict with ``engine`` ("lightgbm", "onnx" or "torch"), ``classes`` (list), ``decision`` (a
         contracts.bundle.Decision as dict, or None), ``history`` (list of dicts, one per round or epoch, may be

@@ -65,6 +65,7 @@ def arguments(shared: Shared, run: str, **changes: Any) -> dict[str, Any]:
     return {
         "task": "toy",
         "config": config,
+        "train_config": config,
         "data_config": config,
         "source": "",
         "endpoints": shared.endpoints.model_dump_json(),

@@ -134,6 +134,14 @@ def test_unchanged_steps_come_from_the_cache_and_no_cache_runs_them(
     assert fresh.document()["result"]["champion"] is False
 
 
+def test_a_change_of_the_gate_trains_nothing_again(first: Run, home: Path, start: Callable[..., Run]) -> None:
+    config = first.document()["config"]
+    config["gate"]["champion_tolerance"] = 0.5
+    run = start(home, "toy-lenient", "--config-json", json.dumps(config), "--no-promote")
+    assert run.end() == 0
+    assert run.steps("step_cached") == ["validate", "materialise", "build_dataset", "train"]
+
+
 def test_a_change_of_the_model_keeps_the_data_steps(first: Run, home: Path, start: Callable[..., Run]) -> None:
     config = first.document()["config"]
     config["model"]["rounds"] = 12

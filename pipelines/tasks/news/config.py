@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
+from typing import Self
 
 from pydantic.dataclasses import dataclass
 
@@ -79,6 +80,13 @@ class TransformerNews(NewsConfig):
     model: TransformerModel = field(default_factory=TransformerModel)
     training: LoopConfig = field(default_factory=LoopConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def training_part(self) -> Self:
+        """Keeps what weights of 8 bits are measured by, where training chooses them."""
+        if not self.model.int8:
+            return super().training_part()
+        kept = GateConfig(primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
+        return replace(self, gate=kept)
 
 
 # What the shipped sample reaches with room for another seed; real data deserves limits of its own.

@@ -13,7 +13,8 @@ import pytest
 from contracts.endpoints import Endpoints
 from pipelines.runner import RunSpec, arguments, data_part, store_stamp
 from pipelines.steps import version
-from pipelines.tasks import load_config
+from pipelines.tasks import get_task, load_config, recipe_config
+from pipelines.tasks.base import GateConfig
 
 
 @pytest.fixture
@@ -81,6 +82,27 @@ def test_recipes_that_differ_in_the_model_share_their_data(toy: Any, toy_config:
     other = load_config(toy, toy_config(model={"rounds": 3}, gate={"primary": "brier"}))
     assert data_part(toy, other) == base
     assert data_part(toy, load_config(toy, toy_config(data={"delimiter": ";"}))) != base
+
+
+def test_training_is_not_asked_again_for_what_only_the_gate_reads(
+    toy: Any, toy_config: Callable[..., str], endpoints: str
+) -> None:
+    gate = {"primary": "brier", "thresholds": [], "champion_tolerance": 0.5, "max_latency_ms": 1, "max_bundle_mb": 1}
+    base, other = (_given(toy_config(**changed), endpoints) for changed in ({}, {"gate": gate}))
+    assert other["config"] != base["config"]
+    assert other["train_config"] == base["train_config"]
+    assert _given(toy_config(model={"rounds": 3}), endpoints)["train_config"] != base["train_config"]
+
+
+def test_training_that_chooses_by_the_gates_measure_keeps_it() -> None:
+    task = get_task("news")
+    keys = {"gate.primary": "accuracy", "gate.int8_tolerance": 0.5, "gate.max_latency_ms": 1.0}
+    seen = {}
+    for int8 in (True, False):
+        config = recipe_config(task, "transformer", {**keys, "model.int8": int8})
+        seen[int8] = config.training_part().gate
+    assert (seen[True].primary, seen[True].int8_tolerance, seen[True].max_latency_ms) == ("accuracy", 0.5, 50.0)
+    assert seen[False] == GateConfig()
 
 
 def _given(config: str, endpoints: str, **spec: Any) -> dict[str, Any]:

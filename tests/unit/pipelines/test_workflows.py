@@ -67,6 +67,7 @@ def test_data_steps_do_not_see_the_models_settings(local: dict[str, Any]) -> Non
     seen = {name: task["inputs"]["parameters"]["config"]["componentInputParameter"] for name, task in tasks.items()}
     data = {name for name, parameter in seen.items() if parameter == "data_config"}
     assert data == {"ingest", "validate", "materialise", "build-dataset"}
+    assert [name for name, parameter in seen.items() if parameter == "train_config"] == ["train"]
 
 
 def test_the_local_form_has_no_resources(local: dict[str, Any]) -> None:
