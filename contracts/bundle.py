@@ -72,6 +72,10 @@ class Check(Document):
     limit: float
     passed: bool
     against: str = "fixed"
+    difference: float | None = Field(default=None, description="candidate minus champion; only of a comparison with it")
+    interval: tuple[float, float] | None = Field(default=None, description="of the difference, 95 %")
+    rows_compared: int | None = Field(default=None, description="null when the champion's recorded value was compared")
+    rows_left_out: int | None = Field(default=None, description="test rows that one of the two has learned from")
 
 
 class GateDecision(Document):
@@ -79,7 +83,7 @@ class GateDecision(Document):
 
     passed: bool
     checks: list[Check]
-    champion: str | None = Field(None, description="name:version of the model compared with, on the same data")
+    champion: str | None = Field(None, description="name:version of the model compared with")
     reasons: list[str] = []
 
 

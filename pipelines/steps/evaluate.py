@@ -33,7 +33,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     Args:
         lineage: JSON with code_version, data_version and source.
         out: gets model/, features.json (with features), seen.bin, golden.jsonl, baseline.json, evaluation.json,
-            plots/*.png and candidate.json (a BundleDocument without gate and files).
+            plots/*.png, answers.npy (probabilities of the test rows) and candidate.json (a BundleDocument without
+            gate and files).
 
     Returns:
         The metrics.
@@ -88,6 +89,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
     result["bundle_mb"] = round(scoring.folder_mb(target), 3)
     write_json(target / "evaluation.json", result)
+    np.save(target / scoring.ANSWERS, probability)
     candidate = {**fields, "metrics": result["metrics"], "slices": result["slices"]}
     write_json(target / "candidate.json", candidate)
     return {"rows": len(frame), **result["metrics"]}

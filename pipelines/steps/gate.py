@@ -1,4 +1,4 @@
-"""Decide whether a candidate may become champion: fixed limits, and no worse than the champion on the same data."""
+"""Decide whether a candidate may become champion: fixed limits, and not worse than the champion."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from contracts.bundle import Bundle, Check, GateDecision
 from contracts.endpoints import Endpoints
-from contracts.engine import load_engine
 from contracts.errors import PlatformError
 from contracts.registry import CHAMPION, Registry
 from pipelines.steps import events, scoring
-from pipelines.steps.files import missing, read_json, write_text
-from pipelines.steps.measures import higher_is_better
+from pipelines.steps.comparison import compare, describe
+from pipelines.steps.files import read_json, write_text
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import GateConfig, Threshold
 
@@ -26,7 +23,7 @@ def gate(task: str, config: str, dataset: str, candidate: str, endpoints: str, o
     evaluation = read_json(Path(candidate) / "evaluation.json")
     checks = [_against_limit(rule, evaluation) for rule in settings.thresholds]
     checks += _cost_of_serving(settings, evaluation)
-    champion, compared, notes = _against_champion(task, settings, evaluation, dataset, endpoints)
+    champion, compared, notes = _against_champion(task, settings, evaluation, dataset, candidate, endpoints)
     checks += compared
     # What training chose between has passed its check; what it turned down is no fault of the candidate.
     for choice in map(Check.model_validate, evaluation.get("choices", ())):
@@ -34,7 +31,7 @@ def gate(task: str, config: str, dataset: str, candidate: str, endpoints: str, o
             checks.append(choice)
         else:
             notes.append(f"not taken: {_reason(choice)}")
-    reasons = [_reason(check) for check in checks if not check.passed] + notes
+    reasons = [_reason(check) for check in checks if not check.passed or check.difference is not None] + notes
     decision = GateDecision(passed=all(c.passed for c in checks), checks=checks, champion=champion, reasons=reasons)
     write_text(Path(out), decision.model_dump_json(indent=1) + "\n")
     for reason in reasons:
@@ -82,7 +79,7 @@ def _cost_of_serving(settings: GateConfig, evaluation: Mapping[str, Any]) -> lis
 
 
 def _against_champion(
-    task: str, settings: GateConfig, evaluation: Mapping[str, Any], dataset: str, endpoints: str
+    task: str, settings: GateConfig, evaluation: Mapping[str, Any], dataset: str, candidate: str, endpoints: str
 ) -> tuple[str | None, list[Check], list[str]]:
     """The champion's name, the comparison with it, and remarks."""
     primary = settings.primary
@@ -99,25 +96,9 @@ def _against_champion(
     if found is None:
         return None, [], []
     name, bundle = found
-    scored, note = _score_champion(bundle, dataset, primary)
-    notes = []
-    if scored is None:
-        scored = bundle.document.metrics.get(primary)
-        notes.append(f"champion {name} cannot be scored on this data ({note}): compared with its recorded {primary}")
-        if scored is None:
-            notes[-1] = f"champion {name} has no {primary} to compare with ({note})"
-            return name, [], notes
-    up = higher_is_better(primary)
-    limit = scored - settings.champion_tolerance if up else scored + settings.champion_tolerance
-    check = Check(
-        metric=primary,
-        rule="at least" if up else "at most",
-        value=value,
-        limit=limit,
-        passed=value >= limit if up else value <= limit,
-        against=name,
-    )
-    return name, [check], notes
+    ours = scoring.provisional(Path(candidate), read_json(Path(candidate) / "candidate.json"))
+    check, notes = compare(ours, bundle, name, Path(dataset), evaluation, settings)
+    return name, [check] if check else [], notes
 
 
 def _champion(task: str, endpoints: str) -> tuple[str, Bundle] | None:
@@ -135,31 +116,10 @@ def _champion(task: str, endpoints: str) -> tuple[str, Bundle] | None:
     return f"{version.name}:{version.version}", registry.fetch(f"{version.name}:{version.version}")
 
 
-def _score_champion(bundle: Bundle, dataset: str, primary: str) -> tuple[float | None, str]:
-    """The champion's primary metric on this test set, or None and why not."""
-    import pandas as pd
-
-    file = Path(dataset) / "test.parquet"
-    if not file.exists():
-        raise missing(file)
-    frame = pd.read_parquet(file).reset_index(drop=True)
-    document = bundle.document
-    absent = [item.name for item in document.signature.inputs if item.name not in frame.columns]
-    if absent:
-        return None, f"its input {absent[0]!r} is not in the data"
-    if foreign := sorted(set(frame["label"]) - set(document.signature.classes)):
-        return None, f"it does not know class {foreign[0]!r}"
-    engine = load_engine(bundle, threads=1)
-    columns = scoring.columns_of(frame, document.signature.inputs)
-    probability = scoring.predict(engine, columns, document.modality, events.progress("gate"))
-    measured = scoring.measure_for(frame, probability, document.signature.classes, document.decision)(None)
-    value = measured.get(primary, np.nan)
-    return (float(value), "") if np.isfinite(value) else (None, f"{primary} is not defined for it")
-
-
 def _reason(check: Check) -> str:
-    champion = "champion " if ":" in check.against else ""  # another form of the same model has no version
-    against = "" if check.against == "fixed" else f" ({champion}{check.against} with tolerance)"
+    if check.difference is not None:
+        return describe(check)
+    against = "" if check.against == "fixed" else f" ({check.against} with tolerance)"
     if check.value is None:
         return f"{check.metric} was not measured, and must be {check.rule} {check.limit:.4g}"
     return f"{check.metric} is {check.value:.4g}, must be {check.rule} {check.limit:.4g}{against}"

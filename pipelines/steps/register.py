@@ -12,7 +12,7 @@ from contracts import objects
 from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry, track_run
-from pipelines.steps import events
+from pipelines.steps import events, scoring
 from pipelines.steps.card import render_card
 from pipelines.steps.files import read_json, write_json, write_text
 from pipelines.tasks import get_task
@@ -36,7 +36,7 @@ def register(
     try:
         with tempfile.TemporaryDirectory(prefix="bundle-") as name:
             folder = Path(name) / "bundle"
-            shutil.copytree(source, folder, ignore=shutil.ignore_patterns("candidate.json"))
+            shutil.copytree(source, folder, ignore=shutil.ignore_patterns("candidate.json", scoring.ANSWERS))
             write_text(folder / "card.html", render_card(folder, fields, get_task(task).title))
             # Bundles in S3 are made here first; the registry uploads what it publishes.
             remote = objects.is_remote(where.uri("artifacts"))

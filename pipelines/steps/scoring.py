@@ -18,6 +18,7 @@ from pipelines.steps.measures import Measure, Rule, binary, multiclass
 if TYPE_CHECKING:
     import pandas as pd
 
+ANSWERS = "answers.npy"  # of a candidate on the test rows; not part of its bundle
 _BATCH = {"tabular": 65_536, "text": 64}
 _UNDECIDED = GateDecision(passed=False, checks=[], champion=None, reasons=["not decided yet"])
 

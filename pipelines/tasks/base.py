@@ -73,8 +73,12 @@ class Threshold:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class GateConfig:
-    """Fixed thresholds, and how far the candidate may fall behind the champion on the same data.
+    """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
+    champion_tolerance: a candidate is refused when it is behind by more and the 95 % interval of the difference (paired
+    bootstrap) is below zero as a whole. unsure: what becomes of one that the rows show neither to be worse in this way
+    nor to be within the tolerance; "refuse" makes the check a classical test of non-inferiority. min_compared_rows:
+    with fewer different rows left, the champion's recorded value is compared.
     int8_tolerance: how much of `primary`, measured on the validation rows, weights of 8 bits may cost; when they cost
     more, the model is served as it was trained.
     """
@@ -82,6 +86,8 @@ class GateConfig:
     thresholds: tuple[Threshold, ...] = ()
     primary: str = "accuracy"
     champion_tolerance: float = 0.01
+    unsure: Literal["pass", "refuse"] = "pass"
+    min_compared_rows: int = 20
     int8_tolerance: float = 0.005
     max_latency_ms: float = 50.0
     max_bundle_mb: float = 500.0

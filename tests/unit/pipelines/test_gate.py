@@ -8,22 +8,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, GateDecision
 from contracts.errors import PlatformError
+from pipelines.steps import comparison
 from pipelines.steps import gate as step
-from pipelines.steps.scoring import provisional
+from pipelines.steps.scoring import ANSWERS, provisional
+from pipelines.steps.seen import Seen, row_hashes
 
 
 @pytest.fixture
 def decide(
     candidate: Path, toy_config: Callable[..., str], endpoints: str, tmp_path: Path
 ) -> Callable[..., GateDecision]:
-    def run(folder: Path | None = None, **limits: Any) -> GateDecision:
+    def run(folder: Path | None = None, dataset: Path | None = None, **limits: Any) -> GateDecision:
         out = tmp_path / "gate.json"
-        source = folder or candidate / "candidate"
-        passed = step.gate("toy", toy_config(gate=limits), str(candidate / "dataset"), str(source), endpoints, str(out))
+        source, data = folder or candidate / "candidate", dataset or candidate / "dataset"
+        passed = step.gate("toy", toy_config(gate=limits), str(data), str(source), endpoints, str(out))
         decision = GateDecision.model_validate_json(out.read_text())
         assert decision.passed == passed
         return decision
@@ -32,17 +37,57 @@ def decide(
 
 
 @pytest.fixture
-def champion(candidate: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A function that makes the candidate itself the champion, with changed document fields."""
+def champion(candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """A function that makes a copy of the candidate, with changed document fields, the champion; gives its folder."""
 
-    def make(**changes: Any) -> None:
-        folder = candidate / "candidate"
+    def make(**changes: Any) -> Path:
+        folder = tmp_path / "champion"
+        shutil.copytree(candidate / "candidate", folder)
         fields = json.loads((folder / "candidate.json").read_text())
         fields["signature"] |= changes.pop("signature", {})
         bundle: Bundle = provisional(folder, fields | changes)
         monkeypatch.setattr(step, "_champion", lambda *_: ("toy:3", bundle))
+        return folder
 
     return make
+
+
+@pytest.fixture
+def answering(candidate: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A function from the probability of "yes" of each test row to a candidate that answers so."""
+
+    def make(yes: NDArray[np.float64]) -> Path:
+        folder = tmp_path / "answering"
+        shutil.copytree(candidate / "candidate", folder, dirs_exist_ok=True)
+        np.save(folder / ANSWERS, np.column_stack([1 - yes, yes]))
+        return folder
+
+    return make
+
+
+class Memory:
+    """An engine that has learned some rows by heart, told by their distance, and answers others as `inner` does."""
+
+    def __init__(self, inner: Any, rows: pd.DataFrame) -> None:
+        self.inner, self.known = inner, dict(zip(rows["distance"], rows["label"] == "yes", strict=True))
+
+    def predict(self, columns: Any) -> NDArray[np.float64]:
+        answers: NDArray[np.float64] = self.inner.predict(columns).copy()
+        for at, distance in enumerate(columns["distance"]):
+            if distance in self.known:
+                answers[at] = [0.0, 1.0] if self.known[distance] else [1.0, 0.0]
+        return answers
+
+
+def rows_of(candidate: Path) -> pd.DataFrame:
+    return pd.read_parquet(candidate / "dataset" / "test.parquet")
+
+
+def remember(champion: Path, candidate: Path, rows: int) -> None:
+    """Note the first `rows` of the test in what the champion has learned from."""
+    frames = [pd.read_parquet(candidate / "dataset" / f"{name}.parquet") for name in ("train", "valid")]
+    keys = [*frames[0]["row_key"], *frames[1]["row_key"], *rows_of(candidate)["row_key"][:rows]]
+    Seen.of(row_hashes(keys)).write(champion)
 
 
 def test_a_good_candidate_passes_every_check(decide: Any) -> None:
@@ -71,44 +116,147 @@ def test_each_limit_refuses_with_its_reason(decide: Any, limits: Any, reason: st
     assert decision.reasons[0].startswith(reason)
 
 
-def test_the_champion_is_scored_on_the_same_rows(decide: Any, champion: Any) -> None:
-    champion(metrics={"average_precision": 0.01})  # what is recorded must not matter
-    decision = decide(champion_tolerance=0.0)
+@pytest.mark.parametrize("unsure", ["pass", "refuse"])
+@pytest.mark.parametrize("primary", ["average_precision", "brier"])
+def test_an_identical_model_passes_on_the_same_rows(decide: Any, champion: Any, primary: str, unsure: str) -> None:
+    champion(metrics={"average_precision": 0.01, "brier": 0.9})  # what is recorded must not matter
+    decision = decide(champion_tolerance=0.0, primary=primary, unsure=unsure)
     check = decision.checks[-1]
     assert decision.passed
     assert (decision.champion, check.against) == ("toy:3", "toy:3")
+    assert (check.difference, check.interval) == (0, (0, 0))
+    assert (check.rows_compared, check.rows_left_out) == (120, 0)
     assert check.value == check.limit
+    assert "shown to be no worse" in decision.reasons[0]
+    assert "on 120 rows, none left out" in decision.reasons[0]
 
 
-def test_a_candidate_behind_the_champion_is_refused(
-    decide: Any, champion: Any, candidate: Path, tmp_path: Path
+@pytest.mark.parametrize("primary", ["average_precision", "brier"])
+def test_a_model_that_is_shown_to_be_worse_is_refused(decide: Any, champion: Any, answering: Any, primary: str) -> None:
+    champion()
+    guessing = answering(np.random.default_rng(1).random(120))
+    decision = decide(guessing, primary=primary)
+    assert not decision.passed
+    assert [check.metric for check in decision.checks if not check.passed] == [primary]
+    low, high = decision.checks[-1].interval
+    assert (high < 0) if primary == "average_precision" else (low > 0)
+    assert "shown to be worse, and by more than the tolerance" in decision.reasons[0]
+
+
+def test_what_the_rows_do_not_decide_passes_and_says_so_or_is_refused_by_choice(
+    decide: Any, champion: Any, answering: Any, candidate: Path
 ) -> None:
     champion()
-    worse = tmp_path / "worse"
-    shutil.copytree(candidate / "candidate", worse)
-    evaluation = json.loads((worse / "evaluation.json").read_text())
-    evaluation["metrics"]["average_precision"] -= 0.02
-    (worse / "evaluation.json").write_text(json.dumps(evaluation))
-    assert decide(worse, champion_tolerance=0.03).passed
-    decision = decide(worse, champion_tolerance=0.01)
-    assert not decision.passed
-    assert "(champion toy:3 with tolerance)" in decision.reasons[0]
+    answers = np.load(candidate / "candidate" / ANSWERS)[:, 1]
+    noisy = answering(np.clip(answers + np.random.default_rng(4).normal(0, 0.08, 120), 0, 1))
+    lenient = decide(noisy, champion_tolerance=0.005)
+    check = lenient.checks[-1]
+    assert check.difference < -0.005
+    assert check.interval[0] < -0.005 < 0 < check.interval[1]
+    assert check.rule == "not shown below"
+    assert lenient.passed
+    assert "do not show whether it is worse" in lenient.reasons[0]
+    strict = decide(noisy, champion_tolerance=0.005, unsure="refuse")
+    assert not strict.passed
+    assert "do not show whether it is worse" in strict.reasons[0]
+    assert decide(noisy, champion_tolerance=0.3, unsure="refuse").passed
 
 
-def test_lower_is_better_is_compared_the_other_way_round(decide: Any, champion: Any) -> None:
+def test_rows_that_the_champion_has_learned_from_do_not_count(
+    decide: Any, champion: Any, candidate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rows, real = champion(), rows_of(candidate), comparison.load_engine
+    monkeypatch.setattr(comparison, "load_engine", lambda *a, **k: Memory(real(*a, **k), rows[:80]))
+    unfair = decide()  # the champion does not tell that it knows 80 of the rows
+    assert not unfair.passed
+    assert unfair.checks[-1].rows_compared == 120
+    remember(folder, candidate, 80)
+    fair = decide()
+    check = fair.checks[-1]
+    assert fair.passed
+    assert (check.rows_compared, check.rows_left_out, check.difference) == (40, 80, 0)
+    assert "on 40 rows, 80 left out that one of them has learned from" in fair.reasons[0]
+
+
+def test_rows_that_the_candidate_has_learned_from_do_not_count_either(
+    decide: Any, champion: Any, answering: Any, candidate: Path
+) -> None:
     champion()
-    check = decide(primary="brier", champion_tolerance=0.01).checks[-1]
-    assert check.rule == "at most"
-    assert check.passed
-    assert check.limit == pytest.approx(check.value + 0.01)
+    folder = answering((rows_of(candidate)["label"] == "yes").to_numpy(float))
+    remember(folder, candidate, 70)
+    assert decide(folder).checks[-1].rows_compared == 50
+
+
+@pytest.mark.parametrize(("left", "least"), [(0, 20), (19, 20), (40, 41)])
+def test_with_too_few_rows_left_the_recorded_value_is_compared_and_it_says_so(
+    decide: Any, champion: Any, candidate: Path, left: int, least: int
+) -> None:
+    folder = champion()
+    remember(folder, candidate, 120 - left)
+    decision = decide(min_compared_rows=least)
+    check = decision.checks[-1]
+    recorded = json.loads((folder / "evaluation.json").read_text())
+    assert (check.rows_compared, check.rows_left_out) == (None, 120 - left)
+    assert check.value - check.difference == pytest.approx(recorded["metrics"]["average_precision"])
+    low, high = recorded["intervals"]["average_precision"]
+    assert check.interval[1] - check.interval[0] > high - low  # two values, each with its own error
+    assert decision.passed
+    assert f"{left} of 120 test rows are left" in decision.reasons[1]
+    assert f"at least {least} are needed" in decision.reasons[1]
+    assert "recorded average_precision, which is of other rows" in decision.reasons[1]
+
+
+def test_copies_of_a_row_are_one_row(decide: Any, champion: Any, candidate: Path, tmp_path: Path) -> None:
+    champion()
+    dataset = tmp_path / "copies"
+    shutil.copytree(candidate / "dataset", dataset)
+    rows_of(candidate).assign(row_key=[f"text {at % 15}" for at in range(120)]).to_parquet(dataset / "test.parquet")
+    decision = decide(dataset=dataset)
+    assert decision.checks[-1].rows_compared is None
+    assert "15 of 120 test rows are left" in decision.reasons[1]
+
+
+def test_rows_without_the_metric_are_compared_by_the_record(decide: Any, champion: Any, candidate: Path) -> None:
+    folder, rows = champion(), rows_of(candidate)
+    Seen.of(row_hashes(rows["row_key"][rows["label"] == "yes"])).write(folder)
+    decision = decide()
+    assert decision.checks[-1].rows_compared is None
+    assert "average_precision is not defined on the" in decision.reasons[1]
+
+
+def test_a_champion_that_does_not_tell_what_it_has_seen_is_named(decide: Any, champion: Any) -> None:
+    (champion() / "seen.bin").unlink()
+    decision = decide()
+    assert decision.passed
+    assert decision.checks[-1].rows_compared == 120
+    assert "champion toy:3 does not record which rows it has learned from: it may have seen" in decision.reasons[1]
+
+
+def test_rows_beyond_a_full_record_are_left_out(decide: Any, champion: Any, candidate: Path) -> None:
+    folder, hashes = champion(), row_hashes(rows_of(candidate)["row_key"])
+    bound = int(np.sort(hashes)[59])
+    Seen.of(np.zeros(0, dtype=np.uint64), bound).write(folder)
+    decision = decide()
+    assert (decision.checks[-1].rows_compared, decision.checks[-1].rows_left_out) == (60, 60)
+    assert "60 rows that it does not tell about are left out" in decision.reasons[1]
 
 
 def test_a_champion_with_other_inputs_is_compared_by_its_record_and_said_so(decide: Any, champion: Any) -> None:
-    champion(signature={"inputs": [{"name": "colour", "dtype": "string"}]}, metrics={"average_precision": 0.9})
+    folder = champion(
+        signature={"inputs": [{"name": "colour", "dtype": "string"}]}, metrics={"average_precision": 0.99}
+    )
+    record = json.loads((folder / "evaluation.json").read_text())
+    record["intervals"]["average_precision"] = [0.98, 1.0]
+    (folder / "evaluation.json").write_text(json.dumps(record))
     decision = decide()
     assert not decision.passed
     assert "its input 'colour' is not in the data" in decision.reasons[-1]
-    assert decision.checks[-1].limit == pytest.approx(0.89)
+    assert decision.checks[-1].limit == pytest.approx(0.98)
+    assert decision.checks[-1].interval[1] < 0
+    (folder / "evaluation.json").unlink()  # as in a bundle of before: two bare numbers are all there is
+    bare = decide()
+    assert (bare.passed, bare.checks[-1].interval, bare.checks[-1].rule) == (False, None, "at least")
+    assert "(no interval)" in bare.reasons[0]
 
 
 def test_a_champion_without_the_metric_does_not_block(decide: Any, champion: Any) -> None:
@@ -116,6 +264,7 @@ def test_a_champion_without_the_metric_does_not_block(decide: Any, champion: Any
     decision = decide()
     assert decision.passed
     assert "has no average_precision to compare with" in decision.reasons[0]
+    assert decision.checks[-1].metric == "bundle_mb"
 
 
 def test_a_primary_metric_that_is_not_measured_is_an_error(decide: Any) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from pipelines.steps.measures import Rule, auc, binary, bootstrap, finite, multiclass
+from pipelines.steps.measures import Rule, auc, binary, bootstrap, finite, multiclass, paired_bootstrap
 
 RNG = np.random.default_rng(5)
 SCORE = np.round(RNG.random(500), 2)  # rounded: many ties
@@ -83,3 +87,41 @@ def test_bootstrap_is_repeatable() -> None:
     measure = binary(POSITIVE, SCORE, Rule())
     assert bootstrap(measure, 500, 1) == bootstrap(measure, 500, 1)
     assert bootstrap(measure, 500, 1) != bootstrap(measure, 500, 2)
+
+
+def _right(share: Any) -> Any:
+    """A measure of which only the share of right answers is asked; `share` is 1 for each right row."""
+    return lambda weight: {"accuracy": float(np.average(share, weights=weight))}
+
+
+def test_the_interval_of_a_paired_difference_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(3)
+    covered, widths = 0, []
+    for trial in range(150):
+        hard = rng.random(200)  # a row that is hard for one model is hard for the other
+        models = [(hard < ability + rng.normal(0, 0.05, 200)).astype(float) for ability in (0.75, 0.8)]
+        found = paired_bootstrap(_right(models[0]), _right(models[1]), "accuracy", np.arange(200), trial, rounds=200)
+        assert found is not None
+        covered += found[0] <= -0.05 <= found[1]
+        widths.append(found[1] - found[0])
+    assert 0.88 <= covered / 150 <= 1.0
+    assert np.mean(widths) < 0.8 * 2 * 1.96 * np.sqrt((0.75 * 0.25 + 0.8 * 0.2) / 200)  # narrower than unpaired
+
+
+def test_copies_of_rows_make_no_interval_narrower() -> None:
+    rng = np.random.default_rng(5)
+    a, b = (rng.random(60) < 0.7).astype(float), (rng.random(60) < 0.7).astype(float)
+    once = paired_bootstrap(_right(a), _right(b), "accuracy", np.arange(60), 1, rounds=2000)
+    groups = np.repeat(np.arange(60), 25)
+    copied = paired_bootstrap(_right(np.repeat(a, 25)), _right(np.repeat(b, 25)), "accuracy", groups, 1, rounds=2000)
+    assert copied == pytest.approx(once)
+
+
+@given(st.integers(2, 60), st.integers(0, 99))
+def test_a_model_does_not_differ_from_itself(rows: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    probability, positive = rng.random(rows), rng.random(rows) < 0.5
+    positive[:2] = [True, False]
+    measure = binary(positive, probability, Rule())
+    for metric in ("average_precision", "roc_auc", "brier", "log_loss", "ece"):
+        assert paired_bootstrap(measure, measure, metric, np.arange(rows), seed, rounds=20) in (None, (0.0, 0.0))

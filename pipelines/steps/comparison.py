@@ -1,0 +1,219 @@
+"""The comparison of a candidate with the champion: on rows that neither has learned from, with an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.bundle import Bundle, Check
+from contracts.engine import load_engine
+from pipelines.steps import events, scoring
+from pipelines.steps.files import missing
+from pipelines.steps.measures import Floats, higher_is_better, paired_bootstrap
+from pipelines.steps.seen import read_seen, row_hashes
+from pipelines.tasks.base import GateConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEED = 0  # of the bootstrap: the same two models on the same rows get the same decision
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two values of the primary metric, the 95 % interval of their difference, and where they were measured.
+
+    rows: compared, None when the champion's value is a recorded one.  left_out: seen by one of the two, or not told.
+    """
+
+    candidate: float
+    champion: float
+    interval: tuple[float, float] | None
+    rows: int | None
+    left_out: int
+
+
+def compare(
+    candidate: Bundle, champion: Bundle, name: str, dataset: Path, evaluation: Mapping[str, Any], settings: GateConfig
+) -> tuple[Check | None, list[str]]:
+    """The check against the champion (None when it has nothing to compare with), and remarks on how it was made."""
+    import pandas as pd
+
+    file = dataset / "test.parquet"
+    if not file.exists():
+        raise missing(file)
+    frame = pd.read_parquet(file).reset_index(drop=True)
+    hashes = row_hashes(frame["row_key"])
+    fair, notes = _fair_rows(candidate, champion, name, hashes)
+    left_out = int(len(frame) - fair.sum())
+    pair: Pair | str
+    different, least = len(np.unique(hashes[fair])), max(2, settings.min_compared_rows)
+    if different < least:
+        pair = (
+            f"{different} of {len(frame)} test rows are left that neither model has learned from or has twice, and at "
+            f"least {least} are needed (gate.min_compared_rows)"
+        )
+    else:
+        pair = _measure(candidate, champion, frame, fair, hashes, settings.primary)
+    if isinstance(pair, str):
+        recorded = _recorded(champion, evaluation, settings.primary, left_out)
+        if recorded is None:
+            return None, [*notes, f"champion {name} has no {settings.primary} to compare with ({pair})"]
+        notes.append(
+            f"champion {name} is not compared on these rows ({pair}), but by its recorded {settings.primary}, which is "
+            "of other rows: how hard those were is not in the interval"
+        )
+        pair = recorded
+    return _check(pair, name, settings), notes
+
+
+def _fair_rows(
+    candidate: Bundle, champion: Bundle, name: str, hashes: NDArray[np.uint64]
+) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which rows neither has seen, for all that is known, and what is not known."""
+    fair, notes = np.ones(len(hashes), dtype=np.bool_), []
+    for bundle, called in ((candidate, "the candidate"), (champion, f"champion {name}")):
+        record = read_seen(bundle.path)
+        if not record.known:
+            notes.append(
+                f"{called} does not record which rows it has learned from: it may have seen some of the rows that are "
+                "compared, which would flatter it"
+            )
+            continue
+        told = record.tells(hashes)
+        if not told.all():
+            notes.append(
+                f"{called} has learned from more rows than it can record: {int((~told).sum())} rows that it does not "
+                "tell about are left out"
+            )
+        fair &= told & ~record.has(hashes)
+    return fair, notes
+
+
+def _measure(
+    candidate: Bundle,
+    champion: Bundle,
+    frame: pd.DataFrame,
+    fair: NDArray[np.bool_],
+    hashes: NDArray[np.uint64],
+    primary: str,
+) -> Pair | str:
+    """Both on the fair rows, or why that cannot be."""
+    rows = frame[fair].reset_index(drop=True)
+    document = champion.document
+    absent = [item.name for item in document.signature.inputs if item.name not in rows.columns]
+    if absent:
+        return f"its input {absent[0]!r} is not in the data"
+    if foreign := sorted(set(rows["label"]) - set(document.signature.classes)):
+        return f"it does not know class {foreign[0]!r}"
+    engine = load_engine(champion, threads=1)
+    columns = scoring.columns_of(rows, document.signature.inputs)
+    theirs = scoring.predict(engine, columns, document.modality, events.progress("gate"))
+    measures = [
+        scoring.measure_for(rows, probability, bundle.document.signature.classes, bundle.document.decision)
+        for bundle, probability in ((candidate, _answers(candidate, len(frame))[fair]), (champion, theirs))
+    ]
+    ours, its = (measure(None).get(primary, math.nan) for measure in measures)
+    if not (math.isfinite(ours) and math.isfinite(its)):
+        return f"{primary} is not defined on the {len(rows)} rows that neither has learned from"
+    _, groups = np.unique(hashes[fair], return_inverse=True)
+    interval = paired_bootstrap(measures[0], measures[1], primary, groups, _SEED)
+    if interval is None:
+        return f"{primary} is not defined in most samples of the {len(rows)} rows that neither has learned from"
+    return Pair(ours, its, interval, len(rows), len(frame) - len(rows))
+
+
+def _answers(candidate: Bundle, rows: int) -> Floats:
+    file = candidate.path / scoring.ANSWERS
+    if not file.exists():
+        raise missing(file)
+    answers: Floats = np.load(file, allow_pickle=False)
+    if len(answers) != rows:
+        raise missing(file)
+    return answers
+
+
+def _recorded(champion: Bundle, evaluation: Mapping[str, Any], primary: str, left_out: int) -> Pair | None:
+    """The champion's own record against the candidate's, each from rows of its own.
+
+    The interval of the difference of two independent values follows from theirs by Zou and Donner's square-and-add.
+    """
+    its = champion.document.metrics.get(primary)
+    if its is None:
+        return None
+    ours = float(evaluation["metrics"][primary])
+    our_range = evaluation.get("intervals", {}).get(primary)
+    its_range = ((champion.read_json("evaluation.json") or {}).get("intervals") or {}).get(primary)
+    interval = _difference(ours, our_range, its, its_range) if our_range and its_range else None
+    return Pair(ours, its, interval, None, left_out)
+
+
+def _difference(a: float, of_a: Sequence[float], b: float, of_b: Sequence[float]) -> tuple[float, float]:
+    return a - b - math.hypot(a - of_a[0], of_b[1] - b), a - b + math.hypot(of_a[1] - a, b - of_b[0])
+
+
+def _check(pair: Pair, name: str, settings: GateConfig) -> Check:
+    """Refuse what is shown to be worse; what the rows leave open is decided by `gate.unsure`."""
+    up, tolerance = higher_is_better(settings.primary), settings.champion_tolerance
+    sign = 1.0 if up else -1.0
+    difference = pair.candidate - pair.champion
+    gain = sign * difference
+    if pair.interval is None:
+        passed, rule = gain >= -tolerance, "at least" if up else "at most"
+    else:
+        low, high = sorted(sign * end for end in pair.interval)
+        shown_worse, shown_no_worse = gain < -tolerance and high < 0, low >= -tolerance
+        lenient = settings.unsure == "pass"
+        passed = not shown_worse and (lenient or shown_no_worse)
+        rule = ("not shown below" if up else "not shown above") if lenient else f"shown at {'least' if up else 'most'}"
+    return Check(
+        metric=settings.primary,
+        rule=rule,
+        value=pair.candidate,
+        limit=pair.champion - sign * tolerance,
+        passed=passed,
+        against=name,
+        difference=difference,
+        interval=pair.interval,
+        rows_compared=pair.rows,
+        rows_left_out=pair.left_out,
+    )
+
+
+def describe(check: Check) -> str:
+    """A comparison in one sentence: both values, the difference with its interval, the rows, and what follows."""
+    if check.value is None or check.difference is None:
+        raise ValueError(f"{check.metric} against {check.against} is no comparison")
+    champion = check.value - check.difference
+    tolerance = abs(champion - check.limit)
+    interval = f" (95 % {check.interval[0]:+.3g} to {check.interval[1]:+.3g})" if check.interval else " (no interval)"
+    rows = "its recorded value" if check.rows_compared is None else f"{check.rows_compared} rows"
+    out = (
+        f"{check.rows_left_out} left out that one of them has learned from" if check.rows_left_out else "none left out"
+    )
+    return (
+        f"{check.metric} is {check.value:.4g}, of champion {check.against} {champion:.4g}: difference "
+        f"{check.difference:+.3g}{interval} on {rows}, {out}; {_verdict(check, tolerance)}"
+    )
+
+
+def _verdict(check: Check, tolerance: float) -> str:
+    sign = 1.0 if higher_is_better(check.metric) else -1.0
+    gain = sign * (check.difference or 0.0)
+    if check.interval is None:
+        return f"{'no worse' if check.passed else 'worse'} than the tolerance of {tolerance:.3g}"
+    low, high = sorted(sign * end for end in check.interval)
+    if gain < -tolerance and high < 0:
+        return f"shown to be worse, and by more than the tolerance of {tolerance:.3g}"
+    if low >= -tolerance:
+        return f"shown to be no worse than the tolerance of {tolerance:.3g}"
+    open_question = f"so few rows do not show whether it is worse than the tolerance of {tolerance:.3g}"
+    return (
+        f"{open_question}{', so it passes; gate.unsure=refuse would refuse it' if check.passed else ' (gate.unsure)'}"
+    )
