@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from contracts.errors import PlatformError
 from pipelines.steps.sources import ROW
 from pipelines.tasks.base import DataConfig, Task
+from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,7 +69,7 @@ def _missing(column: str, source: str, names: list[str], file: str) -> PlatformE
     return PlatformError(
         f"{file} has no {wanted}",
         detail=f"columns there: {known}",
-        fix=f"say which one it is: --set data.columns.{column}={like}",
+        fix=f"say which one it is: {setting(f'data.columns.{column}', like)}",
         code="bad_schema",
         column=column,
         available=names[:100],

@@ -15,6 +15,7 @@ from pipelines.steps.comparison import compare, describe
 from pipelines.steps.files import read_json, write_text
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import GateConfig, Threshold
+from pipelines.tasks.settings import setting
 
 
 def gate(task: str, config: str, dataset: str, candidate: str, endpoints: str, out: str) -> bool:
@@ -89,7 +90,7 @@ def _against_champion(
         raise PlatformError(
             f"gate.primary {primary!r} is not measured for task {task}",
             detail=f"measured: {known}",
-            fix=f"choose one of these: --set gate.primary={sorted(evaluation['metrics'])[0]}",
+            fix=f"choose one of these, such as: {setting('gate.primary', sorted(evaluation['metrics'])[0])}",
             code="bad_config",
         )
     found = _champion(task, endpoints)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from contracts.errors import PlatformError
 from pipelines.steps.measures import auc
+from pipelines.tasks.base import DataConfig
+from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,14 +19,16 @@ if TYPE_CHECKING:
 _BINS = 64
 
 
-def check_leakage(frame: pd.DataFrame, label: str, allowed: tuple[str, ...], limit: float) -> dict[str, float]:
+def check_leakage(frame: pd.DataFrame, label: str, data: DataConfig, needed: Collection[str] = ()) -> dict[str, float]:
     """AUC of every column of `frame` alone against `label` (the mean over classes where there are more than two).
 
     Half of the rows give each value, or each of 64 bins of a number, its share of every class; the other half is
     ranked by it. So a column of unique values predicts nothing, and order, kind and scale do not matter.
 
+    `needed` columns are the task's own, which cannot be left out.
+
     Raises:
-        PlatformError: ``code="leakage"``, naming the columns that reach `limit` and are not `allowed`.
+        PlatformError: ``code="leakage"``, naming the columns that reach `data.leakage_auc` and are not allowed.
     """
     target = frame[label].astype("string").to_numpy(dtype=object)
     fit = np.random.default_rng(0).random(len(frame)) < 0.5
@@ -32,20 +37,31 @@ def check_leakage(frame: pd.DataFrame, label: str, allowed: tuple[str, ...], lim
         for name in frame.columns
         if name != label and (power := _power(frame[name], target, fit)) is not None
     }
-    found = {name: power for name, power in measured.items() if power >= limit and name not in allowed}
+    limit = data.leakage_auc
+    found = {name: power for name, power in measured.items() if power >= limit and name not in data.allow_leakage}
     if found:
         worst = max(found, key=lambda name: found[name])
         others = [name for name in found if name != worst]
         more = f"; so do {', '.join(others)}" if others else ""
-        names = ", ".join(found)
         raise PlatformError(
             f"column {worst!r} predicts {label!r} nearly alone",
             detail=f"AUC {found[worst]:.4f}, the limit is {limit:g}{more}: most likely made from the label",
-            fix=f"leave it out: --set 'data.drop=[{names}]'; if known before: --set 'data.allow_leakage=[{names}]'",
+            fix=_cure(list(found), data, needed),
             code="leakage",
             columns=sorted(found),
         )
     return measured
+
+
+def _cure(found: list[str], data: DataConfig, needed: Collection[str]) -> str:
+    """Settings beside those that there are: a list replaces the one before."""
+    allow = setting("data.allow_leakage", [*data.allow_leakage, *found])
+    own = [name for name in found if name in needed]
+    if own == found:
+        return f"if it is known before {'its' if len(own) == 1 else 'their'} label: {allow}; if not, correct the source"
+    drop = setting("data.drop", [*data.drop, *(name for name in found if name not in needed)])
+    also = " " + setting("data.allow_leakage", [*data.allow_leakage, *own]) if own else ""
+    return f"leave it out: {drop}{also}; if known before: {allow}"
 
 
 def _power(column: pd.Series[Any], target: NDArray[Any], fit: NDArray[np.bool_]) -> float | None:

@@ -66,7 +66,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     write_json(target / "report.json", report)
     _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE)
     _check_labels(run.sample(), found)
-    power = check_leakage(run.sample(), found.label, settings.data.allow_leakage, settings.data.leakage_auc)
+    power = check_leakage(run.sample(), found.label, settings.data, [column.name for column in found.columns])
     write_json(target / "report.json", {**report, "single_column_auc": {k: round(v, 4) for k, v in power.items()}})
     return report
 

@@ -217,7 +217,7 @@ class _Kube:
             raise PlatformError(
                 f"may not create the {document['kind']} of a distributed training",
                 detail=str(err.body or err.reason)[:500],
-                fix="give the steps' ServiceAccount that right: --set pipelines.steps.jobs=true",
+                fix="give the steps' ServiceAccount that right: pipelines.steps.jobs: true in the values",
                 code="no_access",
             ) from err
 

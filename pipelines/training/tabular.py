@@ -18,6 +18,7 @@ from contracts.bundle import Input
 from contracts.engine_tabular import Calibration, matrix
 from contracts.errors import PlatformError
 from pipelines.tasks.base import STRICT, Progress
+from pipelines.tasks.settings import setting
 from pipelines.training.boosting import Columns, Rows, fit_boosted
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def train_tabular(
     x_train, x_valid = (matrix(inputs, {i.name: f[i.name].to_numpy() for i in inputs}) for f in (train, valid))
     y_train, y_valid = (f["label"].map(index).to_numpy(dtype=np.int64) for f in (train, valid))
     _need_all_classes(y_train, classes, "train")
+    losses = _row_costs(cost, valid)  # before the fit, which takes long
     out.mkdir(parents=True, exist_ok=True)
     if isinstance(model, LightGBMConfig):
         weight = _weights(y_train, model.positive_weight) if len(classes) == 2 else None
@@ -114,7 +116,10 @@ def train_tabular(
     else:
         if len(classes) != 2:
             raise PlatformError(
-                "the logistic recipe needs two classes", detail=f"got {len(classes)}", fix="use lightgbm"
+                "the logistic recipe needs two classes",
+                detail=f"got {len(classes)}",
+                fix="train another recipe, with --recipe",
+                code="bad_config",
             )
         raw, calibration = _fit_logistic(x_train, y_train, x_valid, y_valid, model, seed, out)
         engine, history, parameters = "onnx", [], _flat(model)
@@ -122,7 +127,6 @@ def train_tabular(
     decision = None
     if len(classes) == 2:
         probability = Calibration(calibration)(np.asarray(raw))
-        losses = _row_costs(cost, valid)
         decision = {
             "positive": classes[1],
             "threshold": choose_threshold(probability, y_valid, cost.false_positive, losses),
@@ -222,11 +226,13 @@ def _weights(y: NDArray[np.int64], positive: float) -> Floats:
 
 def _row_costs(cost: CostConfig, frame: pd.DataFrame) -> Floats:
     if isinstance(cost.false_negative, str):
-        if cost.false_negative not in frame:
+        numeric = [str(name) for name in frame.select_dtypes("number").columns]
+        if cost.false_negative not in numeric:
             raise PlatformError(
-                f"cost.false_negative names no column: {cost.false_negative!r}",
-                detail=f"columns: {', '.join(frame.columns)}",
-                fix="give a number, or one of these columns, with --set cost.false_negative=",
+                f"cost.false_negative names no column of numbers: {cost.false_negative!r}",
+                detail=f"columns of numbers: {', '.join(numeric) or 'none'}",
+                fix=f"give a number, or one of these columns: {setting('cost.false_negative', (numeric or [5.0])[0])}",
+                code="bad_config",
             )
         return frame[cost.false_negative].to_numpy(dtype=np.float64)
     return np.full(len(frame), float(cost.false_negative))

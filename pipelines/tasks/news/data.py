@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,7 @@ def split_articles(task: Task, frame: pd.DataFrame, config: NewsConfig) -> dict[
         rest = articles[~articles["row_key"].isin(set(test["row_key"]))]
         part = assign(rest["row_key"].tolist(), rest["label"].tolist(), {"valid": split.valid_share})
         parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
-    _check(parts)
+    _check(parts, config.labels)
     return {name: rows.reset_index(drop=True) for name, rows in parts.items()}
 
 
@@ -166,7 +167,13 @@ def _check_shares(split: SplitConfig) -> None:
         )
 
 
-def _check(parts: dict[str, pd.DataFrame]) -> None:
+def _renamed(wrong: str, known: list[str], labels: Mapping[str, str]) -> str:
+    """The setting that gives class `wrong` the name of a known one, beside the names that are given already."""
+    right = next((name for name in known if name.casefold() == wrong.casefold()), "CLASS")
+    return setting("labels", {**{old: right if new == wrong else new for old, new in labels.items()}, wrong: right})
+
+
+def _check(parts: dict[str, pd.DataFrame], labels: Mapping[str, str]) -> None:
     known = set(parts["train"]["label"])
     if len(known) < 2:
         raise PlatformError(
@@ -187,7 +194,7 @@ def _check(parts: dict[str, pd.DataFrame]) -> None:
             raise PlatformError(
                 f"the {name} part has class {unknown[0]!r}, which the training part does not have",
                 detail=f"classes of the training part: {', '.join(sorted(known)[:20])}",
-                fix='name the class as in training: --set \'labels={"OLD": "NEW"}\'; a class needs several articles',
+                fix=f"name it as in training: {_renamed(unknown[0], sorted(known), labels)}; or give it more articles",
                 code="bad_label",
                 labels=unknown[:20],
             )

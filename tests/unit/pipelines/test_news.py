@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import shlex
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from contracts.engine import load_engine
 from contracts.errors import PlatformError
 from pipelines.tasks import dump_config, get_task, load_config, recipe_config
 from pipelines.tasks.news.data import assign, language, length_band, text_key
+from pipelines.tasks.settings import parse_setting
 
 TASK = get_task("news")
 SMALL_LSTM = {
@@ -221,6 +223,24 @@ def test_a_bad_test_file_is_an_error_that_names_the_place(tmp_path: Path, line: 
     data = {"columns": {"id": "#row", "category": "0", "content": "1"}, "header": False, "delimiter": "\t"}
     with pytest.raises(PlatformError, match=message):
         TASK.split(articles(40), config_of("linear", split__test_source=str(file), split__test_data=data))
+
+
+def test_a_test_file_that_names_a_class_otherwise_is_read_when_its_cure_is_followed(tmp_path: Path) -> None:
+    file = tmp_path / "other.tsv"
+    file.write_text("A\tnew\nb\tnewer\nB x\tnewest\n", encoding="utf-8")
+    data = {"columns": {"id": "#row", "category": "0", "content": "1"}, "header": False, "delimiter": "\t"}
+    given = {"split.test_source": str(file), "split.test_data": data, "labels": {"one": "a"}}
+    seen = []
+    for _ in range(3):
+        try:
+            parts = TASK.split(articles(40), recipe_config(TASK, "linear", given))
+            break
+        except PlatformError as err:
+            words = shlex.split(err.fix.partition(": ")[2].partition(";")[0])
+            seen.append(words[1])
+            given |= dict([parse_setting(words[1].replace("CLASS", "b"))])
+    assert seen == ['labels={"one": "a", "A": "a"}', 'labels={"one": "a", "A": "a", "B x": "CLASS"}']
+    assert parts["test"]["label"].tolist() == ["a", "b", "b"]
 
 
 def test_one_class_or_too_few_articles_are_refused() -> None:

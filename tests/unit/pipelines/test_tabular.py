@@ -53,7 +53,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(dataset: Path, out: Path, model: Any, **changes: Any) -> dict[str, Any]:
     options = {"checkpoints": out / "checkpoints", "progress": lambda *_, **__: None, **changes}
-    return train_tabular(dataset, INPUTS, CLASSES, model, CostConfig(), 3, out / "model", **options)
+    options = {"cost": CostConfig(), **options}
+    return train_tabular(dataset, INPUTS, CLASSES, model, seed=3, out=out / "model", **options)
 
 
 def engine_of(out: Path, engine: str) -> Any:
@@ -210,6 +211,18 @@ def test_a_refit_learns_from_the_validation_rows_too(dataset: Path, tmp_path: Pa
     texts = [(tmp_path / str(i) / "model" / "model.txt").read_text() for i in range(2)]
     assert texts[0] != texts[1]
     assert reports[0]["decision"] == reports[1]["decision"]  # chosen by the model that had not seen these rows
+
+
+@pytest.mark.parametrize("column", ["nothing", "plan"])
+def test_a_cost_that_is_no_column_of_numbers_is_refused_before_the_fit(
+    dataset: Path, tmp_path: Path, column: str
+) -> None:
+    def fit(*_: Any, **__: Any) -> None:
+        raise AssertionError("it trains")
+
+    with pytest.raises(PlatformError, match=f"no column of numbers: '{column}'") as caught:
+        train(dataset, tmp_path, LightGBMConfig(), cost=CostConfig(false_negative=column), progress=fit)
+    assert caught.value.fix.endswith("--set cost.false_negative=amount")
 
 
 def test_a_class_without_rows_is_an_error(dataset: Path, tmp_path: Path) -> None:

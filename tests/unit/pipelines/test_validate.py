@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from pipelines.steps import ingest as ingest_step
 from pipelines.steps import validate as step
 from pipelines.steps.casting import cast_column
 from pipelines.steps.leakage import check_leakage
-from pipelines.tasks.base import Column
+from pipelines.tasks import data_config
+from pipelines.tasks.base import Column, DataConfig
+from pipelines.tasks.settings import parse_setting
 
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]]
 
@@ -182,6 +186,28 @@ def test_a_column_made_from_the_label_is_refused_unless_allowed(check: Run, toy_
     check(frame, drop=["outcome"])
 
 
+def test_the_cure_of_a_leak_keeps_the_lists_that_there_are_and_the_columns_that_the_task_needs() -> None:
+    label = np.array(["no", "yes"] * 200)
+    leaks = {"so far": label == "yes", "own": label}
+    frame = pd.DataFrame({"label": label, **leaks})
+    data = DataConfig(drop=("other",), allow_leakage=("third",))
+
+    def follow(frame: pd.DataFrame, data: DataConfig, needed: list[str]) -> DataConfig:
+        with pytest.raises(PlatformError) as caught:
+            check_leakage(frame, "label", data, needed)
+        words = shlex.split(caught.value.fix.partition(": ")[2].partition(";")[0])
+        assert words[::2] == ["--set"] * (len(words) // 2)
+        return data_config(asdict(data), dict(map(parse_setting, words[1::2])))
+
+    cured = follow(frame, data, ["own"])
+    assert (cured.drop, cured.allow_leakage) == (("other", "so far"), ("third", "own"))
+    check_leakage(frame.drop(columns=list(cured.drop), errors="ignore"), "label", cured, ["own"])
+    cured = follow(frame[["label", "own"]], data, ["own"])
+    assert (cured.drop, cured.allow_leakage) == (("other",), ("third", "own"))
+    cured = follow(frame[["label", "so far"]], data, [])
+    assert (cured.drop, cured.allow_leakage) == (("other", "so far"), ("third",))
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_leakage_is_told_from_noise_for_any_kind_of_column(classes: int) -> None:
     rng = np.random.default_rng(1)
@@ -195,14 +221,14 @@ def test_leakage_is_told_from_noise_for_any_kind_of_column(classes: int) -> None
             "missing": np.nan,
         }
     )
-    assert max(check_leakage(frame, "label", (), 0.99).values()) < 0.6
+    assert max(check_leakage(frame, "label", DataConfig()).values()) < 0.6
     for leak in (
         pd.Series(label).map({0: "a", 1: "b", 2: "c"}),
         label + rng.normal(0, 0.05, 3000),
         ((label - 1) ** 2 * 100 + label + rng.normal(0, 0.05, 3000)).astype(str),
     ):
         with pytest.raises(PlatformError, match="'leak'"):
-            check_leakage(frame.assign(leak=leak), "label", (), 0.98)
+            check_leakage(frame.assign(leak=leak), "label", DataConfig(leakage_auc=0.98))
 
 
 @pytest.mark.parametrize(
