@@ -1,6 +1,6 @@
 """The model registry, on MLflow: versions are immutable bundles, aliases are for people.
 
-The only module that imports MLflow, and it does so on first use (4 s); a SQLite file of ours is read without it.
+MLflow is imported here and in `contracts.tracking`, on first use (4 s); a SQLite file of ours is read without it.
 With bundles in S3 and an MLflow server, nothing needs a disk that machines share: bundles are uploaded whole, and
 fetched into a local folder that is verified.
 """
@@ -8,15 +8,11 @@ fetched into a local folder that is verified.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import json
-import logging
-import os
+import re
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +23,9 @@ from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.registry_file import all_pages, open_file, place_of
+from contracts.tracking import connect, file_lock
 
+_NAME = re.compile(r"[\w-]+")
 CHAMPION = "champion"
 CHALLENGER = "challenger"
 _HISTORY = "fairlead.champion."  # tags of the registered model: a version that became champion, by the moment
@@ -67,7 +65,7 @@ class Registry:
 
     @functools.cached_property
     def _client(self) -> Any:
-        return _client(self.endpoints)
+        return connect(self.endpoints)
 
     @functools.cached_property
     def _reading(self) -> Any:
@@ -79,8 +77,9 @@ class Registry:
         assert self._client
 
     def names(self) -> list[str]:
-        """Names of all registered models, sorted."""
-        return sorted(model.name for model in all_pages(self._reading.search_registered_models))
+        """Names of all registered models that may be ours, sorted; a registry may be shared with others."""
+        names = [model.name for model in all_pages(self._reading.search_registered_models)]
+        return sorted(name for name in names if _NAME.fullmatch(name))
 
     def publish(self, bundle: Bundle, run_id: str = "") -> ModelVersion:
         """Register a bundle; publishing the same bundle again returns the version it already has."""
@@ -111,10 +110,10 @@ class Registry:
         return target
 
     def versions(self, name: str) -> list[ModelVersion]:
-        """All versions of a model, newest first; empty for an unknown name."""
+        """All versions of a model that `publish` made, newest first; empty for an unknown name."""
         found = all_pages(self._reading.search_model_versions, filter_string=f"name = '{_checked(name)}'")
         aliases = self._aliases(name) if found else {}
-        made = [_version(item, aliases) for item in found]
+        made = [_version(item, aliases) for item in found if item.tags.get("digest")]
         return sorted(made, key=lambda v: int(v.version), reverse=True)
 
     def resolve(self, ref: str) -> ModelVersion:
@@ -250,53 +249,6 @@ class Registry:
             yield
 
 
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` across processes of this machine; released when the holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def track_run(
-    endpoints: Endpoints,
-    experiment: str,
-    run_name: str,
-    params: Mapping[str, Any],
-    metrics: Mapping[str, float],
-    curves: Sequence[Mapping[str, float]] = (),
-    artifacts: Path | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> tuple[str, str]:
-    """Record a finished run in MLflow; `curves` is one mapping of metrics per round or epoch.
-
-    Returns:
-        The run's id and the path of its page below the MLflow server's address, ``#/experiments/<id>/runs/<id>``.
-    """
-    resolved = endpoints.resolved()
-    client = _client(resolved)
-    from mlflow.entities import Metric, Param, RunTag
-
-    experiment_id = _experiment(client, resolved, experiment)
-    run_id: str = client.create_run(experiment_id, run_name=run_name).info.run_id
-    stamp = int(datetime.now(UTC).timestamp() * 1000)
-    points = [Metric(key, float(value), stamp, 0) for key, value in metrics.items()]
-    for step, row in enumerate(curves):
-        points += [Metric(f"curve.{key}", float(value), stamp, step) for key, value in row.items()]
-    for start in range(0, len(points), 900):
-        client.log_batch(run_id, metrics=points[start : start + 900])
-    client.log_batch(
-        run_id,
-        params=[Param(key, str(value)[:500]) for key, value in list(params.items())[:100]],
-        tags=[RunTag(key, value) for key, value in (tags or {}).items()],
-    )
-    if artifacts is not None and artifacts.exists():
-        client.log_artifacts(run_id, str(artifacts))
-    client.set_terminated(run_id)
-    return run_id, f"#/experiments/{experiment_id}/runs/{run_id}"
-
-
 def parse_ref(ref: str) -> tuple[str, str, str]:
     """Split ``name``, ``name@alias`` or ``name:version`` into (name, version, alias)."""
     name, _, alias = ref.partition("@")
@@ -309,7 +261,7 @@ def parse_ref(ref: str) -> tuple[str, str, str]:
 
 
 def _checked(name: str) -> str:
-    if not name or not all(c.isalnum() or c in "_-" for c in name):
+    if not _NAME.fullmatch(name):
         raise PlatformError(
             f"not a model name: {name!r}",
             detail="accepted: letters, digits, _ and -",
@@ -336,61 +288,4 @@ def _version(item: Any, aliases: Mapping[str, list[str]]) -> ModelVersion:
         recipe=item.tags.get("recipe", ""),
         run_id=item.run_id or "",
         override=item.tags.get("override", ""),
-    )
-
-
-def _experiment(client: Any, endpoints: Endpoints, name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    if known := client.get_experiment_by_name(name):
-        return str(known.experiment_id)
-    # A local tracking store keeps files beside itself; a server decides by itself.
-    local = endpoints.tracking.startswith("sqlite:")
-    location = (Path(endpoints.home) / "mlflow" / name).as_uri() if local else None
-    try:
-        return str(client.create_experiment(name, artifact_location=location))
-    except MlflowException:  # another run created it in between
-        return str(client.get_experiment_by_name(name).experiment_id)
-
-
-def _client(endpoints: Endpoints) -> Any:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    try:
-        import mlflow
-    except ImportError as err:
-        raise PlatformError(
-            "MLflow is not installed", fix="pip install 'fairlead[pipelines]'", code="missing_package"
-        ) from err
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    uri = endpoints.tracking
-    if uri.startswith(("http://", "https://")):
-        _answers(uri)
-    with contextlib.ExitStack() as stack:
-        if uri.startswith("sqlite:///"):
-            # Creating the tables is not safe from two processes at once.
-            file = Path(uri.removeprefix("sqlite:///"))
-            stack.enter_context(file_lock(file.with_name(f".{file.name}.lock")))
-        client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-        client.search_experiments(max_results=1)
-        client.search_registered_models(max_results=1)
-    return client
-
-
-def _answers(uri: str) -> None:
-    """Ask a tracking server once: MLflow itself would retry for minutes before it gives up."""
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
-            return
-    except urllib.error.HTTPError as err:
-        if err.code < 500:  # it is there, and may want a login, which MLflow's client gives
-            return
-        reason: object = err
-    except OSError as err:
-        reason = err
-    raise PlatformError(
-        f"the tracking server does not answer: {uri}",
-        detail=str(reason),
-        fix="start it, or correct `tracking` of the profile (FAIRLEAD_TRACKING)",
-        code="no_tracking",
     )

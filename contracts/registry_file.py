@@ -102,6 +102,20 @@ def open_file(tracking: str) -> RegistryFile | None:
     return RegistryFile(file)
 
 
+def read_experiment(tracking: str, name: str) -> tuple[str, str] | None:
+    """Id and stage ("active" or "deleted") of an experiment; None when the file does not say that it has one."""
+    file = Path(tracking.removeprefix(_PREFIX))
+    if not tracking.startswith(_PREFIX) or not file.exists():
+        return None
+    try:
+        with contextlib.closing(_connect(file)) as connection:
+            query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
+            found = connection.execute(query, (name,)).fetchone()
+    except sqlite3.Error:
+        return None
+    return None if found is None else (str(found[0]), str(found[1]))
+
+
 def place_of(tracking: str) -> str:
     """Where models are looked for, as people say it: the folder of the file, or the address of a server."""
     return str(Path(tracking.removeprefix(_PREFIX)).parent) if tracking.startswith(_PREFIX) else tracking

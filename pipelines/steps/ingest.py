@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import objects
 from contracts.errors import PlatformError
-from contracts.registry import file_lock
+from contracts.tracking import file_lock
 from pipelines.steps import events
 from pipelines.steps.columns import select
 from pipelines.steps.files import read_json, write_json

@@ -11,7 +11,8 @@ from typing import Any
 from contracts import objects
 from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
-from contracts.registry import CHALLENGER, Registry, track_run
+from contracts.registry import CHALLENGER, Registry
+from contracts.tracking import track_run
 from pipelines.steps import events, scoring
 from pipelines.steps.card import render_card
 from pipelines.steps.files import read_json, write_json, write_text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.tasks.base import Progress
 if TYPE_CHECKING:
     from pipelines.training.tabular import LightGBMConfig
 
+_PLAIN = re.compile(r"[\w.+-]+")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -87,10 +89,28 @@ def fit_boosted(
 def _datasets(train: Rows, valid: Rows, columns: Columns) -> tuple[Any, Any]:
     import lightgbm as lgb
 
-    categorical = list(columns.categorical) or "auto"
-    options = {"feature_name": list(columns.names), "categorical_feature": categorical, "free_raw_data": False}
+    names = plain_names(columns.names)
+    categorical = [plain for plain, name in zip(names, columns.names, strict=True) if name in columns.categorical]
+    options = {"feature_name": names, "categorical_feature": categorical or "auto", "free_raw_data": False}
     data = lgb.Dataset(train.x, train.y, weight=train.weight, **options)
     return data, lgb.Dataset(valid.x, valid.y, reference=data, free_raw_data=False)
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """Names that LightGBM takes, in order: it refuses commas, quotes, brackets and colons, and rewrites spaces.
+
+    Other names become ``input_<position>``. The engine gives inputs by position, so only the model's text shows them.
+    """
+    plain = [name if _PLAIN.fullmatch(name) else "" for name in names]
+    taken = set(plain)
+    for at, name in enumerate(plain):
+        if not name:
+            made = f"input_{at}"
+            while made in taken:
+                made += "_"
+            taken.add(made)
+            plain[at] = made
+    return plain
 
 
 def _block(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ import pytest
 from contracts.bundle import Bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from contracts.registry import Registry, parse_ref, track_run
+from contracts.registry import Registry, parse_ref
 from contracts.registry_file import open_file
+from contracts.tracking import check_experiment, track_run
 
 Make = Callable[..., Bundle]
 REFUSED = {"passed": False, "checks": [], "reasons": ["roc_auc 0.5 is below 0.7"]}
@@ -159,3 +163,39 @@ def test_a_file_with_other_tables_is_left_to_mlflow(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("no database, but text of some length " * 40)
     assert open_file(f"sqlite:///{tmp_path}/text.db") is None
     assert open_file("http://127.0.0.1:5000") is None
+
+
+def test_models_of_others_in_the_same_registry_do_not_disturb(registry: Registry, make_bundle: Make) -> None:
+    client = registry._client
+    client.create_registered_model("Churn v2 (draft)", tags={"owner": "somebody"})
+    client.create_model_version("Churn v2 (draft)", source="/tmp", run_id=None)
+    registry.publish(make_bundle())
+    theirs = client.create_model_version("churn", source="/tmp", run_id=None)
+    client.set_registered_model_alias("churn", "production", theirs.version)
+    registry.publish(make_bundle(recipe="other"))
+    assert registry.names() == ["churn"]
+    assert [version.version for version in registry.versions("churn")] == ["3", "1"]
+    assert registry.promote("churn:3").version == registry.resolve("churn").version == "3"
+    for foreign in ("churn:2", "churn@production"):
+        with pytest.raises(PlatformError) as caught:
+            registry.resolve(foreign)
+        assert caught.value.code == "unknown_model"
+    assert client.get_registered_model("Churn v2 (draft)").tags == {"owner": "somebody"}
+
+
+def test_a_deleted_experiment_is_named_and_its_cure_works(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    track_run(registry.endpoints, "churn", "first", {}, {})
+    check_experiment(registry.endpoints, "churn")
+    client = registry._client
+    client.delete_experiment(client.get_experiment_by_name("churn").experiment_id)
+    for attempt in (
+        lambda: check_experiment(registry.endpoints, "churn"),
+        lambda: track_run(registry.endpoints, "churn", "second", {}, {}),
+    ):
+        with pytest.raises(PlatformError) as caught:
+            attempt()
+        assert caught.value.code == "deleted_experiment"
+    setting, program, *arguments = shlex.split(caught.value.fix.removeprefix("restore it: "))
+    monkeypatch.setenv(*setting.split("=", 1))
+    subprocess.run([Path(sys.executable).with_name(program), *arguments], check=True, capture_output=True)
+    track_run(registry.endpoints, "churn", "second", {}, {})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -223,6 +226,41 @@ def test_a_defect_of_the_runner_is_an_event_too(start: Start) -> None:
     assert code == 1
     assert "ValueError: Expected constant." in sent[-1]["error"]["headline"]
     assert document["status"] == "failed"
+
+
+def _never(out: Translator) -> None:
+    raise AssertionError("a step was started")
+
+
+def test_a_full_disk_is_named_before_the_first_step(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1 << 20))
+    code, sent, document = start(_never)
+    assert (code, document["status"], sent[-1]["error"]["code"]) == (1, "failed", "disk_full")
+
+
+@pytest.mark.parametrize("name", ["data", "artifacts", "cache"])
+def test_a_place_that_cannot_be_written_is_named_before_the_first_step(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    closed = Endpoints(home=str(tmp_path / "home")).path(name)
+    closed.parent.mkdir()
+    closed.write_text("a file, and no folder")
+    code, sent, _ = start(_never)
+    assert (code, sent[-1]["error"]["code"]) == (1, "no_access")
+    assert str(closed) in sent[-1]["error"]["headline"]
+
+
+def test_a_deleted_experiment_is_named_before_the_first_step(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "home" / "mlflow.db"
+    file.parent.mkdir()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT, lifecycle_stage TEXT)")
+        database.execute("INSERT INTO experiments VALUES (4, 'toy', 'deleted')")
+        database.commit()
+    code, sent, _ = start(_never)
+    assert (code, sent[-1]["error"]["code"]) == (1, "deleted_experiment")
+    assert "--experiment-id 4" in sent[-1]["error"]["fix"]
 
 
 def test_unknown_workflow_fails_before_anything_is_written(start: Start) -> None:

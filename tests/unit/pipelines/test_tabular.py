@@ -16,6 +16,8 @@ from contracts.bundle import Input, write_bundle
 from contracts.engine import load_engine
 from contracts.engine_tabular import Calibration, matrix
 from contracts.errors import PlatformError
+from pipelines.steps.scoring import columns_of
+from pipelines.training.boosting import plain_names
 from pipelines.training.tabular import (
     CostConfig,
     LightGBMConfig,
@@ -57,14 +59,14 @@ def train(dataset: Path, out: Path, model: Any, **changes: Any) -> dict[str, Any
     return train_tabular(dataset, INPUTS, CLASSES, model, seed=3, out=out / "model", **options)
 
 
-def engine_of(out: Path, engine: str) -> Any:
+def engine_of(out: Path, engine: str, inputs: list[Input] = INPUTS) -> Any:
     fields = {
         "name": "churn",
         "task": "churn",
         "recipe": "r",
         "modality": "tabular",
         "engine": engine,
-        "signature": {"inputs": [i.model_dump() for i in INPUTS], "classes": list(CLASSES)},
+        "signature": {"inputs": [i.model_dump() for i in inputs], "classes": list(CLASSES)},
         "gate": {"passed": True, "checks": []},
         "lineage": {"code_version": "", "data_version": "", "source": "", "seed": 1, "created": ""},
     }
@@ -155,6 +157,34 @@ def test_an_unknown_category_counts_as_missing() -> None:
     }
     assert matrix(INPUTS, data)[0, 2] == 2
     assert np.isnan(matrix(INPUTS, data)[1, 2])
+
+
+ODD = {"amount": "charge, gross", "age": 'calls[7d]:"x"', "plan": "plan {type} \u4ef7\u683c"}
+
+
+@pytest.mark.parametrize("model", [LightGBMConfig(rounds=20), LogisticConfig()])
+def test_columns_may_have_any_name(dataset: Path, tmp_path: Path, model: Any) -> None:
+    renamed = tmp_path / "dataset"
+    renamed.mkdir()
+    for part in ("train", "valid"):
+        pd.read_parquet(dataset / f"{part}.parquet").rename(columns=ODD).to_parquet(renamed / f"{part}.parquet")
+    inputs = [item.model_copy(update={"name": ODD[item.name]}) for item in INPUTS]
+    answers = []
+    for out, folder, signature in ((tmp_path / "plain", dataset, INPUTS), (tmp_path / "odd", renamed, inputs)):
+        options = {"checkpoints": out / "checkpoints", "progress": lambda *_, **__: None}
+        trained = train_tabular(folder, signature, CLASSES, model, CostConfig(), 3, out / "model", **options)
+        engine = engine_of(out, trained["engine"], signature)
+        table = pd.read_parquet(folder / "valid.parquet").head(50)
+        answers.append(engine.predict(columns_of(table, signature)))
+    assert np.array_equal(answers[0], answers[1])
+
+
+@given(names=st.lists(st.text(max_size=12) | st.sampled_from(["input_0", "input_1", "a,b", "a b"]), unique=True))
+def test_names_for_lightgbm_are_plain_and_differ(names: list[str]) -> None:
+    plain = plain_names(names)
+    assert len(set(plain)) == len(names)
+    assert not set("".join(plain)) & set(',[]{}:" \t')
+    assert plain_names(plain) == plain
 
 
 def test_the_same_seed_gives_the_same_model(dataset: Path, tmp_path: Path) -> None:
