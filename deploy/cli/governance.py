@@ -12,7 +12,7 @@ from deploy.cli.profiles import load_endpoints
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from contracts.bundle import BundleDocument
+    from contracts.bundle import Bundle, BundleDocument
     from contracts.registry import ModelVersion
 
 # Shown in the table of models, the first ones that a version has.
@@ -82,9 +82,11 @@ def show_comparison(profile: str, first: str, second: str, as_json: bool) -> Non
     documents = [bundle.document for bundle in bundles]
     names = [f"{v.name}:{v.version}" for v in versions]
     same_data = documents[0].lineage.data_version == documents[1].lineage.data_version
+    same_rows = _same_rows(bundles)
     document = {
         "versions": [version.as_dict() for version in versions],
         "same_data": same_data,
+        "same_rows": same_rows,
         "metrics": differences(documents[0].metrics, documents[1].metrics),
         "slices": differences(_flat_slices(documents[0]), _flat_slices(documents[1])),
         "gates": [each.gate.model_dump() for each in documents],
@@ -95,14 +97,46 @@ def show_comparison(profile: str, first: str, second: str, as_json: bool) -> Non
         out.print(_facts(names, versions, documents))
         if not same_data:
             out.print("[yellow]The two were evaluated on different data versions.[/]")
+        if not same_rows:
+            out.print(f"[yellow]{_UNLIKE_ROWS if same_rows is False else _UNKNOWN_ROWS}[/]")
         out.print(_differences_table("metrics", names, document["metrics"]))
         primary = (bundles[1].read_json("evaluation.json") or {}).get("primary", "")
         shown = {key: item for key, item in document["slices"].items() if key.endswith(f" {primary}")}
+        for line in _held_against(names, documents):
+            out.print(line, markup=False)
         if shown:
             out.print(_differences_table("slices", names, shown))
             out.print("Other metrics of the slices: --json")
 
     emit(document, as_json, show)
+
+
+_UNLIKE_ROWS = "The two were evaluated on different test rows: the differences come from the rows, too."
+_UNKNOWN_ROWS = (
+    "It is not recorded whether the two were evaluated on the same test rows: differences may come from the rows."
+)
+
+
+def _same_rows(bundles: list[Bundle]) -> bool | None:
+    """Whether the test rows were the same; None when one does not tell."""
+    first, second = ((bundle.read_json("evaluation.json") or {}).get("rows_digest") for bundle in bundles)
+    return first == second if first and second else None
+
+
+def _held_against(names: list[str], documents: list[BundleDocument]) -> list[str]:
+    """What the gate found when one of the two was the candidate and the other the champion, with its interval."""
+    lines = []
+    for at, document in enumerate(documents):
+        for check in document.gate.checks:
+            if check.against != names[1 - at] or check.interval is None or check.difference is None:
+                continue
+            rows = "its recorded value" if check.rows_compared is None else f"{check.rows_compared} rows new to both"
+            low, high = check.interval
+            lines.append(
+                f"Gate     {check.metric} of {names[at]} minus that of {check.against}: {check.difference:+.4f} "
+                f"(95 % {low:+.4f} to {high:+.4f}) on {rows}"
+            )
+    return lines
 
 
 def differences(first: dict[str, float], second: dict[str, float]) -> dict[str, dict[str, float | None]]:

@@ -80,6 +80,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     probability = scoring.predict(engine, columns, found.modality, events.progress("evaluate"))
     _check_probabilities(probability, len(trained["classes"]))
     result = _measured(frame, probability, bundle, settings.gate.primary, settings.seed)
+    result["rows_digest"] = seen.digest(frame["row_key"])
     result["latency_ms"] = scoring.latency(engine, columns)
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
     _write_golden(target / "golden.jsonl", engine, columns, probability, bundle, tolerance)

@@ -37,6 +37,11 @@ def row_hashes(keys: Iterable[str]) -> Hashes:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
+def digest(keys: Iterable[str]) -> str:
+    """What these rows are, in whatever order: equal for the same rows."""
+    return hashlib.sha256(np.sort(row_hashes(keys)).astype("<u8").tobytes()).hexdigest()
+
+
 def row_keys(rows: pd.DataFrame, frame: pd.DataFrame, task: Task, numbered: bool) -> list[str]:
     """What each of `rows` is known by: ``row_key`` where the task gives it, else the id in its one form.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,59 @@ def test_compare_shows_both_side_by_side(fairlead) -> None:
     said = fairlead("compare", "fraud:1", "fraud:3")
     assert "+0.0000" in said.out
     assert "refused" in said.out
+
+
+@pytest.mark.parametrize(
+    ("digests", "same", "said"),
+    [
+        (("a", "a"), True, None),
+        (("a", "b"), False, "evaluated on different test rows"),
+        (("a", None), None, "not recorded whether the two were evaluated on the same test rows"),
+    ],
+)
+def test_compare_says_whether_the_test_rows_are_the_same(
+    fairlead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digests: tuple[Any, Any], same: bool | None, said: Any
+) -> None:
+    for number, digest in zip("12", digests, strict=True):
+        (tmp_path / number).mkdir()
+        text = json.dumps({"primary": "average_precision", "rows_digest": digest})
+        (tmp_path / number / "evaluation.json").write_text(text)
+    fetch = FakeRegistry.fetch
+
+    def kept(self: FakeRegistry, ref: str) -> Bundle:
+        bundle = fetch(self, ref)
+        return Bundle(tmp_path / self.resolve(ref).version, bundle.document, bundle.digest)
+
+    monkeypatch.setattr(FakeRegistry, "fetch", kept)
+    assert fairlead("compare", "fraud:1", "fraud:2", "--json").json["same_rows"] is same
+    shown = " ".join(fairlead("compare", "fraud:1", "fraud:2").out.split())
+    assert said in shown if said else "test rows" not in shown
+
+
+def test_compare_shows_what_the_gate_found_between_the_two(fairlead, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = {
+        "metric": "average_precision",
+        "rule": "not shown below",
+        "value": 0.75,
+        "limit": 0.69,
+        "passed": True,
+        "against": "fraud:1",
+        "difference": 0.05,
+        "interval": [-0.02, 0.12],
+        "rows_compared": 812,
+        "rows_left_out": 3,
+    }
+    made = FakeRegistry.__init__
+
+    def init(self: FakeRegistry, endpoints: object) -> None:
+        made(self, endpoints)
+        self.documents["2"] = document(gate={"passed": True, "checks": [check], "champion": "fraud:1"})
+
+    monkeypatch.setattr(FakeRegistry, "__init__", init)
+    for pair in (("fraud:1", "fraud:2"), ("fraud:2", "fraud:1")):
+        shown = " ".join(fairlead("compare", *pair).out.split())
+        assert "of fraud:2 minus that of fraud:1: +0.0500 (95 % -0.0200 to +0.1200) on 812 rows new to both" in shown
+    assert "minus that of" not in fairlead("compare", "fraud:2", "fraud:3").out
 
 
 def test_promote_says_what_it_replaced(fairlead) -> None:

@@ -61,6 +61,12 @@ def test_the_file_is_eight_bytes_a_row_and_the_same_for_any_order(tmp_path: Path
         seen.read_seen(tmp_path)
 
 
+@given(keys=st.lists(st.text(max_size=4), max_size=20), other=st.text(max_size=4))
+def test_the_digest_of_rows_depends_on_which_they_are_and_not_on_their_order(keys: list[str], other: str) -> None:
+    assert seen.digest(keys) == seen.digest(keys[::-1])
+    assert seen.digest(keys) != seen.digest([*keys, other])
+
+
 def test_many_rows_take_a_bounded_file(tmp_path: Path) -> None:
     rows = np.random.default_rng(1).integers(0, 2**64, 3_000_000, dtype=np.uint64)
     seen.Seen.of(rows).write(tmp_path)
