@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deploy.cli.options import DEFAULT_PROFILE, PROFILE_VARIABLE
@@ -15,6 +15,9 @@ _WORD = r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|,(?=\S)|[^\s'"\\;,&|<>()])+"""
 _SETTING = rf"(?:--set[ =]{_WORD}|--no-cache)"
 _COMMAND = rf"\b(?:fairlead|helm|kubectl|make|pip)(?:\s+{_WORD}(?<!:)(?=[\s;,]|$))+"  # not "make it again: --set"
 _PARTS = re.compile(rf"(?P<command>{_COMMAND})|(?P<settings>{_SETTING}(?:\s+{_SETTING})*)")
+_OPTION = rf"(?:--[a-z][a-z-]*[ =]{_WORD}|--no-cache)"
+_OPTIONS = re.compile(rf"(?P<command>{_COMMAND})|(?:(?<=: )|^)(?P<options>{_OPTION}(?:\s+{_OPTION})*)")
+_OURS = re.compile(r"\bfairlead((?: [a-z][a-z-]*)+)(?=(?P<rest>(?:(?!\bfairlead )[^;])*))")
 
 
 def resume_command(run_id: str, profile: str) -> str:
@@ -61,6 +64,43 @@ def pasteable(fix: str, command: str) -> str:
 
     made = _PARTS.sub(whole, fix)
     return made if command in made else f"{fix}; then: {command}"
+
+
+def completed(fix: str, words: Sequence[str], profile: str) -> str:
+    """`fix` for a person who typed ``fairlead`` and `words`, so that each command in it can be pasted.
+
+    An option that stands behind a colon, or alone, becomes the command that was typed with the option behind it, for
+    the last of two counts. A command of ours that says no profile gets the one that was used.
+    """
+    typed = shlex.join(["fairlead", *words])
+
+    def whole(part: re.Match[str]) -> str:
+        return part["command"] or f"{typed} {part['options']}"
+
+    def placed(part: re.Match[str]) -> str:
+        command, end = _subcommand(part[1].split())
+        if not command or re.search(r"\s(--profile|-p|--env|-e)\b", part["rest"]):
+            return part[0]
+        at = part.start(1) - part.start() + end
+        return " ".join([part[0][:at], *profile_words(profile)]) + part[0][at:]
+
+    return _OURS.sub(placed, _OPTIONS.sub(whole, fix))
+
+
+def _subcommand(words: Sequence[str]) -> tuple[bool, int]:
+    """Whether `words` begin with a command that has a profile, and how many characters its name has."""
+    from typer.main import get_command
+
+    from deploy.cli.app import app
+
+    command: Any = get_command(app)
+    length = 0
+    for word in words:
+        found = getattr(command, "commands", {}).get(word)
+        if found is None:
+            break
+        command, length = found, length + len(word) + 1
+    return any("--profile" in option.opts for option in command.params) if length else False, length
 
 
 def profile_words(profile: str) -> list[str]:

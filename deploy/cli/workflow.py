@@ -107,7 +107,7 @@ def plan_scoring(
 
         data_config({}, settings)
     if out and Path(out).exists():
-        raise PlatformError(f"{out} exists", fix="name a new folder with --out, or remove this one", code="exists")
+        raise PlatformError(f"{out} exists", fix="remove it, or name a new folder: --out FOLDER", code="exists")
     return RunRequest(
         run_id=run_id or new_run_id("score"),
         config=json.dumps(settings) if settings else "",

@@ -16,7 +16,7 @@ def parse_setting(item: str) -> tuple[str, Any]:
     """``model.rounds=50`` as ("model.rounds", 50); values are YAML."""
     key, equals, value = item.partition("=")
     if not equals or not key.strip():
-        raise PlatformError(f"not a setting: {item!r}", fix="write --set key=value, for example --set seed=11")
+        raise PlatformError(f"not a setting: {item!r}", fix="write a key and a value, such as seed=11")
     return key.strip(), _read(value)
 
 

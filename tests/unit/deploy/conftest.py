@@ -51,12 +51,13 @@ def fairlead(home: Path, call: Callable[..., Said]) -> Callable[..., Said]:
 
 
 @pytest.fixture
-def call() -> Callable[..., Said]:
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """Call the command line in this process, in whatever home the current folder has."""
 
     def call(*arguments: str, stdin: str = "") -> Said:
         from deploy.cli.app import app
 
+        monkeypatch.setattr("sys.argv", ["fairlead", *arguments])
         result = CliRunner().invoke(app, list(arguments), input=stdin)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception

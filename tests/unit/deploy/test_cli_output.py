@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from contracts.errors import PlatformError
+from deploy.cli.advice import completed
 from deploy.cli.app import app
 from deploy.cli.output import guarded, number, seconds, write_json
 
@@ -80,3 +81,44 @@ def test_number_for_a_table(value, text) -> None:
 @pytest.mark.parametrize(("value", "text"), [(None, "-"), (0.44, "0.4 s"), (125.0, "2 min 05 s")])
 def test_seconds_for_a_table(value, text) -> None:
     assert seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("fix", "completed_fix"),
+    [
+        ("take another: --port 3001", "take another: fairlead serve 'my model' --port 3001"),
+        ("--set a=1 --set 'b=x y'", "fairlead serve 'my model' --set a=1 --set 'b=x y'"),
+        ("pick one of them with --recipe", "pick one of them with --recipe"),
+        ("start it: fairlead serve MODEL, or correct --url", "start it: fairlead serve MODEL, or correct --url"),
+        ("helm upgrade x --set a=1", "helm upgrade x --set a=1"),
+        ("", ""),
+    ],
+)
+def test_an_option_that_cures_is_printed_with_the_command_that_was_typed(fix, completed_fix) -> None:
+    assert completed(fix, ["serve", "my model"], "local") == completed_fix
+
+
+@pytest.mark.parametrize(
+    ("fix", "completed_fix"),
+    [
+        ("fairlead models", "fairlead models --profile mine"),
+        ("see: fairlead models, or wait", "see: fairlead models --profile mine, or wait"),
+        ("fairlead features materialise fraud", "fairlead features materialise --profile mine fraud"),
+        (
+            "fairlead run x --profile other; fairlead runs",
+            "fairlead run x --profile other; fairlead runs --profile mine",
+        ),
+        ("fairlead deploy x --env other", "fairlead deploy x --env other"),
+        ("fairlead tasks", "fairlead tasks"),
+        ("the project fairlead is new", "the project fairlead is new"),
+    ],
+)
+def test_a_command_that_cures_is_of_the_profile_that_was_used(fix, completed_fix) -> None:
+    assert completed(fix, [], "mine") == completed_fix
+
+
+def test_a_printed_cure_is_of_the_command_that_failed(fairlead, tmp_path) -> None:
+    (tmp_path / "a folder").mkdir()
+    said = fairlead("score", "fraud", "--source", "rows of mine.csv", "--out", "a folder")
+    assert said.code == 1
+    assert said.err.rstrip().endswith("fairlead score fraud --source 'rows of mine.csv' --out 'a folder' --out FOLDER")
