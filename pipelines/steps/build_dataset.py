@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from pipelines.steps import events, seen
 from pipelines.steps.files import missing, read_json, write_json
+from pipelines.steps.hidden import write_hidden
 from pipelines.steps.remote import folder_here
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import Task
@@ -26,7 +27,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     Args:
         clean: folder of validated parts.  features: document of the materialise step, {} without features.
         out: gets ``{train,valid,test}.parquet`` (with ``row_key``), ``seen.bin`` (hashes of training and validation
-            rows), ``dataset.json`` and, with features, ``features.json`` (the plan).
+            rows), ``dataset.json`` and, with features, ``features.json`` (the plan) and rows as they are served
+            without features (`pipelines.steps.hidden`).
 
     Returns:
         rows and label counts per split.
@@ -60,6 +62,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     }
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
     if history.get("plan"):
+        write_hidden(frames, frame, found.id, history["plan"], target)
         write_json(target / "features.json", history["plan"])
     report(3, 3)
     return summary

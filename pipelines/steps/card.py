@@ -13,6 +13,7 @@ from typing import Any
 
 import pipelines.tasks
 from contracts.bundle import BundleDocument, GateDecision
+from pipelines.steps.hidden import SLICE, cases
 from pipelines.steps.measures import higher_is_better
 
 _TITLES = {
@@ -47,6 +48,7 @@ def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
         headline=_headline(evaluation),
         metrics=_metrics(evaluation),
         slices=_slices(evaluation),
+        hidden=_hidden(folder, evaluation),
         evaluation=evaluation,
         gate=document.gate,
         checks=_checks(document.gate),
@@ -102,6 +104,15 @@ def _slices(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         rows.append({**row, "low": low, "high": high})
     return rows
+
+
+def _hidden(folder: Path, evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The slices of rows without features, each with what is served then."""
+    file = folder / "features.json"
+    if not file.exists():
+        return []
+    found = [(f"{SLICE}:{case.name}", case.said) for case in cases(json.loads(file.read_text(encoding="utf-8")))]
+    return [(key.replace(":", ": "), said) for key, said in found if key in evaluation["slices"]]
 
 
 def _checks(gate: GateDecision) -> list[dict[str, Any]]:

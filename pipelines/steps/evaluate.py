@@ -16,6 +16,7 @@ from contracts.engine import Engine, load_engine
 from contracts.errors import PlatformError
 from pipelines.steps import baseline, events, plots, scoring, seen
 from pipelines.steps.files import clean_numbers, missing, read_json, write_json, write_text
+from pipelines.steps.hidden import CASE, SLICE, read_hidden
 from pipelines.steps.measures import Measure, bootstrap, finite
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import reading_settings
@@ -81,6 +82,10 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     _check_probabilities(probability, len(trained["classes"]))
     result = _measured(frame, probability, bundle, settings.gate.primary, settings.seed)
     result["rows_digest"] = seen.digest(frame["row_key"])
+    for hidden in read_hidden(source, "test"):
+        name = f"{SLICE}:{hidden[CASE].iloc[0]}"
+        served = scoring.predict(engine, scoring.columns_of(hidden, bundle.document.signature.inputs), found.modality)
+        _add_slice(result, name, hidden, served, bundle, settings.seed)
     result["latency_ms"] = scoring.latency(engine, columns)
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
     _write_golden(target / "golden.jsonl", engine, columns, probability, bundle, tolerance)
@@ -114,27 +119,34 @@ def _measured(
     signature, decision = bundle.document.signature, bundle.document.decision
     measure = scoring.measure_for(frame, probability, signature.classes, decision)
     metrics = finite(measure(None))
-    slices: dict[str, dict[str, float]] = {}
-    slice_intervals: dict[str, Sequence[float]] = {}
-    for column in [name for name in frame.columns if str(name).startswith("slice_")]:
-        for value in frame[column].value_counts().sort_index().nlargest(_SLICE_VALUES).index:
-            rows = (frame[column] == value).to_numpy().nonzero()[0]
-            part = scoring.measure_for(frame.iloc[rows], probability[rows], signature.classes, decision)
-            key = f"{str(column).removeprefix('slice_')}:{value}"
-            slices[key] = {"rows": float(len(rows)), **finite(part(None))}
-            interval = bootstrap(_only(part, primary), len(rows), seed)
-            if primary in slices[key] and primary in interval:
-                slice_intervals[key] = interval[primary]
     counts = frame["label"].value_counts().sort_index()
-    return {
+    result: dict[str, Any] = {
         "rows": len(frame),
         "labels": {str(name): int(count) for name, count in counts.items()},
         "primary": primary,
         "metrics": metrics,
         "intervals": bootstrap(measure, len(frame), seed),
-        "slices": slices,
-        "slice_intervals": slice_intervals,
+        "slices": {},
+        "slice_intervals": {},
     }
+    for column in [name for name in frame.columns if str(name).startswith("slice_")]:
+        for value in frame[column].value_counts().sort_index().nlargest(_SLICE_VALUES).index:
+            rows = (frame[column] == value).to_numpy().nonzero()[0]
+            key = f"{str(column).removeprefix('slice_')}:{value}"
+            _add_slice(result, key, frame.iloc[rows], probability[rows], bundle, seed)
+    return result
+
+
+def _add_slice(
+    result: dict[str, Any], key: str, frame: pd.DataFrame, probability: NDArray[np.float64], bundle: Bundle, seed: int
+) -> None:
+    """Measure some rows, and the interval of the primary metric among them, into evaluation.json's `result`."""
+    primary = result["primary"]
+    part = scoring.measure_for(frame, probability, bundle.document.signature.classes, bundle.document.decision)
+    result["slices"][key] = {"rows": float(len(frame)), **finite(part(None))}
+    interval = bootstrap(_only(part, primary), len(frame), seed)
+    if primary in result["slices"][key] and primary in interval:
+        result["slice_intervals"][key] = interval[primary]
 
 
 def _only(measure: Measure, metric: str) -> Measure:

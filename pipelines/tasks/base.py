@@ -144,9 +144,10 @@ class Task(Protocol):
         """Split the joined frame into ``train``, ``valid`` and ``test``.
 
         `frame` has the clean columns and, after the join, one column per feature. The result's frames have the
-        columns of `inputs`, plus ``id`` (string), ``label`` (class name, string) and any number of ``slice_<name>``
-        (string) columns that metrics are kept for. ``row_key`` (string) may say what a row is known by in another
-        version of the data, where that is not the id; no row should change its part because of the seed.
+        columns of `inputs`, plus ``id`` (column `id` as a string), ``label`` (class name, string) and any number of
+        ``slice_<name>`` (string) columns that metrics are kept for; `pipelines.steps.hidden` adds the slices
+        ``features:...``. ``row_key`` (string) may say what a row is known by in another version of the data, where that
+        is not the id; no row should change its part because of the seed.
         """
         ...
 

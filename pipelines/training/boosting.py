@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.errors import PlatformError
 from pipelines.tasks.base import Progress
 
 if TYPE_CHECKING:
@@ -163,7 +164,24 @@ def _parameters(columns: Columns, config: LightGBMConfig, seed: int, rows: int) 
         "deterministic": True,
         "force_row_wise": True,
         "verbosity": -1,
+        **({"monotone_constraints": _rising(columns, config)} if config.rising else {}),
     }
+
+
+def _rising(columns: Columns, config: LightGBMConfig) -> list[int]:
+    """LightGBM's number for each input: 1 where the score never falls."""
+    free = [name for name in columns.names if name not in columns.categorical]
+    wrong = [name for name in config.rising if name not in free]
+    if wrong or columns.classes != 2:
+        raise PlatformError(
+            f"model.rising names {wrong[0]!r}, which is no number that the model gets"
+            if wrong
+            else f"model.rising is for two classes; there are {columns.classes}",
+            detail=f"numbers: {', '.join(free)}",
+            fix="--set 'model.rising=[]', or names of numbers of a model with two classes",
+            code="bad_config",
+        )
+    return [int(name in config.rising) for name in columns.names]
 
 
 def _goodness(history: Sequence[dict[str, float]], config: LightGBMConfig, columns: Columns) -> list[float]:

@@ -15,12 +15,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class LinearForm:
-    """log-odds = ((bend(x or median) - mean) / deviation) . weights + bias; arrays have shape (inputs,)."""
+    """log-odds = ((bend(x or median) - mean) / deviation) . weights + missing(x) . absent + bias.
+
+    Arrays have shape (inputs,).
+    """
 
     median: Floats
     mean: Floats
     deviation: Floats
     weights: Floats
+    absent: Floats
     bias: float
     log_scale: bool
 
@@ -35,6 +39,7 @@ def save_linear(form: LinearForm, calibration: Mapping[str, Any], path: Path) ->
         "mean": form.mean,
         "deviation": form.deviation,
         "weights": form.weights,
+        "absent": form.absent,
         "bias": np.float64(form.bias),
         "one": np.float64(1.0),
         "axis": np.array([1], dtype=np.int64),
@@ -45,7 +50,10 @@ def save_linear(form: LinearForm, calibration: Mapping[str, Any], path: Path) ->
         *_bend(form.log_scale, helper),
         helper.make_node("Sub", ["bent", "mean"], ["centred"]),
         helper.make_node("Div", ["centred", "deviation"], ["scaled"]),
-        helper.make_node("Mul", ["scaled", "weights"], ["contributions"]),
+        helper.make_node("Mul", ["scaled", "weights"], ["weighed"]),
+        helper.make_node("Cast", ["missing"], ["is_missing"], to=TensorProto.DOUBLE),
+        helper.make_node("Mul", ["is_missing", "absent"], ["lacking"]),
+        helper.make_node("Add", ["weighed", "lacking"], ["contributions"]),
         helper.make_node("ReduceSum", ["contributions", "axis"], ["summed"], keepdims=1),
         helper.make_node("Add", ["summed", "bias"], ["score"]),
         *_calibrate(calibration, constants, helper),

@@ -8,15 +8,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
 from contracts.engine_tabular import Calibration, matrix
 from contracts.errors import PlatformError
+from pipelines.steps.hidden import read_hidden
 from pipelines.tasks.base import STRICT, Progress
 from pipelines.tasks.settings import setting
 from pipelines.training.boosting import Columns, Rows, fit_boosted
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Floats = NDArray[np.float64]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,6 +35,9 @@ class LightGBMConfig:
     """Gradient boosted trees (Ke et al., NeurIPS 2017); `positive_weight` 0 balances the classes.
 
     refit: train once more on training and validation rows together, for the number of rounds that was best.
+    rising: inputs with which the score of the second of two classes never falls, all other inputs being equal.
+    hide_share: of training rows, how many are also learned from as they are served without their online features, so
+        that unknown entities and stale features have a right answer.
     threads: 0 takes one per 50,000 rows, at most one per core: on a busy machine idle threads cost more than they give.
     """
 
@@ -49,11 +55,16 @@ class LightGBMConfig:
     refit: bool = False
     checkpoint_every: int = 50
     threads: int = 0
+    rising: tuple[str, ...] = ()
+    hide_share: Share = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LogisticConfig:
-    """Logistic regression on standardised inputs; a missing value is the training median. `c` is 1 / L2."""
+    """Logistic regression on standardised inputs. A missing value is the training median and has a weight of its own.
+
+    `c` is 1 / L2. hide_share: as in LightGBMConfig; more than a little costs a linear model quality on the other rows.
+    """
 
     kind: Literal["logistic"] = "logistic"
     c: float = 1.0
@@ -61,6 +72,7 @@ class LogisticConfig:
     log_scale: bool = True
     calibration: Literal["platt", "isotonic", "none"] = "platt"
     max_iterations: int = 500
+    hide_share: Share = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -82,12 +94,18 @@ def train_tabular(
     checkpoints: Path,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Train on ``dataset/{train,valid}.parquet``, write the model to `out`; the result is Task.train's."""
+    """Train on ``dataset/{train,valid}.parquet`` and rows as served without features, write the model to `out`.
+
+    The result is Task.train's.
+    """
     import pandas as pd
 
+    from pipelines.steps.scoring import columns_of
+
     train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
+    train = pd.concat([train, *read_hidden(dataset, "train", model.hide_share)], ignore_index=True)
     index = {name: i for i, name in enumerate(classes)}
-    x_train, x_valid = (matrix(inputs, {i.name: f[i.name].to_numpy() for i in inputs}) for f in (train, valid))
+    x_train, x_valid = (matrix(inputs, columns_of(f, inputs)) for f in (train, valid))
     y_train, y_valid = (f["label"].map(index).to_numpy(dtype=np.int64) for f in (train, valid))
     _need_all_classes(y_train, classes, "train")
     losses = _row_costs(cost, valid)  # before the fit, which takes long
@@ -197,12 +215,14 @@ def _fit_logistic(
 
     from pipelines.training.onnx_tabular import LinearForm, save_linear
 
-    median = np.nan_to_num(np.nanmedian(x, axis=0))
+    median, width = np.nan_to_num(np.nanmedian(x, axis=0)), x.shape[1]
 
     def prepare(data: Floats) -> Floats:
-        filled = np.where(np.isnan(data), median, data)
+        missing = np.isnan(data)
+        filled = np.where(missing, median, data)
         # Signed logarithm: amounts and counts have long tails that a linear model cannot follow.
-        return np.sign(filled) * np.log1p(np.abs(filled)) if config.log_scale else filled
+        bent = np.sign(filled) * np.log1p(np.abs(filled)) if config.log_scale else filled
+        return np.concatenate([bent, missing], axis=1)
 
     mean, deviation = prepare(x).mean(axis=0), prepare(x).std(axis=0)
     deviation[deviation == 0] = 1.0
@@ -213,7 +233,13 @@ def _fit_logistic(
     raw = ((prepare(x_valid) - mean) / deviation) @ weights + bias
     calibration = fit_calibration(config.calibration, raw, y_valid)
     form = LinearForm(
-        median=median, mean=mean, deviation=deviation, weights=weights, bias=bias, log_scale=config.log_scale
+        median=median,
+        mean=mean[:width],
+        deviation=deviation[:width],
+        weights=weights[:width],
+        absent=weights[width:] / deviation[width:],
+        bias=bias - float(mean[width:] @ (weights[width:] / deviation[width:])),
+        log_scale=config.log_scale,
     )
     save_linear(form, calibration, out / "model.onnx")
     return raw, calibration

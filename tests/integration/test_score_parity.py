@@ -26,6 +26,7 @@ from feature_repo.stores.join import point_in_time_join
 from pipelines.steps import scoring
 from pipelines.steps.batch_score import batch_score
 from pipelines.steps.build_dataset import derive, read_parts
+from pipelines.steps.hidden import CASE, read_hidden
 from pipelines.steps.materialise import to_online
 from tests.chain import Chain
 
@@ -170,3 +171,64 @@ def over_oip(service: InProcessService, rows: list[dict[str, Any]]) -> list[floa
     assert status == 200, answer
     found = {one["name"]: one["data"] for one in answer["outputs"]}
     return found["probabilities"][1::2]  # type: ignore[no-any-return]
+
+
+def test_hidden_rows_are_what_serving_gives_for_unknown_entities_and_stale_features(loop: Loop) -> None:
+    """Of the same rows: unknown keys by the join, all of them unknown or too old by `score`."""
+    cases = {rows[CASE].iloc[0]: rows for rows in read_hidden(loop.chain.path("dataset"), "test")}
+    engine, inputs = load_engine(loop.bundle, threads=1), loop.bundle.document.signature.inputs
+    for name, unknown in {
+        "unknown entity": ["customer_id", "terminal_id"],
+        "unknown customer_id": ["customer_id"],
+        "unknown terminal_id": ["terminal_id"],
+        "stale": [],
+    }.items():
+        rows = cases[name]
+        evaluated = scoring.predict(engine, scoring.columns_of(rows, inputs), "tabular")[:, 1]
+        late = timedelta(weeks=0 if unknown else 26)  # whole weeks, so that hour and weekend stay as they are
+        asked = [
+            {
+                "customer_id": row.customer_id,
+                "terminal_id": row.terminal_id,
+                "amount": row.amount,
+                "event_time": (row.event_time + late).isoformat(),
+            }
+            | dict.fromkeys(unknown, "nobody")
+            for row in rows.itertuples()
+        ]
+        np.testing.assert_allclose(evaluated, loop.trained(asked, loop.history), rtol=0, atol=1e-12)
+        if name in ("unknown entity", "stale"):
+            served = loop.scored(asked, "parquet")["probability_fraud"].to_numpy()
+            np.testing.assert_allclose(evaluated, served, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("weeks", [0, 26])
+def test_without_knowledge_an_answer_is_near_the_base_rate_and_the_amount_counts(loop: Loop, weeks: int) -> None:
+    """A new customer at a new terminal; or known ones, long after their features were brought online."""
+    amounts = [1.0, 5.0, 25.0, 80.0, 150.0, 1000.0]
+    who = ("nobody", "nowhere") if not weeks else (loop.customers[0], loop.terminals[0])
+    rows = [
+        {
+            "customer_id": who[0],
+            "terminal_id": who[1],
+            "amount": amount,
+            "event_time": (loop.last + timedelta(hours=hour, weeks=weeks)).isoformat(),
+        }
+        for hour in range(1, 7 * 24)
+        for amount in amounts
+    ]
+    scores = loop.scored(rows, "parquet")
+    found = scores["probability_fraud"].to_numpy().reshape(-1, len(amounts))
+    assert (np.diff(found, axis=1) >= 0).all()
+    assert (found[:, -1] > 2 * found[:, 0]).all()
+    alarms = (scores["label_predicted"] == "fraud").to_numpy().reshape(found.shape)
+    assert alarms[:, :3].mean() < 0.1
+    base = (pd.read_parquet(loop.chain.path("dataset") / "train.parquet")["label"] == "fraud").mean()
+    assert found[:, :3].mean() < 2 * base
+    everyday = scoring.columns_of(
+        read_hidden(loop.chain.path("dataset"), "test")[0], loop.bundle.document.signature.inputs
+    )
+    answered = scoring.predict(load_engine(loop.bundle, threads=1), everyday, "tabular")[:, 1].mean()
+    assert (
+        base / 3 < answered < 3 * base
+    )  # over the amounts of the test; a small simulation has 64 frauds to learn from

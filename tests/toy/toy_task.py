@@ -99,7 +99,15 @@ class Toy:
         for _ in range(20 * config.model.rounds):  # plain gradient descent: no library to import
             error = 1 / (1 + np.exp(-(scaled @ weights + bias))) - y
             weights, bias = weights - scaled.T @ error / len(y), bias - float(error.mean())
-        form = LinearForm(median=mean, mean=mean, deviation=deviation, weights=weights, bias=bias, log_scale=False)
+        form = LinearForm(
+            median=mean,
+            mean=mean,
+            deviation=deviation,
+            weights=weights,
+            absent=np.zeros(len(weights)),
+            bias=bias,
+            log_scale=False,
+        )
         save_linear(form, {"kind": "none"}, out / "model.onnx")
         rounds = range(1, config.model.rounds + 1)
         return {

@@ -16,6 +16,8 @@ from contracts.bundle import BundleDocument, Golden, write_bundle
 from contracts.engine import load_engine
 from contracts.errors import PlatformError
 from pipelines.steps import evaluate as step
+from pipelines.steps.card import render_card
+from pipelines.steps.gate import gate
 from pipelines.steps.scoring import columns_of, provisional
 
 LINEAGE = json.dumps({"code_version": "code", "data_version": "0" * 16, "source": "built-in"})
@@ -42,6 +44,54 @@ def test_slices_have_metrics_rows_and_intervals(candidate: Path) -> None:
     assert sum(values["rows"] for values in found["slices"].values()) == found["rows"]
     low, high = found["slice_intervals"]["kind:box"]
     assert low <= found["slices"]["kind:box"]["average_precision"] <= high
+
+
+@pytest.fixture
+def hidden(candidate: Path, toy: Any, toy_config: Callable[..., str], tmp_path: Path) -> Path:
+    """The candidate of a data set whose test rows also come without the feature `distance`."""
+    dataset = tmp_path / "dataset"
+    shutil.copytree(candidate / "dataset", dataset)
+    test = pd.read_parquet(dataset / "test.parquet").assign(distance=np.nan, hidden_rank=0.5)
+    view = {"name": "road", "join_keys": [{"name": "parcel", "dtype": "string"}], "ttl_seconds": 60}
+    view["features"] = [{"name": "distance", "dtype": "float64"}]
+    (dataset / "features.json").write_text(json.dumps({"project": "toy", "views": [view]}))
+    for at, case in enumerate(("unknown entity", "stale")):
+        test[:50].assign(hidden_case=case).to_parquet(dataset / f"test_hidden-{at}.parquet")
+    step.evaluate("toy", toy_config(), str(dataset), str(candidate / "model"), LINEAGE, str(tmp_path / "candidate"))
+    return tmp_path
+
+
+def test_rows_without_features_are_slices_of_their_own(hidden: Path, candidate: Path) -> None:
+    found = result(hidden)
+    whole = result(candidate)
+    assert set(found["slices"]) - set(whole["slices"]) == {"features:unknown entity", "features:stale"}
+    values = found["slices"]["features:unknown entity"]
+    assert values["rows"] == 50
+    assert values["roc_auc"] < 0.8 < whole["metrics"]["roc_auc"]  # the distance is what tells most
+    low, high = found["slice_intervals"]["features:stale"]
+    assert low <= values["average_precision"] <= high
+    assert found["metrics"] == whole["metrics"]
+    document = json.loads((hidden / "candidate" / "candidate.json").read_text())
+    assert document["slices"]["features:unknown entity"] == values
+
+
+@pytest.mark.parametrize(("limit", "passed"), [(0.99, False), (0.01, True)])
+def test_the_gate_holds_the_quality_without_features(
+    hidden: Path, toy_config: Callable[..., str], endpoints: str, limit: float, passed: bool
+) -> None:
+    rule = {"metric": "features:unknown entity:roc_auc", "minimum": limit}
+    config = toy_config(gate={"thresholds": [rule]})
+    folders = [str(hidden / name) for name in ("dataset", "candidate")]
+    assert gate("toy", config, *folders, endpoints, str(hidden / "decision.json")) == passed
+
+
+def test_the_card_says_what_is_served_without_features(hidden: Path) -> None:
+    fields = json.loads((hidden / "candidate" / "candidate.json").read_text())
+    fields |= {"gate": UNDECIDED, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
+    html = render_card(hidden / "candidate", fields, "toy")
+    assert "<strong>features: stale</strong>. All features are older than their time to live" in html
+    assert "No parcel is known: the features of road are missing" in html
+    assert "flagged not_found:road" in html
 
 
 def test_golden_examples_are_what_the_model_answers(candidate: Path) -> None:

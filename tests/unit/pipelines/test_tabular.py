@@ -289,3 +289,77 @@ def test_calibration_keeps_the_order(data: st.DataObject, kind: str) -> None:
     p = Calibration(fit_calibration(kind, score, label))(score)
     assert (np.diff(p) >= -1e-12).all()
     assert ((p >= 0) & (p <= 1)).all()
+
+
+@pytest.fixture(scope="module")
+def with_hidden(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Training rows also come without `age` and `plan`; other rows without an age are few and all leave."""
+    folder = tmp_path_factory.mktemp("hidden")
+    train = frame(3000, 1)
+    train.loc[train["age"].isna(), "label"] = "leaves"
+    train.to_parquet(folder / "train.parquet")
+    frame(4000, 2).to_parquet(folder / "valid.parquet")
+    served = train.assign(age=np.nan, plan=None, hidden_case="unknown entity", hidden_rank=np.arange(3000) / 3000)
+    served.to_parquet(folder / "train_hidden-0.parquet")
+    return folder
+
+
+def log_loss(truth: Any, probability: Any) -> float:
+    return float(-np.log(np.where(truth, probability, 1 - probability)).mean())
+
+
+@pytest.mark.parametrize(("model", "share"), [(LightGBMConfig, 1.0), (LogisticConfig, 0.3)])
+def test_rows_that_are_served_without_features_get_their_share_of_positives(
+    with_hidden: Path, tmp_path: Path, model: Any, share: float
+) -> None:
+    test = frame(4000, 9)
+    truth = (test["label"] == "leaves").to_numpy()
+    served = columns(test.assign(age=np.nan, plan=None))
+
+    def trained(hide_share: float) -> tuple[Any, Any]:
+        out = tmp_path / str(hide_share)
+        engine = engine_of(out, train(with_hidden, out, model(hide_share=hide_share))["engine"])
+        return engine.predict(served)[:, 1], engine.predict(columns(test))[:, 1]
+
+    (blind, plain), (taught, known) = trained(0.0), trained(share)
+    assert abs(taught.mean() - truth.mean()) < 0.05
+    assert blind.mean() > truth.mean() + 0.15
+    low, high = np.quantile(test["amount"], [0.1, 0.9])
+    assert taught[test["amount"] > high].mean() > taught[test["amount"] < low].mean() + 0.1
+    assert log_loss(truth, known) < log_loss(truth, plain) + 0.01
+
+
+def test_a_rising_input_never_lowers_the_score(dataset: Path, tmp_path: Path) -> None:
+    engine = engine_of(tmp_path / "out", train(dataset, tmp_path / "out", LightGBMConfig(rising=("amount",)))["engine"])
+    rows = frame(200, 4)
+    answers = np.stack([engine.predict(columns(rows.assign(amount=a)))[:, 1] for a in np.linspace(0, 400, 80)])
+    assert (np.diff(answers, axis=0) >= 0).all()
+    assert (answers[-1] > answers[0]).all()
+
+
+@pytest.mark.parametrize("name", ["plan", "colour"])
+def test_a_rising_input_must_be_a_number_of_the_model(dataset: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(PlatformError, match=f"model.rising names '{name}'") as caught:
+        train(dataset, tmp_path / "out", LightGBMConfig(rising=("amount", name)))
+    assert "amount, age" in str(caught.value.detail)
+
+
+def test_the_default_of_an_input_is_learned_from_as_it_is_served(tmp_path: Path) -> None:
+    """A missing age is served as 60, so that training must see 60 as well."""
+    data = frame(3000, 1)
+    for name, rows in (("train", data), ("valid", frame(2000, 2))):
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+        rows.fillna({"age": 60.0}).to_parquet(tmp_path / f"filled-{name}.parquet")
+    inputs = [INPUTS[0], INPUTS[1].model_copy(update={"default": 60.0}), INPUTS[2]]
+    filled = tmp_path / "filled"
+    filled.mkdir()
+    for name in ("train", "valid"):
+        (tmp_path / f"filled-{name}.parquet").rename(filled / f"{name}.parquet")
+    models = []
+    for at, (folder, asked) in enumerate([(tmp_path, inputs), (filled, INPUTS)]):
+        out = tmp_path / f"out-{at}"
+        train_tabular(
+            folder, asked, CLASSES, LightGBMConfig(rounds=20), CostConfig(), 3, out, out / "c", lambda *_, **__: None
+        )
+        models.append((out / "model.txt").read_text())
+    assert models[0] == models[1]
