@@ -56,8 +56,8 @@ def compare(
     different, least = len(np.unique(hashes[fair])), max(2, settings.min_compared_rows)
     if different < least:
         pair = (
-            f"{different} of {len(frame)} test rows are left that neither model has learned from or has twice, and at "
-            f"least {least} are needed (gate.min_compared_rows)"
+            f"{different} of {len(frame)} test rows, copies not counted, are new to both models; "
+            f"at least {least} are needed: gate.min_compared_rows"
         )
     else:
         pair = _measure(candidate, champion, frame, fair, hashes, settings.primary)
@@ -206,14 +206,15 @@ def describe(check: Check) -> str:
 def _verdict(check: Check, tolerance: float) -> str:
     sign = 1.0 if higher_is_better(check.metric) else -1.0
     gain = sign * (check.difference or 0.0)
+    margin = f"worse by more than {tolerance:.3g}"
     if check.interval is None:
-        return f"{'no worse' if check.passed else 'worse'} than the tolerance of {tolerance:.3g}"
+        return f"not {margin}, by the two numbers alone" if check.passed else f"{margin}, by the two numbers alone"
     low, high = sorted(sign * end for end in check.interval)
     if gain < -tolerance and high < 0:
-        return f"shown to be worse, and by more than the tolerance of {tolerance:.3g}"
+        return f"shown to be worse, and by more than {tolerance:.3g}"
     if low >= -tolerance:
-        return f"shown to be no worse than the tolerance of {tolerance:.3g}"
-    open_question = f"so few rows do not show whether it is worse than the tolerance of {tolerance:.3g}"
+        return f"shown not to be {margin}"
+    open_question = f"that does not show whether it is {margin}"
     return (
         f"{open_question}{', so it passes; gate.unsure=refuse would refuse it' if check.passed else ' (gate.unsure)'}"
     )

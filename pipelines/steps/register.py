@@ -87,6 +87,11 @@ def _track(
         if evaluation["primary"] in values:
             metrics[_metric_name(f"slice.{key}.{evaluation['primary']}")] = values[evaluation["primary"]]
     metrics |= {"latency_ms": evaluation["latency_ms"]["p50"], "bundle_mb": evaluation["bundle_mb"]}
+    for check in decision.checks:
+        if check.difference is not None:
+            metrics[_metric_name(f"champion.difference.{check.metric}")] = check.difference
+            for end, value in zip(("low", "high"), check.interval or (), strict=False):
+                metrics[_metric_name(f"champion.difference.{check.metric}.{end}")] = value
     shown = folder.parent / "tracked"
     shown.mkdir()
     shutil.copytree(folder / "plots", shown / "plots")

@@ -127,7 +127,7 @@ def test_an_identical_model_passes_on_the_same_rows(decide: Any, champion: Any, 
     assert (check.difference, check.interval) == (0, (0, 0))
     assert (check.rows_compared, check.rows_left_out) == (120, 0)
     assert check.value == check.limit
-    assert "shown to be no worse" in decision.reasons[0]
+    assert "shown not to be worse by more than 0" in decision.reasons[0]
     assert "on 120 rows, none left out" in decision.reasons[0]
 
 
@@ -140,7 +140,7 @@ def test_a_model_that_is_shown_to_be_worse_is_refused(decide: Any, champion: Any
     assert [check.metric for check in decision.checks if not check.passed] == [primary]
     low, high = decision.checks[-1].interval
     assert (high < 0) if primary == "average_precision" else (low > 0)
-    assert "shown to be worse, and by more than the tolerance" in decision.reasons[0]
+    assert "shown to be worse, and by more than 0.01" in decision.reasons[0]
 
 
 def test_what_the_rows_do_not_decide_passes_and_says_so_or_is_refused_by_choice(
@@ -155,10 +155,10 @@ def test_what_the_rows_do_not_decide_passes_and_says_so_or_is_refused_by_choice(
     assert check.interval[0] < -0.005 < 0 < check.interval[1]
     assert check.rule == "not shown below"
     assert lenient.passed
-    assert "do not show whether it is worse" in lenient.reasons[0]
+    assert "does not show whether it is worse" in lenient.reasons[0]
     strict = decide(noisy, champion_tolerance=0.005, unsure="refuse")
     assert not strict.passed
-    assert "do not show whether it is worse" in strict.reasons[0]
+    assert "does not show whether it is worse" in strict.reasons[0]
     assert decide(noisy, champion_tolerance=0.3, unsure="refuse").passed
 
 
@@ -201,7 +201,7 @@ def test_with_too_few_rows_left_the_recorded_value_is_compared_and_it_says_so(
     low, high = recorded["intervals"]["average_precision"]
     assert check.interval[1] - check.interval[0] > high - low  # two values, each with its own error
     assert decision.passed
-    assert f"{left} of 120 test rows are left" in decision.reasons[1]
+    assert f"{left} of 120 test rows, copies not counted, are new to both models" in decision.reasons[1]
     assert f"at least {least} are needed" in decision.reasons[1]
     assert "recorded average_precision, which is of other rows" in decision.reasons[1]
 
@@ -213,7 +213,7 @@ def test_copies_of_a_row_are_one_row(decide: Any, champion: Any, candidate: Path
     rows_of(candidate).assign(row_key=[f"text {at % 15}" for at in range(120)]).to_parquet(dataset / "test.parquet")
     decision = decide(dataset=dataset)
     assert decision.checks[-1].rows_compared is None
-    assert "15 of 120 test rows are left" in decision.reasons[1]
+    assert "15 of 120 test rows, copies not counted, are new to both models" in decision.reasons[1]
 
 
 def test_rows_without_the_metric_are_compared_by_the_record(decide: Any, champion: Any, candidate: Path) -> None:
@@ -257,6 +257,7 @@ def test_a_champion_with_other_inputs_is_compared_by_its_record_and_said_so(deci
     bare = decide()
     assert (bare.passed, bare.checks[-1].interval, bare.checks[-1].rule) == (False, None, "at least")
     assert "(no interval)" in bare.reasons[0]
+    assert bare.reasons[0].endswith("worse by more than 0.01, by the two numbers alone")
 
 
 def test_a_champion_without_the_metric_does_not_block(decide: Any, champion: Any) -> None:

@@ -42,7 +42,9 @@ def publish(
 ) -> Callable[..., tuple[dict[str, Any], list[Any], dict[str, Any]]]:
     """Register with a gate decision; gives the result, the registry's calls and what was tracked."""
 
-    def run(passed: bool = True, promote: bool = True) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
+    def run(
+        passed: bool = True, promote: bool = True, **compared: Any
+    ) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
         tracked: dict[str, Any] = {}
 
         def track(
@@ -55,7 +57,7 @@ def publish(
         FakeRegistry.calls = []
         monkeypatch.setattr(step, "Registry", FakeRegistry)
         monkeypatch.setattr(step, "track_run", track)
-        check = {"metric": "roc_auc", "rule": "at least", "value": 0.87, "limit": 0.6, "passed": passed}
+        check = {"metric": "roc_auc", "rule": "at least", "value": 0.87, "limit": 0.6, "passed": passed} | compared
         reasons = [] if passed else ["roc_auc is 0.87, must be at least 0.99"]
         decision = {"passed": passed, "checks": [check], "champion": None, "reasons": reasons}
         (tmp_path / "gate.json").write_text(json.dumps(decision))
@@ -90,7 +92,28 @@ def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
     assert {"card.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.onnx"} <= set(
         bundle.document.files
     )
-    assert "candidate.json" not in bundle.document.files
+    assert {"candidate.json", "answers.npy"}.isdisjoint(bundle.document.files)
+
+
+@pytest.mark.parametrize(
+    ("rows", "interval", "shown"),
+    [
+        (812, [-0.02, 0.12], "Difference 0.05, 95 % interval -0.02 to 0.12; 812 rows compared, 3 left out"),
+        (None, None, "Difference 0.05; no rows compared, 3 left out"),
+    ],
+)
+def test_the_comparison_with_the_champion_is_in_the_card_and_tracked(
+    publish: Any, rows: int | None, interval: Any, shown: str
+) -> None:
+    result, _, tracked = publish(
+        against="toy:3", difference=0.05, interval=interval, rows_compared=rows, rows_left_out=3
+    )
+    card = (Path(result["path"]) / "card.html").read_text()
+    assert shown in card
+    assert f"champion toy:3, {'same rows' if rows else 'as recorded'}" in card
+    found = {name: value for name, value in tracked["metrics"].items() if name.startswith("champion.")}
+    ends = {"champion.difference.roc_auc.low": -0.02, "champion.difference.roc_auc.high": 0.12} if interval else {}
+    assert found == {"champion.difference.roc_auc": 0.05} | ends
 
 
 def test_the_card_needs_no_other_file_and_shows_what_matters(publish: Any) -> None:
