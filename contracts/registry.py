@@ -127,7 +127,7 @@ class Registry:
         if not found:
             known = self.names()
             have = f"registered models in {place_of(self.endpoints.tracking)}: {', '.join(known) or 'none'}"
-            raise _unknown(ref, have, f"fairlead run {name}", home=str(self.endpoints.scratch()))
+            raise _unknown(ref, have, f"fairlead run {name}", home=str(self.endpoints.scratch()), model=name)
         for item in found:
             if item.version == version or (not version and alias in item.aliases):
                 return item

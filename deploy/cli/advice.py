@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from contracts.errors import PlatformError
 from deploy.cli.options import DEFAULT_PROFILE, PROFILE_VARIABLE
 
 _WORD = r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|,(?=\S)|[^\s'"\\;,&|<>()])+"""
@@ -22,7 +23,7 @@ _OURS = re.compile(r"\bfairlead((?: [a-z][a-z-]*)+)(?=(?P<rest>(?:(?!\bfairlead 
 
 def resume_command(run_id: str, profile: str) -> str:
     """The command that goes on with a run of a profile."""
-    return " ".join(["fairlead run --resume", shlex.quote(run_id), *profile_words(profile)])
+    return " ".join([f"fairlead run --resume {shlex.quote(run_id)}", *profile_words(profile)])
 
 
 def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any] | None = None) -> str:
@@ -64,6 +65,17 @@ def pasteable(fix: str, command: str) -> str:
 
     made = _PARTS.sub(whole, fix)
     return made if command in made else f"{fix}; then: {command}"
+
+
+def trainable(error: PlatformError) -> str:
+    """The cure of an error; a model that is not there is trained only where a task makes it."""
+    name = error.context.get("model")
+    if error.code != "unknown_model" or error.fix != f"fairlead run {name}":
+        return error.fix
+    from pipelines.tasks import task_names
+
+    known = "see which there are: fairlead models; what can be trained: fairlead tasks"
+    return error.fix if name in task_names() else known
 
 
 def completed(fix: str, words: Sequence[str], profile: str) -> str:

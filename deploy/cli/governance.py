@@ -34,6 +34,7 @@ def show_models(profile: str, name: str | None, as_json: bool) -> None:
             fix=f"fairlead run {name}",
             code="unknown_model",
             home=str(endpoints.scratch()),
+            model=name,
         )
     versions = [version for each in ([name] if name else known) for version in registry.versions(each)]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from contracts.errors import PlatformError
-from deploy.cli.advice import completed
+from deploy.cli.advice import completed, trainable
 from deploy.cli.homes import located
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def guarded(command: Callable[..., R]) -> Callable[..., R]:
             return command(*args, **kwargs)
         except PlatformError as err:
             err = located(err)
-            err.fix = completed(err.fix, sys.argv[1:], kwargs.get("profile") or "")
+            err.fix = completed(trainable(err), sys.argv[1:], kwargs.get("profile") or "")
             if kwargs.get("as_json"):
                 write_json({"error": err.as_dict()})
             show_error(err)

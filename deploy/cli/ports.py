@@ -21,6 +21,13 @@ def is_free(port: int, host: str = HOST) -> bool:
     return True
 
 
+def next_free(port: int) -> int:
+    """A port near one that is taken."""
+    from services.runtime.addresses import free_after
+
+    return free_after(port, HOST)
+
+
 def free_port(host: str = HOST) -> int:
     """A port that was free a moment ago."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -12,7 +12,7 @@ import urllib.request
 from contracts.errors import PlatformError
 from deploy.cli.children import stop_group
 from deploy.cli.output import console, write_json
-from deploy.cli.ports import HOST, is_free
+from deploy.cli.ports import HOST, is_free, next_free
 from deploy.cli.profiles import load_endpoints
 
 _PATIENCE = 90.0  # seconds; the first start creates the database
@@ -26,7 +26,9 @@ def run_ui(profile: str, port: int, as_json: bool) -> None:
         return
     if not is_free(port):
         raise PlatformError(
-            f"port {port} is in use", fix=f"see what is there: http://{HOST}:{port}, or take another: --port {port + 1}"
+            f"port {port} is in use",
+            fix=f"see what is there: http://{HOST}:{port}, or take another: --port {next_free(port)}",
+            code="port_in_use",
         )
     endpoints.path("home").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", endpoints.tracking]

@@ -82,12 +82,24 @@ def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.sock
     return made
 
 
+def free_after(port: int, host: str) -> int:
+    """A port near `port`, or near 3000, that a server could listen on now."""
+    for other in (*range(port + 1, min(port + 100, 65_536)), *range(3000, 3100)):
+        try:
+            for family, address in _resolved(host):
+                _bound(family, address, other).close()
+        except OSError:
+            continue
+        return other
+    return port
+
+
 def _refused(host: str, port: int, err: OSError) -> PlatformError:
     if err.errno == errno.EADDRINUSE:
         return PlatformError(
             f"port {port} is in use",
             detail=f"something answers or listens on {url(host, port)}",
-            fix=f"end it, or take another: --port {port + 1}",
+            fix=f"end it, or take another: --port {free_after(port, host)}",
             code="port_in_use",
         )
     return PlatformError(

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.cli.advice import resume_command
+from deploy.cli.advice import profile_words, resume_command
 from deploy.cli.checks.finding import Finding, graded
 from deploy.cli.checks.machine import nearest
-from deploy.cli.ports import is_free
+from deploy.cli.ports import is_free, next_free
 from deploy.cli.profiles import load_deployment, profile_file
 from deploy.cli.runstate import list_runs
 
@@ -103,7 +103,9 @@ def ports(profile: str) -> Iterator[Finding]:
         port = load_deployment(profile, file.stem).port
         busy = not is_free(port)
         found = f"{port} is in use: is {file.stem} served already?" if busy else f"{port} is free"
-        yield graded(f"port of {file.stem}", found, f"fairlead serve {file.stem} --port OTHER", warn=busy)
+        other = next_free(port) if busy else port
+        fix = " ".join([f"fairlead serve {file.stem} --port {other}", *profile_words(profile)])
+        yield graded(f"port of {file.stem}", found, fix, warn=busy)
 
 
 def leftovers(endpoints: Endpoints, profile: str) -> Finding:

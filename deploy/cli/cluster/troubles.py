@@ -91,7 +91,7 @@ _CAUSES: tuple[tuple[str, str, str], ...] = (
     (
         r"other code than the run was started with",
         "the image of the steps is of another commit",
-        "build and push the image of this commit, or name another: fairlead run --image",
+        "build and push the image of this commit, or name another: fairlead run TASK --image IMAGE",
     ),
     (r"Liveness probe failed", "it stopped answering and is restarted", "see its log; slow start or overload"),
     (r"Readiness probe failed|startup probe failed", "it runs but says that it is not ready", "its own log says why"),

@@ -122,3 +122,10 @@ def test_a_printed_cure_is_of_the_command_that_failed(fairlead, tmp_path) -> Non
     said = fairlead("score", "fraud", "--source", "rows of mine.csv", "--out", "a folder")
     assert said.code == 1
     assert said.err.rstrip().endswith("fairlead score fraud --source 'rows of mine.csv' --out 'a folder' --out FOLDER")
+
+
+@pytest.mark.parametrize("command", [("models",), ("serve",), ("rollback",)])
+def test_a_model_that_is_not_there_is_trained_only_where_a_task_makes_it(fairlead, command) -> None:
+    assert fairlead(*command, "fraud").err.rstrip().endswith("Fix: fairlead run fraud")
+    assert "fairlead run" not in fairlead(*command, "nothing").err
+    assert "fairlead tasks" in fairlead(*command, "nothing").err
