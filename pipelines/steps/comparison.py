@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,30 +160,42 @@ def _difference(a: float, of_a: Sequence[float], b: float, of_b: Sequence[float]
 
 def _check(pair: Pair, name: str, settings: GateConfig) -> Check:
     """Refuse what is shown to be worse; what the rows leave open is decided by `gate.unsure`."""
-    up, tolerance = higher_is_better(settings.primary), settings.champion_tolerance
-    sign = 1.0 if up else -1.0
-    difference = pair.candidate - pair.champion
-    gain = sign * difference
+    up, lenient = higher_is_better(settings.primary), settings.unsure == "pass"
     if pair.interval is None:
-        passed, rule = gain >= -tolerance, "at least" if up else "at most"
+        rule = "at least" if up else "at most"
+    elif lenient:
+        rule = "not shown below" if up else "not shown above"
     else:
-        low, high = sorted(sign * end for end in pair.interval)
-        shown_worse, shown_no_worse = gain < -tolerance and high < 0, low >= -tolerance
-        lenient = settings.unsure == "pass"
-        passed = not shown_worse and (lenient or shown_no_worse)
-        rule = ("not shown below" if up else "not shown above") if lenient else f"shown at {'least' if up else 'most'}"
-    return Check(
+        rule = "shown at least" if up else "shown at most"
+    check = Check(
         metric=settings.primary,
         rule=rule,
         value=pair.candidate,
-        limit=pair.champion - sign * tolerance,
-        passed=passed,
+        limit=pair.champion - settings.champion_tolerance if up else pair.champion + settings.champion_tolerance,
+        passed=False,
         against=name,
-        difference=difference,
+        difference=pair.candidate - pair.champion,
         interval=pair.interval,
         rows_compared=pair.rows,
         rows_left_out=pair.left_out,
     )
+    found = _finding(check, pair.candidate, pair.candidate - pair.champion)
+    return check.model_copy(update={"passed": found == "as good" or (found == "open" and lenient)})
+
+
+def _finding(check: Check, value: float, difference: float) -> Literal["worse", "as good", "open"]:
+    """What the difference shows: the candidate is worse by more than the tolerance, or it is not, or neither is shown.
+
+    Without an interval the two numbers have to do.
+    """
+    sign = 1.0 if higher_is_better(check.metric) else -1.0
+    behind = sign * (value - check.limit) < 0
+    if check.interval is None:
+        return "worse" if behind else "as good"
+    if behind and max(sign * end for end in check.interval) < 0:
+        return "worse"
+    worst = min(sign * (value - difference + end - check.limit) for end in check.interval)
+    return "as good" if worst >= 0 else "open"
 
 
 def describe(check: Check) -> str:
@@ -191,30 +203,21 @@ def describe(check: Check) -> str:
     if check.value is None or check.difference is None:
         raise ValueError(f"{check.metric} against {check.against} is no comparison")
     champion = check.value - check.difference
-    tolerance = abs(champion - check.limit)
     interval = f" (95 % {check.interval[0]:+.3g} to {check.interval[1]:+.3g})" if check.interval else " (no interval)"
     rows = "its recorded value" if check.rows_compared is None else f"{check.rows_compared} rows"
     out = (
         f"{check.rows_left_out} left out that one of them has learned from" if check.rows_left_out else "none left out"
     )
+    margin = f"worse by more than {abs(champion - check.limit):.3g}"
+    found = _finding(check, check.value, check.difference)
+    if check.interval is None:
+        verdict = f"{'not ' if found == 'as good' else ''}{margin}, by the two numbers alone"
+    elif found == "open":
+        then = ", so it passes; gate.unsure=refuse would refuse it" if check.passed else " (gate.unsure)"
+        verdict = f"that does not show whether it is {margin}{then}"
+    else:
+        verdict = f"shown {'not ' if found == 'as good' else ''}to be {margin}"
     return (
         f"{check.metric} is {check.value:.4g}, of champion {check.against} {champion:.4g}: difference "
-        f"{check.difference:+.3g}{interval} on {rows}, {out}; {_verdict(check, tolerance)}"
-    )
-
-
-def _verdict(check: Check, tolerance: float) -> str:
-    sign = 1.0 if higher_is_better(check.metric) else -1.0
-    gain = sign * (check.difference or 0.0)
-    margin = f"worse by more than {tolerance:.3g}"
-    if check.interval is None:
-        return f"not {margin}, by the two numbers alone" if check.passed else f"{margin}, by the two numbers alone"
-    low, high = sorted(sign * end for end in check.interval)
-    if gain < -tolerance and high < 0:
-        return f"shown to be worse, and by more than {tolerance:.3g}"
-    if low >= -tolerance:
-        return f"shown not to be {margin}"
-    open_question = f"that does not show whether it is {margin}"
-    return (
-        f"{open_question}{', so it passes; gate.unsure=refuse would refuse it' if check.passed else ' (gate.unsure)'}"
+        f"{check.difference:+.3g}{interval} on {rows}, {out}; {verdict}"
     )

@@ -103,7 +103,11 @@ class Seen:
 
     def has(self, hashes: Hashes) -> NDArray[np.bool_]:
         """Which rows were seen; of those that it tells nothing about, none."""
-        return np.isin(hashes, self.hashes)
+        if not len(self.hashes):
+            return np.zeros(len(hashes), dtype=np.bool_)
+        at = np.minimum(np.searchsorted(self.hashes, hashes), len(self.hashes) - 1)
+        found: NDArray[np.bool_] = self.hashes[at] == hashes
+        return found
 
     def with_those_of(self, other: Seen, limit: int = LIMIT) -> Seen:
         """Rows of either."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from contracts.bundle import read_bundle
@@ -16,6 +17,8 @@ from contracts.engine import load_engine
 from contracts.errors import PlatformError
 from contracts.registry import Registry
 from contracts.settings import load
+from pipelines.steps.build_dataset import SPLITS
+from pipelines.steps.seen import read_seen, row_hashes
 from pipelines.tasks import dump_config, get_task, load_config, recipe_config, task_names
 from tests.chain import Chain
 
@@ -91,6 +94,17 @@ def test_the_default_recipe_passes_its_gate_and_becomes_champion(chain: Chain) -
     champion = Registry(chain.endpoints).resolve(chain.task)
     assert champion.gate_passed
     assert read_bundle(champion.path).document.lineage.data_version == chain.version
+
+
+@pytest.mark.integration
+def test_its_bundle_tells_what_the_model_has_learned_from(chain: Chain) -> None:
+    bundle = Registry(chain.endpoints).fetch(chain.task)
+    record = read_seen(bundle.path)
+    for name in SPLITS:
+        rows = pd.read_parquet(chain.path("dataset") / f"{name}.parquet", columns=["id", "row_key"])
+        assert rows["row_key"].is_unique
+        assert set(record.has(row_hashes(rows["row_key"]))) == {name != "test"}
+    assert 8 * (len(record.hashes) + 1) == (bundle.path / "seen.bin").stat().st_size
 
 
 @pytest.mark.integration

@@ -6,19 +6,22 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from contracts.bundle import Bundle, GateDecision
+from contracts.bundle import Bundle, Check, GateDecision
 from contracts.errors import PlatformError
 from pipelines.steps import comparison
 from pipelines.steps import gate as step
 from pipelines.steps.scoring import ANSWERS, provisional
 from pipelines.steps.seen import Seen, row_hashes
+from pipelines.tasks.base import GateConfig
 
 
 @pytest.fixture
@@ -140,7 +143,37 @@ def test_a_model_that_is_shown_to_be_worse_is_refused(decide: Any, champion: Any
     assert [check.metric for check in decision.checks if not check.passed] == [primary]
     low, high = decision.checks[-1].interval
     assert (high < 0) if primary == "average_precision" else (low > 0)
-    assert "shown to be worse, and by more than 0.01" in decision.reasons[0]
+    assert "shown to be worse by more than 0.01" in decision.reasons[0]
+
+
+@given(
+    champion=st.floats(0, 1),
+    gain=st.floats(-1, 1),
+    reach=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
+    tolerance=st.floats(0, 0.2),
+    rows=st.one_of(st.none(), st.integers(2, 10**6)),
+)
+def test_the_rule_refuses_only_what_is_shown_and_mirrors_when_lower_is_better(
+    champion: float, gain: float, reach: tuple[float, float], tolerance: float, rows: int | None
+) -> None:
+    def check(sign: float, unsure: Literal["pass", "refuse"]) -> Check:
+        ends = sorted(sign * end for end in (gain - reach[0], gain + reach[1]))
+        pair = comparison.Pair(champion + sign * gain, champion, (ends[0], ends[1]), rows, 0)
+        metric = "accuracy" if sign > 0 else "brier"
+        config = GateConfig(primary=metric, champion_tolerance=tolerance, unsure=unsure)
+        return comparison._check(pair, "toy:3", config)
+
+    near = min(abs(gain + tolerance), abs(gain - reach[0] + tolerance), abs(gain + reach[1])) < 1e-9
+    for sign in (1.0, -1.0):
+        lenient, strict = check(sign, "pass"), check(sign, "refuse")
+        if not near:  # else rounding of floats decides
+            assert lenient.passed == (gain >= -tolerance or gain + reach[1] >= 0)
+            assert strict.passed == (lenient.passed and gain - reach[0] >= -tolerance)
+        assert lenient.passed or not strict.passed
+        for made in (lenient, strict):
+            words = comparison.describe(made)
+            assert ("shown to be worse" in words) == (not lenient.passed)
+            assert ("shown not to be worse" in words) == strict.passed
 
 
 def test_what_the_rows_do_not_decide_passes_and_says_so_or_is_refused_by_choice(
