@@ -44,7 +44,12 @@ class Shell:
         object.__setattr__(self, "environment", os.environ | own)
 
     def __call__(self, *arguments: str, code: int = 0, stdin: str | None = None) -> str:
-        done = subprocess.run(
+        done = self.run(*arguments, stdin=stdin)
+        assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-m", "deploy.cli", *arguments],
             env=self.environment,
             cwd=self.home.parent,
@@ -54,8 +59,6 @@ class Shell:
             text=True,
             timeout=400,
         )
-        assert done.returncode == code, f"{arguments} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
 
     def json(self, *arguments: str, code: int = 0, stdin: str | None = None) -> Any:
         return json.loads(self(*arguments, "--json", code=code, stdin=stdin))

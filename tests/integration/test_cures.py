@@ -1,0 +1,77 @@
+"""A source and settings with one fault after another: each cure is pasted as it was printed, until there is a model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.test_cli import Shell
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    return Shell(tmp_path_factory.mktemp("cures") / "home")
+
+
+@pytest.fixture(scope="module")
+def articles(shell: Shell) -> Path:
+    """The shipped sample, with a column that is spelled otherwise and one that gives the label away."""
+    sample = resources.files("pipelines.tasks.news").joinpath("sample.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(sample.splitlines()))
+    file = shell.home.parent / "my articles.csv"
+    with file.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.writer(out)
+        writer.writerow(["id", "Category", "title", "content", "decided later", "desk"])
+        for row in rows:
+            given = row["category"]
+            writer.writerow([row["id"], given, row["title"], row["content"], f"about {given}", given.upper()])
+    return file
+
+
+def follow(shell: Shell, typed: list[str], most: int = 8) -> tuple[dict[str, Any], list[str]]:
+    """Paste cures until a command succeeds; its report, and the code and key of each fault on the way."""
+    faults = []
+    for _ in range(most):
+        done = shell.run(*typed, "--json")
+        document = json.loads(done.stdout)
+        if done.returncode in (0, 3):
+            return document, faults
+        error = document["error"]
+        cure = re.search(r"fairlead (?:'[^']*'|\"[^\"]*\"|[^;'\"])+", error["fix"])
+        assert cure, error
+        faults.append(error["code"])
+        typed = shlex.split(cure[0])[1:]
+    raise AssertionError(f"no end of faults: {faults}")
+
+
+def test_a_run_with_five_faults_becomes_a_model_by_pasting_its_cures(shell: Shell, articles: Path) -> None:
+    settings = ["split.valid_share=0.5", "split.test_share=0.5", "gate.primary=nothing", "data.drop=[unknown]"]
+    typed = ["run", "news", "--source", str(articles), *(word for item in settings for word in ("--set", item))]
+    report, faults = follow(shell, typed)
+    assert faults == ["bad_schema", "leakage", "bad_config", "bad_config"]
+    assert len(shell.json("runs")) == 1
+    config = report["config"]
+    assert config["data"]["columns"] == {"category": "Category"}
+    assert config["data"]["drop"] == ["unknown", "decided later", "desk"]
+    assert report["gate"]["passed"] in (True, False)
+    assert report["steps"]["train"]["status"] == "cached"  # another measure of the gate trains nothing again
+    assert report["attempt"] == len(faults) + 1
+
+
+def test_a_scoring_goes_on_into_its_folder_by_pasting_the_cure(shell: Shell, articles: Path) -> None:
+    source = shell.home.parent / "semicolons.csv"
+    with articles.open(newline="", encoding="utf-8") as given, source.open("w", newline="", encoding="utf-8") as out:
+        csv.writer(out, delimiter=";").writerows(csv.reader(given))
+    document, faults = follow(shell, ["score", "news:1", "--source", str(source), "--out", "my scores"])
+    assert len(faults) == 1
+    assert document["rows"] == 200
+    assert (shell.home.parent / "my scores" / "summary.json").is_file()
