@@ -93,7 +93,11 @@ def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_the_default_recipe_passes_its_gate_and_becomes_champion(chain: Chain) -> None:
     champion = Registry(chain.endpoints).resolve(chain.task)
     assert champion.gate_passed
-    assert read_bundle(champion.path).document.lineage.data_version == chain.version
+    document = read_bundle(champion.path).document
+    assert document.lineage.data_version == chain.version
+    without = {name for name in document.slices if name.startswith("features:")}
+    assert without >= ({"features:unknown entity", "features:stale"} if document.feature_service else set())
+    assert bool(without) == bool(document.feature_service)
 
 
 @pytest.mark.integration
