@@ -22,6 +22,7 @@ from pipelines.steps.sources import ROW
 from pipelines.steps.versions import MANIFEST, REJECTED, intact
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import Task
+from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -265,11 +266,14 @@ def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: Path) -
     share = report["bad"] / max(report["rows"], 1)
     if report["good"] and share <= limit:
         return
+    accepted = setting("data.max_bad_share", round(share + 0.01, 2))
+    # Where most rows are bad it is how they are read that is wrong, and the few that are left would mislead.
+    other = f"accept it: {accepted}" if report["good"] and share <= 0.5 else "say how it is read (data.*)"
     reasons = "; ".join(f"{r['column'] or 'row'}: {r['reason']} ({r['values']})" for r in report["reasons"][:5])
     raise PlatformError(
         f"{report['bad']} of {report['rows']} rows are bad ({share:.1%}, the limit is {limit:.1%})",
         detail=reasons,
-        fix=f"see {quarantine}; correct the source, or accept it: --set data.max_bad_share={min(share + 0.01, 1):.2f}",
+        fix=f"see {quarantine}; correct the source, or {other}",
         code="too_many_bad_rows",
         quarantine=str(quarantine),
     )

@@ -62,7 +62,7 @@ def run(
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change one setting, key=value.")] = None,
     source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
-    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on with a failed run.")] = None,
+    resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on, also with --set.")] = None,
     cron: Annotated[str, typer.Option(help="On a cluster: run at these times, five fields.")] = "",
     image: Annotated[str, typer.Option(help="On a cluster: image of the steps; default: of this version.")] = "",
     train_gpus: Annotated[int, typer.Option(min=0, help="On a cluster: GPUs of each training pod.")] = 0,
@@ -79,7 +79,7 @@ def run(
       fairlead run fraud
       fairlead run fraud --recipe logistic --source payments.csv
       fairlead run fraud --set data.columns.amount=TX_AMOUNT --set seed=11
-      fairlead run --resume fraud-20260102-030405-9f3c
+      fairlead run --resume fraud-20260102-030405-9f3c --set data.header=false
       fairlead run fraud --profile cluster --cron "0 3 * * *"
     """
     from deploy.cli.cluster.submit import Placing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,30 @@ def test_what_a_failed_step_said_is_the_error_of_the_run(backend: Backend, profi
     said = fairlead("run", "news", "--profile", profile, "--json")
     assert (said.code, said.json["error"]["headline"]) == (1, "no column 'title'")
     assert said.json["error"]["context"]["run"].startswith("news-")
+
+
+def test_a_failed_run_is_started_anew_by_pasting_its_cure_and_is_never_resumed(
+    backend: Backend, profile: str, fairlead: Any
+) -> None:
+    fix = "say which one it is: --set 'data.columns.title=The title'"
+    error = {"code": "bad_schema", "headline": "no column 'title'", "detail": "", "fix": fix, "context": {}}
+    backend.logs = {"pod-ingest": log("ingest", {"event": "step_failed", "step": "ingest", "error": error})}
+    backend.looks = [details(task("ingest", "FAILED"), state="FAILED")]
+    typed = ("run", "news", "--set", "data.drop=[a b]", "--train-gpus", "1", "--profile", profile, "--json")
+    failed = fairlead(*typed).json["error"]
+    command = failed["fix"].removeprefix("say which one it is: ")
+    again = f"fairlead run news --recipe linear --set 'data.drop=[a b]' --profile {profile}"
+    assert command == f"{again} --train-gpus 1 --set 'data.columns.title=The title'"
+    resumed = fairlead("run", "--resume", failed["context"]["run"], "--set", "seed=5", "--profile", profile, "--json")
+    error = resumed.json["error"]
+    assert error["code"] == "not_resumed"
+    assert error["fix"] == again.replace(" --set", " --set seed=5 --set", 1)
+    listed = fairlead("runs", "--profile", profile, "--json").json[0]["error"]["fix"]
+    assert listed == f"say which one it is: {again} --set 'data.columns.title=The title'"
+    assert fairlead(*shlex.split(command)[1:]).code == 1
+    config = json.loads(backend.posted["runs"]["runtime_config"]["parameters"]["config"])
+    assert config["data"]["drop"] == ["a b"]
+    assert config["data"]["columns"] == {"title": "The title"}
 
 
 def test_a_step_that_died_without_a_word_is_shown_with_its_log_and_likely_cause(

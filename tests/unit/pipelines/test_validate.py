@@ -133,12 +133,23 @@ def test_too_many_bad_rows_stop_the_run_and_say_which(check: Run, toy_frame: Any
     assert caught.value.code == "too_many_bad_rows"
     assert "kind: not one of" in caught.value.detail
     assert Path(caught.value.context["quarantine"]).exists()
+    assert caught.value.fix.endswith("or accept it: --set data.max_bad_share=0.51")
     check(frame, max_bad_share=0.5)
 
 
 def test_all_rows_bad_stop_the_run_whatever_is_allowed(check: Run, toy_frame: Any) -> None:
-    with pytest.raises(PlatformError, match="20 of 20 rows are bad"):
+    with pytest.raises(PlatformError, match="20 of 20 rows are bad") as caught:
         check(toy_frame(20).assign(kind="crate"), max_bad_share=1.0)
+    assert "max_bad_share" not in caught.value.fix
+
+
+def test_the_loss_of_most_rows_is_not_proposed(check: Run, toy_frame: Any) -> None:
+    frame = toy_frame(20)
+    frame.loc[:10, "kind"] = "crate"
+    with pytest.raises(PlatformError, match="11 of 20 rows are bad") as caught:
+        check(frame)
+    assert "max_bad_share" not in caught.value.fix
+    assert "say how it is read" in caught.value.fix
 
 
 def test_one_label_only_stops_the_run(check: Run, toy_frame: Any) -> None:
