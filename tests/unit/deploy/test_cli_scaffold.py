@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import deploy
@@ -134,6 +136,28 @@ def test_the_tabular_sample_goes_to_a_split_that_has_every_input(importable, tmp
     for part in parts.values():
         assert {"id", "label", "slice_plan", *(item.name for item in task.inputs(config))} <= set(part.columns)
         assert set(part["label"]) == {"no", "yes"}
+
+
+def test_no_row_of_a_tabular_task_moves_towards_the_test(importable) -> None:
+    write_task("new_churn", "tabular", importable)
+    task = importlib.import_module("pipelines.tasks.new_churn").TASK
+    config = task.recipes[task.default_recipe]
+    frame = next(task.default_source(config)).to_pandas()
+    frame = frame.assign(past_rows=1, past_mean_calls=0.5, past_mean_charge=1.0)
+    frame["event_time"] = frame["event_time"].dt.floor("30D")  # many rows of the same moment
+
+    def place(rows: pd.DataFrame, seed: int) -> dict[str, int]:
+        parts = task.split(rows, dataclasses.replace(config, seed=seed))
+        return {key: at for at, name in enumerate(("train", "valid", "test")) for key in parts[name]["id"]}
+
+    before = place(frame, 7)
+    assert place(frame.sample(frac=1, random_state=3), 8) == before
+    newer = frame.assign(
+        row_id="N" + frame["row_id"].str[1:], event_time=frame["event_time"].max() + pd.Timedelta(days=1)
+    )
+    for count in (1, 100, len(frame)):
+        after = place(pd.concat([newer[:count], frame]), 7)
+        assert all(after[key] <= at for key, at in before.items())
 
 
 def test_the_text_sample_has_all_categories_in_every_part(importable) -> None:
