@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
-import os
 import secrets
 import shutil
 import signal
@@ -21,7 +19,7 @@ from typing import Any
 from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from contracts.tracking import check_experiment
+from pipelines.preflight import preflight
 from pipelines.runstate import RunState, claimed
 from pipelines.steps.events import from_os_error, unexpected
 from pipelines.steps.version import code_version
@@ -81,7 +79,7 @@ def _run(spec: RunSpec, where: Endpoints, folder: Path, send: Any) -> int:
         translator = Translator(order, state, log, send)
         try:
             given = arguments(spec, where)
-            _preflight(spec, where)
+            preflight(spec.workflow, spec.task, where)
             send("run_started", workflow=spec.workflow, task=spec.task, steps=list(order))
             if len(order) == 1:
                 _execute_alone(order[0], given, folder, translator)
@@ -100,35 +98,6 @@ def _run(spec: RunSpec, where: Endpoints, folder: Path, send: Any) -> int:
     state.end("refused" if refused else "succeeded", result=result)
     send("run_finished", status=state.document["status"], seconds=state.document["seconds"], result=result)
     return 0
-
-
-_ROOM = 256 << 20  # bytes that must be free where a run writes
-
-
-def _preflight(spec: RunSpec, where: Endpoints) -> None:
-    """Refuse, within a second, what would make the run fail after its costly steps.
-
-    Raises:
-        PlatformError: the run could not be recorded, or a folder that it writes to is closed or full.
-    """
-    for name in ("runs", "cache", "data", "artifacts"):
-        if not objects.is_remote(where.uri(name)):
-            _writable(where.path(name))
-    if spec.workflow in ("full", "training"):
-        check_experiment(where, spec.task)
-
-
-def _writable(folder: Path) -> None:
-    there = next(each for each in (folder, *folder.parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise from_os_error(PermissionError(errno.EACCES, "this user may not write there", str(there)), "the run")
-    if (free := shutil.disk_usage(there).free) < _ROOM:
-        raise PlatformError(
-            f"little space is left on the disk of {there}: {free / 1e6:,.0f} MB",
-            detail=f"a run needs at least {_ROOM / 1e6:,.0f} MB",
-            fix="free some space, or set another folder in the profile",
-            code="disk_full",
-        )
 
 
 def _explained(err: Exception, translator: Translator) -> PlatformError:

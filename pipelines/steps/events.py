@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.steps.foreign import meaning
 from pipelines.steps.version import require
 
 _MIN_INTERVAL = 0.2  # seconds between two progress events of one step
@@ -82,7 +83,9 @@ def _failed(step: str, error: PlatformError, began: float) -> None:
 
 
 def unexpected(err: BaseException, doing: str) -> PlatformError:
-    """A defect, described: kind, message and the innermost lines of the traceback."""
+    """What an exception of a library means, or a defect: kind, message and the innermost lines of the traceback."""
+    if known := meaning(err, doing):
+        return known
     frames = traceback.extract_tb(err.__traceback__)[-3:]
     where = " <- ".join(f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in reversed(frames))
     return PlatformError(

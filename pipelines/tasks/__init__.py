@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from contracts.errors import PlatformError
 from pipelines.tasks.base import DataConfig, Task, TaskConfig
 from pipelines.tasks.settings import apply
 
+_RAW = {"_row": "the number of the row in the source", "_draw": "a random number of the row"}
+_BUILT = {"id": "the id of the row", "label": "the class of the row", "row_key": "what the row is known by"}
 _Config = TypeVar("_Config", TaskConfig, DataConfig)
 
 
@@ -37,7 +40,29 @@ def get_task(name: str) -> Task:
             code="unknown_task",
         )
     task: Task = importlib.import_module(f"pipelines.tasks.{name}").TASK
+    _check_names(task.name, "column", [column.name for column in task.columns], _RAW)
     return task
+
+
+def _check_names(task: str, kind: str, names: Sequence[str], taken: Mapping[str, str]) -> None:
+    """Any text may be a name, but for those that the data of every task have for something else."""
+    counts = Counter(name.strip() for name in names)
+    for name in names:
+        if not name.strip():
+            reason = "it is empty"
+        elif counts[name.strip()] > 1:
+            reason = "there are two of that name, apart from spaces around it"
+        elif name in taken:
+            reason = f"it is {taken[name]}"
+        else:
+            continue
+        raise PlatformError(
+            f"task {task} has {kind} {name!r}, which cannot be its name: {reason}",
+            detail=f"names of its {kind}s: {', '.join(map(repr, names))}",
+            fix=f"give it another name in pipelines/tasks/{task}/",
+            code="bad_task",
+            column=name,
+        )
 
 
 def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str, Any] | None = None) -> TaskConfig:
@@ -54,7 +79,9 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
             fix="pick one of them with --recipe",
             code="unknown_recipe",
         )
-    return changed_config(task, json.loads(dump_config(task.recipes[name])), overrides or {})
+    config = changed_config(task, json.loads(dump_config(task.recipes[name])), overrides or {})
+    _check_names(task.name, "input", [item.name for item in task.inputs(config)], _BUILT)
+    return config
 
 
 def changed_config(task: Task, document: Mapping[str, Any], overrides: Mapping[str, Any]) -> TaskConfig:

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shutil
+import socket
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines import __main__ as command
 from pipelines import runner
+from pipelines.preflight import preflight
 from pipelines.runstate import RunState, claimed
 from pipelines.steps import events
 from pipelines.translate import Translator
@@ -249,6 +252,30 @@ def test_a_place_that_cannot_be_written_is_named_before_the_first_step(
     code, sent, _ = start(_never)
     assert (code, sent[-1]["error"]["code"]) == (1, "no_access")
     assert str(closed) in sent[-1]["error"]["headline"]
+
+
+@pytest.mark.parametrize(
+    ("field", "address", "said"),
+    [("online", "redis://127.0.0.1:{port}/0", "online store"), ("artifacts", "s3://bucket/x", "object storage")],
+)
+def test_a_server_that_is_gone_is_named_within_a_second(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, address: str, said: str
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]  # bound and not listening: refused at once
+        monkeypatch.setattr(toy, "feature_service", "toy_v1")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        where = Endpoints(home=str(tmp_path), **{field: address.format(port=port)}).resolved()
+        began = time.monotonic()
+        with pytest.raises(PlatformError) as caught:
+            preflight("full", "toy", where)
+    assert time.monotonic() - began < 1
+    assert caught.value.code == "unreachable"
+    assert said in caught.value.headline
+    assert f"127.0.0.1:{port}" in caught.value.detail
 
 
 def test_a_deleted_experiment_is_named_before_the_first_step(start: Start, tmp_path: Path) -> None:

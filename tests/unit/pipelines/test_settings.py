@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.tasks import changed_config, dump_config, get_task, recipe_config, task_names
+from pipelines.tasks.base import TaskConfig
 from pipelines.tasks.settings import apply, changes, parse_setting, setting
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
@@ -104,3 +108,38 @@ def test_an_unknown_key_is_refused_where_it_is_unknown(key, part) -> None:
 def test_a_key_below_a_value_is_refused() -> None:
     with pytest.raises(PlatformError, match="seed is a value, not a section"):
         recipe_config(get_task("fraud"), None, {"seed.more": 1})
+
+
+@pytest.mark.parametrize("name", ["", "  ", "_row", "_draw", "age "])
+def test_a_column_name_that_cannot_be_is_refused_when_the_task_is_loaded(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    column = toy.columns[0]
+    twin = replace(column, name=name.strip() if name == "age " else column.name)
+    monkeypatch.setattr(toy, "columns", (*toy.columns, replace(column, name=name), *([twin] if name == "age " else [])))
+    with pytest.raises(PlatformError) as caught:
+        get_task("toy")
+    assert caught.value.code == "bad_task"
+    assert repr(name) in caught.value.headline
+
+
+@pytest.mark.parametrize("name", ["id", "label", "row_key", ""])
+def test_an_input_name_that_the_data_have_already_is_refused(
+    toy: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(toy, "inputs", lambda config: [Input(name=name, dtype="float64")])
+    with pytest.raises(PlatformError) as caught:
+        recipe_config(toy)
+    assert caught.value.code == "bad_task"
+    assert repr(name) in caught.value.headline
+
+
+@given(names=st.lists(st.text(min_size=1, max_size=300).map(lambda text: f"x{text}x"), unique=True, max_size=6))
+def test_any_other_names_are_taken(names: list[str]) -> None:
+    task = SimpleNamespace(
+        name="odd",
+        recipes={"r": TaskConfig(recipe="r")},
+        default_recipe="r",
+        inputs=lambda config: [Input(name=name, dtype="float64") for name in [*names, "9", "a__b", "\u540d"]],
+    )
+    assert recipe_config(task).recipe == "r"  # type: ignore[arg-type]
