@@ -61,8 +61,9 @@ def plan_resume(
         return replace(again, changed=changes(config, wanted), profile=profile)
     if not settings:
         return request
-    wanted_config = dump_config(changed_config(get_task(request.task), config, settings))
-    return replace(request, config=wanted_config, changed=changes(config, json.loads(wanted_config)))
+    task = get_task(request.task)
+    before, after = (dump_config(changed_config(task, config, wanted)) for wanted in ({}, settings))
+    return replace(request, config=after, changed=changes(json.loads(before), json.loads(after)))
 
 
 def _nonce(run: Mapping[str, Any]) -> str:

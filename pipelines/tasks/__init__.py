@@ -85,7 +85,7 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
 
 
 def changed_config(task: Task, document: Mapping[str, Any], overrides: Mapping[str, Any]) -> TaskConfig:
-    """A configuration that was written by `dump_config`, with dotted `overrides` applied.
+    """A configuration that was written by `dump_config`, of this version or an earlier one, with `overrides` applied.
 
     Raises:
         PlatformError: unknown key or a value of the wrong type, with what is accepted.
@@ -97,7 +97,7 @@ def changed_config(task: Task, document: Mapping[str, Any], overrides: Mapping[s
             fix=f"fairlead run {task.name} --recipe {shlex.quote(str(overrides['recipe']))}",
             code="bad_config",
         )
-    changed = json.loads(json.dumps(document))
+    changed = json.loads(dump_config(load_config(task, json.dumps(document))))
     for key, value in overrides.items():
         apply(changed, key, value)
     config: TaskConfig = load_config(task, json.dumps(changed, default=str))

@@ -166,6 +166,15 @@ def test_resuming_changes_what_is_given_and_keeps_the_rest(endpoints, write_run,
     assert made.nonce not in ("", "n-1")
 
 
+def test_a_run_of_a_version_that_knew_fewer_settings_takes_todays(endpoints, write_run) -> None:
+    config = fraud(seed=3)
+    del config["data"]["quoted"], config["split"]
+    write_run("fraud-1", config=config)
+    made = plan_resume(endpoints, "fraud-1", ["data.quoted=false"])
+    assert made.changed == {"data.quoted": False}
+    assert json.loads(made.config) == fraud(seed=3) | {"data": fraud()["data"] | {"quoted": False}}
+
+
 @pytest.mark.parametrize("bad", ["data.nothing=1", "model.rounds=many", "recipe=logistic"])
 def test_a_setting_that_the_task_does_not_have_is_refused_before_the_run_goes_on(endpoints, write_run, bad) -> None:
     write_run("fraud-1", config=fraud())
