@@ -164,6 +164,11 @@ def _values(chart: str) -> dict[str, Any]:
 
 
 def _takes(document: dict[str, Any], key: str) -> bool:
+    *sections, last = key.split(".")
+    if "NAME" in last and sections != ["data", "columns"]:  # any key of the section that has this form
+        for section in sections:
+            document = document.get(section, {})
+        return any(re.fullmatch(last.replace("NAME", ".+"), name) for name in document)
     try:
         apply(json.loads(json.dumps(document)), key, 1)
     except PlatformError:

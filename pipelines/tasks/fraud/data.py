@@ -13,6 +13,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.tasks.fraud.config import SplitConfig
 from pipelines.tasks.fraud.simulator import LABEL_DELAY_DAYS
+from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +67,20 @@ class Periods:
     end: Any
 
 
+def _shorter(plan: SplitConfig, days: int) -> str:
+    """Periods that fit into `days`, as settings; nothing where labels would not be known within them."""
+    delay = plan.delay_days if days - plan.delay_days >= 3 else LABEL_DELAY_DAYS
+    rest = days - delay
+    if rest < 3:
+        return ""
+    test = max(1, min(plan.test_days, rest // 4))
+    train = min(max(plan.train_days, 2), rest - test)
+    lengths = {"test_days": test, "train_days": train, "valid_days": max(1, min(plan.valid_days, train // 4))}
+    wanted = {"train_start": None, "delay_days": delay, **lengths}
+    words = [setting(f"split.{key}", value) for key, value in wanted.items() if getattr(plan, key) != value]
+    return f", or split those there are: {' '.join(words)}"
+
+
 def periods(frame: pd.DataFrame, plan: SplitConfig) -> Periods:
     """The periods of SplitConfig on the days that `frame` has.
 
@@ -78,13 +93,15 @@ def periods(frame: pd.DataFrame, plan: SplitConfig) -> Periods:
         raise PlatformError(
             f"split.delay_days is {plan.delay_days}, but labels take {LABEL_DELAY_DAYS} days",
             detail="the features of terminals count a label when it has arrived",
-            fix=f"use at least {LABEL_DELAY_DAYS}",
+            fix=f"use at least that: {setting('split.delay_days', LABEL_DELAY_DAYS)}",
             code="bad_config",
         )
     if plan.valid_days >= plan.train_days:
+        longer = setting("split.train_days", 4 * max(plan.valid_days, 1))
         raise PlatformError(
             f"split.valid_days ({plan.valid_days}) leaves nothing of split.train_days ({plan.train_days})",
-            fix="validation is the end of the training days: make it shorter",
+            detail="validation is the end of the training days",
+            fix=f"train longer: {longer}",
             code="bad_config",
         )
     first, last = (moment.floor("D") for moment in (frame["event_time"].min(), frame["event_time"].max()))
@@ -95,7 +112,7 @@ def periods(frame: pd.DataFrame, plan: SplitConfig) -> Periods:
         raise PlatformError(
             f"the split needs payments from {start:%Y-%m-%d} to {end - timedelta(days=1):%Y-%m-%d}",
             detail=f"the data has {first:%Y-%m-%d} to {last:%Y-%m-%d}",
-            fix="give more days, or set split.train_start, split.train_days, split.delay_days, split.test_days",
+            fix=f"give more days{_shorter(plan, (last - first).days + 1)}",
             code="empty_split",
         )
     wait = start + timedelta(days=plan.train_days)

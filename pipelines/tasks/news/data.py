@@ -44,7 +44,7 @@ def split_articles(task: Task, frame: pd.DataFrame, config: NewsConfig) -> dict[
         rest = articles[~articles["row_key"].isin(set(test["row_key"]))]
         part = assign(rest["row_key"].tolist(), rest["label"].tolist(), {"valid": split.valid_share})
         parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
-    _check(parts, config.labels)
+    _check(parts, config)
     return {name: rows.reset_index(drop=True) for name, rows in parts.items()}
 
 
@@ -173,7 +173,7 @@ def _renamed(wrong: str, known: list[str], labels: Mapping[str, str]) -> str:
     return setting("labels", {**{old: right if new == wrong else new for old, new in labels.items()}, wrong: right})
 
 
-def _check(parts: dict[str, pd.DataFrame], labels: Mapping[str, str]) -> None:
+def _check(parts: dict[str, pd.DataFrame], config: NewsConfig) -> None:
     known = set(parts["train"]["label"])
     if len(known) < 2:
         raise PlatformError(
@@ -184,17 +184,18 @@ def _check(parts: dict[str, pd.DataFrame], labels: Mapping[str, str]) -> None:
         )
     for name in ("valid", "test"):
         if parts[name].empty:
+            none = getattr(config.split, f"{name}_share") == 0
             raise PlatformError(
                 f"the {name} part has no articles",
                 detail=f"train has {len(parts['train'])}",
-                fix=f"give more articles or a larger split.{name}_share",
+                fix=f"give it a share: {setting(f'split.{name}_share', 0.2)}" if none else "give more articles",
                 code="bad_data",
             )
         if unknown := sorted(set(parts[name]["label"]) - known):
             raise PlatformError(
                 f"the {name} part has class {unknown[0]!r}, which the training part does not have",
                 detail=f"classes of the training part: {', '.join(sorted(known)[:20])}",
-                fix=f"name it as in training: {_renamed(unknown[0], sorted(known), labels)}; or give it more articles",
+                fix=f"name it as in training: {_renamed(unknown[0], sorted(known), config.labels)}; or give more of it",
                 code="bad_label",
                 labels=unknown[:20],
             )
