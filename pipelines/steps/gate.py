@@ -41,14 +41,7 @@ def gate(task: str, config: str, dataset: str, candidate: str, endpoints: str, o
 
 
 def _against_limit(rule: Threshold, evaluation: Mapping[str, Any]) -> Check:
-    limit = rule.minimum if rule.minimum is not None else rule.maximum
-    if limit is None or (rule.minimum is not None and rule.maximum is not None):
-        raise PlatformError(
-            f"gate: the rule for {rule.metric} needs either a minimum or a maximum",
-            fix="correct gate.thresholds in the recipe",
-            code="bad_config",
-        )
-    at_least = rule.minimum is not None
+    limit, at_least = rule.limit, rule.minimum is not None
     value = lookup(rule.metric, evaluation)
     return Check(
         metric=rule.metric,

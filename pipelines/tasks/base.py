@@ -7,7 +7,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
@@ -69,6 +69,17 @@ class Threshold:
     metric: str
     minimum: float | None = None
     maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _one_side(self) -> Self:
+        if (self.minimum is None) == (self.maximum is None):
+            raise ValueError(f"the rule for {self.metric} needs either a minimum or a maximum")
+        return self
+
+    @property
+    def limit(self) -> float:
+        """The one that is given."""
+        return float(self.minimum if self.minimum is not None else self.maximum)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

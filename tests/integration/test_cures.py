@@ -67,6 +67,17 @@ def test_a_run_with_five_faults_becomes_a_model_by_pasting_its_cures(shell: Shel
     assert report["attempt"] == len(faults) + 1
 
 
+def test_a_step_whose_cached_output_is_damaged_is_made_again_by_pasting_the_cure(shell: Shell, articles: Path) -> None:
+    settings = ["data.columns.category=Category", "data.drop=[decided later, desk]", "gate.primary=accuracy"]
+    typed = ["run", "news", "--source", str(articles), *(word for item in settings for word in ("--set", item))]
+    follow(shell, typed)
+    for file in (shell.home / "runs").rglob("train.json"):
+        file.unlink()
+    report, faults = follow(shell, [*typed, "--set", "gate.champion_tolerance=0.3"])
+    assert faults == ["missing_artifact"]
+    assert {step["status"] for step in report["steps"].values()} == {"finished"}
+
+
 def test_a_scoring_goes_on_into_its_folder_by_pasting_the_cure(shell: Shell, articles: Path) -> None:
     source = shell.home.parent / "semicolons.csv"
     with articles.open(newline="", encoding="utf-8") as given, source.open("w", newline="", encoding="utf-8") as out:

@@ -21,6 +21,7 @@ from pipelines.steps import comparison
 from pipelines.steps import gate as step
 from pipelines.steps.scoring import ANSWERS, provisional
 from pipelines.steps.seen import Seen, row_hashes
+from pipelines.tasks import recipe_config
 from pipelines.tasks.base import GateConfig
 
 
@@ -307,9 +308,11 @@ def test_a_primary_metric_that_is_not_measured_is_an_error(decide: Any) -> None:
     assert "average_precision" in caught.value.detail
 
 
-def test_a_rule_needs_exactly_one_side(decide: Any) -> None:
-    with pytest.raises(PlatformError, match="either a minimum or a maximum"):
-        decide(thresholds=[{"metric": "roc_auc"}])
+@pytest.mark.parametrize("sides", [{}, {"minimum": 0.5, "maximum": 0.6}])
+def test_a_rule_needs_exactly_one_side_before_anything_is_trained(toy: Any, sides: dict[str, float]) -> None:
+    with pytest.raises(PlatformError, match="invalid configuration") as caught:
+        recipe_config(toy, None, {"gate.thresholds": [{"metric": "roc_auc", **sides}]})
+    assert "the rule for roc_auc needs either a minimum or a maximum" in caught.value.detail
 
 
 def test_without_a_registry_there_is_no_champion(endpoints: str) -> None:
