@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import json
 import shlex
@@ -73,10 +74,11 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
     """
     name = recipe or task.default_recipe
     if name not in task.recipes:
+        near = [*difflib.get_close_matches(name, task.recipes, 1), task.default_recipe][0]
         raise PlatformError(
             f"unknown recipe {name!r} of task {task.name}",
             detail=f"known recipes: {', '.join(sorted(task.recipes))}",
-            fix="pick one of them with --recipe",
+            fix=f"pick one of them: --recipe {near}",
             code="unknown_recipe",
         )
     config = changed_config(task, json.loads(dump_config(task.recipes[name])), overrides or {})

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
 from pipelines.tasks.base import STRICT, Progress
+from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -257,7 +258,7 @@ def _quality(valid: pd.DataFrame, classes: list[str], metric: str, config: Trans
             raise PlatformError(
                 f"gate.primary {metric!r} is not measured for this task",
                 detail=f"measured: {', '.join(sorted(found))}",
-                fix="choose one of these",
+                fix=f"choose one of these, such as: {setting('gate.primary', sorted(found)[0])}",
                 code="bad_config",
             )
         return found[metric] if higher_is_better(metric) else -found[metric]

@@ -63,6 +63,8 @@ def test_a_run_goes_on_when_its_cure_is_pasted(fairlead, workflow, key, value, f
         ("run", "fraud", "--resume", "fraud-1", "--set", "data.drop=[a b]", "--no-cache"),
         ("run", "--resume", "fraud-2", "--set", "data.drop=[a b]"),
         ("run", "fraud", "--set", "recipe=logistic"),
+        ("run", "fraud", "--recipe", "logistik"),
+        ("run", "fraud", "--recipe", "nothing", "--set", "data.drop=[a b]"),
         ("runs", "nothing"),
         ("runs", "fraud"),
         ("models", "nothing"),
