@@ -12,6 +12,7 @@ import typer
 
 from deploy.cli.advice import resume_command
 from deploy.cli.output import EXIT_INTERRUPTED, console, number, seconds, write_json
+from pipelines.steps.left_out import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -100,10 +101,18 @@ class RunProgress:
         taken = event.get("seconds")
         taken = time.monotonic() - self._began[step] if taken is None else float(taken)
         full = {} if state == "failed" else {"total": 1, "completed": 1}
-        self._bars.update(self._bar[step], mark=_MARKS[state], taken=taken, note=_NOTES[state], **full)
+        said = left_out_by(event.get("result"), step)
+        note = said[0].partition(":")[0] if said else _NOTES[state]
+        self._bars.update(self._bar[step], mark=_MARKS[state], taken=taken, note=note, **full)
         if not self._live:
-            line = f"{_PLAIN[state]:>2} {step:<14} {seconds(taken):>12}  {_NOTES[state]}"
-            self._out.print(line.rstrip(), markup=False)
+            line = f"{_PLAIN[state]:>2} {step:<14} {seconds(taken):>12}  {'; '.join(said) or _NOTES[state]}"
+            self._out.print(line.rstrip(), markup=False, soft_wrap=True)
+
+
+def left_out_by(result: Any, step: str = "") -> list[str]:
+    """Lines about the rows that a step, or all steps up to it, left out, from the result of a step."""
+    found = result.get("left_out") if isinstance(result, dict) else None
+    return in_words(found, step) if found else []
 
 
 def _seconds_column() -> ProgressColumn:

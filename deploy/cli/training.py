@@ -12,7 +12,7 @@ from contracts.errors import PlatformError
 from deploy.cli.advice import new_command, resume_command
 from deploy.cli.output import EXIT_REFUSED, console, number, seconds, table, write_json
 from deploy.cli.profiles import load_endpoints, load_profile
-from deploy.cli.progress import show_changes, stoppable
+from deploy.cli.progress import left_out_by, show_changes, stoppable
 from deploy.cli.resume import plan_resume
 from deploy.cli.runstate import find_run
 from deploy.cli.score import run_scoring
@@ -157,6 +157,8 @@ def show_report(out: Console, report: dict[str, Any]) -> None:
     if "gate" in report:
         show_gate(out, report["gate"])
     result = report.get("result") or {}
+    for line in _left_out(report):
+        out.print(f"Data     {line}", markup=False, soft_wrap=True)
     if "version" in result:
         name = f"{result['name']}:{result['version']}"
         role = "champion" if result.get("champion") else "not promoted"
@@ -167,6 +169,13 @@ def show_report(out: Console, report: dict[str, Any]) -> None:
             out.print(f"Next     fairlead serve {result['name']}")
         elif report["status"] == "refused":
             out.print(f'Next     fairlead promote {name} --override "REASON", or train a better one', markup=False)
+
+
+def _left_out(report: dict[str, Any]) -> list[str]:
+    """Lines about rows left out: from the model's record, or from the last step that says it."""
+    steps = report.get("steps") or {}
+    results = [report.get("result"), *(steps.get(name, {}).get("result") for name in ("build_dataset", "validate"))]
+    return next((lines for result in results if (lines := left_out_by(result))), [])
 
 
 def show_gate(out: Console, gate: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.steps import events, seen
+from pipelines.steps import events, left_out, seen
 from pipelines.steps.files import missing, read_json, write_json
 from pipelines.steps.hidden import write_hidden
 from pipelines.steps.remote import folder_here
@@ -31,7 +31,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
             without features (`pipelines.steps.hidden`).
 
     Returns:
-        rows and label counts per split.
+        rows and label counts per split, and what was left out up to here.
     """
     found = get_task(task)
     settings = load_config(found, config)
@@ -39,7 +39,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     target.mkdir(parents=True, exist_ok=True)
     report = events.progress("build_dataset")
     report(0, 3, doing="read")
-    frame = read_parts(Path(clean))
+    rows = frame = read_parts(Path(clean))
     history = read_json(features)
     if history.get("plan"):
         if entity_rows := getattr(found, "entity_rows", None):  # a task may know which rows its split looks at
@@ -50,6 +50,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     report(2, 3, doing="split", rows=len(frame))
     frames = found.split(frame, settings)
     _check(frames, [item.name for item in inputs], found)
+    gone = left_out.joined(_before(Path(clean)), left_out.of_split(found, rows, frames, settings))
     numbered = seen.is_numbered(found, settings.data.columns)
     keys = {name: seen.row_keys(frames[name], frame, found, numbered) for name in SPLITS}
     seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
@@ -59,6 +60,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         "rows": {name: len(frames[name]) for name in SPLITS},
         "labels": {name: _counts(frames[name]["label"]) for name in SPLITS},
         "slices": [name for name in frames["test"].columns if name.startswith("slice_")],
+        "left_out": gone,
     }
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
     if history.get("plan"):
@@ -66,6 +68,13 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         write_json(target / "features.json", history["plan"])
     report(3, 3)
     return summary
+
+
+def _before(clean: Path) -> dict[str, Any] | None:
+    """What was left out before; None where no report says it."""
+    report = clean / "report.json"
+    found: dict[str, Any] | None = read_json(report).get("left_out") if report.exists() else None
+    return found
 
 
 def read_parts(folder: Path) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pipelines.tasks
 from contracts.bundle import BundleDocument, GateDecision
+from pipelines.steps import left_out
 from pipelines.steps.hidden import SLICE, cases
 from pipelines.steps.measures import higher_is_better
 
@@ -50,12 +51,20 @@ def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
         slices=_slices(evaluation),
         hidden=_hidden(folder, evaluation),
         evaluation=evaluation,
+        left_out=_left_out(evaluation.get("left_out")),
         gate=document.gate,
         checks=_checks(document.gate),
         plots=[(p.stem.replace("_", " "), _embed(p)) for p in _ordered(folder / "plots")],
         request=curl(document, folder),
         about=[(heading, _html(text)) for heading, text in readme_sections(document.task)],
     )
+
+
+def _left_out(found: Mapping[str, Any] | None) -> list[str] | None:
+    """What the card says about rows that were left out; None where it is not known."""
+    if found is None:
+        return None
+    return left_out.in_words(found) or [f"None of {found['rows_read']:,} rows was left out."]
 
 
 def number(value: Any) -> str:

@@ -93,6 +93,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     write_json(target / "baseline.json", baseline.describe(columns, signature.inputs, probability, signature.classes))
     _draw(target / "plots", frame, probability, bundle, result, trained["history"])
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
+    result["left_out"] = read_json(source / "dataset.json").get("left_out")
     result["bundle_mb"] = round(scoring.folder_mb(target), 3)
     write_json(target / "evaluation.json", result)
     np.save(target / scoring.ANSWERS, probability)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BUILT_IN = "built-in"
-_FORMAT = 1  # raise when the same source would give other parts
+_FORMAT = 2  # raise when the same source would give other parts
 PART_ROWS, PART_BYTES = 250_000, 48 << 20
 
 
@@ -174,7 +174,7 @@ def _from_files(task: Task, config: TaskConfig, paths: list[Path], files: list[d
         names = names or here
         selection = select(here, task, data, path.name)
         last = 0
-        for chunk in read_chunks(path, here, form):
+        for chunk in read_chunks(path, here, form, data.columns.get(task.label, task.label)):
             last = chunk.through
             at = chunk.table.column_names.index(ROW)
             table = chunk.table.set_column(at, ROW, pc.add(chunk.table.column(ROW), before))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from datetime import UTC, datetime
@@ -13,10 +14,12 @@ from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry
 from contracts.tracking import track_run
-from pipelines.steps import events, scoring
+from pipelines.steps import events, left_out, scoring
 from pipelines.steps.card import render_card
 from pipelines.steps.files import read_json, write_json, write_text
 from pipelines.tasks import get_task
+
+_TABLE = "left_out.json"
 
 
 def register(
@@ -65,6 +68,7 @@ def register(
         "reasons": decision.reasons,
         "primary": load_primary(source),
         "metrics": fields["metrics"],
+        "left_out": read_json(source / "evaluation.json").get("left_out"),
     }
     write_json(Path(out), result)
     report(3, 3)
@@ -97,6 +101,11 @@ def _track(
     shutil.copytree(folder / "plots", shown / "plots")
     shutil.copy(folder / "card.html", shown / "card.html")
     shutil.copy(source / "evaluation.json", shown / "evaluation.json")
+    shown_as = {}
+    if gone := evaluation.get("left_out"):
+        metrics |= {"rows_read": gone["rows_read"], "rows_left_out": gone["rows_left_out"]}
+        write_json(shown / _TABLE, left_out.as_table(gone))
+        shown_as = {"mlflow.loggedArtifacts": json.dumps([{"path": _TABLE, "type": "table"}])}
     curves = [
         {_metric_name(k): float(v) for k, v in row.items() if isinstance(v, int | float) and v == v}
         for row in read_history(source)
@@ -107,6 +116,7 @@ def _track(
         "data_version": fields["lineage"]["data_version"],
         "code_version": fields["lineage"]["code_version"],
         "source": fields["lineage"]["source"],
+        **shown_as,
     }
     parameters = {"recipe": fields["recipe"], "seed": fields["lineage"]["seed"], **fields["parameters"]}
     return track_run(where, fields["task"], run, parameters, metrics, curves, shown, tags)

@@ -38,6 +38,7 @@ class Rejected:
     column: str
     value: str
     reason: str
+    label: str | None = None  # of its class, where that can be read
 
 
 @dataclass
@@ -109,9 +110,9 @@ def _free(name: str) -> str:
     return f"{ROW}_source" if name == ROW else name
 
 
-def read_chunks(path: Path, names: list[str], form: TextFormat) -> Iterator[Chunk]:
+def read_chunks(path: Path, names: list[str], form: TextFormat, label: str = "") -> Iterator[Chunk]:
     """Stream a file: text columns come as strings exactly as written, Parquet columns with their types."""
-    return _read_parquet(path) if _kind(path) == "parquet" else _read_text(path, names, form)
+    return _read_parquet(path) if _kind(path) == "parquet" else _read_text(path, names, form, label)
 
 
 def _text_names(path: Path, form: TextFormat) -> list[str]:
@@ -148,7 +149,7 @@ def _open(path: Path) -> Any:
     return pa.input_stream(str(path), compression="detect")
 
 
-def _read_text(path: Path, names: list[str], form: TextFormat) -> Iterator[Chunk]:
+def _read_text(path: Path, names: list[str], form: TextFormat, label: str) -> Iterator[Chunk]:
     import pyarrow as pa
     from pyarrow import csv as arrow_csv
 
@@ -187,7 +188,7 @@ def _read_text(path: Path, names: list[str], form: TextFormat) -> Iterator[Chunk
                     continue
                 rows = counter.next(table.num_rows)
                 last = int(rows[-1])
-                chunk = _decode(table, rows, counter.take(last))
+                chunk = _decode(table, rows, counter.take(last), label)
                 rejected += len(chunk.rejected)
                 if rejected >= MOST_REJECTED:
                     raise _too_many(path, chunk.rejected[-1])
@@ -228,8 +229,8 @@ class _RowCounter:
         return found
 
 
-def _decode(table: pa.Table, rows: Any, rejected: list[Rejected]) -> Chunk:
-    """Bytes to strings; rows with bytes that are not UTF-8 are rejected, not repaired."""
+def _decode(table: pa.Table, rows: Any, rejected: list[Rejected], label: str = "") -> Chunk:
+    """Bytes to strings; rows with bytes that are not UTF-8 are rejected, not repaired. `label` is a column."""
     import numpy as np
     import pyarrow as pa
 
@@ -248,13 +249,23 @@ def _decode(table: pa.Table, rows: Any, rejected: list[Rejected]) -> Chunk:
                             "utf-8", errors="backslashreplace"
                         )
                         reason = f"byte 0x{value[err.start]:02x} at position {err.start} is not UTF-8"
-                        rejected.append(Rejected(int(rows[at]), name, shown, reason))
+                        rejected.append(Rejected(int(rows[at]), name, shown, reason, _label(table, label, at)))
                     good[at] = False
     if not good.all():
         table, rows = table.filter(pa.array(good)), rows[good]
     columns = [table.column(name).cast(pa.string()) for name in table.column_names]
     rejected.sort(key=lambda r: r.row)
     return Chunk(pa.table([*columns, pa.array(rows)], names=[*table.column_names, ROW]), through, rejected)
+
+
+def _label(table: pa.Table, name: str, at: int) -> str | None:
+    if name not in table.column_names:
+        return None
+    try:
+        text: str = table.column(name)[at].as_py().decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return text
 
 
 def _no_rows(names: list[str]) -> pa.Table:

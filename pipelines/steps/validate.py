@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import objects
 from contracts.errors import PlatformError
-from pipelines.steps import events
+from pipelines.steps import events, left_out
 from pipelines.steps.casting import EXPECTED, KEY_EXPECTED, cast_column, cast_key, missing_column
 from pipelines.steps.files import missing, read_json, write_json
 from pipelines.steps.leakage import check_leakage
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 QUARANTINE = "quarantine.csv"
+_POSITION = re.compile(r" at position \d+")  # differs from row to row
 _SHOWN = 40  # characters of a bad value that are kept: the quarantine is for finding it, not a copy of it
 _SAMPLE = 20_000  # rows per label value that the leakage check looks at
 _DRAW = "_draw"
@@ -43,7 +45,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     Types become those of ``task.columns`` (``timestamp`` is microseconds in UTC); other columns stay as they are.
 
     Returns:
-        rows, good, bad and the number of bad values per column and reason.
+        rows, good, bad, the number of bad values per column and reason, and `left_out` (pipelines.steps.left_out).
 
     Raises:
         PlatformError: a column is missing or of a wrong type, more than ``data.max_bad_share`` of the rows are bad, or
@@ -63,7 +65,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
                 events.emit("progress", step="validate", done=number + 1, total=len(manifest["parts"]), bad=run.bad)
     except OSError as err:
         raise events.from_os_error(err, "validate") from err
-    report = run.report()
+    report = run.report(target / QUARANTINE)
     write_json(target / "report.json", report)
     _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE)
     _check_labels(run.sample(), found)
@@ -94,6 +96,9 @@ class _Validation:
         self.drop = set(drop) - {column.name for column in task.columns}
         self.good = self.bad = 0
         self.reasons: Counter[tuple[str, str]] = Counter()
+        self._first: Counter[tuple[str, str]] = Counter()  # of each bad row, its first reason
+        self._labels: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
         self._seen: dict[str, NDArray[np.uint64]] = {}
         self._sample: pd.DataFrame | None = None
 
@@ -104,6 +109,10 @@ class _Validation:
             write(row["row"], row["column"], row["value"], row["reason"])
             self.bad += 1
             self.reasons[row["column"], "cannot be read"] += 1
+            if row.get("label") is not None:
+                self._labels[row["label"]] += 1
+                self._lost[row["label"]] += 1
+            self._first[row["column"], _POSITION.sub("", row["reason"])] += 1
 
     def part(self, raw: pa.Table, write: Any) -> pa.Table:
         """The good rows of a part, typed; the bad ones are written to the quarantine."""
@@ -119,6 +128,8 @@ class _Validation:
         bad[[at for at, _, _ in problems]] = True
         problems += self._duplicates(table, bad)
         bad[[at for at, _, _ in problems]] = True
+        self._count_classes(raw, bad, {at for at, name, _ in problems if name == self.task.label})
+        self._first.update({at: (name, reason) for at, name, reason in sorted(problems, reverse=True)}.values())
         for at, name, reason in sorted(problems):
             write(int(rows[at]), name, raw.column(name)[at].as_py() if name in raw.column_names else None, reason)
             self.reasons[name, reason] += 1
@@ -127,6 +138,18 @@ class _Validation:
         self.good += good.num_rows
         self._add_to_sample(good, rows[~bad])
         return good
+
+    def _count_classes(self, raw: pa.Table, bad: NDArray[np.bool_], wrong: set[int]) -> None:
+        """Count rows by class, good and bad, but for those whose label itself is bad."""
+        if self.task.label not in raw.column_names:
+            return
+        usable = bad.copy()
+        usable[:] = True
+        usable[list(wrong)] = False
+        labels = raw.column(self.task.label)
+        for rows, counts in ((usable, self._labels), (usable & bad, self._lost)):
+            for each in labels.filter(rows).value_counts().to_pylist():
+                counts[str(each["values"])] += each["counts"]
 
     def _typed(self, raw: pa.Table) -> tuple[pa.Table, list[tuple[int, str, str]]]:
         import pyarrow as pa
@@ -189,10 +212,16 @@ class _Validation:
         assert self._sample is not None
         return self._sample.drop(columns=_DRAW)
 
-    def report(self) -> dict[str, Any]:
+    def report(self, quarantine: Path) -> dict[str, Any]:
         """Counts of the whole version."""
         listed = [{"column": c, "reason": r, "values": n} for (c, r), n in self.reasons.most_common(100)]
-        return {"rows": self.good + self.bad, "good": self.good, "bad": self.bad, "reasons": listed}
+        rows = self.good + self.bad
+        groups = [
+            {"step": "validate", "reason": f"{c or 'row'}: {r}", "rows": n, "where": str(quarantine)}
+            for (c, r), n in self._first.most_common()
+        ]
+        found = left_out.document(rows, groups, left_out.losers("validate", self._labels, self._lost))
+        return {"rows": rows, "good": self.good, "bad": self.bad, "reasons": listed, "left_out": found}
 
 
 def _shortened(table: pa.Table) -> pa.Table:

@@ -162,6 +162,8 @@ class Task(Protocol):
         """
         ...
 
+    # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
+
     def inputs(self, config: Any) -> list[Input]:
         """The model's inputs, in order, with their source (request, online, on_demand) and defaults."""
         ...

@@ -64,6 +64,12 @@ class FraudTask:
 
         return split_payments(frame, config)
 
+    def left_out(self, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> Mapping[str, Any]:
+        """Payments outside the periods of the split, and of cards that were blocked."""
+        from pipelines.tasks.fraud.data import left_out
+
+        return left_out(frame, frames, config)
+
     def inputs(self, config: Any) -> list[Input]:
         """Amount, windows, and what is derived from both."""
         from pipelines.tasks.fraud.data import model_inputs

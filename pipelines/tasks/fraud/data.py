@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
@@ -129,6 +130,17 @@ def needed_rows(frame: pd.DataFrame, config: Any) -> pd.DataFrame:
     """The payments that the split looks at: from the first day of training to the last of the test."""
     when = periods(frame, config.split)
     return frame[(frame["event_time"] >= when.train) & (frame["event_time"] < when.end)]
+
+
+def left_out(frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> dict[str, Any]:
+    """Why payments of `frame` are in no part: a mask by reason."""
+    when, moment = periods(frame, config.split), frame["event_time"]
+    used = {name for part in frames.values() for name in part["id"]}
+    return {
+        "outside the days of the split": (moment < when.train) | (moment >= when.end),
+        "in the days that labels are waited for": (moment >= when.wait) & (moment < when.test),
+        "a fraud of the customer was known before": ~frame["transaction_id"].astype(str).isin(used),
+    }
 
 
 def split_payments(frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:

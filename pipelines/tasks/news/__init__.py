@@ -48,6 +48,12 @@ class NewsTask:
         """By class and hash of the text, or with the test part of its own file."""
         return split_articles(self, frame, config)
 
+    def left_out(self, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> Mapping[str, Any]:
+        """Articles whose text stands in the test source too."""
+        used = {name for part, rows in frames.items() if part != "test" for name in rows["id"]}
+        overlap = ~frame["id"].astype(str).isin(used) if config.split.test_source else [False] * len(frame)
+        return {"the text stands in split.test_source too": overlap}
+
     def inputs(self, config: Any) -> list[Input]:
         """Title and content; each may be empty."""
         about = {"title": "headline", "content": "the article, or its first paragraphs"}

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from deploy.cli.progress import RunProgress
+from pipelines.steps.left_out import document
 
 EVENTS = [
     {"event": "run_started", "run_id": "r", "steps": ["ingest", "train"]},
@@ -36,6 +37,20 @@ def test_without_a_terminal_each_finished_step_is_one_line() -> None:
         "ok ingest                3.2 s",
         " = validate              0.0 s  unchanged, from the cache",
         " x train            1 min 05 s  failed",
+    ]
+
+
+def test_rows_that_a_step_left_out_are_on_its_line_whole_and_no_other_steps() -> None:
+    group = {"step": "validate", "reason": "content: byte 0xe9 is not UTF-8", "rows": 4, "where": "/runs/" + "q" * 90}
+    result = {"left_out": document(200, [group], [])}
+    out = Console(file=io.StringIO(), width=60)
+    with RunProgress(out) as progress:
+        for step in ("validate", "build_dataset"):
+            progress.show({"event": "step_finished", "step": step, "seconds": 4.2, "result": result})
+    said = f"4 of 200 rows left out: content: byte 0xe9 is not UTF-8 (4); see {group['where']}"
+    assert out.file.getvalue().splitlines() == [
+        f"ok validate              4.2 s  {said}",
+        "ok build_dataset         4.2 s",
     ]
 
 

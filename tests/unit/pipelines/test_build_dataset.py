@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from pipelines.steps import build_dataset as step
+from pipelines.steps import left_out
 
 
 def build(folder: Path, config: str, out: Path) -> dict[str, Any]:
@@ -83,3 +85,26 @@ def test_the_same_clean_rows_give_the_same_bytes(candidate: Path, toy_config: An
     build(candidate, toy_config(), tmp_path / "out")
     for file in (tmp_path / "out").iterdir():
         assert file.read_bytes() == (candidate / "dataset" / file.name).read_bytes()
+
+
+def test_rows_that_the_split_leaves_out_are_told_with_those_from_before(
+    candidate: Path, toy: Any, toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = tmp_path / "clean"
+    shutil.copytree(candidate / "clean", clean)
+    shutil.copy(candidate / "features.json", tmp_path)
+    read = len(step.read_parts(clean))
+    earlier = {"step": "validate", "reason": "stops: not a whole number", "rows": 5, "where": "/q.csv"}
+    report = {"left_out": left_out.document(read + 5, [earlier], [])}
+    (clean / "report.json").write_text(json.dumps(report))
+    split = toy.split
+
+    def without_ten(frame: Any, config: Any) -> Any:
+        parts = split(frame, config)
+        return {**parts, "test": parts["test"][10:]}
+
+    monkeypatch.setattr(toy, "split", without_ten, raising=False)
+    build(tmp_path, toy_config(), tmp_path / "dataset")
+    found = json.loads((tmp_path / "dataset" / "dataset.json").read_text())["left_out"]
+    assert (found["rows_read"], found["rows_left_out"]) == (read + 5, 15)
+    assert [(group["step"], group["rows"]) for group in found["groups"]] == [("validate", 5), ("build_dataset", 10)]

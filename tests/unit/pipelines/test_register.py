@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 
 from contracts.bundle import read_bundle
 from contracts.errors import PlatformError
+from pipelines.steps import left_out
 from pipelines.steps import register as step
 from pipelines.steps.card import _html, number
 
@@ -43,7 +45,7 @@ def publish(
     """Register with a gate decision; gives the result, the registry's calls and what was tracked."""
 
     def run(
-        passed: bool = True, promote: bool = True, **compared: Any
+        passed: bool = True, promote: bool = True, gone: Any = None, **compared: Any
     ) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
         tracked: dict[str, Any] = {}
 
@@ -54,6 +56,11 @@ def publish(
             tracked.update(params=params, metrics=metrics, curves=curves, files=files, tags=tags, name=name)
             return "run-9", "#/experiments/1/runs/run-9"
 
+        source = candidate / "candidate"
+        if gone is not None:
+            source = Path(shutil.copytree(source, tmp_path / "candidate"))
+            evaluation = json.loads((source / "evaluation.json").read_text())
+            (source / "evaluation.json").write_text(json.dumps(evaluation | {"left_out": gone}))
         FakeRegistry.calls = []
         monkeypatch.setattr(step, "Registry", FakeRegistry)
         monkeypatch.setattr(step, "track_run", track)
@@ -61,7 +68,7 @@ def publish(
         reasons = [] if passed else ["roc_auc is 0.87, must be at least 0.99"]
         decision = {"passed": passed, "checks": [check], "champion": None, "reasons": reasons}
         (tmp_path / "gate.json").write_text(json.dumps(decision))
-        arguments = (str(candidate / "candidate"), str(tmp_path / "gate.json"), endpoints, "toy-1", promote)
+        arguments = (str(source), str(tmp_path / "gate.json"), endpoints, "toy-1", promote)
         result = step.register("toy", toy_config(), *arguments, str(tmp_path / "out.json"))
         assert json.loads((tmp_path / "out.json").read_text()) == result
         return result, FakeRegistry.calls, tracked
@@ -114,6 +121,20 @@ def test_the_comparison_with_the_champion_is_in_the_card_and_tracked(
     found = {name: value for name, value in tracked["metrics"].items() if name.startswith("champion.")}
     ends = {"champion.difference.roc_auc.low": -0.02, "champion.difference.roc_auc.high": 0.12} if interval else {}
     assert found == {"champion.difference.roc_auc": 0.05} | ends
+
+
+def test_rows_left_out_are_in_the_card_the_result_and_mlflow(publish: Any) -> None:
+    _, _, tracked = publish()
+    assert (tracked["metrics"]["rows_left_out"], "left_out.json" in tracked["files"]) == (0, True)
+    group = {"step": "validate", "reason": "note: byte 0xe9 is not UTF-8", "rows": 4, "where": "/q.csv"}
+    found = left_out.document(200, [group], left_out.losers("validate", {"a": 100, "b": 100}, {"a": 20}))
+    result, _, tracked = publish(gone=found)
+    card = (Path(result["path"]) / "card.html").read_text()
+    for line in left_out.in_words(found):
+        assert f"<p>{line}</p>" in card
+    assert result["left_out"] == found
+    assert (tracked["metrics"]["rows_read"], tracked["metrics"]["rows_left_out"]) == (200, 4)
+    assert json.loads(tracked["tags"]["mlflow.loggedArtifacts"]) == [{"path": "left_out.json", "type": "table"}]
 
 
 def test_the_card_needs_no_other_file_and_shows_what_matters(publish: Any) -> None:

@@ -54,7 +54,8 @@ def check(toy: Any, toy_config: Callable[..., str], toy_csv: Any, tmp_path: Path
 def test_good_rows_get_the_tasks_types(check: Run, toy_frame: Any) -> None:
     frame = toy_frame(50)
     report, clean, quarantine = check(frame)
-    assert report == {"rows": 50, "good": 50, "bad": 0, "reasons": []}
+    nothing = {"rows_read": 50, "rows_left_out": 0, "groups": [], "classes": []}
+    assert report == {"rows": 50, "good": 50, "bad": 0, "reasons": [], "left_out": nothing}
     assert quarantine == []
     pd.testing.assert_frame_equal(clean, frame, check_dtype=False)
     assert str(clean["sent"].dtype) == "datetime64[us, UTC]"
@@ -105,6 +106,32 @@ def test_rows_that_could_not_be_read_count_as_bad_and_name_their_file(
     report, _, quarantine = check(folder)
     assert [(q["row"], q["column"], q["file"]) for q in quarantine] == [("3", "", "b.csv"), ("5", "note", "b.csv")]
     assert (report["rows"], report["bad"]) == (40, 2)
+
+
+def test_rows_left_out_are_told_by_reason_and_a_class_that_loses_more_than_its_share_is_named(
+    check: Run, toy_frame: Any, toy_csv: Any, tmp_path: Path
+) -> None:
+    lines = toy_csv(tmp_path / "given.csv", toy_frame(400)).read_bytes().splitlines()
+    label_at = lines[0].split(b",").index(b"late")
+    late = [at for at, line in enumerate(lines) if line.split(b",")[label_at] == b"yes"]
+    for number, at in enumerate(late[:12]):
+        lines[at] = lines[at].replace(b"note", b"x" * number + b"\xc4\xe3", 1)
+    report, _, quarantine = check(b"\n".join(lines), max_bad_share=0.2)
+    found = report["left_out"]
+    assert (found["rows_read"], found["rows_left_out"]) == (400, 12)
+    assert [(group["reason"], group["rows"]) for group in found["groups"]] == [("note: byte 0xc4 is not UTF-8", 12)]
+    assert len(quarantine) == 12
+    assert Path(found["groups"][0]["where"]).exists()
+    assert [(each["left_out"], each["rows"]) for each in found["classes"]] == [(12, len(late))]
+    assert found["classes"][0]["others_left_out"] == 0
+
+
+def test_a_row_with_two_bad_values_is_left_out_once(check: Run, toy_frame: Any) -> None:
+    frame = toy_frame(100).astype({"distance": object, "stops": object})
+    frame.loc[7, ["distance", "stops"]] = "none"
+    report, _, quarantine = check(frame)
+    assert len(quarantine) == 2
+    assert report["left_out"]["rows_left_out"] == sum(group["rows"] for group in report["left_out"]["groups"]) == 1
 
 
 def test_duplicates_are_found_across_parts(check: Run, toy_frame: Any, monkeypatch: pytest.MonkeyPatch) -> None:
