@@ -19,6 +19,7 @@ _PARTS = re.compile(rf"(?P<command>{_COMMAND})|(?P<settings>{_SETTING}(?:\s+{_SE
 _OPTION = rf"(?:--[a-z][a-z-]*[ =]{_WORD}|--no-cache)"
 _OPTIONS = re.compile(rf"(?P<command>{_COMMAND})|(?:(?<=: )|^)(?P<options>{_OPTION}(?:\s+{_OPTION})*)")
 _OURS = re.compile(r"\bfairlead((?: [a-z][a-z-]*)+)(?=(?P<rest>(?:(?!\bfairlead )[^;])*))")
+_LISTINGS = {"unknown_model": "fairlead models", "unknown_features": "fairlead features list"}
 
 
 def resume_command(run_id: str, profile: str) -> str:
@@ -68,26 +69,25 @@ def pasteable(fix: str, command: str) -> str:
 
 
 def trainable(error: PlatformError) -> str:
-    """The cure of an error; a model that is not there is trained only where a task makes it."""
-    name = error.context.get("model")
-    if error.code != "unknown_model" or error.fix != f"fairlead run {name}":
+    """The cure of an error; models and features that are not there are trained only where a task makes them."""
+    name, listing = error.context.get("model"), _LISTINGS.get(error.code)
+    if listing is None or error.fix != f"fairlead run {name}":
         return error.fix
     from pipelines.tasks import task_names
 
-    known = "see which there are: fairlead models; what can be trained: fairlead tasks"
+    known = f"see which there are: {listing}; what can be trained: fairlead tasks"
     return error.fix if name in task_names() else known
 
 
 def completed(fix: str, words: Sequence[str], profile: str) -> str:
     """`fix` for a person who typed ``fairlead`` and `words`, so that each command in it can be pasted.
 
-    An option that stands behind a colon, or alone, becomes the command that was typed with the option behind it, for
-    the last of two counts. A command of ours that says no profile gets the one that was used.
+    An option that stands behind a colon, or alone, becomes the command that was typed with this option instead. A
+    command of ours that says no profile gets the one that was used.
     """
-    typed = shlex.join(["fairlead", *words])
 
     def whole(part: re.Match[str]) -> str:
-        return part["command"] or f"{typed} {part['options']}"
+        return part["command"] or f"{shlex.join(['fairlead', *_without(words, part['options'])])} {part['options']}"
 
     def placed(part: re.Match[str]) -> str:
         command, end = _subcommand(part[1].split())
@@ -97,6 +97,20 @@ def completed(fix: str, words: Sequence[str], profile: str) -> str:
         return " ".join([part[0][:at], *profile_words(profile)]) + part[0][at:]
 
     return _OURS.sub(placed, _OPTIONS.sub(whole, fix))
+
+
+def _without(words: Sequence[str], options: str) -> list[str]:
+    """`words` without the options that are given again and count once."""
+    again = [word.partition("=")[0] for word in shlex.split(options) if word.startswith("--")]
+    once = {name for name in again if name != "--set"}
+    kept: list[str] = []
+    value_follows = False
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if not value_follows and name not in once:
+            kept.append(word)
+        value_follows = name in once and not equals and name != "--no-cache"
+    return kept
 
 
 def _subcommand(words: Sequence[str]) -> tuple[bool, int]:

@@ -81,6 +81,7 @@ def history_of(endpoints: Endpoints, task: str) -> History:
         detail=f"tasks with features: {', '.join(history.task for history in known) or 'none'}",
         fix=f"fairlead run {task}",
         code="unknown_features",
+        model=task,
     )
 
 

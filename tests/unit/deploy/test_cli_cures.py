@@ -71,6 +71,7 @@ def test_a_run_goes_on_when_its_cure_is_pasted(fairlead, workflow, key, value, f
         ("models", "fraud"),
         ("serve", "nothing"),
         ("score", "nothing", "--source", "."),
+        ("features", "materialise", "nothing"),
         ("promote", "Churn v2 (draft)"),
     ],
 )

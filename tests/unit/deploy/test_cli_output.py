@@ -121,7 +121,13 @@ def test_a_printed_cure_is_of_the_command_that_failed(fairlead, tmp_path) -> Non
     (tmp_path / "a folder").mkdir()
     said = fairlead("score", "fraud", "--source", "rows of mine.csv", "--out", "a folder")
     assert said.code == 1
-    assert said.err.rstrip().endswith("fairlead score fraud --source 'rows of mine.csv' --out 'a folder' --out FOLDER")
+    assert said.err.rstrip().endswith("fairlead score fraud --source 'rows of mine.csv' --out FOLDER")
+
+
+def test_an_option_that_counts_once_is_replaced_and_settings_are_kept() -> None:
+    typed = ["run", "x", "--port=1", "--set", "a=1", "--no-cache", "--port", "2", "--json"]
+    replaced = completed("so: --port 3 --no-cache --set b=2", typed, "local")
+    assert replaced == "so: fairlead run x --set a=1 --json --port 3 --no-cache --set b=2"
 
 
 @pytest.mark.parametrize("command", [("models",), ("serve",), ("rollback",)])
