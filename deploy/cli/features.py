@@ -45,8 +45,8 @@ def histories(endpoints: Endpoints) -> list[History]:
         plans = []
         for name in _folders(root):
             address = objects.join(root, name)
-            if objects.exists(objects.join(address, _PLAN)):
-                plans.append((_plan(address), address))
+            if objects.exists(objects.join(address, _PLAN)) and (plan := _plan(address)):
+                plans.append((plan, address))
         if plans:
             plan, address = max(plans, key=lambda item: (item[0]["known_until"], item[1]))
             found.append(History(task=task, address=address, plan=plan))
@@ -59,11 +59,15 @@ def _folders(root: str) -> list[str]:
     return [name for name in objects.list_names(root) if not name.startswith(".")]
 
 
-def _plan(address: str) -> dict[str, Any]:
+def _plan(address: str) -> dict[str, Any] | None:
+    """The plan of a history; None for a file of somebody else's that has its name."""
     import json
 
-    plan: dict[str, Any] = json.loads(objects.read_bytes(objects.join(address, _PLAN)))
-    return plan
+    try:
+        plan = json.loads(objects.read_bytes(objects.join(address, _PLAN)))
+    except ValueError:
+        return None
+    return plan if isinstance(plan, dict) and {"views", "known_until"} <= set(plan) else None
 
 
 def history_of(endpoints: Endpoints, task: str) -> History:

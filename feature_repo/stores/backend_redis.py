@@ -271,8 +271,8 @@ class RedisBackend:
         return json.loads(found) if found else None
 
     def names(self, project: str, view: str) -> Iterator[bytes]:
-        """The names of all rows of a view, in no order."""
-        pattern = f"fl:{_literal(quote(project))}:{_literal(quote(view))}:*"
+        """The names of all rows of a view, in no order; each has a tag, which keys of others have not."""
+        pattern = f"fl:{_literal(quote(project))}:{_literal(quote(view))}:{{*"
         yield from self.client.scan_iter(match=pattern, count=5000)
 
     def remove(self, project: str, view: str) -> None:

@@ -122,6 +122,20 @@ def test_views_are_counted_sampled_and_removed_by_themselves(server: Any) -> Non
     assert (backend.count("p", "v"), backend.count("p", "v2")) == (0, 3)
 
 
+def test_keys_of_others_in_the_same_database_are_left_alone(server: Any) -> None:
+    server.client.rpush("fl:p:v:theirs", "a", "b")
+    server.client.set("fl:p:v", "theirs")
+    server.client.hset("p:v", "field", "theirs")
+    server.client.sadd("fl-schema:theirs", "x")
+    before = {name: server.client.dump(name) for name in server.client.scan_iter()}
+    backend = RedisBackend(server.address, writing=True)
+    backend.store("p", "v", LAYOUT, names(5), rows([1] * 5, 5), 0)
+    assert backend.count("p", "v") == len(backend.sample("p", "v", 10)) == 5
+    backend.remove("p", "v")
+    assert backend.count("p", "v") == 0
+    assert {name: server.client.dump(name) for name in before} == before
+
+
 def test_several_views_are_one_command(server: Any) -> None:
     from feature_repo.stores.reader import OnlineReader
 

@@ -54,14 +54,10 @@ def run_diagnose(env: str, release: str | None, as_json: bool) -> None:
         raise typer.Exit(EXIT_ERROR)
 
 
-def _chosen(selector: str) -> list[str]:
-    return ["-l", selector] if selector else []
-
-
 def _claims(kube: Kube, selector: str) -> list[Trouble]:
     """Claims without a volume that a pod waits for; one that nobody uses yet may wait too, and is not in trouble."""
     found = []
-    for claim in kube.items("persistentvolumeclaims", *_chosen(selector)):
+    for claim in kube.ours("persistentvolumeclaims", selector):
         name, phase = claim["metadata"]["name"], claim["status"].get("phase")
         if phase == "Bound":
             continue
@@ -77,7 +73,7 @@ def _claims(kube: Kube, selector: str) -> list[Trouble]:
 def _workloads(kube: Kube, selector: str) -> list[Trouble]:
     """Workloads whose pods are not even made: refused by admission, a quota, or a missing ServiceAccount."""
     found = []
-    for item in kube.items("replicasets,statefulsets,jobs", *_chosen(selector)):
+    for item in kube.ours("replicasets,statefulsets,jobs", selector):
         name, wanted = item["metadata"]["name"], item["spec"].get("replicas", item["spec"].get("parallelism", 0))
         made = item["status"].get("replicas", item["status"].get("active", 0)) or item["status"].get("succeeded", 0)
         if not wanted or made:

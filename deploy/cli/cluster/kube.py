@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from contracts.errors import PlatformError
 
 _GET = {"kubectl": "https://kubernetes.io/docs/tasks/tools/", "helm": "https://helm.sh/docs/intro/install/"}
+
+_CHARTS = re.compile(r"(platform|model-service|feature-store|pipelines|monitoring)-v?\d")
+_STEP = {"pipeline/runid", "pipelines.kubeflow.org/v2_component"}  # labels of pods that run a step
 
 
 class Kube:
@@ -45,11 +49,17 @@ class Kube:
         found: list[dict[str, Any]] = (self.get(*arguments) or {}).get("items", [])
         return found
 
+    def ours(self, kinds: str, selector: str = "") -> list[dict[str, Any]]:
+        """The objects that match `selector`; without one, those of the platform: a namespace may be shared."""
+        if selector:
+            return self.items(kinds, "-l", selector)
+        return [item for item in self.items(kinds) if _is_ours(item["metadata"].get("labels") or {})]
+
     def releases(self) -> list[dict[str, Any]]:
-        """Helm's releases, whatever their state. Helm 4 has no --all, so the states are named."""
+        """Helm's releases of our charts, whatever their state. Helm 4 has no --all, so the states are named."""
         states = ("--deployed", "--failed", "--pending", "--uninstalling")
         found: list[dict[str, Any]] = json.loads(output(self.helm("list", *states, "-o", "json")))
-        return found
+        return [release for release in found if _CHARTS.match(release["chart"])]
 
     def logs(self, pod: str, container: str, lines: int = 15, previous: bool = False) -> str:
         """The end of a container's log; "" when there is none to be had."""
@@ -58,6 +68,10 @@ class Kube:
             return self.run("logs", pod, "-c", container, f"--tail={lines}", *more).strip()
         except PlatformError:
             return ""
+
+
+def _is_ours(labels: dict[str, str]) -> bool:
+    return labels.get("app.kubernetes.io/part-of") == "fairlead" or not _STEP.isdisjoint(labels)
 
 
 def program(name: str) -> str:

@@ -27,7 +27,7 @@ def show_status(env: str, as_json: bool) -> None:
     kube = Kube(cluster.namespace, cluster.context)
     releases = kube.releases()
     models = [_model(kube, cluster, item) for item in releases if item["chart"].startswith("model-service-")]
-    parts = [_part(item) for item in kube.items("deployments,statefulsets")]
+    parts = [_part(item) for item in kube.ours("deployments,statefulsets")]
     served = {model["release"] for model in models}
     document = {
         "namespace": cluster.namespace,

@@ -109,10 +109,9 @@ def explain(text: str) -> tuple[str, str]:
 
 
 def pod_troubles(kube: Kube, selector: str = "") -> list[Trouble]:
-    """What is wrong with the pods that match `selector` (labels as kubectl takes them; "" is all)."""
-    chosen = ["-l", selector] if selector else []
+    """What is wrong with the pods that match `selector` (labels as kubectl takes them; "" is all of the platform)."""
     found = []
-    for pod in kube.items("pods", *chosen):
+    for pod in kube.ours("pods", selector):
         if pod["status"].get("phase") == "Succeeded" or pod["metadata"].get("deletionTimestamp"):
             continue
         if trouble := _pod(kube, pod):

@@ -28,6 +28,7 @@ from deploy.cli.cluster.troubles import explain, pod_troubles, readable
 from deploy.values.model_service import ChartValues
 
 MODEL = {"source": "s3://b/fraud/1", "digest": "a" * 64, "name": "fraud", "version": "2", "modality": "tabular"}
+OURS = {"app.kubernetes.io/part-of": "fairlead"}
 
 
 @pytest.fixture
@@ -135,10 +136,10 @@ def test_a_failing_init_container_is_in_trouble_and_a_starting_pod_is_not(progra
     ended = {"terminated": {"exitCode": 1, "reason": "Error"}}
     waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
     statuses = [{"name": "fetch", "state": waiting, "lastState": ended, "restartCount": 2, "ready": False}]
-    bad = {"metadata": {"name": "bad"}, "spec": {"containers": [{"name": "server"}]}}
+    bad = {"metadata": {"name": "bad", "labels": OURS}, "spec": {"containers": [{"name": "server"}]}}
     bad["status"] = {"phase": "Pending", "initContainerStatuses": statuses}
     young = {
-        "metadata": {"name": "young"},
+        "metadata": {"name": "young", "labels": OURS},
         "spec": {"containers": [{"name": "server"}]},
         "status": {"phase": "Pending"},
     }
@@ -151,6 +152,29 @@ def test_a_failing_init_container_is_in_trouble_and_a_starting_pod_is_not(progra
     assert trouble.what == "pod/bad (fetch)"
     assert trouble.state == "CrashLoopBackOff: Error, exit code 1"
     assert trouble.cause == "S3 refuses the credentials"
+
+
+def test_what_others_run_in_the_namespace_is_neither_listed_nor_diagnosed(programs: Any, tmp_path: Path) -> None:
+    waiting = [{"name": "main", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "ready": False}]
+
+    def item(name: str, labels: dict[str, str] | None) -> dict[str, Any]:
+        meta = {"name": name} if labels is None else {"name": name, "labels": labels}
+        spec = {"replicas": 1, "containers": [{"name": "main"}]}
+        status = {"phase": "Pending", "containerStatuses": waiting}
+        return {"kind": "StatefulSet", "metadata": meta, "spec": spec, "status": status}
+
+    theirs = [item("shop", {"app.kubernetes.io/part-of": "shop"}), item("bare", None)]
+    step = item("step", {"pipeline/runid": "1"})
+    (tmp_path / "items.json").write_text(json.dumps({"items": [*theirs, item("mine", OURS), step]}))
+    charts = ["platform-0.1.0", "monitoring-stack-4.2.0", "redis-19.0.1", "model-service-0.1.0", "shop-1.0.0"]
+    releases = [{"name": chart, "chart": chart, "status": "failed", "revision": "1"} for chart in charts]
+    programs("kubectl", f'case "$*" in *logs*) echo x;; *events*) ;; *) cat {tmp_path}/items.json;; esac')
+    programs("helm", f"echo '{json.dumps(releases)}'")
+    kube = Kube("ns")
+    assert [found["metadata"]["name"] for found in kube.ours("deployments")] == ["mine", "step"]
+    assert [trouble.what for trouble in pod_troubles(kube)] == ["pod/mine (main)", "pod/step (main)"]
+    assert [release["name"] for release in kube.releases()] == ["platform-0.1.0", "model-service-0.1.0"]
+    assert len(kube.ours("pods", "app=shop")) == 4  # kubectl selects
 
 
 def test_kubectl_that_is_missing_or_refused_says_what_to_do(programs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,18 @@ def features(_made: Path, home: Path) -> Path:
     return home / "features"
 
 
+def test_what_others_keep_beside_the_features_does_not_disturb(features: Path, fairlead: Callable[..., Any]) -> None:
+    before = fairlead("features", "list", "--json").json
+    (features / "README.txt").write_text("of another team")
+    for content in ("", "[1, 2]", '{"name": "of another team"}', "no JSON"):
+        theirs = features / "theirs" / f"v{len(content)}" / "features.json"
+        theirs.parent.mkdir(parents=True)
+        theirs.write_text(content)
+    said = fairlead("features", "list", "--json")
+    assert (said.code, said.json) == (0, before)
+    assert (features / "README.txt").exists()
+
+
 def test_views_are_listed(features: Path, fairlead: Callable[..., Any]) -> None:
     said = fairlead("features", "list", "--json")
     assert {(item["view"], item["task"], item["ttl_seconds"]) for item in said.json} == {
