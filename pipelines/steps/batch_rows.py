@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,21 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, Input, Signature
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from pipelines.steps.casting import KEY_EXPECTED, cast_column, cast_key
-from pipelines.steps.columns import NUMBERED
-from pipelines.steps.sources import ROW, TextFormat, column_names, list_files, read_chunks
+from pipelines.steps.casting import (
+    KEY_EXPECTED,
+    PLAIN,
+    ValueFormat,
+    cast_column,
+    cast_key,
+    expected,
+    sample_of,
+    value_format,
+)
+from pipelines.steps.chunks import ROW, TextFormat, text_format
+from pipelines.steps.columns import NUMBERED, column_fix
+from pipelines.steps.delimited import undecodable
+from pipelines.steps.sources import column_names, list_files, read_chunks
+from pipelines.steps.values_guess import guess_setting
 from pipelines.tasks import data_config
 from pipelines.tasks.base import Column, DataConfig
 
@@ -63,6 +75,7 @@ class _Layout:
 
     form: TextFormat
     columns: Mapping[str, str]
+    values: ValueFormat = PLAIN
     strict: frozenset[str] = frozenset()  # columns whose name in the file was just said
 
     def find(self, name: str, names: Sequence[str]) -> str | None:
@@ -97,6 +110,9 @@ def tables(source: str, bundle: Bundle, settings: Mapping[str, Any]) -> Iterator
         for chunk in read_chunks(path, plan.names, plan.layout.form):
             if chunk.rejected:
                 bad = chunk.rejected[0]
+                if bad.undecodable and (error := undecodable(path, plan.layout.form, f"row {bad.row}: {bad.reason}")):
+                    error.context["row"] = bad.row
+                    raise error
                 raise PlatformError(
                     f"{path.name}, row {bad.row}: {bad.reason}",
                     detail=f"column {bad.column!r}: {bad.value[:60]}" if bad.column else bad.value[:60],
@@ -109,9 +125,9 @@ def tables(source: str, bundle: Bundle, settings: Mapping[str, Any]) -> Iterator
 
 
 def _plan(path: Path, signature: Signature, data: DataConfig, settings: Mapping[str, Any]) -> Plan:
-    form = TextFormat(**{item.name: getattr(data, item.name) for item in fields(TextFormat)})
+    form = text_format(data)
     said = frozenset(key.removeprefix(_COLUMNS) for key in settings if key.startswith(_COLUMNS))
-    layouts = [_Layout(form, data.columns, said)]
+    layouts = [_Layout(form, data.columns, value_format(data), said)]
     if not settings:  # positions always fit, so that a header with the model's names is looked for first
         layouts.insert(1 if data.header else 0, _Layout(TextFormat(), {}))
     for layout in layouts:
@@ -124,8 +140,8 @@ def _plan(path: Path, signature: Signature, data: DataConfig, settings: Mapping[
         for direct in (True, False):
             if not _lacking(signature, layout, names, direct):
                 return Plan(layout, names, direct)
-    layout = _Layout(form, data.columns, said)
-    raise _missing(path, signature, layout, column_names(path, layout.form))
+    layout = _Layout(form, data.columns, value_format(data), said)
+    raise _missing(path, signature, layout, column_names(path, layout.form), data)
 
 
 def _lacking(signature: Signature, layout: _Layout, names: Sequence[str], direct: bool) -> list[str]:
@@ -144,18 +160,16 @@ def _fields(signature: Signature, direct: bool) -> list[Input]:
     return list((given | {item.name: item for item in signature.request}).values())
 
 
-def _missing(path: Path, signature: Signature, layout: _Layout, names: list[str]) -> PlatformError:
+def _missing(path: Path, signature: Signature, layout: _Layout, names: list[str], data: DataConfig) -> PlatformError:
     request = bool(signature.entities or signature.request)
     column = _lacking(signature, layout, names, direct=not request)[0]
     wanted = [*signature.entities, *(item.name for item in _fields(signature, not request))]
     said = layout.columns.get(column, column)
     shown = f"column {column!r}" if said == column else f"column {said!r} (for {column!r})"
-    one = len(names) == 1 and next((sign for sign in ";\t|," if sign in names[0]), "")
-    fix = f"--set 'data.delimiter={one}'" if one else f"say which one it is: --set data.columns.{column}=NAME"
     return PlatformError(
         f"{path.name} has no {shown}",
         detail=f"columns there: {', '.join(names[:40])}; a request has: {', '.join(wanted)}",
-        fix=fix,
+        fix=column_fix(column, said, names, path, data),
         code="bad_schema",
         column=column,
         file=str(path),
@@ -183,13 +197,18 @@ def inputs_of(table: pa.Table, plan: Plan, bundle: Bundle, where: Endpoints) -> 
 
 def _values(table: pa.Table, plan: Plan, column: Column, key: bool = False) -> pa.ChunkedArray:
     """One column, cast; a value that is none of its type is named."""
+    import pyarrow as pa
+
     name = plan.layout.find(column.name, table.column_names)
     given = table.column(ROW if name == NUMBERED else str(name))
-    values, wrong = (cast_key if key else cast_column)(given, column)
+    form = plan.layout.values
+    values, wrong = (cast_key if key else cast_column)(given, column, form)
     if wrong.any():
         at = int(wrong.argmax())
-        what = KEY_EXPECTED if key else f"not {column.dtype}"
-        raise _bad(table, at, column.name, what, f"got {str(given[at].as_py())[:60]!r}")
+        what = KEY_EXPECTED if key else expected(column, form)
+        error = _bad(table, at, column.name, what, f"got {str(given[at].as_py())[:60]!r}")
+        error.fix = guess_setting(column, sample_of(given.filter(pa.array(wrong))), form) or error.fix
+        raise error
     return values
 
 

@@ -14,9 +14,9 @@ from contracts.endpoints import Endpoints
 from contracts.engine import load_engine
 from contracts.registry import Registry
 from pipelines.steps import batch_rows, events, scoring
+from pipelines.steps.chunks import ROW
 from pipelines.steps.files import fresh_folder, write_json
 from pipelines.steps.remote import source_here
-from pipelines.steps.sources import ROW
 
 if TYPE_CHECKING:
     import pyarrow as pa

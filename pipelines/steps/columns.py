@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
-from pipelines.steps.sources import ROW
+from pipelines.steps.chunks import ROW, text_format
+from pipelines.steps.delimited import delimiter_fix
+from pipelines.steps.sources import kind_of
 from pipelines.tasks.base import DataConfig, Task
 from pipelines.tasks.settings import setting
 
@@ -33,13 +38,13 @@ class Selection:
         return pa.table([*columns, *made, table.column(ROW)], names=[*names, *self.numbered, ROW])
 
 
-def select(names: list[str], task: Task, data: DataConfig, file: str) -> Selection:
+def select(names: list[str], task: Task, data: DataConfig, path: Path) -> Selection:
     """Map a source's columns to the task's; columns that the task does not know are kept unless dropped.
 
     Raises:
         PlatformError: ``code="bad_schema"``, naming the missing column and those that there are.
     """
-    wanted = {column.name: data.columns.get(column.name, column.name) for column in task.columns}
+    wanted = {column.name: data.columns.get(column.name, column.name).strip() for column in task.columns}
     if unknown := sorted(set(data.columns) - set(wanted)):
         raise PlatformError(
             f"data.columns names {unknown[0]!r}, which is not a column of task {task.name}",
@@ -51,7 +56,7 @@ def select(names: list[str], task: Task, data: DataConfig, file: str) -> Selecti
         source = wanted[column.name]
         optional = source == NUMBERED or (column.nullable and column.name not in data.columns)
         if source not in names and not optional:
-            raise _missing(column.name, source, names, file)
+            raise _missing(column.name, source, names, path, data)
     keep: list[tuple[str, str]] = []
     for name in names:
         targets = [target for target, source in wanted.items() if source == name]
@@ -62,15 +67,31 @@ def select(names: list[str], task: Task, data: DataConfig, file: str) -> Selecti
     return Selection(keep, [target for target, source in wanted.items() if source == NUMBERED])
 
 
-def _missing(column: str, source: str, names: list[str], file: str) -> PlatformError:
+def _missing(column: str, source: str, names: list[str], path: Path, data: DataConfig) -> PlatformError:
     known = ", ".join(names[:40]) + (" ..." if len(names) > 40 else "")
     wanted = f"column {column!r}" if column == source else f"column {source!r} (for {column!r})"
-    like = next((n for n in names if n.lower() == source.lower()), names[0] if names else "NAME")
     return PlatformError(
-        f"{file} has no {wanted}",
+        f"{path.name} has no {wanted}",
         detail=f"columns there: {known}",
-        fix=f"say which one it is: {setting(f'data.columns.{column}', like)}",
+        fix=column_fix(column, source, names, path, data),
         code="bad_schema",
         column=column,
         available=names[:100],
     )
+
+
+def column_fix(column: str, source: str, names: list[str], path: Path, data: DataConfig) -> str:
+    """The setting for a column that a file lacks: another delimiter, a header, or a name that is like it."""
+    if kind_of(path) == "text" and (fix := delimiter_fix(path, text_format(data))):
+        return fix
+    if like := closest(source, names):
+        return f"if it is that one: {setting(f'data.columns.{column}', like)}"
+    return f"say which one it is: --set data.columns.{column}=NAME"
+
+
+def closest(name: str, names: list[str]) -> str:
+    """The one of `names` that is `name` but for case, spaces and signs, or nearly so; "" when none is."""
+    plain = {re.sub(r"[\W_]+", "", each).casefold(): each for each in reversed(names)}
+    wanted = re.sub(r"[\W_]+", "", name).casefold()
+    found = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.85)
+    return plain[found[0]] if found else ""

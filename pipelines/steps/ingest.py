@@ -14,10 +14,12 @@ from contracts import objects
 from contracts.errors import PlatformError
 from contracts.tracking import file_lock
 from pipelines.steps import events
+from pipelines.steps.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.steps.columns import select
+from pipelines.steps.delimited import delimiter_fix, undecodable
 from pipelines.steps.files import read_json, write_json
 from pipelines.steps.remote import source_here
-from pipelines.steps.sources import ROW, Chunk, Rejected, TextFormat, column_names, empty, list_files, read_chunks
+from pipelines.steps.sources import column_names, list_files, read_chunks
 from pipelines.steps.version import code_version
 from pipelines.steps.versions import MANIFEST, Part, Staging, intact
 from pipelines.tasks import dump_config, get_task, load_config
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = "built-in"
 _FORMAT = 2  # raise when the same source would give other parts
+_STRAY = 2  # rows in another encoding are bad rows, more are a file in another encoding
 PART_ROWS, PART_BYTES = 250_000, 48 << 20
 
 
@@ -141,7 +144,7 @@ def _fill(staging: Staging, task: Task, config: TaskConfig, source: str, files: 
         writer.add(chunk)
     writer.flush()
     if not sum(part.rows for part in staging.parts):
-        raise _nothing(source, staging.parts)
+        raise _nothing(source, staging.parts, text_format(config.data))
 
 
 def _built_in(task: Task, config: TaskConfig) -> Iterator[Chunk]:
@@ -163,7 +166,7 @@ def _from_files(task: Task, config: TaskConfig, paths: list[Path], files: list[d
     import pyarrow.compute as pc
 
     data = config.data
-    form = TextFormat(header=data.header, delimiter=data.delimiter, quoted=data.quoted)
+    form = text_format(data)
     report = events.progress("ingest")
     names: list[str] = []
     before = 0
@@ -172,21 +175,31 @@ def _from_files(task: Task, config: TaskConfig, paths: list[Path], files: list[d
         if names and sorted(here) != sorted(names):
             raise _other_columns(path, here, paths[0], names)
         names = names or here
-        selection = select(here, task, data, path.name)
-        last = 0
+        selection = select(here, task, data, path)
+        last = lost = 0
         for chunk in read_chunks(path, here, form, data.columns.get(task.label, task.label)):
             last = chunk.through
             at = chunk.table.column_names.index(ROW)
             table = chunk.table.set_column(at, ROW, pc.add(chunk.table.column(ROW), before))
+            lost += sum(row.undecodable for row in chunk.rejected)
             rejected = [replace(row, row=row.row + before) for row in chunk.rejected]
             report(before + last, None, reading=path.name)
             yield Chunk(selection.apply(table), before + last, rejected)
+        if lost > max(_STRAY, data.max_bad_share * last):
+            _refuse_encoding(path, form, lost, last)
         known["rows"] = last
         before += last
         if path.stat().st_size != known["bytes"]:
             raise PlatformError(
                 f"{path.name} changed while it was read", fix="run again when it is complete", code="bad_source"
             )
+
+
+def _refuse_encoding(path: Path, form: TextFormat, lost: int, rows: int) -> None:
+    """Refuse a file that looks like another encoding: the rows that would be lost are not bad, and seldom any rows."""
+    detail = f"{lost:,} of {rows:,} rows have bytes that are none of its characters"
+    if (error := undecodable(path, form, detail)) is not None:
+        raise error
 
 
 class _PartWriter:
@@ -248,7 +261,7 @@ class _PartWriter:
         self._tables, self._rows, self._bytes = [], 0, 0
 
 
-def _nothing(source: str, parts: list[Part]) -> PlatformError:
+def _nothing(source: str, parts: list[Part], form: TextFormat) -> PlatformError:
     rejected = [row for part in parts for row in part.rejected]
     if not rejected:
         return empty(source or BUILT_IN)
@@ -256,7 +269,7 @@ def _nothing(source: str, parts: list[Part]) -> PlatformError:
     return PlatformError(
         f"no row of {source} can be read",
         detail=f"row {first['row']}: {first['reason']} ({len(rejected)} rows like it)",
-        fix="correct the file, or set data.delimiter, data.header or data.quoted to what it uses",
+        fix=delimiter_fix(list_files(source)[0], form) or "correct the file, or set data.header or data.quoted",
         code="bad_source",
         row=first["row"],
     )

@@ -14,15 +14,24 @@ from typing import TYPE_CHECKING, Any
 from contracts import objects
 from contracts.errors import PlatformError
 from pipelines.steps import events, left_out
-from pipelines.steps.casting import EXPECTED, KEY_EXPECTED, cast_column, cast_key, missing_column
+from pipelines.steps.casting import (
+    KEY_EXPECTED,
+    cast_column,
+    cast_key,
+    expected,
+    missing_column,
+    sample_of,
+    value_format,
+)
+from pipelines.steps.chunks import ROW
 from pipelines.steps.files import missing, read_json, write_json
 from pipelines.steps.leakage import check_leakage
 from pipelines.steps.remote import folder_here
 from pipelines.steps.rules import build_schema, find_violations
-from pipelines.steps.sources import ROW
+from pipelines.steps.values_guess import guess_setting
 from pipelines.steps.versions import MANIFEST, REJECTED, intact
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import Task
+from pipelines.tasks.base import DataConfig, Task
 from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ _POSITION = re.compile(r" at position \d+")  # differs from row to row
 _SHOWN = 40  # characters of a bad value that are kept: the quarantine is for finding it, not a copy of it
 _SAMPLE = 20_000  # rows per label value that the leakage check looks at
 _DRAW = "_draw"
+_FEW = 0.5  # share of bad rows; where more are bad, it is how they are read that is wrong
 
 
 def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
@@ -55,7 +65,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     settings = load_config(found, config)
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
-    run = _Validation(found, settings.data.drop)
+    run = _Validation(found, settings.data)
     try:
         with _version(dataset) as (folder, manifest), _quarantine(target / QUARANTINE, manifest) as write:
             run.reject(folder / REJECTED, write)
@@ -67,7 +77,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
         raise events.from_os_error(err, "validate") from err
     report = run.report(target / QUARANTINE)
     write_json(target / "report.json", report)
-    _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE)
+    _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE, run.cure())
     _check_labels(run.sample(), found)
     power = check_leakage(run.sample(), found.label, settings.data, [column.name for column in found.columns])
     write_json(target / "report.json", {**report, "single_column_auc": {k: round(v, 4) for k, v in power.items()}})
@@ -90,15 +100,17 @@ def _version(dataset: str) -> Iterator[tuple[Path, dict[str, Any]]]:
 class _Validation:
     """State that outlives a part: ids seen so far, counts, and the sample for the leakage check."""
 
-    def __init__(self, task: Task, drop: tuple[str, ...]) -> None:
+    def __init__(self, task: Task, data: DataConfig) -> None:
         self.task = task
+        self.form = value_format(data)
         self.schema = build_schema(task.columns)
-        self.drop = set(drop) - {column.name for column in task.columns}
+        self.drop = set(data.drop) - {column.name for column in task.columns}
         self.good = self.bad = 0
         self.reasons: Counter[tuple[str, str]] = Counter()
         self._first: Counter[tuple[str, str]] = Counter()  # of each bad row, its first reason
         self._labels: Counter[str] = Counter()
         self._lost: Counter[str] = Counter()
+        self._wrong: dict[str, list[str]] = {}
         self._seen: dict[str, NDArray[np.uint64]] = {}
         self._sample: pd.DataFrame | None = None
 
@@ -158,8 +170,11 @@ class _Validation:
         for column in self.task.columns:
             if column.name in raw.column_names:
                 key = column.name in self.task.entities
-                values, wrong = (cast_key if key else cast_column)(raw.column(column.name), column)
-                reason = KEY_EXPECTED if key else EXPECTED[column.dtype]
+                given = raw.column(column.name)
+                values, wrong = (cast_key if key else cast_column)(given, column, self.form)
+                if wrong.any() and not key:
+                    self._wrong.setdefault(column.name, []).extend(sample_of(given.filter(pa.array(wrong))))
+                reason = KEY_EXPECTED if key else expected(column, self.form)
                 problems += [(int(at), column.name, reason) for at in wrong.nonzero()[0]]
             elif column.nullable:
                 values = missing_column(raw.num_rows, column)
@@ -211,6 +226,12 @@ class _Validation:
         """Good rows without id, time and entities."""
         assert self._sample is not None
         return self._sample.drop(columns=_DRAW)
+
+    def cure(self) -> str:
+        """The settings by which most of the values that could not be read can be; "" when they look like nothing."""
+        columns = {column.name: column for column in self.task.columns}
+        found = [guess_setting(columns[name], values, self.form) for name, values in self._wrong.items()]
+        return " ".join(dict.fromkeys(filter(None, found)))
 
     def report(self, quarantine: Path) -> dict[str, Any]:
         """Counts of the whole version."""
@@ -291,18 +312,21 @@ def shorten(value: Any) -> str:
     return shown + (f"... ({len(text)} characters)" if len(text) > _SHOWN else "")
 
 
-def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: Path) -> None:
+def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: Path, cure: str) -> None:
     share = report["bad"] / max(report["rows"], 1)
     if report["good"] and share <= limit:
         return
-    accepted = setting("data.max_bad_share", round(share + 0.01, 2))
-    # Where most rows are bad it is how they are read that is wrong, and the few that are left would mislead.
-    other = f"accept it: {accepted}" if report["good"] and share <= 0.5 else "say how it is read (data.*)"
     reasons = "; ".join(f"{r['column'] or 'row'}: {r['reason']} ({r['values']})" for r in report["reasons"][:5])
+    fix = f"see {quarantine}; correct the source, or say how it is read (data.*)"
+    if cure:
+        fix = f"read them as what they look like: {cure}"
+    elif report["good"] and share <= _FEW:
+        accepted = setting("data.max_bad_share", round(share + 0.01, 2))
+        fix = f"see {quarantine}; correct the source, or accept it: {accepted}"
     raise PlatformError(
         f"{report['bad']} of {report['rows']} rows are bad ({share:.1%}, the limit is {limit:.1%})",
         detail=reasons,
-        fix=f"see {quarantine}; correct the source, or {other}",
+        fix=fix,
         code="too_many_bad_rows",
         quarantine=str(quarantine),
     )

@@ -41,12 +41,21 @@ class DataConfig:
     columns: name in the task -> name in the source; a source without a header uses positions "0", "1", ...; "#row"
     gives the number of the row, for a source without ids. quoted: `"` delimits values that have delimiters or line
     breaks in them; false where it is an ordinary character.
+    encoding: of text, for example gb18030; "" is what the byte order mark says, else UTF-8. decimal, thousands: the
+    signs in numbers. times: column of the task -> how its moments are written: "s", "ms", "us" or "ns" (since 1970),
+    "excel" (days of Excel), "dayfirst", "monthfirst", or a format as of strptime; without it ISO 8601. zone: of moments
+    that have none, for example Europe/Berlin.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     header: bool = True
     delimiter: str = ","
     quoted: bool = True
+    encoding: str = ""
+    decimal: Literal[".", ","] = "."
+    thousands: Literal["", ".", ",", " ", "'"] = ""
+    times: Mapping[str, str] = field(default_factory=dict)
+    zone: str = "UTC"
     drop: tuple[str, ...] = ()
     allow_leakage: tuple[str, ...] = ()
     max_bad_share: float = 0.05

@@ -9,7 +9,7 @@ from typing import Any
 
 from contracts.errors import PlatformError
 
-_FREE = (["data", "columns"],)  # mappings whose keys are the user's own
+_FREE = (["data", "columns"], ["data", "times"])  # mappings whose keys are the user's own
 
 
 def parse_setting(item: str) -> tuple[str, Any]:

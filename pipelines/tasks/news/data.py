@@ -110,14 +110,15 @@ def read_articles(task: Task, source: str, data: DataConfig) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from pipelines.steps.chunks import text_format
     from pipelines.steps.columns import select
-    from pipelines.steps.sources import TextFormat, column_names, list_files, read_chunks
+    from pipelines.steps.sources import column_names, list_files, read_chunks
 
-    form = TextFormat(header=data.header, delimiter=data.delimiter, quoted=data.quoted)
+    form = text_format(data)
     frames = []
     for path in list_files(source):
         names = column_names(path, form)
-        chosen = select(names, task, data, path.name)
+        chosen = select(names, task, data, path)
         for chunk in read_chunks(path, names, form):
             if chunk.rejected:
                 bad = chunk.rejected[0]

@@ -80,7 +80,7 @@ def test_rows_of_a_data_version_can_be_scored(score: Any, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said", "row"),
     [
-        (b"kind,stops,distance\nbox,1,1\nbox,many,10\n", "row 2, column 'stops': not int64", 2),
+        (b"kind,stops,distance\nbox,1,1\nbox,many,10\n", "row 2, column 'stops': not a whole number", 2),
         (b"kind,stops,distance\nbox,1\n", "rows.csv, row 1: 2 values, expected 3", 1),
         (b"kind,stops,distance\nb\xffx,1,1\n", "rows.csv, row 1: byte 0xff", 1),
     ],

@@ -1,0 +1,168 @@
+"""Files that are no plain text: packed ones, workbooks of Excel, and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import PlatformError
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\x28\xb5\x2f\xfd": "zstd", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip"}
+_SUFFIXES = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".zip": "zip", ".xlsx": "zip", ".xlsm": "zip"}
+PACKED = tuple(suffix for suffix in _SUFFIXES if not suffix.startswith(".x"))
+
+
+def packing(path: Path) -> str:
+    """How a file is packed, by its first bytes: gzip, bz2, zstd or zip; "" when it is not.
+
+    Raises:
+        PlatformError: the name promises a packed file.
+    """
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    found = next((kind for magic, kind in _MAGIC.items() if start.startswith(magic)), "")
+    promised = _SUFFIXES.get(path.suffix.lower(), "")
+    if promised and start and not found:
+        raise PlatformError(
+            f"{path.name} is not {promised} in spite of its name",
+            detail=f"it begins with {start!r}",
+            fix=f"if it is plain text, name it {path.with_suffix('').name}; else fetch it again",
+            code="bad_source",
+            file=str(path),
+        )
+    return found
+
+
+def open_unpacked(path: Path) -> Any:
+    """A stream of a file's bytes, unpacked; the one data file of a zip archive."""
+    import pyarrow as pa
+
+    kind = packing(path)
+    if kind != "zip":
+        return pa.input_stream(str(path), compression=kind or None)
+    with named(path):
+        archive = zipfile.ZipFile(path)
+        return archive.open(_member(archive, path))
+
+
+def _member(archive: zipfile.ZipFile, path: Path) -> str:
+    names = [name for name in archive.namelist() if not name.endswith("/") and not _hidden(name)]
+    if len(names) != 1:
+        shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
+        raise PlatformError(
+            f"{path.name} has {len(names) or 'no'} data files, expected one",
+            detail=f"in it: {shown or 'nothing'}",
+            fix="unpack it, and give the file or the folder of files",
+            code="bad_source",
+            file=str(path),
+        )
+    return names[0]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith((".", "_"))
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the file in errors of unpacking: it is cut off, damaged, or locked with a password."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as err:
+        if isinstance(err, OSError) and err.errno is not None:
+            raise
+        locked = "encrypted" in str(err)
+        raise PlatformError(
+            f"{path.name} is {'locked with a password' if locked else 'damaged or cut off'}",
+            detail=str(err)[:300],
+            fix="unpack it with its password" if locked else "fetch or write it again",
+            code="bad_source",
+            file=str(path),
+        ) from err
+
+
+def read_excel(path: Path) -> Iterator[list[str]]:
+    """The rows of the first sheet that has any, as text: whole numbers without a point, moments in ISO 8601."""
+    try:
+        from python_calamine import CalamineError, load_workbook
+    except ImportError as err:
+        raise PlatformError(
+            f"{path.name}: reading Excel needs the package python-calamine",
+            fix="pip install python-calamine, or save the sheet as CSV",
+            code="missing_package",
+        ) from err
+    try:
+        workbook = load_workbook(str(path))
+        sheets = [workbook.get_sheet_by_name(name) for name in workbook.sheet_names]
+    except (CalamineError, OSError) as err:
+        raise PlatformError(
+            f"{path.name} is not a readable workbook", detail=str(err)[:300], fix="save it again", code="bad_source"
+        ) from err
+    sheet = next((sheet for sheet in sheets if sheet.height), None)
+    rows = iter(()) if sheet is None else sheet.iter_rows()
+    return ([_text(cell) for cell in row] for row in rows)
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() and abs(cell) < 2**53 else repr(cell)
+    return cell.isoformat() if hasattr(cell, "isoformat") else str(cell)
+
+
+def json_columns(path: Path) -> list[str]:
+    """Keys of all objects of a file of JSON lines, in the order in which they come up."""
+    names: dict[str, None] = {}
+    for _, row, _ in read_json_lines(path):
+        names.update(dict.fromkeys(row))
+    return list(names)
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, str], str]]:
+    """Number of each line with text (1 = the first), its values as text, and what is wrong with it ("" when nothing).
+
+    Numbers stay as they are written; null is an empty text, and what is nested stays JSON.
+    """
+    number = 0
+    with named(path), open_unpacked(path) as stream:
+        for line in _lines(stream):
+            if not line.strip():
+                continue
+            number += 1
+            try:
+                row = json.loads(
+                    line.decode("utf-8-sig"), parse_float=_Number, parse_int=_Number, parse_constant=_Number
+                )
+            except ValueError as err:
+                yield number, {}, f"not JSON in UTF-8: {str(err)[:100]}"
+                continue
+            if isinstance(row, dict):
+                yield number, {str(key): _json_text(value) for key, value in row.items()}, ""
+            else:
+                yield number, {}, "not an object of JSON"
+
+
+class _Number(str):
+    """A number as it is written."""
+
+
+def _json_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return str(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _lines(stream: Any) -> Iterator[bytes]:
+    rest = b""
+    while block := stream.read(1 << 20):
+        *whole, rest = (rest + block).split(b"\n")
+        yield from whole
+    yield rest
