@@ -139,6 +139,8 @@ def test_addresses_of_ipv6_are_reached_too() -> None:
         "egress"
     ]
     assert {"to": [{"ipBlock": {"cidr": "fd00::7/128"}}], "ports": [{"protocol": "TCP", "port": 6380}]} in egress
-    everywhere = [rule for rule in named(render("platform"), "NetworkPolicy", "fairlead-ml-pipeline")["spec"]["egress"]
-                  if "ipBlock" in rule.get("to", [{}])[0]]  # fmt: skip
-    assert {peer["ipBlock"]["cidr"] for peer in everywhere[0]["to"]} == {"0.0.0.0/0", "::/0"}
+    for address, cidrs in (("0.0.0.0", {"0.0.0.0/0"}), ("::", {"0.0.0.0/0", "::/0"})):
+        manifests = render("platform", {"global": {"pods": {"bindAddress": address}}})
+        rules = named(manifests, "NetworkPolicy", "fairlead-ml-pipeline")["spec"]["egress"]
+        everywhere = [rule for rule in rules if "ipBlock" in rule.get("to", [{}])[0]]
+        assert {peer["ipBlock"]["cidr"] for peer in everywhere[0]["to"]} == cidrs

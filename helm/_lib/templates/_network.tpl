@@ -33,9 +33,13 @@ secret: {{ $global.existingSecret | default (include "fairlead.partName" (dict "
   ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
 {{- end -}}
 
-{{/* fairlead.np.block: the peers with addresses in a CIDR; 0.0.0.0/0 is everywhere, so IPv6 too. */}}
+{{/*
+fairlead.np.block: the peers with addresses in "cidr". 0.0.0.0/0 is everywhere: where servers listen on IPv6, its addresses too
+(engines of policies on clusters without it may refuse them).
+*/}}
 {{- define "fairlead.np.block" -}}
-[{ipBlock: {cidr: {{ quote . }}}}{{ if eq . "0.0.0.0/0" }}, {ipBlock: {cidr: "::/0"}}{{ end }}]
+{{- $six := and (eq .cidr "0.0.0.0/0") (contains ":" (include "fairlead.bind" (dict "context" .context))) -}}
+[{ipBlock: {cidr: {{ quote .cidr }}}}{{ if $six }}, {ipBlock: {cidr: "::/0"}}{{ end }}]
 {{- end -}}
 
 {{/*
@@ -45,12 +49,12 @@ An embedded part is found by its labels in "namespace" (the release's own), an e
 {{- define "fairlead.np.to" -}}
 {{- if eq .part "kubernetes" -}}
 {{- $api := (((.context.Values.global | default dict).networkPolicy | default dict).kubernetesApi) | default dict -}}
-- to: {{ include "fairlead.np.block" ($api.cidr | default "0.0.0.0/0") }}
+- to: {{ include "fairlead.np.block" (dict "context" .context "cidr" ($api.cidr | default "0.0.0.0/0")) }}
   ports: [{{ range $i, $port := ($api.ports | default (list 443 6443)) }}{{ if $i }}, {{ end }}{protocol: TCP, port: {{ $port }}}{{ end }}]
 {{- else -}}
 {{- $part := include "fairlead.part" . | fromYaml -}}
 {{- if $part.external -}}
-- to: {{ include "fairlead.np.block" $part.cidr }}
+- to: {{ include "fairlead.np.block" (dict "context" .context "cidr" $part.cidr) }}
 {{- else -}}
 - to:
     - podSelector:

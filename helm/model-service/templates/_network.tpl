@@ -35,7 +35,7 @@ and that of Redis beside that of its sentinels.
 {{- else if or (eq (len $parts) 2) (eq (index $parts 2) "svc") }}
 - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ index $parts 1 }}}}}]
 {{- else }}
-- to: {{ include "fairlead.np.block" "0.0.0.0/0" }}
+- to: {{ include "fairlead.np.block" (dict "context" .context "cidr" "0.0.0.0/0") }}
 {{- end }}
   ports: [{protocol: TCP, port: {{ $port | int }}}{{ if contains "sentinel=" $url.query }}, {protocol: TCP, port: 6379}{{ end }}]
 {{- end -}}
