@@ -47,11 +47,13 @@ def guess_setting(column: Column, values: Sequence[str], form: ValueFormat) -> s
 
 
 def _numbers(values: Sequence[str], form: ValueFormat) -> str:
-    # What is read already stays readable: values with the other signs are among those that were not read.
+    now = number_pattern(form.decimal, form.thousands)[0]
+    strange = [value for value in values if not re.fullmatch(now, value)]
+    if len(strange) < (1 - _MOST) * len(values):
+        return ""  # they are numbers, and wrong for another reason
     for decimal, thousands in _SIGNS:
-        if (decimal, thousands) != (form.decimal, form.thousands) and _explains(
-            number_pattern(decimal, thousands)[0], values
-        ):
+        pattern = number_pattern(decimal, thousands)[0]
+        if (decimal, thousands) != (form.decimal, form.thousands) and _explains(pattern, values):
             said = [] if decimal == form.decimal else [setting("data.decimal", decimal)]
             said += [] if thousands == form.thousands else [setting("data.thousands", thousands)]
             return " ".join(said)

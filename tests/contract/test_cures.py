@@ -165,7 +165,7 @@ def _values(chart: str) -> dict[str, Any]:
 
 def _takes(document: dict[str, Any], key: str) -> bool:
     *sections, last = key.split(".")
-    if "NAME" in last and sections != ["data", "columns"]:  # any key of the section that has this form
+    if "NAME" in last and ".".join(sections) not in ("data.columns", "data.times"):  # any key there of this form
         for section in sections:
             document = document.get(section, {})
         return any(re.fullmatch(last.replace("NAME", ".+"), name) for name in document)

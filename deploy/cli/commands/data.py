@@ -1,0 +1,82 @@
+"""Commands about files of data: inspect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deploy.cli.options import Json
+from deploy.cli.output import emit, guarded, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_data = typer.Typer(no_args_is_help=True, help="Look at a file before anything is trained on it.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``data`` to the command line."""
+    app.add_typer(_data, name="data", rich_help_panel="Train")
+
+
+@_data.callback()
+def _group() -> None:
+    """Keeps ``inspect`` a word of its own while it is the only command."""
+
+
+@_data.command()
+@guarded
+def inspect(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="CSV, TSV, JSON lines, Excel or Parquet, or a folder.")],
+    task: Annotated[str, typer.Option("--task", "-t", help="What it is for; see: fairlead tasks.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="How it is read, data.KEY=value.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a file holds and how it would be read: encoding, delimiter, types, ranges, suspicious columns.
+
+    Looks at the first 20,000 rows. With --task it looks for the task's columns and prints the run to start.
+
+    [bold]Examples[/]
+      fairlead data inspect payments.csv
+      fairlead data inspect payments.csv --task fraud
+      fairlead data inspect export.txt --set 'data.delimiter=;' --json
+    """
+    from dataclasses import asdict
+
+    from pipelines.steps.inspection import inspect, run_command
+    from pipelines.tasks import get_task
+    from pipelines.tasks.settings import parse_setting
+
+    given = dict(map(parse_setting, overrides or []))
+    found = inspect(source, get_task(task) if task else None, given)
+    command = run_command(found, source, task or "TASK", given)
+    emit({**asdict(found), "run": command}, as_json, lambda to: _show(to, found, command, task))
+
+
+def _show(to: Console, found: Any, command: str, task: str) -> None:
+    from rich.markup import escape
+
+    from pipelines.tasks.settings import setting
+
+    how = [found.kind, found.packed]
+    if found.kind == "text":
+        how += [found.reading.encoding or "UTF-8", f"delimiter {found.reading.delimiter!r}"]
+    rows = f"{found.rows:,}{'' if found.whole else ' first'} rows"
+    to.print(f"{escape(found.file)}  {', '.join(filter(None, how))}; {rows}, {len(found.columns)} columns")
+    if found.unreadable:
+        to.print(f"{found.unreadable:,} rows cannot be read", style="yellow")
+    made = table("column", "type", "missing", "distinct", "range", "examples", right=("missing", "distinct"))
+    for column in found.columns:
+        span = f"{column.low} to {column.high}" if column.low else ""
+        cells = (column.name, column.kind, f"{column.missing:.0%}", f"{column.distinct:,}", span)
+        made.add_row(*map(escape, cells), escape(", ".join(column.examples)))
+    to.print(made)
+    for column in found.columns:
+        for remark in column.remarks:
+            to.print(f"  {escape(column.name)}: {escape(remark)}", style="yellow", soft_wrap=True)
+    if found.settings:
+        to.print(f"Guessed  {escape(' '.join(setting(*item) for item in found.settings.items()))}", soft_wrap=True)
+    if found.lacking:
+        to.print(f"Lacking  {', '.join(found.lacking)}: say which column each one is", style="yellow", soft_wrap=True)
+    to.print(f"Run      {escape(command)}" + ("" if task else "   (tasks: fairlead tasks)"), soft_wrap=True)
