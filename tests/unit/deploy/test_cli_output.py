@@ -18,15 +18,16 @@ from deploy.cli.output import guarded, number, seconds, write_json
 COMMANDS = {
     *("deploy", "status", "diagnose"),
     *("demo", "tasks", "run", "runs", "models", "compare", "promote", "rollback"),
-    *("serve", "predict", "score", "doctor", "ui", "new-task", "features"),
+    *("serve", "predict", "score", "doctor", "ui", "new-task", "features", "data"),
 }
+GROUPS = {"features", "data"}
 
 
 def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:
     commands = typer.main.get_command(app).commands
     assert set(commands) == COMMANDS
-    inner = getattr(commands["features"], "commands", {})
-    for name in [*(COMMANDS - {"features"}), *(f"features {part}" for part in inner)]:
+    inner = [f"{group} {part}" for group in sorted(GROUPS) for part in getattr(commands[group], "commands", {})]
+    for name in [*(COMMANDS - GROUPS), *inner]:
         said = fairlead(*name.split(), "--help")
         assert said.code == 0
         assert f"fairlead {name}" in said.out.split("Examples")[1], name
