@@ -39,8 +39,7 @@ def text_names(path: Path, form: TextFormat) -> list[str]:
         start = stream.read(BLOCK)
     if not start.strip():
         raise empty(path)
-    if start[:4] == b"PAR1":
-        raise PlatformError(f"{path.name} is a Parquet file", fix="name it .parquet", code="bad_source")
+    formats.refuse_other_than_text(path, start)
     encoding = encoding_of(start, form.encoding)
     if encoding not in ("utf-8", "utf-8-sig") and not start.isascii() and is_in(start, "utf-8"):
         raise not_this_encoding(path, encoding, start, "every byte of it is UTF-8", "utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -38,6 +40,39 @@ def packing(path: Path) -> str:
     return found
 
 
+_NO_TEXT = {
+    b"PAR1": ("a Parquet file", ".parquet"),
+    b"\xd0\xcf\x11\xe0": ("a workbook of Excel 97 or another old Office document", ""),
+    b"SQLite format 3": ("a database of SQLite", ""),
+    b"%PDF-": ("a PDF", ""),
+    **{magic: (f"packed twice, the second time as {kind}", "") for magic, kind in _MAGIC.items()},
+}
+_JSON = re.compile(rb'(?:\xef\xbb\xbf)?\s*(\[\s*)?\{\s*(?:"[^"]*"\s*:|\})')
+
+
+def refuse_other_than_text(path: Path, start: bytes) -> None:
+    """Name what a file really is when its unpacked bytes do not begin as a table of text does.
+
+    Raises:
+        PlatformError: ``code="bad_source"``, with what to do to have it read.
+    """
+    what, suffix = next((found for magic, found in _NO_TEXT.items() if start.startswith(magic)), ("", ""))
+    fix = "save it as a table, for example as CSV"
+    if found := _JSON.match(start):
+        what, suffix = ("a list in JSON", "") if found[1] else ("JSON lines", ".jsonl")
+        fix = f"jq -c '.[]' {shlex.quote(str(path))} > {shlex.quote(str(path.with_suffix('.jsonl')))}"
+    if packing(path):
+        what, fix = what and f"{what}, packed", "unpack it, and give the file that is in it"
+    elif suffix:
+        fix = _rename(path, suffix)
+    if what:
+        raise PlatformError(f"{path.name} is {what}", fix=fix, code="bad_source", file=str(path))
+
+
+def _rename(path: Path, suffix: str) -> str:
+    return f"name it {suffix}: mv {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix(suffix)))}"
+
+
 def open_unpacked(path: Path) -> Any:
     """A stream of a file's bytes, unpacked; the one data file of a zip archive."""
     import pyarrow as pa
@@ -52,6 +87,10 @@ def open_unpacked(path: Path) -> Any:
 
 def _member(archive: zipfile.ZipFile, path: Path) -> str:
     names = [name for name in archive.namelist() if not name.endswith("/") and not _hidden(name)]
+    if "xl/workbook.xml" in names:
+        raise PlatformError(
+            f"{path.name} is a workbook of Excel", fix=_rename(path, ".xlsx"), code="bad_source", file=str(path)
+        )
     if len(names) != 1:
         shown = ", ".join(names[:10]) + (" ..." if len(names) > 10 else "")
         raise PlatformError(
@@ -157,6 +196,19 @@ def _json_text(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return str(value)
+    return _nested(value)
+
+
+def _nested(value: Any) -> str:
+    """JSON whose numbers stay as they are written."""
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_nested, value))}]"
+    if isinstance(value, dict):
+        return (
+            f"{{{', '.join(f'{json.dumps(key, ensure_ascii=False)}: {_nested(each)}' for key, each in value.items())}}}"
+        )
     return json.dumps(value, ensure_ascii=False)
 
 

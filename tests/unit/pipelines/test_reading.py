@@ -22,6 +22,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from contracts.errors import PlatformError
 from pipelines.steps.casting import cast_column, value_format
@@ -382,7 +383,7 @@ def test_a_table_is_the_same_however_it_is_written(
     assert typed(tmp_path / "t.jsonl", DataConfig()) == rows
     schema = pa.schema([("id", "string"), ("when", pa.timestamp("us", "UTC")), ("x", "double"), ("n", "int64"),
                         ("text", "string")])  # fmt: skip
-    pa.parquet.write_table(pa.Table.from_pylist(documents, schema), tmp_path / "t.parquet")
+    parquet.write_table(pa.Table.from_pylist(documents, schema), tmp_path / "t.parquet")
     assert typed(tmp_path / "t.parquet", DataConfig()) == rows
 
 
