@@ -103,7 +103,11 @@ def open_file(tracking: str) -> RegistryFile | None:
 
 
 def read_experiment(tracking: str, name: str) -> tuple[str, str] | None:
-    """Id and stage ("active" or "deleted") of an experiment; None when the file does not say that it has one."""
+    """Id and stage ("active" or "deleted") of an experiment; None when the file does not say that it has one.
+
+    Raises:
+        sqlite3.DatabaseError: the file is damaged, or is no database.
+    """
     file = Path(tracking.removeprefix(_PREFIX))
     if not tracking.startswith(_PREFIX) or not file.exists():
         return None
@@ -111,7 +115,7 @@ def read_experiment(tracking: str, name: str) -> tuple[str, str] | None:
         with contextlib.closing(_connect(file)) as connection:
             query = "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?"
             found = connection.execute(query, (name,)).fetchone()
-    except sqlite3.Error:
+    except sqlite3.OperationalError:  # no such table yet
         return None
     return None if found is None else (str(found[0]), str(found[1]))
 

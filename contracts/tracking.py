@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shlex
+import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -80,14 +81,24 @@ def check_experiment(endpoints: Endpoints, name: str) -> None:
     """Find out, without MLflow's import of 4 s, whether a run of experiment `name` could be recorded.
 
     Raises:
-        PlatformError: the server does not answer, or somebody deleted the experiment.
+        PlatformError: the server does not answer, the file is damaged, or somebody deleted the experiment.
     """
     uri = endpoints.resolved().tracking
     if uri.startswith(("http://", "https://")):
         _answers(uri)
         found = _asked(uri, name)
     else:
-        found = read_experiment(uri, name)
+        try:
+            found = read_experiment(uri, name)
+        except sqlite3.DatabaseError as err:
+            file = uri.removeprefix("sqlite:///")
+            raise PlatformError(
+                f"the registry cannot be read: {file}",
+                detail=str(err),
+                fix=f"put its backup there, or begin a new one: mv {shlex.quote(file)} {shlex.quote(file + '.bad')}",
+                code="damaged_database",
+                file=file,
+            ) from err
     if found is not None:
         _refuse_deleted(uri, name, *found)
 

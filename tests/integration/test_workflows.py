@@ -140,6 +140,9 @@ def test_a_change_of_the_gate_trains_nothing_again(first: Run, home: Path, start
     run = start(home, "toy-lenient", "--config-json", json.dumps(config), "--no-promote")
     assert run.end() == 0
     assert run.steps("step_cached") == ["validate", "materialise", "build_dataset", "train"]
+    told = run.document()["result"]["left_out"]
+    assert told == first.document()["result"]["left_out"]
+    assert told["rows_read"] > 0
 
 
 def test_a_change_of_the_model_keeps_the_data_steps(first: Run, home: Path, start: Callable[..., Run]) -> None:

@@ -285,3 +285,12 @@ def test_a_listed_error_has_a_cure_that_can_be_pasted(fairlead, write_run) -> No
     assert command in fairlead("runs", "fraud-1").out
     assert fairlead("runs", "fraud-1", "--json").json["error"]["fix"] == f"say so: {command}"
     assert fairlead("runs", "--json").json[0]["error"]["fix"] == f"say so: {command}"
+
+
+@pytest.mark.parametrize("step", ["validate", "build_dataset"])
+def test_a_run_shows_the_rows_that_it_left_out_although_it_made_no_model(fairlead, write_run, step) -> None:
+    group = {"step": "validate", "reason": "content: byte 0xe9 is not UTF-8", "rows": 4, "where": "/q.csv"}
+    result = {"left_out": {"rows_read": 200, "rows_left_out": 4, "groups": [group], "classes": []}}
+    write_run("fraud-1", steps={step: {"status": "finished", "seconds": 1.0, "result": result}})
+    said = fairlead("runs", "fraud-1").out
+    assert "4 of 200 rows left out: content: byte 0xe9 is not UTF-8 (4); see /q.csv" in said

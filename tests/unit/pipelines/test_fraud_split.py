@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
+from pipelines.steps.left_out import of_split
 from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.fraud.config import SplitConfig
 from pipelines.tasks.fraud.data import Periods, periods
@@ -76,3 +77,20 @@ def test_shorter_data_name_the_lengths_to_use() -> None:
     with pytest.raises(PlatformError) as caught:
         periods(payments(9), SplitConfig())
     assert caught.value.fix == "give more days"
+
+
+def test_every_payment_that_is_in_no_part_has_a_reason() -> None:
+    days = pd.date_range("2026-01-01", periods=40, tz="UTC")
+    rows = pd.DataFrame({"event_time": days, "transaction_id": [str(at) for at in range(40)], "fraud": 0})
+    rows["customer_id"] = "c"
+    given = {"split.train_days": 20, "split.valid_days": 5, "split.delay_days": 7, "split.test_days": 7}
+    task = get_task("fraud")
+    config: Any = recipe_config(task, None, given)
+    when = periods(rows, config.split)
+    used = rows[(rows["event_time"] >= when.train) & (rows["event_time"] < when.wait)]
+    test = rows[rows["event_time"] >= when.test][:-1]  # the last one stands for a card that was blocked
+    frames = {"train": used[:15], "valid": used[15:], "test": test}
+    frames = {name: part.assign(id=part["transaction_id"]) for name, part in frames.items()}
+    found = of_split(task, rows, frames, config)
+    assert [group["rows"] for group in found["groups"]] == [6, 7, 1]
+    assert found["rows_left_out"] + sum(map(len, frames.values())) == found["rows_read"] == 40

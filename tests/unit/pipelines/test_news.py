@@ -20,6 +20,7 @@ import pipelines.tasks.news
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import load_engine
 from contracts.errors import PlatformError
+from pipelines.steps import left_out
 from pipelines.tasks import dump_config, get_task, load_config, recipe_config
 from pipelines.tasks.news.data import assign, language, length_band, text_key
 from pipelines.tasks.settings import parse_setting
@@ -187,26 +188,28 @@ def articles(n: int, *, labels: tuple[str, ...] = ("a", "b"), start: int = 0) ->
 def test_a_test_file_of_another_layout_becomes_the_test_part(tmp_path: Path) -> None:
     file = tmp_path / "benchmark.tsv"
     file.write_text('2\tstory number 3\n1\tStory "number" 500\n', encoding="utf-8")
-    parts = TASK.split(
-        articles(100),
-        config_of(
-            "linear",
-            labels={"1": "a", "2": "b"},
-            split__test_source=str(file),
-            split__test_data={
-                "columns": {"id": "#row", "category": "0", "content": "1"},
-                "header": False,
-                "delimiter": "\t",
-                "quoted": False,
-            },
-        ),
+    config = config_of(
+        "linear",
+        labels={"1": "a", "2": "b"},
+        split__test_source=str(file),
+        split__test_data={
+            "columns": {"id": "#row", "category": "0", "content": "1"},
+            "header": False,
+            "delimiter": "\t",
+            "quoted": False,
+        },
     )
+    parts = TASK.split(articles(100), config)
     assert parts["test"]["content"].tolist() == ["story number 3", 'Story "number" 500']
     assert parts["test"]["label"].tolist() == ["b", "a"]
     assert parts["test"]["id"].tolist() == ["1", "2"]
     rest = pd.concat([parts["train"], parts["valid"]])["content"]
     assert len(rest) == 99
     assert "story number 3" not in set(rest)
+    told = left_out.of_split(TASK, articles(100), parts, config)
+    assert [(group["reason"], group["rows"]) for group in told["groups"]] == [
+        ("the text stands in split.test_source too", 1)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
 import socket
 import sqlite3
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -276,6 +278,18 @@ def test_a_server_that_is_gone_is_named_within_a_second(
     assert caught.value.code == "unreachable"
     assert said in caught.value.headline
     assert f"127.0.0.1:{port}" in caught.value.detail
+
+
+def test_a_damaged_registry_is_named_before_the_first_step_and_its_cure_works(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "home" / "mlflow.db"
+    file.parent.mkdir()
+    file.write_bytes(b"no database at all, although it is long enough to be one" * 99)
+    code, sent, _ = start(_never)
+    assert (code, sent[-1]["error"]["code"]) == (1, "damaged_database")
+    command = sent[-1]["error"]["fix"].partition(": ")[2]
+    assert subprocess.run(shlex.split(command), check=False).returncode == 0
+    code, sent, _ = start(_registered(True))
+    assert code == 0
 
 
 def test_a_deleted_experiment_is_named_before_the_first_step(start: Start, tmp_path: Path) -> None:
