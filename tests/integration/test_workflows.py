@@ -199,7 +199,7 @@ def test_a_failed_step_says_what_and_how_to_mend_it(tmp_path: Path, start: Calla
     last = run.seen[-1]
     assert last["event"] == "run_failed"
     assert last["error"]["headline"] == "data.csv has no column 'kind'"
-    assert last["error"]["fix"] == "say which one it is: --set data.columns.kind=KIND"
+    assert last["error"]["fix"] == "if it is that one: --set data.columns.kind=KIND"
     assert run.document()["steps"]["ingest"]["status"] == "failed"
     assert "Traceback" not in json.dumps(run.seen)
     source.write_text(source.read_text().replace("KIND", "kind"))
