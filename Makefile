@@ -118,6 +118,7 @@ bench-serving: $(RUN_ENV) $(DEV_ENV) $(PEERS)/web $(PEERS)/mlserver $(PEERS)/ray
 $(PEERS)/web: PACKAGES := fastapi uvicorn uvloop httptools starlette litserve orjson
 $(PEERS)/mlserver: PACKAGES := mlserver
 $(PEERS)/ray: PACKAGES := 'ray[serve]'
+$(PEERS)/kserve: PACKAGES := 'kserve>=0.21,<0.22'
 $(PEERS)/feast: PACKAGES := 'feast[duckdb]==0.67.0' 'duckdb<2'
 $(PEERS)/%: | $(RUN_ENV)
 	@echo "Installing $(PACKAGES) into $@ (a minute, once)"

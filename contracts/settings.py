@@ -22,8 +22,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    # Variables that share our prefix and belong to someone else (the tests' own).
-    foreign_environment: ClassVar[frozenset[str]] = frozenset({"test_data", "test_cluster", "test_kserve"})
+    # Variables that share our prefix and belong to someone else; those that begin with TEST_ are the tests' own.
+    foreign_environment: ClassVar[frozenset[str]] = frozenset()
 
 
 S = TypeVar("S", bound=Settings)
@@ -52,7 +52,7 @@ def load(
     for name in sorted(env):
         if name.startswith(prefix):
             path = name[len(prefix) :].lower().split("__")
-            if path[0] in cls.foreign_environment:
+            if path[0].startswith("test_") or path[0] in cls.foreign_environment:
                 continue
             _merge(merged, _nest(path, _parse(env[name])), f"environment {name}", origin)
     for key, value in (overrides or {}).items():
