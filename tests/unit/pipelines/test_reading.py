@@ -7,7 +7,6 @@ import csv
 import gzip
 import io
 import json
-import os
 import shlex
 import zipfile
 from collections.abc import Callable
@@ -20,21 +19,17 @@ import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from pyarrow import parquet
 
 from contracts.errors import PlatformError
 from pipelines.steps.casting import cast_column, value_format
-from pipelines.steps.chunks import ROW, text_format
 from pipelines.steps.decoding import guess_delimiter, guess_encoding
 from pipelines.steps.ingest import ingest
-from pipelines.steps.sources import column_names, read_chunks
 from pipelines.steps.validate import validate
 from pipelines.tasks.base import Column, DataConfig
 from pipelines.tasks.settings import apply, parse_setting
 
-EXAMPLES = int(os.environ.get("FAIRLEAD_TEST_TABLES", "150"))
 NAMES = ("parcel", "sent", "distance", "stops", "kind", "note", "late")
 WORDS = {
     "gb18030": "今天比赛结束，国家队在主场以二比零战胜对手",
@@ -297,94 +292,6 @@ def test_a_workbook_is_read_as_it_shows(run: Any) -> None:
     assert report["bad"] == 0
     assert frame["stops"].tolist() == [at % 5 for at in range(9)]
     assert frame["sent"].iloc[2] == pd.Timestamp("2024-03-05T14:32:00Z")
-
-
-WRITTEN = {
-    "s": lambda t: str(int(t.timestamp())),
-    "ms": lambda t: str(int(t.timestamp()) * 1000),
-    "": lambda t: t.isoformat(),
-    "dayfirst": lambda t: f"{t:%d.%m.%Y %H:%M:%S}",
-    "%Y%m%d%H%M%S": lambda t: f"{t:%Y%m%d%H%M%S}",
-}
-COLUMNS = (
-    Column(name="id", dtype="string"),
-    Column(name="when", dtype="timestamp", nullable=True),
-    Column(name="x", dtype="float64", nullable=True),
-    Column(name="n", dtype="int64", nullable=True),
-    Column(name="text", dtype="string", nullable=True),
-)
-TABLE = st.lists(
-    st.tuples(
-        st.integers(0, 10**9).map(str),
-        st.none() | st.datetimes(datetime(1990, 1, 1), datetime(2090, 1, 1)).map(lambda t: t.replace(microsecond=0)),
-        st.none() | st.floats(-1e9, 1e9).map(lambda x: round(x, 3)),
-        st.none() | st.integers(-(2**53), 2**53),
-        st.text("abc zÄöé€今天;,|\t\"'\n", max_size=8),
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
-def typed(path: Path, data: DataConfig) -> list[tuple[Any, ...]]:
-    form = text_format(data)
-    names = column_names(path, form)
-    chunks = list(read_chunks(path, names, form))
-    assert not [bad for chunk in chunks for bad in chunk.rejected]
-    table = pa.concat_tables([chunk.table for chunk in chunks])
-    assert table.column(ROW).to_pylist() == list(range(1, table.num_rows + 1))
-    made = []
-    for column in COLUMNS:
-        values, wrong = cast_column(table.column(column.name), column, value_format(data))
-        assert not wrong.any()
-        made.append(values.to_pylist())
-    return list(zip(*made, strict=True))
-
-
-@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(
-    table=TABLE,
-    encoding=st.sampled_from(["", "utf-8-sig", "utf-16", "gb18030", "utf-16-le"]),
-    delimiter=st.sampled_from([",", ";", "\t", "|"]),
-    signs=st.sampled_from([(".", ""), (",", ""), (",", "."), (".", ","), (".", " "), (",", "'")]),
-    how=st.sampled_from(list(WRITTEN)),
-    pack=st.sampled_from(["", ".gz", ".bz2", ".zst", ".zip"]),
-    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
-)
-def test_a_table_is_the_same_however_it_is_written(
-    tmp_path: Path, table: Any, encoding: str, delimiter: str, signs: Any, how: str, pack: str, quoting: Any
-) -> None:
-    times = [None if row[1] is None else row[1].replace(tzinfo=UTC) for row in table]
-    rows = [(row[0], when, *row[2:]) for row, when in zip(table, times, strict=True)]
-
-    def number(value: float | None) -> str:
-        shown = "" if value is None else f"{value:,.3f}" if isinstance(value, float) else f"{value:,}"
-        return shown.translate({ord(","): signs[1], ord("."): signs[0]})
-
-    out = io.StringIO(newline="")
-    writer = csv.writer(out, delimiter=delimiter, quoting=quoting)
-    writer.writerow([column.name for column in COLUMNS])
-    for key, when, x, n, text in rows:
-        writer.writerow([key, "" if when is None else WRITTEN[how](when), number(x), number(n), text])
-    content = out.getvalue().encode(encoding or "utf-8")
-    packers: dict[str, Callable[[bytes], bytes]] = {
-        "": bytes, ".gz": gzip.compress, ".bz2": bz2.compress,
-        ".zst": lambda data: pa.compress(data, "zstd", asbytes=True), ".zip": lambda data: zipped(data, "t.csv"),
-    }  # fmt: skip
-    (tmp_path / f"t.csv{pack}").write_bytes(packers[pack](content))
-    named = "" if encoding in ("utf-8-sig", "utf-16") else encoding
-    times_ = {"when": how} if how else {}
-    data = DataConfig(encoding=named, delimiter=delimiter, decimal=signs[0], thousands=signs[1], times=times_)
-    assert typed(tmp_path / f"t.csv{pack}", data) == rows
-
-    documents = [dict(zip(("id", "when", "x", "n", "text"), row, strict=True)) for row in rows]
-    lines = "\n".join(json.dumps(each, ensure_ascii=False, default=datetime.isoformat) for each in documents)
-    (tmp_path / "t.jsonl").write_text(lines, encoding="utf-8")
-    assert typed(tmp_path / "t.jsonl", DataConfig()) == rows
-    schema = pa.schema([("id", "string"), ("when", pa.timestamp("us", "UTC")), ("x", "double"), ("n", "int64"),
-                        ("text", "string")])  # fmt: skip
-    parquet.write_table(pa.Table.from_pylist(documents, schema), tmp_path / "t.parquet")
-    assert typed(tmp_path / "t.parquet", DataConfig()) == rows
 
 
 @given(st.lists(st.lists(st.text("ab1. ", max_size=5), min_size=3, max_size=3), min_size=2, max_size=9))
