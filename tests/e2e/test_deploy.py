@@ -179,23 +179,26 @@ def test_diagnose_names_the_cause_of_what_fails(environment: Environment) -> Non
     assert causes["pod/no-secret"] == "a Secret that it reads is missing, or a key of it"
     assert causes["pod/no-image"] == "the node cannot get the image"
     assert causes["pod/too-large"] == "no node has that much processor or memory left"
-    kubectl("-n", environment.namespace, "delete", "pod", "no-secret", "no-image", "too-large", "--now")
+    assert "pod/of-others" not in causes, "a namespace may be shared: what others run there is theirs"
+    kubectl("-n", environment.namespace, "delete", "pod", "no-secret", "no-image", "too-large", "of-others", "--now")
 
 
 def _restricted_pod(namespace: str) -> list[Any]:
     closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     context = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
 
-    def pod(name: str, **container: Any) -> dict[str, Any]:
+    def pod(name: str, part_of: str = "fairlead", **container: Any) -> dict[str, Any]:
         made = {"name": "main", "image": IMAGE, "securityContext": closed, **container}
         spec = {"containers": [made], "securityContext": context, "automountServiceAccountToken": False}
-        return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        metadata = {"name": name, "labels": {"app.kubernetes.io/part-of": part_of}}
+        return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
     secret = {"secretKeyRef": {"name": "nobody", "key": "password"}}
     return [
         pod("no-secret", env=[{"name": "PASSWORD", "valueFrom": secret}]),
         pod("no-image", image="registry.invalid/thing:1", imagePullPolicy="Never"),
         pod("too-large", resources={"requests": {"cpu": "900"}}),
+        pod("of-others", part_of="another", image="registry.invalid/thing:1", imagePullPolicy="Never"),
     ]
 
 
