@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.errors import PlatformError
 
+# What the pod of a step is told about itself (pipelines/record.py); no setting of anything.
+_OF_PODS = frozenset({"record", "kfp_run", "pod", "node"})
+
 
 class Settings(BaseModel):
     """Base of every settings class: frozen, and refuses keys it does not know."""
@@ -52,7 +55,7 @@ def load(
     for name in sorted(env):
         if name.startswith(prefix):
             path = name[len(prefix) :].lower().split("__")
-            if path[0].startswith("test_") or path[0] in cls.foreign_environment:
+            if path[0].startswith("test_") or path[0] in cls.foreign_environment | _OF_PODS:
                 continue
             _merge(merged, _nest(path, _parse(env[name])), f"environment {name}", origin)
     for key, value in (overrides or {}).items():

@@ -66,6 +66,7 @@ class Placement:
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # variable -> (Secret, key)
     labels: Mapping[str, str] = field(default_factory=dict)  # which network policies admit the pods
+    record: str = ""  # s3:// folder of what runs leave of themselves; "" leaves nothing
 
 
 def place(task: Any, step: str, placement: Placement) -> Any:
@@ -87,11 +88,17 @@ def _mount(task: Any, placement: Placement, gpus: bool) -> None:
     """What the Kubernetes part of a compiled step says: identity, secrets as variables, labels, shared memory."""
     from kfp import kubernetes
 
+    from pipelines.record import FIELDS, PLACE
+
     kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
     for name, value in placement.environment.items():
         task.set_env_variable(name, value)
     for name, (secret, key) in placement.secrets.items():
         kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env={key: name})
+    if placement.record:
+        task.set_env_variable(PLACE, placement.record)
+        for name, path in FIELDS.items():
+            kubernetes.use_field_path_as_env(task, name, path)
     for name, value in placement.labels.items():
         kubernetes.add_pod_label(task, name, value)
     if gpus:

@@ -12,12 +12,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.steps.foreign import meaning
+from pipelines.record import Record, now, open_record
+from pipelines.steps.foreign import is_final, meaning
 from pipelines.steps.version import require
 
 _MIN_INTERVAL = 0.2  # seconds between two progress events of one step
@@ -46,40 +47,84 @@ def progress(step: str) -> Callable[..., None]:
 
 
 @contextmanager
-def running(step: str, task: str = "", code_version: str = "") -> Iterator[Callable[[Any], None]]:
+def running(
+    step: str, task: str = "", code_version: str = "", about: Mapping[str, Any] | None = None
+) -> Iterator[Callable[[Any], None]]:
     """Report start and end of `step`; what it yields takes the step's result for the last event.
 
     With `code_version`, a step of `task` whose code here is another one fails before it does anything.
 
     A PlatformError ends the process with exit code 1 and its structured form as ``step_failed``, without a traceback;
-    any other exception is reported the same way and passes on.
+    any other exception is reported the same way and passes on. On a cluster the run's record says the same, and a step
+    that has failed for good in an earlier try of its pod fails again at once; `about` is what the run was asked, for
+    a record that does not say it yet.
     """
     began = time.perf_counter()
     result: list[Any] = []
+    telling = _Telling(step, open_record(os.environ))
     emit("step_started", step=step, pid=os.getpid())
+    telling.started({"task": task, "code_version": code_version, **(about or {})})
     _end_with_reader()
     try:
+        telling.fail_again()
         if code_version:
             require(task, code_version)
         yield result.append
     except PlatformError as err:
-        _failed(step, err, began)
+        telling.failed(err, began)
         raise SystemExit(1) from err
     except OSError as err:
-        _failed(step, from_os_error(err, step), began)
+        telling.failed(from_os_error(err, step), began)
         raise
     except Exception as err:
-        _failed(step, unexpected(err, step), began)
+        telling.failed(unexpected(err, step), began)
         raise
     finally:
         # The process ends after this: searching for garbage once more would only cost time (0.7 s with MLflow loaded).
         gc.freeze()
-    seconds = round(time.perf_counter() - began, 3)
-    emit("step_finished", step=step, seconds=seconds, result=result[0] if result else None)
+    telling.finished(result[0] if result else None, began)
 
 
-def _failed(step: str, error: PlatformError, began: float) -> None:
-    emit("step_failed", step=step, seconds=round(time.perf_counter() - began, 3), error=error.as_dict())
+def cached(step: str, result: Any, seconds: float = 0.0) -> None:
+    """Report that `step` has been done before with the same code, settings and inputs, with the result it had then."""
+    emit("step_cached", step=step, seconds=seconds, result=result)
+    if record := open_record(os.environ):
+        record.write_step(step, "cached", started=now(), seconds=seconds, result=result)
+        record.close()
+
+
+class _Telling:
+    """The events of one step, and the same in the run's record where there is one."""
+
+    def __init__(self, step: str, record: Record | None) -> None:
+        self.step, self.record, self.at = step, record, now()
+
+    def started(self, about: Mapping[str, Any]) -> None:
+        if self.record:
+            self.record.write_run({**about, "started": self.at})
+            if self.record.attempt == 1:  # later, what the try before said is read first
+                self.record.write_step(self.step, "running", started=self.at)
+
+    def fail_again(self) -> None:
+        if self.record and self.record.attempt > 1:
+            if error := self.record.ended_before(self.step):
+                raise error
+            self.record.write_step(self.step, "running", started=self.at)
+
+    def finished(self, result: Any, began: float) -> None:
+        seconds = round(time.perf_counter() - began, 3)
+        emit("step_finished", step=self.step, seconds=seconds, result=result)
+        if self.record:
+            self.record.write_step(self.step, "finished", started=self.at, seconds=seconds, result=result)
+            self.record.close()
+
+    def failed(self, error: PlatformError, began: float) -> None:
+        seconds, said = round(time.perf_counter() - began, 3), error.as_dict()
+        emit("step_failed", step=self.step, seconds=seconds, error=said)
+        if self.record:
+            final = is_final(error)
+            self.record.write_step(self.step, "failed", started=self.at, seconds=seconds, error=said, final=final)
+            self.record.close()
 
 
 def unexpected(err: BaseException, doing: str) -> PlatformError:

@@ -146,6 +146,27 @@ _MEANINGS = (
 )
 
 
+TRANSIENT = frozenset(
+    {
+        "unreachable",
+        "storage_unreachable",
+        "storage_failed",
+        "online_unavailable",
+        "no_tracking",
+        "database_unreachable",
+        "database_busy",
+    }
+)
+"""Codes of errors that come from the network or from a server that is away: trying again may help."""
+
+_UNKNOWN = frozenset({"error", "unexpected"})
+
+
+def is_final(error: PlatformError) -> bool:
+    """Whether trying again cannot help: a named error of ours that is none of the network's."""
+    return error.code not in TRANSIENT | _UNKNOWN
+
+
 def meaning(err: BaseException, doing: str) -> PlatformError | None:
     """The named error that an exception of a library stands for; None when it is not known."""
     kinds = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(err).__mro__]

@@ -75,7 +75,7 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
         given["spread"] = spread(cluster, where, placing)
     client = connect(cluster)
     with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
-        file = compiled(cluster, placing, Path(folder))
+        file = compiled(profile, placing, Path(folder))
         return client, _start(client, cluster, request, placing, file, given)
 
 
@@ -115,10 +115,17 @@ def upload_source(source: str, data: str) -> str:
     return objects.join(target, path.name) if path.is_file() else target
 
 
-def placement(cluster: Cluster, placing: Placing) -> Any:
+def record_root(where: Endpoints) -> str:
+    """The folder that runs on a cluster leave their record in, see pipelines/record.py."""
+    return objects.join(where.uri("data"), ".runs")
+
+
+def placement(profile: Profile, placing: Placing) -> Any:
     """What the compiled steps carry: image, S3 by a Secret, the labels that network policies admit."""
     from pipelines.resources import Placement
 
+    cluster = profile.cluster
+    assert cluster is not None
     gpus = placing.train_gpus if placing.train_nodes == 1 else 0  # of several nodes, each asks for its own
     return Placement(
         cluster=True,
@@ -127,6 +134,7 @@ def placement(cluster: Cluster, placing: Placing) -> Any:
         environment=_environment(cluster),
         secrets=_secrets(cluster),
         labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},
+        record=record_root(profile),
     )
 
 
@@ -167,11 +175,11 @@ def spread(cluster: Cluster, where: Endpoints, placing: Placing) -> str:
     ).model_dump_json()
 
 
-def compiled(cluster: Cluster, placing: Placing, folder: Path) -> Path:
+def compiled(profile: Profile, placing: Placing, folder: Path) -> Path:
     """The workflow's IR with its Kubernetes part, checked."""
     from pipelines.workflows import compile_workflows
 
-    (file,) = compile_workflows(folder, placement(cluster, placing), [WORKFLOW])
+    (file,) = compile_workflows(folder, placement(profile, placing), [WORKFLOW])
     return file
 
 

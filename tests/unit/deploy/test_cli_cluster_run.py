@@ -108,6 +108,13 @@ def _check_submitted(run: dict[str, Any], run_id: str) -> None:
         environment = {item["name"]: item["value"] for item in container["env"]}
         assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9"
         assert not {"AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"} & set(environment)
+        assert environment["FAIRLEAD_RECORD"] == "s3://lake/data/.runs"
+        fields = {item["name"]: item["fieldPath"] for item in kubernetes[name]["fieldPathAsEnv"]}
+        assert fields == {
+            "FAIRLEAD_KFP_RUN": "metadata.labels['pipeline/runid']",
+            "FAIRLEAD_POD": "metadata.name",
+            "FAIRLEAD_NODE": "metadata.annotations['workflows.argoproj.io/node-name']",
+        }
         secrets = {e["envVar"] for item in kubernetes[name]["secretAsEnv"] for e in item["keyToEnv"]}
         assert secrets == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "FAIRLEAD_REDIS_PASSWORD"}
         assert kubernetes[name]["securityContext"]["runAsNonRoot"] is True

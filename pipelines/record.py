@@ -1,0 +1,207 @@
+"""What the steps of a run on a cluster leave in the store, so that a run says the same wherever it is looked at.
+
+``{data}/.runs/{kfp_run}/{step}.json`` is one small document per step, written by the step itself when it starts, ends
+and fails; ``run.json`` beside them says what the run was asked. Pods learn the place from their environment; a run on
+this machine has none of it and records nothing. To write never makes a step fail, and a step does not wait for the
+store: a thread writes, and the end of the step waits a few seconds for it at most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import queue
+import re
+import resource
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contracts import objects
+from contracts.errors import PlatformError
+
+PLACE, RUN, POD, NODE = "FAIRLEAD_RECORD", "FAIRLEAD_KFP_RUN", "FAIRLEAD_POD", "FAIRLEAD_NODE"
+FIELDS = {
+    RUN: "metadata.labels['pipeline/runid']",
+    POD: "metadata.name",
+    NODE: "metadata.annotations['workflows.argoproj.io/node-name']",
+}
+"""What a pod is told about itself: variable -> field of the pod. `PLACE` is known when a workflow is compiled."""
+
+_PATIENCE = 10.0  # seconds that the end of a step waits for the store
+_RUN_FILE = "run"
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+class Record:
+    """The record of one run as one pod writes it. `attempt` is the pod's try, from 1."""
+
+    def __init__(self, root: str, kfp_run: str, pod: str = "", node: str = "") -> None:
+        self.root, self.kfp_run, self.pod = root, kfp_run, pod
+        self.workflow = node.partition(".")[0]
+        tries = re.search(r"\((\d+)\)$", node)
+        self.attempt = int(tries[1]) + 1 if tries else 1
+        self._queue: queue.SimpleQueue[tuple[str, dict[str, Any], bool] | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+
+    def write_step(
+        self,
+        step: str,
+        status: str,
+        *,
+        started: str,
+        seconds: float | None = None,
+        result: Any = None,
+        error: Mapping[str, Any] | None = None,
+        final: bool = False,
+    ) -> None:
+        """Note how `step` stands: running, finished, cached or failed. `final`: trying it again cannot help."""
+        document = {
+            "step": step,
+            "status": status,
+            "started": started,
+            "seconds": seconds,
+            "attempt": self.attempt,
+            "pod": self.pod,
+            "result": result,
+            "error": error,
+            "memory_peak": None if status in ("running", "cached") else memory_peak(),
+            "final": final,
+        }
+        self._put(step, document, True)
+
+    def write_run(self, about: Mapping[str, Any]) -> None:
+        """Note what the run was asked, where nobody has: runs from the page, a schedule or a client of KFP."""
+        self._put(_RUN_FILE, run_document(self.kfp_run, {"workflow": self.workflow, **about}), False)
+
+    def ended_before(self, step: str) -> PlatformError | None:
+        """What an earlier try of this pod found, where trying again cannot help."""
+        if self.attempt == 1:  # nobody tried before, or a person asks for it again
+            return None
+        with contextlib.suppress(Exception):
+            before = _read(self.root, self.kfp_run, step)
+            if before and before["final"] and before["status"] == "failed" and before["attempt"] < self.attempt:
+                return PlatformError.from_dict(before["error"])
+        return None
+
+    def close(self) -> None:
+        """Wait a little until all is written."""
+        if self._writer is not None:
+            self._queue.put(None)
+            self._writer.join(_PATIENCE)
+            self._writer = None
+
+    def _put(self, name: str, document: dict[str, Any], replace: bool) -> None:
+        self._queue.put((name, document, replace))
+        if self._writer is None:
+            self._writer = threading.Thread(target=self._write, name="record", daemon=True)
+            self._writer.start()
+
+    def _write(self) -> None:
+        while (item := self._queue.get()) is not None:
+            name, document, replace = item
+            with contextlib.suppress(Exception):
+                address = _address(self.root, self.kfp_run, name)
+                if replace or not objects.exists(address):
+                    objects.write_bytes(address, _text(document))
+
+
+def open_record(environ: Mapping[str, str]) -> Record | None:
+    """The record that the environment names; None on this machine."""
+    place, run = environ.get(PLACE, ""), environ.get(RUN, "")
+    if not place or not _NAME.fullmatch(run):
+        return None
+    return Record(place, run, environ.get(POD, ""), environ.get(NODE, ""))
+
+
+def write_run(root: str, kfp_run: str, about: Mapping[str, Any]) -> None:
+    """Write the run's document whole, in place of what is there.
+
+    Raises:
+        PlatformError: the store does not take it.
+    """
+    objects.write_bytes(_address(root, kfp_run, _RUN_FILE), _text(run_document(kfp_run, about)))
+
+
+def run_document(kfp_run: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """``run.json``: what is not known is empty."""
+    empty: dict[str, Any] = {
+        "run_id": "",
+        "task": "",
+        "recipe": "",
+        "config": {},
+        "source": "",
+        "kfp_run": kfp_run,
+        "workflow": "",
+        "code_version": "",
+        "image": "",
+        "nonce": "",
+        "promote": True,
+        "started": now(),
+        "schedule": "",
+    }
+    return empty | dict(about)
+
+
+def read_run(root: str, kfp_run: str) -> dict[str, Any] | None:
+    """What the run was asked; None when nothing says it."""
+    return _read(root, kfp_run, _RUN_FILE)
+
+
+def read_steps(root: str, kfp_run: str) -> dict[str, dict[str, Any]]:
+    """The documents of the run's steps that have begun, by step."""
+    names = [name.removesuffix(".json") for name in objects.list_names(objects.join(root, kfp_run))]
+    found = {name: _read(root, kfp_run, name) for name in names if name != _RUN_FILE and _NAME.fullmatch(name)}
+    return {name: document for name, document in found.items() if document is not None}
+
+
+def list_runs(root: str) -> list[str]:
+    """The KFP ids of the runs that left something."""
+    return [name for name in objects.list_names(root) if _NAME.fullmatch(name)]
+
+
+def now() -> str:
+    """The time as records say it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def memory_peak() -> int | None:
+    """Bytes that this process and the largest of its children held at most.
+
+    The kernel's own peak of the container counts the files that it read too, which it gives back when memory is asked
+    for; so it is only the upper limit of what is said here.
+    """
+    try:
+        sizes = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        held = sum(sizes) * (1 if sys.platform == "darwin" else 1024)
+    except (OSError, ValueError):
+        return None
+    with contextlib.suppress(OSError, ValueError):
+        held = min(held, int(Path("/sys/fs/cgroup/memory.peak").read_text()))
+    return held
+
+
+def _read(root: str, kfp_run: str, name: str) -> dict[str, Any] | None:
+    """A document; None when it is not there or is none."""
+    try:
+        found = json.loads(objects.read_bytes(_address(root, kfp_run, name)))
+    except PlatformError as err:
+        if err.code == "not_found":
+            return None
+        raise
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _address(root: str, kfp_run: str, name: str) -> str:
+    return objects.join(root, kfp_run, f"{name}.json")
+
+
+def _text(document: Mapping[str, Any]) -> bytes:
+    from pipelines.steps.files import clean_numbers
+
+    return json.dumps(clean_numbers(dict(document)), default=str, ensure_ascii=False).encode()
