@@ -240,7 +240,8 @@ def _explained(uri: str) -> Iterator[None]:
         if reason in {"NoSuchKey", "NoSuchBucket", "404"}:
             raise _not_found(uri, reason) from err
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        denied = 400 <= status < 500 or type(err).__name__ == "NoCredentialsError"
+        busy = status == 429 or reason in {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+        denied = (400 <= status < 500 and not busy) or type(err).__name__ == "NoCredentialsError"
         keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         raise PlatformError(
             f"the storage {'refused' if denied else 'did not serve'} {uri}",

@@ -19,7 +19,7 @@ from pipelines.resources import IMAGE
 def ingest(
     task: str, config: str, source: str, endpoints: str, code_version: str, nonce: str, manifest: Output[Artifact]
 ) -> NamedTuple("Ingested", [("dataset", str), ("version", str)]):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("ingest", task, code_version) as done:
         from contracts.endpoints import Endpoints
@@ -27,19 +27,20 @@ def ingest(
         from pipelines.steps import versions
 
         root = Endpoints.model_validate_json(endpoints).uri("data")
-        version = step.ingest(task, config, source, root, manifest.path)
+        version = retries.with_retries("ingest", step.ingest, task, config, source, root, manifest.path)
         done({"version": version, **versions.summary(manifest.path)})
     return (versions.address(manifest.path), version)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(task: str, config: str, dataset: str, code_version: str, nonce: str, clean: Output[Dataset]):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("validate", task, code_version) as done:
         from pipelines.steps import validate as step
 
-        done(step.validate(task, config, dataset, clean.path))
+        given = (task, config, dataset, clean.path)
+        done(retries.with_retries("validate", step.validate, *given, fresh=clean.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -54,12 +55,13 @@ def materialise(
     nonce: str,
     features: Output[Artifact],
 ):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("materialise") as done:
         from pipelines.steps import materialise as step
 
-        done(step.materialise(task, config, clean.path, data_version, endpoints, features.path))
+        given = (task, config, clean.path, data_version, endpoints, features.path)
+        done(retries.with_retries("materialise", step.materialise, *given))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -72,12 +74,13 @@ def build_dataset(
     nonce: str,
     dataset: Output[Dataset],
 ):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("build_dataset") as done:
         from pipelines.steps import build_dataset as step
 
-        done(step.build_dataset(task, config, clean.path, features.path, dataset.path))
+        given = (task, config, clean.path, features.path, dataset.path)
+        done(retries.with_retries("build_dataset", step.build_dataset, *given, fresh=dataset.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -91,13 +94,14 @@ def train(
     spread: str,
     model: Output[Model],
 ):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("train") as done:
         from pipelines.steps import train as step
 
         folder = step.checkpoint_folder(checkpoints, task, config, dataset.path, code_version, nonce)
-        done(step.train(task, config, dataset.path, folder, model.path, spread))
+        given = (task, config, dataset.path, folder, model.path, spread)
+        done(retries.with_retries("train", step.train, *given))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -112,7 +116,7 @@ def evaluate(
     nonce: str,
     candidate: Output[Model],
 ):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("evaluate") as done:
         import json
@@ -120,7 +124,8 @@ def evaluate(
         from pipelines.steps import evaluate as step
 
         lineage = {"code_version": code_version, "data_version": data_version, "source": source or "built-in"}
-        done(step.evaluate(task, config, dataset.path, model.path, json.dumps(lineage), candidate.path))
+        given = (task, config, dataset.path, model.path, json.dumps(lineage), candidate.path)
+        done(retries.with_retries("evaluate", step.evaluate, *given, fresh=candidate.path))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -132,12 +137,13 @@ def gate(
     endpoints: str,
     decision: Output[Artifact],
 ):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("gate") as done:
         from pipelines.steps import gate as step
 
-        done({"passed": step.gate(task, config, dataset.path, candidate.path, endpoints, decision.path)})
+        given = (task, config, dataset.path, candidate.path, endpoints, decision.path)
+        done({"passed": retries.with_retries("gate", step.gate, *given)})
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -151,19 +157,21 @@ def register(
     promote: bool,
     published: Output[Artifact],
 ):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("register") as done:
         from pipelines.steps import register as step
 
-        done(step.register(task, config, candidate.path, decision.path, endpoints, run, promote, published.path))
+        given = (task, config, candidate.path, decision.path, endpoints, run, promote, published.path)
+        done(retries.with_retries("register", step.register, *given))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def batch_score(model: str, source: str, endpoints: str, settings: str, scores: Output[Dataset]):
-    from pipelines.steps import events
+    from pipelines.steps import events, retries
 
     with events.running("batch_score") as done:
         from pipelines.steps import batch_score as step
 
-        done(step.batch_score(model, source, endpoints, scores.path, settings))
+        given = (model, source, endpoints, scores.path, settings)
+        done(retries.with_retries("batch_score", step.batch_score, *given))

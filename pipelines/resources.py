@@ -69,6 +69,16 @@ class Placement:
     record: str = ""  # s3:// folder of what runs leave of themselves; "" leaves nothing
 
 
+_LONGEST = "2592000s"
+"""How long after the first start of a pod a second one may be made; KFP's own default, an hour, ends long trainings.
+
+What KFP 2.17 makes of ``set_retry`` is a retryStrategy with limit and backoff and without a policy, which Argo reads as
+OnFailure: a pod that ended with a failure is started again (a step that failed, one that ran out of memory, a pod that
+was evicted), one that Argo finds deleted is not (phase Error, "pod deleted": a node that is gone). IR has no field for
+the policy; such a run is gone on with by ``fairlead run --resume``.
+"""
+
+
 def place(task: Any, step: str, placement: Placement) -> Any:
     """Apply the needs of `step` to a KFP task; locally only whether it is cached."""
     needs = STEPS[step]
@@ -76,7 +86,7 @@ def place(task: Any, step: str, placement: Placement) -> Any:
     if not placement.cluster:
         return task
     task.set_container_image(placement.image).set_cpu_limit(needs.cpu).set_memory_limit(needs.memory)
-    task.set_retry(needs.retries, backoff_duration="30s", backoff_factor=2.0)
+    task.set_retry(needs.retries, backoff_duration="5s", backoff_factor=2.0, backoff_max_duration=_LONGEST)
     gpus = placement.train_gpus if step == "train" else needs.gpus
     if gpus:
         task.set_accelerator_type(placement.accelerator).set_accelerator_limit(gpus)

@@ -73,11 +73,8 @@ def running(
     except PlatformError as err:
         telling.failed(err, began)
         raise SystemExit(1) from err
-    except OSError as err:
-        telling.failed(from_os_error(err, step), began)
-        raise
     except Exception as err:
-        telling.failed(unexpected(err, step), began)
+        telling.failed(named(err, step), began)
         raise
     finally:
         # The process ends after this: searching for garbage once more would only cost time (0.7 s with MLflow loaded).
@@ -125,6 +122,13 @@ class _Telling:
             final = is_final(error)
             self.record.write_step(self.step, "failed", started=self.at, seconds=seconds, error=said, final=final)
             self.record.close()
+
+
+def named(err: BaseException, doing: str) -> PlatformError:
+    """Any exception as the error that people see."""
+    if isinstance(err, PlatformError):
+        return err
+    return from_os_error(err, doing) if isinstance(err, OSError) else unexpected(err, doing)
 
 
 def unexpected(err: BaseException, doing: str) -> PlatformError:

@@ -22,6 +22,7 @@ class _Meaning:
 _SPACE = "free some space and run again: finished steps are kept"
 _COPY = "check it with gzip -t FILE, and copy it again from where it is whole"
 _STORE = "check address, user and password of the store: fairlead doctor"
+_AGAIN = "see whether it runs and can be reached: fairlead doctor; then run again"
 _RIGHTS = "give this user the right to do it there, or correct user and password"
 
 _MEANINGS = (
@@ -47,6 +48,21 @@ _MEANINGS = (
         "move the file away or put its backup back, and run again",
         "damaged_database",
         "malformed|not a database",
+    ),
+    _Meaning(
+        r"mlflow\.",
+        "the tracking server does not answer",
+        _AGAIN,
+        "no_tracking",
+        r"failed with exception|Max retries exceeded|timed out|TEMPORARILY_UNAVAILABLE|(error code|too many) 50[0234]",
+    ),
+    _Meaning(
+        r"(sqlalchemy|pymysql|psycopg2?|MySQLdb)\.|mlflow\.",
+        "a database does not answer",
+        _AGAIN,
+        "database_unreachable",
+        r"\((2002|2003|2006|2013|1040)[,)]|Lost connection|gone away|Connection (refused|reset|timed out)"
+        "|could not (connect|translate)|server closed the connection|QueuePool limit|too many connections",
     ),
     _Meaning(r"mlflow\.", "MLflow refused this user", _RIGHTS, "no_access", "PERMISSION_DENIED|UNAUTHENTICATED|40[13]"),
     _Meaning(r"mlflow\.", "MLflow refused what was asked", "see what it is like: fairlead doctor", "tracking_refused"),
@@ -133,9 +149,37 @@ _MEANINGS = (
     ),
     _Meaning(
         r"(botocore|boto3)\.",
+        "the object storage does not answer",
+        _AGAIN,
+        "storage_unreachable",
+        r"[Cc]onnect|timed out|[Tt]imeout|SlowDown|InternalError|ServiceUnavailable|Throttl|\(50[0234]\)",
+    ),
+    _Meaning(
+        r"(botocore|boto3)\.",
         "the object storage does not answer as it should",
         "check AWS_ENDPOINT_URL, AWS_REGION and the network, and run again",
         "storage_failed",
+    ),
+    _Meaning(
+        r"OSError",
+        "the object storage does not answer",
+        _AGAIN,
+        "storage_unreachable",
+        "AWS Error (NETWORK_CONNECTION|SLOW_DOWN|SERVICE_UNAVAILABLE|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING)",
+    ),
+    _Meaning(
+        r"requests\.exceptions\.(ConnectionError|Timeout|ChunkedEncodingError)|urllib3\.exceptions\.(HTTPError|Timeout)"
+        r"|http\.client\.(RemoteDisconnected|IncompleteRead)|socket\.gaierror|(ConnectionError|TimeoutError)$",
+        "a server does not answer, or the connection to it was lost",
+        _AGAIN,
+        "unreachable",
+    ),
+    _Meaning(
+        r"urllib\.error\.URLError",
+        "a server does not answer, or the connection to it was lost",
+        _AGAIN,
+        "unreachable",
+        r"urlopen error|HTTP Error 50[0234]",
     ),
     _Meaning(
         r"(sqlalchemy|sqlite3)\.",
@@ -150,7 +194,6 @@ TRANSIENT = frozenset(
     {
         "unreachable",
         "storage_unreachable",
-        "storage_failed",
         "online_unavailable",
         "no_tracking",
         "database_unreachable",

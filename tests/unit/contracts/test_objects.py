@@ -73,3 +73,39 @@ def test_parts_are_joined_with_one_slash() -> None:
 def test_an_address_without_a_bucket_is_refused() -> None:
     with pytest.raises(PlatformError, match="no bucket"):
         objects.read_bytes("s3:///key")
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "expected"),
+    [
+        ("AccessDenied", 403, "storage_denied"),
+        ("RequestTimeout", 400, "storage_unreachable"),
+    ],
+)
+def test_a_storage_that_is_busy_is_no_storage_that_refuses(code: str, status: int, expected: str) -> None:
+    """A server that answers each request with that status."""
+    import http.server
+    import threading
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Type", "application/xml")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "a")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+        with pytest.raises(PlatformError) as caught:
+            objects.read_bytes("s3://bucket/key")
+    server.shutdown()
+    assert caught.value.code == expected

@@ -86,6 +86,56 @@ def _memory() -> None:
     raise MemoryError
 
 
+def _refused() -> None:
+    import urllib.request
+
+    urllib.request.urlopen("http://127.0.0.1:1/", timeout=1)
+
+
+def _requests() -> None:
+    import requests
+
+    requests.get("http://127.0.0.1:1/", timeout=1)
+
+
+def _mlflow_away() -> None:
+    from mlflow.utils.rest_utils import MlflowHostCreds, http_request
+
+    http_request(MlflowHostCreds("http://127.0.0.1:1"), "/x", "GET", max_retries=0, timeout=1)
+
+
+def _mlflow_busy() -> None:
+    from mlflow.exceptions import MlflowException
+
+    raise MlflowException("API request to endpoint /x failed with error code 503 != 200. Response body: ''")
+
+
+def _mysql_away() -> None:
+    from sqlalchemy.exc import OperationalError
+
+    raise OperationalError("SELECT 1", {}, Exception("(2003, \"Can't connect to MySQL server on 'db'\")"))
+
+
+def _s3_away() -> None:
+    import boto3
+    from botocore.config import Config
+
+    given = Config(retries={"max_attempts": 0}, connect_timeout=1)
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "x"}
+    boto3.client("s3", endpoint_url="http://127.0.0.1:1", config=given, **keys).list_buckets()
+
+
+def _arrow_s3_away() -> None:
+    from pyarrow.fs import S3FileSystem
+
+    keys = {"access_key": "a", "secret_key": "b", "connect_timeout": 1.0, "request_timeout": 1.0}
+    S3FileSystem(endpoint_override="http://127.0.0.1:1", **keys).get_file_info("bucket/key")
+
+
+def _reset() -> None:
+    raise ConnectionResetError(104, "Connection reset by peer")
+
+
 CASES: list[tuple[Callable[[], Any], str]] = [
     (_mlflow, "no_access"),
     (_lightgbm, "training_refused"),
@@ -103,6 +153,16 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (_s3_says("AccessDenied"), "no_access"),
     (_s3_says("NoSuchBucket"), "not_found"),
     (_memory, "out_of_memory"),
+    (_refused, "unreachable"),
+    (_requests, "unreachable"),
+    (_reset, "unreachable"),
+    (_mlflow_away, "no_tracking"),
+    (_mlflow_busy, "no_tracking"),
+    (_mysql_away, "database_unreachable"),
+    (_s3_away, "storage_unreachable"),
+    (_s3_says("SlowDown"), "storage_unreachable"),
+    (_s3_says("InvalidBucketName"), "storage_failed"),
+    (_arrow_s3_away, "storage_unreachable"),
 ]
 
 
