@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -90,19 +89,10 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _config(given: argparse.Namespace) -> str:
-    from pipelines.tasks import dump_config, get_task, load_config, recipe_config
+    from pipelines.tasks import dump_config, get_task
+    from pipelines.values import chosen_config
 
-    task = get_task(given.task)
-    text = _text(given.config_json)
-    if not text:
-        return dump_config(recipe_config(task, given.recipe or None))
-    try:
-        document = json.loads(text)
-    except json.JSONDecodeError as err:
-        raise PlatformError("--config-json is not JSON", detail=str(err), fix="write it with dump_config") from err
-    recipe = given.recipe or document.get("recipe") or task.default_recipe
-    base = json.loads(dump_config(recipe_config(task, recipe)))
-    return dump_config(load_config(task, json.dumps({**base, **document, "recipe": recipe})))
+    return dump_config(chosen_config(get_task(given.task), given.recipe, _text(given.config_json)))
 
 
 def _compile(given: argparse.Namespace) -> int:

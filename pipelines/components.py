@@ -1,10 +1,9 @@
-"""KFP components: each body only imports and calls a step.
+"""KFP components, one per step: each body only imports and calls; what it calls is in `pipelines.steps.calls`.
 
 No ``from __future__ import annotations`` here: KFP reads the annotations as objects. A body is shipped as source text,
-so it sees nothing of this module. `store` and `nonce` are used by no body: they are part of the cache key, as is
+so it sees nothing of this module. `store` and `nonce` are used by no step: they are part of the cache key, as is
 `code_version`, because neither KFP's local nor its cluster cache sees the code of a package; the first step of a
-workflow also compares it with the code that it has, which on a cluster is the image's. A step is imported after its
-start is reported, so that its time includes all that it costs.
+workflow also compares it with the code that it has, which on a cluster is the image's.
 """
 
 from typing import NamedTuple
@@ -19,28 +18,17 @@ from pipelines.resources import IMAGE
 def ingest(
     task: str, config: str, source: str, endpoints: str, code_version: str, nonce: str, manifest: Output[Artifact]
 ) -> NamedTuple("Ingested", [("dataset", str), ("version", str)]):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step, version_made
 
-    with events.running("ingest", task, code_version) as done:
-        from contracts.endpoints import Endpoints
-        from pipelines.steps import ingest as step
-        from pipelines.steps import versions
-
-        root = Endpoints.model_validate_json(endpoints).uri("data")
-        version = retries.with_retries("ingest", step.ingest, task, config, source, root, manifest.path)
-        done({"version": version, **versions.summary(manifest.path)})
-    return (versions.address(manifest.path), version)
+    run_step("ingest", locals())
+    return version_made(manifest.path)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def validate(task: str, config: str, dataset: str, code_version: str, nonce: str, clean: Output[Dataset]):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("validate", task, code_version) as done:
-        from pipelines.steps import validate as step
-
-        given = (task, config, dataset, clean.path)
-        done(retries.with_retries("validate", step.validate, *given, fresh=clean.path))
+    run_step("validate", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -55,13 +43,9 @@ def materialise(
     nonce: str,
     features: Output[Artifact],
 ):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("materialise") as done:
-        from pipelines.steps import materialise as step
-
-        given = (task, config, clean.path, data_version, endpoints, features.path)
-        done(retries.with_retries("materialise", step.materialise, *given))
+    run_step("materialise", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -74,13 +58,9 @@ def build_dataset(
     nonce: str,
     dataset: Output[Dataset],
 ):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("build_dataset") as done:
-        from pipelines.steps import build_dataset as step
-
-        given = (task, config, clean.path, features.path, dataset.path)
-        done(retries.with_retries("build_dataset", step.build_dataset, *given, fresh=dataset.path))
+    run_step("build_dataset", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -94,14 +74,9 @@ def train(
     spread: str,
     model: Output[Model],
 ):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("train") as done:
-        from pipelines.steps import train as step
-
-        folder = step.checkpoint_folder(checkpoints, task, config, dataset.path, code_version, nonce)
-        given = (task, config, dataset.path, folder, model.path, spread)
-        done(retries.with_retries("train", step.train, *given))
+    run_step("train", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -116,16 +91,9 @@ def evaluate(
     nonce: str,
     candidate: Output[Model],
 ):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("evaluate") as done:
-        import json
-
-        from pipelines.steps import evaluate as step
-
-        lineage = {"code_version": code_version, "data_version": data_version, "source": source or "built-in"}
-        given = (task, config, dataset.path, model.path, json.dumps(lineage), candidate.path)
-        done(retries.with_retries("evaluate", step.evaluate, *given, fresh=candidate.path))
+    run_step("evaluate", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -137,13 +105,9 @@ def gate(
     endpoints: str,
     decision: Output[Artifact],
 ):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("gate") as done:
-        from pipelines.steps import gate as step
-
-        given = (task, config, dataset.path, candidate.path, endpoints, decision.path)
-        done({"passed": retries.with_retries("gate", step.gate, *given)})
+    run_step("gate", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -157,21 +121,13 @@ def register(
     promote: bool,
     published: Output[Artifact],
 ):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("register") as done:
-        from pipelines.steps import register as step
-
-        given = (task, config, candidate.path, decision.path, endpoints, run, promote, published.path)
-        done(retries.with_retries("register", step.register, *given))
+    run_step("register", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def batch_score(model: str, source: str, endpoints: str, settings: str, scores: Output[Dataset]):
-    from pipelines.steps import events, retries
+    from pipelines.steps.calls import run_step
 
-    with events.running("batch_score") as done:
-        from pipelines.steps import batch_score as step
-
-        given = (model, source, endpoints, scores.path, settings)
-        done(retries.with_retries("batch_score", step.batch_score, *given))
+    run_step("batch_score", locals())

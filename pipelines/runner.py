@@ -5,28 +5,26 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import secrets
 import shutil
 import signal
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.preflight import preflight
 from pipelines.runstate import RunState, claimed
 from pipelines.steps.events import from_os_error, unexpected
-from pipelines.steps.version import code_version
-from pipelines.steps.versions import MANIFEST
-from pipelines.tasks import dump_config, get_task, load_config
-from pipelines.tasks.base import Task, TaskConfig
+from pipelines.tasks import get_task, load_config
 from pipelines.translate import Translator, sender
+from pipelines.values import known_version, learned
+
+_DATA = ("task", "data_config", "endpoints", "code_version", "store", "nonce")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,63 +173,13 @@ def arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
         given = {"model": spec.model, "source": spec.source, "endpoints": where.model_dump_json()}
         return {**given, "settings": spec.config}
     task = get_task(spec.task)
-    config = load_config(task, spec.config)
-    common = {
-        "task": task.name,
-        "data_config": dump_config(data_part(task, config)),
-        "endpoints": where.model_dump_json(),
-        "code_version": code_version(task.name),
-        "store": store_stamp(task, where),
-        "nonce": spec.nonce,
-    }
+    values = learned(task, load_config(task, spec.config), where)
+    values |= {"source": spec.source, "nonce": spec.nonce, "run": spec.run_id, "promote": spec.promote}
     if spec.workflow == "ingestion":
-        return {**common, "source": spec.source}
-    learning = {
-        **common,
-        "config": dump_config(config),
-        "train_config": dump_config(config.training_part()),
-        "source": spec.source,
-        "checkpoints": str(where.path("cache") / "checkpoints"),
-        "run": spec.run_id,
-        "promote": spec.promote,
-    }
-    if spec.workflow == "full":
-        return learning
-    root = objects.join(where.uri("data"), task.name)
-    manifest = objects.join(root, spec.dataset, MANIFEST)
-    if not spec.dataset or not objects.exists(manifest):
-        known = [name for name in objects.list_names(root) if not name.startswith(".")]
-        raise PlatformError(
-            f"task {task.name} has no dataset version {spec.dataset!r}",
-            detail=f"versions: {', '.join(known) or 'none'}",
-            fix="run the workflow ingestion first, or name one of these with --dataset",
-            code="unknown_dataset",
-        )
-    source = spec.source or str(json.loads(objects.read_bytes(manifest))["source"])
-    return {**learning, "source": source, "dataset": manifest, "data_version": spec.dataset}
-
-
-def data_part(task: Task, config: TaskConfig) -> TaskConfig:
-    """The configuration with `model`, `gate` and, where possible, the recipe of the default recipe.
-
-    Recipes that differ in these only have the same data, and so share the cache of every step before training.
-    """
-    base = task.recipes[task.default_recipe]
-    if type(base) is not type(config):
-        base = task.recipes.get(config.recipe, config)
-    assert is_dataclass(config)
-    learned = {f.name: getattr(base, f.name) for f in fields(config) if f.name in ("model", "gate", "recipe")}
-    return replace(config, **learned)
-
-
-def store_stamp(task: Task, where: Endpoints) -> str:
-    """Changes when feature history or online store are deleted, so that a cached materialise step runs again."""
-    if not task.feature_service:
-        return ""
-    stamp, online = objects.join(where.uri("features"), ".stamp"), where.uri("online")
-    if not objects.exists(stamp) or ("://" not in online and not objects.exists(online)):
-        objects.write_bytes(stamp, secrets.token_hex(8).encode())
-    return objects.read_bytes(stamp).decode()
+        return {name: values[name] for name in (*_DATA, "source")}
+    if spec.workflow == "training":
+        values |= known_version(task, where, spec.dataset, spec.source)
+    return values
 
 
 def _asked(spec: RunSpec, where: Endpoints) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from contracts.errors import PlatformError
 
+_NEXT = re.compile(r"\s*[\w.#-]+\s*=")
 _FREE = (["data", "columns"], ["data", "times"])  # mappings whose keys are the user's own
 
 
@@ -18,6 +20,27 @@ def parse_setting(item: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise PlatformError(f"not a setting: {item!r}", fix="write a key and a value, such as seed=11")
     return key.strip(), _read(value)
+
+
+def split_settings(text: str) -> list[str]:
+    """The settings of one text, ``key=value`` on a line each or with commas between them, for `parse_setting`.
+
+    A comma inside brackets or quotes, or one that no key follows, belongs to the value.
+    """
+    found, depth, quote, began = [], 0, "", 0
+    for at, sign in enumerate(text):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'" and text[at - 1] in "=[{,: ":
+            quote = sign
+        elif sign in "[{":
+            depth += 1
+        elif sign in "]}":
+            depth -= 1
+        elif depth == 0 and (sign == "\n" or (sign == "," and _NEXT.match(text, at + 1))):
+            found.append(text[began:at])
+            began = at + 1
+    return [item.strip() for item in [*found, text[began:]] if item.strip()]
 
 
 def setting(key: str, value: Any) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from contracts.endpoints import Endpoints
-from pipelines.runner import RunSpec, arguments, data_part, store_stamp
+from pipelines.runner import RunSpec, arguments
 from pipelines.steps import version
 from pipelines.tasks import get_task, load_config, recipe_config
 from pipelines.tasks.base import GateConfig
+from pipelines.values import data_part, store_stamp
 
 
 @pytest.fixture

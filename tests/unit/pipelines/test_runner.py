@@ -322,7 +322,7 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
     [
         (["--task", "nope"], "unknown task 'nope'"),
         (["--task", "toy", "--recipe", "nope"], "unknown recipe 'nope'"),
-        (["--task", "toy", "--config-json", "{"], "--config-json is not JSON"),
+        (["--task", "toy", "--config-json", "{"], "the configuration is not JSON"),
         (["--task", "toy", "--config-json", '{"modle": 1}'], "invalid configuration"),
         (["--task", "toy", "--config-json", "/nope.json"], "cannot read /nope.json"),
         (["--task", "toy", "--endpoints", '{"hom": 1}'], "invalid endpoints"),

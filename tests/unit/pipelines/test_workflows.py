@@ -91,7 +91,7 @@ def test_the_cluster_form_has_image_limits_retries_and_gpus(cluster: dict[str, A
 def test_steps_ship_no_code_but_the_call(local: dict[str, Any]) -> None:
     for step in ORDER["full"]:
         source = container(local["full"], step)["command"][-1]
-        assert "from pipelines.steps import" in source
+        assert "from pipelines.steps.calls import run_step" in source
         assert "pip install" not in " ".join(container(local["full"], step)["command"])
 
 

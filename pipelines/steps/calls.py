@@ -1,0 +1,208 @@
+"""What each step takes, gives and is called with: workflows, components and tasks of several steps read it here.
+
+A run is a set of values by name: its parameters, and what its steps add. A step is a component with parameters of its
+own; `takes` says which value each of them gets. KFP is not imported here: a pod needs it only to be started.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.steps import events
+from pipelines.steps.retries import with_retries
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One step.
+
+    Attributes:
+        takes: parameter of the step -> the run's value that it gets.
+        artifact: parameter that says where the step writes, and name of what it wrote among the run's values.
+        made: the run's value -> output of the component, for what is not a file.
+        first: it may be the first of a run, and checks that this is the code that the run was started with.
+    """
+
+    call: Callable[..., Any]
+    takes: Mapping[str, str]
+    artifact: tuple[str, str]
+    made: Mapping[str, str] = field(default_factory=dict)
+    first: bool = False
+
+
+def run_step(step: str, given: Mapping[str, Any]) -> Any:
+    """Run a step in this process, reported by events; `given` has the arguments of its component. Returns its result.
+
+    A step is imported after its start is reported, so that its time includes all that it costs.
+    """
+    found = CALLS[step]
+    names = [*found.takes, found.artifact[0]]
+    values = {name: getattr(given[name], "path", given[name]) for name in names}
+    checked = {"task": values["task"], "code_version": values["code_version"]} if found.first else {}
+    with events.running(step, **checked) as done:
+        result = call_step(step, values)
+        done(result)
+    return result
+
+
+def call_step(step: str, values: Mapping[str, Any]) -> Any:
+    """Do the work of a step, again where a server did not answer; `values` are its arguments, files as paths."""
+    found = CALLS[step]
+    return with_retries(step, functools.partial(found.call, **values), fresh=str(values[found.artifact[0]]))
+
+
+def version_made(manifest: str) -> tuple[str, str]:
+    """Address and name of the version that ingest made, of which `manifest` is a copy."""
+    from pipelines.steps import versions
+    from pipelines.steps.files import read_json
+
+    return versions.address(manifest), str(read_json(manifest)["version"])
+
+
+def _ingest(*, task: str, config: str, source: str, endpoints: str, manifest: str, **_: Any) -> dict[str, Any]:
+    from contracts.endpoints import Endpoints
+    from pipelines.steps import ingest, versions
+
+    root = Endpoints.model_validate_json(endpoints).uri("data")
+    version = ingest.ingest(task, config, source, root, manifest)
+    return {"version": version, **versions.summary(manifest)}
+
+
+def _validate(*, task: str, config: str, dataset: str, clean: str, **_: Any) -> Any:
+    from pipelines.steps import validate
+
+    return validate.validate(task, config, dataset, clean)
+
+
+def _materialise(
+    *, task: str, config: str, clean: str, data_version: str, endpoints: str, features: str, **_: Any
+) -> Any:
+    from pipelines.steps import materialise
+
+    return materialise.materialise(task, config, clean, data_version, endpoints, features)
+
+
+def _build_dataset(*, task: str, config: str, clean: str, features: str, dataset: str, **_: Any) -> Any:
+    from pipelines.steps import build_dataset
+
+    return build_dataset.build_dataset(task, config, clean, features, dataset)
+
+
+def _train(
+    *, task: str, config: str, dataset: str, checkpoints: str, spread: str, model: str, key: str = "", **rest: Any
+) -> Any:
+    from pipelines.steps import train
+
+    # A task of several steps knows the data set by its key; where its files are differs between pods.
+    decides = [key] if key else [task, config, dataset, rest["code_version"], rest["nonce"]]
+    return train.train(task, config, dataset, train.checkpoint_folder(checkpoints, *decides), model, spread)
+
+
+def _evaluate(
+    *,
+    task: str,
+    config: str,
+    dataset: str,
+    model: str,
+    data_version: str,
+    source: str,
+    code_version: str,
+    candidate: str,
+    **_: Any,
+) -> Any:
+    import json
+
+    from pipelines.steps import evaluate
+
+    lineage = {"code_version": code_version, "data_version": data_version, "source": source or "built-in"}
+    return evaluate.evaluate(task, config, dataset, model, json.dumps(lineage), candidate)
+
+
+def _gate(*, task: str, config: str, dataset: str, candidate: str, endpoints: str, decision: str, **_: Any) -> Any:
+    from pipelines.steps import gate
+
+    return {"passed": gate.gate(task, config, dataset, candidate, endpoints, decision)}
+
+
+def _register(
+    *,
+    task: str,
+    config: str,
+    candidate: str,
+    decision: str,
+    endpoints: str,
+    run: str,
+    promote: bool,
+    published: str,
+    **_: Any,
+) -> Any:
+    from pipelines.steps import register
+
+    return register.register(task, config, candidate, decision, endpoints, run, promote, published)
+
+
+def _batch_score(*, model: str, source: str, endpoints: str, settings: str, scores: str, **_: Any) -> Any:
+    from pipelines.steps import batch_score
+
+    return batch_score.batch_score(model, source, endpoints, scores, settings)
+
+
+def _same(*names: str, **others: str) -> dict[str, str]:
+    return {**{name: name for name in names}, **others}
+
+
+# `store`, `nonce` and `code_version` are used by few calls: they are part of the cache's key, because no cache sees the
+# code of a package or what was deleted from a store.
+CALLS: dict[str, Call] = {
+    "ingest": Call(
+        call=_ingest,
+        takes=_same("task", "source", "endpoints", "code_version", "nonce", config="data_config"),
+        artifact=("manifest", "manifest"),
+        made={"dataset": "dataset", "data_version": "version"},
+        first=True,
+    ),
+    "validate": Call(
+        call=_validate,
+        takes=_same("task", "dataset", "code_version", "nonce", config="data_config"),
+        artifact=("clean", "clean"),
+        first=True,
+    ),
+    "materialise": Call(
+        call=_materialise,
+        takes=_same(
+            "task", "clean", "data_version", "endpoints", "code_version", "store", "nonce", config="data_config"
+        ),
+        artifact=("features", "features"),
+    ),
+    "build_dataset": Call(
+        call=_build_dataset,
+        takes=_same("task", "clean", "features", "code_version", "nonce", config="data_config"),
+        artifact=("dataset", "built"),
+    ),
+    "train": Call(
+        call=_train,
+        takes=_same("task", "checkpoints", "code_version", "nonce", "spread", config="train_config", dataset="built"),
+        artifact=("model", "model"),
+    ),
+    "evaluate": Call(
+        call=_evaluate,
+        takes=_same("task", "config", "model", "data_version", "source", "code_version", "nonce", dataset="built"),
+        artifact=("candidate", "candidate"),
+    ),
+    "gate": Call(
+        call=_gate,
+        takes=_same("task", "config", "candidate", "endpoints", dataset="built"),
+        artifact=("decision", "decision"),
+    ),
+    "register": Call(
+        call=_register,
+        takes=_same("task", "config", "candidate", "decision", "endpoints", "run", "promote"),
+        artifact=("published", "published"),
+    ),
+    "batch_score": Call(
+        call=_batch_score, takes=_same("model", "source", "endpoints", "settings"), artifact=("scores", "scores")
+    ),
+}

@@ -1,0 +1,156 @@
+"""The values of a run: from what was asked, with the defaults of task and platform for what was not.
+
+The command line asks for everything by itself; who starts a run from Kubeflow's page, by its client or by a schedule
+may leave out all but the task. Both get the same values for the same question.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts import objects
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from pipelines.step_cache import FOLDER
+from pipelines.steps.version import code_version
+from pipelines.steps.versions import MANIFEST
+from pipelines.tasks import changed_config, dump_config, get_task, recipe_config
+from pipelines.tasks.base import Task, TaskConfig
+from pipelines.tasks.settings import parse_setting, split_settings
+
+ENDPOINTS = "FAIRLEAD_ENDPOINTS"
+"""Environment of steps on a cluster: the platform's addresses, as JSON of `Endpoints`."""
+
+
+def learned(task: Task, config: TaskConfig, where: Endpoints) -> dict[str, Any]:
+    """The values that follow from task, configuration and addresses, for a run that begins now."""
+    return {
+        "task": task.name,
+        "config": dump_config(config),
+        "data_config": dump_config(data_part(task, config)),
+        "train_config": dump_config(config.training_part()),
+        "endpoints": where.model_dump_json(),
+        "code_version": code_version(task.name),
+        "store": store_stamp(task, where),
+        "checkpoints": checkpoints(where),
+    }
+
+
+def resolve(asked: Mapping[str, Any], environ: Mapping[str, str], *, reads: bool, kfp_run: str = "") -> dict[str, Any]:
+    """All values of a run; `asked` are its workflow's parameters, and `reads` says whether it makes a version first.
+
+    Raises:
+        PlatformError: a task, recipe, setting, address or dataset version that is not there.
+    """
+    task = get_task(asked["task"])
+    where = endpoints(asked.get("endpoints", ""), environ).resolved()
+    config = chosen_config(task, asked.get("recipe", ""), asked.get("config", ""), asked.get("settings", ""))
+    values = {
+        **learned(task, config, where),
+        "source": asked.get("source", ""),
+        "run": asked.get("run") or new_run_id(task.name, kfp_run),
+        "promote": asked.get("promote", True),
+        "nonce": asked.get("nonce", ""),
+        "spread": asked.get("spread", ""),
+        "steps": objects.join(where.uri("data"), FOLDER),
+    }
+    if not reads:
+        values |= known_version(task, where, asked.get("dataset", ""), values["source"])
+    return values
+
+
+def endpoints(given: str, environ: Mapping[str, str]) -> Endpoints:
+    """The addresses as given, else the platform's.
+
+    Raises:
+        PlatformError: ``code="no_endpoints"``.
+    """
+    text = given or environ.get(ENDPOINTS, "")
+    if not text:
+        raise PlatformError(
+            "nothing says where data and models are",
+            detail=f"the parameter endpoints and the variable {ENDPOINTS} are empty",
+            fix="publish the workflows for this platform: fairlead pipelines publish",
+            code="no_endpoints",
+        )
+    return Endpoints.model_validate_json(text)
+
+
+def chosen_config(task: Task, recipe: str, document: str, settings: str = "") -> TaskConfig:
+    """A recipe with the sections of the JSON `document` in place of its own, and `settings` applied, as of --set.
+
+    Raises:
+        PlatformError: unknown recipe, unknown key, a value of the wrong type, or no JSON.
+    """
+    overrides = dict(parse_setting(item) for item in split_settings(settings))
+    if not document:
+        return recipe_config(task, recipe or None, overrides)
+    try:
+        sections = json.loads(document)
+    except json.JSONDecodeError as err:
+        raise PlatformError(
+            "the configuration is not JSON", detail=str(err), fix="write it with dump_config", code="bad_config"
+        ) from err
+    name = recipe or sections.get("recipe") or task.default_recipe
+    base = json.loads(dump_config(recipe_config(task, name)))
+    return changed_config(task, {**base, **sections, "recipe": name}, overrides)
+
+
+def new_run_id(task: str, kfp_run: str) -> str:
+    """A name for a run that nobody named, which sorts by time and says which run of Kubeflow it is."""
+    return f"{task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{kfp_run[:4] or secrets.token_hex(2)}"
+
+
+def known_version(task: Task, where: Endpoints, version: str, source: str) -> dict[str, str]:
+    """Manifest, name and source of a dataset version that is there; "" is the only one.
+
+    Raises:
+        PlatformError: ``code="unknown_dataset"``, with the versions that are there.
+    """
+    root = objects.join(where.uri("data"), task.name)
+    known = [name for name in objects.list_names(root) if not name.startswith(".")]
+    chosen = known[0] if not version and len(known) == 1 else version
+    manifest = objects.join(root, chosen, MANIFEST)
+    if not chosen or not objects.exists(manifest):
+        raise PlatformError(
+            f"task {task.name} has no dataset version {version!r}",
+            detail=f"versions: {', '.join(known) or 'none'}",
+            fix="run the workflow ingestion first, or name one of these with --dataset",
+            code="unknown_dataset",
+        )
+    read = source or str(json.loads(objects.read_bytes(manifest))["source"])
+    return {"dataset": manifest, "data_version": chosen, "source": read}
+
+
+def data_part(task: Task, config: TaskConfig) -> TaskConfig:
+    """The configuration with `model`, `gate` and, where possible, the recipe of the default recipe.
+
+    Recipes that differ in these only have the same data, and so share the cache of every step before training.
+    """
+    base = task.recipes[task.default_recipe]
+    if type(base) is not type(config):
+        base = task.recipes.get(config.recipe, config)
+    assert is_dataclass(config)
+    learned = {f.name: getattr(base, f.name) for f in fields(config) if f.name in ("model", "gate", "recipe")}
+    return replace(config, **learned)
+
+
+def store_stamp(task: Task, where: Endpoints) -> str:
+    """Changes when feature history or online store are deleted, so that a cached materialise step runs again."""
+    if not task.feature_service:
+        return ""
+    stamp, online = objects.join(where.uri("features"), ".stamp"), where.uri("online")
+    if not objects.exists(stamp) or ("://" not in online and not objects.exists(online)):
+        objects.write_bytes(stamp, secrets.token_hex(8).encode())
+    return objects.read_bytes(stamp).decode()
+
+
+def checkpoints(where: Endpoints) -> str:
+    """Where trainings keep what they need to go on: on this disk, or in the store, which outlives a pod."""
+    data = where.uri("data")
+    return objects.join(data, ".checkpoints") if objects.is_remote(data) else str(where.path("cache") / "checkpoints")
