@@ -14,6 +14,8 @@ from deploy.values.shared import (
     Name,
     Objects,
     ObjectStore,
+    Place,
+    Resources,
     SharedNetwork,
     Store,
     Values,
@@ -47,6 +49,7 @@ class Images(Values):
     driver: Image
     launcher: Image
     ui: Image
+    metadata_envoy: Image
     workflow_controller: Image
     executor: Image
     metadata: Image
@@ -63,6 +66,15 @@ class Ui(Values):
     """Web page."""
 
     enabled: bool
+
+
+class Publish(Values):
+    """The Job that uploads the workflows."""
+
+    enabled: bool
+    image: Image
+    profile: dict[str, Any]
+    resources: Resources
 
 
 class Steps(Values):
@@ -86,6 +98,7 @@ class PipelinesGlobal(Global):
 
     sql: Store
     s3: ObjectStore
+    metadata: Place
     network_policy: SharedNetwork
 
 
@@ -100,6 +113,7 @@ class ChartValues(Chart):
     images: Images
     schedules: Schedules
     ui: Ui
+    publish: Publish
     requeue_seconds: Annotated[int, Field(ge=1, le=60)]
     parallelism: Count
     keep_finished_seconds: Count

@@ -17,6 +17,7 @@ from deploy.values.shared import (
     Objects,
     ObjectStore,
     Persistence,
+    Place,
     Resources,
     SharedNetwork,
     Store,
@@ -37,6 +38,7 @@ class PlatformGlobal(Global):
     sql: Store
     s3: ObjectStore
     redis: Store
+    metadata: Place
     network_policy: SharedNetwork
 
 

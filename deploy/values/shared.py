@@ -169,17 +169,22 @@ class Persistence(Values):
     """A claim of your own instead."""
 
 
-class Store(Values):
-    """A server of the user's own; an empty host means the embedded one."""
+class Place(Values):
+    """A server of the user's own that asks for no password; an empty host means the embedded one."""
 
     host: Annotated[str, StringConstraints(pattern=r"^$|^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$")]
     """Host name; empty: the embedded one."""
+    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    """Addresses that the network policies open for it."""
+
+
+class Store(Place):
+    """A server of the user's own; an empty host means the embedded one."""
+
     port: Port
     """Port."""
     existing_secret: Name
     """Secret with its passwords; must be set for a server of your own."""
-    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
-    """Addresses that the network policies open for it."""
 
 
 class ObjectStore(Values):
@@ -213,6 +218,8 @@ class SharedNetwork(Values):
     """On or off."""
     client_namespaces: list[Name]
     """Other namespaces whose pods may be clients, by the labels fairlead.io/access-*."""
+    metrics: Objects
+    """Peers that read metrics beside a Prometheus of the namespace, as in a NetworkPolicy."""
     kubernetes_api: KubernetesApi
     """Where the Kubernetes API is, for the parts that use it."""
 

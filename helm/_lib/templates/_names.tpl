@@ -93,13 +93,14 @@ annotations: {{- toYaml . | nindent 2 }}
 {{- end -}}
 
 {{/*
-fairlead.podLabels: labels of a pod: those of the selector, "values".podLabels, and for each word of "needs" (sql, s3, redis,
-mlflow ...) the label that the network policy of that part admits. No version: a new chart must not restart a database.
+fairlead.podLabels: labels of a pod: those of the selector, "values".podLabels, and for each server that the component connects to
+(fairlead.edges, without those in "absent"; or "needs", a list) the label that its network policy admits. No version: a new chart must not
+restart a database.
 */}}
 {{- define "fairlead.podLabels" -}}
 {{ include "fairlead.selectorLabels" . }}
 app.kubernetes.io/part-of: fairlead
-{{- range .needs }}
+{{- range ternary .needs (include "fairlead.needs" . | fromJsonArray) (hasKey . "needs") }}
 fairlead.io/access-{{ . }}: "true"
 {{- end }}
 {{- with (.values | default dict).podLabels }}

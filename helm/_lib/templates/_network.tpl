@@ -1,14 +1,12 @@
 {{/*
-fairlead.part: where a shared part is, as YAML: {host, port, external, component, cidr}. "part" is sql, redis, s3, mlflow,
-prometheus, pipelines or metadata; `global.<part>` replaces the embedded one (host, or endpoint for s3).
+fairlead.part: where a shared part is, as YAML: {host, port, external, component, cidr}. "part" is a server of fairlead.edges; `global.<part>`
+replaces the embedded one (host, or endpoint for s3).
 */}}
 {{- define "fairlead.part" -}}
-{{- $known := dict "sql" (list "mariadb" 3306) "redis" (list "redis" 6379) "s3" (list "s3" 9000) "mlflow" (list "mlflow" 5000)
-    "prometheus" (list "prometheus" 9090) "pipelines" (list "ml-pipeline" 8888) "metadata" (list "metadata-grpc" 8080) -}}
-{{- $default := index $known .part -}}
+{{- $server := get (include "fairlead.edges" . | fromYaml).servers .part -}}
 {{- $global := index (.context.Values.global | default dict) .part | default dict -}}
 {{- $host := $global.host -}}
-{{- $port := $global.port | default (index $default 1) -}}
+{{- $port := $global.port | default (first $server.ports) -}}
 {{- $scheme := "http" -}}
 {{- with $global.endpoint -}}
 {{- $url := urlParse . -}}
@@ -16,13 +14,13 @@ prometheus, pipelines or metadata; `global.<part>` replaces the embedded one (ho
 {{- $host = first (splitList ":" $url.host) -}}
 {{- $port = ternary (last (splitList ":" $url.host)) (ternary "443" "80" (eq $scheme "https")) (contains ":" $url.host) -}}
 {{- end -}}
-{{- $embedded := include "fairlead.partName" (dict "context" .context "component" (index $default 0)) -}}
+{{- $embedded := include "fairlead.partName" (dict "context" .context "component" $server.component) -}}
 {{- if eq .part "pipelines" -}}{{- /* its clients know no other name */ -}}{{- $embedded = "ml-pipeline" -}}{{- end -}}
 host: {{ $host | default $embedded }}
 port: {{ $port | int }}
 scheme: {{ $scheme }}
 external: {{ not (empty $host) }}
-component: {{ index $default 0 }}
+component: {{ $server.component }}
 cidr: {{ $global.cidr | default "0.0.0.0/0" }}
 secret: {{ $global.existingSecret | default (include "fairlead.partName" (dict "context" .context "component" .part)) }}
 {{- end -}}
@@ -31,6 +29,11 @@ secret: {{ $global.existingSecret | default (include "fairlead.partName" (dict "
 {{- define "fairlead.np.dns" -}}
 - to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}]
   ports: [{protocol: UDP, port: 53}, {protocol: TCP, port: 53}]
+{{- end -}}
+
+{{/* fairlead.np.ports: "ports" (numbers) of TCP as a policy lists them. */}}
+{{- define "fairlead.np.ports" -}}
+[{{ range $i, $port := .ports }}{{ if $i }}, {{ end }}{protocol: TCP, port: {{ $port | int }}}{{ end }}]
 {{- end -}}
 
 {{/*
@@ -43,33 +46,37 @@ fairlead.np.block: the peers with addresses in "cidr". 0.0.0.0/0 is everywhere: 
 {{- end -}}
 
 {{/*
-fairlead.np.to: egress rule to the shared part "part" (see fairlead.part), or to the Kubernetes API when "part" is kubernetes.
-An embedded part is found by its labels in "namespace" (the release's own), an external one by `global.<part>.cidr` and port.
+fairlead.np.to: egress rule to "ports" of the server "part" of fairlead.edges, or to the Kubernetes API when "part" is kubernetes. An
+embedded server is found by its labels, an external one by `global.<part>.cidr` and port.
 */}}
 {{- define "fairlead.np.to" -}}
 {{- if eq .part "kubernetes" -}}
 {{- $api := (((.context.Values.global | default dict).networkPolicy | default dict).kubernetesApi) | default dict -}}
 - to: {{ include "fairlead.np.block" (dict "context" .context "cidr" ($api.cidr | default "0.0.0.0/0")) }}
-  ports: [{{ range $i, $port := ($api.ports | default (list 443 6443)) }}{{ if $i }}, {{ end }}{protocol: TCP, port: {{ $port }}}{{ end }}]
+  ports: {{ include "fairlead.np.ports" (dict "ports" ($api.ports | default (list 443 6443))) }}
 {{- else -}}
 {{- $part := include "fairlead.part" . | fromYaml -}}
 {{- if $part.external -}}
 - to: {{ include "fairlead.np.block" (dict "context" .context "cidr" $part.cidr) }}
+  ports: {{ include "fairlead.np.ports" (dict "ports" (list $part.port)) }}
 {{- else -}}
-- to:
-    - podSelector:
-        matchLabels: {app.kubernetes.io/part-of: fairlead, app.kubernetes.io/component: {{ $part.component }}}
-      {{- with .namespace }}
-      namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . }}}}
-      {{- end }}
+- to: [{podSelector: {matchLabels: {app.kubernetes.io/part-of: fairlead, app.kubernetes.io/component: {{ $part.component }}}}}]
+  ports: {{ include "fairlead.np.ports" . }}
 {{- end }}
-  ports: [{protocol: TCP, port: {{ $part.port | int }}}]
 {{- end -}}
+{{- end -}}
+
+{{/* fairlead.np.egress: the egress rules of "component": DNS and its edges, without the servers in "absent". */}}
+{{- define "fairlead.np.egress" -}}
+{{ include "fairlead.np.dns" . }}
+{{- range include "fairlead.edgesOf" . | fromJsonArray }}
+{{ include "fairlead.np.to" (dict "context" $.context "part" .server "ports" .ports) }}
+{{- end }}
 {{- end -}}
 
 {{/*
 fairlead.np.from: ingress rule for the pods that carry the label fairlead.io/access-<access>, in the release's namespace and in
-those of `global.networkPolicy.clientNamespaces`; "ports" is a list of numbers. With "steps" true also for steps of workflows.
+those of `global.networkPolicy.clientNamespaces`; "ports" is a list of numbers.
 */}}
 {{- define "fairlead.np.from" -}}
 {{- $policy := ((.context.Values.global | default dict).networkPolicy) | default dict -}}
@@ -80,44 +87,63 @@ those of `global.networkPolicy.clientNamespaces`; "ports" is a list of numbers. 
     - podSelector: {{ toJson $selector }}
       namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}]}
     {{- end }}
-    {{- if .steps }}
-    - podSelector: {matchExpressions: [{key: workflows.argoproj.io/workflow, operator: Exists}]}
+  ports: {{ include "fairlead.np.ports" . }}
+{{- end -}}
+
+{{/* fairlead.np.ingress: the ingress rules of "component": clients by its access label, steps of workflows, and Prometheus. */}}
+{{- define "fairlead.np.ingress" -}}
+{{- $admits := include "fairlead.admits" . | fromJson -}}
+{{- $policy := ((.context.Values.global | default dict).networkPolicy) | default dict -}}
+{{- with $admits.clients }}
+{{ include "fairlead.np.from" (dict "context" $.context "access" $admits.name "ports" .) }}
+{{- end }}
+{{- with $admits.steps }}
+- from: [{podSelector: {matchExpressions: [{key: workflows.argoproj.io/workflow, operator: Exists}]}}]
+  ports: {{ include "fairlead.np.ports" (dict "ports" .) }}
+{{- end }}
+{{- with $admits.scrapes }}
+- from: {{ prepend ($policy.metrics | default list) (dict "podSelector" (dict "matchLabels" (dict "app.kubernetes.io/name" "prometheus"))) | toJson }}
+  ports: {{ include "fairlead.np.ports" (dict "ports" .) }}
+{{- end }}
+{{- end -}}
+
+{{/* fairlead.np.scrapes: egress rules of Prometheus to all that it reads, in this namespace and in "namespaces". */}}
+{{- define "fairlead.np.scrapes" -}}
+{{- $table := include "fairlead.edges" . | fromYaml -}}
+{{- range include "fairlead.grouped" (dict "edges" $table.scrapes) | fromJsonArray }}
+{{- $pods := dict "matchLabels" (dict "app.kubernetes.io/part-of" "fairlead" "app.kubernetes.io/component" (get $table.servers .server).component) }}
+- to:
+    - podSelector: {{ toJson $pods }}
+    {{- with $.namespaces }}
+    - podSelector: {{ toJson $pods }}
+      namespaceSelector: {matchExpressions: [{key: kubernetes.io/metadata.name, operator: In, values: {{ toJson . }}}]}
     {{- end }}
-  ports: [{{ range $i, $port := .ports }}{{ if $i }}, {{ end }}{protocol: TCP, port: {{ $port }}}{{ end }}]
+  ports: {{ include "fairlead.np.ports" . }}
+{{- end }}
 {{- end -}}
 
 {{/*
-fairlead.networkPolicy: the whole policy of a component, both directions denied but for: ingress "ports" from pods with access
-"access" (default: the component) and "extraIngress"; egress DNS, the parts in "needs" and "extraEgress" (lists of rules).
-Rendered unless `global.networkPolicy.enabled` is false.
+fairlead.networkPolicy: the whole policy of "component", both directions denied but for the edges of fairlead.edges (without the servers in
+"absent") and the rules in "extraIngress" and "extraEgress". "selector" replaces that of its pods. Rendered unless
+`global.networkPolicy.enabled` is false.
 */}}
 {{- define "fairlead.networkPolicy" -}}
 {{- $policy := ((.context.Values.global | default dict).networkPolicy) | default dict -}}
 {{- if ne (toString $policy.enabled) "false" -}}
+{{- $ingress := concat (include "fairlead.np.ingress" . | fromYamlArray) (.extraIngress | default list) -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
   {{- include "fairlead.metadata" . | nindent 2 }}
 spec:
-  podSelector:
-    matchLabels: {{- include "fairlead.selectorLabels" . | nindent 6 }}
+  podSelector: {{ .selector | default (dict "matchLabels" (include "fairlead.selectorLabels" . | fromYaml)) | toJson }}
   policyTypes: [Ingress, Egress]
-  {{- if or .ports .extraIngress }}
-  ingress:
-    {{- if .ports }}
-    {{- include "fairlead.np.from" (dict "context" .context "access" (.access | default .component) "ports" .ports "steps" .steps) | nindent 4 }}
-    {{- end }}
-    {{- with .extraIngress }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+  {{- with $ingress }}
+  ingress: {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- if or .needs .extraEgress }}
+  {{- if or (include "fairlead.edgesOf" . | fromJsonArray) .extraEgress }}
   egress:
-    {{- include "fairlead.np.dns" . | nindent 4 }}
-    {{- $context := .context }}
-    {{- range .needs }}
-    {{- include "fairlead.np.to" (dict "context" $context "part" .) | nindent 4 }}
-    {{- end }}
+    {{- include "fairlead.np.egress" . | nindent 4 }}
     {{- with .extraEgress }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

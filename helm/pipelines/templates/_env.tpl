@@ -1,6 +1,8 @@
 {{/* pipelines.apiServerEnv: environment of the API server; "sql" and "s3" are from fairlead.part. */}}
 {{- define "pipelines.apiServerEnv" -}}
 {{- $v := .context.Values -}}
+# The Service of ML Metadata that is written into each workflow.
+- {name: METADATA_SERVICE_NAME, value: {{ include "fairlead.partName" (dict "context" .context "component" "metadata-grpc") }}}
 - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 - {name: CLUSTER_DOMAIN, value: cluster.local}
 - {name: DB_DRIVER_NAME, value: mysql}
@@ -48,6 +50,8 @@
 
 {{/* pipelines.uiEnv: environment of the web page. */}}
 {{- define "pipelines.uiEnv" -}}
+{{- $api := include "fairlead.part" (dict "context" .context "part" "pipelines") | fromYaml -}}
+{{- $metadata := include "fairlead.part" (dict "context" .context "part" "metadata-web") | fromYaml -}}
 - {name: MINIO_NAMESPACE, value: ""}
 - {name: MINIO_HOST, value: {{ .s3.host }}}
 - {name: MINIO_PORT, value: {{ .s3.port | int | quote }}}
@@ -55,11 +59,20 @@
 {{ include "fairlead.secretEnv" (dict "name" "MINIO_ACCESS_KEY" "secret" .s3.secret "key" "access-key") }}
 {{ include "fairlead.secretEnv" (dict "name" "MINIO_SECRET_KEY" "secret" .s3.secret "key" "secret-key") }}
 - {name: FRONTEND_SERVER_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
-- {name: ML_PIPELINE_SERVICE_HOST, value: ml-pipeline}
-- {name: ML_PIPELINE_SERVICE_PORT, value: "8888"}
+- {name: ML_PIPELINE_SERVICE_HOST, value: {{ $api.host }}}
+- {name: ML_PIPELINE_SERVICE_PORT, value: {{ $api.port | int | quote }}}
+- {name: METADATA_ENVOY_SERVICE_SERVICE_HOST, value: {{ $metadata.host }}}
+- {name: METADATA_ENVOY_SERVICE_SERVICE_PORT, value: {{ $metadata.port | int | quote }}}
+# Logs of pods that are gone, where Argo has put them.
+- {name: ARGO_ARCHIVE_LOGS, value: {{ .context.Values.publishLogs | quote }}}
+- {name: ARGO_ARCHIVE_BUCKETNAME, value: {{ .context.Values.global.s3.bucket }}}
+- {name: ARGO_KEYFORMAT, value: {{ include "pipelines.logKeys" . | quote }}}
 - {name: DISABLE_GKE_METADATA, value: "true"}
 - {name: ALLOW_CUSTOM_VISUALIZATIONS, value: "false"}
 {{- end -}}
+
+{{/* pipelines.logKeys: where Argo puts the logs of a pod, in the bucket; it adds /main.log. */}}
+{{- define "pipelines.logKeys" -}}kfp/logs/{{ "{{workflow.name}}/{{pod.name}}" }}{{- end -}}
 
 {{/* pipelines.controllerConfig: data of ConfigMap workflow-controller-configmap. */}}
 {{- define "pipelines.controllerConfig" -}}
@@ -71,10 +84,10 @@ metricsConfig: |
   {enabled: true, path: /metrics, port: 9090, secure: false}
 nodeEvents: |
   {enabled: false}
-{{- with include "pipelines.stepDefaults" . | fromYaml }}
+{{- /* The persistence agent deletes a workflow after keepFinishedSeconds, once its end is recorded. A day later it goes in any case. */}}
+{{- $end := dict "ttlStrategy" (dict "secondsAfterCompletion" (add (int .Values.keepFinishedSeconds) 86400)) }}
 workflowDefaults: |
-  {{- toYaml (dict "spec" .) | nindent 2 }}
-{{- end }}
+  {{- toYaml (dict "spec" (merge $end (include "pipelines.stepDefaults" . | fromYaml))) | nindent 2 }}
 executor: |
   imagePullPolicy: IfNotPresent
   resources: {requests: {cpu: 10m, memory: 64Mi}, limits: {memory: 256Mi}}
@@ -89,7 +102,7 @@ artifactRepository: |
     insecure: {{ ne $s3.scheme "https" }}
     region: {{ .Values.global.s3.region }}
     bucket: {{ .Values.global.s3.bucket }}
-    keyFormat: kfp/logs/{{ "{{workflow.name}}/{{pod.name}}" }}
+    keyFormat: {{ include "pipelines.logKeys" . | quote }}
     accessKeySecret: {name: {{ $s3.secret }}, key: access-key}
     secretKeySecret: {name: {{ $s3.secret }}, key: secret-key}
 {{- end -}}

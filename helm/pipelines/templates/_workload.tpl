@@ -1,7 +1,7 @@
 {{/*
 pipelines.workload: ServiceAccount, NetworkPolicy, Role with its binding, PodDisruptionBudget and Deployment of one part. Takes:
 "component", "image" (key of images), "replicas"; "containers", a dict of what differs in the container; "rules" of the Role
-(none: no token), "needs", "ports", "access"; "volumes" and "uid".
+(none: no token), "volumes" and "uid".
 */}}
 {{- define "pipelines.workload" -}}
 {{- $context := .context -}}

@@ -55,7 +55,7 @@ containers:
       - {name: FAIRLEAD_HOME, value: /tmp/fairlead}
       - {name: FAIRLEAD_TRACKING, value: "http://{{ $mlflow.host }}:{{ $mlflow.port | int }}"}
       - {name: FAIRLEAD_ARTIFACTS, value: "s3://{{ $v.global.s3.bucket }}/bundles"}
-      {{- if has "redis" .needs }}
+      {{- if not (has "redis" .absent) }}
       {{- $redis := include "fairlead.part" (dict "context" .context "part" "redis") | fromYaml }}
       - {name: FAIRLEAD_ONLINE, value: "redis://{{ $redis.host }}:{{ $redis.port | int }}/0"}
       {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" $redis.secret "key" "password") | nindent 6 }}
@@ -74,10 +74,10 @@ volumes:
   {{- include "fairlead.extraVolumes" . | nindent 2 }}
 {{- end -}}
 
-{{/* platform.demo: component and needs of the demo's training; features go to Redis where there is a feature store. */}}
+{{/* platform.demo: component of the demo's training, and what it has to do without; features go to Redis where there is a feature store. */}}
 {{- define "platform.demo" -}}
 component: demo-training
-needs: [s3, mlflow{{ if index .Values "feature-store" "enabled" }}, redis{{ end }}]
+absent: [{{ if not (index .Values "feature-store" "enabled") }}redis{{ end }}]
 {{- end -}}
 
 {{/* platform.demoJob: name of the demo's Job, which changes with what it does. */}}

@@ -1,0 +1,98 @@
+{{/*
+fairlead.edges: who connects to whom. This table is the only place where it stands: network policies, the labels that they admit,
+`helm test` and the tests of the charts are made from it.
+
+servers: a name, which is that of its access label (fairlead.io/access-<name>) and of `global.<name>` where that replaces it; the
+  component that answers; the ports of its pods, its address first.
+clients: a component, and as SERVER:PORT what it connects to; `kubernetes` is the Kubernetes API. Steps are the pods of Argo.
+scrapes: where Prometheus reads metrics.
+*/}}
+{{- define "fairlead.edges" -}}
+servers:
+  sql: {component: mariadb, ports: [3306]}
+  redis: {component: redis, ports: [6379]}
+  s3: {component: s3, ports: [9000]}
+  mlflow: {component: mlflow, ports: [5000]}
+  prometheus: {component: prometheus, ports: [9090]}
+  pipelines: {component: ml-pipeline, ports: [8888, 8887]} # HTTP, gRPC
+  metadata: {component: metadata-grpc, ports: [8080]}
+  metadata-web: {component: metadata-envoy, ports: [9090]}
+  controller: {component: workflow-controller, ports: [9090]}
+  pipelines-ui: {component: ui, ports: [3000]}
+  model: {component: server, ports: [3000]}
+clients:
+  mlflow: [sql:3306, s3:9000]
+  definitions: [sql:3306, redis:6379]
+  demo-training: [s3:9000, mlflow:5000, redis:6379]
+  ml-pipeline: [sql:3306, s3:9000, kubernetes]
+  persistenceagent: [pipelines:8888, pipelines:8887, kubernetes]
+  scheduledworkflow: [pipelines:8887, kubernetes]
+  workflow-controller: [kubernetes]
+  metadata-grpc: [sql:3306]
+  metadata-envoy: [metadata:8080]
+  ui: [pipelines:8888, metadata-web:9090, s3:9000, kubernetes]
+  publish: [pipelines:8888]
+  steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
+  prometheus: [kubernetes]
+  # helm-test of the platform, in the place of people's own clients
+  check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000]
+  # a model's release; what it needs is said by its values
+  server: [s3:9000, redis:6379]
+  test: [model:3000, s3:9000, redis:6379]
+scrapes: [pipelines:8888, controller:9090, model:3000]
+{{- end -}}
+
+{{/* fairlead.edgesOf: what "component" connects to, in the order of the table, as a JSON list of {server, ports}; not the servers in "absent". */}}
+{{- define "fairlead.edgesOf" -}}
+{{- $table := include "fairlead.edges" . | fromYaml -}}
+{{- include "fairlead.grouped" (dict "edges" (get $table.clients (.component | default "") | default list) "absent" .absent) -}}
+{{- end -}}
+
+{{/* fairlead.grouped: "edges" such as [pipelines:8888, pipelines:8887] as a JSON list of {server, ports}, without the servers in "absent". */}}
+{{- define "fairlead.grouped" -}}
+{{- $names := list -}}
+{{- $ports := dict -}}
+{{- range .edges -}}
+{{- $words := splitList ":" . -}}
+{{- $name := first $words -}}
+{{- if not (has $name ($.absent | default list)) -}}
+{{- $names = append $names $name | uniq -}}
+{{- $_ := set $ports $name (concat (get $ports $name | default list) (rest $words)) -}}
+{{- end -}}
+{{- end -}}
+{{- $found := list -}}
+{{- range $names -}}{{- $found = append $found (dict "server" . "ports" (get $ports .)) -}}{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* fairlead.needs: the servers that "component" connects to, as a JSON list; not those in "absent", and not the Kubernetes API. */}}
+{{- define "fairlead.needs" -}}
+{{- $needs := list -}}
+{{- range include "fairlead.edgesOf" . | fromJsonArray -}}
+{{- if ne .server "kubernetes" -}}{{- $needs = append $needs .server -}}{{- end -}}
+{{- end -}}
+{{- toJson $needs -}}
+{{- end -}}
+
+{{/*
+fairlead.admits: who may connect to the pods of "component", as JSON: "name" of the server (empty: it is none) and ports for "clients" (by
+its access label), for "steps" and for "scrapes".
+*/}}
+{{- define "fairlead.admits" -}}
+{{- $table := include "fairlead.edges" . | fromYaml -}}
+{{- $found := dict "name" "" "clients" list "steps" list "scrapes" list -}}
+{{- range $name, $server := $table.servers -}}
+{{- if eq $server.component $.component -}}
+{{- $_ := set $found "name" $name -}}
+{{- range $port := $server.ports -}}
+{{- $edge := printf "%s:%d" $name (int $port) -}}
+{{- range $client, $edges := $table.clients -}}
+{{- $kind := ternary "steps" "clients" (eq $client "steps") -}}
+{{- if has $edge $edges -}}{{- $_ := set $found $kind (append (get $found $kind) (int $port) | uniq) -}}{{- end -}}
+{{- end -}}
+{{- if has $edge $table.scrapes -}}{{- $_ := set $found "scrapes" (append $found.scrapes (int $port)) -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
