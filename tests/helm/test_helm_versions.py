@@ -12,10 +12,10 @@ _KEYWORDS = "and define else end false if include not or range template true wit
 # Of Go's templates, sprig 3.2.3 and Helm itself, as they are in Helm 3.14.
 _FUNCTIONS = """
 add append b64dec b64enc base ceil concat contains deepCopy default dict div empty eq fail first float64 floor
-fromJson fromJsonArray fromYaml fromYamlArray ge get gt has hasKey hasPrefix hasSuffix index int int64 join keys kindIs last le
-len list lookup lower lt merge mergeOverwrite min mulf ne nindent omit pick prepend printf quote randAlphaNum regexFind regexMatch
-regexReplaceAll replace rest set sha1sum sha256sum sortAlpha splitList sub subf ternary toJson toPrettyJson toString toYaml
-tpl trim trimSuffix trunc uniq upper urlParse
+fromJson fromJsonArray fromYaml fromYamlArray ge get gt has hasKey hasPrefix hasSuffix index int int64 join keys
+kindIs last le len list lookup lower lt merge mergeOverwrite min mulf ne nindent omit pick prepend printf quote
+randAlphaNum regexFind regexMatch regexReplaceAll replace rest set sha1sum sha256sum sortAlpha splitList sub subf
+ternary toJson toPrettyJson toString toYaml tpl trim trimSuffix trunc uniq upper urlParse
 """
 _TEXT = r'"(?:\\.|[^"\\])*"|`[^`]*`'
 _ACTION = rf'\{{\{{-? ((?:{_TEXT}|[^"`])*?)-?\}}\}}'
