@@ -29,11 +29,13 @@ def resume_command(run_id: str, profile: str) -> str:
 
 def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any] | None = None) -> str:
     """The whole command for a new run that is asked what `run` was, with `settings` changed."""
+    from pipelines.run_settings import split
     from pipelines.tasks import changed_config, dump_config, get_task
 
     if settings:
-        config = changed_config(get_task(run["task"]), run["config"], settings)
-        run = {**run, "config": json.loads(dump_config(config))}
+        of_task, of_run = split(settings)
+        config = changed_config(get_task(run["task"]), run["config"], of_task)
+        run = {**run, "config": json.loads(dump_config(config)), "settings": {**(run.get("settings") or {}), **of_run}}
     given = {"--recipe": run["recipe"], "--source": run.get("source")}
     words = [f"{option} {shlex.quote(value)}" for option, value in given.items() if value]
     return " ".join(["fairlead run", run["task"], *words, *settings_of(run), *profile_words(profile)])
@@ -47,10 +49,11 @@ def settings_of(run: Mapping[str, Any]) -> list[str]:
     config = run.get("config") or {}
     if run.get("workflow") == "batch_scoring":
         return [setting(key, value) for key, value in config.items()]
+    of_run = [setting(key, value) for key, value in (run.get("settings") or {}).items()]
     if run["task"] not in task_names() or run["recipe"] not in get_task(run["task"]).recipes:
-        return []
+        return of_run
     base = json.loads(dump_config(get_task(run["task"]).recipes[run["recipe"]]))
-    return [setting(key, value) for key, value in changes(base, config).items()]
+    return [*(setting(key, value) for key, value in changes(base, config).items()), *of_run]
 
 
 def pasteable(fix: str, command: str) -> str:

@@ -34,13 +34,18 @@ def plan_resume(
     Raises:
         PlatformError: an unknown run, one that has not failed, or a setting that the task does not have.
     """
+    from pipelines.run_settings import split
     from pipelines.tasks import changed_config, dump_config, get_task
     from pipelines.tasks.settings import changes, parse_setting
 
     run = find_run(endpoints, run_id)
-    settings = dict(parse_setting(item) for item in overrides)
+    settings = given = dict(parse_setting(item) for item in overrides)
     if run["status"] in ("succeeded", "refused", "running"):
-        raise _not_resumed(run, profile, settings)
+        raise _not_resumed(run, profile, given)
+    of_run: dict[str, Any] = {}
+    if (run.get("workflow") or "full") != "batch_scoring":
+        settings, of_run = split(given)
+    before_run = run.get("settings") or {}
     config = run["config"] or {}
     request = RunRequest(
         run_id=run["run_id"],
@@ -54,6 +59,8 @@ def plan_resume(
         dataset=run.get("dataset") or "",
         promote=run.get("promote", True),
         profile=profile,
+        settings={**before_run, **of_run},
+        changed={key: value for key, value in of_run.items() if before_run.get(key) != value},
     )
     if request.workflow == "batch_scoring":
         wanted = config | settings
@@ -63,7 +70,8 @@ def plan_resume(
         return request
     task = get_task(request.task)
     before, after = (dump_config(changed_config(task, config, wanted)) for wanted in ({}, settings))
-    return replace(request, config=after, changed=changes(json.loads(before), json.loads(after)))
+    changed = {**changes(json.loads(before), json.loads(after)), **request.changed}
+    return replace(request, config=after, changed=changed)
 
 
 def _nonce(run: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ class RunRequest:
     nonce: steps of another one do not come from the cache.
     model, out: what scores, and the new folder for the scores; only for the workflow ``batch_scoring``, which has no
         task.
+    settings: of the run and not of its task, by dotted key (pipelines/run_settings.py); without effect on this machine.
     changed: what is other than in an earlier attempt, by dotted key.
     """
 
@@ -44,6 +45,7 @@ class RunRequest:
     model: str = ""
     out: str = ""
     profile: str = DEFAULT_PROFILE
+    settings: Mapping[str, Any] = field(default_factory=dict)
     changed: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> list[str]:
@@ -60,6 +62,7 @@ class RunRequest:
             "--dataset": self.dataset,
             "--model": self.model,
             "--out": self.out,
+            "--settings": json.dumps(dict(self.settings)) if self.settings else "",
         }
         words = [part for key, value in given.items() if value for part in (key, value)]
         return words if self.promote else [*words, "--no-promote"]
@@ -80,11 +83,13 @@ def plan_run(
     profile: str = DEFAULT_PROFILE,
 ) -> RunRequest:
     """A new run of a task; refuses an unknown task, recipe, key or source before anything starts."""
+    from pipelines.run_settings import split
     from pipelines.tasks import dump_config, get_task, recipe_config
     from pipelines.tasks.settings import parse_setting
 
     found = get_task(task)
-    config = recipe_config(found, recipe, dict(parse_setting(item) for item in overrides))
+    of_task, settings = split(dict(parse_setting(item) for item in overrides))
+    config = recipe_config(found, recipe, of_task)
     run_id = new_run_id(task)
     return RunRequest(
         run_id=run_id,
@@ -95,6 +100,7 @@ def plan_run(
         endpoints=endpoints,
         nonce=run_id if no_cache else "",
         profile=profile,
+        settings=settings,
     )
 
 
