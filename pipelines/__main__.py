@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dataset", default="", help="dataset version, for workflow training")
     run.add_argument("--model", default="", help="name, name@alias, name:version or a bundle, for batch_scoring")
     run.add_argument("--out", default="", help="new folder for the scores, for batch_scoring")
+    run.add_argument("--settings", default="", help="settings of the run as JSON; kept, and without effect here")
     make = commands.add_parser("compile", help="write the workflows for a cluster")
     make.add_argument("--out", default="build/workflows")
     make.add_argument("--image", default="", help="the image of the steps, with its digest")
@@ -84,6 +85,7 @@ def _run(given: argparse.Namespace) -> int:
         dataset=given.dataset,
         model=given.model,
         out=given.out,
+        settings=json.loads(given.settings or "{}"),
     )
     return run(spec)
 

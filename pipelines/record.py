@@ -134,6 +134,7 @@ def run_document(kfp_run: str, about: Mapping[str, Any]) -> dict[str, Any]:
         "recipe": "",
         "config": {},
         "source": "",
+        "settings": {},
         "kfp_run": kfp_run,
         "workflow": "",
         "code_version": "",

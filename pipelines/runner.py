@@ -10,8 +10,8 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class RunSpec:
 
     nonce: steps of another one do not come from the cache; so a run that has its own runs every step once.
     dataset: a version to train on (workflow ``training``).
+    settings: of a run on a cluster; here they are only kept.
     model, out: what scores, and the new folder that gets a copy of the scores (workflow ``batch_scoring``).
     """
 
@@ -47,6 +48,7 @@ class RunSpec:
     dataset: str = ""
     model: str = ""
     out: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run(spec: RunSpec) -> int:
@@ -191,6 +193,7 @@ def _asked(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
         "recipe": config.get("recipe", ""),
         "config": config,
         "source": spec.source,
+        "settings": dict(spec.settings),
         "endpoints": where.model_dump(),
         "nonce": spec.nonce,
         "promote": spec.promote,

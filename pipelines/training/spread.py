@@ -33,6 +33,9 @@ class Spread(Settings):
     accelerator: str = "nvidia.com/gpu"
     cpu: str = "1"
     memory: str = "2Gi"
+    node_selector: dict[str, str] = Field({}, description="labels of the nodes that may take the pods")
+    tolerations: list[dict[str, str]] = Field([], description="taints of nodes that the pods bear, as in a pod")
+    priority_class: str = ""
     image: str
     namespace: str
     service_account: str = "default"
@@ -160,7 +163,17 @@ def _pod(spread: Spread) -> dict[str, Any]:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": volumes,
+        **_place(spread),
     }
+
+
+def _place(spread: Spread) -> dict[str, Any]:
+    place = {
+        "nodeSelector": spread.node_selector,
+        "tolerations": spread.tolerations,
+        "priorityClassName": spread.priority_class,
+    }
+    return {key: value for key, value in place.items() if value}
 
 
 def _container(spread: Spread, run: list[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import yaml
 from contracts import objects
 from deploy.cli.cluster.reach import use_storage
 from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
-from deploy.cli.cluster.submit import Placing, compiled
+from deploy.cli.cluster.submit import Placing, compiled, placement
 from tests.e2e.spaces import apply, kubectl, need_image, space
 from tests.launcher import Launcher
 
@@ -34,7 +34,7 @@ def namespace() -> Iterator[str]:
 def step_pod(namespace: str, step: str, arguments: dict[str, Any], folder: Path) -> Any:
     """The container of a compiled step with what the Kubernetes part of the IR says, which KFP's driver would add."""
     profile = Profile(data="s3://data/lake", cluster=Cluster(namespace=namespace, image=IMAGE, redis=SecretRef()))
-    file = compiled(profile, Placing(), folder)
+    file = compiled(placement(profile, Placing()), folder)
     spec, platform = yaml.safe_load_all(file.read_text())
     launcher = Launcher(file, folder, {})
     task = launcher.spec["root"]["dag"]["tasks"][step]

@@ -54,6 +54,7 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
             "recipe": request.recipe,
             "config": json.loads(request.config),
             "source": request.source,
+            "settings": dict(request.settings),
             "status": status,
             "started": started,
             "seconds": round(time.monotonic() - began, 1),
@@ -83,7 +84,7 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
 def _failed(error: PlatformError, request: RunRequest, placing: Placing) -> PlatformError:
     """The error with a cure that starts a new run: unchanged steps come from the cache of the cluster."""
     asked = {"task": request.task, "recipe": request.recipe, "config": json.loads(request.config)}
-    asked["source"] = request.source
+    asked |= {"source": request.source, "settings": dict(request.settings)}
     again = " ".join([new_command(asked, request.profile), *placing.words()])
     context = {**error.context, "run": request.run_id}
     fix = pasteable(error.fix, again)

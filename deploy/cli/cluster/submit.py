@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from deploy.cli.cluster.needs import memory_before, of_pods, step_needs
 from deploy.cli.cluster.reach import reach, use_storage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from deploy.cli.cluster.settings import Cluster, Profile
     from deploy.cli.workflow import RunRequest
+    from pipelines.resources import Placement, Resources
 
 WORKFLOW = "full"
 
@@ -71,11 +75,13 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
     given["checkpoints"] = objects.join(where.uri("data"), ".checkpoints")
     if placing.cron:
         given["run"] = f"{request.task}-scheduled"
+    before = memory_before(record_root(where), request.task, request.recipe, request.endpoints.path("runs"))
+    needs = step_needs(request, placing, before)
     if placing.train_nodes > 1:
-        given["spread"] = spread(cluster, where, placing)
+        given["spread"] = spread(cluster, where, placing, needs["train"])
     client = connect(cluster)
     with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
-        file = compiled(profile, placing, Path(folder))
+        file = compiled(placement(profile, placing, request, needs), Path(folder))
         return client, _start(client, cluster, request, placing, file, given)
 
 
@@ -120,17 +126,23 @@ def record_root(where: Endpoints) -> str:
     return objects.join(where.uri("data"), ".runs")
 
 
-def placement(profile: Profile, placing: Placing) -> Any:
-    """What the compiled steps carry: image, S3 by a Secret, the labels that network policies admit."""
+def placement(
+    profile: Profile,
+    placing: Placing,
+    request: RunRequest | None = None,
+    needs: Mapping[str, Resources] | None = None,
+) -> Any:
+    """What the compiled steps carry: image, needs, S3 by a Secret, the labels that network policies admit."""
     from pipelines.resources import Placement
+    from pipelines.run_settings import tasks_of
 
     cluster = profile.cluster
     assert cluster is not None
-    gpus = placing.train_gpus if placing.train_nodes == 1 else 0  # of several nodes, each asks for its own
     return Placement(
         cluster=True,
         image=placing.image or cluster.image,
-        train_gpus=gpus,
+        tasks=tasks_of(request.settings if request else {}),
+        needs=of_pods(needs if needs is not None else step_needs(request, placing, {}), placing),
         environment=_environment(cluster),
         secrets=_secrets(cluster),
         labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},
@@ -154,17 +166,20 @@ def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
     return found
 
 
-def spread(cluster: Cluster, where: Endpoints, placing: Placing) -> str:
-    """The training step's order to train on several pods, see pipelines/training/spread.py."""
-    from pipelines.resources import STEPS
+def spread(cluster: Cluster, where: Endpoints, placing: Placing, needs: Resources) -> str:
+    """The training step's order to train on several pods, each with `needs`; see pipelines/training/spread.py."""
     from pipelines.training.spread import Spread
 
     return Spread(
         nodes=placing.train_nodes,
-        processes=max(1, placing.train_gpus),
-        gpus=placing.train_gpus,
-        cpu=STEPS["train"].cpu,
-        memory=STEPS["train"].memory,
+        processes=max(1, needs.gpus),
+        gpus=needs.gpus,
+        accelerator=needs.accelerator,
+        cpu=needs.cpu,
+        memory=needs.memory,
+        node_selector=dict(needs.node_selector),
+        tolerations=[dict(item) for item in needs.tolerations],
+        priority_class=needs.priority_class,
         image=placing.image or cluster.image,
         namespace=cluster.namespace,
         service_account=cluster.service_account,
@@ -175,11 +190,11 @@ def spread(cluster: Cluster, where: Endpoints, placing: Placing) -> str:
     ).model_dump_json()
 
 
-def compiled(profile: Profile, placing: Placing, folder: Path) -> Path:
+def compiled(where: Placement, folder: Path) -> Path:
     """The workflow's IR with its Kubernetes part, checked."""
     from pipelines.workflows import compile_workflows
 
-    (file,) = compile_workflows(folder, placement(profile, placing), [WORKFLOW])
+    (file,) = compile_workflows(folder, where, [WORKFLOW])
     return file
 
 

@@ -121,7 +121,7 @@ def _check_submitted(run: dict[str, Any], run_id: str) -> None:
         assert kubernetes[name]["podMetadata"]["labels"]["fairlead.io/access-s3"] == "true"
     train = executors["exec-train"]["container"]["resources"]
     assert (train["accelerator"]["resourceType"], train["accelerator"]["resourceCount"]) == ("nvidia.com/gpu", "2")
-    assert train["resourceMemoryLimit"] == "8Gi"
+    assert train["resourceMemoryLimit"] == train["resourceMemoryRequest"] == "2Gi"
     assert kubernetes["exec-train"]["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
     assert "accelerator" not in executors["exec-ingest"]["container"]["resources"]
 

@@ -81,7 +81,10 @@ def test_the_cluster_form_has_image_limits_retries_and_gpus(cluster: dict[str, A
     for step in ORDER["full"]:
         made = container(cluster["full"], step)
         assert made["image"] == "registry/fairlead-python@sha256:1"
+        assert made["resources"]["resourceMemoryLimit"] == made["resources"]["resourceMemoryRequest"]
         assert made["resources"]["resourceMemoryLimit"] == STEPS[step].memory
+        assert made["resources"]["resourceCpuRequest"] == STEPS[step].cpu
+        assert "resourceCpuLimit" not in made["resources"]
         assert cluster["full"]["root"]["dag"]["tasks"][step.replace("_", "-")]["retryPolicy"]["maxRetryCount"] >= 1
     accelerators = [step for step in ORDER["full"] if "accelerator" in container(cluster["full"], step)["resources"]]
     assert accelerators == ["train"]

@@ -1,0 +1,113 @@
+"""Settings of a run on its way from the command line to the pods, and back into commands to paste."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from deploy.cli.advice import new_command
+from deploy.cli.cluster.needs import memory_before, of_pods, step_needs
+from deploy.cli.cluster.submit import Placing
+from deploy.cli.resume import plan_resume
+from deploy.cli.workflow import RunRequest, plan_run
+from pipelines.__main__ import _parser
+from pipelines.record import write_run
+from pipelines.resources import STEPS
+
+ASKED = ["resources.train.memory=8Gi", "workflow.tasks=groups"]
+
+
+def planned(home: Path, *overrides: str) -> RunRequest:
+    return plan_run(Endpoints(home=str(home)), "news", None, list(overrides), "", False)
+
+
+def written(request: RunRequest, status: str, **more: Any) -> None:
+    """The run as its runner leaves it."""
+    document = {
+        "run_id": request.run_id, "task": request.task, "recipe": request.recipe, "status": status,
+        "config": json.loads(request.config), "settings": dict(request.settings), "steps": {},
+        "started": "2026", **more,
+    }  # fmt: skip
+    file = request.endpoints.path("runs") / request.run_id / "run.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(document))
+
+
+def test_the_configuration_and_so_every_cache_key_is_the_same_with_them(tmp_path: Path) -> None:
+    with_them, without = planned(tmp_path, "seed=5", *ASKED), planned(tmp_path, "seed=5")
+    assert with_them.config == without.config
+    assert with_them.settings == {"resources.train.memory": "8Gi", "workflow.tasks": "groups"}
+    words = with_them.arguments()
+    kept = _parser().parse_args(["run", *words])
+    assert json.loads(kept.settings) == with_them.settings
+
+
+def test_a_wrong_one_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match=r"resources\.train\.memory"):
+        planned(tmp_path, "resources.train.memory=many")
+
+
+def test_a_run_that_is_resumed_keeps_them_and_may_change_them(tmp_path: Path) -> None:
+    request = planned(tmp_path, *ASKED)
+    written(request, "failed")
+    again = plan_resume(request.endpoints, request.run_id)
+    assert again.settings == request.settings
+    changed = plan_resume(request.endpoints, request.run_id, ["resources.train.memory=16Gi", "seed=9"])
+    assert changed.settings == {"resources.train.memory": "16Gi", "workflow.tasks": "groups"}
+    assert changed.changed == {"resources.train.memory": "16Gi", "seed": 9}
+    assert json.loads(changed.config)["seed"] == 9
+    only = plan_resume(request.endpoints, request.run_id, ["resources.train.memory=16Gi"])
+    assert json.loads(only.config) == json.loads(request.config)
+
+
+def test_a_command_to_paste_has_them(tmp_path: Path) -> None:
+    request = planned(tmp_path, "resources.train.tolerations=gpu=yes:NoSchedule", *ASKED)
+    run = {"task": "news", "recipe": request.recipe, "config": json.loads(request.config), "settings": request.settings}
+    words = shlex.split(new_command(run, "local", {"resources.train.memory": "16Gi", "seed": 4}))
+    given = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    again = planned(tmp_path, *given)
+    assert again.settings == {**request.settings, "resources.train.memory": "16Gi"}
+    assert json.loads(again.config)["seed"] == 4
+
+
+def test_gpus_of_the_option_and_of_the_settings_are_the_same(tmp_path: Path) -> None:
+    by_option = step_needs(planned(tmp_path), Placing(train_gpus=2), {})
+    by_setting = step_needs(planned(tmp_path, "resources.train.gpus=2"), Placing(), {})
+    assert by_option["train"] == by_setting["train"]
+    assert by_option["train"].gpus == 2
+    several = of_pods(by_option, Placing(train_gpus=2, train_nodes=3))
+    assert (several["train"].gpus, several["train"].memory) == (0, STEPS["train"].memory)
+    assert several["train"].place() != several["evaluate"].place()
+
+
+def test_memory_of_the_run_before_is_asked_for_with_room(tmp_path: Path) -> None:
+    root, request = str(tmp_path / "records"), planned(tmp_path)
+    runs = request.endpoints.path("runs")
+
+    def record(kfp_run: str, peak: int, started: str, recipe: str = request.recipe) -> None:
+        write_run(root, kfp_run, {"task": "news", "recipe": recipe, "started": started})
+        said = {"step": "train", "status": "finished", "memory_peak": peak}
+        (tmp_path / "records" / kfp_run / "train.json").write_text(json.dumps(said))
+
+    assert memory_before(root, "news", request.recipe, runs) == {}
+    record("r-1", 3 * 2**30, "2026-01-01")
+    record("r-2", 4 * 2**30, "2026-01-02")
+    record("r-3", 9 * 2**30, "2026-01-03", "other")
+    assert memory_before(root, "news", request.recipe, runs) == {"train": 4 * 2**30}
+    written(request, "succeeded", kfp_run="r-1")
+    before = memory_before(root, "news", request.recipe, runs)
+    assert before == {"train": 3 * 2**30}
+    assert step_needs(request, Placing(), before)["train"].memory == "4608Mi"
+    assert step_needs(planned(tmp_path, ASKED[0]), Placing(), before)["train"].memory == "8Gi"
+
+
+def test_a_store_that_is_away_is_no_reason_not_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ENDPOINT_URL", "http://127.0.0.1:1"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    assert memory_before("s3://lake/data/.runs", "news", "linear", tmp_path) == {}
