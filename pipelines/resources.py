@@ -89,11 +89,15 @@ ORDER: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where a workflow is compiled for. The default is this machine: the local runner has no images or limits."""
+    """Where a workflow is compiled for. The default is this machine: the local runner has no images or limits.
+
+    tasks: "each" gives a KFP task to each step, "groups" one to each group of `pipelines.grouping`, and "few" one to
+    adjacent groups that ask for nothing of their own. On this machine every step has its own.
+    """
 
     cluster: bool = False
+    tasks: Literal["few", "groups", "each"] = "few"
     image: str = IMAGE
-    tasks: Literal["few", "groups", "each"] = "few"  # how many steps share a pod
     needs: Mapping[str, Resources] = field(default_factory=dict)  # of steps that need other than STEPS says
     train_gpus: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ own; `takes` says which value each of them gets. KFP is not imported here: a pod
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,11 +39,15 @@ def run_step(step: str, given: Mapping[str, Any]) -> Any:
 
     A step is imported after its start is reported, so that its time includes all that it costs.
     """
+    from pipelines.values import endpoints
+
     found = CALLS[step]
     names = [*found.takes, found.artifact[0]]
     values = {name: getattr(given[name], "path", given[name]) for name in names}
     checked = {"task": values["task"], "code_version": values["code_version"]} if found.first else {}
     with events.running(step, **checked) as done:
+        if "endpoints" in values:
+            values["endpoints"] = endpoints(values["endpoints"], os.environ).model_dump_json()
         result = call_step(step, values)
         done(result)
     return result

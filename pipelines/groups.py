@@ -1,0 +1,198 @@
+"""The steps of one KFP task, one after the other in this process: each with its own events and entry in the cache.
+
+A task costs a quarter of a minute on a cluster, whatever it does; a step costs what it works. What a step made is kept
+in the store as soon as it ends, so a pod that is started again, and the next run, go on behind it; it is fetched only
+when a step that runs needs it. One process, because the libraries that steps share take seconds to load.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import PlatformError
+from pipelines.record import PLACE, RUN, open_record, read_run
+from pipelines.resources import STEPS
+from pipelines.step_cache import OUT, StepCache, fetch, step_key
+from pipelines.steps import events
+from pipelines.steps.calls import CALLS, call_step, version_made
+from pipelines.values import resolve
+
+# Where something is and how a run is called decides nothing about what a step makes; neither does who trains.
+_NO_PART_OF_KEYS = {"endpoints", "checkpoints", "run", "promote", "spread"}
+_SHOWN = {"manifest", "built", "candidate", "decision"}
+
+
+def begin(given: Mapping[str, Any]) -> tuple[str, str]:
+    """Run the first task of a run; `given` are the arguments of its component.
+
+    Returns:
+        What training must know, the same for every run that trains the same, and what the task after it must know.
+    """
+    steps = given["steps"].split(",")
+    asked = {name: value for name, value in given.items() if isinstance(value, str | bool)}
+    try:
+        values = resolve(asked | _known(), os.environ, reads=steps[0] == "ingest", kfp_run=os.environ.get(RUN, ""))
+    except PlatformError as err:
+        with events.running(steps[0]):
+            raise err from None
+    _note(values)
+    with _scratch() as folder:
+        run = Group(values, {}, folder, expected=asked.get("code_version", ""))
+        run.run(steps)
+        _fill(run, given)
+    trains = {"steps", *CALLS["train"].takes.values()} & set(run.values)
+    return run.written(trains, {"built"}), run.written(run.values, run.artifacts)
+
+
+def go_on(given: Mapping[str, Any]) -> str:
+    """Run a later task; `given` are the arguments of its component. Returns what its steps have added."""
+    values: dict[str, Any] = {}
+    artifacts: dict[str, str] = {}
+    for text in (given["values"], given.get("trained", "")):
+        if text:
+            known = json.loads(text)
+            values |= known["values"]
+            artifacts |= known["artifacts"]
+    with _scratch() as folder:
+        run = Group(values, artifacts, folder)
+        run.run(given["steps"].split(","))
+        _fill(run, given)
+    return run.written((), run.artifacts)
+
+
+class Group:
+    """A run as far as this process knows it.
+
+    Attributes:
+        values: by name, see `pipelines.steps.calls`.  artifacts: name -> address of what a step made.
+        expected: the code that the run was started with; "" is any.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], artifacts: Mapping[str, str], scratch: Path, expected: str = ""
+    ) -> None:
+        self.values, self.artifacts, self.expected = dict(values), dict(artifacts), expected
+        self._scratch = scratch
+        self._cache = StepCache(values["steps"])
+        self._here: dict[str, Path] = {}
+
+    def run(self, steps: Sequence[str]) -> None:
+        """Run `steps` in order; a failure ends the process as it ends that of a single step."""
+        for at, step in enumerate(steps):
+            self._step(step)
+            self._forget(steps[at + 1 :])
+
+    def path(self, artifact: str) -> Path:
+        """What a step made, on this disk."""
+        if artifact not in self._here:
+            self._here[artifact] = fetch(self.artifacts[artifact], self._scratch / "fetched" / artifact)
+        return self._here[artifact]
+
+    def written(self, values: Collection[str], artifacts: Collection[str]) -> str:
+        """Some values and artifacts, for another task to read."""
+        document = {
+            "values": {name: self.values[name] for name in values},
+            "artifacts": {name: address for name, address in self.artifacts.items() if name in artifacts},
+        }
+        return json.dumps(document, sort_keys=True)
+
+    def key(self, step: str) -> str:
+        """What decides what `step` makes."""
+        decides = {name: value for name, value in CALLS[step].takes.items() if name not in _NO_PART_OF_KEYS}
+        given = {name: self._named(value) for name, value in decides.items()}
+        if step == "materialise":  # it fills a store that this run's readers look into
+            places = json.loads(self.values["endpoints"])
+            given["places"] = [places["features"], places["online"]]
+        return step_key(step, given)
+
+    def _named(self, value: str) -> Any:
+        """A value, or the key of an artifact."""
+        return self.artifacts[value].split("/")[-2] if value in self.artifacts else self.values[value]
+
+    def _step(self, step: str) -> None:
+        if not STEPS[step].cached:
+            self._work(step, "")
+            return
+        key = self.key(step)
+        entry = None
+        with contextlib.suppress(PlatformError):  # a store that is away is the step's to report
+            entry = self._cache.find(step, key)
+        if entry is None:
+            self._work(step, key)
+        else:
+            self.artifacts[CALLS[step].artifact[1]] = entry.address
+            events.cached(step, entry.result)
+
+    def _work(self, step: str, key: str) -> None:
+        call = CALLS[step]
+        parameter, artifact = call.artifact
+        checked = {"task": self.values["task"], "code_version": self.expected} if call.first else {}
+        _forget_peak()
+        with events.running(step, **checked) as done:
+            given = {
+                name: str(self.path(value)) if self._is_artifact(value) else self.values[value]
+                for name, value in call.takes.items()
+            }
+            folder = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=self._scratch))
+            result = call_step(step, {**given, parameter: str(folder / OUT), "key": key})
+            self._here[artifact] = folder / OUT
+            if key:
+                self.artifacts[artifact] = self._cache.keep(step, key, folder, result).address
+            if step == "ingest":
+                self.values["dataset"], self.values["data_version"] = version_made(str(folder / OUT))
+            done(result)
+        gc.unfreeze()  # the end of a step freezes all that is there, because most processes end with it
+        gc.collect()
+
+    def _is_artifact(self, value: str) -> bool:
+        return value in self.artifacts or value in self._here
+
+    def _forget(self, later: Sequence[str]) -> None:
+        """Delete from this disk what no later step takes."""
+        needed = {value for step in later for value in CALLS[step].takes.values()} | _SHOWN
+        for name in set(self._here) - needed:
+            path = self._here.pop(name)
+            if path.is_relative_to(self._scratch):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _known() -> dict[str, str]:
+    """The name of the run, where an earlier try of this pod has made it."""
+    with contextlib.suppress(PlatformError):
+        known = read_run(os.environ[PLACE], os.environ[RUN]) if open_record(os.environ) else None
+        return {"run": known["run_id"]} if known and known["run_id"] else {}
+    return {}
+
+
+def _note(values: Mapping[str, Any]) -> None:
+    """Leave in the record what the run was asked, where it was not the command line that started it."""
+    if record := open_record(os.environ):
+        config = json.loads(values["config"])
+        same = ("task", "source", "code_version", "nonce", "promote")
+        about = {"run_id": values["run"], "recipe": config["recipe"], "config": config}
+        record.write_run(about | {name: values[name] for name in same})
+        record.close()
+
+
+def _fill(run: Group, outputs: Mapping[str, Any]) -> None:
+    """Write what Kubeflow's page shows of the task's steps."""
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="fairlead-steps-") as name:
+        yield Path(name)
+
+
+def _forget_peak() -> None:
+    """Let the kernel count the highest use of memory anew, so that each step has its own; Linux only."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
