@@ -20,6 +20,7 @@ from contracts.errors import PlatformError
 from pipelines.preflight import preflight
 from pipelines.runstate import RunState, claimed
 from pipelines.steps.events import from_os_error, unexpected
+from pipelines.steps.version import code_version
 from pipelines.tasks import get_task, load_config
 from pipelines.translate import Translator, sender
 from pipelines.values import known_version, learned
@@ -169,8 +170,22 @@ def _hand_over(made: Path, out: str) -> None:
         raise from_os_error(err, f"the copy to {target}") from err
 
 
+def asked(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
+    """The parameters of the workflow ``full`` whose tasks have several steps; the pod makes the rest of them."""
+    return {
+        "task": spec.task,
+        "config": spec.config,
+        "source": spec.source,
+        "endpoints": where.model_dump_json(),
+        "code_version": code_version(spec.task),
+        "run": spec.run_id,
+        "promote": spec.promote,
+        "nonce": spec.nonce,
+    }
+
+
 def arguments(spec: RunSpec, where: Endpoints) -> dict[str, Any]:
-    """The workflow's parameters, all text and bool; `where` are the addresses as its steps see them."""
+    """The parameters of a workflow whose tasks have one step; `where` are the addresses as its steps see them."""
     if spec.workflow == "batch_scoring":
         given = {"model": spec.model, "source": spec.source, "endpoints": where.model_dump_json()}
         return {**given, "settings": spec.config}

@@ -42,7 +42,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     from pipelines.workflows import compile_workflows
 
     folder = tmp_path_factory.mktemp("remote")
-    compile_workflows(folder / "workflows", Placement(cluster=True, image="registry/pipelines:1"))
+    compile_workflows(folder / "workflows", Placement(cluster=True, tasks="each", image="registry/pipelines:1"))
     with s3_server(folder, "lake", "tracking") as storage, mlflow_server(folder, storage, "tracking") as server:
         patch = pytest.MonkeyPatch()
         for name, value in storage.items():

@@ -55,7 +55,8 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
     Raises:
         PlatformError: ``code="kfp"``: Kubeflow Pipelines does not answer or refuses the run.
     """
-    from pipelines.runner import RunSpec, arguments
+    from pipelines.run_settings import tasks_of
+    from pipelines.runner import RunSpec, arguments, asked
 
     cluster = profile.cluster
     assert cluster is not None
@@ -70,11 +71,10 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
         endpoints=where,
         nonce=request.nonce,
     )
-    given = arguments(spec, where)
-    # A pod's own folder would be lost with it, and the step that Kubeflow starts again would begin at the first epoch.
-    given["checkpoints"] = objects.join(where.uri("data"), ".checkpoints")
+    each = tasks_of(request.settings) == "each"
+    given = arguments(spec, where) if each else asked(spec, where)
     if placing.cron:
-        given["run"] = f"{request.task}-scheduled"
+        given["run"] = f"{request.task}-scheduled" if each else ""  # empty: every run has a name of its own
     before = memory_before(record_root(where), request.task, request.recipe, request.endpoints.path("runs"))
     needs = step_needs(request, placing, before)
     if placing.train_nodes > 1:
@@ -132,9 +132,10 @@ def placement(
     request: RunRequest | None = None,
     needs: Mapping[str, Resources] | None = None,
 ) -> Any:
-    """What the compiled steps carry: image, needs, S3 by a Secret, the labels that network policies admit."""
+    """What the compiled steps carry: image, needs, addresses, S3 by a Secret, the labels that policies admit."""
     from pipelines.resources import Placement
     from pipelines.run_settings import tasks_of
+    from pipelines.values import ENDPOINTS
 
     cluster = profile.cluster
     assert cluster is not None
@@ -143,7 +144,7 @@ def placement(
         image=placing.image or cluster.image,
         tasks=tasks_of(request.settings if request else {}),
         needs=of_pods(needs if needs is not None else step_needs(request, placing, {}), placing),
-        environment=_environment(cluster),
+        environment={**_environment(cluster), ENDPOINTS: pod_endpoints(profile).model_dump_json()},
         secrets=_secrets(cluster),
         labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},
         record=record_root(profile),

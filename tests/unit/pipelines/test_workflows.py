@@ -22,7 +22,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    placement = Placement(cluster=True, image="registry/fairlead-python@sha256:1", train_gpus=2)
+    placement = Placement(cluster=True, tasks="each", image="registry/fairlead-python@sha256:1", train_gpus=2)
     return _compiled(tmp_path_factory.mktemp("cluster"), placement)
 
 
