@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def namespace() -> Iterator[str]:
 def step_pod(namespace: str, step: str, arguments: dict[str, Any], folder: Path) -> Any:
     """The container of a compiled step with what the Kubernetes part of the IR says, which KFP's driver would add."""
     profile = Profile(data="s3://data/lake", cluster=Cluster(namespace=namespace, image=IMAGE, redis=SecretRef()))
-    file = compiled(placement(profile, Placing()), folder)
+    file = compiled(replace(placement(profile, Placing()), tasks="each"), folder)
     spec, platform = yaml.safe_load_all(file.read_text())
     launcher = Launcher(file, folder, {})
     task = launcher.spec["root"]["dag"]["tasks"][step]

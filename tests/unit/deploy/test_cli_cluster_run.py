@@ -96,7 +96,7 @@ def _check_submitted(run: dict[str, Any], run_id: str) -> None:
     where = Endpoints.model_validate_json(given["endpoints"])
     assert (where.home, where.data, where.tracking) == ("/tmp/fairlead", "s3://lake/data", "http://127.0.0.1:1")
     assert "/home" not in given["endpoints"]
-    assert given["checkpoints"] == "s3://lake/data/.checkpoints"
+    assert (given["run"], given["promote"], given["nonce"]) == (run_id, True, "")
     spec, platform = run["pipeline_spec"]["pipeline_spec"], run["pipeline_spec"]["platform_spec"]
     executors = spec["deploymentSpec"]["executors"]
     kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
@@ -109,6 +109,7 @@ def _check_submitted(run: dict[str, Any], run_id: str) -> None:
         assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9"
         assert not {"AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID"} & set(environment)
         assert environment["FAIRLEAD_RECORD"] == "s3://lake/data/.runs"
+        assert Endpoints.model_validate_json(environment["FAIRLEAD_ENDPOINTS"]) == where
         fields = {item["name"]: item["fieldPath"] for item in kubernetes[name]["fieldPathAsEnv"]}
         assert fields == {
             "FAIRLEAD_KFP_RUN": "metadata.labels['pipeline/runid']",
@@ -123,7 +124,7 @@ def _check_submitted(run: dict[str, Any], run_id: str) -> None:
     assert (train["accelerator"]["resourceType"], train["accelerator"]["resourceCount"]) == ("nvidia.com/gpu", "2")
     assert train["resourceMemoryLimit"] == train["resourceMemoryRequest"] == "2Gi"
     assert kubernetes["exec-train"]["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
-    assert "accelerator" not in executors["exec-ingest"]["container"]["resources"]
+    assert "accelerator" not in executors["exec-prepare"]["container"]["resources"]
 
 
 def test_what_a_failed_step_said_is_the_error_of_the_run(backend: Backend, profile: str, fairlead: Any) -> None:
@@ -188,8 +189,8 @@ def test_a_recurring_run_has_a_schedule_with_seconds_and_one_at_a_time(
     made = backend.posted["recurringruns"]
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
     assert (made["max_concurrency"], made["no_catchup"]) == (1, True)
-    # Lineage of every run that it starts: none of them is known by name when it is scheduled.
-    assert made["runtime_config"]["parameters"]["run"] == "news-scheduled"
+    # None of its runs is known by name when it is scheduled: each makes its own.
+    assert made["runtime_config"]["parameters"]["run"] == ""
     assert made["service_account"] == "pipeline-runner"
 
 
