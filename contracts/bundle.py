@@ -2,7 +2,7 @@
 
 bundle.json      this document            model/           LightGBM text, ONNX, or safetensors; never pickle
 golden.jsonl     inputs, expected outputs  features.json    how to read its features online (only with features)
-baseline.json    what normal looks like    evaluation.json, plots/*.png, card.html
+baseline.json    what normal looks like    evaluation.json, plots/*.png, card.html, data.html
 seen.bin         hashes of the rows that the model has learned from (8 bytes each, at most 8 MiB)
 """
 

@@ -132,6 +132,8 @@ def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
     report["metrics"] = document.metrics
     report["mlflow_url"] = tracking_page(endpoints, result.get("tracking_url") or "")
     report["model_card"] = str(bundle.path / "card.html")
+    if (page := bundle.path / "data.html").exists():
+        report["data_report"] = str(page)
     return report
 
 

@@ -7,15 +7,16 @@ import json
 import re
 from collections.abc import Mapping
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pipelines.tasks
 from contracts.bundle import BundleDocument, GateDecision
-from pipelines.steps import left_out
+from pipelines.steps import left_out, scoring
+from pipelines.steps.data_report import FILE as DATA_REPORT
 from pipelines.steps.hidden import SLICE, cases
 from pipelines.steps.measures import higher_is_better
+from pipelines.steps.render import render
 
 _TITLES = {
     "average_precision": "Average precision",
@@ -33,17 +34,12 @@ _PLOTS = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "sc
 
 
 def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
-    """The HTML of a candidate; `fields` are a BundleDocument's without `files`."""
-    import jinja2
-
-    document = BundleDocument.model_validate({**fields, "files": {}})
+    """The HTML of a candidate; `fields` are a BundleDocument's without `files`, before the gate also without `gate`."""
+    decided = "gate" in fields
+    document = fields_document(fields)
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-    template = files("pipelines.steps").joinpath("card.html").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = number
-    return environment.from_string(template).render(
+    return render(
+        "card.html",
         model=document,
         title=title,
         headline=_headline(evaluation),
@@ -54,10 +50,18 @@ def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
         left_out=_left_out(evaluation.get("left_out")),
         gate=document.gate,
         checks=_checks(document.gate),
+        decided=decided,
+        data_report=DATA_REPORT if decided and (folder / DATA_REPORT).exists() else "",
         plots=[(p.stem.replace("_", " "), _embed(p)) for p in _ordered(folder / "plots")],
         request=curl(document, folder),
         about=[(heading, _html(text)) for heading, text in readme_sections(document.task)],
     )
+
+
+def fields_document(fields: Mapping[str, Any]) -> BundleDocument:
+    """The document of a bundle that is not written yet, or not decided about."""
+    lineage = {"created": "", **fields["lineage"]}
+    return BundleDocument.model_validate({"gate": scoring.UNDECIDED, **fields, "lineage": lineage, "files": {}})
 
 
 def _left_out(found: Mapping[str, Any] | None) -> list[str] | None:
@@ -65,17 +69,6 @@ def _left_out(found: Mapping[str, Any] | None) -> list[str] | None:
     if found is None:
         return None
     return left_out.in_words(found) or [f"None of {found['rows_read']:,} rows was left out."]
-
-
-def number(value: Any) -> str:
-    """A number for people: four significant digits, thousands separated, no trailing zeros."""
-    if value is None:
-        return "–"
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _name(metric: str) -> str:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, Decision, Golden
 from contracts.engine import Engine, load_engine
 from contracts.errors import PlatformError
-from pipelines.steps import baseline, events, plots, scoring, seen
+from pipelines.steps import baseline, data_report, events, plots, scoring, seen
+from pipelines.steps.curves import curves
 from pipelines.steps.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.steps.hidden import CASE, SLICE, read_hidden
 from pipelines.steps.measures import Measure, bootstrap, finite
@@ -34,8 +35,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     Args:
         lineage: JSON with code_version, data_version and source.
         out: gets model/, features.json (with features), seen.bin, golden.jsonl, baseline.json, evaluation.json,
-            plots/*.png, answers.npy (probabilities of the test rows) and candidate.json (a BundleDocument without
-            gate and files).
+            plots/*.png, data.html (`pipelines.steps.data_report`), answers.npy (probabilities of the test rows) and
+            candidate.json (a BundleDocument without gate and files).
 
     Returns:
         The metrics.
@@ -92,8 +93,12 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     signature = bundle.document.signature
     write_json(target / "baseline.json", baseline.describe(columns, signature.inputs, probability, signature.classes))
     _draw(target / "plots", frame, probability, bundle, result, trained["history"])
+    classes, decision = bundle.document.signature.classes, bundle.document.decision
+    result |= curves(scoring.positions(frame, classes), probability, classes, decision)
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
     result["left_out"] = read_json(source / "dataset.json").get("left_out")
+    about = {"task": found.name, "source": fields["lineage"]["source"], "version": fields["lineage"]["data_version"]}
+    write_text(target / data_report.FILE, data_report.render_data(source, about, found.title))
     result["bundle_mb"] = round(scoring.folder_mb(target), 3)
     write_json(target / "evaluation.json", result)
     np.save(target / scoring.ANSWERS, probability)

@@ -14,7 +14,7 @@ from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry
 from contracts.tracking import track_run
-from pipelines.steps import events, left_out, scoring
+from pipelines.steps import data_report, events, left_out, scoring
 from pipelines.steps.card import render_card
 from pipelines.steps.files import read_json, write_json, write_text
 from pipelines.tasks import get_task
@@ -99,7 +99,9 @@ def _track(
     shown = folder.parent / "tracked"
     shown.mkdir()
     shutil.copytree(folder / "plots", shown / "plots")
-    shutil.copy(folder / "card.html", shown / "card.html")
+    for name in ("card.html", data_report.FILE):
+        if (folder / name).exists():
+            shutil.copy(folder / name, shown / name)
     shutil.copy(source / "evaluation.json", shown / "evaluation.json")
     shown_as = {}
     if gone := evaluation.get("left_out"):

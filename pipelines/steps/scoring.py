@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 ANSWERS = "answers.npy"  # of a candidate on the test rows; not part of its bundle
 _BATCH = {"tabular": 65_536, "text": 64}
-_UNDECIDED = GateDecision(passed=False, checks=[], champion=None, reasons=["not decided yet"])
+UNDECIDED = GateDecision(passed=False, checks=[], champion=None, reasons=["not decided yet"])
 
 
 def provisional(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     """A candidate folder as a bundle that can be loaded, before gate and hashes exist."""
     lineage = {**fields["lineage"], "created": "1970-01-01T00:00:00Z"}
-    document = BundleDocument.model_validate({**fields, "lineage": lineage, "gate": _UNDECIDED, "files": {}})
+    document = BundleDocument.model_validate({**fields, "lineage": lineage, "gate": UNDECIDED, "files": {}})
     return Bundle(folder, document, "")
 
 

@@ -16,7 +16,8 @@ from contracts.bundle import read_bundle
 from contracts.errors import PlatformError
 from pipelines.steps import left_out
 from pipelines.steps import register as step
-from pipelines.steps.card import _html, number
+from pipelines.steps.card import _html
+from pipelines.steps.render import number
 
 
 class FakeRegistry:
@@ -96,7 +97,7 @@ def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
     bundle = read_bundle(result["path"])
     assert bundle.digest == result["digest"]
     assert bundle.document.lineage.run == "toy-1"
-    assert {"card.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.onnx"} <= set(
+    assert {"card.html", "data.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.onnx"} <= set(
         bundle.document.files
     )
     assert {"candidate.json", "answers.npy"}.isdisjoint(bundle.document.files)
@@ -162,7 +163,7 @@ def test_the_run_is_tracked_with_curves_plots_and_slices(publish: Any) -> None:
     assert tracked["params"]["rounds"] == 15
     assert tracked["metrics"]["slice.kind.box.average_precision"] > 0
     assert len(tracked["curves"]) == 15
-    assert {"card.html", "plots/calibration.png"} <= set(tracked["files"])
+    assert {"card.html", "data.html", "plots/calibration.png"} <= set(tracked["files"])
     assert tracked["tags"]["gate"] == "passed"
 
 

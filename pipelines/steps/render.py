@@ -1,0 +1,46 @@
+"""Self-contained pages of HTML from the templates of this folder; what is not markup is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+
+def render(template: str, **values: Any) -> str:
+    """The page of a template, which extends ``page.html``."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: files("pipelines.steps").joinpath(name).read_text(encoding="utf-8")),
+    )
+    environment.filters |= {"number": number, "bars": bars}
+    return environment.get_template(template).render(**values)
+
+
+def bars(heights: Sequence[float], width: int = 132, height: int = 26) -> Any:
+    """Bars of heights from 0 to 1 as SVG, which has no text."""
+    import markupsafe
+
+    step = width / max(len(heights), 1)
+    drawn = "".join(
+        f'<rect x="{at * step:.1f}" y="{height * (1 - each):.1f}" width="{max(step - 1, 1):.1f}" '
+        f'height="{height * each:.1f}"/>'
+        for at, each in enumerate(max(0.04, float(given)) for given in heights)
+    )
+    return markupsafe.Markup(f'<svg class="bars" width="{width}" height="{height}">{drawn}</svg>')
+
+
+def number(value: Any) -> str:
+    """A number for people: four significant digits, thousands separated, no trailing zeros."""
+    if value is None:
+        return "–"
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return str(value)
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
