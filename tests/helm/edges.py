@@ -92,7 +92,7 @@ class Network:
             spec, namespace = policy["spec"], policy["metadata"]["namespace"]
             if namespace != pod.namespace or direction not in spec["policyTypes"]:
                 continue
-            if _selects(spec["podSelector"], pod.labels):
+            if selects(spec["podSelector"], pod.labels):
                 yield None
                 yield from spec.get(direction.lower(), [])
 
@@ -111,12 +111,13 @@ def _is_peer(peer: Any, pod: Pod, namespace: str) -> bool:
     spaces = peer.get("namespaceSelector")
     if spaces is None and pod.namespace != namespace:
         return False
-    if spaces is not None and not _selects(spaces, {"kubernetes.io/metadata.name": pod.namespace}):
+    if spaces is not None and not selects(spaces, {"kubernetes.io/metadata.name": pod.namespace}):
         return False
-    return _selects(peer.get("podSelector", {}), pod.labels)
+    return selects(peer.get("podSelector", {}), pod.labels)
 
 
-def _selects(selector: Any, labels: Mapping[str, str]) -> bool:
+def selects(selector: Any, labels: Mapping[str, str]) -> bool:
+    """Whether a selector of a policy is for a pod, or a namespace, with these labels."""
     if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
         return False
     for each in selector.get("matchExpressions", []):

@@ -3,7 +3,7 @@ fairlead.edges: who connects to whom. This table is the only place where it stan
 `helm test` and the tests of the charts are made from it.
 
 servers: a name, which is that of its access label (fairlead.io/access-<name>) and of `global.<name>` where that replaces it; the
-  component that answers; the ports of its pods, its address first.
+  component that answers; the ports of its pods, its address first; and the port of its Service where that is another one.
 clients: a component, and as SERVER:PORT what it connects to; `kubernetes` is the Kubernetes API. Steps are the pods of Argo.
 scrapes: where Prometheus reads metrics.
 */}}
@@ -18,8 +18,8 @@ servers:
   metadata: {component: metadata-grpc, ports: [8080]}
   metadata-web: {component: metadata-envoy, ports: [9090]}
   controller: {component: workflow-controller, ports: [9090]}
-  pipelines-ui: {component: ui, ports: [3000]}
-  model: {component: server, ports: [3000]}
+  pipelines-ui: {component: ui, ports: [3000], service: 80}
+  model: {component: server, ports: [3000], service: 80}
 clients:
   mlflow: [sql:3306, s3:9000]
   definitions: [sql:3306, redis:6379]
@@ -72,6 +72,26 @@ scrapes: [pipelines:8888, controller:9090, model:3000]
 {{- if ne .server "kubernetes" -}}{{- $needs = append $needs .server -}}{{- end -}}
 {{- end -}}
 {{- toJson $needs -}}
+{{- end -}}
+
+{{/*
+fairlead.targets: for `helm test`, as JSON, where the edges of "component" lead: a list of {name, scheme, host, port, needed}; "needed" lists the
+servers that must be there, whose names must be known.
+*/}}
+{{- define "fairlead.targets" -}}
+{{- $targets := list -}}
+{{- range $edge := include "fairlead.edgesOf" . | fromJsonArray -}}
+{{- if eq .server "kubernetes" -}}
+{{- $targets = append $targets (dict "name" "kubernetes" "scheme" "https" "host" "kubernetes.default.svc" "port" 443 "needed" true) -}}
+{{- else -}}
+{{- $part := include "fairlead.part" (dict "context" $.context "part" .server) | fromYaml -}}
+{{- range $i, $port := .ports -}}
+{{- $at := ternary $part.port (int $port) (eq (int $port) (int $part.pod)) -}}
+{{- $targets = append $targets (dict "name" (printf "%s:%s" $edge.server $port) "scheme" $part.scheme "host" $part.host "port" (int $at) "needed" (has $edge.server $.needed)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $targets -}}
 {{- end -}}
 
 {{/*

@@ -1,12 +1,12 @@
 {{/*
-fairlead.part: where a shared part is, as YAML: {host, port, external, component, cidr}. "part" is a server of fairlead.edges; `global.<part>`
+fairlead.part: where a shared part is, as YAML: {host, port, pod (port of its pods), external, component, cidr}. "part" is a server of fairlead.edges; `global.<part>`
 replaces the embedded one (host, or endpoint for s3).
 */}}
 {{- define "fairlead.part" -}}
 {{- $server := get (include "fairlead.edges" . | fromYaml).servers .part -}}
 {{- $global := index (.context.Values.global | default dict) .part | default dict -}}
 {{- $host := $global.host -}}
-{{- $port := $global.port | default (first $server.ports) -}}
+{{- $port := $global.port | default $server.service | default (first $server.ports) -}}
 {{- $scheme := "http" -}}
 {{- with $global.endpoint -}}
 {{- $url := urlParse . -}}
@@ -18,6 +18,7 @@ replaces the embedded one (host, or endpoint for s3).
 {{- if eq .part "pipelines" -}}{{- /* its clients know no other name */ -}}{{- $embedded = "ml-pipeline" -}}{{- end -}}
 host: {{ $host | default $embedded }}
 port: {{ $port | int }}
+pod: {{ first $server.ports | int }}
 scheme: {{ $scheme }}
 external: {{ not (empty $host) }}
 component: {{ $server.component }}

@@ -1,4 +1,4 @@
-"""`helm test` of the platform: every shared part is used once the way its clients use it, from inside the cluster.
+"""`helm test` of the platform: every shared part is reached and used once, as its clients do, from inside the cluster.
 
 Reads the addresses from the environment; a part without an address is not installed and is left out.
 """
@@ -13,7 +13,10 @@ import urllib.request
 import uuid
 from collections.abc import Callable
 
+import edges
+
 SECONDS = 30
+PATIENCE = 120
 MARK = uuid.uuid4().hex
 
 
@@ -75,14 +78,33 @@ def prometheus() -> None:
     address = os.environ["PROMETHEUS"]
     groups = json.loads(_call(f"{address}/api/v1/rules"))["data"]["groups"]
     assert {group["name"] for group in groups} >= {"fairlead-models", "fairlead-platform"}, "our rules are not loaded"
-    targets = json.loads(_call(f"{address}/api/v1/targets?state=active"))["data"]["activeTargets"]
+    until = time.monotonic() + PATIENCE
+    while wrong := _unread(json.loads(_call(f"{address}/api/v1/targets?state=active"))["data"]["activeTargets"]):
+        assert time.monotonic() < until, wrong
+        time.sleep(2)
+
+
+def _unread(targets: list[dict[str, str]]) -> str:
+    """What Prometheus does not read yet; a part that has just started is not read at once."""
     down = [f"{target['scrapeUrl']}: {target['lastError']}" for target in targets if target["health"] == "down"]
-    assert not down, f"targets are down: {down}"
+    if down:
+        return (
+            f"targets are down: {down}. Fix: see that the pod is Ready, and that its network policy lets Prometheus in"
+        )
+    read = {target["labels"].get("component") for target in targets if target["health"] == "up"}
+    missing = {name for name in os.environ.get("TARGETS", "").split(",") if name} - read
+    return f"metrics are not read of {sorted(missing)}" if missing else ""
 
 
-def pipelines() -> None:
-    """The API server of Kubeflow Pipelines answers."""
-    assert json.loads(_call(f"{os.environ['PIPELINES']}/apis/v2beta1/healthz")) is not None
+def workflows() -> None:
+    """The platform's workflows are uploaded, so that the page of Kubeflow and kfp.Client can start them."""
+    until = time.monotonic() + PATIENCE
+    while not json.loads(_call(f"{os.environ['WORKFLOWS']}/apis/v2beta1/pipelines?page_size=1")).get("pipelines"):
+        assert time.monotonic() < until, (
+            "none is uploaded. Fix: read what the Job says: kubectl logs -l app.kubernetes.io/component=publish, then "
+            "upgrade the release to run it again, or upload by fairlead pipelines publish --profile cluster"
+        )
+        time.sleep(2)
 
 
 def _post(url: str, body: dict[str, str]) -> dict[str, dict[str, dict[str, str]]]:
@@ -96,13 +118,13 @@ def _call(url: str, body: bytes | None = None, headers: dict[str, str] | None = 
 
 
 CHECKS: dict[str, Callable[[], None]] = {
-    "SQL": sql, "S3": s3, "REDIS": redis, "MLFLOW": mlflow, "PROMETHEUS": prometheus, "PIPELINES": pipelines
+    "SQL": sql, "S3": s3, "REDIS": redis, "MLFLOW": mlflow, "PROMETHEUS": prometheus, "WORKFLOWS": workflows
 }  # fmt: skip
 
 
 def main() -> int:
-    """Run every check and report each in one line; 1 when one failed."""
-    failed = 0
+    """Try every connection, run every check and report each in one line; 1 when one failed."""
+    failed = edges.run()
     for name, check in CHECKS.items():
         if not os.environ.get(name):
             continue

@@ -1,0 +1,1 @@
+../../pipelines/files/edges.py
