@@ -49,14 +49,21 @@ class Resources:
 
 
 def joined(needs: Iterable[Resources]) -> Resources:
-    """The needs of steps that share a pod, which must have the same place."""
+    """The needs of a pod that runs several steps: the most of each, and every condition that one of them has."""
     each = list(needs)
-    return replace(
-        each[0],
+    largest = max(each, key=lambda item: item.gpus)
+    tolerations = [item for step in each for item in step.tolerations]
+    return Resources(
         cpu=max((item.cpu for item in each), key=parse),
         memory=max((item.memory for item in each), key=parse),
+        gpus=largest.gpus,
+        accelerator=largest.accelerator,
+        node_selector={key: value for item in each for key, value in item.node_selector.items()},
+        tolerations=tuple(item for at, item in enumerate(tolerations) if item not in tolerations[:at]),
+        priority_class=next((item.priority_class for item in each if item.priority_class), ""),
         retries=max(item.retries for item in each),
         cached=all(item.cached for item in each),
+        own=any(item.own for item in each),
     )
 
 

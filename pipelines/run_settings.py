@@ -1,7 +1,7 @@
 """Settings of a run that are none of its task: what steps need on a cluster, and how many of them share a pod.
 
-``resources.STEP.KEY`` (STEP may be ``all``) and ``workflow.tasks`` are written like settings of a task, and are split
-off before its configuration is made: they never change what a step computes, so they never change a cache key.
+``resources.STEP.KEY`` (STEP may be ``all``), ``workflow.tasks`` and ``workflow.nodes`` are written like settings of a
+task, and are split off before its configuration is made: they never change what a step computes, nor a cache key.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contracts.errors import PlatformError
 from pipelines.resources import STEPS, Resources
 
 TASKS = ("few", "groups", "each")
+NODES = ("fixed", "growing")
 _ALL = "all"
 _SMALLEST = 32 * 2**20
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -40,6 +41,11 @@ def split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def tasks_of(settings: Mapping[str, Any]) -> Any:
     """How many steps share a pod: few, groups or each."""
     return settings.get("workflow.tasks", TASKS[0])
+
+
+def growing(settings: Mapping[str, Any]) -> bool:
+    """Whether the cluster adds nodes when pods ask for them."""
+    return bool(settings.get("workflow.nodes") == "growing")
 
 
 def needs(
@@ -85,10 +91,11 @@ def _flat(defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _checked(key: str, value: Any) -> dict[str, Any]:
     section, *path = key.split(".")
     if section == "workflow":
-        if path != ["tasks"]:
-            raise _wrong(key, "accepted: workflow.tasks")
-        if value not in TASKS:
-            raise _wrong(key, f"got {value!r}; accepted: {', '.join(TASKS)}")
+        accepted = {"tasks": TASKS, "nodes": NODES}.get(".".join(path))
+        if accepted is None:
+            raise _wrong(key, "accepted: workflow.tasks, workflow.nodes")
+        if value not in accepted:
+            raise _wrong(key, f"got {value!r}; accepted: {', '.join(accepted)}")
         return {key: value}
     if len(path) < 2 or path[0] not in (_ALL, *STEPS):
         raise _wrong(key, f"write resources.STEP.KEY=VALUE, STEP one of: {', '.join((_ALL, *STEPS))}")

@@ -107,6 +107,7 @@ def test_tolerations_are_written_like_taints_or_like_a_pods(item: str, toleratio
         ("resources.train.tolerations=3", "NoSchedule"),
         ('resources.train.tolerations=[{"key": "a", "operator": "Exists", "value": "x"}]', "NoSchedule"),
         ("workflow.tasks=many", "few, groups, each"),
+        ("workflow.nodes=many", "fixed, growing"),
         ("workflow.cache=1", "workflow.tasks"),
     ],
 )
