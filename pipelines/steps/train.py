@@ -37,7 +37,8 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spre
     _check_inputs(dataset, [item.model_dump() for item in found.inputs(settings)])
     target = Path(out)
     if spread:
-        from pipelines.training.spread import Spread, train_spread
+        from pipelines.training.pods import Spread
+        from pipelines.training.spread import train_spread
 
         report = events.progress("train")
         train_spread(Spread.model_validate_json(spread), task, config, Path(dataset), target, report)

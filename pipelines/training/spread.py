@@ -8,42 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from contracts import objects
 from contracts.errors import PlatformError
-from contracts.settings import Settings
+from pipelines.record import POD
+from pipelines.training.pods import GROUP, JOBSET, NEWEST, Spread, job, like, train_job
 
-PORT = 29500
-_GROUP = "trainer.kubeflow.org"
 _POLL = 3.0
-
-
-class Spread(Settings):
-    """How a training is spread. `environment` and `secrets` are what its pods need to reach S3."""
-
-    nodes: int = Field(2, ge=2, description="pods")
-    processes: int = Field(1, ge=1, description="processes in each pod; with GPUs, one per GPU")
-    gpus: int = Field(0, ge=0, description="GPUs of each pod")
-    accelerator: str = "nvidia.com/gpu"
-    cpu: str = "1"
-    memory: str = "2Gi"
-    node_selector: dict[str, str] = Field({}, description="labels of the nodes that may take the pods")
-    tolerations: list[dict[str, str]] = Field([], description="taints of nodes that the pods bear, as in a pod")
-    priority_class: str = ""
-    image: str
-    namespace: str
-    service_account: str = "default"
-    place: str = Field(description="s3:// folder for what passes between the step and the pods")
-    environment: dict[str, str] = Field({}, description="variables of the pods")
-    secrets: dict[str, tuple[str, str]] = Field({}, description="variable -> (Secret, key)")
-    labels: dict[str, str] = Field({}, description="labels that network policies admit")
-    timeout: int = Field(6 * 3600, description="seconds after which it has failed")
 
 
 def train_spread(spread: Spread, task: str, config: str, dataset: Path, out: Path, tell: Callable[..., None]) -> None:
@@ -57,8 +33,14 @@ def train_spread(spread: Spread, task: str, config: str, dataset: Path, out: Pat
     objects.upload(dataset, objects.join(place, "dataset"), last="dataset.json")
     objects.write_bytes(objects.join(place, "config.json"), config.encode())
     kube = _Kube(spread.namespace)
-    operator = kube.has_group(_GROUP)
-    documents = [train_job(spread, name, task, place)] if operator else job(spread, name, task, place)
+    # A TrainJob has no field for a priority.
+    operator = not spread.priority_class and kube.has_group(GROUP)
+    if own := os.environ.get(POD):
+        spread = like(spread, kube.pod(own))
+    if operator:
+        documents = train_job(spread, name, task, place, kube.fields_of_train_jobs())
+    else:
+        documents = job(spread, name, task, place)
     try:
         for document in documents:
             kube.create(document)
@@ -68,139 +50,6 @@ def train_spread(spread: Spread, task: str, config: str, dataset: Path, out: Pat
     finally:
         for document in documents:
             kube.delete(document)
-
-
-def command(spread: Spread, task: str, place: str) -> list[str]:
-    """What each process runs."""
-    given = {"task": task, "config": objects.join(place, "config.json"), "dataset": objects.join(place, "dataset")}
-    given |= {"checkpoints": objects.join(place, "checkpoints"), "out": objects.join(place, "out")}
-    return ["-m", "pipelines.training.distributed", *(part for k, v in given.items() for part in (f"--{k}", v))]
-
-
-def job(spread: Spread, name: str, task: str, place: str) -> list[dict[str, Any]]:
-    """A headless Service by which the pods find the first one, a policy that closes them to all others, and the Job."""
-    labels = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/component": "training", **spread.labels}
-    meta = {"name": name, "namespace": spread.namespace, "labels": labels}
-    selector = {"job-name": name}
-    torchrun = ["torchrun", f"--nnodes={spread.nodes}", f"--nproc-per-node={spread.processes}"]
-    torchrun += ["--node-rank=$(JOB_COMPLETION_INDEX)", f"--master-addr={name}-0.{name}", f"--master-port={PORT}"]
-    pod = {
-        **_pod(spread),
-        "subdomain": name,
-        "restartPolicy": "Never",
-        "containers": [_container(spread, [*torchrun, *command(spread, task, place)])],
-    }
-    peers = [{"podSelector": {"matchLabels": selector}}]
-    return [
-        {
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": meta,
-            # A pod is found before it is ready: it becomes ready by finding the others.
-            "spec": {"clusterIP": "None", "selector": selector, "publishNotReadyAddresses": True},
-        },
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": meta,
-            "spec": {
-                "podSelector": {"matchLabels": selector},
-                "policyTypes": ["Ingress"],
-                "ingress": [{"from": peers}],
-            },
-        },
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": meta,
-            "spec": {
-                "completionMode": "Indexed",
-                "completions": spread.nodes,
-                "parallelism": spread.nodes,
-                "backoffLimit": spread.nodes,  # one lost pod ends the others too: enough for one new start of all
-                "activeDeadlineSeconds": spread.timeout,
-                "ttlSecondsAfterFinished": 86400,
-                "template": {"metadata": {"labels": labels}, "spec": pod},
-            },
-        },
-    ]
-
-
-def train_job(spread: Spread, name: str, task: str, place: str) -> dict[str, Any]:
-    """The same for Kubeflow Trainer v2: its runtime gives torchrun its addresses, by PET_* variables."""
-    container = _container(spread, [])
-    return {
-        "apiVersion": f"{_GROUP}/v1alpha1",
-        "kind": "TrainJob",
-        "metadata": {"name": name, "namespace": spread.namespace, "labels": spread.labels},
-        "spec": {
-            "runtimeRef": {"name": "torch-distributed"},
-            "activeDeadlineSeconds": spread.timeout,
-            "trainer": {
-                "image": spread.image,
-                "command": ["torchrun", *command(spread, task, place)],
-                "numNodes": spread.nodes,
-                "numProcPerNode": spread.processes,
-                "resourcesPerNode": container["resources"],
-                "env": container["env"],
-            },
-        },
-    }
-
-
-def _pod(spread: Spread) -> dict[str, Any]:
-    volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
-    if spread.gpus:
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}})
-    return {
-        "serviceAccountName": spread.service_account,
-        "automountServiceAccountToken": False,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": 10001,
-            "runAsGroup": 10001,
-            "fsGroup": 10001,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
-        "volumes": volumes,
-        **_place(spread),
-    }
-
-
-def _place(spread: Spread) -> dict[str, Any]:
-    place = {
-        "nodeSelector": spread.node_selector,
-        "tolerations": spread.tolerations,
-        "priorityClassName": spread.priority_class,
-    }
-    return {key: value for key, value in place.items() if value}
-
-
-def _container(spread: Spread, run: list[str]) -> dict[str, Any]:
-    secret = {name: {"secretKeyRef": {"name": ref, "key": key}} for name, (ref, key) in spread.secrets.items()}
-    mounts = [{"name": "tmp", "mountPath": "/tmp"}]
-    limits: dict[str, Any] = {"memory": spread.memory}
-    if spread.gpus:
-        limits[spread.accelerator] = spread.gpus
-        mounts.append({"name": "shm", "mountPath": "/dev/shm"})
-    return {
-        "name": "train",
-        "image": spread.image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": run[:1],
-        "args": run[1:],
-        "env": [
-            *({"name": name, "value": value} for name, value in spread.environment.items()),
-            *({"name": name, "valueFrom": source} for name, source in secret.items()),
-        ],
-        "resources": {"requests": {"cpu": spread.cpu, **limits}, "limits": limits},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": mounts,
-    }
 
 
 class _Kube:
@@ -219,6 +68,26 @@ class _Kube:
         """Whether an API group is served, that is, an operator is installed."""
         return any(item.name == group for item in self._client.ApisApi(self._api).get_api_versions().groups)
 
+    def pod(self, name: str) -> dict[str, Any]:
+        """A pod as Kubernetes describes it; empty when this identity may not see it."""
+        from kubernetes.client import ApiException
+
+        try:
+            return dict(self._call("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}", None))
+        except ApiException:
+            return {}
+
+    def fields_of_train_jobs(self) -> tuple[str, ...]:
+        """What the installed release knows in a TrainJob's spec; the newest where that cannot be asked."""
+        from kubernetes.client import ApiException
+
+        try:
+            schemas = self._call("GET", f"/openapi/v3/apis/{GROUP}/v1alpha1", None)["components"]["schemas"]
+            (found,) = [schema for name, schema in schemas.items() if name.endswith(".TrainJob")]
+            return tuple(found["properties"]["spec"]["properties"])
+        except (ApiException, KeyError, ValueError):
+            return NEWEST
+
     def create(self, document: dict[str, Any]) -> None:
         from kubernetes.client import ApiException
 
@@ -227,11 +96,19 @@ class _Kube:
         except ApiException as err:
             if err.status == 403 and document["kind"] == "NetworkPolicy":
                 return  # hardening that this identity may not do; the training itself needs none
+            detail = str(err.body or err.reason)[:500]
+            if err.status == 403:
+                raise PlatformError(
+                    f"may not create the {document['kind']} of a distributed training",
+                    detail=detail,
+                    fix="give the steps' ServiceAccount that right: pipelines.steps.jobs: true in the values",
+                    code="no_access",
+                ) from err
             raise PlatformError(
-                f"may not create the {document['kind']} of a distributed training",
-                detail=str(err.body or err.reason)[:500],
-                fix="give the steps' ServiceAccount that right: pipelines.steps.jobs: true in the values",
-                code="no_access",
+                f"the cluster refused the {document['kind']} of a distributed training",
+                detail=detail,
+                fix="correct what it names: --set resources.train.KEY=VALUE, or what is installed for training",
+                code="spread_refused",
             ) from err
 
     def delete(self, document: dict[str, Any]) -> None:
@@ -246,7 +123,7 @@ class _Kube:
 
     def wait(self, name: str, operator: bool, timeout: int) -> None:
         """Until it has succeeded."""
-        path = f"/apis/{_GROUP}/v1alpha1" if operator else "/apis/batch/v1"
+        path = f"/apis/{GROUP}/v1alpha1" if operator else "/apis/batch/v1"
         path += f"/namespaces/{self.namespace}/{'trainjobs' if operator else 'jobs'}/{name}"
         until = time.monotonic() + timeout
         while time.monotonic() < until:
@@ -255,14 +132,15 @@ class _Kube:
             if "Complete" in found:
                 return
             if "Failed" in found:
-                raise self._failed(name, str(found["Failed"].get("message", "")))
+                raise self._failed(name, operator, str(found["Failed"].get("message", "")))
             time.sleep(_POLL)
-        raise self._failed(name, f"not finished within {timeout} s")
+        raise self._failed(name, operator, f"not finished within {timeout} s")
 
-    def _failed(self, name: str, why: str) -> PlatformError:
+    def _failed(self, name: str, operator: bool, why: str) -> PlatformError:
         core = self._client.CoreV1Api(self._api)
         said = ""
-        for pod in core.list_namespaced_pod(self.namespace, label_selector=f"job-name={name}").items:
+        label = JOBSET if operator else "job-name"
+        for pod in core.list_namespaced_pod(self.namespace, label_selector=f"{label}={name}").items:
             if pod.status.phase == "Failed":
                 said = core.read_namespaced_pod_log(pod.metadata.name, self.namespace, tail_lines=12)
                 break

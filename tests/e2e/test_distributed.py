@@ -25,7 +25,7 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
     pytest.importorskip("torch")
     from pipelines.steps.train import train
     from pipelines.tasks import dump_config, get_task, recipe_config
-    from pipelines.training.spread import Spread
+    from pipelines.training.pods import Spread
 
     config = dump_config(recipe_config(get_task("news"), "embedding_lstm", SETTINGS))
     dataset = _dataset(config, tmp_path)

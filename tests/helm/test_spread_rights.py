@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
-from pipelines.training import spread
+from pipelines.training import pods, spread
 from tests.helm.chart import named, render
 
 Right = tuple[str, str, str]
@@ -43,6 +43,8 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
             return self.operator
 
         def _call(self, method: str, path: str, body: Any) -> Any:
+            if path.startswith("/openapi/"):  # every identity may read it
+                return {}
             root, _, rest = path.partition("/namespaces/spaces/")
             group = "" if root == "/api/v1" else root.split("/")[2]
             asked.add((group, rest.split("/")[0], {"POST": "create"}.get(method, method.lower())))
@@ -51,7 +53,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
     monkeypatch.setattr(spread, "_Kube", Kube)
     for name in ("upload", "write_bytes", "download"):
         monkeypatch.setattr(spread.objects, name, lambda *_, **__: None)
-    order = spread.Spread(image="i", namespace="spaces", place="s3://lake/spread")
+    order = pods.Spread(image="i", namespace="spaces", place="s3://lake/spread")
     for by_operator in (False, True):
         Kube.operator = by_operator
         with pytest.raises(PlatformError, match="the distributed training failed"):

@@ -169,7 +169,7 @@ def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
 
 def spread(cluster: Cluster, where: Endpoints, placing: Placing, needs: Resources) -> str:
     """The training step's order to train on several pods, each with `needs`; see pipelines/training/spread.py."""
-    from pipelines.training.spread import Spread
+    from pipelines.training.pods import Spread
 
     return Spread(
         nodes=placing.train_nodes,

@@ -195,7 +195,7 @@ def test_a_recurring_run_has_a_schedule_with_seconds_and_one_at_a_time(
 
 
 def test_training_on_several_pods_is_an_order_to_the_step(backend: Backend, profile: str, fairlead: Any) -> None:
-    from pipelines.training.spread import Spread
+    from pipelines.training.pods import Spread
 
     fairlead("run", "news", "--profile", profile, "--cron", "0 3 * * *", "--train-nodes", "2", "--train-gpus", "4")
     order = Spread.model_validate_json(backend.posted["recurringruns"]["runtime_config"]["parameters"]["spread"])
