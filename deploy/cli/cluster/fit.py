@@ -16,10 +16,11 @@ from contracts.quantities import cpu, memory, parse, shown
 
 if TYPE_CHECKING:
     from deploy.cli.cluster.kube import Kube
-    from pipelines.resources import Resources
+    from pipelines.resources import Placement, Resources
 
 _BESIDE = {"cpu": Decimal("0.01"), "memory": Decimal(64 * 2**20)}  # Argo's container in the pod of a step
 _HARD = ("NoSchedule", "NoExecute")
+_SOON = "--request-timeout=10s"
 _ENDED = ("Succeeded", "Failed")
 
 
@@ -69,6 +70,16 @@ class Fit:
     verdict: str
     says: str = ""
     setting: str = ""
+
+
+def asks_of(workflow: str, where: Placement) -> list[Ask]:
+    """What the tasks of a workflow ask for."""
+    from pipelines.grouping import needs_of, plan
+
+    return [
+        Ask(name=task.name, step=task.steps[0] if len(task.steps) == 1 else "all", needs=needs_of(task.steps, where))
+        for task in plan(workflow, where)
+    ]
 
 
 def fits(asks: Iterable[Ask], nodes: Sequence[Node]) -> list[Fit]:
@@ -241,7 +252,8 @@ def check(kube: Kube, asks: Sequence[Ask], growing: bool = False) -> list[str]:
         PlatformError: ``code="does_not_fit"``: pods that no node can take.
     """
     try:
-        nodes = read_nodes(kube.items("nodes"), kube.items("pods", "--all-namespaces"))
+        pods = kube.items("pods", "--all-namespaces", _SOON)
+        nodes = read_nodes(kube.items("nodes", _SOON), pods)
     except PlatformError as err:
         why = next((line for line in err.detail.splitlines() if line.strip()), err.headline).strip()
         return [f"not checked whether the nodes are large enough: {why[:200]}"]

@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING, Any
 from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from deploy.cli.cluster.fit import Ask, asks_of, check
+from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.needs import memory_before, of_pods, step_needs
 from deploy.cli.cluster.reach import reach, use_storage
+from deploy.cli.output import console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,10 +82,26 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
     needs = step_needs(request, placing, before)
     if placing.train_nodes > 1:
         given["spread"] = spread(cluster, where, placing, needs["train"])
+    placed = placement(profile, placing, request, needs)
+    for note in _looked_at(cluster, placed, placing, needs, request):
+        console(stderr=True).print(note, markup=False, soft_wrap=True)
     client = connect(cluster)
     with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
-        file = compiled(placement(profile, placing, request, needs), Path(folder))
+        file = compiled(placed, Path(folder))
         return client, _start(client, cluster, request, placing, file, given)
+
+
+def _looked_at(
+    cluster: Cluster, placed: Placement, placing: Placing, needs: Mapping[str, Resources], request: RunRequest
+) -> list[str]:
+    """What is to be said of the nodes before the run starts; of a schedule only what nobody could look at."""
+    from pipelines.run_settings import growing
+
+    asks = asks_of(WORKFLOW, placed)
+    if placing.train_nodes > 1:
+        asks.append(Ask(name="training", step="train", needs=needs["train"], pods=placing.train_nodes))
+    notes = check(Kube(cluster.namespace, cluster.context), asks, growing(request.settings))
+    return notes if not placing.cron else []
 
 
 def pod_endpoints(profile: Profile) -> Endpoints:

@@ -204,6 +204,26 @@ def test_training_on_several_pods_is_an_order_to_the_step(backend: Backend, prof
     assert order.secrets["AWS_ACCESS_KEY_ID"] == ("fairlead-s3", "access-key")
 
 
+def test_a_run_that_no_node_can_take_is_refused_before_it_is_submitted(
+    backend: Backend, profile: str, fairlead: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = {"allocatable": {"cpu": "2", "memory": "7800Mi", "pods": "110"}}
+    node = {"metadata": {"name": "n1"}, "spec": {}, "status": status}
+    (tmp_path / "nodes.json").write_text(json.dumps({"items": [node]}))
+    program = tmp_path / "bin" / "kubectl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\ncase "$*" in *" nodes "*) cat {tmp_path}/nodes.json;; *) echo {{}};; esac\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    asked = ["--cron", "0 3 * * *", "--set", "resources.train.memory=16Gi"]
+    said = fairlead("run", "news", "--profile", profile, *asked, "--json")
+    assert (said.code, said.json["error"]["code"]) == (1, "does_not_fit")
+    assert said.json["error"]["detail"] == "train asks for 16Gi; the largest node has 7.6Gi"
+    assert backend.posted == {}
+    said = fairlead("run", "news", "--profile", profile, *asked[:3], "resources.train.memory=7Gi", "--json")
+    assert said.code == 0, said.err
+
+
 @pytest.mark.parametrize("cron", ["daily", "0 0 3 * * *", "* * * *"])
 def test_a_schedule_that_is_none_is_refused(cron: str) -> None:
     with pytest.raises(PlatformError, match="not a schedule"):
