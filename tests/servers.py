@@ -80,7 +80,7 @@ def _running(command: list[str], environment: Mapping[str, str], log: Path) -> I
         stop_group(child)
 
 
-def wait_for(url: str, log: Path, patience: float = 90.0) -> None:
+def wait_for(url: str, log: Path, patience: float = 180.0) -> None:
     """Return when something answers at `url`, whatever it says."""
     until = time.monotonic() + patience
     while time.monotonic() < until:
