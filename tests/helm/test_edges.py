@@ -235,3 +235,19 @@ def test_old_workflows_go_even_where_their_end_is_never_recorded() -> None:
         assert spec["ttlStrategy"] == {"secondsAfterCompletion": keep + 86400}
         agent = containers(dict(pods(objects))["Deployment/fairlead-persistenceagent"])[0]
         assert environment(agent)["TTL_SECONDS_AFTER_WORKFLOW_FINISH"] == str(keep)
+
+
+def test_the_web_page_reads_pods_their_logs_and_one_secret() -> None:
+    objects = manifests()
+    rules = named(objects, "Role", "fairlead-ui")["rules"]
+    rights = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+    assert rights == {
+        ("pods", "get"),
+        ("pods/log", "get"),
+        ("events", "list"),
+        ("secrets", "get"),
+        ("workflows", "get"),
+    }
+    (secrets,) = [rule for rule in rules if "secrets" in rule["resources"]]
+    assert secrets["resourceNames"] == ["fairlead-s3"]
+    assert not [each for each in of_kind(objects, "Role") if each["metadata"]["name"] == "fairlead-metadata-envoy"]

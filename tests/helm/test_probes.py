@@ -152,6 +152,8 @@ def test_the_proxy_of_the_page_passes_when_the_metadata_store_answers_through_it
         assert said(edges, "metadata-web:9090", port).startswith("ok")
     with web(200, b"\x80\x00\x00\x00\x10grpc-status:14\r\n") as port:
         assert "the metadata store does not answer" in said(edges, "metadata-web:9090", port)
+    with web(503) as port:
+        assert "reaches no metadata store. Fix: " in said(edges, "metadata-web:9090", port)
 
 
 def test_what_is_wrong_is_told_apart(edges: ModuleType) -> None:

@@ -53,6 +53,8 @@ def web(host: str, port: int) -> None:
         headers = {"content-type": "application/grpc-web+proto", "x-grpc-web": "1"}
         connection.request("POST", path, bytes(5), headers)
         answer = connection.getresponse()
+        if answer.status == http.client.SERVICE_UNAVAILABLE:
+            raise ValueError("the proxy is there, and reaches no metadata store. Fix: see that metadata-grpc is Ready")
         body = _accept(answer, (200,))
         if answer.getheader("grpc-status", "0") != "0" or b"grpc-status:0" not in body.replace(b" ", b""):
             raise ValueError(f"the metadata store does not answer: {answer.getheader('grpc-message') or body[-200:]!r}")
@@ -118,7 +120,7 @@ def explain(error: Exception) -> str:
         )
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens. Fix: kubectl get pods, and the logs of the one that is not Ready"
-    return f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def attempt(edge: dict[str, str], until: float) -> str:

@@ -99,12 +99,18 @@ def _unread(targets: list[dict[str, str]]) -> str:
 def workflows() -> None:
     """The platform's workflows are uploaded, so that the page of Kubeflow and kfp.Client can start them."""
     until = time.monotonic() + PATIENCE
-    while not json.loads(_call(f"{os.environ['WORKFLOWS']}/apis/v2beta1/pipelines?page_size=1")).get("pipelines"):
+    while not _uploaded():
         assert time.monotonic() < until, (
             "none is uploaded. Fix: read what the Job says: kubectl logs -l app.kubernetes.io/component=publish, then "
             "upgrade the release to run it again, or upload by fairlead pipelines publish --profile cluster"
         )
         time.sleep(2)
+
+
+def _uploaded() -> list[str]:
+    """Names of our workflows that Kubeflow Pipelines has."""
+    found = json.loads(_call(f"{os.environ['WORKFLOWS']}/apis/v2beta1/pipelines?page_size=200")).get("pipelines") or []
+    return [each["display_name"] for each in found if each["display_name"].startswith("fairlead-")]
 
 
 def _post(url: str, body: dict[str, str]) -> dict[str, dict[str, dict[str, str]]]:
