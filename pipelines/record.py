@@ -31,6 +31,9 @@ FIELDS = {
 }
 """What a pod is told about itself: variable -> field of the pod. `PLACE` is known when a workflow is compiled."""
 
+SCHEDULE = "FAIRLEAD_SCHEDULE"
+"""Name of the schedule that starts the run; only where a schedule was compiled."""
+
 _PATIENCE = 10.0  # seconds that the end of a step waits for the store
 _RUN_FILE = "run"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
@@ -39,8 +42,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 class Record:
     """The record of one run as one pod writes it. `attempt` is the pod's try, from 1."""
 
-    def __init__(self, root: str, kfp_run: str, pod: str = "", node: str = "") -> None:
-        self.root, self.kfp_run, self.pod = root, kfp_run, pod
+    def __init__(self, root: str, kfp_run: str, pod: str = "", node: str = "", schedule: str = "") -> None:
+        self.root, self.kfp_run, self.pod, self.schedule = root, kfp_run, pod, schedule
         self.workflow = node.partition(".")[0]
         tries = re.search(r"\((\d+)\)$", node)
         self.attempt = int(tries[1]) + 1 if tries else 1
@@ -75,7 +78,10 @@ class Record:
 
     def write_run(self, about: Mapping[str, Any]) -> None:
         """Note what the run was asked, where nobody has: runs from the page, a schedule or a client of KFP."""
-        self._put(_RUN_FILE, run_document(self.kfp_run, {"workflow": self.workflow, **about}), False)
+        self._put(_RUN_FILE, run_document(self.kfp_run, self._known() | dict(about)), False)
+
+    def _known(self) -> dict[str, Any]:
+        return {"workflow": self.workflow, "schedule": self.schedule}
 
     def ended_before(self, step: str) -> PlatformError | None:
         """What an earlier try of this pod found, where trying again cannot help."""
@@ -114,7 +120,7 @@ def open_record(environ: Mapping[str, str]) -> Record | None:
     place, run = environ.get(PLACE, ""), environ.get(RUN, "")
     if not place or not _NAME.fullmatch(run):
         return None
-    return Record(place, run, environ.get(POD, ""), environ.get(NODE, ""))
+    return Record(place, run, environ.get(POD, ""), environ.get(NODE, ""), environ.get(SCHEDULE, ""))
 
 
 def write_run(root: str, kfp_run: str, about: Mapping[str, Any]) -> None:

@@ -99,6 +99,7 @@ class Api:
 
     def start(self, body: dict[str, Any], recurring: str = "") -> Run:
         """A run as the API server or a schedule starts it."""
+        recurring = recurring or body.get("recurring_run_id", "")
         spec = body.get("pipeline_spec") or self._referred(body)
         ir = spec.get("pipeline_spec", spec)
         given = self.scenarios.pop(0) if self.scenarios else of_spec
@@ -205,6 +206,8 @@ class Api:
     def _pipelines(self, method: str, name: str, verb: str, query: dict[str, str], body: Any) -> Any:
         if name in ("upload", "upload_version"):
             return self._upload(name, query, body)
+        if method == "POST" and not name:
+            return self._named_pipeline({**body, "name": body.get("name") or body["display_name"]})
         first, _, rest = name.partition("/")
         if first == "names":
             found = [each for each in self.pipelines.values() if each["name"] == rest]
@@ -230,10 +233,7 @@ class Api:
         if text := query.get("description"):
             shown["description"] = text
         if name == "upload":
-            if any(each["name"] == called for each in self.pipelines.values()):
-                raise RefusedError(409, f"The name {called} already exist. Please specify a new name")
-            pipeline = {"pipeline_id": str(uuid.uuid4()), **shown, "namespace": query.get("namespace", "")}
-            self.pipelines[pipeline["pipeline_id"]] = pipeline
+            pipeline = self._named_pipeline({**shown, "namespace": query.get("namespace", "")})
         else:
             pipeline = _one(self.pipelines, "pipeline", query.get("pipelineid", ""))
             ours = [each for each in self.versions.values() if each["pipeline_id"] == pipeline["pipeline_id"]]
@@ -244,6 +244,13 @@ class Api:
         version = {"pipeline_id": pipeline["pipeline_id"], "pipeline_version_id": str(uuid.uuid4()), **shown}
         self.versions[version["pipeline_version_id"]] = {**version, "pipeline_spec": spec}
         return pipeline if name == "upload" else self.versions[version["pipeline_version_id"]]
+
+    def _named_pipeline(self, given: dict[str, Any]) -> dict[str, Any]:
+        if any(each["name"] == given["name"] for each in self.pipelines.values()):
+            raise RefusedError(409, f"The name {given['name']} already exist. Please specify a new name")
+        made = {"created_at": _now(), **given, "pipeline_id": str(uuid.uuid4())}
+        self.pipelines[made["pipeline_id"]] = made
+        return made
 
     def _referred(self, body: dict[str, Any]) -> dict[str, Any]:
         reference = body.get("pipeline_version_reference", {})

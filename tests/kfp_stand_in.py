@@ -46,12 +46,14 @@ class StandIn:
 
     Attributes:
         requests: of the API, as (time, method, path without what it asks for).  kubectl: the cluster's side.
+        queries: what each path was asked for last.
         breaks: GET of a run answers 500 with this text.  slow: seconds that each answer of the API takes.
     """
 
     api: Api = field(default_factory=Api)
     url: str = ""
     requests: list[tuple[float, str, str]] = field(default_factory=list)
+    queries: dict[str, dict[str, str]] = field(default_factory=dict)
     breaks: str = ""
     slow: float = 0.0
     kubectl: Kubectl = field(init=False)
@@ -109,6 +111,7 @@ class StandIn:
         path = parts.path.removeprefix("/apis/v2beta1/")
         shown = "/".join("ID" if len(part) == 36 else part for part in path.split("/"))
         self.requests.append((time.monotonic(), handler.command, shown))
+        self.queries[shown] = dict(parse_qsl(parts.query))
         body = _body(handler)
         time.sleep(self.slow)
         try:
@@ -116,7 +119,7 @@ class StandIn:
                 raise RefusedError(500, self.breaks)
             if path == parts.path:  # another version of the API, whose log of a pod is of no use
                 raise RefusedError(404, "Not Found")
-            status, document = 200, self.api.answer(handler.command, path, dict(parse_qsl(parts.query)), body)
+            status, document = 200, self.api.answer(handler.command, path, self.queries[shown], body)
         except RefusedError as err:
             status, document = err.status, err.body
         data = json.dumps(document).encode()

@@ -8,7 +8,7 @@ from types import FrameType
 
 import typer
 
-from deploy.cli.commands import cluster, data, features, models, project, runs, serving
+from deploy.cli.commands import cluster, data, features, models, pipelines, project, runs, schedules, serving
 from deploy.cli.output import EXIT_INTERRUPTED
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     help="From raw data to a served, gated, monitored model.\n\n"
     "Start with [bold]fairlead doctor[/] and [bold]fairlead demo[/]; every command has examples in its --help.",
 )
-for part in (runs, data, models, serving, features, cluster, project):
+for part in (runs, schedules, data, models, serving, features, cluster, pipelines, project):
     part.register(app)
 
 

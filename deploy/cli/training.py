@@ -44,7 +44,7 @@ def run_task(
     where = load_profile(profile)
     if where.cluster is None and placing is not None and placing != type(placing)():
         raise PlatformError(
-            "--cron, --image, --train-gpus and --train-nodes are for a cluster",
+            "--cron, --name, --timezone, --image, --train-gpus and --train-nodes are for a cluster",
             detail=f"profile {profile} runs on this machine",
             fix="name a cluster's profile: --profile cluster",
             code="no_cluster",
@@ -70,11 +70,13 @@ def run_task(
     else:
         raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
     if where.cluster is not None:
-        from deploy.cli.cluster.run import execute_on_cluster, schedule
+        from deploy.cli.cluster.run import execute_on_cluster
         from deploy.cli.cluster.submit import Placing
 
         if placing is not None and placing.cron:
-            schedule(where, request, placing, as_json)
+            from deploy.cli.schedules import make_schedule
+
+            make_schedule(where, request, placing, as_json)
             return
         report = build_report(endpoints, execute_on_cluster(where, request, placing or Placing(), as_json))
     else:

@@ -27,7 +27,10 @@ from pipelines.tasks.settings import apply
 ROOT = Path(deploy.__file__).parents[1]
 PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy")
 PROSE = {"make": {"it", "the", "room", "a", "them"}, "fairlead": {"is", "is.", "and"}}
-HELM = {"deploy/cli/checks/cluster.py"}  # whose settings are values of the platform's chart
+HELM = {
+    "deploy/cli/checks/cluster.py",
+    "deploy/cli/cluster/schedules.py",
+}  # whose settings are values of the platform's chart
 SAMPLES = dict.fromkeys(("other", "free_after(port, host)", "next_free(port)"), "3001")  # of what is filled in
 END = {"or", "and", "to", "for", "with"}  # words of a sentence that goes on behind a command
 WORD = r"""(?:'[^']*'|"[^"]*"|,(?=\S)|[^\s'";,&|<>()`])+"""
@@ -111,6 +114,9 @@ def parse(words: list[str]) -> None:
     command: Any = get_command(app)
     context = command.context_class(command, info_name="fairlead")
     while hasattr(command, "commands"):
+        if command.invoke_without_command and (not words or words[0].startswith("-")):
+            command.make_context(command.name, words, parent=context)
+            return
         name, command, words = command.resolve_command(context, words)
         if not hasattr(command, "commands"):
             context = command.make_context(name, words, parent=context)

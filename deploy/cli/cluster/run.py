@@ -12,22 +12,13 @@ from deploy.cli.advice import new_command, pasteable
 from deploy.cli.cluster.follow import Follower
 from deploy.cli.cluster.reach import reach
 from deploy.cli.cluster.submit import WORKFLOW, Placing, submit
-from deploy.cli.output import console, write_json
+from deploy.cli.output import console
 from deploy.cli.progress import RunProgress
 from pipelines.steps.files import write_text
 
 if TYPE_CHECKING:
     from deploy.cli.cluster.settings import Profile
     from deploy.cli.workflow import RunRequest
-
-
-def schedule(profile: Profile, request: RunRequest, placing: Placing, as_json: bool) -> None:
-    """Start a recurring run and say what it is called."""
-    _, made = submit(profile, request, placing)
-    if as_json:
-        write_json({"recurring_run": made, "name": request.run_id, "cron": placing.cron, "task": request.task})
-        return
-    console().print(f"[bold]{request.run_id}[/] runs at {placing.cron} (recurring run {made})")
 
 
 def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, as_json: bool) -> dict[str, Any]:

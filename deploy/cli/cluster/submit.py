@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import json
 import shlex
 import tempfile
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from deploy.cli.cluster.api import connect, experiment_id, explained
 from deploy.cli.cluster.fit import Ask, asks_of, check
 from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.needs import memory_before, of_pods, step_needs
-from deploy.cli.cluster.reach import reach, use_storage
+from deploy.cli.cluster.reach import use_storage
 from deploy.cli.output import console
 
 if TYPE_CHECKING:
@@ -34,30 +31,44 @@ WORKFLOW = "full"
 
 @dataclass(frozen=True, kw_only=True)
 class Placing:
-    """What a run on a cluster may be asked for beside its task. cron: five fields, empty for one run now."""
+    """What a run on a cluster may be asked for beside its task.
+
+    cron: five fields in `timezone` ("" is the cluster's), empty for one run now. name: of the schedule.
+    """
 
     image: str = ""
     cron: str = ""
+    name: str = ""
+    timezone: str = ""
     train_gpus: int = 0
     train_nodes: int = 1
 
     def words(self) -> list[str]:
         """The options of ``fairlead run`` that say this."""
-        given = {"--image": self.image, "--cron": self.cron}
+        given = {"--image": self.image, "--cron": self.cron, "--name": self.name, "--timezone": self.timezone}
         words = [f"{option} {shlex.quote(value)}" for option, value in given.items() if value]
         words += [f"--train-gpus {self.train_gpus}"] if self.train_gpus else []
         return words + ([f"--train-nodes {self.train_nodes}"] if self.train_nodes > 1 else [])
 
 
 def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any, str]:
-    """Compile for the cluster and start (or schedule) the run.
+    """Compile for the cluster and start the run.
 
     Returns:
-        The KFP client, and the id of the run or recurring run.
+        The KFP client, and the id of the run.
 
     Raises:
         PlatformError: ``code="kfp"``: Kubeflow Pipelines does not answer or refuses the run.
     """
+    assert profile.cluster is not None
+    with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
+        file, given = prepared(profile, request, placing, Path(folder))
+        client = connect(profile.cluster)
+        return client, _start(client, profile.cluster, request, file, given)
+
+
+def prepared(profile: Profile, request: RunRequest, placing: Placing, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The compiled workflow in `folder`, and its parameters for pods; rows of this machine are copied to S3."""
     from pipelines.run_settings import tasks_of
     from pipelines.runner import RunSpec, arguments, asked
 
@@ -77,7 +88,7 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
     each = tasks_of(request.settings) == "each"
     given = arguments(spec, where) if each else asked(spec, where)
     if placing.cron:
-        given["run"] = f"{request.task}-scheduled" if each else ""  # empty: every run has a name of its own
+        given["run"] = f"{placing.name}-scheduled" if each else ""  # empty: every run makes an id of its own
     before = memory_before(record_root(where), request.task, request.recipe, request.endpoints.path("runs"))
     needs = step_needs(request, placing, before)
     if placing.train_nodes > 1:
@@ -85,10 +96,7 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
     placed = placement(profile, placing, request, needs)
     for note in _looked_at(cluster, placed, placing, needs, request):
         console(stderr=True).print(note, markup=False, soft_wrap=True)
-    client = connect(cluster)
-    with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
-        file = compiled(placed, Path(folder))
-        return client, _start(client, cluster, request, placing, file, given)
+    return compiled(placed, folder), given
 
 
 def _looked_at(
@@ -152,6 +160,7 @@ def placement(
     needs: Mapping[str, Resources] | None = None,
 ) -> Any:
     """What the compiled steps carry: image, needs, addresses, S3 by a Secret, the labels that policies admit."""
+    from pipelines.record import SCHEDULE
     from pipelines.resources import Placement
     from pipelines.run_settings import tasks_of
     from pipelines.values import ENDPOINTS
@@ -163,7 +172,11 @@ def placement(
         image=placing.image or cluster.image,
         tasks=tasks_of(request.settings if request else {}),
         needs=of_pods(needs if needs is not None else step_needs(request, placing, {}), placing),
-        environment={**_environment(cluster), ENDPOINTS: pod_endpoints(profile).model_dump_json()},
+        environment={
+            **_environment(cluster),
+            ENDPOINTS: pod_endpoints(profile).model_dump_json(),
+            **({SCHEDULE: placing.name} if placing.cron else {}),
+        },
         secrets=_secrets(cluster),
         labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},
         record=record_root(profile),
@@ -218,74 +231,10 @@ def compiled(where: Placement, folder: Path) -> Path:
     return file
 
 
-def connect(cluster: Cluster) -> Any:
-    """A kfp.Client of a server that answers.
-
-    Raises:
-        PlatformError: ``code="kfp"``.
-    """
-    import kfp
-
-    address = reach(cluster.kfp, cluster)
-    try:  # the client itself would try for half a minute
-        with urllib.request.urlopen(f"{address}/apis/v2beta1/healthz", timeout=10) as answer:
-            several = bool(json.load(answer).get("multi_user"))
-    except (OSError, ValueError) as err:
-        raise PlatformError(
-            f"Kubeflow Pipelines does not answer: {cluster.kfp}",
-            detail=str(err)[:300],
-            fix="is it installed and ready? see: fairlead doctor --cluster",
-            code="kfp",
-        ) from err
-    client = kfp.Client(host=address)
-    # An installation for one user knows no namespaces of users.
-    client._context_setting["namespace"] = cluster.namespace if several else ""
-    return client
-
-
-def _start(
-    client: Any, cluster: Cluster, request: RunRequest, placing: Placing, file: Path, given: dict[str, Any]
-) -> str:
-    import kfp_server_api
-
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the client prints links to pages that need not exist
-            experiment = client.create_experiment(request.task).experiment_id
-        if placing.cron:
-            made = client.create_recurring_run(
-                experiment,
-                request.run_id,
-                cron_expression=with_seconds(placing.cron),
-                max_concurrency=1,
-                no_catchup=True,
-                pipeline_package_path=str(file),
-                params=given,
-                service_account=cluster.service_account,
-            )
-            return str(made.recurring_run_id)
-        with contextlib.redirect_stdout(io.StringIO()):
-            run = client.run_pipeline(
-                experiment, request.run_id, str(file), params=given, service_account=cluster.service_account
-            )
-        return str(run.run_id)
-    except kfp_server_api.ApiException as err:
-        raise PlatformError(
-            "Kubeflow Pipelines refused the run", detail=str(err.body or err.reason)[:500], fix="see above", code="kfp"
-        ) from err
-
-
-def with_seconds(cron: str) -> str:
-    """A cron expression of five fields as KFP takes it: with seconds in front.
-
-    Raises:
-        PlatformError: ``code="bad_cron"``.
-    """
-    fields = cron.split()
-    if len(fields) != 5:
-        raise PlatformError(
-            f"not a schedule: {cron!r}",
-            detail="accepted: minute hour day month weekday, five fields",
-            fix="write, for every day at three: --cron '0 3 * * *'",
-            code="bad_cron",
+def _start(client: Any, cluster: Cluster, request: RunRequest, file: Path, given: dict[str, Any]) -> str:
+    with explained("Kubeflow Pipelines refused the run"):
+        experiment = experiment_id(client, request.task)
+        run = client.run_pipeline(
+            experiment, request.run_id, str(file), params=given, service_account=cluster.service_account
         )
-    return " ".join(["0", *fields])
+    return str(run.run_id)

@@ -64,6 +64,8 @@ def run(
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
     resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on, also with --set.")] = None,
     cron: Annotated[str, typer.Option(help="On a cluster: run at these times, five fields.")] = "",
+    name: Annotated[str, typer.Option(help="With --cron: name of the schedule; default: the task.")] = "",
+    timezone: Annotated[str, typer.Option(help="With --cron: its time zone; default: the cluster's.")] = "",
     image: Annotated[str, typer.Option(help="On a cluster: image of the steps; default: of this version.")] = "",
     train_gpus: Annotated[int, typer.Option(min=0, help="On a cluster: GPUs of each training pod.")] = 0,
     train_nodes: Annotated[int, typer.Option(min=1, help="On a cluster: pods that train together.")] = 1,
@@ -80,12 +82,14 @@ def run(
       fairlead run fraud --recipe logistic --source payments.csv
       fairlead run fraud --set data.columns.amount=TX_AMOUNT --set seed=11
       fairlead run --resume fraud-20260102-030405-9f3c --set data.header=false
-      fairlead run fraud --profile cluster --cron "0 3 * * *"
+      fairlead run fraud --profile cluster --cron "0 3 * * *" --name nightly
     """
     from deploy.cli.cluster.submit import Placing
     from deploy.cli.training import run_task
 
-    placing = Placing(image=image, cron=cron, train_gpus=train_gpus, train_nodes=train_nodes)
+    placing = Placing(
+        image=image, cron=cron, name=name, timezone=timezone, train_gpus=train_gpus, train_nodes=train_nodes
+    )
     run_task(profile, task, recipe, overrides or [], source, no_cache, resume, as_json, placing)
 
 

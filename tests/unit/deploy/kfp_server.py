@@ -26,8 +26,8 @@ class Backend:
         kind = path.removeprefix("/apis/v2beta1/").partition("?")[0]
         if kind == "healthz":
             return 200, {"multi_user": False}
-        if method == "GET" and kind == "experiments":
-            return 200, {"experiments": []}
+        if method == "GET" and kind in ("experiments", "recurringruns"):
+            return 200, {}
         if method == "POST":
             if self.refuses and kind != "experiments":
                 return 400, {"error": self.refuses, "code": 3}

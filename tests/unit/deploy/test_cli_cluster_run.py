@@ -181,19 +181,6 @@ def test_steps_are_shown_as_those_of_a_local_run(backend: Backend, profile: str,
     assert "cancelled" in said.err
 
 
-def test_a_recurring_run_has_a_schedule_with_seconds_and_one_at_a_time(
-    backend: Backend, profile: str, fairlead: Any
-) -> None:
-    said = fairlead("run", "news", "--profile", profile, "--cron", "0 3 * * *", "--json")
-    assert (said.code, said.json["recurring_run"]) == (0, "c-1")
-    made = backend.posted["recurringruns"]
-    assert made["trigger"]["cron_schedule"]["cron"] == "0 0 3 * * *"
-    assert (made["max_concurrency"], made["no_catchup"]) == (1, True)
-    # None of its runs is known by name when it is scheduled: each makes its own.
-    assert made["runtime_config"]["parameters"]["run"] == ""
-    assert made["service_account"] == "pipeline-runner"
-
-
 def test_training_on_several_pods_is_an_order_to_the_step(backend: Backend, profile: str, fairlead: Any) -> None:
     from pipelines.training.pods import Spread
 
@@ -222,12 +209,6 @@ def test_a_run_that_no_node_can_take_is_refused_before_it_is_submitted(
     assert backend.posted == {}
     said = fairlead("run", "news", "--profile", profile, *asked[:3], "resources.train.memory=7Gi", "--json")
     assert said.code == 0, said.err
-
-
-@pytest.mark.parametrize("cron", ["daily", "0 0 3 * * *", "* * * *"])
-def test_a_schedule_that_is_none_is_refused(cron: str) -> None:
-    with pytest.raises(PlatformError, match="not a schedule"):
-        submit.with_seconds(cron)
 
 
 def test_what_kubeflow_refuses_is_said(backend: Backend, profile: str, fairlead: Any) -> None:

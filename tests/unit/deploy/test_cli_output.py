@@ -18,9 +18,9 @@ from deploy.cli.output import guarded, number, seconds, write_json
 COMMANDS = {
     *("deploy", "status", "diagnose"),
     *("demo", "tasks", "run", "runs", "models", "compare", "promote", "rollback"),
-    *("serve", "predict", "score", "doctor", "ui", "new-task", "features", "data"),
+    *("serve", "predict", "score", "doctor", "ui", "new-task", "features", "data", "schedules", "pipelines"),
 }
-GROUPS = {"features", "data"}
+GROUPS = {"features", "data", "schedules", "pipelines"}
 
 
 def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:

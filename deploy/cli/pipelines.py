@@ -1,0 +1,56 @@
+"""``fairlead pipelines``: the workflows as Kubeflow's page and clients see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.output import emit, table
+from deploy.cli.schedules import cluster_profile
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LOOK = "kubectl -n NAMESPACE port-forward service/ml-pipeline-ui 8080:80, then http://localhost:8080/"
+
+
+def publish_pipelines(profile: str, wait: float | None, as_json: bool) -> None:
+    """Upload the workflows and say what is new."""
+    from deploy.cli.cluster.publish import publish
+
+    where = cluster_profile(profile)
+    assert where.cluster is not None
+    made = publish(where, wait)
+    look = _LOOK.replace("NAMESPACE", where.cluster.namespace)
+
+    def show(out: Console) -> None:
+        rows = table("pipeline", "version", "")
+        for each in made:
+            rows.add_row(each["name"], each["version"], "uploaded" if each["uploaded"] else "there already")
+        out.print(rows)
+        out.print("Run one: on the page, or with kfp.Client; only the parameter task is needed.")
+        out.print(f"Page     {look}{made[0]['page']}  (where ui.enabled)", markup=False, soft_wrap=True)
+
+    emit(made, as_json, show)
+
+
+def show_pipelines(profile: str, as_json: bool) -> None:
+    """List what is uploaded and whether it is of this release."""
+    from deploy.cli.cluster.publish import published
+
+    found = published(cluster_profile(profile))
+    emit(found, as_json, lambda out: _show(out, found))
+
+
+def _show(out: Console, found: list[dict[str, Any]]) -> None:
+    from rich.text import Text
+
+    rows = table("pipeline", "version", "since", "", "what it does")
+    for each in found:
+        state = (
+            Text("current", "green") if each["current"] else Text("older" if each["version"] else "missing", "yellow")
+        )
+        since = (each["created"] or "-")[:16].replace("T", " ")
+        rows.add_row(each["name"], each["version"] or "-", since, state, each["description"])
+    out.print(rows)
+    if not all(each["current"] for each in found):
+        out.print("Bring them up to this release: fairlead pipelines publish")
