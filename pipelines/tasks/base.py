@@ -171,6 +171,7 @@ class Task(Protocol):
         """
         ...
 
+    # A task may have ``resources``, what its steps need on a cluster: step or "all" -> key -> value, as in --set.
     # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
 
     def inputs(self, config: Any) -> list[Input]:

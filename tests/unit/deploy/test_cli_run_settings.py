@@ -86,6 +86,19 @@ def test_gpus_of_the_option_and_of_the_settings_are_the_same(tmp_path: Path) -> 
     assert several["train"].place() != several["evaluate"].place()
 
 
+def test_a_task_may_say_what_its_steps_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines.tasks import get_task
+
+    task = get_task("news")
+    monkeypatch.setattr(type(task), "resources", {"train": {"memory": "6Gi", "cpu": 2}}, raising=False)
+    needs = step_needs(planned(tmp_path), Placing(), {})
+    assert (needs["train"].memory, needs["train"].cpu, needs["gate"].memory) == ("6Gi", "2", STEPS["gate"].memory)
+    assert step_needs(planned(tmp_path, ASKED[0]), Placing(), {})["train"].memory == "8Gi"
+    monkeypatch.setattr(type(task), "resources", {"trane": {"memory": "6Gi"}})
+    with pytest.raises(PlatformError, match=r"resources\.trane\.memory"):
+        step_needs(planned(tmp_path), Placing(), {})
+
+
 def test_memory_of_the_run_before_is_asked_for_with_room(tmp_path: Path) -> None:
     root, request = str(tmp_path / "records"), planned(tmp_path)
     runs = request.endpoints.path("runs")
