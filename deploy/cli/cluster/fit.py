@@ -95,7 +95,7 @@ def _fit(ask: Ask, nodes: Sequence[Node]) -> Fit:
     missing = [name for name, amount in wanted.items() if amount and max(_most(n, name) for n in admitted) < amount]
     for name in missing:
         best = max(_most(node, name) for node in admitted)
-        asked, there = _two(name, wanted[name], best)
+        asked, there = two_amounts(name, wanted[name], best)
         has = f"the largest node has {there}" if best or name in _BESIDE else "no node that may take it has any"
         less = _setting(ask, name, best)
         return Fit(ask=ask, verdict="never", says=f"{ask.name} asks for {asked}; {has}", setting=less)
@@ -108,7 +108,7 @@ def _fit(ask: Ask, nodes: Sequence[Node]) -> Fit:
     for name, amount in wanted.items():
         freest = max(_left(node, name) for node in admitted)
         if amount and freest < amount:
-            asked, there = _two(name, amount, freest)
+            asked, there = two_amounts(name, amount, freest)
             return Fit(
                 ask=ask, verdict="waits", says=f"{ask.name} waits: asks {asked}, the freest node has {there} free"
             )
@@ -149,7 +149,7 @@ def _amount(resource: str, amount: Decimal) -> str:
     return f"{amount.normalize():f} {resource}"
 
 
-def _two(resource: str, one: Decimal, other: Decimal) -> tuple[str, str]:
+def two_amounts(resource: str, one: Decimal, other: Decimal) -> tuple[str, str]:
     """Two amounts as people read them, in the unit in which they are not the same."""
     if resource == "memory" and shown(one) == shown(other):
         return shown(one, "Mi"), shown(other, "Mi")
@@ -190,7 +190,7 @@ def read_nodes(nodes: Iterable[Mapping[str, Any]], pods: Iterable[Mapping[str, A
     for pod in pods:
         name = pod["spec"].get("nodeName", "")
         if name and pod.get("status", {}).get("phase") not in _ENDED:
-            _add(taken.setdefault(name, {}), {**_requests(pod["spec"]), "pods": Decimal(1)})
+            _add(taken.setdefault(name, {}), {**requests_of(pod["spec"]), "pods": Decimal(1)})
     return [
         Node(
             name=node["metadata"]["name"],
@@ -213,7 +213,7 @@ def _ready(node: Mapping[str, Any]) -> bool:
     return all(item["status"] == "True" for item in conditions if item["type"] == "Ready")
 
 
-def _requests(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+def requests_of(spec: Mapping[str, Any]) -> dict[str, Decimal]:
     """What the scheduler counts for a pod: its containers and sidecars, or its largest init container, and overhead."""
     running: dict[str, Decimal] = {}
     largest: dict[str, Decimal] = {}
@@ -241,6 +241,18 @@ def _of_container(container: Mapping[str, Any]) -> dict[str, Decimal]:
 def _add(into: dict[str, Decimal], more: Mapping[str, Decimal]) -> None:
     for key, amount in more.items():
         into[key] = into.get(key, Decimal(0)) + amount
+
+
+def too_large(spec: Mapping[str, Any], nodes: Sequence[Node]) -> str:
+    """What a pod that waits asks for and the nodes do not have; "" when none of it is too much for the freest."""
+    open_ = [node for node in nodes if node.usable]
+    for name, amount in requests_of(spec).items():
+        free = max((node.free(name) for node in open_), default=Decimal(0))
+        if amount and free < amount:
+            whole = max((node.allocatable.get(name, Decimal(0)) for node in open_), default=Decimal(0))
+            asked, there = two_amounts(name, amount, free)
+            return f"asks for {asked}; the freest node has {there} free, the largest {_amount(name, whole)}"
+    return ""
 
 
 def check(kube: Kube, asks: Sequence[Ask], growing: bool = False) -> list[str]:

@@ -13,7 +13,8 @@ from contracts.errors import PlatformError
 _GET = {"kubectl": "https://kubernetes.io/docs/tasks/tools/", "helm": "https://helm.sh/docs/intro/install/"}
 
 _CHARTS = re.compile(r"(platform|model-service|feature-store|pipelines|monitoring)-v?\d")
-_STEP = {"pipeline/runid", "pipelines.kubeflow.org/v2_component"}  # labels of pods that run a step
+STEP_LABELS = {"pipeline/runid", "pipelines.kubeflow.org/v2_component"}
+"""Labels of pods that run a step."""
 
 
 class Kube:
@@ -71,7 +72,7 @@ class Kube:
 
 
 def _is_ours(labels: dict[str, str]) -> bool:
-    return labels.get("app.kubernetes.io/part-of") == "fairlead" or not _STEP.isdisjoint(labels)
+    return labels.get("app.kubernetes.io/part-of") == "fairlead" or not STEP_LABELS.isdisjoint(labels)
 
 
 def program(name: str) -> str:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from deploy.cli.cluster.kube import Kube
+from contracts.errors import PlatformError
+from deploy.cli.cluster.fit import read_nodes, too_large
+from deploy.cli.cluster.kube import STEP_LABELS, Kube
 
 _STUCK = 90.0  # seconds that a pod may be starting before it counts as in trouble
+_RECENT = timedelta(minutes=10)  # since which a restart counts as trouble of now
+_AGAIN = 3  # restarts, from which on a container that runs at this moment counts as one that does not stay up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,13 +130,16 @@ def _pod(kube: Kube, pod: dict[str, Any]) -> Trouble | None:
         state = _wrong(status)
         if not state:
             continue
-        previous = "waiting" in status.get("state", {}) and status.get("restartCount", 0) > 0
+        # What it said before it ended; of one that runs again, its log of now says nothing of that.
+        previous = "terminated" not in status.get("state", {}) and status.get("restartCount", 0) > 0
         said = kube.logs(name, status["name"], previous=previous)
-        return _trouble(f"pod/{name} ({status['name']})", state, said or _last_event(kube, name))
+        return _of_step(pod, _trouble(f"pod/{name} ({status['name']})", state, said or _last_event(kube, name)))
     conditions = {c["type"]: c for c in pod["status"].get("conditions", [])}
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
-        return _trouble(f"pod/{name}", scheduled.get("reason", "Pending"), scheduled.get("message", ""))
+        numbers = _numbers(kube, pod)
+        state = ": ".join(filter(None, [scheduled.get("reason", "Pending"), numbers]))
+        return _of_step(pod, _trouble(f"pod/{name}", state, scheduled.get("message", "")))
     ready = conditions.get("Ready", {})
     if ready.get("status") == "False":
         event = _last_event(kube, name)
@@ -139,6 +147,26 @@ def _pod(kube: Kube, pod: dict[str, Any]) -> Trouble | None:
             container = pod["spec"]["containers"][0]["name"]
             return _trouble(f"pod/{name}", "not ready", "\n".join(filter(None, [event, kube.logs(name, container, 3)])))
     return None
+
+
+def _numbers(kube: Kube, pod: dict[str, Any]) -> str:
+    """What a pod without a node asks for beyond what nodes have; "" when nobody may look."""
+    try:
+        everywhere = kube.items("pods", "--all-namespaces")
+        return too_large(pod["spec"], read_nodes(kube.items("nodes"), everywhere))
+    except PlatformError:
+        return ""
+
+
+def _of_step(pod: dict[str, Any], trouble: Trouble) -> Trouble:
+    """The pod of a step gets what its run is told, not the values of a chart."""
+    if STEP_LABELS.isdisjoint(pod["metadata"].get("labels") or {}):
+        return trouble
+    if "OOMKilled" in trouble.state:
+        return replace(trouble, fix="give the step more: resources.STEP.memory of its run, by --set")
+    if "Insufficient" in trouble.said:
+        return replace(trouble, fix="ask for less: resources.STEP.cpu or memory of its run, by --set; or add a node")
+    return trouble
 
 
 def _trouble(what: str, state: str, said: str) -> Trouble:
@@ -162,7 +190,20 @@ def _wrong(status: dict[str, Any]) -> str:
         return ": ".join(part for part in parts if part)
     if code and (state.get("terminated") or not status.get("ready")):
         return code
-    return ""
+    return _restarting(status, code)
+
+
+def _restarting(status: dict[str, Any], code: str) -> str:
+    """Of a container that runs at this moment: whether it stays up."""
+    last, times = status.get("lastState", {}).get("terminated") or {}, status.get("restartCount", 0)
+    if not last.get("finishedAt") or not (times >= _AGAIN or last.get("reason") == "OOMKilled"):
+        return ""
+    ago = datetime.now(UTC) - datetime.fromisoformat(last["finishedAt"])
+    if ago > _RECENT:
+        return ""
+    when = f"{int(ago.total_seconds())} s" if ago < timedelta(minutes=2) else f"{int(ago.total_seconds() // 60)} min"
+    many = f"restarted {times} time{'s' if times != 1 else ''}, last {when} ago"
+    return f"{many}: {code or 'ended, exit code 0'}"
 
 
 def _last_event(kube: Kube, pod: str) -> str:
