@@ -27,7 +27,17 @@ _KINDS = {
     "ScheduledWorkflow": ("scheduledworkflow", "scheduledworkflows", "swf"),
 }
 _WITH_VALUE = ("--context", "--namespace", "-n", "-l", "--selector", "-o", "--output", "-c", "--container", "--type")
-_WITH_VALUE += ("-p", "--patch", "--tail", "--since", "--field-selector", "-f", "--filename", "--request-timeout")
+_WITH_VALUE += (
+    "-p",
+    "--patch",
+    "--tail",
+    "--since",
+    "--since-time",
+    "--field-selector",
+    "-f",
+    "--filename",
+    "--request-timeout",
+)
 
 SCRIPT = """
 import http.client, json, os, signal, socket, sys, threading
@@ -180,6 +190,8 @@ class Kubectl:
                 )
             run = self.api.runs[found[0]["metadata"]["labels"]["pipeline/runid"]]
             text = argo_documents.log(run.scenario, name, run.now())
+            if "--timestamps" in options:
+                text = _stamped(text, options.get("--since-time", ""))
             if sent == 0 and tail >= 0:
                 text_shown = "".join(text.splitlines(keepends=True)[-tail:]) if tail else ""
             else:
@@ -223,6 +235,12 @@ class Kubectl:
 
     def _unknown(self, words: list[str], options: dict[str, str]) -> Iterator[dict[str, Any]]:
         yield {"err": f"error: unknown command (the stand-in knows no such one): {' '.join(words)}\n", "code": 1}
+
+
+def _stamped(text: str, since: str) -> str:
+    """Lines with their times, as ``kubectl logs --timestamps`` writes them: to the second where it begins later."""
+    stamped = [f"2026-11-27T15:24:{n // 4:02d}.{n % 4}00000000Z {line}" for n, line in enumerate(text.splitlines())]
+    return "".join(f"{line}\n" for line in stamped if line[:19] >= since[:19])
 
 
 def event(run: Any, path: str, reason: str, message: str) -> dict[str, Any]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from deploy.cli.advice import new_command, pasteable, resume_command, settings_of
+from contracts.errors import PlatformError
+from deploy.cli import local_runs
+from deploy.cli.advice import pasteable, resume_command, settings_of
 from deploy.cli.homes import elsewhere
 from deploy.cli.output import emit, seconds, table
 from deploy.cli.profiles import load_endpoints, load_profile
 from deploy.cli.runstate import find_run, list_runs
-from deploy.cli.training import build_report, show_report
+from deploy.cli.training import build_report, conclude, show_report
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_COLOURS = {"succeeded": "green", "refused": "yellow", "failed": "red", "dead": "red", "running": "cyan"}
+_COLOURS = {
+    "succeeded": "green",
+    "refused": "yellow",
+    "failed": "red",
+    "dead": "red",
+    "running": "cyan",
+    "cancelled": "red",
+}
 
 
 def show_tasks(as_json: bool) -> None:
@@ -45,38 +54,67 @@ def show_tasks(as_json: bool) -> None:
     emit(document, as_json, show)
 
 
-def show_runs(profile: str, limit: int, as_json: bool) -> None:
-    """The latest runs, newest first."""
-    endpoints = load_endpoints(profile)
-    runs = list_runs(endpoints)[:limit]
+def show_runs(profile: str, limit: int, as_json: bool, alone: bool = True) -> None:
+    """The latest runs, newest first; `alone`: nothing is asked of one of them."""
+    if not alone:
+        raise PlatformError(
+            "which run?", detail="see: fairlead runs", fix="fairlead runs RUN --follow", code="bad_option"
+        )
+    where = load_profile(profile)
+    if where.cluster is not None:
+        from deploy.cli.cluster.access import Access
+        from deploy.cli.cluster.reach import use_storage
+        from deploy.cli.cluster.runs import list_runs as list_cluster_runs
 
-    def show(out: Console) -> None:
-        if not runs:
-            out.print(f"No runs in {endpoints.path('runs')}. Start one: fairlead run TASK", soft_wrap=True)
-            if others := elsewhere(endpoints.scratch()):
-                out.print(f"There are {others}", soft_wrap=True, markup=False)
-            return
-        rows = table("run", "status", "recipe", "started (UTC)", "time", "result", right=("time",))
-        for run in runs:
-            rows.add_row(
-                run["run_id"],
-                _coloured(run["status"]),
-                str(run.get("recipe") or "-"),
-                str(run.get("started") or "-")[:16].replace("T", " "),
-                seconds(run.get("seconds")),
-                _outcome(run),
-            )
-        out.print(rows)
-
+        use_storage(where.cluster)
+        runs = list_cluster_runs(Access(where), limit)
+        empty = ["No runs on this cluster. Start one: fairlead run TASK --profile PROFILE"]
+    else:
+        endpoints = load_endpoints(profile)
+        runs = list_runs(endpoints)[:limit]
+        empty = [f"No runs in {endpoints.path('runs')}. Start one: fairlead run TASK"]
+        if not runs and (others := elsewhere(endpoints.scratch())):
+            empty.append(f"There are {others}")
     for run in runs:
         _way_on(run, profile)
-    emit([_summary(run) for run in runs], as_json, show)
+    emit([_summary(run) for run in runs], as_json, lambda out: _show_list(out, runs, empty))
+
+
+def _show_list(out: Console, runs: list[dict[str, Any]], empty: list[str]) -> None:
+    if not runs:
+        for line in empty:
+            out.print(line, soft_wrap=True, markup=False)
+        return
+    shared = any("by" in run for run in runs)
+    headings = ["run", "status", "task" if shared else "recipe", *(["by"] if shared else []), "started (UTC)", "time"]
+    rows = table(*headings, "result", right=("time",))
+    for run in runs:
+        words = [run.get("task"), run.get("recipe")] if shared else [run.get("recipe")]
+        rows.add_row(
+            run["run_id"],
+            _coloured(run["status"]),
+            " ".join(str(word) for word in words if word) or "-",
+            *([str(run.get("by") or "-")] if shared else []),
+            str(run.get("started") or "-")[5 * shared : 16].replace("T", " "),
+            seconds(run.get("seconds")),
+            _outcome(run),
+        )
+    out.print(rows)
 
 
 def show_run(profile: str, run_id: str, as_json: bool) -> None:
     """One run: steps, error, result, gate."""
-    endpoints = load_endpoints(profile)
-    run = find_run(endpoints, run_id)
+    where = load_profile(profile)
+    if where.cluster is not None:
+        from deploy.cli.cluster.access import Access
+        from deploy.cli.cluster.runs import find_run as find_cluster_run
+        from deploy.cli.cluster.runs import look_at
+
+        endpoints, access = load_endpoints(profile), Access(where)
+        run = look_at(access, find_cluster_run(access, run_id))
+    else:
+        endpoints = load_endpoints(profile)
+        run = find_run(endpoints, run_id)
     again = _way_on(run, profile)
     report = build_report(endpoints, run)
 
@@ -84,9 +122,11 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
         out.print(f"[bold]{run['run_id']}[/]  ", _coloured(run["status"]), f"  {_asked(run)}")
         _show_settings(out, run)
         out.print(f"Started  {run.get('started') or '-'}   source {run.get('source') or 'built-in data'}")
-        rows = table("step", "status", "time", right=("time",))
+        if "by" in run:
+            out.print(f"By       {run['by']}   Kubeflow run {run.get('kfp_run')}", markup=False, soft_wrap=True)
+        rows = table("step", "status", "time", "", right=("time",))
         for name, step in (run.get("steps") or {}).items():
-            rows.add_row(name, str(step.get("status")), seconds(step.get("seconds")))
+            rows.add_row(name, str(step.get("status")), seconds(step.get("seconds")), _note(step))
         if rows.rows:
             out.print(rows)
         show_report(out, report)
@@ -95,12 +135,68 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
     emit(report, as_json, show)
 
 
+def _note(step: dict[str, Any]) -> str:
+    """What a step waits for, and how often it was tried."""
+    tries = step.get("tries") or 1
+    return "; ".join(filter(None, [step.get("waiting"), f"try {tries}" if tries > 1 else ""]))
+
+
+def act_on_run(profile: str, run_id: str, as_json: bool, *, follow: bool, logs: str, cancel: bool) -> None:
+    """Follow a run, show what a step has printed, or end it; one of these."""
+    if [follow, bool(logs), cancel].count(True) > 1:
+        raise PlatformError(
+            "one of --follow, --logs and --cancel", fix="give one of them, then the next", code="bad_option"
+        )
+    endpoints, where = load_endpoints(profile), load_profile(profile)
+    text = ""
+    if where.cluster is not None:
+        from deploy.cli.cluster import runs
+        from deploy.cli.cluster.access import Access
+        from deploy.cli.cluster.run import follow_run
+
+        access = Access(where)
+        found = runs.find_run(access, run_id)
+        run_id = found.run_id
+        if follow:
+            conclude(build_report(endpoints, follow_run(access, found, profile, as_json)), as_json)
+        elif logs:
+            text = runs.log_of(access, found, logs)
+        else:
+            runs.cancel(access, found)
+    else:
+        run = find_run(endpoints, run_id)
+        run_id = run["run_id"]
+        if follow:
+            ended = _ended(local_runs.follow(endpoints, run_id, as_json), profile)
+            conclude(build_report(endpoints, ended), as_json)
+        elif logs:
+            text = local_runs.log_of(endpoints, run, logs)
+        else:
+            local_runs.cancel(endpoints, run)
+    if logs:
+        document = {"run_id": run_id, "step": logs, "log": text}
+        emit(document, as_json, lambda out: out.print(text.rstrip("\n"), markup=False, soft_wrap=True))
+    elif cancel:
+        said = f"{run_id} is ended."
+        emit({"run_id": run_id, "status": "cancelled"}, as_json, lambda out: out.print(said, markup=False))
+
+
+def _ended(run: dict[str, Any], profile: str) -> dict[str, Any]:
+    """A run on this machine that was followed; an error where it failed."""
+    if run["status"] in ("succeeded", "refused"):
+        return run
+    again, error = _way_on(run, profile), run.get("error")
+    if isinstance(error, dict) and "headline" in error:
+        raise PlatformError.from_dict(error)
+    said = str(error or "its process is gone")
+    raise PlatformError(f"run {run['run_id']} is {run['status']}", detail=said, fix=again, code="run_failed")
+
+
 def _way_on(run: dict[str, Any], profile: str) -> str:
     """The command that goes on with a run that failed, and put into the cure of its error; empty for others."""
-    if run["status"] not in ("failed", "dead"):
+    if run["status"] not in ("failed", "dead", "cancelled"):
         return ""
-    on_cluster = load_profile(profile).cluster is not None
-    again = new_command(run, profile) if on_cluster else resume_command(run["run_id"], profile)
+    again = resume_command(run["run_id"], profile)
     error = run.get("error")
     if isinstance(error, dict):
         run["error"] = {**error, "fix": pasteable(error.get("fix") or "", again)}
@@ -130,7 +226,7 @@ def _show_failure(out: Console, run: dict[str, Any], again: str) -> None:
 
 def _summary(run: dict[str, Any]) -> dict[str, Any]:
     kept = ("run_id", "status", "task", "recipe", "source", "started", "finished", "seconds", "result", "error")
-    return {key: run.get(key) for key in kept}
+    return {key: run.get(key) for key in kept} | {key: run[key] for key in ("by", "kfp_run") if key in run}
 
 
 def _outcome(run: dict[str, Any]) -> str:

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 
     from deploy.cli.workflow import RunRequest
 
-_MARKS = {"running": "[cyan] >[/]", "done": "[green]ok[/]", "cached": "[blue] =[/]", "failed": "[bold red] x[/]"}
+_MARKS = {
+    "waiting": "[yellow] .[/]",
+    "running": "[cyan] >[/]",
+    "done": "[green]ok[/]",
+    "cached": "[blue] =[/]",
+    "failed": "[bold red] x[/]",
+}
 _PLAIN = {"done": "ok", "cached": "=", "failed": "x"}
 _NOTES = {"done": "", "cached": "unchanged, from the cache", "failed": "failed"}
 _STATES = {"step_finished": "done", "step_cached": "cached", "step_failed": "failed"}
@@ -79,6 +85,14 @@ class RunProgress:
         kind, step = event["event"], str(event.get("step") or "")
         if kind == "step_started":
             self._start(step)
+            if event.get("attempt", 1) > 1:
+                self._say(step, f"try {event['attempt']}")
+        elif kind == "step_waiting":
+            self._wait(step, str(event["reason"]), starting=event.get("kind") == "starting")
+        elif kind == "step_retry":
+            self._say(step, _retry(event))
+        elif kind in ("cluster_silent", "cluster_back"):
+            self._out.print(_cluster(event), markup=False, soft_wrap=True)
         elif kind == "progress" and step:
             self._advance(step, event)
         elif kind in _STATES:
@@ -88,6 +102,21 @@ class RunProgress:
         self._began[step] = time.monotonic()
         if step not in self._bar:
             self._bar[step] = self._bars.add_task(step, total=None, mark=_MARKS["running"], taken=None, note="")
+        else:
+            self._bars.update(self._bar[step], mark=_MARKS["running"], note="")
+
+    def _wait(self, step: str, reason: str, starting: bool) -> None:
+        """What a step waits for: in a terminal beside it; elsewhere a line, unless it is no news."""
+        self._start(step)
+        self._bars.update(self._bar[step], mark=_MARKS["waiting"], note=reason)
+        if not self._live and not starting:
+            self._out.print(f"   {step:<14} {reason}", markup=False, soft_wrap=True)
+
+    def _say(self, step: str, note: str) -> None:
+        self._start(step)
+        self._bars.update(self._bar[step], note=note)
+        if not self._live:
+            self._out.print(f"   {step:<14} {note}", markup=False, soft_wrap=True)
 
     def _advance(self, step: str, event: dict[str, Any]) -> None:
         if step not in self._bar:
@@ -141,6 +170,20 @@ def _note(event: dict[str, Any]) -> str:
             break
         note += f"  {part}" if note else part
     return note
+
+
+def _retry(event: dict[str, Any]) -> str:
+    """That a step tries again, why and when."""
+    error = event.get("error")
+    said = error.get("headline") if isinstance(error, dict) else error
+    return f"try {event.get('attempt')} failed, the next in {event.get('wait')} s: {said}"
+
+
+def _cluster(event: dict[str, Any]) -> str:
+    """That a cluster does not answer, or does again."""
+    if event["event"] == "cluster_back":
+        return f"The cluster answers again, after {seconds(event['seconds'])}."
+    return f"The cluster does not answer, trying again (since {event['since']}): {event['message']}"
 
 
 def _scalar(value: Any) -> bool:

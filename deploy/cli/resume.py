@@ -34,13 +34,24 @@ def plan_resume(
     Raises:
         PlatformError: an unknown run, one that has not failed, or a setting that the task does not have.
     """
+    return resumed(endpoints, find_run(endpoints, run_id), overrides, source, no_cache, profile)
+
+
+def resumed(
+    endpoints: Endpoints,
+    run: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    source: str = "",
+    no_cache: bool = False,
+    profile: str = DEFAULT_PROFILE,
+) -> RunRequest:
+    """What goes on with `run`, the document of a run on this machine or on a cluster; see `plan_resume`."""
     from pipelines.run_settings import split
     from pipelines.tasks import changed_config, dump_config, get_task
     from pipelines.tasks.settings import changes, parse_setting
 
-    run = find_run(endpoints, run_id)
     settings = given = dict(parse_setting(item) for item in overrides)
-    if run["status"] in ("succeeded", "refused", "running"):
+    if run["status"] in ("succeeded", "refused", "running", "waiting"):
         raise _not_resumed(run, profile, given)
     of_run: dict[str, Any] = {}
     if (run.get("workflow") or "full") != "batch_scoring":
@@ -80,7 +91,7 @@ def _nonce(run: Mapping[str, Any]) -> str:
 
 
 def _not_resumed(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any]) -> PlatformError:
-    run_id, running = run["run_id"], run["status"] == "running"
+    run_id, running = run["run_id"], run["status"] in ("running", "waiting")
     look = " ".join(["fairlead runs", run_id, *profile_words(profile)])
     again = not running and settings and run.get("workflow", "full") == "full"
     return PlatformError(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from contracts.errors import PlatformError
-from deploy.cli.advice import new_command, resume_command
+from deploy.cli.advice import resume_command
 from deploy.cli.output import EXIT_REFUSED, console, number, seconds, table, write_json
 from deploy.cli.profiles import load_endpoints, load_profile
 from deploy.cli.progress import left_out_by, show_changes, stoppable
 from deploy.cli.resume import plan_resume
-from deploy.cli.runstate import find_run
 from deploy.cli.score import run_scoring
-from deploy.cli.workflow import RunRequest, execute, plan_run, source_given
+from deploy.cli.workflow import RunRequest, execute, plan_run
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,8 +47,6 @@ def run_task(
             fix="name a cluster's profile: --profile cluster",
             code="no_cluster",
         )
-    if resume and where.cluster is not None:
-        raise _not_on_clusters(endpoints, resume, overrides, source, profile)
     if resume:
         if task or recipe:
             words = [*(f"--set {shlex.quote(item)}" for item in overrides), *(["--no-cache"] if no_cache else [])]
@@ -61,7 +57,14 @@ def run_task(
                 fix=" ".join([resume_command(resume, profile), *words]),
                 code="bad_option",
             )
-        request = plan_resume(endpoints, resume, overrides, source, no_cache, profile)
+        if where.cluster is not None:
+            from deploy.cli.cluster.run import plan_resume_on_cluster
+
+            request, placing = plan_resume_on_cluster(
+                where, endpoints, resume, overrides, source, no_cache, profile, placing
+            )
+        else:
+            request = plan_resume(endpoints, resume, overrides, source, no_cache, profile)
         if request.workflow == "batch_scoring":
             run_scoring(request, as_json)
             return
@@ -81,27 +84,17 @@ def run_task(
         report = build_report(endpoints, execute_on_cluster(where, request, placing or Placing(), as_json))
     else:
         report = run_with_progress(request, as_json)
+    conclude(report, as_json)
+
+
+def conclude(report: dict[str, Any], as_json: bool) -> None:
+    """Show the report of a run that has ended, and exit with 3 when the gate refused its model."""
     if as_json:
         write_json(report)
     else:
         show_report(console(), report)
     if report["status"] == "refused":
         raise typer.Exit(EXIT_REFUSED)
-
-
-def _not_on_clusters(
-    endpoints: Endpoints, run_id: str, overrides: Sequence[str], source: str, profile: str
-) -> PlatformError:
-    from pipelines.tasks.settings import parse_setting
-
-    run = find_run(endpoints, run_id)
-    asked = run | {"source": source_given(source) or run.get("source")}
-    return PlatformError(
-        "a run on a cluster is not resumed",
-        detail="a new one takes unchanged steps from the cache",
-        fix=new_command(asked, profile, dict(parse_setting(item) for item in overrides)),
-        code="not_resumed",
-    )
 
 
 def run_with_progress(request: RunRequest, as_json: bool) -> dict[str, Any]:

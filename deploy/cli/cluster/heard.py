@@ -64,7 +64,7 @@ class Heard:
             "result": event.get("result"),
             "error": error,
             "memory_peak": None,
-            "final": bool(error) and is_final(PlatformError.from_dict(error)),
+            "final": isinstance(error, dict) and is_final(PlatformError.from_dict(error)),
         }
 
 

@@ -87,13 +87,16 @@ def program(name: str) -> str:
     return found
 
 
-def output(command: list[str], given: str | None = None) -> str:
-    """stdout of kubectl or helm.
+def output(command: list[str], given: str | None = None, patience: float | None = None) -> str:
+    """stdout of kubectl or helm, which may take `patience` seconds.
 
     Raises:
         PlatformError: ``code="kubernetes"``, with what it said and what mostly helps.
     """
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, timeout=patience)
+    except subprocess.TimeoutExpired as err:
+        raise refused(command, f"i/o timeout: no answer within {patience:.0f} s") from err
     if done.returncode != 0:
         raise refused(command, done.stderr or done.stdout)
     return done.stdout

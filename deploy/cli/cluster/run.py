@@ -1,22 +1,29 @@
-"""A run on a cluster from submission to report, recorded below the profile's home like a local one."""
+"""A run on a cluster from submission to report. It goes on by itself: here it is only followed."""
 
 from __future__ import annotations
 
-import json
-import time
-from datetime import UTC, datetime
+import contextlib
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from contracts.errors import PlatformError
-from deploy.cli.advice import new_command, pasteable
+from deploy.cli.advice import pasteable, profile_words, resume_command
+from deploy.cli.cluster.access import Access
 from deploy.cli.cluster.follow import Follower
-from deploy.cli.cluster.reach import reach
-from deploy.cli.cluster.submit import WORKFLOW, Placing, submit
-from deploy.cli.output import console
-from deploy.cli.progress import RunProgress
-from pipelines.steps.files import write_text
+from deploy.cli.cluster.report import asked_of, described, unknown_result
+from deploy.cli.cluster.runs import Found, find_run, look_at
+from deploy.cli.cluster.submit import Placing, submit
+from deploy.cli.output import EXIT_INTERRUPTED, console, write_json
+from deploy.cli.progress import RunProgress, show_changes
+from deploy.cli.resume import resumed
 
 if TYPE_CHECKING:
+    from contracts.endpoints import Endpoints
     from deploy.cli.cluster.settings import Profile
     from deploy.cli.workflow import RunRequest
 
@@ -29,54 +36,114 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
     Raises:
         PlatformError: the run failed, with what the failing step said.
     """
-    from pipelines.resources import ORDER
-
-    assert profile.cluster is not None
-    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="milliseconds")
-    client, run = submit(profile, request, placing)
-    follower = Follower(client, reach(profile.cluster.kfp, profile.cluster), run, ORDER[WORKFLOW])
-
-    def record(status: str) -> dict[str, Any]:
-        document = {
-            "run_id": request.run_id,
-            "kfp_run": run,
-            "workflow": WORKFLOW,
-            "task": request.task,
-            "recipe": request.recipe,
-            "config": json.loads(request.config),
-            "source": request.source,
-            "settings": dict(request.settings),
-            "status": status,
-            "started": started,
-            "seconds": round(time.monotonic() - began, 1),
-            "steps": follower.steps,
-            "error": follower.error.as_dict() if follower.error else None,
-            "result": follower.results.get("register"),
-        }
-        write_text(request.endpoints.path("runs") / request.run_id / "run.json", json.dumps(document, indent=1) + "\n")
-        return document
-
-    record("submitted")
-    if as_json:
-        state = follower.follow(lambda event: None)
-    else:
+    access = Access(profile)
+    access.client, kfp_run = submit(profile, request, placing)
+    if not as_json:
         out = console()
-        out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}  Kubeflow run {run}")
-        with RunProgress(out) as progress:
-            state = follower.follow(progress.show)
-    result = follower.results.get("register") or {}
-    if state != "SUCCEEDED":
-        record("failed")
-        assert follower.error is not None
-        raise _failed(follower.error, request, placing)
-    return record("succeeded" if result.get("gate_passed", True) else "refused")
+        out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}  Kubeflow run {kfp_run}")
+        show_changes(out, request.changed)
+    found = noted(access, kfp_run, request, placing)
+    return follow_run(access, found, request.profile, as_json, placing)
 
 
-def _failed(error: PlatformError, request: RunRequest, placing: Placing) -> PlatformError:
-    """The error with a cure that starts a new run: unchanged steps come from the cache of the cluster."""
-    asked = {"task": request.task, "recipe": request.recipe, "config": json.loads(request.config)}
-    asked |= {"source": request.source, "settings": dict(request.settings)}
-    again = " ".join([new_command(asked, request.profile), *placing.words()])
-    context = {**error.context, "run": request.run_id}
-    fix = pasteable(error.fix, again)
+def plan_resume_on_cluster(
+    profile: Profile,
+    endpoints: Endpoints,
+    run_id: str,
+    overrides: list[str],
+    source: str,
+    no_cache: bool,
+    name: str,
+    placing: Placing | None,
+) -> tuple[RunRequest, Placing]:
+    """The same run again as a new run of Kubeflow; where it runs is as before where nothing else is given.
+
+    Raises:
+        PlatformError: an unknown run, one that has not failed, or a setting that the task does not have.
+    """
+    access = Access(profile)
+    found = find_run(access, run_id)
+    document = {**found.asked, **look_at(access, found), "nonce": found.asked["nonce"]}
+    request = resumed(endpoints, document, overrides, source, no_cache, name)
+    before, given, usual = found.asked.get("placing") or {}, asdict(placing or Placing()), asdict(Placing())
+    changed = {key: value for key, value in given.items() if value != usual[key]}
+    kept = {key: value for key, value in before.items() if key in ("image", "train_gpus", "train_nodes")}
+    return request, Placing(**{**kept, **changed})
+
+
+def noted(access: Access, kfp_run: str, request: RunRequest, placing: Placing) -> Found:
+    """A run that was submitted, with what it was asked left in its record, for whoever looks at it from elsewhere."""
+    from pipelines.record import write_run
+
+    run = access.run(kfp_run)
+    given = {key: value for key, value in asdict(placing).items() if value != getattr(Placing(), key)}
+    about = asked_of(run, {"by": _user(), "placing": given, "settings": dict(request.settings)})
+    parameters = (run.runtime_config and run.runtime_config.parameters) or {}
+    more = {"code_version": parameters.get("code_version", ""), "image": placing.image}
+    with contextlib.suppress(PlatformError):  # then its first step writes it
+        write_run(access.records, kfp_run, {**about, **more})
+    return Found(run=run, asked=about)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return ""
+
+
+def follow_run(
+    access: Access, found: Found, profile: str, as_json: bool, placing: Placing | None = None
+) -> dict[str, Any]:
+    """Follow a run to its end and return the content of its run.json.
+
+    Raises:
+        PlatformError: the run failed, with what the failing step said and the command that goes on with it.
+    """
+    follower = Follower(access, found.kfp_run)
+    with detachable(found.run_id, profile, as_json):
+        try:
+            if as_json:
+                state = follower.follow(lambda event: None)
+            else:
+                with RunProgress(console()) as progress:
+                    state = follower.follow(progress.show)
+        except PlatformError as err:
+            raise _with_commands(err, found, profile) from err
+    error = state.error or unknown_result(state, found.kfp_run)
+    if error is not None:
+        raise failed(error, found.run_id, profile, placing)
+    return described(found.asked, state)
+
+
+@contextmanager
+def detachable(run_id: str, profile: str, as_json: bool) -> Iterator[None]:
+    """Ctrl-C ends the following with its exit code, and says how to follow again and how to end the run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        look = " ".join(["fairlead runs", run_id, *profile_words(profile)])
+        if as_json:
+            write_json(
+                {"run_id": run_id, "status": "running", "follow": f"{look} --follow", "cancel": f"{look} --cancel"}
+            )
+        said = f"\nNot followed any more; the run goes on. Follow it: {look} --follow   End it: {look} --cancel"
+        console(stderr=True).print(said, markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def failed(error: PlatformError, run_id: str, profile: str, placing: Placing | None = None) -> PlatformError:
+    """The error with the command that goes on with the run: what is done comes from the cache."""
+    words = placing.words() if placing is not None else []
+    fix = pasteable(error.fix, " ".join([resume_command(run_id, profile), *words]))
+    context = {**error.context, "run": run_id}
     return PlatformError(error.headline, detail=error.detail, fix=fix, code=error.code, **context)
+
+
+def _with_commands(error: PlatformError, found: Found, profile: str) -> PlatformError:
+    """An error of the following itself, with the command for this run."""
+    look = " ".join(["fairlead runs", found.run_id, *profile_words(profile)])
+    if error.code == "run_deleted":
+        return failed(error, found.run_id, profile)
+    fix = f"follow it again: {look} --follow" if error.code == "unreachable" else error.fix
+    return PlatformError(error.headline, detail=error.detail, fix=fix, code=error.code, **error.context)

@@ -102,11 +102,18 @@ def unschedulable(message: str, asked: Mapping[str, float], rooms: Sequence[Room
 
 
 def _shortage(name: str, asked: float, rooms: Sequence[Room]) -> str:
-    say = {"cpu": cores, "memory": memory}.get(name, lambda number: f"{number:g} {name}")
-    words = {"cpu": "processor", "memory": "memory"}.get(name, name)
-    wanted = say(asked) + (" of memory" if name == "memory" else "") if asked else f"more {words}"
+    words = {"cpu": "processor"}.get(name, name)
+    wanted = _in_words(name, asked) + (" of memory" if name == "memory" else "") if asked else f"more {words}"
     free = [room.devices.get(name, 0.0) if "/" in name else getattr(room, name) for room in rooms]
-    return wanted + (f", the largest node has {say(max(free))} free" if free else ", no node has as much free")
+    return wanted + (
+        f", the largest node has {_in_words(name, max(free))} free" if free else ", no node has as much free"
+    )
+
+
+def _in_words(name: str, number: float) -> str:
+    if name == "cpu":
+        return cores(number)
+    return memory(number) if name == "memory" else f"{number:g} {name}"
 
 
 def _other_reasons(said: str) -> list[str]:

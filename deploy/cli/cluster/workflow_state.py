@@ -15,6 +15,7 @@ from typing import Any
 from contracts.errors import PlatformError
 from deploy.cli.cluster.failing import failure, killed_for_memory, main_status, said_by
 from deploy.cli.cluster.waiting import Room, Waiting, waits_for
+from pipelines.resources import ORDER
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "prepare": ("ingest", "validate", "materialise", "build_dataset"),
@@ -25,6 +26,7 @@ DONE = frozenset({"finished", "cached"})
 _ENDED = frozenset({"Succeeded", "Failed", "Error", "Skipped", "Omitted"})
 _BAD = frozenset({"Failed", "Error"})
 _EXECUTOR = re.compile(r"\.root\.(?:.+\.)?([^.]+)\.executor(?:\((\d+)\))?$")
+_OF_POD = re.compile(r"(.+?)-(?:metadata|system)-")
 _DRIVER = re.compile(r"\.root\.(?:.+\.)?([^.]+)-driver$")
 
 
@@ -88,6 +90,8 @@ class State:
     tasks: tuple[Task, ...] = ()
     steps: Mapping[str, Step] = field(default_factory=dict)
     error: PlatformError | None = None
+    cancelled: bool = False
+    finished: str = ""
 
     @property
     def ended(self) -> bool:
@@ -112,14 +116,55 @@ def read_state(
         tails: the last lines of a pod's log, by pod, for a step that ended without a word.
     """
     status = workflow.get("status") or {}
+    phase = str(status.get("phase") or "Pending")
     tasks = tuple(_tasks(status.get("nodes") or {}, pods, order))
-    steps: dict[str, Step] = {step: Step() for step in order}
+    steps: dict[str, Step] = {step: _without_task(step, phase, records, not tasks) for step in order}
     for task in tasks:
         steps.update(_steps(task, records, rooms, tails or {}))
-    phase = str(status.get("phase") or "Pending")
     errors = [step.error for step in steps.values() if step.error]
     error = errors[0] if errors else _of_workflow(status, tasks) if phase in _BAD else None
-    return State(workflow=workflow["metadata"]["name"], phase=phase, tasks=tasks, steps=steps, error=error)
+    cancelled = phase != "Succeeded" and _is_cancelled(workflow.get("spec") or {})
+    if cancelled:
+        error = PlatformError("the run was cancelled", code="cancelled")
+    return State(
+        workflow=str(workflow["metadata"]["name"]),
+        phase=phase,
+        tasks=tasks,
+        steps=steps,
+        error=error,
+        cancelled=cancelled,
+        finished=str(status.get("finishedAt") or ""),
+    )
+
+
+def order_of(workflow: str) -> tuple[str, ...]:
+    """The steps of a workflow by its object's name, which begins with it: ``batch-scoring-x2k4f``."""
+    return ORDER.get(workflow.rpartition("-")[0].replace("-", "_"), ORDER["full"])
+
+
+def _is_cancelled(spec: Mapping[str, Any]) -> bool:
+    """Whether Kubeflow was told to end the run: it sets the deadline to nothing."""
+    return spec.get("activeDeadlineSeconds") == 0 or spec.get("shutdown") in ("Terminate", "Stop")
+
+
+def _without_task(step: str, phase: str, records: Mapping[str, Mapping[str, Any]], gone: bool) -> Step:
+    """A step of which the workflow says nothing (yet), or any more: with `gone`, its record is all there is."""
+    record = records.get(step)
+    if record is None:
+        # A step that ran has left a record: of others nothing was to be done.
+        return Step(status="cached" if records else "finished") if gone and phase == "Succeeded" else Step()
+    known, status = _recorded(record), str(record["status"])
+    if (status == "failed" and not known["error"]) or (status == "running" and phase in _BAD):
+        known["error"] = failure(step, {}, None)
+        status = "failed"
+    known["error"] = known["error"] if status == "failed" else None
+    return Step(**known, status=status, tries=int(record.get("attempt") or 1))
+
+
+def workflow_of(pod: str) -> str:
+    """The workflow that a pod belongs to, by the pod's name."""
+    found = _OF_POD.match(pod)
+    return found[1] if found else ""
 
 
 def pod_name(node: Mapping[str, Any], workflow: str) -> str:
@@ -213,7 +258,7 @@ def _done(task: Task, record: Mapping[str, Any] | None) -> Step:
         seconds=_taken(alone.node) if alone else None,
         started=str(alone.node.get("startedAt") or "") if alone else "",
         tries=tries,
-        pod=_pod(task.tries[-1]) if task.tries else "",
+        pod=pod_name_of(task.tries[-1]) if task.tries else "",
     )
 
 
@@ -226,7 +271,7 @@ def _current(
     tails: Mapping[str, Sequence[str]],
 ) -> Step:
     """The step that a task's pod is about."""
-    tries, pod = len(task.tries), _pod(last)
+    tries, pod = len(task.tries), pod_name_of(last)
     known = _recorded(record) if record else {}
     own = known.get("error")
     final = bool(record and record.get("final"))
@@ -242,7 +287,8 @@ def _current(
     if last.phase in _BAD:
         text = f"is tried again after try {last.number}: {said_by(last.node, last.pod) or 'it failed'}"
         return Step(waiting=Waiting(kind="retry", text=text), tries=tries, pod=pod)
-    if last.phase in ("", "Pending"):
+    heard = record is not None and record["status"] == "running" and int(record.get("attempt") or 1) == last.number
+    if last.phase in ("", "Pending") and not heard:
         return Step(waiting=waits_for(last.node, last.pod, rooms), tries=tries, pod=pod)
     begun = str(known.get("started") or last.node.get("startedAt") or "")
     return Step(status="running", started=begun, tries=tries, pod=pod)
@@ -281,7 +327,7 @@ def _of_workflow(status: Mapping[str, Any], tasks: Sequence[Task]) -> PlatformEr
     )
 
 
-def _pod(one: Try) -> str:
+def pod_name_of(one: Try) -> str:
     """The name of a try's pod, also when it is gone."""
     if one.pod is not None:
         return str(one.pod["metadata"]["name"])

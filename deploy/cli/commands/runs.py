@@ -99,21 +99,29 @@ def run(
 def runs(
     run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Show one run; a unique start will do.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the latest runs.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow the run to its end, as run does.")] = False,
+    logs: Annotated[str, typer.Option("--logs", metavar="STEP", help="What a step has printed.")] = "",
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the run.")] = False,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
-    """List runs, or show the steps, error and result of one.
+    """List runs, or show the steps, error and result of one; of a cluster, those that anybody started.
 
-    A run whose process is gone is listed as dead; go on with it by: fairlead run --resume RUN
+    A run whose process is gone is listed as dead; go on with it, or with one that failed, by:
+    fairlead run --resume RUN
 
     [bold]Examples[/]
       fairlead runs
       fairlead runs fraud-20260102-030405-9f3c
       fairlead runs --limit 5 --json
+      fairlead runs fraud-20260102-030405-9f3c --follow --profile cluster
+      fairlead runs fraud-20260102-030405-9f3c --logs train
     """
-    from deploy.cli.listing import show_run, show_runs
+    from deploy.cli.listing import act_on_run, show_run, show_runs
 
     if run_id is None:
-        show_runs(profile, limit, as_json)
+        show_runs(profile, limit, as_json, alone=not (follow or logs or cancel))
+    elif follow or logs or cancel:
+        act_on_run(profile, run_id, as_json, follow=follow, logs=logs, cancel=cancel)
     else:
         show_run(profile, run_id, as_json)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
+from contracts import objects
 from contracts.endpoints import Endpoints
+from tests.kfp_stand_in import StandIn, kfp_stand_in
+from tests.s3_folder import FolderClient
 
 
 @dataclass(frozen=True)
@@ -102,3 +106,34 @@ def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
         monkeypatch.setattr("deploy.cli.events.COMMAND", (sys.executable, str(script)))
 
     return replace
+
+
+@pytest.fixture
+def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderClient:
+    """The store of a cluster: S3, in a folder."""
+    client = FolderClient(tmp_path / "s3")
+    monkeypatch.setattr(objects, "_client", lambda: client)
+    for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_ENDPOINT_URL", "http://x")):
+        monkeypatch.setenv(name, value)
+    return client
+
+
+@pytest.fixture
+def kubeflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lake: FolderClient) -> Iterator[StandIn]:
+    """Kubeflow Pipelines and the cluster below it, twenty times as fast and looked at more often."""
+    monkeypatch.setattr("deploy.cli.cluster.follow._POLL", 0.1)
+    monkeypatch.setattr("deploy.cli.cluster.follow._UNSEEN", 0.5)
+    with kfp_stand_in(speed=20.0) as made:
+        made.put_on_path(tmp_path, monkeypatch)
+        yield made
+
+
+@pytest.fixture
+def cluster_profile(kubeflow: StandIn, home: Path) -> str:
+    """The profile of that cluster."""
+    places = {name: f"s3://lake/{name}" for name in ("data", "artifacts", "features", "predictions")}
+    cluster = {"kfp": kubeflow.url, "storage": {"endpoint": "http://127.0.0.1:9"}, "image": "registry/pipelines:1"}
+    file = home.parent / "profile.yaml"
+    document = {**places, "tracking": "http://127.0.0.1:1", "online": "redis://127.0.0.1:1/0", "cluster": cluster}
+    file.write_text(yaml.safe_dump(document))
+    return str(file)

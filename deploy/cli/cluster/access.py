@@ -1,0 +1,143 @@
+"""One run on a cluster: its workflow and pods, what Kubeflow says of it, and what its steps left in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from contracts import objects
+from contracts.errors import PlatformError
+from deploy.cli.cluster.kube import Kube, output
+from deploy.cli.cluster.rooms import rooms
+
+if TYPE_CHECKING:
+    from deploy.cli.cluster.settings import Profile
+    from deploy.cli.cluster.waiting import Room
+
+R = TypeVar("R")
+
+_KINDS = "workflows.argoproj.io,pods"
+
+
+@dataclass
+class Access:
+    """How to look at the runs of a profile's cluster. `client` is a kfp.Client, made when it is needed first."""
+
+    profile: Profile
+    client: Any = None
+    _rooms: tuple[float, Sequence[Room]] = field(default=(0.0, ()), repr=False)
+
+    @property
+    def kube(self) -> Kube:
+        assert self.profile.cluster is not None
+        return Kube(self.profile.cluster.namespace, self.profile.cluster.context)
+
+    @property
+    def records(self) -> str:
+        """The folder of what runs leave, see pipelines/record.py."""
+        return objects.join(self.profile.data, ".runs")
+
+    def objects_of(self, kfp_run: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The workflow of a run, None when there is none (any more), and its pods.
+
+        Raises:
+            PlatformError: ``code="kubernetes"``: the cluster does not answer, or refuses.
+        """
+        words = ("get", _KINDS, "-l", f"pipeline/runid={kfp_run}", "-o", "json", "--request-timeout=15s")
+        text = output(self.kube.command(*words), patience=40.0)
+        try:
+            items: list[dict[str, Any]] = json.loads(text or "{}").get("items", [])
+        except ValueError as err:
+            raise PlatformError("kubectl answered no JSON", detail=text[:200], code="kubernetes") from err
+        flows = [item for item in items if item.get("kind") == "Workflow"]
+        flows.sort(key=lambda flow: str(flow["metadata"].get("creationTimestamp") or ""))
+        return (flows[-1] if flows else None), [item for item in items if item.get("kind") == "Pod"]
+
+    def api(self) -> Any:
+        """A kfp.Client that is connected.
+
+        Raises:
+            PlatformError: ``code="kfp"``.
+        """
+        if self.client is None:
+            from deploy.cli.cluster.submit import connect
+
+            assert self.profile.cluster is not None
+            self.client = connect(self.profile.cluster)
+        return self.client
+
+    def run(self, kfp_run: str) -> Any:
+        """What Kubeflow's API says of a run.
+
+        Raises:
+            PlatformError: ``code="kfp"``; ``code="unknown_run"`` when it knows no such run.
+        """
+        return asked(lambda: self.api().get_run(kfp_run))
+
+    def stored(self, kfp_run: str) -> dict[str, dict[str, Any]]:
+        """The documents of a run's steps.
+
+        Raises:
+            PlatformError: the store does not answer.
+        """
+        from pipelines.record import read_steps
+
+        return read_steps(self.records, kfp_run)
+
+    def about(self, kfp_run: str) -> dict[str, Any] | None:
+        """What a run was asked, as its record says it."""
+        from pipelines.record import read_run
+
+        return read_run(self.records, kfp_run)
+
+    def rooms(self) -> Sequence[Room]:
+        """What the nodes have left, asked for at most every ten seconds."""
+        now = datetime.now(UTC).timestamp()
+        if now - self._rooms[0] > 10:
+            self._rooms = (now, rooms(self.kube))
+        return self._rooms[1]
+
+    def archived_log(self, workflow: str, pod: str) -> str:
+        """The log of a pod that is gone, as Argo has kept it; "" when there is none."""
+        bucket = "/".join(self.profile.data.split("/")[:3])
+        try:
+            return objects.read_bytes(f"{bucket}/kfp/logs/{workflow}/{pod}/main.log").decode(errors="replace")
+        except PlatformError:
+            return ""
+
+    def log(self, workflow: str, pod: str) -> str:
+        """The whole log of a pod, wherever it is."""
+        try:
+            return self.kube.run("logs", pod, "-c", "main")
+        except PlatformError:
+            return self.archived_log(workflow, pod)
+
+
+def asked(call: Callable[[], R]) -> R:
+    """The answer of Kubeflow's API.
+
+    Raises:
+        PlatformError: ``code="kfp"``: it does not answer or refuses; ``code="unknown_run"``: it does not know it.
+    """
+    import kfp_server_api
+    import urllib3
+
+    try:
+        return call()
+    except kfp_server_api.ApiException as err:
+        said = str(err.body or err.reason or "")[:500]
+        if err.status == 404:
+            raise PlatformError("Kubeflow knows no such run", detail=said, code="unknown_run") from err
+        raise PlatformError(
+            f"Kubeflow Pipelines answered {err.status}", detail=said, fix="see: fairlead diagnose", code="kfp"
+        ) from err
+    except (urllib3.exceptions.HTTPError, OSError) as err:
+        raise PlatformError(
+            "Kubeflow Pipelines does not answer",
+            detail=str(err)[:300],
+            fix="is it installed and ready? see: fairlead doctor --cluster",
+            code="kfp",
+        ) from err

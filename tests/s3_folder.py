@@ -1,0 +1,56 @@
+"""S3 as a folder, for tests that look at what is in the store and not at how it is spoken to."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+
+class FolderClient:
+    """The calls of a client of S3 that `contracts.objects` makes; a bucket is a folder below `root`.
+
+    Attributes:
+        fails: whether the server does not answer.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.fails = root, False
+
+    def get_object(self, **named: str) -> dict[str, Any]:
+        return {"Body": io.BytesIO(self._file(named, "GetObject").read_bytes())}
+
+    def put_object(self, **named: Any) -> None:
+        self._answer()
+        target = self.root / named["Bucket"] / named["Key"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(named["Body"])
+
+    def list_objects_v2(self, **named: Any) -> dict[str, Any]:
+        return next(self.paginate(**named))
+
+    def get_paginator(self, _: str) -> FolderClient:
+        return self
+
+    def paginate(self, **named: Any) -> Iterator[dict[str, Any]]:
+        self._answer()
+        folder, prefix, end = self.root / named["Bucket"], named.get("Prefix", ""), named.get("Delimiter", "")
+        keys = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        rest = {key: key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
+        deeper = {f"{prefix}{left.partition(end)[0]}/" for left in rest.values() if end and end in left}
+        direct = [key for key, left in rest.items() if not end or end not in left]
+        yield {"Contents": [{"Key": key} for key in direct], "CommonPrefixes": [{"Prefix": p} for p in sorted(deeper)]}
+
+    def _file(self, named: dict[str, str], operation: str) -> Path:
+        self._answer()
+        found = self.root / named["Bucket"] / named["Key"]
+        if not found.is_file():
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, operation)
+        return found
+
+    def _answer(self) -> None:
+        if self.fails:
+            raise EndpointConnectionError(endpoint_url="http://s3")
