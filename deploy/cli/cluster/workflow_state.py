@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -117,7 +117,7 @@ def read_state(
     """
     status = workflow.get("status") or {}
     phase = str(status.get("phase") or "Pending")
-    tasks = tuple(_tasks(status.get("nodes") or {}, pods, order))
+    tasks = _with_found(tuple(_tasks(status.get("nodes") or {}, pods, order)), records, order)
     steps: dict[str, Step] = {step: _without_task(step, phase, records, not tasks) for step in order}
     for task in tasks:
         steps.update(_steps(task, records, rooms, tails or {}))
@@ -204,6 +204,20 @@ def _tasks(
         )
 
 
+def _with_found(
+    tasks: tuple[Task, ...], records: Mapping[str, Mapping[str, Any]], order: Sequence[str]
+) -> tuple[Task, ...]:
+    """The tasks with the steps that their pods have run beside those that their names tell."""
+    taken = {step for task in tasks for step in task.steps}
+    pods = {step: str(record.get("pod") or "") for step, record in records.items() if step not in taken}
+    found = []
+    for task in tasks:
+        own = {pod_name_of(one) for one in task.tries}
+        more = {step for step, pod in pods.items() if pod in own}
+        found.append(replace(task, steps=tuple(step for step in order if step in more or step in task.steps)))
+    return tuple(found)
+
+
 def _try(node: Mapping[str, Any], pod: Mapping[str, Any] | None, number: str | None) -> Try:
     return Try(number=int(number or 0) + 1, node=node, pod=pod)
 
@@ -236,7 +250,8 @@ def _steps(
     current = True  # the first step that is not done is the one that its pod is about
     for step in task.steps:
         record = records.get(step)
-        if task.done or (record and record["status"] in DONE):
+        over = task.phase in _BAD and step == task.steps[-1]  # Kubeflow fails after the last step is done
+        if task.done or (record and record["status"] in DONE and not (over and current)):
             yield step, _done(task, record)
         elif current and last is not None:
             current = False

@@ -66,6 +66,24 @@ def test_three_tasks_carry_the_steps_of_their_groups() -> None:
     assert statuses(found)[4:] == ["running", "waiting", "waiting", "waiting"]
 
 
+def test_a_task_carries_the_steps_that_its_pod_has_run_whatever_it_is_called() -> None:
+    made = Workflow(phase="Failed")
+    ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    pod = made.task("prepare", ("Failed", "main: OOMKilled (exit code 137)"), state=ended)
+    done = {step: record(step, "finished", pod=pod) for step in GROUPS["prepare"]}
+    found = state(made, {**done, "train": record("train", "running", pod=pod)})
+    assert statuses(found)[3:6] == ["finished", "failed", "waiting"]
+    assert str(found.error).startswith("train ran out of memory")
+
+
+def test_a_task_that_fails_after_its_last_step_is_an_error_of_it() -> None:
+    made = Workflow(phase="Failed")
+    made.task("prepare", ("Failed", "main: Error (exit code 1)"))
+    found = state(made, {step: record(step, "finished") for step in GROUPS["prepare"]})
+    assert statuses(found)[2:5] == ["finished", "failed", "waiting"]
+    assert found.error is not None
+
+
 def test_a_task_that_ended_well_has_done_all_its_steps() -> None:
     made = Workflow()
     made.task("prepare-train-judge", "Succeeded", phase="Running")  # the controller has not noticed yet
