@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from contracts import objects
 from contracts.endpoints import Endpoints
 from tests.kfp_stand_in import StandIn, kfp_stand_in
+from tests.kubectl_stand_in import node
 from tests.s3_folder import FolderClient
 
 
@@ -125,6 +126,7 @@ def kubeflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lake: FolderClient
     monkeypatch.setattr("deploy.cli.cluster.follow._UNSEEN", 0.5)
     with kfp_stand_in(speed=20.0) as made:
         made.put_on_path(tmp_path, monkeypatch)
+        made.kubectl.objects = [node(cpu="16", memory="64Gi", **{"nvidia.com/gpu": "8"})]
         yield made
 
 
