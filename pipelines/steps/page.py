@@ -43,18 +43,15 @@ def fill_evaluation(candidate: str, metrics: Any, classes: Any, card: Any) -> No
     write_text(Path(card.path), render_card(folder, fields, get_task(fields["task"]).title))
 
 
-def fill_card(published: str, endpoints: str, card: Any) -> None:
+def fill_card(published: str, card: Any) -> None:
     """The card as it is in the bundle that register published, with the gate's verdict.
 
     Args:
         published: document that register wrote.
     """
-    from contracts.endpoints import Endpoints
-    from contracts.registry import Registry
+    from contracts import objects
 
-    result = read_json(published)
-    bundle = Registry(Endpoints.model_validate_json(endpoints)).fetch(f"{result['name']}:{result['version']}")
-    write_text(Path(card.path), (bundle.path / "card.html").read_text(encoding="utf-8"))
+    Path(card.path).write_bytes(objects.read_bytes(objects.join(read_json(published)["path"], "card.html")))
 
 
 def fill_data(dataset: str, manifest: str, report: Any) -> None:
