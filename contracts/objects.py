@@ -43,6 +43,12 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/") if uri != "/" else "", *(part.strip("/") for part in parts)])
 
 
+def ready(uri: str) -> None:
+    """Load in this thread what calls for `uri` need: two threads that import the same library may both fail."""
+    if is_remote(uri):
+        _client()
+
+
 def exists(uri: str) -> bool:
     """Whether there is an object or file, or anything below that name."""
     if not is_remote(uri):
