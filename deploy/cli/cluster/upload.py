@@ -1,4 +1,4 @@
-"""Rows of this machine for a run on a cluster: copied to the storage once, in pieces, with a bar when they are large."""
+"""Rows of this machine for a run on a cluster: copied to the storage once, in pieces, and shown when they are large."""
 
 from __future__ import annotations
 
