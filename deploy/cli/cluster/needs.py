@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.record import list_runs, read_run, read_steps
+from pipelines.record import read_run, read_steps
 from pipelines.resources import STEPS, Resources
 from pipelines.run_settings import needs
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from deploy.cli.cluster.submit import Placing
     from deploy.cli.workflow import RunRequest
 
 _ROOM = 1.5  # times what the run before took at most
-_LOOKED_AT = 30  # runs of others in the store, when none was started here
+_LOOKED_AT = 20  # runs
 
 
 def step_needs(request: RunRequest | None, placing: Placing, memory: Mapping[str, int]) -> dict[str, Resources]:
@@ -46,18 +42,19 @@ def of_pods(found: Mapping[str, Resources], placing: Placing) -> dict[str, Resou
     return {**found, "train": replace(STEPS["train"], own=True)}
 
 
-def memory_before(root: str, task: str, recipe: str, runs: Path) -> dict[str, int]:
+def memory_before(root: str, recipe: str, newest: Sequence[str]) -> dict[str, int]:
     """Bytes that each step took at most when this recipe ran last; empty when nothing says it.
 
-    Runs that were started here are known by their files below `runs`; else some of those in the store are looked at.
+    newest: ids of runs of the task in Kubeflow, the newest first.
     """
-    with contextlib.suppress(PlatformError):
-        for kfp_run in _started_here(runs, task, recipe):
-            if found := _peaks(root, kfp_run):
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            known = [run for run in pool.map(lambda kfp_run: read_run(root, kfp_run), newest) if run]
+        for run in known:
+            if run.get("recipe") == recipe and (found := _peaks(root, str(run["kfp_run"]))):
                 return found
-        for kfp_run in _in_the_store(root, task, recipe):
-            if found := _peaks(root, kfp_run):
-                return found
+    except PlatformError:  # the store is away: the defaults serve
+        pass
     return {}
 
 
@@ -66,17 +63,14 @@ def _peaks(root: str, kfp_run: str) -> dict[str, int]:
     return {step: int(said["memory_peak"]) for step, said in steps.items() if step in STEPS and said.get("memory_peak")}
 
 
-def _started_here(runs: Path, task: str, recipe: str) -> Iterator[str]:
-    for file in sorted(runs.glob(f"{task}-*/run.json"), reverse=True):
-        with contextlib.suppress(OSError, ValueError):
-            run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if run.get("recipe") == recipe and run.get("kfp_run"):
-                yield str(run["kfp_run"])
+def runs_of(client: Any, task: str) -> list[str]:
+    """Ids of the latest runs of a task in Kubeflow, the newest first."""
+    from kfp_server_api import ApiException
 
-
-def _in_the_store(root: str, task: str, recipe: str) -> list[str]:
-    names = list_runs(root)[:_LOOKED_AT]
-    with ThreadPoolExecutor(8) as pool:
-        known = [run for run in pool.map(lambda name: read_run(root, name), names) if run]
-    same = [run for run in known if run.get("task") == task and run.get("recipe") == recipe]
-    return [str(run["kfp_run"]) for run in sorted(same, key=lambda run: str(run.get("started")), reverse=True)]
+    namespace = client._context_setting.get("namespace") or None
+    try:
+        experiment = client.get_experiment(experiment_name=task, namespace=namespace).experiment_id
+        found = client.list_runs(page_size=_LOOKED_AT, sort_by="created_at desc", experiment_id=experiment).runs or []
+    except (ApiException, ValueError):  # there is none yet
+        return []
+    return [str(run.run_id) for run in found]

@@ -14,13 +14,13 @@ from contracts.errors import PlatformError
 from deploy.cli.cluster.api import connect, experiment_id, explained
 from deploy.cli.cluster.fit import Ask, asks_of, check
 from deploy.cli.cluster.kube import Kube
-from deploy.cli.cluster.needs import memory_before, of_pods, step_needs
+from deploy.cli.cluster.needs import memory_before, of_pods, runs_of, step_needs
 from deploy.cli.cluster.reach import use_storage
 from deploy.cli.cluster.upload import upload_source
 from deploy.cli.output import console
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from deploy.cli.cluster.settings import Cluster, Profile
     from deploy.cli.workflow import RunRequest
@@ -62,13 +62,18 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
     """
     assert profile.cluster is not None
     with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
-        file, given = prepared(profile, request, placing, Path(folder))
         client = connect(profile.cluster)
+        file, given = prepared(profile, request, placing, Path(folder), runs_of(client, request.task))
         return client, _start(client, profile.cluster, request, file, given)
 
 
-def prepared(profile: Profile, request: RunRequest, placing: Placing, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The compiled workflow in `folder`, and its parameters for pods; rows of this machine are copied to S3."""
+def prepared(
+    profile: Profile, request: RunRequest, placing: Placing, folder: Path, before: Sequence[str] = ()
+) -> tuple[Path, dict[str, Any]]:
+    """The compiled workflow in `folder`, and its parameters for pods; rows of this machine are copied to S3.
+
+    before: ids of earlier runs of the task, the newest first; what they took is asked for.
+    """
     from pipelines.run_settings import tasks_of
     from pipelines.runner import RunSpec, arguments, asked
 
@@ -89,8 +94,7 @@ def prepared(profile: Profile, request: RunRequest, placing: Placing, folder: Pa
     given = arguments(spec, where) if each else asked(spec, where)
     if placing.cron:
         given["run"] = f"{placing.name}-scheduled" if each else ""  # empty: every run makes an id of its own
-    before = memory_before(record_root(where), request.task, request.recipe, request.endpoints.path("runs"))
-    needs = step_needs(request, placing, before)
+    needs = step_needs(request, placing, memory_before(record_root(where), request.recipe, before))
     if placing.train_nodes > 1:
         given["spread"] = spread(cluster, where, placing, needs["train"])
     placed = placement(profile, placing, request, needs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,23 @@ def test_what_is_submitted_carries_what_pods_need_and_no_secret(
     assert train["resourceMemoryLimit"] == train["resourceMemoryRequest"] == "2Gi"
     assert kubernetes["exec-train"]["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
     assert "accelerator" not in executors["exec-prepare"]["container"]["resources"]
+
+
+def test_what_the_run_before_took_is_asked_for_with_room(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any, tmp_path: Path
+) -> None:
+    kubeflow.api.scenarios = [Scenario(tasks=grouped("prepare-train-judge"))] * 2
+
+    def asked() -> str:
+        fairlead("run", "news", "--profile", cluster_profile, "--json")
+        spec = kubeflow.api.posted["runs"]["pipeline_spec"]["pipeline_spec"]
+        (executor,) = spec["deploymentSpec"]["executors"].values()
+        return str(executor["container"]["resources"]["resourceMemoryRequest"])
+
+    assert asked() == "2Gi"
+    record = tmp_path / "s3" / "lake" / "data" / ".runs" / kubeflow.run.document["run_id"] / "train.json"
+    record.write_text(json.dumps({"step": "train", "status": "finished", "memory_peak": 3 * 2**30}))
+    assert asked() == "4608Mi"
 
 
 def test_training_on_several_pods_is_an_order_to_the_step(

@@ -101,26 +101,25 @@ def test_a_task_may_say_what_its_steps_need(tmp_path: Path, monkeypatch: pytest.
 
 def test_memory_of_the_run_before_is_asked_for_with_room(tmp_path: Path) -> None:
     root, request = str(tmp_path / "records"), planned(tmp_path)
-    runs = request.endpoints.path("runs")
 
-    def record(kfp_run: str, peak: int, started: str, recipe: str = request.recipe) -> None:
-        write_run(root, kfp_run, {"task": "news", "recipe": recipe, "started": started})
+    def record(kfp_run: str, peak: int | None, recipe: str = request.recipe) -> None:
+        write_run(root, kfp_run, {"task": "news", "recipe": recipe})
         said = {"step": "train", "status": "finished", "memory_peak": peak}
         (tmp_path / "records" / kfp_run / "train.json").write_text(json.dumps(said))
 
-    assert memory_before(root, "news", request.recipe, runs) == {}
-    record("r-1", 3 * 2**30, "2026-01-01")
-    record("r-2", 4 * 2**30, "2026-01-02")
-    record("r-3", 9 * 2**30, "2026-01-03", "other")
-    assert memory_before(root, "news", request.recipe, runs) == {"train": 4 * 2**30}
-    written(request, "succeeded", kfp_run="r-1")
-    before = memory_before(root, "news", request.recipe, runs)
+    assert memory_before(root, request.recipe, []) == {}
+    assert memory_before(root, request.recipe, ["r-1"]) == {}
+    record("r-1", 3 * 2**30)
+    record("r-2", 4 * 2**30)
+    record("r-3", None)
+    record("r-4", 9 * 2**30, "other")
+    before = memory_before(root, request.recipe, ["r-5", "r-4", "r-3", "r-1", "r-2"])
     assert before == {"train": 3 * 2**30}
     assert step_needs(request, Placing(), before)["train"].memory == "4608Mi"
     assert step_needs(planned(tmp_path, ASKED[0]), Placing(), before)["train"].memory == "8Gi"
 
 
-def test_a_store_that_is_away_is_no_reason_not_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_away_is_no_reason_not_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("ENDPOINT_URL", "http://127.0.0.1:1"), ("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b")):
         monkeypatch.setenv(f"AWS_{name}", value)
-    assert memory_before("s3://lake/data/.runs", "news", "linear", tmp_path) == {}
+    assert memory_before("s3://lake/data/.runs", "linear", ["r-1", "r-2"]) == {}

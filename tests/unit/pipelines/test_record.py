@@ -154,7 +154,7 @@ def test_what_pods_are_told_is_no_setting() -> None:
     class Mine(Settings):
         size: int = 1
 
-    environ = dict.fromkeys(("FAIRLEAD_RECORD", *FIELDS), "x")
+    environ = dict.fromkeys(("FAIRLEAD_RECORD", "FAIRLEAD_ENDPOINTS", *FIELDS), "x")
     assert load(Mine, environ=environ).size == 1
     with pytest.raises(PlatformError, match="recorded"):
         load(Mine, environ={**environ, "FAIRLEAD_RECORDED": "x"})
