@@ -23,8 +23,7 @@ class Launcher:
     """Runs the tasks of a compiled workflow (IR) in their order.
 
     Attributes:
-        events: what the tasks printed, by task.  outputs: their output parameters, by task.
-        metadata: of their output artifacts, by task and artifact.
+        events: what the steps printed, by step.  outputs: their output parameters, by step.
     """
 
     file: Path
@@ -32,7 +31,6 @@ class Launcher:
     environment: Mapping[str, str]
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.spec = next(yaml.safe_load_all(self.file.read_text(encoding="utf-8")))
@@ -76,6 +74,12 @@ class Launcher:
         container = self.spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
         return [part.replace("{{$}}", json.dumps(document)) for part in [*container["command"], *container["args"]]]
 
+    def start(
+        self, name: str, command: list[str], folder: Path, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the container's command of a task."""
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
     def _task(self, name: str, task: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         folder = self.store / f".{name}"
         (folder / "out").mkdir(parents=True)
@@ -83,15 +87,13 @@ class Launcher:
         document = self.executor_input(name, task, given, folder)
         environment = {**self.environment, "TMPDIR": str(folder / "tmp"), "HOME": str(folder / "tmp")}
         environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-        done = subprocess.run(
-            self.command(name, document), cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-        )
+        done = self.start(name, self.command(name, document), folder, environment)
         step = name.replace("-", "_")
         self.events[step] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
         assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
-        said = json.loads((folder / "out" / "executor_output.json").read_text())
-        self.outputs[step] = said.get("parameterValues", {})
-        self.metadata[step] = {key: made["artifacts"][0]["metadata"] for key, made in said.get("artifacts", {}).items()}
+        self.outputs[step] = json.loads((folder / "out" / "executor_output.json").read_text()).get(
+            "parameterValues", {}
+        )
         for key in document["outputs"]["artifacts"]:
             target = self.store / name / key
             target.parent.mkdir(exist_ok=True)
