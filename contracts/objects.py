@@ -10,7 +10,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,6 +41,12 @@ def is_remote(uri: str) -> bool:
 def join(uri: str, *parts: str) -> str:
     """`uri` with `parts` below it."""
     return "/".join([uri.rstrip("/") if uri != "/" else "", *(part.strip("/") for part in parts)])
+
+
+def ready(uri: str) -> None:
+    """Load in this thread what calls for `uri` need: two threads that import the same library may both fail."""
+    if is_remote(uri):
+        _client()
 
 
 def exists(uri: str) -> bool:
@@ -101,13 +107,29 @@ def upload(folder: Path, uri: str, *, last: str) -> None:
         raise _not_found(str(folder / last))
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     for name in [*(name for name in names if name != last), last]:
-        target = join(uri, name)
-        if is_remote(uri):
-            bucket, key = _split(target)
-            with _explained(target):
-                _client().upload_file(str(folder / name), bucket, key)
-        else:
-            write_bytes(target, (folder / name).read_bytes())
+        upload_file(folder / name, join(uri, name))
+
+
+def upload_file(source: Path, uri: str, sent: Callable[[int], object] | None = None) -> None:
+    """Copy one file, in pieces and whole or not at all; `sent` is told of each number of bytes, also by other threads.
+
+    Raises:
+        PlatformError: the storage refuses or does not answer.
+    """
+    if is_remote(uri):
+        bucket, key = _split(uri)
+        with _explained(uri):
+            _client().upload_file(str(source), bucket, key, Callback=sent)
+        return
+    target = Path(uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".writing-", delete=False) as staging:
+        staging.close()
+        shutil.copyfile(source, staging.name)
+    Path(staging.name).chmod(0o644)
+    os.replace(staging.name, target)
+    if sent is not None:
+        sent(target.stat().st_size)
 
 
 def download(uri: str, folder: Path, *, last: str) -> Path:

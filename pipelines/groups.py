@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from pipelines.values import resolve
 
 # Where something is and how a run is called decides nothing about what a step makes; neither does who trains.
 _NO_PART_OF_KEYS = {"endpoints", "checkpoints", "run", "promote", "spread"}
-_SHOWN = {"manifest", "built", "candidate", "decision"}
+_SHOWN = {"manifest", "built", "candidate", "decision", "published"}
 
 
 def begin(given: Mapping[str, Any]) -> tuple[str, str]:
@@ -138,7 +139,7 @@ class Group:
         _forget_peak()
         with events.running(step, **checked) as done:
             given = {
-                name: str(self.path(value)) if self._is_artifact(value) else self.values[value]
+                name: str(self.path(value)) if self.has(value) else self.values[value]
                 for name, value in call.takes.items()
             }
             folder = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=self._scratch))
@@ -152,7 +153,8 @@ class Group:
         gc.unfreeze()  # the end of a step freezes all that is there, because most processes end with it
         gc.collect()
 
-    def _is_artifact(self, value: str) -> bool:
+    def has(self, value: str) -> bool:
+        """Whether `value` is what a step of the run made."""
         return value in self.artifacts or value in self._here
 
     def _forget(self, later: Sequence[str]) -> None:
@@ -183,7 +185,32 @@ def _note(values: Mapping[str, Any]) -> None:
 
 
 def _fill(run: Group, outputs: Mapping[str, Any]) -> None:
-    """Write what Kubeflow's page shows of the task's steps."""
+    """Write what Kubeflow's page shows of the task's steps. These are pictures: one that fails ends no run."""
+    for draw, names in ((_draw_data, ("data_report",)), (_draw_model, ("metrics", "classes", "card", "gate"))):
+        wanted = {name: outputs[name] for name in names if name in outputs}
+        try:
+            if wanted:
+                draw(run, **wanted)
+        except Exception as err:  # noqa: BLE001  whatever a picture fails for, the run is done
+            warnings.warn(f"Kubeflow's page shows no {names[0]} of this run: {err}", stacklevel=2)
+
+
+def _draw_data(run: Group, data_report: Any) -> None:
+    from pipelines.steps import page
+    from pipelines.steps.data_report import FILE
+
+    if run.has("candidate"):  # the evaluation has drawn it already
+        shutil.copyfile(run.path("candidate") / FILE, data_report.path)
+    elif run.has("built"):
+        page.fill_data(str(run.path("built")), str(run.path("manifest")) if run.has("manifest") else "", data_report)
+
+
+def _draw_model(run: Group, metrics: Any, classes: Any, card: Any, gate: Any) -> None:
+    from pipelines.steps import page
+
+    page.fill_evaluation(str(run.path("candidate")), metrics, classes, card)
+    page.fill_gate(str(run.path("decision")), gate)
+    page.fill_card(str(run.path("published")), card)
 
 
 @contextlib.contextmanager

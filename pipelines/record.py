@@ -47,7 +47,7 @@ class Record:
         self.workflow = node.partition(".")[0]
         tries = re.search(r"\((\d+)\)$", node)
         self.attempt = int(tries[1]) + 1 if tries else 1
-        self._queue: queue.SimpleQueue[tuple[str, dict[str, Any], bool] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[str, bytes, bool] | None] = queue.SimpleQueue()
         self._writer: threading.Thread | None = None
 
     def write_step(
@@ -101,18 +101,21 @@ class Record:
             self._writer = None
 
     def _put(self, name: str, document: dict[str, Any], replace: bool) -> None:
-        self._queue.put((name, document, replace))
+        with contextlib.suppress(Exception):
+            self._queue.put((name, _text(document), replace))
         if self._writer is None:
+            with contextlib.suppress(Exception):
+                objects.ready(self.root)
             self._writer = threading.Thread(target=self._write, name="record", daemon=True)
             self._writer.start()
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
-            name, document, replace = item
+            name, text, replace = item
             with contextlib.suppress(Exception):
                 address = _address(self.root, self.kfp_run, name)
                 if replace or not objects.exists(address):
-                    objects.write_bytes(address, _text(document))
+                    objects.write_bytes(address, text)
 
 
 def open_record(environ: Mapping[str, str]) -> Record | None:

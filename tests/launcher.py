@@ -23,7 +23,8 @@ class Launcher:
     """Runs the tasks of a compiled workflow (IR) in their order.
 
     Attributes:
-        events: what the steps printed, by step.  outputs: their output parameters, by step.
+        events: what the tasks printed, by task.  outputs: their output parameters, by task.
+        metadata: of their output artifacts, by task and artifact.
     """
 
     file: Path
@@ -31,6 +32,7 @@ class Launcher:
     environment: Mapping[str, str]
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     outputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.spec = next(yaml.safe_load_all(self.file.read_text(encoding="utf-8")))
@@ -91,9 +93,9 @@ class Launcher:
         step = name.replace("-", "_")
         self.events[step] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
         assert done.returncode == 0, f"{name}: {done.stdout[-2000:]}{done.stderr[-3000:]}"
-        self.outputs[step] = json.loads((folder / "out" / "executor_output.json").read_text()).get(
-            "parameterValues", {}
-        )
+        said = json.loads((folder / "out" / "executor_output.json").read_text())
+        self.outputs[step] = said.get("parameterValues", {})
+        self.metadata[step] = {key: made["artifacts"][0]["metadata"] for key, made in said.get("artifacts", {}).items()}
         for key in document["outputs"]["artifacts"]:
             target = self.store / name / key
             target.parent.mkdir(exist_ok=True)

@@ -33,11 +33,8 @@ _TITLES = {
 _PLOTS = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "scores", "learning_curve")
 
 
-def render_card(folder: Path, fields: Mapping[str, Any], title: str, beside: bool = True) -> str:
-    """The HTML of a candidate; `fields` are a BundleDocument's without `files`, before the gate also without `gate`.
-
-    `beside`: the page will lie in `folder`, and may name its other files.
-    """
+def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
+    """The HTML of a candidate; `fields` are a BundleDocument's without `files`, before the gate also without `gate`."""
     decided = "gate" in fields
     document = fields_document(fields)
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -54,7 +51,7 @@ def render_card(folder: Path, fields: Mapping[str, Any], title: str, beside: boo
         gate=document.gate,
         checks=_checks(document.gate),
         decided=decided,
-        data_report=DATA_REPORT if beside and (folder / DATA_REPORT).exists() else "",
+        data_report=DATA_REPORT if decided and (folder / DATA_REPORT).exists() else "",
         plots=[(p.stem.replace("_", " "), _embed(p)) for p in _ordered(folder / "plots")],
         request=curl(document, folder),
         about=[(heading, _html(text)) for heading, text in readme_sections(document.task)],

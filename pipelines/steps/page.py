@@ -21,13 +21,12 @@ _METRICS = 40  # numbers of one artifact: a page lists them all
 _NAME = 60  # characters of a class
 
 
-def fill_evaluation(candidate: str, metrics: Any, classes: Any, card: Any, decision: str = "") -> None:
+def fill_evaluation(candidate: str, metrics: Any, classes: Any, card: Any) -> None:
     """Metrics with the interval of the primary one, the confusion matrix, of two classes the ROC curve, and the card.
 
     Args:
         candidate: folder that evaluate wrote.
         metrics, classes, card: a dsl.Metrics, a dsl.ClassificationMetrics and a dsl.HTML.
-        decision: file that gate wrote, whose verdict the card then has; "" before it.
     """
     from pipelines.steps.card import render_card
     from pipelines.tasks import get_task
@@ -40,9 +39,19 @@ def fill_evaluation(candidate: str, metrics: Any, classes: Any, card: Any, decis
         classes.log_confusion_matrix(_distinct(found["classes"]), found["counts"])
     if found := evaluation.get("roc"):
         classes.log_roc_curve(found["fpr"], found["tpr"], found["threshold"])
-    if decision:
-        fields["gate"] = read_json(decision)
-    write_text(Path(card.path), render_card(folder, fields, get_task(fields["task"]).title, beside=False))
+    fields = {key: value for key, value in fields.items() if key != "gate"}
+    write_text(Path(card.path), render_card(folder, fields, get_task(fields["task"]).title))
+
+
+def fill_card(published: str, card: Any) -> None:
+    """The card as it is in the bundle that register published, with the gate's verdict.
+
+    Args:
+        published: document that register wrote.
+    """
+    from contracts import objects
+
+    Path(card.path).write_bytes(objects.read_bytes(objects.join(read_json(published)["path"], "card.html")))
 
 
 def fill_data(dataset: str, manifest: str, report: Any) -> None:

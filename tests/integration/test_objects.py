@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import filecmp
 import lzma
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +103,24 @@ def test_a_server_that_is_not_there_is_said(store: str, monkeypatch: pytest.Monk
     with pytest.raises(PlatformError, match="AWS_ENDPOINT_URL") as err:
         objects.exists(store)
     assert err.value.code == "storage_unreachable"
+
+
+def test_a_file_larger_than_memory_may_take_is_sent_in_pieces(store: str, tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    with source.open("wb") as file:
+        for _ in range(40):
+            file.write(os.urandom(5 * 2**20))
+    code = (
+        "import resource, sys; from pathlib import Path; from contracts import objects; told = []\n"
+        "objects.exists(sys.argv[2])  # what the client itself takes\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "objects.upload_file(Path(sys.argv[1]), sys.argv[2], told.append)\n"
+        "print(sum(told), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    target = objects.join(store, "rows.csv")
+    done = subprocess.run([sys.executable, "-c", code, str(source), target], check=True, capture_output=True, text=True)
+    sent, grown = map(int, done.stdout.split())
+    assert sent == source.stat().st_size
+    assert grown < 60 * 1024  # KiB, of 200 MiB
+    back = objects.copy_here(target, tmp_path / "back")
+    assert filecmp.cmp(back, source, shallow=False)

@@ -6,14 +6,16 @@ import contextlib
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from contracts.errors import PlatformError
+from contracts.quantities import memory
 from deploy.cli.advice import pasteable, profile_words, resume_command
-from deploy.cli.cluster.access import Access
+from deploy.cli.cluster.access import Access, asked
+from deploy.cli.cluster.failing import LOST
 from deploy.cli.cluster.follow import Follower
 from deploy.cli.cluster.report import asked_of, described, unknown_result
 from deploy.cli.cluster.runs import Found, find_run, look_at
@@ -31,19 +33,52 @@ if TYPE_CHECKING:
 def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, as_json: bool) -> dict[str, Any]:
     """Submit, follow to the end, and return the content of its run.json.
 
-    Ctrl-C stops to follow; the run goes on.
+    Ctrl-C stops to follow; the run goes on. What failed for want of memory, or lost its pods, is started once more:
+    what is done comes from the cache.
 
     Raises:
         PlatformError: the run failed, with what the failing step said.
     """
     access = Access(profile)
-    access.client, kfp_run = submit(profile, request, placing)
+    found = _submitted(access, request, placing, as_json)
+    try:
+        return follow_run(access, found, request.profile, as_json, placing)
+    except PlatformError as err:
+        again = second_try(err, request)
+        if again is None:
+            raise
+        with contextlib.suppress(PlatformError):  # Kubeflow may be trying again what cannot succeed
+            asked(lambda: access.api().terminate_run(found.kfp_run))
+        try:
+            later = _submitted(access, again, placing, as_json, because=err.headline)
+        except PlatformError:  # no node has as much, or Kubeflow takes no run now: what counts is why the first failed
+            raise err from None
+        said, changed = err.as_dict(), dict(again.changed)
+    restart = {"kfp_run": found.kfp_run, "error": said, "changed": changed}
+    return {**follow_run(access, later, request.profile, as_json, placing), "restarts": [restart]}
+
+
+def _submitted(access: Access, request: RunRequest, placing: Placing, as_json: bool, because: str = "") -> Found:
+    """Start a run of Kubeflow, and say so."""
+    access.client, kfp_run = submit(access.profile, request, placing)
     if not as_json:
         out = console()
+        if because:
+            out.print(f"{because}: what is left is started once more", markup=False, soft_wrap=True)
         out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}  Kubeflow run {kfp_run}")
         show_changes(out, request.changed)
-    found = noted(access, kfp_run, request, placing)
-    return follow_run(access, found, request.profile, as_json, placing)
+    return noted(access, kfp_run, request, placing)
+
+
+def second_try(error: PlatformError, request: RunRequest) -> RunRequest | None:
+    """What may succeed where a run failed by no fault of its step: the same, or with twice the memory."""
+    if error.code in LOST:
+        return replace(request, changed={})
+    step, limit = error.context.get("step"), error.context.get("limit")
+    if error.code != "out_of_memory" or not step or not limit:
+        return None
+    more = {f"resources.{step}.memory": memory(2 * int(limit))}
+    return replace(request, settings={**request.settings, **more}, changed=more)
 
 
 def plan_resume_on_cluster(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from deploy.cli.cluster.fit import Ask, asks_of, check
 from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.needs import memory_before, of_pods, runs_of, step_needs
 from deploy.cli.cluster.reach import use_storage
+from deploy.cli.cluster.upload import upload_source
 from deploy.cli.output import console
 
 if TYPE_CHECKING:
@@ -132,24 +132,6 @@ def pod_endpoints(profile: Profile) -> Endpoints:
                 code="local_address",
             )
     return Endpoints(**given)
-
-
-def upload_source(source: str, data: str) -> str:
-    """Where pods find the rows: a local file or folder is copied to S3, below the hash of its content."""
-    if not source or "://" in source:
-        return source
-    path = Path(source).expanduser()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    target = objects.join(data, ".uploads", digest.hexdigest()[:16])
-    for file in files:
-        name = file.name if path.is_file() else file.relative_to(path).as_posix()
-        if not objects.exists(objects.join(target, name)):
-            objects.write_bytes(objects.join(target, name), file.read_bytes())
-    return objects.join(target, path.name) if path.is_file() else target
 
 
 def record_root(where: Endpoints) -> str:

@@ -83,7 +83,6 @@ def run(
       fairlead run fraud --set data.columns.amount=TX_AMOUNT --set seed=11
       fairlead run --resume fraud-20260102-030405-9f3c --set data.header=false
       fairlead run fraud --profile cluster --cron "0 3 * * *" --name nightly
-      fairlead run fraud --profile cluster --cron "0 3 * * *"
       fairlead run news --profile cluster --set resources.train.memory=8Gi --set resources.train.gpus=1
     """
     from deploy.cli.cluster.submit import Placing

@@ -55,6 +55,15 @@ def test_bytes_are_written_whole_and_a_missing_file_is_named(tmp_path: Path) -> 
         objects.read_bytes(str(tmp_path / "nothing.txt"))
 
 
+def test_a_file_is_copied_whole_and_says_how_much(tmp_path: Path) -> None:
+    source, told = tmp_path / "rows.csv", list[int]()
+    source.write_bytes(b"x" * 100_000)
+    target = objects.join(str(tmp_path), "store", "rows.csv")
+    objects.upload_file(source, target, told.append)
+    assert (objects.read_bytes(target), sum(told)) == (source.read_bytes(), 100_000)
+    assert objects.list_names(str(tmp_path / "store")) == ["rows.csv"]
+
+
 @pytest.mark.parametrize(("uri", "remote"), [("s3://b/x", True), ("/tmp/x", False), ("folder", False)])
 def test_only_s3_is_remote(uri: str, remote: bool) -> None:
     assert objects.is_remote(uri) is remote

@@ -130,7 +130,7 @@ def test_a_local_file_is_uploaded_once_below_its_hash(tmp_path: Path, monkeypatc
     data = str(tmp_path / "data")
     target = submit.upload_source(str(file), data)
     assert Path(target).read_text() == "a\n1\n"
-    monkeypatch.setattr(submit.objects, "write_bytes", lambda *_: pytest.fail("uploaded again"))
+    monkeypatch.setattr(submit.objects, "upload_file", lambda *_: pytest.fail("uploaded again"))
     assert submit.upload_source(str(file), data) == target
     assert submit.upload_source("s3://b/rows.csv", data) == "s3://b/rows.csv"
 
@@ -138,3 +138,20 @@ def test_a_local_file_is_uploaded_once_below_its_hash(tmp_path: Path, monkeypatc
 def test_options_of_a_cluster_are_refused_on_this_machine(fairlead: Any) -> None:
     said = fairlead("run", "news", "--cron", "0 3 * * *", "--json")
     assert (said.code, said.json["error"]["code"]) == (1, "no_cluster")
+
+
+def test_copying_many_rows_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"a,b\n" * 1000)
+    data = str(tmp_path / "data")
+    monkeypatch.setattr("deploy.cli.cluster.upload.LARGE", 4001)
+    submit.upload_source(str(file), data)
+    assert capsys.readouterr().err == ""
+    file.write_bytes(b"c,d\n" * 1001)
+    target = submit.upload_source(str(file), data)
+    assert f"Copying 0 MiB to {data}/.uploads/" in capsys.readouterr().err.replace("\n", "")
+    assert Path(target).read_bytes() == file.read_bytes()
+    submit.upload_source(str(file), data)
+    assert capsys.readouterr().err == ""  # it is there

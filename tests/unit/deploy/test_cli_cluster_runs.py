@@ -21,6 +21,7 @@ from tests.argo import Scenario, Try, grouped
 from tests.argo_documents import archived, event_line
 from tests.kfp_api import Run
 from tests.kfp_stand_in import StandIn
+from tests.kubectl_stand_in import node
 from tests.s3_folder import FolderClient
 from tests.unit.deploy.cluster_runs import MADE, MISSING, REFUSED, everything, leaves, said, start
 
@@ -284,3 +285,54 @@ def test_without_kubeflow_the_error_names_it(
     monkeypatch.setenv("FAIRLEAD_CLUSTER__KFP", "http://127.0.0.1:9")
     error = fairlead("runs", "--profile", cluster_profile, "--json").json["error"]
     assert error["code"] == "kfp"
+
+
+def memory_of(posted: dict[str, Any], step: str) -> str:
+    executors = posted["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
+    return str(executors[f"exec-{step}"]["container"]["resources"]["resourceMemoryLimit"])
+
+
+def died(outcome: str) -> Scenario:
+    """Training loses its pod, whenever it is tried."""
+    log = (*said("ingest", "validate", "materialise", "build_dataset"), (2.0, event_line("step_started", "train")))
+    tries = (Try(seconds=4.0, outcome=outcome, lost_for=5.0, log=log),)
+    return Scenario(tasks=grouped("prepare-train-judge", **{"prepare-train-judge": {"tries": tries}}))
+
+
+def test_what_ran_out_of_memory_is_started_once_more_with_twice_as_much_and_said(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any, bundle: dict[str, Any]
+) -> None:
+    kubeflow.api.scenarios = [died("oom"), Scenario(tasks=everything(register=bundle))]
+    done = fairlead("run", "news", "--profile", cluster_profile)
+    assert done.code == 0, done.err
+    assert "train ran out of memory (limit 2Gi): what is left is started once more" in done.out
+    assert 'resources.train.memory is "4Gi" now' in done.out
+    first, second = (run.document for run in kubeflow.api.runs.values())
+    assert first["display_name"] == second["display_name"]
+    assert memory_of(second, "train") == "4Gi"
+    listed = fairlead("runs", "--profile", cluster_profile, "--json").json
+    assert [(run["kfp_run"], run["status"]) for run in listed] == [(second["run_id"], "succeeded")]
+
+
+def test_what_ran_out_of_memory_that_no_node_has_twice_says_so_with_the_setting(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any
+) -> None:
+    kubeflow.kubectl.objects = [node(cpu="4", memory="3900Mi")]
+    kubeflow.api.scenarios = [died("oom")]
+    error = fairlead("run", "news", "--profile", cluster_profile, "--json").json["error"]
+    assert (error["code"], error["headline"]) == ("out_of_memory", "train ran out of memory (limit 2Gi)")
+    assert error["fix"].endswith("--set resources.train.memory=4Gi")
+    assert error["fix"].startswith("fairlead run --resume news-")
+    assert len(kubeflow.api.runs) == 1
+
+
+@pytest.mark.parametrize("outcome", ["evicted", "lost"])
+def test_what_lost_its_pods_is_started_once_more_and_no_more_than_that(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any, bundle: dict[str, Any], outcome: str
+) -> None:
+    kubeflow.api.scenarios = [died(outcome), Scenario(tasks=everything(register=bundle)), died(outcome), died(outcome)]
+    done = fairlead("run", "news", "--profile", cluster_profile, "--json")
+    assert done.code == 0, done.err
+    assert [restart["error"]["code"] in ("evicted", "pod_lost") for restart in done.json["restarts"]] == [True]
+    assert fairlead("run", "news", "--profile", cluster_profile, "--json").code == 1
+    assert len(kubeflow.api.runs) == 4

@@ -92,16 +92,6 @@ def test_the_card_is_whole_before_the_gate_has_decided(filled: dict[str, Any]) -
     assert all(each.startswith("data:image/png;base64,") for each in shown.loads)
 
 
-def test_the_card_has_the_verdict_where_there_is_one(candidate: Path, tmp_path: Path) -> None:
-    (tmp_path / "gate.json").write_text(GateDecision(passed=False, checks=[], reasons=["too slow"]).model_dump_json())
-    artifacts = [made(uri=str(tmp_path / made.__name__)) for made in (dsl.Metrics, dsl.ClassificationMetrics, dsl.HTML)]
-    page.fill_evaluation(str(candidate / "candidate"), *artifacts, str(tmp_path / "gate.json"))
-    shown = _Page(Path(artifacts[2].path).read_text())
-    assert "refused" in shown.words
-    assert "too slow" in shown.words
-    assert "data.html" not in shown.words
-
-
 def test_many_classes_are_shown_by_the_commonest_and_the_others_together() -> None:
     counts = np.diag(np.arange(1, 31)) + np.eye(30, k=1, dtype=int)
     found = confusion(counts, [f"c{at}" for at in range(30)], most=5)

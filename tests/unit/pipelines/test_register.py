@@ -143,7 +143,7 @@ def test_the_card_needs_no_other_file_and_shows_what_matters(publish: Any) -> No
     card = (Path(result["path"]) / "card.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", card)
     assert card.count("data:image/png;base64,") == 5
-    assert "<code>data.html</code> beside this file" in card
+    assert "<code>data.html</code> of the bundle" in card
     for text in (
         "Will the parcel be late?",
         "refused",
