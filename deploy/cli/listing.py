@@ -62,12 +62,10 @@ def show_runs(profile: str, limit: int, as_json: bool, alone: bool = True) -> No
         )
     where = load_profile(profile)
     if where.cluster is not None:
-        from deploy.cli.cluster.access import Access
-        from deploy.cli.cluster.reach import use_storage
+        from deploy.cli.cluster.access import open_access
         from deploy.cli.cluster.runs import list_runs as list_cluster_runs
 
-        use_storage(where.cluster)
-        runs = list_cluster_runs(Access(where), limit)
+        runs = list_cluster_runs(open_access(where), limit)
         empty = ["No runs on this cluster. Start one: fairlead run TASK --profile PROFILE"]
     else:
         endpoints = load_endpoints(profile)
@@ -106,17 +104,17 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
     """One run: steps, error, result, gate."""
     where = load_profile(profile)
     if where.cluster is not None:
-        from deploy.cli.cluster.access import Access
+        from deploy.cli.cluster.access import open_access
         from deploy.cli.cluster.runs import find_run as find_cluster_run
         from deploy.cli.cluster.runs import look_at
 
-        endpoints, access = load_endpoints(profile), Access(where)
+        access = open_access(where)
         run = look_at(access, find_cluster_run(access, run_id))
     else:
-        endpoints = load_endpoints(profile)
-        run = find_run(endpoints, run_id)
+        run = find_run(load_endpoints(profile), run_id)
     again = _way_on(run, profile)
-    report = build_report(endpoints, run)
+    made = "version" in (run.get("result") or {})
+    report = build_report(load_endpoints(profile), run) if made else {k: v for k, v in run.items() if k != "pid"}
 
     def show(out: Console) -> None:
         out.print(f"[bold]{run['run_id']}[/]  ", _coloured(run["status"]), f"  {_asked(run)}")
@@ -147,23 +145,24 @@ def act_on_run(profile: str, run_id: str, as_json: bool, *, follow: bool, logs: 
         raise PlatformError(
             "one of --follow, --logs and --cancel", fix="give one of them, then the next", code="bad_option"
         )
-    endpoints, where = load_endpoints(profile), load_profile(profile)
-    text = ""
+    where, text = load_profile(profile), ""
     if where.cluster is not None:
         from deploy.cli.cluster import runs
-        from deploy.cli.cluster.access import Access
+        from deploy.cli.cluster.access import open_access
         from deploy.cli.cluster.run import follow_run
 
-        access = Access(where)
+        access = open_access(where)
         found = runs.find_run(access, run_id)
         run_id = found.run_id
         if follow:
+            endpoints = load_endpoints(profile)
             conclude(build_report(endpoints, follow_run(access, found, profile, as_json)), as_json)
         elif logs:
             text = runs.log_of(access, found, logs)
         else:
             runs.cancel(access, found)
     else:
+        endpoints = load_endpoints(profile)
         run = find_run(endpoints, run_id)
         run_id = run["run_id"]
         if follow:

@@ -102,8 +102,8 @@ class RunProgress:
         self._began[step] = time.monotonic()
         if step not in self._bar:
             self._bar[step] = self._bars.add_task(step, total=None, mark=_MARKS["running"], taken=None, note="")
-        else:
-            self._bars.update(self._bar[step], mark=_MARKS["running"], note="")
+        else:  # it waited: its time begins now
+            self._bars.reset(self._bar[step], total=None, mark=_MARKS["running"], taken=None, note="")
 
     def _wait(self, step: str, reason: str, starting: bool) -> None:
         """What a step waits for: in a terminal beside it; elsewhere a line, unless it is no news."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from contracts import objects
 from contracts.errors import PlatformError
+from deploy.cli.cluster import api
+from deploy.cli.cluster.fit import Node, read_nodes
 from deploy.cli.cluster.kube import Kube, output
-from deploy.cli.cluster.rooms import rooms
+from deploy.cli.cluster.reach import use_storage
 
 if TYPE_CHECKING:
     from deploy.cli.cluster.settings import Profile
-    from deploy.cli.cluster.waiting import Room
 
 R = TypeVar("R")
 
+_NOT_FOUND = 404
+_NODES_HOLD = 10.0  # seconds that what the nodes have left is taken as true
 _KINDS = "workflows.argoproj.io,pods"
 
 
@@ -28,7 +32,7 @@ class Access:
 
     profile: Profile
     client: Any = None
-    _rooms: tuple[float, Sequence[Room]] = field(default=(0.0, ()), repr=False)
+    _nodes: tuple[float, Sequence[Node]] = field(default=(-_NODES_HOLD - 1, ()), repr=False)
 
     @property
     def kube(self) -> Kube:
@@ -63,10 +67,8 @@ class Access:
             PlatformError: ``code="kfp"``.
         """
         if self.client is None:
-            from deploy.cli.cluster.submit import connect
-
             assert self.profile.cluster is not None
-            self.client = connect(self.profile.cluster)
+            self.client = api.connect(self.profile.cluster)
         return self.client
 
     def run(self, kfp_run: str) -> Any:
@@ -75,7 +77,7 @@ class Access:
         Raises:
             PlatformError: ``code="kfp"``; ``code="unknown_run"`` when it knows no such run.
         """
-        return asked(lambda: self.api().get_run(kfp_run))
+        return asked("Kubeflow Pipelines did not show the run", lambda: self.api().get_run(kfp_run))
 
     def stored(self, kfp_run: str) -> dict[str, dict[str, Any]]:
         """The documents of a run's steps.
@@ -93,12 +95,16 @@ class Access:
 
         return read_run(self.records, kfp_run)
 
-    def rooms(self) -> Sequence[Room]:
-        """What the nodes have left, asked for at most every ten seconds."""
-        now = datetime.now(UTC).timestamp()
-        if now - self._rooms[0] > 10:
-            self._rooms = (now, rooms(self.kube))
-        return self._rooms[1]
+    def nodes(self) -> Sequence[Node]:
+        """The nodes, asked for at most every ten seconds; empty where this user may not look at them."""
+        now = time.monotonic()
+        if now - self._nodes[0] > _NODES_HOLD:
+            found: list[Node] = []
+            with contextlib.suppress(PlatformError):
+                soon = "--request-timeout=10s"
+                found = read_nodes(self.kube.items("nodes", soon), self.kube.items("pods", "--all-namespaces", soon))
+            self._nodes = (now, found)
+        return self._nodes[1]
 
     def archived_log(self, workflow: str, pod: str) -> str:
         """The log of a pod that is gone, as Argo has kept it; "" when there is none."""
@@ -116,28 +122,29 @@ class Access:
             return self.archived_log(workflow, pod)
 
 
-def asked(call: Callable[[], R]) -> R:
-    """The answer of Kubeflow's API.
+def open_access(profile: Profile) -> Access:
+    """How to look at the runs of a profile, with what this process needs to read the store.
+
+    Kubeflow and the pods say most of a run without the store, so one that cannot be read is no error here.
+    """
+    assert profile.cluster is not None
+    with contextlib.suppress(PlatformError):
+        use_storage(profile.cluster)
+    return Access(profile)
+
+
+def asked(what: str, call: Callable[[], R]) -> R:
+    """The answer of Kubeflow's API; `what` it was asked for begins the error.
 
     Raises:
         PlatformError: ``code="kfp"``: it does not answer or refuses; ``code="unknown_run"``: it does not know it.
     """
-    import kfp_server_api
-    import urllib3
-
     try:
-        return call()
-    except kfp_server_api.ApiException as err:
-        said = str(err.body or err.reason or "")[:500]
-        if err.status == 404:
-            raise PlatformError("Kubeflow knows no such run", detail=said, code="unknown_run") from err
-        raise PlatformError(
-            f"Kubeflow Pipelines answered {err.status}", detail=said, fix="see: fairlead diagnose", code="kfp"
-        ) from err
-    except (urllib3.exceptions.HTTPError, OSError) as err:
-        raise PlatformError(
-            "Kubeflow Pipelines does not answer",
-            detail=str(err)[:300],
-            fix="is it installed and ready? see: fairlead doctor --cluster",
-            code="kfp",
-        ) from err
+        with api.explained(what):
+            return call()
+    except PlatformError as err:
+        if err.context.get("status") != _NOT_FOUND:
+            raise
+        raise PlatformError("Kubeflow knows no such run", detail=err.detail, code="unknown_run") from err
+    except OSError as err:
+        raise PlatformError(f"{what}: it does not answer", detail=str(err)[:300], code="kfp") from err

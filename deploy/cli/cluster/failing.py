@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contracts.errors import PlatformError
-from deploy.cli.cluster.quantity import amount, memory
+from contracts.quantities import memory, parse
 from deploy.cli.cluster.troubles import explain
 
 LOST = frozenset({"pod_lost", "evicted"})
@@ -60,7 +60,7 @@ def failure(
     )
 
 
-def out_of_memory(step: str, limit: float, tries: int = 1) -> PlatformError:
+def out_of_memory(step: str, limit: int, tries: int = 1) -> PlatformError:
     """A step that the kernel ended because its pod used more memory than it may."""
     wanted = f"--set resources.{step}.memory={memory(2 * limit)}" if limit else f"--set resources.{step}.memory=..."
     return PlatformError(
@@ -103,15 +103,15 @@ def main_ended(pod: Mapping[str, Any] | None) -> dict[str, Any]:
     return found
 
 
-def memory_limit(node: Mapping[str, Any], pod: Mapping[str, Any] | None) -> float:
+def memory_limit(node: Mapping[str, Any], pod: Mapping[str, Any] | None) -> int:
     """Bytes that the container `main` may use: from the pod, or from what the workflow made it of; 0 when unknown."""
     spec, status = (pod or {}).get("spec") or {}, (pod or {}).get("status") or {}
     containers = [*(spec.get("containers") or []), *(status.get("containerStatuses") or []), *_patched(node)]
     for container in containers:
         limit = ((container.get("resources") or {}).get("limits") or {}).get("memory")
         if container.get("name") == "main" and limit:
-            return amount(limit)
-    return 0.0
+            return int(parse(limit))
+    return 0
 
 
 def _patched(node: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -172,7 +172,7 @@ class Follower:
         arguments = (self._workflow, self._pods, records, order)
         state = read_state(*arguments, tails=self._heard.tails)
         if any(step.waiting and step.waiting.kind == "unschedulable" for step in state.steps.values()):
-            state = read_state(*arguments, rooms=self.access.rooms(), tails=self._heard.tails)
+            state = read_state(*arguments, nodes=self.access.nodes(), tails=self._heard.tails)
         self.state = state
         return state
 

@@ -14,7 +14,7 @@ import typer
 from contracts.errors import PlatformError
 from contracts.quantities import memory
 from deploy.cli.advice import pasteable, profile_words, resume_command
-from deploy.cli.cluster.access import Access, asked
+from deploy.cli.cluster.access import Access, asked, open_access
 from deploy.cli.cluster.failing import LOST
 from deploy.cli.cluster.follow import Follower
 from deploy.cli.cluster.report import asked_of, described, unknown_result
@@ -48,7 +48,7 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
         if again is None:
             raise
         with contextlib.suppress(PlatformError):  # Kubeflow may be trying again what cannot succeed
-            asked(lambda: access.api().terminate_run(found.kfp_run))
+            asked("Kubeflow Pipelines did not end the run", lambda: access.api().terminate_run(found.kfp_run))
         try:
             later = _submitted(access, again, placing, as_json, because=err.headline)
         except PlatformError:  # no node has as much, or Kubeflow takes no run now: what counts is why the first failed
@@ -96,7 +96,7 @@ def plan_resume_on_cluster(
     Raises:
         PlatformError: an unknown run, one that has not failed, or a setting that the task does not have.
     """
-    access = Access(profile)
+    access = open_access(profile)
     found = find_run(access, run_id)
     document = {**found.asked, **look_at(access, found), "nonce": found.asked["nonce"]}
     request = resumed(endpoints, document, overrides, source, no_cache, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from contracts.errors import PlatformError
@@ -130,7 +131,7 @@ def cancel(access: Access, found: Found) -> None:
             fix=f"look at it: fairlead runs {found.run_id}",
             code="ended",
         )
-    asked(lambda: access.api().terminate_run(found.kfp_run))
+    asked("Kubeflow Pipelines did not end the run", lambda: access.api().terminate_run(found.kfp_run))
 
 
 def _is_alone(state: State, step: str) -> bool:
@@ -145,15 +146,14 @@ def _no_log(step: Step) -> str:
 
 def _runs(access: Access, limit: int) -> Iterator[Any]:
     """What Kubeflow lists, newest first."""
-    token, client = "", access.api()
+    client = access.api()
     namespace = client._context_setting.get("namespace") or None
+    token = ""
     while limit > 0:
-        size, page = min(limit, _PAGE), token
-        answer = asked(
-            lambda: client.list_runs(page_token=page, page_size=size, sort_by="created_at desc", namespace=namespace)  # noqa: B023
-        )
+        ask = partial(client.list_runs, token, min(limit, _PAGE), "created_at desc", namespace=namespace)
+        answer = asked("Kubeflow Pipelines did not list the runs", ask)
         yield from answer.runs or []
-        limit, token = limit - size, answer.next_page_token or ""
+        limit, token = limit - _PAGE, answer.next_page_token or ""
         if not token:
             return
 
@@ -189,8 +189,9 @@ def _schedules(access: Access) -> dict[str, str]:
     """Names of the schedules by their ids."""
     client = access.api()
     namespace = client._context_setting.get("namespace") or None
+    ask = partial(client.list_recurring_runs, page_size=_PAGE, namespace=namespace)
     try:
-        answer = asked(lambda: client.list_recurring_runs(page_size=_PAGE, namespace=namespace))
+        answer = asked("Kubeflow Pipelines did not list the schedules", ask)
     except PlatformError:
         return {}
     return {str(one.recurring_run_id): str(one.display_name) for one in answer.recurring_runs or []}

@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from deploy.cli.cluster.quantity import amount, cores, memory
+from deploy.cli.cluster.fit import Node, requests_of, too_large, two_amounts
 from deploy.cli.cluster.troubles import explain
 
 _STARTING = {"", "PodInitializing", "ContainerCreating"}
 _IMAGE = re.compile(r"ErrImageNeverPull|ImagePullBackOff|ErrImagePull|InvalidImageName")
 _NODES = re.compile(r"(\d+)/(\d+) nodes are available: (.*?)\.(?:\s|$)")
 _DEVICE = re.compile(r"Insufficient ([\w.-]+/[\w.-]+)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Room:
-    """What one node has left: cores, bytes of memory, and devices by the name of their resource."""
-
-    name: str
-    cpu: float
-    memory: float
-    devices: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +25,7 @@ class Waiting:
     text: str
 
 
-def waits_for(node: Mapping[str, Any], pod: Mapping[str, Any] | None, rooms: Sequence[Room] = ()) -> Waiting:
+def waits_for(node: Mapping[str, Any], pod: Mapping[str, Any] | None, nodes: Sequence[Node] = ()) -> Waiting:
     """Why a pod does not run yet, from its node of the workflow and from itself where it exists."""
     said = str(node.get("message") or "")
     if pod is None:
@@ -46,7 +37,7 @@ def waits_for(node: Mapping[str, Any], pod: Mapping[str, Any] | None, rooms: Seq
         message = str(scheduled.get("message") or said)
         if scheduled.get("reason") == "SchedulingGated":
             return Waiting(kind="turn", text="waits for its turn: its queue has not admitted it")
-        return Waiting(kind="unschedulable", text=unschedulable(message, wants(pod), rooms))
+        return Waiting(kind="unschedulable", text=unschedulable(message, pod.get("spec") or {}, nodes))
     for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
@@ -70,50 +61,22 @@ def _not_made(said: str) -> Waiting:
     return Waiting(kind="trouble" if said else "starting", text=said or "its pod is made")
 
 
-def wants(pod: Mapping[str, Any]) -> dict[str, float]:
-    """What a pod asks for, as the scheduler counts it; empty when the pod says nothing of its containers."""
-    spec = pod.get("spec") or {}
-    total: dict[str, float] = {}
-    for container in spec.get("containers") or []:
-        for name, value in _requests(container).items():
-            total[name] = total.get(name, 0.0) + value
-    for container in spec.get("initContainers") or []:
-        for name, value in _requests(container).items():
-            total[name] = max(total.get(name, 0.0), value)
-    return total
-
-
-def _requests(container: Mapping[str, Any]) -> dict[str, float]:
-    resources = container.get("resources") or {}
-    return {
-        name: amount(value) for name, value in {**resources.get("limits", {}), **resources.get("requests", {})}.items()
-    }
-
-
-def unschedulable(message: str, asked: Mapping[str, float], rooms: Sequence[Room] = ()) -> str:
-    """The scheduler's message in numbers: what is asked for, and what the largest node has free."""
+def unschedulable(message: str, spec: Mapping[str, Any], nodes: Sequence[Node] = ()) -> str:
+    """The scheduler's message in numbers: what is asked for, and what the nodes have."""
     short = [name for name in ("cpu", "memory") if f"Insufficient {name}" in message]
     short += sorted(set(_DEVICE.findall(message)))
-    parts = [_shortage(name, asked.get(name, 0.0), rooms) for name in short]
+    told = too_large(spec, nodes) if short and nodes else ""
+    parts = [told] if told else [_shortage(name, requests_of(spec)) for name in short]
     found = _NODES.search(message)
     others = _other_reasons(found[3]) if found else ([] if parts else [message or "no node takes it"])
-    nodes = f" ({found[1]} of {found[2]} nodes take it)" if found else ""
-    return f"waits for {'; '.join([*parts, *others]) or 'a node'}{nodes}"
+    on = f" ({found[1]} of {found[2]} nodes take it)" if found else ""
+    return f"waits for a node: {'; '.join([*parts, *others]) or message}{on}"
 
 
-def _shortage(name: str, asked: float, rooms: Sequence[Room]) -> str:
-    words = {"cpu": "processor"}.get(name, name)
-    wanted = _in_words(name, asked) + (" of memory" if name == "memory" else "") if asked else f"more {words}"
-    free = [room.devices.get(name, 0.0) if "/" in name else getattr(room, name) for room in rooms]
-    return wanted + (
-        f", the largest node has {_in_words(name, max(free))} free" if free else ", no node has as much free"
-    )
-
-
-def _in_words(name: str, number: float) -> str:
-    if name == "cpu":
-        return cores(number)
-    return memory(number) if name == "memory" else f"{number:g} {name}"
+def _shortage(name: str, asked: Mapping[str, Decimal]) -> str:
+    if asked.get(name):
+        return f"asks for {two_amounts(name, asked[name], Decimal(0))[0]}, and none has as much free"
+    return f"none has enough {'processor' if name == 'cpu' else name} free"
 
 
 def _other_reasons(said: str) -> list[str]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster.failing import failure, killed_for_memory, main_status, said_by
-from deploy.cli.cluster.waiting import Room, Waiting, waits_for
+from deploy.cli.cluster.fit import Node
+from deploy.cli.cluster.waiting import Waiting, waits_for
 from pipelines.resources import ORDER
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -103,7 +104,7 @@ def read_state(
     pods: Sequence[Mapping[str, Any]],
     records: Mapping[str, Mapping[str, Any]],
     order: Sequence[str],
-    rooms: Sequence[Room] = (),
+    nodes: Sequence[Node] = (),
     tails: Mapping[str, Sequence[str]] | None = None,
 ) -> State:
     """What is known of a run now.
@@ -112,7 +113,7 @@ def read_state(
         workflow: the object of Argo.  pods: those that it has still.
         records: the documents of steps (pipelines/record.py), by step.
         order: the steps of the workflow in order.
-        rooms: what the nodes have left, for what waits for room.
+        nodes: those of the cluster, for what waits for room.
         tails: the last lines of a pod's log, by pod, for a step that ended without a word.
     """
     status = workflow.get("status") or {}
@@ -120,7 +121,7 @@ def read_state(
     tasks = _with_found(tuple(_tasks(status.get("nodes") or {}, pods, order)), records, order)
     steps: dict[str, Step] = {step: _without_task(step, phase, records, not tasks) for step in order}
     for task in tasks:
-        steps.update(_steps(task, records, rooms, tails or {}))
+        steps.update(_steps(task, records, nodes, tails or {}))
     errors = [step.error for step in steps.values() if step.error]
     error = errors[0] if errors else _of_workflow(status, tasks) if phase in _BAD else None
     cancelled = phase != "Succeeded" and _is_cancelled(workflow.get("spec") or {})
@@ -242,7 +243,7 @@ def _named(name: str, order: Sequence[str]) -> tuple[str, ...]:
 def _steps(
     task: Task,
     records: Mapping[str, Mapping[str, Any]],
-    rooms: Sequence[Room],
+    nodes: Sequence[Node],
     tails: Mapping[str, Sequence[str]],
 ) -> Iterator[tuple[str, Step]]:
     """How each step of a task stands: done as its record says it, and the first that is not as its pod says."""
@@ -255,7 +256,7 @@ def _steps(
             yield step, _done(task, record)
         elif current and last is not None:
             current = False
-            yield step, _current(step, task, last, record, rooms, tails)
+            yield step, _current(step, task, last, record, nodes, tails)
         else:
             yield step, Step()
 
@@ -282,7 +283,7 @@ def _current(
     task: Task,
     last: Try,
     record: Mapping[str, Any] | None,
-    rooms: Sequence[Room],
+    nodes: Sequence[Node],
     tails: Mapping[str, Sequence[str]],
 ) -> Step:
     """The step that a task's pod is about."""
@@ -297,14 +298,14 @@ def _current(
         shown["seconds"] = known.get("seconds") or _taken(last.node)
         return Step(**shown, status="failed", tries=tries)
     if last is task.driver:
-        waiting = waits_for(last.node, last.pod, rooms) if last.phase in ("", "Pending") else None
+        waiting = waits_for(last.node, last.pod, nodes) if last.phase in ("", "Pending") else None
         return Step(waiting=waiting or Waiting(kind="starting", text="Kubeflow prepares it"))
     if last.phase in _BAD:
         text = f"is tried again after try {last.number}: {said_by(last.node, last.pod) or 'it failed'}"
         return Step(waiting=Waiting(kind="retry", text=text), tries=tries, pod=pod)
     heard = record is not None and record["status"] == "running" and int(record.get("attempt") or 1) == last.number
     if last.phase in ("", "Pending") and not heard:
-        return Step(waiting=waits_for(last.node, last.pod, rooms), tries=tries, pod=pod)
+        return Step(waiting=waits_for(last.node, last.pod, nodes), tries=tries, pod=pod)
     begun = str(known.get("started") or last.node.get("startedAt") or "")
     return Step(status="running", started=begun, tries=tries, pod=pod)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -294,3 +295,39 @@ def test_a_run_shows_the_rows_that_it_left_out_although_it_made_no_model(fairlea
     write_run("fraud-1", steps={step: {"status": "finished", "seconds": 1.0, "result": result}})
     said = fairlead("runs", "fraud-1").out
     assert "4 of 200 rows left out: content: byte 0xe9 is not UTF-8 (4); see /q.csv" in said
+
+
+def test_a_run_of_another_process_is_followed_and_its_steps_output_is_shown(fairlead, write_run) -> None:
+    steps = {"ingest": {"status": "finished", "seconds": 1.5}, "train": {"status": "failed", "seconds": 0.5}}
+    error = {"headline": "row 7 is bad", "detail": "got x", "fix": "mend row 7"}
+    folder = write_run("fraud-1", steps=steps | {"gate": {"status": "waiting"}}, error=error)
+    lines = [{"event": "step_started", "step": step} for step in ("ingest", "train")]
+    (folder / "log.txt").write_text(f"begin\n{json.dumps(lines[0])}\nreads\n    {json.dumps(lines[1])}\ntrains\n")
+    assert fairlead("runs", "fraud-1", "--logs", "train").out.splitlines()[-1] == "trains"
+    assert "reads" not in fairlead("runs", "fraud-1", "--logs", "train", "--json").json["log"]
+    assert fairlead("runs", "fraud-1", "--logs", "gate", "--json").json["error"]["detail"] == "it is waiting"
+    assert fairlead("runs", "fraud-1", "--logs", "x", "--json").json["error"]["code"] == "unknown_step"
+    followed = fairlead("runs", "fraud-1", "--follow")
+    assert (followed.code, " x train" in followed.out, "row 7 is bad" in followed.err) == (1, True, True)
+    assert "fairlead run --resume fraud-1" in followed.err
+
+
+def test_a_run_is_cancelled_with_its_steps(fairlead, write_run, tmp_path) -> None:
+    pid_file = tmp_path / "pid"
+    code = "import subprocess, sys, time\n"
+    code += "step = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    code += f"open({str(pid_file)!r}, 'w').write(str(step.pid))\ntime.sleep(60)\n"
+    child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    while not (pid_file.exists() and pid_file.read_text()):
+        time.sleep(0.05)
+    write_run("fraud-1", status="running", pid=child.pid, process_started=process_start(child.pid))
+    threading.Thread(target=child.wait, daemon=True).start()  # as the process that started it would
+    assert fairlead("runs", "fraud-1", "--cancel").code == 0
+    with pytest.raises(ProcessLookupError):
+        _gone(int(pid_file.read_text()))
+    assert find_run_status(fairlead) == "dead"
+    assert fairlead("runs", "fraud-1", "--cancel", "--json").json["error"]["code"] == "ended"
+
+
+def find_run_status(fairlead) -> str:
+    return str(fairlead("runs", "fraud-1", "--json").json["status"])

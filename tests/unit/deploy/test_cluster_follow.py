@@ -133,7 +133,7 @@ def test_a_step_without_room_says_so_within_ten_seconds_and_the_run_goes_on_when
     state, events = followed(access, run)
     waiting = next(event for event in events if event["event"] == "step_waiting" and event["kind"] == "unschedulable")
     assert waiting["step"] == "ingest"
-    assert "waits for 4 cores, the largest node has 1.5 cores free" in waiting["reason"]
+    assert "asks for 4 cores; the freest node has 1.5 cores free" in waiting["reason"]
     assert status_of(state) == "succeeded"
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from deploy.cli.cluster.fit import Node, read_nodes
 from deploy.cli.cluster.heard import Heard
-from deploy.cli.cluster.waiting import Room
 from deploy.cli.cluster.workflow_state import GROUPS, State, pod_name, read_state
 from pipelines.resources import ORDER
 from tests.unit.deploy.argo import NAME, TEMPLATE, Workflow, unscheduled
@@ -179,12 +179,16 @@ def test_a_step_without_room_says_what_it_asks_for_and_what_the_nodes_have() -> 
     assert waiting is not None
     assert (waiting.kind, waiting.text) == (
         "unschedulable",
-        "waits for 4 cores, no node has as much free (0 of 1 nodes take it)",
+        "waits for a node: asks for 4 cores, and none has as much free (0 of 1 nodes take it)",
     )
-    rooms = [Room(name="a", cpu=1.5, memory=2**30), Room(name="b", cpu=0.5, memory=2**33)]
-    text = state(made, rooms=rooms).steps["train"].waiting
-    assert text is not None
-    assert "waits for 4 cores, the largest node has 1.5 cores free" in text.text
+    found = state(made, nodes=nodes("1500m", "500m")).steps["train"].waiting
+    assert found is not None
+    assert "asks for 4 cores; the freest node has 1.5 cores free" in found.text
+
+
+def nodes(*cores: str, **more: str) -> list[Node]:
+    made = [{"metadata": {"name": cpu}, "spec": {}, "status": {"allocatable": {"cpu": cpu, **more}}} for cpu in cores]
+    return read_nodes(made, [])
 
 
 @pytest.mark.parametrize(
@@ -193,24 +197,24 @@ def test_a_step_without_room_says_what_it_asks_for_and_what_the_nodes_have() -> 
         (
             "0/2 nodes are available: 2 Insufficient memory.",
             {"memory": "8Gi"},
-            "8Gi of memory, the largest node has 2Gi",
+            "asks for 8Gi; the freest node has 2Gi free",
         ),
         (
             "0/2 nodes are available: 1 Insufficient nvidia.com/gpu, 1 node(s) had untolerated taint {gpu: true}.",
             {"nvidia.com/gpu": "2"},
-            "2 nvidia.com/gpu, the largest node has 1 nvidia.com/gpu free; 1 node(s) had untolerated taint {gpu: true}",
+            "the freest node has 1 nvidia.com/gpu free, the largest 1 nvidia.com/gpu; 1 node(s) had untolerated taint",
         ),
         (
             "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims. preemption: x",
             {},
-            "waits for pod has unbound immediate PersistentVolumeClaims (0 of 1 nodes take it)",
+            "waits for a node: pod has unbound immediate PersistentVolumeClaims (0 of 1 nodes take it)",
         ),
     ],
 )
 def test_what_nodes_lack_is_told_in_numbers(message: str, asked: dict[str, str], text: str) -> None:
     made = Workflow()
     made.task("train", "Pending", requests=asked, conditions=unscheduled(message))
-    waiting = state(made, rooms=[Room(name="a", cpu=1, memory=2**31, devices={"nvidia.com/gpu": 1})])
+    waiting = state(made, nodes=nodes("1", memory="2Gi", **{"nvidia.com/gpu": "1"}))
     assert text in waiting.steps["train"].waiting.text  # type: ignore[union-attr]
 
 
@@ -313,7 +317,7 @@ def test_recorded_runs_end_with_what_their_steps_said() -> None:
     waiting = recorded("unschedulable")[0].steps["ingest"].waiting
     assert waiting is not None
     assert waiting.kind == "unschedulable"
-    assert "more processor" in waiting.text
+    assert "none has enough processor free (0 of 1 nodes take it)" in waiting.text
     starting = recorded("running")[0].steps["materialise"].waiting
     assert starting is not None
     assert starting.kind == "starting"
