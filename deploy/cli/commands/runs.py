@@ -77,8 +77,8 @@ def run(
     Without --source the task's built-in data is used. Exit code 3 means that the gate refused the model: it is
     registered for inspection, and not promoted.
 
-    On a cluster --set also says what steps need: resources.STEP.KEY, where STEP is a step or all and KEY is memory, cpu,
-    gpus, accelerator, node_selector.LABEL or tolerations; and workflow.tasks (few, groups, each), how many share a pod.
+    On a cluster --set also says what steps need: resources.STEP.KEY, where STEP is a step or all, and KEY memory, cpu,
+    gpus, accelerator, node_selector.LABEL or tolerations; workflow.tasks (few, groups, each): how many share a pod.
 
     [bold]Examples[/]
       fairlead run fraud
