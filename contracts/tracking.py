@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -145,6 +146,7 @@ def connect(endpoints: Endpoints) -> Any:
     uri = endpoints.tracking
     if uri.startswith(("http://", "https://")):
         _answers(uri)
+        _load_headers()
     with contextlib.ExitStack() as stack:
         if uri.startswith("sqlite:///"):
             # Creating the tables is not safe from two processes at once.
@@ -154,6 +156,28 @@ def connect(endpoints: Endpoints) -> Any:
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
     return client
+
+
+def _load_headers() -> None:
+    """Load who adds headers to MLflow's requests, but for Feast.
+
+    Feast's headers are for data sources of its own. It takes 6 s to import, and would send a pod's service account
+    token to every tracking server.
+    """
+    from mlflow.utils import plugins
+
+    known = plugins.get_entry_points
+
+    def others(group: str) -> Any:
+        found = known(group)
+        headers = group == "mlflow.request_header_provider"
+        return [point for point in found if not point.value.startswith("feast.")] if headers else found
+
+    plugins.get_entry_points = others
+    try:
+        importlib.import_module("mlflow.tracking.request_header.registry")
+    finally:
+        plugins.get_entry_points = known
 
 
 def _answers(uri: str) -> None:

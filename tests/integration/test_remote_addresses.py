@@ -153,9 +153,9 @@ def test_the_same_source_is_read_once_and_the_champion_is_compared_with(
 
 def test_a_source_in_s3_is_read_and_scored_from_there(shared: Shared, first: Launcher, tmp_path: Path) -> None:
     objects.write_bytes("s3://lake/incoming/rows.csv", b"distance,stops,kind\n10,0,box\n950,,pallet\n")
-    scoring = Launcher(shared.workflows / "batch_scoring.yaml", tmp_path, shared.environment)
-    endpoints = shared.endpoints.model_dump_json()
-    scoring.run({"model": "toy@champion", "source": "s3://lake/incoming/rows.csv", "endpoints": endpoints})
+    platform = {"FAIRLEAD_ENDPOINTS": shared.endpoints.model_dump_json()}
+    scoring = Launcher(shared.workflows / "batch_scoring.yaml", tmp_path, shared.environment | platform)
+    scoring.run({"model": "toy@champion", "source": "s3://lake/incoming/rows.csv"})
     summary = json.loads((tmp_path / "batch-score" / "scores" / "summary.json").read_text())
     assert (summary["rows"], summary["labels"]) == (2, {"no": 1, "yes": 1})
 
@@ -183,6 +183,20 @@ def test_a_bundle_damaged_in_s3_is_refused(shared: Shared, first: Launcher, tmp_
     finally:
         objects.write_bytes(golden, whole)
     assert here.fetch("toy:1").digest == version.digest  # the damaged copy is replaced
+
+
+_ASKED = """
+import sys
+from contracts.endpoints import Endpoints
+from contracts.registry import Registry
+print(Registry(Endpoints(home=".", tracking=sys.argv[1])).names(), "feast" in sys.modules)
+"""
+
+
+def test_a_tracking_server_is_asked_without_feasts_headers(shared: Shared, first: Launcher, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _ASKED, shared.endpoints.tracking]
+    said = subprocess.run(command, env=shared.environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert said.stdout.split("\n")[-2] == "['toy'] False"
 
 
 def test_a_tracking_server_that_is_gone_is_named_at_once(tmp_path: Path) -> None:
