@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
+    from pipelines.run_settings import TASKS
+
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a workflow on this machine")
@@ -45,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     make = commands.add_parser("compile", help="write the workflows for a cluster")
     make.add_argument("--out", default="build/workflows")
     make.add_argument("--image", default="", help="the image of the steps, with its digest")
+    make.add_argument("--endpoints", default="", help="the platform's addresses, for runs that name none")
+    make.add_argument("--tasks", default="few", choices=TASKS, help="how many steps share a task")
     make.add_argument("--train-gpus", type=int, default=0)
     return parser
 
@@ -100,9 +104,16 @@ def _config(given: argparse.Namespace) -> str:
 
 def _compile(given: argparse.Namespace) -> int:
     from pipelines.resources import IMAGE, Placement
+    from pipelines.values import ENDPOINTS
     from pipelines.workflows import compile_workflows
 
-    placement = Placement(cluster=True, image=given.image or IMAGE, train_gpus=given.train_gpus)
+    placement = Placement(
+        cluster=True,
+        image=given.image or IMAGE,
+        tasks=given.tasks,
+        train_gpus=given.train_gpus,
+        environment={ENDPOINTS: text} if (text := _text(given.endpoints)) else {},
+    )
     for file in compile_workflows(Path(given.out), placement):
         sys.stdout.write(f"{file}\n")
     return 0

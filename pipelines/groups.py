@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.grouping import GROUPS
+from pipelines.lint import MAX_ARGUMENT_BYTES
 from pipelines.record import PLACE, RUN, open_record, read_run
 from pipelines.resources import STEPS
 from pipelines.step_cache import OUT, StepCache, fetch, step_key
@@ -41,6 +43,8 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
     asked = {name: value for name, value in given.items() if isinstance(value, str | bool)}
     try:
         values = resolve(asked | _known(), os.environ, reads=steps[0] == "ingest", kfp_run=os.environ.get(RUN, ""))
+        if "register" not in steps:
+            _refuse_too_much(values)
     except PlatformError as err:
         with events.running(steps[0]):
             raise err from None
@@ -49,8 +53,8 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
         run = Group(values, {}, folder, expected=asked.get("code_version", ""))
         run.run(steps)
         _fill(run, given)
-    trains = {"steps", *CALLS["train"].takes.values()} & set(run.values)
-    return run.written(trains, {"built"}), run.written(run.values, run.artifacts)
+    trains, judges = _taken(GROUPS["train"]), _taken((*GROUPS["train"], *GROUPS["judge"]))
+    return run.written(trains), run.written(judges)
 
 
 def go_on(given: Mapping[str, Any]) -> str:
@@ -66,7 +70,7 @@ def go_on(given: Mapping[str, Any]) -> str:
         run = Group(values, artifacts, folder)
         run.run(given["steps"].split(","))
         _fill(run, given)
-    return run.written((), run.artifacts)
+    return run.written({CALLS[step].artifact[1] for step in GROUPS["train"]})
 
 
 class Group:
@@ -97,11 +101,11 @@ class Group:
             self._here[artifact] = fetch(self.artifacts[artifact], self._scratch / "fetched" / artifact)
         return self._here[artifact]
 
-    def written(self, values: Collection[str], artifacts: Collection[str]) -> str:
-        """Some values and artifacts, for another task to read."""
+    def written(self, names: Collection[str]) -> str:
+        """Those of the values and artifacts that the run has, for another task to read."""
         document = {
-            "values": {name: self.values[name] for name in values},
-            "artifacts": {name: address for name, address in self.artifacts.items() if name in artifacts},
+            "values": {name: value for name, value in self.values.items() if name in names},
+            "artifacts": {name: address for name, address in self.artifacts.items() if name in names},
         }
         return json.dumps(document, sort_keys=True)
 
@@ -164,6 +168,23 @@ class Group:
             path = self._here.pop(name)
             if path.is_relative_to(self._scratch):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _taken(steps: Sequence[str]) -> set[str]:
+    """What a task of `steps` must be given, of which some may be made by itself."""
+    return {"steps", *(value for step in steps for value in CALLS[step].takes.values())}
+
+
+def _refuse_too_much(values: Mapping[str, Any]) -> None:
+    names = _taken((*GROUPS["train"], *GROUPS["judge"]))
+    size = len(json.dumps({name: value for name, value in values.items() if name in names}).encode())
+    if size > MAX_ARGUMENT_BYTES:
+        raise PlatformError(
+            f"the settings of this run have {size:,} bytes, and at most {MAX_ARGUMENT_BYTES:,} go from task to task",
+            detail="the largest are usually data.columns and labels of a recipe",
+            fix="run all steps in one task, which passes nothing on: leave out what asks for more, or make them fewer",
+            code="unsafe_workflow",
+        )
 
 
 def _known() -> dict[str, str]:
