@@ -104,6 +104,7 @@ def test_the_parts_without_a_port_are_tried_by_a_pod_with_their_labels() -> None
     step = objects["Pod/fairlead-edges-steps"]["metadata"]["labels"]
     assert step["workflows.argoproj.io/completed"] == "true", "Argo leaves it alone"
     assert "workflows.argoproj.io/workflow" in step
+    assert not [key for key in step if key.startswith("fairlead.io/access-")], "drivers have none"
 
 
 def test_no_service_sends_anything_to_a_pod_that_only_tries() -> None:
