@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from deploy.cli.checks import Finding, check_cluster, check_machine, check_packages, check_places
+from contracts.errors import PlatformError
+from deploy.cli.checks import Finding, check_cluster, check_machine, check_packages, check_pipelines, check_places
 from deploy.cli.output import EXIT_ERROR, emit, table
-from deploy.cli.profiles import load_cluster, load_endpoints
+from deploy.cli.profiles import load_cluster, load_endpoints, load_profile
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +18,10 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
 def run_doctor(profile: str, as_json: bool, cluster: bool = False, probe: str = "") -> None:
-    """Run every check of this machine, or of a cluster, print them, and exit with 1 when one failed."""
+    """Run every check of this machine, or of a cluster to install on, print them, and exit with 1 when one failed.
+
+    With a profile that has a cluster this machine's checks go on to Kubeflow Pipelines there.
+    """
     findings = list(check_cluster(load_cluster(profile), probe)) if cluster else _here(profile)
     failed = [finding for finding in findings if finding.level == "fail"]
     warned = [finding for finding in findings if finding.level == "warn"]
@@ -39,8 +43,16 @@ def run_doctor(profile: str, as_json: bool, cluster: bool = False, probe: str = 
 
 
 def _here(profile: str) -> list[Finding]:
-    endpoints = load_endpoints(profile)
-    return [*check_machine(endpoints), *check_packages(), *check_places(endpoints, profile)]
+    where = load_profile(profile)
+    found: list[Finding] = []
+    try:
+        endpoints = load_endpoints(profile)
+        found = [*check_machine(endpoints), *check_packages(), *check_places(endpoints, profile)]
+    except PlatformError as err:
+        if where.cluster is None:
+            raise
+        found = [Finding(check="addresses", level="fail", found=err.headline, fix=err.fix), *check_packages()]
+    return [*found, *(check_pipelines(where) if where.cluster is not None else ())]
 
 
 def _verdict(failed: list[Finding], warned: list[Finding], cluster: bool) -> str:

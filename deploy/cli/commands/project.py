@@ -33,8 +33,11 @@ def doctor(
 ) -> None:
     """Check this machine and say how to get what is missing. Exit code 1 when something needed is missing.
 
+    With a cluster's profile also what runs need there: Kubeflow's parts, images, rights, room on the nodes.
+
     [bold]Examples[/]
       fairlead doctor
+      fairlead doctor --profile cluster
       fairlead doctor --cluster
       fairlead doctor --cluster --profile staging.yaml --probe ghcr.io/fairlead/service:0.1.0
     """
