@@ -73,7 +73,7 @@ def parts(kube: Kube) -> Finding:
     without = dict(_PARTS)
     known = {part: [up for name, up in ready.items() if part in name] for part in (*_PARTS, _SCHEDULES)}
     down = [part for part in without if not any(known[part])]
-    fix = f"fairlead diagnose says why; its log: kubectl -n {kube.namespace} logs deploy/NAME"
+    fix = f"see why: fairlead diagnose; its log: kubectl -n {kube.namespace} logs deploy/NAME"
     if down:
         said = "; ".join(f"{part} is {'not ready' if known[part] else 'not there'}: {without[part]}" for part in down)
         return graded("Kubeflow parts", said, fix, fail=True)
