@@ -10,7 +10,7 @@ from deploy.cli.schedules import cluster_profile
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LOOK = "kubectl -n NAMESPACE port-forward service/ml-pipeline-ui 8080:80, then http://localhost:8080/"
+_LOOK = "kubectl -n NAMESPACE port-forward service/fairlead-ui 8080:80, then http://localhost:8080/"
 
 
 def publish_pipelines(profile: str, wait: float | None, as_json: bool) -> None:

@@ -86,7 +86,7 @@ def _said(action: str, done: Mapping[str, Any]) -> str:
     if action == "delete":
         return f"{name} is deleted; its runs stay, and one in progress goes on"
     if action == "run":
-        return f"{name}: run {done['run_id']} is started. Look at it: fairlead runs {done['kfp_run']}"
+        return f"{name}: run {done['run_id']} is started. Follow it: fairlead runs {done['kfp_run']} --follow"
     late = "; a time that passed in the pause starts one run now" if done["late_run"] else ""
     next_ = f"; next {_local(done['next'])} ({done['timezone']})" if done["next"] else ""
     return f"{name} goes on{next_}{late}"

@@ -204,7 +204,7 @@ def run_now(profile: Profile, name: str) -> dict[str, Any]:
         raise PlatformError(
             f"a run of schedule {found.display_name} is in progress",
             detail=f"{active[0].display_name} ({run}), since {iso(active[0].created_at)}",
-            fix=f"wait for its end, see: fairlead runs {run}",
+            fix=f"follow it: fairlead runs {run} --follow; or end it: fairlead runs {run} --cancel",
             code="overlap",
         )
     with api.explained("the run was not started"):
