@@ -31,6 +31,7 @@ pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 STEPS = ("ingest", "validate", "materialise", "build_dataset", "train", "evaluate", "gate", "register")
 CACHED = {"validate", "materialise", "build_dataset", "train"}
+OUT_OF_MEMORY = Try(starts=0.3, seconds=0.5, outcome="oom")
 PATIENCE = 400.0  # seconds, of a machine that has much else to do
 REFUSING = 'gate.thresholds=[{"metric":"accuracy","minimum":0.999}]'
 
@@ -159,14 +160,20 @@ def test_a_run_is_followed_to_its_report_while_the_api_server_restarts(person: P
     assert person.cluster.busiest(10.0) <= 20  # two a second, looked at over ten seconds
 
 
-def test_a_refused_model_ends_with_3_and_what_did_not_change_comes_from_the_cache(person: Person, first: Said) -> None:
-    person.cluster.api.scenarios = [person.pods.scenario]
+def test_a_refused_model_ends_with_3_after_a_pod_without_memory_and_with_the_cache(person: Person, first: Said) -> None:
+    """The first pod is killed: the follower starts the rest once more with twice the memory, and the gate refuses."""
+    lost = Scenario(tasks=grouped("all", all=_quick((OUT_OF_MEMORY,))), driver=_SOON, settles=0.2)
+    person.cluster.api.scenarios = [lost, person.pods.scenario]
+    person.cluster.kubectl.objects = [node(cpu="4", memory="16Gi")]
     refused = person.runs("run", "news", "--set", REFUSING, "--json")
     assert refused.child.returncode == 3, refused.text
     report = refused.json
     assert {name for name, step in report["steps"].items() if step["status"] == "cached"} == CACHED
-    assert (report["status"], report["result"]["version"], report["gate"]["passed"]) == ("refused", "2", False)
+    assert (report["status"], report["gate"]["passed"], report["result"]["champion"]) == ("refused", False, False)
+    assert report["result"]["version"] != "1"
     assert "must be at least 0.999" in report["gate"]["reasons"][0]
+    (restart,) = report["restarts"]
+    assert (restart["error"]["code"], restart["changed"]) == ("out_of_memory", {"resources.ingest.memory": "4Gi"})
     assert [run["status"] for run in person.runs("runs", "--json").json][:2] == ["refused", "succeeded"]
 
 
@@ -182,9 +189,11 @@ def test_a_step_that_fails_is_told_in_its_own_words_within_seconds_of_its_pods_e
     assert "--resume" in said.text
 
 
-def test_a_pod_that_ran_out_of_memory_is_told_with_its_limit(person: Person) -> None:
-    tries = (Try(starts=0.3, seconds=0.5, outcome="oom"), Try(starts=0.3, seconds=0.5, outcome="oom"))
-    person.cluster.api.scenarios = [Scenario(tasks=grouped("all", all=_quick(tries)), driver=_SOON, settles=0.2)]
+def test_out_of_memory_is_told_with_the_limit_where_no_node_has_twice_as_much(person: Person) -> None:
+    person.cluster.kubectl.objects = [node(memory="3900Mi")]
+    person.cluster.api.scenarios = [
+        Scenario(tasks=grouped("all", all=_quick((OUT_OF_MEMORY, OUT_OF_MEMORY))), driver=_SOON, settles=0.2)
+    ]
     said = person.runs("run", "news", "--json")
     error = said.json["error"]
     assert (said.child.returncode, error["code"]) == (1, "out_of_memory")
