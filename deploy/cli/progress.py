@@ -84,8 +84,9 @@ class RunProgress:
         """Show one event; kinds that are no news about a step are ignored."""
         kind, step = event["event"], str(event.get("step") or "")
         if kind == "step_started":
+            again = step in self._bar
             self._start(step)
-            if event.get("attempt", 1) > 1:
+            if again and event.get("attempt", 1) > 1:
                 self._say(step, f"try {event['attempt']}")
         elif kind == "step_waiting":
             self._wait(step, str(event["reason"]), starting=event.get("kind") == "starting")

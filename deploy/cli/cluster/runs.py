@@ -179,7 +179,11 @@ def _ended(access: Access, found: Found) -> dict[str, Any]:
     status = STATES.get(str(found.run.state), str(found.run.state).lower())
     if status in ("succeeded", "failed"):
         try:
-            return described(found.asked, Follower(access, found.kfp_run).remember(found.run))
+            state = Follower(access, found.kfp_run).remember(found.run)
+            if unknown_result(state, found.kfp_run):  # it left no record: then its pods may say it
+                state = Follower(access, found.kfp_run).look()
+            more = {"status": "ended"} if unknown_result(state, found.kfp_run) else {}
+            return described(found.asked, state) | more
         except PlatformError:  # the store does not answer: what is left is Kubeflow's word
             status = "ended" if status == "succeeded" else status
     return described(found.asked, Follower(access, found.kfp_run).state) | {"status": status}

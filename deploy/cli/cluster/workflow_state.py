@@ -263,7 +263,7 @@ def _steps(
 
 def _done(task: Task, record: Mapping[str, Any] | None) -> Step:
     """A step that came to its end, with what it said, or else with the times of its pod."""
-    tries = len(task.tries)
+    tries = len(task.tries) if len(task.steps) == 1 else 0  # of several, nobody knows which began in which try
     if record and record["status"] in DONE:
         return Step(**_recorded(record), status=record["status"], tries=tries)
     if task.phase == "Skipped":

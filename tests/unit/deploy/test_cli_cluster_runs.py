@@ -194,6 +194,19 @@ def test_a_run_whose_pod_made_its_id_is_found_by_it(kubeflow: StandIn, cluster_p
     assert fairlead("runs", made[:-1], "--profile", cluster_profile, "--json").json["kfp_run"] == kfp_run
 
 
+def test_runs_of_a_schedule_that_share_an_id_are_each_listed(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any
+) -> None:
+    for name in ("nightly-1", "nightly-2"):
+        run = start(kubeflow, Scenario(tasks=everything(), gone=0.0))
+        run.document.update(display_name=name, recurring_run_id="c-1")
+        run.document["runtime_config"]["parameters"]["run"] = "news-scheduled"
+        ends(run)
+    listed = fairlead("runs", "--profile", cluster_profile, "--json").json
+    assert sorted(run["run_id"] for run in listed) == ["nightly-1", "nightly-2"]
+    assert [run["status"] for run in listed] == ["ended"] * 2  # nothing says what came of them
+
+
 def test_a_run_is_followed_again_by_anybody(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any, bundle: dict[str, Any]
 ) -> None:
