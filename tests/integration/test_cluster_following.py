@@ -160,6 +160,15 @@ def test_a_run_is_followed_to_its_report_while_the_api_server_restarts(person: P
     assert person.cluster.busiest(10.0) <= 20  # two a second, looked at over ten seconds
 
 
+def test_kubeflows_page_of_that_run_has_its_card_data_and_verdict(person: Person, first: Said) -> None:
+    run = next(iter(person.cluster.api.runs.values()))
+    (task,) = run.scenario.tasks
+    shown = {file.name: file for file in (person.pods.folder / run.scenario.run_id / task.name).iterdir()}
+    assert shown["gate"].read_text().startswith("# Gate: **passed**")
+    assert "data:image/png;base64," in shown["card"].read_text()
+    assert "<svg" in shown["data_report"].read_text()
+
+
 def test_a_refused_model_ends_with_3_after_a_pod_without_memory_and_with_the_cache(person: Person, first: Said) -> None:
     """The first pod is killed: the follower starts the rest once more with twice the memory, and the gate refuses."""
     lost = Scenario(tasks=grouped("all", all=_quick((OUT_OF_MEMORY,))), driver=_SOON, settles=0.2)
