@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
-from pipelines import components
+from pipelines import components, grouped
 from pipelines.lint import lint_arguments, lint_components, lint_workflow
 
 GOOD = '''
@@ -25,7 +25,8 @@ def step(task: str, rows: int, out: Output[Dataset]):
 
 
 def test_our_components_pass() -> None:
-    lint_components(Path(components.__file__))
+    for module in (components, grouped):
+        lint_components(Path(module.__file__))
 
 
 def test_a_good_component_passes(tmp_path: Path) -> None:
