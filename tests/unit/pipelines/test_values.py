@@ -1,0 +1,75 @@
+"""What a run is when little is asked: the task's and the platform's defaults, and settings written as one text."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.errors import PlatformError
+from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.tasks.settings import parse_setting, split_settings
+from pipelines.values import ENDPOINTS, chosen_config, resolve
+
+
+def test_the_task_alone_is_enough(endpoints: str) -> None:
+    found = resolve({"task": "news"}, {ENDPOINTS: endpoints}, reads=True, kfp_run="0f3c-77")
+    assert json.loads(found["config"]) == json.loads(dump_config(recipe_config(get_task("news"))))
+    assert (found["endpoints"], found["source"], found["promote"], found["nonce"]) == (endpoints, "", True, "")
+    assert re.fullmatch(r"news-\d{8}-\d{6}-0f3c", found["run"])
+
+
+def test_without_addresses_the_cure_is_named() -> None:
+    with pytest.raises(PlatformError, match="nothing says where") as caught:
+        resolve({"task": "news"}, {}, reads=True)
+    assert "publish" in caught.value.fix
+
+
+def test_settings_win_over_a_configuration_and_that_over_the_recipe() -> None:
+    task = get_task("news")
+    found = chosen_config(task, "", json.dumps({"seed": 4}), "text.max_tokens=9\nlabels={a: b}")
+    assert (found.seed, found.text.max_tokens, found.labels) == (4, 9, {"a": "b"})
+    assert chosen_config(task, "", json.dumps({"seed": 4}), "seed=5").seed == 5
+
+
+def test_what_pods_need_is_not_for_a_pod_to_say() -> None:
+    with pytest.raises(PlatformError, match=r"before it starts: resources\.train\.memory") as caught:
+        chosen_config(get_task("news"), "", "", "seed=5,resources.train.memory=8Gi")
+    assert "fairlead run news --set" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("", []),
+        ("seed=3", ["seed=3"]),
+        ("seed=3, model.rounds=5", ["seed=3", "model.rounds=5"]),
+        ("seed=3\n\n model.rounds=5 \n", ["seed=3", "model.rounds=5"]),
+        ('gate.thresholds=[{"metric": "accuracy", "minimum": 0.9}],seed=1',
+         ['gate.thresholds=[{"metric": "accuracy", "minimum": 0.9}]', "seed=1"]),
+        ("data.delimiter=',',seed=1", ["data.delimiter=','", "seed=1"]),
+        ("data.columns.title=The title, long", ["data.columns.title=The title, long"]),
+        ("data.columns.title=It's,seed=2", ["data.columns.title=It's", "seed=2"]),
+    ],
+)  # fmt: skip
+def test_settings_are_split_where_a_key_follows(text: str, items: list[str]) -> None:
+    assert split_settings(text) == items
+
+
+VALUES = st.recursive(
+    st.integers() | st.booleans() | st.text(alphabet="ab,= {}[]", max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet="xy", min_size=1), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(
+    settings=st.dictionaries(st.sampled_from(["seed", "model.rounds", "data.columns.a-b"]), VALUES), comma=st.booleans()
+)
+def test_values_written_as_json_come_back(settings: dict[str, Any], comma: bool) -> None:
+    text = (", " if comma else "\n").join(f"{key}={json.dumps(value)}" for key, value in settings.items())
+    assert dict(parse_setting(item) for item in split_settings(text)) == settings
