@@ -23,9 +23,11 @@ from pipelines.grouping import GROUPS
 from pipelines.lint import MAX_ARGUMENT_BYTES
 from pipelines.record import PLACE, RUN, open_record, read_run
 from pipelines.resources import STEPS
+from pipelines.run_settings import split
 from pipelines.step_cache import OUT, StepCache, fetch, step_key
 from pipelines.steps import events
 from pipelines.steps.calls import CALLS, call_step, version_made
+from pipelines.tasks.settings import parse_setting, split_settings
 from pipelines.values import resolve
 
 # Where something is and how a run is called decides nothing about what a step makes; neither does who trains.
@@ -42,6 +44,7 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
     steps = given["steps"].split(",")
     asked = {name: value for name, value in given.items() if isinstance(value, str | bool)}
     try:
+        refuse_settings_of_pods(asked["task"], asked.get("settings", ""))
         values = resolve(asked | _known(), os.environ, reads=steps[0] == "ingest", kfp_run=os.environ.get(RUN, ""))
         if "register" not in steps:
             _refuse_too_much(values)
@@ -173,6 +176,21 @@ class Group:
 def _taken(steps: Sequence[str]) -> set[str]:
     """What a task of `steps` must be given, of which some may be made by itself."""
     return {"steps", *(value for step in steps for value in CALLS[step].takes.values())}
+
+
+def refuse_settings_of_pods(task: str, settings: str) -> None:
+    """A run that has begun is too late for what its pods need: that is in the workflow.
+
+    Raises:
+        PlatformError: ``code="bad_config"``, with the command that takes them.
+    """
+    _, given = split(dict(parse_setting(item) for item in split_settings(settings)))
+    if given:
+        raise PlatformError(
+            f"what pods need is decided before a run starts: {', '.join(given)}",
+            fix=f"start it by the command line: fairlead run {task} --set {next(iter(given))}=...",
+            code="bad_config",
+        )
 
 
 def _refuse_too_much(values: Mapping[str, Any]) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from pipelines.run_settings import split
 from pipelines.step_cache import FOLDER
 from pipelines.steps.version import code_version
 from pipelines.steps.versions import MANIFEST
@@ -88,13 +87,7 @@ def chosen_config(task: Task, recipe: str, document: str, settings: str = "") ->
     Raises:
         PlatformError: unknown recipe, unknown key, a value of the wrong type, or no JSON.
     """
-    overrides, of_pods = split(dict(parse_setting(item) for item in split_settings(settings)))
-    if of_pods:
-        raise PlatformError(
-            f"the pods of a run are decided before it starts: {', '.join(of_pods)}",
-            fix=f"start it by the command line: fairlead run {task.name} --set {next(iter(of_pods))}=...",
-            code="bad_config",
-        )
+    overrides = dict(parse_setting(item) for item in split_settings(settings))
     if not document:
         return recipe_config(task, recipe or None, overrides)
     try:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
+from pipelines.groups import refuse_settings_of_pods
 from pipelines.tasks import dump_config, get_task, recipe_config
 from pipelines.tasks.settings import parse_setting, split_settings
 from pipelines.values import ENDPOINTS, chosen_config, resolve
@@ -37,9 +38,10 @@ def test_settings_win_over_a_configuration_and_that_over_the_recipe() -> None:
 
 
 def test_what_pods_need_is_not_for_a_pod_to_say() -> None:
-    with pytest.raises(PlatformError, match=r"before it starts: resources\.train\.memory") as caught:
-        chosen_config(get_task("news"), "", "", "seed=5,resources.train.memory=8Gi")
+    with pytest.raises(PlatformError, match=r"before a run starts: resources\.train\.memory") as caught:
+        refuse_settings_of_pods("news", "seed=5,resources.train.memory=8Gi")
     assert "fairlead run news --set" in caught.value.fix
+    refuse_settings_of_pods("news", "seed=5")
 
 
 @pytest.mark.parametrize(
