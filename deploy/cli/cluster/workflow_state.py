@@ -66,6 +66,12 @@ class Task:
         last = self.tries[-1].phase if self.tries else ""
         return self.phase in ("Skipped", "Succeeded") or last == "Succeeded"
 
+    @property
+    def left(self) -> bool:
+        """Whether nothing of it runs any more and all went well, which its pod knows seconds before the controller."""
+        ended = main_status(self.tries[-1].pod).get("terminated") if self.tries else None
+        return self.done or (ended is not None and ended.get("exitCode") == 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
@@ -124,6 +130,8 @@ def read_state(
         steps.update(_steps(task, records, nodes, tails or {}))
     errors = [step.error for step in steps.values() if step.error]
     error = errors[0] if errors else _of_workflow(status, tasks) if phase in _BAD else None
+    if phase == "Running" and all(step.status in DONE for step in steps.values()) and all(task.left for task in tasks):
+        phase = "Succeeded"
     cancelled = phase != "Succeeded" and _is_cancelled(workflow.get("spec") or {})
     if cancelled:
         error = PlatformError("the run was cancelled", code="cancelled")

@@ -90,6 +90,19 @@ def test_a_task_that_ended_well_has_done_all_its_steps() -> None:
     assert statuses(state(made, {"gate": record("gate", "finished")})) == ["finished"] * 8
 
 
+def test_a_run_has_ended_well_with_its_last_pod_seconds_before_the_workflow_says_so() -> None:
+    done = {step: record(step, "finished") for step in STEPS}
+    well, badly = ({"terminated": {"exitCode": code}} for code in (0, 1))
+    for pod, records, ended in ((well, done, True), (well, {**done, "register": record("register", "running")}, False)):
+        made = Workflow()
+        made.task("prepare-train-judge", "Running", state=pod)
+        assert state(made, records).ended is ended
+    for pod in (badly, {"running": {}}):  # what Kubeflow does after the last step may fail yet
+        made = Workflow()
+        made.task("prepare-train-judge", "Running", state=pod)
+        assert not state(made, done).ended
+
+
 def test_the_error_of_the_step_is_the_error_of_the_run() -> None:
     made = Workflow(phase="Failed")
     error = {"code": "not_found", "headline": "not found: s3://b/none.csv", "detail": "", "fix": "check", "context": {}}
