@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from contracts.errors import PlatformError
 
 _ROOT = Path(__file__).parents[2]
-# What a task's artifacts are made by, besides its own folder and its own feature definitions.
+# What a task's artifacts are made by, besides its own folder, its own feature definitions, and what these import.
 _SHARED = ("contracts", "pipelines/steps", "pipelines/training", "feature_repo/stores", "feature_repo/transforms")
 _SUFFIXES = {".py", ".html", ".tmpl", ".json", ".yaml", ".csv"}
 _LIBRARIES = (
@@ -53,12 +54,54 @@ def _code(task: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _sources(task: str) -> Iterator[Path]:
-    folders = [*(_ROOT / name for name in _SHARED), _ROOT / "pipelines/tasks" / task]
-    yield from sorted((_ROOT / "pipelines/tasks").glob("*.py"))
-    yield from sorted((_ROOT / "feature_repo").glob(f"{task}*.py"))
+def _sources(task: str) -> list[Path]:
+    own, definitions = _ROOT / "pipelines/tasks" / task, sorted((_ROOT / "feature_repo").glob(f"{task}*.py"))
+    folders = {own, *(_ROOT / name for name in _SHARED)}
+    files = {*(_ROOT / "pipelines/tasks").glob("*.py"), *definitions}
+    imported = _imported([*own.rglob("*.py"), *definitions])
+    # A module's package may have files that it reads, such as a template; those of all packages are shared already.
+    folders |= {file.parent for file in imported if file.parent.parent == own.parent}
     for folder in folders:
-        yield from sorted(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+        files.update(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+    return sorted(files | imported)
+
+
+def _imported(files: Iterable[Path]) -> set[Path]:
+    """The modules of this tree that `files` import, themselves or by what they import, in functions too.
+
+    What is shared by all tasks is not followed: it is counted whole, and imports none of them.
+    """
+    found: set[Path] = set()
+    shared = [_ROOT / name for name in _SHARED]
+    left = list(files)
+    while left:
+        file = left.pop()
+        for module in _modules(file):
+            if (made := _file_of(module)) and made not in found:
+                found.add(made)
+                if not any(made.is_relative_to(folder) for folder in shared):
+                    left.append(made)
+    return found
+
+
+def _modules(file: Path) -> Iterator[str]:
+    """Names that a file imports: of a package's members, both the package and what may be a module in it."""
+    package = file.relative_to(_ROOT).parent.parts
+    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            name = ".".join([*base, *filter(None, [node.module])])
+            yield name
+            yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def _file_of(module: str) -> Path | None:
+    """The source of a module of this tree."""
+    place = _ROOT.joinpath(*module.split("."))
+    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def _libraries() -> str:

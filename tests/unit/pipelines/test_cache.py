@@ -67,6 +67,35 @@ def test_code_version_follows_what_makes_a_tasks_artifacts(tree: Path, file: str
     assert (fresh("toy") != before) == changes
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from pipelines.tasks.other import y",
+        "from pipelines.tasks.other.y import Trained",
+        "import pipelines.tasks.other.y",
+        "from ..other import y",
+        "def train():\n    from pipelines.tasks.other.y import Trained",
+        "from pipelines.tasks.third import Base",
+    ],
+)
+def test_code_version_follows_what_a_task_takes_from_another(tree: Path, line: str) -> None:
+    (tree / "pipelines/tasks/third").mkdir()
+    (tree / "pipelines/tasks/third/__init__.py").write_text("from pipelines.tasks.other import y")
+    (tree / "pipelines/tasks/toy/x.py").write_text(line)
+    for name in ("y.py", "sample.csv"):  # what it reads there counts too
+        before = fresh("toy")
+        (tree / "pipelines/tasks/other" / name).write_text("2")
+        assert fresh("toy") != before, name
+
+
+def test_code_version_does_not_follow_what_other_tasks_import(tree: Path) -> None:
+    (tree / "services/s.py").write_text("1")
+    (tree / "pipelines/tasks/other/y.py").write_text("import services.s")
+    before = fresh("toy")
+    (tree / "services/s.py").write_text("2")
+    assert fresh("toy") == before
+
+
 def test_a_renamed_file_and_another_library_change_the_version(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = fresh("toy")
     (tree / "pipelines/steps/b.py").rename(tree / "pipelines/steps/c.py")
