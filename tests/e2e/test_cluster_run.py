@@ -18,12 +18,15 @@ from contracts import objects
 from deploy.cli.cluster.reach import use_storage
 from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
 from deploy.cli.cluster.submit import Placing, compiled, placement
+from pipelines.record import read_run, read_steps
+from pipelines.resources import STEPS
 from tests.e2e.spaces import apply, kubectl, need_image, space
 from tests.launcher import Launcher
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
 IMAGE = "ghcr.io/fairlead/pipelines:0.1.0"
+RUN = "0b0e4a2c-0000-4000-8000-000000000001"  # Kubeflow's id of a run, as the label of its pods has it
 
 
 @pytest.fixture(scope="module")
@@ -32,27 +35,38 @@ def namespace() -> Iterator[str]:
         yield name
 
 
-def step_pod(namespace: str, step: str, arguments: dict[str, Any], folder: Path) -> Any:
-    """The container of a compiled step with what the Kubernetes part of the IR says, which KFP's driver would add."""
-    profile = Profile(data="s3://data/lake", cluster=Cluster(namespace=namespace, image=IMAGE, redis=SecretRef()))
-    file = compiled(replace(placement(profile, Placing()), tasks="each"), folder)
+def step_pod(
+    namespace: str, name: str, arguments: dict[str, Any], folder: Path, tasks: str = "each", run: str = "a-step"
+) -> Any:
+    """The container of a compiled task with what the Kubernetes part of the IR says, which KFP's driver would add."""
+    where = {name: f"s3://fairlead/{name}" for name in ("data", "artifacts", "features")}
+    cluster = Cluster(namespace=namespace, image=IMAGE, redis=SecretRef())
+    profile = Profile(**where, tracking="http://fairlead-mlflow:5000", cluster=cluster)
+    file = compiled(replace(placement(profile, Placing()), tasks=tasks), folder)
     spec, platform = yaml.safe_load_all(file.read_text())
     launcher = Launcher(file, folder, {})
-    task = launcher.spec["root"]["dag"]["tasks"][step]
-    document = launcher.executor_input(step, task, arguments, Path("/tmp/step"))
-    container = spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
-    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{step}"]
-    command = launcher.command(step, document)
+    declared = launcher.spec["root"]["inputDefinitions"]["parameters"]
+    given = {name: declared[name].get("defaultValue") for name in declared} | arguments
+    document = launcher.executor_input(name, launcher.spec["root"]["dag"]["tasks"][name], given, Path("/tmp/step"))
+    container = spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+    kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][f"exec-{name}"]
+    command = launcher.command(name, document)
     security = kubernetes["securityContext"]
     environment = [{"name": item["name"], "value": item["value"]} for item in container["env"]]
     for secret in kubernetes["secretAsEnv"]:
         for pair in secret["keyToEnv"]:
             reference = {"name": secret["secretName"], "key": pair["secretKey"]}
             environment.append({"name": pair["envVar"], "valueFrom": {"secretKeyRef": reference}})
+    for item in kubernetes["fieldPathAsEnv"]:
+        environment.append({"name": item["name"], "valueFrom": {"fieldRef": {"fieldPath": item["fieldPath"]}}})
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": f"step-{step}", "labels": kubernetes["podMetadata"]["labels"]},
+        "metadata": {
+            "name": f"step-{name}",
+            "labels": {**kubernetes["podMetadata"]["labels"], "pipeline/runid": run},
+            "annotations": {"workflows.argoproj.io/node-name": f"full-abcde.root.{name}.executor(0)"},
+        },
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
@@ -113,11 +127,37 @@ def test_a_compiled_step_works_as_a_pod_with_s3(
     assert (phase, events[-1]["event"]) == ("Succeeded", "step_finished")
     result = events[-1]["result"]
     assert result["rows"] == 200
+    reach_storage(namespace, monkeypatch)
+    manifest = json.loads(objects.read_bytes(f"s3://fairlead/data/news/{result['version']}/manifest.json"))
+    assert (manifest["rows"], manifest["task"]) == (200, "news")
+
+
+def test_a_run_by_its_tasks_name_alone_is_one_pod_and_leaves_its_record(
+    namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_image(IMAGE)
+    asked = {"task": "news", "endpoints": arguments()["endpoints"]}  # a registry of the pod's own: no MLflow here
+    name = "prepare-train-judge"
+    for status in ("finished", "cached"):  # of what the second pod need not do again
+        phase, events = run_pod(namespace, step_pod(namespace, name, asked, tmp_path, tasks="few", run=RUN))
+        assert phase == "Succeeded", events[-1]
+        reach_storage(namespace, monkeypatch)
+        steps = read_steps("s3://fairlead/data/.runs", RUN)
+        assert {step: steps[step]["status"] for step in STEPS if STEPS[step].cached and step in steps} == dict.fromkeys(
+            ("validate", "materialise", "build_dataset", "train", "evaluate"), status
+        )
+        assert (steps["register"]["status"], steps["register"]["pod"]) == ("finished", f"step-{name}")
+        assert steps["register"]["result"]["gate_passed"]
+    left = read_run("s3://fairlead/data/.runs", RUN)
+    assert left is not None
+    assert (left["task"], left["workflow"], left["run_id"][-5:]) == ("news", "full-abcde", f"-{RUN[:4]}")
+
+
+def reach_storage(namespace: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 of the namespace for this process."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"):
         monkeypatch.delenv(name, raising=False)
     use_storage(Cluster(namespace=namespace))
-    manifest = json.loads(objects.read_bytes(f"s3://fairlead/data/news/{result['version']}/manifest.json"))
-    assert (manifest["rows"], manifest["task"]) == (200, "news")
 
 
 def test_an_image_of_another_commit_is_refused_by_the_first_step(namespace: str, tmp_path: Path) -> None:
