@@ -19,7 +19,7 @@ from contracts.errors import PlatformError
 from pipelines.step_cache import FOLDER
 from pipelines.steps.version import code_version
 from pipelines.steps.versions import MANIFEST
-from pipelines.tasks import changed_config, dump_config, get_task, recipe_config
+from pipelines.tasks import changed_config, check_gate, dump_config, get_task, recipe_config
 from pipelines.tasks.base import Task, TaskConfig
 from pipelines.tasks.settings import parse_setting, split_settings
 
@@ -98,7 +98,9 @@ def chosen_config(task: Task, recipe: str, document: str, settings: str = "") ->
         ) from err
     name = recipe or sections.get("recipe") or task.default_recipe
     base = json.loads(dump_config(recipe_config(task, name)))
-    return changed_config(task, {**base, **sections, "recipe": name}, overrides)
+    config = changed_config(task, {**base, **sections, "recipe": name}, overrides)
+    check_gate(task, config)
+    return config
 
 
 def new_run_id(task: str, kfp_run: str) -> str:

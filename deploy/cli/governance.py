@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contracts.registry import ModelVersion
 
 # Shown in the table of models, the first ones that a version has.
+_OF_SEVERAL = ("accuracy", "macro_f1")
 _MAIN_METRICS = ("average_precision", "roc_auc", "accuracy", "macro_f1", "brier", "log_loss")
 
 
@@ -61,7 +62,9 @@ def show_models(profile: str, name: str | None, as_json: bool) -> None:
 
 def main_metrics(metrics: dict[str, float], count: int = 2, separator: str = ", ") -> str:
     """The first metrics that say how good a model is: ``average_precision 0.734, roc_auc 0.912``."""
-    names = [name for name in _MAIN_METRICS if name in metrics][:count]
+    # Of several classes the evaluation has accuracy first, and so have people.
+    first = _OF_SEVERAL if next(iter(metrics), "") == _OF_SEVERAL[0] else ()
+    names = [name for name in dict.fromkeys((*first, *_MAIN_METRICS)) if name in metrics][:count]
     return separator.join(f"{name} {number(metrics[name], 3)}" for name in names) or "-"
 
 

@@ -47,7 +47,7 @@ def resumed(
 ) -> RunRequest:
     """What goes on with `run`, the document of a run on this machine or on a cluster; see `plan_resume`."""
     from pipelines.run_settings import split
-    from pipelines.tasks import changed_config, dump_config, get_task
+    from pipelines.tasks import changed_config, check_gate, dump_config, get_task
     from pipelines.tasks.settings import changes, parse_setting
 
     settings = given = dict(parse_setting(item) for item in overrides)
@@ -80,7 +80,9 @@ def resumed(
     if not settings:
         return request
     task = get_task(request.task)
-    before, after = (dump_config(changed_config(task, config, wanted)) for wanted in ({}, settings))
+    old, new = (changed_config(task, config, wanted) for wanted in ({}, settings))
+    check_gate(task, new)
+    before, after = dump_config(old), dump_config(new)
     changed = {**changes(json.loads(before), json.loads(after)), **request.changed}
     return replace(request, config=after, changed=changed)
 

@@ -116,7 +116,7 @@ def _measure(
     columns = scoring.columns_of(rows, document.signature.inputs)
     theirs = scoring.predict(engine, columns, document.modality, events.progress("gate"))
     measures = [
-        scoring.measure_for(rows, probability, bundle.document.signature.classes, bundle.document.decision)
+        scoring.measure_for(rows, probability, bundle.document.signature.classes, bundle.document.decision, [primary])
         for bundle, probability in ((candidate, _answers(candidate, len(frame))[fair]), (champion, theirs))
     ]
     ours, its = (measure(None).get(primary, math.nan) for measure in measures)

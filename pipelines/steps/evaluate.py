@@ -21,6 +21,7 @@ from pipelines.steps.hidden import CASE, SLICE, read_hidden
 from pipelines.steps.measures import Measure, bootstrap, finite
 from pipelines.tasks import get_task, load_config
 from pipelines.tasks.base import reading_settings
+from pipelines.tasks.gate_metrics import FEW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,13 +126,16 @@ def _measured(
     signature, decision = bundle.document.signature, bundle.document.decision
     measure = scoring.measure_for(frame, probability, signature.classes, decision)
     metrics = finite(measure(None))
+    # In every round the order of every class: where they are many, only if the gate is to decide by it.
+    few = len(signature.classes) <= FEW
+    spread = measure if few else scoring.measure_for(frame, probability, signature.classes, decision, [primary])
     counts = frame["label"].value_counts().sort_index()
     result: dict[str, Any] = {
         "rows": len(frame),
         "labels": {str(name): int(count) for name, count in counts.items()},
         "primary": primary,
         "metrics": metrics,
-        "intervals": bootstrap(measure, len(frame), seed),
+        "intervals": bootstrap(spread, len(frame), seed),
         "slices": {},
         "slice_intervals": {},
     }
@@ -148,9 +152,9 @@ def _add_slice(
 ) -> None:
     """Measure some rows, and the interval of the primary metric among them, into evaluation.json's `result`."""
     primary = result["primary"]
-    part = scoring.measure_for(frame, probability, bundle.document.signature.classes, bundle.document.decision)
-    result["slices"][key] = {"rows": float(len(frame)), **finite(part(None))}
-    interval = bootstrap(_only(part, primary), len(frame), seed)
+    given = (frame, probability, bundle.document.signature.classes, bundle.document.decision)
+    result["slices"][key] = {"rows": float(len(frame)), **finite(scoring.measure_for(*given)(None))}
+    interval = bootstrap(_only(scoring.measure_for(*given, only=[primary]), primary), len(frame), seed)
     if primary in result["slices"][key] and primary in interval:
         result["slice_intervals"][key] = interval[primary]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipelines.tasks.gate_metrics import FEW, RANKED
 
 Floats = NDArray[np.float64]
 HIGHER_IS_BETTER = {
@@ -15,6 +17,7 @@ HIGHER_IS_BETTER = {
 }  # fmt: skip
 _EPS = 1e-12
 _ECE_BINS = 15
+_KEPT = 20_000_000  # scores whose order is kept for the next weights
 
 
 def higher_is_better(metric: str) -> bool:
@@ -64,6 +67,40 @@ class Rule:
 Measure = Callable[[Floats | None], dict[str, float]]
 
 
+def classification(
+    label: NDArray[np.int64],
+    probability: Floats,
+    classes: Sequence[str],
+    rule: Rule | None = None,
+    positive: int = 1,
+    only: Collection[str] | None = None,
+) -> Measure:
+    """Measures of a classification as a function of row weights, of one set whatever the number of classes.
+
+    Of two classes `positive`, a position in `classes`, is the one that is looked for, and `rule` says when it is found:
+    ``average_precision``, ``roc_auc``, ``precision``, ``recall``, ``f1`` and ``brier`` are its own. Of more classes
+    they are means over the classes, see `multiclass`.
+
+    `only` are the metrics that are wanted, where that saves time: others may be left out.
+    """
+    per_class = len(classes) <= FEW
+    if len(classes) != 2:
+        return multiclass(label, probability, list(classes), per_class, only)
+    score, rule = probability[:, positive], rule or Rule()
+    predicted = np.where(score >= rule.threshold, positive, 1 - positive)
+    of_positive = binary(label == positive, score, rule)
+    of_both = _by_class(label, predicted, list(classes), per_class)
+
+    def measure(weight: Floats | None = None) -> dict[str, float]:
+        return of_positive(weight) | _shown(of_both(weight), ("accuracy", "macro_f1", "f1:"))
+
+    return measure
+
+
+def _shown(found: Mapping[str, float], starts: tuple[str, ...]) -> dict[str, float]:
+    return {name: value for name, value in found.items() if name.startswith(starts)}
+
+
 def binary(positive: NDArray[np.bool_], probability: Floats, rule: Rule) -> Measure:
     """Measures of a binary task as a function of row weights; `probability` is the positive class's.
 
@@ -100,38 +137,91 @@ def binary(positive: NDArray[np.bool_], probability: Floats, rule: Rule) -> Meas
     return measure
 
 
-def multiclass(label: NDArray[np.int64], probability: Floats, classes: list[str], per_class: bool = True) -> Measure:
-    """Measures of a task with several classes; `label` holds positions in `classes`, -1 for a class unknown to it."""
+def multiclass(
+    label: NDArray[np.int64],
+    probability: Floats,
+    classes: list[str],
+    per_class: bool = True,
+    only: Collection[str] | None = None,
+) -> Measure:
+    """Measures of a task with several classes; `label` holds positions in `classes`, -1 for a class unknown to it.
+
+    ``average_precision`` and ``roc_auc`` of each class against the rest, ``precision``, ``recall`` and ``f1`` are means
+    over the classes that the rows have; a class that is never predicted has a precision of 0. ``brier`` is half the sum
+    over the classes, which of two classes is that of either, and ``cost`` counts 1 for each wrong row.
+    """
     rows = len(label)
     predicted = probability.argmax(axis=1) if rows else np.zeros(0, dtype=np.int64)
     right = (predicted == label).astype(np.float64)
-    given = np.where(label >= 0, probability[np.arange(rows), np.maximum(label, 0)], 0.0)
+    known = label >= 0
+    given = np.where(known, probability[np.arange(rows), np.maximum(label, 0)], 0.0)
     loss = -np.log(np.clip(given, _EPS, 1.0))
+    square = (np.einsum("ij,ij->i", probability, probability) - 2 * given + known) / 2
     confidence = probability.max(axis=1) if rows else np.zeros(0)
     bins = _bins(confidence)
-    count = len(classes)
+    decided = _by_class(label, predicted, classes, per_class)
+    ranked = only is None or bool(RANKED & set(only))
+    keeps = ranked and rows * len(classes) <= _KEPT
+    kept = [_Ranking(label == at, probability[:, at]) for at in range(len(classes))] if keeps else None
+
+    def areas(weight: Floats) -> tuple[float, float]:
+        seen = np.unique(label[known & (weight > 0)])
+        rankings = (kept[at] if kept else _Ranking(label == at, probability[:, at]) for at in seen)
+        found = np.array([ranking.areas(weight) for ranking in rankings]).reshape(-1, 2)
+        return _mean(found[:, 0]), _mean(found[:, 1])
 
     def measure(weight: Floats | None = None) -> dict[str, float]:
         w = np.ones(rows) if weight is None else weight
         total = max(float(w.sum()), _EPS)
-        hits = np.bincount(predicted, weights=w * right, minlength=count)
-        said = np.bincount(predicted, weights=w, minlength=count)
-        known = label >= 0
-        true = np.bincount(label[known], weights=w[known], minlength=count)
-        with np.errstate(invalid="ignore"):
-            f1 = np.where(said + true > 0, 2 * hits / np.maximum(said + true, _EPS), np.nan)
-        seen = true > 0
-        found = {
-            "accuracy": float(np.sum(w * right)) / total,
-            "macro_f1": float(np.mean(f1[seen])) if seen.any() else float("nan"),
+        found = decided(w)
+        own = _shown(found, ("f1:",))
+        whole = {
+            "accuracy": found["accuracy"],
+            "macro_f1": found["macro_f1"],
             "log_loss": float(np.sum(w * loss)) / total,
             "ece": _ece(bins, confidence, right, w),
+        }
+        if ranked:
+            whole["average_precision"], whole["roc_auc"] = areas(w)
+        whole |= {name: found[name] for name in ("precision", "recall")}
+        whole |= {"f1": found["macro_f1"], "cost": 1 - found["accuracy"], "brier": float(np.sum(w * square)) / total}
+        return whole | own
+
+    return measure
+
+
+def _by_class(
+    label: NDArray[np.int64], predicted: NDArray[np.int64], classes: Sequence[str], per_class: bool
+) -> Measure:
+    """What follows from decisions alone: accuracy, and precision, recall and F1 as means over the classes seen."""
+    right = (predicted == label).astype(np.float64)
+    known = label >= 0
+    count = len(classes)
+
+    def measure(weight: Floats | None = None) -> dict[str, float]:
+        w = np.ones(len(label)) if weight is None else weight
+        hits = np.bincount(predicted, weights=w * right, minlength=count)
+        said = np.bincount(predicted, weights=w, minlength=count)
+        true = np.bincount(label[known], weights=w[known], minlength=count)
+        f1 = np.where(said + true > 0, 2 * hits / np.maximum(said + true, _EPS), np.nan)
+        seen = true > 0
+        found = {
+            "accuracy": float(np.sum(w * right)) / max(float(w.sum()), _EPS),
+            "macro_f1": _mean(f1[seen]),
+            "precision": _mean(hits[seen] / np.maximum(said[seen], _EPS)),
+            "recall": _mean(hits[seen] / true[seen]),
         }
         if per_class:
             found |= {f"f1:{name}": float(value) for name, value in zip(classes, f1, strict=True)}
         return found
 
     return measure
+
+
+def _mean(values: Floats) -> float:
+    """Of the values that are defined; NaN without one."""
+    defined = values[np.isfinite(values)]
+    return float(np.mean(defined)) if len(defined) else float("nan")
 
 
 def _bins(probability: Floats) -> NDArray[np.int64]:

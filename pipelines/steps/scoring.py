@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, BundleDocument, Decision, GateDecision, Input
 from contracts.engine import Engine
 from contracts.errors import PlatformError
-from pipelines.steps.measures import Measure, Rule, binary, multiclass
+from pipelines.steps.measures import Measure, Rule, classification
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,18 +60,18 @@ def predict(engine: Engine, columns: Mapping[str, NDArray[Any]], modality: str, 
 
 
 def measure_for(
-    frame: pd.DataFrame, probability: NDArray[np.float64], classes: Sequence[str], decision: Decision | None
+    frame: pd.DataFrame,
+    probability: NDArray[np.float64],
+    classes: Sequence[str],
+    decision: Decision | None,
+    only: Collection[str] | None = None,
 ) -> Measure:
-    """The metrics of a task's kind as a function of row weights; `frame` has ``label``."""
-    if len(classes) == 2:
-        positive = decision.positive if decision else classes[1]
-        at = list(classes).index(positive)
-        rule = Rule()
-        if decision:
-            rule = Rule(decision.threshold, decision.false_positive_cost, _miss_cost(frame, decision))
-        return binary((frame["label"] == positive).to_numpy(), probability[:, at], rule)
-    label = positions(frame, classes)
-    return multiclass(label, probability, list(classes), per_class=len(classes) <= 30)
+    """The metrics of a task as a function of row weights; `frame` has ``label``. See `measures.classification`."""
+    rule, positive = None, 1
+    if decision and len(classes) == 2:
+        rule = Rule(decision.threshold, decision.false_positive_cost, _miss_cost(frame, decision))
+        positive = list(classes).index(decision.positive)
+    return classification(positions(frame, classes), probability, classes, rule, positive, only)
 
 
 def positions(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import PlatformError
 from pipelines.tasks.base import DataConfig, Task, TaskConfig
+from pipelines.tasks.gate_metrics import check_gate
 from pipelines.tasks.settings import apply
 
 _RAW = {"_row": "the number of the row in the source", "_draw": "a random number of the row"}
@@ -70,7 +71,8 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
     """The configuration of a recipe with dotted `overrides` applied, for example ``{"model.rounds": 50}``.
 
     Raises:
-        PlatformError: unknown recipe, unknown key or a value of the wrong type, with what is accepted.
+        PlatformError: unknown recipe, unknown key, a value of the wrong type or a metric of the gate that is not
+            measured, with what is accepted.
     """
     name = recipe or task.default_recipe
     if name not in task.recipes:
@@ -83,6 +85,7 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
         )
     config = changed_config(task, json.loads(dump_config(task.recipes[name])), overrides or {})
     _check_names(task.name, "input", [item.name for item in task.inputs(config)], _BUILT)
+    check_gate(task, config)
     return config
 
 

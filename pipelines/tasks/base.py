@@ -95,6 +95,7 @@ class Threshold:
 class GateConfig:
     """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
+    primary: the metric that models are compared by; which there are: `pipelines.tasks.gate_metrics`.
     champion_tolerance: a candidate is refused when it is behind by more and the 95 % interval of the difference (paired
     bootstrap) is below zero as a whole. unsure: what becomes of one that the rows show neither to be worse in this way
     nor to be within the tolerance; "refuse" makes the check a classical test of non-inferiority. min_compared_rows:

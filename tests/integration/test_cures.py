@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.tasks.gate_metrics import METRICS
 from tests.integration.test_cli import Shell
 
 pytestmark = pytest.mark.integration
@@ -54,7 +55,7 @@ def follow(shell: Shell, typed: list[str], most: int = 8) -> tuple[dict[str, Any
 
 
 def test_a_run_with_five_faults_becomes_a_model_by_pasting_its_cures(shell: Shell, articles: Path) -> None:
-    settings = ["split.valid_share=0.5", "split.test_share=0.5", "gate.primary=nothing", "data.drop=[unknown]"]
+    settings = ["split.valid_share=0.5", "split.test_share=0.5", "gate.primary=f1:nothing", "data.drop=[unknown]"]
     typed = ["run", "news", "--source", str(articles), *(word for item in settings for word in ("--set", item))]
     report, faults = follow(shell, typed)
     assert faults == ["bad_schema", "leakage", "bad_config", "bad_config"]
@@ -86,3 +87,24 @@ def test_a_scoring_goes_on_into_its_folder_by_pasting_the_cure(shell: Shell, art
     assert len(faults) == 1
     assert document["rows"] == 200
     assert (shell.home.parent / "my scores" / "summary.json").is_file()
+
+
+def test_a_text_task_of_two_classes_is_measured_as_one_of_many_is(shell: Shell) -> None:
+    sample = resources.files("pipelines.tasks.news").joinpath("sample.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(sample.splitlines()))
+    two = sorted({row["category"] for row in rows})[:2]
+    source = shell.home.parent / "two.csv"
+    with source.open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["category"] in two)
+    runs = len(shell.json("runs"))
+    refused = shell.run("run", "news", "--source", str(source), "--set", "gate.primary=nothing", "--json")
+    assert len(shell.json("runs")) == runs  # nothing was started
+    error = json.loads(refused.stdout)["error"]
+    assert error["headline"] == "gate.primary 'nothing' is not measured for task news"
+    report, faults = follow(shell, shlex.split(error["fix"].partition(": ")[2])[1:])
+    assert faults == []
+    assert {*METRICS, *(f"f1:{name}" for name in two)} <= set(report["metrics"])
+    measured = {check["metric"]: check["value"] for check in report["gate"]["checks"]}
+    assert measured["macro_f1"] == report["metrics"]["macro_f1"] > 0.6

@@ -194,6 +194,10 @@ def test_main_metrics_are_the_ones_that_say_how_good_a_model_is() -> None:
         "average_precision 0.500, roc_auc 0.900"
     )
     assert main_metrics({}) == "-"
+    several = {"accuracy": 0.8, "macro_f1": 0.7, "average_precision": 0.9, "roc_auc": 0.9}
+    assert main_metrics(several) == "accuracy 0.800, macro_f1 0.700"
+    two = {"average_precision": 0.9, "roc_auc": 0.8, "accuracy": 0.8, "macro_f1": 0.7}
+    assert main_metrics(two) == "average_precision 0.900, roc_auc 0.800"
 
 
 def test_differences_keep_the_order_of_the_first() -> None:

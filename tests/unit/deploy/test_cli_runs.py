@@ -204,6 +204,14 @@ def test_a_resume_names_no_task_and_says_how_to_write_it(fairlead, write_run) ->
     assert "fairlead run --resume fraud-1 --set 'data.drop=[a b]' --no-cache" in said.err
 
 
+def test_a_run_that_measures_by_nothing_goes_on_with_a_metric_that_there_is(endpoints, write_run) -> None:
+    config = fraud(seed=3)
+    write_run("fraud-1", config={**config, "gate": {**config["gate"], "primary": "nothing"}})
+    assert plan_resume(endpoints, "fraud-1", ["gate.primary=macro_f1"]).changed == {"gate.primary": "macro_f1"}
+    with pytest.raises(PlatformError, match=r"gate.primary 'nothing' is not measured for task fraud"):
+        plan_resume(endpoints, "fraud-1", ["gate.champion_tolerance=0.1"])
+
+
 def test_settings_for_a_run_that_ended_are_those_of_a_new_one(endpoints, write_run) -> None:
     write_run("fraud-1", status="refused", config=fraud(seed=3), source="/a file.csv")
     with pytest.raises(PlatformError) as caught:

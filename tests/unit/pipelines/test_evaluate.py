@@ -152,8 +152,13 @@ def test_the_same_model_gives_the_same_artifacts(
             assert file.read_bytes() == before.read_bytes(), file.name
 
 
-def test_several_classes_have_their_own_metrics_and_plots(
-    candidate: Path, toy: Any, toy_config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_several_classes_have_the_metrics_of_two_and_plots_of_their_own(
+    candidate: Path,
+    toy: Any,
+    toy_config: Callable[..., str],
+    endpoints: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Three:
         def predict(self, columns: Any) -> Any:
@@ -166,12 +171,20 @@ def test_several_classes_have_their_own_metrics_and_plots(
     trained = json.loads((model / "train.json").read_text())
     trained |= {"classes": ["maybe", "no", "yes"], "decision": None}
     (model / "train.json").write_text(json.dumps(trained))
-    config = toy_config(gate={"primary": "accuracy"})
+    config = toy_config()  # whose gate is that of a task of two classes
     out = tmp_path / "candidate"
     step.evaluate("toy", config, str(candidate / "dataset"), str(model), LINEAGE, str(out))
     found = json.loads((out / "evaluation.json").read_text())
     assert found["metrics"]["accuracy"] == pytest.approx(40 / 120)
     assert found["metrics"]["f1:yes"] == pytest.approx(0.5)
+    assert set(result(candidate)["metrics"]) == set(found["metrics"]) - {"f1:maybe"}
+    assert {"average_precision", "macro_f1", "roc_auc"} <= set(found["intervals"])
+    assert set(found["slice_intervals"]) == {"kind:box", "kind:letter", "kind:pallet"}
+    decision = tmp_path / "decision.json"
+    assert not gate("toy", config, str(candidate / "dataset"), str(out), endpoints, str(decision))
+    values = {check["metric"]: check["value"] for check in json.loads(decision.read_text())["checks"]}
+    assert values["roc_auc"] == 0.5  # all rows have one answer
+    assert values["kind:box:recall"] == pytest.approx(0.5)
     assert {p.stem for p in (out / "plots").iterdir()} == {
         "calibration",
         "class_f1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,10 @@ from pipelines.steps import comparison
 from pipelines.steps import gate as step
 from pipelines.steps.scoring import ANSWERS, provisional
 from pipelines.steps.seen import Seen, row_hashes
-from pipelines.tasks import recipe_config
+from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.base import GateConfig
+from pipelines.tasks.gate_metrics import METRICS
+from pipelines.tasks.settings import parse_setting
 
 
 @pytest.fixture
@@ -303,9 +306,60 @@ def test_a_champion_without_the_metric_does_not_block(decide: Any, champion: Any
 
 
 def test_a_primary_metric_that_is_not_measured_is_an_error(decide: Any) -> None:
-    with pytest.raises(PlatformError, match=r"gate.primary 'accuracy' is not measured") as caught:
-        decide(primary="accuracy")
+    with pytest.raises(PlatformError, match=r"gate.primary 'f1:maybe' is not measured") as caught:
+        decide(primary="f1:maybe")
     assert "average_precision" in caught.value.detail
+
+
+def refused(task: Any, **gate: Any) -> PlatformError:
+    with pytest.raises(PlatformError, match="is not measured") as caught:
+        recipe_config(task, None, {f"gate.{key}": value for key, value in gate.items()})
+    assert caught.value.code == "bad_config"
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("name", "gate"),
+    [
+        ("toy", {"primary": "acuracy"}),
+        ("toy", {"primary": "f1:maybe"}),
+        ("news", {"primary": "F1"}),
+        ("news", {"primary": ""}),
+        ("news", {"thresholds": [{"metric": "beauty", "minimum": 0.1}, {"metric": "recal", "minimum": 0.2}]}),
+        ("fraud", {"thresholds": [{"metric": "time:night:roc", "minimum": 0.5}, {"metric": "ece", "maximum": 0.1}]}),
+        ("fraud", {"primary": "nothing", "thresholds": [{"metric": "latency_ms", "maximum": 5}]}),
+    ],
+)
+def test_a_metric_that_is_not_measured_is_refused_before_anything_is_read_and_its_cure_holds(
+    toy: Any, name: str, gate: dict[str, Any]
+) -> None:
+    task = get_task(name)
+    error = refused(task, **gate)
+    assert error.detail.startswith("measured: average_precision, roc_auc, ")
+    words = shlex.split(error.fix.partition(": ")[2])
+    assert words[::2] == ["--set"] * len(gate)
+    recipe_config(task, None, dict(parse_setting(word) for word in words[1::2]))
+
+
+def test_the_cure_names_the_metric_that_was_meant(toy: Any) -> None:
+    assert "--set gate.primary=accuracy" in refused(toy, primary="acuracy").fix
+    rules = [{"metric": "time:night:f1_score", "minimum": 0.1}, {"metric": "beauty", "maximum": 1.0}]
+    error = refused(toy, thresholds=rules)
+    assert error.headline == (
+        "gate.thresholds 'time:night:f1_score' is not measured for task toy; nor 'beauty' of gate.thresholds"
+    )
+    _, word = shlex.split(error.fix.partition(": ")[2])
+    assert parse_setting(word) == ("gate.thresholds", [{"metric": "time:night:f1", "minimum": 0.1}])
+
+
+@pytest.mark.parametrize("name", ["toy", "news", "fraud"])
+@pytest.mark.parametrize("metric", [*METRICS, "kind:a:b:recall", "kind:box:rows", "kind:box:f1:yes", "f1:yes"])
+def test_every_metric_of_the_set_may_be_named_whatever_the_number_of_classes(toy: Any, name: str, metric: str) -> None:
+    task = get_task(name)
+    if metric.endswith("f1:yes") and name == "fraud":
+        refused(task, primary=metric)
+    else:
+        assert recipe_config(task, None, {"gate.primary": metric}).gate.primary == metric
 
 
 @pytest.mark.parametrize("sides", [{}, {"minimum": 0.5, "maximum": 0.6}])

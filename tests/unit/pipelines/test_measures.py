@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from pipelines.steps.measures import Rule, auc, binary, bootstrap, finite, multiclass, paired_bootstrap
+from pipelines.steps.measures import (
+    Rule,
+    auc,
+    binary,
+    bootstrap,
+    classification,
+    finite,
+    multiclass,
+    paired_bootstrap,
+)
+from pipelines.tasks.gate_metrics import METRICS, RANKED
 
 RNG = np.random.default_rng(5)
 SCORE = np.round(RNG.random(500), 2)  # rounded: many ties
@@ -51,6 +61,74 @@ def test_multiclass_measures_agree_with_scikit_learn(weight: np.ndarray | None) 
         **{f"f1:{name}": value for name, value in zip("abc", f1, strict=True)},
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_means_over_classes_agree_with_scikit_learn(weight: np.ndarray | None) -> None:
+    label = RNG.integers(0, 3, 500)
+    probability = np.round(RNG.dirichlet([1, 1, 1], 500), 2)
+    probability /= probability.sum(axis=1, keepdims=True)
+    given = {"sample_weight": weight}
+    mean = {"average": "macro", **given}
+    predicted = probability.argmax(axis=1)
+    one_hot = np.eye(3)[label]
+    expected = {
+        "average_precision": np.mean(
+            [reference.average_precision_score(label == k, probability[:, k], **given) for k in range(3)]
+        ),
+        "roc_auc": np.mean([reference.roc_auc_score(label == k, probability[:, k], **given) for k in range(3)]),
+        "precision": reference.precision_score(label, predicted, **mean),
+        "recall": reference.recall_score(label, predicted, **mean),
+        "f1": reference.f1_score(label, predicted, **mean),
+        "cost": 1 - reference.accuracy_score(label, predicted, **given),
+        "brier": np.average(((probability - one_hot) ** 2).sum(axis=1) / 2, weights=weight),
+    }
+    found = multiclass(label, probability, ["a", "b", "c"])(weight)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 31])
+def test_the_metrics_are_one_set_whatever_the_number_of_classes(count: int) -> None:
+    label, probability = np.arange(93) % count, RNG.dirichlet(np.ones(count), 93)
+    names = [f"class {at}" for at in range(count)]
+    found = classification(label, probability, names)(None)
+    assert set(found) == {*METRICS, *(f"f1:{name}" for name in names if count <= 30)}
+    spared = classification(label, probability, names, only=["accuracy"])(None)
+    assert set(found) - set(spared) == (RANKED if count > 2 else set())
+    assert {name: found[name] for name in spared} == spared
+    assert finite(found) == found
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+@pytest.mark.parametrize("positive", [0, 1])
+def test_two_classes_have_what_either_kind_had(weight: np.ndarray | None, positive: int) -> None:
+    label = POSITIVE.astype(int)
+    both = np.column_stack([1 - SCORE, SCORE])
+    rule = Rule(0.3, 2.0, 5.0)
+    found = classification(label, both, ["a", "b"], rule, positive)(weight)
+    old = binary(label == positive, both[:, positive], rule)(weight)
+    assert {name: found[name] for name in old} == old
+    predicted = np.where(both[:, positive] >= 0.3, positive, 1 - positive)
+    f1 = reference.f1_score(label, predicted, average=None, sample_weight=weight)
+    assert found["accuracy"] == pytest.approx(reference.accuracy_score(label, predicted, sample_weight=weight))
+    assert [found["f1:a"], found["f1:b"], found["macro_f1"]] == pytest.approx([*f1, f1.mean()])
+    several = multiclass(label, both, ["a", "b"])(weight)
+    for name in ("brier", "log_loss"):
+        assert several[name] == pytest.approx(found[name])
+
+
+def test_a_label_that_the_model_does_not_know_is_wrong_of_two_classes_too() -> None:
+    found = classification(np.array([0, -1]), np.array([[0.9, 0.1], [0.9, 0.1]]), ["a", "b"])(None)
+    assert found["accuracy"] == 0.5
+
+
+def test_classes_that_no_row_has_count_in_no_mean() -> None:
+    found = multiclass(np.array([0, 1, 0]), np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0, 0.1, 0.9]]), ["a", "b", "c"])
+    values = found(None)
+    assert (values["roc_auc"], values["recall"], values["precision"]) == (0.75, 0.75, 1.0)
+    alone = multiclass(np.zeros(3, dtype=int), np.full((3, 3), 1 / 3), ["a", "b", "c"])(None)
+    assert np.isnan(alone["roc_auc"])
+    assert alone["average_precision"] == 1
 
 
 def test_calibration_error_is_zero_for_the_truth_and_large_for_overconfidence() -> None:
