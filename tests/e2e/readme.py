@@ -33,9 +33,12 @@ print(registry.promote(f"fraud:{made.version}").version)
 
 
 def commands() -> dict[str, list[str]]:
-    """Each command of the section by its verb: install, deploy, predict, rollback."""
+    """Each command of the section's first block by its verb: install, deploy, predict, rollback.
+
+    Those about training need Kubeflow's programs.
+    """
     section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## On Kubernetes")[2]
-    (block,) = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    block, *_ = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
     lines = [shlex.split(line, comments=True) for line in block.splitlines()]
     return {words[1]: words for words in lines if words}
 
