@@ -16,13 +16,9 @@ from contracts.errors import PlatformError
 from deploy.cli.cluster.failing import failure, killed_for_memory, main_status, said_by
 from deploy.cli.cluster.fit import Node
 from deploy.cli.cluster.waiting import Waiting, waits_for
+from pipelines.grouping import GROUPS
 from pipelines.resources import ORDER
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "prepare": ("ingest", "validate", "materialise", "build_dataset"),
-    "train": ("train",),
-    "judge": ("evaluate", "gate", "register"),
-}
 DONE = frozenset({"finished", "cached"})
 _ENDED = frozenset({"Succeeded", "Failed", "Error", "Skipped", "Omitted"})
 _BAD = frozenset({"Failed", "Error"})
