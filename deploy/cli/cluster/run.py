@@ -7,6 +7,7 @@ import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -110,7 +111,10 @@ def noted(access: Access, kfp_run: str, request: RunRequest, placing: Placing) -
     """A run that was submitted, with what it was asked left in its record, for whoever looks at it from elsewhere."""
     from pipelines.record import write_run
 
-    run = access.run(kfp_run)
+    try:
+        run = access.run(kfp_run)
+    except PlatformError:  # the API may break off, or be broken: the run goes on, and is followed by its workflow
+        run = _as_submitted(kfp_run, request)
     given = {key: value for key, value in asdict(placing).items() if value != getattr(Placing(), key)}
     about = asked_of(run, {"by": _user(), "placing": given, "settings": dict(request.settings)})
     parameters = (run.runtime_config and run.runtime_config.parameters) or {}
@@ -118,6 +122,20 @@ def noted(access: Access, kfp_run: str, request: RunRequest, placing: Placing) -
     with contextlib.suppress(PlatformError):  # then its first step writes it
         write_run(access.records, kfp_run, {**about, **more})
     return Found(run=run, asked=about)
+
+
+def _as_submitted(kfp_run: str, request: RunRequest) -> Any:
+    """What Kubeflow's API would say of a run, as far as it is known here."""
+    from kfp_server_api import V2beta1Run, V2beta1RuntimeConfig
+
+    names = ("task", "recipe", "config", "source", "nonce", "promote")
+    given = {"run": request.run_id, **{name: getattr(request, name) for name in names}}
+    return V2beta1Run(
+        run_id=kfp_run,
+        display_name=request.run_id,
+        created_at=datetime.now(UTC),
+        runtime_config=V2beta1RuntimeConfig(parameters=given),
+    )
 
 
 def _user() -> str:

@@ -20,7 +20,7 @@ from contracts.bundle import write_bundle
 from tests.argo import Scenario, Try, grouped
 from tests.argo_documents import archived, event_line
 from tests.kfp_api import Run
-from tests.kfp_stand_in import StandIn
+from tests.kfp_stand_in import GROUP_CONCAT, StandIn
 from tests.kubectl_stand_in import node
 from tests.s3_folder import FolderClient
 from tests.unit.deploy.cluster_runs import MADE, MISSING, REFUSED, everything, leaves, said, start
@@ -72,6 +72,18 @@ def test_a_run_says_its_steps_version_metrics_and_gate_as_on_this_machine(
     }
     record = json.loads(objects.read_bytes(f"s3://lake/data/.runs/{report['kfp_run']}/run.json"))
     assert (record["run_id"], record["task"], record["recipe"]) == (report["run_id"], "news", "linear")
+
+
+def test_a_run_is_followed_although_kubeflow_cannot_show_it(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any, bundle: dict[str, Any]
+) -> None:
+    kubeflow.api.scenarios = [Scenario(tasks=everything(register=bundle))]
+    kubeflow.breaks = GROUP_CONCAT  # as it does where GroupConcatMaxLen is not set
+    done = fairlead("run", "news", "--profile", cluster_profile, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["status"], done.json["recipe"]) == ("succeeded", "linear")
+    assert done.json["result"]["version"] == bundle["version"]
+    assert done.json["run_id"].startswith("news-")
 
 
 def test_a_model_that_the_gate_refused_ends_with_its_exit_code(
