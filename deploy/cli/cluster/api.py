@@ -48,8 +48,11 @@ def connect(cluster: Cluster, timeout: float = 10) -> Any:
 
 
 @contextlib.contextmanager
-def explained(refusal: str) -> Iterator[None]:
-    """Calls of the API: what it answers becomes an error that begins with `refusal`; links that it prints are dropped.
+def explained(refusal: str, *, prints: bool = False) -> Iterator[None]:
+    """Calls of the API: what it answers becomes an error that begins with `refusal`.
+
+    prints: the call makes something, and the client prints a link to a page that need not exist: it is dropped.
+    Standard output belongs to the process, so this is for one thread at a time; reading is for any number.
 
     Raises:
         PlatformError: ``code="kfp"``, with what the server said, whatever the form.
@@ -58,7 +61,7 @@ def explained(refusal: str) -> Iterator[None]:
     import urllib3
 
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # the client prints links to pages that need not exist
+        with contextlib.redirect_stdout(io.StringIO()) if prints else contextlib.nullcontext():
             yield
     except kfp_server_api.ApiException as err:
         gone = err.status == 404

@@ -115,7 +115,7 @@ def _versions(client: Any, pipeline_id: str) -> list[Any]:
 def _published(client: Any, known: Mapping[str, Any], each: Compiled) -> dict[str, Any]:
     pipeline = known.get(each.name)
     if pipeline is None:
-        with api.explained(f"Kubeflow Pipelines did not take pipeline {each.name}"):
+        with api.explained(f"Kubeflow Pipelines did not take pipeline {each.name}", prints=True):
             pipeline = _create(client, each)
     there = _versions(client, pipeline.pipeline_id)
     new = not there or not _same(there[0].display_name, each.version)
@@ -123,7 +123,7 @@ def _published(client: Any, known: Mapping[str, Any], each: Compiled) -> dict[st
         # One that is there and not the newest: the platform went back to an earlier release.
         again = sum(_same(other.display_name, each.version) for other in there)
         name = f"{each.version}-r{again + 1}" if again else each.version
-        with api.explained(f"Kubeflow Pipelines did not take version {name} of pipeline {each.name}"):
+        with api.explained(f"Kubeflow Pipelines did not take version {name} of pipeline {each.name}", prints=True):
             made = client.upload_pipeline_version(
                 str(each.file), name, pipeline_id=pipeline.pipeline_id, description=each.description or None
             )

@@ -51,7 +51,7 @@ def create(profile: Profile, request: RunRequest, placing: Placing) -> dict[str,
     command = " ".join([_command(request), *placing.words()])
     with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
         file, given = prepared(profile, request, placing, Path(folder))
-        with api.explained("Kubeflow Pipelines refused the schedule"):
+        with api.explained("Kubeflow Pipelines refused the schedule", prints=True):
             made = client.create_recurring_run(
                 api.experiment_id(client, request.task),
                 name,
@@ -207,7 +207,7 @@ def run_now(profile: Profile, name: str) -> dict[str, Any]:
             fix=f"follow it: fairlead runs {run} --follow; or end it: fairlead runs {run} --cancel",
             code="overlap",
         )
-    with api.explained("the run was not started"):
+    with api.explained("the run was not started", prints=True):
         schedule = client.get_recurring_run(found.recurring_run_id)
         given = asked_of(schedule)
         run_id = new_run_id(str(given["task"]))

@@ -218,7 +218,7 @@ def compiled(where: Placement, folder: Path) -> Path:
 
 
 def _start(client: Any, cluster: Cluster, request: RunRequest, file: Path, given: dict[str, Any]) -> str:
-    with explained("Kubeflow Pipelines refused the run"):
+    with explained("Kubeflow Pipelines refused the run", prints=True):
         experiment = experiment_id(client, request.task)
         run = client.run_pipeline(
             experiment, request.run_id, str(file), params=given, service_account=cluster.service_account

@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 from contracts import objects
 from contracts.bundle import write_bundle
+from deploy.cli.cluster.api import explained
 from tests.argo import Scenario, Try, grouped
 from tests.argo_documents import archived, event_line
 from tests.kfp_api import Run
@@ -204,6 +207,19 @@ def test_a_run_whose_pod_made_its_id_is_found_by_it(kubeflow: StandIn, cluster_p
     )
     assert [one["run_id"] for one in fairlead("runs", "--profile", cluster_profile, "--json").json] == [made]
     assert fairlead("runs", made[:-1], "--profile", cluster_profile, "--json").json["kfp_run"] == kfp_run
+
+
+def test_calls_that_read_leave_standard_output_alone_in_as_many_threads_as_there_are() -> None:
+    output, inside = sys.stdout, threading.Barrier(8)
+
+    def call(_: int) -> bool:
+        with explained("nothing was read"):
+            inside.wait(30)
+            return sys.stdout is output
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(8)))
+    assert sys.stdout is output
 
 
 def test_runs_of_a_schedule_that_share_an_id_are_each_listed(
