@@ -48,15 +48,15 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spre
     model.mkdir(parents=True)
     try:
         with folder_kept(checkpoints) as kept, _exclusive(Path(kept), target) as folder:
-            trained = found.train(Path(dataset), settings, model, folder, events.progress("train"))
+            trained = settings.train(found, Path(dataset), model, folder, events.progress("train"))
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as err:
         raise events.from_os_error(err, "train") from err
     if absent := sorted(_KEYS - set(trained)):
         raise PlatformError(
-            f"task {task}: train() returned no {absent[0]!r}",
+            f"recipe {settings.recipe} of task {task}: train() returned no {absent[0]!r}",
             detail=f"expected keys: {', '.join(sorted(_KEYS))}",
-            fix="see Task.train in pipelines/tasks/base.py",
+            fix="see TaskConfig.train in pipelines/tasks/base.py",
             code="bad_task",
         )
     write_json(target / "train.json", trained)

@@ -11,6 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
+from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,7 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TaskConfig:
-    """Base of a task's configuration; a recipe is a named instance. Subclasses add `model` and more."""
+    """A configuration that can train; a recipe is a named instance. Subclasses add `model` and more, and `train`."""
 
     recipe: str
     seed: int = 7
@@ -129,6 +130,24 @@ class TaskConfig:
         A recipe whose training reads `gate` keeps the fields that it reads.
         """
         return replace(self, gate=GateConfig())
+
+    def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.
+
+        Called on `training_part`; `task` says which inputs and classes the data set has.
+
+        Returns a dict with ``engine`` ("lightgbm", "onnx" or "torch"), ``classes`` (list), ``decision`` (a
+        contracts.bundle.Decision as dict, or None), ``history`` (list of dicts, one per round or epoch, may be
+        empty), ``parameters`` (flat dict to log) and ``device``; and, if it chose between forms of the model,
+        ``choices`` (list of contracts.bundle.Check as dicts: what passed is served) and ``tolerance`` (how far answers
+        may lie from the golden ones, where arithmetic is less than exact). Must resume from `checkpoints` after a kill.
+        """
+        raise PlatformError(
+            f"recipe {self.recipe} of task {task.name} cannot train",
+            detail=f"its class {type(self).__name__} has no method train",
+            fix="give it one, see TaskConfig.train in pipelines/tasks/base.py, or take a class of pipelines/recipes/",
+            code="bad_task",
+        )
 
 
 class Task(Protocol):
@@ -181,17 +200,4 @@ class Task(Protocol):
 
     def request(self, config: Any) -> list[Input]:
         """Fields that a request must carry for on-demand features; empty without them."""
-        ...
-
-    def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.
-
-        `config` is the run's `TaskConfig.training_part`.
-
-        Returns a dict with ``engine`` ("lightgbm", "onnx" or "torch"), ``classes`` (list), ``decision`` (a
-        contracts.bundle.Decision as dict, or None), ``history`` (list of dicts, one per round or epoch, may be
-        empty), ``parameters`` (flat dict to log) and ``device``; and, if it chose between forms of the model,
-        ``choices`` (list of contracts.bundle.Check as dicts: what passed is served) and ``tolerance`` (how far answers
-        may lie from the golden ones, where arithmetic is less than exact). Must resume from `checkpoints` after a kill.
-        """
         ...

@@ -153,7 +153,7 @@ def work(task: str, config: str, dataset: str, checkpoints: str, out: str) -> No
         mine = [Path(scratch) / name for name in ("model", "checkpoints")]
         for folder in mine:
             folder.mkdir()
-        found.train(data, load_config(found, config), *mine, lambda *_, **__: None)
+        load_config(found, config).train(found, data, *mine, lambda *_, **__: None)
 
 
 def main(arguments: list[str] | None = None) -> None:

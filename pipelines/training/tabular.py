@@ -96,7 +96,7 @@ def train_tabular(
 ) -> dict[str, Any]:
     """Train on ``dataset/{train,valid}.parquet`` and rows as served without features, write the model to `out`.
 
-    The result is Task.train's.
+    The result is TaskConfig.train's.
     """
     import pandas as pd
 

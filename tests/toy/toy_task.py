@@ -27,6 +27,48 @@ class ToyConfig(TaskConfig):
 
     model: ToyModel = field(default_factory=ToyModel)
 
+    def train(self, task: Any, dataset: Path, out: Path, checkpoints: Path, progress: Any) -> dict[str, Any]:
+        import numpy as np
+        import pandas as pd
+
+        from contracts.engine_tabular import matrix
+        from pipelines.training.onnx_tabular import LinearForm, save_linear
+
+        done = _rounds_before(checkpoints, self.model, progress)
+        frame = pd.read_parquet(dataset / "train.parquet")
+        inputs = task.inputs(self)
+        x = matrix(inputs, {item.name: frame[item.name].to_numpy() for item in inputs})
+        y = (frame["label"] == "yes").to_numpy(dtype=float)
+        mean, deviation = x.mean(axis=0), x.std(axis=0)
+        scaled, weights, bias = (x - mean) / deviation, np.zeros(x.shape[1]), 0.0
+        for _ in range(20 * self.model.rounds):  # plain gradient descent: no library to import
+            error = 1 / (1 + np.exp(-(scaled @ weights + bias))) - y
+            weights, bias = weights - scaled.T @ error / len(y), bias - float(error.mean())
+        form = LinearForm(
+            median=mean,
+            mean=mean,
+            deviation=deviation,
+            weights=weights,
+            absent=np.zeros(len(weights)),
+            bias=bias,
+            log_scale=False,
+        )
+        save_linear(form, {"kind": "none"}, out / "model.onnx")
+        rounds = range(1, self.model.rounds + 1)
+        return {
+            "engine": "onnx",
+            "classes": ["no", "yes"],
+            "decision": {
+                "positive": "yes",
+                "threshold": 0.5,
+                "false_positive_cost": 1.0,
+                "false_negative_cost": "distance",
+            },
+            "history": [{"valid_loss": 1.0 / n, "valid_auc": 1 - 0.5 / n} for n in rounds],
+            "parameters": {"rounds": self.model.rounds, "resumed_after": done},
+            "device": "cpu",
+        }
+
 
 class Toy:
     """Label `late` is yes when `distance` is large, with noise; `kind` helps a little."""
@@ -81,48 +123,6 @@ class Toy:
 
     def request(self, config: Any) -> list[Input]:
         return []
-
-    def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Any) -> dict[str, Any]:
-        import numpy as np
-        import pandas as pd
-
-        from contracts.engine_tabular import matrix
-        from pipelines.training.onnx_tabular import LinearForm, save_linear
-
-        done = _rounds_before(checkpoints, config.model, progress)
-        frame = pd.read_parquet(dataset / "train.parquet")
-        inputs = self.inputs(config)
-        x = matrix(inputs, {item.name: frame[item.name].to_numpy() for item in inputs})
-        y = (frame["label"] == "yes").to_numpy(dtype=float)
-        mean, deviation = x.mean(axis=0), x.std(axis=0)
-        scaled, weights, bias = (x - mean) / deviation, np.zeros(x.shape[1]), 0.0
-        for _ in range(20 * config.model.rounds):  # plain gradient descent: no library to import
-            error = 1 / (1 + np.exp(-(scaled @ weights + bias))) - y
-            weights, bias = weights - scaled.T @ error / len(y), bias - float(error.mean())
-        form = LinearForm(
-            median=mean,
-            mean=mean,
-            deviation=deviation,
-            weights=weights,
-            absent=np.zeros(len(weights)),
-            bias=bias,
-            log_scale=False,
-        )
-        save_linear(form, {"kind": "none"}, out / "model.onnx")
-        rounds = range(1, config.model.rounds + 1)
-        return {
-            "engine": "onnx",
-            "classes": ["no", "yes"],
-            "decision": {
-                "positive": "yes",
-                "threshold": 0.5,
-                "false_positive_cost": 1.0,
-                "false_negative_cost": "distance",
-            },
-            "history": [{"valid_loss": 1.0 / n, "valid_auc": 1 - 0.5 / n} for n in rounds],
-            "parameters": {"rounds": config.model.rounds, "resumed_after": done},
-            "device": "cpu",
-        }
 
 
 def _rounds_before(checkpoints: Path, model: ToyModel, progress: Any) -> int:

@@ -80,21 +80,5 @@ class FraudTask:
         """A payment carries its amount; its moment is the timestamp."""
         return [Input(name="amount", dtype="float64", minimum=0, description="in units of currency")]
 
-    def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """LightGBM or logistic regression, see pipelines/training/tabular.py."""
-        from pipelines.training.tabular import train_tabular
-
-        return train_tabular(
-            dataset,
-            self.inputs(config),
-            CLASSES,
-            config.model,
-            config.cost,
-            config.seed,
-            out,
-            checkpoints,
-            progress,
-        )
-
 
 TASK = FraudTask()

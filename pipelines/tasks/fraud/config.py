@@ -8,6 +8,7 @@ from datetime import date
 
 from pydantic.dataclasses import dataclass
 
+from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.tasks.base import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.training.tabular import CostConfig, LightGBMConfig, LogisticConfig
 
@@ -43,7 +44,7 @@ class SplitConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class FraudConfig(TaskConfig):
+class FraudConfig(TabularRecipe):
     """A recipe of the task."""
 
     model: LightGBMConfig | LogisticConfig = field(default_factory=lambda: LightGBMConfig(refit=True))

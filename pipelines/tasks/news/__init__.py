@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.bundle import Input
 from pipelines.tasks.base import Column, Progress, TaskConfig
-from pipelines.tasks.news.config import RECIPES, LinearNews, LstmNews, TransformerNews
+from pipelines.tasks.news.config import RECIPES
 from pipelines.tasks.news.data import FIELDS, default_articles, split_articles
 
 if TYPE_CHECKING:
@@ -62,29 +62,6 @@ class NewsTask:
     def request(self, config: Any) -> list[Input]:
         """Nothing beside the inputs."""
         return []
-
-    def train(self, dataset: Path, config: Any, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """Train the recipe of `config`; writes the files that `contracts.engine_text` serves."""
-        import pandas as pd
-
-        train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
-        classes = sorted(set(train["label"]) | set(valid["label"]))
-        out.mkdir(parents=True, exist_ok=True)
-        if isinstance(config, LstmNews):
-            from pipelines.tasks.news.lstm import train_lstm
-
-            found = train_lstm(train, valid, classes, config, out, checkpoints, progress)
-        elif isinstance(config, TransformerNews):
-            from pipelines.tasks.news.transformer import train_transformer
-
-            found = train_transformer(train, valid, classes, config, out, checkpoints, progress)
-        elif isinstance(config, LinearNews):
-            from pipelines.tasks.news.linear import train_linear
-
-            found = train_linear(train, valid, classes, config, out, progress)
-        else:
-            raise TypeError(f"no trainer for {type(config).__name__}")
-        return {"engine": "onnx", "classes": classes, "decision": None, **found}
 
 
 TASK = NewsTask()

@@ -16,8 +16,8 @@ from pipelines.tasks.settings import setting
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipelines.recipes.text.base import SplitConfig, TextRecipe
     from pipelines.tasks.base import DataConfig, Task
-    from pipelines.tasks.news.config import NewsConfig, SplitConfig
 
 FIELDS = ("title", "content")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -25,7 +25,7 @@ _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W\d_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-def split_articles(task: Task, frame: pd.DataFrame, config: NewsConfig) -> dict[str, pd.DataFrame]:
+def split_articles(task: Task, frame: pd.DataFrame, config: TextRecipe) -> dict[str, pd.DataFrame]:
     """``train``, ``valid`` and ``test``, each with title, content, id, label, row_key and the slices.
 
     Raises:
@@ -134,7 +134,7 @@ def read_articles(task: Task, source: str, data: DataConfig) -> pd.DataFrame:
     return frame.reindex(columns=[column.name for column in task.columns])
 
 
-def _prepare(task: Task, frame: pd.DataFrame, config: NewsConfig) -> pd.DataFrame:
+def _prepare(task: Task, frame: pd.DataFrame, config: TextRecipe) -> pd.DataFrame:
     import pandas as pd
 
     label = frame[task.label].astype("object")
@@ -174,7 +174,7 @@ def _renamed(wrong: str, known: list[str], labels: Mapping[str, str]) -> str:
     return setting("labels", {**{old: right if new == wrong else new for old, new in labels.items()}, wrong: right})
 
 
-def _check(parts: dict[str, pd.DataFrame], config: NewsConfig) -> None:
+def _check(parts: dict[str, pd.DataFrame], config: TextRecipe) -> None:
     known = set(parts["train"]["label"])
     if len(known) < 2:
         raise PlatformError(

@@ -42,7 +42,7 @@ def contents(folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("modality", "files"),
     [
-        ("tabular", {"__init__.py", "config.py", "data.py", "model.py", "README.md"}),
+        ("tabular", {"__init__.py", "config.py", "data.py", "README.md"}),
         ("text", {"__init__.py", "config.py", "data.py", "README.md"}),
     ],
 )

@@ -88,6 +88,21 @@ def test_code_version_follows_what_a_task_takes_from_another(tree: Path, line: s
         assert fresh("toy") != before, name
 
 
+def test_code_version_follows_a_tasks_recipes_and_no_others(tree: Path) -> None:
+    for name in ("mine", "deeper", "others"):
+        (tree / "pipelines/recipes" / name).mkdir(parents=True)
+        (tree / "pipelines/recipes" / name / "recipe.py").write_text("1")
+    (tree / "pipelines/tasks/toy/config.py").write_text("from pipelines.recipes.mine.recipe import Mine")
+    (tree / "pipelines/recipes/mine/recipe.py").write_text(
+        "def train():\n    from pipelines.recipes.deeper import recipe"
+    )
+    for name, changes in (("mine", True), ("deeper", True), ("others", False)):
+        before = fresh("toy")
+        with (tree / "pipelines/recipes" / name / "recipe.py").open("a") as file:
+            file.write("\n2")
+        assert (fresh("toy") != before) == changes, name
+
+
 def test_code_version_does_not_follow_what_other_tasks_import(tree: Path) -> None:
     (tree / "services/s.py").write_text("1")
     (tree / "pipelines/tasks/other/y.py").write_text("import services.s")

@@ -293,7 +293,7 @@ def quiet(*args: Any, **metrics: Any) -> None:
 def test_linear_learns_the_sample_in_both_languages(dataset: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     progress: Callable[..., None] = lambda done, total, **metrics: seen.append((done, total))  # noqa: E731
-    found = TASK.train(dataset, config_of("linear"), tmp_path / "model", tmp_path / "c", progress)
+    found = config_of("linear").train(TASK, dataset, tmp_path / "model", tmp_path / "c", progress)
     assert found["engine"] == "onnx"
     assert found["decision"] is None
     assert found["device"] == "cpu"
@@ -314,14 +314,14 @@ def test_linear_learns_the_sample_in_both_languages(dataset: Path, tmp_path: Pat
 def test_linear_gives_the_same_files_again(dataset: Path, tmp_path: Path) -> None:
     config = config_of("linear", model__strengths=[0.3], text__unit="character", model__longest_ngram=3)
     for name in ("a", "b"):
-        TASK.train(dataset, config, tmp_path / name, tmp_path / "c", quiet)
+        config.train(TASK, dataset, tmp_path / name, tmp_path / "c", quiet)
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes()
 
 
 def test_terms_that_are_never_frequent_enough_are_an_error(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="no term is frequent enough"):
-        TASK.train(dataset, config_of("linear", model__min_documents=1000), tmp_path, tmp_path, quiet)
+        config_of("linear", model__min_documents=1000).train(TASK, dataset, tmp_path, tmp_path, quiet)
 
 
 @pytest.fixture(scope="module")
@@ -329,7 +329,7 @@ def lstm(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     pytest.importorskip("torch", reason="the recipe trains with torch")
     folder = tmp_path_factory.mktemp("lstm")
     config = config_of("embedding_lstm", **{key.replace(".", "__"): value for key, value in SMALL_LSTM.items()})
-    return folder, TASK.train(dataset, config, folder / "model", folder / "c", quiet)
+    return folder, config.train(TASK, dataset, folder / "model", folder / "c", quiet)
 
 
 def test_lstm_is_trained_exported_and_served(lstm: Any, dataset: Path) -> None:
@@ -351,9 +351,9 @@ def test_a_killed_lstm_continues_and_ends_with_the_same_bytes(lstm: Any, dataset
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TASK.train(dataset, config, tmp_path / "model", tmp_path / "c", kill)
+        config.train(TASK, dataset, tmp_path / "model", tmp_path / "c", kill)
     epochs: list[int] = []
-    TASK.train(dataset, config, tmp_path / "model", tmp_path / "c", lambda done, *rest, **metrics: epochs.append(done))
+    config.train(TASK, dataset, tmp_path / "model", tmp_path / "c", lambda done, *rest, **metrics: epochs.append(done))
     assert epochs == [3]
     for file in (lstm[0] / "model").iterdir():
         assert file.read_bytes() == (tmp_path / "model" / file.name).read_bytes()

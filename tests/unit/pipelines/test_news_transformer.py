@@ -180,7 +180,7 @@ def test_a_killed_training_ends_with_the_same_bytes(story: Story, fp32: Bundle, 
 
     task, dataset = get_task("news"), story.path("dataset")
     with pytest.raises(KeyboardInterrupt):
-        task.train(dataset, config, tmp_path / "model", tmp_path / "c", kill)
-    task.train(dataset, config, tmp_path / "model", tmp_path / "c", lambda *_, **__: None)
+        config.train(task, dataset, tmp_path / "model", tmp_path / "c", kill)
+    config.train(task, dataset, tmp_path / "model", tmp_path / "c", lambda *_, **__: None)
     for file in fp32.model_path.iterdir():
         assert file.read_bytes() == (tmp_path / "model" / file.name).read_bytes()

@@ -12,6 +12,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from pipelines.steps import train as step
+from pipelines.tasks.base import TaskConfig
 
 
 def train(candidate: Path, config: str, checkpoints: Path, out: Path) -> dict[str, Any]:
@@ -63,6 +64,12 @@ def test_inputs_that_depend_on_the_model_are_refused(
 def test_an_incomplete_result_names_what_is_missing(
     candidate: Path, toy: Any, toy_config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(type(toy), "train", lambda *_: {"engine": "lightgbm"})
+    monkeypatch.setattr(type(toy.recipes["tree"]), "train", lambda *_: {"engine": "lightgbm"})
     with pytest.raises(PlatformError, match="train\\(\\) returned no 'classes'"):
         train(candidate, toy_config(), tmp_path / "c", tmp_path / "out")
+
+
+def test_a_recipe_without_a_trainer_says_what_to_write(toy: Any, tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="recipe bare of task toy cannot train") as err:
+        TaskConfig(recipe="bare").train(toy, tmp_path, tmp_path, tmp_path, lambda *_, **__: None)
+    assert "TaskConfig" in (err.value.detail or "")

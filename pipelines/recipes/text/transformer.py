@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
-from pipelines.tasks.base import STRICT, Progress
+from pipelines.recipes.text.base import TextRecipe
+from pipelines.tasks.base import STRICT, GateConfig, Progress
 from pipelines.tasks.settings import setting
+from pipelines.training.batches import AugmentConfig
+from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from pipelines.tasks.news.config import TransformerNews
+    from pipelines.recipes.text.examples import Examples
 
 _COMPARED = 64  # validation rows that show how exact the arithmetic of the served form is
 
@@ -45,51 +47,59 @@ class TransformerModel:
     gpu_precision: Literal["fp32", "bf16"] = "bf16"
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TransformerText(TextRecipe):
+    """BERT's shape, see `TransformerModel`."""
+
+    model: TransformerModel = field(default_factory=TransformerModel)
+    training: LoopConfig = field(default_factory=LoopConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def training_part(self) -> Self:
+        """Keeps what weights of 8 bits are measured by, where training chooses them."""
+        if not self.model.int8:
+            return super().training_part()
+        kept = GateConfig(primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
+        return replace(self, gate=kept)
+
+    def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """See `train_transformer`."""
+        return train_transformer(examples, self, out, checkpoints, progress)
+
+
 def train_transformer(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    classes: list[str],
-    config: TransformerNews,
-    out: Path,
-    checkpoints: Path,
-    progress: Progress,
+    examples: Examples, config: TransformerText, out: Path, checkpoints: Path, progress: Progress
 ) -> dict[str, Any]:
     """Write tokenizer, model and spec to `out`, and choose the form that is served on the rows of `valid`."""
     from pipelines.training.distributed import group
 
     if not config.model.bundle:
-        found = _train(train, valid, classes, config, out, checkpoints, progress)
+        found = _train(examples, config, out, checkpoints, progress)
     elif group().leads:
-        found = _take(config, classes, out)
+        found = _take(config, examples.classes, out)
     if not group().leads:
         return {"history": [], "parameters": {}, "device": config.training.device}
-    form = _form(config.model.engine, valid, classes, config, out)
+    form = _form(config.model.engine, examples, config, out)
     return {**found, **form, "parameters": {**found["parameters"], **form["parameters"]}}
 
 
 def _train(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    classes: list[str],
-    config: TransformerNews,
-    out: Path,
-    checkpoints: Path,
-    progress: Progress,
+    examples: Examples, config: TransformerText, out: Path, checkpoints: Path, progress: Progress
 ) -> dict[str, Any]:
-    from pipelines.tasks.news.neural import Corpus, begin, fit, scores
+    from pipelines.recipes.text.neural import Corpus, begin, fit, scores
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.distributed import group
     from pipelines.training.tokens import UNKNOWN
 
-    device, parts, texts = begin(train, valid, config)
+    device, texts = begin(examples, config)
     import torch  # begin() says how to get it where it is missing
 
-    tokenizer, model = _begin(texts["train"], len(classes), config)
+    tokenizer, model = _begin(texts["train"], len(examples.classes), config)
     sizes = model.config
     limit = min(config.text.max_tokens, sizes.max_tokens)
     tokenizer.enable_truncation(limit)  # which keeps the token of the end
     known = {"pad_id": sizes.pad_id, "unknown_id": tokenizer.token_to_id(UNKNOWN), "marks": 1}
-    corpus = Corpus.of(parts, texts, classes, tokenizer, limit, **known)
+    corpus = Corpus.of(examples, texts, tokenizer, limit, **known)
     network = _of_lengths(model).to(device)
     history = fit(network, corpus, config, device, checkpoints, progress)
     found = {"history": history, "parameters": {}, "device": device}
@@ -112,7 +122,7 @@ def _train(
     return found
 
 
-def _begin(texts: list[str], classes: int, config: TransformerNews) -> tuple[Any, Any]:
+def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any, Any]:
     """Tokenizer and model: pretrained, or of random weights with the tokens of `texts`."""
     from contracts.engine_torch import WEIGHTS, TextTransformer, TransformerConfig, read_weights
     from pipelines.steps.remote import folder_here
@@ -162,7 +172,7 @@ def _of_lengths(model: Any) -> Any:
     return Network()
 
 
-def _export(model: Any, config: TransformerNews, out: Path) -> None:
+def _export(model: Any, config: TransformerText, out: Path) -> None:
     from pipelines.training.transformer import export_transformer
 
     export_transformer(
@@ -175,7 +185,7 @@ def _export(model: Any, config: TransformerNews, out: Path) -> None:
     )
 
 
-def _take(config: TransformerNews, classes: list[str], out: Path) -> dict[str, Any]:
+def _take(config: TransformerText, classes: list[str], out: Path) -> dict[str, Any]:
     """The model of a published bundle, in the form that `config` asks for."""
     from pipelines.steps import seen
     from pipelines.steps.remote import folder_here
@@ -215,7 +225,7 @@ def _unfit(bundle: Bundle, why: str) -> PlatformError:
     )
 
 
-def _form(engine: str, valid: pd.DataFrame, classes: list[str], config: TransformerNews, out: Path) -> dict[str, Any]:
+def _form(engine: str, examples: Examples, config: TransformerText, out: Path) -> dict[str, Any]:
     """Quantise if it is as good; how far answers of the chosen form may lie apart, and what was measured."""
     from pipelines.training.quantise import MODEL, is_quantised, quantise_if_as_good
 
@@ -223,7 +233,7 @@ def _form(engine: str, valid: pd.DataFrame, classes: list[str], config: Transfor
         exact = config.model.gpu_precision == "fp32"
         return {
             "engine": engine,
-            "tolerance": 1e-4 if exact else _apart_in_bf16(valid, classes, config, out),
+            "tolerance": 1e-4 if exact else _apart_in_bf16(examples, config, out),
             "parameters": {"form": "weights", "gpu_precision": config.model.gpu_precision},
         }
     if is_quantised(out / MODEL):
@@ -236,24 +246,24 @@ def _form(engine: str, valid: pd.DataFrame, classes: list[str], config: Transfor
         return {"engine": engine, "parameters": {"form": "fp32"}}
     metric = config.gate.primary
     before, check = quantise_if_as_good(
-        out, _quality(valid, classes, metric, config), metric=metric, largest_drop=config.gate.int8_tolerance
+        out, _quality(examples, metric, config), metric=metric, largest_drop=config.gate.int8_tolerance
     )
     measured = {f"valid_{metric}_fp32": before, f"valid_{metric}_int8": check.value}
     form = {"engine": engine, "choices": [check.model_dump()]}
     if not check.passed:
         return {**form, "parameters": {"form": "fp32", **measured}}
-    return {**form, "tolerance": _apart(valid, classes, config, out), "parameters": {"form": "int8", **measured}}
+    return {**form, "tolerance": _apart(examples, config, out), "parameters": {"form": "int8", **measured}}
 
 
-def _quality(valid: pd.DataFrame, classes: list[str], metric: str, config: TransformerNews) -> Callable[[Path], float]:
+def _quality(examples: Examples, metric: str, config: TransformerText) -> Callable[[Path], float]:
     """`metric` of the model in a folder on the validation rows; turned round when less of it is better."""
     from pipelines.steps import scoring
     from pipelines.steps.measures import higher_is_better
 
     def measure(folder: Path) -> float:
-        columns = {name: valid[name].to_numpy(object) for name in ("title", "content")}
-        probability = scoring.predict(_engine(folder, classes, config), columns, "text")
-        found = scoring.measure_for(valid, probability, classes, None)(None)
+        columns = {name: examples.valid[name].to_numpy(object) for name in examples.fields}
+        probability = scoring.predict(_engine(folder, examples, config), columns, "text")
+        found = scoring.measure_for(examples.valid, probability, examples.classes, None)(None)
         if metric not in found:
             raise PlatformError(
                 f"gate.primary {metric!r} is not measured for this task",
@@ -266,43 +276,43 @@ def _quality(valid: pd.DataFrame, classes: list[str], metric: str, config: Trans
     return measure
 
 
-def _engine(folder: Path, classes: list[str], config: TransformerNews) -> Any:
+def _engine(folder: Path, examples: Examples, config: TransformerText) -> Any:
     from contracts.engine import load_engine
     from pipelines.steps.scoring import provisional
-    from pipelines.tasks.news import TASK
 
-    signature = {"inputs": [item.model_dump() for item in TASK.inputs(config)], "classes": classes}
+    task = examples.task
+    signature = {"inputs": [item.model_dump() for item in task.inputs(config)], "classes": examples.classes}
     lineage = {"code_version": "", "data_version": "", "source": "", "seed": config.seed}
     engine = config.model.engine
-    fields = {"name": TASK.name, "task": TASK.name, "recipe": config.recipe, "modality": TASK.modality}
+    fields = {"name": task.name, "task": task.name, "recipe": config.recipe, "modality": task.modality}
     return load_engine(
         provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage}),
         device="cpu",  # exact arithmetic, also where there is a GPU
     )
 
 
-def _apart(valid: pd.DataFrame, classes: list[str], config: TransformerNews, out: Path) -> float:
+def _apart(examples: Examples, config: TransformerText, out: Path) -> float:
     """Twice the largest difference between a row's answer alone and among others, which int8 activations make."""
     import numpy as np
 
-    engine = _engine(out, classes, config)
-    rows = {name: valid[name].to_numpy(object)[:_COMPARED] for name in ("title", "content")}
+    engine = _engine(out, examples, config)
+    rows = {name: examples.valid[name].to_numpy(object)[:_COMPARED] for name in examples.fields}
     together = engine.predict(rows)
     alone = [engine.predict({k: v[at : at + 1] for k, v in rows.items()})[0] for at in range(len(together))]
     return max(1e-3, 2 * float(np.abs(together - np.array(alone)).max()))
 
 
-def _apart_in_bf16(valid: pd.DataFrame, classes: list[str], config: TransformerNews, out: Path) -> float:
+def _apart_in_bf16(examples: Examples, config: TransformerText, out: Path) -> float:
     """Twice the largest difference that bf16 makes, here on the CPU; a GPU rounds at the same places."""
     import numpy as np
     import torch
 
     from contracts.engine_torch import read_weights
 
-    engine = _engine(out, classes, config)
-    rows = {name: valid[name].to_numpy(object)[:_COMPARED] for name in ("title", "content")}
+    engine = _engine(out, examples, config)
+    rows = {name: examples.valid[name].to_numpy(object)[:_COMPARED] for name in examples.fields}
     exact = engine.predict(rows)
-    model = read_weights(out, classes=len(classes)).bfloat16()
+    model = read_weights(out, classes=len(examples.classes)).bfloat16()
     with torch.inference_mode():
         rounded = [model(torch.tensor([row])).double().numpy()[0] for row in engine.tokenise(rows)]
     return max(1e-3, 2 * float(np.abs(exact - np.array(rounded)).max()))

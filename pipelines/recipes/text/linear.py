@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic.dataclasses import dataclass
+
 from contracts.errors import PlatformError
-from pipelines.tasks.base import Progress
-from pipelines.tasks.news.export import joined_texts, label_numbers, write_spec
+from pipelines.recipes.text.base import TextRecipe
+from pipelines.tasks.base import STRICT, Progress
+from pipelines.training.linear_text import LinearConfig
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from pipelines.tasks.news.config import LinearNews
+    from pipelines.recipes.text.examples import Examples
 
 
-def train_linear(
-    train: pd.DataFrame, valid: pd.DataFrame, classes: list[str], config: LinearNews, out: Path, progress: Progress
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LinearText(TextRecipe):
+    """TF-IDF and a linear model."""
+
+    model: LinearConfig = field(default_factory=LinearConfig)
+
+    def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """See `train_linear`; nothing is kept between, since it takes seconds."""
+        return train_linear(examples, self, out, progress)
+
+
+def train_linear(examples: Examples, config: LinearText, out: Path, progress: Progress) -> dict[str, Any]:
     """Fit on train and valid together: cross-validation over both chooses the strength and the temperature.
 
     Writes tokenizer.json, model.onnx, terms.npy and text.json to `out`; returns history and parameters.
@@ -25,14 +36,17 @@ def train_linear(
     import numpy as np
     import pandas as pd
 
+    from pipelines.recipes.text.examples import joined_texts, label_numbers, write_spec
     from pipelines.training import linear_text
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.ngrams import NgramVocabulary
     from pipelines.training.onnx_text import write_linear_graph
     from pipelines.training.tokens import UNKNOWN_ID, tokenise, train_tokenizer
 
-    rows = pd.concat([train, valid], ignore_index=True)
-    texts, labels = joined_texts(rows, config.text.max_characters), label_numbers(rows, classes)
+    rows = pd.concat([examples.train, examples.valid], ignore_index=True)
+    classes = len(examples.classes)
+    texts = joined_texts(rows, examples.fields, config.text.max_characters)
+    labels = label_numbers(rows, examples.classes)
     tokenizer = train_tokenizer(
         texts,
         unit=config.text.unit,
@@ -51,16 +65,14 @@ def train_linear(
     if not len(vocabulary.terms):
         raise PlatformError(
             "no term is frequent enough to learn from",
-            detail=f"{len(texts)} articles; a term must be in {config.model.min_documents} of them",
-            fix="give more articles, or --set model.min_documents=1",
+            detail=f"{len(texts)} texts; a term must be in {config.model.min_documents} of them",
+            fix="give more texts, or --set model.min_documents=1",
             code="bad_data",
         )
     counts = vocabulary.count(ids)
-    strength, scores, history = linear_text.choose(
-        counts, labels, texts, len(classes), config.model, config.seed, progress
-    )
+    strength, scores, history = linear_text.choose(counts, labels, texts, classes, config.model, config.seed, progress)
     factor = fit_temperature(scores, labels)
-    model = linear_text.fit(counts, labels, len(classes), strength, config.model)
+    model = linear_text.fit(counts, labels, classes, strength, config.model)
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     np.save(out / "terms.npy", vocabulary.terms, allow_pickle=False)
     write_linear_graph(

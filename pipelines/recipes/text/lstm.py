@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
+from pipelines.recipes.text.base import TextRecipe
 from pipelines.tasks.base import STRICT, Progress
+from pipelines.training.batches import AugmentConfig
+from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from pipelines.tasks.news.config import LstmNews
+    from pipelines.recipes.text.examples import Examples
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -23,6 +25,19 @@ class LstmConfig:
     hidden: int = 64
     bidirectional: bool = True
     dropout: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LstmText(TextRecipe):
+    """Embedding and LSTM."""
+
+    model: LstmConfig = field(default_factory=LstmConfig)
+    training: LoopConfig = field(default_factory=LoopConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """See `train_lstm`."""
+        return train_lstm(examples, self, out, checkpoints, progress)
 
 
 def build_model(vocabulary: int, classes: int, config: LstmConfig) -> Any:
@@ -63,25 +78,19 @@ def build_model(vocabulary: int, classes: int, config: LstmConfig) -> Any:
 
 
 def train_lstm(
-    train: pd.DataFrame,
-    valid: pd.DataFrame,
-    classes: list[str],
-    config: LstmNews,
-    out: Path,
-    checkpoints: Path,
-    progress: Progress,
+    examples: Examples, config: LstmText, out: Path, checkpoints: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Train until the loss of `valid` stops falling, calibrate on it, and write tokenizer, graph and spec to `out`."""
+    """Train until the loss of ``valid`` stops falling, calibrate on it; write tokenizer, graph and spec to `out`."""
     import numpy as np
 
-    from pipelines.tasks.news.export import write_spec
-    from pipelines.tasks.news.neural import Corpus, begin, fit, scores
+    from pipelines.recipes.text.examples import write_spec
+    from pipelines.recipes.text.neural import Corpus, begin, fit, scores
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.distributed import group
     from pipelines.training.onnx_text import write_lstm_graph
     from pipelines.training.tokens import PAD_ID, UNKNOWN_ID, train_tokenizer
 
-    device, parts, texts = begin(train, valid, config)
+    device, texts = begin(examples, config)
     tokenizer = train_tokenizer(
         texts["train"],
         unit=config.text.unit,
@@ -89,8 +98,8 @@ def train_lstm(
         min_frequency=config.text.min_frequency,
     )
     limit = config.text.max_tokens
-    corpus = Corpus.of(parts, texts, classes, tokenizer, limit, pad_id=PAD_ID, unknown_id=UNKNOWN_ID)
-    model = build_model(tokenizer.get_vocab_size(), len(classes), config.model).to(device)
+    corpus = Corpus.of(examples, texts, tokenizer, limit, pad_id=PAD_ID, unknown_id=UNKNOWN_ID)
+    model = build_model(tokenizer.get_vocab_size(), len(examples.classes), config.model).to(device)
     history = fit(model, corpus, config, device, checkpoints, progress)
     if not group().leads:
         return {"history": history, "parameters": {}, "device": device}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pipelines.tasks.base import Progress
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from pipelines.tasks.news.config import LstmNews, TransformerNews
+    from pipelines.recipes.text.examples import Examples
+    from pipelines.recipes.text.lstm import LstmText
+    from pipelines.recipes.text.transformer import TransformerText
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +32,8 @@ class Corpus:
     @classmethod
     def of(
         cls,
-        parts: dict[str, pd.DataFrame],
+        examples: Examples,
         texts: dict[str, list[str]],
-        classes: Sequence[str],
         tokenizer: Any,
         max_tokens: int,
         *,
@@ -43,18 +41,20 @@ class Corpus:
         unknown_id: int,
         marks: int = 0,
     ) -> Corpus:
-        """Tokenise `texts` of the rows of `parts`."""
+        """Tokenise `texts` of the rows of `examples`."""
         import numpy as np
 
-        from pipelines.tasks.news.export import label_numbers
+        from pipelines.recipes.text.examples import label_numbers
         from pipelines.training.tokens import tokenise
 
         ids = {
             name: [np.array(row, np.int64) for row in tokenise(tokenizer, these, max_tokens)]
             for name, these in texts.items()
         }
-        labels = {name: label_numbers(rows, list(classes)) for name, rows in parts.items()}
-        return cls(ids=ids, labels=labels, classes=len(classes), pad_id=pad_id, unknown_id=unknown_id, marks=marks)
+        labels = {name: label_numbers(getattr(examples, name), examples.classes) for name in texts}
+        return cls(
+            ids=ids, labels=labels, classes=len(examples.classes), pad_id=pad_id, unknown_id=unknown_id, marks=marks
+        )
 
     def fingerprint(self, *others: str) -> str:
         """Names the texts, the labels and `others`: all that trained weights depend on."""
@@ -66,23 +66,22 @@ class Corpus:
         return digest.hexdigest()
 
 
-def begin(
-    train: pd.DataFrame, valid: pd.DataFrame, config: LstmNews | TransformerNews
-) -> tuple[str, dict[str, pd.DataFrame], dict[str, list[str]]]:
-    """Seed torch; the device to train on, and rows and texts of ``train`` and ``valid``."""
-    from pipelines.tasks.news.export import joined_texts
+def begin(examples: Examples, config: LstmText | TransformerText) -> tuple[str, dict[str, list[str]]]:
+    """Seed torch; the device to train on, and the texts of ``train`` and ``valid``."""
+    from pipelines.recipes.text.examples import joined_texts
     from pipelines.training.device import import_torch, resolve_device
 
     device = resolve_device(config.training.device)
     torch = import_torch()
     torch.set_num_threads(config.training.threads)
     torch.manual_seed(config.seed)
-    parts = {"train": train, "valid": valid}
-    return device, parts, {name: joined_texts(rows, config.text.max_characters) for name, rows in parts.items()}
+    parts = {"train": examples.train, "valid": examples.valid}
+    cut = config.text.max_characters
+    return device, {name: joined_texts(rows, examples.fields, cut) for name, rows in parts.items()}
 
 
 def fit(
-    model: Any, corpus: Corpus, config: LstmNews | TransformerNews, device: str, checkpoints: Path, progress: Progress
+    model: Any, corpus: Corpus, config: LstmText | TransformerText, device: str, checkpoints: Path, progress: Progress
 ) -> list[dict[str, float]]:
     """Train `model`, of ids (rows, tokens) and lengths (rows,) to logits, until the loss of ``valid`` stops falling."""
     import numpy as np

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from pipelines.tasks.news.data import FIELDS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.tasks.news.config import TextConfig
+    from pipelines.recipes.text.base import TextConfig, TextRecipe
+    from pipelines.tasks.base import Task
 
 
-def joined_texts(rows: pd.DataFrame, max_characters: int) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """What a recipe learns from: the rows of a data set, the fields that its texts are made of, and the classes."""
+
+    task: Task
+    train: pd.DataFrame
+    valid: pd.DataFrame
+    fields: tuple[str, ...]
+    classes: list[str]
+
+    @classmethod
+    def read(cls, task: Task, config: TextRecipe, dataset: Path) -> Examples:
+        """The parts ``train`` and ``valid`` of `dataset`; a text is what the task's inputs of type string say."""
+        import pandas as pd
+
+        train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
+        fields = tuple(item.name for item in task.inputs(config) if item.dtype == "string")
+        classes = sorted(set(train["label"]) | set(valid["label"]))
+        return cls(task=task, train=train, valid=valid, fields=fields, classes=classes)
+
+
+def joined_texts(rows: pd.DataFrame, fields: Sequence[str], max_characters: int) -> list[str]:
     """One text per row, joined and cut by the very function that serves."""
     from contracts.engine_text import join_fields
 
-    return [join_fields(fields, max_characters) for fields in zip(*(rows[name] for name in FIELDS), strict=True)]
+    return [join_fields(row, max_characters) for row in zip(*(rows[name] for name in fields), strict=True)]
 
 
 def label_numbers(rows: pd.DataFrame, classes: list[str]) -> Any:
