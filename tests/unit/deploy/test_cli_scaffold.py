@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, str]:
     ("modality", "files"),
     [
         ("tabular", {"__init__.py", "config.py", "data.py", "README.md"}),
-        ("text", {"__init__.py", "config.py", "data.py", "README.md"}),
+        ("text", {"__init__.py", "data.py", "README.md"}),
     ],
 )
 def test_a_new_task_edits_no_existing_file(project, modality, files) -> None:

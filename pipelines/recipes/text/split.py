@@ -1,4 +1,4 @@
-"""From articles to the three parts of a data set: labels, test files of a benchmark, slices, and a split by text."""
+"""From texts to the three parts of a data set: labels, test files of a benchmark, slices, and a split by text."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
 from pipelines.tasks.settings import setting
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipelines.recipes.text.base import SplitConfig, TextRecipe
-    from pipelines.tasks.base import DataConfig, Task
+    from pipelines.recipes.text.task import TextClassification
+    from pipelines.tasks.base import DataConfig
 
-FIELDS = ("title", "content")
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W\d_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-def split_articles(task: Task, frame: pd.DataFrame, config: TextRecipe) -> dict[str, pd.DataFrame]:
-    """``train``, ``valid`` and ``test``, each with title, content, id, label, row_key and the slices.
+def split_texts(task: TextClassification, frame: pd.DataFrame, config: TextRecipe) -> dict[str, pd.DataFrame]:
+    """``train``, ``valid`` and ``test``, each with the fields, id, label, row_key and the slices.
 
     Raises:
         PlatformError: shares that leave nothing, fewer than two classes, or a test file with a class that the training
@@ -34,17 +34,20 @@ def split_articles(task: Task, frame: pd.DataFrame, config: TextRecipe) -> dict[
     """
     split = config.split
     _check_shares(split)
-    articles = _prepare(task, frame, config)
+    rows = _prepare(task, frame, config)
+    held = _held_together(task, rows)
     if not split.test_source:
         shares = {"test": split.test_share, "valid": split.valid_share}
-        part = assign(articles["row_key"].tolist(), articles["label"].tolist(), shares)
-        parts = {name: articles[[p == name for p in part]] for name in ("train", "valid", "test")}
+        part = assign(held, rows["label"].tolist(), shares)
+        parts = {name: rows[[p == name for p in part]] for name in ("train", "valid", "test")}
     else:
-        test = _prepare(task, read_articles(task, split.test_source, split.test_data), config)
-        rest = articles[~articles["row_key"].isin(set(test["row_key"]))]
-        part = assign(rest["row_key"].tolist(), rest["label"].tolist(), {"valid": split.valid_share})
+        test = _prepare(task, read_texts(task, split.test_source, split.test_data), config)
+        theirs = set(_held_together(task, test))
+        free = [key not in theirs for key in held]
+        rest = rows[free]
+        part = assign([key for key in held if key not in theirs], rest["label"].tolist(), {"valid": split.valid_share})
         parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
-    _check(parts, config)
+    _check(task, parts, config)
     return {name: rows.reset_index(drop=True) for name, rows in parts.items()}
 
 
@@ -79,9 +82,9 @@ def assign(keys: Sequence[str], labels: Sequence[str], shares: Mapping[str, floa
     return [part_of[key] for key in keys]
 
 
-def text_key(title: str, content: str) -> str:
+def text_key(*fields: str) -> str:
     """Equal for texts that differ in case, spacing and width of characters only."""
-    text = unicodedata.normalize("NFKC", f"{title}\n{content}").casefold()
+    text = unicodedata.normalize("NFKC", "\n".join(fields)).casefold()
     return hashlib.sha256(" ".join(text.split()).encode("utf-8", "replace")).hexdigest()
 
 
@@ -102,7 +105,7 @@ def length_band(text: str) -> str:
     return "short" if words < 20 else "medium" if words < 100 else "long"
 
 
-def read_articles(task: Task, source: str, data: DataConfig) -> pd.DataFrame:
+def read_texts(task: TextClassification, source: str, data: DataConfig) -> pd.DataFrame:
     """A test source, read as ingest reads: columns of the task, as strings.
 
     Raises:
@@ -134,25 +137,34 @@ def read_articles(task: Task, source: str, data: DataConfig) -> pd.DataFrame:
     return frame.reindex(columns=[column.name for column in task.columns])
 
 
-def _prepare(task: Task, frame: pd.DataFrame, config: TextRecipe) -> pd.DataFrame:
+def _prepare(task: TextClassification, frame: pd.DataFrame, config: TextRecipe) -> pd.DataFrame:
     import pandas as pd
 
     label = frame[task.label].astype("object")
     if label.isna().any() or (label == "").any():
         row = int((label.isna() | (label == "")).to_numpy().argmax()) + 1
         raise PlatformError(
-            f"row {row} has no {task.label}", fix="give every article a category", code="bad_label", row=row
+            f"row {row} has no {task.label}", fix="give every row one, or leave it out", code="bad_label", row=row
         )
     label = label.astype(str).str.strip()
-    fields = {name: frame[name].fillna("").astype(str) for name in FIELDS}
+    fields = {name: frame[name].fillna("").astype(str) for name in task.fields}
     out = pd.DataFrame(fields, index=frame.index)
     out["id"] = frame[task.id].astype(str) if frame[task.id].notna().all() else [str(i) for i in range(len(frame))]
     out["label"] = label.map(lambda name: config.labels.get(name, name))
-    texts = [f"{title}\n{content}" for title, content in zip(out["title"], out["content"], strict=True)]
+    texts = ["\n".join(row) for row in _rows(out, task.fields)]
     out["slice_language"] = [language(text) for text in texts]
     out["slice_length"] = [length_band(text) for text in texts]
-    out["row_key"] = [text_key(*pair) for pair in zip(out["title"], out["content"], strict=True)]
+    out["row_key"] = [text_key(*row) for row in _rows(out, task.fields)]
     return out
+
+
+def _rows(frame: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[str, ...]]:
+    return zip(*(frame[name] for name in names), strict=True)
+
+
+def _held_together(task: TextClassification, rows: pd.DataFrame) -> list[str]:
+    """A key of each row; rows of one key are never in two parts."""
+    return [text_key(*row) for row in _rows(rows, task.together)] if task.together else rows["row_key"].tolist()
 
 
 def _check_shares(split: SplitConfig) -> None:
@@ -174,22 +186,22 @@ def _renamed(wrong: str, known: list[str], labels: Mapping[str, str]) -> str:
     return setting("labels", {**{old: right if new == wrong else new for old, new in labels.items()}, wrong: right})
 
 
-def _check(parts: dict[str, pd.DataFrame], config: TextRecipe) -> None:
+def _check(task: TextClassification, parts: dict[str, pd.DataFrame], config: TextRecipe) -> None:
     known = set(parts["train"]["label"])
     if len(known) < 2:
         raise PlatformError(
             f"a classifier needs two classes, the training part has {len(known)}",
-            detail=f"classes: {', '.join(sorted(known)) or 'none'}; {len(parts['train'])} articles",
-            fix="give more articles, or map the columns: --set data.columns.category=NAME",
+            detail=f"classes: {', '.join(sorted(known)) or 'none'}; {len(parts['train'])} {task.texts}",
+            fix=f"give more {task.texts}, or map the columns: --set data.columns.{task.label}=NAME",
             code="bad_data",
         )
     for name in ("valid", "test"):
         if parts[name].empty:
             none = getattr(config.split, f"{name}_share") == 0
             raise PlatformError(
-                f"the {name} part has no articles",
+                f"the {name} part has no {task.texts}",
                 detail=f"train has {len(parts['train'])}",
-                fix=f"give it a share: {setting(f'split.{name}_share', 0.2)}" if none else "give more articles",
+                fix=f"give it a share: {setting(f'split.{name}_share', 0.2)}" if none else f"give more {task.texts}",
                 code="bad_data",
             )
         if unknown := sorted(set(parts[name]["label"]) - known):
@@ -200,16 +212,3 @@ def _check(parts: dict[str, pd.DataFrame], config: TextRecipe) -> None:
                 code="bad_label",
                 labels=unknown[:20],
             )
-
-
-def default_articles(config: Any, columns: list[str]) -> Any:
-    """The shipped sample as one Arrow table of strings."""
-    from pathlib import Path
-
-    import pyarrow as pa
-    from pyarrow import csv
-
-    types = dict.fromkeys(columns, pa.string())
-    options = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
-    parse = csv.ParseOptions(newlines_in_values=True)
-    return csv.read_csv(Path(__file__).with_name("sample.csv"), convert_options=options, parse_options=parse)
