@@ -15,20 +15,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, WithJsonSchema, model_validator
 
+from contracts.document import Document
 from contracts.errors import PlatformError
+from contracts.problems import OURS, get_problem, read_output
+from contracts.problems.base import Output, Problem
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had classes in the place of an output, and is read for ever
 DOCUMENT = "bundle.json"
-
-
-class Document(BaseModel):
-    """Base of every document in a bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+AnyOutput = Annotated[
+    SerializeAsAny[Output],
+    BeforeValidator(read_output),
+    WithJsonSchema({"type": "object", "required": ["problem"], "properties": {"problem": {"type": "string"}}}),
+]
 
 
 class Input(Document):
@@ -45,13 +47,32 @@ class Input(Document):
 
 
 class Signature(Document):
-    """What a request carries and what comes back: one probability per class, rows in request order."""
+    """What a request carries and what comes back, rows in request order."""
 
     inputs: list[Input]
-    classes: list[str] = Field(min_length=2)
+    output: AnyOutput = Field(description="what is said about each row, told apart by its problem")
     entities: list[str] = Field([], description="entity keys of a request that asks for online features")
     request: list[Input] = Field([], description="request fields that on-demand features are made of")
     timestamp: str | None = Field(None, description="request field with the moment of the event, ISO 8601")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "classes" in value and "output" not in value:
+            rest = {key: given for key, given in value.items() if key != "classes"}
+            return {**rest, "output": {"problem": "classification", "classes": value["classes"]}}
+        return value
+
+    @property
+    def problem(self) -> Problem[Any]:
+        """The kind of output."""
+        return get_problem(self.output.problem)
+
+    @property
+    def classes(self) -> list[str]:
+        """Of a classification."""
+        found: list[str] = self.output.classes  # type: ignore[attr-defined]
+        return found
 
 
 class Decision(Document):
@@ -84,7 +105,7 @@ class GateDecision(Document):
     passed: bool
     checks: list[Check]
     champion: str | None = Field(None, description="name:version of the model compared with")
-    reasons: list[str] = []
+    reasons: list[str] = Field([])
 
 
 class Lineage(Document):
@@ -101,18 +122,18 @@ class Lineage(Document):
 class BundleDocument(Document):
     """The content of ``bundle.json``."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")
     task: str
     recipe: str
     modality: str = Field(description="which service serves it: a folder of services/")
-    engine: Literal["lightgbm", "onnx", "torch"]
+    engine: str = Field(pattern=r"^[a-z][a-z0-9_]{0,62}$", description="what executes it, see contracts/engines")
     signature: Signature
     decision: Decision | None = None
     feature_service: str | None = None
-    parameters: dict[str, Any] = {}
-    metrics: dict[str, float] = {}
-    slices: dict[str, dict[str, float]] = {}
+    parameters: dict[str, Any] = Field({})
+    metrics: dict[str, float] = Field({})
+    slices: dict[str, dict[str, float]] = Field({})
     layout: dict[str, Any] = Field({}, description="how the training data were read; what is scored is read alike")
     gate: GateDecision
     lineage: Lineage
@@ -120,11 +141,22 @@ class BundleDocument(Document):
 
 
 class Golden(Document):
-    """One replayed example: the service must answer `probabilities` within `tolerance`."""
+    """One replayed example: the service must answer what is `expected`, as far as `tolerance` goes.
+
+    What `expected` is and what `tolerance` means belongs to the problem, see `Problem.expected`.
+    """
 
     inputs: dict[str, float | int | str | bool | None]
-    probabilities: list[float]
+    expected: Any
     tolerance: float = 1e-4
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "probabilities" in value and "expected" not in value:
+            rest = {key: given for key, given in value.items() if key != "probabilities"}
+            return {**rest, "expected": value["probabilities"]}
+        return value
 
 
 class Bundle:
@@ -235,4 +267,9 @@ def _bad(folder: Path, detail: str) -> PlatformError:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema of ``bundle.json``; committed as contracts/bundle.schema.json, a test checks for drift."""
-    return BundleDocument.model_json_schema()
+    document = BundleDocument.model_json_schema()
+    ours = [get_problem(name).output.model_json_schema() for name in OURS]
+    other = {"type": "object", "required": ["problem"], "properties": {"problem": {"not": {"enum": list(OURS)}}}}
+    text = document["$defs"]["Signature"]["properties"]["output"]["description"]
+    document["$defs"]["Signature"]["properties"]["output"] = {"description": text, "anyOf": [*ours, other]}
+    return document

@@ -1,18 +1,15 @@
-"""How a bundle is executed: the same code scores it in evaluation, batch scoring and serving."""
+"""What an engine is and can do: the same one scores a bundle in evaluation, batch scoring and serving."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from contracts.bundle import Bundle
-from contracts.errors import PlatformError
-
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
+    from contracts.bundle import Bundle
 
 MAX_PIXELS = 25_000_000  # of all images of one request
 
@@ -29,11 +26,12 @@ class Reason:
 class Engine(Protocol):
     """A loaded model; services call it from one executor thread."""
 
-    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes); `columns` maps each input's name to an array of `rows` values.
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> Any:
+        """Answers to all rows in the form of the bundle's problem, such as probabilities of shape (rows, classes).
 
-        A missing number is NaN; string columns are object arrays of str, a string that is not among the input's
-        `categories` is treated as missing; columns of type bytes are object arrays of bytes.
+        `columns` maps each input's name to an array of `rows` values. A missing number is NaN; string columns are
+        object arrays of str, a string that is not among the input's `categories` counts as missing; columns of type
+        bytes are object arrays of bytes.
         """
         ...
 
@@ -50,7 +48,7 @@ class TokenEngine(Protocol):
         """The token ids of each row, cut to what the model takes; safe to call from any thread."""
         ...
 
-    def predict_ids(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    def predict_ids(self, rows: Sequence[Sequence[int]]) -> Any:
         """`Engine.predict` of rows that were tokenised before."""
         ...
 
@@ -85,39 +83,28 @@ def onnx_providers(available: Sequence[str]) -> list[str]:
     return [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
 
 
-def load_engine(bundle: Bundle, *, threads: int = 1, device: str = "auto", compiled: bool = False) -> Engine:
-    """Load the model of a verified bundle; imports the engine's library here and not before.
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """How a model is executed. `device` and `compiled` are for engines that can choose, such as torch."""
 
-    `device` and `compiled` are for engine ``torch``, see `contracts.engine_torch`.
+    threads: int = 1
+    device: str = "auto"
+    compiled: bool = False
 
-    Raises:
-        PlatformError: when the engine's library is not installed.
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """What a module of ``contracts/engines`` says of its engine.
+
+    Attributes:
+        name, modality: as in bundle.json.
+        load: the engine of a verified bundle; may import its library.
+        extra: of this package, which installs the library.
+        image: the argument of an image build that has the library, where not every image has it.
     """
-    modality, engine = bundle.document.modality, bundle.document.engine
-    try:
-        if engine == "torch":
-            from contracts.engine_torch import TorchTextEngine
 
-            return TorchTextEngine(bundle, threads, device, compiled)
-        if modality == "text":
-            from contracts.engine_text import OnnxTextEngine
-
-            return OnnxTextEngine(bundle, threads)
-        if modality == "image":
-            from contracts.engine_image import OnnxImageEngine
-
-            return OnnxImageEngine(bundle, threads)
-        from contracts import engine_tabular
-
-        if engine == "lightgbm":
-            return engine_tabular.LightGBMEngine(bundle, threads)
-        return engine_tabular.OnnxTabularEngine(bundle, threads)
-    except ImportError as err:
-        extras = "services,torch" if engine == "torch" else "services"
-        raise PlatformError(
-            f"cannot load {bundle.document.name}: {err.name} is not installed",
-            detail=f"its engine is {engine}",
-            fix=f"pip install 'fairlead[{extras}]'"
-            + (", or serve it with an image built with VARIANT=gpu" if engine == "torch" else ""),
-            code="missing_package",
-        ) from err
+    name: str
+    modality: str
+    load: Callable[[Bundle, EngineOptions], Engine]
+    extra: str = "services"
+    image: str = ""

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from contracts.engine_image import ImageSpec
+from contracts.engines.onnx_image import ImageSpec
 
 SIGNATURE = {"inputs": [{"name": "image", "dtype": "bytes"}], "classes": ["dark", "bright"]}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from contracts.bundle import Bundle, Signature, is_bundle, read_bundle
 from contracts.endpoints import Endpoints
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from contracts.registry import Registry
 from pipelines.steps import batch_rows, events, scoring
 from pipelines.steps.chunks import ROW

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Check
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from pipelines.steps import events, scoring
 from pipelines.steps.files import missing
 from pipelines.steps.measures import Floats, higher_is_better, paired_bootstrap

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Decision, Golden
-from contracts.engine import Engine, load_engine
+from contracts.engine import Engine
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from pipelines.steps import baseline, data_report, events, plots, scoring, seen
 from pipelines.steps.curves import curves
@@ -183,7 +184,7 @@ def _write_golden(
     lines = []
     for at in range(len(chosen)):
         inputs = {name: _plain(values[at], kinds[name]) for name, values in rows.items()}
-        golden = Golden(inputs=inputs, probabilities=[float(p) for p in expected[at]], tolerance=tolerance)
+        golden = Golden(inputs=inputs, expected=[float(p) for p in expected[at]], tolerance=tolerance)
         lines.append(golden.model_dump_json())
     write_text(file, "\n".join(lines) + "\n")
 

@@ -1,6 +1,6 @@
 """Training of tabular recipes: LightGBM and logistic regression, calibrated, with a threshold chosen by cost.
 
-Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read by contracts.engine_tabular.
+Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read by contracts.tabular.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
-from contracts.engine_tabular import Calibration, matrix
 from contracts.errors import PlatformError
+from contracts.tabular import Calibration, matrix
 from pipelines.steps.hidden import read_hidden
 from pipelines.tasks.base import STRICT, Progress
 from pipelines.tasks.settings import setting

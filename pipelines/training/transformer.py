@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
-from contracts.engine_text import TextSpec
-from contracts.engine_torch import TextTransformer, TransformerConfig, write_weights
+from contracts.text import TextSpec
+from contracts.transformer import TextTransformer, TransformerConfig, write_weights
 
 __all__ = ["TextTransformer", "TransformerConfig", "export_transformer"]
 

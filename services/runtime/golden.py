@@ -46,7 +46,7 @@ def check(bundle: Bundle, url: str, key: str = "") -> int:
 
 
 def _compare(bundle: Bundle, index: int, example: Golden, got: dict[str, float]) -> None:
-    for name, expected in zip(bundle.document.signature.classes, example.probabilities, strict=True):
+    for name, expected in zip(bundle.document.signature.classes, example.expected, strict=True):
         if not abs(got[name] - expected) <= example.tolerance:
             raise PlatformError(
                 f"{bundle.document.name} answers golden example {index} differently",

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Literal, TypeVar
 
 from contracts.bundle import Bundle, read_bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from services.runtime.auth import KeyRing
 from services.runtime.batcher import Batcher

@@ -239,9 +239,9 @@ def warm(model: Model) -> tuple[float, float]:
 
 
 def _compare(model: Model, index: int, example: Golden, got: NDArray[np.float64]) -> None:
-    if len(example.probabilities) != len(model.classes):
-        raise _mismatch(model, f"example {index} has {len(example.probabilities)} probabilities")
-    for name, expected, value in zip(model.classes, example.probabilities, got.tolist(), strict=True):
+    if len(example.expected) != len(model.classes):
+        raise _mismatch(model, f"example {index} has {len(example.expected)} probabilities")
+    for name, expected, value in zip(model.classes, example.expected, got.tolist(), strict=True):
         if not abs(value - expected) <= example.tolerance:
             detail = f"example {index} (counted from 0), class {name}: expected {expected:.6g}, got {value:.6g}"
             raise _mismatch(model, f"{detail}, tolerance {example.tolerance:g}", example=index)

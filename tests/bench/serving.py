@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from tests.bench import report
 from tests.bench.serving_fraud import fraud
 from tests.bench.serving_load import Result, closed_loop, open_loop

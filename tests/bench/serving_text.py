@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from services.runtime.batcher import Batcher
 from services.runtime.executor import Executor
 from services.runtime.terms import BatchLimits, Terms

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from contracts.bundle import read_bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.registry import Registry
 from contracts.settings import load
@@ -125,7 +125,7 @@ def test_its_golden_examples_hold_for_the_published_bundle(chain: Chain) -> None
         return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
     answered = load_engine(bundle).predict({item.name: column(item.name, item.dtype) for item in inputs})
-    expected = np.array([example.probabilities for example in golden])
+    expected = np.array([example.expected for example in golden])
     assert np.abs(answered - expected).max() <= max(example.tolerance for example in golden)
 
 

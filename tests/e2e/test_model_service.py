@@ -60,7 +60,7 @@ def test_an_install_is_ready_and_answers_the_golden_examples(
 
 def test_a_pod_that_may_gets_the_models_answer(release: Release) -> None:
     answer = release.ask("client", MAY_CALL)
-    expected = next(release.bundles["one"].golden()).probabilities
+    expected = next(release.bundles["one"].golden()).expected
     assert list(answer["predictions"][0]["probabilities"].values()) == pytest.approx(expected, abs=1e-4)
     assert (answer["model"], answer["version"]) == ("toy", "one")
 

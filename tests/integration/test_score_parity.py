@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from contracts.bundle import write_bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from contracts.registry import ModelVersion
 from deploy.cli.in_process import InProcessService
 from feature_repo.stores.join import point_in_time_join

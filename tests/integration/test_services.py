@@ -188,7 +188,7 @@ def test_answers_are_those_of_the_bundle(tabular: Service, scores: Bundle) -> No
     body = answer.json()
     assert (body["model"], body["version"]) == ("scores", "3")
     for example, got in zip(scores.golden(), body["predictions"], strict=True):
-        assert list(got["probabilities"].values()) == pytest.approx(example.probabilities, abs=1e-12)
+        assert list(got["probabilities"].values()) == pytest.approx(example.expected, abs=1e-12)
         assert got["label"] == ("bad" if got["probability"] >= 0.4 else "good")
         assert len(got["reasons"]) == 3
     assert body["predictions"][0]["reasons"][0]["feature"] in NAMES
@@ -211,7 +211,7 @@ def test_a_text_model_is_served(text: Service, articles: Bundle) -> None:
     body = text.http.post("/predict", json={"instances": [dict(example.inputs)], "explain": True}).json()
     prediction = body["predictions"][0]
     assert prediction["label"] == "science"
-    assert list(prediction["probabilities"].values()) == pytest.approx(example.probabilities, abs=1e-6)
+    assert list(prediction["probabilities"].values()) == pytest.approx(example.expected, abs=1e-6)
     assert {reason["feature"] for reason in prediction["reasons"]} == {"goal", "atom"}
 
 
@@ -259,7 +259,7 @@ def test_the_openapi_example_is_a_request(tabular: Service) -> None:
 
 def test_many_clients_at_once_get_their_own_answers(tabular: Service, scores: Bundle) -> None:
     rows = rows_of(scores)
-    expected = [example.probabilities[1] for example in scores.golden()]
+    expected = [example.expected[1] for example in scores.golden()]
 
     def ask(index: int) -> float:
         body = {"instances": [rows[index % len(rows)]]}

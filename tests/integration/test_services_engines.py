@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from contracts.bundle import Bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from tests.bench.serving_models import publish
 from tests.image_bundle import SIGNATURE, image_source, picture
 from tests.integration.test_services import Service, free_port, services
@@ -130,7 +130,7 @@ def test_a_bundle_of_weights_is_served_and_explained(weights: Bundle, tmp_path: 
         for example in weights.golden():
             body: dict[str, Any] = {"instances": [example.inputs], "explain": 2}
             answer = service.http.post("/predict", json=body).json()["predictions"][0]
-            assert list(answer["probabilities"].values()) == pytest.approx(example.probabilities, abs=1e-5)
+            assert list(answer["probabilities"].values()) == pytest.approx(example.expected, abs=1e-5)
             assert len(answer["reasons"]) == min(2, len(str(example.inputs["text"]).split()))
 
 

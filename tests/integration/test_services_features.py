@@ -51,7 +51,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     ]
     inputs += [{"name": name, "dtype": "float64", "source": "request"} for name in ("c", "d")]
     signature = {"inputs": inputs, "classes": ["no", "yes"], "entities": ["customer"]}
-    golden = [{"inputs": dict(example.inputs), "probabilities": example.probabilities} for example in floats.golden()]
+    golden = [{"inputs": dict(example.inputs), "probabilities": example.expected} for example in floats.golden()]
     return publish(
         source, golden, folder / "bundles", name="habits", modality="tabular", engine="onnx", signature=signature
     )

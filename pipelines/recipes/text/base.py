@@ -60,7 +60,7 @@ class TextRecipe(TaskConfig):
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """Learn from the texts of the task's string inputs; writes the files that `contracts.engine_text` serves."""
+        """Learn from the texts of the task's string inputs; writes the files that `contracts.text` serves."""
         from pipelines.recipes.text.examples import Examples
 
         examples = Examples.read(task, self, dataset)

@@ -37,7 +37,7 @@ class Examples:
 
 def joined_texts(rows: pd.DataFrame, fields: Sequence[str], max_characters: int) -> list[str]:
     """One text per row, joined and cut by the very function that serves."""
-    from contracts.engine_text import join_fields
+    from contracts.text import join_fields
 
     return [join_fields(row, max_characters) for row in zip(*(rows[name] for name in fields), strict=True)]
 
@@ -54,7 +54,7 @@ def write_spec(
     out: Path, config: TextConfig, *, explain: Literal["terms", "occlusion"], per_row: int, per_token: int
 ) -> None:
     """Write text.json; `per_row` and `per_token` are the numbers that the graph holds in memory."""
-    from contracts.engine_text import TextSpec
+    from contracts.text import TextSpec
     from pipelines.training.tokens import PAD_ID
 
     spec = TextSpec(

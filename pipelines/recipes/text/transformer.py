@@ -124,7 +124,7 @@ def _train(
 
 def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any, Any]:
     """Tokenizer and model: pretrained, or of random weights with the tokens of `texts`."""
-    from contracts.engine_torch import WEIGHTS, TextTransformer, TransformerConfig, read_weights
+    from contracts.transformer import WEIGHTS, TextTransformer, TransformerConfig, read_weights
     from pipelines.steps.remote import folder_here
     from pipelines.training.tokens import PAD_ID, train_tokenizer
 
@@ -200,7 +200,7 @@ def _take(config: TransformerText, classes: list[str], out: Path) -> dict[str, A
         seen.keep_of(bundle.path, out)
         shutil.copy(bundle.model_path / "tokenizer.json", out)
         if document.engine == "torch":
-            from contracts.engine_torch import read_weights
+            from contracts.transformer import read_weights
 
             _export(read_weights(bundle.model_path, classes=len(classes)), config, out)
         elif config.model.engine == "torch":
@@ -277,7 +277,7 @@ def _quality(examples: Examples, metric: str, config: TransformerText) -> Callab
 
 
 def _engine(folder: Path, examples: Examples, config: TransformerText) -> Any:
-    from contracts.engine import load_engine
+    from contracts.engines import load_engine
     from pipelines.steps.scoring import provisional
 
     task = examples.task
@@ -307,7 +307,7 @@ def _apart_in_bf16(examples: Examples, config: TransformerText, out: Path) -> fl
     import numpy as np
     import torch
 
-    from contracts.engine_torch import read_weights
+    from contracts.transformer import read_weights
 
     engine = _engine(out, examples, config)
     rows = {name: examples.valid[name].to_numpy(object)[:_COMPARED] for name in examples.fields}

@@ -22,7 +22,7 @@ def test_a_written_bundle_reads_back_the_same(make_bundle: Make) -> None:
     again = read_bundle(bundle.path)
     assert again.document == bundle.document
     assert again.digest == bundle.digest
-    assert next(again.golden()).probabilities == [0.2, 0.8]
+    assert next(again.golden()).expected == [0.2, 0.8]
 
 
 def test_writing_the_same_content_again_gives_the_same_bundle(make_bundle: Make) -> None:

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contracts.bundle import Bundle, BundleDocument
-from contracts.engine import DecodingEngine, UnreadableError, load_engine
-from contracts.engine_image import ImageSpec
+from contracts.engine import DecodingEngine, UnreadableError
+from contracts.engines import load_engine
+from contracts.engines.onnx_image import ImageSpec
 from contracts.errors import PlatformError
 from tests.image_bundle import image_source, picture
 
@@ -127,7 +128,7 @@ def test_scores_are_made_probabilities_when_the_graph_does_not(tmp_path: Path) -
 
 
 def test_many_images_are_run_in_pieces_and_keep_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("contracts.engine_image.WORKING_NUMBERS", 8 * 4 * 3 * 2)
+    monkeypatch.setattr("contracts.engines.onnx_image.WORKING_NUMBERS", 8 * 4 * 3 * 2)
     shades = [0, 51, 102, 153, 255]
     for rows in ("rows", 2):  # a graph may be made for two rows, no more and no less
         engine = engine_of(tmp_path / str(rows), width=8, height=4, rows=rows)

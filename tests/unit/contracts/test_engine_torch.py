@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from contracts.bundle import Bundle, BundleDocument
-from contracts.engine import TokenEngine, load_engine
-from contracts.engine_torch import CONFIG, WEIGHTS, TextTransformer, TransformerConfig, read_weights, write_weights
+from contracts.engine import TokenEngine
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from contracts.transformer import CONFIG, WEIGHTS, TextTransformer, TransformerConfig, read_weights, write_weights
 
 CONFIGURATION = TransformerConfig(vocabulary=60, classes=3, layers=2, width=32, heads=4, inner=64, max_tokens=40)
 TEXTS = np.array(["w1", "w3 w4 w59", " ".join(f"w{at}" for at in range(1, 39)), ""], object)
@@ -119,7 +120,7 @@ def test_a_device_that_is_not_there_is_refused(bundles: dict[str, Bundle]) -> No
 def test_without_torch_the_error_names_the_extra_and_the_image(bundles: dict[str, Bundle]) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from contracts.bundle import Bundle, BundleDocument\nfrom contracts.engine import load_engine\n"
+        "from contracts.bundle import Bundle, BundleDocument\nfrom contracts.engines import load_engine\n"
         "from contracts.errors import PlatformError\nfrom pathlib import Path\n"
         "document = BundleDocument.model_validate_json(sys.argv[2])\n"
         "try: load_engine(Bundle(Path(sys.argv[1]), document, ''))\n"

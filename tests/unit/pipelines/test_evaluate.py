@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from contracts.bundle import BundleDocument, Golden, write_bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from pipelines.steps import evaluate as step
 from pipelines.steps.card import render_card
@@ -100,7 +100,7 @@ def test_golden_examples_are_what_the_model_answers(candidate: Path) -> None:
     engine = load_engine(provisional(folder, fields))
     goldens = [Golden.model_validate_json(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
     assert len(goldens) == 20
-    expected = np.array([g.probabilities for g in goldens])
+    expected = np.array([g.expected for g in goldens])
     assert np.ptp(expected[:, 1]) > 0.3  # over the range of scores
     bundle = provisional(folder, fields)
     columns = columns_of(pd.DataFrame([g.inputs for g in goldens]), bundle.document.signature.inputs)

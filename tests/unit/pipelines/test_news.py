@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import pipelines.tasks.news
 from contracts.bundle import Bundle, BundleDocument
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from pipelines.recipes.text.split import assign, language, length_band, text_key
 from pipelines.steps import left_out

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from contracts.bundle import Bundle, GateDecision, write_bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from pipelines.steps.card import render_card
 from pipelines.steps.evaluate import evaluate

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 
 from contracts.bundle import Bundle, write_bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from services.runtime import oip_pb2 as pb
 from services.runtime.lifecycle import Runtime
 from services.runtime.oip_grpc import SERVICE, GrpcServer

@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from contracts.bundle import Bundle, write_bundle
-from contracts.engine import load_engine
+from contracts.engines import load_engine
 from pipelines.training.quantise import quantise_if_as_good
 from pipelines.training.transformer import TextTransformer, TransformerConfig, export_transformer
 

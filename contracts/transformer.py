@@ -1,11 +1,11 @@
 """Text models as weights and an architecture that is known here, run by torch on a CPU or a GPU with the same code.
 
-The files of ``model/``: those of `contracts.engine_text`, and ``config.json`` and ``model.safetensors`` of a BERT
+The files of ``model/``: those of `contracts.text`, and ``config.json`` and ``model.safetensors`` of a BERT
 classifier, named as Hugging Face's transformers names them, so that it reads them too. Weights and their sizes are all
 that is taken from a file: a program saved by ``torch.export`` would be bound to one release of torch and to the device
 that it was made on, and its loader still unpickles parts of it.
 
-Imports torch: only `contracts.engine` imports this, for bundles of engine ``torch``.
+Imports torch: only what trains, and engine ``torch``, imports this.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from contracts.bundle import Bundle, Document
-from contracts.engine_text import WORKING_NUMBERS, TextEngine
+from contracts.bundle import Bundle
+from contracts.document import Document
 from contracts.errors import PlatformError
+from contracts.text import WORKING_NUMBERS, TextEngine
 
 if TYPE_CHECKING:
     import numpy as np

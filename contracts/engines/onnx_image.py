@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import Field, ValidationError
 
-from contracts.bundle import Bundle, Document
-from contracts.engine import MAX_PIXELS, Reason, UnreadableError, onnx_providers
+from contracts.bundle import Bundle
+from contracts.document import Document
+from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason, UnreadableError, onnx_providers
 from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -175,3 +176,11 @@ def _refused(bundle: Bundle, detail: str) -> PlatformError:
     return PlatformError(
         f"image model refused: {bundle.model_path}", detail=detail, fix="publish the model again", code="bad_bundle"
     )
+
+
+def load(bundle: Bundle, options: EngineOptions) -> OnnxImageEngine:
+    """See `contracts.engines.load_engine`."""
+    return OnnxImageEngine(bundle, options.threads)
+
+
+ENGINE = EngineSpec(name="onnx", modality="image", extra="services", load=load)

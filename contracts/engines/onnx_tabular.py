@@ -1,0 +1,45 @@
+"""Tabular models as an ONNX graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers
+from contracts.tabular import Columns, Matrix, matrix, top_reasons
+
+if TYPE_CHECKING:
+    from contracts.bundle import Bundle
+
+
+class OnnxTabularEngine:
+    """``model/model.onnx``: float64 ``features`` (rows, inputs) -> ``probabilities`` and ``contributions``."""
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self._inputs = bundle.document.signature.inputs
+        providers = onnx_providers(onnxruntime.get_available_providers())
+        self._session = onnxruntime.InferenceSession(
+            str(bundle.model_path / "model.onnx"), options, providers=providers
+        )
+
+    def predict(self, columns: Columns) -> Matrix:
+        feed = {"features": matrix(self._inputs, columns)}
+        return np.asarray(self._session.run(["probabilities"], feed)[0])
+
+    def explain(self, columns: Columns, top: int) -> list[list[Reason]]:
+        feed = {"features": matrix(self._inputs, columns)}
+        return top_reasons(self._inputs, columns, np.asarray(self._session.run(["contributions"], feed)[0]), top)
+
+
+def load(bundle: Bundle, options: EngineOptions) -> OnnxTabularEngine:
+    """See `contracts.engines.load_engine`."""
+    return OnnxTabularEngine(bundle, options.threads)
+
+
+ENGINE = EngineSpec(name="onnx", modality="tabular", extra="services", load=load)

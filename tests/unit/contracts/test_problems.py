@@ -1,0 +1,153 @@
+"""Problems: what each says about answers, and that other packages add theirs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from contracts.bundle import Decision, Golden, Signature
+from contracts.errors import PlatformError
+from contracts.plugins import Rooms
+from contracts.problems import OURS, PROBLEMS, get_problem, read_output
+from contracts.problems.base import Output
+
+DECISION = Decision(positive="b", threshold=0.3, false_positive_cost=1.0, false_negative_cost=2.0)
+ANSWERS: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
+    "classification": ({"classes": ["a", "b"]}, [[0.8, 0.2], [0.4, 0.6]]),
+    "multilabel": ({"labels": ["x", "y", "z"], "thresholds": [0.5, 0.2, 0.9]}, [[0.6, 0.3, 0.1], [0.1, 0.1, 0.1]]),
+    "regression": ({"coverage": 0.9, "unit": "EUR"}, [[10.0, 8.0, 12.5], [-3.0, -4.0, -1.0]]),
+    "embedding": ({"dimensions": 2}, [[0.6, 0.8], [1.0, 0.0]]),
+}
+
+
+def of(name: str) -> tuple[Any, Any, Any]:
+    fields, rows = ANSWERS[name]
+    return get_problem(name), read_output({"problem": name, **fields}), np.array(rows)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_answers_are_what_they_were_and_another_one_is_named(name: str) -> None:
+    problem, output, answers = of(name)
+    assert problem.wrong(output, answers, 2) == ""
+    for row in range(2):
+        expected = json.loads(json.dumps(problem.expected(output, answers, row)))
+        assert problem.differs(output, expected, answers, row, 1e-9) == ""
+        assert "expected" in problem.differs(output, expected, answers + 0.01, row, 1e-5)
+        assert problem.differs(output, expected[:-1], answers, row, 1.0)
+    assert problem.differs(output, problem.expected(output, answers * np.nan, 0), answers, 0, 1.0)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_answers_of_another_form_are_refused(name: str) -> None:
+    problem, output, answers = of(name)
+    assert "the model gives" in problem.wrong(output, answers, 3)
+    assert "the model gives" in problem.wrong(output, answers[:, :-1], 2)
+    assert problem.wrong(output, answers[:0], 0) == ""
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_documents_follow_their_model_and_tensors_have_the_size_they_say(name: str) -> None:
+    problem, output, answers = of(name)
+    decision = DECISION if name == "classification" else None
+    decided = problem.decide(output, decision, answers)
+    model = problem.answer_model(output)
+    for document in problem.documents(output, decision, answers, decided):
+        model.model_validate(document)
+    for tensor in problem.tensors(output):
+        values = problem.values(output, tensor.name, answers, decided)
+        assert len(values) == 2 * int(np.prod(tensor.shape))
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_parts_are_joined_to_the_whole(name: str) -> None:
+    problem, _, answers = of(name)
+    parts = [problem.part(answers, 0, 1), problem.part(answers, 1, 2)]
+    assert (problem.join(parts) == answers).all()
+
+
+def test_decisions() -> None:
+    problem, output, answers = of("classification")
+    assert problem.decide(output, DECISION, answers) == [("a", 0.2), ("b", 0.6)]
+    assert problem.decide(output, None, answers) == [("a", 0.8), ("b", 0.6)]
+    assert problem.decide(output, DECISION, answers[:1]) == [("a", 0.2)]
+    problem, output, answers = of("multilabel")
+    assert problem.decide(output, None, answers) == [["x", "y"], []]
+    problem, output, answers = of("regression")
+    assert problem.decide(output, None, answers) == [10.0, -3.0]
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [
+        ({"problem": "nothing"}, "unknown problem 'nothing'"),
+        ({"classes": ["a", "b"]}, "problem"),
+        ({"problem": "classification", "classes": ["a", "a"]}, "stands twice"),
+        ({"problem": "multilabel", "labels": ["a|b"]}, "separates labels"),
+        ({"problem": "multilabel", "labels": ["a"], "thresholds": [0.1, 0.2]}, "2 thresholds for 1 labels"),
+        ({"problem": "embedding", "dimensions": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused(output: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match="(?s).*" + said.replace("|", r"\|")):
+        Signature.model_validate({"inputs": [], "output": output})
+
+
+def test_documents_of_version_1_are_read() -> None:
+    signature = Signature.model_validate({"inputs": [], "classes": ["no", "yes"]})
+    assert signature.output == read_output({"problem": "classification", "classes": ["no", "yes"]})
+    assert Signature.model_validate_json(signature.model_dump_json()) == signature
+    golden = Golden.model_validate_json('{"inputs": {"x": 1}, "probabilities": [0.25, 0.75]}')
+    assert golden.expected == [0.25, 0.75]
+
+
+def package(folder: Path, name: str, group: str, entry: str, code: str) -> None:
+    """A package that is installed in `folder`, with one entry point."""
+    (folder / f"{name}.py").write_text(code)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[fairlead.{group}]\n{entry}\n")
+
+
+def test_another_package_adds_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "from contracts.problems.base import Output\nfrom contracts.problems.regression import Regression\n"
+        "class Counts(Output):\n    problem: str = 'counts'\n    most: int\n"
+        "class Problem(Regression):\n    name = 'counts'\n    output = Counts\nPROBLEM = Problem()\n"
+    )
+    package(tmp_path, "counts_for_test", "problems", "counts = counts_for_test:PROBLEM", code)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "counts" in PROBLEMS.names()
+    signature = Signature.model_validate({"inputs": [], "output": {"problem": "counts", "most": 3}})
+    assert signature.problem.name == "counts"
+    assert isinstance(signature.output, Output)
+    assert signature.model_dump()["output"] == {"problem": "counts", "most": 3}
+    assert Signature.model_validate_json(signature.model_dump_json()) == signature
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(tmp_path, "broken_for_test", "problems", "broken = broken_for_test:PROBLEM", "import nothing_here\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PlatformError, match="package broken_for_test cannot be loaded") as caught:
+        get_problem("broken")
+    assert "nothing_here" in str(caught.value.detail)
+
+
+def test_ours_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package(tmp_path, "thief_for_test", "problems", "regression = thief_for_test:PROBLEM", "PROBLEM = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert get_problem("regression").name == "regression"
+
+
+def test_an_unknown_room_is_refused_with_the_nearest() -> None:
+    with pytest.raises(PlatformError, match="unknown problem 'regresion'") as caught:
+        get_problem("regresion")
+    assert caught.value.fix == "did you mean regression?"
+    assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
+        "lightgbm", "onnx_image", "onnx_tabular", "onnx_text", "torch_text"
+    ]  # fmt: skip
