@@ -23,6 +23,7 @@ from contracts.document import Document
 from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
 from contracts.problems.base import Output, Problem
+from contracts.problems.classification import Decision
 
 SCHEMA_VERSION = 2  # 1 had classes in the place of an output, and is read for ever
 DOCUMENT = "bundle.json"
@@ -73,15 +74,6 @@ class Signature(Document):
         """Of a classification."""
         found: list[str] = self.output.classes  # type: ignore[attr-defined]
         return found
-
-
-class Decision(Document):
-    """How probabilities become a label; binary tasks only: positive when p >= threshold."""
-
-    positive: str
-    threshold: float
-    false_positive_cost: float
-    false_negative_cost: float | str
 
 
 class Check(Document):

@@ -7,15 +7,23 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
+from contracts.document import Document
 from contracts.problems.base import Output, Problem, Tensor, check_unique, numbers_differ, one_of, shape_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from contracts.bundle import Decision
-
 _SUM = 1e-3  # as far as half precision may be off
+
+
+class Decision(Document):
+    """How probabilities become a label; binary tasks only: positive when p >= threshold."""
+
+    positive: str
+    threshold: float
+    false_positive_cost: float
+    false_negative_cost: float | str
 
 
 class ClassificationOutput(Output):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipelines.steps.plots import confusion_counts
 
 if TYPE_CHECKING:
-    from contracts.bundle import Decision
+    from contracts.problems.classification import Decision
 
 CLASSES = 20  # of a confusion matrix; the rarer ones are counted together
 _POINTS = 100

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.bundle import Bundle, Decision, Golden
+from contracts.bundle import Bundle, Golden
 from contracts.engine import Engine
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from contracts.problems.classification import Decision
 from pipelines.steps import baseline, data_report, events, plots, scoring, seen
 from pipelines.steps.curves import curves
 from pipelines.steps.files import clean_numbers, missing, read_json, write_json, write_text

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.bundle import Bundle, BundleDocument, Decision, GateDecision, Input
+from contracts.bundle import Bundle, BundleDocument, GateDecision, Input
 from contracts.engine import Engine
 from contracts.errors import PlatformError
+from contracts.problems.classification import Decision
 from pipelines.steps.measures import Measure, Rule, classification
 
 if TYPE_CHECKING:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from contracts.bundle import Decision, Golden, Signature
+from contracts.bundle import Golden, Signature
 from contracts.errors import PlatformError
 from contracts.plugins import Rooms
 from contracts.problems import OURS, PROBLEMS, get_problem, read_output
 from contracts.problems.base import Output
+from contracts.problems.classification import Decision
 
 DECISION = Decision(positive="b", threshold=0.3, false_positive_cost=1.0, false_negative_cost=2.0)
 ANSWERS: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
