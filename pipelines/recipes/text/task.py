@@ -42,12 +42,12 @@ class TextClassification:
     default_recipe = "linear"
 
     def default_source(self, config: Any) -> Iterator[pa.Table]:
-        """The shipped sample, all columns as strings."""
+        """The shipped sample, all columns of the task as strings."""
         import pyarrow as pa
         from pyarrow import csv
 
         types = dict.fromkeys([column.name for column in self.columns], pa.string())
-        options = csv.ConvertOptions(column_types=types, strings_can_be_null=False)
+        options = csv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=False)
         yield csv.read_csv(
             self.sample, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True)
         )
