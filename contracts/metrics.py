@@ -10,6 +10,7 @@ STAGE_SECONDS = "fairlead_stage_duration_seconds"
 INFLIGHT = "fairlead_inflight_requests"
 PREDICTIONS = "fairlead_predictions_total"
 SCORE = "fairlead_prediction_score"
+VALUE = "fairlead_prediction_value"
 FEATURE_AGE = "fairlead_feature_age_seconds"
 FEATURE_STATUS = "fairlead_feature_reads_total"
 FEATURE_FRESHNESS = "fairlead_feature_freshness_seconds"
@@ -28,7 +29,8 @@ LABELS: dict[str, tuple[str, ...]] = {
     STAGE_SECONDS: ("model", "stage"),
     INFLIGHT: ("model",),
     PREDICTIONS: ("model", "version", "label"),
-    SCORE: ("model", "version"),
+    SCORE: ("model", "version"),  # of classifications
+    VALUE: ("model", "version"),  # of regressions
     FEATURE_AGE: ("model", "view"),
     FEATURE_STATUS: ("model", "view", "status"),
     QUEUE_DEPTH: ("model",),

@@ -21,6 +21,7 @@ from urllib.request import Request, urlopen
 from contracts.bundle import Bundle, Golden, read_bundle
 from contracts.errors import PlatformError
 from contracts.metrics import MODEL_INFO, PREDICTIONS
+from services.problems import get_serving
 from services.runtime.logs import configure_logging, log_event
 
 TIMEOUT_SECONDS = 30
@@ -33,27 +34,30 @@ def check(bundle: Bundle, url: str, key: str = "") -> int:
     Raises:
         PlatformError: ``code="golden_mismatch"``, ``"bad_metrics"``, or the service does not answer.
     """
-    names = [item.name for item in bundle.document.signature.inputs]
+    signature = bundle.document.signature
+    names, serving = [item.name for item in signature.inputs], get_serving(signature.problem)
     examples = list(bundle.golden())
     for start in range(0, len(examples), ROWS):
         part = examples[start : start + ROWS]
         instances = [{name: one.inputs.get(name) for name in names} for one in part]
         answer = json.loads(_ask(f"{url}/predict", key, {"instances": instances}))
-        for offset, (one, got) in enumerate(zip(part, answer["predictions"], strict=True)):
-            _compare(bundle, start + offset, one, got["probabilities"])
+        answers = serving.answers(signature.output, answer["predictions"])
+        for row, one in enumerate(part):
+            _compare(bundle, start + row, one, answers, row)
     _check_metrics(bundle, _ask(f"{url}/metrics", key).decode())
     return len(examples)
 
 
-def _compare(bundle: Bundle, index: int, example: Golden, got: dict[str, float]) -> None:
-    for name, expected in zip(bundle.document.signature.classes, example.expected, strict=True):
-        if not abs(got[name] - expected) <= example.tolerance:
-            raise PlatformError(
-                f"{bundle.document.name} answers golden example {index} differently",
-                detail=f"{name}: got {got[name]:.6g}, expected {expected:.6g} within {example.tolerance:g}",
-                fix="helm rollback, then publish the model again",
-                code="golden_mismatch",
-            )
+def _compare(bundle: Bundle, index: int, example: Golden, answers: Any, row: int) -> None:
+    signature = bundle.document.signature
+    differs = signature.problem.differs(signature.output, example.expected, answers, row, example.tolerance)
+    if differs:
+        raise PlatformError(
+            f"{bundle.document.name} answers golden example {index} differently",
+            detail=differs,
+            fix="helm rollback, then publish the model again",
+            code="golden_mismatch",
+        )
 
 
 def _check_metrics(bundle: Bundle, text: str) -> None:

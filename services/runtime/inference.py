@@ -11,11 +11,12 @@ import orjson
 
 from services.runtime import oip, oip_binary
 from services.runtime.errors import Problem
+from services.runtime.forms import Batch
 from services.runtime.http import Answer, Handler, Request, Route, parse_json
 from services.runtime.lifecycle import Runtime
 from services.runtime.predict import record, run
 from services.runtime.prediction_log import new_id
-from services.runtime.scoring import Model
+from services.runtime.scoring import Model, Scored
 from services.runtime.terms import Terms
 
 EXTENSIONS = ("binary_tensor_data",)
@@ -103,8 +104,8 @@ def describe_model(runtime: Runtime, model: Model) -> dict[str, Any]:
         "versions": [runtime.version],
         "platform": model.bundle.document.engine,
         "inputs": oip.tensors(model.forms.main),
-        "outputs": oip.output_tensors(len(model.classes)),
-        "parameters": {"classes": model.classes, "task": model.bundle.document.task},
+        "outputs": oip.output_tensors(model.tensors.values()),
+        "parameters": {**model.serving.parameters(model.output), "task": model.bundle.document.task},
     }
     if model.forms.raw is not None:
         document["parameters"]["direct_inputs"] = oip.tensors(model.forms.direct)
@@ -130,7 +131,7 @@ async def infer(runtime: Runtime, model: Model, document: Any, terms: Terms) -> 
         Problem: 400 and 422 see `oip.read_request`, others see `predict.run`.
     """
     start = perf_counter()
-    batch, wanted = oip.read_request(document, model.forms, runtime.settings.max_instances)
+    batch, wanted = oip.read_request(document, model.forms, runtime.settings.max_instances, model.tensors)
     stage = runtime.metrics.stage
     stage["decode"].observe(perf_counter() - start)
     scored = await run(runtime, model, batch, 0, terms)
@@ -140,10 +141,21 @@ async def infer(runtime: Runtime, model: Model, document: Any, terms: Terms) -> 
         "model_name": runtime.name,
         "model_version": runtime.version,
         "id": document.get("id") or new_id(),
-        "outputs": oip.write_outputs(wanted, scored.probabilities, scored.labels, ids, batch.flags),
+        "outputs": [_tensor(model, name, scored, ids, batch) for name in wanted],
     }
     stage["encode"].observe(perf_counter() - start)
     return answer, wanted
+
+
+def _tensor(model: Model, name: str, scored: Scored, ids: list[str], batch: Batch) -> dict[str, Any]:
+    """An output tensor: one of the problem's, or one that every answer has."""
+    tensor = model.tensors.get(name)
+    if tensor is not None:
+        shape = [batch.rows, *tensor.shape]
+        data = model.problem.values(model.output, name, scored.answers, scored.decided)
+        return {"name": name, "datatype": tensor.datatype, "shape": shape, "data": data}
+    data = ids if name == oip.ID else [",".join(words) for words in batch.flags]
+    return {"name": name, "datatype": "BYTES", "shape": [batch.rows], "data": data}
 
 
 def _with_binary(body: bytes, length: bytes) -> Any:

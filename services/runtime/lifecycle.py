@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 from contracts.bundle import Bundle, read_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from services.problems import get_serving
 from services.runtime.auth import KeyRing
 from services.runtime.batcher import Batcher
 from services.runtime.cors import Cors
@@ -162,7 +163,8 @@ class Runtime:
             seconds = perf_counter() - start
             document = model.bundle.document
             views = model.lookup.views if model.lookup else ()
-            self.metrics.loaded(model.classes, views, model.bundle.digest, document.recipe, seconds)
+            labels = model.serving.labels(model.output)
+            self.metrics.loaded(labels, views, model.bundle.digest, document.recipe, seconds)
             self._serve(model)
             self.batcher.learn("direct", size, shortest)
             if self.state == "loading":  # else it is being stopped already
@@ -235,15 +237,17 @@ class Runtime:
             )
         self.name = settings.name or document.name
         self.version = settings.version or bundle.digest[:12]
-        self.metrics = ServiceMetrics(self.name, self.version, BUSY_ROUTES)
+        signature = document.signature
+        answers = get_serving(signature.problem).distribution(signature.output, list(bundle.golden()))
+        self.metrics = ServiceMetrics(self.name, self.version, BUSY_ROUTES, answers)
         lookup = self._open_lookup(bundle, settings) if self._open_lookup else None
-        forms = Forms.of(document.signature, max_chars=settings.max_text_chars, lookup=lookup is not None)
+        forms = Forms.of(signature, max_chars=settings.max_text_chars, lookup=lookup is not None)
         engine = load_engine(bundle, threads=settings.threads, device=settings.device, compiled=settings.compile)
         model = Model(bundle, engine, forms, lookup, self.metrics)
         examples = replay(model)
         if settings.predictions.folder:
             about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}
-            self.log = PredictionLog(settings.predictions, document.signature, about)
+            self.log = PredictionLog(settings.predictions, signature, about)
         return model, examples, warm(model)
 
     def _refuse(self, err: PlatformError) -> None:

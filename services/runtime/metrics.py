@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 
 from contracts import metrics as names
+from services.problems.base import Distribution
 from services.runtime.exposition import expose
 from services.runtime.series import Count, Counter, Histogram, Series
 
@@ -29,7 +30,9 @@ _CODES = ("200", "400", "401", "408", "422", "429", "500", "503", "504")
 class ServiceMetrics:
     """The metrics of one served model; every label set that is known beforehand exists from the start."""
 
-    def __init__(self, model: str, version: str, busy_routes: Iterable[str] = ()) -> None:
+    def __init__(
+        self, model: str, version: str, busy_routes: Iterable[str] = (), answers: Distribution | None = None
+    ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -40,10 +43,9 @@ class ServiceMetrics:
         self.stage = {stage: stages.labels(model, stage) for stage in names.STAGES}
         self.inflight = self._gauge(names.INFLIGHT, "Requests being answered.").labels(model)
         self._predictions = self._counter(names.PREDICTIONS, "Predictions by label.")
-        score = self._histogram(
-            names.SCORE, "Probability of the positive, else of the predicted class.", names.SCORE_BUCKETS
-        )
-        self.score = score.labels(model, version)
+        self.observed = Series(())  # exported when the problem has a distribution of answers
+        if answers is not None:
+            self.observed = self._histogram(answers.name, answers.text, answers.edges).labels(model, version)
         self._age = self._histogram(names.FEATURE_AGE, "Age of online features when read.", names.AGE_BUCKETS)
         self._status = self._counter(names.FEATURE_STATUS, "Online feature reads by outcome.")
         self.queue_depth = self._gauge(names.QUEUE_DEPTH, "Requests that wait for a thread.").labels(model)
@@ -65,9 +67,9 @@ class ServiceMetrics:
             for code in _CODES:
                 self._requests.labels(model, version, route, code)
 
-    def loaded(self, classes: Sequence[str], views: Iterable[str], digest: str, recipe: str, seconds: float) -> None:
+    def loaded(self, labels: Sequence[str], views: Iterable[str], digest: str, recipe: str, seconds: float) -> None:
         """Create the label sets that the bundle determines."""
-        self.labels = {label: self._predictions.labels(self._model, self._version, label) for label in classes}
+        self.labels = {label: self._predictions.labels(self._model, self._version, label) for label in labels}
         self.age = {view: self._age.labels(self._model, view) for view in views}
         self.status = {
             view: {status: self._status.labels(self._model, view, status) for status in STATUSES} for view in self.age

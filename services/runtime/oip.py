@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import NoneType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from contracts.problems.base import Tensor
 from services.runtime.columns import Field
 from services.runtime.errors import Problem
 from services.runtime.forms import Batch, Form, Forms
@@ -25,7 +23,8 @@ _ACCEPTED = {
     "entity": {"BYTES", "INT64", "INT32", "FP64"},
     "timestamp": {"BYTES"},
 }
-OUTPUTS = ("probabilities", "label", "prediction_id", "flags")
+ID, FLAGS = "prediction_id", "flags"
+OUTPUTS = (ID, FLAGS)  # of every problem; flags are words separated by commas, empty when nothing was odd
 
 
 def datatype(field: Field) -> str:
@@ -38,8 +37,8 @@ def tensors(form: Form) -> list[dict[str, Any]]:
     return [{"name": item.name, "datatype": datatype(item), "shape": [-1]} for item in form.fields]
 
 
-def read_request(document: Any, forms: Forms, max_rows: int) -> tuple[Batch, list[str]]:
-    """The batch of an inference request and the names of the outputs it asks for.
+def read_request(document: Any, forms: Forms, max_rows: int, own: Mapping[str, Tensor]) -> tuple[Batch, list[str]]:
+    """The batch of an inference request and the names of the outputs it asks for, of the problem's `own` and `OUTPUTS`.
 
     Members that the protocol does not know are passed over: KServe's client says ``model_name``, others have their own.
 
@@ -67,32 +66,13 @@ def read_request(document: Any, forms: Forms, max_rows: int) -> tuple[Batch, lis
         raise _bad("inputs", "the tensors have no rows")
     for name in form.optional - set(rows):
         rows[name] = [None] * count
-    return form.batch(rows, where="inputs.{name}[{row}]"), _outputs(document.get("outputs"))
+    return form.batch(rows, where="inputs.{name}[{row}]"), _outputs(document.get("outputs"), (*own, *OUTPUTS))
 
 
-def output_tensors(classes: int) -> list[dict[str, Any]]:
-    """The metadata of the outputs; flags are words separated by commas, empty when nothing was odd."""
-    tensor = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in OUTPUTS[1:]]
-    return [{"name": OUTPUTS[0], "datatype": "FP64", "shape": [-1, classes]}, *tensor]
-
-
-def write_outputs(
-    wanted: Sequence[str],
-    probabilities: NDArray[np.float64],
-    labels: Sequence[str],
-    ids: Sequence[str],
-    flags: Sequence[Sequence[str]],
-) -> list[dict[str, Any]]:
-    """The output tensors that are `wanted`: probabilities (rows, classes), the others (rows)."""
-    tensors: list[dict[str, Any]] = []
-    columns = {"label": labels, "prediction_id": ids, "flags": [",".join(one) for one in flags]}
-    for name in wanted:
-        if name == "probabilities":
-            shape, data = list(probabilities.shape), probabilities.ravel().tolist()
-            tensors.append({"name": name, "datatype": "FP64", "shape": shape, "data": data})
-        else:
-            tensors.append({"name": name, "datatype": "BYTES", "shape": [len(labels)], "data": columns[name]})
-    return tensors
+def output_tensors(own: Iterable[Tensor]) -> list[dict[str, Any]]:
+    """The metadata of the outputs: the problem's own, then `OUTPUTS`."""
+    every = [*own, *(Tensor(name=name, datatype="BYTES") for name in OUTPUTS)]
+    return [{"name": one.name, "datatype": one.datatype, "shape": [-1, *one.shape]} for one in every]
 
 
 def _name(tensor: Any, index: int) -> str:
@@ -150,15 +130,15 @@ def _texts(data: list[bytes], where: str) -> list[str]:
         raise _bad(where, "a string is not UTF-8") from None
 
 
-def _outputs(wanted: Any) -> list[str]:
+def _outputs(wanted: Any, known: Sequence[str]) -> list[str]:
     if wanted is None or wanted == []:
-        return list(OUTPUTS)
+        return list(known)
     if type(wanted) is not list or any(type(one) is not dict for one in wanted):
         raise _bad("outputs", "expected a list of objects with a name")
     names = [one.get("name") for one in wanted]
     for name in names:
-        if name not in OUTPUTS:
-            raise _bad("outputs", f"unknown output; accepted: {', '.join(OUTPUTS)}")
+        if name not in known:
+            raise _bad("outputs", f"unknown output; accepted: {', '.join(known)}")
     return list(dict.fromkeys(names))
 
 

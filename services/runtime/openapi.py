@@ -71,11 +71,11 @@ def describe(runtime: Runtime) -> dict[str, Any]:
         "info": {
             "title": f"{runtime.name} ({document.task}, {runtime.modality})",
             "version": runtime.version,
-            "description": f"Recipe {document.recipe}; classes: {', '.join(model.classes)}.",
+            "description": f"Recipe {document.recipe}; {model.serving.summary(model.output)}.",
         },
         "paths": {**_predict_paths(runtime, model), **_v2_paths(), **_operations_paths()},
         "components": {
-            "schemas": {"Problem": _PROBLEM, "Reason": _REASON, "Prediction": _prediction(model)},
+            "schemas": {**_prediction(model), "Problem": _PROBLEM, "Reason": _REASON},
             "securitySchemes": _SECURITY,
         },
     }
@@ -167,13 +167,12 @@ def _example(item: Field) -> Any:
 
 
 def _prediction(model: Model) -> dict[str, Any]:
-    number = {"type": "number", "minimum": 0, "maximum": 1}
-    properties: dict[str, Any] = {
+    """The schema of an answer to one row, from the problem's model of it, and those that it refers to."""
+    answer = model.problem.answer_model(model.output).model_json_schema(ref_template="#/components/schemas/{model}")
+    others = answer.pop("$defs", {})
+    properties = {
         "id": {"type": "string", "description": "joins a label to this prediction later"},
-        "label": {"type": "string", "enum": model.classes},
-        "probability": {**number, "description": "of the positive class; without one, of the label"},
-        "probabilities": {"type": "object", "properties": dict.fromkeys(model.classes, number)},
-        "threshold": number,
+        **answer.get("properties", {}),
         "reasons": {"type": "array", "items": {"$ref": "#/components/schemas/Reason"}},
         "flags": {
             "type": "array",
@@ -182,11 +181,8 @@ def _prediction(model: Model) -> dict[str, Any]:
             "not_found:V, outside_max_age:V of a feature view, whose defaults were used",
         },
     }
-    return {
-        "type": "object",
-        "required": ["id", "label", "probability", "probabilities", "flags"],
-        "properties": properties,
-    }
+    required = ["id", *answer.get("required", []), "flags"]
+    return {**others, "Prediction": {**answer, "title": "Prediction", "properties": properties, "required": required}}
 
 
 _REASON = {

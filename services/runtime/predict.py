@@ -1,4 +1,4 @@
-"""``POST /predict``: typed JSON in, labelled probabilities with ids, flags and reason codes out."""
+"""``POST /predict``: typed JSON in, answers with ids, flags and reason codes out."""
 
 from __future__ import annotations
 
@@ -103,15 +103,9 @@ class PredictHandler:
 
     def _body(self, model: Model, batch: Batch, scored: Scored, ids: list[str], explained: bool) -> bytes:
         predictions = []
-        for row, values in enumerate(scored.probabilities.tolist()):
-            one: dict[str, Any] = {
-                "id": ids[row],
-                "label": scored.labels[row],
-                "probability": scored.scores[row],
-                "probabilities": dict(zip(model.classes, values, strict=True)),
-            }
-            if model.threshold is not None:
-                one["threshold"] = model.threshold
+        said = model.problem.documents(model.output, model.decision, scored.answers, scored.decided)
+        for row, answer in enumerate(said):
+            one: dict[str, Any] = {"id": ids[row], **answer}
             if explained:
                 one["reasons"] = [
                     {"feature": reason.feature, "value": reason.value, "contribution": reason.contribution}
@@ -148,7 +142,7 @@ async def run(runtime: Runtime, model: Model, batch: Batch, top: int, terms: Ter
             )
         parts = [Part(item=one, rows=one.batch.rows, lengths=[len(row) for row in one.ids]) for one in works]
         scored = await runtime.batcher.submit_parts(parts, kind=kind, alone=alone, terms=terms)
-        return joined(batch, works, scored)
+        return joined(model.problem, batch, works, scored)
     except asyncio.CancelledError:  # the request's time is over
         for one in works:
             one.given_up = True
@@ -195,13 +189,9 @@ def _characters(batch: Batch) -> int:
 def record(runtime: Runtime, model: Model, batch: Batch, scored: Scored) -> list[str]:
     """Count and log the predictions of a batch; returns their ids."""
     metrics, log = model.metrics, runtime.log
-    by_label = metrics.labels
-    ids = []
-    for row, label in enumerate(scored.labels):
-        identifier = new_id()
-        ids.append(identifier)
-        by_label[label].inc()
-        metrics.score.observe(scored.scores[row])
-        if log is not None:
+    model.serving.count(scored.answers, scored.decided, metrics.labels, metrics.observed)
+    ids = [new_id() for _ in scored.decided]
+    if log is not None:
+        for row, identifier in enumerate(ids):
             log.add(identifier, row, batch, scored)
     return ids

@@ -26,6 +26,7 @@ import orjson
 from contracts import objects
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
+from services.problems import get_serving
 from services.runtime.forms import Batch
 from services.runtime.logs import log_event
 from services.runtime.scoring import Scored
@@ -59,6 +60,7 @@ class PredictionLog:
             else Path(settings.folder).expanduser().absolute() / about["model"]
         )
         self._salt = (settings.salt or secrets.token_hex(16)).encode()
+        self._said = get_serving(signature.problem).record
         self._entities = frozenset(signature.entities)
         # What is not one of the known categories may be anything, a name for example: it counts as free text.
         strings = [item for item in signature.inputs if item.dtype == "string"]
@@ -96,9 +98,7 @@ class PredictionLog:
             "id": identifier,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self._about,
-            "label": scored.labels[row],
-            "score": scored.scores[row],
-            "probabilities": scored.probabilities[row],
+            **self._said(scored.answers, scored.decided, row),
             "inputs": self._inputs(scored.inputs, row),
         }
         if keys := self._keys(batch, row):

@@ -1,4 +1,4 @@
-"""A loaded model: rows in, labelled probabilities out; and the proof that it answers as it did when it was built."""
+"""A loaded model: rows in, answers out; and the proof that it answers as it did when it was built."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from contracts.bundle import Bundle, Golden
+from contracts.bundle import Bundle
 from contracts.engine import DecodingEngine, Engine, Reason, TokenEngine
 from contracts.errors import PlatformError
+from contracts.problems.base import Problem, Tensor
+from services.problems import get_serving
 from services.runtime.columns import Column
 from services.runtime.forms import Batch, Forms, copied, merge
 from services.runtime.metrics import ServiceMetrics
@@ -39,18 +40,17 @@ class Scored:
 
     Attributes:
         inputs: the columns that the model got.
-        probabilities: (rows, classes).
-        scores: per row the probability of the positive class, or of the predicted one without a decision.
+        answers: what the engine says, in the form of the problem.
+        decided: what follows from it, per row.
         reasons: per row, empty unless they were asked for.
     """
 
     inputs: dict[str, Column]
-    probabilities: NDArray[np.float64]
-    labels: list[str]
-    scores: list[float]
+    answers: Any
+    decided: list[Any]
     reasons: list[list[Reason]]
 
-    def part(self, start: int, end: int, given: Mapping[str, Column]) -> Scored:
+    def part(self, problem: Problem[Any], start: int, end: int, given: Mapping[str, Column]) -> Scored:
         """The rows from `start` to `end`; inputs that were `given` get their own type back."""
         inputs = {name: values[start:end] for name, values in self.inputs.items()}
         for name, values in inputs.items():
@@ -58,9 +58,8 @@ class Scored:
                 inputs[name] = values.astype(given[name].dtype)
         return Scored(
             inputs=inputs,
-            probabilities=self.probabilities[start:end],
-            labels=self.labels[start:end],
-            scores=self.scores[start:end],
+            answers=problem.part(self.answers, start, end),
+            decided=self.decided[start:end],
             reasons=self.reasons[start:end],
         )
 
@@ -86,14 +85,13 @@ class Work:
         return f"{self.batch.form}:explain" if self.top else self.batch.form
 
 
-def joined(batch: Batch, works: Sequence[Work], parts: Sequence[Scored]) -> Scored:
+def joined(problem: Problem[Any], batch: Batch, works: Sequence[Work], parts: Sequence[Scored]) -> Scored:
     """What the parts of one request say together, in their order; the flags of the parts become those of `batch`."""
     batch.flags[:] = [words for work in works for words in work.batch.flags]
     return Scored(
         inputs={name: np.concatenate([one.inputs[name] for one in parts]) for name in parts[0].inputs},
-        probabilities=np.concatenate([one.probabilities for one in parts]),
-        labels=[label for one in parts for label in one.labels],
-        scores=[score for one in parts for score in one.scores],
+        answers=problem.join([one.answers for one in parts]),
+        decided=[decided for one in parts for decided in one.decided],
         reasons=[reasons for one in parts for reasons in one.reasons],
     )
 
@@ -105,19 +103,14 @@ class Model:
         self, bundle: Bundle, engine: Engine, forms: Forms, lookup: Lookup | None, metrics: ServiceMetrics
     ) -> None:
         self.bundle, self.engine, self.forms, self.lookup, self.metrics = bundle, engine, forms, lookup, metrics
-        signature, decision = bundle.document.signature, bundle.document.decision
-        self.classes = signature.classes
-        self.decision = decision
-        self.positive = None if decision is None else self.classes.index(decision.positive)
+        signature = bundle.document.signature
+        self.problem, self.output, self.decision = signature.problem, signature.output, bundle.document.decision
+        self.serving = get_serving(self.problem)
+        self.tensors: dict[str, Tensor] = {one.name: one for one in self.problem.tensors(self.output)}
         self.tokens: TokenEngine | None = engine if isinstance(engine, TokenEngine) else None
         self.files: DecodingEngine | None = engine if isinstance(engine, DecodingEngine) else None
         self._inputs = tuple(item.name for item in signature.inputs)
         self._one_at_a_time = Lock()
-
-    @property
-    def threshold(self) -> float | None:
-        """The probability from which on the positive class is answered."""
-        return None if self.decision is None else self.decision.threshold
 
     def score_all(self, works: Sequence[Work]) -> list[Scored]:
         """Score several requests of one kind by one look-up and one call of the engine.
@@ -139,21 +132,21 @@ class Model:
             start = _observe(stage["features"], start)
         inputs = {name: columns[name] for name in self._inputs}
         ids = [row for work in works for row in work.ids]
-        probabilities = self.tokens.predict_ids(ids) if ids and self.tokens else self.engine.predict(inputs)
+        answers = self.tokens.predict_ids(ids) if ids and self.tokens else self.engine.predict(inputs)
         start = _observe(stage["infer"], start)
         reasons = self._reasons(works[0], inputs) if works[0].top else []
-        labels, scores = self._decide(probabilities)
-        whole = Scored(inputs=inputs, probabilities=probabilities, labels=labels, scores=scores, reasons=reasons)
+        decided = self.problem.decide(self.output, self.decision, answers)
+        whole = Scored(inputs=inputs, answers=answers, decided=decided, reasons=reasons)
         if alone:
             works[0].batch.flags[:] = batch.flags
             return [whole]
-        answers, at = [], 0
+        parts, at = [], 0
         for work in works:
             end = at + work.batch.rows
             work.batch.flags[:] = batch.flags[at:end]
-            answers.append(whole.part(at, end, work.batch.columns))
+            parts.append(whole.part(self.problem, at, end, work.batch.columns))
             at = end
-        return answers
+        return parts
 
     def _reasons(self, work: Work, inputs: Mapping[str, Column]) -> list[list[Reason]]:
         start = perf_counter()
@@ -165,32 +158,6 @@ class Model:
             reasons += self.engine.explain(part, work.top)
         _observe(self.metrics.stage["explain"], start)
         return reasons
-
-    def _decide(self, probabilities: NDArray[np.float64]) -> tuple[list[str], list[float]]:
-        if len(probabilities) == 1:
-            return self._decide_one(probabilities[0].tolist())
-        if self.decision is None or self.positive is None:
-            best = probabilities.argmax(axis=1).tolist()
-            return [self.classes[one] for one in best], probabilities.max(axis=1).tolist()
-        scores: list[float] = probabilities[:, self.positive].tolist()
-        if len(self.classes) == 2:
-            names = (self.classes[1 - self.positive], self.classes[self.positive])
-            return [names[score >= self.decision.threshold] for score in scores], scores
-        rest = np.delete(np.arange(len(self.classes)), self.positive)
-        others = rest[probabilities[:, rest].argmax(axis=1)]
-        chosen = np.where(np.array(scores) >= self.decision.threshold, self.positive, others)
-        return [self.classes[int(one)] for one in chosen], scores
-
-    def _decide_one(self, row: list[float]) -> tuple[list[str], list[float]]:
-        """The same for one row, in a tenth of the time that arrays take."""
-        if self.decision is None or self.positive is None:
-            best = max(row)
-            return [self.classes[row.index(best)]], [best]
-        score = row[self.positive]
-        if score >= self.decision.threshold:
-            return [self.classes[self.positive]], [score]
-        rest = [(value, -at) for at, value in enumerate(row) if at != self.positive]
-        return [self.classes[-max(rest)[1]]], [score]
 
 
 def replay(model: Model) -> int:
@@ -205,11 +172,13 @@ def replay(model: Model) -> int:
     batch = model.forms.direct.batch(
         {item.name: [one.inputs.get(item.name) for one in examples] for item in model.forms.direct.fields}
     )
-    probabilities = model.engine.predict(batch.columns)
-    if probabilities.shape != (len(examples), len(model.classes)):
-        raise _mismatch(model, f"the model gives {probabilities.shape}, not one probability per example and class")
-    for index, (example, got) in enumerate(zip(examples, probabilities, strict=True)):
-        _compare(model, index, example, got)
+    problem, output = model.problem, model.output
+    answers = model.engine.predict(batch.columns)
+    if wrong := problem.wrong(output, answers, len(examples)):
+        raise _mismatch(model, wrong)
+    for index, example in enumerate(examples):
+        if differs := problem.differs(output, example.expected, answers, index, example.tolerance):
+            raise _mismatch(model, f"example {index} (counted from 0), {differs}", example=index)
     return len(examples)
 
 
@@ -236,15 +205,6 @@ def warm(model: Model) -> tuple[float, float]:
         if now > end:
             break
     return float(len(ids[0]) if ids else 1), shortest
-
-
-def _compare(model: Model, index: int, example: Golden, got: NDArray[np.float64]) -> None:
-    if len(example.expected) != len(model.classes):
-        raise _mismatch(model, f"example {index} has {len(example.expected)} probabilities")
-    for name, expected, value in zip(model.classes, example.expected, got.tolist(), strict=True):
-        if not abs(value - expected) <= example.tolerance:
-            detail = f"example {index} (counted from 0), class {name}: expected {expected:.6g}, got {value:.6g}"
-            raise _mismatch(model, f"{detail}, tolerance {example.tolerance:g}", example=index)
 
 
 def _mismatch(model: Model, detail: str, **context: int) -> PlatformError:

@@ -1,0 +1,67 @@
+"""What services say about answers beyond what `contracts.problems` does: how they are counted, logged and described."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from contracts.bundle import Golden
+
+
+class Count(Protocol):
+    """A Prometheus counter of one label set."""
+
+    def inc(self) -> None:
+        """Add one."""
+        ...
+
+
+class Series(Protocol):
+    """A Prometheus histogram of one label set."""
+
+    def observe(self, value: float) -> None:
+        """Count `value`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """The histogram of a model's answers: its name among `contracts.metrics.LABELS`, a help text, upper edges."""
+
+    name: str
+    text: str
+    edges: tuple[float, ...]
+
+
+class Serving(ABC):
+    """The services' part of one problem. Stateless: `output` is the model's, from the signature."""
+
+    @abstractmethod
+    def labels(self, output: Any) -> Sequence[str]:
+        """The values of ``label`` in ``fairlead_predictions_total``, at least one: series that exist from the start."""
+
+    @abstractmethod
+    def distribution(self, output: Any, golden: Sequence[Golden]) -> Distribution | None:
+        """The histogram that answers are observed in, None for none; `golden` shows their scale."""
+
+    @abstractmethod
+    def count(self, answers: Any, decided: Sequence[Any], labels: Mapping[str, Count], observed: Series) -> None:
+        """Count and observe the answers to a batch."""
+
+    @abstractmethod
+    def record(self, answers: Any, decided: Sequence[Any], row: int) -> dict[str, Any]:
+        """What the prediction log keeps of the answer to a row."""
+
+    @abstractmethod
+    def parameters(self, output: Any) -> dict[str, Any]:
+        """What the model's metadata say of its answers."""
+
+    @abstractmethod
+    def summary(self, output: Any) -> str:
+        """What answers hold, in a few words."""
+
+    @abstractmethod
+    def answers(self, output: Any, documents: Sequence[Mapping[str, Any]]) -> Any:
+        """The answers that the documents of ``/predict`` were made from."""

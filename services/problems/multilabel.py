@@ -1,0 +1,64 @@
+"""Multilabel classification: counted once for each label given; the highest probability is observed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from contracts.metrics import SCORE, SCORE_BUCKETS
+from services.problems.base import Count, Distribution, Series, Serving
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from contracts.bundle import Golden
+    from contracts.problems.multilabel import MultilabelOutput
+
+NONE = "(none)"  # counts the rows that got no label
+
+
+class MultilabelServing(Serving):
+    """See `services.problems.base.Serving`; a decision is the list of the labels given."""
+
+    def labels(self, output: MultilabelOutput) -> Sequence[str]:
+        """The labels, and that of rows without one."""
+        return [*output.labels, NONE]
+
+    def distribution(self, output: MultilabelOutput, golden: Sequence[Golden]) -> Distribution:
+        """Of the highest probability of a row."""
+        return Distribution(name=SCORE, text="Highest probability of a label.", edges=SCORE_BUCKETS)
+
+    def count(
+        self,
+        answers: NDArray[np.float64],
+        decided: Sequence[Sequence[str]],
+        labels: Mapping[str, Count],
+        observed: Series,
+    ) -> None:
+        """Each label of each row, and each row's highest probability."""
+        for given, highest in zip(decided, answers.max(axis=1).tolist(), strict=True):
+            for label in given or (NONE,):
+                labels[label].inc()
+            observed.observe(highest)
+
+    def record(self, answers: NDArray[np.float64], decided: Sequence[Sequence[str]], row: int) -> dict[str, Any]:
+        """The labels, and all probabilities in the order of the output's labels."""
+        return {"labels": decided[row], "probabilities": answers[row]}
+
+    def parameters(self, output: MultilabelOutput) -> dict[str, Any]:
+        """The labels and their thresholds."""
+        return {"problem": output.problem, "labels": output.labels, "thresholds": output.limits()}
+
+    def summary(self, output: MultilabelOutput) -> str:
+        """The labels."""
+        return f"any of the labels: {', '.join(output.labels)}"
+
+    def answers(self, output: MultilabelOutput, documents: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        """The probabilities."""
+        import numpy as np
+
+        return np.array([[one["probabilities"][name] for name in output.labels] for one in documents])
+
+
+SERVING = MultilabelServing()

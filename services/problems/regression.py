@@ -1,0 +1,78 @@
+"""Regression: rows are counted; their values are observed in a histogram with the scale of the golden examples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from contracts.metrics import VALUE
+from services.problems.base import Count, Distribution, Series, Serving
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from contracts.bundle import Golden
+    from contracts.problems.regression import RegressionOutput
+
+_LABEL = "value"
+_TENTHS = 10
+
+
+class RegressionServing(Serving):
+    """See `services.problems.base.Serving`; a decision is the value."""
+
+    def labels(self, output: RegressionOutput) -> Sequence[str]:
+        """One for all rows."""
+        return (_LABEL,)
+
+    def distribution(self, output: RegressionOutput, golden: Sequence[Golden]) -> Distribution:
+        """Of the value; edges are the deciles of the golden examples, and their range once more on both sides."""
+        return Distribution(
+            name=VALUE,
+            text="Predicted value" + (f", in {output.unit}." if output.unit else "."),
+            edges=edges([float(one.expected[0]) for one in golden]),
+        )
+
+    def count(self, answers: Any, decided: Sequence[float], labels: Mapping[str, Count], observed: Series) -> None:
+        """Each row and its value."""
+        for value in decided:
+            labels[_LABEL].inc()
+            observed.observe(value)
+
+    def record(self, answers: NDArray[np.float64], decided: Sequence[float], row: int) -> dict[str, Any]:
+        """The value, and its interval where there is one."""
+        value, *interval = answers[row].tolist()
+        return {"value": value, "interval": interval} if interval else {"value": value}
+
+    def parameters(self, output: RegressionOutput) -> dict[str, Any]:
+        """Unit and coverage."""
+        return output.model_dump()
+
+    def summary(self, output: RegressionOutput) -> str:
+        """A number, its unit, its interval."""
+        unit = f" in {output.unit}" if output.unit else ""
+        return f"a number{unit}" + (f", with an interval of {output.coverage:.0%}" if output.coverage else "")
+
+    def answers(self, output: RegressionOutput, documents: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+        """Value and interval."""
+        import numpy as np
+
+        return np.array([[one["value"], *one.get("interval", ())] for one in documents])
+
+
+def edges(values: Sequence[float]) -> tuple[float, ...]:
+    """Upper edges of a histogram that shows how `values` are spread, in numbers of few digits."""
+    if not values:
+        return ()
+    ordered = sorted(values)
+    low, high = ordered[0], ordered[-1]
+    span = high - low or abs(high) or 1.0
+    last = len(ordered) - 1
+    deciles = [ordered[round(last * at / _TENTHS)] for at in range(_TENTHS + 1)]
+    digits = 2 - math.floor(math.log10(span))
+    return tuple(sorted({round(value, digits) for value in (low - span, *deciles, high + span)}))
+
+
+SERVING = RegressionServing()
