@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--endpoints", default="", help="the platform's addresses, for runs that name none")
     make.add_argument("--tasks", default="few", choices=TASKS, help="how many steps share a task")
     make.add_argument("--train-gpus", type=int, default=0)
+    make.add_argument("--task", default="", help="with the steps of this task only; default: for any task")
     return parser
 
 
@@ -104,6 +105,7 @@ def _config(given: argparse.Namespace) -> str:
 
 def _compile(given: argparse.Namespace) -> int:
     from pipelines.resources import IMAGE, Placement
+    from pipelines.tasks import get_task
     from pipelines.values import ENDPOINTS
     from pipelines.workflows import compile_workflows
 
@@ -114,7 +116,10 @@ def _compile(given: argparse.Namespace) -> int:
         train_gpus=given.train_gpus,
         environment={ENDPOINTS: text} if (text := _text(given.endpoints)) else {},
     )
-    for file in compile_workflows(Path(given.out), placement):
+    if given.tasks == "each" and not given.task:
+        raise PlatformError("a task for each step needs to know whose steps", fix="name it: --task TASK")
+    task = get_task(given.task) if given.task else None
+    for file in compile_workflows(Path(given.out), placement, task=task):
         sys.stdout.write(f"{file}\n")
     return 0
 

@@ -53,10 +53,10 @@ def build_dataset(
     task: str,
     config: str,
     clean: Input[Dataset],
-    features: Input[Artifact],
     code_version: str,
     nonce: str,
     dataset: Output[Dataset],
+    features: Input[Artifact] = None,
 ):
     from pipelines.steps.calls import run_step
 

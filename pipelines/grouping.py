@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.errors import PlatformError
-from pipelines.resources import ORDER, Placement, Resources, joined
+from pipelines.resources import Placement, Resources, joined
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "prepare": ("ingest", "validate", "materialise", "build_dataset"),
@@ -28,9 +28,8 @@ class TaskPlan:
         return self.component.replace("_", "-")
 
 
-def plan(workflow: str, where: Placement) -> list[TaskPlan]:
-    """The tasks of a workflow: each step is in exactly one of them, in the workflow's order."""
-    order = ORDER[workflow]
+def plan(order: Collection[str], where: Placement) -> list[TaskPlan]:
+    """The tasks of a workflow with the steps `order`: each step is in exactly one of them, in this order."""
     if where.tasks == "each" or not where.cluster or len(order) == 1:
         return [TaskPlan(step, (step,)) for step in order]
     found: list[tuple[str, ...]] = []

@@ -22,11 +22,12 @@ from contracts.errors import PlatformError
 from pipelines.grouping import GROUPS
 from pipelines.lint import MAX_ARGUMENT_BYTES
 from pipelines.record import PLACE, RUN, open_record, read_run
-from pipelines.resources import STEPS
+from pipelines.resources import STEPS, workflow_called
 from pipelines.run_settings import split
 from pipelines.step_cache import OUT, StepCache, fetch, step_key
 from pipelines.steps import events
-from pipelines.steps.calls import CALLS, call_step, version_made
+from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made
+from pipelines.tasks import get_task
 from pipelines.tasks.settings import parse_setting, split_settings
 from pipelines.values import resolve
 
@@ -38,23 +39,25 @@ _SHOWN = {"manifest", "built", "candidate", "decision", "published"}
 def begin(given: Mapping[str, Any]) -> tuple[str, str]:
     """Run the first task of a run; `given` are the arguments of its component.
 
+    What it was compiled with may be the steps of any task: of them, the run's own task has those that it needs.
+
     Returns:
         What training must know, the same for every run that trains the same, and what the task after it must know.
     """
-    steps = given["steps"].split(",")
+    named = given["steps"].split(",")
     asked = {name: value for name, value in given.items() if isinstance(value, str | bool)}
     try:
         refuse_settings_of_pods(asked["task"], asked.get("settings", ""))
-        values = resolve(asked | _known(), os.environ, reads=steps[0] == "ingest", kfp_run=os.environ.get(RUN, ""))
-        if "register" not in steps:
+        values = resolve(asked | _known(), os.environ, reads=named[0] == "ingest", kfp_run=os.environ.get(RUN, ""))
+        if "register" not in named:
             _refuse_too_much(values)
     except PlatformError as err:
-        with events.running(steps[0]):
+        with events.running(named[0]):
             raise err from None
     _note(values)
     with _scratch() as folder:
         run = Group(values, {}, folder, expected=asked.get("code_version", ""))
-        run.run(steps)
+        run.run(named)
         _fill(run, given)
     trains, judges = _taken(GROUPS["train"]), _taken((*GROUPS["train"], *GROUPS["judge"]))
     return run.written(trains), run.written(judges)
@@ -85,15 +88,25 @@ class Group:
     """
 
     def __init__(
-        self, values: Mapping[str, Any], artifacts: Mapping[str, str], scratch: Path, expected: str = ""
+        self,
+        values: Mapping[str, Any],
+        artifacts: Mapping[str, str],
+        scratch: Path,
+        expected: str = "",
+        calls: Mapping[str, Call] | None = None,
     ) -> None:
         self.values, self.artifacts, self.expected = dict(values), dict(artifacts), expected
         self._scratch = scratch
+        self._calls = calls if calls is not None else graph("full", get_task(values["task"]))
         self._cache = StepCache(values["steps"])
         self._here: dict[str, Path] = {}
 
-    def run(self, steps: Sequence[str]) -> None:
-        """Run `steps` in order; a failure ends the process as it ends that of a single step."""
+    def run(self, named: Collection[str]) -> None:
+        """Run those of the steps `named` that the task needs, in order.
+
+        A failure ends the process as it ends that of a single step.
+        """
+        steps = [step for step in self._calls if step in named]
         for at, step in enumerate(steps):
             self._step(step)
             self._forget(steps[at + 1 :])
@@ -114,8 +127,8 @@ class Group:
 
     def key(self, step: str) -> str:
         """What decides what `step` makes."""
-        decides = {name: value for name, value in CALLS[step].takes.items() if name not in _NO_PART_OF_KEYS}
-        given = {name: self._named(value) for name, value in decides.items()}
+        taken = self._calls[step].given(self.has)
+        given = {name: self._named(value) for name, value in taken if name not in _NO_PART_OF_KEYS}
         if step == "materialise":  # it fills a store that this run's readers look into
             places = json.loads(self.values["endpoints"])
             given["places"] = [places["features"], places["online"]]
@@ -136,18 +149,18 @@ class Group:
         if entry is None:
             self._work(step, key)
         else:
-            self.artifacts[CALLS[step].artifact[1]] = entry.address
+            self.artifacts[self._calls[step].artifact[1]] = entry.address
             events.cached(step, entry.result)
 
     def _work(self, step: str, key: str) -> None:
-        call = CALLS[step]
+        call = self._calls[step]
         parameter, artifact = call.artifact
         checked = {"task": self.values["task"], "code_version": self.expected} if call.first else {}
         _forget_peak()
         with events.running(step, **checked) as done:
             given = {
                 name: str(self.path(value)) if self.has(value) else self.values[value]
-                for name, value in call.takes.items()
+                for name, value in call.given(self.has)
             }
             folder = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=self._scratch))
             result = call_step(step, {**given, parameter: str(folder / OUT), "key": key})
@@ -166,7 +179,7 @@ class Group:
 
     def _forget(self, later: Sequence[str]) -> None:
         """Delete from this disk what no later step takes."""
-        needed = {value for step in later for value in CALLS[step].takes.values()} | _SHOWN
+        needed = {value for step in later for value in self._calls[step].takes.values()} | _SHOWN
         for name in set(self._here) - needed:
             path = self._here.pop(name)
             if path.is_relative_to(self._scratch):
@@ -219,6 +232,7 @@ def _note(values: Mapping[str, Any]) -> None:
         config = json.loads(values["config"])
         same = ("task", "source", "code_version", "nonce", "promote")
         about = {"run_id": values["run"], "recipe": config["recipe"], "config": config}
+        about["steps"] = steps_of(get_task(values["task"]), workflow_called(record.workflow))
         record.write_run(about | {name: values[name] for name in same})
         record.close()
 

@@ -152,6 +152,7 @@ def run_document(kfp_run: str, about: Mapping[str, Any]) -> dict[str, Any]:
         "promote": True,
         "started": now(),
         "schedule": "",
+        "steps": [],
     }
     return empty | dict(about)
 

@@ -91,7 +91,13 @@ ORDER: dict[str, tuple[str, ...]] = {
     "full": ("ingest", *_PREPARE, *_LEARN),
     "batch_scoring": ("batch_score",),
 }
-"""The steps of each workflow, in order; here, so that they are known without KFP."""
+"""The steps that a workflow may have, in order; here, so that they are known without KFP."""
+
+
+def workflow_called(name: str) -> str:
+    """The workflow that an object of Kubeflow is of, by the object's name: ``batch-scoring-x2k4f``."""
+    found = name.rpartition("-")[0].replace("-", "_")
+    return found if found in ORDER else "full"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.preflight import preflight
 from pipelines.runstate import RunState, claimed
+from pipelines.steps.calls import steps_of
 from pipelines.steps.events import from_os_error, unexpected
 from pipelines.steps.version import code_version
 from pipelines.tasks import get_task, load_config
@@ -68,13 +69,7 @@ def run(spec: RunSpec) -> int:
 
 
 def _run(spec: RunSpec, where: Endpoints, folder: Path, send: Any) -> int:
-    from pipelines.resources import ORDER
-
-    if spec.workflow not in ORDER:
-        raise PlatformError(
-            f"unknown workflow {spec.workflow!r}", fix=f"pick one of: {', '.join(ORDER)}", code="bad_workflow"
-        )
-    order = ORDER[spec.workflow]
+    order = steps_of(get_task(spec.task) if spec.task else None, spec.workflow)
     state = RunState(folder, _asked(spec, where), order)
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         translator = Translator(order, state, log, send)
@@ -123,7 +118,7 @@ def _execute(workflow_name: str, arguments: dict[str, Any], where: Endpoints, fo
 
     steps = folder / "steps"
     lint_arguments(arguments, steps)
-    pipeline = workflow(workflow_name)
+    pipeline = workflow(workflow_name, task=get_task(arguments["task"]))
     # KFP deletes its workspace after every run, whatever is in it: it gets a folder that nobody else has.
     workspace = tempfile.mkdtemp(prefix="fairlead-unused-")
     local.init(

@@ -4,6 +4,7 @@ No ``from __future__ import annotations`` here: KFP reads the annotations of pip
 parameters and what their docstrings say are what a person sees on Kubeflow's page.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,179 +12,81 @@ from typing import Any
 
 from kfp import compiler, dsl
 
-from contracts.errors import PlatformError
 from pipelines import components, grouped
 from pipelines.grouping import needs_of, plan
 from pipelines.lint import lint_components, lint_workflow
 from pipelines.resources import ORDER, Placement, place
-from pipelines.steps.calls import CALLS
+from pipelines.steps.calls import Call, graph
+from pipelines.tasks.base import Task
+
+Steps = Mapping[str, Call]
 
 
-def workflow(name: str, placement: Placement | None = None) -> Any:
-    """The KFP pipeline called `name`, placed on this machine or on a cluster.
+def workflow(name: str, placement: Placement | None = None, task: Task | None = None) -> Any:
+    """The KFP pipeline called `name`, placed on this machine or on a cluster, with the steps that `task` needs.
+
+    Without `task` it is for any: it names every step, and its tasks of several steps leave out what theirs does not
+    need.
 
     Tasks of one step are given the configuration in three forms of JSON: ``config`` is a task's, ``data_config`` is the
     same without what only the model needs, so that recipes share their data steps, and ``train_config`` without what
     only the gate needs. Tasks of several steps make them of what was asked, and need to be given the task only.
     """
-    if name not in ORDER:
-        raise PlatformError(f"unknown workflow {name!r}", fix=f"pick one of: {', '.join(ORDER)}", code="bad_workflow")
+    steps = graph(name, task)
     where = placement or Placement()
-    makers = _GROUPED if where.cluster and where.tasks != "each" else _EACH
-    return makers[name](where)
+    if where.cluster and where.tasks != "each" and name in _GROUPED:
+        return _pipeline(name, _GROUPED[name], functools.partial(_tasks, where, steps))
+    return _pipeline(name, _EACH[name], functools.partial(_each, where, steps))
 
 
-def compile_workflows(folder: Path, placement: Placement, names: Iterable[str] = tuple(ORDER)) -> list[Path]:
-    """Write the workflows' IR to ``folder/<name>.yaml`` and check it."""
+def compile_workflows(
+    folder: Path, placement: Placement, names: Iterable[str] = tuple(ORDER), task: Task | None = None
+) -> list[Path]:
+    """Write the workflows' IR, for `task` or for any, to ``folder/<name>.yaml`` and check it."""
     for module in (components, grouped):
         lint_components(Path(str(module.__file__)))
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name in names:
         file = folder / f"{name}.yaml"
-        compiler.Compiler().compile(workflow(name, placement), str(file))
+        compiler.Compiler().compile(workflow(name, placement, task), str(file))
         lint_workflow(file)
         written.append(file)
     return written
 
 
-def _ingestion_each(where: Placement) -> Any:
-    def ingestion(
-        task: str, data_config: str, source: str, endpoints: str, code_version: str, store: str = "", nonce: str = ""
-    ) -> None:
-        _each("ingestion", where, locals())
+def _pipeline(name: str, parameters: Mapping[str, Any], body: Callable[[dict[str, Any]], None]) -> Any:
+    """The KFP pipeline with these parameters and their defaults, and what Kubeflow's page says of them."""
 
-    return _pipeline("ingestion", ingestion)
+    def function(*given: Any) -> None:
+        body(dict(zip(parameters, given, strict=True)))
 
-
-def _training_each(where: Placement) -> Any:
-    def training(
-        task: str,
-        config: str,
-        train_config: str,
-        data_config: str,
-        dataset: str,
-        data_version: str,
-        source: str,
-        endpoints: str,
-        checkpoints: str,
-        code_version: str,
-        run: str,
-        promote: bool = True,
-        store: str = "",
-        nonce: str = "",
-        spread: str = "",
-    ) -> None:
-        _each("training", where, locals())
-
-    return _pipeline("training", training)
-
-
-def _full_each(where: Placement) -> Any:
-    def full(
-        task: str,
-        config: str,
-        train_config: str,
-        data_config: str,
-        source: str,
-        endpoints: str,
-        checkpoints: str,
-        code_version: str,
-        run: str,
-        promote: bool = True,
-        store: str = "",
-        nonce: str = "",
-        spread: str = "",
-    ) -> None:
-        _each("full", where, locals())
-
-    return _pipeline("full", full)
-
-
-def _batch_scoring(where: Placement) -> Any:
-    def batch_scoring(model: str, source: str, endpoints: str = "", settings: str = "") -> None:
-        _each("batch_scoring", where, locals())
-
-    return _pipeline("batch_scoring", batch_scoring)
-
-
-def _ingestion(where: Placement) -> Any:
-    def ingestion(
-        task: str,
-        source: str = "",
-        recipe: str = "",
-        settings: str = "",
-        config: str = "",
-        endpoints: str = "",
-        code_version: str = "",
-        nonce: str = "",
-    ) -> None:
-        _tasks("ingestion", where, locals())
-
-    return _pipeline("ingestion", ingestion)
-
-
-def _training(where: Placement) -> Any:
-    def training(
-        task: str,
-        dataset: str = "",
-        recipe: str = "",
-        settings: str = "",
-        promote: bool = True,
-        config: str = "",
-        endpoints: str = "",
-        code_version: str = "",
-        run: str = "",
-        nonce: str = "",
-        spread: str = "",
-    ) -> None:
-        _tasks("training", where, locals())
-
-    return _pipeline("training", training)
-
-
-def _full(where: Placement) -> Any:
-    def full(
-        task: str,
-        source: str = "",
-        recipe: str = "",
-        settings: str = "",
-        promote: bool = True,
-        config: str = "",
-        endpoints: str = "",
-        code_version: str = "",
-        run: str = "",
-        nonce: str = "",
-        spread: str = "",
-    ) -> None:
-        _tasks("full", where, locals())
-
-    return _pipeline("full", full)
-
-
-def _pipeline(name: str, function: Callable[..., None]) -> Any:
-    """The KFP pipeline of `function`, with what Kubeflow's page says of its parameters."""
-    said = [f"    {parameter}: {_PARAMETERS[parameter]}" for parameter in inspect.signature(function).parameters]
+    function.__signature__ = inspect.Signature([_declared(*each) for each in parameters.items()])  # type: ignore[attr-defined]
+    said = [f"    {parameter}: {_PARAMETERS[parameter]}" for parameter in parameters]
     function.__doc__ = "\n".join([_ABOUT[name], "", "Args:", *said])
     return dsl.pipeline(name=name.replace("_", "-"), description=_ABOUT[name])(function)
 
 
-def _each(name: str, where: Placement, given: Mapping[str, Any]) -> None:
+def _declared(name: str, default: Any) -> inspect.Parameter:
+    kind = bool if isinstance(default, bool) else str
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _each(where: Placement, steps: Steps, given: Mapping[str, Any]) -> None:
     """A task for every step; what a step makes is an artifact of KFP. `given` has the pipeline's parameters."""
     values = dict(given)
-    for step in ORDER[name]:
-        call = CALLS[step]
-        taken = {parameter: values[value] for parameter, value in call.takes.items()}
+    for step, call in steps.items():
+        taken = {parameter: values[value] for parameter, value in call.given(values.__contains__)}
         task = place(getattr(components, step)(**taken), step, where)
         output, artifact = call.artifact
         values[artifact] = task.outputs[output]
         values |= {value: task.outputs[made] for value, made in call.made.items()}
 
 
-def _tasks(name: str, where: Placement, given: Mapping[str, Any]) -> None:
+def _tasks(where: Placement, steps: Steps, given: Mapping[str, Any]) -> None:
     """A task for every group of steps, with texts between them. `given` has the pipeline's parameters."""
-    known: dict[str, Any] = {key: value for key, value in given.items() if key != "where"}
-    groups, later = plan(name, where), None
+    known = dict(given)
+    groups, later = plan(steps, where), None
     for group in groups:
         task = getattr(grouped, group.component)(steps=",".join(group.steps), **known)
         place(task, group.steps[0], where, needs_of(group.steps, where))
@@ -220,15 +123,23 @@ _PARAMETERS = {
     "checkpoints": "where a training keeps what it needs to go on",
     "store": "changes when feature stores were deleted",
 }
-_EACH: dict[str, Callable[[Placement], Any]] = {
-    "ingestion": _ingestion_each,
-    "training": _training_each,
-    "full": _full_each,
-    "batch_scoring": _batch_scoring,
+_GIVEN: Any = inspect.Parameter.empty  # it has no default: who starts a run must say it
+_KEYS = {"store": "", "nonce": ""}
+_DATA = dict.fromkeys(("task", "data_config", "source", "endpoints", "code_version"), _GIVEN) | _KEYS
+_MODEL = dict.fromkeys(("config", "train_config", "checkpoints", "run"), _GIVEN) | {"promote": True, "spread": ""}
+_EACH: dict[str, dict[str, Any]] = {
+    "ingestion": _DATA,
+    "training": dict.fromkeys(("dataset", "data_version"), _GIVEN) | _DATA | _MODEL,
+    "full": _DATA | _MODEL,
+    "batch_scoring": {"model": _GIVEN, "source": _GIVEN, "endpoints": "", "settings": ""},
 }
-_GROUPED: dict[str, Callable[[Placement], Any]] = {
-    "ingestion": _ingestion,
-    "training": _training,
-    "full": _full,
-    "batch_scoring": _batch_scoring,
+_FIRST = {"task": _GIVEN}
+_CHOICE = dict.fromkeys(("recipe", "settings"), "")
+_SAME = dict.fromkeys(("config", "endpoints", "code_version", "nonce"), "")
+_LEARN = {"promote": True, "run": "", "spread": ""}
+_GROUPED: dict[str, dict[str, Any]] = {
+    "ingestion": _FIRST | {"source": ""} | _CHOICE | _SAME,
+    "training": _FIRST | {"dataset": ""} | _CHOICE | _LEARN | _SAME,
+    "full": _FIRST | {"source": ""} | _CHOICE | _LEARN | _SAME,
 }
+"""Parameters of workflows whose tasks have one step and several; a page shows them by name, so their order is free."""

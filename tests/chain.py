@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.endpoints import Endpoints
+from pipelines.steps.calls import steps_of
 from pipelines.tasks import dump_config, get_task, recipe_config
 
 
@@ -62,8 +63,10 @@ class Chain:
         if last == "validate":
             return self.path("clean")
         ends = self.endpoints.model_dump_json()
-        self.call("materialise", self.path("clean"), self.version, ends, self.path("features.json"))
-        self.call("build_dataset", self.path("clean"), self.path("features.json"), self.path("dataset"))
+        features = self.path("features.json") if "materialise" in steps_of(get_task(self.task)) else ""
+        if features:
+            self.call("materialise", self.path("clean"), self.version, ends, features)
+        self.call("build_dataset", self.path("clean"), features, self.path("dataset"))
         return self.path("dataset")
 
     def candidate(self) -> Path:

@@ -25,7 +25,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     """Join the features point in time, derive the on-demand ones, and let the task split by time.
 
     Args:
-        clean: folder of validated parts.  features: document of the materialise step, {} without features.
+        clean: folder of validated parts.  features: document of the materialise step; "" for a task without
+            features.
         out: gets ``{train,valid,test}.parquet`` (with ``row_key``), ``seen.bin`` (hashes of training and validation
             rows), ``dataset.json`` and, with features, ``features.json`` (the plan) and rows as they are served
             without features (`pipelines.steps.hidden`).
@@ -40,8 +41,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     report = events.progress("build_dataset")
     report(0, 3, doing="read")
     rows = frame = read_parts(Path(clean))
-    history = read_json(features)
-    if history.get("plan"):
+    history = read_json(features) if features else None
+    if history:
         if entity_rows := getattr(found, "entity_rows", None):  # a task may know which rows its split looks at
             frame = entity_rows(frame, settings)
         report(1, 3, doing="join", rows=len(frame))
@@ -63,7 +64,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         "left_out": gone,
     }
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
-    if history.get("plan"):
+    if history:
         write_hidden(frames, frame, found.id, history["plan"], target)
         write_json(target / "features.json", history["plan"])
     report(3, 3)

@@ -1,19 +1,25 @@
 """What each step takes, gives and is called with: workflows, components and tasks of several steps read it here.
 
 A run is a set of values by name: its parameters, and what its steps add. A step is a component with parameters of its
-own; `takes` says which value each of them gets. KFP is not imported here: a pod needs it only to be started.
+own; `takes` says which value each of them gets. A run's graph is the steps that its task needs, in order (`graph`). KFP
+is not imported here: a pod needs it only to be started.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from contracts.errors import PlatformError
+from pipelines.resources import ORDER
 from pipelines.steps import events
 from pipelines.steps.retries import with_retries
+
+if TYPE_CHECKING:
+    from pipelines.tasks.base import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,8 @@ class Call:
         artifact: parameter that says where the step writes, and name of what it wrote among the run's values.
         made: the run's value -> output of the component, for what is not a file.
         first: it may be the first of a run, and checks that this is the code that the run was started with.
+        optional: those of `takes` that no step makes in the graph of a task that does not need it.
+        needed: whether a task has the step in its graph.
     """
 
     call: Callable[..., Any]
@@ -32,6 +40,30 @@ class Call:
     artifact: tuple[str, str]
     made: Mapping[str, str] = field(default_factory=dict)
     first: bool = False
+    optional: frozenset[str] = frozenset()
+    needed: Callable[[Task], bool] = lambda task: True
+
+    def given(self, has: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+        """`takes`, without what is optional and not there."""
+        return ((name, value) for name, value in self.takes.items() if name not in self.optional or has(value))
+
+
+def graph(workflow: str, task: Task | None = None) -> dict[str, Call]:
+    """The steps of `workflow` that `task` needs, in order, with their calls; for None those that any task may need.
+
+    Raises:
+        PlatformError: ``code="bad_workflow"``.
+    """
+    if workflow not in ORDER:
+        raise PlatformError(
+            f"unknown workflow {workflow!r}", fix=f"pick one of: {', '.join(ORDER)}", code="bad_workflow"
+        )
+    return {step: CALLS[step] for step in ORDER[workflow] if task is None or CALLS[step].needed(task)}
+
+
+def steps_of(task: Task | None, workflow: str = "full") -> tuple[str, ...]:
+    """The steps of `graph` by name."""
+    return tuple(graph(workflow, task))
 
 
 def run_step(step: str, given: Mapping[str, Any]) -> Any:
@@ -90,10 +122,10 @@ def _materialise(
     return materialise.materialise(task, config, clean, data_version, endpoints, features)
 
 
-def _build_dataset(*, task: str, config: str, clean: str, features: str, dataset: str, **_: Any) -> Any:
+def _build_dataset(*, task: str, config: str, clean: str, dataset: str, features: str | None = None, **_: Any) -> Any:
     from pipelines.steps import build_dataset
 
-    return build_dataset.build_dataset(task, config, clean, features, dataset)
+    return build_dataset.build_dataset(task, config, clean, features or "", dataset)
 
 
 def _train(
@@ -181,11 +213,13 @@ CALLS: dict[str, Call] = {
             "task", "clean", "data_version", "endpoints", "code_version", "store", "nonce", config="data_config"
         ),
         artifact=("features", "features"),
+        needed=lambda task: task.feature_service is not None,
     ),
     "build_dataset": Call(
         call=_build_dataset,
         takes=_same("task", "clean", "features", "code_version", "nonce", config="data_config"),
         artifact=("dataset", "built"),
+        optional=frozenset({"features"}),
     ),
     "train": Call(
         call=_train,

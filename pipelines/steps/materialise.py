@@ -49,7 +49,7 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
     Args:
         config: unused; features depend on the data only, so that all recipes of a task share them.
         clean: folder of validated parts.  endpoints: JSON of contracts.endpoints.Endpoints.
-        out: gets ``{"path": folder of the history, "plan": {...}}``; ``{}`` for a task without features.
+        out: gets ``{"path": folder of the history, "plan": {...}}``.
 
     Returns:
         path, views, the moment up to which values are online, and which rows could not go online.
@@ -59,8 +59,11 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
     """
     found = get_task(task)
     if found.feature_service is None:
-        write_json(Path(out), {})
-        return {}
+        raise PlatformError(
+            f"task {task} has no features to materialise",
+            fix="set feature_service of the task, or leave the step out",
+            code="bad_task",
+        )
     if found.timestamp is None:
         raise PlatformError(
             f"task {task} has features but no timestamp",

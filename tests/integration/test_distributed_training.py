@@ -27,8 +27,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("news")
     ingest("news", config(), "", str(folder / "data"), str(folder / "manifest"))
     validate("news", config(), str(folder / "manifest"), str(folder / "clean"))
-    (folder / "features").write_text("{}")
-    build_dataset("news", config(), *(str(folder / name) for name in ("clean", "features", "dataset")))
+    build_dataset("news", config(), str(folder / "clean"), "", str(folder / "dataset"))
     return folder / "dataset"
 
 

@@ -21,7 +21,7 @@ from contracts.registry import Registry
 pytestmark = pytest.mark.integration
 TOY = Path(__file__).parents[1] / "toy"
 ROOT = Path(__file__).parents[2]
-STEPS = ["ingest", "validate", "materialise", "build_dataset", "train", "evaluate", "gate", "register"]
+STEPS = ["ingest", "validate", "build_dataset", "train", "evaluate", "gate", "register"]
 
 
 class Run:
@@ -125,7 +125,7 @@ def test_unchanged_steps_come_from_the_cache_and_no_cache_runs_them(
 ) -> None:
     again = start(home, "toy-again")
     assert again.end() == 0
-    assert again.steps("step_cached") == STEPS[1:6]
+    assert again.steps("step_cached") == STEPS[1:5]
     assert again.steps("step_finished") == ["ingest", "gate", "register"]
     assert again.document()["steps"]["train"]["status"] == "cached"
     fresh = start(home, "toy-fresh", "--nonce", "toy-fresh", "--no-promote")
@@ -139,7 +139,7 @@ def test_a_change_of_the_gate_trains_nothing_again(first: Run, home: Path, start
     config["gate"]["champion_tolerance"] = 0.5
     run = start(home, "toy-lenient", "--config-json", json.dumps(config), "--no-promote")
     assert run.end() == 0
-    assert run.steps("step_cached") == ["validate", "materialise", "build_dataset", "train"]
+    assert run.steps("step_cached") == ["validate", "build_dataset", "train"]
     told = run.document()["result"]["left_out"]
     assert told == first.document()["result"]["left_out"]
     assert told["rows_read"] > 0
@@ -151,7 +151,7 @@ def test_a_change_of_the_model_keeps_the_data_steps(first: Run, home: Path, star
     config["gate"]["thresholds"] = [{"metric": "roc_auc", "minimum": 0.999}]
     run = start(home, "toy-refused", "--config-json", json.dumps(config))
     assert run.end() == 0
-    assert run.steps("step_cached") == ["validate", "materialise", "build_dataset"]
+    assert run.steps("step_cached") == ["validate", "build_dataset"]
     document = run.document()
     assert document["status"] == "refused"
     result = document["result"]
@@ -184,7 +184,7 @@ def test_a_run_killed_in_training_goes_on_where_it_was(
     assert not _alive(step["pid"])  # the step does not go on unseen
     resumed = start(home, *arguments)
     assert resumed.end() == 0, resumed.document()["error"]
-    assert resumed.steps("step_cached") == ["validate", "materialise", "build_dataset"]
+    assert resumed.steps("step_cached") == ["validate", "build_dataset"]
     assert resumed.steps("step_finished")[:2] == ["ingest", "train"]
     parameters = read_bundle(resumed.document()["result"]["path"]).document.parameters
     assert parameters["resumed_after"] >= 1

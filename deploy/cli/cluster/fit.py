@@ -6,7 +6,7 @@ and is said. Who may not list nodes or pods starts the run without this check.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -72,13 +72,13 @@ class Fit:
     setting: str = ""
 
 
-def asks_of(workflow: str, where: Placement) -> list[Ask]:
-    """What the tasks of a workflow ask for."""
+def asks_of(steps: Collection[str], where: Placement) -> list[Ask]:
+    """What the tasks of a workflow with these steps ask for."""
     from pipelines.grouping import needs_of, plan
 
     return [
         Ask(name=task.name, step=task.steps[0] if len(task.steps) == 1 else "all", needs=needs_of(task.steps, where))
-        for task in plan(workflow, where)
+        for task in plan(steps, where)
     ]
 
 

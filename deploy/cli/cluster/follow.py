@@ -6,7 +6,7 @@ Nothing of it is needed for the run itself: following may break off, be taken up
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,8 +14,9 @@ from contracts.errors import PlatformError
 from deploy.cli.cluster.access import Access
 from deploy.cli.cluster.failing import main_status
 from deploy.cli.cluster.heard import Heard
+from deploy.cli.cluster.report import order_of
 from deploy.cli.cluster.streams import Streams
-from deploy.cli.cluster.workflow_state import DONE, State, Step, Try, order_of, pod_name_of, read_state, workflow_of
+from deploy.cli.cluster.workflow_state import DONE, State, Step, Try, pod_name_of, read_state, workflow_of
 
 Show = Callable[[dict[str, Any]], None]
 
@@ -29,14 +30,14 @@ _PHASES = {"SUCCEEDED": "Succeeded", "FAILED": "Failed", "CANCELED": "Failed", "
 
 
 class Follower:
-    """Turns what changes in a run into events.
+    """Turns what changes in a run into events; `asked` is what the run was asked (`deploy.cli.cluster.report`).
 
     Attributes:
         state: the last look at it.  silent_since: when the cluster stopped to answer, None while it does.
     """
 
-    def __init__(self, access: Access, kfp_run: str) -> None:
-        self.access, self.kfp_run = access, kfp_run
+    def __init__(self, access: Access, kfp_run: str, asked: Mapping[str, Any]) -> None:
+        self.access, self.kfp_run, self._asked = access, kfp_run, asked
         self.state = State()
         self.silent_since: datetime | None = None
         self._heard = Heard()
@@ -168,7 +169,7 @@ class Follower:
         records = self._known()
         metadata = self._workflow["metadata"]
         metadata["name"] = metadata["name"] or next(filter(None, map(_workflow, records.values())), "")
-        order = order_of(str(metadata["name"]))
+        order = order_of(str(metadata["name"]), self._asked, records)
         arguments = (self._workflow, self._pods, records, order)
         state = read_state(*arguments, tails=self._heard.tails)
         if any(step.waiting and step.waiting.kind == "unschedulable" for step in state.steps.values()):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster.workflow_state import State, Step, moment
+from pipelines.resources import ORDER, workflow_called
+from pipelines.steps.calls import steps_of
+from pipelines.tasks import get_task
 
 STATES = {
     "SUCCEEDED": "succeeded",
@@ -44,8 +48,24 @@ def asked_of(run: Any, record: Mapping[str, Any] | None) -> dict[str, Any]:
         "schedule": str(run.recurring_run_id or ""),
         "started": _time(run.created_at),
         "finished": _time(run.finished_at),
+        "steps": list(known.get("steps") or []),
         **{key: known[key] for key in ("by", "placing", "settings") if key in known},
     }
+
+
+def order_of(workflow: str, asked: Mapping[str, Any], recorded: Collection[str]) -> tuple[str, ...]:
+    """The steps of a run in order, as its record says them, or else as many as its task needs now.
+
+    Args:
+        workflow: name of its object, see `workflow_called`.  asked: see `asked_of`.
+        recorded: the steps that have left something. Runs that say no steps may have others than their task needs now.
+    """
+    name = workflow_called(workflow)
+    steps = tuple(asked["steps"])
+    if not steps:
+        with contextlib.suppress(PlatformError):  # a task that is not known here
+            steps = steps_of(get_task(asked["task"]), name)
+    return steps if steps and set(recorded) <= set(steps) else ORDER[name]
 
 
 def described(asked: Mapping[str, Any], state: State) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from deploy.cli.cluster.failing import LOST
 from deploy.cli.cluster.follow import Follower
 from deploy.cli.cluster.report import asked_of, described, unknown_result
 from deploy.cli.cluster.runs import Found, find_run, look_at
-from deploy.cli.cluster.submit import Placing, submit
+from deploy.cli.cluster.submit import WORKFLOW, Placing, submit
 from deploy.cli.output import EXIT_INTERRUPTED, console, write_json
 from deploy.cli.progress import RunProgress, show_changes
 from deploy.cli.resume import resumed
@@ -110,13 +110,16 @@ def plan_resume_on_cluster(
 def noted(access: Access, kfp_run: str, request: RunRequest, placing: Placing) -> Found:
     """A run that was submitted, with what it was asked left in its record, for whoever looks at it from elsewhere."""
     from pipelines.record import write_run
+    from pipelines.steps.calls import steps_of
+    from pipelines.tasks import get_task
 
     try:
         run = access.run(kfp_run)
     except PlatformError:  # the API may break off, or be broken: the run goes on, and is followed by its workflow
         run = _as_submitted(kfp_run, request)
     given = {key: value for key, value in asdict(placing).items() if value != getattr(Placing(), key)}
-    about = asked_of(run, {"by": _user(), "placing": given, "settings": dict(request.settings)})
+    steps = list(steps_of(get_task(request.task), WORKFLOW))
+    about = asked_of(run, {"by": _user(), "placing": given, "settings": dict(request.settings), "steps": steps})
     parameters = (run.runtime_config and run.runtime_config.parameters) or {}
     more = {"code_version": parameters.get("code_version", ""), "image": placing.image}
     with contextlib.suppress(PlatformError):  # then its first step writes it
@@ -153,7 +156,7 @@ def follow_run(
     Raises:
         PlatformError: the run failed, with what the failing step said and the command that goes on with it.
     """
-    follower = Follower(access, found.kfp_run)
+    follower = Follower(access, found.kfp_run, found.asked)
     with detachable(found.run_id, profile, as_json):
         try:
             if as_json:

@@ -89,7 +89,7 @@ def look_at(access: Access, found: Found) -> dict[str, Any]:
     Raises:
         PlatformError: the cluster does not answer.
     """
-    state = Follower(access, found.kfp_run).look()
+    state = Follower(access, found.kfp_run, found.asked).look()
     document = described(found.asked, state)
     if (missing := unknown_result(state, found.kfp_run)) is not None:
         document["error"] = missing.as_dict()
@@ -103,7 +103,7 @@ def log_of(access: Access, found: Found, step: str) -> str:
     Raises:
         PlatformError: ``code="unknown_step"``, ``code="no_log"``.
     """
-    state = Follower(access, found.kfp_run).look()
+    state = Follower(access, found.kfp_run, found.asked).look()
     if step not in state.steps:
         raise no_step(step, state.steps)
     shown = state.steps[step]
@@ -179,14 +179,14 @@ def _ended(access: Access, found: Found) -> dict[str, Any]:
     status = STATES.get(str(found.run.state), str(found.run.state).lower())
     if status in ("succeeded", "failed"):
         try:
-            state = Follower(access, found.kfp_run).remember(found.run)
+            state = Follower(access, found.kfp_run, found.asked).remember(found.run)
             if unknown_result(state, found.kfp_run):  # it left no record: then its pods may say it
-                state = Follower(access, found.kfp_run).look()
+                state = Follower(access, found.kfp_run, found.asked).look()
             more = {"status": "ended"} if unknown_result(state, found.kfp_run) else {}
             return described(found.asked, state) | more
         except PlatformError:  # the store does not answer: what is left is Kubeflow's word
             status = "ended" if status == "succeeded" else status
-    return described(found.asked, Follower(access, found.kfp_run).state) | {"status": status}
+    return described(found.asked, Follower(access, found.kfp_run, found.asked).state) | {"status": status}
 
 
 def _schedules(access: Access) -> dict[str, str]:

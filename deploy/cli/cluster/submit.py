@@ -100,7 +100,7 @@ def prepared(
     placed = placement(profile, placing, request, needs)
     for note in _looked_at(cluster, placed, placing, needs, request):
         console(stderr=True).print(note, markup=False, soft_wrap=True)
-    return compiled(placed, folder), given
+    return compiled(placed, folder, request.task), given
 
 
 def _looked_at(
@@ -108,8 +108,10 @@ def _looked_at(
 ) -> list[str]:
     """What is to be said of the nodes before the run starts; of a schedule only what nobody could look at."""
     from pipelines.run_settings import growing
+    from pipelines.steps.calls import steps_of
+    from pipelines.tasks import get_task
 
-    asks = asks_of(WORKFLOW, placed)
+    asks = asks_of(steps_of(get_task(request.task), WORKFLOW), placed)
     if placing.train_nodes > 1:
         asks.append(Ask(name="training", step="train", needs=needs["train"], pods=placing.train_nodes))
     notes = check(Kube(cluster.namespace, cluster.context), asks, growing(request.settings))
@@ -209,11 +211,12 @@ def spread(cluster: Cluster, where: Endpoints, placing: Placing, needs: Resource
     ).model_dump_json()
 
 
-def compiled(where: Placement, folder: Path) -> Path:
-    """The workflow's IR with its Kubernetes part, checked."""
+def compiled(where: Placement, folder: Path, task: str) -> Path:
+    """The workflow's IR with the steps of a task and its Kubernetes part, checked."""
+    from pipelines.tasks import get_task
     from pipelines.workflows import compile_workflows
 
-    (file,) = compile_workflows(folder, where, [WORKFLOW])
+    (file,) = compile_workflows(folder, where, [WORKFLOW], get_task(task))
     return file
 
 

@@ -17,7 +17,6 @@ from deploy.cli.cluster.failing import failure, killed_for_memory, main_status, 
 from deploy.cli.cluster.fit import Node
 from deploy.cli.cluster.waiting import Waiting, waits_for
 from pipelines.grouping import GROUPS
-from pipelines.resources import ORDER
 
 DONE = frozenset({"finished", "cached"})
 _ENDED = frozenset({"Succeeded", "Failed", "Error", "Skipped", "Omitted"})
@@ -140,11 +139,6 @@ def read_state(
         cancelled=cancelled,
         finished=str(status.get("finishedAt") or ""),
     )
-
-
-def order_of(workflow: str) -> tuple[str, ...]:
-    """The steps of a workflow by its object's name, which begins with it: ``batch-scoring-x2k4f``."""
-    return ORDER.get(workflow.rpartition("-")[0].replace("-", "_"), ORDER["full"])
 
 
 def _is_cancelled(spec: Mapping[str, Any]) -> bool:

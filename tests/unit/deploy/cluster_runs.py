@@ -7,12 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from contracts import objects
-from pipelines.resources import ORDER
+from pipelines.steps.calls import steps_of
+from pipelines.tasks import get_task
 from tests.argo import Scenario, Task, Try, grouped
 from tests.argo_documents import event_line
 from tests.kfp_api import Run
 from tests.kfp_stand_in import StandIn
 
+STEPS = steps_of(get_task("news"))
+ASKED = {"task": "news", "steps": []}  # as of a run that left no record yet
 MADE = {"name": "news", "version": "3", "path": "s3://lake/bundles/news/1", "gate_passed": True, "champion": True}
 REFUSED = {**MADE, "gate_passed": False, "champion": False}
 MISSING = {"code": "not_found", "headline": "not found: s3://b/x.csv", "detail": "", "fix": "check it", "context": {}}
@@ -39,7 +42,7 @@ def said(*steps: str, at: float = 0.5, **results: Any) -> tuple[tuple[float, str
 
 def everything(**results: Any) -> tuple[Task, ...]:
     """One task that runs all steps well."""
-    log = said(*ORDER["full"], **{"register": MADE, **results})
+    log = said(*STEPS, **{"register": MADE, **results})
     return grouped("prepare-train-judge", **{"prepare-train-judge": {"tries": (Try(seconds=4.0, log=log),)}})
 
 

@@ -24,7 +24,7 @@ from tests.kfp_api import Run
 from tests.kfp_stand_in import StandIn
 from tests.kubectl_stand_in import node
 from tests.s3_folder import FolderClient
-from tests.unit.deploy.cluster_runs import MADE, MISSING, REFUSED, everything, leaves, said, start
+from tests.unit.deploy.cluster_runs import ASKED, MADE, MISSING, REFUSED, STEPS, everything, leaves, said, start
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def followed(access: Access, run: Run, show: Callable[[dict[str, Any]], None] | 
         if show:
             show(event)
 
-    return Follower(access, run.document["run_id"]).follow(both), events
+    return Follower(access, run.document["run_id"], ASKED).follow(both), events
 
 
 def kinds(events: list[dict[str, Any]], step: str) -> list[str]:
@@ -50,7 +50,7 @@ def kinds(events: list[dict[str, Any]], step: str) -> list[str]:
 
 def test_the_steps_of_one_task_are_shown_as_those_of_a_run_on_this_machine(kubeflow: StandIn, access: Access) -> None:
     state, events = followed(access, start(kubeflow, Scenario(tasks=everything())))
-    for step in ORDER["full"]:
+    for step in STEPS:
         assert [kind for kind in kinds(events, step) if kind != "step_waiting"][-2:] == ["progress", "step_finished"]
         assert kinds(events, step).count("step_finished") == 1
     assert (status_of(state), state.steps["register"].result) == ("succeeded", MADE)
@@ -128,7 +128,7 @@ def test_a_step_without_room_says_so_within_ten_seconds_and_the_run_goes_on_when
 ) -> None:
     kubeflow.kubectl.objects = [node(cpu="1500m")]
     asks = {"requests": {"cpu": "4"}, "limits": {"memory": "2Gi"}}
-    tries = (Try(waits=60.0, log=said(*ORDER["full"], register=MADE)),)
+    tries = (Try(waits=60.0, log=said(*STEPS, register=MADE)),)
     run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": tries, "resources": asks})))
     state, events = followed(access, run)
     waiting = next(event for event in events if event["event"] == "step_waiting" and event["kind"] == "unschedulable")
@@ -139,7 +139,7 @@ def test_a_step_without_room_says_so_within_ten_seconds_and_the_run_goes_on_when
 
 @pytest.mark.parametrize("outcome", ["evicted", "deleted", "lost"])
 def test_a_pod_that_is_lost_is_tried_again_and_said(kubeflow: StandIn, access: Access, outcome: str) -> None:
-    tries = (Try(outcome=outcome, lost_for=10.0), Try(seconds=30.0, log=said(*ORDER["full"], at=10.0, register=MADE)))
+    tries = (Try(outcome=outcome, lost_for=10.0), Try(seconds=30.0, log=said(*STEPS, at=10.0, register=MADE)))
     run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": tries, "backoff": 40.0})))
     state, events = followed(access, run)
     assert status_of(state) == "succeeded"
@@ -163,7 +163,7 @@ def test_a_cluster_that_does_not_answer_is_said_once_and_asked_again(kubeflow: S
 
 
 def test_a_log_that_breaks_off_is_taken_up_where_it_was(kubeflow: StandIn, access: Access) -> None:
-    slow = tuple((at * 8, line) for at, line in said(*ORDER["full"], register=MADE))
+    slow = tuple((at * 8, line) for at, line in said(*STEPS, register=MADE))
     run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": (Try(seconds=25.0, log=slow),)})))
 
     def break_off(event: dict[str, Any]) -> None:
@@ -173,7 +173,7 @@ def test_a_log_that_breaks_off_is_taken_up_where_it_was(kubeflow: StandIn, acces
 
     state, events = followed(access, run, break_off)
     assert status_of(state) == "succeeded"
-    for step in ORDER["full"]:
+    for step in STEPS:
         assert kinds(events, step).count("progress") <= 1
         assert kinds(events, step).count("step_finished") == 1
 
@@ -201,12 +201,22 @@ def test_the_api_of_kubeflow_may_restart_unseen(kubeflow: StandIn, access: Acces
 
 
 def test_a_run_whose_workflow_is_gone_is_told_by_its_record_and_kubeflow(kubeflow: StandIn, access: Access) -> None:
-    left = tuple((3.0, leaves(step, "finished")) for step in ORDER["full"][:-1])
+    left = tuple((3.0, leaves(step, "finished")) for step in STEPS[:-1])
     left += ((3.0, leaves("register", "finished", result=REFUSED)),)
     run = start(kubeflow, Scenario(tasks=grouped("everything"), gone=0.0, actions=left))
     time.sleep((run.scenario.ends - run.now()) / run.speed + 0.3)
     state, _ = followed(access, run)
     assert (status_of(state), state.steps["train"].status) == ("refused", "finished")
+
+
+def test_a_run_of_an_earlier_version_is_shown_with_the_steps_that_it_had(kubeflow: StandIn, access: Access) -> None:
+    left = tuple((3.0, leaves(step, "finished")) for step in ORDER["full"][:-1])
+    left += ((3.0, leaves("register", "finished", result=MADE)),)
+    run = start(kubeflow, Scenario(tasks=grouped("everything"), gone=0.0, actions=left))
+    time.sleep((run.scenario.ends - run.now()) / run.speed + 0.3)
+    state, events = followed(access, run)
+    assert (tuple(state.steps), status_of(state)) == (ORDER["full"], "succeeded")
+    assert kinds(events, "materialise") == ["step_finished"]
 
 
 def test_a_workflow_that_somebody_deleted_is_an_error_and_no_waiting_for_ever(
@@ -237,7 +247,7 @@ def test_two_follow_the_same_run_and_one_comes_late(kubeflow: StandIn, access: A
     assert [status_of(state) for state in found] == ["succeeded", "succeeded"]
     late, events = followed(access, run)
     assert (status_of(late), late.steps["register"].result) == ("succeeded", MADE)
-    assert [kinds(events, step).count("step_finished") for step in ORDER["full"]] == [1] * 8
+    assert [kinds(events, step).count("step_finished") for step in STEPS] == [1] * 7
 
 
 def test_a_store_that_does_not_answer_is_not_needed_while_there_are_logs(
@@ -251,7 +261,7 @@ def test_a_store_that_does_not_answer_is_not_needed_while_there_are_logs(
 def test_a_run_that_waits_has_a_document_that_says_for_what(kubeflow: StandIn, access: Access) -> None:
     run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": (Try(waits=NEVER),)})))
     time.sleep((12 - run.now()) / run.speed)
-    state = Follower(access, run.document["run_id"]).look()
+    state = Follower(access, run.document["run_id"], ASKED).look()
     document = described({"run_id": "news-1", "started": None}, state)
     assert document["status"] == "waiting"
     assert document["steps"]["ingest"]["waiting"].startswith("waits for")

@@ -92,9 +92,7 @@ def make_candidate(folder: Path, config: str) -> Path:
 
     version = ingest("toy", config, "", str(folder / "data"), str(folder / "manifest.json"))
     validate("toy", config, str(folder / "manifest.json"), str(folder / "clean"))
-    (folder / "features.json").write_text("{}")
-    paths = [str(folder / name) for name in ("clean", "features.json", "dataset")]
-    build_dataset("toy", config, *paths)
+    build_dataset("toy", config, str(folder / "clean"), "", str(folder / "dataset"))
     train("toy", config, str(folder / "dataset"), str(folder / "checkpoints" / "a"), str(folder / "model"))
     lineage = json.dumps({"code_version": "code", "data_version": version, "source": "built-in"})
     evaluate("toy", config, str(folder / "dataset"), str(folder / "model"), lineage, str(folder / "candidate"))

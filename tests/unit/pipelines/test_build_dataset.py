@@ -16,8 +16,8 @@ from pipelines.steps import build_dataset as step
 from pipelines.steps import left_out
 
 
-def build(folder: Path, config: str, out: Path) -> dict[str, Any]:
-    return step.build_dataset("toy", config, str(folder / "clean"), str(folder / "features.json"), str(out))
+def build(folder: Path, config: str, out: Path, features: str = "") -> dict[str, Any]:
+    return step.build_dataset("toy", config, str(folder / "clean"), features, str(out))
 
 
 def test_splits_follow_time_and_carry_inputs_label_and_slices(candidate: Path) -> None:
@@ -50,7 +50,7 @@ def test_features_are_joined_and_their_plan_travels_along(
     folder.mkdir()
     (folder / "clean").symlink_to(candidate / "clean")
     (folder / "features.json").write_text(json.dumps({"path": "history", "plan": {"views": []}}))
-    build(folder, toy_config(), tmp_path / "out")
+    build(folder, toy_config(), tmp_path / "out", str(folder / "features.json"))
     assert calls == [{"path": "history", "plan": {"views": []}}]
     assert (pd.read_parquet(tmp_path / "out" / "test.parquet")["distance"] == 1.0).all()
     assert json.loads((tmp_path / "out" / "features.json").read_text()) == {"views": []}
@@ -75,7 +75,6 @@ def test_a_useless_split_is_refused(
 
 def test_clean_rows_that_are_gone_are_an_error_with_a_cure(candidate: Path, toy_config: Any, tmp_path: Path) -> None:
     (tmp_path / "clean").mkdir()
-    (tmp_path / "features.json").write_text("{}")
     with pytest.raises(PlatformError, match="missing or damaged") as caught:
         build(tmp_path, toy_config(), tmp_path / "out")
     assert caught.value.fix == "make it again: --no-cache"

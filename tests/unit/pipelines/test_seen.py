@@ -124,9 +124,8 @@ def test_rows_without_ids_of_their_own_are_known_by_their_values(
         numbers = [str(number + shift) for number in range(len(frame))]
         corrected = frame["late"].where(frame.index > 5 * shift, "no")
         frame.assign(parcel=numbers, late=corrected).to_parquet(clean / "part-00000.parquet")
-        (tmp_path / "features.json").write_text("{}")
         out = tmp_path / f"dataset{shift}"
-        build_dataset("toy", config, str(clean), str(tmp_path / "features.json"), str(out))
+        build_dataset("toy", config, str(clean), "", str(out))
         rows = pd.concat([pd.read_parquet(out / f"{name}.parquet") for name in SPLITS])
         keys[shift] = dict(zip(rows["distance"], rows["row_key"], strict=True))
     assert keys[0] == keys[1]

@@ -42,7 +42,7 @@ VALUES = st.fixed_dictionaries({name: st.text(max_size=8) for name in DECIDES})
 def keys(values: dict[str, Any], where: Endpoints | None = None) -> dict[str, str]:
     """The keys of a run's steps, each of which leaves its artifact below its key."""
     ends = (where or Endpoints(home="/here")).resolved().model_dump_json()
-    run = Group({**values, "endpoints": ends, "steps": "/store"}, {}, Path())
+    run = Group({**values, "endpoints": ends, "steps": "/store"}, {}, Path(), calls=CALLS)
     made = {}
     for step in CACHED:
         made[step] = run.key(step)

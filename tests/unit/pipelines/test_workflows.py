@@ -12,6 +12,8 @@ import yaml
 from contracts.errors import PlatformError
 from pipelines import components
 from pipelines.resources import IMAGE, ORDER, STEPS, Placement
+from pipelines.steps.calls import steps_of
+from pipelines.tasks import get_task
 from pipelines.workflows import compile_workflows, workflow
 
 
@@ -46,6 +48,24 @@ def test_every_workflow_has_its_steps_in_order(local: dict[str, Any]) -> None:
             task = tasks[step.replace("_", "-")]
             assert set(task.get("dependentTasks", [])) <= done
             done.add(step.replace("_", "-"))
+
+
+@pytest.mark.parametrize("where", [Placement(), Placement(cluster=True, tasks="each")])
+def test_a_task_without_features_has_nothing_to_materialise(where: Placement, tmp_path: Path) -> None:
+    (file,) = compile_workflows(tmp_path, where, ["full"], get_task("news"))
+    tasks = next(yaml.safe_load_all(file.read_text()))["root"]["dag"]["tasks"]
+    assert set(tasks) == {step.replace("_", "-") for step in ORDER["full"] if step != "materialise"}
+    assert "features" not in tasks["build-dataset"]["inputs"]["artifacts"]
+    assert (
+        "features" in _compiled(tmp_path, where)["full"]["root"]["dag"]["tasks"]["build-dataset"]["inputs"]["artifacts"]
+    )
+
+
+def test_the_graph_of_a_task_has_the_steps_that_it_needs() -> None:
+    assert steps_of(get_task("fraud")) == steps_of(None) == ORDER["full"]
+    assert steps_of(get_task("news"), "ingestion") == ("ingest", "validate")
+    assert steps_of(get_task("news"), "training") == ("validate", "build_dataset", *ORDER["full"][4:])
+    assert steps_of(None, "batch_scoring") == ("batch_score",)
 
 
 def test_only_steps_that_look_at_the_world_are_not_cached(local: dict[str, Any]) -> None:
