@@ -144,7 +144,7 @@ def test_a_run_by_its_tasks_name_alone_is_one_pod_and_leaves_its_record(
         reach_storage(namespace, monkeypatch)
         steps = read_steps("s3://fairlead/data/.runs", RUN)
         assert {step: steps[step]["status"] for step in STEPS if STEPS[step].cached and step in steps} == dict.fromkeys(
-            ("validate", "materialise", "build_dataset", "train", "evaluate"), status
+            ("validate", "build_dataset", "train", "evaluate"), status
         )
         assert (steps["register"]["status"], steps["register"]["pod"]) == ("finished", f"step-{name}")
         assert steps["register"]["result"]["gate_passed"]

@@ -227,7 +227,7 @@ def test_the_mlflow_page_comes_up_and_goes_away(shell, demo) -> None:
 def test_a_stopped_run_says_how_to_resume_and_goes_on_from_there(shell) -> None:
     process = shell.start("run", "news")
     runs = shell.home / "runs"
-    while not _finished(runs, "news", "materialise"):
+    while not _finished(runs, "news", "build_dataset"):
         assert process.poll() is None, process.communicate()
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

@@ -29,8 +29,8 @@ from tests.servers import mlflow_server, s3_server
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
-STEPS = ("ingest", "validate", "materialise", "build_dataset", "train", "evaluate", "gate", "register")
-CACHED = {"validate", "materialise", "build_dataset", "train"}
+STEPS = ("ingest", "validate", "build_dataset", "train", "evaluate", "gate", "register")
+CACHED = {"validate", "build_dataset", "train"}
 OUT_OF_MEMORY = Try(starts=0.3, seconds=0.5, outcome="oom")
 PATIENCE = 400.0  # seconds, of a machine that has much else to do
 REFUSING = 'gate.thresholds=[{"metric":"accuracy","minimum":0.999}]'

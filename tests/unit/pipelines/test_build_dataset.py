@@ -91,7 +91,6 @@ def test_rows_that_the_split_leaves_out_are_told_with_those_from_before(
 ) -> None:
     clean = tmp_path / "clean"
     shutil.copytree(candidate / "clean", clean)
-    shutil.copy(candidate / "features.json", tmp_path)
     read = len(step.read_parts(clean))
     earlier = {"step": "validate", "reason": "stops: not a whole number", "rows": 5, "where": "/q.csv"}
     report = {"left_out": left_out.document(read + 5, [earlier], [])}
