@@ -22,11 +22,11 @@ from contracts.errors import PlatformError
 from pipelines.grouping import GROUPS
 from pipelines.lint import MAX_ARGUMENT_BYTES
 from pipelines.record import PLACE, RUN, open_record, read_run
-from pipelines.resources import STEPS, workflow_called
+from pipelines.resources import STEPS
 from pipelines.run_settings import split
 from pipelines.step_cache import OUT, StepCache, fetch, step_key
 from pipelines.steps import events
-from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made
+from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made, workflow_called
 from pipelines.tasks import get_task
 from pipelines.tasks.settings import parse_setting, split_settings
 from pipelines.values import resolve

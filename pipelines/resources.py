@@ -83,23 +83,6 @@ STEPS: dict[str, Resources] = {
 }
 
 
-_PREPARE = ("validate", "materialise")
-_LEARN = ("build_dataset", "train", "evaluate", "gate", "register")
-ORDER: dict[str, tuple[str, ...]] = {
-    "ingestion": ("ingest", *_PREPARE),
-    "training": (*_PREPARE, *_LEARN),
-    "full": ("ingest", *_PREPARE, *_LEARN),
-    "batch_scoring": ("batch_score",),
-}
-"""The steps that a workflow may have, in order; here, so that they are known without KFP."""
-
-
-def workflow_called(name: str) -> str:
-    """The workflow that an object of Kubeflow is of, by the object's name: ``batch-scoring-x2k4f``."""
-    found = name.rpartition("-")[0].replace("-", "_")
-    return found if found in ORDER else "full"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where a workflow is compiled for. The default is this machine: the local runner has no images or limits.

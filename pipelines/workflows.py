@@ -15,8 +15,8 @@ from kfp import compiler, dsl
 from pipelines import components, grouped
 from pipelines.grouping import needs_of, plan
 from pipelines.lint import lint_components, lint_workflow
-from pipelines.resources import ORDER, Placement, place
-from pipelines.steps.calls import Call, graph
+from pipelines.resources import Placement, place
+from pipelines.steps.calls import ORDER, Call, graph
 from pipelines.tasks.base import Task
 
 Steps = Mapping[str, Call]

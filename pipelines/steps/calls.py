@@ -14,12 +14,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.resources import ORDER
 from pipelines.steps import events
 from pipelines.steps.retries import with_retries
 
 if TYPE_CHECKING:
     from pipelines.tasks.base import Task
+
+_PREPARE = ("validate", "materialise")
+_LEARN = ("build_dataset", "train", "evaluate", "gate", "register")
+ORDER: dict[str, tuple[str, ...]] = {
+    "ingestion": ("ingest", *_PREPARE),
+    "training": (*_PREPARE, *_LEARN),
+    "full": ("ingest", *_PREPARE, *_LEARN),
+    "batch_scoring": ("batch_score",),
+}
+"""The steps that a workflow may have, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +73,12 @@ def graph(workflow: str, task: Task | None = None) -> dict[str, Call]:
 def steps_of(task: Task | None, workflow: str = "full") -> tuple[str, ...]:
     """The steps of `graph` by name."""
     return tuple(graph(workflow, task))
+
+
+def workflow_called(name: str) -> str:
+    """The workflow that an object of Kubeflow is of, by the object's name: ``batch-scoring-x2k4f``."""
+    found = name.rpartition("-")[0].replace("-", "_")
+    return found if found in ORDER else "full"
 
 
 def run_step(step: str, given: Mapping[str, Any]) -> Any:

@@ -19,7 +19,8 @@ from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import Registry
 from pipelines.record import read_run, read_steps
-from pipelines.resources import ORDER, Placement
+from pipelines.resources import Placement
+from pipelines.steps.calls import ORDER
 from pipelines.workflows import compile_workflows
 from tests.launcher import Launcher
 

@@ -10,8 +10,7 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster.workflow_state import State, Step, moment
-from pipelines.resources import ORDER, workflow_called
-from pipelines.steps.calls import steps_of
+from pipelines.steps.calls import ORDER, steps_of, workflow_called
 from pipelines.tasks import get_task
 
 STATES = {

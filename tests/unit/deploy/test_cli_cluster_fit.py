@@ -15,7 +15,8 @@ from contracts.quantities import parse
 from deploy.cli.cluster.fit import Ask, asks_of, check, fits, read_nodes
 from deploy.cli.cluster.kube import Kube
 from pipelines import run_settings
-from pipelines.resources import ORDER, Placement, Resources
+from pipelines.resources import Placement, Resources
+from pipelines.steps.calls import ORDER
 
 
 def node(name: str = "n1", cpu: str = "2", memory: str = "7800Mi", **more: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from deploy.cli.cluster import publish
-from pipelines.resources import ORDER
+from pipelines.steps.calls import ORDER
 from tests.kfp_stand_in import StandIn, kfp_stand_in
 
 NAMES = sorted(f"fairlead-{name.replace('_', '-')}" for name in ORDER)

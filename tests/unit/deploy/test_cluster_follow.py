@@ -17,7 +17,7 @@ from deploy.cli.cluster.follow import Follower
 from deploy.cli.cluster.report import described, status_of
 from deploy.cli.cluster.settings import Cluster, Profile, SecretRef, Storage
 from deploy.cli.cluster.workflow_state import State
-from pipelines.resources import ORDER
+from pipelines.steps.calls import ORDER
 from tests.argo import NEVER, Scenario, Try, each, grouped
 from tests.argo_documents import archived, event_line
 from tests.kfp_api import Run

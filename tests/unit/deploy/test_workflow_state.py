@@ -12,7 +12,7 @@ from deploy.cli.cluster.fit import Node, read_nodes
 from deploy.cli.cluster.heard import Heard
 from deploy.cli.cluster.workflow_state import State, pod_name, read_state
 from pipelines.grouping import GROUPS
-from pipelines.resources import ORDER
+from pipelines.steps.calls import ORDER
 from tests.unit.deploy.argo import NAME, TEMPLATE, Workflow, unscheduled
 
 STEPS = ORDER["full"]

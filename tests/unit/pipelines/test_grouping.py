@@ -10,8 +10,9 @@ import yaml
 
 from contracts.errors import PlatformError
 from pipelines.grouping import GROUPS, needs_of, plan
-from pipelines.resources import ORDER, Placement, Resources
+from pipelines.resources import Placement, Resources
 from pipelines.run_settings import needs, split
+from pipelines.steps.calls import ORDER
 from pipelines.workflows import compile_workflows
 
 

@@ -14,9 +14,9 @@ from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.groups import Group
-from pipelines.resources import ORDER, STEPS
+from pipelines.resources import STEPS
 from pipelines.step_cache import OUT, Entry, StepCache, fetch, step_key
-from pipelines.steps.calls import CALLS
+from pipelines.steps.calls import CALLS, ORDER
 
 CACHED = [step for step in ORDER["full"] if STEPS[step].cached]
 # What changes -> the steps that make something else then.

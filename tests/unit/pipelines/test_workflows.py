@@ -11,8 +11,8 @@ import yaml
 
 from contracts.errors import PlatformError
 from pipelines import components
-from pipelines.resources import IMAGE, ORDER, STEPS, Placement
-from pipelines.steps.calls import steps_of
+from pipelines.resources import IMAGE, STEPS, Placement
+from pipelines.steps.calls import ORDER, steps_of
 from pipelines.tasks import get_task
 from pipelines.workflows import compile_workflows, workflow
 
