@@ -36,7 +36,12 @@ class Rooms:
 
     def names(self) -> list[str]:
         """Names of all rooms, our own and those of other packages, sorted."""
-        return sorted({*self._own(), *_others(f"fairlead.{self.kind}s", tuple(sys.path))})
+        return sorted({*self._own(), *self._entries()})
+
+    def entries(self) -> dict[str, EntryPoint]:
+        """The entry points of other packages' rooms by their names; none has the name of one of ours."""
+        own = self._own()
+        return {name: found for name, found in self._entries().items() if name not in own}
 
     def get(self, name: str) -> Any:
         """The object of a room. One of ours is never replaced by another package's.
@@ -47,7 +52,7 @@ class Rooms:
         """
         if name in self._own():
             return getattr(importlib.import_module(f"{self.package}.{name}"), self.attribute)
-        other = _others(f"fairlead.{self.kind}s", tuple(sys.path)).get(name)
+        other = self._entries().get(name)
         if other is None:
             near = difflib.get_close_matches(name, self.names(), 1)
             raise PlatformError(
@@ -66,6 +71,9 @@ class Rooms:
                 fix=f"pip install --force-reinstall {package}, or ask who made it",
                 code="bad_plugin",
             ) from err
+
+    def _entries(self) -> dict[str, EntryPoint]:
+        return _others(f"fairlead.{self.kind}s", tuple(sys.path))
 
     def _own(self) -> set[str]:
         folder = Path(str(importlib.import_module(self.package).__file__)).parent

@@ -19,7 +19,7 @@ from contracts.errors import PlatformError
 from pipelines.step_cache import FOLDER
 from pipelines.steps.version import code_version
 from pipelines.steps.versions import MANIFEST
-from pipelines.tasks import changed_config, check_gate, dump_config, get_task, recipe_config
+from pipelines.tasks import changed_config, check_gate, dump_config, find_recipe, get_task, recipe_config
 from pipelines.tasks.base import Task, TaskConfig
 from pipelines.tasks.settings import parse_setting, split_settings
 
@@ -136,7 +136,7 @@ def data_part(task: Task, config: TaskConfig) -> TaskConfig:
     """
     base = task.recipes[task.default_recipe]
     if type(base) is not type(config):
-        base = task.recipes.get(config.recipe, config)
+        base = find_recipe(task, config.recipe) or config
     assert is_dataclass(config)
     learned = {f.name: getattr(base, f.name) for f in fields(config) if f.name in ("model", "gate", "recipe")}
     return replace(config, **learned)

@@ -43,16 +43,17 @@ def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any
 
 def settings_of(run: Mapping[str, Any]) -> list[str]:
     """What a run was asked beyond its recipe, as words for a shell; of an unknown task or recipe nothing."""
-    from pipelines.tasks import dump_config, get_task, task_names
+    from pipelines.tasks import dump_config, find_recipe, get_task, task_names
     from pipelines.tasks.settings import changes, setting
 
     config = run.get("config") or {}
     if run.get("workflow") == "batch_scoring":
         return [setting(key, value) for key, value in config.items()]
     of_run = [setting(key, value) for key, value in (run.get("settings") or {}).items()]
-    if run["task"] not in task_names() or run["recipe"] not in get_task(run["task"]).recipes:
+    recipe = find_recipe(get_task(run["task"]), run["recipe"]) if run["task"] in task_names() else None
+    if recipe is None:
         return of_run
-    base = json.loads(dump_config(get_task(run["task"]).recipes[run["recipe"]]))
+    base = json.loads(dump_config(recipe))
     return [*(setting(key, value) for key, value in changes(base, config).items()), *of_run]
 
 

@@ -28,7 +28,7 @@ _COLOURS = {
 
 def show_tasks(as_json: bool) -> None:
     """All tasks with their recipes; the default recipe is marked."""
-    from pipelines.tasks import get_task, task_names
+    from pipelines.tasks import get_task, recipes_of, task_names
 
     found = [get_task(name) for name in task_names()]
     document = [
@@ -36,7 +36,7 @@ def show_tasks(as_json: bool) -> None:
             "name": task.name,
             "title": task.title,
             "modality": task.modality,
-            "recipes": sorted(task.recipes),
+            "recipes": sorted(recipes_of(task)),
             "default_recipe": task.default_recipe,
             "feature_service": task.feature_service,
         }

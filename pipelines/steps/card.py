@@ -10,13 +10,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import pipelines.tasks
 from contracts.bundle import BundleDocument, GateDecision
 from pipelines.steps import left_out, scoring
 from pipelines.steps.data_report import FILE as DATA_REPORT
 from pipelines.steps.hidden import SLICE, cases
 from pipelines.steps.measures import higher_is_better
 from pipelines.steps.render import render
+from pipelines.tasks.added import task_folder
 
 _TITLES = {
     "average_precision": "Average precision",
@@ -151,7 +151,7 @@ def curl(document: BundleDocument, folder: Path) -> str:
 
 def readme_sections(task: str) -> list[tuple[str, str]]:
     """(heading, text) of the sections of the task's README that a card is for: its use, its data and its limits."""
-    file = Path(pipelines.tasks.__file__).parent / task / "README.md"
+    file = task_folder(task) / "README.md"
     if not file.exists():
         return []
     parts = re.split(r"^#{1,3}\s+(.+)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)

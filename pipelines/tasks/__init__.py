@@ -1,4 +1,4 @@
-"""Tasks are discovered, not listed: every folder here with a ``TASK`` is one."""
+"""Tasks are discovered, not listed: every folder here with a ``TASK`` is one, and those that other packages add."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import PlatformError
+from pipelines.tasks.added import TASKS, added_recipes, task_folder
 from pipelines.tasks.base import DataConfig, Task, TaskConfig
 from pipelines.tasks.gate_metrics import check_gate
 from pipelines.tasks.settings import apply
@@ -25,14 +25,14 @@ _Config = TypeVar("_Config", TaskConfig, DataConfig)
 
 def task_names() -> list[str]:
     """Names of all tasks, sorted."""
-    return sorted(p.parent.name for p in Path(__file__).parent.glob("*/__init__.py"))
+    return TASKS.names()
 
 
 def get_task(name: str) -> Task:
-    """The task called `name`.
+    """The task called `name`. One of ours is never replaced by another package's.
 
     Raises:
-        PlatformError: unknown name; lists the known ones.
+        PlatformError: unknown name; lists the known ones. ``code="bad_plugin"`` when its package cannot be loaded.
     """
     if name not in task_names():
         raise PlatformError(
@@ -41,7 +41,14 @@ def get_task(name: str) -> Task:
             fix=f"pick one of them, or write it: make new-task NAME={name}",
             code="unknown_task",
         )
-    task: Task = importlib.import_module(f"pipelines.tasks.{name}").TASK
+    added = name in TASKS.entries()
+    task: Task = TASKS.get(name) if added else importlib.import_module(f"pipelines.tasks.{name}").TASK
+    if task.name != name:
+        raise PlatformError(
+            f"task {name!r} calls itself {task.name!r}",
+            fix=f"give it one name in {task_folder(name)} and where it is named as a task",
+            code="bad_task",
+        )
     _check_names(task.name, "column", [column.name for column in task.columns], _RAW)
     return task
 
@@ -61,10 +68,24 @@ def _check_names(task: str, kind: str, names: Sequence[str], taken: Mapping[str,
         raise PlatformError(
             f"task {task} has {kind} {name!r}, which cannot be its name: {reason}",
             detail=f"names of its {kind}s: {', '.join(map(repr, names))}",
-            fix=f"give it another name in pipelines/tasks/{task}/",
+            fix=f"give it another name in {_place(task)}",
             code="bad_task",
             column=name,
         )
+
+
+def _place(task: str) -> str:
+    return str(task_folder(task)) if task in TASKS.entries() else f"pipelines/tasks/{task}/"
+
+
+def recipes_of(task: Task) -> Mapping[str, TaskConfig]:
+    """All recipes of a task: its own, and those that other packages have for it."""
+    return {**task.recipes, **added_recipes(task)}
+
+
+def find_recipe(task: Task, name: str) -> TaskConfig | None:
+    """One of `recipes_of`; other packages are asked only for what the task does not have itself."""
+    return task.recipes.get(name) or added_recipes(task).get(name)
 
 
 def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str, Any] | None = None) -> TaskConfig:
@@ -75,15 +96,17 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
             measured, with what is accepted.
     """
     name = recipe or task.default_recipe
-    if name not in task.recipes:
-        near = [*difflib.get_close_matches(name, task.recipes, 1), task.default_recipe][0]
+    base = find_recipe(task, name)
+    if base is None:
+        known = recipes_of(task)
+        near = [*difflib.get_close_matches(name, known, 1), task.default_recipe][0]
         raise PlatformError(
             f"unknown recipe {name!r} of task {task.name}",
-            detail=f"known recipes: {', '.join(sorted(task.recipes))}",
+            detail=f"known recipes: {', '.join(sorted(known))}",
             fix=f"pick one of them: --recipe {near}",
             code="unknown_recipe",
         )
-    config = changed_config(task, json.loads(dump_config(task.recipes[name])), overrides or {})
+    config = changed_config(task, json.loads(dump_config(base)), overrides or {})
     _check_names(task.name, "input", [item.name for item in task.inputs(config)], _BUILT)
     check_gate(task, config)
     return config
@@ -98,7 +121,7 @@ def changed_config(task: Task, document: Mapping[str, Any], overrides: Mapping[s
     if "recipe" in overrides:
         raise PlatformError(
             "--set recipe: a recipe is a whole configuration, not a setting",
-            detail=f"known recipes: {', '.join(sorted(task.recipes))}",
+            detail=f"known recipes: {', '.join(sorted(recipes_of(task)))}",
             fix=f"fairlead run {task.name} --recipe {shlex.quote(str(overrides['recipe']))}",
             code="bad_config",
         )
@@ -118,9 +141,8 @@ def dump_config(config: TaskConfig) -> str:
 def load_config(task: Task, text: str) -> Any:
     """Rebuild a configuration from `dump_config`'s JSON (whole numbers survive as the field's type)."""
     document = json.loads(text)
-    recipe = document.get("recipe")
-    kind = type(task.recipes[recipe if recipe in task.recipes else task.default_recipe])
-    return _validate(kind, document)
+    found = find_recipe(task, str(document.get("recipe"))) or task.recipes[task.default_recipe]
+    return _validate(type(found), document)
 
 
 def data_config(layout: Mapping[str, Any], overrides: Mapping[str, Any]) -> DataConfig:

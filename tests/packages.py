@@ -1,0 +1,19 @@
+"""Packages of other people, as they lie in a folder where packages are installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def install(folder: Path, name: str, files: Mapping[str, str], entries: Mapping[str, str]) -> None:
+    """Write a package's `files`, and `entries`: kind, such as "tasks" -> "name = module:object"."""
+    for path, text in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    points = "".join(f"[fairlead.{kind}]\n{entry}\n" for kind, entry in entries.items())
+    (info / "entry_points.txt").write_text(points)
