@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from deploy.cli.advice import resume_command
+from deploy.cli.graph import line
 from deploy.cli.output import EXIT_INTERRUPTED, console, number, seconds, write_json
 from pipelines.steps.left_out import in_words
 
@@ -44,6 +45,14 @@ def stoppable(request: RunRequest, as_json: bool) -> Iterator[None]:
             write_json({"run_id": request.run_id, "status": "stopped", "resume": again})
         console(stderr=True).print(f"\nStopped. Go on where it was: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def show_steps(out: Console, request: RunRequest) -> None:
+    """The graph of a run that is about to start."""
+    from pipelines.steps.calls import steps_of
+    from pipelines.tasks import get_task
+
+    out.print(line(steps_of(get_task(request.task), request.workflow)), markup=False, soft_wrap=True, style="dim")
 
 
 def show_changes(out: Console, changed: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from contracts.errors import PlatformError
 from deploy.cli.advice import resume_command
 from deploy.cli.output import EXIT_REFUSED, console, number, seconds, table, write_json
 from deploy.cli.profiles import load_endpoints, load_profile
-from deploy.cli.progress import left_out_by, show_changes, stoppable
+from deploy.cli.progress import left_out_by, show_changes, show_steps, stoppable
 from deploy.cli.resume import plan_resume
 from deploy.cli.score import run_scoring
 from deploy.cli.workflow import RunRequest, execute, plan_run
@@ -109,6 +109,7 @@ def _execute_shown(request: RunRequest) -> dict[str, Any]:
 
     out = console()
     out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}")
+    show_steps(out, request)
     show_changes(out, request.changed)
     with RunProgress(out) as progress:
         return execute(request, progress.show)

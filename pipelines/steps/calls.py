@@ -75,6 +75,17 @@ def steps_of(task: Task | None, workflow: str = "full") -> tuple[str, ...]:
     return tuple(graph(workflow, task))
 
 
+def needs_of(calls: Mapping[str, Call]) -> dict[str, list[str]]:
+    """Step -> the steps whose output it takes, for the steps of a graph in order."""
+    made: dict[str, str] = {}
+    needs: dict[str, list[str]] = {}
+    for step, call in calls.items():
+        found = {made[value] for value in call.takes.values() if value in made}
+        needs[step] = [before for before in calls if before in found]
+        made |= dict.fromkeys((call.artifact[1], *call.made), step)
+    return needs
+
+
 def workflow_called(name: str) -> str:
     """The workflow that an object of Kubeflow is of, by the object's name: ``batch-scoring-x2k4f``."""
     found = name.rpartition("-")[0].replace("-", "_")

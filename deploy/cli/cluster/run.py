@@ -22,7 +22,7 @@ from deploy.cli.cluster.report import asked_of, described, unknown_result
 from deploy.cli.cluster.runs import Found, find_run, look_at
 from deploy.cli.cluster.submit import WORKFLOW, Placing, submit
 from deploy.cli.output import EXIT_INTERRUPTED, console, write_json
-from deploy.cli.progress import RunProgress, show_changes
+from deploy.cli.progress import RunProgress, show_changes, show_steps
 from deploy.cli.resume import resumed
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def _submitted(access: Access, request: RunRequest, placing: Placing, as_json: b
         if because:
             out.print(f"{because}: what is left is started once more", markup=False, soft_wrap=True)
         out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}  Kubeflow run {kfp_run}")
+        show_steps(out, request)
         show_changes(out, request.changed)
     return noted(access, kfp_run, request, placing)
 

@@ -69,6 +69,7 @@ def run(
     image: Annotated[str, typer.Option(help="On a cluster: image of the steps; default: of this version.")] = "",
     train_gpus: Annotated[int, typer.Option(min=0, help="On a cluster: GPUs of each training pod.")] = 0,
     train_nodes: Annotated[int, typer.Option(min=1, help="On a cluster: pods that train together.")] = 1,
+    graph: Annotated[str, typer.Option(metavar="FORM", help="Only show the steps: text or mermaid.")] = "",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -83,14 +84,19 @@ def run(
     [bold]Examples[/]
       fairlead run fraud
       fairlead run fraud --recipe logistic --source payments.csv
+      fairlead run fraud --graph mermaid
       fairlead run fraud --set data.columns.amount=TX_AMOUNT --set seed=11
       fairlead run --resume fraud-20260102-030405-9f3c --set data.header=false
       fairlead run fraud --profile cluster --cron "0 3 * * *" --name nightly
       fairlead run news --profile cluster --set resources.train.memory=8Gi --set resources.train.gpus=1
     """
     from deploy.cli.cluster.submit import Placing
+    from deploy.cli.graph import show_graph
     from deploy.cli.training import run_task
 
+    if graph:
+        show_graph(task, graph, as_json)
+        return
     placing = Placing(
         image=image, cron=cron, name=name, timezone=timezone, train_gpus=train_gpus, train_nodes=train_nodes
     )
