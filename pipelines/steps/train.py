@@ -50,6 +50,7 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spre
         with folder_kept(checkpoints) as kept, _exclusive(Path(kept), target) as folder:
             trained = settings.train(found, Path(dataset), model, folder, events.progress("train"))
             shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(target / ".checkpoints", ignore_errors=True)
     except OSError as err:
         raise events.from_os_error(err, "train") from err
     if absent := sorted(_KEYS - set(trained)):
@@ -94,7 +95,7 @@ def _exclusive(folder: Path, fallback: Path) -> Iterator[Path]:
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
-                    folder = fallback / ".checkpoints"
+                    folder = fallback / ".checkpoints" / folder.name
                     break
                 time.sleep(0.2)
         folder.mkdir(parents=True, exist_ok=True)

@@ -40,15 +40,18 @@ class LinearConfig:
 
 @plain_dataclass(frozen=True)
 class LinearModel:
-    """idf: shape (terms,); weights: (terms, classes); bias: (classes,). Scores are logits, before any temperature."""
+    """idf: shape (terms,); weights: (terms + width, classes); bias: (classes,). Scores are logits without temperature.
+
+    width: of the vectors beside the terms, if there are any.
+    """
 
     idf: NDArray[np.float64]
     weights: NDArray[np.float64]
     bias: NDArray[np.float64]
 
-    def scores(self, counts: Any) -> NDArray[np.float64]:
-        """Logits, shape (rows, classes), of the term counts of `NgramVocabulary.count`."""
-        return tfidf(counts, self.idf) @ self.weights + self.bias
+    def scores(self, counts: Any, vectors: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+        """Logits, shape (rows, classes), of counts as `NgramVocabulary.count` gives them, and of vectors."""
+        return _beside(tfidf(counts, self.idf), vectors) @ self.weights + self.bias
 
 
 def tfidf(counts: Any, idf: NDArray[np.float64]) -> Any:
@@ -63,24 +66,46 @@ def tfidf(counts: Any, idf: NDArray[np.float64]) -> Any:
     return (sparse.diags(1 / np.maximum(norm, 1e-12)) @ values).tocsr()
 
 
-def fit(counts: Any, labels: NDArray[np.int64], classes: int, strength: float, config: LinearConfig) -> LinearModel:
-    """Fit on term counts, shape (rows, terms), and class numbers, shape (rows,). Deterministic."""
+def _beside(terms: Any, vectors: NDArray[np.float32] | None) -> Any:
+    """A sparse matrix of the terms and, to their right, the vectors."""
+    from scipy import sparse
+
+    return terms if vectors is None else sparse.hstack([terms, sparse.csr_matrix(vectors)], format="csr")
+
+
+def fit(
+    counts: Any,
+    labels: NDArray[np.int64],
+    classes: int,
+    strength: float,
+    config: LinearConfig,
+    vectors: NDArray[np.float32] | None = None,
+) -> LinearModel:
+    """Fit on term counts, shape (rows, terms), and class numbers, shape (rows,). Deterministic.
+
+    vectors: shape (rows, width), of length one; they are features beside the terms, and no ratio scales them.
+    """
     import numpy as np
     from sklearn.svm import LinearSVC
+
+    from pipelines.training.hinge import fit_hinge
 
     documents = np.asarray((counts > 0).sum(axis=0)).ravel()
     idf = np.log((1 + counts.shape[0]) / (1 + documents)) + 1
     features = tfidf(counts, idf)
-    weight = class_weight(labels, classes)[labels] if config.class_weights else None
-    weights, bias = np.zeros((counts.shape[1], classes)), np.zeros(classes)
-    for at in range(classes):
-        if not (labels == at).any():  # a fold may miss a rare class
-            bias[at] = -1.0
-            continue
-        scale = _ratio(counts > 0, labels == at, config)
-        model = LinearSVC(C=strength, random_state=0, max_iter=3000)
-        model.fit(features.multiply(scale).tocsr(), labels == at, sample_weight=weight)
-        weights[:, at], bias[at] = model.coef_[0] * scale, model.intercept_[0]
+    row_weight = class_weight(labels, classes)[labels] if config.class_weights else np.ones(len(labels))
+    there = np.flatnonzero(np.bincount(labels, minlength=classes))  # a fold may miss a rare class
+    scales = np.stack([_ratio(counts > 0, labels == at, config) for at in there], axis=1)
+    width = 0 if vectors is None else vectors.shape[1]
+    weights, bias = np.zeros((counts.shape[1] + width, classes)), np.full(classes, -1.0)
+    if vectors is None:
+        for at, scale in zip(there, scales.T, strict=True):
+            model = LinearSVC(C=strength, random_state=0, max_iter=3000)
+            model.fit(features.multiply(scale).tocsr(), labels == at, sample_weight=row_weight)
+            weights[:, at], bias[at] = model.coef_[0] * scale, model.intercept_[0]
+    else:
+        signs = np.where(labels[:, None] == there, 1.0, -1.0)
+        weights[:, there], bias[there] = fit_hinge(features, scales, vectors, signs, row_weight, strength)
     # Softmax ignores what all classes share; without it a term's weight is for its class against the average one.
     return LinearModel(idf, weights - weights.mean(axis=1, keepdims=True), bias - bias.mean())
 
@@ -111,6 +136,7 @@ def choose(
     config: LinearConfig,
     seed: int,
     progress: Progress,
+    vectors: NDArray[np.float32] | None = None,
 ) -> tuple[float, NDArray[np.float64], list[dict[str, float]]]:
     """Cross-validate every strength; rows of one group (the same text) stay in one fold.
 
@@ -127,7 +153,9 @@ def choose(
     for done, strength in enumerate(config.strengths):
         scores = np.zeros((len(labels), classes))
         for train, held in parts:
-            scores[held] = fit(counts[train], labels[train], classes, strength, config).scores(counts[held])
+            known, other = (None, None) if vectors is None else (vectors[train], vectors[held])
+            model = fit(counts[train], labels[train], classes, strength, config, known)
+            scores[held] = model.scores(counts[held], other)
         accuracy = float((scores.argmax(axis=1) == labels).mean())
         history.append({"strength": strength, "accuracy": accuracy})
         progress(done + 1, len(config.strengths), cv_accuracy=accuracy, strength=strength)

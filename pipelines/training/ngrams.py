@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,11 +25,11 @@ class NgramVocabulary:
 
     @classmethod
     def learn(
-        cls, rows: Sequence[Sequence[int]], *, longest: int, min_documents: int, max_terms: int, skip_below: int
+        cls, rows: Sequence[Sequence[int]], *, longest: int, min_documents: int, max_terms: int, unused: Collection[int]
     ) -> NgramVocabulary:
         """The n-grams found in at least `min_documents` rows, at most `max_terms`, the most frequent first.
 
-        N-grams with an id under `skip_below` (padding, unknown) are left out.
+        N-grams with one of the ids `unused` (padding, unknown) are left out.
         """
         import numpy as np
 
@@ -38,7 +38,7 @@ class NgramVocabulary:
             raise ValueError(f"a vocabulary of {base} tokens is too large for n-grams of {longest}")
         found, documents = [], []
         for n in range(1, longest + 1):
-            keys, owners = _keys(rows, n, base, skip_below)
+            keys, owners = _keys(rows, n, base, unused)
             pairs = np.unique(np.stack([keys, owners]), axis=1)
             values, frequency = np.unique(pairs[0], return_counts=True)
             found.append(_unpack(values, n, base, longest))
@@ -62,7 +62,7 @@ class NgramVocabulary:
             known = np.zeros(len(mine), np.int64)
             for at in range(n):
                 known = known * self._base + self.terms[mine, at]
-            keys, owner = _keys(rows, n, self._base, 0)
+            keys, owner = _keys(rows, n, self._base, ())
             at = np.searchsorted(known, keys)
             hit = np.flatnonzero(known[np.minimum(at, len(known) - 1)] == keys)
             columns.append(mine[at[hit]])
@@ -74,7 +74,7 @@ class NgramVocabulary:
         return counts
 
 
-def _keys(rows: Sequence[Sequence[int]], n: int, base: int, skip_below: int) -> tuple[Any, Any]:
+def _keys(rows: Sequence[Sequence[int]], n: int, base: int, unused: Collection[int]) -> tuple[Any, Any]:
     """Every n-gram as one number, and the row it is in; ids that do not fit `base` make no n-gram."""
     import numpy as np
 
@@ -86,7 +86,9 @@ def _keys(rows: Sequence[Sequence[int]], n: int, base: int, skip_below: int) -> 
     for at in range(n):
         part = flat[at : at + count]
         keys = keys * base + np.minimum(part, base - 1)
-        good &= (part >= skip_below) & (part < base - 1)
+        good &= part < base - 1
+        for one in unused:
+            good &= part != one
     return keys[good], owner[:count][good]
 
 

@@ -35,6 +35,32 @@ def write_linear_graph(
     import numpy as np
     from onnx import helper
 
+    node = helper.make_node
+    nodes, constants = term_nodes(terms, idf)
+    nodes += [
+        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
+        node("Max", ["norm", "tiny"], ["length"]),
+        node("Div", ["raw", "length"], ["tfidf"]),
+        node("Gemm", ["tfidf", "weights", "bias"], ["scores"]),
+        node("Softmax", ["scores"], ["probabilities"], axis=1),
+        node("ArgMax", ["scores"], ["likeliest"], axis=1, keepdims=0),
+        node("Transpose", ["weights"], ["by_class"], perm=[1, 0]),
+        node("Gather", ["by_class", "likeliest"], ["chosen"], axis=0),
+        node("Mul", ["tfidf", "chosen"], ["contributions"]),
+    ]
+    constants |= {
+        "last": np.array([1], np.int64),
+        "weights": weights.astype(np.float32),
+        "bias": bias.astype(np.float32),
+    }
+    _write(path, nodes, constants, {"probabilities": weights.shape[1], "contributions": len(terms)})
+
+
+def term_nodes(terms: NDArray[np.int32], idf: NDArray[np.float64]) -> tuple[list[Any], dict[str, Any]]:
+    """Nodes and constants from ``ids`` to ``raw`` (rows, terms): sublinear TF-IDF that is not scaled yet."""
+    import numpy as np
+    from onnx import helper
+
     longest, lengths = terms.shape[1], (terms >= 0).sum(axis=1)
     node = helper.make_node
     count = node(
@@ -56,25 +82,9 @@ def write_linear_graph(
         node("Min", ["count", "one"], ["present"]),
         node("Add", ["log", "present"], ["tf"]),
         node("Mul", ["tf", "idf"], ["raw"]),
-        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
-        node("Max", ["norm", "tiny"], ["length"]),
-        node("Div", ["raw", "length"], ["tfidf"]),
-        node("Gemm", ["tfidf", "weights", "bias"], ["scores"]),
-        node("Softmax", ["scores"], ["probabilities"], axis=1),
-        node("ArgMax", ["scores"], ["likeliest"], axis=1, keepdims=0),
-        node("Transpose", ["weights"], ["by_class"], perm=[1, 0]),
-        node("Gather", ["by_class", "likeliest"], ["chosen"], axis=0),
-        node("Mul", ["tfidf", "chosen"], ["contributions"]),
     ]
-    constants = {
-        "one": np.ones(1, np.float32),
-        "tiny": np.full(1, 1e-12, np.float32),
-        "last": np.array([1], np.int64),
-        "idf": idf.astype(np.float32),
-        "weights": weights.astype(np.float32),
-        "bias": bias.astype(np.float32),
-    }
-    _write(path, nodes, constants, {"probabilities": weights.shape[1], "contributions": len(terms)})
+    constants = {"one": np.ones(1, np.float32), "tiny": np.full(1, 1e-12, np.float32), "idf": idf.astype(np.float32)}
+    return nodes, constants
 
 
 def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:

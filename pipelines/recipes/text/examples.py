@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipelines.training.tokens import PAD_ID
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -51,18 +53,25 @@ def label_numbers(rows: pd.DataFrame, classes: list[str]) -> Any:
 
 
 def write_spec(
-    out: Path, config: TextConfig, *, explain: Literal["terms", "occlusion"], per_row: int, per_token: int
+    out: Path,
+    config: TextConfig,
+    *,
+    explain: Literal["terms", "occlusion"],
+    per_row: int,
+    per_token: int,
+    pad_id: int = PAD_ID,
+    max_padding: float = 1.0,
 ) -> None:
     """Write text.json; `per_row` and `per_token` are the numbers that the graph holds in memory."""
     from contracts.text import TextSpec
-    from pipelines.training.tokens import PAD_ID
 
     spec = TextSpec(
         max_characters=config.max_characters,
         max_tokens=config.max_tokens,
-        pad_id=PAD_ID,
+        pad_id=pad_id,
         numbers_per_row=per_row,
         numbers_per_token=per_token,
+        max_padding=max_padding,
         separator=" " if config.unit == "word" else "",
         explain=explain,
     )

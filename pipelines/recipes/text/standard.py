@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.recipes.text.base import TextConfig
+from pipelines.recipes.text.encoder import EncoderText
 from pipelines.recipes.text.linear import LinearText
 from pipelines.recipes.text.lstm import LstmText
 from pipelines.recipes.text.transformer import TransformerText
@@ -17,6 +18,7 @@ def text_recipes(gate: GateConfig) -> Mapping[str, TaskConfig]:
     neural = TextConfig(max_tokens=256, vocabulary=30_000, min_frequency=2)
     return {
         "linear": LinearText(recipe="linear", gate=gate),
+        "encoder": EncoderText(recipe="encoder", gate=gate),
         "embedding_lstm": LstmText(recipe="embedding_lstm", gate=gate, text=neural),
         "transformer": TransformerText(
             recipe="transformer", gate=gate, text=neural, training=LoopConfig(learning_rate=1e-3, warmup=100)

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
 from pipelines.recipes.text.base import TextRecipe
+from pipelines.recipes.text.served import COMPARED, apart, engine_of
 from pipelines.tasks.base import STRICT, GateConfig, Progress
 from pipelines.tasks.settings import setting
 from pipelines.training.batches import AugmentConfig
@@ -20,8 +21,6 @@ from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
-
-_COMPARED = 64  # validation rows that show how exact the arithmetic of the served form is
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -252,7 +251,7 @@ def _form(engine: str, examples: Examples, config: TransformerText, out: Path) -
     form = {"engine": engine, "choices": [check.model_dump()]}
     if not check.passed:
         return {**form, "parameters": {"form": "fp32", **measured}}
-    return {**form, "tolerance": _apart(examples, config, out), "parameters": {"form": "int8", **measured}}
+    return {**form, "tolerance": apart(examples, config, engine, out), "parameters": {"form": "int8", **measured}}
 
 
 def _quality(examples: Examples, metric: str, config: TransformerText) -> Callable[[Path], float]:
@@ -262,7 +261,7 @@ def _quality(examples: Examples, metric: str, config: TransformerText) -> Callab
 
     def measure(folder: Path) -> float:
         columns = {name: examples.valid[name].to_numpy(object) for name in examples.fields}
-        probability = scoring.predict(_engine(folder, examples, config), columns, "text")
+        probability = scoring.predict(engine_of(folder, examples, config, config.model.engine), columns, "text")
         found = scoring.measure_for(examples.valid, probability, examples.classes, None)(None)
         if metric not in found:
             raise PlatformError(
@@ -276,32 +275,6 @@ def _quality(examples: Examples, metric: str, config: TransformerText) -> Callab
     return measure
 
 
-def _engine(folder: Path, examples: Examples, config: TransformerText) -> Any:
-    from contracts.engines import load_engine
-    from pipelines.steps.scoring import provisional
-
-    task = examples.task
-    signature = {"inputs": [item.model_dump() for item in task.inputs(config)], "classes": examples.classes}
-    lineage = {"code_version": "", "data_version": "", "source": "", "seed": config.seed}
-    engine = config.model.engine
-    fields = {"name": task.name, "task": task.name, "recipe": config.recipe, "modality": task.modality}
-    return load_engine(
-        provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage}),
-        device="cpu",  # exact arithmetic, also where there is a GPU
-    )
-
-
-def _apart(examples: Examples, config: TransformerText, out: Path) -> float:
-    """Twice the largest difference between a row's answer alone and among others, which int8 activations make."""
-    import numpy as np
-
-    engine = _engine(out, examples, config)
-    rows = {name: examples.valid[name].to_numpy(object)[:_COMPARED] for name in examples.fields}
-    together = engine.predict(rows)
-    alone = [engine.predict({k: v[at : at + 1] for k, v in rows.items()})[0] for at in range(len(together))]
-    return max(1e-3, 2 * float(np.abs(together - np.array(alone)).max()))
-
-
 def _apart_in_bf16(examples: Examples, config: TransformerText, out: Path) -> float:
     """Twice the largest difference that bf16 makes, here on the CPU; a GPU rounds at the same places."""
     import numpy as np
@@ -309,8 +282,8 @@ def _apart_in_bf16(examples: Examples, config: TransformerText, out: Path) -> fl
 
     from contracts.transformer import read_weights
 
-    engine = _engine(out, examples, config)
-    rows = {name: examples.valid[name].to_numpy(object)[:_COMPARED] for name in examples.fields}
+    engine = engine_of(out, examples, config, config.model.engine)
+    rows = {name: examples.valid[name].to_numpy(object)[:COMPARED] for name in examples.fields}
     exact = engine.predict(rows)
     model = read_weights(out, classes=len(examples.classes)).bfloat16()
     with torch.inference_mode():

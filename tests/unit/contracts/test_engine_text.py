@@ -91,7 +91,7 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> tuple[OnnxTextEngine, Ca
     write_spec(folder / "model", explain="terms")
     tokenizer = tokenizer_of(TEXTS, boundaries=True)
     ids = tokenise(tokenizer, TEXTS, 300)
-    vocabulary = NgramVocabulary.learn(ids, longest=2, min_documents=1, max_terms=1000, skip_below=2)
+    vocabulary = NgramVocabulary.learn(ids, longest=2, min_documents=1, max_terms=1000, unused=(0, 1))
     counts = vocabulary.count(ids)
     model = linear_text.fit(counts, LABELS, 2, 1.0, linear_text.LinearConfig())
     tokenizer.save(str(folder / "model" / "tokenizer.json"))

@@ -65,3 +65,26 @@ def test_temperature_finds_the_scale_of_the_truth() -> None:
 
 def test_temperature_of_separable_scores_stays_finite() -> None:
     assert np.isfinite(fit_temperature(np.eye(3), np.arange(3)))
+
+
+def test_with_vectors_the_fit_is_that_of_liblinear() -> None:
+    from sklearn.svm import LinearSVC
+
+    rng = np.random.default_rng(1)
+    counts = sparse.csr_matrix(rng.poisson(0.5, (300, 40)).astype(np.float32))
+    vectors = rng.normal(size=(300, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = (counts.toarray()[:, :3] + vectors[:, :3] * 2 + rng.normal(size=(300, 3))).argmax(axis=1)
+    config = LinearConfig(ratio_power=0.0)
+    model = fit(counts, labels, 4, 0.5, config, vectors)  # of the fourth class there is no row
+    features = np.concatenate([tfidf(counts, model.idf).toarray(), vectors], axis=1)
+    weight = class_weight(labels, 4)[labels]
+    theirs = [
+        LinearSVC(C=0.5, tol=1e-8, max_iter=100_000).fit(features, labels == at, sample_weight=weight)
+        for at in range(3)
+    ]
+    expected = np.stack([one.decision_function(features) for one in theirs], axis=1)
+    found = model.scores(counts, vectors)
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.99
+    for one, other in ((0, 1), (0, 2)):  # what all classes share is taken away
+        np.testing.assert_allclose(found[:, one] - found[:, other], expected[:, one] - expected[:, other], atol=0.02)

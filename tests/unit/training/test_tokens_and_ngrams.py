@@ -52,7 +52,7 @@ def count_by_hand(rows: list[list[int]], terms: np.ndarray) -> np.ndarray:
 @given(learn=ROWS, count=ROWS, longest=st.integers(1, 3))
 @settings(deadline=None, max_examples=60)
 def test_counts_are_those_of_every_ngram(learn: list[list[int]], count: list[list[int]], longest: int) -> None:
-    vocabulary = NgramVocabulary.learn(learn, longest=longest, min_documents=1, max_terms=500, skip_below=2)
+    vocabulary = NgramVocabulary.learn(learn, longest=longest, min_documents=1, max_terms=500, unused=(0, 1))
     found = vocabulary.count(count).toarray()
     np.testing.assert_array_equal(found, count_by_hand(count, vocabulary.terms))
     assert len(np.unique(vocabulary.terms, axis=0)) == len(vocabulary.terms)
@@ -61,7 +61,7 @@ def test_counts_are_those_of_every_ngram(learn: list[list[int]], count: list[lis
 
 def test_terms_need_documents_not_occurrences_and_the_commonest_stay() -> None:
     rows = [[2, 2, 2, 3], [3, 4], [3, 4], [4]]
-    by_documents = NgramVocabulary.learn(rows, longest=1, min_documents=2, max_terms=9, skip_below=2)
+    by_documents = NgramVocabulary.learn(rows, longest=1, min_documents=2, max_terms=9, unused=(0, 1))
     assert by_documents.terms.tolist() == [[3], [4]]
-    cut = NgramVocabulary.learn([*rows, [3]], longest=1, min_documents=1, max_terms=1, skip_below=2)
+    cut = NgramVocabulary.learn([*rows, [3]], longest=1, min_documents=1, max_terms=1, unused=(0, 1))
     assert cut.terms.tolist() == [[3]]
