@@ -21,7 +21,7 @@ from typing import Any
 from contracts.errors import PlatformError
 from pipelines.grouping import GROUPS
 from pipelines.lint import MAX_ARGUMENT_BYTES
-from pipelines.record import PLACE, RUN, open_record, read_run
+from pipelines.record import open_record
 from pipelines.resources import STEPS
 from pipelines.run_settings import split
 from pipelines.step_cache import OUT, StepCache, fetch, step_key
@@ -48,7 +48,7 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
     asked = {name: value for name, value in given.items() if isinstance(value, str | bool)}
     try:
         refuse_settings_of_pods(asked["task"], asked.get("settings", ""))
-        values = resolve(asked | _known(), os.environ, reads=named[0] == "ingest", kfp_run=os.environ.get(RUN, ""))
+        values = resolve(asked, os.environ, reads=named[0] == "ingest")
         if "register" not in named:
             _refuse_too_much(values)
     except PlatformError as err:
@@ -216,14 +216,6 @@ def _refuse_too_much(values: Mapping[str, Any]) -> None:
             fix="run all steps in one task, which passes nothing on: leave out what asks for more, or make them fewer",
             code="unsafe_workflow",
         )
-
-
-def _known() -> dict[str, str]:
-    """The name of the run, where an earlier try of this pod has made it."""
-    with contextlib.suppress(PlatformError):
-        known = read_run(os.environ[PLACE], os.environ[RUN]) if open_record(os.environ) else None
-        return {"run": known["run_id"]} if known and known["run_id"] else {}
-    return {}
 
 
 def _note(values: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ may leave out all but the task. Both get the same values for the same question.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from typing import Any
 from contracts import objects
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from pipelines.record import RUN, open_record, read_run
 from pipelines.step_cache import FOLDER
 from pipelines.steps.version import code_version
 from pipelines.steps.versions import MANIFEST
@@ -41,7 +43,7 @@ def learned(task: Task, config: TaskConfig, where: Endpoints) -> dict[str, Any]:
     }
 
 
-def resolve(asked: Mapping[str, Any], environ: Mapping[str, str], *, reads: bool, kfp_run: str = "") -> dict[str, Any]:
+def resolve(asked: Mapping[str, Any], environ: Mapping[str, str], *, reads: bool) -> dict[str, Any]:
     """All values of a run; `asked` are its workflow's parameters, and `reads` says whether it makes a version first.
 
     Raises:
@@ -53,7 +55,7 @@ def resolve(asked: Mapping[str, Any], environ: Mapping[str, str], *, reads: bool
     values = {
         **learned(task, config, where),
         "source": asked.get("source", ""),
-        "run": asked.get("run") or new_run_id(task.name, kfp_run),
+        "run": run_id(task.name, asked.get("run", ""), environ),
         "promote": asked.get("promote", True),
         "nonce": asked.get("nonce", ""),
         "spread": asked.get("spread", ""),
@@ -101,6 +103,14 @@ def chosen_config(task: Task, recipe: str, document: str, settings: str = "") ->
     config = changed_config(task, {**base, **sections, "recipe": name}, overrides)
     check_gate(task, config)
     return config
+
+
+def run_id(task: str, given: str, environ: Mapping[str, str]) -> str:
+    """The name of the run: as given, else what the record of its first step calls it, else a new one."""
+    with contextlib.suppress(PlatformError):
+        if not given and (record := open_record(environ)):
+            given = str((read_run(record.root, record.kfp_run) or {}).get("run_id") or "")
+    return given or new_run_id(task, environ.get(RUN, ""))
 
 
 def new_run_id(task: str, kfp_run: str) -> str:

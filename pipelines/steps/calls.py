@@ -97,13 +97,17 @@ def run_step(step: str, given: Mapping[str, Any]) -> Any:
 
     A step is imported after its start is reported, so that its time includes all that it costs.
     """
-    from pipelines.values import endpoints
+    from pipelines.values import endpoints, run_id
 
     found = CALLS[step]
     names = [*found.takes, found.artifact[0]]
     values = {name: getattr(given[name], "path", given[name]) for name in names}
     checked = {"task": values["task"], "code_version": values["code_version"]} if found.first else {}
-    with events.running(step, **checked) as done:
+    about: dict[str, Any] = {}
+    if found.first or "run" in values:  # a schedule gives its runs no name: the first step makes it, the last needs it
+        about["run_id"] = run_id(values["task"], values.get("run", ""), os.environ)
+        values |= {name: about["run_id"] for name in ("run",) if name in values}
+    with events.running(step, **checked, about=about) as done:
         if "endpoints" in values:
             values["endpoints"] = endpoints(values["endpoints"], os.environ).model_dump_json()
         result = call_step(step, values)

@@ -93,7 +93,7 @@ def prepared(
     each = tasks_of(request.settings) == "each"
     given = arguments(spec, where) if each else asked(spec, where)
     if placing.cron:
-        given["run"] = f"{placing.name}-scheduled" if each else ""  # empty: every run makes an id of its own
+        given["run"] = ""  # every run makes an id of its own
     needs = step_needs(request, placing, memory_before(record_root(where), request.recipe, before))
     if placing.train_nodes > 1:
         given["spread"] = spread(cluster, where, placing, needs["train"])

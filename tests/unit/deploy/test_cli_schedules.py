@@ -63,10 +63,12 @@ def test_a_schedule_has_a_name_one_run_at_a_time_and_says_its_next_times(
     )
 
 
+@pytest.mark.parametrize("tasks", ["few", "each"])
 def test_each_run_of_a_schedule_has_its_own_id_and_knows_its_schedule(
-    cluster: StandIn, profile: str, fairlead: Any
+    cluster: StandIn, profile: str, fairlead: Any, tasks: str
 ) -> None:
-    fairlead("run", "news", "--profile", profile, "--cron", "0 3 * * *", "--name", "nightly")
+    asked = ("--profile", profile, "--set", f"workflow.tasks={tasks}")
+    fairlead("run", "news", *asked, "--cron", "0 3 * * *", "--name", "nightly")
     made = cluster.api.posted["recurringruns"]
     assert made["runtime_config"]["parameters"]["run"] == ""  # the pod makes one
     executors = made["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
@@ -75,7 +77,7 @@ def test_each_run_of_a_schedule_has_its_own_id_and_knows_its_schedule(
     record = open_record({**pods[0], "FAIRLEAD_RECORD": "/tmp", "FAIRLEAD_KFP_RUN": "r-1"})
     assert record is not None
     assert record.schedule == "nightly"
-    fairlead("run", "news", "--profile", profile)
+    fairlead("run", "news", *asked)
     executors = cluster.api.posted["runs"]["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
     assert all("FAIRLEAD_SCHEDULE" not in str(each["container"]["env"]) for each in executors.values())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +13,29 @@ from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
 from pipelines.groups import refuse_settings_of_pods
+from pipelines.record import PLACE, RUN, open_record
 from pipelines.tasks import dump_config, get_task, recipe_config
 from pipelines.tasks.settings import parse_setting, split_settings
-from pipelines.values import ENDPOINTS, chosen_config, resolve
+from pipelines.values import ENDPOINTS, chosen_config, resolve, run_id
 
 
 def test_the_task_alone_is_enough(endpoints: str) -> None:
-    found = resolve({"task": "news"}, {ENDPOINTS: endpoints}, reads=True, kfp_run="0f3c-77")
+    found = resolve({"task": "news"}, {ENDPOINTS: endpoints, RUN: "0f3c-77"}, reads=True)
     assert json.loads(found["config"]) == json.loads(dump_config(recipe_config(get_task("news"))))
     assert (found["endpoints"], found["source"], found["promote"], found["nonce"]) == (endpoints, "", True, "")
     assert re.fullmatch(r"news-\d{8}-\d{6}-0f3c", found["run"])
+
+
+def test_every_pod_of_a_run_that_nobody_named_calls_it_as_its_first_step_did(tmp_path: Path) -> None:
+    pod = {PLACE: str(tmp_path), RUN: "0f3c-77"}
+    first = run_id("news", "", pod)
+    record = open_record(pod)
+    assert record is not None
+    record.write_run({"run_id": first})
+    record.close()
+    assert run_id("news", "", pod) == first
+    assert re.fullmatch(r"news-\d{8}-\d{6}-9a01", run_id("news", "", {**pod, RUN: "9a01-5"}))
+    assert run_id("news", "mine", pod) == "mine"
 
 
 def test_without_addresses_the_cure_is_named() -> None:
