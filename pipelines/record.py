@@ -1,9 +1,9 @@
 """What the steps of a run on a cluster leave in the store, so that a run says the same wherever it is looked at.
 
 ``{data}/.runs/{kfp_run}/{step}.json`` is one small document per step, written by the step itself when it starts, ends
-and fails; ``run.json`` beside them says what the run was asked. Pods learn the place from their environment; a run on
-this machine has none of it and records nothing. To write never makes a step fail, and a step does not wait for the
-store: a thread writes, and the end of the step waits a few seconds for it at most.
+and fails; ``run.json`` beside them says what the run was asked, and ``followed.json`` who follows it. Pods learn the
+place from their environment; a run on this machine has none of it and records nothing. To write never makes a step
+fail, and a step does not wait for the store: a thread writes, and the end of the step waits a few seconds for it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SCHEDULE = "FAIRLEAD_SCHEDULE"
 """Name of the schedule that starts the run; only where a schedule was compiled."""
 
 _PATIENCE = 10.0  # seconds that the end of a step waits for the store
-_RUN_FILE = "run"
+_RUN_FILE, _FOLLOWED_FILE = "run", "followed"
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -165,8 +165,28 @@ def read_run(root: str, kfp_run: str) -> dict[str, Any] | None:
 def read_steps(root: str, kfp_run: str) -> dict[str, dict[str, Any]]:
     """The documents of the run's steps that have begun, by step."""
     names = [name.removesuffix(".json") for name in objects.list_names(objects.join(root, kfp_run))]
-    found = {name: _read(root, kfp_run, name) for name in names if name != _RUN_FILE and _NAME.fullmatch(name)}
+    steps = [name for name in names if name not in (_RUN_FILE, _FOLLOWED_FILE) and _NAME.fullmatch(name)]
+    found = {name: _read(root, kfp_run, name) for name in steps}
     return {name: document for name, document in found.items() if document is not None}
+
+
+def write_followed(root: str, kfp_run: str, sign: Mapping[str, Any]) -> None:
+    """Write who follows the run now.
+
+    Raises:
+        PlatformError: the store does not take it.
+    """
+    objects.write_bytes(_address(root, kfp_run, _FOLLOWED_FILE), _text(sign))
+
+
+def read_followed(root: str, kfp_run: str) -> dict[str, Any]:
+    """Who follows the run, as they wrote it last; empty when nobody does."""
+    return _read(root, kfp_run, _FOLLOWED_FILE) or {}
+
+
+def remove_followed(root: str, kfp_run: str) -> None:
+    """Nobody follows the run any more."""
+    objects.remove(_address(root, kfp_run, _FOLLOWED_FILE))
 
 
 def list_runs(root: str) -> list[str]:

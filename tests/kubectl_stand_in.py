@@ -135,11 +135,11 @@ class Kubectl:
         if self.fails:
             yield {"err": f"{self.fails}\n", "code": 1}
             return
-        for start, known in self.answers.items():
-            if words[: len(start.split())] == start.split():
-                yield {"out": known(argv, given), "code": 0}
-                return
         try:
+            for start, known in self.answers.items():
+                if words[: len(start.split())] == start.split():
+                    yield {"out": known(argv, given), "code": 0}
+                    return
             yield from getattr(self, "_" + words[0].replace("-", "_"), self._unknown)(words[1:], options)
         except LookupError as err:
             yield {"err": f"{err.args[0]}\n", "code": 1}

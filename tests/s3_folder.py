@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,13 @@ class FolderClient:
         self._answer()
         target = self.root / named["Bucket"] / named["Key"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(named["Body"])
+        part = self.root / f".{threading.get_ident()}"
+        part.write_bytes(named["Body"])
+        part.replace(target)  # an object appears whole
+
+    def delete_object(self, **named: str) -> None:
+        self._answer()
+        (self.root / named["Bucket"] / named["Key"]).unlink(missing_ok=True)
 
     def list_objects_v2(self, **named: Any) -> dict[str, Any]:
         return next(self.paginate(**named))

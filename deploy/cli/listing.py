@@ -14,6 +14,8 @@ from deploy.cli.runstate import find_run, list_runs
 from deploy.cli.training import build_report, conclude, show_report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
 _COLOURS = {
@@ -122,6 +124,8 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
         out.print(f"Started  {run.get('started') or '-'}   source {run.get('source') or 'built-in data'}")
         if "by" in run:
             out.print(f"By       {run['by']}   Kubeflow run {run.get('kfp_run')}", markup=False, soft_wrap=True)
+        for line in _restarts(run):
+            out.print(line, markup=False, soft_wrap=True)
         rows = table("step", "status", "time", "", right=("time",))
         for name, step in (run.get("steps") or {}).items():
             rows.add_row(name, str(step.get("status")), seconds(step.get("seconds")), _note(step))
@@ -131,6 +135,16 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
         _show_failure(out, run, again)
 
     emit(report, as_json, show)
+
+
+def _restarts(run: dict[str, Any]) -> Iterator[str]:
+    """Why and by whom a run was started again, and why not once more."""
+    for each in run.get("restarts") or []:
+        changed = " ".join(f"{key}={value}" for key, value in each["changed"].items())
+        why = ", ".join(filter(None, [each["error"]["headline"], f"with {changed}" if changed else ""]))
+        yield f"Again    {why}; by {each.get('by') or 'its follower'}, {each.get('at', '')[:16].replace('T', ' ')}"
+    if run.get("left"):
+        yield f"Left     {run['left']}"
 
 
 def _note(step: dict[str, Any]) -> str:
@@ -225,7 +239,9 @@ def _show_failure(out: Console, run: dict[str, Any], again: str) -> None:
 
 def _summary(run: dict[str, Any]) -> dict[str, Any]:
     kept = ("run_id", "status", "task", "recipe", "source", "started", "finished", "seconds", "result", "error")
-    return {key: run.get(key) for key in kept} | {key: run[key] for key in ("by", "kfp_run") if key in run}
+    return {key: run.get(key) for key in kept} | {
+        key: run[key] for key in ("by", "kfp_run", "restarts", "left") if key in run
+    }
 
 
 def _outcome(run: dict[str, Any]) -> str:

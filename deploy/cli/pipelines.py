@@ -1,7 +1,10 @@
-"""``fairlead pipelines``: the workflows as Kubeflow's page and clients see them."""
+"""``fairlead pipelines``: the workflows as Kubeflow's page and clients see them, and their runs of nobody."""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.output import emit, table
@@ -31,6 +34,23 @@ def publish_pipelines(profile: str, wait: float | None, as_json: bool) -> None:
         out.print(f"Page     {look}{made[0]['page']}  (where ui.enabled)", markup=False, soft_wrap=True)
 
     emit(made, as_json, show)
+
+
+def keep_runs(profile: str, every: float, once: bool) -> None:
+    """Start again what nobody follows and may succeed; for ever, or `once`."""
+    from deploy.cli.cluster.access import open_access
+    from deploy.cli.cluster.keeper import Keeper
+
+    keeper = Keeper(open_access(cluster_profile(profile)))
+    if once:
+        keeper.look(_tell)
+    else:
+        keeper.keep(_tell, every)
+
+
+def _tell(event: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps({**event, "time": round(time.time(), 3)}) + "\n")
+    sys.stdout.flush()
 
 
 def show_pipelines(profile: str, as_json: bool) -> None:

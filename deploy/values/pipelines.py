@@ -77,6 +77,16 @@ class Publish(Values):
     resources: Resources
 
 
+class Keeper(Values):
+    """The Deployment that starts runs of nobody again."""
+
+    enabled: bool
+    image: Image
+    seconds: int = Field(ge=1)
+    nodes: bool
+    resources: Resources
+
+
 class Steps(Values):
     """Steps of workflows."""
 
@@ -114,6 +124,7 @@ class ChartValues(Chart):
     schedules: Schedules
     ui: Ui
     publish: Publish
+    keeper: Keeper
     requeue_seconds: Annotated[int, Field(ge=1, le=60)]
     parallelism: Count
     keep_finished_seconds: Count

@@ -91,6 +91,7 @@ def test_helm_test_tries_the_edges_from_the_right_pods(platform: Platform) -> No
     assert by_part["persistenceagent"] == {8888, 8887, 443}
     assert by_part["scheduledworkflow"] == {8887, 443}
     assert by_part["steps"] == {9000, 5000, 6379, 8888, 8887, 8080, 443}
+    assert by_part["keeper"] == {9000, 8888, 443}
     assert by_part["ui"] == {8888, 9090, 9000, 443}, "the metadata store answered through its proxy"
     assert by_part["check"] >= {3306, 9000, 6379, 5000, 9090, 8888, 8887, 8080}
     checks = dict(re.findall(r"^([A-Z0-9]+): (ok|FAILED)", done.stdout, re.MULTILINE))

@@ -23,7 +23,7 @@ matrix = pytest.mark.parametrize(("file", "apis"), CASES)
 SELECTOR = {"app.kubernetes.io/name", "app.kubernetes.io/instance", "app.kubernetes.io/component"}
 VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret", "csi", "ephemeral"}
 # They have no port and say nowhere whether they are well; a crash restarts them.
-WITHOUT_PROBES = {"persistenceagent", "scheduledworkflow"}
+WITHOUT_PROBES = {"persistenceagent", "scheduledworkflow", "keeper"}
 
 
 @lru_cache(maxsize=128)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from contracts import objects
 from contracts.errors import PlatformError
 from deploy.cli.cluster import api
 from deploy.cli.cluster.fit import Node, read_nodes
-from deploy.cli.cluster.kube import Kube, output
+from deploy.cli.cluster.in_cluster import open_kube
+from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.reach import use_storage
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Access:
     @property
     def kube(self) -> Kube:
         assert self.profile.cluster is not None
-        return Kube(self.profile.cluster.namespace, self.profile.cluster.context)
+        return open_kube(self.profile.cluster.namespace, self.profile.cluster.context)
 
     @property
     def records(self) -> str:
@@ -50,12 +50,7 @@ class Access:
         Raises:
             PlatformError: ``code="kubernetes"``: the cluster does not answer, or refuses.
         """
-        words = ("get", _KINDS, "-l", f"pipeline/runid={kfp_run}", "-o", "json", "--request-timeout=15s")
-        text = output(self.kube.command(*words), patience=40.0)
-        try:
-            items: list[dict[str, Any]] = json.loads(text or "{}").get("items", [])
-        except ValueError as err:
-            raise PlatformError("kubectl answered no JSON", detail=text[:200], code="kubernetes") from err
+        items = self.kube.items(_KINDS, "-l", f"pipeline/runid={kfp_run}", "--request-timeout=15s")
         flows = [item for item in items if item.get("kind") == "Workflow"]
         flows.sort(key=lambda flow: str(flow["metadata"].get("creationTimestamp") or ""))
         return (flows[-1] if flows else None), [item for item in items if item.get("kind") == "Pod"]
@@ -117,7 +112,7 @@ class Access:
     def log(self, workflow: str, pod: str) -> str:
         """The whole log of a pod, wherever it is."""
         try:
-            return self.kube.run("logs", pod, "-c", "main")
+            return self.kube.log(pod, "main")
         except PlatformError:
             return self.archived_log(workflow, pod)
 

@@ -105,22 +105,27 @@ def main_ended(pod: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def memory_limit(node: Mapping[str, Any], pod: Mapping[str, Any] | None) -> int:
     """Bytes that the container `main` may use: from the pod, or from what the workflow made it of; 0 when unknown."""
-    spec, status = (pod or {}).get("spec") or {}, (pod or {}).get("status") or {}
-    containers = [*(spec.get("containers") or []), *(status.get("containerStatuses") or []), *_patched(node)]
-    for container in containers:
+    status = (pod or {}).get("status") or {}
+    for container in (*_containers(node, pod), *(status.get("containerStatuses") or []), *_containers(node, None)):
         limit = ((container.get("resources") or {}).get("limits") or {}).get("memory")
         if container.get("name") == "main" and limit:
             return int(parse(limit))
     return 0
 
 
-def _patched(node: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The containers of the patch that the driver of Kubeflow hands to the pod."""
+def _containers(node: Mapping[str, Any], pod: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    return list(spec_of(node, pod).get("containers") or [])
+
+
+def spec_of(node: Mapping[str, Any], pod: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The spec of a pod; of one that is gone, the patch of it that the driver of Kubeflow handed to the workflow."""
+    if pod is not None and pod.get("spec"):
+        return dict(pod["spec"])
     for parameter in (node.get("inputs") or {}).get("parameters") or []:
         if parameter.get("name") == "pod-spec-patch":
             try:
-                found: list[dict[str, Any]] = json.loads(parameter.get("value") or "{}").get("containers") or []
-            except (ValueError, AttributeError):
-                return []
-            return found
-    return []
+                found = json.loads(parameter.get("value") or "{}")
+            except ValueError:
+                return {}
+            return found if isinstance(found, dict) else {}
+    return {}

@@ -13,6 +13,7 @@ from contracts.errors import PlatformError
 _GET = {"kubectl": "https://kubernetes.io/docs/tasks/tools/", "helm": "https://helm.sh/docs/intro/install/"}
 
 _CHARTS = re.compile(r"(platform|model-service|feature-store|pipelines|monitoring)-v?\d")
+_PATIENCE = 40.0  # seconds that kubectl may take to read
 STEP_LABELS = {"pipeline/runid", "pipelines.kubeflow.org/v2_component"}
 """Labels of pods that run a step."""
 
@@ -43,7 +44,11 @@ class Kube:
 
     def get(self, *arguments: str) -> Any:
         """``kubectl get ... -o json``; None for an object that is not there."""
-        return json.loads(self.run("get", *arguments, "--ignore-not-found", "-o", "json") or "null")
+        text = output(self.command("get", *arguments, "--ignore-not-found", "-o", "json"), patience=_PATIENCE)
+        try:
+            return json.loads(text or "null")
+        except ValueError as err:
+            raise PlatformError("kubectl answered no JSON", detail=text[:200], code="kubernetes") from err
 
     def items(self, *arguments: str) -> list[dict[str, Any]]:
         """The objects of a list."""
@@ -61,6 +66,14 @@ class Kube:
         states = ("--deployed", "--failed", "--pending", "--uninstalling")
         found: list[dict[str, Any]] = json.loads(output(self.helm("list", *states, "-o", "json")))
         return [release for release in found if _CHARTS.match(release["chart"])]
+
+    def log(self, pod: str, container: str) -> str:
+        """The whole log of a container.
+
+        Raises:
+            PlatformError: ``code="kubernetes"``.
+        """
+        return self.run("logs", pod, "-c", container)
 
     def logs(self, pod: str, container: str, lines: int = 15, previous: bool = False) -> str:
         """The end of a container's log; "" when there is none to be had."""

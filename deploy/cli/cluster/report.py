@@ -34,9 +34,8 @@ def asked_of(run: Any, record: Mapping[str, Any] | None) -> dict[str, Any]:
     given = dict((run.runtime_config and run.runtime_config.parameters) or {})
     known = {key: value for key, value in (record or {}).items() if value not in ("", None)}
     config = known.get("config") or _json(given.get("config"))
-    shared = run.recurring_run_id and given.get("run")  # all runs of the schedule are given the same
     return {
-        "run_id": str(run.display_name if shared else known.get("run_id") or given.get("run") or run.display_name),
+        "run_id": str(given.get("run") or known.get("run_id") or run.display_name),
         "kfp_run": str(run.run_id),
         "task": str(known.get("task") or given.get("task") or ""),
         "recipe": str(known.get("recipe") or config.get("recipe") or given.get("recipe") or ""),
@@ -48,7 +47,7 @@ def asked_of(run: Any, record: Mapping[str, Any] | None) -> dict[str, Any]:
         "started": _time(run.created_at),
         "finished": _time(run.finished_at),
         "steps": list(known.get("steps") or []),
-        **{key: known[key] for key in ("by", "placing", "settings") if key in known},
+        **{key: known[key] for key in ("by", "placing", "settings", "restarts", "left") if key in known},
     }
 
 

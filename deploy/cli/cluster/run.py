@@ -6,21 +6,22 @@ import contextlib
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from contracts.errors import PlatformError
-from contracts.quantities import memory
 from deploy.cli.advice import pasteable, profile_words, resume_command
-from deploy.cli.cluster.access import Access, asked, open_access
-from deploy.cli.cluster.failing import LOST
+from deploy.cli.cluster.access import Access, open_access
+from deploy.cli.cluster.again import start_again
 from deploy.cli.cluster.follow import Follower
+from deploy.cli.cluster.followed import Followed
 from deploy.cli.cluster.report import asked_of, described, unknown_result
-from deploy.cli.cluster.runs import Found, find_run, look_at
+from deploy.cli.cluster.runs import Found, find_run, later_than, look_at
 from deploy.cli.cluster.submit import WORKFLOW, Placing, submit
+from deploy.cli.cluster.workflow_state import State
 from deploy.cli.output import EXIT_INTERRUPTED, console, write_json
 from deploy.cli.progress import RunProgress, show_changes, show_steps
 from deploy.cli.resume import resumed
@@ -41,46 +42,35 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
         PlatformError: the run failed, with what the failing step said.
     """
     access = Access(profile)
-    found = _submitted(access, request, placing, as_json)
-    try:
-        return follow_run(access, found, request.profile, as_json, placing)
-    except PlatformError as err:
-        again = second_try(err, request)
-        if again is None:
-            raise
-        with contextlib.suppress(PlatformError):  # Kubeflow may be trying again what cannot succeed
-            asked("Kubeflow Pipelines did not end the run", lambda: access.api().terminate_run(found.kfp_run))
-        try:
-            later = _submitted(access, again, placing, as_json, because=err.headline)
-        except PlatformError:  # no node has as much, or Kubeflow takes no run now: what counts is why the first failed
-            raise err from None
-        said, changed = err.as_dict(), dict(again.changed)
-    restart = {"kfp_run": found.kfp_run, "error": said, "changed": changed}
-    return {**follow_run(access, later, request.profile, as_json, placing), "restarts": [restart]}
-
-
-def _submitted(access: Access, request: RunRequest, placing: Placing, as_json: bool, because: str = "") -> Found:
-    """Start a run of Kubeflow, and say so."""
     access.client, kfp_run = submit(access.profile, request, placing)
     if not as_json:
-        out = console()
-        if because:
-            out.print(f"{because}: what is left is started once more", markup=False, soft_wrap=True)
-        out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}  Kubeflow run {kfp_run}")
-        show_steps(out, request)
-        show_changes(out, request.changed)
-    return noted(access, kfp_run, request, placing)
+        console().print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}  Kubeflow run {kfp_run}")
+        show_steps(console(), request)
+        show_changes(console(), request.changed)
+    found = noted(access, kfp_run, request, placing)
+    while True:
+        with Followed(access.records, found.kfp_run) as sign:
+            state = _followed(access, found, request.profile, as_json)
+            later = _started_again(access, found, state, sign)
+        if later is None:
+            return concluded(found, state, request.profile, placing)
+        found = later
+        if not as_json:
+            restart = (found.asked.get("restarts") or [{}])[-1]
+            said = f"{restart['error']['headline']}: " if restart else ""
+            console().print(f"{said}what is left is started once more", markup=False, soft_wrap=True)
+            console().print(f"Kubeflow run {found.kfp_run}")
+            show_changes(console(), restart.get("changed") or {})
 
 
-def second_try(error: PlatformError, request: RunRequest) -> RunRequest | None:
-    """What may succeed where a run failed by no fault of its step: the same, or with twice the memory."""
-    if error.code in LOST:
-        return replace(request, changed={})
-    step, limit = error.context.get("step"), error.context.get("limit")
-    if error.code != "out_of_memory" or not step or not limit:
+def _started_again(access: Access, found: Found, state: State, sign: Followed) -> Found | None:
+    """The run that goes on with one that failed: made here, or by the keeper where it came first; None is none."""
+    try:
+        if sign.mine():
+            return start_again(access, found, state, by=_user(), unseen=True)
+        return later_than(access, found) if state.error else None
+    except PlatformError:  # no node has as much, or Kubeflow takes no run now: what counts is why this one failed
         return None
-    more = {f"resources.{step}.memory": memory(2 * int(limit))}
-    return replace(request, settings={**request.settings, **more}, changed=more)
 
 
 def plan_resume_on_cluster(
@@ -157,16 +147,27 @@ def follow_run(
     Raises:
         PlatformError: the run failed, with what the failing step said and the command that goes on with it.
     """
+    return concluded(found, _followed(access, found, profile, as_json), profile, placing)
+
+
+def _followed(access: Access, found: Found, profile: str, as_json: bool) -> State:
     follower = Follower(access, found.kfp_run, found.asked)
     with detachable(found.run_id, profile, as_json):
         try:
             if as_json:
-                state = follower.follow(lambda event: None)
-            else:
-                with RunProgress(console()) as progress:
-                    state = follower.follow(progress.show)
+                return follower.follow(lambda event: None)
+            with RunProgress(console()) as progress:
+                return follower.follow(progress.show)
         except PlatformError as err:
             raise _with_commands(err, found, profile) from err
+
+
+def concluded(found: Found, state: State, profile: str, placing: Placing | None = None) -> dict[str, Any]:
+    """The content of run.json of a run that has ended.
+
+    Raises:
+        PlatformError: it failed, with the command that goes on with it.
+    """
     error = state.error or unknown_result(state, found.kfp_run)
     if error is not None:
         raise failed(error, found.run_id, profile, placing)

@@ -83,6 +83,18 @@ def find_run(access: Access, text: str) -> Found:
     raise PlatformError(f"{what} {text!r}", detail=detail, fix="fairlead runs", code="unknown_run")
 
 
+def later_than(access: Access, found: Found) -> Found | None:
+    """The newest run of Kubeflow that goes on with `found`, if there is one.
+
+    Raises:
+        PlatformError: ``code="kfp"``.
+    """
+    for run in _runs(access, _PAGE):
+        if str(run.run_id) != found.kfp_run and found.run_id in _names(run) and run.created_at >= found.run.created_at:
+            return next(iter(_with_records(access, [run])), None)
+    return None
+
+
 def look_at(access: Access, found: Found) -> dict[str, Any]:
     """The document of a run as it stands.
 

@@ -1,4 +1,4 @@
-"""Commands about the workflows on Kubeflow's page: publish, list."""
+"""Commands about the workflows on a cluster: publish, list, keep."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from deploy.cli.options import Json, Profile
 from deploy.cli.output import guarded
 
 _PROFILE = "cluster"
-_pipelines = typer.Typer(no_args_is_help=True, help="The workflows as pipelines of Kubeflow: upload them, list them.")
+_pipelines = typer.Typer(
+    no_args_is_help=True,
+    help="The workflows on a cluster: upload them for Kubeflow's page, list them, keep their runs going.",
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +42,27 @@ def publish(
     from deploy.cli.pipelines import publish_pipelines
 
     publish_pipelines(profile, wait, as_json)
+
+
+@_pipelines.command()
+@guarded
+def keep(
+    every: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 30.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    profile: Profile = _PROFILE,
+) -> None:
+    """Start again runs that nobody follows and that failed by no fault of their steps.
+
+    What lost its pods is started again three times at most, what ran out of memory once with twice as much where a
+    node has it; what is done comes from the cache. Prints a JSON line for each. The platform runs this by itself
+    (pipelines.keeper); a run that is followed is left to its follower.
+
+    [bold]Examples[/]
+      fairlead pipelines keep --once
+    """
+    from deploy.cli.pipelines import keep_runs
+
+    keep_runs(profile, every, once)
 
 
 @_pipelines.command("list")

@@ -32,6 +32,7 @@ clients:
   metadata-envoy: [metadata:8080]
   ui: [pipelines:8888, metadata-web:9090, s3:9000, kubernetes]
   publish: [pipelines:8888]
+  keeper: [s3:9000, pipelines:8888, kubernetes]
   steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
   prometheus: [kubernetes]
   # helm-test of the platform, in the place of people's own clients

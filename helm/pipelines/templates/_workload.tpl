@@ -1,12 +1,13 @@
 {{/*
 pipelines.workload: ServiceAccount, NetworkPolicy, Role with its binding, PodDisruptionBudget and Deployment of one part. Takes:
-"component", "image" (key of images), "replicas"; "containers", a dict of what differs in the container; "rules" of the Role
-(none: no token), "volumes" and "uid".
+"component", "image" (key of images, or an image), "replicas"; "container", a dict of what differs in the container; "rules" of the
+Role (none: no token), "resources" (default: those of `pod`) and "uid".
 */}}
 {{- define "pipelines.workload" -}}
 {{- $context := .context -}}
-{{- $image := index $context.Values.images .image -}}
-{{- $values := merge (dict "replicas" .replicas) $context.Values.pod -}}
+{{- $image := .image -}}
+{{- if kindIs "string" $image -}}{{- $image = index $context.Values.images $image -}}{{- end -}}
+{{- $values := merge (dict "replicas" .replicas) (pick . "resources") $context.Values.pod -}}
 {{- $a := merge (dict "values" $values "token" (not (empty .rules)) "image" $image) (omit . "image") -}}
 {{ include "fairlead.serviceAccount" $a }}
 ---

@@ -20,6 +20,7 @@ import pytest
 from contracts import objects
 from contracts.bundle import write_bundle
 from deploy.cli.cluster.api import explained
+from pipelines.record import write_run
 from tests.argo import Scenario, Try, grouped
 from tests.argo_documents import archived, event_line
 from tests.kfp_api import Run
@@ -198,7 +199,7 @@ def test_runs_of_everybody_are_listed_with_who_started_them_and_what_came_of_the
 
 
 def test_a_run_whose_pod_made_its_id_is_found_by_it(kubeflow: StandIn, cluster_profile: str, fairlead: Any) -> None:
-    run = start(kubeflow, Scenario(tasks=everything()))
+    run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": (Try(seconds=900.0),)})))
     run.document["runtime_config"]["parameters"]["run"] = ""
     kfp_run = run.document["run_id"]
     made = f"news-20260101-000000-{kfp_run[:4]}"
@@ -222,16 +223,18 @@ def test_calls_that_read_leave_standard_output_alone_in_as_many_threads_as_there
     assert sys.stdout is output
 
 
-def test_runs_of_a_schedule_that_share_an_id_are_each_listed(
-    kubeflow: StandIn, cluster_profile: str, fairlead: Any
+def test_runs_that_nobody_named_are_listed_by_what_their_first_step_called_them(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any, tmp_path: Path
 ) -> None:
     for name in ("nightly-1", "nightly-2"):
         run = start(kubeflow, Scenario(tasks=everything(), gone=0.0))
         run.document.update(display_name=name, recurring_run_id="c-1")
-        run.document["runtime_config"]["parameters"]["run"] = "news-scheduled"
+        run.document["runtime_config"]["parameters"]["run"] = ""
+        if name == "nightly-1":
+            write_run("s3://lake/data/.runs", run.scenario.run_id, {"run_id": "news-20260102-030405-9f3c"})
         ends(run)
     listed = fairlead("runs", "--profile", cluster_profile, "--json").json
-    assert sorted(run["run_id"] for run in listed) == ["nightly-1", "nightly-2"]
+    assert sorted(run["run_id"] for run in listed) == ["news-20260102-030405-9f3c", "nightly-2"]
     assert [run["status"] for run in listed] == ["ended"] * 2  # nothing says what came of them
 
 
@@ -328,9 +331,12 @@ def test_without_kubeflow_the_error_names_it(
     assert error["code"] == "kfp"
 
 
-def memory_of(posted: dict[str, Any], step: str) -> str:
-    executors = posted["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"]
-    return str(executors[f"exec-{step}"]["container"]["resources"]["resourceMemoryLimit"])
+def memory_of(posted: dict[str, Any]) -> str:
+    """Of the only task."""
+    (executor,) = posted["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
+    asked = executor["container"]["resources"]
+    assert asked["resourceMemoryLimit"] == asked["resourceMemoryRequest"]
+    return str(asked["resourceMemoryLimit"])
 
 
 def died(outcome: str) -> Scenario:
@@ -350,7 +356,8 @@ def test_what_ran_out_of_memory_is_started_once_more_with_twice_as_much_and_said
     assert 'resources.train.memory is "4Gi" now' in done.out
     first, second = (run.document for run in kubeflow.api.runs.values())
     assert first["display_name"] == second["display_name"]
-    assert memory_of(second, "train") == "4Gi"
+    assert (memory_of(first), memory_of(second)) == ("2Gi", "4Gi")
+    assert first["runtime_config"]["parameters"] == second["runtime_config"]["parameters"]
     listed = fairlead("runs", "--profile", cluster_profile, "--json").json
     assert [(run["kfp_run"], run["status"]) for run in listed] == [(second["run_id"], "succeeded")]
 
@@ -368,12 +375,12 @@ def test_what_ran_out_of_memory_that_no_node_has_twice_says_so_with_the_setting(
 
 
 @pytest.mark.parametrize("outcome", ["evicted", "lost"])
-def test_what_lost_its_pods_is_started_once_more_and_no_more_than_that(
+def test_what_lost_its_pods_is_started_again_three_times_at_most(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any, bundle: dict[str, Any], outcome: str
 ) -> None:
-    kubeflow.api.scenarios = [died(outcome), Scenario(tasks=everything(register=bundle)), died(outcome), died(outcome)]
+    kubeflow.api.scenarios = [*[died(outcome)] * 2, Scenario(tasks=everything(register=bundle)), *[died(outcome)] * 4]
     done = fairlead("run", "news", "--profile", cluster_profile, "--json")
     assert done.code == 0, done.err
-    assert [restart["error"]["code"] in ("evicted", "pod_lost") for restart in done.json["restarts"]] == [True]
+    assert [restart["error"]["code"] in ("evicted", "pod_lost") for restart in done.json["restarts"]] == [True] * 2
     assert fairlead("run", "news", "--profile", cluster_profile, "--json").code == 1
-    assert len(kubeflow.api.runs) == 4
+    assert len(kubeflow.api.runs) == 7

@@ -1,0 +1,87 @@
+"""The Kubernetes API as a pod reads it: by the token of its ServiceAccount, without kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import PlatformError
+from deploy.cli.cluster.kube import Kube
+
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_SERVED = {
+    "workflows.argoproj.io": "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows",
+    "pods": "/api/v1/namespaces/{}/pods",
+    "nodes": "/api/v1/nodes",
+}
+_PATIENCE, _PAGE = 30.0, 200
+
+
+class InCluster(Kube):
+    """What the command line reads of runs; it changes nothing."""
+
+    def __init__(self, namespace: str, account: Path = ACCOUNT, environ: Mapping[str, str] = os.environ) -> None:
+        super().__init__(namespace)
+        host = environ["KUBERNETES_SERVICE_HOST"]
+        self._address = f"https://{f'[{host}]' if ':' in host else host}:{environ['KUBERNETES_SERVICE_PORT']}"
+        self._account = account
+        self._context = ssl.create_default_context(cafile=str(account / "ca.crt"))
+
+    def items(self, *arguments: str) -> list[dict[str, Any]]:
+        """The objects of kinds that are separated by commas, after ``-l`` those with these labels."""
+        kinds, *options = arguments
+        selector = options[options.index("-l") + 1] if "-l" in options else ""
+        return [item for kind in kinds.split(",") for item in self._listed(kind, selector)]
+
+    def log(self, pod: str, container: str) -> str:
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{urllib.parse.quote(pod)}/log"
+        return self._get(path, container=container).decode(errors="replace")
+
+    def _listed(self, kind: str, selector: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        more = ""
+        while True:
+            asked = {"labelSelector": selector, "limit": str(_PAGE), "continue": more}
+            page = json.loads(self._get(_SERVED[kind].format(self.namespace), **asked))
+            one = {"apiVersion": page["apiVersion"], "kind": page["kind"].removesuffix("List")}
+            found += [{**one, **item} for item in page["items"] or []]
+            more = page["metadata"].get("continue") or ""
+            if not more:
+                return found
+
+    def _get(self, path: str, **asked: str) -> bytes:
+        """What is served at a path.
+
+        Raises:
+            PlatformError: ``code="kubernetes"``.
+        """
+        query = urllib.parse.urlencode({key: value for key, value in asked.items() if value})
+        token = (self._account / "token").read_text().strip()  # the kubelet renews it
+        request = urllib.request.Request(f"{self._address}{path}?{query}", headers={"Authorization": f"Bearer {token}"})
+        try:
+            with urllib.request.urlopen(request, timeout=_PATIENCE, context=self._context) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as err:
+            said = err.read().decode(errors="replace")
+            why, fix = said, "give the pod's ServiceAccount the right that it names"
+            try:
+                why = json.loads(said)["message"]
+            except (ValueError, KeyError, TypeError):
+                fix = "see what it says above"
+            raise PlatformError(f"Kubernetes refused {path}", detail=why[:500], fix=fix, code="kubernetes") from err
+        except OSError as err:
+            fix = "does a network policy let this pod through?"
+            raise PlatformError("Kubernetes does not answer", detail=str(err), fix=fix, code="kubernetes") from err
+
+
+def open_kube(namespace: str, context: str = "") -> Kube:
+    """kubectl; in a pod the API itself."""
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ and (ACCOUNT / "token").is_file()
+    return InCluster(namespace) if in_pod and not context else Kube(namespace, context)

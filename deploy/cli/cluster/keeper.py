@@ -1,0 +1,127 @@
+"""The keeper of runs that nobody follows: schedules, Kubeflow's page, its clients, a terminal that was closed.
+
+What somebody who follows does when a run fails by no fault of its steps, it does in their place, by the same code.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts.errors import PlatformError
+from deploy.cli.cluster.access import Access
+from deploy.cli.cluster.again import cure, start_again
+from deploy.cli.cluster.follow import Follower
+from deploy.cli.cluster.followed import HOLDS, Followed
+from deploy.cli.cluster.report import asked_of
+from deploy.cli.cluster.runs import Found, later_than
+from deploy.cli.cluster.workflow_state import moment
+from pipelines.record import read_followed, write_run
+
+BY = "the platform"
+_FAILED = "pipeline/runid,workflows.argoproj.io/phase in (Failed,Error)"
+_RECENT = 6 * 3600.0  # seconds since its end after which a run is left as it is
+_KINDS = "workflows.argoproj.io"
+_PASSING = ("kfp", "kubernetes", "storage_unreachable", "storage_denied", "missing_program")
+"""Codes of what may answer later; a pod looks for kubectl where the name of a Service is not known yet."""
+
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Keeper:
+    """Looks at the runs of one cluster; `holds` is how long a follower's sign counts without a change."""
+
+    access: Access
+    holds: float = HOLDS
+    name: str = "keeper"
+    _settled: set[str] = field(default_factory=set)
+    _signs: dict[str, tuple[dict[str, Any], float]] = field(default_factory=dict)
+
+    def keep(self, tell: Tell, every: float) -> None:
+        """Look again and again until the process ends; a cluster that does not answer is told and looked at later."""
+        while True:
+            try:
+                self.look(tell)
+            except PlatformError as err:
+                tell({"event": "keeper_waits", "error": err.as_dict()})
+            time.sleep(every)
+
+    def look(self, tell: Tell) -> None:
+        """Start again what nobody follows, failed lately, and may succeed.
+
+        Raises:
+            PlatformError: the cluster does not answer, or refuses.
+        """
+        left = dict(self._left())
+        self._settled &= set(left)
+        self._signs = {run: sign for run, sign in self._signs.items() if run in left}
+        for kfp_run, ended in left.items():
+            if kfp_run in self._settled or ended < self.holds or self._is_followed(kfp_run):
+                continue
+            try:
+                self._tend(kfp_run, tell)
+            except PlatformError as err:
+                passes = err.code in _PASSING
+                tell({"event": "keeper_waits" if passes else "run_left", "kfp_run": kfp_run, "error": err.as_dict()})
+                if passes:
+                    continue
+            self._settled.add(kfp_run)
+
+    def _left(self) -> Iterator[tuple[str, float]]:
+        """Runs that failed lately, with the seconds since their end."""
+        for workflow in self.access.kube.items(_KINDS, "-l", _FAILED):
+            ended = (workflow.get("status") or {}).get("finishedAt")
+            ago = (datetime.now(UTC) - moment(ended)).total_seconds() if ended else _RECENT
+            if ago < _RECENT:
+                yield workflow["metadata"]["labels"]["pipeline/runid"], max(0.0, ago)  # clocks differ
+
+    def _is_followed(self, kfp_run: str) -> bool:
+        """Whether somebody has signed, and gone on to do so while this keeper looked."""
+        sign, now = read_followed(self.access.records, kfp_run), time.monotonic()
+        if not sign or sign.get("by") == self.name:
+            return False
+        before, since = self._signs.get(kfp_run, ({}, now))
+        if sign != before:
+            self._signs[kfp_run] = (sign, now)
+            return True
+        return now - since < self.holds
+
+    def _tend(self, kfp_run: str, tell: Tell) -> None:
+        run = self.access.run(kfp_run)
+        parameters = (run.runtime_config and run.runtime_config.parameters) or {}
+        if not parameters.get("task"):
+            return  # of somebody else, in the same Kubeflow
+        found = Found(run=run, asked=asked_of(run, self.access.about(kfp_run)))
+        if later_than(self.access, found) is not None:
+            return
+        state = Follower(self.access, kfp_run, found.asked).look()
+        if state.error is None or state.cancelled or cure(state.error, found.asked.get("restarts") or []) is None:
+            return
+        sign = Followed(self.access.records, kfp_run, self.name)
+        sign.sign()
+        if not sign.mine():
+            return
+        said = {"run": found.run_id, "kfp_run": kfp_run}
+        try:
+            later = start_again(self.access, found, state, by=BY, unseen=False)
+        except PlatformError as err:
+            if err.code != "does_not_fit" and "orbidden" not in err.detail:
+                raise
+            self._note(found, err)
+            tell({"event": "run_left", **said, "error": err.as_dict()})
+            return
+        if later is not None:
+            restart = later.asked["restarts"][-1]
+            because = {"because": restart["error"]["headline"], "changed": restart["changed"]}
+            tell({"event": "run_restarted", **said, "as": later.kfp_run, **because})
+
+    def _note(self, found: Found, err: PlatformError) -> None:
+        """Leave in the record why the run is left as it is."""
+        record = self.access.about(found.kfp_run) or found.asked
+        why = ": ".join(part for part in (err.headline, err.detail) if part)
+        write_run(self.access.records, found.kfp_run, {**record, "left": why})
