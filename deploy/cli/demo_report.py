@@ -20,7 +20,7 @@ def summarise(bundle: Bundle, answers: list[Answer], connections: int) -> dict[s
     """Quality on the test split, and what the endpoint did with the requests (times in milliseconds)."""
     evaluation = bundle.read_json("evaluation.json")
     decision = bundle.document.decision
-    positive = decision.positive if decision else bundle.document.signature.classes[-1]
+    positive = decision.positive if decision else ""
     labels: dict[str, int] = evaluation["labels"]
     times = [answer.milliseconds for answer in answers]
     predicted = [one["label"] for answer in answers for one in answer.body["predictions"]]

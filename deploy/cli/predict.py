@@ -16,10 +16,14 @@ from deploy.cli.profiles import load_deployment, load_endpoints
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 API_KEY = "FAIRLEAD_API_KEY"
 _BATCH = 500  # rows of one request
 _SHOWN = 50  # rows of the table
+_ITEMS = 4  # numbers that are shown of a vector
+_LARGE = 1000.0  # from here on, one digit behind the point is enough
+_ELSEWHERE = frozenset({"id", "threshold", "reasons", "flags"})  # under notes, or in --json only
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -43,10 +47,7 @@ def predict_rows(
     def show(out: Console) -> None:
         predictions = document["predictions"]
         out.print(f"[bold]{document['model']}:{document['version']}[/]")
-        made = table("row", "label", "probability", "notes", right=("row", "probability"))
-        for index, one in enumerate(predictions[:_SHOWN]):
-            made.add_row(str(index), one["label"], number(one["probability"]), _notes(one))
-        out.print(made)
+        out.print(shown(predictions[:_SHOWN]))
         if len(predictions) > _SHOWN:
             out.print(f"... and {len(predictions) - _SHOWN} more; --json prints all")
 
@@ -169,6 +170,26 @@ def by_bundle(profile: str, ref: str, rows: list[Any], explain: bool) -> Iterato
             if status != 200:
                 raise problem(status, answer)
             yield answer
+
+
+def shown(predictions: list[dict[str, Any]]) -> Table:
+    """The answers as a table, whatever their problem; of long lists the beginning, of objects nothing."""
+    first = predictions[0]
+    names = [name for name, value in first.items() if name not in _ELSEWHERE and not isinstance(value, dict)]
+    numeric = [name for name in names if isinstance(first[name], float)]
+    made = table("row", *names, "notes", right=("row", *numeric))
+    for index, one in enumerate(predictions):
+        made.add_row(str(index), *(_cell(one[name]) for name in names), _notes(one))
+    return made
+
+
+def _cell(value: Any) -> str:
+    if not isinstance(value, list):
+        return number(value, 4 if not isinstance(value, float) or abs(value) < _LARGE else 1)
+    cells = [_cell(item) for item in value[:_ITEMS]]
+    if len(value) > _ITEMS and isinstance(value[0], float):
+        return f"{', '.join(cells)}, ... ({len(value)} numbers)"
+    return ", ".join([*cells, *map(_cell, value[_ITEMS:])]) or "-"
 
 
 def _notes(one: dict[str, Any]) -> str:

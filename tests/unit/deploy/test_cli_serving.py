@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from contracts.bundle import Bundle, BundleDocument
 from contracts.errors import PlatformError
 from deploy.cli.endpoint import Endpoint, Served, flat
 from deploy.cli.ports import free_port, is_free
-from deploy.cli.predict import by_url, problem, read_rows
+from deploy.cli.predict import by_url, problem, read_rows, shown
 from deploy.cli.serving import curl_line, warnings
 from services.runtime.launch import ServeCommand
 
@@ -232,3 +235,20 @@ def test_the_curl_line_survives_quotes_of_a_shell(make) -> None:
     import shlex
 
     assert json.loads(shlex.split(line)[-1]) == {"instances": [{"text": "it's 東京"}]}
+
+
+@pytest.mark.parametrize(
+    ("answer", "row"),
+    [
+        ({"label": "fraud", "probability": 0.25, "probabilities": {"fraud": 0.25}, "threshold": 0.1}, "fraud 0.2500"),
+        ({"labels": ["late", "rude"], "probabilities": {"late": 0.75, "rude": 0.5}}, "late, rude"),
+        ({"labels": [], "probabilities": {"late": 0.25}}, "-"),
+        ({"value": 3.5, "interval": [2.25, 1234567.0]}, "3.5000 2.2500, 1234567.0"),
+        ({"embedding": [0.1, -0.2, 0.3, 0.4, 0.5]}, "0.1000, -0.2000, 0.3000, 0.4000, ... (5 numbers)"),
+    ],
+)
+def test_the_answer_of_every_problem_is_shown(answer: dict[str, Any], row: str) -> None:
+    console = Console(width=100, file=io.StringIO())
+    console.print(shown([{"id": "1", **answer, "flags": ["missing:amount"]}]))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert " ".join(lines[3].split()) == f"0 {row} missing:amount"
