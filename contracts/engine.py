@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from contracts.bundle import Bundle
+    from contracts.bundle import Bundle, Signature
 
 MAX_PIXELS = 25_000_000  # of all images of one request
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """One reason code: `contribution` is in log-odds of the positive (or the predicted) class."""
+    """One reason code: `contribution` is in log-odds of the positive (or the predicted) class, or to a number."""
 
     feature: str
     value: float | str | None
@@ -76,6 +77,25 @@ class DecodingEngine(Protocol):
             UnreadableError: naming the files that cannot be decoded, or have more than `max_pixels` together.
         """
         ...
+
+
+def graph_outputs(signature: Signature) -> dict[str, int]:
+    """The outputs of a graph that together are the answers, by name, with their width: the problem's numeric tensors.
+
+    Of a classification ``probabilities``, of a regression ``value`` (and ``low``, ``high``), of an embedding
+    ``embedding``.
+    """
+    tensors = signature.problem.tensors(signature.output)
+    return {one.name: math.prod(one.shape) for one in tensors if one.datatype.startswith("FP")}
+
+
+def side_by_side(found: Sequence[NDArray[Any]], rows: int) -> NDArray[Any]:
+    """Outputs of a graph as one array, shape (rows, width of all)."""
+    import numpy as np
+
+    if len(found) == 1 and found[0].ndim == 2:
+        return found[0]
+    return np.concatenate([one.reshape(rows, -1) for one in found], axis=1)
 
 
 def onnx_providers(available: Sequence[str]) -> list[str]:

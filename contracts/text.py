@@ -1,7 +1,7 @@
-"""Text models: a tokenizer and what turns token ids into probabilities, here an ONNX graph.
+"""Text models: a tokenizer and what turns token ids into answers.
 
 The files of ``model/``: ``tokenizer.json`` (Hugging Face tokenizers), ``text.json`` (`TextSpec`), and for engine
-``onnx`` ``model.onnx`` (input ``ids``: int64, shape (rows, tokens), padded on the right; output ``probabilities``) and,
+``onnx`` ``model.onnx`` (input ``ids``: int64, shape (rows, tokens), padded on the right; outputs: `graph_outputs`) and,
 when the graph is linear in its terms, ``terms.npy`` (int32, shape (terms, longest n-gram): the token ids of each term,
 padded by -1). Those of engine ``torch`` are in `contracts.transformer`.
 """
@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import Reason
+from contracts.engine import Reason, graph_outputs
 from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -81,14 +81,17 @@ class TextEngine(ABC):
                 f"text model refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"
             ) from err
         self._inputs = [i.name for i in bundle.document.signature.inputs if i.dtype == "string"]
-        self._classes = len(bundle.document.signature.classes)
+        signature = bundle.document.signature
+        self._problem, self._output_part = signature.problem, signature.output
+        outputs = graph_outputs(signature)
+        self._names, self._width = list(outputs), sum(outputs.values())
 
     @abstractmethod
     def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes), of token ids; run at once, padded to the longest."""
+        """Answers, shape (rows, width), of token ids; run at once, padded to the longest."""
 
     def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes), of the columns joined to one text per row."""
+        """Answers, such as probabilities of shape (rows, classes), to the columns joined to one text per row."""
         return self._score(self.tokenise(columns))
 
     def tokenise(self, columns: Mapping[str, NDArray[Any]]) -> list[list[int]]:
@@ -96,7 +99,7 @@ class TextEngine(ABC):
         return [self._tokenise(text) for text in self._texts(columns)]
 
     def predict_ids(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes), of token ids."""
+        """The same of token ids."""
         return self._score(rows)
 
     def padded(self, lengths: Sequence[int]) -> int:
@@ -104,12 +107,15 @@ class TextEngine(ABC):
         return sum(len(run) * max(1, *(lengths[at] for at in run)) for run in self._runs(lengths))
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """What spoke for (or against) the predicted class.
+        """What spoke for (or against) the predicted class, or the likeliest label.
 
         A linear graph gives the exact contribution of each term to the logit of the class, relative to the mean of
         all classes. Otherwise: the log-odds that are lost when a span of tokens is left out, for at most
         `OCCLUSIONS` spans per text, which bounds the cost of a text at that many predictions of it and one more.
         """
+        if self._names != ["probabilities"]:
+            detail = f"those of problem {self._problem.name!r} have none"
+            raise PlatformError("this model gives no reasons", detail=detail, code="not_explainable")
         return [self._explain(text, top) for text in self._texts(columns)]
 
     def _explain(self, text: str, top: int) -> list[Reason]:
@@ -130,12 +136,11 @@ class TextEngine(ABC):
         return ids
 
     def _score(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        result = np.empty((len(rows), self._classes), np.float64)
+        result = np.empty((len(rows), self._width), np.float64)
         for chosen in self._runs([len(row) for row in rows]):
             result[chosen] = self._run([rows[at] for at in chosen])
-        # float32 sums are off by 1e-7; what is served adds up to one.
-        total: NDArray[np.float64] = result.sum(axis=1, keepdims=True)
-        return result / total
+        exact: NDArray[np.float64] = self._problem.exact(self._output_part, result)
+        return exact
 
     def _runs(self, lengths: Sequence[int]) -> list[list[int]]:
         """Rows that are run together, long ones first: bounded by working memory and by the share of padding."""

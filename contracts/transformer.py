@@ -247,7 +247,7 @@ class TorchTextEngine(TextEngine):
         self.dtype = torch.bfloat16 if gpu and self._spec.gpu_precision == "bf16" else torch.float32
         if gpu:
             self.working_numbers = 128 * WORKING_NUMBERS  # 2 GB of fp32
-        model = read_weights(bundle.model_path, classes=self._classes).to(self.device, self.dtype)
+        model = read_weights(bundle.model_path, classes=self._width).to(self.device, self.dtype)
         self._model: Any = torch.compile(model, dynamic=True) if compiled else model
 
     def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:

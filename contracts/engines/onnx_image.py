@@ -1,6 +1,7 @@
 """Image models: an ONNX graph of pixels, and how a file becomes the pixels that it was trained on.
 
-The files of ``model/``: ``model.onnx`` (float32 pixels to one score per class) and ``image.json`` (`ImageSpec`).
+The files of ``model/``: ``model.onnx`` (float32 pixels to answers, such as a score per class) and
+``image.json`` (`ImageSpec`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,16 @@ from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason, UnreadableError, onnx_providers
+from contracts.engine import (
+    MAX_PIXELS,
+    EngineOptions,
+    EngineSpec,
+    Reason,
+    UnreadableError,
+    graph_outputs,
+    onnx_providers,
+    side_by_side,
+)
 from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
@@ -42,7 +52,8 @@ class ImageSpec(Document):
         mode: channels, RGB or gray.  fit: ``stretch`` changes the shape of an image, ``crop`` takes its middle.
         crop_share: of the shorter side, what ``crop`` keeps; 0.875 is the custom of ImageNet (224 of 256).
         mean, std: per channel, of values from 0 to 1.  layout: whether channels come before rows and columns.
-        input, output: names in the graph.  softmax: the graph gives scores that are not probabilities yet.
+        input, output: names in the graph; no output: those of `graph_outputs`.
+        softmax: the graph gives scores that are not probabilities yet.
     """
 
     format: Literal[1] = 1
@@ -56,7 +67,7 @@ class ImageSpec(Document):
     std: tuple[float, ...] = (1.0,)
     layout: Literal["channels_first", "channels_last"] = "channels_first"
     input: str = "pixels"
-    output: str = "probabilities"
+    output: str = ""
     softmax: bool = False
 
 
@@ -75,6 +86,8 @@ class OnnxImageEngine:
         if len(inputs) != 1 or len(signature.inputs) != 1:
             raise _refused(bundle, "its signature must have one input of type bytes, and no other")
         self._name = inputs[0]
+        self._problem, self._output = signature.problem, signature.output
+        self._names = [self._spec.output] if self._spec.output else list(graph_outputs(signature))
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -119,14 +132,14 @@ class OnnxImageEngine:
         return {**columns, self._name: pixels}
 
     def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Probabilities, shape (rows, classes), of files or of what `decode` made of them."""
+        """Answers, such as probabilities of shape (rows, classes), of files or of what `decode` made of them."""
         pixels = self.decode(columns)[self._name]
         parts = [self._run(pixels[at : at + self._at_once]) for at in range(0, len(pixels), self._at_once)]
         scores = np.concatenate(parts).astype(np.float64)
         if self._spec.softmax:
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
-        total: NDArray[np.float64] = scores.sum(axis=1, keepdims=True)
-        return np.asarray(scores / total)
+        exact: NDArray[np.float64] = self._problem.exact(self._output, scores)
+        return exact
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """Not for images."""
@@ -139,8 +152,8 @@ class OnnxImageEngine:
         values = (pixels.astype(np.float32) / np.float32(255) - self._mean) / self._std
         if self._spec.layout == "channels_first":
             values = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
-        found: NDArray[np.float32] = self._session.run([self._spec.output], {self._spec.input: values})[0]
-        return found[:rows]
+        found = self._session.run(self._names, {self._spec.input: values})
+        return side_by_side(found, len(pixels))[:rows]
 
 
 class _TooLargeError(Exception):

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers
+from contracts.engine import EngineOptions, EngineSpec, Reason, graph_outputs, onnx_providers, side_by_side
+from contracts.errors import PlatformError
 from contracts.tabular import Columns, Matrix, matrix, top_reasons
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OnnxTabularEngine:
-    """``model/model.onnx``: float64 ``features`` (rows, inputs) -> ``probabilities`` and ``contributions``."""
+    """``model/model.onnx``: float64 ``features`` (rows, inputs) -> `graph_outputs`; for reasons ``contributions``."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         import onnxruntime
@@ -23,17 +24,22 @@ class OnnxTabularEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         self._inputs = bundle.document.signature.inputs
+        self._outputs = list(graph_outputs(bundle.document.signature))
         providers = onnx_providers(onnxruntime.get_available_providers())
         self._session = onnxruntime.InferenceSession(
             str(bundle.model_path / "model.onnx"), options, providers=providers
         )
+        self._explains = "contributions" in {one.name for one in self._session.get_outputs()}
 
     def predict(self, columns: Columns) -> Matrix:
         feed = {"features": matrix(self._inputs, columns)}
-        return np.asarray(self._session.run(["probabilities"], feed)[0])
+        found = [np.asarray(one, np.float64) for one in self._session.run(self._outputs, feed)]
+        return side_by_side(found, len(feed["features"]))
 
     def explain(self, columns: Columns, top: int) -> list[list[Reason]]:
         feed = {"features": matrix(self._inputs, columns)}
+        if not self._explains:
+            raise PlatformError("this model gives no reasons", detail="no output contributions", code="not_explainable")
         return top_reasons(self._inputs, columns, np.asarray(self._session.run(["contributions"], feed)[0]), top)
 
 

@@ -1,7 +1,7 @@
 """Text models as an ONNX graph.
 
 The files of ``model/`` beside those of `contracts.text`: ``model.onnx`` (input ``ids``: int64, shape (rows, tokens),
-padded on the right; output ``probabilities``) and, when the graph is linear in its terms, ``terms.npy`` (int32, shape
+padded on the right; outputs: `graph_outputs`) and, when the graph is linear in its terms, ``terms.npy`` (int32, shape
 (terms, longest n-gram): the token ids of each term, padded by -1).
 """
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers
+from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers, side_by_side
 from contracts.errors import PlatformError
 from contracts.text import TextEngine
 
@@ -45,16 +45,16 @@ class OnnxTextEngine(TextEngine):
         self._terms: NDArray[np.int32] | None = np.load(terms, allow_pickle=False) if terms.exists() else None
 
     def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        return self._output("probabilities", rows)
+        return self._output(self._names, rows)
 
-    def _output(self, name: str, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
-        found = self._session.run([name], {"ids": self._pad(rows)}, self._only_needed)[0]
-        return np.asarray(found, np.float64)
+    def _output(self, names: Sequence[str], rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+        found = self._session.run(names, {"ids": self._pad(rows)}, self._only_needed)
+        return side_by_side([np.asarray(one, np.float64) for one in found], len(rows))
 
     def _explain(self, text: str, top: int) -> list[Reason]:
         if self._spec.explain != "terms":
             return self._explain_by_occlusion(text, top)
-        contributions = self._output("contributions", [self._tokenise(text)])[0]
+        contributions = self._output(["contributions"], [self._tokenise(text)])[0]
         if self._terms is None:
             raise PlatformError("this model gives no reasons", detail="terms.npy is missing", code="not_explainable")
         present = np.flatnonzero(contributions)

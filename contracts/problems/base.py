@@ -82,6 +82,10 @@ class Problem(ABC, Generic[Answers]):
     def values(self, output: Any, name: str, answers: Answers, decided: Sequence[Any]) -> list[Any]:
         """The values of tensor `name`, all rows one after another."""
 
+    def exact(self, output: Any, answers: Answers) -> Answers:
+        """The answers of a graph of lower precision as the problem has them, such as sums of one."""
+        return answers
+
     def join(self, parts: Sequence[Answers]) -> Answers:
         """Answers to several groups of rows as one, in their order; arrays unless the problem says otherwise."""
         import numpy as np

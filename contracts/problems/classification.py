@@ -54,6 +54,11 @@ class Classification(Problem["NDArray[np.float64]"]):
             "" if not rows or float(off.max()) <= _SUM else f"probabilities of row {int(off.argmax())} do not sum to 1"
         )
 
+    def exact(self, output: ClassificationOutput, answers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows that sum to one: sums of float32 are off by 1e-7."""
+        total: NDArray[np.float64] = answers.sum(axis=1, keepdims=True)
+        return answers / total
+
     def expected(self, output: ClassificationOutput, answers: NDArray[np.float64], row: int) -> list[float]:
         """The probabilities, in the order of the classes."""
         return [float(value) for value in answers[row]]
