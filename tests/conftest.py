@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
+from pathlib import Path
 
+import psutil
 from hypothesis import settings
 
 # A machine may be busy: how long an example takes says nothing about the code.
 settings.register_profile("fairlead", deadline=None)
 settings.load_profile("fairlead")
 
+# Tests run side by side, one a core: more threads only wait for one another.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+def temporary() -> str:
+    """A folder in memory where there is much of it: a database waits for a disk hundreds of times."""
+    memory = Path("/dev/shm")
+    try:
+        executable = not os.statvfs(memory).f_flag & os.ST_NOEXEC
+        free = min(shutil.disk_usage(memory).free, psutil.virtual_memory().available)
+    except OSError:
+        return tempfile.gettempdir()
+    return str(memory) if executable and free > 8 * 2**30 else tempfile.gettempdir()
+
+
+if "TMPDIR" not in os.environ:  # a worker has it from the process that started it
+    os.environ["TMPDIR"] = tempfile.tempdir = temporary()
+
 # The list of homes of whoever runs the tests is not for theirs.
-os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="fairlead-state-")
+_state = tempfile.mkdtemp(prefix="fairlead-state-")
+os.environ["XDG_STATE_HOME"] = _state
 
 # A job in the background of a shell ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(_state, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -16,6 +17,7 @@ import yaml
 
 from tests.argo import Scenario, node_id, of_spec
 from tests.argo_documents import phase
+from tests.kfp_run import Run
 
 NO_RUN = "1970-01-01T00:00:00Z"
 _OPERATIONS = {1: "EQUALS", 2: "NOT_EQUALS", 3: "GREATER_THAN", 5: "GREATER_THAN_EQUALS", 6: "LESS_THAN"}
@@ -35,39 +37,19 @@ class RefusedError(Exception):
 
 
 @dataclass
-class Run:
-    """A run: what was posted and how it lives. began: on the clock of `time.monotonic`."""
-
-    document: dict[str, Any]
-    scenario: Scenario
-    began: float
-    speed: float
-    done: int = 0  # of the scenario's actions
-
-    def now(self) -> float:
-        """Seconds of the scenario that have passed."""
-        return (time.monotonic() - self.began) * self.speed
-
-    def act(self) -> None:
-        """Do what is due by now."""
-        due = sorted(self.scenario.actions, key=lambda action: action[0])
-        while self.done < len(due) and due[self.done][0] <= self.now():
-            self.done += 1
-            due[self.done - 1][1](self.scenario)
-
-
-@dataclass
 class Api:
     """All objects, and the scenarios of the runs to come: one each, then everything succeeds.
 
     Attributes:
         scenarios: a Scenario, or a function of the posted pipeline's spec that makes one.
-        speed: how much faster than a clock scenarios pass.  posted: the last body of each kind, for tests to look at.
+        speed: how much faster than a clock scenarios pass.  lead: see `Run`.
+        posted: the last body of each kind, for tests to look at.
         refuses: why the next runs, schedules and pipelines are refused; "" when they are taken.
     """
 
     scenarios: list[Scenario | Callable[[dict[str, Any]], Scenario]] = field(default_factory=list)
     speed: float = 20.0
+    lead: float = math.inf
     namespace: str = "fairlead"
     multi_user: bool = False
     refuses: str = ""
@@ -87,6 +69,7 @@ class Api:
         """
         kind, _, rest = path.partition("/")
         name, _, verb = rest.partition(":")
+        self.look()
         with self.lock:
             if method == "POST":
                 self.posted[path if name else kind] = body
@@ -117,9 +100,14 @@ class Api:
         document |= {"pipeline_spec": spec, **({"recurring_run_id": recurring} if recurring else {})}
         if reference := body.get("pipeline_version_reference"):
             document["pipeline_version_reference"] = reference
-        run = Run(document, replace(scenario, **made), time.monotonic(), self.speed)
+        run = Run(document, replace(scenario, **made), time.monotonic(), self.speed, self.lead)
         self.runs[run_id] = run
         return run
+
+    def look(self) -> None:
+        """Somebody looks at the cluster."""
+        for run in list(self.runs.values()):
+            run.look()
 
     def cancel(self, run: Run) -> None:
         """End its workflow now."""

@@ -27,16 +27,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from socketserver import BaseServer, StreamRequestHandler, ThreadingTCPServer
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.argo import NEVER, Scenario, Task, Try, each, grouped
 from tests.argo_documents import event_line
-from tests.kfp_api import Api, RefusedError, Run
+from tests.kfp_api import Api, RefusedError
+from tests.kfp_run import Run
 from tests.kubectl_stand_in import SCRIPT, Kubectl
 
 __all__ = ["NEVER", "Scenario", "StandIn", "Task", "Try", "each", "event_line", "grouped", "kfp_stand_in"]
 
+Server = TypeVar("Server", bound=BaseServer)
 GROUP_CONCAT = "Failed to parse task details: unexpected end of JSON input"
 
 
@@ -95,7 +98,7 @@ class StandIn:
         """Write the program ``kubectl`` to a folder and put it first on PATH."""
         program = folder / "bin" / "kubectl"
         program.parent.mkdir(parents=True, exist_ok=True)
-        address = self.kubectl.url
+        address = self.kubectl.address
         program.write_text(f"#!{sys.executable} -IS\nADDRESS = {address!r}\n{SCRIPT}", encoding="utf-8")
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
@@ -129,10 +132,8 @@ class StandIn:
         handler.end_headers()
         handler.wfile.write(data)
 
-    def _kubectl(self, handler: BaseHTTPRequestHandler) -> None:
-        asked = _body(handler)
-        handler.send_response(200)
-        handler.end_headers()
+    def _kubectl(self, handler: StreamRequestHandler) -> None:
+        asked = json.loads(handler.rfile.readline())
         for part in self.kubectl.answer(asked["argv"], asked["given"]):
             handler.wfile.write(json.dumps(part).encode() + b"\n")
             handler.wfile.flush()
@@ -143,8 +144,8 @@ def kfp_stand_in(**api: Any) -> Iterator[StandIn]:
     """A stand-in that runs; `api` are attributes of `tests.kfp_api.Api`."""
     made = StandIn(Api(**api))
     made._listen()
-    control = _serve(made._kubectl)
-    made.kubectl.url = f"127.0.0.1:{control.server_port}"
+    control = _serve_kubectl(made._kubectl)
+    made.kubectl.address = control.server_address
     stopped = threading.Event()
     ticker = threading.Thread(target=_act, args=(made.api, stopped), daemon=True)
     ticker.start()
@@ -178,7 +179,20 @@ def _serve(reply: Any, port: int = 0) -> ThreadingHTTPServer:
             """Quiet."""
 
     ThreadingHTTPServer.allow_reuse_address = True
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    return _running(ThreadingHTTPServer(("127.0.0.1", port), Handler))
+
+
+def _serve_kubectl(reply: Any) -> ThreadingTCPServer:
+    class Handler(StreamRequestHandler):
+        def handle(self) -> None:
+            with suppress(BrokenPipeError, ConnectionResetError):  # the client has gone
+                reply(self)
+
+    ThreadingTCPServer.daemon_threads = True
+    return _running(ThreadingTCPServer(("127.0.0.1", 0), Handler))
+
+
+def _running(server: Server) -> Server:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     return server
 

@@ -40,17 +40,19 @@ _WITH_VALUE += (
 )
 
 SCRIPT = """
-import http.client, json, os, signal, socket, sys, threading
+import json, os, signal, sys, _socket
 
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def ask(argv):
-    connection = http.client.HTTPConnection(ADDRESS)
     given = sys.stdin.read() if "-" in argv else ""
-    connection.request("POST", "/", json.dumps({"argv": argv, "given": given}))
-    for line in connection.getresponse():
-        yield json.loads(line)
+    connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    connection.connect(ADDRESS)
+    connection.sendall(json.dumps({"argv": argv, "given": given}).encode() + b"\\n")
+    with open(connection.fileno(), "rb") as answer:
+        for line in answer:
+            yield json.loads(line)
 
 
 def pump(source, target):
@@ -63,6 +65,8 @@ def pump(source, target):
 
 
 def forward(target, wanted):
+    import socket, threading  # slow to import, and for this alone
+
     listener = socket.create_server(("127.0.0.1", wanted))
     print(f"Forwarding from 127.0.0.1:{listener.getsockname()[1]} -> {target}", flush=True)
     while True:
@@ -120,7 +124,7 @@ class Kubectl:
     """
 
     api: Api
-    url: str = ""
+    address: Any = ()
     objects: list[dict[str, Any]] = field(default_factory=lambda: [node()])
     forwards: dict[str, int] = field(default_factory=dict)
     fails: str = ""
@@ -131,6 +135,7 @@ class Kubectl:
     def answer(self, argv: list[str], given: str) -> Iterator[dict[str, Any]]:
         """Parts of the answer: out and err as they come, code at the end; forward: a port to listen for."""
         self.calls.append((time.monotonic(), argv))
+        self.api.look()
         words, options = _parse(argv)
         if self.fails:
             yield {"err": f"{self.fails}\n", "code": 1}

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from tests.argo import NEVER, Scenario, Try, of_spec, pod_name
-from tests.kfp_api import Run
+from tests.kfp_run import Run
 from tests.kfp_stand_in import StandIn
 from tests.launcher import Launcher
 

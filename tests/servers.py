@@ -64,7 +64,8 @@ def mlflow_server(folder: Path, storage: Mapping[str, str], bucket: str) -> Iter
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--serve-artifacts"]
     command += ["--artifacts-destination", f"s3://{bucket}/mlflow"]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_S3_ENDPOINT_URL": storage["AWS_ENDPOINT_URL"]}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    quiet["MLFLOW_S3_ENDPOINT_URL"] = storage["AWS_ENDPOINT_URL"]
     with _running(command, {**os.environ, **storage, **quiet}, folder / "mlflow.log"):
         wait_for(f"http://127.0.0.1:{port}/health", folder / "mlflow.log")
         yield f"http://127.0.0.1:{port}"

@@ -33,7 +33,11 @@ def run_ui(profile: str, port: int, as_json: bool) -> None:
     endpoints.path("home").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", endpoints.tracking]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
+    quiet = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # two more processes, for what nobody asks for here
+        "GIT_PYTHON_REFRESH": "quiet",
+    }
     child = subprocess.Popen(
         command, env=os.environ | quiet, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -11,7 +11,7 @@ from pipelines.steps.calls import steps_of
 from pipelines.tasks import get_task
 from tests.argo import Scenario, Task, Try, grouped
 from tests.argo_documents import event_line
-from tests.kfp_api import Run
+from tests.kfp_run import Run
 from tests.kfp_stand_in import StandIn
 
 STEPS = steps_of(get_task("news"))

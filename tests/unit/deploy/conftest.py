@@ -121,11 +121,14 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderClient:
 
 @pytest.fixture
 def kubeflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lake: FolderClient) -> Iterator[StandIn]:
-    """Kubeflow Pipelines and the cluster below it, twenty times as fast and looked at more often."""
+    """Kubeflow Pipelines and the cluster below it, twenty times as fast and looked at more often.
+
+    Its time waits for whoever looks: a machine may be slow.
+    """
     monkeypatch.setattr("deploy.cli.cluster.follow._POLL", 0.1)
     monkeypatch.setattr("deploy.cli.cluster.follow._UNSEEN", 0.5)
     monkeypatch.setattr("deploy.cli.cluster.follow._SETTLING", 30.0)  # of a machine that has much else to do
-    with kfp_stand_in(speed=20.0) as made:
+    with kfp_stand_in(speed=20.0, lead=0.25) as made:
         made.put_on_path(tmp_path, monkeypatch)
         made.kubectl.objects = [node(cpu="16", memory="64Gi", **{"nvidia.com/gpu": "8"})]
         yield made

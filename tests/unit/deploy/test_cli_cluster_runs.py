@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from deploy.cli.cluster.api import explained
 from pipelines.record import write_run
 from tests.argo import Scenario, Try, grouped
 from tests.argo_documents import archived, event_line
-from tests.kfp_api import Run
+from tests.kfp_run import Run
 from tests.kfp_stand_in import GROUP_CONCAT, StandIn
 from tests.kubectl_stand_in import node
 from tests.s3_folder import FolderClient
@@ -57,7 +56,7 @@ def failing() -> Scenario:
 
 
 def ends(run: Run) -> None:
-    time.sleep(max(0.0, (run.scenario.ends - run.now()) / run.speed) + 0.1)
+    run.reach(run.scenario.ends + 2)
 
 
 def test_a_run_says_its_steps_version_metrics_and_gate_as_on_this_machine(

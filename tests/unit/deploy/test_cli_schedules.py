@@ -22,7 +22,7 @@ ZONE = "CRON_SCHEDULE_TIMEZONE"
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_ENDPOINT_URL", "http://x")):
         monkeypatch.setenv(name, value)
-    with kfp_stand_in() as made:
+    with kfp_stand_in(lead=0.25) as made:
         made.put_on_path(tmp_path, monkeypatch)
         yield made
 
@@ -137,7 +137,7 @@ def test_schedules_are_listed_with_their_runs_and_those_of_others_are_not(
     run = cluster.api.fire(made)
     (listed,) = fairlead("schedules", "--profile", profile, "--json").json
     assert (listed["last"]["status"], listed["last"]["kfp_run"]) == ("running", run.scenario.run_id)
-    run.began -= 1e6
+    run.reach(1e6)
     (listed,) = fairlead("schedules", "--profile", profile, "--json").json
     assert listed["last"]["status"] == "succeeded"
     folder = home / "records" / run.scenario.run_id

@@ -20,7 +20,7 @@ from deploy.cli.cluster.workflow_state import State
 from pipelines.steps.calls import ORDER
 from tests.argo import NEVER, Scenario, Try, each, grouped
 from tests.argo_documents import archived, event_line
-from tests.kfp_api import Run
+from tests.kfp_run import Run
 from tests.kfp_stand_in import StandIn
 from tests.kubectl_stand_in import node
 from tests.s3_folder import FolderClient
@@ -100,7 +100,7 @@ def test_the_error_of_a_step_is_found_in_its_log_the_store_or_the_archive(
     told = Try(outcome="error", seconds=1.0, log=log if there != "store" else ())
     scenario = Scenario(tasks=each(ingest={"tries": (told, told), "backoff": 1.0}))
     run = start(kubeflow, scenario)
-    time.sleep((run.scenario.ends - run.now()) / run.speed + 0.1)
+    run.reach(run.scenario.ends + 2)
     if there == "store":
         leaves("ingest", "failed", error=MISSING, final=True)(run.scenario)
     if there == "archive":
@@ -152,10 +152,13 @@ def test_a_pod_that_is_lost_is_tried_again_and_said(kubeflow: StandIn, access: A
 
 
 def test_a_cluster_that_does_not_answer_is_said_once_and_asked_again(kubeflow: StandIn, access: Access) -> None:
+    def heal(due: bool) -> None:
+        if due:
+            threading.Timer(0.3, lambda: setattr(kubeflow.kubectl, "fails", "")).start()
+
     run = start(kubeflow, Scenario(tasks=everything()))
     kubeflow.kubectl.fails = "Unable to connect to the server: dial tcp 10.0.0.1:6443: connect: connection refused"
-    threading.Timer(0.6, lambda: setattr(kubeflow.kubectl, "fails", "")).start()
-    state, events = followed(access, run)
+    state, events = followed(access, run, lambda event: heal(event["event"] == "cluster_silent"))
     silent = [event for event in events if event["event"].startswith("cluster_")]
     assert [event["event"] for event in silent] == ["cluster_silent", "cluster_back"]
     assert "connection refused" in silent[0]["message"]
@@ -204,7 +207,7 @@ def test_a_run_whose_workflow_is_gone_is_told_by_its_record_and_kubeflow(kubeflo
     left = tuple((3.0, leaves(step, "finished")) for step in STEPS[:-1])
     left += ((3.0, leaves("register", "finished", result=REFUSED)),)
     run = start(kubeflow, Scenario(tasks=grouped("everything"), gone=0.0, actions=left))
-    time.sleep((run.scenario.ends - run.now()) / run.speed + 0.3)
+    run.reach(run.scenario.ends + 6)
     state, _ = followed(access, run)
     assert (status_of(state), state.steps["train"].status) == ("refused", "finished")
 
@@ -213,7 +216,7 @@ def test_a_run_of_an_earlier_version_is_shown_with_the_steps_that_it_had(kubeflo
     left = tuple((3.0, leaves(step, "finished")) for step in ORDER["full"][:-1])
     left += ((3.0, leaves("register", "finished", result=MADE)),)
     run = start(kubeflow, Scenario(tasks=grouped("everything"), gone=0.0, actions=left))
-    time.sleep((run.scenario.ends - run.now()) / run.speed + 0.3)
+    run.reach(run.scenario.ends + 6)
     state, events = followed(access, run)
     assert (tuple(state.steps), status_of(state)) == (ORDER["full"], "succeeded")
     assert kinds(events, "materialise") == ["step_finished"]
@@ -260,7 +263,7 @@ def test_a_store_that_does_not_answer_is_not_needed_while_there_are_logs(
 
 def test_a_run_that_waits_has_a_document_that_says_for_what(kubeflow: StandIn, access: Access) -> None:
     run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": (Try(waits=NEVER),)})))
-    time.sleep((12 - run.now()) / run.speed)
+    run.reach(12)
     state = Follower(access, run.document["run_id"], ASKED).look()
     document = described({"run_id": "news-1", "started": None}, state)
     assert document["status"] == "waiting"

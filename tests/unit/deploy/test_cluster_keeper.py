@@ -18,7 +18,7 @@ from deploy.cli.profiles import load_profile
 from pipelines.record import read_followed, read_run, read_steps, write_followed
 from tests.argo import Scenario, Task, Try, grouped
 from tests.argo_documents import event_line
-from tests.kfp_api import Run
+from tests.kfp_run import Run
 from tests.kfp_stand_in import StandIn
 from tests.kubectl_stand_in import node
 from tests.unit.deploy.cluster_runs import MADE, MISSING, everything, leaves, said

@@ -20,7 +20,8 @@ from kfp import compiler, dsl
 from deploy.cli.cluster.kube import Kube
 from tests import argo_documents
 from tests.argo import NEVER, Scenario, Task, Try, each, grouped
-from tests.kfp_api import Run, run_document
+from tests.kfp_api import run_document
+from tests.kfp_run import Run
 from tests.kfp_stand_in import GROUP_CONCAT, StandIn, kfp_stand_in
 from tests.kubectl_stand_in import event
 
