@@ -87,7 +87,7 @@ def _component(node: ast.FunctionDef, decorator: ast.expr) -> Iterator[str]:
 
 def lint_workflow(file: Path) -> None:
     """Check a compiled workflow (IR)."""
-    spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    spec = next(yaml.load_all(file.read_text(encoding="utf-8"), yaml.CSafeLoader))
     found: list[str] = []
     for name, executor in spec.get("deploymentSpec", {}).get("executors", {}).items():
         container = executor.get("container", {})

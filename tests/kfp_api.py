@@ -214,7 +214,7 @@ class Api:
         return _kept(self.pipelines, "pipelines", method, name, query)
 
     def _upload(self, name: str, query: dict[str, str], body: bytes) -> Any:
-        parts = list(yaml.safe_load_all(body))
+        parts = list(yaml.load_all(body, yaml.CSafeLoader))
         spec = {"pipeline_spec": parts[0], **({"platform_spec": parts[1]} if len(parts) > 1 else {})}
         called = query.get("name") or parts[0]["pipelineInfo"]["name"]
         shown = {"name": called, "display_name": query.get("display_name") or called, "created_at": _now()}

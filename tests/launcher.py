@@ -35,7 +35,7 @@ class Launcher:
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.spec = next(yaml.safe_load_all(self.file.read_text(encoding="utf-8")))
+        self.spec = next(yaml.load_all(self.file.read_text(encoding="utf-8"), yaml.CSafeLoader))
 
     def run(self, arguments: Mapping[str, Any]) -> None:
         """Every task once, each after those it depends on."""

@@ -62,7 +62,7 @@ def release() -> str:
 def _described(file: Path) -> str:
     import yaml
 
-    spec = next(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    spec = next(yaml.load_all(file.read_text(encoding="utf-8"), yaml.CSafeLoader))
     return str(spec["pipelineInfo"].get("description", ""))
 
 
