@@ -54,14 +54,17 @@ def _known(endpoints: Endpoints, model: str) -> None:
 def _show(to: Console, document: dict[str, Any]) -> None:
     from rich.text import Text
 
-    made = table("label", "rows", "share", right=("rows", "share"))
-    for label, rows in document["labels"].items():
-        made.add_row(label, f"{rows:,}", f"{rows / max(document['rows'], 1):.2%}")
+    from pipelines.evaluation import get_evaluation
+
+    headings, rows = get_evaluation(document["problem"]).batch_table(document)
+    made = table(*headings, right=tuple(headings[1:]))
+    for row in rows:
+        made.add_row(*row)
     to.print(made)
     if document["flags"]:
         flags = table("flag", "rows", "share", right=("rows", "share"))
-        for word, rows in document["flags"].items():
-            flags.add_row(word, f"{rows:,}", f"{rows / document['rows']:.2%}")
+        for word, count in document["flags"].items():
+            flags.add_row(word, f"{count:,}", f"{count / document['rows']:.2%}")
         to.print(flags)
     for old, new in document["renamed"].items():
         to.print(f"Renamed  the source's column {old} is {new} in the output", markup=False)

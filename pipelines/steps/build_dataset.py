@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from pipelines.evaluation import get_evaluation
 from pipelines.steps import events, left_out, seen
 from pipelines.steps.files import missing, read_json, write_json
 from pipelines.steps.hidden import write_hidden
 from pipelines.steps.remote import folder_here
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import Task
+from pipelines.tasks.base import Task, problem_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,9 +58,10 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
     for name in SPLITS:
         frames[name].assign(row_key=keys[name]).to_parquet(target / f"{name}.parquet", index=False)
+    counts = get_evaluation(problem_of(found)).counts
     summary = {
         "rows": {name: len(frames[name]) for name in SPLITS},
-        "labels": {name: _counts(frames[name]["label"]) for name in SPLITS},
+        "labels": {name: counts(frames[name]["label"]) for name in SPLITS},
         "slices": [name for name in frames["test"].columns if name.startswith("slice_")],
         "left_out": gone,
     }
@@ -114,10 +116,6 @@ def _array(column: pd.Series[Any]) -> Any:
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
     return column.to_numpy()
-
-
-def _counts(labels: pd.Series[Any]) -> dict[str, int]:
-    return {str(name): int(count) for name, count in labels.value_counts().sort_index().items()}
 
 
 def _check(frames: Mapping[str, pd.DataFrame], inputs: list[str], task: Task) -> None:

@@ -5,54 +5,45 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from contracts.bundle import BundleDocument, GateDecision
+from pipelines.evaluation import get_evaluation
+from pipelines.evaluation.base import Evaluation
 from pipelines.steps import left_out, scoring
 from pipelines.steps.data_report import FILE as DATA_REPORT
 from pipelines.steps.hidden import SLICE, cases
-from pipelines.steps.measures import higher_is_better
 from pipelines.steps.render import render
 from pipelines.tasks.added import task_folder
-
-_TITLES = {
-    "average_precision": "Average precision",
-    "roc_auc": "ROC AUC",
-    "macro_f1": "Macro F1",
-    "f1": "F1",
-    "ece": "Calibration error (ECE)",
-    "log_loss": "Log loss",
-    "brier": "Brier score",
-    "cost": "Cost per row",
-    "latency_ms": "One prediction, ms",
-    "bundle_mb": "Size, MB",
-}
-_PLOTS = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "scores", "learning_curve")
 
 
 def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
     """The HTML of a candidate; `fields` are a BundleDocument's without `files`, before the gate also without `gate`."""
     decided = "gate" in fields
     document = fields_document(fields)
+    by = get_evaluation(document.signature.output.problem)
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     return render(
         "card.html",
         model=document,
         title=title,
-        headline=_headline(evaluation),
-        metrics=_metrics(evaluation),
+        headline=_headline(by, evaluation),
+        metrics=_metrics(by, evaluation),
         slices=_slices(evaluation),
         hidden=_hidden(folder, evaluation),
         evaluation=evaluation,
         left_out=_left_out(evaluation.get("left_out")),
+        rows_text=by.rows_text(evaluation),
+        decision_text=by.decision_text(document),
+        answers_text=by.answers_text(document),
         gate=document.gate,
-        checks=_checks(document.gate),
+        checks=_checks(by, document.gate),
         decided=decided,
         data_report=DATA_REPORT if decided and (folder / DATA_REPORT).exists() else "",
-        plots=[(p.stem.replace("_", " "), _embed(p)) for p in _ordered(folder / "plots")],
+        plots=[(p.stem.replace("_", " "), _embed(p)) for p in _ordered(folder / "plots", by.plots)],
         request=curl(document, folder),
         about=[(heading, _html(text)) for heading, text in readme_sections(document.task)],
     )
@@ -71,24 +62,18 @@ def _left_out(found: Mapping[str, Any] | None) -> list[str] | None:
     return left_out.in_words(found) or [f"None of {found['rows_read']:,} rows was left out."]
 
 
-def _name(metric: str) -> str:
-    if metric.startswith("f1:"):
-        return f"F1 of {metric[3:]}"
-    return _TITLES.get(metric, metric.replace("_", " ").capitalize())
-
-
-def _headline(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+def _headline(by: Evaluation, evaluation: Mapping[str, Any]) -> dict[str, Any]:
     primary = evaluation["primary"]
     low, high = evaluation["intervals"].get(primary, (None, None))
-    return {"name": _name(primary), "value": evaluation["metrics"].get(primary), "low": low, "high": high}
+    return {"name": by.title(primary), "value": evaluation["metrics"].get(primary), "low": low, "high": high}
 
 
-def _metrics(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _metrics(by: Evaluation, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for metric, value in evaluation["metrics"].items():
         low, high = evaluation["intervals"].get(metric, (None, None))
-        better = "higher" if higher_is_better(metric) else "lower"
-        rows.append({"name": _name(metric), "value": value, "low": low, "high": high, "better": better})
+        better = "higher" if by.higher_is_better(metric) else "lower"
+        rows.append({"name": by.title(metric), "value": value, "low": low, "high": high, "better": better})
     return rows
 
 
@@ -117,15 +102,15 @@ def _hidden(folder: Path, evaluation: Mapping[str, Any]) -> list[tuple[str, str]
     return [(key.replace(":", ": "), said) for key, said in found if key in evaluation["slices"]]
 
 
-def _checks(gate: GateDecision) -> list[dict[str, Any]]:
+def _checks(by: Evaluation, gate: GateDecision) -> list[dict[str, Any]]:
     return [
-        {**check.model_dump(), "name": _name(check.metric) if ":" not in check.metric else check.metric}
+        {**check.model_dump(), "name": by.title(check.metric) if ":" not in check.metric else check.metric}
         for check in gate.checks
     ]
 
 
-def _ordered(folder: Path) -> list[Path]:
-    rank = {name: at for at, name in enumerate(_PLOTS)}
+def _ordered(folder: Path, plots: Sequence[str]) -> list[Path]:
+    rank = {name: at for at, name in enumerate(plots)}
     return sorted(folder.glob("*.png"), key=lambda p: (rank.get(p.stem, len(rank)), p.stem))
 
 

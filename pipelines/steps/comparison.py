@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Check
 from contracts.engines import load_engine
+from pipelines.evaluation import get_evaluation
+from pipelines.evaluation.measures import paired_bootstrap
 from pipelines.steps import events, scoring
 from pipelines.steps.files import missing
-from pipelines.steps.measures import Floats, higher_is_better, paired_bootstrap
 from pipelines.steps.seen import read_seen, row_hashes
 from pipelines.tasks.base import GateConfig
 
 if TYPE_CHECKING:
     import pandas as pd
 
+_RISING = ("at least", "not shown below", "shown at least")  # rules of metrics of which more is better
 _SEED = 0  # of the bootstrap: the same two models on the same rows get the same decision
 
 
@@ -45,6 +47,9 @@ def compare(
     """The check against the champion (None when it has nothing to compare with), and remarks on how it was made."""
     import pandas as pd
 
+    problem, other = (each.document.signature.output.problem for each in (candidate, champion))
+    if problem != other:
+        return None, [f"champion {name} is not compared: its problem is {other}, not {problem}"]
     file = dataset / "test.parquet"
     if not file.exists():
         raise missing(file)
@@ -70,7 +75,8 @@ def compare(
             "of other rows: how hard those were is not in the interval"
         )
         pair = recorded
-    return _check(pair, name, settings), notes
+    up = get_evaluation(problem).higher_is_better(settings.primary)
+    return _check(pair, name, settings, up), notes
 
 
 def _fair_rows(
@@ -110,14 +116,16 @@ def _measure(
     absent = [item.name for item in document.signature.inputs if item.name not in rows.columns]
     if absent:
         return f"its input {absent[0]!r} is not in the data"
-    if foreign := sorted(set(rows["label"]) - set(document.signature.classes)):
-        return f"it does not know class {foreign[0]!r}"
+    evaluation = get_evaluation(candidate.document.signature.output.problem)
+    if why := evaluation.not_comparable(rows, document.signature.output):
+        return why
     engine = load_engine(champion, threads=1)
     columns = scoring.columns_of(rows, document.signature.inputs)
-    theirs = scoring.predict(engine, columns, document.modality, events.progress("gate"))
+    theirs = scoring.predict(engine, columns, document, events.progress("gate"))
+    mine = evaluation.take(_answers(candidate, len(frame)), fair)
     measures = [
-        scoring.measure_for(rows, probability, bundle.document.signature.classes, bundle.document.decision, [primary])
-        for bundle, probability in ((candidate, _answers(candidate, len(frame))[fair]), (champion, theirs))
+        evaluation.measure_for(rows, answers, each.signature.output, each.decision, [primary])
+        for each, answers in ((candidate.document, mine), (document, theirs))
     ]
     ours, its = (measure(None).get(primary, math.nan) for measure in measures)
     if not (math.isfinite(ours) and math.isfinite(its)):
@@ -129,11 +137,11 @@ def _measure(
     return Pair(ours, its, interval, len(rows), len(frame) - len(rows))
 
 
-def _answers(candidate: Bundle, rows: int) -> Floats:
+def _answers(candidate: Bundle, rows: int) -> Any:
     file = candidate.path / scoring.ANSWERS
     if not file.exists():
         raise missing(file)
-    answers: Floats = np.load(file, allow_pickle=False)
+    answers = get_evaluation(candidate.document.signature.output.problem).read(file)
     if len(answers) != rows:
         raise missing(file)
     return answers
@@ -158,9 +166,9 @@ def _difference(a: float, of_a: Sequence[float], b: float, of_b: Sequence[float]
     return a - b - math.hypot(a - of_a[0], of_b[1] - b), a - b + math.hypot(of_a[1] - a, b - of_b[0])
 
 
-def _check(pair: Pair, name: str, settings: GateConfig) -> Check:
+def _check(pair: Pair, name: str, settings: GateConfig, higher_is_better: bool) -> Check:
     """Refuse what is shown to be worse; what the rows leave open is decided by `gate.unsure`."""
-    up, lenient = higher_is_better(settings.primary), settings.unsure == "pass"
+    up, lenient = higher_is_better, settings.unsure == "pass"
     if pair.interval is None:
         rule = "at least" if up else "at most"
     elif lenient:
@@ -188,7 +196,7 @@ def _finding(check: Check, value: float, difference: float) -> Literal["worse", 
 
     Without an interval the two numbers have to do.
     """
-    sign = 1.0 if higher_is_better(check.metric) else -1.0
+    sign = 1.0 if check.rule in _RISING else -1.0
     behind = sign * (value - check.limit) < 0
     if check.interval is None:
         return "worse" if behind else "as good"

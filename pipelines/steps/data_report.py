@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.formatting import number
 from pipelines.steps import left_out
 from pipelines.steps.files import read_json
-from pipelines.steps.render import number, render
+from pipelines.steps.render import render
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.errors import PlatformError
-from pipelines.steps.measures import auc
+from pipelines.evaluation.base import Evaluation
 from pipelines.tasks.base import DataConfig
 from pipelines.tasks.settings import setting
 
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 _BINS = 64
 
 
-def check_leakage(frame: pd.DataFrame, label: str, data: DataConfig, needed: Collection[str] = ()) -> dict[str, float]:
-    """AUC of every column of `frame` alone against `label` (the mean over classes where there are more than two).
+def check_leakage(
+    frame: pd.DataFrame, label: str, data: DataConfig, evaluation: Evaluation, needed: Collection[str] = ()
+) -> dict[str, float]:
+    """How well every column of `frame` alone tells `label`, by `Evaluation.associate`.
 
-    Half of the rows give each value, or each of 64 bins of a number, its share of every class; the other half is
-    ranked by it. So a column of unique values predicts nothing, and order, kind and scale do not matter.
+    Half of the rows give each value, or each of 64 bins of a number, a prediction; the other half is ranked by it. So a
+    column of unique values predicts nothing, and order, kind and scale do not matter.
 
     `needed` columns are the task's own, which cannot be left out.
 
     Raises:
         PlatformError: ``code="leakage"``, naming the columns that reach `data.leakage_auc` and are not allowed.
     """
-    target = frame[label].astype("string").to_numpy(dtype=object)
+    target = frame[label].to_numpy(dtype=object)
     fit = np.random.default_rng(0).random(len(frame)) < 0.5
     measured = {
         str(name): power
         for name in frame.columns
-        if name != label and (power := _power(frame[name], target, fit)) is not None
+        if name != label and (power := evaluation.associate(_codes(frame[name], fit), target, fit)) is not None
     }
     limit = data.leakage_auc
     found = {name: power for name, power in measured.items() if power >= limit and name not in data.allow_leakage}
@@ -43,9 +45,10 @@ def check_leakage(frame: pd.DataFrame, label: str, data: DataConfig, needed: Col
         worst = max(found, key=lambda name: found[name])
         others = [name for name in found if name != worst]
         more = f"; so do {', '.join(others)}" if others else ""
+        said = f"{evaluation.association} {found[worst]:.4f}"
         raise PlatformError(
             f"column {worst!r} predicts {label!r} nearly alone",
-            detail=f"AUC {found[worst]:.4f}, the limit is {limit:g}{more}: most likely made from the label",
+            detail=f"{said}, the limit is {limit:g}{more}: most likely made from the label",
             fix=_cure(list(found), data, needed),
             code="leakage",
             columns=sorted(found),
@@ -62,22 +65,6 @@ def _cure(found: list[str], data: DataConfig, needed: Collection[str]) -> str:
     drop = setting("data.drop", [*data.drop, *(name for name in found if name not in needed)])
     also = " " + setting("data.allow_leakage", [*data.allow_leakage, *own]) if own else ""
     return f"leave it out: {drop}{also}; if known before: {allow}"
-
-
-def _power(column: pd.Series[Any], target: NDArray[Any], fit: NDArray[np.bool_]) -> float | None:
-    codes = _codes(column, fit)
-    classes, y = np.unique(target, return_inverse=True)
-    if len(np.unique(y[fit])) < 2 or len(np.unique(y[~fit])) < 2:
-        return None
-    counts = np.zeros((codes.max() + 1, len(classes)))
-    np.add.at(counts, (codes[fit], y[fit]), 1)
-    prior = np.bincount(y[fit], minlength=len(classes)) / fit.sum()
-    shares = (counts + prior) / (counts.sum(axis=1, keepdims=True) + 1)
-    scores = shares[codes[~fit]]
-    present = [k for k in range(len(classes)) if 0 < (y[~fit] == k).sum() < len(y[~fit])]
-    if len(classes) == 2:
-        present = present[-1:]
-    return float(np.mean([auc(y[~fit] == k, scores[:, k]) for k in present])) if present else None
 
 
 def _codes(column: pd.Series[Any], fit: NDArray[np.bool_]) -> NDArray[np.int64]:

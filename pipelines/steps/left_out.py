@@ -11,6 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipelines.evaluation import get_evaluation
+from pipelines.tasks.base import problem_of
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -92,8 +95,9 @@ def of_split(task: Task, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame]
         new = np.asarray(mask, dtype=bool) & ~gone
         gone |= new
         groups.append({"step": "build_dataset", "reason": reason, "rows": int(new.sum()), "where": ""})
-    label = frame[task.label].astype(str)
-    return document(len(frame), groups, losers("build_dataset", _counts(label), _counts(label[gone])))
+    classes = get_evaluation(problem_of(task)).strata(frame[task.label])
+    found = [] if classes is None else losers("build_dataset", _counts(classes), _counts(classes[gone]))
+    return document(len(frame), groups, found)
 
 
 def _counts(labels: pd.Series[Any]) -> dict[str, int]:

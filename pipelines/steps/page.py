@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.bundle import Check, GateDecision
+from pipelines.formatting import number
 from pipelines.steps.files import read_json, write_text
-from pipelines.steps.render import number
 
 _METRICS = 40  # numbers of one artifact: a page lists them all
 _NAME = 60  # characters of a class

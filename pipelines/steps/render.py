@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from pipelines.formatting import number
+
 
 def render(template: str, **values: Any) -> str:
     """The page of a template, which extends ``page.html``."""
@@ -33,14 +35,3 @@ def bars(heights: Sequence[float], width: int = 132, height: int = 26) -> Any:
         for at, each in enumerate(max(0.04, float(given)) for given in heights)
     )
     return markupsafe.Markup(f'<svg class="bars" width="{width}" height="{height}">{drawn}</svg>')
-
-
-def number(value: Any) -> str:
-    """A number for people: four significant digits, thousands separated, no trailing zeros."""
-    if value is None:
-        return "–"
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return str(value)
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, BundleDocument, GateDecision, Input
 from contracts.engine import Engine
 from contracts.errors import PlatformError
-from contracts.problems.classification import Decision
-from pipelines.steps.measures import Measure, Rule, classification
+from contracts.problems.base import Problem
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ANSWERS = "answers.npy"  # of a candidate on the test rows; not part of its bundle
+ANSWERS = "answers.npy"  # of a candidate to the test rows; not part of its bundle
 _BATCH = {"tabular": 65_536, "text": 64}
 UNDECIDED = GateDecision(passed=False, checks=[], champion=None, reasons=["not decided yet"])
 
@@ -48,51 +47,29 @@ def columns_of(frame: pd.DataFrame, inputs: Sequence[Input]) -> dict[str, NDArra
     return made
 
 
-def predict(engine: Engine, columns: Mapping[str, NDArray[Any]], modality: str, report: Any = None) -> NDArray[Any]:
-    """Probabilities, shape (rows, classes), in batches of bounded memory."""
+def predict(engine: Engine, columns: Mapping[str, NDArray[Any]], document: BundleDocument, report: Any = None) -> Any:
+    """The engine's answers in the form of the problem, in batches of bounded memory.
+
+    Raises:
+        PlatformError: ``code="bad_model"``: they have another form.
+    """
+    problem: Problem[Any] = document.signature.problem
     rows = len(next(iter(columns.values())))
-    size = _BATCH.get(modality, 256)
+    size = _BATCH.get(document.modality, 256)
     parts = []
     for start in range(0, rows, size):
         parts.append(engine.predict({name: values[start : start + size] for name, values in columns.items()}))
         if report:
             report(min(start + size, rows), rows)
-    return np.concatenate(parts)
-
-
-def measure_for(
-    frame: pd.DataFrame,
-    probability: NDArray[np.float64],
-    classes: Sequence[str],
-    decision: Decision | None,
-    only: Collection[str] | None = None,
-) -> Measure:
-    """The metrics of a task as a function of row weights; `frame` has ``label``. See `measures.classification`."""
-    rule, positive = None, 1
-    if decision and len(classes) == 2:
-        rule = Rule(decision.threshold, decision.false_positive_cost, _miss_cost(frame, decision))
-        positive = list(classes).index(decision.positive)
-    return classification(positions(frame, classes), probability, classes, rule, positive, only)
-
-
-def positions(frame: pd.DataFrame, classes: Sequence[str]) -> NDArray[np.int64]:
-    """Each row's label as its position in `classes`; -1 for a class that is not there."""
-    index = {name: at for at, name in enumerate(classes)}
-    return np.array([index.get(label, -1) for label in frame["label"]], dtype=np.int64)
-
-
-def _miss_cost(frame: pd.DataFrame, decision: Decision) -> Any:
-    cost = decision.false_negative_cost
-    if not isinstance(cost, str):
-        return float(cost)
-    if cost not in frame.columns:
+    answers = problem.join(parts)
+    if wrong := problem.wrong(document.signature.output, answers, rows):
         raise PlatformError(
-            f"the cost of a miss is column {cost!r}, which the data set does not have",
-            detail=f"columns: {', '.join(map(str, frame.columns))}",
-            fix="give a number instead, or keep the column in Task.split",
-            code="bad_task",
+            f"the exported model does not answer as a {problem.name} does",
+            detail=wrong,
+            fix="correct the export of this recipe",
+            code="bad_model",
         )
-    return frame[cost].to_numpy(dtype=np.float64)
+    return answers
 
 
 def latency(engine: Engine, columns: Mapping[str, NDArray[Any]], calls: int = 60) -> dict[str, float]:

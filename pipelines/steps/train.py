@@ -13,12 +13,14 @@ from typing import Any
 
 from contracts import objects
 from contracts.errors import PlatformError
+from contracts.problems import read_output
 from pipelines.steps import events
 from pipelines.steps.files import read_json, write_json
 from pipelines.steps.remote import folder_kept
 from pipelines.tasks import get_task, load_config
+from pipelines.tasks.base import Task, problem_of
 
-_KEYS = {"engine", "classes", "decision", "history", "parameters", "device"}
+_KEYS = {"engine", "output", "decision", "history", "parameters", "device"}
 _PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its checkpoints
 
 
@@ -60,8 +62,27 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spre
             fix="see TaskConfig.train in pipelines/tasks/base.py",
             code="bad_task",
         )
+    _check_output(trained["output"], found, settings.recipe)
     write_json(target / "train.json", trained)
     return _summary(trained)
+
+
+def _check_output(output: Any, task: Task, recipe: str) -> None:
+    """What is learned must be what the task says that it is."""
+    try:
+        known = read_output(output)
+    except ValueError as err:
+        detail = str(err)
+    else:
+        if known.problem == problem_of(task):
+            return
+        detail = f"the recipe gives a {known.problem}, the task is a {problem_of(task)}"
+    raise PlatformError(
+        f"recipe {recipe} of task {task.name}: train() returned an output that does not fit",
+        detail=detail,
+        fix='return "output" as in contracts/problems, such as {"problem": "classification", "classes": [...]}',
+        code="bad_task",
+    )
 
 
 def _summary(trained: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import objects
 from contracts.errors import PlatformError
+from pipelines.evaluation import get_evaluation
 from pipelines.steps import events, left_out
 from pipelines.steps.casting import (
     KEY_EXPECTED,
@@ -31,7 +32,7 @@ from pipelines.steps.rules import build_schema, find_violations
 from pipelines.steps.values_guess import guess_setting
 from pipelines.steps.versions import MANIFEST, REJECTED, intact
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import DataConfig, Task
+from pipelines.tasks.base import DataConfig, Task, problem_of
 from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 QUARANTINE = "quarantine.csv"
 _POSITION = re.compile(r" at position \d+")  # differs from row to row
 _SHOWN = 40  # characters of a bad value that are kept: the quarantine is for finding it, not a copy of it
-_SAMPLE = 20_000  # rows per label value that the leakage check looks at
+_SAMPLE = 20_000  # rows per class, or of all where there are none, that the leakage check looks at
 _DRAW = "_draw"
 _FEW = 0.5  # share of bad rows; where more are bad, it is how they are read that is wrong
 
@@ -79,7 +80,8 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     write_json(target / "report.json", report)
     _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE, run.cure())
     _check_labels(run.sample(), found)
-    power = check_leakage(run.sample(), found.label, settings.data, [column.name for column in found.columns])
+    needed = [column.name for column in found.columns]
+    power = check_leakage(run.sample(), found.label, settings.data, run.evaluation, needed)
     write_json(target / "report.json", {**report, "single_column_auc": {k: round(v, 4) for k, v in power.items()}})
     return report
 
@@ -102,6 +104,7 @@ class _Validation:
 
     def __init__(self, task: Task, data: DataConfig) -> None:
         self.task = task
+        self.evaluation = get_evaluation(problem_of(task))
         self.form = value_format(data)
         self.schema = build_schema(task.columns)
         self.drop = set(data.drop) - {column.name for column in task.columns}
@@ -121,9 +124,9 @@ class _Validation:
             write(row["row"], row["column"], row["value"], row["reason"])
             self.bad += 1
             self.reasons[row["column"], "cannot be read"] += 1
-            if row.get("label") is not None:
-                self._labels[row["label"]] += 1
-                self._lost[row["label"]] += 1
+            if (label := row.get("label")) is not None and self._classes([label]) is not None:
+                self._labels[label] += 1
+                self._lost[label] += 1
             self._first[row["column"], _POSITION.sub("", row["reason"])] += 1
 
     def part(self, raw: pa.Table, write: Any) -> pa.Table:
@@ -153,7 +156,7 @@ class _Validation:
 
     def _count_classes(self, raw: pa.Table, bad: NDArray[np.bool_], wrong: set[int]) -> None:
         """Count rows by class, good and bad, but for those whose label itself is bad."""
-        if self.task.label not in raw.column_names:
+        if self.task.label not in raw.column_names or self._classes([]) is None:
             return
         usable = bad.copy()
         usable[:] = True
@@ -162,6 +165,11 @@ class _Validation:
         for rows, counts in ((usable, self._labels), (usable & bad, self._lost)):
             for each in labels.filter(rows).value_counts().to_pylist():
                 counts[str(each["values"])] += each["counts"]
+
+    def _classes(self, labels: Any) -> pd.Series[Any] | None:
+        import pandas as pd
+
+        return self.evaluation.strata(pd.Series(labels, dtype=object))
 
     def _typed(self, raw: pa.Table) -> tuple[pa.Table, list[tuple[int, str, str]]]:
         import pyarrow as pa
@@ -204,7 +212,7 @@ class _Validation:
         return found
 
     def _add_to_sample(self, good: pa.Table, rows: NDArray[np.int64]) -> None:
-        """Keep up to `_SAMPLE` rows of each label value, drawn evenly from all parts; rare classes come in full."""
+        """Keep up to `_SAMPLE` rows of each class, drawn evenly from all parts; rare classes come in full."""
         import numpy as np
         import pandas as pd
         import pyarrow as pa
@@ -214,9 +222,10 @@ class _Validation:
         draw = pd.util.hash_array(rows)  # as good as random, and the same for the same row
         label = good.column(task.label).to_pandas()
         before = self._sample if self._sample is not None else pd.DataFrame({task.label: label[:0], _DRAW: draw[:0]})
-        labels = pd.concat([before[task.label], label], ignore_index=True).astype("string")
+        labels = self._classes(pd.concat([before[task.label], label], ignore_index=True))
         draws = pd.Series(np.concatenate([before[_DRAW].to_numpy(dtype=np.uint64), draw]))
-        keep = (draws.groupby(labels).rank(method="first") <= _SAMPLE).to_numpy()
+        ranks = draws.rank(method="first") if labels is None else draws.groupby(labels).rank(method="first")
+        keep = (ranks <= _SAMPLE).to_numpy()
         new = keep[len(before) :]
         chosen = good.select([n for n in good.column_names if n not in fixed]).filter(pa.array(new))
         added = _shortened(chosen).to_pandas().assign(**{_DRAW: draw[new]})
@@ -334,10 +343,10 @@ def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: Path, c
 
 def _check_labels(sample: pd.DataFrame, task: Task) -> None:
     if sample[task.label].nunique() < 2:
-        only = sample[task.label].iloc[0]
+        only, kinds = sample[task.label].iloc[0], get_evaluation(problem_of(task)).two_kinds
         raise PlatformError(
             f"all rows have the same {task.label!r}: {shorten(only)}",
-            fix=f"give data with at least two classes, or name another column: --set data.columns.{task.label}=NAME",
+            fix=f"give data with at least two {kinds}, or name another column: --set data.columns.{task.label}=NAME",
             code="one_class",
             column=task.label,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -96,7 +96,7 @@ class Threshold:
 class GateConfig:
     """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
-    primary: the metric that models are compared by; which there are: `pipelines.tasks.gate_metrics`.
+    primary: the metric that models are compared by; which there are: `Evaluation.metric_names`.
     champion_tolerance: a candidate is refused when it is behind by more and the 95 % interval of the difference (paired
     bootstrap) is below zero as a whole. unsure: what becomes of one that the rows show neither to be worse in this way
     nor to be within the tolerance; "refuse" makes the check a classical test of non-inferiority. min_compared_rows:
@@ -136,11 +136,12 @@ class TaskConfig:
 
         Called on `training_part`; `task` says which inputs and classes the data set has.
 
-        Returns a dict with ``engine`` ("lightgbm", "onnx" or "torch"), ``classes`` (list), ``decision`` (a
-        contracts.bundle.Decision as dict, or None), ``history`` (list of dicts, one per round or epoch, may be
-        empty), ``parameters`` (flat dict to log) and ``device``; and, if it chose between forms of the model,
-        ``choices`` (list of contracts.bundle.Check as dicts: what passed is served) and ``tolerance`` (how far answers
-        may lie from the golden ones, where arithmetic is less than exact). Must resume from `checkpoints` after a kill.
+        Returns a dict with ``engine`` (see contracts/engines), ``output`` (of the signature, see contracts/problems;
+        ``{"problem": "classification", "classes": [...]}``), ``decision`` (a contracts.bundle.Decision as dict, or
+        None), ``history`` (list of dicts, one per round or epoch, may be empty), ``parameters`` (flat dict to log) and
+        ``device``; and, if it chose between forms of the model, ``choices`` (list of contracts.bundle.Check as dicts:
+        what passed is served) and ``tolerance`` (how far answers may lie from the golden ones, where arithmetic is less
+        than exact). Must resume from `checkpoints` after a kill.
         """
         raise PlatformError(
             f"recipe {self.recipe} of task {task.name} cannot train",
@@ -148,6 +149,18 @@ class TaskConfig:
             fix="give it one, see TaskConfig.train in pipelines/tasks/base.py, or take a class of pipelines/recipes/",
             code="bad_task",
         )
+
+
+def problem_of(task: Task) -> str:
+    """The name of the task's problem."""
+    found: str = getattr(task, "problem", "classification")
+    return found
+
+
+def class_output(task: Task, classes: Sequence[str]) -> dict[str, Any]:
+    """``output`` of a classification, as `TaskConfig.train` returns it."""
+    scale = {"ordered": True} if getattr(task, "ordered", False) else {}
+    return {"problem": "classification", "classes": list(classes), **scale}
 
 
 class Task(Protocol):
@@ -184,13 +197,15 @@ class Task(Protocol):
         """Split the joined frame into ``train``, ``valid`` and ``test``.
 
         `frame` has the clean columns and, after the join, one column per feature. The result's frames have the
-        columns of `inputs`, plus ``id`` (column `id` as a string), ``label`` (class name, string) and any number of
-        ``slice_<name>`` (string) columns that metrics are kept for; `pipelines.steps.hidden` adds the slices
-        ``features:...``. ``row_key`` (string) may say what a row is known by in another version of the data, where that
-        is not the id; no row should change its part because of the seed.
+        columns of `inputs`, plus ``id`` (column `id` as a string), ``label`` (the class's name as a string; in a
+        regression a number) and any number of ``slice_<name>`` (string) columns that metrics are kept for;
+        `pipelines.steps.hidden` adds the slices ``features:...``. ``row_key`` (string) may say what a row is known by
+        in another version of the data, where that is not the id; no row should change its part because of the seed.
         """
         ...
 
+    # A task may have ``problem``, the name of its problem; without it, it is a "classification".
+    # A task may have ``ordered``: its classes are a scale, from the lowest to the highest.
     # A task may have ``resources``, what its steps need on a cluster: step or "all" -> key -> value, as in --set.
     # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
 

@@ -153,7 +153,7 @@ def train_tabular(
         }
     return {
         "engine": engine,
-        "classes": list(classes),
+        "output": {"problem": "classification", "classes": list(classes)},
         "decision": decision,
         "history": history,
         "parameters": parameters,

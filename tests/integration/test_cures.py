@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.tasks.gate_metrics import METRICS
+from pipelines.evaluation.classification import METRICS
 from tests.integration.test_cli import Shell
 
 pytestmark = pytest.mark.integration

@@ -104,7 +104,7 @@ class Loop:
         frame = pd.DataFrame(rows).assign(event_time=[pd.Timestamp(row["event_time"]) for row in rows])
         joined = derive(point_in_time_join(self.plan, history, frame), self.plan)
         columns = scoring.columns_of(joined, self.bundle.document.signature.inputs)
-        return scoring.predict(load_engine(self.bundle, threads=1), columns, "tabular")[:, 1]
+        return scoring.predict(load_engine(self.bundle, threads=1), columns, self.bundle.document)[:, 1]
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_hidden_rows_are_what_serving_gives_for_unknown_entities_and_stale_featu
         "stale": [],
     }.items():
         rows = cases[name]
-        evaluated = scoring.predict(engine, scoring.columns_of(rows, inputs), "tabular")[:, 1]
+        evaluated = scoring.predict(engine, scoring.columns_of(rows, inputs), loop.bundle.document)[:, 1]
         late = timedelta(weeks=0 if unknown else 26)  # whole weeks, so that hour and weekend stay as they are
         asked = [
             {
@@ -228,7 +228,7 @@ def test_without_knowledge_an_answer_is_near_the_base_rate_and_the_amount_counts
     everyday = scoring.columns_of(
         read_hidden(loop.chain.path("dataset"), "test")[0], loop.bundle.document.signature.inputs
     )
-    answered = scoring.predict(load_engine(loop.bundle, threads=1), everyday, "tabular")[:, 1].mean()
+    answered = scoring.predict(load_engine(loop.bundle, threads=1), everyday, loop.bundle.document)[:, 1].mean()
     assert (
         base / 3 < answered < 3 * base
     )  # over the amounts of the test; a small simulation has 64 frauds to learn from

@@ -57,7 +57,7 @@ class ToyConfig(TaskConfig):
         rounds = range(1, self.model.rounds + 1)
         return {
             "engine": "onnx",
-            "classes": ["no", "yes"],
+            "output": {"problem": "classification", "classes": ["no", "yes"]},
             "decision": {
                 "positive": "yes",
                 "threshold": 0.5,

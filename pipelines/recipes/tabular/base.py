@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT, Progress, TaskConfig
+from pipelines.tasks.base import STRICT, Progress, TaskConfig, class_output
 from pipelines.training.tabular import CostConfig, LightGBMConfig, LogisticConfig
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ class TabularRecipe(TaskConfig):
 
         classes = task.classes or _classes(dataset)
         inputs = task.inputs(self)
-        return train_tabular(dataset, inputs, classes, self.model, self.cost, self.seed, out, checkpoints, progress)
+        found = train_tabular(dataset, inputs, classes, self.model, self.cost, self.seed, out, checkpoints, progress)
+        return {**found, "output": class_output(task, classes)}
 
 
 def _classes(dataset: Path) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
-from pipelines.tasks.base import STRICT, DataConfig, Progress, Task, TaskConfig
+from pipelines.tasks.base import STRICT, DataConfig, Progress, Task, TaskConfig, class_output
 from pipelines.training.tokens import Unit
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class TextRecipe(TaskConfig):
         examples = Examples.read(task, self, dataset)
         out.mkdir(parents=True, exist_ok=True)
         found = self.learn(examples, out, checkpoints, progress)
-        return {"engine": "onnx", "classes": examples.classes, "decision": None, **found}
+        return {"engine": "onnx", "output": class_output(task, examples.classes), "decision": None, **found}
 
     def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Write the model to `out`; returns at least ``history``, ``parameters`` and ``device`` of `train`'s result."""

@@ -5,26 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tasks.base import class_output
+
 if TYPE_CHECKING:
+    from contracts.bundle import Bundle
     from pipelines.recipes.text.base import TextRecipe
     from pipelines.recipes.text.examples import Examples
 
 COMPARED = 64  # validation rows that show how exact the arithmetic of the served form is
 
 
-def engine_of(folder: Path, examples: Examples, config: TextRecipe, engine: str) -> Any:
-    """The engine `engine` of the model files in `folder`, on the CPU."""
-    from contracts.engines import load_engine
+def served_as(folder: Path, examples: Examples, config: TextRecipe, engine: str) -> Bundle:
+    """The model files in `folder` as the bundle that they will be."""
     from pipelines.steps.scoring import provisional
 
     task = examples.task
-    signature = {"inputs": [item.model_dump() for item in task.inputs(config)], "classes": examples.classes}
+    output = class_output(task, examples.classes)
+    signature = {"inputs": [item.model_dump() for item in task.inputs(config)], "output": output}
     lineage = {"code_version": "", "data_version": "", "source": "", "seed": config.seed}
     fields = {"name": task.name, "task": task.name, "recipe": config.recipe, "modality": task.modality}
-    return load_engine(
-        provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage}),
-        device="cpu",  # exact arithmetic, also where there is a GPU
-    )
+    return provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage})
+
+
+def engine_of(folder: Path, examples: Examples, config: TextRecipe, engine: str) -> Any:
+    """The engine `engine` of the model files in `folder`, on the CPU."""
+    from contracts.engines import load_engine
+
+    bundle = served_as(folder, examples, config, engine)
+    return load_engine(bundle, device="cpu")  # exact arithmetic, also where there is a GPU
 
 
 def apart(examples: Examples, config: TextRecipe, engine: str, out: Path) -> float:

@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
 from pipelines.recipes.text.base import TextRecipe
-from pipelines.recipes.text.served import COMPARED, apart, engine_of
-from pipelines.tasks.base import STRICT, GateConfig, Progress
+from pipelines.recipes.text.served import COMPARED, apart, engine_of, served_as
+from pipelines.tasks.base import STRICT, GateConfig, Progress, problem_of
 from pipelines.tasks.settings import setting
 from pipelines.training.batches import AugmentConfig
 from pipelines.training.loop import LoopConfig
@@ -192,9 +192,9 @@ def _take(config: TransformerText, classes: list[str], out: Path) -> dict[str, A
     with folder_here(config.model.bundle, "bundle.json") as folder:
         bundle = read_bundle(folder)
         document = bundle.document
-        if document.recipe != config.recipe or document.signature.classes != classes:
+        if document.recipe != config.recipe or document.signature.output.classes != classes:
             raise _unfit(
-                bundle, f"it is of recipe {document.recipe} with classes {', '.join(document.signature.classes)}"
+                bundle, f"it is of recipe {document.recipe} with classes {', '.join(document.signature.output.classes)}"
             )
         seen.keep_of(bundle.path, out)
         shutil.copy(bundle.model_path / "tokenizer.json", out)
@@ -256,13 +256,17 @@ def _form(engine: str, examples: Examples, config: TransformerText, out: Path) -
 
 def _quality(examples: Examples, metric: str, config: TransformerText) -> Callable[[Path], float]:
     """`metric` of the model in a folder on the validation rows; turned round when less of it is better."""
+    from pipelines.evaluation import get_evaluation
     from pipelines.steps import scoring
-    from pipelines.steps.measures import higher_is_better
+
+    evaluation = get_evaluation(problem_of(examples.task))
 
     def measure(folder: Path) -> float:
         columns = {name: examples.valid[name].to_numpy(object) for name in examples.fields}
-        probability = scoring.predict(engine_of(folder, examples, config, config.model.engine), columns, "text")
-        found = scoring.measure_for(examples.valid, probability, examples.classes, None)(None)
+        document = served_as(folder, examples, config, config.model.engine).document
+        engine = engine_of(folder, examples, config, config.model.engine)
+        probability = scoring.predict(engine, columns, document)
+        found = evaluation.measure_for(examples.valid, probability, document.signature.output, None)(None)
         if metric not in found:
             raise PlatformError(
                 f"gate.primary {metric!r} is not measured for this task",
@@ -270,7 +274,7 @@ def _quality(examples: Examples, metric: str, config: TransformerText) -> Callab
                 fix=f"choose one of these, such as: {setting('gate.primary', sorted(found)[0])}",
                 code="bad_config",
             )
-        return found[metric] if higher_is_better(metric) else -found[metric]
+        return found[metric] if evaluation.higher_is_better(metric) else -found[metric]
 
     return measure
 

@@ -65,7 +65,7 @@ def test_the_scores_are_those_of_the_evaluation(score: Any, candidate: Path) -> 
     golden = [json.loads(line) for line in (candidate / "candidate" / "golden.jsonl").read_text().splitlines()]
     frame = pd.DataFrame([row["inputs"] for row in golden])
     _, scored = score(frame, "rows.parquet")
-    expected = np.array([row["probabilities"] for row in golden])
+    expected = np.array([row["expected"] for row in golden])
     assert scored[["probability_no", "probability_yes"]].to_numpy() == pytest.approx(expected, abs=1e-9)
 
 

@@ -169,7 +169,7 @@ def test_several_classes_have_the_metrics_of_two_and_plots_of_their_own(
     model = tmp_path / "model"
     shutil.copytree(candidate / "model", model)
     trained = json.loads((model / "train.json").read_text())
-    trained |= {"classes": ["maybe", "no", "yes"], "decision": None}
+    trained |= {"output": {"problem": "classification", "classes": ["maybe", "no", "yes"]}, "decision": None}
     (model / "train.json").write_text(json.dumps(trained))
     config = toy_config()  # whose gate is that of a task of two classes
     out = tmp_path / "candidate"
@@ -201,7 +201,7 @@ def test_a_model_that_does_not_answer_probabilities_is_refused(
             return np.full((len(columns["distance"]), 2), 0.9)
 
     monkeypatch.setattr(step, "load_engine", lambda *_, **__: Wrong())
-    with pytest.raises(PlatformError, match="does not answer with probabilities"):
+    with pytest.raises(PlatformError, match="does not answer as a classification does"):
         step.evaluate("toy", toy_config(), str(candidate / "dataset"), str(candidate / "model"), LINEAGE, str(tmp_path))
 
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Check, GateDecision
 from contracts.errors import PlatformError
+from pipelines.evaluation.classification import METRICS
 from pipelines.steps import comparison
 from pipelines.steps import gate as step
 from pipelines.steps.scoring import ANSWERS, provisional
 from pipelines.steps.seen import Seen, row_hashes
 from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.base import GateConfig
-from pipelines.tasks.gate_metrics import METRICS
 from pipelines.tasks.settings import parse_setting
 
 
@@ -165,7 +165,7 @@ def test_the_rule_refuses_only_what_is_shown_and_mirrors_when_lower_is_better(
         pair = comparison.Pair(champion + sign * gain, champion, (ends[0], ends[1]), rows, 0)
         metric = "accuracy" if sign > 0 else "brier"
         config = GateConfig(primary=metric, champion_tolerance=tolerance, unsure=unsure)
-        return comparison._check(pair, "toy:3", config)
+        return comparison._check(pair, "toy:3", config, sign > 0)
 
     near = min(abs(gain + tolerance), abs(gain - reach[0] + tolerance), abs(gain + reach[1])) < 1e-9
     for sign in (1.0, -1.0):

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from pipelines.steps.measures import (
-    Rule,
-    auc,
-    binary,
-    bootstrap,
-    classification,
-    finite,
-    multiclass,
-    paired_bootstrap,
-)
-from pipelines.tasks.gate_metrics import METRICS, RANKED
+from contracts.problems.classification import ClassificationOutput
+from pipelines.evaluation import get_evaluation
+from pipelines.evaluation.class_measures import RANKED, Rule, binary, classification, multiclass, on_scale
+from pipelines.evaluation.classification import METRICS
+from pipelines.evaluation.measures import auc, bootstrap, finite, paired_bootstrap
 
 RNG = np.random.default_rng(5)
 SCORE = np.round(RNG.random(500), 2)  # rounded: many ties
@@ -203,3 +199,26 @@ def test_a_model_does_not_differ_from_itself(rows: int, seed: int) -> None:
     measure = binary(positive, probability, Rule())
     for metric in ("average_precision", "roc_auc", "brier", "log_loss", "ece"):
         assert paired_bootstrap(measure, measure, metric, np.arange(rows), seed, rounds=20) in (None, (0.0, 0.0))
+
+
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_measures_of_a_scale_agree_with_scikit_learn(weight: np.ndarray | None) -> None:
+    label, predicted = RNG.integers(0, 5, 500), RNG.integers(0, 5, 500)
+    found = on_scale(label, predicted, 5)(weight)
+    kappa = reference.cohen_kappa_score(label, predicted, weights="quadratic", sample_weight=weight)
+    assert found["quadratic_kappa"] == pytest.approx(kappa)
+    assert found["rank_error"] == pytest.approx(np.average(abs(label - predicted), weights=weight))
+    assert on_scale(label, label, 5)(weight) == {"quadratic_kappa": 1.0, "rank_error": 0.0}
+
+
+def test_classes_that_are_a_scale_have_its_measures_and_a_gate_may_name_them() -> None:
+    evaluation = get_evaluation("classification")
+    frame = pd.DataFrame({"label": ["1", "2", "3", "3"]})
+    answers = np.eye(3)[[0, 1, 2, 0]]
+    given = {"classes": ["1", "2", "3"]}
+    scale = evaluation.measure_for(frame, answers, ClassificationOutput(**given, ordered=True), None)(None)
+    assert scale["rank_error"] == 0.5
+    assert [evaluation.higher_is_better(name) for name in ("quadratic_kappa", "rank_error")] == [True, False]
+    assert evaluation.measure_for(frame, answers, ClassificationOutput(**given), None)(None).items() < scale.items()
+    names = [evaluation.metric_names(SimpleNamespace(classes=None, ordered=ordered)) for ordered in (True, False)]
+    assert [each.has("quadratic_kappa") for each in names] == [True, False]

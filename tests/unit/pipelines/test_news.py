@@ -305,10 +305,10 @@ def test_linear_learns_the_sample_in_both_languages(dataset: Path, tmp_path: Pat
         "tokenizer.json",
     ]
     unseen = pd.concat([pd.read_parquet(dataset / f"{name}.parquet") for name in ("valid", "test")])
-    engine = served(tmp_path, "linear", found["classes"])
+    engine = served(tmp_path, "linear", found["output"]["classes"])
     for _, rows in unseen.groupby("slice_language"):
         assert len(rows) > 25
-        assert accuracy(engine, found["classes"], rows) >= 0.45  # chance is 0.2
+        assert accuracy(engine, found["output"]["classes"], rows) >= 0.45  # chance is 0.2
 
 
 def test_linear_gives_the_same_files_again(dataset: Path, tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_lstm_is_trained_exported_and_served(lstm: Any, dataset: Path) -> None:
     assert {"train_loss", "valid_loss", "valid_accuracy"} <= set(found["history"][0])
     assert found["device"] in ("cpu", "cuda", "mps")
     valid = pd.read_parquet(dataset / "valid.parquet")
-    measured = accuracy(served(folder, "embedding_lstm", found["classes"]), found["classes"], valid)
+    measured = accuracy(served(folder, "embedding_lstm", found["output"]["classes"]), found["output"]["classes"], valid)
     best = min(found["history"], key=lambda entry: entry["valid_loss"])
     assert measured == pytest.approx(best["valid_accuracy"])
 

@@ -52,7 +52,7 @@ class Story(Chain):
             "recipe": "transformer",
             "modality": "text",
             "engine": trained["engine"],
-            "signature": signature | {"classes": trained["classes"]},
+            "signature": signature | {"output": trained["output"]},
             "parameters": trained["parameters"],
             "gate": {"passed": False, "checks": [one for one in trained.get("choices", []) if one["passed"]]},
             "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 7, "created": "now"},

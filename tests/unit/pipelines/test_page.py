@@ -16,8 +16,8 @@ from google.protobuf import json_format, struct_pb2
 from kfp import dsl
 
 from contracts.bundle import GateDecision
+from pipelines.evaluation.curves import confusion, curves, roc
 from pipelines.steps import page
-from pipelines.steps.curves import confusion, curves, roc
 from pipelines.steps.data_report import render_data
 
 HOSTILE = "<script>alert(1)</script>|*x*"
@@ -69,7 +69,7 @@ def test_confusion_matrix_and_roc_curve_are_those_of_the_answers(filled: dict[st
     answers = np.load(candidate / "candidate" / "answers.npy")
     frame = pd.read_parquet(candidate / "dataset" / "test.parquet")
     document = json.loads((candidate / "candidate" / "candidate.json").read_text())
-    names, threshold = document["signature"]["classes"], document["decision"]["threshold"]
+    names, threshold = document["signature"]["output"]["classes"], document["decision"]["threshold"]
     at = names.index(document["decision"]["positive"])
     alarms = int(((answers[:, at] >= threshold) & (frame["label"] == names[at])).sum())
     matrix = shown["confusionMatrix"]

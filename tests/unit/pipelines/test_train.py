@@ -65,7 +65,7 @@ def test_an_incomplete_result_names_what_is_missing(
     candidate: Path, toy: Any, toy_config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(toy.recipes["tree"]), "train", lambda *_: {"engine": "lightgbm"})
-    with pytest.raises(PlatformError, match="train\\(\\) returned no 'classes'"):
+    with pytest.raises(PlatformError, match="train\\(\\) returned no 'decision'"):
         train(candidate, toy_config(), tmp_path / "c", tmp_path / "out")
 
 

@@ -17,6 +17,7 @@ import pytest
 from pyarrow import parquet
 
 from contracts.errors import PlatformError
+from pipelines.evaluation import get_evaluation
 from pipelines.steps import ingest as ingest_step
 from pipelines.steps import validate as step
 from pipelines.steps.casting import cast_column
@@ -25,6 +26,7 @@ from pipelines.tasks import data_config
 from pipelines.tasks.base import Column, DataConfig
 from pipelines.tasks.settings import parse_setting
 
+CLASSES = get_evaluation("classification")
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]]
 
 
@@ -232,14 +234,14 @@ def test_the_cure_of_a_leak_keeps_the_lists_that_there_are_and_the_columns_that_
 
     def follow(frame: pd.DataFrame, data: DataConfig, needed: list[str]) -> DataConfig:
         with pytest.raises(PlatformError) as caught:
-            check_leakage(frame, "label", data, needed)
+            check_leakage(frame, "label", data, CLASSES, needed)
         words = shlex.split(caught.value.fix.partition(": ")[2].partition(";")[0])
         assert words[::2] == ["--set"] * (len(words) // 2)
         return data_config(asdict(data), dict(map(parse_setting, words[1::2])))
 
     cured = follow(frame, data, ["own"])
     assert (cured.drop, cured.allow_leakage) == (("other", "so far"), ("third", "own"))
-    check_leakage(frame.drop(columns=list(cured.drop), errors="ignore"), "label", cured, ["own"])
+    check_leakage(frame.drop(columns=list(cured.drop), errors="ignore"), "label", cured, CLASSES, ["own"])
     cured = follow(frame[["label", "own"]], data, ["own"])
     assert (cured.drop, cured.allow_leakage) == (("other",), ("third", "own"))
     cured = follow(frame[["label", "so far"]], data, [])
@@ -259,14 +261,14 @@ def test_leakage_is_told_from_noise_for_any_kind_of_column(classes: int) -> None
             "missing": np.nan,
         }
     )
-    assert max(check_leakage(frame, "label", DataConfig()).values()) < 0.6
+    assert max(check_leakage(frame, "label", DataConfig(), CLASSES).values()) < 0.6
     for leak in (
         pd.Series(label).map({0: "a", 1: "b", 2: "c"}),
         label + rng.normal(0, 0.05, 3000),
         ((label - 1) ** 2 * 100 + label + rng.normal(0, 0.05, 3000)).astype(str),
     ):
         with pytest.raises(PlatformError, match="'leak'"):
-            check_leakage(frame.assign(leak=leak), "label", DataConfig(leakage_auc=0.98))
+            check_leakage(frame.assign(leak=leak), "label", DataConfig(leakage_auc=0.98), CLASSES)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ _STYLE: Any = {
 
 
 @contextmanager
-def _figure(file: Path, title: str, x: str, y: str, size: tuple[float, float] = (5.2, 3.8)) -> Iterator[Axes]:
+def figure(file: Path, title: str, x: str, y: str, size: tuple[float, float] = (5.2, 3.8)) -> Iterator[Axes]:
     import logging
 
     import matplotlib
@@ -62,7 +62,7 @@ def precision_recall(
     alarms = np.arange(1, len(hits) + 1)
     ends = np.flatnonzero(np.append(np.diff(score[order]) != 0, True))
     recall, precision = hits[ends] / max(hits[-1], 1), hits[ends] / alarms[ends]
-    with _figure(file, "Precision and recall", "recall (share of positives found)", "precision") as axes:
+    with figure(file, "Precision and recall", "recall (share of positives found)", "precision") as axes:
         axes.step(recall, precision, where="post", color=BLUE, label=f"model, average precision {average:.3f}")
         share = float(positive.mean())
         axes.axhline(share, color=GREY, linestyle="--", linewidth=1.2, label=f"guessing, {share:.3f}")
@@ -91,7 +91,7 @@ def calibration(
     center = (true + z * z / (2 * count)) / (1 + z * z / count)
     half = z * np.sqrt(true * (1 - true) / count + z * z / (4 * count**2)) / (1 + z * z / count)
     low, high = np.maximum(true - (center - half), 0), np.maximum(center + half - true, 0)
-    with _figure(file, f"Calibration (ECE {ece:.3f})", f"predicted {what}", f"observed {what}") as axes:
+    with figure(file, f"Calibration (ECE {ece:.3f})", f"predicted {what}", f"observed {what}") as axes:
         top = float(max(said.max(), (true + high).max(), 1e-3)) * 1.05
         axes.plot([0, top], [0, top], color=GREY, linestyle="--", linewidth=1.2, label="perfect")
         axes.errorbar(
@@ -106,7 +106,7 @@ def confusion(file: Path, counts: NDArray[np.int64], classes: Sequence[str], sub
     size = min(2.8 + 0.42 * len(classes), 12.0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     title = f"Confusion matrix{subtitle}"
-    with _figure(file, title, "predicted", "true", (max(size + 0.9, 4.4), max(size, 3.6))) as axes:
+    with figure(file, title, "predicted", "true", (max(size + 0.9, 4.4), max(size, 3.6))) as axes:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.grid(visible=False)
         names = [name if len(name) <= 16 else name[:15] + "…" for name in classes]
@@ -126,7 +126,7 @@ def score_histogram(
 ) -> None:
     """Density of the positive class's probability, by true class; counts on a logarithmic axis."""
     bins = np.linspace(0, 1, 41).tolist()
-    with _figure(file, "Scores by true class", "predicted probability", "rows (log scale)") as axes:
+    with figure(file, "Scores by true class", "predicted probability", "rows (log scale)") as axes:
         for mask, name, color in ((~positive, names[0], GREY), (positive, names[1], ORANGE)):
             axes.hist(score[mask], bins=bins, color=color, alpha=0.65, label=f"{name} ({int(mask.sum()):,})")
         axes.set_yscale("log")
@@ -140,7 +140,7 @@ def class_scores(file: Path, f1: Mapping[str, float], intervals: Mapping[str, Se
     """F1 of each class with its 95 % interval, worst first."""
     ordered = sorted(f1, key=lambda name: f1[name])[:30]
     size = (5.2, max(2.2, 0.9 + 0.27 * len(ordered)))
-    with _figure(file, "F1 by class", "F1, 95 % interval", "", size) as axes:
+    with figure(file, "F1 by class", "F1, 95 % interval", "", size) as axes:
         for at, name in enumerate(ordered):
             low, high = intervals.get(f"f1:{name}", (f1[name], f1[name]))
             axes.plot([low, high], [at, at], color=BLUE, linewidth=2.2, alpha=0.45)

@@ -15,41 +15,29 @@ _QUANTILES = np.linspace(0, 1, 11)
 _CATEGORIES = 30
 
 
-def describe(
-    columns: Mapping[str, NDArray[Any]],
-    inputs: Sequence[Input],
-    probability: NDArray[np.float64],
-    classes: Sequence[str],
-) -> dict[str, Any]:
-    """The document ``baseline.json``.
+def describe_inputs(columns: Mapping[str, NDArray[Any]], inputs: Sequence[Input]) -> dict[str, Any]:
+    """``inputs`` of the document ``baseline.json``; `Evaluation.baseline` says what the answers are.
 
-    ``inputs`` has for each input either ``edges`` (deciles) with the ``shares`` of values between them, or ``shares``
-    of the commonest categories, or, for free text, the same of its length; with the share that is ``missing``.
-    ``scores`` has a histogram of each class's probability in 20 equal bins; ``labels`` the shares of predicted classes.
+    Each input has either ``edges`` (deciles) with the ``shares`` of values between them, or ``shares`` of the commonest
+    categories, or, for free text, the same of its length; with the share that is ``missing``.
     """
-    described = {item.name: _input(columns[item.name], item) for item in inputs}
-    edges = np.linspace(0, 1, 21)
-    scores = {
-        name: {"edges": _list(edges), "shares": _shares(probability[:, at], edges)} for at, name in enumerate(classes)
-    }
-    predicted = np.bincount(probability.argmax(axis=1), minlength=len(classes)) / max(len(probability), 1)
-    labels = dict(zip(classes, _list(predicted), strict=True))
-    return {"rows": len(probability), "inputs": described, "scores": scores, "labels": labels}
+    return {item.name: _input(columns[item.name], item) for item in inputs}
 
 
 def _input(values: NDArray[Any], item: Input) -> dict[str, Any]:
     if item.dtype != "string":
-        return {"kind": "number", **_numbers(np.asarray(values, dtype=np.float64))}
+        return {"kind": "number", **numbers(np.asarray(values, dtype=np.float64))}
     texts = [value or "" for value in values]
     counts = Counter(texts)
     if item.categories is None and len(counts) > max(_CATEGORIES, len(texts) // 20):
         lengths = np.array([len(text) for text in texts], dtype=np.float64)
-        return {"kind": "text", "length": _numbers(lengths), "missing": counts[""] / max(len(texts), 1)}
+        return {"kind": "text", "length": numbers(lengths), "missing": counts[""] / max(len(texts), 1)}
     shares = {name: round(count / len(texts), 6) for name, count in counts.most_common(_CATEGORIES)}
     return {"kind": "category", "shares": shares, "other": round(max(0.0, 1 - sum(shares.values())), 6)}
 
 
-def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
+def numbers(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Mean, deviation, deciles and the shares between them, of the values that are known."""
     known = values[np.isfinite(values)]
     missing = 1 - len(known) / max(len(values), 1)
     if not len(known):
@@ -60,18 +48,19 @@ def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
         "missing": missing,
         "mean": float(known.mean()),
         "deviation": float(known.std()),
-        "edges": _list(edges),
-        "shares": _shares(known, edges),
+        "edges": listed(edges),
+        "shares": shares_of(known, edges),
     }
 
 
-def _shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[float]:
+def shares_of(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[float]:
     """Share of values in each bin [edge, next edge), the last one closed."""
     if len(edges) < 2:
         return [1.0]
     counts, _ = np.histogram(values, bins=edges)
-    return _list(counts / max(len(values), 1))
+    return listed(counts / max(len(values), 1))
 
 
-def _list(values: NDArray[Any]) -> list[float]:
+def listed(values: NDArray[Any]) -> list[float]:
+    """As JSON, to nine places."""
     return [round(float(value), 9) for value in values]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.steps.plots import confusion_counts
+from pipelines.evaluation.plots import confusion_counts
 
 if TYPE_CHECKING:
     from contracts.problems.classification import Decision
