@@ -48,11 +48,13 @@ class StepCache:
         self.root = root
 
     def find(self, step: str, key: str) -> Entry | None:
-        """The entry, or None where there is none or its upload was broken off."""
+        """The entry, or None where there is none, its upload was broken off, or a part of it is gone."""
         place = objects.join(self.root, step, key)
         try:
             document = json.loads(objects.read_bytes(objects.join(place, _RESULT)))
-            return Entry(objects.join(place, document["at"]), document["result"])
+            found = Entry(objects.join(place, document["at"]), document["result"])
+            files = json.loads(objects.read_bytes(objects.join(found.address, _FILES)))
+            return found if all(objects.exists(objects.join(found.address, name)) for name in files) else None
         except PlatformError as err:
             if err.code == "not_found":
                 return None

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from contracts.errors import PlatformError
 from deploy.cli.output import emit, table
 from deploy.cli.schedules import cluster_profile
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-_LOOK = "kubectl -n NAMESPACE port-forward service/fairlead-ui 8080:80, then http://localhost:8080/"
+    from deploy.cli.cluster.settings import Cluster
+
+_LOOK = "kubectl -n {} port-forward service/{} 8080:80, then http://localhost:8080/"
+_PAGE = "app.kubernetes.io/part-of=fairlead,app.kubernetes.io/component=ui"
 
 
 def publish_pipelines(profile: str, wait: float | None, as_json: bool) -> None:
@@ -23,7 +28,7 @@ def publish_pipelines(profile: str, wait: float | None, as_json: bool) -> None:
     where = cluster_profile(profile)
     assert where.cluster is not None
     made = publish(where, wait)
-    look = _LOOK.replace("NAMESPACE", where.cluster.namespace)
+    look = _LOOK.format(where.cluster.namespace, _page(where.cluster))
 
     def show(out: Console) -> None:
         rows = table("pipeline", "version", "")
@@ -34,6 +39,16 @@ def publish_pipelines(profile: str, wait: float | None, as_json: bool) -> None:
         out.print(f"Page     {look}{made[0]['page']}  (where ui.enabled)", markup=False, soft_wrap=True)
 
     emit(made, as_json, show)
+
+
+def _page(cluster: Cluster) -> str:
+    """The Service of Kubeflow's page, which is called after the release."""
+    from deploy.cli.cluster.kube import Kube
+
+    with contextlib.suppress(PlatformError):  # who uploads need not see Services
+        for service in Kube(cluster.namespace, cluster.context).items("services", "-l", _PAGE):
+            return str(service["metadata"]["name"])
+    return "RELEASE-ui"
 
 
 def keep_runs(profile: str, every: float, once: bool) -> None:

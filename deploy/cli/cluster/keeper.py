@@ -61,7 +61,7 @@ class Keeper:
         self._settled &= set(left)
         self._signs = {run: sign for run, sign in self._signs.items() if run in left}
         for kfp_run, ended in left.items():
-            if kfp_run in self._settled or ended < self.holds or self._is_followed(kfp_run):
+            if kfp_run in self._settled or self._is_followed(kfp_run) or ended < self.holds:
                 continue
             try:
                 self._tend(kfp_run, tell)

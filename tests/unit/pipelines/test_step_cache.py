@@ -130,6 +130,7 @@ def test_an_entry_that_lost_files_is_named_and_never_used(cache: StepCache, tmp_
         fetch(kept.address, tmp_path / "here")
     assert caught.value.code == "missing_artifact"
     assert "--no-cache" in caught.value.fix
+    assert (cache.find("train", "k1") is None) is (damage != "cut")  # the next run makes it again
 
 
 def test_two_runs_that_make_the_same_at_once_do_not_mix(cache: StepCache, tmp_path: Path) -> None:
