@@ -62,13 +62,13 @@ class Bayes(TextRecipe):
         from pipelines.recipes.text.examples import joined_texts, label_numbers, write_spec
         from pipelines.training.ngrams import NgramVocabulary
         from pipelines.training.onnx_text import write_linear_graph
-        from pipelines.training.tokens import UNKNOWN_ID, tokenise, train_tokenizer
+        from pipelines.training.tokens import PAD_ID, UNKNOWN_ID, tokenise, train_tokenizer
 
         texts = joined_texts(examples.train, examples.fields, self.text.max_characters)
         tokenizer = train_tokenizer(
             texts, unit="word", vocabulary=self.text.vocabulary, min_frequency=1, boundaries=True)
         ids = tokenise(tokenizer, texts, self.text.max_tokens)
-        words = NgramVocabulary.learn(ids, longest=1, min_documents=1, max_terms=1000, skip_below=UNKNOWN_ID + 1)
+        words = NgramVocabulary.learn(ids, longest=1, min_documents=1, max_terms=1000, unused=(PAD_ID, UNKNOWN_ID))
         counts, labels = words.count(ids), label_numbers(examples.train, examples.classes)
         of_class = [counts[labels == at].sum(axis=0) + self.model.smoothing for at in range(len(examples.classes))]
         share = np.stack([np.log(np.asarray(row).ravel() / row.sum()) for row in of_class], axis=1)
