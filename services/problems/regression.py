@@ -63,16 +63,20 @@ class RegressionServing(Serving):
 
 
 def edges(values: Sequence[float]) -> tuple[float, ...]:
-    """Upper edges of a histogram that shows how `values` are spread, in numbers of few digits."""
+    """Upper edges of a histogram that shows how `values` are spread, in numbers of few digits.
+
+    Below zero only where values are: a histogram with negative edges has no sum in Prometheus.
+    """
     if not values:
         return ()
     ordered = sorted(values)
     low, high = ordered[0], ordered[-1]
     span = high - low or abs(high) or 1.0
+    lowest = low - span if low < 0 else max(0.0, low - span)
     last = len(ordered) - 1
     deciles = [ordered[round(last * at / _TENTHS)] for at in range(_TENTHS + 1)]
     digits = 2 - math.floor(math.log10(span))
-    return tuple(sorted({round(value, digits) for value in (low - span, *deciles, high + span)}))
+    return tuple(sorted({round(value, digits) for value in (lowest, *deciles, high + span)}))
 
 
 SERVING = RegressionServing()

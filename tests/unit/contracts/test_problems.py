@@ -16,6 +16,7 @@ from contracts.plugins import Rooms
 from contracts.problems import OURS, PROBLEMS, get_problem, read_output
 from contracts.problems.base import Output
 from contracts.problems.classification import Decision
+from tests.packages import install
 
 DECISION = Decision(positive="b", threshold=0.3, false_positive_cost=1.0, false_negative_cost=2.0)
 ANSWERS: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
@@ -107,12 +108,8 @@ def test_documents_of_version_1_are_read() -> None:
 
 
 def package(folder: Path, name: str, group: str, entry: str, code: str) -> None:
-    """A package that is installed in `folder`, with one entry point."""
-    (folder / f"{name}.py").write_text(code)
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[fairlead.{group}]\n{entry}\n")
+    """A package of one module that is installed in `folder`, with one entry point."""
+    install(folder, name, {f"{name}.py": code}, {group: entry})
 
 
 def test_another_package_adds_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,44 +5,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from starlette.applications import Starlette
-from starlette.routing import Mount
-from starlette.testclient import TestClient
 
-from contracts.bundle import Bundle, read_bundle, write_bundle
-from services.runtime.bento import asgi_app
+from contracts.bundle import read_bundle, write_bundle
 from services.runtime.golden import check
-from services.runtime.lifecycle import Runtime
-from services.runtime.settings import ServiceSettings
 
 FOLDER = Path(__file__).parents[2] / "version_1"
 NAMES = ("payments", "articles", "shades")
-
-
-@contextlib.contextmanager
-def served(bundle: Bundle, **settings: Any) -> Iterator[tuple[TestClient, Runtime]]:
-    runtime = Runtime(bundle.document.modality)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Any) -> Any:
-        await runtime.start(ServiceSettings(bundle=str(bundle.path), version="3", **settings))
-        await runtime.loaded()
-        yield
-        await runtime.stop()
-
-    with TestClient(Starlette(routes=[Mount("/", app=asgi_app(runtime))], lifespan=lifespan)) as client:
-        assert runtime.ready, runtime.failure
-        yield client, runtime
 
 
 def alike(got: Any, before: Any, at: str = "") -> None:
@@ -63,29 +39,25 @@ def alike(got: Any, before: Any, at: str = "") -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_is_answered_and_logged_as_the_code_of_its_time_did(name: str, tmp_path: Path) -> None:
+def test_it_is_answered_and_logged_as_the_code_of_its_time_did(name: str, serve_bundle: Any, tmp_path: Path) -> None:
     bundle, before = read_bundle(FOLDER / name), json.loads((FOLDER / f"{name}.json").read_text())
     assert json.loads((FOLDER / name / "bundle.json").read_text())["schema_version"] == 1
     top = 0 if name == "shades" else 2
-    with served(bundle, predictions={"folder": str(tmp_path)}) as (client, _):
-        alike(client.post("/predict", json={"instances": before["rows"], "explain": top}).json(), before["predict"])
+    served = serve_bundle(bundle, predictions={"folder": str(tmp_path)})
+    alike(served.predict(*before["rows"], explain=top).json(), before["predict"])
+    served.runtime.log.close()
     lines = [line for file in tmp_path.rglob("*.jsonl") for line in file.read_text().splitlines()]
     alike([json.loads(line) for line in lines], before["log"])
-    with served(bundle) as (client, _):
-        alike(client.post(f"/v2/models/{name}/infer", json=before["request"]).json(), before["infer"])
-        alike(client.get(f"/v2/models/{name}").json(), before["metadata"])
+    client = served.client
+    alike(client.post(f"/v2/models/{name}/infer", json=before["request"]).json(), before["infer"])
+    alike(client.get(f"/v2/models/{name}").json(), before["metadata"])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_golden_examples_are_asked_over_http(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_golden_examples_are_asked_over_http(name: str, serve_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = read_bundle(FOLDER / name)
-    with served(bundle) as (client, _):
-
-        def ask(url: str, key: str, document: Any = None) -> bytes:
-            return (client.get(url) if document is None else client.post(url, json=document)).content
-
-        monkeypatch.setattr("services.runtime.golden._ask", ask)
-        assert check(bundle, "") == len(list(bundle.golden()))
+    monkeypatch.setattr("services.runtime.golden._ask", serve_bundle(bundle).ask)
+    assert check(bundle, "") == len(list(bundle.golden()))
 
 
 def test_it_is_the_champion_of_a_comparison(tmp_path: Path) -> None:

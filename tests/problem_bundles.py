@@ -1,0 +1,161 @@
+"""Small bundles of every problem, made by the libraries that execute them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contracts.bundle import Bundle, BundleDocument, write_bundle
+from contracts.engines import load_engine
+
+NUMBERS = [{"name": "size", "dtype": "float64", "minimum": 0}, {"name": "rooms", "dtype": "float64"}]
+TEXT = [{"name": "text", "dtype": "string"}]
+SOME_NUMBERS = [{"size": 40.0, "rooms": 1.0}, {"size": 120.0, "rooms": 4.0}, {"size": 75.0, "rooms": 3.0}]
+SOME_TEXTS = [{"text": "late again"}, {"text": "rude staff"}, {"text": "late and rude"}]
+WORDS = ("[PAD]", "[UNK]", "late", "rude", "again")
+
+
+def publish(folder: Path, modality: str, engine: str, output: dict[str, Any]) -> Bundle:
+    """The bundle of the model in ``folder/source/model``, whose golden examples are what its engine says."""
+    text, rows = modality == "text", SOME_TEXTS if modality == "text" else SOME_NUMBERS
+    fields: dict[str, Any] = {
+        "name": output["problem"],
+        "task": "made",
+        "recipe": "made",
+        "modality": modality,
+        "engine": engine,
+        "signature": {"inputs": TEXT if text else NUMBERS, "output": output},
+        "gate": {"passed": True, "checks": []},
+        "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
+    }
+    source = folder / "source"
+    document = BundleDocument.model_validate({**fields, "files": {}})
+    signature = document.signature
+    columns = {
+        item.name: np.array([row[item.name] for row in rows], object if text else np.float64)
+        for item in signature.inputs
+    }
+    answers = load_engine(Bundle(source, document, "")).predict(columns)
+    golden = [
+        {"inputs": row, "expected": signature.problem.expected(signature.output, answers, at)}
+        for at, row in enumerate(rows)
+    ]
+    (source / "golden.jsonl").write_text("".join(json.dumps(one) + "\n" for one in golden))
+    return write_bundle(source, folder / "bundles", fields)
+
+
+def boosters(folder: Path, **targets: Any) -> None:
+    """Write ``model/<name>.txt`` for each target: a function of sizes and LightGBM's parameters."""
+    import lightgbm
+
+    (folder / "source" / "model").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    data = np.column_stack([rng.uniform(20, 200, 300), rng.integers(1, 6, 300)])
+    noise = rng.normal(0, 20, 300)
+    for name, (target, parameters) in targets.items():
+        options = {"num_leaves": 6, "verbose": -1, "num_threads": 1, "seed": 1} | parameters
+        booster = lightgbm.train(options, lightgbm.Dataset(data, target(data[:, 0], noise)), 30)
+        booster.save_model(str(folder / "source" / "model" / f"{name.replace('_', '.')}.txt"))
+
+
+def house_prices(folder: Path) -> Bundle:
+    """LightGBM, a regression with an interval."""
+
+    def price(size: Any, noise: Any) -> Any:
+        return 3000 * size + 500 * noise
+
+    boosters(
+        folder,
+        model=(price, {"objective": "regression"}),
+        model_low=(price, {"objective": "quantile", "alpha": 0.05}),
+        model_high=(price, {"objective": "quantile", "alpha": 0.95}),
+    )
+    return publish(folder, "tabular", "lightgbm", {"problem": "regression", "unit": "EUR", "coverage": 0.9})
+
+
+def house_labels(folder: Path) -> Bundle:
+    """LightGBM, two labels."""
+    boosters(
+        folder,
+        model_0=(lambda size, noise: size + noise > 100, {"objective": "binary"}),
+        model_1=(lambda size, noise: size + noise < 60, {"objective": "binary"}),
+    )
+    output = {"problem": "multilabel", "labels": ["large", "small"], "thresholds": [0.6, 0.3]}
+    return publish(folder, "tabular", "lightgbm", output)
+
+
+def graph(folder: Path, name: str, activation: str, weights: Any, inputs: str = "ids") -> None:
+    """Write ``model/model.onnx`` with one output: of ids the mean of their rows of `weights`, of features a product."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    (folder / "source" / "model").mkdir(parents=True, exist_ok=True)
+    ids = inputs == "ids"
+    kind = TensorProto.INT64 if ids else TensorProto.DOUBLE
+    numbers = np.asarray(weights, np.float32 if ids else np.float64)
+    nodes = (
+        [
+            helper.make_node("Gather", ["weights", "ids"], ["rows"]),
+            helper.make_node("ReduceSum", ["rows", "axis"], ["scores"], keepdims=0),
+        ]
+        if ids
+        else [helper.make_node("MatMul", ["features", "weights"], ["scores"])]
+    )
+    options = {"axis": 1, "p": 2} if activation == "LpNormalization" else {}
+    nodes.append(helper.make_node(activation, ["scores"], [name], **options))
+    made = helper.make_graph(
+        nodes,
+        "made",
+        [helper.make_tensor_value_info(inputs, kind, ["rows", "tokens" if ids else numbers.shape[0]])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT if ids else kind, ["rows", numbers.shape[1]])],
+        [numpy_helper.from_array(numbers, "weights"), numpy_helper.from_array(np.array([1], np.int64), "axis")],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)
+    onnx.checker.check_model(model)
+    onnx.save(model, str(folder / "source" / "model" / "model.onnx"))
+
+
+def tokens(folder: Path) -> None:
+    """Write ``tokenizer.json`` of `WORDS` and ``text.json``."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+
+    from contracts.text import TextSpec
+
+    tokenizer = Tokenizer(WordLevel({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.save(str(folder / "source" / "model" / "tokenizer.json"))
+    spec = TextSpec(
+        max_characters=100, max_tokens=10, pad_id=0, numbers_per_row=10, numbers_per_token=10, explain="occlusion"
+    )
+    (folder / "source" / "model" / "text.json").write_text(spec.model_dump_json())
+
+
+def complaints(folder: Path) -> Bundle:
+    """ONNX text, two labels: a word raises one of them."""
+    graph(folder, "probabilities", "Sigmoid", [[0, 0], [-1, -1], [2, -1], [-1, 2], [0, 0]])
+    tokens(folder)
+    return publish(folder, "text", "onnx", {"problem": "multilabel", "labels": ["late", "rude"]})
+
+
+def vectors(folder: Path) -> Bundle:
+    """ONNX text, vectors of length one."""
+    graph(folder, "embedding", "LpNormalization", [[0, 0, 0], [0, 0, 1], [1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    tokens(folder)
+    return publish(folder, "text", "onnx", {"problem": "embedding", "dimensions": 3})
+
+
+def linear_prices(folder: Path) -> Bundle:
+    """ONNX of a table, a regression without an interval."""
+    graph(folder, "value", "Identity", [[3000.0], [10.0]], inputs="features")
+    return publish(folder, "tabular", "onnx", {"problem": "regression"})
+
+
+def linear_vectors(folder: Path) -> Bundle:
+    """ONNX of a table, vectors of any length."""
+    graph(folder, "embedding", "Identity", [[0.5, 0.0], [0.0, 2.0]], inputs="features")
+    return publish(folder, "tabular", "onnx", {"problem": "embedding", "dimensions": 2, "normalised": False})
