@@ -50,14 +50,16 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TextRecipe(TaskConfig):
-    """Base of the recipes; a subclass has `learn`. labels: name in the source -> name of the class, where they differ.
+    """Base of the recipes; a subclass has `learn`.
 
-    Adds what the split and the labels of a text classifier are told.
+    labels: name in the source -> name of the class, where they differ.  order: the classes as a scale, from the lowest
+    to the highest, such as 1 to 5: how far answers are off it is measured then; () where they have no order.
     """
 
     text: TextConfig = field(default_factory=TextConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     labels: Mapping[str, str] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Learn from the texts of the task's string inputs; writes the files that `contracts.text` serves."""

@@ -33,7 +33,7 @@ class Examples:
 
         train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
         fields = tuple(item.name for item in task.inputs(config) if item.dtype == "string")
-        classes = sorted(set(train["label"]) | set(valid["label"]))
+        classes = list(config.order) or sorted(set(train["label"]) | set(valid["label"]))
         return cls(task=task, train=train, valid=valid, fields=fields, classes=classes)
 
 

@@ -186,8 +186,24 @@ def _renamed(wrong: str, known: list[str], labels: Mapping[str, str]) -> str:
     return setting("labels", {**{old: right if new == wrong else new for old, new in labels.items()}, wrong: right})
 
 
+def _check_order(known: set[str], order: Sequence[str]) -> None:
+    if not order or sorted(known) == sorted(order):
+        return
+    beside, absent = sorted(known - set(order)), [name for name in order if name not in known]
+    twice = [f"{name!r} stands twice" for name in order if order.count(name) > 1]
+    why = [*(f"{name!r} is not in it" for name in beside), *(f"no row is {name!r}" for name in absent), *twice]
+    raise PlatformError(
+        f"order does not name the classes of the training part: {why[0]}",
+        detail=f"order: {', '.join(order)}; classes: {', '.join(sorted(known)[:20])}",
+        fix=f"name each class once, from the lowest to the highest: {setting('order', sorted(known))}",
+        code="bad_label",
+        labels=[*beside, *absent][:20],
+    )
+
+
 def _check(task: TextClassification, parts: dict[str, pd.DataFrame], config: TextRecipe) -> None:
     known = set(parts["train"]["label"])
+    _check_order(known, config.order)
     if len(known) < 2:
         raise PlatformError(
             f"a classifier needs two classes, the training part has {len(known)}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pandas as pd
 import pytest
 
 import pipelines.tasks.sentiment
+from contracts.errors import PlatformError
 from pipelines.recipes.text.split import language
 from pipelines.tasks import get_task, recipe_config
+from pipelines.tasks.settings import parse_setting
 
 TASK = get_task("sentiment")
 SAMPLE = Path(pipelines.tasks.sentiment.__file__).with_name("sample.csv")
@@ -51,3 +54,21 @@ def test_data_may_have_no_aspects(sample: pd.DataFrame) -> None:
     frame = sample.drop(columns="aspect").drop_duplicates("text").assign(aspect=None)
     parts = TASK.split(frame, recipe_config(TASK))
     assert {value for rows in parts.values() for value in rows["aspect"]} == {""}
+
+
+@pytest.mark.parametrize(
+    ("order", "why"),
+    [
+        (["1", "2", "3", "4"], "'5' is not in it"),
+        (["0", "1", "2", "3", "4", "5"], "no row is '0'"),
+        (["1", "1", "2", "3", "4", "5"], "'1' stands twice"),
+    ],
+)
+def test_a_scale_that_does_not_fit_the_labels_is_refused_with_one_that_may(
+    sample: pd.DataFrame, order: list[str], why: str
+) -> None:
+    stars = sample.drop(columns="sentiment").rename(columns={"stars": "sentiment"})
+    with pytest.raises(PlatformError, match=why) as caught:
+        TASK.split(stars, recipe_config(TASK, None, {"order": order}))
+    key, value = parse_setting(shlex.split(caught.value.fix.partition("--set ")[2])[0])
+    assert set(TASK.split(stars, recipe_config(TASK, None, {key: value}))) == {"train", "valid", "test"}
