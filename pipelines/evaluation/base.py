@@ -113,8 +113,8 @@ class Evaluation(ABC):
     two_kinds: ClassVar[str]
 
     @abstractmethod
-    def metric_names(self, task: Any) -> MetricNames:
-        """What a gate of the task may name."""
+    def metric_names(self, task: Any, config: Any) -> MetricNames:
+        """What a gate of the task may name; `config` is the recipe's, with its settings."""
 
     @abstractmethod
     def measure_for(

@@ -50,9 +50,11 @@ class Classification(Evaluation):
     plots = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "scores", "learning_curve")
     two_kinds = "classes"
 
-    def metric_names(self, task: Any) -> MetricNames:
-        """One set, whatever the number of classes; a task whose ``ordered`` is true has two more."""
-        scale = OF_SCALE if getattr(task, "ordered", False) else ()
+    def metric_names(self, task: Any, config: Any) -> MetricNames:
+        """One set, whatever the number of classes, and two more for a scale."""
+        from pipelines.tasks.base import is_scale
+
+        scale = OF_SCALE if is_scale(task, config) else ()
         return MetricNames(whole=(*METRICS, *scale), each=("f1",), classes=task.classes)
 
     def measure_for(

@@ -157,9 +157,14 @@ def problem_of(task: Task) -> str:
     return found
 
 
-def class_output(task: Task, classes: Sequence[str]) -> dict[str, Any]:
+def is_scale(task: Task, config: TaskConfig) -> bool:
+    """Whether the classes are a scale, from the lowest to the highest: always, or by the configuration's ``order``."""
+    return bool(getattr(task, "ordered", False) or getattr(config, "order", ()))
+
+
+def class_output(task: Task, config: TaskConfig, classes: Sequence[str]) -> dict[str, Any]:
     """``output`` of a classification, as `TaskConfig.train` returns it."""
-    scale = {"ordered": True} if getattr(task, "ordered", False) else {}
+    scale = {"ordered": True} if is_scale(task, config) else {}
     return {"problem": "classification", "classes": list(classes), **scale}
 
 

@@ -28,7 +28,7 @@ def check_gate(task: Task, config: TaskConfig) -> None:
         PlatformError: ``code="bad_config"``, with the metrics that are accepted, and the settings that name such.
     """
     evaluation = get_evaluation(problem_of(task))
-    gate, names = config.gate, evaluation.metric_names(task)
+    gate, names = config.gate, evaluation.metric_names(task, config)
     wrong = [rule.metric for rule in gate.thresholds if not names.has(rule.metric)]
     mended = _mended(gate, names)
     settings = [setting("gate.thresholds", _written(mended))] if wrong else []

@@ -29,7 +29,7 @@ class TabularRecipe(TaskConfig):
         classes = task.classes or _classes(dataset)
         inputs = task.inputs(self)
         found = train_tabular(dataset, inputs, classes, self.model, self.cost, self.seed, out, checkpoints, progress)
-        return {**found, "output": class_output(task, classes)}
+        return {**found, "output": class_output(task, self, classes)}
 
 
 def _classes(dataset: Path) -> list[str]:

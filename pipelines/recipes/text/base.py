@@ -68,7 +68,7 @@ class TextRecipe(TaskConfig):
         examples = Examples.read(task, self, dataset)
         out.mkdir(parents=True, exist_ok=True)
         found = self.learn(examples, out, checkpoints, progress)
-        return {"engine": "onnx", "output": class_output(task, examples.classes), "decision": None, **found}
+        return {"engine": "onnx", "output": class_output(task, self, examples.classes), "decision": None, **found}
 
     def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Write the model to `out`; returns at least ``history``, ``parameters`` and ``device`` of `train`'s result."""

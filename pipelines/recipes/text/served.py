@@ -20,7 +20,7 @@ def served_as(folder: Path, examples: Examples, config: TextRecipe, engine: str)
     from pipelines.steps.scoring import provisional
 
     task = examples.task
-    output = class_output(task, examples.classes)
+    output = class_output(task, config, examples.classes)
     signature = {"inputs": [item.model_dump() for item in task.inputs(config)], "output": output}
     lineage = {"code_version": "", "data_version": "", "source": "", "seed": config.seed}
     fields = {"name": task.name, "task": task.name, "recipe": config.recipe, "modality": task.modality}

@@ -220,5 +220,5 @@ def test_classes_that_are_a_scale_have_its_measures_and_a_gate_may_name_them() -
     assert scale["rank_error"] == 0.5
     assert [evaluation.higher_is_better(name) for name in ("quadratic_kappa", "rank_error")] == [True, False]
     assert evaluation.measure_for(frame, answers, ClassificationOutput(**given), None)(None).items() < scale.items()
-    names = [evaluation.metric_names(SimpleNamespace(classes=None, ordered=ordered)) for ordered in (True, False)]
+    names = [evaluation.metric_names(SimpleNamespace(classes=None, ordered=ordered), None) for ordered in (True, False)]
     assert [each.has("quadratic_kappa") for each in names] == [True, False]
