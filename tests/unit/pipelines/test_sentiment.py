@@ -15,6 +15,7 @@ from contracts.errors import PlatformError
 from pipelines.recipes.text.split import language
 from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.settings import parse_setting
+from tests.chain import Chain
 
 TASK = get_task("sentiment")
 SAMPLE = Path(pipelines.tasks.sentiment.__file__).with_name("sample.csv")
@@ -72,3 +73,16 @@ def test_a_scale_that_does_not_fit_the_labels_is_refused_with_one_that_may(
         TASK.split(stars, recipe_config(TASK, None, {"order": order}))
     key, value = parse_setting(shlex.split(caught.value.fix.partition("--set ")[2])[0])
     assert set(TASK.split(stars, recipe_config(TASK, None, {key: value}))) == {"train", "valid", "test"}
+
+
+def test_stars_are_learned_as_a_scale_and_measured_as_one(tmp_path: Path) -> None:
+    given = {"data.columns": {"sentiment": "stars"}, "data.drop": ["sentiment"], "order": ["1", "2", "3", "4", "5"]}
+    with pytest.raises(PlatformError, match="'quadratic_kappa' is not measured"):
+        recipe_config(TASK, None, {"gate.primary": "quadratic_kappa"})
+    gate = {"gate.primary": "quadratic_kappa", "gate.thresholds": [{"metric": "quadratic_kappa", "minimum": 0.2}]}
+    chain = Chain(task="sentiment", home=tmp_path, source=str(SAMPLE), overrides=given | gate)
+    chain.dataset()
+    chain.candidate()
+    found = chain.evaluation()["metrics"]
+    assert 0.2 < found["quadratic_kappa"] < 1
+    assert 0 < found["rank_error"] < 2
