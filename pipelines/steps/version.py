@@ -18,7 +18,10 @@ from pipelines.tasks.added import RECIPES, TASKS, added_recipes, module_file
 
 _ROOT = Path(__file__).parents[2]
 # What a task's artifacts are made by, besides its own folder, its own feature definitions, and what these import.
-_SHARED = ("contracts", "pipelines/steps", "pipelines/training", "feature_repo/stores", "feature_repo/transforms")
+_SHARED = (
+    "contracts", "pipelines/steps", "pipelines/evaluation", "pipelines/checks", "pipelines/training",
+    "pipelines/formatting.py", "feature_repo/stores", "feature_repo/transforms",
+)  # fmt: skip
 _OURS = ("contracts", "pipelines", "services", "feature_repo", "deploy")
 # Rooms of contracts: those of other packages count for every task, as contracts itself does.
 _WHOLE = (PROBLEMS, ENGINES)
@@ -95,7 +98,7 @@ def _sources(task: str, packages: Mapping[str, Path]) -> set[Path]:
     # A module's package may have files that it reads, such as a template; those of all packages are shared already.
     folders |= {file.parent for file in imported if file.parent.parent == _ROOT / "pipelines/tasks"}
     for folder in folders:
-        files.update(p for p in folder.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+        files.update(p for p in (folder, *folder.rglob("*")) if p.suffix in _SUFFIXES and p.is_file())
     return files | imported | added
 
 

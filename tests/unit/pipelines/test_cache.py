@@ -24,6 +24,8 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in (
         "contracts/a.py",
         "pipelines/steps/b.py",
+        "pipelines/evaluation/e.py",
+        "pipelines/formatting.py",
         "pipelines/tasks/base.py",
         "pipelines/tasks/toy/x.py",
         "pipelines/tasks/other/y.py",
@@ -49,6 +51,8 @@ def fresh(task: str) -> str:
     [
         ("contracts/a.py", True),
         ("pipelines/steps/b.py", True),
+        ("pipelines/evaluation/e.py", True),
+        ("pipelines/formatting.py", True),
         ("pipelines/steps/card.html", True),
         ("pipelines/tasks/base.py", True),
         ("pipelines/tasks/toy/x.py", True),
