@@ -1,4 +1,4 @@
-"""KFP components, one per step: each body only imports and calls; what it calls is in `pipelines.steps.calls`.
+"""KFP components, one per step and one for those that tasks add; what their bodies call is in `pipelines.steps.calls`.
 
 No ``from __future__ import annotations`` here: KFP reads the annotations as objects. A body is shipped as source text,
 so it sees nothing of this module. `store` and `nonce` are used by no step: they are part of the cache key, as is
@@ -124,6 +124,24 @@ def register(
     from pipelines.steps.calls import run_step
 
     run_step("register", locals())
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def added(
+    step: str,
+    task: str,
+    config: str,
+    checkpoints: str,
+    code_version: str,
+    nonce: str,
+    out: Output[Artifact],
+    clean: Input[Artifact] = None,
+    built: Input[Artifact] = None,
+    model: Input[Artifact] = None,
+):
+    from pipelines.steps.calls import run_step
+
+    run_step(step, locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.errors import PlatformError
 from pipelines.resources import Placement, Resources, joined
+from pipelines.steps.calls import Call
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "prepare": ("ingest", "validate", "materialise", "build_dataset"),
@@ -17,10 +18,14 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class TaskPlan:
-    """A KFP task: its component, by which Kubeflow calls it, and the steps that it runs in this order."""
+    """A KFP task: its component, by which Kubeflow calls it, and the steps that it runs in this order.
+
+    like: for each step the one whose needs it has; of those that a task adds, the one that they are after.
+    """
 
     component: str
     steps: tuple[str, ...]
+    like: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -28,18 +33,20 @@ class TaskPlan:
         return self.component.replace("_", "-")
 
 
-def plan(order: Collection[str], where: Placement) -> list[TaskPlan]:
-    """The tasks of a workflow with the steps `order`: each step is in exactly one of them, in this order."""
-    if where.tasks == "each" or not where.cluster or len(order) == 1:
-        return [TaskPlan(step, (step,)) for step in order]
+def plan(graph: Mapping[str, Call], where: Placement) -> list[TaskPlan]:
+    """The tasks of a workflow with the steps of `graph`: each is in exactly one of them, in this order."""
+    like = {step: call.like or step for step, call in graph.items()}
+    if where.tasks == "each" or not where.cluster or len(graph) == 1:
+        return [TaskPlan("added" if graph[step].like else step, (step,), (like[step],)) for step in graph]
     found: list[tuple[str, ...]] = []
     for members in GROUPS.values():
-        steps = tuple(step for step in members if step in order)
-        if steps and found and where.tasks == "few" and _places(found[-1], where) == _places(steps, where):
+        steps = tuple(step for step in graph if like[step] in members)
+        alike = found and where.tasks == "few" and len({_places(each, like, where) for each in (found[-1], steps)}) == 1
+        if steps and alike:
             found[-1] += steps
         elif steps:
             found.append(steps)
-    return [TaskPlan(_component(steps), steps) for steps in found]
+    return [TaskPlan(_component(steps), steps, tuple(like[step] for step in steps)) for steps in found]
 
 
 def _component(steps: Sequence[str]) -> str:
@@ -71,5 +78,5 @@ def needs_of(steps: Sequence[str], where: Placement) -> Resources:
     return replace(joined([*asking.values(), *needs]), cached=False)
 
 
-def _places(steps: Sequence[str], where: Placement) -> set[object]:
-    return {where.needs_of(step).place() for step in steps}
+def _places(steps: Sequence[str], like: Mapping[str, str], where: Placement) -> frozenset[object]:
+    return frozenset(where.needs_of(like[step]).place() for step in steps)

@@ -59,8 +59,7 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
         run = Group(values, {}, folder, expected=asked.get("code_version", ""))
         run.run(named)
         _fill(run, given)
-    trains, judges = _taken(GROUPS["train"]), _taken((*GROUPS["train"], *GROUPS["judge"]))
-    return run.written(trains), run.written(judges)
+    return run.written(taken(run.calls, "train")), run.written(taken(run.calls, "train", "judge"))
 
 
 def go_on(given: Mapping[str, Any]) -> str:
@@ -97,7 +96,7 @@ class Group:
     ) -> None:
         self.values, self.artifacts, self.expected = dict(values), dict(artifacts), expected
         self._scratch = scratch
-        self._calls = calls if calls is not None else graph("full", get_task(values["task"]))
+        self.calls = calls if calls is not None else graph("full", get_task(values["task"]))
         self._cache = StepCache(values["steps"])
         self._here: dict[str, Path] = {}
 
@@ -106,7 +105,7 @@ class Group:
 
         A failure ends the process as it ends that of a single step.
         """
-        steps = [step for step in self._calls if step in named]
+        steps = [step for step, call in self.calls.items() if (call.like or step) in named]
         for at, step in enumerate(steps):
             self._step(step)
             self._forget(steps[at + 1 :])
@@ -114,7 +113,7 @@ class Group:
     def path(self, artifact: str) -> Path:
         """What a step made, on this disk."""
         if artifact not in self._here:
-            self._here[artifact] = fetch(self.artifacts[artifact], self._scratch / "fetched" / artifact)
+            self._here[artifact] = fetch(self.artifacts[artifact], self._scratch / "fetched" / self._named(artifact))
         return self._here[artifact]
 
     def written(self, names: Collection[str]) -> str:
@@ -127,7 +126,7 @@ class Group:
 
     def key(self, step: str) -> str:
         """What decides what `step` makes."""
-        taken = self._calls[step].given(self.has)
+        taken = self.calls[step].given(self.has)
         given = {name: self._named(value) for name, value in taken if name not in _NO_PART_OF_KEYS}
         if step == "materialise":  # it fills a store that this run's readers look into
             places = json.loads(self.values["endpoints"])
@@ -139,7 +138,8 @@ class Group:
         return self.artifacts[value].split("/")[-2] if value in self.artifacts else self.values[value]
 
     def _step(self, step: str) -> None:
-        if not STEPS[step].cached:
+        call = self.calls[step]
+        if not STEPS[call.like or step].cached:
             self._work(step, "")
             return
         key = self.key(step)
@@ -149,11 +149,12 @@ class Group:
         if entry is None:
             self._work(step, key)
         else:
-            self.artifacts[self._calls[step].artifact[1]] = entry.address
+            self.artifacts[call.artifact[1]] = entry.address
+            self._drop(call.artifact[1])  # what it was made of
             events.cached(step, entry.result)
 
     def _work(self, step: str, key: str) -> None:
-        call = self._calls[step]
+        call = self.calls[step]
         parameter, artifact = call.artifact
         checked = {"task": self.values["task"], "code_version": self.expected} if call.first else {}
         _forget_peak()
@@ -163,7 +164,8 @@ class Group:
                 for name, value in call.given(self.has)
             }
             folder = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=self._scratch))
-            result = call_step(step, {**given, parameter: str(folder / OUT), "key": key})
+            result = call_step(step, call, {**given, parameter: str(folder / OUT), "key": key})
+            self._drop(artifact)
             self._here[artifact] = folder / OUT
             if key:
                 self.artifacts[artifact] = self._cache.keep(step, key, folder, result).address
@@ -179,16 +181,21 @@ class Group:
 
     def _forget(self, later: Sequence[str]) -> None:
         """Delete from this disk what no later step takes."""
-        needed = {value for step in later for value in self._calls[step].takes.values()} | _SHOWN
+        needed = {value for step in later for value in self.calls[step].takes.values()} | _SHOWN
         for name in set(self._here) - needed:
-            path = self._here.pop(name)
-            if path.is_relative_to(self._scratch):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            self._drop(name)
+
+    def _drop(self, artifact: str) -> None:
+        path = self._here.pop(artifact, None)
+        if path and path.is_relative_to(self._scratch):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _taken(steps: Sequence[str]) -> set[str]:
-    """What a task of `steps` must be given, of which some may be made by itself."""
-    return {"steps", *(value for step in steps for value in CALLS[step].takes.values())}
+def taken(calls: Mapping[str, Call], *groups: str) -> set[str]:
+    """What KFP tasks of these groups must be given, of which some may be made by themselves."""
+    own = {step for group in groups for step in GROUPS[group]}
+    found = [call for step, call in calls.items() if (call.like or step) in own]
+    return {"steps", *(value for call in found for value in call.takes.values())}
 
 
 def refuse_settings_of_pods(task: str, settings: str) -> None:
@@ -207,7 +214,7 @@ def refuse_settings_of_pods(task: str, settings: str) -> None:
 
 
 def _refuse_too_much(values: Mapping[str, Any]) -> None:
-    names = _taken((*GROUPS["train"], *GROUPS["judge"]))
+    names = taken(graph("full", get_task(values["task"])), "train", "judge")
     size = len(json.dumps({name: value for name, value in values.items() if name in names}).encode())
     if size > MAX_ARGUMENT_BYTES:
         raise PlatformError(

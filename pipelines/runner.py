@@ -26,7 +26,7 @@ from pipelines.tasks import get_task, load_config
 from pipelines.translate import Translator, sender
 from pipelines.values import known_version, learned
 
-_DATA = ("task", "data_config", "endpoints", "code_version", "store", "nonce")
+_DATA = ("task", "data_config", "endpoints", "code_version", "store", "nonce", "checkpoints")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,7 +77,8 @@ def _each(where: Placement, steps: Steps, given: Mapping[str, Any]) -> None:
     values = dict(given)
     for step, call in steps.items():
         taken = {parameter: values[value] for parameter, value in call.given(values.__contains__)}
-        task = place(getattr(components, step)(**taken), step, where)
+        task = components.added(step=step, **taken) if call.like else getattr(components, step)(**taken)
+        place(task, call.like or step, where)
         output, artifact = call.artifact
         values[artifact] = task.outputs[output]
         values |= {value: task.outputs[made] for value, made in call.made.items()}
@@ -89,7 +90,7 @@ def _tasks(where: Placement, steps: Steps, given: Mapping[str, Any]) -> None:
     groups, later = plan(steps, where), None
     for group in groups:
         task = getattr(grouped, group.component)(steps=",".join(group.steps), **known)
-        place(task, group.steps[0], where, needs_of(group.steps, where))
+        place(task, group.steps[0], where, needs_of(group.like, where))
         if group.component == "prepare" and group is not groups[-1]:
             later = task.outputs["values"]
             known = {"values": task.outputs["training"] if groups[1].component == "train" else later}
@@ -124,9 +125,9 @@ _PARAMETERS = {
     "store": "changes when feature stores were deleted",
 }
 _GIVEN: Any = inspect.Parameter.empty  # it has no default: who starts a run must say it
-_KEYS = {"store": "", "nonce": ""}
+_KEYS = {"store": "", "nonce": "", "checkpoints": ""}
 _DATA = dict.fromkeys(("task", "data_config", "source", "endpoints", "code_version"), _GIVEN) | _KEYS
-_MODEL = dict.fromkeys(("config", "train_config", "checkpoints", "run"), _GIVEN) | {"promote": True, "spread": ""}
+_MODEL = dict.fromkeys(("config", "train_config", "run"), _GIVEN) | {"promote": True, "spread": ""}
 _EACH: dict[str, dict[str, Any]] = {
     "ingestion": _DATA,
     "training": dict.fromkeys(("dataset", "data_version"), _GIVEN) | _DATA | _MODEL,

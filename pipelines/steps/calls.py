@@ -42,6 +42,7 @@ class Call:
         first: it may be the first of a run, and checks that this is the code that the run was started with.
         optional: those of `takes` that no step makes in the graph of a task that does not need it.
         needed: whether a task has the step in its graph.
+        like: of a step that a task adds: the step that it is after, whose needs it has.
     """
 
     call: Callable[..., Any]
@@ -51,6 +52,7 @@ class Call:
     first: bool = False
     optional: frozenset[str] = frozenset()
     needed: Callable[[Task], bool] = lambda task: True
+    like: str = ""
 
     def given(self, has: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
         """`takes`, without what is optional and not there."""
@@ -67,7 +69,42 @@ def graph(workflow: str, task: Task | None = None) -> dict[str, Call]:
         raise PlatformError(
             f"unknown workflow {workflow!r}", fix=f"pick one of: {', '.join(ORDER)}", code="bad_workflow"
         )
-    return {step: CALLS[step] for step in ORDER[workflow] if task is None or CALLS[step].needed(task)}
+    if task is None:
+        return {step: CALLS[step] for step in ORDER[workflow]}
+    found: dict[str, Call] = {}
+    added = _added(task)
+    for step in ORDER[workflow]:
+        if CALLS[step].needed(task):
+            found |= {step: CALLS[step], **{name: call for name, call in added.items() if call.like == step}}
+    return found
+
+
+def _added(task: Task) -> dict[str, Call]:
+    """The steps that a task adds."""
+    if not getattr(task, "steps", None):
+        return {}
+    from pipelines.steps.added import MADE, added_steps
+
+    found = {}
+    for name, step in added_steps(task, CALLS).items():
+        config = "data_config" if step.after == "validate" else "train_config"
+        reads = {MADE[each]: MADE[each] for each in (step.after, *step.takes)}
+        found[name] = Call(
+            call=functools.partial(_work, name),
+            takes=_same("task", "checkpoints", "code_version", "nonce", config=config, **reads),
+            artifact=("out", MADE[step.after]),
+            like=step.after,
+        )
+    return found
+
+
+def call_of(step: str, task: str) -> Call:
+    """The call of a step, which may be one that the task adds."""
+    if step in CALLS:
+        return CALLS[step]
+    from pipelines.tasks import get_task
+
+    return _added(get_task(task))[step]
 
 
 def steps_of(task: Task | None, workflow: str = "full") -> tuple[str, ...]:
@@ -99,7 +136,7 @@ def run_step(step: str, given: Mapping[str, Any]) -> Any:
     """
     from pipelines.values import endpoints, run_id
 
-    found = CALLS[step]
+    found = call_of(step, given["task"]) if "task" in given else CALLS[step]
     names = [*found.takes, found.artifact[0]]
     values = {name: getattr(given[name], "path", given[name]) for name in names}
     checked = {"task": values["task"], "code_version": values["code_version"]} if found.first else {}
@@ -110,14 +147,13 @@ def run_step(step: str, given: Mapping[str, Any]) -> Any:
     with events.running(step, **checked, about=about) as done:
         if "endpoints" in values:
             values["endpoints"] = endpoints(values["endpoints"], os.environ).model_dump_json()
-        result = call_step(step, values)
+        result = call_step(step, found, values)
         done(result)
     return result
 
 
-def call_step(step: str, values: Mapping[str, Any]) -> Any:
+def call_step(step: str, found: Call, values: Mapping[str, Any]) -> Any:
     """Do the work of a step, again where a server did not answer; `values` are its arguments, files as paths."""
-    found = CALLS[step]
     return with_retries(step, functools.partial(found.call, **values), fresh=str(values[found.artifact[0]]))
 
 
@@ -215,6 +251,15 @@ def _batch_score(*, model: str, source: str, endpoints: str, settings: str, scor
     from pipelines.steps import batch_score
 
     return batch_score.batch_score(model, source, endpoints, scores, settings)
+
+
+def _work(step: str, /, *, task: str, config: str, checkpoints: str, out: str, key: str = "", **given: Any) -> Any:
+    from pipelines.steps.added import MADE, added
+    from pipelines.steps.train import checkpoint_folder
+
+    paths = {made: given[name] for made, name in MADE.items() if name in given}
+    decides = [key] if key else [step, task, config, given["code_version"], given["nonce"], *paths.values()]
+    return added(step, task, config, paths, checkpoint_folder(checkpoints, *decides), out)
 
 
 def _same(*names: str, **others: str) -> dict[str, str]:

@@ -49,7 +49,7 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spre
     shutil.rmtree(model, ignore_errors=True)
     model.mkdir(parents=True)
     try:
-        with folder_kept(checkpoints) as kept, _exclusive(Path(kept), target) as folder:
+        with folder_kept(checkpoints) as kept, exclusive(Path(kept), target) as folder:
             trained = settings.train(found, Path(dataset), model, folder, events.progress("train"))
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(target / ".checkpoints", ignore_errors=True)
@@ -105,7 +105,7 @@ def _check_inputs(dataset: str, inputs: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def _exclusive(folder: Path, fallback: Path) -> Iterator[Path]:
+def exclusive(folder: Path, fallback: Path) -> Iterator[Path]:
     """The checkpoint folder for one process at a time; a run beside it trains from the start in a folder of its own."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("a") as lock:

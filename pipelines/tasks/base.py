@@ -168,6 +168,29 @@ def class_output(task: Task, config: TaskConfig, classes: Sequence[str]) -> dict
     return {"problem": "classification", "classes": list(classes), **scale}
 
 
+@dataclass(frozen=True, kw_only=True)
+class AddedStep:
+    """A step that a task adds to its runs: it makes anew what an earlier step made, and later steps get that.
+
+    It is cached, recorded and shown like the others, and on a cluster it has the pod and the needs of the step that it
+    is after. Several after one step run in their order, each on what the one before it made.
+
+    Attributes:
+        after: validate (a folder of clean parts), build_dataset (the data set) or train (the model's files and
+            ``train.json``).
+        work: ``work(config, given, out, checkpoints, progress)`` writes a whole folder of the same form to `out`, an
+            empty one, and returns what is shown of it, as JSON values. `given` has by step the folder of what `after`
+            and `takes` made, which must stay as it is. `config` is without what the step may not depend on: after
+            validate it is the same for all recipes that share their data, later it is `TaskConfig.training_part`.
+            `checkpoints` is a folder that is the same when the same work is started again.
+        takes: other steps of those three, before it, whose output it reads.
+    """
+
+    after: str
+    work: Callable[[Any, Mapping[str, Path], Path, Path, Progress], Mapping[str, Any]]
+    takes: tuple[str, ...] = ()
+
+
 class Task(Protocol):
     """A task: what is predicted, from which data, by which recipes. Lives in ``pipelines/tasks/<name>/``.
 
@@ -212,6 +235,7 @@ class Task(Protocol):
     # A task may have ``problem``, the name of its problem; without it, it is a "classification".
     # A task may have ``ordered``: its classes are a scale, from the lowest to the highest.
     # A task may have ``resources``, what its steps need on a cluster: step or "all" -> key -> value, as in --set.
+    # A task may have ``steps``, which it adds to its runs: name -> `AddedStep`.
     # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
 
     def inputs(self, config: Any) -> list[Input]:

@@ -161,9 +161,9 @@ def room(profile: Profile, kube: Kube) -> Finding:
     """Whether the nodes can take each task of a run with the default needs."""
     from deploy.cli.cluster.fit import asks_of, check
     from deploy.cli.cluster.submit import WORKFLOW, Placing, placement
-    from pipelines.steps.calls import steps_of
+    from pipelines.steps.calls import graph
 
-    asks = asks_of(steps_of(None, WORKFLOW), placement(profile, Placing()))
+    asks = asks_of(graph(WORKFLOW), placement(profile, Placing()))
     try:
         notes = check(kube, asks)
     except PlatformError as err:

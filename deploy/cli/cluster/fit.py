@@ -6,7 +6,7 @@ and is said. Who may not list nodes or pods starts the run without this check.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from contracts.quantities import cpu, memory, parse, shown
 if TYPE_CHECKING:
     from deploy.cli.cluster.kube import Kube
     from pipelines.resources import Placement, Resources
+    from pipelines.steps.calls import Call
 
 _BESIDE = {"cpu": Decimal("0.01"), "memory": Decimal(64 * 2**20)}  # Argo's container in the pod of a step
 _HARD = ("NoSchedule", "NoExecute")
@@ -72,13 +73,13 @@ class Fit:
     setting: str = ""
 
 
-def asks_of(steps: Collection[str], where: Placement) -> list[Ask]:
+def asks_of(graph: Mapping[str, Call], where: Placement) -> list[Ask]:
     """What the tasks of a workflow with these steps ask for."""
     from pipelines.grouping import needs_of, plan
 
     return [
-        Ask(name=task.name, step=task.steps[0] if len(task.steps) == 1 else "all", needs=needs_of(task.steps, where))
-        for task in plan(steps, where)
+        Ask(name=task.name, step=task.steps[0] if len(task.steps) == 1 else "all", needs=needs_of(task.like, where))
+        for task in plan(graph, where)
     ]
 
 

@@ -108,10 +108,10 @@ def _looked_at(
 ) -> list[str]:
     """What is to be said of the nodes before the run starts; of a schedule only what nobody could look at."""
     from pipelines.run_settings import growing
-    from pipelines.steps.calls import steps_of
+    from pipelines.steps.calls import graph
     from pipelines.tasks import get_task
 
-    asks = asks_of(steps_of(get_task(request.task), WORKFLOW), placed)
+    asks = asks_of(graph(WORKFLOW, get_task(request.task)), placed)
     if placing.train_nodes > 1:
         asks.append(Ask(name="training", step="train", needs=needs["train"], pods=placing.train_nodes))
     notes = check(Kube(cluster.namespace, cluster.context), asks, growing(request.settings))

@@ -17,11 +17,13 @@ from deploy.cli.cluster.failing import failure, killed_for_memory, main_status, 
 from deploy.cli.cluster.fit import Node
 from deploy.cli.cluster.waiting import Waiting, waits_for
 from pipelines.grouping import GROUPS
+from pipelines.steps.calls import CALLS
 
 DONE = frozenset({"finished", "cached"})
 _ENDED = frozenset({"Succeeded", "Failed", "Error", "Skipped", "Omitted"})
 _BAD = frozenset({"Failed", "Error"})
 _EXECUTOR = re.compile(r"\.root\.(?:.+\.)?([^.]+)\.executor(?:\((\d+)\))?$")
+_ADDED = re.compile(r"added(?:_(\d+))?")
 _OF_POD = re.compile(r"(.+?)-(?:metadata|system)-")
 _DRIVER = re.compile(r"\.root\.(?:.+\.)?([^.]+)-driver$")
 
@@ -232,10 +234,17 @@ def _carried(names: Mapping[str, Any], order: Sequence[str]) -> dict[str, tuple[
 def _named(name: str, order: Sequence[str]) -> tuple[str, ...]:
     if name in order:
         return (name,)
+    if found := _ADDED.fullmatch(name):
+        number = int(found[1] or 1)
+        return tuple(step for step in order if step not in CALLS)[number - 1 : number]
     words = name.split("_")
-    if all(word in GROUPS for word in words):
-        return tuple(step for word in words for step in GROUPS[word] if step in order)
-    return ()
+    if any(word not in GROUPS for word in words):
+        return ()
+    steps, taken, own = [], {step for word in words for step in GROUPS[word]}, False
+    for step in order:  # one that a task adds is where the step before it is
+        own = step in taken if step in CALLS else own
+        steps += [step] if own else []
+    return tuple(steps)
 
 
 def _steps(

@@ -16,7 +16,7 @@ from deploy.cli.cluster.fit import Ask, asks_of, check, fits, read_nodes
 from deploy.cli.cluster.kube import Kube
 from pipelines import run_settings
 from pipelines.resources import Placement, Resources
-from pipelines.steps.calls import ORDER
+from pipelines.steps.calls import graph
 
 
 def node(name: str = "n1", cpu: str = "2", memory: str = "7800Mi", **more: Any) -> dict[str, Any]:
@@ -153,10 +153,10 @@ def test_the_verdict_is_what_placing_the_pods_one_by_one_gives(
 
 
 def test_each_task_of_a_run_is_asked_for() -> None:
-    usual = asks_of(ORDER["full"], Placement(cluster=True))
+    usual = asks_of(graph("full"), Placement(cluster=True))
     assert [(ask.step, ask.needs.memory, ask.needs.cpu) for ask in usual] == [("all", "2Gi", "500m")]
     needs = run_settings.needs({"resources.train.gpus": 1, "resources.train.memory": "9Gi"})
-    three = asks_of(ORDER["full"], Placement(cluster=True, needs=needs))
+    three = asks_of(graph("full"), Placement(cluster=True, needs=needs))
     assert [(ask.name, ask.step, ask.needs.memory, ask.needs.gpus) for ask in three] == [
         ("prepare", "all", "2Gi", 0),
         ("train", "train", "9Gi", 1),

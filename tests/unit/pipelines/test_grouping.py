@@ -12,7 +12,7 @@ from contracts.errors import PlatformError
 from pipelines.grouping import GROUPS, needs_of, plan
 from pipelines.resources import Placement, Resources
 from pipelines.run_settings import needs, split
-from pipelines.steps.calls import ORDER
+from pipelines.steps.calls import ORDER, graph
 from pipelines.workflows import compile_workflows
 
 
@@ -29,7 +29,7 @@ def compiled(folder: Path, where: Placement) -> dict[str, dict[str, Any]]:
 
 
 def tasks(where: Placement, workflow: str = "full") -> list[str]:
-    return [task.name for task in plan(ORDER[workflow], where)]
+    return [task.name for task in plan(graph(workflow), where)]
 
 
 def test_by_default_a_run_is_one_task(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_neighbours_that_need_the_same_are_joined(step: str, expected: list[str]
     assert tasks(where) == expected
     found = compiled(tmp_path, where)["full"]["root"]["dag"]["tasks"]
     assert sorted(found) == sorted(expected)
-    steps = [step for task in plan(ORDER["full"], where) for step in task.steps]
+    steps = [step for task in plan(graph("full"), where) for step in task.steps]
     assert tuple(steps) == ORDER["full"]
 
 
@@ -108,7 +108,7 @@ def test_groups_have_every_step_once_and_in_order() -> None:
     assert tuple(step for members in GROUPS.values() for step in members) == ORDER["full"]
     for workflow, order in ORDER.items():
         for mode in ("few", "groups", "each"):
-            found = [step for task in plan(order, cluster(tasks=mode)) for step in task.steps]
+            found = [step for task in plan(graph(workflow), cluster(tasks=mode)) for step in task.steps]
             assert tuple(found) == order, (workflow, mode)
 
 

@@ -120,7 +120,7 @@ def test_steps_ship_no_code_but_the_call(local: dict[str, Any]) -> None:
 
 def test_resources_are_given_for_exactly_the_components() -> None:
     made = {n for n, c in vars(components).items() if type(c).__name__ == "PythonComponent"}
-    assert made == set(STEPS)
+    assert made == {*STEPS, "added"}
     assert all("python" in image for image in (IMAGE,))
     assert "annotations" not in vars(inspect.getmodule(workflow))  # KFP cannot read annotations that are text
 

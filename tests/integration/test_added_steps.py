@@ -1,0 +1,174 @@
+"""Steps that a task of another package adds change what later ones get, on this machine and in the forms of a cluster."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.bundle import read_bundle
+from contracts.endpoints import Endpoints
+from pipelines.record import read_run
+from tests.launcher import Launcher
+from tests.packages import install
+
+pytestmark = pytest.mark.integration
+ROOT = Path(__file__).parents[2]
+STEPS = ["ingest", "validate", "first", "build_dataset", "halve", "train", "note", "evaluate", "gate", "register"]
+TASK = '''
+import json
+import shutil
+
+import pandas as pd
+
+from pipelines.tasks.base import AddedStep
+from pipelines.tasks.toy import TASK as TOY
+
+ROWS = 300
+
+
+def first(config, given, out, checkpoints, progress):
+    """Keep the first rows of the clean ones."""
+    shutil.copytree(given["validate"], out, dirs_exist_ok=True)
+    (part,) = sorted(out.glob("part-*.parquet"))
+    frame = pd.read_parquet(part).head(ROWS)
+    frame.to_parquet(part, index=False)
+    return {"rows": len(frame)}
+
+
+def halve(config, given, out, checkpoints, progress):
+    """Leave every second row of training out."""
+    shutil.copytree(given["build_dataset"], out, dirs_exist_ok=True)
+    frame = pd.read_parquet(out / "train.parquet").iloc[::2]
+    frame.to_parquet(out / "train.parquet", index=False)
+    progress(1, 1)
+    return {"rows": len(frame)}
+
+
+def note(config, given, out, checkpoints, progress):
+    """Write into the model's parameters how many rows the data set has."""
+    shutil.copytree(given["train"], out, dirs_exist_ok=True)
+    document = json.loads((out / "train.json").read_text())
+    document["parameters"]["noted_rows"] = len(pd.read_parquet(given["build_dataset"] / "train.parquet"))
+    (out / "train.json").write_text(json.dumps(document))
+
+
+class Halved(type(TOY)):
+    name = "halved"
+    steps = {
+        "first": AddedStep(after="validate", work=first),
+        "halve": AddedStep(after="build_dataset", work=halve),
+        "note": AddedStep(after="train", work=note, takes=("build_dataset",)),
+    }
+
+
+TASK = Halved()
+'''
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A package with the task, installed for child processes."""
+    folder = tmp_path_factory.mktemp("package")
+    install(folder, "halved", {"halved.py": TASK}, {"tasks": "halved = halved:TASK"})
+    path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT), str(folder)])
+    home = Endpoints(home=str(folder / "home")).resolved().model_dump_json()
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": path, "FAIRLEAD_ENDPOINTS": home}
+
+
+def pipelines(environment: dict[str, str], *words: str) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "pipelines", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
+
+
+def launcher(environment: dict[str, str], tasks: str, folder: Path, *words: str, **more: str) -> Launcher:
+    pipelines(environment, "compile", "--tasks", tasks, "--out", str(folder / "made"), *words)
+    (folder / "store").mkdir()
+    return Launcher(folder / "made" / "full.yaml", folder / "store", {**environment, **more})
+
+
+def steps(events: list[dict[str, Any]], kind: str = "step_finished") -> list[str]:
+    return [event["step"] for event in events if event["event"] == kind]
+
+
+def checked(events: list[dict[str, Any]]) -> dict[str, Any]:
+    """That every step got what the one before it made; returns what each of them said."""
+    said = {event["step"]: event.get("result") for event in events if "result" in event and "step" in event}
+    built = said["build_dataset"]["rows"]
+    assert (said["first"]["rows"], sum(built.values())) == (300, 300)
+    assert said["halve"] == {"rows": (built["train"] + 1) // 2}
+    parameters = read_bundle(said["register"]["path"]).document.parameters
+    assert parameters["noted_rows"] == said["halve"]["rows"]
+    return said
+
+
+def test_they_run_on_this_machine_and_come_from_the_cache(environment: dict[str, str], tmp_path: Path) -> None:
+    words = ("run", "--task", "halved", "--endpoints", Endpoints(home=str(tmp_path)).model_dump_json(), "--run-id")
+    events = pipelines(environment, *words, "one")
+    assert events[0]["steps"] == steps(events) == STEPS
+    checked(events)
+    state = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
+    assert list(state["steps"]) == STEPS
+    assert state["steps"]["halve"]["status"] == "finished"
+    again = pipelines(environment, *words, "two")
+    assert steps(again, "step_cached") == ["validate", "first", "build_dataset", "halve", "train", "note", "evaluate"]
+
+
+@pytest.mark.parametrize("words", [("--task", "halved"), ()])
+def test_in_a_pod_of_all_steps_also_of_a_pipeline_for_any_task(
+    words: tuple[str, ...], environment: dict[str, str], tmp_path: Path
+) -> None:
+    own = {"FAIRLEAD_ENDPOINTS": Endpoints(home=str(tmp_path / "home")).resolved().model_dump_json()}
+    record = {"FAIRLEAD_RECORD": str(tmp_path / "record"), "FAIRLEAD_KFP_RUN": "kfp1", "FAIRLEAD_NODE": "full-x1.root"}
+    made = launcher(environment, "few", tmp_path, *words, **own, **record)
+    made.run({"task": "halved"})
+    (events,) = made.events.values()
+    assert steps(events) == STEPS
+    checked(events)
+    about = read_run(str(tmp_path / "record"), "kfp1")
+    assert about is not None
+    assert about["steps"] == STEPS
+
+
+ARGUMENTS = """
+import json, os
+from contracts.endpoints import Endpoints
+from pipelines.runner import RunSpec, arguments
+from pipelines.tasks import dump_config, get_task, recipe_config
+
+where = Endpoints.model_validate_json(os.environ["FAIRLEAD_ENDPOINTS"])
+config = dump_config(recipe_config(get_task("halved")))
+print(json.dumps(arguments(RunSpec(run_id="each", task="halved", config=config, endpoints=where), where)))
+"""
+
+
+def test_in_a_pod_for_each_step(environment: dict[str, str], tmp_path: Path) -> None:
+    made = launcher(environment, "each", tmp_path, "--task", "halved")
+    command = [sys.executable, "-c", ARGUMENTS]
+    made.run(json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout))
+    assert [steps(events) for events in made.events.values()] == [[step] for step in STEPS]
+    assert {"added", "added_2", "added_3"} < set(made.events)
+    checked([event for events in made.events.values() for event in events])
+
+
+def test_in_pods_of_groups(environment: dict[str, str], tmp_path: Path) -> None:
+    groups = launcher(environment, "groups", tmp_path, "--task", "halved")
+    groups.run({"task": "halved"})
+    assert {name: steps(events) for name, events in groups.events.items()} == {
+        "prepare": STEPS[:5],
+        "train": STEPS[5:7],
+        "judge": STEPS[7:],
+    }
+    said = checked([event for events in groups.events.values() for event in events])
+    again = Launcher(groups.file, tmp_path / "again", groups.environment)
+    again.store.mkdir()
+    again.run({"task": "halved", "promote": False})
+    assert steps(again.events["train"], "step_cached") == ["train", "note"]
+    assert checked([event for events in again.events.values() for event in events])["halve"] == said["halve"]
