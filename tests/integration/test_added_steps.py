@@ -1,4 +1,4 @@
-"""Steps that a task of another package adds change what later ones get, on this machine and in the forms of a cluster."""
+"""Steps that a task of another package adds change what later ones get, on this machine and on a cluster."""
 
 from __future__ import annotations
 
@@ -121,13 +121,10 @@ def test_they_run_on_this_machine_and_come_from_the_cache(environment: dict[str,
     assert steps(again, "step_cached") == ["validate", "first", "build_dataset", "halve", "train", "note", "evaluate"]
 
 
-@pytest.mark.parametrize("words", [("--task", "halved"), ()])
-def test_in_a_pod_of_all_steps_also_of_a_pipeline_for_any_task(
-    words: tuple[str, ...], environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_in_one_pod_of_a_pipeline_for_any_task(environment: dict[str, str], tmp_path: Path) -> None:
     own = {"FAIRLEAD_ENDPOINTS": Endpoints(home=str(tmp_path / "home")).resolved().model_dump_json()}
     record = {"FAIRLEAD_RECORD": str(tmp_path / "record"), "FAIRLEAD_KFP_RUN": "kfp1", "FAIRLEAD_NODE": "full-x1.root"}
-    made = launcher(environment, "few", tmp_path, *words, **own, **record)
+    made = launcher(environment, "few", tmp_path, **own, **record)
     made.run({"task": "halved"})
     (events,) = made.events.values()
     assert steps(events) == STEPS

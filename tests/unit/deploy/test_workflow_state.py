@@ -67,6 +67,22 @@ def test_three_tasks_carry_the_steps_of_their_groups() -> None:
     assert statuses(found)[4:] == ["running", "waiting", "waiting", "waiting"]
 
 
+def test_steps_that_a_task_adds_are_told_in_groups_and_alone() -> None:
+    order = ("ingest", "validate", "first", "build_dataset", "second", "train", "align", "evaluate")
+    made = Workflow()
+    made.cached("prepare")
+    made.task("train", "Running")
+    found = read_state(made.document, made.pods, {"train": record("train", "finished")}, order)
+    assert [task.steps for task in found.tasks] == [order[:5], order[5:7]]
+    assert [step.status for step in found.steps.values()] == ["cached"] * 5 + ["finished", "running", "waiting"]
+    each = Workflow()
+    each.task("validate", "Succeeded")
+    each.cached("added")
+    each.task("added-2", "Running")
+    found = read_state(each.document, each.pods, {}, order)
+    assert [found.steps[step].status for step in order[1:5]] == ["finished", "cached", "waiting", "running"]
+
+
 def test_a_task_carries_the_steps_that_its_pod_has_run_whatever_it_is_called() -> None:
     made = Workflow(phase="Failed")
     ended = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
