@@ -225,15 +225,15 @@ def _try(node: Mapping[str, Any], pod: Mapping[str, Any] | None, number: str | N
 
 def _carried(names: Mapping[str, Any], order: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The steps of each task: it is called as a step, as a group of steps, as groups that are joined, or otherwise."""
-    found = {name: _named(name.replace("-", "_"), order) for name in names}
+    called = {name: name.replace("-", "_") for name in names}
+    each = any(name in order and name not in GROUPS for name in called.values())  # train is a group too
+    found = {name: (known,) if each and known in order else _named(known, order) for name, known in called.items()}
     taken = {step for steps in found.values() for step in steps}
     rest = tuple(step for step in order if step not in taken)
     return {name: steps or rest for name, steps in found.items()}
 
 
 def _named(name: str, order: Sequence[str]) -> tuple[str, ...]:
-    if name in order:
-        return (name,)
     if found := _ADDED.fullmatch(name):
         number = int(found[1] or 1)
         return tuple(step for step in order if step not in CALLS)[number - 1 : number]
