@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import BundleDocument
     from contracts.problems.classification import Decision
+    from pipelines.tasks.base import AddedStep
 
 Measure = Callable[[Any], dict[str, float]]  # metrics by name, of weights for the rows; None: every row once
 FEW = 30  # with more classes, a class has no metric of its own
@@ -102,6 +103,7 @@ class Evaluation(ABC):
         plots: names of the pictures in the order of the card.
         association: what `associate` gives, as a message calls it.
         two_kinds: what data must have at least two of, as a message calls it.
+        steps: that every run of a task of this problem has more than others.
     """
 
     problem: ClassVar[str]
@@ -111,6 +113,7 @@ class Evaluation(ABC):
     plots: ClassVar[Sequence[str]]
     association: ClassVar[str] = "AUC"
     two_kinds: ClassVar[str]
+    steps: ClassVar[Mapping[str, AddedStep]] = {}
 
     @abstractmethod
     def metric_names(self, task: Any, config: Any) -> MetricNames:

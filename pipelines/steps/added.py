@@ -1,4 +1,4 @@
-"""Steps that a task adds to its runs: they make anew what an earlier step made, and later ones get that."""
+"""Steps that a task or its problem adds to a run: they make anew what an earlier step made, and later ones get that."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.evaluation import get_evaluation
 from pipelines.steps import events
 from pipelines.steps.remote import folder_kept
 from pipelines.steps.train import exclusive
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import AddedStep, Task
+from pipelines.tasks.base import AddedStep, Task, problem_of
 
 MADE = {"validate": "clean", "build_dataset": "built", "train": "model"}
 """Steps whose output may be made anew, and what it is called among a run's values."""
@@ -22,13 +23,15 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _TAKEN = {"run", "all", "added", "prepare", "judge"}  # they mean something else where a step may be named
 
 
-def added_steps(task: Task, known: Collection[str]) -> Mapping[str, AddedStep]:
-    """The steps that `task` adds to the `known` ones, by name.
+def added_steps(task: Task, known: Collection[str] = ()) -> Mapping[str, AddedStep]:
+    """The steps that the problem of `task` and `task` itself add to the `known` ones, by name.
+
+    One of the task's has the place of its problem's of the same name.
 
     Raises:
         PlatformError: ``code="bad_task"``: a name that cannot be a step's, or a place where none can be.
     """
-    found: Mapping[str, AddedStep] = getattr(task, "steps", None) or {}
+    found = {**get_evaluation(problem_of(task)).steps, **(getattr(task, "steps", None) or {})}
     for name, step in found.items():
         if not _NAME.fullmatch(name) or name in _TAKEN or name in known:
             raise _bad(task, name, "names have lower-case letters, digits and _, and are not taken", "rename it")
@@ -51,7 +54,7 @@ def added(step: str, task: str, config: str, given: Mapping[str, str], checkpoin
         PlatformError: ``code="bad_task"``: it wrote nothing.
     """
     found = get_task(task)
-    work = found.steps[step].work  # type: ignore[attr-defined]
+    work = added_steps(found)[step].work
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
     with folder_kept(checkpoints) as kept, exclusive(Path(kept), target) as folder:

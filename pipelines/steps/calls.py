@@ -80,9 +80,7 @@ def graph(workflow: str, task: Task | None = None) -> dict[str, Call]:
 
 
 def _added(task: Task) -> dict[str, Call]:
-    """The steps that a task adds."""
-    if not getattr(task, "steps", None):
-        return {}
+    """The steps that a task and its problem add."""
     from pipelines.steps.added import MADE, added_steps
 
     found = {}

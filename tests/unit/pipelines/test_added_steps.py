@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
+from pipelines.evaluation import get_evaluation
 from pipelines.grouping import plan
 from pipelines.resources import Placement
 from pipelines.steps.added import added
 from pipelines.steps.calls import graph, needs_of, steps_of
-from pipelines.tasks.base import AddedStep
+from pipelines.tasks.base import AddedStep, problem_of
 
 
 def nothing(*_: Any) -> dict[str, Any]:
@@ -46,6 +47,16 @@ def test_each_stands_behind_the_step_that_it_names_in_the_order_of_the_task(addi
     needs = needs_of(graph("full", task))
     assert (needs["third"], needs["train"], needs["align"]) == (["second"], ["third"], ["third", "train"])
     assert needs["evaluate"] == ["ingest", "third", "align"]
+
+
+def test_a_problem_adds_steps_to_all_its_tasks_and_a_task_may_have_its_own_in_their_place(
+    adding: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = get_evaluation(problem_of(toy))
+    monkeypatch.setattr(type(evaluation), "steps", {"prepare_rows": AddedStep(after="validate", work=nothing)})
+    assert steps_of(toy, "ingestion") == ("ingest", "validate", "prepare_rows")
+    task = adding(prepare_rows=AddedStep(after="train", work=nothing), more=AddedStep(after="train", work=nothing))
+    assert steps_of(task)[3:6] == ("train", "prepare_rows", "more")
 
 
 def test_on_a_cluster_it_shares_pod_and_needs_with_the_step_that_it_is_after(adding: Any) -> None:
