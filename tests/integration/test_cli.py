@@ -39,7 +39,6 @@ class Shell:
             "FAIRLEAD_HOME": str(self.home),
             "PYTHONPATH": str(self.project),
             "COLUMNS": "100",
-            "OMP_NUM_THREADS": "2",
         }
         object.__setattr__(self, "environment", os.environ | own)
 

@@ -139,8 +139,8 @@ def test_a_step_without_room_says_so_within_ten_seconds_and_the_run_goes_on_when
 
 @pytest.mark.parametrize("outcome", ["evicted", "deleted", "lost"])
 def test_a_pod_that_is_lost_is_tried_again_and_said(kubeflow: StandIn, access: Access, outcome: str) -> None:
-    tries = (Try(outcome=outcome, lost_for=10.0), Try(seconds=30.0, log=said(*STEPS, at=10.0, register=MADE)))
-    run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": tries, "backoff": 40.0})))
+    tries = (Try(outcome=outcome, lost_for=10.0), Try(seconds=12.0, log=said(*STEPS, at=4.0, register=MADE)))
+    run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": tries, "backoff": 15.0})))
     state, events = followed(access, run)
     assert status_of(state) == "succeeded"
     assert 2 in [event.get("attempt") for event in events if event["event"] == "step_started"]
