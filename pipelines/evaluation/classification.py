@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from contracts.errors import PlatformError
-from pipelines.evaluation.base import FEW, Batch, Evaluation, Measure, MetricNames
+from pipelines.evaluation.base import FEW, Batch, Measure, MetricNames
+from pipelines.evaluation.parts import ClassLabels, histograms, spread_rows
 from pipelines.formatting import number
 
 if TYPE_CHECKING:
@@ -24,10 +25,9 @@ METRICS = (
 )  # fmt: skip
 OF_SCALE = ("quadratic_kappa", "rank_error")  # of classes that are ordered
 LABEL = "label_predicted"
-_TEXT_CLASSES = 4  # in the tile of the card
 
 
-class Classification(Evaluation):
+class Classification(ClassLabels):
     """Answers are probabilities, shape (rows, classes)."""
 
     problem = "classification"
@@ -82,35 +82,6 @@ class Classification(Evaluation):
     def interval_metrics(self, output: ClassificationOutput, primary: str) -> Collection[str] | None:
         """In every round the order of every class: where they are many, only if the gate is to decide by it."""
         return None if len(output.classes) <= FEW else [primary]
-
-    def counts(self, label: pd.Series[Any]) -> dict[str, int]:
-        """Rows of each class."""
-        return {str(name): int(count) for name, count in label.value_counts().sort_index().items()}
-
-    def rows_text(self, result: Mapping[str, Any]) -> str:
-        """Rows of the first classes."""
-        counts = list(result["labels"].items())
-        shown = ", ".join(f"{name} {number(count)}" for name, count in counts[:_TEXT_CLASSES])
-        return shown + (", ..." if len(counts) > _TEXT_CLASSES else "")
-
-    def strata(self, label: pd.Series[Any]) -> pd.Series[Any]:
-        """Its class."""
-        return label.astype("string")
-
-    def associate(self, codes: NDArray[np.int64], label: NDArray[Any], fit: NDArray[np.bool_]) -> float | None:
-        """Area under the ROC curve; the mean over the classes where there are more than two."""
-        import numpy as np
-
-        from pipelines.evaluation.measures import auc
-
-        classes, y = np.unique(label.astype(str), return_inverse=True)
-        if len(np.unique(y[fit])) < 2 or len(np.unique(y[~fit])) < 2:
-            return None
-        scores = class_shares(codes, y, fit, len(classes))[codes[~fit]]
-        present = [k for k in range(len(classes)) if 0 < (y[~fit] == k).sum() < len(y[~fit])]
-        if len(classes) == 2:
-            present = present[-1:]
-        return float(np.mean([auc(y[~fit] == k, scores[:, k]) for k in present])) if present else None
 
     def draw(
         self,
@@ -247,34 +218,6 @@ def _served(answers: Any, output: ClassificationOutput, decision: Decision | Non
     rest = np.array(answers)
     rest[:, at] = -1.0
     return np.where(answers[:, at] >= decision.threshold, at, rest.argmax(axis=1))
-
-
-def spread_rows(score: Any, most: int) -> NDArray[np.int64]:
-    """At most so many rows, evenly from the lowest score to the highest."""
-    import numpy as np
-
-    order = np.argsort(score, kind="stable")
-    return np.unique(order[np.linspace(0, len(order) - 1, min(most, len(order))).astype(int)])
-
-
-def class_shares(codes: NDArray[np.int64], y: NDArray[np.int64], fit: NDArray[np.bool_], classes: int) -> Any:
-    """Share of each class among the fitted rows of each value, one row of the prior added."""
-    import numpy as np
-
-    counts = np.zeros((codes.max() + 1, classes))
-    np.add.at(counts, (codes[fit], y[fit]), 1)
-    prior = np.bincount(y[fit], minlength=classes) / fit.sum()
-    return (counts + prior) / (counts.sum(axis=1, keepdims=True) + 1)
-
-
-def histograms(names: Sequence[str], answers: Any) -> dict[str, Any]:
-    """Of each name's probability, in 20 equal bins."""
-    import numpy as np
-
-    from pipelines.evaluation.baseline import listed, shares_of
-
-    edges = np.linspace(0, 1, 21)
-    return {name: {"edges": listed(edges), "shares": shares_of(answers[:, at], edges)} for at, name in enumerate(names)}
 
 
 def _miss_cost(frame: pd.DataFrame, decision: Decision) -> Any:

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Check, GateDecision
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from pipelines.checks import champion as champion_check
+from pipelines.checks.base import lookup
 from pipelines.evaluation.classification import METRICS
 from pipelines.steps import comparison
 from pipelines.steps import gate as step
@@ -53,7 +56,7 @@ def champion(candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         fields = json.loads((folder / "candidate.json").read_text())
         fields["signature"] |= changes.pop("signature", {})
         bundle: Bundle = provisional(folder, fields | changes)
-        monkeypatch.setattr(step, "_champion", lambda *_: ("toy:3", bundle))
+        monkeypatch.setattr(champion_check, "_champion", lambda *_: ("toy:3", bundle))
         return folder
 
     return make
@@ -370,12 +373,12 @@ def test_a_rule_needs_exactly_one_side_before_anything_is_trained(toy: Any, side
 
 
 def test_without_a_registry_there_is_no_champion(endpoints: str) -> None:
-    assert step._champion("toy", endpoints) is None
+    assert champion_check._champion("toy", Endpoints.model_validate_json(endpoints)) is None
 
 
 def test_slice_metrics_are_found_by_name() -> None:
     evaluation = {"metrics": {"f1:a": 0.1}, "slices": {"hour:12:00": {"f1": 0.2}, "hour:1": {"f1:a": 0.3}}}
-    assert step.lookup("f1:a", evaluation) == 0.1
-    assert step.lookup("hour:12:00:f1", evaluation) == 0.2
-    assert step.lookup("hour:1:f1:a", evaluation) == 0.3
-    assert step.lookup("hour:1:f1", evaluation) is None
+    assert lookup("f1:a", evaluation) == 0.1
+    assert lookup("hour:12:00:f1", evaluation) == 0.2
+    assert lookup("hour:1:f1:a", evaluation) == 0.3
+    assert lookup("hour:1:f1", evaluation) is None
