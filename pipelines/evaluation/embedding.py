@@ -36,7 +36,7 @@ class Embedding(ClassLabels):
     plots = ("ranks", "learning_curve")
     two_kinds = "classes"
 
-    def metric_names(self, task: Any) -> MetricNames:
+    def metric_names(self, task: Any, config: Any) -> MetricNames:
         """Measures of retrieval."""
         return MetricNames(whole=METRICS)
 

@@ -45,7 +45,7 @@ class Multilabel(Evaluation):
     plots = ("class_f1", "calibration", "learning_curve")
     two_kinds = "sets of labels"
 
-    def metric_names(self, task: Any) -> MetricNames:
+    def metric_names(self, task: Any, config: Any) -> MetricNames:
         """One set, and the F1 of each label."""
         return MetricNames(whole=METRICS, each=("f1",), classes=task.classes)
 

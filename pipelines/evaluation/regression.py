@@ -44,7 +44,7 @@ class Regression(Evaluation):
     association = "concordance"
     two_kinds = "different numbers"
 
-    def metric_names(self, task: Any) -> MetricNames:
+    def metric_names(self, task: Any, config: Any) -> MetricNames:
         """Whether there are intervals is known when the model is trained."""
         return MetricNames(whole=(*METRICS, *OF_INTERVALS))
 

@@ -58,7 +58,7 @@ def case(problem: str) -> tuple[Any, pd.DataFrame, Any, Any]:
 @pytest.mark.parametrize("problem", OURS)
 def test_what_is_measured_may_be_named_by_a_gate_and_has_an_interval(problem: str) -> None:
     evaluation, frame, answers, output = case(problem)
-    names = evaluation.metric_names(SimpleNamespace(classes=None, ordered=True))
+    names = evaluation.metric_names(SimpleNamespace(classes=None, ordered=True), None)
     measure = evaluation.measure_for(frame, answers, output, None)
     found = measure(None)
     assert set(names.whole) <= set(found)
