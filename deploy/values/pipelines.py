@@ -83,7 +83,6 @@ class Keeper(Values):
     enabled: bool
     image: Image
     seconds: int = Field(ge=1)
-    nodes: bool
     resources: Resources
 
 

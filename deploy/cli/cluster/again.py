@@ -40,12 +40,11 @@ def cure(error: PlatformError, restarts: list[dict[str, Any]]) -> dict[str, Any]
     return {f"resources.{step}.memory": memory(2 * int(limit))}
 
 
-def start_again(access: Access, found: Found, state: State, *, by: str, unseen: bool) -> Found | None:
+def start_again(access: Access, found: Found, state: State, *, by: str) -> Found | None:
     """Start what is left of a run that failed, if that can help, and note it in the new run's record.
 
     Args:
         by: who does it, as `fairlead runs` says it.
-        unseen: twice the memory is asked for although nobody here may look at the nodes.
 
     Returns:
         The new run of Kubeflow; None where it would fail again.
@@ -63,7 +62,7 @@ def start_again(access: Access, found: Found, state: State, *, by: str, unseen: 
         task = next(task for task in state.tasks if error.context["step"] in task.steps)
         (amount,) = changed.values()
         if (found.asked.get("settings") or {}).get("workflow.nodes") != "growing":
-            refuse_too_large(access, task, str(error.context["step"]), amount, unseen)
+            refuse_too_large(access, task, str(error.context["step"]), amount)
         source = {"pipeline_spec": with_memory(_spec(access, source), task.name, amount)}
     if str(run.state) not in ("FAILED", "SUCCEEDED", "CANCELED"):  # Kubeflow may be trying what cannot succeed
         with contextlib.suppress(PlatformError):
@@ -73,18 +72,16 @@ def start_again(access: Access, found: Found, state: State, *, by: str, unseen: 
     return _noted(access, found, later, [*before, restart])
 
 
-def refuse_too_large(access: Access, task: Task, step: str, amount: str, unseen: bool) -> None:
-    """Look whether a node could take the pod of `task` with this much memory.
+def refuse_too_large(access: Access, task: Task, step: str, amount: str) -> None:
+    """Look whether a node could take the pod of `task` with this much memory, where this identity may look at nodes.
 
     Raises:
-        PlatformError: ``code="does_not_fit"``; or what the cluster said to who may not look at nodes and not `unseen`.
+        PlatformError: ``code="does_not_fit"``.
     """
     try:
         nodes = read_nodes(access.kube.items("nodes", "--request-timeout=10s"), ())
     except PlatformError:
-        if unseen:
-            return
-        raise
+        return
     (fit,) = fits([Ask(name=task.name, step=step, needs=_needs(task, amount))], nodes)
     if fit.verdict == "never":
         raise PlatformError(

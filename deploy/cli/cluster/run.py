@@ -67,7 +67,7 @@ def _started_again(access: Access, found: Found, state: State, sign: Followed) -
     """The run that goes on with one that failed: made here, or by the keeper where it came first; None is none."""
     try:
         if sign.mine():
-            return start_again(access, found, state, by=_user(), unseen=True)
+            return start_again(access, found, state, by=_user())
         return later_than(access, found) if state.error else None
     except PlatformError:  # no node has as much, or Kubeflow takes no run now: what counts is why this one failed
         return None

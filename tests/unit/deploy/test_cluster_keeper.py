@@ -16,7 +16,7 @@ from deploy.cli.cluster.followed import Followed
 from deploy.cli.cluster.keeper import Keeper
 from deploy.cli.profiles import load_profile
 from pipelines.record import read_followed, read_run, read_steps, write_followed
-from tests.argo import Scenario, Task, Try, grouped
+from tests.argo import NEVER, Scenario, Task, Try, grouped
 from tests.argo_documents import event_line
 from tests.kfp_run import Run
 from tests.kfp_stand_in import StandIn
@@ -55,10 +55,7 @@ def fired(cluster: StandIn, recurring: str, *scenarios: Scenario) -> Run:
 
 
 def ended(run: Run) -> Run:
-    end = time.monotonic() + 60
-    while run.now() < run.scenario.nodes[0].ends:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    run.reach(run.scenario.ends + 2)
     run.scenario = replace(run.scenario, began=run.scenario.began - timedelta(minutes=10))  # of its times, no other
     return run
 
@@ -135,17 +132,29 @@ def test_what_no_node_has_twice_is_left_and_said(kubeflow: StandIn, cluster_prof
     assert (len(kubeflow.api.runs), listed["kfp_run"]) == (1, run.scenario.run_id)
 
 
-def test_who_may_not_look_at_nodes_asks_for_no_more_memory(
+def test_who_may_not_look_at_nodes_asks_and_ends_what_no_node_takes(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any
 ) -> None:
-    fired(kubeflow, schedule(kubeflow, cluster_profile, fairlead), died("oom"))
+    waits = Scenario(tasks=grouped(TASK, **{TASK: {"tries": (Try(waits=NEVER, message="0/1 nodes: memory"),)}}))
+    fired(kubeflow, schedule(kubeflow, cluster_profile, fairlead), died("oom"), waits)
 
     def forbidden(argv: list[str], given: str) -> str:
         raise LookupError("Error from server (Forbidden): nodes is forbidden")
 
     kubeflow.kubectl.answers["get nodes"] = forbidden
-    (event,) = looks(cluster_profile)
-    assert (event["event"], len(kubeflow.api.runs)) == ("run_left", 1)
+    keeper = Keeper(open_access(load_profile(cluster_profile)), holds=0.0, patience=60.0)
+    assert [event["event"] for event in looks(cluster_profile, keeper)] == ["run_restarted"]
+    later = kubeflow.run
+    later.reach(15.0)  # its pod is there, and waits
+    assert looks(cluster_profile, keeper) == []
+    later.scenario = replace(later.scenario, began=later.scenario.began - timedelta(minutes=5))
+    (event,) = looks(cluster_profile, keeper)
+    assert (event["event"], event["kfp_run"], event["because"]) == (
+        "run_ended", later.scenario.run_id, "0/1 nodes: memory",
+    )  # fmt: skip
+    (listed,) = fairlead("runs", "--profile", cluster_profile, "--json").json
+    assert listed["status"] == "cancelled"
+    assert listed["left"] == "no node took it with resources.train.memory=4Gi: 0/1 nodes: memory"
 
 
 def test_a_named_error_and_a_run_that_somebody_ended_are_final(
