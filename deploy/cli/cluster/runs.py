@@ -89,8 +89,9 @@ def later_than(access: Access, found: Found) -> Found | None:
     Raises:
         PlatformError: ``code="kfp"``.
     """
+    earlier = {found.kfp_run, *(str(each["kfp_run"]) for each in found.asked.get("restarts") or [])}
     for run in _runs(access, _PAGE):
-        if str(run.run_id) != found.kfp_run and found.run_id in _names(run) and run.created_at >= found.run.created_at:
+        if str(run.run_id) not in earlier and found.run_id in _names(run) and run.created_at >= found.run.created_at:
             return next(iter(_with_records(access, [run])), None)
     return None
 
