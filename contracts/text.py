@@ -3,7 +3,7 @@
 The files of ``model/``: ``tokenizer.json`` (Hugging Face tokenizers), ``text.json`` (`TextSpec`), and for engine
 ``onnx`` ``model.onnx`` (input ``ids``: int64, shape (rows, tokens), padded on the right; outputs: `graph_outputs`) and,
 when the graph is linear in its terms, ``terms.npy`` (int32, shape (terms, longest n-gram): the token ids of each term,
-padded by -1). Those of engine ``torch`` are in `contracts.transformer`.
+padded by -1). Those of engine ``torch`` are in `contracts.engines.torch_text`.
 """
 
 from __future__ import annotations

@@ -161,9 +161,10 @@ def _make_graph(source: Path, graph: Path, config: EncoderConfig, pad_id: int, p
     if source.name == GRAPH:
         model = onnx.load(str(source))
     else:
-        from pipelines.training.pretrained import encoder_graph
+        from pipelines.training.pretrained import pretrained_encoder
+        from pipelines.training.transformer import encoder_graph
 
-        model = encoder_graph(source.parent)
+        model = encoder_graph(pretrained_encoder(source.parent))
     with tempfile.TemporaryDirectory(dir=graph.parent) as scratch:
         made = Path(scratch) / GRAPH
         made.write_bytes(vector_graph(model, pad_id, pooling, config.max_tokens).SerializeToString(deterministic=True))

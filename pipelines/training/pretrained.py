@@ -1,14 +1,16 @@
-"""Pretrained models that transformers reads: weights are safetensors, and no code of a model is run."""
+"""Transformer models by the library transformers: new ones and pretrained ones; no code of a model is run."""
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 
+from contracts.engines.torch_text import CONFIG, WEIGHTS, bad_weights
 from contracts.errors import PlatformError
 from pipelines.training.device import import_torch
+
+_HEADS = ("classifier", "pre_classifier", "pooler", "score")  # what is drawn anew, also as parts of names
+_SHIFTED = {"roberta", "xlm-roberta", "camembert", "mpnet"}  # positions begin behind that of the padding
 
 
 def import_transformers() -> Any:
@@ -26,55 +28,105 @@ def import_transformers() -> Any:
     return transformers
 
 
-def encoder_graph(folder: Path) -> Any:
-    """The encoder of a folder with config.json and model.safetensors as an onnx.ModelProto.
+def new_classifier(
+    *, vocabulary: int, classes: int, layers: int, width: int, heads: int, inner: int, max_tokens: int, dropout: float
+) -> Any:
+    """A BERT with random weights and a classifier on its first token; id 0 fills rows."""
+    return import_transformers().BertForSequenceClassification(_sizes(**{**locals()}))
 
-    It has the inputs ``input_ids`` and ``attention_mask`` and the output ``last_hidden_state``.
-    """
-    transformers = import_transformers()
-    import onnx
-    import torch
+
+def new_encoder(
+    *, vocabulary: int, layers: int, width: int, heads: int, inner: int, max_tokens: int, dropout: float
+) -> Any:
+    """A BERT with random weights that gives the states of its tokens."""
+    return import_transformers().BertModel(_sizes(**{**locals()}, classes=2), add_pooling_layer=False)
+
+
+def pretrained_classifier(folder: Path, classes: int, dropout: float) -> Any:
+    """The model of a folder with a classifier for `classes`, which is new where the folder has none that fits."""
+    model, found = _read("AutoModelForSequenceClassification", folder, num_labels=classes, ignore_mismatched_sizes=True)
+    _whole(folder, [*found["missing_keys"], *(item[0] for item in found["mismatched_keys"])])
+    return with_dropout(model, dropout)
+
+
+def pretrained_encoder(folder: Path, dropout: float = 0.0) -> Any:
+    """The model of a folder without any head."""
+    model, found = _read("AutoModel", folder)
+    _whole(folder, found["missing_keys"])
+    return with_dropout(model, dropout)
+
+
+def with_dropout(model: Any, dropout: float) -> Any:
+    """`model`, whose every dropout is `dropout` while it is trained."""
     from torch import nn
 
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.p = dropout
+    return model
+
+
+def longest(model: Any) -> int:
+    """How many tokens the model can place."""
+    config = model.config
+    return int(config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type in _SHIFTED else 0))
+
+
+def last_layer(model: Any, classes: int) -> Any:
+    """The linear layer that gives the scores of the classes."""
+    from torch import nn
+
+    return [part for part in model.modules() if isinstance(part, nn.Linear) and part.out_features == classes][-1]
+
+
+def _sizes(
+    *,
+    vocabulary: int,
+    classes: int,
+    layers: int,
+    width: int,
+    heads: int,
+    inner: int,
+    max_tokens: int,
+    dropout: float,
+) -> Any:
+    return import_transformers().BertConfig(
+        vocab_size=vocabulary,
+        num_labels=classes,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+        max_position_embeddings=max_tokens,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        pad_token_id=0,
+    )
+
+
+def _read(kind: str, folder: Path, **settings: Any) -> tuple[Any, Any]:
+    transformers = import_transformers()
+    import torch
+    from safetensors import SafetensorError
+
+    if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
+        raise bad_weights(folder, f"{CONFIG} or {WEIGHTS} is not there")
     try:
-        model = transformers.AutoModel.from_pretrained(
+        made: tuple[Any, Any] = getattr(transformers, kind).from_pretrained(
             folder,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
-            attn_implementation="eager",  # plain matrix products, which can be made int8
+            output_loading_info=True,
             dtype=torch.float32,
+            **settings,
         )
-    except (OSError, ValueError, ImportError) as err:
-        raise PlatformError(
-            f"no usable weights in {folder}",
-            detail=str(err).splitlines()[0],
-            fix="give a folder with config.json and model.safetensors of an encoder, as transformers saves them",
-            code="bad_weights",
-        ) from err
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, SafetensorError) as err:
+        raise bad_weights(folder, str(err).strip().splitlines()[0]) from err
+    return made
 
-    class States(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
 
-        def forward(self, ids: Any, mask: Any) -> Any:
-            return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-
-    # Two rows of seven tokens: the exporter would take a length of 1 for a constant.
-    ids, mask = torch.ones(2, 7, dtype=torch.long), torch.ones(2, 7, dtype=torch.long)
-    made = io.BytesIO()
-    open_sizes = {0: "rows", 1: "tokens"}
-    with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            States().eval(),
-            (ids, mask),
-            made,
-            dynamo=False,
-            opset_version=17,
-            input_names=["input_ids", "attention_mask"],
-            output_names=["last_hidden_state"],
-            dynamic_axes=dict.fromkeys(("input_ids", "attention_mask", "last_hidden_state"), open_sizes),
-        )
-    return onnx.load_from_string(made.getvalue())
+def _whole(folder: Path, absent: Any) -> None:
+    """Nothing but a head may be new."""
+    if lost := sorted(name for name in absent if not any(head in name.split(".") for head in _HEADS)):
+        raise bad_weights(folder, f"{lost[0]} is missing or of another shape")

@@ -1,21 +1,56 @@
-"""A trained transformer as files that are served: an ONNX graph with rows and tokens left open, or its weights."""
+"""A transformer as files that are served: an ONNX graph with rows and tokens left open, or its weights."""
 
 from __future__ import annotations
 
+import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
 
 from contracts.text import TextSpec
-from contracts.transformer import TextTransformer, TransformerConfig, write_weights
+from pipelines.training.pretrained import longest
 
-__all__ = ["TextTransformer", "TransformerConfig", "export_transformer"]
+OPSET = 17
+
+
+class Network(nn.Module):
+    """Token ids (rows, tokens), padded on the right, to the scores of the classes by a classifier of transformers."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.pad_id = int(model.config.pad_token_id)
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        scores: Tensor = self.model(input_ids=ids, attention_mask=(ids != self.pad_id).long()).logits
+        return scores
+
+
+class _Served(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.network(ids).float().softmax(-1)
+
+
+class _States(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        found: Tensor = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return found
 
 
 def export_transformer(
-    model: TextTransformer,
+    network: nn.Module,
     folder: Path,
     *,
     engine: Literal["onnx", "torch"] = "onnx",
@@ -23,24 +58,23 @@ def export_transformer(
     max_tokens: int = 0,
     gpu_precision: Literal["fp32", "bf16"] = "fp32",
 ) -> None:
-    """Write the model and ``text.json`` into `folder`, beside which ``tokenizer.json`` must lie.
+    """Write a `Network`, or one like it, and ``text.json`` into `folder`, beside which ``tokenizer.json`` must lie.
 
     max_tokens: longer texts are cut; 0: at the length of the model. On a CPU few tokens may be padding: a longer run
     costs its tokens, so that rows of other lengths run apart. On a GPU a second run costs more than some padding.
     """
-    config = model.config
+    model: Any = network.model
     folder.mkdir(parents=True, exist_ok=True)
-    model.eval()
     if engine == "onnx":
-        _write_graph(model, folder / "model.onnx")
+        (folder / "model.onnx").write_bytes(_graph(_Served(network), model, ["ids"], "probabilities"))
     else:
-        write_weights(model, folder)
+        model.save_pretrained(folder)
     spec = TextSpec(
         max_characters=max_characters,
-        max_tokens=min(max_tokens or config.max_tokens, config.max_tokens),
-        pad_id=config.pad_id,
-        numbers_per_row=config.width,
-        numbers_per_token=2 * config.inner,
+        max_tokens=min(max_tokens or longest(model), longest(model)),
+        pad_id=model.config.pad_token_id,
+        numbers_per_row=model.config.hidden_size,
+        numbers_per_token=2 * getattr(model.config, "intermediate_size", 4 * model.config.hidden_size),
         max_padding=0.05 if engine == "onnx" else 0.3,
         explain="occlusion",
         gpu_precision=gpu_precision,
@@ -48,18 +82,35 @@ def export_transformer(
     (folder / "text.json").write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
-def _write_graph(model: TextTransformer, file: Path) -> None:
-    # Its length must not be 1: the exporter would take the dimension for a constant.
-    example = torch.ones(2, 7, dtype=torch.long, device=next(model.parameters()).device)
-    with warnings.catch_warnings():
+def encoder_graph(model: Any) -> Any:
+    """A model without a head as an onnx.ModelProto: ``input_ids``, ``attention_mask`` to ``last_hidden_state``."""
+    import onnx
+
+    return onnx.load_from_string(_graph(_States(model), model, ["input_ids", "attention_mask"], "last_hidden_state"))
+
+
+def _graph(served: nn.Module, model: Any, inputs: Sequence[str], output: str) -> bytes:
+    # Plain matrix products, which ONNX Runtime quantises.
+    attention = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    # Lengths must not be 1, which the exporter would take for constants.
+    example = torch.full((2, 7), 2, device=next(model.parameters()).device)
+    given = (example, torch.ones_like(example))[: len(inputs)]
+    made = io.BytesIO()
+    sizes = {0: "rows", 1: "tokens"}
+    # The exporter gives every part the mode that the whole had before.
+    served.eval()
+    with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
         torch.onnx.export(
-            model,
-            (example,),
-            str(file),
+            served,
+            given,
+            made,
             dynamo=False,
-            opset_version=17,
-            input_names=["ids"],
-            output_names=["probabilities"],
-            dynamic_axes={"ids": {0: "rows", 1: "tokens"}, "probabilities": {0: "rows"}},
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=[output],
+            dynamic_axes={**dict.fromkeys(inputs, sizes), output: sizes if output != "probabilities" else {0: "rows"}},
         )
+    model.set_attn_implementation(attention)
+    return made.getvalue()

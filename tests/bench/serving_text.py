@@ -82,14 +82,15 @@ def text(arena: Arena, rounds: int, seconds: float) -> list[report.Row]:
     """Sequences per second; the engines take turns in every round."""
     import torch
     from tokenizers import Tokenizer, models
+    from transformers import BertConfig, BertForSequenceClassification
 
     from pipelines.training.quantise import MODEL, quantise
-    from pipelines.training.transformer import TextTransformer, TransformerConfig, export_transformer
+    from pipelines.training.transformer import Network, export_transformer
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     torch.set_num_threads(THREADS)
     torch.manual_seed(1)
-    model = TextTransformer(TransformerConfig()).eval()
+    model = Network(BertForSequenceClassification(BertConfig())).eval()  # BERT-base, two classes
     engines = {}
     for name in ("fp32", "int8"):
         source = arena.folder / f"text-{name}"

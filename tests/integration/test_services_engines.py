@@ -103,18 +103,21 @@ def test_schemathesis_finds_no_server_error_of_the_image_service(images: tuple[S
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A text bundle of engine torch."""
+    pytest.importorskip("transformers", reason="engine torch is run by it")
     import torch
 
+    from pipelines.training.pretrained import new_classifier
     from pipelines.training.tokens import train_tokenizer
-    from pipelines.training.transformer import TextTransformer, TransformerConfig, export_transformer
+    from pipelines.training.transformer import Network, export_transformer
 
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(1)
     tokenizer = train_tokenizer(
         ["the match was won", "the bank cut rates"], unit="word", vocabulary=50, min_frequency=1, boundaries=True
     )
-    config = TransformerConfig(vocabulary=60, classes=2, layers=2, width=32, heads=4, inner=64, max_tokens=64)
-    export_transformer(TextTransformer(config), folder / "source" / "model", engine="torch", gpu_precision="bf16")
+    sizes = {"vocabulary": 60, "layers": 2, "width": 32, "heads": 4, "inner": 64, "max_tokens": 64, "dropout": 0.0}
+    network = Network(new_classifier(classes=2, **sizes))
+    export_transformer(network, folder / "source" / "model", engine="torch", gpu_precision="bf16")
     tokenizer.save(str(folder / "source" / "model" / "tokenizer.json"))
     signature = {"inputs": [{"name": "text", "dtype": "string"}], "classes": ["money", "sport"]}
     fields = {"name": "talk", "modality": "text", "engine": "torch", "signature": signature}

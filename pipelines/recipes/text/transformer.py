@@ -28,7 +28,8 @@ class TransformerModel:
     """Where the weights come from, and in which form they are served.
 
     layers, width, heads, inner: sizes of a model that begins with random weights.  dropout: while training.
-    pretrained: folder (or s3://) with config.json, model.safetensors and tokenizer.json of a BERT, to go on from.
+    pretrained: folder (or s3://) with config.json, model.safetensors and tokenizer.json, as transformers saves them, to
+    go on from.
     bundle: folder (or s3://) of a published bundle of this recipe: nothing is trained, its model is exported again.
     engine: ``onnx``, or ``torch`` for a service with a GPU.  int8: quantise a graph, within `gate.int8_tolerance`.
     gpu_precision: of engine ``torch``.
@@ -61,6 +62,29 @@ class TransformerText(TextRecipe):
         kept = GateConfig(primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
         return replace(self, gate=kept)
 
+    def network(self, classes: int, *, vocabulary: int = 0, folder: Path | None = None) -> Any:
+        """What is trained: the weights of `folder`, or new ones for `vocabulary` tokens."""
+        from pipelines.training.pretrained import new_classifier, pretrained_classifier
+        from pipelines.training.transformer import Network
+
+        model = self.model
+        if folder:
+            return Network(pretrained_classifier(folder, classes, model.dropout))
+        return Network(new_classifier(classes=classes, **self.sizes(vocabulary)))
+
+    def sizes(self, vocabulary: int) -> dict[str, Any]:
+        """Of a model that begins with random weights."""
+        model = self.model
+        return {
+            "vocabulary": vocabulary,
+            "layers": model.layers,
+            "width": model.width,
+            "heads": model.heads,
+            "inner": model.inner,
+            "max_tokens": self.text.max_tokens,
+            "dropout": model.dropout,
+        }
+
     def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `train_transformer`."""
         return train_transformer(examples, self, out, checkpoints, progress)
@@ -88,94 +112,79 @@ def _train(
     from pipelines.recipes.text.neural import Corpus, begin, fit, scores
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.distributed import group
-    from pipelines.training.tokens import UNKNOWN
 
     device, texts = begin(examples, config)
     import torch  # begin() says how to get it where it is missing
 
-    tokenizer, model = _begin(texts["train"], len(examples.classes), config)
-    sizes = model.config
-    limit = min(config.text.max_tokens, sizes.max_tokens)
+    tokenizer, network = _begin(texts["train"], len(examples.classes), config)
+    from pipelines.training.pretrained import last_layer, longest
+
+    model, pad_id = network.model, network.pad_id
+    limit = min(config.text.max_tokens, longest(model))
     tokenizer.enable_truncation(limit)  # which keeps the token of the end
-    known = {"pad_id": sizes.pad_id, "unknown_id": tokenizer.token_to_id(UNKNOWN), "marks": 1}
+    known = {"pad_id": pad_id, "unknown_id": _unknown(tokenizer), "marks": 1}
     corpus = Corpus.of(examples, texts, tokenizer, limit, **known)
-    network = _of_lengths(model).to(device)
+    network = network.to(device)
     history = fit(network, corpus, config, device, checkpoints, progress)
     found = {"history": history, "parameters": {}, "device": device}
     if not group().leads:
         return found
-    factor = fit_temperature(scores(network, corpus.ids["valid"], sizes.pad_id, device), corpus.labels["valid"])
+    factor = fit_temperature(scores(network, corpus.ids["valid"], pad_id, device), corpus.labels["valid"])
     with torch.no_grad():
-        model.head.weight *= factor
-        model.head.bias *= factor
+        head = last_layer(network, len(examples.classes))
+        head.weight *= factor
+        head.bias *= factor
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    _export(model.cpu(), config, out)
+    _export(network.cpu(), config, out)
     found["parameters"] = {
         "temperature": 1 / factor,
         "vocabulary": tokenizer.get_vocab_size(),
         "epochs_run": len(history),
-        "weights": sum(p.numel() for p in model.parameters()),
-        "layers": sizes.layers,
-        "width": sizes.width,
+        "weights": sum(p.numel() for p in network.parameters()),
+        "layers": model.config.num_hidden_layers,
+        "width": model.config.hidden_size,
     }
     return found
 
 
 def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any, Any]:
-    """Tokenizer and model: pretrained, or of random weights with the tokens of `texts`."""
-    from contracts.transformer import WEIGHTS, TextTransformer, TransformerConfig, read_weights
+    """Tokenizer and network: pretrained, or of random weights with the tokens of `texts`."""
+    from contracts.engines.torch_text import WEIGHTS
     from pipelines.steps.remote import folder_here
-    from pipelines.training.tokens import PAD_ID, train_tokenizer
+    from pipelines.training.pretrained import import_transformers
+    from pipelines.training.tokens import train_tokenizer
 
+    import_transformers()
     wanted = config.model
     if wanted.pretrained:
         from tokenizers import Tokenizer
 
         with folder_here(wanted.pretrained, WEIGHTS) as folder:
-            model = read_weights(folder, classes=classes, dropout=wanted.dropout, new_head=True)
+            network = config.network(classes, folder=folder)
             file = folder / "tokenizer.json"
             if not file.exists():
                 raise PlatformError(f"{file} is missing", fix="save the tokenizer with the model", code="bad_weights")
             tokenizer = Tokenizer.from_file(str(file))
         tokenizer.no_padding()
-        return tokenizer, model
+        return tokenizer, network
     text = config.text
     tokenizer = train_tokenizer(
         texts, unit=text.unit, vocabulary=text.vocabulary, min_frequency=text.min_frequency, boundaries=True
     )
-    sizes = TransformerConfig(
-        vocabulary=tokenizer.get_vocab_size(),
-        classes=classes,
-        layers=wanted.layers,
-        width=wanted.width,
-        heads=wanted.heads,
-        inner=wanted.inner,
-        max_tokens=text.max_tokens,
-        pad_id=PAD_ID,
-    )
-    return tokenizer, TextTransformer(sizes, wanted.dropout)
+    return tokenizer, config.network(classes, vocabulary=tokenizer.get_vocab_size())
 
 
-def _of_lengths(model: Any) -> Any:
-    """`model` as the loop calls a network: with lengths, which it reads from the padding itself, to logits."""
-    from torch import nn
-
-    class Network(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids: Any, lengths: Any) -> Any:
-            return self.model.logits(ids)
-
-    return Network()
+def _unknown(tokenizer: Any) -> int:
+    """The id of unknown words; where there is none, that of the mark at the beginning stands for a word left out."""
+    found = [tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>", "[MASK]", "<mask>", "<s>")]
+    return next((one for one in found if one is not None), 0)
 
 
-def _export(model: Any, config: TransformerText, out: Path) -> None:
+def _export(network: Any, config: TransformerText, out: Path) -> None:
     from pipelines.training.transformer import export_transformer
 
     export_transformer(
-        model,
+        network,
         out,
         engine=config.model.engine,
         max_characters=config.text.max_characters,
@@ -199,9 +208,10 @@ def _take(config: TransformerText, classes: list[str], out: Path) -> dict[str, A
         seen.keep_of(bundle.path, out)
         shutil.copy(bundle.model_path / "tokenizer.json", out)
         if document.engine == "torch":
-            from contracts.transformer import read_weights
+            from contracts.engines.torch_text import read_classifier
+            from pipelines.training.transformer import Network
 
-            _export(read_weights(bundle.model_path, classes=len(classes)), config, out)
+            _export(Network(read_classifier(bundle.model_path, len(classes))), config, out)
         elif config.model.engine == "torch":
             raise _unfit(bundle, "it has a graph, of which torch cannot get the weights back")
         else:
@@ -284,12 +294,13 @@ def _apart_in_bf16(examples: Examples, config: TransformerText, out: Path) -> fl
     import numpy as np
     import torch
 
-    from contracts.transformer import read_weights
+    from contracts.engines.torch_text import read_classifier
+    from pipelines.training.transformer import Network
 
     engine = engine_of(out, examples, config, config.model.engine)
     rows = {name: examples.valid[name].to_numpy(object)[:COMPARED] for name in examples.fields}
     exact = engine.predict(rows)
-    model = read_weights(out, classes=len(examples.classes)).bfloat16()
+    model = Network(read_classifier(out, len(examples.classes)).bfloat16()).eval()
     with torch.inference_mode():
-        rounded = [model(torch.tensor([row])).double().numpy()[0] for row in engine.tokenise(rows)]
+        rounded = [model(torch.tensor([row])).float().softmax(-1).double().numpy()[0] for row in engine.tokenise(rows)]
     return max(1e-3, 2 * float(np.abs(exact - np.array(rounded)).max()))

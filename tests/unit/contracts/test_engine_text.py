@@ -254,5 +254,5 @@ def test_a_bundle_without_its_text_document_is_refused(tmp_path: Path) -> None:
 
 def test_serving_loads_neither_torch_nor_sklearn() -> None:
     code = "import sys, contracts.text; "
-    code += "print([name for name in ('torch', 'sklearn', 'onnx', 'pandas') if name in sys.modules])"
+    code += "print([name for name in ('torch', 'transformers', 'sklearn', 'onnx', 'pandas') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

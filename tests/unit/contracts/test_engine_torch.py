@@ -17,9 +17,14 @@ from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import TokenEngine
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
-from contracts.transformer import CONFIG, WEIGHTS, TextTransformer, TransformerConfig, read_weights, write_weights
 
-CONFIGURATION = TransformerConfig(vocabulary=60, classes=3, layers=2, width=32, heads=4, inner=64, max_tokens=40)
+pytest.importorskip("transformers", reason="it is part of the extra torch")
+
+from contracts.engines.torch_text import CONFIG, WEIGHTS, read_classifier
+from pipelines.training.pretrained import new_classifier, pretrained_classifier
+from pipelines.training.transformer import Network, export_transformer
+
+SIZES = {"vocabulary": 60, "layers": 2, "width": 32, "heads": 4, "inner": 64, "max_tokens": 40, "dropout": 0.1}
 TEXTS = np.array(["w1", "w3 w4 w59", " ".join(f"w{at}" for at in range(1, 39)), ""], object)
 
 
@@ -42,10 +47,8 @@ def bundle_at(folder: Path, engine: str) -> Bundle:
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-    from pipelines.training.transformer import export_transformer
-
     torch.manual_seed(3)
-    model = TextTransformer(CONFIGURATION, dropout=0.1)
+    model = Network(new_classifier(classes=3, **SIZES))
     for weights in model.parameters():
         torch.nn.init.normal_(weights, std=0.3)
     words = {"[PAD]": 0, "[START]": 40, "[UNK]": 41} | {f"w{at}": at for at in range(1, 40)}
@@ -136,7 +139,7 @@ def test_without_torch_the_error_names_the_extra_and_the_image(bundles: dict[str
 
 def written(tmp_path: Path) -> Path:
     torch.manual_seed(1)
-    write_weights(TextTransformer(CONFIGURATION), tmp_path)
+    new_classifier(classes=3, **SIZES).save_pretrained(tmp_path)
     return tmp_path
 
 
@@ -155,38 +158,48 @@ def test_weights_without_a_classifier_get_a_new_one_only_for_training(tmp_path: 
         for name, value in load_file(folder / WEIGHTS).items()
         if not name.startswith(("classifier", "bert.pooler"))
     }
-    tensors["embeddings.token_type_embeddings.weight"] = torch.ones(2, 32)
-    save_file(tensors, folder / WEIGHTS)
-    model = read_weights(folder, classes=5, new_head=True)
-    assert model.head.out_features == 5
-    # Every token is of the first kind: its vector is added where the places are.
-    expected = tensors["embeddings.position_embeddings.weight"] + 1
-    torch.testing.assert_close(model.places.weight.detach(), expected)
-    with pytest.raises(PlatformError, match="no usable BERT weights") as caught:
-        read_weights(folder, classes=5)
-    assert "bert.pooler.dense.weight is missing" in caught.value.detail
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    model = pretrained_classifier(folder, 5, 0.2)
+    assert model.classifier.out_features == 5
+    assert model.dropout.p == 0.2
+    name = "embeddings.position_embeddings.weight"
+    torch.testing.assert_close(model.bert.state_dict()[name], tensors[name])
+    with pytest.raises(PlatformError, match="no usable weights") as caught:
+        read_classifier(folder, 3)
+    assert "bert.pooler.dense" in caught.value.detail or "classifier" in caught.value.detail
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"model_type": "roberta"}, "model_type='roberta'"),
-        ({"hidden_act": "relu"}, "hidden_act='relu'"),
-        ({"hidden_size": 64}, "has shape (60, 32), expected (60, 64)"),
-        ({"vocab_size": None}, "no vocab_size"),
-    ],
-)
-def test_what_is_no_such_model_is_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+@pytest.mark.parametrize("change", [{"model_type": "nonsense"}, {"hidden_size": 64}, {"num_hidden_layers": 3}])
+def test_what_is_no_such_model_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     folder = written(tmp_path)
     config = json.loads((folder / CONFIG).read_text()) | change
-    (folder / CONFIG).write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
-    with pytest.raises(PlatformError, match="no usable BERT weights") as caught:
-        read_weights(folder, classes=3)
-    assert said in caught.value.detail
+    (folder / CONFIG).write_text(json.dumps(config))
+    for read in (lambda: read_classifier(folder, 3), lambda: pretrained_classifier(folder, 3, 0.0)):
+        with pytest.raises(PlatformError, match="no usable weights"):
+            read()
+
+
+def test_a_classifier_of_other_classes_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="no usable weights") as caught:
+        read_classifier(written(tmp_path), 4)
+    assert "3 classes, expected 4" in caught.value.detail
 
 
 def test_a_pickle_is_not_read(tmp_path: Path) -> None:
     folder = written(tmp_path)
     torch.save({"a": torch.zeros(1)}, folder / WEIGHTS)
-    with pytest.raises(PlatformError, match="no usable BERT weights"):
-        read_weights(folder, classes=3)
+    with pytest.raises(PlatformError, match="no usable weights"):
+        read_classifier(folder, 3)
+    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+    with pytest.raises(PlatformError, match="is not there"):
+        pretrained_classifier(folder, 3, 0.0)
+
+
+def test_weights_that_earlier_releases_wrote_answer_as_then() -> None:
+    folder = Path(__file__).with_name("weights_before")
+    then = json.loads((folder / "answers.json").read_text())
+    model = read_classifier(folder, 3)
+    for ids, expected in zip(then["ids"], then["probabilities"], strict=True):
+        with torch.no_grad():
+            found = model(input_ids=torch.tensor([ids])).logits.softmax(-1).numpy()[0]
+        np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -35,21 +35,23 @@ SMALL = {
 class Story(Chain):
     """Trains with other settings on one data set."""
 
-    def config_of(self, changes: dict[str, Any]) -> str:
+    def config_of(self, changes: dict[str, Any], recipe: str = "transformer") -> str:
         given = SMALL | {key.replace("__", "."): value for key, value in changes.items()}
-        return dump_config(recipe_config(get_task(self.task), "transformer", given))
+        return dump_config(recipe_config(get_task(self.task), recipe, given))
 
-    def publish(self, name: str, **changes: Any) -> Bundle:
+    def publish(self, name: str, recipe: str = "transformer", **changes: Any) -> Bundle:
         """A bundle of what training gives, without what evaluation adds."""
         home = self.path(name)
-        train(self.task, self.config_of(changes), str(self.path("dataset")), str(home / "c"), str(home / "model"))
+        train(
+            self.task, self.config_of(changes, recipe), str(self.path("dataset")), str(home / "c"), str(home / "model")
+        )
         trained = json.loads((home / "model" / "train.json").read_text())
         (home / "model" / "train.json").unlink()
         signature = {"inputs": [item.model_dump() for item in get_task("news").inputs(None)]}
         fields = {
             "name": "news",
             "task": "news",
-            "recipe": "transformer",
+            "recipe": recipe,
             "modality": "text",
             "engine": trained["engine"],
             "signature": signature | {"output": trained["output"]},
@@ -62,7 +64,7 @@ class Story(Chain):
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
-    pytest.importorskip("torch", reason="the recipe trains with torch")
+    pytest.importorskip("transformers", reason="it is part of the extra torch")
     made = Story(task="news", recipe="transformer", home=tmp_path_factory.mktemp("transformer"))
     made.dataset()
     return made
@@ -95,7 +97,7 @@ def test_int8_is_served_when_the_validation_rows_allow_it(story: Story, fp32: Bu
     assert parameters["valid_macro_f1_int8"] == check.value >= check.limit
     assert parameters["valid_macro_f1_fp32"] - 0.5 == pytest.approx(check.limit)
     small, large = ((one.model_path / "model.onnx").stat().st_size for one in (bundle, fp32))
-    assert small < 0.6 * large
+    assert small < 0.65 * large  # of a model so small that names and nodes are half of the file
     np.testing.assert_allclose(answers(bundle, story), answers(fp32, story), atol=0.1)
 
 
@@ -168,7 +170,7 @@ def test_training_goes_on_from_pretrained_weights(story: Story, weights: Bundle)
     parameters = begun.document.parameters
     assert parameters["vocabulary"] == weights.document.parameters["vocabulary"]
     np.testing.assert_allclose(answers(begun, story).argmax(axis=1), answers(weights, story).argmax(axis=1))
-    with pytest.raises(PlatformError, match="no usable BERT weights"):
+    with pytest.raises(PlatformError, match="no usable weights"):
         story.publish("nothing", model__pretrained=str(story.home))
 
 
@@ -184,3 +186,34 @@ def test_a_killed_training_ends_with_the_same_bytes(story: Story, fp32: Bundle, 
     config.train(task, dataset, tmp_path / "model", tmp_path / "c", lambda *_, **__: None)
     for file in fp32.model_path.iterdir():
         assert file.read_bytes() == (tmp_path / "model" / file.name).read_bytes()
+
+
+def test_an_lstm_on_top_learns_is_exported_and_answers_alone_as_together(story: Story, weights: Bundle) -> None:
+    bundle = story.publish("lstm", recipe="transformer_lstm", model__hidden=8, model__int8=False)
+    together = answers(bundle, story)
+    engine = load_engine(bundle)
+    rows = pd.read_parquet(story.path("dataset") / "valid.parquet")
+    columns = {name: rows[name].astype("string").fillna("").to_numpy(object) for name in ("title", "content")}
+    alone = [engine.predict({k: v[at : at + 1] for k, v in columns.items()})[0] for at in range(5)]
+    np.testing.assert_allclose(engine.predict(columns)[:5], alone, atol=1e-5)
+    assert together.std(axis=0).max() > 0
+    from_weights = story.publish("lstm-on", recipe="transformer_lstm", model__pretrained=str(weights.model_path))
+    assert from_weights.document.parameters["width"] == SMALL["model.width"]
+
+
+def test_an_lstm_on_top_goes_through_the_whole_loop(story: Story) -> None:
+    home, dataset = story.path("lstm-whole"), str(story.path("dataset"))
+    config = story.config_of({"model__hidden": 8}, "transformer_lstm")
+    train("news", config, dataset, str(home / "c"), str(home / "model"))
+    evaluate("news", config, dataset, str(home / "model"), json.dumps(LINEAGE), str(home / "candidate"))
+    gate("news", config, dataset, str(home / "candidate"), story.endpoints.model_dump_json(), str(home / "gate.json"))
+    decided = GateDecision.model_validate_json((home / "gate.json").read_text())
+    assert any("int8" in check.metric for check in decided.checks) or decided.reasons
+    golden = [json.loads(line) for line in (home / "candidate" / "golden.jsonl").read_text().splitlines()]
+    fields = json.loads((home / "candidate" / "candidate.json").read_text()) | {"gate": decided.model_dump()}
+    fields["lineage"]["created"] = "now"
+    engine = load_engine(write_bundle(home / "candidate", home / "bundles", fields))
+    for example in golden:
+        row = {name: np.array([value], object) for name, value in example["inputs"].items()}
+        expected = example.get("expected", example.get("probabilities"))
+        np.testing.assert_allclose(engine.predict(row)[0], expected, atol=example["tolerance"])

@@ -15,21 +15,25 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from contracts.bundle import Bundle, write_bundle
 from contracts.engines import load_engine
 from pipelines.training.quantise import quantise_if_as_good
-from pipelines.training.transformer import TextTransformer, TransformerConfig, export_transformer
 
-CONFIG = TransformerConfig(vocabulary=60, classes=3, layers=2, width=32, heads=4, inner=64, max_tokens=40)
+pytest.importorskip("transformers", reason="it is part of the extra torch")
+
+from pipelines.training.pretrained import new_classifier, new_encoder, pretrained_encoder
+from pipelines.training.transformer import Network, encoder_graph, export_transformer
+
+SIZES = {"vocabulary": 60, "layers": 2, "width": 32, "heads": 4, "inner": 64, "max_tokens": 40, "dropout": 0.1}
 SIGNATURE = {"inputs": [{"name": "text", "dtype": "string"}], "classes": ["a", "b", "c"]}
 LINEAGE = {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "2026-01-01T00:00:00Z"}
 
 
 @pytest.fixture(scope="module")
-def model() -> TextTransformer:
+def model() -> Network:
     torch.manual_seed(3)
-    return TextTransformer(CONFIG).eval()
+    return Network(new_classifier(classes=3, **SIZES)).eval()
 
 
 @pytest.fixture
-def folder(model: TextTransformer, tmp_path: Path) -> Path:
+def folder(model: Network, tmp_path: Path) -> Path:
     target = tmp_path / "source" / "model"
     export_transformer(model, target)
     words = {"[PAD]": 0} | {f"w{at}": at for at in range(1, 60)}
@@ -58,15 +62,32 @@ LENGTHS = [1, 3, 3, 4, 9, 10, 20, 39]
 
 
 def test_the_exported_model_answers_as_torch_does_for_every_length(
-    model: TextTransformer, folder: Path, tmp_path: Path
+    model: Network, folder: Path, tmp_path: Path
 ) -> None:
     engine = engine_of(folder, tmp_path / "bundles")
     columns = texts(LENGTHS)
     got = engine.predict(columns)
     for row, ids in enumerate(engine.tokenise(columns)):
         with torch.no_grad():
-            expected = model(torch.tensor([ids])).numpy()[0]
+            expected = model(torch.tensor([ids])).softmax(-1).numpy()[0]
         assert got[row] == pytest.approx(expected, abs=1e-5)
+
+
+def test_an_encoder_is_exported_with_its_padding_unseen(tmp_path: Path) -> None:
+    import onnxruntime
+
+    torch.manual_seed(5)
+    encoder = new_encoder(**SIZES)
+    encoder.save_pretrained(tmp_path)
+    again = pretrained_encoder(tmp_path).train()  # the graph has no dropout all the same
+    session = onnxruntime.InferenceSession(encoder_graph(again).SerializeToString())
+    ids = np.random.default_rng(1).integers(1, 60, (3, 9))
+    mask = (np.arange(9) < np.array([[9], [4], [1]])).astype(np.int64)
+    got = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    for row, length in enumerate((9, 4, 1)):
+        with torch.no_grad():
+            alone = encoder.eval()(input_ids=torch.tensor(ids[row : row + 1, :length])).last_hidden_state.numpy()[0]
+        np.testing.assert_allclose(got[row, :length], alone, atol=1e-5)
 
 
 def test_little_is_padded_and_no_row_is_lost(folder: Path, tmp_path: Path) -> None:
