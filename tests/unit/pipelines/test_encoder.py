@@ -138,7 +138,7 @@ def test_an_encoder_in_an_installed_package(folder: Path, tmp_path: Path, monkey
 
 @pytest.fixture(scope="module")
 def chain(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    overrides = {"encoder.source": str(folder), "model.strengths": [0.3, 1.0], "model.folds": 3}
+    overrides = {"model.encoder.source": str(folder), "model.strengths": [0.3, 1.0], "model.folds": 3}
     made = Chain(task="news", recipe="encoder", home=tmp_path_factory.mktemp("chain"), overrides=overrides)
     made.dataset()
     made.candidate()
@@ -155,7 +155,7 @@ def test_it_learns_and_is_served_from_its_own_files(chain: Chain) -> None:
 def test_served_probabilities_are_those_of_its_parts(chain: Chain, folder: Path) -> None:
     from pipelines.steps.train import train
 
-    settings = recipe_config(get_task("news"), "encoder", {**chain.overrides, "encoder.int8": False})
+    settings = recipe_config(get_task("news"), "encoder", {**chain.overrides, "model.encoder.int8": False})
     out = chain.home / "fp32"
     train("news", dump_config(settings), str(chain.path("dataset")), str(chain.home / "c" / "1"), str(out))
     from pipelines.recipes.text.examples import Examples
