@@ -69,12 +69,6 @@ class Signature(Document):
         """The kind of output."""
         return get_problem(self.output.problem)
 
-    @property
-    def classes(self) -> list[str]:
-        """Of a classification."""
-        found: list[str] = self.output.classes  # type: ignore[attr-defined]
-        return found
-
 
 class Check(Document):
     """One threshold of the gate and what was measured."""

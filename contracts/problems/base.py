@@ -12,13 +12,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from contracts.document import Document
 
 Answers = TypeVar("Answers")  # what an engine says about rows: an array, or a list, of as many rows
+
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Output(Document):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import BaseModel, Field, create_model, model_validator
 
 from contracts.document import Document
-from contracts.problems.base import Output, Problem, Tensor, check_unique, numbers_differ, one_of, shape_of
+from contracts.problems.base import Output, Probability, Problem, Tensor, check_unique, numbers_differ, one_of, shape_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ class Classification(Problem["NDArray[np.float64]"]):
     ) -> list[tuple[str, float]]:
         """The label of each row, and the probability of the positive class, or of the label without a `decision`."""
         if len(answers) == 1:
-            return [_decide_one(output.classes, decision, answers[0].tolist())]
+            return [_decide_one(output.classes, decision, answers.tolist()[0])]
         classes = output.classes
         if decision is None:
             best = answers.argmax(axis=1).tolist()
@@ -101,27 +101,21 @@ class Classification(Problem["NDArray[np.float64]"]):
         decided: Sequence[tuple[str, float]],
     ) -> list[dict[str, Any]]:
         """Label, its probability or the positive class's, and all probabilities."""
-        classes, made = output.classes, []
-        for (label, score), values in zip(decided, answers.tolist(), strict=True):
-            one = {
-                "label": label,
-                "probability": score,
-                "probabilities": dict(zip(classes, values, strict=True)),
-            }
-            if decision is not None:
-                one["threshold"] = decision.threshold
-            made.append(one)
-        return made
+        classes, given = output.classes, {} if decision is None else {"threshold": decision.threshold}
+        return [
+            {"label": label, "probability": score, "probabilities": dict(zip(classes, values, strict=True)), **given}
+            for (label, score), values in zip(decided, answers.tolist(), strict=True)
+        ]
 
     def answer_model(self, output: ClassificationOutput) -> type[BaseModel]:
         """`label` is one of the classes."""
-        of_class: Any = dict.fromkeys(output.classes, (float, ...))
+        of_class: Any = dict.fromkeys(output.classes, (Probability, ...))
         return create_model(
             "Prediction",
             label=(one_of(output.classes), ...),
-            probability=(float, Field(description="of the positive class, or of the label without a decision")),
+            probability=(Probability, Field(description="of the positive class, or of the label without a decision")),
             probabilities=(create_model("Probabilities", **_aliased(of_class)), ...),
-            threshold=(float | None, Field(None, description="the label is the positive class from here on")),
+            threshold=(Probability | None, Field(None, description="the label is the positive class from here on")),
         )
 
     def tensors(self, output: ClassificationOutput) -> list[Tensor]:
@@ -159,6 +153,8 @@ def _decide_one(classes: Sequence[str], decision: Decision | None, row: Sequence
     score = row[positive]
     if score >= decision.threshold:
         return classes[positive], score
+    if len(row) == 2:
+        return classes[1 - positive], score
     rest = [(value, -at) for at, value in enumerate(row) if at != positive]
     return classes[-max(rest)[1]], score
 

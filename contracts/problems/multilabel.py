@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, Field, create_model, model_validator
 
-from contracts.problems.base import Output, Problem, Tensor, check_unique, list_of, numbers_differ, shape_of
+from contracts.problems.base import (
+    Output,
+    Probability,
+    Problem,
+    Tensor,
+    check_unique,
+    list_of,
+    numbers_differ,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,7 +92,7 @@ class Multilabel(Problem["NDArray[np.float64]"]):
         return create_model(
             "Prediction",
             labels=(list_of(output.labels), ...),
-            probabilities=(dict[str, float], Field(description="of each label; they need not sum to one")),
+            probabilities=(dict[str, Probability], Field(description="of each label; they need not sum to one")),
         )
 
     def tensors(self, output: MultilabelOutput) -> list[Tensor]:

@@ -148,6 +148,6 @@ def test_its_service_answers_the_example_of_its_own_page(chain: Chain) -> None:
             metrics = response.read().decode()
     assert answer["version"] == version.version
     for prediction in answer["predictions"]:
-        assert prediction["label"] in bundle.document.signature.classes
+        assert prediction["label"] in bundle.document.signature.output.classes
         assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-6)
     assert "fairlead_model_info{" in metrics

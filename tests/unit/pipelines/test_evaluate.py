@@ -112,7 +112,7 @@ def test_the_candidate_becomes_a_bundle(candidate: Path, tmp_path: Path) -> None
     fields = json.loads((candidate / "candidate" / "candidate.json").read_text())
     fields |= {"gate": UNDECIDED, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
     bundle = write_bundle(candidate / "candidate", tmp_path, fields)
-    assert bundle.document.signature.classes == ["no", "yes"]
+    assert bundle.document.signature.output.classes == ["no", "yes"]
     assert bundle.document.lineage.seed == 7
     BundleDocument.model_validate(bundle.document.model_dump())
 

@@ -29,7 +29,7 @@ class Server:
         if document is None:
             return f'\n{MODEL_INFO}{{digest="{self.digest}"}} 1\n{PREDICTIONS}{{label="x"}} 1\n'.encode()
         by_inputs = {json.dumps(one.inputs, sort_keys=True): one.expected for one in self.bundle.golden()}
-        classes = self.bundle.document.signature.classes
+        classes = self.bundle.document.signature.output.classes
         rows = [by_inputs[json.dumps(one, sort_keys=True)] for one in document["instances"]]
         shifted = [{name: value + self.shift for name, value in zip(classes, row, strict=True)} for row in rows]
         return json.dumps({"predictions": [{"probabilities": one} for one in shifted]}).encode()
