@@ -79,7 +79,7 @@ class Multilabel(Evaluation):
         return counts_text(result["labels"])
 
     def associate(self, codes: NDArray[np.int64], label: NDArray[Any], fit: NDArray[np.bool_]) -> float | None:
-        """The largest area under the ROC curve of a label that is neither rare nor everywhere."""
+        """Area under the ROC curve, the mean over the labels that are neither rare nor everywhere."""
         from pipelines.evaluation.measures import auc
 
         found = []
@@ -88,7 +88,7 @@ class Multilabel(Evaluation):
             if min(y[fit].sum(), (~y[fit]).sum(), y[~fit].sum(), (~y[~fit]).sum()) >= 10:
                 scores = class_shares(codes, y.astype("int64"), fit, 2)[codes[~fit], 1]
                 found.append(auc(y[~fit], scores))
-        return max(found, default=None)
+        return sum(found) / len(found) if found else None
 
     def draw(
         self, folder: Path, frame: pd.DataFrame, answers: Any, output: MultilabelOutput, decision: Any, result: Any

@@ -26,25 +26,48 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Training or validation rows: `x` of shape (rows, inputs), class numbers `y` and weights of shape (rows,)."""
+    """Training or validation rows: `x` of shape (rows, inputs), class numbers or numbers `y`, weights; (rows,) each."""
 
     x: Floats
-    y: Ints
+    y: Ints | Floats
     weight: Floats | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Names of the inputs, those that are category numbers, and how many classes there are."""
+    """Names of the inputs, those that are category numbers, and what is predicted.
+
+    classes: how many; 0 for a number.  quantile: of the number; None for its mean.
+    """
 
     names: Sequence[str]
     categorical: Sequence[str]
     classes: int
+    quantile: float | None = None
+
+    @property
+    def metric(self) -> str:
+        """What training lowers, as LightGBM calls it."""
+        if self.classes == 0:
+            return "l2" if self.quantile is None else "quantile"
+        return "binary_logloss" if self.classes == 2 else "multi_logloss"
+
+    def objective(self) -> dict[str, Any]:
+        """LightGBM's parameters."""
+        if self.classes == 0:
+            alpha = {} if self.quantile is None else {"alpha": self.quantile}
+            return {"objective": "regression" if self.quantile is None else "quantile", "metric": self.metric, **alpha}
+        if self.classes == 2:
+            return {"objective": "binary", "metric": ["average_precision", self.metric]}
+        return {"objective": "multiclass", "metric": [self.metric], "num_class": self.classes}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Boosted:
-    """The model, its number of rounds, raw validation scores (log-odds) of a model that did not train on those rows."""
+    """The model, its number of rounds, and raw scores of the validation rows by a model that did not train on them.
+
+    Raw scores are log-odds, or numbers.
+    """
 
     booster: Any
     rounds: int
@@ -147,11 +170,8 @@ def _block(
 
 
 def _parameters(columns: Columns, config: LightGBMConfig, seed: int, rows: int) -> dict[str, Any]:
-    binary = columns.classes == 2
     return {
-        "objective": "binary" if binary else "multiclass",
-        **({} if binary else {"num_class": columns.classes}),
-        "metric": ["average_precision", "binary_logloss"] if binary else ["multi_logloss"],
+        **columns.objective(),
         "learning_rate": config.learning_rate,
         "num_leaves": config.leaves,
         "min_data_in_leaf": config.min_leaf,
@@ -172,11 +192,11 @@ def _rising(columns: Columns, config: LightGBMConfig) -> list[int]:
     """LightGBM's number for each input: 1 where the score never falls."""
     free = [name for name in columns.names if name not in columns.categorical]
     wrong = [name for name in config.rising if name not in free]
-    if wrong or columns.classes != 2:
+    if wrong or columns.classes not in (0, 2):
         raise PlatformError(
             f"model.rising names {wrong[0]!r}, which is no number that the model gets"
             if wrong
-            else f"model.rising is for two classes; there are {columns.classes}",
+            else f"model.rising is for two classes or a number; there are {columns.classes}",
             detail=f"numbers: {', '.join(free)}",
             fix="--set 'model.rising=[]', or names of numbers of a model with two classes",
             code="bad_config",
@@ -188,8 +208,7 @@ def _goodness(history: Sequence[dict[str, float]], config: LightGBMConfig, colum
     """What early stopping maximises, per round. Weighted classes spoil the log loss, so then it is the ranking."""
     if columns.classes == 2 and config.positive_weight != 1.0:
         return [row["valid_average_precision"] for row in history]
-    name = "valid_binary_logloss" if columns.classes == 2 else "valid_multi_logloss"
-    return [-row[name] for row in history]
+    return [-row[f"valid_{columns.metric}"] for row in history]
 
 
 def _best(history: Sequence[dict[str, float]], config: LightGBMConfig, columns: Columns) -> int:
