@@ -173,7 +173,8 @@ def test_kubeflows_page_of_that_run_has_its_card_data_and_verdict(person: Person
 
 def test_a_refused_model_ends_with_3_after_a_pod_without_memory_and_with_the_cache(person: Person, first: Said) -> None:
     """The first pod is killed: the follower starts the rest once more with twice the memory, and the gate refuses."""
-    lost = Scenario(tasks=grouped("all", all=_quick((OUT_OF_MEMORY,))), driver=_SOON, settles=0.2)
+    alone = grouped("prepare-train-judge", **{"prepare-train-judge": _quick((OUT_OF_MEMORY,))})
+    lost = Scenario(tasks=alone, driver=_SOON, settles=0.2)
     person.cluster.api.scenarios = [lost, person.pods.scenario]
     person.cluster.kubectl.objects = [node(cpu="4", memory="16Gi")]
     refused = person.runs("run", "news", "--set", REFUSING, "--json")
