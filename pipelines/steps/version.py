@@ -28,7 +28,7 @@ _WHOLE = (PROBLEMS, ENGINES)
 _SUFFIXES = {".py", ".html", ".tmpl", ".json", ".yaml", ".csv"}
 _LIBRARIES = (
     "numpy", "pandas", "pyarrow", "pandera", "duckdb", "feast", "lightgbm", "scikit-learn", "torch", "onnx",
-    "onnxruntime", "tokenizers",
+    "onnxruntime", "tokenizers", "transformers",
 )  # fmt: skip
 
 
