@@ -56,7 +56,8 @@ class Platform:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
     folder = tmp_path_factory.mktemp("platform")
     for tasks in ("few", "groups", "each"):
-        compile_workflows(folder / tasks, Placement(cluster=True, image="registry/pipelines:1", tasks=tasks))
+        own = get_task("news") if tasks == "each" else None
+        compile_workflows(folder / tasks, Placement(cluster=True, image="registry/pipelines:1", tasks=tasks), task=own)
     return Platform(Endpoints(home=str(folder / "home")).resolved(), folder)
 
 
