@@ -39,10 +39,12 @@ class Shared:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     from pipelines.resources import Placement
+    from pipelines.tasks import get_task
     from pipelines.workflows import compile_workflows
 
     folder = tmp_path_factory.mktemp("remote")
-    compile_workflows(folder / "workflows", Placement(cluster=True, tasks="each", image="registry/pipelines:1"))
+    placement = Placement(cluster=True, tasks="each", image="registry/pipelines:1")
+    compile_workflows(folder / "workflows", placement, task=get_task("news"))  # which has no features either
     with s3_server(folder, "lake", "tracking") as storage, mlflow_server(folder, storage, "tracking") as server:
         patch = pytest.MonkeyPatch()
         for name, value in storage.items():
