@@ -8,6 +8,9 @@ import signal
 import tempfile
 from pathlib import Path
 
+# prometheus_client decides when it is imported whether values are in files, and `bentoml` asks for that in its process.
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+import prometheus_client  # noqa: F401
 import psutil
 from hypothesis import settings
 

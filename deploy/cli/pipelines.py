@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
@@ -51,21 +52,33 @@ def _page(cluster: Cluster) -> str:
     return "RELEASE-ui"
 
 
-def keep_runs(profile: str, every: float, once: bool) -> None:
-    """Start again what nobody follows and may succeed; for ever, or `once`."""
+def keep_runs(profile: str, every: float, once: bool, as_json: bool) -> None:
+    """Start again what nobody follows and may succeed; for ever, or `once`. Tells each in a line of text or of JSON."""
     from deploy.cli.cluster.access import open_access
     from deploy.cli.cluster.keeper import Keeper
 
     keeper = Keeper(open_access(cluster_profile(profile)))
+    tell = partial(_tell, as_json)
     if once:
-        keeper.look(_tell)
+        keeper.look(tell)
     else:
-        keeper.keep(_tell, every)
+        keeper.keep(tell, every)
 
 
-def _tell(event: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps({**event, "time": round(time.time(), 3)}) + "\n")
+def _tell(as_json: bool, event: dict[str, Any]) -> None:
+    said = json.dumps({**event, "time": round(time.time(), 3)}) if as_json else _in_words(event)
+    sys.stdout.write(said + "\n")
     sys.stdout.flush()
+
+
+def _in_words(event: dict[str, Any]) -> str:
+    """Such as ``run restarted: news-1, as 4d32: train ran out of memory, with resources.train.memory=4Gi``."""
+    run = str(event.get("run") or event.get("kfp_run") or "")
+    error = event.get("error") or {}
+    why = str(event.get("because") or f"{error.get('headline', '')} {error.get('detail', '')}".strip())
+    changed = ", ".join(f"{key}={value}" for key, value in (event.get("changed") or {}).items())
+    parts = [run, f"as {event['as']}" if "as" in event else "", why, f"with {changed}" if changed else ""]
+    return f"{str(event['event']).replace('_', ' ')}: {'; '.join(filter(None, parts))}"
 
 
 def show_pipelines(profile: str, as_json: bool) -> None:

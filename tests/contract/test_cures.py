@@ -206,6 +206,7 @@ def test_every_option_in_a_cure_is_one_of_a_command() -> None:
         for leaf in getattr(sub, "commands", {"": sub}).values():
             known |= {option for parameter in leaf.params for option in parameter.opts}
     theirs = {"--experiment-id", "--create-namespace", "--reuse-values"}  # of mlflow and helm
+    theirs |= {"--no-deps", "--force-reinstall"}  # of pip
     used = [(text.place, option) for text in TEXTS if text.cure for option in OPTION.findall(text.words)]
     assert len(used) > 30
     assert [each for each in used if each[1] not in known | theirs] == []

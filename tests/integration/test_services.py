@@ -294,7 +294,7 @@ def test_a_model_that_changed_its_mind_is_never_served(start: Start, scores: Bun
     shutil.copytree(scores.path, source)
     (source / "bundle.json").unlink()
     golden = [example.model_dump() for example in scores.golden()]
-    golden[7]["probabilities"] = [0.5, 0.5]
+    golden[7]["expected"] = [0.5, 0.5]
     fields = scores.document.model_dump(exclude={"files"})
     service = start(write_fields(source, golden, tmp_path / "bundles", **fields))
     problem = service.wait(status=503).json()

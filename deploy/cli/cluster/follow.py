@@ -66,8 +66,8 @@ class Follower:
         finally:
             self._streams.close()
 
-    def look(self) -> State:
-        """How the run stands, once and without its logs.
+    def look(self, *, logs: bool = False) -> State:
+        """How the run stands, once; `logs`: by what its pods say as well, although they may not have ended.
 
         Raises:
             PlatformError: the cluster does not answer.
@@ -75,7 +75,7 @@ class Follower:
         self._fetch()
         self._assess()
         self._read_store()
-        if self._assess().ended:
+        if self._assess().ended or logs:
             self._hear_logs()
         return self._assess()
 

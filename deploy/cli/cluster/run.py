@@ -90,7 +90,7 @@ def plan_resume_on_cluster(
     """
     access = open_access(profile)
     found = find_run(access, run_id)
-    document = {**found.asked, **look_at(access, found), "nonce": found.asked["nonce"]}
+    document = {**found.asked, **look_at(access, found, logs=True), "nonce": found.asked["nonce"]}
     request = resumed(endpoints, document, overrides, source, no_cache, name)
     before, given, usual = found.asked.get("placing") or {}, asdict(placing or Placing()), asdict(Placing())
     changed = {key: value for key, value in given.items() if value != usual[key]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -41,10 +41,7 @@ def list_runs(access: Access, limit: int) -> list[dict[str, Any]]:
     Raises:
         PlatformError: ``code="kfp"``: Kubeflow does not answer.
     """
-    latest: dict[str, Found] = {}
-    for found in _with_records(access, _runs(access, 2 * limit)):
-        latest.setdefault(found.run_id, found)
-    kept = list(latest.values())[:limit]
+    kept = list(_last_attempts(_with_records(access, _runs(access, 2 * limit))).values())[:limit]
     names = _schedules(access) if any(found.run.recurring_run_id for found in kept) else {}
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         documents = list(pool.map(lambda found: _ended(access, found), kept))
@@ -74,13 +71,24 @@ def find_run(access: Access, text: str) -> Found:
         matching = [run for run in runs if end and not _given(run, "run") and str(run.run_id).startswith(end)]
     found = [one for one in _with_records(access, matching[:50]) if _is(one, text)]
     exact = [one for one in found if text in (one.run_id, one.kfp_run)]
-    by_id = {one.run_id: one for one in reversed(exact or found)}
+    by_id = _last_attempts(exact or found)
     if len(by_id) == 1:
         return next(iter(by_id.values()))
     latest = ", ".join(list(by_id)[:5] or [str(run.display_name) for run in runs[:5]]) or "none"
     what = "more than one run starts with" if by_id else "no run"
     detail = f"runs of the cluster: {latest}"
     raise PlatformError(f"{what} {text!r}", detail=detail, fix="fairlead runs", code="unknown_run")
+
+
+def _last_attempts(newest_first: Sequence[Found]) -> dict[str, Found]:
+    """The last attempt of each run by its id. Two may have begun in the same second: a later one names the earlier."""
+    earlier = {str(each["kfp_run"]) for one in newest_first for each in one.asked.get("restarts") or []}
+    latest: dict[str, Found] = {}
+    for one in newest_first:
+        before = latest.setdefault(one.run_id, one)
+        if before.kfp_run in earlier and one.kfp_run not in earlier:
+            latest[one.run_id] = one
+    return latest
 
 
 def later_than(access: Access, found: Found) -> Found | None:
@@ -96,13 +104,13 @@ def later_than(access: Access, found: Found) -> Found | None:
     return None
 
 
-def look_at(access: Access, found: Found) -> dict[str, Any]:
-    """The document of a run as it stands.
+def look_at(access: Access, found: Found, *, logs: bool = False) -> dict[str, Any]:
+    """The document of a run as it stands. logs: also what its pods say, which may be ahead of all else.
 
     Raises:
         PlatformError: the cluster does not answer.
     """
-    state = Follower(access, found.kfp_run, found.asked).look()
+    state = Follower(access, found.kfp_run, found.asked).look(logs=logs)
     document = described(found.asked, state)
     if (missing := unknown_result(state, found.kfp_run)) is not None:
         document["error"] = missing.as_dict()

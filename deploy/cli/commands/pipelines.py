@@ -50,19 +50,21 @@ def keep(
     every: Annotated[float, typer.Option(min=1, help="Seconds between two looks.")] = 30.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     profile: Profile = _PROFILE,
+    as_json: Json = False,
 ) -> None:
     """Start again runs that nobody follows and that failed by no fault of their steps.
 
     What lost its pods is started again three times at most, what ran out of memory once with twice as much where a
-    node has it; what is done comes from the cache. Prints a JSON line for each. The platform runs this by itself
+    node has it; what is done comes from the cache. Says each in a line. The platform runs this by itself
     (pipelines.keeper); a run that is followed is left to its follower.
 
     [bold]Examples[/]
       fairlead pipelines keep --once
+      fairlead pipelines keep --json
     """
     from deploy.cli.pipelines import keep_runs
 
-    keep_runs(profile, every, once)
+    keep_runs(profile, every, once, as_json)
 
 
 @_pipelines.command("list")

@@ -118,7 +118,7 @@ def test_another_package_adds_a_problem(tmp_path: Path, monkeypatch: pytest.Monk
         "class Counts(Output):\n    problem: str = 'counts'\n    most: int\n"
         "class Problem(Regression):\n    name = 'counts'\n    output = Counts\nPROBLEM = Problem()\n"
     )
-    package(tmp_path, "counts_for_test", "problems", "counts = counts_for_test:PROBLEM", code)
+    package(tmp_path, "tallies_for_test", "problems", "counts = tallies_for_test:PROBLEM", code)
     monkeypatch.syspath_prepend(tmp_path)
     assert "counts" in PROBLEMS.names()
     signature = Signature.model_validate({"inputs": [], "output": {"problem": "counts", "most": 3}})
