@@ -326,7 +326,9 @@ def _page(kind: str, found: list[dict[str, Any]], query: dict[str, str]) -> dict
     for predicate in json.loads(query.get("filter") or "{}").get("predicates", []):
         found = [each for each in found if _matches(each, predicate)]
     key, _, direction = (query.get("sort_by") or "created_at asc").partition(" ")
-    found = sorted(found, key=lambda each: str(each.get(key, "")), reverse=direction == "desc")
+    # Of what was made in the same second, the later stands first, or last.
+    found = sorted(found, key=lambda each: str(each.get(key, "")))
+    found = found[::-1] if direction == "desc" else found
     start, size = int(query.get("page_token") or 0), int(query.get("page_size") or 20)
     page: dict[str, Any] = {kind: found[start : start + size]} if found[start : start + size] else {}
     page["total_size"] = len(found)

@@ -44,7 +44,7 @@ def test_its_profile_is_that_of_the_platform_and_its_command_is_one_of_the_comma
     (container,) = containers(named(objects, "Deployment", NAME)["spec"]["template"])
     assert container["command"][:3] == ["python", "-m", "deploy.cli"]
     assert CliRunner().invoke(app, [*container["command"][3:5], "--help"]).exit_code == 0
-    assert container["command"][5:] == ["--profile", "/etc/fairlead/profile.yaml", "--every", "30"]
+    assert container["command"][5:] == ["--json", "--profile", "/etc/fairlead/profile.yaml", "--every", "30"]
     assert pod["automountServiceAccountToken"] is True
     secrets = {
         each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "secretKeyRef" in str(each)

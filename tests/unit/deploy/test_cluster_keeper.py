@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from contracts import objects
 from deploy.cli.cluster.access import open_access
 from deploy.cli.cluster.followed import Followed
 from deploy.cli.cluster.keeper import Keeper
+from deploy.cli.cluster.runs import Found, _last_attempts
 from deploy.cli.profiles import load_profile
 from pipelines.record import read_followed, read_run, read_steps, write_followed
 from tests.argo import NEVER, Scenario, Task, Try, grouped
@@ -91,6 +93,16 @@ def test_a_scheduled_run_that_ran_out_of_memory_goes_on_with_twice_as_much_under
     (restart,) = listed["restarts"]
     assert (restart["by"], restart["changed"]) == ("the platform", {"resources.train.memory": "4Gi"})
     assert (restart["kfp_run"], restart["error"]["code"]) == (run.scenario.run_id, "out_of_memory")
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_the_last_attempt_is_the_one_that_names_the_others(newest_first: bool) -> None:
+    asked = [{"run_id": "news-1"}, {"run_id": "news-1", "restarts": [{"kfp_run": "k0"}]}]
+    asked.append({"run_id": "news-1", "restarts": [{"kfp_run": "k0"}, {"kfp_run": "k1"}]})
+    attempts = [Found(run=SimpleNamespace(run_id=f"k{at}"), asked=one) for at, one in enumerate(asked)]
+    other = Found(run=SimpleNamespace(run_id="other"), asked={"run_id": "news-2"})
+    given = [*(reversed(attempts) if newest_first else attempts), other]
+    assert {name: found.kfp_run for name, found in _last_attempts(given).items()} == {"news-1": "k2", "news-2": "other"}
 
 
 def test_out_of_memory_is_tried_again_once_and_the_run_says_so(
