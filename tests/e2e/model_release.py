@@ -210,7 +210,7 @@ def make_bundles(home: Path) -> dict[str, Bundle]:
     (wrong / DOCUMENT).unlink()
     lines = [json.loads(line) for line in (wrong / "golden.jsonl").read_text().splitlines()]
     for line in lines:
-        line["probabilities"] = line["probabilities"][::-1]
+        line["expected"] = line["expected"][::-1]
     (wrong / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     third = write_bundle(wrong, home / "made", first.document.model_dump(exclude={"files"}))
     return {"one": first, "two": second, "wrong": third, "changed": second}

@@ -42,7 +42,7 @@ def step_pod(
     where = {name: f"s3://fairlead/{name}" for name in ("data", "artifacts", "features")}
     cluster = Cluster(namespace=namespace, image=IMAGE, redis=SecretRef())
     profile = Profile(**where, tracking="http://fairlead-mlflow:5000", cluster=cluster)
-    file = compiled(replace(placement(profile, Placing()), tasks=tasks), folder)
+    file = compiled(replace(placement(profile, Placing()), tasks=tasks), folder, "news")
     spec, platform = yaml.safe_load_all(file.read_text())
     launcher = Launcher(file, folder, {})
     declared = launcher.spec["root"]["inputDefinitions"]["parameters"]

@@ -149,7 +149,7 @@ shutil.copytree(bundle.path, folder)
 (folder / "bundle.json").unlink()
 lines = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
 for line in lines:
-    line["probabilities"] = line["probabilities"][::-1]
+    line["expected"] = line["expected"][::-1]
 (folder / "golden.jsonl").write_text("".join(json.dumps(line) + "\\n" for line in lines))
 fields = bundle.document.model_dump(exclude={"files"})
 print(registry.publish(write_bundle(folder, Path(tempfile.mkdtemp()), fields)).version)
