@@ -220,7 +220,7 @@ def test_the_backend_of_pipelines_is_admitted_and_has_its_rights_only(platform: 
     done = platform.helm("template", "fairlead", str(CHART), values=values)
     made = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "Deployment"]
     parts = [each for each in made if "pipelines" in each["metadata"]["labels"]["helm.sh/chart"]]
-    assert len(parts) == 7
+    assert len(parts) == 8
     pods = []
     for part in parts:
         spec = part["spec"]["template"]["spec"]
