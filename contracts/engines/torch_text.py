@@ -31,28 +31,39 @@ def read_classifier(folder: Path, classes: int) -> Any:
     Raises:
         PlatformError: ``code="bad_weights"``: it has no such weights, some are missing, or they are of other sizes.
     """
+    model, found = read_pretrained("AutoModelForSequenceClassification", folder)
+    if absent := sorted(found["missing_keys"]):
+        raise bad_weights(folder, f"{absent[0]} is missing")
+    if model.config.num_labels != classes:
+        raise bad_weights(folder, f"it has {model.config.num_labels} classes, expected {classes}")
+    return model.eval()
+
+
+def read_pretrained(kind: str, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    """A model of a folder by the class `kind` of transformers, in fp32, and what was missing; none of its code is run.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: there is none, or it cannot be read.
+    """
     import torch
+    import transformers
     from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
 
     if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
         raise bad_weights(folder, f"{CONFIG} or {WEIGHTS} is not there")
     try:
-        model, found = AutoModelForSequenceClassification.from_pretrained(
+        made: tuple[Any, dict[str, Any]] = getattr(transformers, kind).from_pretrained(
             folder,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
             dtype=torch.float32,
+            **settings,
         )
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, SafetensorError) as err:
-        raise bad_weights(folder, str(err).strip().splitlines()[0]) from err
-    if absent := sorted(found["missing_keys"]):
-        raise bad_weights(folder, f"{absent[0]} is missing")
-    if model.config.num_labels != classes:
-        raise bad_weights(folder, f"it has {model.config.num_labels} classes, expected {classes}")
-    return model.eval()
+        raise bad_weights(folder, (str(err).strip() or type(err).__name__).splitlines()[0]) from err
+    return made
 
 
 def bad_weights(folder: Path, detail: str) -> PlatformError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from contracts.engines.torch_text import CONFIG, WEIGHTS, bad_weights
+from contracts.engines.torch_text import bad_weights, read_pretrained
 from contracts.errors import PlatformError
 from pipelines.training.device import import_torch
 
@@ -104,26 +104,9 @@ def _sizes(
     )
 
 
-def _read(kind: str, folder: Path, **settings: Any) -> tuple[Any, Any]:
-    transformers = import_transformers()
-    import torch
-    from safetensors import SafetensorError
-
-    if not (folder / WEIGHTS).is_file() or not (folder / CONFIG).is_file():
-        raise bad_weights(folder, f"{CONFIG} or {WEIGHTS} is not there")
-    try:
-        made: tuple[Any, Any] = getattr(transformers, kind).from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            dtype=torch.float32,
-            **settings,
-        )
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, AttributeError, SafetensorError) as err:
-        raise bad_weights(folder, str(err).strip().splitlines()[0]) from err
-    return made
+def _read(kind: str, folder: Path, **settings: Any) -> tuple[Any, dict[str, Any]]:
+    import_transformers()
+    return read_pretrained(kind, folder, **settings)
 
 
 def _whole(folder: Path, absent: Any) -> None:
