@@ -8,9 +8,9 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from services.runtime.batcher import Batcher
-from services.runtime.executor import Executor
-from services.runtime.terms import BatchLimits, Terms
+from services.batching.batcher import Batcher
+from services.batching.executor import Executor
+from services.batching.terms import BatchLimits, Terms
 
 
 class Bench:

@@ -15,4 +15,4 @@ class Deployment(Settings):
     model: str = Field("", description="name, name@alias or name:version; resolved once when it is served")
     modality: str = Field("", description="which service of services/ serves it; default: what the bundle says")
     port: int = Field(3000, ge=1, le=65535, description="HTTP port")
-    config: dict[str, Any] = Field({}, description="settings of the service, see services/runtime/settings.py")
+    config: dict[str, Any] = Field({}, description="settings of the service, see services/settings.py")

@@ -65,8 +65,8 @@ class Endpoint:
         settings: Mapping[str, Any] | None = None,
         host: str = HOST,
     ) -> None:
-        from services.runtime.addresses import url
-        from services.runtime.launch import serve_command
+        from services.server.addresses import url
+        from services.server.launch import serve_command
 
         self.name, self.version, self.bundle = version.name, version.version, bundle
         self.host, self.port, self.url = host, port, url(host, port)
@@ -99,7 +99,7 @@ class Endpoint:
         Raises:
             PlatformError: ``port_in_use``, or ``bad_host``.
         """
-        from services.runtime.addresses import listen
+        from services.server.addresses import listen
 
         for bound in listen(self.host, self.port):
             bound.close()

@@ -25,7 +25,7 @@ class InProcessService:
         self, endpoints: Endpoints, version: ModelVersion, bundle: Bundle, settings: Mapping[str, Any] | None = None
     ) -> None:
         from contracts.settings import load
-        from services.runtime.settings import ServiceSettings
+        from services.settings import ServiceSettings
 
         online = endpoints.uri("online") if bundle.document.feature_service else ""
         given = {"bundle": str(bundle.path), "name": version.name, "version": version.version, "online": online}
@@ -37,7 +37,7 @@ class InProcessService:
         self._app: Any = None
 
     def __enter__(self) -> InProcessService:
-        from services.runtime.bento import asgi_app
+        from services.server.bento import asgi_app
 
         self._runtime = import_module(f"services.{self._modality}.service").RUNTIME
         self._app = asgi_app(self._runtime)

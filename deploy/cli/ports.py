@@ -11,7 +11,7 @@ HOST = "127.0.0.1"
 
 def is_free(port: int, host: str = HOST) -> bool:
     """Whether a server could listen on `port` now."""
-    from services.runtime.addresses import listen
+    from services.server.addresses import listen
 
     try:
         for bound in listen(host, port):
@@ -23,7 +23,7 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 def next_free(port: int) -> int:
     """A port near one that is taken."""
-    from services.runtime.addresses import free_after
+    from services.server.addresses import free_after
 
     return free_after(port, HOST)
 

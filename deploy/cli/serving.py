@@ -96,7 +96,7 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
 
 def warnings(endpoint: Endpoint) -> list[str]:
     """What should be known before others can reach an endpoint."""
-    from services.runtime.addresses import is_loopback
+    from services.server.addresses import is_loopback
 
     if is_loopback(endpoint.host):
         return []
@@ -104,7 +104,7 @@ def warnings(endpoint: Endpoint) -> list[str]:
     if endpoint.has_keys:
         return [reached]
     again = f"FAIRLEAD_SERVICE_KEYS_FILE=keys fairlead serve {endpoint.name}:{endpoint.version} --host {endpoint.host}"
-    return [f"{reached}, and without an API key. Fix: python -m services.runtime.auth me >> keys; {again}"]
+    return [f"{reached}, and without an API key. Fix: python -m services.server.auth me >> keys; {again}"]
 
 
 def show_endpoint(out: Console, endpoint: Endpoint, example: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-# The model server: any bundle of any modality. The chart's command is `python -m services.runtime.launch MODALITY`.
+# The model server: any bundle of any modality. The chart's command is `python -m services.server.launch MODALITY`.
 #   docker build -f deploy/images/service.Dockerfile -t ghcr.io/fairlead/service:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
 # VARIANT=gpu puts ONNX Runtime's CUDA build in the place of the CPU's, and adds torch for bundles of engine torch.
 ARG BASE=python:3.11-slim

@@ -21,8 +21,8 @@ from deploy.values.shared import (
     ServiceAccount,
     Values,
 )
-from services.runtime.launch import MODALITIES
-from services.runtime.settings import ServiceSettings
+from services.server.launch import MODALITIES
+from services.settings import ServiceSettings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = int | Annotated[str, StringConstraints(pattern=r"^$|^[0-9]{1,3}%$")]

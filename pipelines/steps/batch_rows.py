@@ -153,7 +153,7 @@ def _lacking(signature: Signature, layout: _Layout, names: Sequence[str], direct
 
 
 def _fields(signature: Signature, direct: bool) -> list[Input]:
-    """The inputs and request fields that a row carries, as `services.runtime.forms` derives them."""
+    """The inputs and request fields that a row carries, as `services.model.forms` derives them."""
     if direct:
         return signature.inputs
     given = {item.name: item for item in signature.inputs if item.source == "request"}
@@ -247,7 +247,7 @@ def _moments(table: pa.Table, plan: Plan, stamp: str) -> NDArray[Any]:
 
 
 def _checked(table: pa.Table, plan: Plan, item: Input, flags: Flags) -> NDArray[Any]:
-    """A field's values with its default where one is missing, flagged as `services.runtime.columns` flags them."""
+    """A field's values with its default where one is missing, flagged as `services.model.columns` flags them."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

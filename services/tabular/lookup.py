@@ -11,11 +11,11 @@ import numpy as np
 
 from contracts.bundle import Bundle, Signature
 from contracts.errors import PlatformError
-from services.runtime.columns import Column
-from services.runtime.errors import Problem, invalid
-from services.runtime.forms import Batch
-from services.runtime.metrics import STATUSES, ServiceMetrics
-from services.runtime.settings import ServiceSettings
+from services.errors import Problem, invalid
+from services.metrics.service_metrics import STATUSES, ServiceMetrics
+from services.model.columns import Column
+from services.model.forms import Batch
+from services.settings import ServiceSettings
 
 Transform = Callable[[Mapping[str, Any], dict[str, Column]], Mapping[str, Column]]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from services.runtime.bento import SERVICE_CONFIG, LeanService, ModelService, asgi_app
-from services.runtime.lifecycle import Runtime
+from services.server.bento import SERVICE_CONFIG, LeanService, ModelService, asgi_app
+from services.server.lifecycle import Runtime
 
-import bentoml  # isort: skip - after services.runtime.bento, which turns its telemetry off
+import bentoml  # isort: skip - after services.server.bento, which turns its telemetry off
 
 RUNTIME = Runtime("text")
 

@@ -90,7 +90,7 @@ class Arena:
         script = str(Path(__file__).parent / "peers" / f"use_{name}.py")
         return Contestant(name=name, argv=(str(python), script, *arguments), path=path, **more)
 
-    def ours(self, module: str = "services.runtime.launch") -> Contestant:
+    def ours(self, module: str = "services.server.launch") -> Contestant:
         """Our tabular service."""
         argv = (sys.executable, "-m", module, "tabular", "--port")
         return Contestant(name=OURS, argv=argv, path="/predict", noop="/v2/health/live")

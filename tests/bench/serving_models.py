@@ -76,7 +76,7 @@ class SyntheticEngine:
 
 
 if __name__ == "__main__":  # serves the four floats with the synthetic engine
-    from services.runtime import launch, lifecycle
+    from services.server import launch, lifecycle
 
     lifecycle.load_engine = lambda bundle, **_: SyntheticEngine()
     sys.exit(launch.main(sys.argv[1:]))

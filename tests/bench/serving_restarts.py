@@ -39,7 +39,7 @@ class Backend:
 
     async def start(self) -> None:
         env = {**self.arena.env, "FAIRLEAD_SERVICE_DRAIN_SECONDS": DRAIN}
-        argv = [sys.executable, "-m", "services.runtime.launch", "tabular", "--port", str(self.port)]
+        argv = [sys.executable, "-m", "services.server.launch", "tabular", "--port", str(self.port)]
         self.process = await asyncio.create_subprocess_exec(*argv, env=env, stderr=asyncio.subprocess.DEVNULL)
         self._begun, self._early = time.monotonic(), 0
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.engines import load_engine
-from services.runtime.batcher import Batcher
-from services.runtime.executor import Executor
-from services.runtime.terms import BatchLimits, Terms
+from services.batching.batcher import Batcher
+from services.batching.executor import Executor
+from services.batching.terms import BatchLimits, Terms
 from tests.bench import report
 from tests.bench.serving_models import publish
 

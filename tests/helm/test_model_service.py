@@ -15,7 +15,7 @@ import yaml
 from contracts import metrics
 from contracts.settings import load
 from deploy.values.model_service import ChartValues
-from services.runtime.settings import PREFIX, ServiceSettings
+from services.settings import PREFIX, ServiceSettings
 from tests.helm.program import CHARTS, helm
 
 CHART = CHARTS / "model-service"

@@ -114,7 +114,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
 
 @pytest.fixture(scope="module")
 def service(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessService]:
-    import services.runtime.metrics  # noqa: F401 - takes the variable away when it is imported
+    import services.metrics.service_metrics  # noqa: F401 - takes the variable away when it is imported
 
     with pytest.MonkeyPatch.context() as patch:  # Feast may have made Prometheus write into a folder for processes
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path_factory.mktemp("metrics")))

@@ -22,7 +22,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.bundle import Bundle, write_bundle
-from services.runtime.launch import ServeCommand, serve_command
+from services.server.launch import ServeCommand, serve_command
 
 pytestmark = pytest.mark.integration
 

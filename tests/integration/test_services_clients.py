@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from contracts.bundle import Bundle
-from services.runtime.launch import serve_command
+from services.server.launch import serve_command
 from tests.bench.serving_models import four_floats
 from tests.integration.test_services import Service, free_port, services
 from tests.unit.services.test_addresses import has_ipv6

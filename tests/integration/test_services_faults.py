@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.runtime.auth import make_key
+from services.server.auth import make_key
 from tests.bench.serving_models import four_floats
 from tests.integration.test_services import Service, free_port, services
 

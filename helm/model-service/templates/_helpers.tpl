@@ -78,7 +78,7 @@ secret: {{ $secret | quote }}
   command:
     - python
     - -m
-    - services.runtime.fetch
+    - services.server.fetch
     - --source={{ .Values.model.source }}
     - --to={{ include "model-service.bundle" . }}
     {{- with .Values.model.digest }}

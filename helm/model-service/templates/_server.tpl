@@ -49,7 +49,7 @@ makes a new one, and as a cache it is filled again.
 {{- $from := dict "extraEnvFrom" (prepend .Values.extraEnvFrom $config) -}}
 - name: server
   {{- include "fairlead.container" (dict "context" . "values" $from "image" (include "model-service.image" . | fromYaml) "resources" (include "model-service.resources" . | fromYaml)) | nindent 2 }}
-  command: [python, -m, services.runtime.launch, {{ .Values.model.modality }}, {{ printf "--host=%s" (include "fairlead.bind" (dict "context" .)) | quote }}, --port=3000]
+  command: [python, -m, services.server.launch, {{ .Values.model.modality }}, {{ printf "--host=%s" (include "fairlead.bind" (dict "context" .)) | quote }}, --port=3000]
   env:
     - {name: FAIRLEAD_SERVICE_BUNDLE, value: {{ include "model-service.bundle" . | toJson | quote }}}
     - {name: FAIRLEAD_SERVICE_NAME, value: {{ include "model-service.model" . | toJson | quote }}}

@@ -18,7 +18,7 @@ from deploy.cli.endpoint import Endpoint, Served, flat
 from deploy.cli.ports import free_port, is_free
 from deploy.cli.predict import by_url, problem, read_rows, shown
 from deploy.cli.serving import curl_line, warnings
-from services.runtime.launch import ServeCommand
+from services.server.launch import ServeCommand
 
 # Stands in for a service: not ready at first, then as the test wants.
 SERVICE = """
@@ -78,7 +78,7 @@ def make(endpoints, tmp_path, monkeypatch) -> Iterator[Callable[..., Endpoint]]:
         script = tmp_path / "service.py"
         script.write_text(SERVICE)
         command = ServeCommand(argv=argv or (sys.executable, str(script), str(port), final), env={})
-        monkeypatch.setattr("services.runtime.launch.serve_command", lambda *args, **kwargs: command)
+        monkeypatch.setattr("services.server.launch.serve_command", lambda *args, **kwargs: command)
         made.append(Endpoint(endpoints, Served("fraud", "3"), Bundle(Path("/bundles/fraud"), DOCUMENT, "0" * 64), port))
         return made[-1]
 

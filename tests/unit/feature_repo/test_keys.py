@@ -19,7 +19,7 @@ from contracts.errors import PlatformError
 from feature_repo.stores.keys import RefusedKeyError, canonical_column, canonical_text, deserialise_key, serialise_keys
 from pipelines.steps.casting import cast_key
 from pipelines.tasks.base import Column
-from services.runtime.columns import Field
+from services.model.columns import Field
 
 DRIVER = [{"name": "driver", "dtype": "string"}]
 EXACT = 2**53

@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 from contracts.bundle import Bundle, write_bundle
 from contracts.engine import Reason
 from contracts.errors import PlatformError
-from services.runtime.bento import asgi_app
-from services.runtime.lifecycle import OpenLookup, Runtime
-from services.runtime.settings import ServiceSettings
+from services.server.bento import asgi_app
+from services.server.lifecycle import OpenLookup, Runtime
+from services.settings import ServiceSettings
 
 AMOUNT = {"name": "amount", "dtype": "float64", "minimum": 0, "maximum": 10000}
 COUNTRY = {"name": "country", "dtype": "string", "categories": ["AT", "DE"]}
@@ -79,7 +79,7 @@ class Served:
         return self.client.post("/predict", json={"instances": list(instances), **members})
 
     def ask(self, url: str, key: str, document: Any = None) -> bytes:
-        """In the place of `services.runtime.golden`'s request."""
+        """In the place of `services.server.golden`'s request."""
         return (self.client.get(url) if document is None else self.client.post(url, json=document)).content
 
     def metric(self, name: str, **labels: str) -> float:
@@ -168,5 +168,5 @@ def serve_bundle() -> Iterator[Server]:
 @pytest.fixture
 def serve(serve_bundle: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The same with the fake engine."""
-    monkeypatch.setattr("services.runtime.lifecycle.load_engine", lambda bundle, **_: FakeEngine(bundle))
+    monkeypatch.setattr("services.server.lifecycle.load_engine", lambda bundle, **_: FakeEngine(bundle))
     return serve_bundle

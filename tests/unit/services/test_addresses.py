@@ -9,7 +9,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from deploy.cli.ports import free_port, is_free
-from services.runtime.addresses import is_loopback, listen, url
+from services.server.addresses import is_loopback, listen, url
 
 
 def has_ipv6() -> bool:

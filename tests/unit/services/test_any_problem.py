@@ -16,15 +16,15 @@ import pytest
 from contracts import metrics as names
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
+from services.oip import binary as oip_binary
+from services.oip import oip_pb2 as pb
 from services.problems import get_serving
 from services.problems.multilabel import NONE
 from services.problems.regression import edges
-from services.runtime import oip_binary
-from services.runtime import oip_pb2 as pb
-from services.runtime.golden import check
-from services.runtime.lifecycle import Runtime
-from services.runtime.oip_grpc import SERVICE, GrpcServer
-from services.runtime.settings import ServiceSettings
+from services.server.golden import check
+from services.server.lifecycle import Runtime
+from services.server.oip_grpc import SERVICE, GrpcServer
+from services.settings import ServiceSettings
 from tests.packages import install
 from tests.problem_bundles import (
     SOME_NUMBERS,
@@ -82,7 +82,7 @@ def test_predict_answers_as_the_document_says_and_golden_examples_are_asked(
     answers = get_serving(signature.problem).answers(signature.output, answer["predictions"])
     for row, golden in enumerate(bundle.golden()):
         assert signature.problem.differs(signature.output, golden.expected, answers, row, 1e-6) == ""
-    monkeypatch.setattr("services.runtime.golden._ask", served.ask)
+    monkeypatch.setattr("services.server.golden._ask", served.ask)
     assert check(bundle, "") == len(rows_of(bundle))
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
-from services.runtime import auth
-from services.runtime.auth import KeyRing, make_key
+from services.server import auth
+from services.server.auth import KeyRing, make_key
 
 GOOD = {"instances": [{"amount": 1, "country": "AT"}]}
 

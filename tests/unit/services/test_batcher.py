@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from services.runtime.errors import Problem
-from services.runtime.terms import PRIORITIES, Part, Terms
+from services.batching.terms import PRIORITIES, Part, Terms
+from services.errors import Problem
 from tests.batching import Bench, later, release, run
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from services.runtime import bento
+from services.server import bento
 
 GOOD = {"instances": [{"amount": 500, "country": "AT"}]}
 
@@ -29,8 +29,8 @@ def client(
     """The tabular service; `serve` is asked for because it brings the fake engine."""
     monkeypatch.setenv("BENTOML_HOME", str(bento_home))
     module = importlib.import_module("services.tabular.service")
-    monkeypatch.setattr("services.runtime.bento.configure_logging", lambda: None)
-    monkeypatch.setattr("services.runtime.bento._settle", lambda: None)
+    monkeypatch.setattr("services.server.bento.configure_logging", lambda: None)
+    monkeypatch.setattr("services.server.bento._settle", lambda: None)
     monkeypatch.setenv("FAIRLEAD_SERVICE_BUNDLE", str(make_bundle().path))
     with TestClient(module.TabularService.to_asgi()) as running:
         assert running.portal is not None

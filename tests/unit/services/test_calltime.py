@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.runtime.calltime import CallTime, ShortCalls
+from services.batching.calltime import CallTime, ShortCalls
 from tests.batching import Bench, later, run
 
 

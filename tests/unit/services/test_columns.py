@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.runtime.columns import Errors, Field, Flags
+from services.model.columns import Errors, Field, Flags
 
 
 def column(values: list[Any], **field: Any) -> tuple[Any, Flags, Errors]:

@@ -16,8 +16,8 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runtime.content_coding import TooLargeError, codings_of, packed_limit, unpack
-from services.runtime.errors import Problem
+from services.errors import Problem
+from services.server.content_coding import TooLargeError, codings_of, packed_limit, unpack
 
 BODY = json.dumps({"instances": [{"amount": 500, "country": "AT"}]}).encode()
 JSON = {"content-type": "application/json"}

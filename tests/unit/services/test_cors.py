@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
-from services.runtime.auth import make_key
-from services.runtime.settings import CorsSettings, load_settings
+from services.server.auth import make_key
+from services.settings import CorsSettings, load_settings
 
 SHOP = "https://shop.example"
 ROW = {"instances": [{"amount": 500, "country": "AT"}]}

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.runtime.executor import Executor, cpu_shares
+from services.batching.executor import Executor, cpu_shares
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
-from services.runtime.fetch import fetch, main
+from services.server.fetch import fetch, main
 
 Make = Callable[..., Bundle]
 

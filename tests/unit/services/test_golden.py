@@ -12,7 +12,7 @@ import pytest
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
 from contracts.metrics import MODEL_INFO, PREDICTIONS
-from services.runtime import golden
+from services.server import golden
 
 Make = Callable[..., Bundle]
 

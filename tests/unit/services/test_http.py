@@ -12,8 +12,8 @@ from urllib.parse import urljoin
 
 import pytest
 
-from services.runtime.http import Route, Router
-from services.runtime.logs import JsonFormatter
+from services.logs import JsonFormatter
+from services.server.http import Route, Router
 
 GOOD = {"amount": 500, "country": "AT"}
 

@@ -16,10 +16,10 @@ import pytest
 
 from contracts.bundle import Bundle, write_bundle
 from contracts.engines import load_engine
-from services.runtime import oip_pb2 as pb
-from services.runtime.lifecycle import Runtime
-from services.runtime.oip_grpc import SERVICE, GrpcServer
-from services.runtime.settings import ServiceSettings
+from services.oip import oip_pb2 as pb
+from services.server.lifecycle import Runtime
+from services.server.oip_grpc import SERVICE, GrpcServer
+from services.settings import ServiceSettings
 from tests.image_bundle import SIGNATURE, encoded, image_source, picture
 
 LINEAGE = {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "2026-01-01T00:00:00Z"}
@@ -40,7 +40,7 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.fixture
 def start(serve: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A service over the bundle with its own engine; keyword arguments are settings."""
-    monkeypatch.setattr("services.runtime.lifecycle.load_engine", load_engine)
+    monkeypatch.setattr("services.server.lifecycle.load_engine", load_engine)
     return lambda **settings: serve(bundle, **settings)
 
 

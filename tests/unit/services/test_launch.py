@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from contracts.errors import PlatformError
-from services.runtime.launch import main, serve_command
-from services.runtime.settings import ServiceSettings, load_settings
+from services.server.launch import main, serve_command
+from services.settings import ServiceSettings, load_settings
 
 
 def test_the_command_carries_everything_in_its_environment() -> None:
@@ -28,7 +28,7 @@ def test_the_command_carries_everything_in_its_environment() -> None:
         environ={"PATH": "/bin", "PROMETHEUS_MULTIPROC_DIR": "/x"},
     )
     assert command.argv == (
-        sys.executable, "-m", "services.runtime.launch", "tabular", "--host", "127.0.0.1", "--port", "4000",
+        sys.executable, "-m", "services.server.launch", "tabular", "--host", "127.0.0.1", "--port", "4000",
     )  # fmt: skip
     settings = load_settings(command.env)
     assert (settings.bundle, settings.version, settings.name, settings.threads) == ("/b", "1e5", "fraud", 2)

@@ -8,7 +8,7 @@ import pytest
 from starlette.exceptions import HTTPException
 
 from contracts.errors import PlatformError
-from services.runtime.bento import check_ready
+from services.server.bento import check_ready
 
 
 def refusal(served: Any) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def test_an_engine_that_cannot_load_gives_a_reason_without_values(
 
     bundle = make_bundle()
     served = serve(bundle)  # sets the fake engine
-    monkeypatch.setattr("services.runtime.lifecycle.load_engine", broken)
+    monkeypatch.setattr("services.server.lifecycle.load_engine", broken)
     assert served.runtime.ready
     problem = refusal(serve(bundle))
     assert problem["detail"] == "RuntimeError in the model's library"
@@ -103,7 +103,7 @@ def test_the_name_and_version_of_the_registry_are_reported(serve: Any, make_bund
 
 
 def test_platform_errors_become_unavailable() -> None:
-    from services.runtime.errors import unavailable
+    from services.errors import unavailable
 
     problem = unavailable(PlatformError("no store", detail="d", fix="f", code="no_store"))
     assert (problem.status, problem.code, problem.fix) == (503, "no-store", "f")

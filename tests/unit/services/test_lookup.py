@@ -15,7 +15,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from feature_repo.stores.reader import serialise_keys
-from services.runtime.errors import Problem
+from services.errors import Problem
 from services.tabular.lookup import FeatureLookup, open_lookup
 
 WITH_FEATURES = {

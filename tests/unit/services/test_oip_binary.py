@@ -15,13 +15,13 @@ import grpc
 import pytest
 
 from contracts.errors import PlatformError
-from services.runtime import oip_binary
-from services.runtime import oip_pb2 as pb
-from services.runtime.auth import make_key
-from services.runtime.errors import Problem
-from services.runtime.lifecycle import Runtime
-from services.runtime.oip_grpc import SERVICE, GrpcServer
-from services.runtime.settings import ServiceSettings
+from services.errors import Problem
+from services.oip import binary as oip_binary
+from services.oip import oip_pb2 as pb
+from services.server.auth import make_key
+from services.server.lifecycle import Runtime
+from services.server.oip_grpc import SERVICE, GrpcServer
+from services.settings import ServiceSettings
 
 PATH = "/v2/models/payments/infer"
 AMOUNTS = struct.pack("<2d", 500, 100)
@@ -264,7 +264,7 @@ def test_a_taken_port_is_named(serve: Any, make_bundle: Any) -> None:
 
 def test_the_generated_messages_are_those_of_the_protocol_file(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
-    folder = root / "services" / "runtime"
+    folder = root / "services" / "oip"
     command = [sys.executable, "-m", "grpc_tools.protoc", "-I", str(folder), f"--python_out={tmp_path}"]
     subprocess.run([*command, str(folder / "oip.proto")], check=True)
     assert (tmp_path / "oip_pb2.py").read_text() == (folder / "oip_pb2.py").read_text(), "run: make protos"

@@ -8,8 +8,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from services.runtime.auth import make_key
-from services.runtime.openapi import describe
+from services.server.auth import make_key
+from services.server.openapi import describe
 
 
 def schemas(served: Any) -> tuple[dict[str, Any], dict[str, Any]]:

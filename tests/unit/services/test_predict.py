@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.runtime.scoring import Work
+from services.model.scoring import Work
 
 GOOD = {"amount": 500, "country": "AT"}
 

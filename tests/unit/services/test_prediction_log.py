@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
-from services.runtime import prediction_log
-from services.runtime.prediction_log import PredictionLog, new_id
-from services.runtime.settings import PredictionLogSettings
+from services.model import prediction_log
+from services.model.prediction_log import PredictionLog, new_id
+from services.settings import PredictionLogSettings
 
 GOOD = {"amount": 500, "country": "AT"}
 

@@ -10,10 +10,10 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from services.runtime.http import Answer as HttpAnswer
-from services.runtime.http import App, Request, Route
-from services.runtime.lifecycle import Runtime
-from services.runtime.protocol import WholeCycle, impatient
+from services.server.http import Answer as HttpAnswer
+from services.server.http import App, Request, Route
+from services.server.lifecycle import Runtime
+from services.server.protocol import WholeCycle, impatient
 
 Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
 GET = b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n"

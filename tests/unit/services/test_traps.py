@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from contracts import metrics as names
-from services.runtime.bento import SERVICE_CONFIG, asgi_app
-from services.runtime.http import Scope
+from services.server.bento import SERVICE_CONFIG, asgi_app
+from services.server.http import Scope
 
 ROOT = Path(__file__).parents[3]
 GOOD = {"amount": 500, "country": "AT"}

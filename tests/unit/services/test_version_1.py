@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from contracts.bundle import read_bundle, write_bundle
-from services.runtime.golden import check
+from services.server.golden import check
 
 FOLDER = Path(__file__).parents[2] / "version_1"
 NAMES = ("payments", "articles", "shades")
@@ -56,7 +56,7 @@ def test_it_is_answered_and_logged_as_the_code_of_its_time_did(name: str, serve_
 @pytest.mark.parametrize("name", NAMES)
 def test_its_golden_examples_are_asked_over_http(name: str, serve_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = read_bundle(FOLDER / name)
-    monkeypatch.setattr("services.runtime.golden._ask", serve_bundle(bundle).ask)
+    monkeypatch.setattr("services.server.golden._ask", serve_bundle(bundle).ask)
     assert check(bundle, "") == len(list(bundle.golden()))
 
 

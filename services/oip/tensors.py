@@ -8,9 +8,9 @@ from types import NoneType
 from typing import Any
 
 from contracts.problems.base import Tensor
-from services.runtime.columns import Field
-from services.runtime.errors import Problem
-from services.runtime.forms import Batch, Form, Forms
+from services.errors import Problem
+from services.model.columns import Field
+from services.model.forms import Batch, Form, Forms
 
 # What a field is announced as, and what is accepted for it.
 DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "string": "BYTES", "bytes": "BYTES"}

@@ -14,12 +14,13 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 
 from contracts.errors import PlatformError
-from services.runtime import inference, oip_binary
-from services.runtime import oip_pb2 as pb
-from services.runtime.errors import Problem, unavailable
-from services.runtime.http import terms_of
-from services.runtime.lifecycle import Runtime
-from services.runtime.logs import NAME, log_event
+from services.errors import Problem, unavailable
+from services.logs import NAME, log_event
+from services.oip import binary as oip_binary
+from services.oip import oip_pb2 as pb
+from services.server import inference
+from services.server.http import terms_of
+from services.server.lifecycle import Runtime
 
 logger = logging.getLogger(NAME)
 SERVICE = "inference.GRPCInferenceService"

@@ -18,9 +18,9 @@ from prometheus_client import (
 )
 
 from contracts import metrics as names
+from services.metrics.exposition import expose
+from services.metrics.series import Count, Counter, Histogram, Series
 from services.problems.base import Distribution
-from services.runtime.exposition import expose
-from services.runtime.series import Count, Counter, Histogram, Series
 
 disable_created_metrics()  # a second series for each one, of no use to rules or dashboards
 STATUSES = ("PRESENT", "NOT_FOUND", "OUTSIDE_MAX_AGE", "UNAVAILABLE")
@@ -92,7 +92,7 @@ class ServiceMetrics:
         self._shed[reason].inc()
 
     def batched(self, waits: Sequence[float], rows: int, lengths: Sequence[int]) -> None:
-        """Observe a batch that leaves for the model, see `services.runtime.batcher.Observer`."""
+        """Observe a batch that leaves for the model, see `services.batching.batcher.Observer`."""
         queue = self.stage["queue"]
         for wait in waits:
             queue.observe(wait)

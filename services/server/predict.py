@@ -12,15 +12,15 @@ import orjson
 
 from contracts.engine import DecodingEngine, UnreadableError
 from contracts.errors import PlatformError
-from services.runtime.errors import Problem, invalid
-from services.runtime.forms import Batch, part
-from services.runtime.http import Answer, Request
-from services.runtime.lifecycle import Runtime
-from services.runtime.multipart import parse_form
-from services.runtime.prediction_log import new_id
-from services.runtime.scoring import Model, Scored, Work, joined
-from services.runtime.settings import ServiceSettings
-from services.runtime.terms import Part, Terms
+from services.batching.terms import Part, Terms
+from services.errors import Problem, invalid
+from services.model.forms import Batch, part
+from services.model.prediction_log import new_id
+from services.model.scoring import Model, Scored, Work, joined
+from services.server.http import Answer, Request
+from services.server.lifecycle import Runtime
+from services.server.multipart import parse_form
+from services.settings import ServiceSettings
 
 MAX_REASONS = 50
 DEFAULT_REASONS = 5

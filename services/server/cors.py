@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from services.runtime.errors import Problem
-from services.runtime.settings import CorsSettings
+from services.errors import Problem
+from services.settings import CorsSettings
 
 # What a client may send: whatever a route reads. Authorization has to be named, a star does not mean it.
 ALLOWED_HEADERS = (

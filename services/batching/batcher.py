@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from time import perf_counter, thread_time
 from typing import Any, Generic, TypeVar
 
-from services.runtime.calltime import CallTime, Learned
-from services.runtime.errors import Problem, deadline_exceeded
-from services.runtime.executor import Executor
-from services.runtime.terms import BatchLimits, Observer, Part, Terms, Waiting
+from services.batching.calltime import CallTime, Learned
+from services.batching.executor import Executor
+from services.batching.terms import BatchLimits, Observer, Part, Terms, Waiting
+from services.errors import Problem, deadline_exceeded
 
 T = TypeVar("T")
 R = TypeVar("R")

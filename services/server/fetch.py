@@ -1,6 +1,6 @@
 """Brings a bundle to a folder and proves it, before a server starts.
 
-``python -m services.runtime.fetch --source s3://models/fraud/1f2e --digest SHA256 --to /bundles/1f2e [--wait SECONDS]``
+``python -m services.server.fetch --source s3://models/fraud/1f2e --digest SHA256 --to /bundles/1f2e [--wait SECONDS]``
 runs in a pod's init container. A folder that already holds the proven bundle is left as it is, so a volume that pods
 share is filled once. Exit status 1 with one JSON line that says what is wrong.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from contracts import objects
 from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.errors import PlatformError
-from services.runtime.logs import configure_logging, log_event
+from services.logs import configure_logging, log_event
 
 POLL_SECONDS = 2.0
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fetch once; returns the exit status."""
     import logging
 
-    parser = argparse.ArgumentParser(prog="services.runtime.fetch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="services.server.fetch", description=__doc__)
     parser.add_argument("--source", required=True, help="folder or s3://bucket/prefix of the bundle")
     parser.add_argument("--digest", default="", help="sha256 of its bundle.json")
     parser.add_argument("--to", required=True, type=Path, help="folder that it is brought to")

@@ -15,10 +15,10 @@ from contracts.bundle import Bundle
 from contracts.engine import DecodingEngine, Engine, Reason, TokenEngine
 from contracts.errors import PlatformError
 from contracts.problems.base import Problem, Tensor
+from services.metrics.service_metrics import ServiceMetrics
+from services.model.columns import Column
+from services.model.forms import Batch, Forms, copied, merge
 from services.problems import get_serving
-from services.runtime.columns import Column
-from services.runtime.forms import Batch, Forms, copied, merge
-from services.runtime.metrics import ServiceMetrics
 
 _EXPLAINED_AT_ONCE = 16
 _WARM_CALLS, _WARM_SECONDS = 30, 0.1

@@ -10,7 +10,7 @@ from typing import Any
 
 from backports import zstd
 
-from services.runtime.errors import Problem
+from services.errors import Problem
 
 CODINGS = ("gzip", "deflate", "zstd")
 _MOST_CODINGS = 4  # one over the other

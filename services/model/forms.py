@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 
 from contracts.bundle import Signature
-from services.runtime.columns import Column, Errors, Field, Flags
-from services.runtime.errors import invalid
+from services.errors import invalid
+from services.model.columns import Column, Errors, Field, Flags
 
 VALUE = "instances[{row}].{name}"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from services.runtime.errors import Problem
+from services.errors import Problem
 
 _NUMPY = {
     "BOOL": "?",

@@ -11,15 +11,15 @@ from typing import Any
 
 import orjson
 
-from services.runtime import oip
-from services.runtime.columns import UNBOUNDED, Field
-from services.runtime.errors import MEDIA_TYPE, Problem
-from services.runtime.forms import Form
-from services.runtime.http import Answer, Request, Route
-from services.runtime.lifecycle import Runtime
-from services.runtime.predict import MAX_REASONS
-from services.runtime.scoring import Model
-from services.runtime.terms import PRIORITIES
+from services.batching.terms import PRIORITIES
+from services.errors import MEDIA_TYPE, Problem
+from services.model.columns import UNBOUNDED, Field
+from services.model.forms import Form
+from services.model.scoring import Model
+from services.oip import tensors as oip
+from services.server.http import Answer, Request, Route
+from services.server.lifecycle import Runtime
+from services.server.predict import MAX_REASONS
 
 _JSON_TYPES = {"float64": "number", "int64": "integer", "bool": "boolean", "string": "string", "bytes": "string"}
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="  # a black PNG

@@ -26,11 +26,11 @@ import orjson
 from contracts import objects
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
+from services.logs import log_event
+from services.model.forms import Batch
+from services.model.scoring import Scored
 from services.problems import get_serving
-from services.runtime.forms import Batch
-from services.runtime.logs import log_event
-from services.runtime.scoring import Scored
-from services.runtime.settings import PredictionLogSettings
+from services.settings import PredictionLogSettings
 
 _random = Random(secrets.randbits(256))  # ids must differ, and need not be hard to guess
 _MAX_QUEUED = 10_000

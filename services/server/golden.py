@@ -1,6 +1,6 @@
 """Asks a running service for a bundle's golden examples: what ``helm test`` does.
 
-``python -m services.runtime.golden --bundle /bundles/1f2e --url http://fraud`` posts them as any client would, and then
+``python -m services.server.golden --bundle /bundles/1f2e --url http://fraud`` posts them as any client would, and then
 looks whether the metrics are those of this bundle. An API key is taken from FAIRLEAD_API_KEY. Exit status 1 names the
 first example that was answered differently.
 """
@@ -21,8 +21,8 @@ from urllib.request import Request, urlopen
 from contracts.bundle import Bundle, Golden, read_bundle
 from contracts.errors import PlatformError
 from contracts.metrics import MODEL_INFO, PREDICTIONS
+from services.logs import configure_logging, log_event
 from services.problems import get_serving
-from services.runtime.logs import configure_logging, log_event
 
 TIMEOUT_SECONDS = 30
 ROWS = 50
@@ -91,7 +91,7 @@ def _unanswered(url: str, detail: str) -> PlatformError:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check once; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="services.runtime.golden", description=__doc__)
+    parser = argparse.ArgumentParser(prog="services.server.golden", description=__doc__)
     parser.add_argument("--bundle", required=True, help="folder of the bundle")
     parser.add_argument("--url", required=True, help="address of the service")
     options = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""Open Inference Protocol v2: the ``/v2`` routes over `services.runtime.oip`."""
+"""Open Inference Protocol v2: the ``/v2`` routes over `services.oip.tensors`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 import orjson
 
-from services.runtime import oip, oip_binary
-from services.runtime.errors import Problem
-from services.runtime.forms import Batch
-from services.runtime.http import Answer, Handler, Request, Route, parse_json
-from services.runtime.lifecycle import Runtime
-from services.runtime.predict import record, run
-from services.runtime.prediction_log import new_id
-from services.runtime.scoring import Model, Scored
-from services.runtime.terms import Terms
+from services.batching.terms import Terms
+from services.errors import Problem
+from services.model.forms import Batch
+from services.model.prediction_log import new_id
+from services.model.scoring import Model, Scored
+from services.oip import binary as oip_binary
+from services.oip import tensors as oip
+from services.server.http import Answer, Handler, Request, Route, parse_json
+from services.server.lifecycle import Runtime
+from services.server.predict import record, run
 
 EXTENSIONS = ("binary_tensor_data",)
 

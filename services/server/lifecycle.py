@@ -14,19 +14,19 @@ from typing import Literal, TypeVar
 from contracts.bundle import Bundle, read_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from services.batching.batcher import Batcher
+from services.batching.executor import Executor, cpu_shares
+from services.batching.terms import BatchLimits
+from services.errors import Problem, unavailable
+from services.logs import NAME, log_event
+from services.metrics.service_metrics import ServiceMetrics
+from services.model.forms import Forms
+from services.model.prediction_log import PredictionLog
+from services.model.scoring import Lookup, Model, Scored, Work, replay, warm
 from services.problems import get_serving
-from services.runtime.auth import KeyRing
-from services.runtime.batcher import Batcher
-from services.runtime.cors import Cors
-from services.runtime.errors import Problem, unavailable
-from services.runtime.executor import Executor, cpu_shares
-from services.runtime.forms import Forms
-from services.runtime.logs import NAME, log_event
-from services.runtime.metrics import ServiceMetrics
-from services.runtime.prediction_log import PredictionLog
-from services.runtime.scoring import Lookup, Model, Scored, Work, replay, warm
-from services.runtime.settings import ServiceSettings, load_settings
-from services.runtime.terms import BatchLimits
+from services.server.auth import KeyRing
+from services.server.cors import Cors
+from services.settings import ServiceSettings, load_settings
 
 logger = logging.getLogger(NAME)
 T = TypeVar("T")

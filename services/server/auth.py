@@ -1,7 +1,7 @@
 """API keys: only their hashes are stored, each has a name and a rate; the file may change while the service runs.
 
 One key per line, ``name:sha256-of-the-key[:requests per second]``; empty lines and lines with ``#`` are skipped. Keys
-are random and long, so one round of SHA-256 is enough. ``python -m services.runtime.auth NAME`` makes one.
+are random and long, so one round of SHA-256 is enough. ``python -m services.server.auth NAME`` makes one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pathlib import Path
 from time import monotonic
 
 from contracts.errors import PlatformError
-from services.runtime.errors import Problem
-from services.runtime.logs import log_event
+from services.errors import Problem
+from services.logs import log_event
 
 _LINE = re.compile(r"(?P<name>[\w.-]{1,64}):(?P<hash>[0-9a-f]{64})(?::(?P<rate>\d+(?:\.\d+)?))?")
 _LOOK_AGAIN_SECONDS = 5.0
@@ -120,7 +120,7 @@ class KeyRing:
             if found is None or (found["rate"] and not float(found["rate"])):
                 raise PlatformError(
                     f"not an API key: {self._file}, line {number}",
-                    fix="write name:sha256[:requests per second], as `python -m services.runtime.auth NAME` does",
+                    fix="write name:sha256[:requests per second], as `python -m services.server.auth NAME` does",
                     code="bad_keys",
                 )
             rate = float(found["rate"] or math.inf)

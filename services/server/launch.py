@@ -1,4 +1,4 @@
-"""Starts a model server: ``python -m services.runtime.launch tabular --port 3000``.
+"""Starts a model server: ``python -m services.server.launch tabular --port 3000``.
 
 One process with uvloop, and the port closes as soon as draining ends. ``bentoml serve`` runs the same service with a
 supervisor, which takes longer to start, needs 70 MiB more and keeps accepting connections while it stops.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module, util
 
 from contracts.errors import PlatformError
-from services.runtime.settings import PREFIX, load_settings
+from services.settings import PREFIX, load_settings
 
 # LightGBM imports these when they are there, which is on a laptop but not in a serving image: 4 s and 140 MiB.
 _UNUSED = ("pandas", "sklearn", "matplotlib", "dask", "graphviz", "cffi", "pyarrow")
@@ -66,13 +66,13 @@ def serve_command(
     env |= {PREFIX + key.upper().replace(".", "__"): json.dumps(value) for key, value in keys.items()}
     env["BENTOML_DO_NOT_TRACK"] = "true"
     env.setdefault("OMP_NUM_THREADS", "1")
-    argv = (sys.executable, "-m", "services.runtime.launch", modality, "--host", host, "--port", str(port))
+    argv = (sys.executable, "-m", "services.server.launch", modality, "--host", host, "--port", str(port))
     return ServeCommand(argv=argv, env=env)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a service until SIGTERM or SIGINT; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="services.runtime.launch", description=__doc__)
+    parser = argparse.ArgumentParser(prog="services.server.launch", description=__doc__)
     parser.add_argument("modality", choices=sorted(MODALITIES))
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000)
@@ -95,8 +95,8 @@ def _serve(modality: str, host: str, port: int, graceful_seconds: int, header_se
             sys.modules.setdefault(module, None)  # type: ignore[arg-type]
         import uvicorn
 
-        from services.runtime.addresses import listen
-        from services.runtime.protocol import impatient
+        from services.server.addresses import listen
+        from services.server.protocol import impatient
 
         service = getattr(import_module(_module(modality)), MODALITIES[modality])
         config = uvicorn.Config(

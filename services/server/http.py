@@ -19,15 +19,15 @@ import orjson
 
 from contracts.errors import PlatformError
 from contracts.metrics import UNMATCHED_ROUTE
-from services.runtime.content_coding import TooLargeError, codings_of, packed_limit, unpack
-from services.runtime.cors import is_preflight
-from services.runtime.errors import MEDIA_TYPE, Problem, deadline_exceeded, unavailable
-from services.runtime.logs import NAME
-from services.runtime.terms import PRIORITIES, Terms
+from services.batching.terms import PRIORITIES, Terms
+from services.errors import MEDIA_TYPE, Problem, deadline_exceeded, unavailable
+from services.logs import NAME
+from services.server.content_coding import TooLargeError, codings_of, packed_limit, unpack
+from services.server.cors import is_preflight
 
 if TYPE_CHECKING:
-    from services.runtime.lifecycle import Runtime
-    from services.runtime.settings import ServiceSettings
+    from services.server.lifecycle import Runtime
+    from services.settings import ServiceSettings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -13,13 +13,13 @@ import bentoml
 from _bentoml_sdk.service import Service
 from starlette.exceptions import HTTPException
 
-from services.runtime.errors import MEDIA_TYPE
-from services.runtime.http import Answer, App, Request, Route
-from services.runtime.inference import v2_routes
-from services.runtime.lifecycle import BUSY_ROUTES, Runtime
-from services.runtime.logs import configure_logging
-from services.runtime.openapi import docs_routes
-from services.runtime.predict import PredictHandler
+from services.errors import MEDIA_TYPE
+from services.logs import configure_logging
+from services.server.http import Answer, App, Request, Route
+from services.server.inference import v2_routes
+from services.server.lifecycle import BUSY_ROUTES, Runtime
+from services.server.openapi import docs_routes
+from services.server.predict import PredictHandler
 
 # One worker: it scales by pods. Timeout and queue are ours (settings); these are the outer fence.
 SERVICE_CONFIG: dict[str, Any] = {
@@ -93,7 +93,7 @@ async def start(runtime: Runtime) -> None:
     runtime.on_ready = _settle
     await runtime.start()
     if runtime.settings.grpc_port:
-        from services.runtime.oip_grpc import GrpcServer
+        from services.server.oip_grpc import GrpcServer
 
         grpc = GrpcServer(runtime)
         await grpc.start(runtime.settings.grpc_host, runtime.settings.grpc_port)

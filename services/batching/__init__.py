@@ -1,0 +1,1 @@
+"""Gathers requests into batches that share one call of a model."""
