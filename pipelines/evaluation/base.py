@@ -97,7 +97,7 @@ class Evaluation(ABC):
 
     Attributes:
         problem: its name.
-        usual: the metric that is suggested.
+        usual: the metric that models are compared by where a gate does not say, and that is suggested.
         higher: metrics of which more is better, a family by its name alone.
         titles: metrics in words, where their name is not enough; of a family with ``{}`` for the class.
         plots: names of the pictures in the order of the card.

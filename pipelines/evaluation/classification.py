@@ -31,7 +31,7 @@ class Classification(ClassLabels):
     """Answers are probabilities, shape (rows, classes)."""
 
     problem = "classification"
-    usual = "macro_f1"
+    usual = "accuracy"
     higher = frozenset({
         "average_precision", "roc_auc", "accuracy", "macro_f1", "precision", "recall", "f1", "quadratic_kappa",
     })  # fmt: skip

@@ -8,6 +8,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from contracts.errors import PlatformError
 from pipelines.tasks.added import TASKS, added_recipes, task_folder
 from pipelines.tasks.base import DataConfig, Task, TaskConfig
-from pipelines.tasks.gate_metrics import check_gate
+from pipelines.tasks.gate_metrics import check_gate, usual_gate
 from pipelines.tasks.settings import apply
 
 _RAW = {"_row": "the number of the row in the source", "_draw": "a random number of the row"}
@@ -139,10 +140,14 @@ def dump_config(config: TaskConfig) -> str:
 
 
 def load_config(task: Task, text: str) -> Any:
-    """Rebuild a configuration from `dump_config`'s JSON (whole numbers survive as the field's type)."""
+    """Rebuild a configuration from `dump_config`'s JSON (whole numbers survive as the field's type).
+
+    A gate without a primary metric gets the one of the task's problem.
+    """
     document = json.loads(text)
     found = find_recipe(task, str(document.get("recipe"))) or task.recipes[task.default_recipe]
-    return _validate(type(found), document)
+    config = _validate(type(found), document)
+    return config if config.gate.primary else replace(config, gate=usual_gate(task, config.gate))
 
 
 def data_config(layout: Mapping[str, Any], overrides: Mapping[str, Any]) -> DataConfig:

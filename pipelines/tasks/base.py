@@ -96,7 +96,8 @@ class Threshold:
 class GateConfig:
     """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
-    primary: the metric that models are compared by; which there are: `Evaluation.metric_names`.
+    primary: the metric that models are compared by, one of `Evaluation.metric_names`; "" is what the problem usually
+    takes, `Evaluation.usual`, and is so written when a configuration is loaded.
     champion_tolerance: a candidate is refused when it is behind by more and the 95 % interval of the difference (paired
     bootstrap) is below zero as a whole. unsure: what becomes of one that the rows show neither to be worse in this way
     nor to be within the tolerance; "refuse" makes the check a classical test of non-inferiority. min_compared_rows:
@@ -106,7 +107,7 @@ class GateConfig:
     """
 
     thresholds: tuple[Threshold, ...] = ()
-    primary: str = "accuracy"
+    primary: str = ""
     champion_tolerance: float = 0.01
     unsure: Literal["pass", "refuse"] = "pass"
     min_compared_rows: int = 20

@@ -48,6 +48,11 @@ def check_gate(task: Task, config: TaskConfig) -> None:
     )
 
 
+def usual_gate(task: Task, gate: GateConfig) -> GateConfig:
+    """The gate with the metric that models of the task's problem are usually compared by."""
+    return replace(gate, primary=get_evaluation(problem_of(task)).usual)
+
+
 def _mended(gate: GateConfig, names: MetricNames) -> list[Threshold]:
     """The rules with the metric that was meant; those that mean none are left out."""
     rules = []

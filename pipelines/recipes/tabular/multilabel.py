@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT, GateConfig, Progress, TaskConfig
+from pipelines.tasks.base import STRICT, Progress, TaskConfig
 from pipelines.training.tabular import LightGBMConfig
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ class MultilabelRecipe(TaskConfig):
     """A booster for each label."""
 
     model: LightGBMConfig = field(default_factory=LightGBMConfig)
-    gate: GateConfig = field(default_factory=lambda: GateConfig(primary="micro_f1"))
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `pipelines.training.labels.train_labels`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT, GateConfig, Progress, TaskConfig
+from pipelines.tasks.base import STRICT, Progress, TaskConfig
 from pipelines.training.tabular import LightGBMConfig
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ class RegressionRecipe(TaskConfig):
     model: LightGBMConfig = field(default_factory=LightGBMConfig)
     coverage: Annotated[float, Field(gt=0, lt=1)] | None = 0.9
     unit: str = ""
-    gate: GateConfig = field(default_factory=lambda: GateConfig(primary="mae"))
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `pipelines.training.numbers.train_number`."""

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,15 +20,17 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, Check, GateDecision
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from contracts.problems import PROBLEMS
 from pipelines.checks import champion as champion_check
 from pipelines.checks.base import lookup
+from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.classification import METRICS
 from pipelines.steps import comparison
 from pipelines.steps import gate as step
 from pipelines.steps.scoring import ANSWERS, provisional
 from pipelines.steps.seen import Seen, row_hashes
-from pipelines.tasks import get_task, recipe_config
-from pipelines.tasks.base import GateConfig
+from pipelines.tasks import dump_config, get_task, load_config, recipe_config
+from pipelines.tasks.base import GateConfig, TaskConfig
 from pipelines.tasks.settings import parse_setting
 
 
@@ -327,7 +330,6 @@ def refused(task: Any, **gate: Any) -> PlatformError:
         ("toy", {"primary": "acuracy"}),
         ("toy", {"primary": "f1:maybe"}),
         ("news", {"primary": "F1"}),
-        ("news", {"primary": ""}),
         ("news", {"thresholds": [{"metric": "beauty", "minimum": 0.1}, {"metric": "recal", "minimum": 0.2}]}),
         ("fraud", {"thresholds": [{"metric": "time:night:roc", "minimum": 0.5}, {"metric": "ece", "maximum": 0.1}]}),
         ("fraud", {"primary": "nothing", "thresholds": [{"metric": "latency_ms", "maximum": 5}]}),
@@ -353,6 +355,34 @@ def test_the_cure_names_the_metric_that_was_meant(toy: Any) -> None:
     )
     _, word = shlex.split(error.fix.partition(": ")[2])
     assert parse_setting(word) == ("gate.thresholds", [{"metric": "time:night:f1", "minimum": 0.1}])
+
+
+def task_of(problem: str) -> Any:
+    """A task of a problem, whose recipe says nothing of a metric."""
+    return SimpleNamespace(
+        name="made",
+        problem=problem,
+        classes=None,
+        recipes={"plain": TaskConfig(recipe="plain")},
+        default_recipe="plain",
+        inputs=lambda config: [],
+    )
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.names())
+def test_a_gate_compares_by_what_its_problem_measures_and_by_nothing_else(problem: str) -> None:
+    task, evaluation = task_of(problem), get_evaluation(problem)
+    config = recipe_config(task)
+    assert config.gate.primary == evaluation.usual
+    assert load_config(task, dump_config(config.training_part())).gate.primary == evaluation.usual
+    foreign = next(
+        other.usual
+        for other in map(get_evaluation, PROBLEMS.names())
+        if not evaluation.metric_names(task, config).has(other.usual)
+    )
+    key, cure = parse_setting(shlex.split(refused(task, primary=foreign).fix.partition("--set ")[2])[0])
+    assert recipe_config(task, None, {key: cure}).gate.primary == cure
+    assert refused(task, thresholds=[{"metric": foreign, "minimum": 0.1}]).headline.startswith("gate.thresholds")
 
 
 @pytest.mark.parametrize("name", ["toy", "news", "fraud"])
