@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
@@ -21,9 +21,10 @@ class LoopConfig:
     patience: epochs without a better `monitor` before it stops.  clip: largest norm of a gradient.
     average: decay of the running mean of the weights, which is what is evaluated and kept; it starts lower, so that the
     first weights are soon forgotten; 0 turns it off.
-    weight_decay: L2 regularisation, as in AdamW.  warmup: steps in which the learning rate rises to its value; after
-    them it stays.  threads: of the processor; a small model gains little from more, and
-    much is lost when other programs compete for them.
+    weight_decay: L2 regularisation, as in AdamW.  warmup: steps in which the learning rate rises to its value.
+    schedule: of the learning rate after them: ``linear`` falls to zero by the end of the last epoch.
+    threads: of the processor; a small model gains little from more, and much is lost when other programs compete for
+    them.
     """
 
     epochs: int = 20
@@ -32,6 +33,7 @@ class LoopConfig:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: int = 0
+    schedule: Literal["constant", "linear"] = "constant"
     clip: float = 1.0
     average: float = 0.99
     class_weights: bool = True
@@ -44,6 +46,7 @@ def run_epochs(
     optimizer: Any,
     *,
     batches: Callable[[int], Iterable[Any]],
+    steps_per_epoch: int,
     loss: Callable[[Any, Any], Any],
     evaluate: Callable[[Any], dict[str, float]],
     monitor: str,
@@ -57,6 +60,7 @@ def run_epochs(
     Args:
         batches: of an epoch (0, 1, ...), already on the device; must depend on nothing but the epoch and, with several
             processes, be this process's share of each (see `pipelines.training.distributed`).
+        steps_per_epoch: how many batches an epoch has.
         loss: scalar tensor of (model, batch).  evaluate: metrics of the model on held-out data.
         monitor: the metric that decides, smaller is better; on a tie the earlier epoch wins.
 
@@ -82,11 +86,15 @@ def run_epochs(
         optimizer.load_state_dict(tensors["optimizer"])
         best, history, steps = tensors["best"], notes["history"], notes["steps"]
     network = here.wrap(model)
+
+    def rate(step: int) -> float:
+        return _rate(config, step, config.epochs * steps_per_epoch)
+
     for epoch in range(len(history), config.epochs):
         if _stalled(history, monitor, config.patience):
             break
         torch.manual_seed(seed * 1_000_003 + epoch + here.rank * 1_000_000_007)
-        train_loss, steps = _one_epoch(network, model, average, optimizer, batches(epoch), loss, config, steps, here)
+        train_loss, steps = _one_epoch(network, model, average, optimizer, batches(epoch), loss, config, rate, steps, here)
         average.eval()
         history.append({"epoch": epoch + 1, **here.agree({"train_loss": train_loss, **evaluate(average)})})
         if _best(history, monitor) == epoch:
@@ -112,6 +120,7 @@ def _one_epoch(
     batches: Iterable[Any],
     loss: Callable[[Any, Any], Any],
     config: LoopConfig,
+    rate: Callable[[int], float],
     steps: int,
     here: Group,
 ) -> tuple[float, int]:
@@ -129,12 +138,20 @@ def _one_epoch(
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         for weights in optimizer.param_groups:
-            weights["lr"] = config.learning_rate * min(1.0, (steps + 1) / max(config.warmup, 1))
+            weights["lr"] = rate(steps)
         optimizer.step()
         steps += 1
         _track(average, model, min(config.average, steps / (steps + 10)))
         total += float(value.detach())
     return here.sum(total) / here.size / max(steps - before, 1), steps
+
+
+def _rate(config: LoopConfig, step: int, total: int) -> float:
+    """The learning rate of a step (0, 1, ...) of `total`."""
+    share = min(1.0, (step + 1) / max(config.warmup, 1))
+    if config.schedule == "linear":
+        share = min(share, (total - step) / max(total - config.warmup, 1))
+    return config.learning_rate * share
 
 
 def _track(average: Any, model: Any, decay: float) -> None:

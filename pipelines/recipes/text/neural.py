@@ -134,6 +134,7 @@ def fit(
         model,
         optimizer,
         batches=batches,
+        steps_per_epoch=-(-len(lengths) // batch_size),
         loss=loss,
         evaluate=evaluate,
         monitor="valid_loss",

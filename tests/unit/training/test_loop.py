@@ -58,6 +58,7 @@ def train(
         net,
         optimizer,
         batches=lambda epoch: [(x[at : at + 16], y[at : at + 16]) for at in range(0, 64, 16)],
+        steps_per_epoch=4,
         loss=lambda model, batch: torch.nn.functional.cross_entropy(model(batch[0]), batch[1]),
         evaluate=evaluate,
         monitor="error",
@@ -153,3 +154,16 @@ def test_a_device_that_is_not_there_is_an_error(wanted: str, monkeypatch: pytest
     with pytest.raises(PlatformError, match=f"cannot train on device '{wanted}'") as caught:
         resolve_device(wanted)
     assert "cpu" in caught.value.detail
+
+
+def test_the_rate_rises_and_falls_to_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def seen(optimizer: Any, *given: Any) -> Any:
+        rates.append(optimizer.param_groups[0]["lr"])
+        return step(optimizer, *given)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", seen)
+    train(tmp_path, epochs=2, warmup=2, learning_rate=0.6, schedule="linear")
+    assert rates == pytest.approx([0.3, 0.6, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
