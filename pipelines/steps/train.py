@@ -24,12 +24,14 @@ _KEYS = {"engine", "output", "decision", "history", "parameters", "device"}
 _PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its checkpoints
 
 
-def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spread: str = "") -> dict[str, Any]:
+def train(
+    task: str, config: str, dataset: str, checkpoints: str, out: str, distributed_job: str = ""
+) -> dict[str, Any]:
     """Train on `dataset`; `out` gets ``model/`` and ``train.json``.
 
     `checkpoints` must be the same folder, or ``s3://`` address, when the same training is started again; it is emptied
     after success. In S3 it outlives the machine.
-    `spread` is JSON of `pipelines.training.spread.Spread`: other pods train then, and this one waits for them.
+    `distributed_job`, JSON of `pods.DistributedJob`: other pods train then, and this one waits for them.
 
     Returns:
         engine, device and the last point of the learning curve.
@@ -38,12 +40,12 @@ def train(task: str, config: str, dataset: str, checkpoints: str, out: str, spre
     settings = load_config(found, config)
     _check_inputs(dataset, [item.model_dump() for item in found.inputs(settings)])
     target = Path(out)
-    if spread:
-        from pipelines.training.pods import Spread
-        from pipelines.training.spread import train_spread
+    if distributed_job:
+        from pipelines.training.distributed_job import train_by_job
+        from pipelines.training.pods import DistributedJob
 
         report = events.progress("train")
-        train_spread(Spread.model_validate_json(spread), task, config, Path(dataset), target, report)
+        train_by_job(DistributedJob.model_validate_json(distributed_job), task, config, Path(dataset), target, report)
         return _summary(read_json(target / "train.json"))
     model = target / "model"
     shutil.rmtree(model, ignore_errors=True)

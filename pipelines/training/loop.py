@@ -94,7 +94,9 @@ def run_epochs(
         if _stalled(history, monitor, config.patience):
             break
         torch.manual_seed(seed * 1_000_003 + epoch + here.rank * 1_000_000_007)
-        train_loss, steps = _one_epoch(network, model, average, optimizer, batches(epoch), loss, config, rate, steps, here)
+        train_loss, steps = _one_epoch(
+            network, model, average, optimizer, batches(epoch), loss, config, rate, steps, here
+        )
         average.eval()
         history.append({"epoch": epoch + 1, **here.agree({"train_loss": train_loss, **evaluate(average)})})
         if _best(history, monitor) == epoch:

@@ -18,8 +18,8 @@ NEWEST = ("activeDeadlineSeconds", "runtimePatches")
 _NODE = "node"  # what the runtime torch-distributed calls its only job, and the container in it
 
 
-class Spread(Settings):
-    """How a training is spread. `environment` and `secrets` are what its pods need to reach S3."""
+class DistributedJob(Settings):
+    """The pods that a training wants. `environment` and `secrets` are what its pods need to reach S3."""
 
     nodes: int = Field(2, ge=2, description="pods")
     processes: int = Field(1, ge=1, description="processes in each pod; with GPUs, one per GPU")
@@ -42,43 +42,43 @@ class Spread(Settings):
     timeout: int = Field(6 * 3600, description="seconds after which it has failed")
 
 
-def like(spread: Spread, pod: Mapping[str, Any]) -> Spread:
-    """`spread` with what the platform gives to every pod of a step, as `pod`, which is one, has it.
+def like(wanted: DistributedJob, pod: Mapping[str, Any]) -> DistributedJob:
+    """`wanted` with what the platform gives to every pod of a step, as `pod`, which is one, has it.
 
     What was asked for the training itself comes first.
     """
     spec = pod.get("spec", {})
     own = [item for item in spec.get("tolerations") or [] if not item.get("key", "").startswith("node.kubernetes.io/")]
-    return spread.model_copy(
+    return wanted.model_copy(
         update={
-            "node_selector": {**(spec.get("nodeSelector") or {}), **spread.node_selector},
-            "tolerations": [*spread.tolerations, *(item for item in own if item not in spread.tolerations)],
-            "affinity": spread.affinity or spec.get("affinity") or {},
-            "priority_class": spread.priority_class or spec.get("priorityClassName") or "",
-            "pull_secrets": spread.pull_secrets or [item["name"] for item in spec.get("imagePullSecrets") or []],
+            "node_selector": {**(spec.get("nodeSelector") or {}), **wanted.node_selector},
+            "tolerations": [*wanted.tolerations, *(item for item in own if item not in wanted.tolerations)],
+            "affinity": wanted.affinity or spec.get("affinity") or {},
+            "priority_class": wanted.priority_class or spec.get("priorityClassName") or "",
+            "pull_secrets": wanted.pull_secrets or [item["name"] for item in spec.get("imagePullSecrets") or []],
         }
     )
 
 
-def command(spread: Spread, task: str, place: str) -> list[str]:
+def command(wanted: DistributedJob, task: str, place: str) -> list[str]:
     """What each process runs."""
     given = {"task": task, "config": objects.join(place, "config.json"), "dataset": objects.join(place, "dataset")}
     given |= {"checkpoints": objects.join(place, "checkpoints"), "out": objects.join(place, "out")}
     return ["-m", "pipelines.training.distributed", *(part for k, v in given.items() for part in (f"--{k}", v))]
 
 
-def job(spread: Spread, name: str, task: str, place: str) -> list[dict[str, Any]]:
+def job(wanted: DistributedJob, name: str, task: str, place: str) -> list[dict[str, Any]]:
     """A headless Service by which the pods find the first one, a policy that closes them to all others, and the Job."""
-    labels = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/component": "training", **spread.labels}
-    meta = {"name": name, "namespace": spread.namespace, "labels": labels}
+    labels = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/component": "training", **wanted.labels}
+    meta = {"name": name, "namespace": wanted.namespace, "labels": labels}
     selector = {"job-name": name}
-    torchrun = ["torchrun", f"--nnodes={spread.nodes}", f"--nproc-per-node={spread.processes}"]
+    torchrun = ["torchrun", f"--nnodes={wanted.nodes}", f"--nproc-per-node={wanted.processes}"]
     torchrun += ["--node-rank=$(JOB_COMPLETION_INDEX)", f"--master-addr={name}-0.{name}", f"--master-port={PORT}"]
     pod = {
-        **_pod(spread),
+        **_pod(wanted),
         "subdomain": name,
         "restartPolicy": "Never",
-        "containers": [_container(spread, [*torchrun, *command(spread, task, place)])],
+        "containers": [_container(wanted, [*torchrun, *command(wanted, task, place)])],
     }
     return [
         {
@@ -95,10 +95,10 @@ def job(spread: Spread, name: str, task: str, place: str) -> list[dict[str, Any]
             "metadata": meta,
             "spec": {
                 "completionMode": "Indexed",
-                "completions": spread.nodes,
-                "parallelism": spread.nodes,
-                "backoffLimit": spread.nodes,  # one lost pod ends the others too: enough for one new start of all
-                "activeDeadlineSeconds": spread.timeout,
+                "completions": wanted.nodes,
+                "parallelism": wanted.nodes,
+                "backoffLimit": wanted.nodes,  # one lost pod ends the others too: enough for one new start of all
+                "activeDeadlineSeconds": wanted.timeout,
                 "ttlSecondsAfterFinished": 86400,
                 "template": {"metadata": {"labels": labels}, "spec": pod},
             },
@@ -107,39 +107,39 @@ def job(spread: Spread, name: str, task: str, place: str) -> list[dict[str, Any]
 
 
 def train_job(
-    spread: Spread, name: str, task: str, place: str, served: Collection[str] = NEWEST
+    wanted: DistributedJob, name: str, task: str, place: str, served: Collection[str] = NEWEST
 ) -> list[dict[str, Any]]:
     """The same for Kubeflow Trainer v2, whose runtime gives torchrun its addresses, by PET_* variables.
 
     served: fields of a TrainJob's spec that the cluster knows; what the pods need beyond the trainer is said by one of
     them, for a runtime gives its pods neither our labels nor a place to write.
     """
-    container = _container(spread, [])
-    labels = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/component": "training", **spread.labels}
-    meta = {"name": name, "namespace": spread.namespace, "labels": labels}
+    container = _container(wanted, [])
+    labels = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/component": "training", **wanted.labels}
+    meta = {"name": name, "namespace": wanted.namespace, "labels": labels}
     spec = {
         "runtimeRef": {"name": "torch-distributed"},
         "trainer": {
-            "image": spread.image,
-            "command": ["torchrun", *command(spread, task, place)],
-            "numNodes": spread.nodes,
-            "numProcPerNode": spread.processes,
+            "image": wanted.image,
+            "command": ["torchrun", *command(wanted, task, place)],
+            "numNodes": wanted.nodes,
+            "numProcPerNode": wanted.processes,
             "resourcesPerNode": container["resources"],
             "env": container["env"],
         },
-        **_patched(spread, labels, served),
+        **_patched(wanted, labels, served),
     }
     if "activeDeadlineSeconds" in served:
-        spec["activeDeadlineSeconds"] = spread.timeout
+        spec["activeDeadlineSeconds"] = wanted.timeout
     document = {"apiVersion": f"{GROUP}/v1alpha1", "kind": "TrainJob", "metadata": meta, "spec": spec}
     return [_policy(meta, {JOBSET: name}), document]
 
 
-def _patched(spread: Spread, labels: dict[str, str], served: Collection[str]) -> dict[str, Any]:
+def _patched(wanted: DistributedJob, labels: dict[str, str], served: Collection[str]) -> dict[str, Any]:
     """What is changed of the runtime's pods, in the words of the release that is installed."""
-    pod, container = _pod(spread), _container(spread, [])
+    pod, container = _pod(wanted), _container(wanted, [])
     mounts = {"name": _NODE, "volumeMounts": container["volumeMounts"]}
-    spec = {"serviceAccountName": spread.service_account, "volumes": pod["volumes"], **_place(spread)}
+    spec = {"serviceAccountName": wanted.service_account, "volumes": pod["volumes"], **_place(wanted)}
     spec.pop("priorityClassName", None)  # there is no field for it
     if "runtimePatches" in served:
         spec["securityContext"] = pod["securityContext"]
@@ -169,12 +169,12 @@ def _policy(meta: dict[str, Any], selector: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def _pod(spread: Spread) -> dict[str, Any]:
+def _pod(wanted: DistributedJob) -> dict[str, Any]:
     volumes: list[dict[str, Any]] = [{"name": "tmp", "emptyDir": {}}]
-    if spread.gpus:
+    if wanted.gpus:
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}})
     return {
-        "serviceAccountName": spread.service_account,
+        "serviceAccountName": wanted.service_account,
         "automountServiceAccountToken": False,
         "securityContext": {
             "runAsNonRoot": True,
@@ -184,39 +184,39 @@ def _pod(spread: Spread) -> dict[str, Any]:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "volumes": volumes,
-        **_place(spread),
+        **_place(wanted),
     }
 
 
-def _place(spread: Spread) -> dict[str, Any]:
+def _place(wanted: DistributedJob) -> dict[str, Any]:
     place = {
-        "nodeSelector": spread.node_selector,
-        "tolerations": spread.tolerations,
-        "affinity": spread.affinity,
-        "priorityClassName": spread.priority_class,
-        "imagePullSecrets": [{"name": name} for name in spread.pull_secrets],
+        "nodeSelector": wanted.node_selector,
+        "tolerations": wanted.tolerations,
+        "affinity": wanted.affinity,
+        "priorityClassName": wanted.priority_class,
+        "imagePullSecrets": [{"name": name} for name in wanted.pull_secrets],
     }
     return {key: value for key, value in place.items() if value}
 
 
-def _container(spread: Spread, run: list[str]) -> dict[str, Any]:
-    secret = {name: {"secretKeyRef": {"name": ref, "key": key}} for name, (ref, key) in spread.secrets.items()}
+def _container(wanted: DistributedJob, run: list[str]) -> dict[str, Any]:
+    secret = {name: {"secretKeyRef": {"name": ref, "key": key}} for name, (ref, key) in wanted.secrets.items()}
     mounts = [{"name": "tmp", "mountPath": "/tmp"}]
-    limits: dict[str, Any] = {"memory": spread.memory}
-    if spread.gpus:
-        limits[spread.accelerator] = spread.gpus
+    limits: dict[str, Any] = {"memory": wanted.memory}
+    if wanted.gpus:
+        limits[wanted.accelerator] = wanted.gpus
         mounts.append({"name": "shm", "mountPath": "/dev/shm"})
     return {
         "name": "train",
-        "image": spread.image,
+        "image": wanted.image,
         "imagePullPolicy": "IfNotPresent",
         "command": run[:1],
         "args": run[1:],
         "env": [
-            *({"name": name, "value": value} for name, value in spread.environment.items()),
+            *({"name": name, "value": value} for name, value in wanted.environment.items()),
             *({"name": name, "valueFrom": source} for name, source in secret.items()),
         ],
-        "resources": {"requests": {"cpu": spread.cpu, **limits}, "limits": limits},
+        "resources": {"requests": {"cpu": wanted.cpu, **limits}, "limits": limits},
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,

@@ -25,7 +25,7 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
     pytest.importorskip("torch")
     from pipelines.steps.train import train
     from pipelines.tasks import dump_config, get_task, recipe_config
-    from pipelines.training.pods import Spread
+    from pipelines.training.pods import DistributedJob
 
     config = dump_config(recipe_config(get_task("news"), "embedding_lstm", SETTINGS))
     dataset = _dataset(config, tmp_path)
@@ -34,14 +34,14 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             monkeypatch.delenv(name)
         use_storage(Cluster(namespace=namespace))  # as a pod's environment would
-        spread = Spread(
+        wanted = DistributedJob(
             nodes=2,
             image=IMAGE,
             namespace=namespace,
             service_account="pipeline-runner",
             cpu="200m",
             memory="1Gi",
-            place="s3://fairlead/spread",
+            place="s3://fairlead/jobs",
             environment={"AWS_ENDPOINT_URL": "http://fairlead-s3:9000", "AWS_REGION": "us-east-1"},
             secrets={
                 "AWS_ACCESS_KEY_ID": ("fairlead-s3", "access-key"),
@@ -51,22 +51,22 @@ def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pyt
         )
         with monkeypatch.context() as patch:
             calls = as_steps(namespace, tmp_path, patch)
-            result = train("news", config, str(dataset), "", str(tmp_path / "spread"), spread.model_dump_json())
+            result = train("news", config, str(dataset), "", str(tmp_path / "apart"), wanted.model_dump_json())
         assert ("POST", "networkpolicies") in calls, "the pods of a training are closed to all others"
         left = kubectl("-n", namespace, "get", "jobs,services,networkpolicies", "-o", "name")
         assert "train-" not in left
     alone = train("news", config, str(dataset), str(tmp_path / "c" / "a"), str(tmp_path / "alone"))
     assert result["rounds"] == alone["rounds"] == 3
-    one, two = (_history(tmp_path / name) for name in ("alone", "spread"))
+    one, two = (_history(tmp_path / name) for name in ("alone", "apart"))
     for first, second in zip(one, two, strict=True):
         assert second["train_loss"] == pytest.approx(first["train_loss"], rel=1e-3)
         assert second["valid_loss"] == pytest.approx(first["valid_loss"], rel=1e-3)
-    assert (tmp_path / "spread" / "model" / "model.onnx").exists()
+    assert (tmp_path / "apart" / "model" / "model.onnx").exists()
 
 
 def as_steps(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Let the training act as the account of the steps, with the Role of the chart; returns the calls that it made."""
-    from pipelines.training import spread
+    from pipelines.training import distributed_job
 
     shown = ["--show-only", "charts/pipelines/templates/steps.yaml"]
     command = ["helm", "template", "fairlead", str(ROOT / "helm" / "platform"), "-n", namespace, *shown]
@@ -80,14 +80,14 @@ def as_steps(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
     file.write_text(yaml.safe_dump(config))
     monkeypatch.setenv("KUBECONFIG", str(file))
     allowed: list[tuple[str, str]] = []
-    call = spread._Kube._call
+    call = distributed_job._Kube._call
 
     def recorded(self: Any, method: str, path: str, body: Any) -> Any:
         answer = call(self, method, path, body)
         allowed.append((method, path.partition("/namespaces/")[2].split("/")[1]))
         return answer
 
-    monkeypatch.setattr(spread._Kube, "_call", recorded)
+    monkeypatch.setattr(distributed_job._Kube, "_call", recorded)
     return allowed
 
 

@@ -96,7 +96,7 @@ def prepared(
         given["run"] = ""  # every run makes an id of its own
     needs = step_needs(request, placing, memory_before(record_root(where), request.recipe, before))
     if placing.train_nodes > 1:
-        given["spread"] = spread(cluster, where, placing, needs["train"])
+        given["spread"] = distributed_job(cluster, where, placing, needs["train"])
     placed = placement(profile, placing, request, needs)
     for note in _looked_at(cluster, placed, placing, needs, request):
         console(stderr=True).print(note, markup=False, soft_wrap=True)
@@ -187,11 +187,11 @@ def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
     return found
 
 
-def spread(cluster: Cluster, where: Endpoints, placing: Placing, needs: Resources) -> str:
-    """The training step's order to train on several pods, each with `needs`; see pipelines/training/spread.py."""
-    from pipelines.training.pods import Spread
+def distributed_job(cluster: Cluster, where: Endpoints, placing: Placing, needs: Resources) -> str:
+    """The pods, each with `needs`, that the training step has to make, as JSON of `DistributedJob`."""
+    from pipelines.training.pods import DistributedJob
 
-    return Spread(
+    return DistributedJob(
         nodes=placing.train_nodes,
         processes=max(1, needs.gpus),
         gpus=needs.gpus,
@@ -204,7 +204,7 @@ def spread(cluster: Cluster, where: Endpoints, placing: Placing, needs: Resource
         image=placing.image or cluster.image,
         namespace=cluster.namespace,
         service_account=cluster.service_account,
-        place=objects.join(where.uri("data"), ".spread"),
+        place=objects.join(where.uri("data"), ".distributed_jobs"),
         environment=_environment(cluster),
         secrets={k: v for k, v in _secrets(cluster).items() if k.startswith("AWS_")},
         labels={"fairlead.io/access-s3": "true"},

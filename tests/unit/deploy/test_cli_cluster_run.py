@@ -79,14 +79,16 @@ def test_what_the_run_before_took_is_asked_for_with_room(
 def test_training_on_several_pods_is_an_order_to_the_step(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any
 ) -> None:
-    from pipelines.training.pods import Spread
+    from pipelines.training.pods import DistributedJob
 
     fairlead(
         "run", "news", "--profile", cluster_profile, "--cron", "0 3 * * *", "--train-nodes", "2", "--train-gpus", "4"
     )
-    order = Spread.model_validate_json(kubeflow.api.posted["recurringruns"]["runtime_config"]["parameters"]["spread"])
+    order = DistributedJob.model_validate_json(
+        kubeflow.api.posted["recurringruns"]["runtime_config"]["parameters"]["spread"]
+    )
     assert (order.nodes, order.processes, order.gpus, order.image) == (2, 4, 4, "registry/pipelines:1")
-    assert order.place == "s3://lake/data/.spread"
+    assert order.place == "s3://lake/data/.distributed_jobs"
     assert order.secrets["AWS_ACCESS_KEY_ID"] == ("fairlead-s3", "access-key")
 
 

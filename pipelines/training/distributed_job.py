@@ -17,35 +17,37 @@ from typing import Any
 from contracts import objects
 from contracts.errors import PlatformError
 from pipelines.record import POD
-from pipelines.training.pods import GROUP, JOBSET, NEWEST, Spread, job, like, train_job
+from pipelines.training.pods import GROUP, JOBSET, NEWEST, DistributedJob, job, like, train_job
 
 _POLL = 3.0
 
 
-def train_spread(spread: Spread, task: str, config: str, dataset: Path, out: Path, tell: Callable[..., None]) -> None:
-    """Train on `dataset` (local) by the pods of `spread`; `out` (local) gets ``model/`` and ``train.json``.
+def train_by_job(
+    wanted: DistributedJob, task: str, config: str, dataset: Path, out: Path, tell: Callable[..., None]
+) -> None:
+    """Train on `dataset` (local) by the pods of `wanted`; `out` (local) gets ``model/`` and ``train.json``.
 
     Raises:
-        PlatformError: ``code="spread_failed"``, with what the failing pod said last.
+        PlatformError: ``code="distributed_job_failed"``, with what the failing pod said last.
     """
     name = "train-" + hashlib.sha256(f"{task}{config}{time.time_ns()}".encode()).hexdigest()[:10]
-    place = objects.join(spread.place, name)
+    place = objects.join(wanted.place, name)
     objects.upload(dataset, objects.join(place, "dataset"), last="dataset.json")
     objects.write_bytes(objects.join(place, "config.json"), config.encode())
-    kube = _Kube(spread.namespace)
+    kube = _Kube(wanted.namespace)
     # A TrainJob has no field for a priority.
-    operator = not spread.priority_class and kube.has_group(GROUP)
+    operator = not wanted.priority_class and kube.has_group(GROUP)
     if own := os.environ.get(POD):
-        spread = like(spread, kube.pod(own))
+        wanted = like(wanted, kube.pod(own))
     if operator:
-        documents = train_job(spread, name, task, place, kube.fields_of_train_jobs())
+        documents = train_job(wanted, name, task, place, kube.fields_of_train_jobs())
     else:
-        documents = job(spread, name, task, place)
+        documents = job(wanted, name, task, place)
     try:
         for document in documents:
             kube.create(document)
-        tell(0, None, pods=spread.nodes, by="TrainJob" if operator else "Job")
-        kube.wait(name, operator, spread.timeout)
+        tell(0, None, pods=wanted.nodes, by="TrainJob" if operator else "Job")
+        kube.wait(name, operator, wanted.timeout)
         objects.download(objects.join(place, "out"), out, last="train.json")
     finally:
         for document in documents:
@@ -108,7 +110,7 @@ class _Kube:
                 f"the cluster refused the {document['kind']} of a distributed training",
                 detail=detail,
                 fix="correct what it names: --set resources.train.KEY=VALUE, or what is installed for training",
-                code="spread_refused",
+                code="distributed_job_refused",
             ) from err
 
     def delete(self, document: dict[str, Any]) -> None:
@@ -148,7 +150,7 @@ class _Kube:
             "the distributed training failed",
             detail=f"{why}\n{said}".strip(),
             fix="see the pods' events: fairlead diagnose",
-            code="spread_failed",
+            code="distributed_job_failed",
         )
 
     def _path(self, document: dict[str, Any]) -> str:

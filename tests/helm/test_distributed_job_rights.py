@@ -1,4 +1,4 @@
-"""What the steps' Role grants for a training over several pods is what pipelines/training/spread.py calls."""
+"""What the steps' Role grants for a training over several pods is what pipelines/training/distributed_job.py calls."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
-from pipelines.training import pods, spread
+from pipelines.training import distributed_job, pods
 from tests.helm.chart import named, render
 
 Right = tuple[str, str, str]
@@ -32,7 +32,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
         read_namespaced_pod_log=lambda *_, **__: asked.add(("", "pods/log", "get")) or "it said this",
     )
 
-    class Kube(spread._Kube):
+    class Kube(distributed_job._Kube):
         operator = False
 
         def __init__(self, namespace: str) -> None:
@@ -50,21 +50,21 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
             asked.add((group, rest.split("/")[0], {"POST": "create"}.get(method, method.lower())))
             return {"status": {"conditions": [{"type": "Failed", "status": "True", "message": "no"}]}}
 
-    monkeypatch.setattr(spread, "_Kube", Kube)
+    monkeypatch.setattr(distributed_job, "_Kube", Kube)
     for name in ("upload", "write_bytes", "download"):
-        monkeypatch.setattr(spread.objects, name, lambda *_, **__: None)
-    order = pods.Spread(image="i", namespace="spaces", place="s3://lake/spread")
+        monkeypatch.setattr(distributed_job.objects, name, lambda *_, **__: None)
+    order = pods.DistributedJob(image="i", namespace="spaces", place="s3://lake/jobs")
     for by_operator in (False, True):
         Kube.operator = by_operator
         with pytest.raises(PlatformError, match="the distributed training failed"):
-            spread.train_spread(order, "news", "{}", Path("data"), Path("out"), lambda *_, **__: None)
+            distributed_job.train_by_job(order, "news", "{}", Path("data"), Path("out"), lambda *_, **__: None)
     return asked
 
 
-def test_steps_may_make_every_call_of_a_spread_training(used: set[Right]) -> None:
+def test_steps_may_make_every_call_of_a_distributed_training(used: set[Right]) -> None:
     assert {("batch", "jobs", "create"), ("networking.k8s.io", "networkpolicies", "delete")} <= used
     assert used <= granted(jobs=True)
 
 
-def test_spread_training_grants_no_right_that_it_does_not_use(used: set[Right]) -> None:
+def test_distributed_training_grants_no_right_that_it_does_not_use(used: set[Right]) -> None:
     assert granted(jobs=True) - granted(jobs=False) <= used

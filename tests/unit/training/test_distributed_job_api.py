@@ -15,8 +15,8 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from contracts.errors import PlatformError
-from pipelines.training.pods import Spread
-from pipelines.training.spread import train_spread
+from pipelines.training.distributed_job import train_by_job
+from pipelines.training.pods import DistributedJob
 from tests.unit.training.known import train_job_schema, wrong
 
 NEW = {"2.0": ("podSpecOverrides", "labels"), "2.1": ("podTemplateOverrides",)}
@@ -100,7 +100,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Trains against an API; returns it."""
     servers: list[Api] = []
-    monkeypatch.setattr("pipelines.training.spread._POLL", 0.01)
+    monkeypatch.setattr("pipelines.training.distributed_job._POLL", 0.01)
 
     def train(release: str, ends: str = "Complete", **changes: Any) -> Api:
         api = Api(tmp_path / "place", release, ends)
@@ -121,7 +121,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         (data / "dataset.json").write_text("{}")
         given = {"image": "i", "namespace": "spaces", "place": str(tmp_path / "place"), "gpus": 1, **changes}
         try:
-            train_spread(Spread(**given), "news", "{}", data, tmp_path / "out", lambda *_, **__: None)
+            train_by_job(DistributedJob(**given), "news", "{}", data, tmp_path / "out", lambda *_, **__: None)
         except PlatformError as err:
             api.error = err  # type: ignore[attr-defined]
         return api
@@ -162,13 +162,13 @@ def test_a_priority_is_given_by_a_job_for_a_train_job_has_none(trained: Any) -> 
 @pytest.mark.parametrize("release", ["", "2.2"])
 def test_what_the_failed_pod_said_is_in_the_error(release: str, trained: Any) -> None:
     error = trained(release, ends="Failed").error
-    assert error.code == "spread_failed"
+    assert error.code == "distributed_job_failed"
     assert "so it ended" in error.detail
     assert "the last words" in error.detail
 
 
 def test_what_the_api_refuses_is_said_and_nothing_is_left(trained: Any) -> None:
     api = trained("2.2", ends="refused")
-    assert api.error.code == "spread_refused"
+    assert api.error.code == "distributed_job_refused"
     assert "spec.trainer is invalid" in api.error.detail
     assert sorted(api.deleted) == ["networkpolicies", "trainjobs"]
