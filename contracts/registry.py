@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
@@ -102,11 +102,11 @@ class Registry:
     def _stored(self, bundle: Bundle) -> str:
         """Where every machine finds the bundle; uploads it when bundles are kept in S3."""
         root = self.endpoints.uri("artifacts")
-        if not objects.is_remote(root):
+        if not storage.is_remote(root):
             return str(bundle.path.absolute())
-        target = objects.join(root, bundle.document.name, bundle.digest[:12])
-        if not objects.exists(objects.join(target, DOCUMENT)):
-            objects.upload(bundle.path, target, last=DOCUMENT)
+        target = storage.join(root, bundle.document.name, bundle.digest[:12])
+        if not storage.exists(storage.join(target, DOCUMENT)):
+            storage.upload(bundle.path, target, last=DOCUMENT)
         return target
 
     def versions(self, name: str) -> list[ModelVersion]:
@@ -149,7 +149,7 @@ class Registry:
 
     def _local(self, item: ModelVersion) -> Path:
         """The folder of a version; one in S3 is copied once, and again when the copy is damaged."""
-        if not objects.is_remote(item.path):
+        if not storage.is_remote(item.path):
             return Path(item.path)
         folder = self.endpoints.scratch("bundles", item.name, item.digest[:16])
         with file_lock(folder.with_name(f".{folder.name}.lock")):
@@ -158,7 +158,7 @@ class Registry:
                     return folder
             except PlatformError:
                 pass  # not there yet, or damaged
-            return objects.download(item.path, folder, last=DOCUMENT)
+            return storage.download(item.path, folder, last=DOCUMENT)
 
     def set_alias(self, ref: str, alias: str) -> ModelVersion:
         """Point an alias other than ``champion`` at a version."""
@@ -244,7 +244,7 @@ class Registry:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         root = self.endpoints.uri("artifacts")
-        folder = self.endpoints.scratch() if objects.is_remote(root) else Path(root)
+        folder = self.endpoints.scratch() if storage.is_remote(root) else Path(root)
         with file_lock(folder / ".registry.lock"):
             yield
 

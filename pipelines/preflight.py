@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from contracts import objects
+from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.tracking import check_experiment
@@ -33,7 +33,7 @@ def preflight(workflow: str, task: str, where: Endpoints) -> None:
             writes to is closed or full.
     """
     for name in _PLACES:
-        if not objects.is_remote(where.uri(name)):
+        if not storage.is_remote(where.uri(name)):
             _writable(where.path(name))
     if workflow == "batch_scoring":
         return
@@ -65,7 +65,7 @@ def _servers(task: str, where: Endpoints) -> Iterator[tuple[str, str, list[tuple
         yield f"the online store {store.place}", fix, store.hosts
     address = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
     parts = urlsplit(address)
-    remote = any(objects.is_remote(where.uri(name)) for name in ("data", "artifacts", "features"))
+    remote = any(storage.is_remote(where.uri(name)) for name in ("data", "artifacts", "features"))
     if remote and parts.hostname and not urllib.request.getproxies():
         yield (
             f"the object storage {address}",

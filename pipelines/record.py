@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 
 PLACE, RUN, POD, NODE = "FAIRLEAD_RECORD", "FAIRLEAD_KFP_RUN", "FAIRLEAD_POD", "FAIRLEAD_NODE"
@@ -105,7 +105,7 @@ class Record:
             self._queue.put((name, _text(document), replace))
         if self._writer is None:
             with contextlib.suppress(Exception):
-                objects.ready(self.root)
+                storage.ready(self.root)
             self._writer = threading.Thread(target=self._write, name="record", daemon=True)
             self._writer.start()
 
@@ -114,8 +114,8 @@ class Record:
             name, text, replace = item
             with contextlib.suppress(Exception):
                 address = _address(self.root, self.kfp_run, name)
-                if replace or not objects.exists(address):
-                    objects.write_bytes(address, text)
+                if replace or not storage.exists(address):
+                    storage.write_bytes(address, text)
 
 
 def open_record(environ: Mapping[str, str]) -> Record | None:
@@ -132,7 +132,7 @@ def write_run(root: str, kfp_run: str, about: Mapping[str, Any]) -> None:
     Raises:
         PlatformError: the store does not take it.
     """
-    objects.write_bytes(_address(root, kfp_run, _RUN_FILE), _text(run_document(kfp_run, about)))
+    storage.write_bytes(_address(root, kfp_run, _RUN_FILE), _text(run_document(kfp_run, about)))
 
 
 def run_document(kfp_run: str, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def read_run(root: str, kfp_run: str) -> dict[str, Any] | None:
 
 def read_steps(root: str, kfp_run: str) -> dict[str, dict[str, Any]]:
     """The documents of the run's steps that have begun, by step."""
-    names = [name.removesuffix(".json") for name in objects.list_names(objects.join(root, kfp_run))]
+    names = [name.removesuffix(".json") for name in storage.list_names(storage.join(root, kfp_run))]
     steps = [name for name in names if name not in (_RUN_FILE, _FOLLOWED_FILE) and _NAME.fullmatch(name)]
     found = {name: _read(root, kfp_run, name) for name in steps}
     return {name: document for name, document in found.items() if document is not None}
@@ -176,7 +176,7 @@ def write_followed(root: str, kfp_run: str, sign: Mapping[str, Any]) -> None:
     Raises:
         PlatformError: the store does not take it.
     """
-    objects.write_bytes(_address(root, kfp_run, _FOLLOWED_FILE), _text(sign))
+    storage.write_bytes(_address(root, kfp_run, _FOLLOWED_FILE), _text(sign))
 
 
 def read_followed(root: str, kfp_run: str) -> dict[str, Any]:
@@ -186,12 +186,12 @@ def read_followed(root: str, kfp_run: str) -> dict[str, Any]:
 
 def remove_followed(root: str, kfp_run: str) -> None:
     """Nobody follows the run any more."""
-    objects.remove(_address(root, kfp_run, _FOLLOWED_FILE))
+    storage.remove(_address(root, kfp_run, _FOLLOWED_FILE))
 
 
 def list_runs(root: str) -> list[str]:
     """The KFP ids of the runs that left something."""
-    return [name for name in objects.list_names(root) if _NAME.fullmatch(name)]
+    return [name for name in storage.list_names(root) if _NAME.fullmatch(name)]
 
 
 def now() -> str:
@@ -218,7 +218,7 @@ def memory_peak() -> int | None:
 def _read(root: str, kfp_run: str, name: str) -> dict[str, Any] | None:
     """A document; None when it is not there or is none."""
     try:
-        found = json.loads(objects.read_bytes(_address(root, kfp_run, name)))
+        found = json.loads(storage.read_bytes(_address(root, kfp_run, name)))
     except PlatformError as err:
         if err.code == "not_found":
             return None
@@ -229,7 +229,7 @@ def _read(root: str, kfp_run: str, name: str) -> dict[str, Any] | None:
 
 
 def _address(root: str, kfp_run: str, name: str) -> str:
-    return objects.join(root, kfp_run, f"{name}.json")
+    return storage.join(root, kfp_run, f"{name}.json")
 
 
 def _text(document: Mapping[str, Any]) -> bytes:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.steps.files import clean_numbers, missing, write_json
 
@@ -49,12 +49,12 @@ class StepCache:
 
     def find(self, step: str, key: str) -> Entry | None:
         """The entry, or None where there is none, its upload was broken off, or a part of it is gone."""
-        place = objects.join(self.root, step, key)
+        place = storage.join(self.root, step, key)
         try:
-            document = json.loads(objects.read_bytes(objects.join(place, _RESULT)))
-            found = Entry(objects.join(place, document["at"]), document["result"])
-            files = json.loads(objects.read_bytes(objects.join(found.address, _FILES)))
-            return found if all(objects.exists(objects.join(found.address, name)) for name in files) else None
+            document = json.loads(storage.read_bytes(storage.join(place, _RESULT)))
+            found = Entry(storage.join(place, document["at"]), document["result"])
+            files = json.loads(storage.read_bytes(storage.join(found.address, _FILES)))
+            return found if all(storage.exists(storage.join(found.address, name)) for name in files) else None
         except PlatformError as err:
             if err.code == "not_found":
                 return None
@@ -64,13 +64,13 @@ class StepCache:
 
     def keep(self, step: str, key: str, folder: Path, result: Any) -> Entry:
         """Upload `folder`, in which ``out`` is what the step made, and make it known by `key`."""
-        place, name = objects.join(self.root, step, key), secrets.token_hex(4)
+        place, name = storage.join(self.root, step, key), secrets.token_hex(4)
         files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
         write_json(folder / _FILES, files)
-        objects.upload(folder, objects.join(place, name), last=_FILES)
+        storage.upload(folder, storage.join(place, name), last=_FILES)
         document = {"at": name, "result": clean_numbers(result)}
-        objects.write_bytes(objects.join(place, _RESULT), json.dumps(document, default=str).encode())
-        return Entry(objects.join(place, name), document["result"])
+        storage.write_bytes(storage.join(place, _RESULT), json.dumps(document, default=str).encode())
+        return Entry(storage.join(place, name), document["result"])
 
 
 def fetch(address: str, folder: Path) -> Path:
@@ -80,7 +80,7 @@ def fetch(address: str, folder: Path) -> Path:
         PlatformError: ``code="missing_artifact"``: somebody deleted it, or a part of it.
     """
     try:
-        here = objects.download(address, folder, last=_FILES) if objects.is_remote(address) else Path(address)
+        here = storage.download(address, folder, last=_FILES) if storage.is_remote(address) else Path(address)
     except PlatformError as err:
         raise (missing(address) if err.code == "not_found" else err) from err
     try:
@@ -89,5 +89,5 @@ def fetch(address: str, folder: Path) -> Path:
     except (OSError, ValueError) as err:
         raise missing(address) from err
     if lost:
-        raise missing(objects.join(address, lost[0]))
+        raise missing(storage.join(address, lost[0]))
     return here / OUT

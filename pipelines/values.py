@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.record import RUN, open_record, read_run
@@ -59,7 +59,7 @@ def resolve(asked: Mapping[str, Any], environ: Mapping[str, str], *, reads: bool
         "promote": asked.get("promote", True),
         "nonce": asked.get("nonce", ""),
         "spread": asked.get("spread", ""),
-        "steps": objects.join(where.uri("data"), FOLDER),
+        "steps": storage.join(where.uri("data"), FOLDER),
     }
     if not reads:
         values |= known_version(task, where, asked.get("dataset", ""), values["source"])
@@ -124,18 +124,18 @@ def known_version(task: Task, where: Endpoints, version: str, source: str) -> di
     Raises:
         PlatformError: ``code="unknown_dataset"``, with the versions that are there.
     """
-    root = objects.join(where.uri("data"), task.name)
-    known = [name for name in objects.list_names(root) if not name.startswith(".")]
+    root = storage.join(where.uri("data"), task.name)
+    known = [name for name in storage.list_names(root) if not name.startswith(".")]
     chosen = known[0] if not version and len(known) == 1 else version
-    manifest = objects.join(root, chosen, MANIFEST)
-    if not chosen or not objects.exists(manifest):
+    manifest = storage.join(root, chosen, MANIFEST)
+    if not chosen or not storage.exists(manifest):
         raise PlatformError(
             f"task {task.name} has no dataset version {version!r}",
             detail=f"versions: {', '.join(known) or 'none'}",
             fix="run the workflow ingestion first, or name one of these with --dataset",
             code="unknown_dataset",
         )
-    read = source or str(json.loads(objects.read_bytes(manifest))["source"])
+    read = source or str(json.loads(storage.read_bytes(manifest))["source"])
     return {"dataset": manifest, "data_version": chosen, "source": read}
 
 
@@ -156,13 +156,13 @@ def store_stamp(task: Task, where: Endpoints) -> str:
     """Changes when feature history or online store are deleted, so that a cached materialise step runs again."""
     if not task.feature_service:
         return ""
-    stamp, online = objects.join(where.uri("features"), ".stamp"), where.uri("online")
-    if not objects.exists(stamp) or ("://" not in online and not objects.exists(online)):
-        objects.write_bytes(stamp, secrets.token_hex(8).encode())
-    return objects.read_bytes(stamp).decode()
+    stamp, online = storage.join(where.uri("features"), ".stamp"), where.uri("online")
+    if not storage.exists(stamp) or ("://" not in online and not storage.exists(online)):
+        storage.write_bytes(stamp, secrets.token_hex(8).encode())
+    return storage.read_bytes(stamp).decode()
 
 
 def checkpoints(where: Endpoints) -> str:
     """Where trainings keep what they need to go on: on this disk, or in the store, which outlives a pod."""
     data = where.uri("data")
-    return objects.join(data, ".checkpoints") if objects.is_remote(data) else str(where.path("cache") / "checkpoints")
+    return storage.join(data, ".checkpoints") if storage.is_remote(data) else str(where.path("cache") / "checkpoints")

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 
 class FolderClient:
-    """The calls of a client of S3 that `contracts.objects` makes; a bucket is a folder below `root`.
+    """The calls of a client of S3 that `contracts.storage` makes; a bucket is a folder below `root`.
 
     Attributes:
         fails: whether the server does not answer.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.engine import EngineOptions, EngineSpec, Reason
-from contracts.tabular import Calibration, Columns, Matrix, matrix, top_reasons
+from contracts.tabular_engine import Calibration, Columns, Matrix, matrix, top_reasons
 
 if TYPE_CHECKING:
     from contracts.bundle import Bundle

@@ -8,7 +8,7 @@ import numpy as np
 
 from contracts.engine import EngineOptions, EngineSpec, Reason, graph_outputs, onnx_providers, side_by_side
 from contracts.errors import PlatformError
-from contracts.tabular import Columns, Matrix, matrix, top_reasons
+from contracts.tabular_engine import Columns, Matrix, matrix, top_reasons
 
 if TYPE_CHECKING:
     from contracts.bundle import Bundle

@@ -1,8 +1,8 @@
 """Text models as an ONNX graph.
 
-The files of ``model/`` beside those of `contracts.text`: ``model.onnx`` (input ``ids``: int64, shape (rows, tokens),
-padded on the right; outputs: `graph_outputs`) and, when the graph is linear in its terms, ``terms.npy`` (int32, shape
-(terms, longest n-gram): the token ids of each term, padded by -1).
+The files of ``model/`` beside those of `contracts.text_engine`: ``model.onnx`` (input ``ids``: int64, shape (rows,
+tokens), padded on the right; outputs: `graph_outputs`) and, when the graph is linear in its terms, ``terms.npy``
+(int32, shape (terms, longest n-gram): the token ids of each term, padded by -1).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers, side_by_side
 from contracts.errors import PlatformError
-from contracts.text import TextEngine
+from contracts.text_engine import TextEngine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,7 +1,8 @@
 """Text models as weights, run by transformers on a CPU or a GPU with the same code.
 
-The files of ``model/`` beside those of `contracts.text`: ``config.json`` and ``model.safetensors`` of a classifier as
-transformers saves it. Weights and their sizes are all that is taken from a file: neither pickles nor code are read.
+The files of ``model/`` beside those of `contracts.text_engine`: ``config.json`` and ``model.safetensors`` of a
+classifier as transformers saves it. Weights and their sizes are all that is taken from a file: neither pickles nor
+code are read.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.engine import Engine, EngineOptions, EngineSpec
 from contracts.errors import PlatformError
-from contracts.text import WORKING_NUMBERS, TextEngine
+from contracts.text_engine import WORKING_NUMBERS, TextEngine
 
 if TYPE_CHECKING:
     from pathlib import Path

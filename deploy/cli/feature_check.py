@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from contracts import metrics as names
+from contracts import metric_names as names
 
 _BINS = 10
 _HISTORY_ROWS = 200_000  # of the history that drift is measured against
@@ -107,7 +107,7 @@ def _same(served: Any, joined: Any) -> Any:
 
 def _drift(view: Mapping[str, Any], folder: Path, sample: Sample) -> tuple[float, str]:
     """The largest population stability index of a number, and its name."""
-    from feature_repo.stores.sources import column, connect, quote, scan, source_files
+    from feature_repo.stores.parquet_sources import column, connect, quote, scan, source_files
 
     numbers = [f["name"] for f in view["features"] if f["dtype"].startswith(("float", "int"))]
     if not numbers or not sample.size:

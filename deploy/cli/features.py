@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.output import console, emit, number, table
 from deploy.cli.profiles import load_endpoints
@@ -40,12 +40,12 @@ class History:
 def histories(endpoints: Endpoints) -> list[History]:
     """The newest history of every task that has one."""
     found = []
-    for task in objects.list_names(endpoints.uri("features")):
-        root = objects.join(endpoints.uri("features"), task)
+    for task in storage.list_names(endpoints.uri("features")):
+        root = storage.join(endpoints.uri("features"), task)
         plans = []
         for name in _folders(root):
-            address = objects.join(root, name)
-            if objects.exists(objects.join(address, _PLAN)) and (plan := _plan(address)):
+            address = storage.join(root, name)
+            if storage.exists(storage.join(address, _PLAN)) and (plan := _plan(address)):
                 plans.append((plan, address))
         if plans:
             plan, address = max(plans, key=lambda item: (item[0]["known_until"], item[1]))
@@ -54,9 +54,9 @@ def histories(endpoints: Endpoints) -> list[History]:
 
 
 def _folders(root: str) -> list[str]:
-    if not objects.is_remote(root) and not Path(root).is_dir():
+    if not storage.is_remote(root) and not Path(root).is_dir():
         return []
-    return [name for name in objects.list_names(root) if not name.startswith(".")]
+    return [name for name in storage.list_names(root) if not name.startswith(".")]
 
 
 def _plan(address: str) -> dict[str, Any] | None:
@@ -64,7 +64,7 @@ def _plan(address: str) -> dict[str, Any] | None:
     import json
 
     try:
-        plan = json.loads(objects.read_bytes(objects.join(address, _PLAN)))
+        plan = json.loads(storage.read_bytes(storage.join(address, _PLAN)))
     except ValueError:
         return None
     return plan if isinstance(plan, dict) and {"views", "known_until"} <= set(plan) else None

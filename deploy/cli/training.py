@@ -135,11 +135,11 @@ def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
 
 def _bundle(endpoints: Endpoints, result: dict[str, Any]) -> Bundle:
     """The bundle of a run's result; one in S3 is fetched."""
-    from contracts import objects
+    from contracts import storage
     from contracts.bundle import read_bundle
     from contracts.registry import Registry
 
-    if not objects.is_remote(result["path"]):
+    if not storage.is_remote(result["path"]):
         return read_bundle(result["path"])
     return Registry(endpoints).fetch(f"{result['name']}:{result['version']}")
 

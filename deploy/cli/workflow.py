@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from contracts.objects import is_remote
+from contracts.storage import is_remote
 from deploy.cli.advice import pasteable, resume_command
 from deploy.cli.events import WorkflowChild, read_run_file
 from deploy.cli.homes import remember

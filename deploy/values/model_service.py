@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
-from contracts.metrics import LATENCY_BUCKETS
+from contracts.metric_names import LATENCY_BUCKETS
 from deploy.values.shared import (
     Chart,
     HttpRoute,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from feature_repo.stores.packed import Layout
+from feature_repo.stores.packed_rows import Layout
 
 
 class Backend(Protocol):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from zlib import crc32
 
 from contracts.errors import PlatformError
-from feature_repo.stores.packed import Layout
+from feature_repo.stores.packed_rows import Layout
 from feature_repo.stores.redis_address import connect, parse_address
 
 _TAGS = [b"{%03x}" % number for number in range(1024)]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from feature_repo.stores.packed import Layout
+from feature_repo.stores.packed_rows import Layout
 
 _CHUNK = 500  # keys of one query; SQLite admits 999 parameters in old builds
 _SCHEMAS = "packed_schemas"

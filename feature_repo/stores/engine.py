@@ -19,11 +19,11 @@ from feast.infra.compute_engines.local.compute import LocalComputeEngine
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.repo_config import FeastConfigBaseModel
 
-from feature_repo.stores.arrow import pack_batch
+from feature_repo.stores.arrow_rows import pack_batch
 from feature_repo.stores.keys import serialise_keys
 from feature_repo.stores.offline import DuckDBOfflineStore, LeftOut, latest_rows
 from feature_repo.stores.online import PackedOnlineStore
-from feature_repo.stores.packed import Layout
+from feature_repo.stores.packed_rows import Layout
 from feature_repo.stores.plan import compile_view
 
 _LOG = logging.getLogger(__name__)

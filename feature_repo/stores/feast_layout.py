@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from feature_repo.stores.backend_sqlite import SqliteBackend, not_materialised
-from feature_repo.stores.packed import FIXED, NEVER, Layout, to_bytes
-from feature_repo.stores.proto import decode_timestamp, decode_value
+from feature_repo.stores.feast_protobuf import decode_timestamp, decode_value
+from feature_repo.stores.packed_rows import FIXED, NEVER, Layout, to_bytes
 
 Found = tuple[int, dict[str, Any]]  # microseconds since 1970, values by name
 _CHUNK = 500

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from feature_repo.stores.sources import (
+from feature_repo.stores.parquet_sources import (
     SQL_TYPES,
     SourceKeys,
     column,
@@ -107,7 +107,7 @@ def _join_view(
 def _as_pandas(values: pa.ChunkedArray, name: str, dtype: str) -> Any:
     import pandas as pd
 
-    from feature_repo.stores.arrow import cast_feature
+    from feature_repo.stores.arrow_rows import cast_feature
 
     nullable = {"int64": pd.Int64Dtype(), "int32": pd.Int32Dtype(), "bool": pd.BooleanDtype()}
     if dtype in nullable:

@@ -24,13 +24,11 @@ from feast.repo_config import FeastConfigBaseModel
 from feast.saved_dataset import SavedDatasetStorage
 
 from contracts.errors import PlatformError
-from feature_repo.stores import append
+from feature_repo.stores import parquet_append
 from feature_repo.stores.join import point_in_time_join
 from feature_repo.stores.keys import EXPECTED
-from feature_repo.stores.packed import to_micros
-from feature_repo.stores.plan import compile_view
-from feature_repo.stores.rows import checked_rows
-from feature_repo.stores.sources import (
+from feature_repo.stores.packed_rows import to_micros
+from feature_repo.stores.parquet_sources import (
     PART,
     SourceKeys,
     column,
@@ -42,6 +40,8 @@ from feature_repo.stores.sources import (
     schema_of,
     source_files,
 )
+from feature_repo.stores.plan import compile_view
+from feature_repo.stores.pushed_rows import checked_rows
 
 
 class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
@@ -92,7 +92,7 @@ class LazyJob(RetrievalJob):
         path = Path(storage.file_options.uri)
         if path.exists() and not allow_overwrite:
             raise PlatformError(f"{path} exists already", fix="give another path, or allow_overwrite=True")
-        append.write_file(path, self.to_arrow())
+        parquet_append.write_file(path, self.to_arrow())
 
 
 # Integers and booleans with nulls stay what they are in pandas; without them Feast's users expect numpy's types.
@@ -213,7 +213,7 @@ class DuckDBOfflineStore(OfflineStore):
                 code="bad_source",
             )
         if source.path.startswith("s3://"):
-            append.check_remote(source.path)
+            parquet_append.check_remote(source.path)
         try:
             return schema_of(source_files(source.path, _folder(config), view.name)[-1])
         except PlatformError as err:
@@ -231,9 +231,9 @@ class DuckDBOfflineStore(OfflineStore):
         table = checked_rows(config, feature_view, table.to_pandas(integer_object_nulls=True))
         source = feature_view.batch_source
         if source.path.startswith("s3://"):
-            append.append_remote(source.path, table)
+            parquet_append.append_remote(source.path, table)
         else:
-            append.append_rows(_folder(config) / source.path, table)
+            parquet_append.append_rows(_folder(config) / source.path, table)
         if progress:
             progress(table.num_rows)
 
@@ -264,7 +264,7 @@ def latest_rows(
     not_after: datetime,
     left_out: list[LeftOut],
 ) -> Iterator[pa.RecordBatch]:
-    """The last row of each entity of a compiled view, in batches: keys, fields and the moments (`arrow.py`).
+    """The last row of each entity of a compiled view, in batches: keys, fields and the moments (`arrow_rows.py`).
 
     Args:
         after_start: leave out what happened exactly at `start`, because the interval before ended there.
@@ -274,7 +274,7 @@ def latest_rows(
     Raises:
         PlatformError: rows were left out, and no row is left.
     """
-    from feature_repo.stores.arrow import CREATED, EVENT
+    from feature_repo.stores.arrow_rows import CREATED, EVENT
 
     with connect(config.offline_store.memory_limit) as connection:
         files = source_files(view["source"], _folder(config), view["name"])

@@ -23,9 +23,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from contracts.errors import PlatformError
 from feature_repo.stores.backend import open_backend
+from feature_repo.stores.feast_values import pack_messages, to_message
 from feature_repo.stores.keys import RefusedKeyError, bad_key, canonical_text
-from feature_repo.stores.messages import pack_messages, to_message
-from feature_repo.stores.packed import EPOCH, NEVER, Layout, to_micros
+from feature_repo.stores.packed_rows import EPOCH, NEVER, Layout, to_micros
 from feature_repo.stores.plan import compile_view, stored_fields
 from feature_repo.stores.reader import OnlineReader
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from contracts.errors import PlatformError
-from feature_repo.stores.packed import Layout
+from feature_repo.stores.packed_rows import Layout
 
 _DTYPES = {
     "String": "string",

@@ -17,17 +17,17 @@ from feast.data_source import PushMode
 from feast.infra.passthrough_provider import PassthroughProvider
 
 from contracts.errors import PlatformError
-from feature_repo.stores.arrow import CREATED, EVENT, cast_feature, pack_batch
+from feature_repo.stores.arrow_rows import CREATED, EVENT, cast_feature, pack_batch
 from feature_repo.stores.keys import serialise_keys
 from feature_repo.stores.offline import DuckDBOfflineStore
 from feature_repo.stores.online import PackedOnlineStore
-from feature_repo.stores.packed import Layout
+from feature_repo.stores.packed_rows import Layout
 from feature_repo.stores.plan import compile_view
-from feature_repo.stores.rows import checked_rows
+from feature_repo.stores.pushed_rows import checked_rows
 
 
 class CheckedProvider(PassthroughProvider):
-    """Feast's provider; rows go online as `rows.py` has checked them, without Feast's messages, which cut numbers."""
+    """Feast's provider, which writes online what `pushed_rows.py` has checked: Feast's own messages cut numbers."""
 
     def ingest_df(self, feature_view: Any, df: pd.DataFrame, field_mapping: dict[str, str] | None = None) -> None:
         """Write rows online, whole or not at all."""

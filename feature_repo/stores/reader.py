@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from contracts.errors import PlatformError
 from feature_repo.stores.backend import is_redis, open_backend
 from feature_repo.stores.keys import serialise_keys
-from feature_repo.stores.packed import to_micros
-from feature_repo.stores.values import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, UNAVAILABLE, Read
+from feature_repo.stores.packed_rows import to_micros
+from feature_repo.stores.read_result import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, UNAVAILABLE, Read
 from feature_repo.stores.views import View, Views
 
 __all__ = ["NOT_FOUND", "OUTSIDE_MAX_AGE", "PRESENT", "UNAVAILABLE", "OnlineReader", "Read", "apply_transforms"]
@@ -96,7 +96,7 @@ class OnlineReader:
 
     def _translated(self, rows: list[bytes | None], view: View) -> tuple[list[bytes | None], bytes]:
         """Rows that other schemas wrote, as rows of the view's."""
-        from feature_repo.stores.evolve import translate
+        from feature_repo.stores.schema_evolution import translate
 
         view.layout.decode(rows)  # raises for rows that are damaged
         made = translate(rows, view, lambda digest: self._backend.schema(self._plan["project"], digest))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from contracts.errors import PlatformError
-from feature_repo.stores.packed import FIXED, Layout
+from feature_repo.stores.packed_rows import FIXED, Layout
 
 _CODES = {"float64": "d", "int64": "q", "timestamp": "q", "float32": "f", "int32": "i", "bool": "B"}  # of struct
 _FOREVER = 2**62  # microseconds; moments minus it still fit in 64 bits

@@ -112,7 +112,7 @@ def _hashes(ids: pd.Series[Any], salt: str) -> NDArray[np.float64]:
 
 def _hide(rows: pd.DataFrame, facts: pd.DataFrame, case: Case, plan: Mapping[str, Any]) -> pd.DataFrame:
     """`rows` of a split as served in a case; `facts` has, for each, all that its features were derived from."""
-    from feature_repo.stores.values import Read
+    from feature_repo.stores.read_result import Read
     from feature_repo.stores.views import Views
     from pipelines.steps.build_dataset import derive
 

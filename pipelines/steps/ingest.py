@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from contracts.tracking import file_lock
 from pipelines.steps import events
@@ -50,8 +50,8 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     try:
         with source_here(source) as here:
             reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here))
-            make = _version_in_s3 if objects.is_remote(data_root) else _version_here
-            manifest = make(reading, objects.join(data_root, task))
+            make = _version_in_s3 if storage.is_remote(data_root) else _version_here
+            manifest = make(reading, storage.join(data_root, task))
         write_json(Path(out), manifest)
     except OSError as err:
         if err.errno in events.DISK_FULL and not err.filename:
@@ -90,17 +90,17 @@ def _version_here(reading: _Reading, root: str) -> dict[str, Any]:
 
 def _version_in_s3(reading: _Reading, root: str) -> dict[str, Any]:
     """The manifest of the version below the address `root`; two runs at once upload the same bytes."""
-    known = objects.join(root, ".sources", f"{reading.fingerprint}.json")
-    if objects.exists(known):
-        address = objects.join(root, json.loads(objects.read_bytes(known))["version"])
-        if objects.exists(objects.join(address, MANIFEST)):
-            return {**json.loads(objects.read_bytes(objects.join(address, MANIFEST))), "path": address}
+    known = storage.join(root, ".sources", f"{reading.fingerprint}.json")
+    if storage.exists(known):
+        address = storage.join(root, json.loads(storage.read_bytes(known))["version"])
+        if storage.exists(storage.join(address, MANIFEST)):
+            return {**json.loads(storage.read_bytes(storage.join(address, MANIFEST))), "path": address}
     with tempfile.TemporaryDirectory(prefix="fairlead-ingest-") as scratch:
         made = _version_here(reading, scratch)
-        address = objects.join(root, made["version"])
-        if not objects.exists(objects.join(address, MANIFEST)):
-            objects.upload(Path(made["path"]), address, last=MANIFEST)
-    objects.write_bytes(known, json.dumps({"version": made["version"]}).encode())
+        address = storage.join(root, made["version"])
+        if not storage.exists(storage.join(address, MANIFEST)):
+            storage.upload(Path(made["path"]), address, last=MANIFEST)
+    storage.write_bytes(known, json.dumps({"version": made["version"]}).encode())
     return {**made, "path": address}
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import sha256_file
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
@@ -74,13 +74,13 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
     report = events.progress("materialise")
     key = hashlib.sha256(f"{data_version} {code_version(task)} {_digest(Path(clean))}".encode()).hexdigest()[:8]
     name = f"{data_version}-{key}"
-    address, online = objects.join(ends.uri("features"), task, name), ends.uri("online")
-    if not objects.exists(objects.join(address, _PLAN)):
-        folder = ends.scratch("features", task, name) if objects.is_remote(address) else Path(address)
+    address, online = storage.join(ends.uri("features"), task, name), ends.uri("online")
+    if not storage.exists(storage.join(address, _PLAN)):
+        folder = ends.scratch("features", task, name) if storage.is_remote(address) else Path(address)
         if not (folder / _PLAN).exists():
             _write_history(found, Path(clean), folder, online, report)
-        if objects.is_remote(address):
-            objects.upload(folder, address, last=_PLAN)
+        if storage.is_remote(address):
+            storage.upload(folder, address, last=_PLAN)
     with folder_here(address, last=_PLAN) as folder:
         plan = read_json(folder / _PLAN)
         report(3, 4, doing="online store")

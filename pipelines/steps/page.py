@@ -49,9 +49,9 @@ def fill_card(published: str, card: Any) -> None:
     Args:
         published: document that register wrote.
     """
-    from contracts import objects
+    from contracts import storage
 
-    Path(card.path).write_bytes(objects.read_bytes(objects.join(read_json(published)["path"], "card.html")))
+    Path(card.path).write_bytes(storage.read_bytes(storage.join(read_json(published)["path"], "card.html")))
 
 
 def fill_data(dataset: str, manifest: str, report: Any) -> None:

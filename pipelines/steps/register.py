@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry
@@ -43,7 +43,7 @@ def register(
             shutil.copytree(source, folder, ignore=shutil.ignore_patterns("candidate.json", scoring.ANSWERS))
             write_text(folder / "card.html", render_card(folder, fields, get_task(task).title))
             # Bundles in S3 are made here first; the registry uploads what it publishes.
-            remote = objects.is_remote(where.uri("artifacts"))
+            remote = storage.is_remote(where.uri("artifacts"))
             bundle = write_bundle(folder, where.scratch("bundles") if remote else where.path("artifacts"), fields)
             report(1, 3, doing="track")
             run_id, url = _track(where, fields, decision, folder, source, run)

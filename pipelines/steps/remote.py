@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 
 _LOG = logging.getLogger(__name__)
@@ -22,11 +22,11 @@ def folder_here(uri: str, last: str) -> Iterator[Path]:
 
     `last` is the file whose presence means that the folder is complete.
     """
-    if not objects.is_remote(uri):
+    if not storage.is_remote(uri):
         yield Path(uri)
         return
     with tempfile.TemporaryDirectory(prefix="fairlead-") as name:
-        yield objects.download(uri, Path(name) / "copy", last=last)
+        yield storage.download(uri, Path(name) / "copy", last=last)
 
 
 @contextmanager
@@ -36,14 +36,14 @@ def folder_kept(uri: str) -> Iterator[str]:
     Every few seconds what has changed is copied. Files must be replaced whole, as checkpoints are; those whose names
     begin with a dot are left out. What S3 does not take is tried again the next time, and never ends the work.
     """
-    if not objects.is_remote(uri):
+    if not storage.is_remote(uri):
         yield uri
         return
     with tempfile.TemporaryDirectory(prefix="fairlead-") as name:
         folder = Path(name) / "kept"
         folder.mkdir()
-        if objects.list_names(uri):
-            objects.copy_here(uri, folder)
+        if storage.list_names(uri):
+            storage.copy_here(uri, folder)
         copied = _stamps(folder)
         over = threading.Event()
 
@@ -77,10 +77,10 @@ def _copy_back(folder: Path, uri: str, copied: dict[str, tuple[int, int]]) -> No
         now = _stamps(folder)
         for name, stamp in now.items():
             if copied.get(name) != stamp:
-                objects.write_bytes(objects.join(uri, name), (folder / name).read_bytes())
+                storage.write_bytes(storage.join(uri, name), (folder / name).read_bytes())
                 copied[name] = stamp
         for name in set(copied) - set(now):
-            objects.remove(objects.join(uri, name))
+            storage.remove(storage.join(uri, name))
             del copied[name]
     except (OSError, PlatformError) as err:  # a file that goes away while one looks, or a storage that is down
         _LOG.warning("checkpoints were not copied to %s: %s", uri, err)
@@ -89,8 +89,8 @@ def _copy_back(folder: Path, uri: str, copied: dict[str, tuple[int, int]]) -> No
 @contextmanager
 def source_here(source: str) -> Iterator[str]:
     """The path of a file or folder of rows; "" (built-in data) and local paths stay as they are."""
-    if not source or not objects.is_remote(source):
+    if not source or not storage.is_remote(source):
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="fairlead-") as name:
-        yield str(objects.copy_here(source, Path(name)))
+        yield str(storage.copy_here(source, Path(name)))

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from contracts.problems import read_output
 from pipelines.steps import events
@@ -127,4 +127,4 @@ def exclusive(folder: Path, fallback: Path) -> Iterator[Path]:
 
 def checkpoint_folder(root: str, *decides: str) -> str:
     """A folder for the checkpoints of exactly this training: what decides its result decides the name."""
-    return objects.join(root, hashlib.sha256("\0".join(decides).encode()).hexdigest()[:24])
+    return storage.join(root, hashlib.sha256("\0".join(decides).encode()).hexdigest()[:24])

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.evaluation import get_evaluation
 from pipelines.steps import events, left_out
@@ -89,7 +89,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
 @contextmanager
 def _version(dataset: str) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Folder and manifest of a dataset version; one in S3 is copied here and checked."""
-    if not objects.is_remote(dataset):
+    if not storage.is_remote(dataset):
         manifest = read_json(dataset)
         yield Path(manifest.get("path") or Path(dataset).parent), manifest
         return

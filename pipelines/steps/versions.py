@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import sha256_file
 from pipelines.steps.chunks import Rejected
 from pipelines.steps.files import write_json
@@ -134,4 +134,4 @@ def summary(manifest: str) -> dict[str, Any]:
 
 def address(manifest: str) -> str:
     """Where the manifest of the version itself is, of which `manifest` is a copy: a path, or ``s3://...``."""
-    return objects.join(json.loads(Path(manifest).read_text(encoding="utf-8"))["path"], MANIFEST)
+    return storage.join(json.loads(Path(manifest).read_text(encoding="utf-8"))["path"], MANIFEST)

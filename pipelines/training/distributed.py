@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 
 
@@ -142,11 +142,11 @@ def work(task: str, config: str, dataset: str, checkpoints: str, out: str) -> No
 
     with joined() as here, folder_here(dataset, last="dataset.json") as data, tempfile.TemporaryDirectory() as scratch:
         if here.leads:
-            folder = Path(scratch) / "out" if objects.is_remote(out) else Path(out)
+            folder = Path(scratch) / "out" if storage.is_remote(out) else Path(out)
             with events.running("train") as done:
                 result = train(task, config, str(data), checkpoints, str(folder))
-                if objects.is_remote(out):
-                    objects.upload(folder, out, last="train.json")
+                if storage.is_remote(out):
+                    storage.upload(folder, out, last="train.json")
                 done({**result, "processes": here.size})
             return
         found = get_task(task)
@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("task", "config", "dataset", "checkpoints", "out"):
         parser.add_argument(f"--{name}", required=True)
     given = parser.parse_args(arguments)
-    config = objects.read_bytes(given.config).decode() if not given.config.lstrip().startswith("{") else given.config
+    config = storage.read_bytes(given.config).decode() if not given.config.lstrip().startswith("{") else given.config
     work(given.task, config, given.dataset, given.checkpoints, given.out)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.record import POD
 from pipelines.training.pods import GROUP, JOBSET, NEWEST, DistributedJob, job, like, train_job
@@ -31,9 +31,9 @@ def train_by_job(
         PlatformError: ``code="distributed_job_failed"``, with what the failing pod said last.
     """
     name = "train-" + hashlib.sha256(f"{task}{config}{time.time_ns()}".encode()).hexdigest()[:10]
-    place = objects.join(wanted.place, name)
-    objects.upload(dataset, objects.join(place, "dataset"), last="dataset.json")
-    objects.write_bytes(objects.join(place, "config.json"), config.encode())
+    place = storage.join(wanted.place, name)
+    storage.upload(dataset, storage.join(place, "dataset"), last="dataset.json")
+    storage.write_bytes(storage.join(place, "config.json"), config.encode())
     kube = _Kube(wanted.namespace)
     # A TrainJob has no field for a priority.
     operator = not wanted.priority_class and kube.has_group(GROUP)
@@ -48,7 +48,7 @@ def train_by_job(
             kube.create(document)
         tell(0, None, pods=wanted.nodes, by="TrainJob" if operator else "Job")
         kube.wait(name, operator, wanted.timeout)
-        objects.download(objects.join(place, "out"), out, last="train.json")
+        storage.download(storage.join(place, "out"), out, last="train.json")
     finally:
         for document in documents:
             kube.delete(document)

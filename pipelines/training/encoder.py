@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.tasks.base import STRICT, Progress
 
@@ -179,7 +179,7 @@ def _folder(source: str, wanted: tuple[str, ...]) -> Iterator[Path]:
     """The folder with one of the files `wanted` that `source` names."""
     from pipelines.steps.remote import folder_here
 
-    if objects.is_remote(source):
+    if storage.is_remote(source):
         with folder_here(source, wanted[-1]) as folder:
             yield folder
         return

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
-from contracts.tabular import matrix
+from contracts.tabular_engine import matrix
 from pipelines.evaluation.multilabel import label_matrix
 from pipelines.tasks.base import Progress
 from pipelines.training.boosting import Columns, Rows, fit_boosted

@@ -11,7 +11,7 @@ import numpy as np
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
-from contracts.tabular import matrix
+from contracts.tabular_engine import matrix
 from pipelines.tasks.base import Progress
 from pipelines.training.boosting import Columns, Rows, fit_boosted
 from pipelines.training.tabular import Floats, LightGBMConfig

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from contracts import objects
+from contracts import storage
 from contracts.settings import Settings
 
 PORT = 29500
@@ -62,8 +62,8 @@ def like(wanted: DistributedJob, pod: Mapping[str, Any]) -> DistributedJob:
 
 def command(wanted: DistributedJob, task: str, place: str) -> list[str]:
     """What each process runs."""
-    given = {"task": task, "config": objects.join(place, "config.json"), "dataset": objects.join(place, "dataset")}
-    given |= {"checkpoints": objects.join(place, "checkpoints"), "out": objects.join(place, "out")}
+    given = {"task": task, "config": storage.join(place, "config.json"), "dataset": storage.join(place, "dataset")}
+    given |= {"checkpoints": storage.join(place, "checkpoints"), "out": storage.join(place, "out")}
     return ["-m", "pipelines.training.distributed", *(part for k, v in given.items() for part in (f"--{k}", v))]
 
 

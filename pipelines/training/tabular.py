@@ -1,6 +1,6 @@
 """Training of tabular recipes: LightGBM and logistic regression, calibrated, with a threshold chosen by cost.
 
-Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read by contracts.tabular.
+Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read by contracts.tabular_engine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
-from contracts.tabular import Calibration, matrix
+from contracts.tabular_engine import Calibration, matrix
 from pipelines.steps.hidden import read_hidden
 from pipelines.tasks.base import STRICT, Progress
 from pipelines.tasks.settings import setting

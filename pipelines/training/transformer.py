@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from contracts.text import TextSpec
+from contracts.text_engine import TextSpec
 from pipelines.training.pretrained import longest
 
 OPSET = 17

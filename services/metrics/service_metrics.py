@@ -1,4 +1,4 @@
-"""Prometheus metrics of one process; names, labels and buckets come from contracts.metrics."""
+"""Prometheus metrics of one process; names, labels and buckets come from contracts.metric_names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from contracts import metrics as names
+from contracts import metric_names as names
 from services.metrics.exposition import expose
 from services.metrics.series import Count, Counter, Histogram, Series
 from services.problems.base import Distribution

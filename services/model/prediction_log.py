@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
 from services.logs import log_event
@@ -55,8 +55,8 @@ class PredictionLog:
     def __init__(self, settings: PredictionLogSettings, signature: Signature, about: Mapping[str, str]) -> None:
         self._settings, self._about = settings, dict(about)
         self._folder: Path | str = (
-            _reachable(objects.join(settings.folder, about["model"]))
-            if objects.is_remote(settings.folder)
+            _reachable(storage.join(settings.folder, about["model"]))
+            if storage.is_remote(settings.folder)
             else Path(settings.folder).expanduser().absolute() / about["model"]
         )
         self._salt = (settings.salt or secrets.token_hex(16)).encode()
@@ -159,9 +159,9 @@ class PredictionLog:
         if not (closed or much or monotonic() >= self._upload_at):
             return
         now = datetime.now(UTC)
-        uri = objects.join(folder, f"{now:%Y-%m-%d}", f"{now:%H%M%S%f}-{socket.gethostname()}-{os.getpid()}.jsonl")
+        uri = storage.join(folder, f"{now:%Y-%m-%d}", f"{now:%H%M%S%f}-{socket.gethostname()}-{os.getpid()}.jsonl")
         try:
-            objects.write_bytes(uri, b"".join(self._held))
+            storage.write_bytes(uri, b"".join(self._held))
         except PlatformError as err:
             self._failing, lost = True, 0
             while self._held_bytes > _HELD_BYTES:
@@ -199,7 +199,7 @@ class PredictionLog:
 def _reachable(uri: str) -> str:
     """`uri`; says at the start when it cannot be reached, and loads S3's library before there are requests to keep."""
     try:
-        objects.exists(uri)
+        storage.exists(uri)
     except PlatformError as err:
         log_event("prediction_log_failed", logging.ERROR, file=uri, lost=0, error=err.headline, fix=err.fix)
     return uri

@@ -28,7 +28,7 @@ class Series(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """The histogram of a model's answers: its name among `contracts.metrics.LABELS`, a help text, upper edges."""
+    """The histogram of a model's answers: its name among `contracts.metric_names.LABELS`, a help text, upper edges."""
 
     name: str
     text: str

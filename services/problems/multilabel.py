@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from contracts.metrics import SCORE, SCORE_BUCKETS
+from contracts.metric_names import SCORE, SCORE_BUCKETS
 from services.problems.base import Count, Distribution, Series, Serving
 
 if TYPE_CHECKING:

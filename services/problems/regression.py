@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from contracts.metrics import VALUE
+from contracts.metric_names import VALUE
 from services.problems.base import Count, Distribution, Series, Serving
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.errors import PlatformError
 from services.logs import configure_logging, log_event
@@ -39,10 +39,10 @@ def fetch(source: str, to: Path, *, digest: str = "", wait: float = 0.0) -> Bund
     with _alone(to):
         if digest and (known := _proven(to, digest)) is not None:
             return known
-        _wait_for(objects.join(source, DOCUMENT), wait)
+        _wait_for(storage.join(source, DOCUMENT), wait)
         staging = to.parent / f".fetching-{to.name}"
         try:
-            bundle = read_bundle(objects.download(source, staging, last=DOCUMENT))
+            bundle = read_bundle(storage.download(source, staging, last=DOCUMENT))
             if digest and bundle.digest != digest:
                 raise _other(source, bundle.digest, digest)
             shutil.rmtree(to, ignore_errors=True)
@@ -64,7 +64,7 @@ def _proven(folder: Path, digest: str) -> Bundle | None:
 def _wait_for(document: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     told = False
-    while not objects.exists(document):
+    while not storage.exists(document):
         if time.monotonic() >= deadline:
             raise PlatformError(
                 f"no bundle at {document.removesuffix('/' + DOCUMENT)}",

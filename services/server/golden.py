@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from contracts.bundle import Bundle, Golden, read_bundle
 from contracts.errors import PlatformError
-from contracts.metrics import MODEL_INFO, PREDICTIONS
+from contracts.metric_names import MODEL_INFO, PREDICTIONS
 from services.logs import configure_logging, log_event
 from services.problems import get_serving
 

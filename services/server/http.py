@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from contracts.errors import PlatformError
-from contracts.metrics import UNMATCHED_ROUTE
+from contracts.metric_names import UNMATCHED_ROUTE
 from services.batching.terms import PRIORITIES, Terms
 from services.errors import MEDIA_TYPE, Problem, deadline_exceeded, unavailable
 from services.logs import NAME

@@ -74,7 +74,7 @@ def fill(address: str, case: Case, entities: int = ENTITIES) -> None:
     """All rows of a case in the packed store."""
     from feature_repo.stores.backend_redis import RedisBackend
     from feature_repo.stores.keys import serialise_keys
-    from feature_repo.stores.packed import Layout, to_bytes
+    from feature_repo.stores.packed_rows import Layout, to_bytes
 
     backend = RedisBackend(address, writing=True)
     keys = serialise_keys(case.plan()["views"][0]["join_keys"], {"driver": names(entities)})

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from contracts.metrics import FEATURE_STATUS, REQUEST_SECONDS, STAGE_SECONDS, STAGES
+from contracts.metric_names import FEATURE_STATUS, REQUEST_SECONDS, STAGE_SECONDS, STAGES
 from tests.bench import report
 from tests.bench.serving_load import Result, open_loop
 from tests.integration import redis_servers

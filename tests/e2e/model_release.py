@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import DOCUMENT, Bundle, read_bundle, write_bundle
 from tests.e2e.spaces import KEY, SECRET, apply, kubectl
 
@@ -224,8 +224,8 @@ def publish(namespace: str, bundles: dict[str, Bundle]) -> None:
         os.environ.update(keys)
         try:
             for name, bundle in bundles.items():
-                objects.upload(bundle.path, f"{STORE}/{name}", last=DOCUMENT)
-            objects.write_bytes(f"{STORE}/changed/golden.jsonl", b"{}\n")
+                storage.upload(bundle.path, f"{STORE}/{name}", last=DOCUMENT)
+            storage.write_bytes(f"{STORE}/changed/golden.jsonl", b"{}\n")
         finally:
             for key, value in before.items():
                 os.environ.pop(key) if value is None else os.environ.update({key: value})

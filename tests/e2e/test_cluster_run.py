@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from contracts import objects
+from contracts import storage
 from deploy.cli.cluster.reach import use_storage
 from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
 from deploy.cli.cluster.submit import Placing, compiled, placement
@@ -128,7 +128,7 @@ def test_a_compiled_step_works_as_a_pod_with_s3(
     result = events[-1]["result"]
     assert result["rows"] == 200
     reach_storage(namespace, monkeypatch)
-    manifest = json.loads(objects.read_bytes(f"s3://fairlead/data/news/{result['version']}/manifest.json"))
+    manifest = json.loads(storage.read_bytes(f"s3://fairlead/data/news/{result['version']}/manifest.json"))
     assert (manifest["rows"], manifest["task"]) == (200, "news")
 
 

@@ -152,11 +152,11 @@ def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release:
 # In the server, which has S3's credentials when it logs there.
 _READ = """
 import json
-from contracts import objects
+from contracts import storage
 root = "s3://fairlead/predictions/second"
-for day in objects.list_names(root):
-    for name in objects.list_names(f"{root}/{day}"):
-        print(objects.read_bytes(f"{root}/{day}/{name}").decode(), end="")
+for day in storage.list_names(root):
+    for name in storage.list_names(f"{root}/{day}"):
+        print(storage.read_bytes(f"{root}/{day}/{name}").decode(), end="")
 """
 
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from contracts import metrics
+from contracts import metric_names
 from contracts.settings import load
 from deploy.values.model_service import ChartValues
 from services.settings import PREFIX, ServiceSettings
@@ -120,14 +120,14 @@ def test_the_autoscaler_owns_the_number_of_pods() -> None:
     objects = render({"autoscaling": {"enabled": True}}, apis=(CUSTOM_METRICS,))
     assert "replicas" not in one(objects, "Deployment")["spec"]
     first = one(objects, "HorizontalPodAutoscaler")["spec"]["metrics"][0]
-    assert first["pods"]["metric"]["name"] == metrics.INFLIGHT
+    assert first["pods"]["metric"]["name"] == metric_names.INFLIGHT
 
 
 def test_it_scales_on_the_wait_for_the_model_when_asked_to() -> None:
     scaling = {"enabled": True, "metric": "queue", "queueTarget": 0.02}
     spec = one(render({"autoscaling": scaling}), "HorizontalPodAutoscaler")["spec"]
     first, second = spec["metrics"]
-    assert first["pods"]["metric"]["name"] == metrics.QUEUE_WAIT
+    assert first["pods"]["metric"]["name"] == metric_names.QUEUE_WAIT
     assert first["pods"]["target"] == {"type": "AverageValue", "averageValue": "0.02"}
     assert second["type"] == "ContainerResource"
 
@@ -248,7 +248,7 @@ def test_rules_and_dashboard_use_metrics_that_exist() -> None:
     queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     queries += [rule["expr"] for group in rules()["groups"] for rule in group["rules"]]
     used = {name for query in queries for name in re.findall(r"fairlead_\w+", query)}
-    known = {name + end for name in metrics.LABELS for end in ("", "_bucket", "_count", "_sum")}
+    known = {name + end for name in metric_names.LABELS for end in ("", "_bucket", "_count", "_sum")}
     assert used <= known
     assert all('namespace="models"' in query and 'model="fraud"' in query for query in queries)
     assert len(dashboard["uid"]) <= 40

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from contracts import metrics
+from contracts import metric_names
 from deploy.values.platform import ChartValues
 from tests.helm.chart import environment, images, named, of_kind, pods, refused, render
 from tests.helm.program import CHARTS, helm
@@ -249,7 +249,11 @@ def test_a_key_of_another_chart_is_answered_with_ours(key: str, new: str) -> Non
 
 
 def test_alerts_dashboards_and_services_speak_of_the_same_metrics() -> None:
-    known = {*metrics.LABELS, *metrics.RECORDED_LABELS, *(f"{n}_{end}" for n in metrics.LABELS for end in _PARTS)}
+    known = {
+        *metric_names.LABELS,
+        *metric_names.RECORDED_LABELS,
+        *(f"{n}_{end}" for n in metric_names.LABELS for end in _PARTS),
+    }
     folder = CHARTS / "monitoring"
     for file in [*folder.glob("rules/*.yaml"), *folder.glob("dashboards/*.json")]:
         used = set(re.findall(r"(?<![:\w/-])fairlead_[a-z_0-9]+", file.read_text(encoding="utf-8")))
@@ -291,10 +295,10 @@ def test_the_wait_that_autoscalers_see_is_the_mean_and_zero_where_nobody_asks(tm
         for (kind, pod), values in series.items()
     ]
     wanted = [
-        {"labels": f'{metrics.QUEUE_WAIT}{{namespace="spaces",model="fraud",pod="{pod}"}}', "value": value}
+        {"labels": f'{metric_names.QUEUE_WAIT}{{namespace="spaces",model="fraud",pod="{pod}"}}', "value": value}
         for pod, value in (("busy", 0.05), ("idle", 0))
     ]
-    question = {"expr": metrics.QUEUE_WAIT, "eval_time": "3m", "exp_samples": wanted}
+    question = {"expr": metric_names.QUEUE_WAIT, "eval_time": "3m", "exp_samples": wanted}
     test = {"interval": "15s", "input_series": given, "promql_expr_test": [question]}
     rules = str(CHARTS / "monitoring" / "rules" / "models.yaml")
     file = tmp_path / "test.yaml"

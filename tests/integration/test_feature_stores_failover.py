@@ -12,7 +12,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from feature_repo.stores.backend_redis import RedisBackend
-from feature_repo.stores.packed import Layout
+from feature_repo.stores.packed_rows import Layout
 from feature_repo.stores.reader import OnlineReader
 from tests.integration import redis_servers as servers
 from tests.integration.redis_servers import until

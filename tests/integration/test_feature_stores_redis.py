@@ -18,7 +18,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from feature_repo.stores.backend_redis import RedisBackend
-from feature_repo.stores.packed import NEVER, Layout
+from feature_repo.stores.packed_rows import NEVER, Layout
 from tests import feature_stores as repos
 from tests.integration import redis_servers as servers
 

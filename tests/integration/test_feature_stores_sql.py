@@ -168,7 +168,7 @@ def test_pushed_rows_are_appended_to_a_folder_in_s3(bucket: Path, tmp_path: Path
 
 
 def test_rows_are_not_pushed_to_one_object_in_s3(bucket: Path, tmp_path: Path) -> None:
-    from feature_repo.stores.append import append_remote
+    from feature_repo.stores.parquet_append import append_remote
 
     path = repos.write_history(bucket, "v", [{"driver": "a", "event": repos.second(0), "f64": 0.0}])
     before = path.read_bytes()

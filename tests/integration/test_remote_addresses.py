@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
@@ -45,12 +45,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
     folder = tmp_path_factory.mktemp("remote")
     placement = Placement(cluster=True, tasks="each", image="registry/pipelines:1")
     compile_workflows(folder / "workflows", placement, task=get_task("news"))  # which has no features either
-    with s3_server(folder, "lake", "tracking") as storage, mlflow_server(folder, storage, "tracking") as server:
+    with s3_server(folder, "lake", "tracking") as s3, mlflow_server(folder, s3, "tracking") as server:
         patch = pytest.MonkeyPatch()
-        for name, value in storage.items():
+        for name, value in s3.items():
             patch.setenv(name, value)
         path = os.pathsep.join([str(TOY), str(ROOT)])
-        environment = {**storage, "PATH": os.environ["PATH"], "PYTHONPATH": path}
+        environment = {**s3, "PATH": os.environ["PATH"], "PYTHONPATH": path}
         # A relative home: every step's scratch is in its own folder.
         places = {name: f"s3://lake/{name}" for name in ("data", "artifacts", "features", "predictions")}
         yield Shared(Endpoints(home="scratch", tracking=server, **places), environment, folder / "workflows")
@@ -128,17 +128,17 @@ def test_a_training_whose_machine_is_lost_goes_on_from_its_checkpoint(
     command = [sys.executable, "-c", _LOST, config, str(dataset)]
     with subprocess.Popen([*command, str(tmp_path / "one")], env=shared.environment) as lost:
         until = time.monotonic() + 60
-        while "done.txt" not in objects.list_names("s3://lake/lost") and time.monotonic() < until:
+        while "done.txt" not in storage.list_names("s3://lake/lost") and time.monotonic() < until:
             time.sleep(0.05)
         lost.kill()
-    done = int(objects.read_bytes("s3://lake/lost/done.txt"))
+    done = int(storage.read_bytes("s3://lake/lost/done.txt"))
     subprocess.run([*command, str(tmp_path / "two")], env=shared.environment, check=True)
     assert json.loads((tmp_path / "two" / "train.json").read_text())["parameters"]["resumed_after"] == done > 0
-    assert objects.list_names("s3://lake/lost") == [], "the next training starts afresh"
+    assert storage.list_names("s3://lake/lost") == [], "the next training starts afresh"
 
 
 def test_artifacts_of_the_tracked_run_are_in_s3_by_the_server(first: Launcher) -> None:
-    stored = [p for p in objects.list_names("s3://tracking/mlflow") if p]
+    stored = [p for p in storage.list_names("s3://tracking/mlflow") if p]
     assert stored
 
 
@@ -154,7 +154,7 @@ def test_the_same_source_is_read_once_and_the_champion_is_compared_with(
 
 
 def test_a_source_in_s3_is_read_and_scored_from_there(shared: Shared, first: Launcher, tmp_path: Path) -> None:
-    objects.write_bytes("s3://lake/incoming/rows.csv", b"distance,stops,kind\n10,0,box\n950,,pallet\n")
+    storage.write_bytes("s3://lake/incoming/rows.csv", b"distance,stops,kind\n10,0,box\n950,,pallet\n")
     platform = {"FAIRLEAD_ENDPOINTS": shared.endpoints.model_dump_json()}
     scoring = Launcher(shared.workflows / "batch_scoring.yaml", tmp_path, shared.environment | platform)
     scoring.run({"model": "toy@champion", "source": "s3://lake/incoming/rows.csv"})
@@ -175,15 +175,15 @@ def test_an_image_of_other_code_is_refused_before_anything_is_done(shared: Share
 def test_a_bundle_damaged_in_s3_is_refused(shared: Shared, first: Launcher, tmp_path: Path) -> None:
     here = Registry(shared.endpoints.model_copy(update={"home": str(tmp_path)}))
     version = here.resolve("toy:1")
-    golden = objects.join(version.path, "golden.jsonl")
-    whole = objects.read_bytes(golden)
-    objects.write_bytes(golden, whole + b"\n")
+    golden = storage.join(version.path, "golden.jsonl")
+    whole = storage.read_bytes(golden)
+    storage.write_bytes(golden, whole + b"\n")
     try:
         with pytest.raises(PlatformError, match="bundle refused") as caught:
             here.fetch("toy:1")
         assert "golden.jsonl has sha256" in caught.value.detail
     finally:
-        objects.write_bytes(golden, whole)
+        storage.write_bytes(golden, whole)
     assert here.fetch("toy:1").digest == version.digest  # the damaged copy is replaced
 
 

@@ -77,7 +77,7 @@ def fill(server: Server) -> None:
     """C1 has a = 5 and b = 7."""
     from feature_repo.stores.backend_redis import RedisBackend
     from feature_repo.stores.keys import serialise_keys
-    from feature_repo.stores.packed import Layout
+    from feature_repo.stores.packed_rows import Layout
 
     layout, keys = Layout(VIEW["features"]), serialise_keys(VIEW["join_keys"], {"customer": ["C1"]})
     given = {"a": np.array([5.0]), "b": np.array([7.0])}

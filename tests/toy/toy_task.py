@@ -31,7 +31,7 @@ class ToyConfig(TaskConfig):
         import numpy as np
         import pandas as pd
 
-        from contracts.tabular import matrix
+        from contracts.tabular_engine import matrix
         from pipelines.training.onnx_tabular import LinearForm, save_linear
 
         done = _rounds_before(checkpoints, self.model, progress)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.cluster import api
 from deploy.cli.cluster.fit import Node, read_nodes
@@ -42,7 +42,7 @@ class Access:
     @property
     def records(self) -> str:
         """The folder of what runs leave, see pipelines/record.py."""
-        return objects.join(self.profile.data, ".runs")
+        return storage.join(self.profile.data, ".runs")
 
     def objects_of(self, kfp_run: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
         """The workflow of a run, None when there is none (any more), and its pods.
@@ -105,7 +105,7 @@ class Access:
         """The log of a pod that is gone, as Argo has kept it; "" when there is none."""
         bucket = "/".join(self.profile.data.split("/")[:3])
         try:
-            return objects.read_bytes(f"{bucket}/kfp/logs/{workflow}/{pod}/main.log").decode(errors="replace")
+            return storage.read_bytes(f"{bucket}/kfp/logs/{workflow}/{pod}/main.log").decode(errors="replace")
         except PlatformError:
             return ""
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.cluster.kube import Kube, output, program, refused
 from deploy.cli.cluster.pinned import first_values, model_section, pin, release_name
@@ -85,7 +85,7 @@ def _version(env: str, ref: str, source: str | None) -> tuple[ModelVersion, Bund
             fix=f'record why it may be served: fairlead promote {ref} --profile {env} --override "REASON"',
             code="gate",
         )
-    if not objects.is_remote(version.path):
+    if not storage.is_remote(version.path):
         raise PlatformError(
             f"the bundle of {version.name}:{version.version} is on this machine only: {version.path}",
             fix=f"set `artifacts` of profile {env} to an s3:// address that its pods can read",

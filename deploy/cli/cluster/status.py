@@ -6,7 +6,7 @@ import json
 import urllib.parse
 from typing import TYPE_CHECKING, Any
 
-from contracts import metrics
+from contracts import metric_names
 from contracts.errors import PlatformError
 from deploy.cli.cluster.kube import Kube, output
 from deploy.cli.cluster.troubles import pod_troubles
@@ -97,9 +97,9 @@ def _part(found: dict[str, Any]) -> dict[str, Any]:
 def traffic(kube: Kube, cluster: Cluster, model: str) -> dict[str, float | None]:
     """Requests per second, share of failed ones and p99 in milliseconds; None where Prometheus does not know."""
     chosen = f'model="{model}"'
-    rate = f"sum(rate({metrics.REQUESTS}{{{chosen}}}[{_WINDOW}]))"
-    failed = f'sum(rate({metrics.REQUESTS}{{{chosen},code=~"5.."}}[{_WINDOW}]))'
-    buckets = f"sum by (le) (rate({metrics.REQUEST_SECONDS}_bucket{{{chosen}}}[{_WINDOW}]))"
+    rate = f"sum(rate({metric_names.REQUESTS}{{{chosen}}}[{_WINDOW}]))"
+    failed = f'sum(rate({metric_names.REQUESTS}{{{chosen},code=~"5.."}}[{_WINDOW}]))'
+    buckets = f"sum by (le) (rate({metric_names.REQUEST_SECONDS}_bucket{{{chosen}}}[{_WINDOW}]))"
     seconds = _query(kube, cluster, f"histogram_quantile(0.99, {buckets})")
     return {
         "per_second": _query(kube, cluster, rate),

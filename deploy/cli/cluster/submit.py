@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts import objects
+from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.cluster.api import connect, experiment_id, explained
@@ -138,7 +138,7 @@ def pod_endpoints(profile: Profile) -> Endpoints:
 
 def record_root(where: Endpoints) -> str:
     """The folder that runs on a cluster leave their record in, see pipelines/record.py."""
-    return objects.join(where.uri("data"), ".runs")
+    return storage.join(where.uri("data"), ".runs")
 
 
 def placement(
@@ -177,11 +177,11 @@ def _environment(cluster: Cluster) -> dict[str, str]:
 
 
 def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
-    storage, redis = cluster.storage.secret, cluster.redis
+    secret, redis = cluster.storage.secret, cluster.redis
     found = {}
-    if storage.name:
-        found["AWS_ACCESS_KEY_ID"] = (storage.name, storage.user_key)
-        found["AWS_SECRET_ACCESS_KEY"] = (storage.name, storage.password_key)
+    if secret.name:
+        found["AWS_ACCESS_KEY_ID"] = (secret.name, secret.user_key)
+        found["AWS_SECRET_ACCESS_KEY"] = (secret.name, secret.password_key)
     if redis.name:
         found["FAIRLEAD_REDIS_PASSWORD"] = (redis.name, redis.password_key)
     return found
@@ -204,7 +204,7 @@ def distributed_job(cluster: Cluster, where: Endpoints, placing: Placing, needs:
         image=placing.image or cluster.image,
         namespace=cluster.namespace,
         service_account=cluster.service_account,
-        place=objects.join(where.uri("data"), ".distributed_jobs"),
+        place=storage.join(where.uri("data"), ".distributed_jobs"),
         environment=_environment(cluster),
         secrets={k: v for k, v in _secrets(cluster).items() if k.startswith("AWS_")},
         labels={"fairlead.io/access-s3": "true"},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from contracts import objects
+from contracts import storage
 
 LARGE = 32 * 2**20  # bytes, from which on a person is shown how far it is
 
@@ -22,13 +22,13 @@ def upload_source(source: str, data: str) -> str:
     for file in files:
         with file.open("rb") as stream:
             digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
-    target = objects.join(data, ".uploads", digest.hexdigest()[:16])
-    named = {objects.join(target, _name(path, file)): file for file in files}
-    missing = {address: file for address, file in named.items() if not objects.exists(address)}
+    target = storage.join(data, ".uploads", digest.hexdigest()[:16])
+    named = {storage.join(target, _name(path, file)): file for file in files}
+    missing = {address: file for address, file in named.items() if not storage.exists(address)}
     with _shown(sum(file.stat().st_size for file in missing.values()), target) as sent:
         for address, file in missing.items():
-            objects.upload_file(file, address, sent)
-    return objects.join(target, path.name) if path.is_file() else target
+            storage.upload_file(file, address, sent)
+    return storage.join(target, path.name) if path.is_file() else target
 
 
 def _name(path: Path, file: Path) -> str:

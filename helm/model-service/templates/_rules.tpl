@@ -1,6 +1,6 @@
 {{/*
 model-service.rules: alerts of this release, from the objectives in monitoring.rules; `{{`-text inside is Prometheus' own.
-Names of metrics are those of contracts/metrics.py, which a test compares.
+Names of metrics are those of contracts/metric_names.py, which a test compares.
 */}}
 {{- define "model-service.rules" -}}
 {{- $rules := .Values.monitoring.rules -}}

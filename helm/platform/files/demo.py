@@ -9,7 +9,7 @@ import time
 import urllib.request
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import DOCUMENT
 from contracts.errors import PlatformError
 from contracts.registry import Registry
@@ -22,13 +22,13 @@ WAIT_SECONDS = 600
 def main(address: str, recipe: str, *settings: str) -> int:
     """Publish to `address`; `settings` are key=value of the fraud task."""
     _wait_for_mlflow()
-    if objects.exists(objects.join(address, DOCUMENT)):
+    if storage.exists(storage.join(address, DOCUMENT)):
         _say({"event": "published_already", "address": address})
         return 0
     endpoints = load_endpoints("local")
     execute(plan_run(endpoints, "fraud", recipe, list(settings), "", False), _say)
     bundle = Registry(endpoints).fetch("fraud@champion")
-    objects.upload(bundle.path, address, last=DOCUMENT)
+    storage.upload(bundle.path, address, last=DOCUMENT)
     _say({"event": "published", "address": address, "digest": bundle.digest})
     return 0
 

@@ -62,7 +62,7 @@ class TextRecipe(TaskConfig):
     order: tuple[str, ...] = ()
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """Learn from the texts of the task's string inputs; writes the files that `contracts.text` serves."""
+        """Learn from the texts of the task's string inputs; writes the files that `contracts.text_engine` serves."""
         from pipelines.recipes.text.examples import Examples
 
         examples = Examples.read(task, self, dataset)

@@ -39,7 +39,7 @@ class Examples:
 
 def joined_texts(rows: pd.DataFrame, fields: Sequence[str], max_characters: int) -> list[str]:
     """One text per row, joined and cut by the very function that serves."""
-    from contracts.text import join_fields
+    from contracts.text_engine import join_fields
 
     return [join_fields(row, max_characters) for row in zip(*(rows[name] for name in fields), strict=True)]
 
@@ -63,7 +63,7 @@ def write_spec(
     max_padding: float = 1.0,
 ) -> None:
     """Write text.json; `per_row` and `per_token` are the numbers that the graph holds in memory."""
-    from contracts.text import TextSpec
+    from contracts.text_engine import TextSpec
 
     spec = TextSpec(
         max_characters=config.max_characters,

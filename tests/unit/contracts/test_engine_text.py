@@ -16,7 +16,7 @@ from contracts.bundle import Bundle, BundleDocument
 from contracts.engines import load_engine
 from contracts.engines.onnx_text import OnnxTextEngine
 from contracts.errors import PlatformError
-from contracts.text import OCCLUSIONS, TextSpec, join_fields
+from contracts.text_engine import OCCLUSIONS, TextSpec, join_fields
 
 CLASSES = ["money", "sport"]
 TEXTS = [
@@ -253,6 +253,6 @@ def test_a_bundle_without_its_text_document_is_refused(tmp_path: Path) -> None:
 
 
 def test_serving_loads_neither_torch_nor_sklearn() -> None:
-    code = "import sys, contracts.text; "
+    code = "import sys, contracts.text_engine; "
     code += "print([name for name in ('torch', 'transformers', 'sklearn', 'onnx', 'pandas') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

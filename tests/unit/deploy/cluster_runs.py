@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from contracts import objects
+from contracts import storage
 from pipelines.steps.calls import steps_of
 from pipelines.tasks import get_task
 from tests.argo import Scenario, Task, Try, grouped
@@ -61,6 +61,6 @@ def leaves(step: str, status: str, **fields: Any) -> Callable[[Scenario], None]:
             **fields,
         }
         place = f"s3://lake/data/.runs/{scenario.run_id}/{step}.json"
-        objects.write_bytes(place, json.dumps(document).encode())
+        storage.write_bytes(place, json.dumps(document).encode())
 
     return write

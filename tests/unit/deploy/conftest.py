@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from contracts import objects
+from contracts import storage
 from contracts.endpoints import Endpoints
 from tests.kfp_stand_in import StandIn, kfp_stand_in
 from tests.kubectl_stand_in import node
@@ -113,7 +113,7 @@ def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
 def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderClient:
     """The store of a cluster: S3, in a folder."""
     client = FolderClient(tmp_path / "s3")
-    monkeypatch.setattr(objects, "_client", lambda: client)
+    monkeypatch.setattr(storage, "_client", lambda: client)
     for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_ENDPOINT_URL", "http://x")):
         monkeypatch.setenv(name, value)
     return client

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from contracts import objects
+from contracts import storage
 from contracts.bundle import write_bundle
 from deploy.cli.cluster.api import explained
 from pipelines.record import write_run
@@ -73,7 +73,7 @@ def test_a_run_says_its_steps_version_metrics_and_gate_as_on_this_machine(
     assert {key: shown[key] for key in ("status", "steps", "result")} == {
         key: report[key] for key in ("status", "steps", "result")
     }
-    record = json.loads(objects.read_bytes(f"s3://lake/data/.runs/{report['kfp_run']}/run.json"))
+    record = json.loads(storage.read_bytes(f"s3://lake/data/.runs/{report['kfp_run']}/run.json"))
     assert (record["run_id"], record["task"], record["recipe"]) == (report["run_id"], "news", "linear")
 
 
@@ -202,7 +202,7 @@ def test_a_run_whose_pod_made_its_id_is_found_by_it(kubeflow: StandIn, cluster_p
     run.document["runtime_config"]["parameters"]["run"] = ""
     kfp_run = run.document["run_id"]
     made = f"news-20260101-000000-{kfp_run[:4]}"
-    objects.write_bytes(
+    storage.write_bytes(
         f"s3://lake/data/.runs/{kfp_run}/run.json", json.dumps({"run_id": made, "task": "news"}).encode()
     )
     assert [one["run_id"] for one in fairlead("runs", "--profile", cluster_profile, "--json").json] == [made]
@@ -260,7 +260,7 @@ def test_what_a_step_printed_is_shown_from_its_pod_and_later_from_the_store(
     assert '"step": "train"' in shown
     assert '"step": "ingest"' not in shown
     for key, text in texts.items():
-        objects.write_bytes(f"s3://lake/kfp/logs/{key}", text.encode())
+        storage.write_bytes(f"s3://lake/kfp/logs/{key}", text.encode())
     kubeflow.kubectl.shown = lambda: [
         one for one in type(kubeflow.kubectl).shown(kubeflow.kubectl) if one["kind"] != "Pod"
     ]  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.cluster import follow
 from deploy.cli.cluster.access import Access
@@ -105,7 +105,7 @@ def test_the_error_of_a_step_is_found_in_its_log_the_store_or_the_archive(
         leaves("ingest", "failed", error=MISSING, final=True)(run.scenario)
     if there == "archive":
         for key, text in archived(run.scenario, run.now()).items():
-            objects.write_bytes(f"s3://lake/kfp/logs/{key}", text.encode())
+            storage.write_bytes(f"s3://lake/kfp/logs/{key}", text.encode())
         kubeflow.kubectl.shown = lambda: [
             one for one in type(kubeflow.kubectl).shown(kubeflow.kubectl) if one["kind"] != "Pod"
         ]  # type: ignore[method-assign]

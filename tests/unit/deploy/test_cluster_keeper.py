@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from contracts import objects
+from contracts import storage
 from deploy.cli.cluster.access import open_access
 from deploy.cli.cluster.followed import Followed
 from deploy.cli.cluster.keeper import Keeper
@@ -52,7 +52,7 @@ def fired(cluster: StandIn, recurring: str, *scenarios: Scenario) -> Run:
     cluster.api.scenarios = list(scenarios)
     run = cluster.api.fire(recurring)
     named = {"run_id": f"news-20260102-030405-{run.scenario.run_id[:4]}", "task": "news", "recipe": "linear"}
-    objects.write_bytes(f"{RECORDS}/{run.scenario.run_id}/run.json", json.dumps(named).encode())
+    storage.write_bytes(f"{RECORDS}/{run.scenario.run_id}/run.json", json.dumps(named).encode())
     return ended(run)
 
 

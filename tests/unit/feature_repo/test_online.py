@@ -198,7 +198,7 @@ def test_a_damaged_row_is_an_error(repos: Any, filled: Any, tmp_path: Path) -> N
 def test_a_reader_finds_rows_that_are_damaged(
     monkeypatch: pytest.MonkeyPatch, dtype: str, harm: Callable[..., list[bytes | None]]
 ) -> None:
-    from feature_repo.stores.packed import Layout
+    from feature_repo.stores.packed_rows import Layout
     from feature_repo.stores.reader import OnlineReader
 
     fields, fine = [{"name": "x", "dtype": dtype}], [{"name": "y", "dtype": "int64"}]

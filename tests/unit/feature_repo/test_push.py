@@ -114,10 +114,10 @@ def test_rows_of_several_types_and_whole_floats_go_to_both(pushed: Any, tmp_path
 def test_when_the_second_store_fails_the_error_says_what_is_where_and_its_fix_works(
     pushed: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from feature_repo.stores import append
+    from feature_repo.stores import parquet_append
 
     with monkeypatch.context() as patched:
-        patched.setattr(append.pq, "ParquetWriter", _full)
+        patched.setattr(parquet_append.pq, "ParquetWriter", _full)
         with pytest.raises(PlatformError) as caught:
             push(pushed)
     assert caught.value.code == "push_failed"
@@ -162,8 +162,8 @@ def test_a_number_is_never_cut_to_fit(repos: Any, make_repo: Callable[..., Any],
 def test_a_message_of_another_type_is_never_cut_to_fit(repos: Any, value: float) -> None:
     from feast.protos.feast.types.Value_pb2 import Value
 
-    from feature_repo.stores.messages import pack_messages
-    from feature_repo.stores.packed import Layout
+    from feature_repo.stores.feast_values import pack_messages
+    from feature_repo.stores.packed_rows import Layout
 
     layout = Layout([{"name": "i32", "dtype": "int32"}])
     with pytest.raises(PlatformError, match="row 1: feature i32"):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.steps import ingest, version
 from pipelines.steps.remote import folder_here, folder_kept, source_here
@@ -51,7 +51,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "copy_here": copy_here,
     }
     for name, fake in fakes.items():
-        monkeypatch.setattr(objects, name, fake)
+        monkeypatch.setattr(storage, name, fake)
     return root
 
 
@@ -104,11 +104,11 @@ def test_other_code_than_the_run_was_started_with_is_refused() -> None:
 def test_a_folder_that_is_kept_begins_with_what_is_in_s3_and_is_copied_back(
     bucket: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "list_names", lambda uri: ["old.pt", "epoch.pt"])
+    monkeypatch.setattr(storage, "list_names", lambda uri: ["old.pt", "epoch.pt"])
     monkeypatch.setattr(
-        objects, "copy_here", lambda uri, folder: [shutil.copy(p, folder) for p in (bucket / "c").iterdir()]
+        storage, "copy_here", lambda uri, folder: [shutil.copy(p, folder) for p in (bucket / "c").iterdir()]
     )
-    monkeypatch.setattr(objects, "remove", lambda uri: (bucket / uri.removeprefix("s3://bucket/")).unlink())
+    monkeypatch.setattr(storage, "remove", lambda uri: (bucket / uri.removeprefix("s3://bucket/")).unlink())
     (bucket / "c").mkdir()
     for name in ("old.pt", "epoch.pt"):
         (bucket / "c" / name).write_text("1")
@@ -126,8 +126,8 @@ def test_a_storage_that_is_down_does_not_end_a_training(
     def down(uri: str, data: bytes) -> None:
         raise PlatformError("the storage did not serve it")
 
-    monkeypatch.setattr(objects, "list_names", lambda uri: [])
-    monkeypatch.setattr(objects, "write_bytes", down)
+    monkeypatch.setattr(storage, "list_names", lambda uri: [])
+    monkeypatch.setattr(storage, "write_bytes", down)
     with folder_kept("s3://bucket/c") as kept:
         (Path(kept) / "epoch.pt").write_text("1")
     assert "checkpoints were not copied to s3://bucket/c: the storage did not serve it" in caplog.text

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import objects
+from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.groups import Group
@@ -147,5 +147,5 @@ def test_a_step_that_makes_a_file_is_kept_too(cache: StepCache, tmp_path: Path) 
     folder.mkdir()
     (folder / OUT).write_text(json.dumps({}))
     kept = cache.keep("materialise", "k", folder, {})
-    assert objects.read_bytes(objects.join(kept.address, OUT)) == b"{}"
+    assert storage.read_bytes(storage.join(kept.address, OUT)) == b"{}"
     assert fetch(kept.address, tmp_path / "here").read_text() == "{}"

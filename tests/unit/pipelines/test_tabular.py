@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from contracts.bundle import Input, write_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
-from contracts.tabular import Calibration, matrix
+from contracts.tabular_engine import Calibration, matrix
 from pipelines.steps.scoring import columns_of
 from pipelines.training.boosting import plain_names
 from pipelines.training.tabular import (

@@ -13,7 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from contracts import metrics as names
+from contracts import metric_names as names
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
 from services.oip import binary as oip_binary

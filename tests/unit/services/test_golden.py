@@ -11,7 +11,7 @@ import pytest
 
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
-from contracts.metrics import MODEL_INFO, PREDICTIONS
+from contracts.metric_names import MODEL_INFO, PREDICTIONS
 from services.server import golden
 
 Make = Callable[..., Bundle]

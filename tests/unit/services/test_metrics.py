@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from contracts import metrics as names
+from contracts import metric_names as names
 
 GOOD = {"amount": 500, "country": "AT"}
 

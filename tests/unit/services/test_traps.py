@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from contracts import metrics as names
+from contracts import metric_names as names
 from services.server.bento import SERVICE_CONFIG, asgi_app
 from services.server.http import Scope
 

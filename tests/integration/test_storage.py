@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 
 CLUSTER = os.environ.get("FAIRLEAD_TEST_CLUSTER", "")
@@ -61,47 +61,47 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_is_uploaded_comes_back(store: str, folder: Path, tmp_path: Path) -> None:
-    objects.upload(folder, store, last="bundle.json")
-    back = objects.download(store, tmp_path / "back", last="bundle.json")
+    storage.upload(folder, store, last="bundle.json")
+    back = storage.download(store, tmp_path / "back", last="bundle.json")
     assert (back / "model" / "model.txt").read_bytes() == (folder / "model" / "model.txt").read_bytes()
-    assert objects.list_names(store) == ["bundle.json", "model"]
-    assert objects.list_names("s3://models") == ["bundles"]
-    assert objects.exists(store)
-    assert not objects.exists(store[:-1])  # a part of a name is another name
+    assert storage.list_names(store) == ["bundle.json", "model"]
+    assert storage.list_names("s3://models") == ["bundles"]
+    assert storage.exists(store)
+    assert not storage.exists(store[:-1])  # a part of a name is another name
 
 
 def test_an_incomplete_upload_is_not_found(store: str, tmp_path: Path) -> None:
-    objects.write_bytes(store + "-2/model/model.txt", b"x")
+    storage.write_bytes(store + "-2/model/model.txt", b"x")
     with pytest.raises(PlatformError) as err:
-        objects.download(store + "-2", tmp_path / "back", last="bundle.json")
+        storage.download(store + "-2", tmp_path / "back", last="bundle.json")
     assert err.value.code == "not_found"
 
 
 def test_bytes_are_read_back_and_what_is_missing_is_named(store: str) -> None:
-    objects.write_bytes(store + "/note", b"1")
-    assert objects.read_bytes(store + "/note") == b"1"
+    storage.write_bytes(store + "/note", b"1")
+    assert storage.read_bytes(store + "/note") == b"1"
     with pytest.raises(PlatformError, match="note2") as err:
-        objects.read_bytes(store + "/note2")
+        storage.read_bytes(store + "/note2")
     assert err.value.code == "not_found"
 
 
 def test_a_missing_bucket_is_named(store: str) -> None:
     with pytest.raises(PlatformError, match="the bucket does not exist"):
-        objects.list_names("s3://nobody/x")
+        storage.list_names("s3://nobody/x")
 
 
 def test_a_wrong_password_is_said(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "somebody")
     with pytest.raises(PlatformError, match="AWS_SECRET_ACCESS_KEY") as err:
-        objects.read_bytes(store)
+        storage.read_bytes(store)
     assert err.value.code == "storage_denied", err.value.detail
 
 
 def test_a_server_that_is_not_there_is_said(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(PlatformError, match="AWS_ENDPOINT_URL") as err:
-        objects.exists(store)
+        storage.exists(store)
     assert err.value.code == "storage_unreachable"
 
 
@@ -111,16 +111,16 @@ def test_a_file_larger_than_memory_may_take_is_sent_in_pieces(store: str, tmp_pa
         for _ in range(40):
             file.write(os.urandom(5 * 2**20))
     code = (
-        "import resource, sys; from pathlib import Path; from contracts import objects; told = []\n"
-        "objects.exists(sys.argv[2])  # what the client itself takes\n"
+        "import resource, sys; from pathlib import Path; from contracts import storage; told = []\n"
+        "storage.exists(sys.argv[2])  # what the client itself takes\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "objects.upload_file(Path(sys.argv[1]), sys.argv[2], told.append)\n"
+        "storage.upload_file(Path(sys.argv[1]), sys.argv[2], told.append)\n"
         "print(sum(told), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
-    target = objects.join(store, "rows.csv")
+    target = storage.join(store, "rows.csv")
     done = subprocess.run([sys.executable, "-c", code, str(source), target], check=True, capture_output=True, text=True)
     sent, grown = map(int, done.stdout.split())
     assert sent == source.stat().st_size
     assert grown < 60 * 1024  # KiB, of 200 MiB
-    back = objects.copy_here(target, tmp_path / "back")
+    back = storage.copy_here(target, tmp_path / "back")
     assert filecmp.cmp(back, source, shallow=False)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contracts.errors import PlatformError
-from feature_repo.stores.packed import FIXED, NEVER, Layout, item_type, to_bytes
+from feature_repo.stores.packed_rows import FIXED, NEVER, Layout, item_type, to_bytes
 
 EVENT, CREATED = "__event", "__created"
 """Columns of a batch: microseconds since 1970, UTC; `CREATED` may be null, or left out."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feature_repo.stores.packed import Rows
+from feature_repo.stores.packed_rows import Rows
 from feature_repo.stores.views import View, Views
 
 PRESENT, NOT_FOUND, OUTSIDE_MAX_AGE, NULL, UNAVAILABLE = STATUSES = (

@@ -9,7 +9,7 @@ import numpy as np
 from feast.protos.feast.types.Value_pb2 import Value
 
 from contracts.errors import PlatformError
-from feature_repo.stores.packed import FIXED, NEVER, Layout, item_type, to_bytes
+from feature_repo.stores.packed_rows import FIXED, NEVER, Layout, item_type, to_bytes
 
 _FIELDS = {
     "string": "string_val",

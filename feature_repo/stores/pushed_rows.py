@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from feast import FeatureView, RepoConfig
 
 from contracts.errors import PlatformError
-from feature_repo.stores.arrow import cast_feature
+from feature_repo.stores.arrow_rows import cast_feature
 from feature_repo.stores.keys import bad_key, canonical_column, canonical_texts
 from feature_repo.stores.plan import compile_view
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from contracts.errors import PlatformError
-from feature_repo.stores.packed import FIXED, Layout, split_by_schema, to_bytes
+from feature_repo.stores.packed_rows import FIXED, Layout, split_by_schema, to_bytes
 
 
 class Wanted(Protocol):

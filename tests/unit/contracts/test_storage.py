@@ -1,4 +1,4 @@
-"""Object storage over a local folder; tests/integration/test_objects.py does the same with a real S3 server."""
+"""Object storage over a local folder; tests/integration/test_storage.py does the same with a real S3 server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts import objects
+from contracts import storage
 from contracts.errors import PlatformError
 
 
@@ -20,18 +20,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_what_is_uploaded_comes_back(folder: Path, tmp_path: Path) -> None:
-    store = objects.join(str(tmp_path), "store", "churn")
-    objects.upload(folder, store, last="bundle.json")
-    back = objects.download(store, tmp_path / "back", last="bundle.json")
+    store = storage.join(str(tmp_path), "store", "churn")
+    storage.upload(folder, store, last="bundle.json")
+    back = storage.download(store, tmp_path / "back", last="bundle.json")
     assert (back / "model" / "model.txt").read_text() == "weights"
-    assert objects.list_names(store) == ["bundle.json", "model"]
-    assert objects.exists(objects.join(store, "model"))
+    assert storage.list_names(store) == ["bundle.json", "model"]
+    assert storage.exists(storage.join(store, "model"))
 
 
 def test_an_upload_that_was_never_completed_is_not_found(folder: Path, tmp_path: Path) -> None:
     (folder / "bundle.json").unlink()
     with pytest.raises(PlatformError) as err:
-        objects.download(str(folder), tmp_path / "back", last="bundle.json")
+        storage.download(str(folder), tmp_path / "back", last="bundle.json")
     assert err.value.code == "not_found"
     assert not (tmp_path / "back").exists()
 
@@ -40,48 +40,48 @@ def test_a_download_replaces_what_was_there_as_a_whole(folder: Path, tmp_path: P
     target = tmp_path / "cache"
     target.mkdir()
     (target / "stale").write_text("old")
-    objects.download(str(folder), target, last="bundle.json")
-    assert objects.list_names(str(target)) == ["bundle.json", "model"]
+    storage.download(str(folder), target, last="bundle.json")
+    assert storage.list_names(str(target)) == ["bundle.json", "model"]
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_bytes_are_written_whole_and_a_missing_file_is_named(tmp_path: Path) -> None:
-    file = objects.join(str(tmp_path), "a", "b.txt")
-    objects.write_bytes(file, b"1")
-    objects.write_bytes(file, b"22")
-    assert objects.read_bytes(file) == b"22"
-    assert objects.list_names(str(tmp_path / "a")) == ["b.txt"]
+    file = storage.join(str(tmp_path), "a", "b.txt")
+    storage.write_bytes(file, b"1")
+    storage.write_bytes(file, b"22")
+    assert storage.read_bytes(file) == b"22"
+    assert storage.list_names(str(tmp_path / "a")) == ["b.txt"]
     with pytest.raises(PlatformError, match=r"nothing\.txt"):
-        objects.read_bytes(str(tmp_path / "nothing.txt"))
+        storage.read_bytes(str(tmp_path / "nothing.txt"))
 
 
 def test_a_file_is_copied_whole_and_says_how_much(tmp_path: Path) -> None:
     source, told = tmp_path / "rows.csv", list[int]()
     source.write_bytes(b"x" * 100_000)
-    target = objects.join(str(tmp_path), "store", "rows.csv")
-    objects.upload_file(source, target, told.append)
-    assert (objects.read_bytes(target), sum(told)) == (source.read_bytes(), 100_000)
-    assert objects.list_names(str(tmp_path / "store")) == ["rows.csv"]
+    target = storage.join(str(tmp_path), "store", "rows.csv")
+    storage.upload_file(source, target, told.append)
+    assert (storage.read_bytes(target), sum(told)) == (source.read_bytes(), 100_000)
+    assert storage.list_names(str(tmp_path / "store")) == ["rows.csv"]
 
 
 @pytest.mark.parametrize(("uri", "remote"), [("s3://b/x", True), ("/tmp/x", False), ("folder", False)])
 def test_only_s3_is_remote(uri: str, remote: bool) -> None:
-    assert objects.is_remote(uri) is remote
+    assert storage.is_remote(uri) is remote
 
 
 def test_another_scheme_says_what_is_accepted() -> None:
     with pytest.raises(PlatformError, match=r"s3://bucket/prefix"):
-        objects.exists("gs://bucket/x")
+        storage.exists("gs://bucket/x")
 
 
 def test_parts_are_joined_with_one_slash() -> None:
-    assert objects.join("s3://b/p/", "/x/", "y") == "s3://b/p/x/y"
-    assert objects.join("/", "x") == "/x"
+    assert storage.join("s3://b/p/", "/x/", "y") == "s3://b/p/x/y"
+    assert storage.join("/", "x") == "/x"
 
 
 def test_an_address_without_a_bucket_is_refused() -> None:
     with pytest.raises(PlatformError, match="no bucket"):
-        objects.read_bytes("s3:///key")
+        storage.read_bytes("s3:///key")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +115,6 @@ def test_a_storage_that_is_busy_is_no_storage_that_refuses(code: str, status: in
         patch.setenv("AWS_ACCESS_KEY_ID", "a")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "b")
         with pytest.raises(PlatformError) as caught:
-            objects.read_bytes("s3://bucket/key")
+            storage.read_bytes("s3://bucket/key")
     server.shutdown()
     assert caught.value.code == expected

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.errors import PlatformError
-from feature_repo.stores.sources import s3
+from feature_repo.stores.parquet_sources import s3
 
 
 def append_remote(source: str, table: pa.Table) -> None:

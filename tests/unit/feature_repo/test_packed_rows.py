@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
-from feature_repo.stores.evolve import translate
 from feature_repo.stores.keys import serialise_keys
-from feature_repo.stores.packed import FIXED, Layout, split_by_schema, to_bytes
+from feature_repo.stores.packed_rows import FIXED, Layout, split_by_schema, to_bytes
+from feature_repo.stores.schema_evolution import translate
 
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "float64": st.floats(),
