@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contracts.errors import PlatformError
 
-# What the pod of a step is told about itself (pipelines/record.py); no setting of anything.
+# What the pod of a step is told about itself (pipelines/io/record.py); no setting of anything.
 _OF_PODS = frozenset({"record", "kfp_run", "pod", "node", "endpoints", "schedule"})
 
 

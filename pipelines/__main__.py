@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _compile(given) if given.command == "compile" else _run(given)
     except PlatformError as err:
         if given.command == "run":
-            from pipelines.translate import sender
+            from pipelines.event_stream import sender
 
             sender(sys.stdout, given.run_id)("run_failed", error=err.as_dict())
         sys.stderr.write(f"{err}\n")

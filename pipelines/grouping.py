@@ -74,7 +74,7 @@ def needs_of(steps: Sequence[str], where: Placement) -> Resources:
             fix="give each step a pod of its own: --set workflow.tasks=each",
             code="bad_config",
         )
-    # Each step has an entry in the cache of `pipelines.step_cache`, so KFP's has none for them together.
+    # Each step has an entry in the cache of `pipelines.io.step_cache`, so KFP's has none for them together.
     return replace(joined([*asking.values(), *needs]), cached=False)
 
 

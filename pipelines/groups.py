@@ -20,15 +20,15 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from pipelines.grouping import GROUPS
+from pipelines.io import events
+from pipelines.io.record import open_record
+from pipelines.io.step_cache import OUT, StepCache, fetch, step_key
 from pipelines.lint import MAX_ARGUMENT_BYTES
-from pipelines.record import open_record
 from pipelines.resources import STEPS
 from pipelines.run_settings import split
-from pipelines.step_cache import OUT, StepCache, fetch, step_key
-from pipelines.steps import events
+from pipelines.settings import parse_setting, split_settings
 from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made, workflow_called
 from pipelines.tasks import get_task
-from pipelines.tasks.settings import parse_setting, split_settings
 from pipelines.values import resolve
 
 # Where something is and how a run is called decides nothing about what a step makes; neither does who trains.
@@ -248,21 +248,23 @@ def _fill(run: Group, outputs: Mapping[str, Any]) -> None:
 
 
 def _draw_data(run: Group, data_report: Any) -> None:
-    from pipelines.steps import page
-    from pipelines.steps.data_report import FILE
+    from pipelines.pages import kubeflow
+    from pipelines.pages.data_report import FILE
 
     if run.has("candidate"):  # the evaluation has drawn it already
         shutil.copyfile(run.path("candidate") / FILE, data_report.path)
     elif run.has("built"):
-        page.fill_data(str(run.path("built")), str(run.path("manifest")) if run.has("manifest") else "", data_report)
+        kubeflow.fill_data(
+            str(run.path("built")), str(run.path("manifest")) if run.has("manifest") else "", data_report
+        )
 
 
 def _draw_model(run: Group, metrics: Any, classes: Any, card: Any, gate: Any) -> None:
-    from pipelines.steps import page
+    from pipelines.pages import kubeflow
 
-    page.fill_evaluation(str(run.path("candidate")), metrics, classes, card)
-    page.fill_gate(str(run.path("decision")), gate)
-    page.fill_card(str(run.path("published")), card)
+    kubeflow.fill_evaluation(str(run.path("candidate")), metrics, classes, card)
+    kubeflow.fill_gate(str(run.path("decision")), gate)
+    kubeflow.fill_card(str(run.path("published")), card)
 
 
 @contextlib.contextmanager

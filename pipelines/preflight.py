@@ -16,7 +16,7 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.tracking import check_experiment
 from feature_repo.stores.redis_address import parse_address
-from pipelines.steps.events import from_os_error
+from pipelines.io.events import from_os_error
 from pipelines.tasks import get_task
 
 _PATIENCE = 0.5  # seconds that a server may take to accept a connection

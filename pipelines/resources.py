@@ -158,7 +158,7 @@ def _mount(task: Any, placement: Placement, gpus: bool) -> None:
     """What the Kubernetes part of a compiled step says: identity, secrets as variables, labels, shared memory."""
     from kfp import kubernetes
 
-    from pipelines.record import FIELDS, PLACE
+    from pipelines.io.record import FIELDS, PLACE
 
     kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
     for name, value in placement.environment.items():

@@ -17,13 +17,13 @@ from typing import Any
 
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from pipelines.event_stream import Translator, sender
+from pipelines.io.events import from_os_error, unexpected
 from pipelines.preflight import preflight
 from pipelines.runstate import RunState, claimed
 from pipelines.steps.calls import steps_of
-from pipelines.steps.events import from_os_error, unexpected
-from pipelines.steps.version import code_version
 from pipelines.tasks import get_task, load_config
-from pipelines.translate import Translator, sender
+from pipelines.tasks.code_version import code_version
 from pipelines.values import known_version, learned
 
 _DATA = ("task", "data_config", "endpoints", "code_version", "store", "nonce", "checkpoints")
@@ -140,7 +140,7 @@ def _execute_alone(step: str, arguments: dict[str, Any], folder: Path, out: Tran
     """A workflow of one step needs no KFP on this machine, and no process of its own (docs/adr)."""
     import importlib
 
-    from pipelines.steps import events
+    from pipelines.io import events
 
     call = getattr(importlib.import_module(f"pipelines.steps.{step}"), step)
     target = folder / "steps" / step

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.steps.files import read_json, write_json
+from pipelines.io.files import read_json, write_json
 
 
 class RunState:

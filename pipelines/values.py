@@ -17,13 +17,13 @@ from typing import Any
 from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from pipelines.record import RUN, open_record, read_run
-from pipelines.step_cache import FOLDER
-from pipelines.steps.version import code_version
-from pipelines.steps.versions import MANIFEST
+from pipelines.data.versions import MANIFEST
+from pipelines.io.record import RUN, open_record, read_run
+from pipelines.io.step_cache import FOLDER
+from pipelines.settings import parse_setting, split_settings
+from pipelines.task import Task, TaskConfig
 from pipelines.tasks import changed_config, check_gate, dump_config, find_recipe, get_task, recipe_config
-from pipelines.tasks.base import Task, TaskConfig
-from pipelines.tasks.settings import parse_setting, split_settings
+from pipelines.tasks.code_version import code_version
 
 ENDPOINTS = "FAIRLEAD_ENDPOINTS"
 """Environment of steps on a cluster: the platform's addresses, as JSON of `Endpoints`."""

@@ -17,7 +17,7 @@ from pipelines.grouping import needs_of, plan
 from pipelines.lint import lint_components, lint_workflow
 from pipelines.resources import Placement, place
 from pipelines.steps.calls import ORDER, Call, graph
-from pipelines.tasks.base import Task
+from pipelines.task import Task
 
 Steps = Mapping[str, Call]
 

@@ -43,8 +43,8 @@ def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any
 
 def settings_of(run: Mapping[str, Any]) -> list[str]:
     """What a run was asked beyond its recipe, as words for a shell; of an unknown task or recipe nothing."""
+    from pipelines.settings import changes, setting
     from pipelines.tasks import dump_config, find_recipe, get_task, task_names
-    from pipelines.tasks.settings import changes, setting
 
     config = run.get("config") or {}
     if run.get("workflow") == "batch_scoring":

@@ -231,7 +231,7 @@ def _by_view(endpoints: Endpoints, history: History, begin: datetime, end: datet
 @contextmanager
 def folder_of(history: History) -> Iterator[Path]:
     """The history on this machine."""
-    from pipelines.steps.remote import folder_here
+    from pipelines.io.remote import folder_here
 
     with folder_here(history.address, last=_PLAN) as folder:
         yield folder

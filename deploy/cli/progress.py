@@ -13,7 +13,7 @@ import typer
 from deploy.cli.advice import resume_command
 from deploy.cli.graph import line
 from deploy.cli.output import EXIT_INTERRUPTED, console, number, seconds, write_json
-from pipelines.steps.left_out import in_words
+from pipelines.data.left_out import in_words
 
 if TYPE_CHECKING:
     from rich.console import Console

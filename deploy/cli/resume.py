@@ -47,8 +47,8 @@ def resumed(
 ) -> RunRequest:
     """What goes on with `run`, the document of a run on this machine or on a cluster; see `plan_resume`."""
     from pipelines.run_settings import split
+    from pipelines.settings import changes, parse_setting
     from pipelines.tasks import changed_config, check_gate, dump_config, get_task
-    from pipelines.tasks.settings import changes, parse_setting
 
     settings = given = dict(parse_setting(item) for item in overrides)
     if run["status"] in ("succeeded", "refused", "running", "waiting"):

@@ -22,7 +22,7 @@ def score_rows(profile: str, model: str, source: str, out: str, overrides: list[
     endpoints = load_endpoints(profile)
     settings = {}
     if overrides:
-        from pipelines.tasks.settings import parse_setting
+        from pipelines.settings import parse_setting
 
         settings = dict(parse_setting(item) for item in overrides)
     request = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()))

@@ -84,8 +84,8 @@ def plan_run(
 ) -> RunRequest:
     """A new run of a task; refuses an unknown task, recipe, key or source before anything starts."""
     from pipelines.run_settings import split
+    from pipelines.settings import parse_setting
     from pipelines.tasks import dump_config, get_task, recipe_config
-    from pipelines.tasks.settings import parse_setting
 
     found = get_task(task)
     of_task, settings = split(dict(parse_setting(item) for item in overrides))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from contracts.bundle import Check
 from contracts.endpoints import Endpoints
-from pipelines.tasks.base import GateConfig
+from pipelines.task import GateConfig
 
 
 @dataclass(frozen=True, kw_only=True)

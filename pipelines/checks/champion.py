@@ -1,4 +1,4 @@
-"""The champion: a candidate must not be shown to be worse, see `pipelines.steps.comparison`."""
+"""The champion: a candidate must not be shown to be worse, see `pipelines.evaluation.comparison`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.registry import CHAMPION, Registry
 from pipelines.checks.base import Candidate, Finding, lookup
-from pipelines.tasks.settings import setting
+from pipelines.settings import setting
 
 
 class Champion:
@@ -24,9 +24,9 @@ class Champion:
         Raises:
             PlatformError: ``code="bad_config"``: the primary metric was not measured.
         """
-        from pipelines.steps import scoring
-        from pipelines.steps.comparison import compare
-        from pipelines.steps.files import read_json
+        from pipelines.evaluation import scoring
+        from pipelines.evaluation.comparison import compare
+        from pipelines.io.files import read_json
 
         primary, evaluation = candidate.settings.primary, candidate.evaluation
         if lookup(primary, evaluation) is None:

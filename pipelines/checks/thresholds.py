@@ -7,7 +7,7 @@ from typing import Any
 
 from contracts.bundle import Check
 from pipelines.checks.base import Candidate, Finding, lookup
-from pipelines.tasks.base import Threshold
+from pipelines.task import Threshold
 
 
 class Thresholds:

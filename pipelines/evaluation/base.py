@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import BundleDocument
     from contracts.problems.classification import Decision
-    from pipelines.tasks.base import AddedStep
+    from pipelines.task import AddedStep
 
 Measure = Callable[[Any], dict[str, float]]  # metrics by name, of weights for the rows; None: every row once
 FEW = 30  # with more classes, a class has no metric of its own

@@ -52,7 +52,7 @@ class Classification(ClassLabels):
 
     def metric_names(self, task: Any, config: Any) -> MetricNames:
         """One set, whatever the number of classes, and two more for a scale."""
-        from pipelines.tasks.base import is_scale
+        from pipelines.task import is_scale
 
         scale = OF_SCALE if is_scale(task, config) else ()
         return MetricNames(whole=(*METRICS, *scale), each=("f1",), classes=task.classes)

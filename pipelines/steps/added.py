@@ -10,11 +10,11 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from pipelines.evaluation import get_evaluation
-from pipelines.steps import events
-from pipelines.steps.remote import folder_kept
+from pipelines.io import events
+from pipelines.io.remote import folder_kept
 from pipelines.steps.train import exclusive
+from pipelines.task import AddedStep, Task, problem_of
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import AddedStep, Task, problem_of
 
 MADE = {"validate": "clean", "build_dataset": "built", "train": "model"}
 """Steps whose output may be made anew, and what it is called among a run's values."""

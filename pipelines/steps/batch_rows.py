@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, Input, Signature
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from pipelines.steps.casting import (
+from pipelines.data.chunks import ROW, TextFormat, text_format
+from pipelines.data.columns import NUMBERED, column_fix
+from pipelines.data.delimited import undecodable
+from pipelines.data.schema import (
     KEY_EXPECTED,
     PLAIN,
     ValueFormat,
@@ -25,13 +28,10 @@ from pipelines.steps.casting import (
     sample_of,
     value_format,
 )
-from pipelines.steps.chunks import ROW, TextFormat, text_format
-from pipelines.steps.columns import NUMBERED, column_fix
-from pipelines.steps.delimited import undecodable
-from pipelines.steps.sources import column_names, list_files, read_chunks
-from pipelines.steps.values_guess import guess_setting
+from pipelines.data.sources import column_names, list_files, read_chunks
+from pipelines.data.values_guess import guess_setting
+from pipelines.task import Column, DataConfig
 from pipelines.tasks import data_config
-from pipelines.tasks.base import Column, DataConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa

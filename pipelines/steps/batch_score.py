@@ -11,11 +11,12 @@ from contracts.bundle import Bundle, is_bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.engines import load_engine
 from contracts.registry import Registry
-from pipelines.evaluation import get_evaluation
-from pipelines.steps import batch_rows, events, scoring
-from pipelines.steps.chunks import ROW
-from pipelines.steps.files import fresh_folder, write_json
-from pipelines.steps.remote import source_here
+from pipelines.data.chunks import ROW
+from pipelines.evaluation import get_evaluation, scoring
+from pipelines.io import events
+from pipelines.io.files import fresh_folder, write_json
+from pipelines.io.remote import source_here
+from pipelines.steps import batch_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa

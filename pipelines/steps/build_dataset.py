@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from pipelines.data import left_out, seen
+from pipelines.data.hidden import write_hidden
 from pipelines.evaluation import get_evaluation
-from pipelines.steps import events, left_out, seen
-from pipelines.steps.files import missing, read_json, write_json
-from pipelines.steps.hidden import write_hidden
-from pipelines.steps.remote import folder_here
+from pipelines.io import events
+from pipelines.io.files import missing, read_json, write_json
+from pipelines.io.remote import folder_here
+from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import Task, problem_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
             features.
         out: gets ``{train,valid,test}.parquet`` (with ``row_key``), ``seen.bin`` (hashes of training and validation
             rows), ``dataset.json`` and, with features, ``features.json`` (the plan) and rows as they are served
-            without features (`pipelines.steps.hidden`).
+            without features (`pipelines.data.hidden`).
 
     Returns:
         rows and label counts per split, and what was left out up to here.

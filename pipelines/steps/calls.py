@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.steps import events
-from pipelines.steps.retries import with_retries
+from pipelines.io import events
+from pipelines.io.retries import with_retries
 
 if TYPE_CHECKING:
-    from pipelines.tasks.base import Task
+    from pipelines.task import Task
 
 _PREPARE = ("validate", "materialise")
 _LEARN = ("build_dataset", "train", "evaluate", "gate", "register")
@@ -157,15 +157,16 @@ def call_step(step: str, found: Call, values: Mapping[str, Any]) -> Any:
 
 def version_made(manifest: str) -> tuple[str, str]:
     """Address and name of the version that ingest made, of which `manifest` is a copy."""
-    from pipelines.steps import versions
-    from pipelines.steps.files import read_json
+    from pipelines.data import versions
+    from pipelines.io.files import read_json
 
     return versions.address(manifest), str(read_json(manifest)["version"])
 
 
 def _ingest(*, task: str, config: str, source: str, endpoints: str, manifest: str, **_: Any) -> dict[str, Any]:
     from contracts.endpoints import Endpoints
-    from pipelines.steps import ingest, versions
+    from pipelines.data import versions
+    from pipelines.steps import ingest
 
     root = Endpoints.model_validate_json(endpoints).uri("data")
     version = ingest.ingest(task, config, source, root, manifest)

@@ -14,15 +14,17 @@ from numpy.typing import NDArray
 from contracts.bundle import BundleDocument, Golden
 from contracts.engine import Engine
 from contracts.engines import load_engine
-from pipelines.evaluation import get_evaluation, plots
+from pipelines.data import seen
+from pipelines.data.hidden import CASE, SLICE, read_hidden
+from pipelines.evaluation import get_evaluation, plots, scoring
 from pipelines.evaluation.base import Measure
 from pipelines.evaluation.baseline import describe_inputs
 from pipelines.evaluation.measures import bootstrap, finite
-from pipelines.steps import data_report, events, scoring, seen
-from pipelines.steps.files import clean_numbers, missing, read_json, write_json, write_text
-from pipelines.steps.hidden import CASE, SLICE, read_hidden
+from pipelines.io import events
+from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
+from pipelines.pages import data_report
+from pipelines.task import reading_settings
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import reading_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +39,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     Args:
         lineage: JSON with code_version, data_version and source.
         out: gets model/, features.json (with features), seen.bin, golden.jsonl, baseline.json, evaluation.json,
-            plots/*.png, data.html (`pipelines.steps.data_report`), answers.npy (of the test rows) and
+            plots/*.png, data.html (`pipelines.pages.data_report`), answers.npy (of the test rows) and
             candidate.json (a BundleDocument without gate and files).
 
     Returns:

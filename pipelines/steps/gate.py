@@ -8,9 +8,9 @@ from contracts.bundle import Check, GateDecision
 from contracts.endpoints import Endpoints
 from pipelines.checks import all_findings
 from pipelines.checks.base import Candidate
-from pipelines.steps import events
-from pipelines.steps.comparison import describe
-from pipelines.steps.files import read_json, write_text
+from pipelines.evaluation.comparison import describe
+from pipelines.io import events
+from pipelines.io.files import read_json, write_text
 from pipelines.tasks import get_task, load_config
 
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from contracts import storage
 from contracts.errors import PlatformError
 from contracts.tracking import file_lock
-from pipelines.steps import events
-from pipelines.steps.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
-from pipelines.steps.columns import select
-from pipelines.steps.delimited import delimiter_fix, undecodable
-from pipelines.steps.files import read_json, write_json
-from pipelines.steps.remote import source_here
-from pipelines.steps.sources import column_names, list_files, read_chunks
-from pipelines.steps.version import code_version
-from pipelines.steps.versions import MANIFEST, Part, Staging, intact
+from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
+from pipelines.data.columns import select
+from pipelines.data.delimited import delimiter_fix, undecodable
+from pipelines.data.sources import column_names, list_files, read_chunks
+from pipelines.data.versions import MANIFEST, Part, Staging, intact
+from pipelines.io import events
+from pipelines.io.files import read_json, write_json
+from pipelines.io.remote import source_here
+from pipelines.task import Task, TaskConfig
 from pipelines.tasks import dump_config, get_task, load_config
-from pipelines.tasks.base import Task, TaskConfig
+from pipelines.tasks.code_version import code_version
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -14,9 +14,12 @@ from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry
 from contracts.tracking import track_run
-from pipelines.steps import data_report, events, left_out, scoring
-from pipelines.steps.card import render_card
-from pipelines.steps.files import read_json, write_json, write_text
+from pipelines.data import left_out
+from pipelines.evaluation import scoring
+from pipelines.io import events
+from pipelines.io.files import read_json, write_json, write_text
+from pipelines.pages import data_report
+from pipelines.pages.card import render_card
 from pipelines.tasks import get_task
 
 _TABLE = "left_out.json"

@@ -14,11 +14,11 @@ from typing import Any
 from contracts import storage
 from contracts.errors import PlatformError
 from contracts.problems import read_output
-from pipelines.steps import events
-from pipelines.steps.files import read_json, write_json
-from pipelines.steps.remote import folder_kept
+from pipelines.io import events
+from pipelines.io.files import read_json, write_json
+from pipelines.io.remote import folder_kept
+from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import Task, problem_of
 
 _KEYS = {"engine", "output", "decision", "history", "parameters", "device"}
 _PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its checkpoints
@@ -61,7 +61,7 @@ def train(
         raise PlatformError(
             f"recipe {settings.recipe} of task {task}: train() returned no {absent[0]!r}",
             detail=f"expected keys: {', '.join(sorted(_KEYS))}",
-            fix="see TaskConfig.train in pipelines/tasks/base.py",
+            fix="see TaskConfig.train in pipelines/task.py",
             code="bad_task",
         )
     _check_output(trained["output"], found, settings.recipe)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from pipelines.evaluation import get_evaluation
-from pipelines.steps import events, left_out
-from pipelines.steps.casting import (
+from pipelines.data import left_out
+from pipelines.data.chunks import ROW
+from pipelines.data.rules import build_schema, find_violations
+from pipelines.data.schema import (
     KEY_EXPECTED,
     cast_column,
     cast_key,
@@ -24,16 +25,16 @@ from pipelines.steps.casting import (
     sample_of,
     value_format,
 )
-from pipelines.steps.chunks import ROW
-from pipelines.steps.files import missing, read_json, write_json
-from pipelines.steps.leakage import check_leakage
-from pipelines.steps.remote import folder_here
-from pipelines.steps.rules import build_schema, find_violations
-from pipelines.steps.values_guess import guess_setting
-from pipelines.steps.versions import MANIFEST, REJECTED, intact
+from pipelines.data.values_guess import guess_setting
+from pipelines.data.versions import MANIFEST, REJECTED, intact
+from pipelines.evaluation import get_evaluation
+from pipelines.evaluation.leakage import check_leakage
+from pipelines.io import events
+from pipelines.io.files import missing, read_json, write_json
+from pipelines.io.remote import folder_here
+from pipelines.settings import setting
+from pipelines.task import DataConfig, Task, problem_of
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.base import DataConfig, Task, problem_of
-from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +57,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     Types become those of ``task.columns`` (``timestamp`` is microseconds in UTC); other columns stay as they are.
 
     Returns:
-        rows, good, bad, the number of bad values per column and reason, and `left_out` (pipelines.steps.left_out).
+        rows, good, bad, the number of bad values per column and reason, and `left_out` (pipelines.data.left_out).
 
     Raises:
         PlatformError: a column is missing or of a wrong type, more than ``data.max_bad_share`` of the rows are bad, or

@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from contracts.errors import PlatformError
+from pipelines.settings import apply
+from pipelines.task import DataConfig, Task, TaskConfig
 from pipelines.tasks.added import TASKS, added_recipes, task_folder
-from pipelines.tasks.base import DataConfig, Task, TaskConfig
 from pipelines.tasks.gate_metrics import check_gate, usual_gate
-from pipelines.tasks.settings import apply
 
 _RAW = {"_row": "the number of the row in the source", "_draw": "a random number of the row"}
 _BUILT = {"id": "the id of the row", "label": "the class of the row", "row_key": "what the row is known by"}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from contracts.errors import PlatformError
 from contracts.plugins import Rooms
-from pipelines.tasks.base import Task, TaskConfig
+from pipelines.task import Task, TaskConfig
 
 TASKS = Rooms("task", "pipelines.tasks", "TASK", folders=True)
 RECIPES = Rooms("recipe", "pipelines.recipes", "RECIPE")

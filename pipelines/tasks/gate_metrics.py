@@ -12,11 +12,11 @@ from pydantic import TypeAdapter
 from contracts.errors import PlatformError
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.base import MetricNames
-from pipelines.tasks.base import problem_of
-from pipelines.tasks.settings import setting
+from pipelines.settings import setting
+from pipelines.task import problem_of
 
 if TYPE_CHECKING:
-    from pipelines.tasks.base import GateConfig, Task, TaskConfig, Threshold
+    from pipelines.task import GateConfig, Task, TaskConfig, Threshold
 
 
 def check_gate(task: Task, config: TaskConfig) -> None:

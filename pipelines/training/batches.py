@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT
+from pipelines.task import STRICT
 
 if TYPE_CHECKING:
     import numpy as np

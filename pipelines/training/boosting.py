@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import PlatformError
-from pipelines.tasks.base import Progress
+from pipelines.task import Progress
 
 if TYPE_CHECKING:
     from pipelines.training.tabular import LightGBMConfig

@@ -135,8 +135,8 @@ def joined() -> Iterator[Group]:
 
 def work(task: str, config: str, dataset: str, checkpoints: str, out: str) -> None:
     """Be one process of a training. Process 0 reports events and leaves ``model/`` and ``train.json`` in `out`."""
-    from pipelines.steps import events
-    from pipelines.steps.remote import folder_here
+    from pipelines.io import events
+    from pipelines.io.remote import folder_here
     from pipelines.steps.train import train
     from pipelines.tasks import get_task, load_config
 

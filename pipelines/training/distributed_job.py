@@ -16,7 +16,7 @@ from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from pipelines.record import POD
+from pipelines.io.record import POD
 from pipelines.training.pods import GROUP, JOBSET, NEWEST, DistributedJob, job, like, train_job
 
 _POLL = 3.0

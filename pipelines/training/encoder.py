@@ -22,7 +22,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts import storage
 from contracts.errors import PlatformError
-from pipelines.tasks.base import STRICT, Progress
+from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -177,7 +177,7 @@ def _make_graph(source: Path, graph: Path, config: EncoderConfig, pad_id: int, p
 @contextmanager
 def _folder(source: str, wanted: tuple[str, ...]) -> Iterator[Path]:
     """The folder with one of the files `wanted` that `source` names."""
-    from pipelines.steps.remote import folder_here
+    from pipelines.io.remote import folder_here
 
     if storage.is_remote(source):
         with folder_here(source, wanted[-1]) as folder:

@@ -13,7 +13,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import matrix
 from pipelines.evaluation.multilabel import label_matrix
-from pipelines.tasks.base import Progress
+from pipelines.task import Progress
 from pipelines.training.boosting import Columns, Rows, fit_boosted
 from pipelines.training.tabular import Floats, LightGBMConfig
 
@@ -34,7 +34,7 @@ def train_labels(
     """
     import pandas as pd
 
-    from pipelines.steps.scoring import columns_of
+    from pipelines.evaluation.scoring import columns_of
 
     frames = [pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid")]
     (x_train, x_valid) = (matrix(inputs, columns_of(frame, inputs)) for frame in frames)

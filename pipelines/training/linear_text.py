@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT, Progress
+from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:
     import numpy as np

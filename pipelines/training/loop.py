@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT, Progress
+from pipelines.task import STRICT, Progress
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.distributed import Group, group
 

@@ -12,7 +12,7 @@ import numpy as np
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import matrix
-from pipelines.tasks.base import Progress
+from pipelines.task import Progress
 from pipelines.training.boosting import Columns, Rows, fit_boosted
 from pipelines.training.tabular import Floats, LightGBMConfig
 
@@ -78,7 +78,7 @@ def _save_moved(fitted: Any, shift: float, file: Path) -> None:
 def _rows(file: Path, inputs: Sequence[Input]) -> Rows:
     import pandas as pd
 
-    from pipelines.steps.scoring import columns_of
+    from pipelines.evaluation.scoring import columns_of
 
     frame = pd.read_parquet(file)
     true = pd.to_numeric(frame["label"], errors="coerce").to_numpy(dtype=np.float64)

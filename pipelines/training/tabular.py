@@ -18,9 +18,9 @@ from pydantic.dataclasses import dataclass
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import Calibration, matrix
-from pipelines.steps.hidden import read_hidden
-from pipelines.tasks.base import STRICT, Progress
-from pipelines.tasks.settings import setting
+from pipelines.data.hidden import read_hidden
+from pipelines.settings import setting
+from pipelines.task import STRICT, Progress
 from pipelines.training.boosting import Columns, Rows, fit_boosted
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def train_tabular(
     """
     import pandas as pd
 
-    from pipelines.steps.scoring import columns_of
+    from pipelines.evaluation.scoring import columns_of
 
     train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
     train = pd.concat([train, *read_hidden(dataset, "train", model.hide_share)], ignore_index=True)

@@ -23,8 +23,8 @@ from contracts.errors import PlatformError
 from deploy.cli.app import app
 from pipelines.__main__ import _parser
 from pipelines.run_settings import NODES, TASKS, split
+from pipelines.settings import apply
 from pipelines.tasks import dump_config, get_task, task_names
-from pipelines.tasks.settings import apply
 
 ROOT = Path(deploy.__file__).parents[1]
 PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy")

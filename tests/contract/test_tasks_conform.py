@@ -17,8 +17,8 @@ from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.registry import Registry
 from contracts.settings import load
+from pipelines.data.seen import read_seen, row_hashes
 from pipelines.steps.build_dataset import SPLITS
-from pipelines.steps.seen import read_seen, row_hashes
 from pipelines.tasks import dump_config, get_task, load_config, recipe_config, task_names
 from tests.chain import Chain
 

@@ -18,7 +18,7 @@ from contracts import storage
 from deploy.cli.cluster.reach import use_storage
 from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
 from deploy.cli.cluster.submit import Placing, compiled, placement
-from pipelines.record import read_run, read_steps
+from pipelines.io.record import read_run, read_steps
 from pipelines.resources import STEPS
 from tests.e2e.spaces import apply, kubectl, need_image, space
 from tests.launcher import Launcher

@@ -13,7 +13,7 @@ import pytest
 
 from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
-from pipelines.record import read_run
+from pipelines.io.record import read_run
 from tests.launcher import Launcher
 from tests.packages import install
 
@@ -26,7 +26,7 @@ import shutil
 
 import pandas as pd
 
-from pipelines.tasks.base import AddedStep
+from pipelines.task import AddedStep
 from pipelines.tasks.toy import TASK as TOY
 
 ROWS = 300

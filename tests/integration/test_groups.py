@@ -18,7 +18,7 @@ import pytest
 from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import Registry
-from pipelines.record import read_run, read_steps
+from pipelines.io.record import read_run, read_steps
 from pipelines.resources import Placement
 from pipelines.runner import RunSpec, arguments
 from pipelines.steps.calls import ORDER

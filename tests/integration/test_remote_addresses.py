@@ -82,7 +82,7 @@ def arguments(shared: Shared, run: str, **changes: Any) -> dict[str, Any]:
 
 
 def code_of_toy() -> str:
-    from pipelines.steps.version import code_version
+    from pipelines.tasks.code_version import code_version
 
     code_version.cache_clear()
     return code_version("toy")
@@ -110,7 +110,8 @@ def test_a_run_needs_no_shared_disk(shared: Shared, first: Launcher, tmp_path: P
 
 _LOST = """
 import sys
-from pipelines.steps import remote, train
+from pipelines.steps import train
+from pipelines.io import remote
 remote._COPY_SECONDS = 0.1
 train.train("toy", sys.argv[1], sys.argv[2], "s3://lake/lost", sys.argv[3])
 """

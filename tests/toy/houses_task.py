@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from contracts.bundle import Input
 from pipelines.recipes.tabular.multilabel import MultilabelRecipe
 from pipelines.recipes.tabular.regression import RegressionRecipe
-from pipelines.tasks.base import Column, GateConfig, TaskConfig, Threshold
+from pipelines.task import Column, GateConfig, TaskConfig, Threshold
 from pipelines.training.tabular import LightGBMConfig
 
 _MODEL = LightGBMConfig(rounds=150, min_leaf=10, early_stopping=20, leaves=15)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
-from pipelines.tasks.base import STRICT, Column, DataConfig, GateConfig, TaskConfig, Threshold
+from pipelines.task import STRICT, Column, DataConfig, GateConfig, TaskConfig, Threshold
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

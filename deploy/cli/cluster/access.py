@@ -41,7 +41,7 @@ class Access:
 
     @property
     def records(self) -> str:
-        """The folder of what runs leave, see pipelines/record.py."""
+        """The folder of what runs leave, see pipelines/io/record.py."""
         return storage.join(self.profile.data, ".runs")
 
     def objects_of(self, kfp_run: str) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
@@ -80,13 +80,13 @@ class Access:
         Raises:
             PlatformError: the store does not answer.
         """
-        from pipelines.record import read_steps
+        from pipelines.io.record import read_steps
 
         return read_steps(self.records, kfp_run)
 
     def about(self, kfp_run: str) -> dict[str, Any] | None:
         """What a run was asked, as its record says it."""
-        from pipelines.record import read_run
+        from pipelines.io.record import read_run
 
         return read_run(self.records, kfp_run)
 

@@ -189,7 +189,7 @@ def _created(access: Access, run: Any, source: Mapping[str, Any], found: Found) 
 
 def _noted(access: Access, found: Found, later: Any, restarts: list[dict[str, Any]]) -> Found:
     """The new run, with what was asked and why it was started in its record."""
-    from pipelines.record import write_run
+    from pipelines.io.record import write_run
 
     record: dict[str, Any] = {}
     with contextlib.suppress(PlatformError):

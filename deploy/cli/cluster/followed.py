@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 
 from contracts.errors import PlatformError
-from pipelines.record import read_followed, remove_followed, write_followed
+from pipelines.io.record import read_followed, remove_followed, write_followed
 
 HOLDS = 60.0
 """Seconds for which a sign holds: one that did not change for as long is of somebody who has gone."""

@@ -17,7 +17,7 @@ class Heard:
     """Takes the lines of logs, each once, and keeps what they say.
 
     Attributes:
-        records: documents of steps in the form of the store's (pipelines/record.py).
+        records: documents of steps in the form of the store's (pipelines/io/record.py).
         tails: the last lines of each pod that are no events.
     """
 
@@ -49,7 +49,7 @@ class Heard:
         return merged
 
     def _note(self, step: str, status: str, event: dict[str, Any], pod: str, attempt: int) -> None:
-        from pipelines.steps.foreign import is_final
+        from pipelines.io.library_errors import is_final
 
         before, error = self.records.get(step, {}), event.get("error")
         if before.get("status") == "finished" and status == "cached":  # done by an earlier try of the same pod

@@ -20,7 +20,7 @@ from deploy.cli.cluster.followed import HOLDS, Followed
 from deploy.cli.cluster.report import asked_of
 from deploy.cli.cluster.runs import Found, later_than
 from deploy.cli.cluster.workflow_state import moment
-from pipelines.record import read_followed, write_run
+from pipelines.io.record import read_followed, write_run
 
 BY = "the platform"
 _FAILED = "pipeline/runid,workflows.argoproj.io/phase in (Failed,Error)"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.record import read_run, read_steps
+from pipelines.io.record import read_run, read_steps
 from pipelines.resources import STEPS, Resources
 from pipelines.run_settings import needs
 

@@ -16,7 +16,7 @@ from deploy.cli.cluster.pinned import first_values, model_section, pin, release_
 from deploy.cli.cluster.troubles import Trouble, pod_troubles
 from deploy.cli.output import emit
 from deploy.cli.profiles import deployment_file, load_cluster, load_endpoints, load_profile
-from pipelines.steps.files import write_text
+from pipelines.io.files import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -100,7 +100,7 @@ def plan_resume_on_cluster(
 
 def noted(access: Access, kfp_run: str, request: RunRequest, placing: Placing) -> Found:
     """A run that was submitted, with what it was asked left in its record, for whoever looks at it from elsewhere."""
-    from pipelines.record import write_run
+    from pipelines.io.record import write_run
     from pipelines.steps.calls import steps_of
     from pipelines.tasks import get_task
 

@@ -127,7 +127,7 @@ def _image(schedule: Any) -> str:
 
 def _outdated(profile: Profile, command: str, image: str, given: dict[str, Any]) -> str:
     """Why a schedule runs other code than the installed release; "" when it does not."""
-    from pipelines.steps.version import code_version
+    from pipelines.tasks.code_version import code_version
 
     assert profile.cluster is not None
     installed = profile.cluster.image
@@ -174,7 +174,7 @@ def runs_of(client: Any, schedule: str, most: int) -> list[Any]:
 
 
 def _record(profile: Profile, kfp_run: str) -> dict[str, Any]:
-    from pipelines.record import read_run, read_steps
+    from pipelines.io.record import read_run, read_steps
 
     assert profile.cluster is not None
     use_storage(profile.cluster)

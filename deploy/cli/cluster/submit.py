@@ -137,7 +137,7 @@ def pod_endpoints(profile: Profile) -> Endpoints:
 
 
 def record_root(where: Endpoints) -> str:
-    """The folder that runs on a cluster leave their record in, see pipelines/record.py."""
+    """The folder that runs on a cluster leave their record in, see pipelines/io/record.py."""
     return storage.join(where.uri("data"), ".runs")
 
 
@@ -148,7 +148,7 @@ def placement(
     needs: Mapping[str, Resources] | None = None,
 ) -> Any:
     """What the compiled steps carry: image, needs, addresses, S3 by a Secret, the labels that policies admit."""
-    from pipelines.record import SCHEDULE
+    from pipelines.io.record import SCHEDULE
     from pipelines.resources import Placement
     from pipelines.run_settings import tasks_of
     from pipelines.values import ENDPOINTS

@@ -114,7 +114,7 @@ def read_state(
 
     Args:
         workflow: the object of Argo.  pods: those that it has still.
-        records: the documents of steps (pipelines/record.py), by step.
+        records: the documents of steps (pipelines/io/record.py), by step.
         order: the steps of the workflow in order.
         nodes: those of the cluster, for what waits for room.
         tails: the last lines of a pod's log, by pod, for a step that ended without a word.

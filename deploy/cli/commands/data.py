@@ -44,9 +44,9 @@ def inspect(
     """
     from dataclasses import asdict
 
-    from pipelines.steps.inspection import inspect, run_command
+    from pipelines.data.inspection import inspect, run_command
+    from pipelines.settings import parse_setting
     from pipelines.tasks import get_task
-    from pipelines.tasks.settings import parse_setting
 
     given = dict(map(parse_setting, overrides or []))
     found = inspect(source, get_task(task) if task else None, given)
@@ -57,7 +57,7 @@ def inspect(
 def _show(to: Console, found: Any, command: str, task: str) -> None:
     from rich.markup import escape
 
-    from pipelines.tasks.settings import setting
+    from pipelines.settings import setting
 
     how = [found.kind, found.packed]
     if found.kind == "text":

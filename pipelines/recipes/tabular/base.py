@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT, Progress, TaskConfig, class_output
+from pipelines.task import STRICT, Progress, TaskConfig, class_output
 from pipelines.training.tabular import CostConfig, LightGBMConfig, LogisticConfig
 
 if TYPE_CHECKING:
-    from pipelines.tasks.base import Task
+    from pipelines.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

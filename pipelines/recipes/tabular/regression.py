@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipelines.tasks.base import STRICT, Progress, TaskConfig
+from pipelines.task import STRICT, Progress, TaskConfig
 from pipelines.training.tabular import LightGBMConfig
 
 if TYPE_CHECKING:
-    from pipelines.tasks.base import Task
+    from pipelines.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

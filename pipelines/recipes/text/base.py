@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
-from pipelines.tasks.base import STRICT, DataConfig, Progress, Task, TaskConfig, class_output
+from pipelines.task import STRICT, DataConfig, Progress, Task, TaskConfig, class_output
 from pipelines.training.tokens import Unit
 
 if TYPE_CHECKING:

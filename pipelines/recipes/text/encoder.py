@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.text.base import TextRecipe
-from pipelines.tasks.base import STRICT, Progress
+from pipelines.task import STRICT, Progress
 from pipelines.training.encoder import EncoderConfig
 from pipelines.training.linear_text import LinearConfig
 

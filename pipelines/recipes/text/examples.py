@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipelines.recipes.text.base import TextConfig, TextRecipe
-    from pipelines.tasks.base import Task
+    from pipelines.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

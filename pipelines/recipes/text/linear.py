@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
 from pipelines.recipes.text.base import TextRecipe
-from pipelines.tasks.base import STRICT, Progress
+from pipelines.task import STRICT, Progress
 from pipelines.training.linear_text import LinearConfig
 
 if TYPE_CHECKING:

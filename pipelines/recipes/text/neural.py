@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tasks.base import Progress
+from pipelines.task import Progress
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tasks.base import class_output
+from pipelines.task import class_output
 
 if TYPE_CHECKING:
     from contracts.bundle import Bundle
@@ -17,7 +17,7 @@ COMPARED = 64  # validation rows that show how exact the arithmetic of the serve
 
 def served_as(folder: Path, examples: Examples, config: TextRecipe, engine: str) -> Bundle:
     """The model files in `folder` as the bundle that they will be."""
-    from pipelines.steps.scoring import provisional
+    from pipelines.evaluation.scoring import provisional
 
     task = examples.task
     output = class_output(task, config, examples.classes)

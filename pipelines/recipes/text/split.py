@@ -11,14 +11,14 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
-from pipelines.tasks.settings import setting
+from pipelines.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from pipelines.recipes.text.base import SplitConfig, TextRecipe
     from pipelines.recipes.text.task import TextClassification
-    from pipelines.tasks.base import DataConfig
+    from pipelines.task import DataConfig
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
@@ -113,9 +113,9 @@ def read_texts(task: TextClassification, source: str, data: DataConfig) -> pd.Da
     """
     import pandas as pd
 
-    from pipelines.steps.chunks import text_format
-    from pipelines.steps.columns import select
-    from pipelines.steps.sources import column_names, list_files, read_chunks
+    from pipelines.data.chunks import text_format
+    from pipelines.data.columns import select
+    from pipelines.data.sources import column_names, list_files, read_chunks
 
     form = text_format(data)
     frames = []

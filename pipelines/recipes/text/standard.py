@@ -10,7 +10,7 @@ from pipelines.recipes.text.linear import LinearText
 from pipelines.recipes.text.lstm import LstmText
 from pipelines.recipes.text.transformer import TransformerText
 from pipelines.recipes.text.transformer_lstm import TransformerLstmText
-from pipelines.tasks.base import GateConfig, TaskConfig
+from pipelines.task import GateConfig, TaskConfig
 from pipelines.training.loop import LoopConfig
 
 

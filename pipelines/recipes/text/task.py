@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.bundle import Input
-from pipelines.tasks.base import Column, Progress, TaskConfig
+from pipelines.task import Column, Progress, TaskConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TextClassification:
-    """Base of a task, see `pipelines.tasks.base.Task`; a subclass has the attributes without a value, and recipes.
+    """Base of a task, see `pipelines.task.Task`; a subclass has the attributes without a value, and recipes.
 
     Attributes:
         fields: what the columns say that a text is made of, in their order; the inputs of the model.

@@ -14,8 +14,8 @@ from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
 from pipelines.recipes.text.base import TextRecipe
 from pipelines.recipes.text.served import COMPARED, apart, engine_of, served_as
-from pipelines.tasks.base import STRICT, GateConfig, Progress, problem_of
-from pipelines.tasks.settings import setting
+from pipelines.settings import setting
+from pipelines.task import STRICT, GateConfig, Progress, problem_of
 from pipelines.training.batches import AugmentConfig
 from pipelines.training.loop import LoopConfig
 
@@ -150,7 +150,7 @@ def _train(
 def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any, Any]:
     """Tokenizer and network: pretrained, or of random weights with the tokens of `texts`."""
     from contracts.engines.torch_text import WEIGHTS
-    from pipelines.steps.remote import folder_here
+    from pipelines.io.remote import folder_here
     from pipelines.training.pretrained import import_transformers
     from pipelines.training.tokens import train_tokenizer
 
@@ -195,8 +195,8 @@ def _export(network: Any, config: TransformerText, out: Path) -> None:
 
 def _take(config: TransformerText, classes: list[str], out: Path) -> dict[str, Any]:
     """The model of a published bundle, in the form that `config` asks for."""
-    from pipelines.steps import seen
-    from pipelines.steps.remote import folder_here
+    from pipelines.data import seen
+    from pipelines.io.remote import folder_here
 
     with folder_here(config.model.bundle, "bundle.json") as folder:
         bundle = read_bundle(folder)
@@ -266,8 +266,7 @@ def _form(engine: str, examples: Examples, config: TransformerText, out: Path) -
 
 def _quality(examples: Examples, metric: str, config: TransformerText) -> Callable[[Path], float]:
     """`metric` of the model in a folder on the validation rows; turned round when less of it is better."""
-    from pipelines.evaluation import get_evaluation
-    from pipelines.steps import scoring
+    from pipelines.evaluation import get_evaluation, scoring
 
     evaluation = get_evaluation(problem_of(examples.task))
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.text.transformer import TransformerModel, TransformerText
-from pipelines.tasks.base import STRICT
+from pipelines.task import STRICT
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

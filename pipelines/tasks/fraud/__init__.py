@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.bundle import Input
-from pipelines.tasks.base import Column, Progress, TaskConfig
+from pipelines.task import Column, Progress, TaskConfig
 from pipelines.tasks.fraud.config import RECIPES
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ CLASSES = ("genuine", "fraud")
 
 
 class FraudTask:
-    """See `pipelines.tasks.base.Task`."""
+    """See `pipelines.task.Task`."""
 
     name = "fraud"
     title = "Is this card payment a fraud?"

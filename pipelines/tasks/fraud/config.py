@@ -9,7 +9,7 @@ from datetime import date
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.tabular.base import TabularRecipe
-from pipelines.tasks.base import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
+from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.training.tabular import CostConfig, LightGBMConfig, LogisticConfig
 
 

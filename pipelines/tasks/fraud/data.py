@@ -12,9 +12,9 @@ import numpy as np
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from pipelines.settings import setting
 from pipelines.tasks.fraud.config import SplitConfig
 from pipelines.tasks.fraud.simulator import LABEL_DELAY_DAYS
-from pipelines.tasks.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd

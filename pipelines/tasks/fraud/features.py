@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.tasks.base import Progress
+from pipelines.task import Progress
 from pipelines.tasks.fraud.simulator import LABEL_DELAY_DAYS
 from pipelines.tasks.fraud.windows import DAY, Floats, Ints, Timeline, blocks, trailing_median
 

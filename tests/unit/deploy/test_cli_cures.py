@@ -8,8 +8,8 @@ import shlex
 
 import pytest
 
+from pipelines.settings import setting
 from pipelines.tasks import dump_config, get_task, recipe_config
-from pipelines.tasks.settings import setting
 
 RUN = """
 import json, pathlib, sys

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from deploy.cli.progress import RunProgress
-from pipelines.steps.left_out import document
+from pipelines.data.left_out import document
 
 EVENTS = [
     {"event": "run_started", "run_id": "r", "steps": ["ingest", "train"]},

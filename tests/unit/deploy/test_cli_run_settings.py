@@ -17,7 +17,7 @@ from deploy.cli.cluster.submit import Placing
 from deploy.cli.resume import plan_resume
 from deploy.cli.workflow import RunRequest, plan_run
 from pipelines.__main__ import _parser
-from pipelines.record import write_run
+from pipelines.io.record import write_run
 from pipelines.resources import STEPS
 
 ASKED = ["resources.train.memory=8Gi", "workflow.tasks=groups"]

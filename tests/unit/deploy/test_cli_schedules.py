@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.record import open_record
+from pipelines.io.record import open_record
 from tests.kfp_stand_in import StandIn, kfp_stand_in
 
 ZONE = "CRON_SCHEDULE_TIMEZONE"

@@ -17,7 +17,7 @@ from deploy.cli.cluster.followed import Followed
 from deploy.cli.cluster.keeper import Keeper
 from deploy.cli.cluster.runs import Found, _last_attempts
 from deploy.cli.profiles import load_profile
-from pipelines.record import read_followed, read_run, read_steps, write_followed
+from pipelines.io.record import read_followed, read_run, read_steps, write_followed
 from tests.argo import NEVER, Scenario, Task, Try, grouped
 from tests.argo_documents import event_line
 from tests.kfp_run import Run

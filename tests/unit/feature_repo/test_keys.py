@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
 from feature_repo.stores.keys import RefusedKeyError, canonical_column, canonical_text, deserialise_key, serialise_keys
-from pipelines.steps.casting import cast_key
-from pipelines.tasks.base import Column
+from pipelines.data.schema import cast_key
+from pipelines.task import Column
 from services.model.columns import Field
 
 DRIVER = [{"name": "driver", "dtype": "string"}]

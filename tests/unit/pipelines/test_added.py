@@ -15,15 +15,15 @@ from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.registry import Registry
 from pipelines.steps.register import register
-from pipelines.steps.version import code_version
 from pipelines.tasks import find_recipe, get_task, recipe_config, recipes_of, task_names
+from pipelines.tasks.code_version import code_version
 from tests.chain import Chain
 from tests.packages import install
 
 TASK = """
 from pathlib import Path
 from pipelines.recipes.text.task import TextClassification
-from pipelines.tasks.base import Column
+from pipelines.task import Column
 from other_desk.limits import RECIPES
 
 class Desk(TextClassification):
@@ -37,7 +37,7 @@ TASK = Desk()
 """
 LIMITS = """
 from pipelines.recipes.text.standard import text_recipes
-from pipelines.tasks.base import GateConfig, Threshold
+from pipelines.task import GateConfig, Threshold
 
 RECIPES = text_recipes(GateConfig(primary="accuracy", thresholds=(Threshold(metric="accuracy", minimum=0.9),)))
 """
@@ -45,7 +45,7 @@ BAYES = '''
 from dataclasses import field
 from pydantic.dataclasses import dataclass
 from pipelines.recipes.text.base import TextRecipe
-from pipelines.tasks.base import STRICT
+from pipelines.task import STRICT
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BayesModel:

@@ -14,7 +14,7 @@ from pipelines.grouping import plan
 from pipelines.resources import Placement
 from pipelines.steps.added import added
 from pipelines.steps.calls import graph, needs_of, steps_of
-from pipelines.tasks.base import AddedStep, problem_of
+from pipelines.task import AddedStep, problem_of
 
 
 def nothing(*_: Any) -> dict[str, Any]:

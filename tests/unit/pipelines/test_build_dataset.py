@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from contracts.errors import PlatformError
+from pipelines.data import left_out
 from pipelines.steps import build_dataset as step
-from pipelines.steps import left_out
 
 
 def build(folder: Path, config: str, out: Path, features: str = "") -> dict[str, Any]:

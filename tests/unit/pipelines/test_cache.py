@@ -12,9 +12,8 @@ import pytest
 
 from contracts.endpoints import Endpoints
 from pipelines.runner import RunSpec, arguments
-from pipelines.steps import version
-from pipelines.tasks import get_task, load_config, recipe_config
-from pipelines.tasks.base import GateConfig
+from pipelines.task import GateConfig
+from pipelines.tasks import code_version, get_task, load_config, recipe_config
 from pipelines.values import data_part, store_stamp
 
 
@@ -25,8 +24,12 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         "contracts/a.py",
         "pipelines/steps/b.py",
         "pipelines/evaluation/e.py",
+        "pipelines/pages/card.html",
+        "pipelines/data/d.py",
+        "pipelines/io/i.py",
+        "pipelines/settings.py",
         "pipelines/formatting.py",
-        "pipelines/tasks/base.py",
+        "pipelines/task.py",
         "pipelines/tasks/toy/x.py",
         "pipelines/tasks/other/y.py",
         "feature_repo/stores/s.py",
@@ -35,15 +38,15 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
-    monkeypatch.setattr(version, "_ROOT", tmp_path)
-    version.code_version.cache_clear()
+    monkeypatch.setattr(code_version, "_ROOT", tmp_path)
+    code_version.code_version.cache_clear()
     yield tmp_path
-    version.code_version.cache_clear()
+    code_version.code_version.cache_clear()
 
 
 def fresh(task: str) -> str:
-    version.code_version.cache_clear()
-    return version.code_version(task)
+    code_version.code_version.cache_clear()
+    return code_version.code_version(task)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +56,11 @@ def fresh(task: str) -> str:
         ("pipelines/steps/b.py", True),
         ("pipelines/evaluation/e.py", True),
         ("pipelines/formatting.py", True),
-        ("pipelines/steps/card.html", True),
-        ("pipelines/tasks/base.py", True),
+        ("pipelines/pages/card.html", True),
+        ("pipelines/data/d.py", True),
+        ("pipelines/io/i.py", True),
+        ("pipelines/settings.py", True),
+        ("pipelines/task.py", True),
         ("pipelines/tasks/toy/x.py", True),
         ("feature_repo/stores/s.py", True),
         ("feature_repo/toy.py", True),
@@ -120,7 +126,7 @@ def test_a_renamed_file_and_another_library_change_the_version(tree: Path, monke
     (tree / "pipelines/steps/b.py").rename(tree / "pipelines/steps/c.py")
     renamed = fresh("toy")
     assert renamed != before
-    monkeypatch.setattr(version, "version", lambda name: "99")
+    monkeypatch.setattr(code_version, "version", lambda name: "99")
     code, libraries = fresh("toy").split(".")
     assert code == renamed.split(".")[0]
     assert libraries != renamed.split(".")[1]

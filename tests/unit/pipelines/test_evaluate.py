@@ -15,10 +15,10 @@ import pytest
 from contracts.bundle import BundleDocument, Golden, write_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from pipelines.evaluation.scoring import columns_of, provisional
+from pipelines.pages.card import render_card
 from pipelines.steps import evaluate as step
-from pipelines.steps.card import render_card
 from pipelines.steps.gate import gate
-from pipelines.steps.scoring import columns_of, provisional
 
 LINEAGE = json.dumps({"code_version": "code", "data_version": "0" * 16, "source": "built-in"})
 UNDECIDED = {"passed": False, "checks": [], "champion": None, "reasons": []}

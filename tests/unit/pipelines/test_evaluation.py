@@ -16,10 +16,10 @@ from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.embedding import ranks
+from pipelines.evaluation.leakage import check_leakage
 from pipelines.evaluation.measures import bootstrap
 from pipelines.evaluation.multilabel import label_matrix
-from pipelines.steps.leakage import check_leakage
-from pipelines.tasks.base import DataConfig
+from pipelines.task import DataConfig
 
 RNG = np.random.default_rng(3)
 ROWS = 300

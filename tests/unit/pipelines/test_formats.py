@@ -16,9 +16,9 @@ import pytest
 from pyarrow import parquet
 
 from contracts.errors import PlatformError
-from pipelines.steps.chunks import TextFormat
-from pipelines.steps.formats import read_json_lines
-from pipelines.steps.sources import column_names
+from pipelines.data.chunks import TextFormat
+from pipelines.data.formats import read_json_lines
+from pipelines.data.sources import column_names
 
 LINES = b'{"id": "P1", "amount": 5}\n{"id": "P2", "amount": 6}\n'
 CSV = b"id,amount\nP1,5\n"

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
-from pipelines.steps.left_out import of_split
+from pipelines.data.left_out import of_split
+from pipelines.settings import parse_setting
 from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.fraud.config import SplitConfig
 from pipelines.tasks.fraud.data import Periods, periods
-from pipelines.tasks.settings import parse_setting
 
 _DAYS = st.integers(0, 40)
 

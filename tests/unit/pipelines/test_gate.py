@@ -23,15 +23,14 @@ from contracts.errors import PlatformError
 from contracts.problems import PROBLEMS
 from pipelines.checks import champion as champion_check
 from pipelines.checks.base import lookup
-from pipelines.evaluation import get_evaluation
+from pipelines.data.seen import Seen, row_hashes
+from pipelines.evaluation import comparison, get_evaluation
 from pipelines.evaluation.classification import METRICS
-from pipelines.steps import comparison
+from pipelines.evaluation.scoring import ANSWERS, provisional
+from pipelines.settings import parse_setting
 from pipelines.steps import gate as step
-from pipelines.steps.scoring import ANSWERS, provisional
-from pipelines.steps.seen import Seen, row_hashes
+from pipelines.task import GateConfig, TaskConfig
 from pipelines.tasks import dump_config, get_task, load_config, recipe_config
-from pipelines.tasks.base import GateConfig, TaskConfig
-from pipelines.tasks.settings import parse_setting
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from contracts.errors import PlatformError
+from pipelines.data import versions
+from pipelines.data.chunks import ROW, TextFormat
+from pipelines.data.sources import column_names, read_chunks
 from pipelines.steps import ingest as step
-from pipelines.steps import versions
-from pipelines.steps.chunks import ROW, TextFormat
-from pipelines.steps.sources import column_names, read_chunks
 
 HEADER = b"parcel,sent,distance,stops,kind,note,late\n"
 GOOD = b"P1,2026-01-01,5,1,box,hello,no\n"
@@ -147,14 +147,14 @@ def test_broken_utf8_and_short_rows_are_rejected_by_number_and_the_rest_is_kept(
     ],
 )
 def test_a_file_of_bad_rows_stops_early(read: Any, monkeypatch: pytest.MonkeyPatch, bad: bytes, said: str) -> None:
-    monkeypatch.setattr("pipelines.steps.delimited.MOST_REJECTED", 20)
+    monkeypatch.setattr("pipelines.data.delimited.MOST_REJECTED", 20)
     with pytest.raises(PlatformError, match=said) as caught:
         read(HEADER + GOOD + bad * 30)
     assert "for example row" in caught.value.detail
 
 
 def test_an_open_quote_is_found_without_reading_on_forever(read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.steps.delimited.BLOCK", 4096)
+    monkeypatch.setattr("pipelines.data.delimited.BLOCK", 4096)
     with pytest.raises(PlatformError, match="does not end within") as caught:
         read(HEADER + GOOD * 20 + b'P9,"' + GOOD * 500)
     assert "data.quoted=false" in caught.value.fix

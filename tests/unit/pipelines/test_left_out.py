@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.steps import left_out
+from pipelines.data import left_out
 
 
 @given(st.data())

@@ -20,10 +20,10 @@ import pipelines.tasks.news
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from pipelines.data import left_out
 from pipelines.recipes.text.split import assign, language, length_band, text_key
-from pipelines.steps import left_out
+from pipelines.settings import parse_setting
 from pipelines.tasks import dump_config, get_task, load_config, recipe_config
-from pipelines.tasks.settings import parse_setting
 
 TASK = get_task("news")
 SMALL_LSTM = {

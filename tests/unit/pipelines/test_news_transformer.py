@@ -13,7 +13,7 @@ import pytest
 from contracts.bundle import Bundle, GateDecision, write_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
-from pipelines.steps.card import render_card
+from pipelines.pages.card import render_card
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.gate import gate
 from pipelines.steps.train import train

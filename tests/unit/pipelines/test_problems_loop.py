@@ -15,9 +15,9 @@ from contracts.bundle import Bundle
 from contracts.engines import load_engine
 from contracts.registry import Registry
 from pipelines.evaluation.multilabel import label_matrix
+from pipelines.evaluation.scoring import columns_of
 from pipelines.steps.batch_score import batch_score
 from pipelines.steps.register import register
-from pipelines.steps.scoring import columns_of
 from pipelines.training.labels import best_threshold
 from pipelines.training.numbers import conformal_margin
 from tests import packages

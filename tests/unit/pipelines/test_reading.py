@@ -23,12 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
-from pipelines.steps.casting import cast_column, value_format
-from pipelines.steps.decoding import guess_delimiter, guess_encoding
+from pipelines.data.decoding import guess_delimiter, guess_encoding
+from pipelines.data.schema import cast_column, value_format
+from pipelines.settings import apply, parse_setting
 from pipelines.steps.ingest import ingest
 from pipelines.steps.validate import validate
-from pipelines.tasks.base import Column, DataConfig
-from pipelines.tasks.settings import apply, parse_setting
+from pipelines.task import Column, DataConfig
 
 NAMES = ("parcel", "sent", "distance", "stops", "kind", "note", "late")
 WORDS = {

@@ -14,7 +14,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from contracts.settings import Settings, load
-from pipelines.record import FIELDS, Record, list_runs, open_record, read_run, read_steps, write_run
+from pipelines.io.record import FIELDS, Record, list_runs, open_record, read_run, read_steps, write_run
 
 _RUN = "3f0c2a52-8f9e-4bb8-9d4e-1f2a3b4c5d6e"
 _RAISE = {
@@ -27,7 +27,7 @@ _RAISE = {
 
 def pod(root: Path, body: str, *, attempt: int = 1, about: str = "None", step: str = "ingest") -> Any:
     """Run a step as the pod of that try would; returns the process."""
-    code = f"from pipelines.steps import events\nwith events.running({step!r}, about={about}) as done:\n    {body}\n"
+    code = f"from pipelines.io import events\nwith events.running({step!r}, about={about}) as done:\n    {body}\n"
     node = f"full-x7k2p.root.prepare.executor({attempt - 1})"
     environ = {"FAIRLEAD_RECORD": str(root), "FAIRLEAD_KFP_RUN": _RUN, "FAIRLEAD_POD": f"pod-{attempt}"}
     return subprocess.run(
@@ -116,7 +116,7 @@ def test_a_store_that_is_away_costs_no_step(tmp_path: Path) -> None:
 
 
 def test_cached_steps_are_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.steps.events import cached
+    from pipelines.io.events import cached
 
     monkeypatch.setenv("FAIRLEAD_RECORD", str(tmp_path))
     monkeypatch.setenv("FAIRLEAD_KFP_RUN", _RUN)

@@ -14,10 +14,10 @@ import pytest
 
 from contracts.bundle import read_bundle
 from contracts.errors import PlatformError
+from pipelines.data import left_out
 from pipelines.formatting import number
-from pipelines.steps import left_out
+from pipelines.pages.card import _html
 from pipelines.steps import register as step
-from pipelines.steps.card import _html
 
 
 class FakeRegistry:

@@ -11,10 +11,11 @@ import pytest
 
 from contracts import storage
 from contracts.errors import PlatformError
-from pipelines.steps import ingest, version
-from pipelines.steps.remote import folder_here, folder_kept, source_here
+from pipelines.data.versions import MANIFEST, address
+from pipelines.io.remote import folder_here, folder_kept, source_here
+from pipelines.steps import ingest
 from pipelines.steps.validate import validate
-from pipelines.steps.versions import MANIFEST, address
+from pipelines.tasks import code_version
 
 
 @pytest.fixture
@@ -94,9 +95,9 @@ def test_local_folders_and_sources_are_used_where_they_are(tmp_path: Path) -> No
 
 
 def test_other_code_than_the_run_was_started_with_is_refused() -> None:
-    version.require("news", version.code_version("news").partition(".")[0] + ".other-libraries")
+    code_version.require("news", code_version.code_version("news").partition(".")[0] + ".other-libraries")
     with pytest.raises(PlatformError) as caught:
-        version.require("news", "0123456789abcdef.x")
+        code_version.require("news", "0123456789abcdef.x")
     assert caught.value.code == "other_code"
     assert "--image" in caught.value.fix
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from contracts.errors import PlatformError
-from pipelines.steps import retries
-from pipelines.steps.foreign import TRANSIENT, is_final
+from pipelines.io import retries
+from pipelines.io.library_errors import TRANSIENT, is_final
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from contracts.errors import PlatformError
 from contracts.quantities import parse
 from pipelines.resources import STEPS, Placement, Resources, joined
 from pipelines.run_settings import needs, split
+from pipelines.settings import parse_setting
 from pipelines.steps.calls import ORDER
-from pipelines.tasks.settings import parse_setting
 from pipelines.workflows import compile_workflows
 
 

@@ -22,10 +22,10 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines import __main__ as command
 from pipelines import runner
+from pipelines.event_stream import Translator
+from pipelines.io import events
 from pipelines.preflight import preflight
 from pipelines.runstate import RunState, claimed
-from pipelines.steps import events
-from pipelines.translate import Translator
 
 STEPS = ("ingest", "validate", "train")
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
-from pipelines.steps import seen
+from pipelines.data import seen
 from pipelines.steps.build_dataset import SPLITS, build_dataset
 from pipelines.tasks import get_task
 

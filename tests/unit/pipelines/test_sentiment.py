@@ -13,8 +13,8 @@ import pytest
 import pipelines.tasks.sentiment
 from contracts.errors import PlatformError
 from pipelines.recipes.text.split import language
+from pipelines.settings import parse_setting
 from pipelines.tasks import get_task, recipe_config
-from pipelines.tasks.settings import parse_setting
 from tests.chain import Chain
 
 TASK = get_task("sentiment")

@@ -14,8 +14,8 @@ from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.groups import Group
+from pipelines.io.step_cache import OUT, Entry, StepCache, fetch, step_key
 from pipelines.resources import STEPS
-from pipelines.step_cache import OUT, Entry, StepCache, fetch, step_key
 from pipelines.steps.calls import CALLS, ORDER
 
 CACHED = [step for step in ORDER["full"] if STEPS[step].cached]

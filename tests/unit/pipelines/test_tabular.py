@@ -16,7 +16,7 @@ from contracts.bundle import Input, write_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.tabular_engine import Calibration, matrix
-from pipelines.steps.scoring import columns_of
+from pipelines.evaluation.scoring import columns_of
 from pipelines.training.boosting import plain_names
 from pipelines.training.tabular import (
     CostConfig,

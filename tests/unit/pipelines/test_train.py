@@ -12,7 +12,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from pipelines.steps import train as step
-from pipelines.tasks.base import TaskConfig
+from pipelines.task import TaskConfig
 
 
 def train(candidate: Path, config: str, checkpoints: Path, out: Path) -> dict[str, Any]:

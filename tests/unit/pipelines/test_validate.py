@@ -17,14 +17,14 @@ import pytest
 from pyarrow import parquet
 
 from contracts.errors import PlatformError
+from pipelines.data.schema import cast_column
 from pipelines.evaluation import get_evaluation
+from pipelines.evaluation.leakage import check_leakage
+from pipelines.settings import parse_setting
 from pipelines.steps import ingest as ingest_step
 from pipelines.steps import validate as step
-from pipelines.steps.casting import cast_column
-from pipelines.steps.leakage import check_leakage
+from pipelines.task import Column, DataConfig
 from pipelines.tasks import data_config
-from pipelines.tasks.base import Column, DataConfig
-from pipelines.tasks.settings import parse_setting
 
 CLASSES = get_evaluation("classification")
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]]

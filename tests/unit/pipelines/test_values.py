@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
 from pipelines.groups import refuse_settings_of_pods
-from pipelines.record import PLACE, RUN, open_record
+from pipelines.io.record import PLACE, RUN, open_record
+from pipelines.settings import parse_setting, split_settings
 from pipelines.tasks import dump_config, get_task, recipe_config
-from pipelines.tasks.settings import parse_setting, split_settings
 from pipelines.values import ENDPOINTS, chosen_config, resolve, run_id
 
 

@@ -61,9 +61,9 @@ def test_its_golden_examples_are_asked_over_http(name: str, serve_bundle: Any, m
 
 
 def test_it_is_the_champion_of_a_comparison(tmp_path: Path) -> None:
-    from pipelines.steps import scoring
-    from pipelines.steps.comparison import compare
-    from pipelines.tasks.base import GateConfig
+    from pipelines.evaluation import scoring
+    from pipelines.evaluation.comparison import compare
+    from pipelines.task import GateConfig
 
     champion = read_bundle(FOLDER / "payments")
     source = tmp_path / "source"

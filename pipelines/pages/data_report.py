@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data import left_out
 from pipelines.formatting import number
-from pipelines.steps import left_out
-from pipelines.steps.files import read_json
-from pipelines.steps.render import render
+from pipelines.io.files import read_json
+from pipelines.pages.render import render
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from typing import Any
 
 from contracts.bundle import Check, GateDecision
 from pipelines.formatting import number
-from pipelines.steps.files import read_json, write_text
+from pipelines.io.files import read_json, write_text
 
 _METRICS = 40  # numbers of one artifact: a page lists them all
 _NAME = 60  # characters of a class
@@ -28,7 +28,7 @@ def fill_evaluation(candidate: str, metrics: Any, classes: Any, card: Any) -> No
         candidate: folder that evaluate wrote.
         metrics, classes, card: a dsl.Metrics, a dsl.ClassificationMetrics and a dsl.HTML.
     """
-    from pipelines.steps.card import render_card
+    from pipelines.pages.card import render_card
     from pipelines.tasks import get_task
 
     folder = Path(candidate)
@@ -60,7 +60,7 @@ def fill_data(dataset: str, manifest: str, report: Any) -> None:
     Args:
         dataset: folder that build_dataset wrote.  manifest: file that ingest wrote, "" where there is none.
     """
-    from pipelines.steps.data_report import render_data
+    from pipelines.pages.data_report import render_data
 
     about: Mapping[str, Any] = read_json(manifest) if manifest else {}
     write_text(Path(report.path), render_data(Path(dataset), about, str(about.get("task", ""))))

@@ -18,7 +18,7 @@ from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from pipelines.steps.files import clean_numbers, missing, write_json
+from pipelines.io.files import clean_numbers, missing, write_json
 
 FOLDER = ".steps"
 OUT = "out"

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.steps import formats
-from pipelines.steps.chunks import ROW, Chunk, Rejected, TextFormat, empty
-from pipelines.steps.delimited import read_text, text_names
+from pipelines.data import formats
+from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty
+from pipelines.data.delimited import read_text, text_names
 
 _KINDS = {
     **dict.fromkeys((".csv", ".tsv", ".tab", ".txt"), "text"),

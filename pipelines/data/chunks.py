@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
-from pipelines.tasks.base import DataConfig
+from pipelines.task import DataConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.record import Record, now, open_record
-from pipelines.steps.foreign import is_final, meaning
-from pipelines.steps.version import require
+from pipelines.io.library_errors import is_final, meaning
+from pipelines.io.record import Record, now, open_record
+from pipelines.tasks.code_version import require
 
 _MIN_INTERVAL = 0.2  # seconds between two progress events of one step
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import storage
 from contracts.bundle import sha256_file
-from pipelines.steps.chunks import Rejected
-from pipelines.steps.files import write_json
+from pipelines.data.chunks import Rejected
+from pipelines.io.files import write_json
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines.evaluation import get_evaluation
-from pipelines.tasks.base import problem_of
+from pipelines.task import problem_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.tasks.base import Task
+    from pipelines.task import Task
 
 _LEVEL = 0.05  # of a false alarm about any of the classes of a step
 _SHOWN = 3  # reasons in one line

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from contracts.bundle import BundleDocument, GateDecision
-from pipelines.evaluation import get_evaluation
+from pipelines.data import left_out
+from pipelines.data.hidden import SLICE, cases
+from pipelines.evaluation import get_evaluation, scoring
 from pipelines.evaluation.base import Evaluation
-from pipelines.steps import left_out, scoring
-from pipelines.steps.data_report import FILE as DATA_REPORT
-from pipelines.steps.hidden import SLICE, cases
-from pipelines.steps.render import render
+from pipelines.pages.data_report import FILE as DATA_REPORT
+from pipelines.pages.render import render
 from pipelines.tasks.added import task_folder
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from contracts.errors import PlatformError
 from pipelines.evaluation.base import Evaluation
-from pipelines.tasks.base import DataConfig
-from pipelines.tasks.settings import setting
+from pipelines.settings import setting
+from pipelines.task import DataConfig
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -233,6 +233,6 @@ def _address(root: str, kfp_run: str, name: str) -> str:
 
 
 def _text(document: Mapping[str, Any]) -> bytes:
-    from pipelines.steps.files import clean_numbers
+    from pipelines.io.files import clean_numbers
 
     return json.dumps(clean_numbers(dict(document)), default=str, ensure_ascii=False).encode()

@@ -18,7 +18,7 @@ def render(template: str, **values: Any) -> str:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: files("pipelines.steps").joinpath(name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(lambda name: files("pipelines.pages").joinpath(name).read_text(encoding="utf-8")),
     )
     environment.filters |= {"number": number, "bars": bars}
     return environment.get_template(template).render(**values)

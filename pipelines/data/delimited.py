@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.steps import formats
-from pipelines.steps.chunks import ROW, Chunk, Rejected, TextFormat, empty
-from pipelines.steps.decoding import Transcoded, encoding_of, guess_delimiter, is_in, not_this_encoding
-from pipelines.tasks.settings import setting
+from pipelines.data import formats
+from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty
+from pipelines.data.decoding import Transcoded, encoding_of, guess_delimiter, is_in, not_this_encoding
+from pipelines.settings import setting
 
 if TYPE_CHECKING:
     import pyarrow as pa

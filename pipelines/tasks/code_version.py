@@ -19,8 +19,9 @@ from pipelines.tasks.added import RECIPES, TASKS, added_recipes, module_file
 _ROOT = Path(__file__).parents[2]
 # What a task's artifacts are made by, besides its own folder, its own feature definitions, and what these import.
 _SHARED = (
-    "contracts", "pipelines/steps", "pipelines/evaluation", "pipelines/checks", "pipelines/training",
-    "pipelines/formatting.py", "feature_repo/stores", "feature_repo/transforms",
+    "contracts", "pipelines/steps", "pipelines/checks", "pipelines/pages", "pipelines/evaluation", "pipelines/training",
+    "pipelines/data", "pipelines/io", "pipelines/task.py", "pipelines/settings.py", "pipelines/formatting.py",
+    "feature_repo/stores", "feature_repo/transforms",
 )  # fmt: skip
 _OURS = ("contracts", "pipelines", "services", "feature_repo", "deploy")
 # Rooms of contracts: those of other packages count for every task, as contracts itself does.

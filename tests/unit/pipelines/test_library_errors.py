@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.steps.events import from_os_error, unexpected
+from pipelines.io.events import from_os_error, unexpected
 
 
 def _mlflow() -> None:
@@ -195,4 +195,4 @@ def test_a_defect_of_ours_stays_a_defect_with_its_place() -> None:
         _ = 1 / 0
     error = unexpected(caught.value, "train")
     assert error.code == "unexpected"
-    assert "test_foreign.py" in error.detail
+    assert "test_library_errors.py" in error.detail

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.steps.casting import FALSE, MISSING, TRUE, cast_column, sample_of, value_format
-from pipelines.steps.chunks import ROW, text_format
-from pipelines.steps.columns import NUMBERED, closest
-from pipelines.steps.delimited import delimiter_fix, undecodable
-from pipelines.steps.formats import packing
-from pipelines.steps.sources import column_names, kind_of, list_files, read_chunks
-from pipelines.steps.values_guess import guess_setting
+from pipelines.data.chunks import ROW, text_format
+from pipelines.data.columns import NUMBERED, closest
+from pipelines.data.delimited import delimiter_fix, undecodable
+from pipelines.data.formats import packing
+from pipelines.data.schema import FALSE, MISSING, TRUE, cast_column, sample_of, value_format
+from pipelines.data.sources import column_names, kind_of, list_files, read_chunks
+from pipelines.data.values_guess import guess_setting
+from pipelines.settings import parse_setting, setting
+from pipelines.task import Column, DataConfig, Task
 from pipelines.tasks import data_config
-from pipelines.tasks.base import Column, DataConfig, Task
-from pipelines.tasks.settings import parse_setting, setting
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipelines.steps.events import emit, named
-from pipelines.steps.foreign import TRANSIENT
+from pipelines.io.events import emit, named
+from pipelines.io.library_errors import TRANSIENT
 
 T = TypeVar("T")
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipelines.tasks.base import Column
-from pipelines.tasks.settings import setting
+from pipelines.settings import setting
+from pipelines.task import Column
 
 if TYPE_CHECKING:
-    from pipelines.steps.casting import ValueFormat
+    from pipelines.data.schema import ValueFormat
 
 _MOST = 0.8  # share of the values that a guess must explain
 _SIGNS = ((",", ""), (",", "."), (".", ","), (",", " "), (".", " "), (".", "'"), (",", "'"))

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feature_repo.stores.keys import RefusedKeyError, canonical_text
-from pipelines.steps.columns import NUMBERED
-from pipelines.steps.files import missing
+from pipelines.data.columns import NUMBERED
+from pipelines.io.files import missing
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.tasks.base import Task
+    from pipelines.task import Task
 
 FILE = "seen.bin"
 LIMIT = 2**20

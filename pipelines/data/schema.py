@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 from contracts.errors import PlatformError
 from feature_repo.stores.keys import EXPECTED as EXPECTED_KEY
 from feature_repo.stores.keys import canonical_column
-from pipelines.steps.moments import moments
-from pipelines.steps.values_guess import guess_setting, number_pattern
-from pipelines.tasks.base import Column, DataConfig
+from pipelines.data.moments import moments
+from pipelines.data.values_guess import guess_setting, number_pattern
+from pipelines.task import Column, DataConfig
 
 if TYPE_CHECKING:
     import numpy as np

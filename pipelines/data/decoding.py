@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.tasks.settings import setting
+from pipelines.settings import setting
 
 _MARKS = (  # longest first: the mark of UTF-32 begins as that of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"),

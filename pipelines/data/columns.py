@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
-from pipelines.steps.chunks import ROW, text_format
-from pipelines.steps.delimited import delimiter_fix
-from pipelines.steps.sources import kind_of
-from pipelines.tasks.base import DataConfig, Task
-from pipelines.tasks.settings import setting
+from pipelines.data.chunks import ROW, text_format
+from pipelines.data.delimited import delimiter_fix
+from pipelines.data.sources import kind_of
+from pipelines.settings import setting
+from pipelines.task import DataConfig, Task
 
 if TYPE_CHECKING:
     import pyarrow as pa

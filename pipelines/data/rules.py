@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.tasks.base import Column
+from pipelines.task import Column
 
 if TYPE_CHECKING:
     import pandas as pd

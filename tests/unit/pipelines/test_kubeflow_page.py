@@ -17,8 +17,8 @@ from kfp import dsl
 
 from contracts.bundle import GateDecision
 from pipelines.evaluation.curves import confusion, curves, roc
-from pipelines.steps import page
-from pipelines.steps.data_report import render_data
+from pipelines.pages import kubeflow
+from pipelines.pages.data_report import render_data
 
 HOSTILE = "<script>alert(1)</script>|*x*"
 
@@ -49,7 +49,7 @@ def filled(candidate: Path, tmp_path: Path) -> dict[str, Any]:
         "classes": dsl.ClassificationMetrics(uri=str(tmp_path / "classes")),
         "card": dsl.HTML(uri=str(tmp_path / "card.html")),
     }
-    page.fill_evaluation(str(candidate / "candidate"), **made)
+    kubeflow.fill_evaluation(str(candidate / "candidate"), **made)
     return made
 
 
@@ -107,11 +107,11 @@ def test_a_long_list_of_classes_makes_no_long_artifacts(tmp_path: Path) -> None:
     answers = rng.dirichlet(np.ones(400), size=2000)
     found = curves(rng.integers(0, 400, 2000), answers, names, None)
     classes = dsl.ClassificationMetrics(uri=str(tmp_path / "classes"))
-    classes.log_confusion_matrix(page._distinct(found["confusion"]["classes"]), found["confusion"]["counts"])
+    classes.log_confusion_matrix(kubeflow._distinct(found["confusion"]["classes"]), found["confusion"]["counts"])
     assert len(json.dumps(classes.metadata)) < 20_000
     evaluation = {"primary": "accuracy", "metrics": {"accuracy": 0.5} | {f"f1:{name}": 0.1 for name in names}}
     evaluation |= {"intervals": {}, "rows": 2000, "latency_ms": {"p50": 1.0}, "bundle_mb": 2.0}
-    assert len(page._numbers(evaluation)) == 40
+    assert len(kubeflow._numbers(evaluation)) == 40
 
 
 @pytest.mark.parametrize("rows", [2, 10, 5000])
@@ -132,7 +132,7 @@ def test_a_page_of_the_data_has_splits_classes_columns_and_what_was_left_out(can
     manifest = {"task": "toy", "version": "v1", "source": HOSTILE, "rows": 9, "rejected": 0, "files": []}
     manifest["files"] = [{"name": "<b>rows.csv", "rows": 9, "bytes": 1, "sha256": "0"}]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    page.fill_data(str(candidate / "dataset"), str(tmp_path / "manifest.json"), report)
+    kubeflow.fill_data(str(candidate / "dataset"), str(tmp_path / "manifest.json"), report)
     html = Path(report.path).read_text()
     shown = _Page(html)
     document = json.loads((candidate / "dataset" / "dataset.json").read_text())
@@ -207,7 +207,7 @@ def test_the_verdict_says_each_check_and_the_comparison(passed: bool, tmp_path: 
     document = {"passed": passed, "checks": checks, "champion": "news:3", "reasons": [f"because of {HOSTILE}"]}
     (tmp_path / "gate.json").write_text(GateDecision.model_validate(document).model_dump_json())
     shown = dsl.Markdown(uri=str(tmp_path / "gate.md"))
-    page.fill_gate(str(tmp_path / "gate.json"), shown)
+    kubeflow.fill_gate(str(tmp_path / "gate.json"), shown)
     text = Path(shown.path).read_text()
     assert text.startswith("# Gate: **passed**" if passed else "# Gate: **refused**: 1 of 2 checks failed")
     assert "Compared with champion news:3." in text
@@ -225,6 +225,6 @@ def test_a_page_of_an_earlier_candidate_shows_what_there_is(candidate: Path, tmp
     (source / "evaluation.json").write_text(json.dumps(evaluation))
     classes = dsl.ClassificationMetrics(uri=str(tmp_path / "classes"))
     artifacts = dsl.Metrics(uri=str(tmp_path / "m")), classes, dsl.HTML(uri=str(tmp_path / "card.html"))
-    page.fill_evaluation(str(source), *artifacts)
+    kubeflow.fill_evaluation(str(source), *artifacts)
     assert classes.metadata == {}
     assert Path(artifacts[2].path).exists()

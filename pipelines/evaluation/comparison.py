@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Check
 from contracts.engines import load_engine
-from pipelines.evaluation import get_evaluation
+from pipelines.data.seen import read_seen, row_hashes
+from pipelines.evaluation import get_evaluation, scoring
 from pipelines.evaluation.measures import paired_bootstrap
-from pipelines.steps import events, scoring
-from pipelines.steps.files import missing
-from pipelines.steps.seen import read_seen, row_hashes
-from pipelines.tasks.base import GateConfig
+from pipelines.io import events
+from pipelines.io.files import missing
+from pipelines.task import GateConfig
 
 if TYPE_CHECKING:
     import pandas as pd

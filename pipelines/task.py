@@ -147,7 +147,7 @@ class TaskConfig:
         raise PlatformError(
             f"recipe {self.recipe} of task {task.name} cannot train",
             detail=f"its class {type(self).__name__} has no method train",
-            fix="give it one, see TaskConfig.train in pipelines/tasks/base.py, or take a class of pipelines/recipes/",
+            fix="give it one, see TaskConfig.train in pipelines/task.py, or take a class of pipelines/recipes/",
             code="bad_task",
         )
 
@@ -228,7 +228,7 @@ class Task(Protocol):
         `frame` has the clean columns and, after the join, one column per feature. The result's frames have the
         columns of `inputs`, plus ``id`` (column `id` as a string), ``label`` (the class's name as a string; in a
         regression a number) and any number of ``slice_<name>`` (string) columns that metrics are kept for;
-        `pipelines.steps.hidden` adds the slices ``features:...``. ``row_key`` (string) may say what a row is known by
+        `pipelines.data.hidden` adds the slices ``features:...``. ``row_key`` (string) may say what a row is known by
         in another version of the data, where that is not the id; no row should change its part because of the seed.
         """
         ...
