@@ -113,7 +113,7 @@ _LONGEST = "2592000s"
 What KFP 2.17 makes of ``set_retry`` is a retryStrategy with limit and backoff and without a policy, which Argo reads as
 OnFailure: a pod that ended with a failure is started again (a step that failed, one that ran out of memory, a pod that
 was evicted), one that Argo finds deleted is not (phase Error, "pod deleted": a node that is gone). IR has no field for
-the policy; such a run is started again by its follower or by the keeper (deploy/cli/cluster/again.py).
+the policy; such a run is started again by its follower or by the keeper (deploy/cli/cluster_runs/restart.py).
 """
 
 

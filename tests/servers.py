@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli.children import stop_group
-from deploy.cli.ports import free_port
+from deploy.cli.machine.ports import free_port
+from deploy.cli.machine.subprocesses import stop_group
 
 KEY, SECRET = "access-key", "secret-key-of-tests"
 

@@ -8,8 +8,8 @@ from types import FrameType
 
 import typer
 
-from deploy.cli.commands import cluster, data, features, models, pipelines, project, runs, schedules, serving
-from deploy.cli.output import EXIT_INTERRUPTED
+from deploy.cli.commands import data, features, models, pipelines, project, releases, runs, schedules, serving
+from deploy.cli.terminal.output import EXIT_INTERRUPTED
 
 app = typer.Typer(
     name="fairlead",
@@ -20,7 +20,7 @@ app = typer.Typer(
     help="From raw data to a served, gated, monitored model.\n\n"
     "Start with [bold]fairlead doctor[/] and [bold]fairlead demo[/]; every command has examples in its --help.",
 )
-for part in (runs, schedules, data, models, serving, features, cluster, pipelines, project):
+for part in (runs, schedules, data, models, serving, features, releases, pipelines, project):
     part.register(app)
 
 

@@ -30,8 +30,8 @@ ROOT = Path(deploy.__file__).parents[1]
 PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy")
 PROSE = {"make": {"it", "the", "room", "a", "them"}, "fairlead": {"is", "is.", "and"}}
 HELM = {
-    "deploy/cli/checks/cluster.py",
-    "deploy/cli/cluster/schedules.py",
+    "deploy/cli/project/checks/kubernetes.py",
+    "deploy/cli/schedules/recurring_runs.py",
 }  # whose settings are values of the platform's chart
 SAMPLES = dict.fromkeys(("other", "free_after(port, host)", "next_free(port)"), "3001")  # of what is filled in
 END = {"or", "and", "to", "for", "with"}  # words of a sentence that goes on behind a command

@@ -67,7 +67,7 @@ def test_its_readme_names_every_recipe(name: str) -> None:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_its_deployment_validates(name: str) -> None:
-    from deploy.cli.deployment import Deployment
+    from deploy.cli.profiles.deployment import Deployment
 
     values = load(Deployment, ROOT / "deploy" / "env" / "local" / "models" / f"{name}.yaml", environ={})
     assert values.modality in ("", get_task(name).modality)
@@ -133,8 +133,8 @@ def test_its_golden_examples_hold_for_the_published_bundle(chain: Chain) -> None
 
 @pytest.mark.integration
 def test_its_service_answers_the_example_of_its_own_page(chain: Chain) -> None:
-    from deploy.cli.endpoint import Endpoint
-    from deploy.cli.ports import free_port
+    from deploy.cli.machine.ports import free_port
+    from deploy.cli.serving.endpoint import Endpoint
 
     registry = Registry(chain.endpoints)
     version = registry.resolve(chain.task)

@@ -29,7 +29,7 @@ MAY_CALL = {"fairlead.io/access-model": "true"}
 _TRAIN = """
 import sys
 from contracts.endpoints import Endpoints
-from deploy.cli.workflow import execute, plan_run
+from deploy.cli.runs.workflow import execute, plan_run
 for rounds in ("15", "40"):
     execute(plan_run(Endpoints(home=sys.argv[1]), "toy", None, [f"model.rounds={rounds}"], "", False))
 """

@@ -20,7 +20,7 @@ import shutil, sys, tempfile
 from pathlib import Path
 from contracts.bundle import write_bundle
 from contracts.registry import Registry
-from deploy.cli.profiles import load_endpoints
+from deploy.cli.profiles.loading import load_endpoints
 registry = Registry(load_endpoints("cluster"))
 bundle = registry.fetch("fraud@champion")
 folder = Path(tempfile.mkdtemp()) / "second"

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from contracts import storage
-from deploy.cli.cluster.reach import use_storage
-from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
-from deploy.cli.cluster.submit import Placing, compiled, placement
+from deploy.cli.cluster.cluster_settings import Cluster, Profile, SecretRef
+from deploy.cli.cluster.port_forward import use_storage
+from deploy.cli.cluster_runs.submit import Placing, compiled, placement
 from pipelines.io.record import read_run, read_steps
 from pipelines.resources import STEPS
 from tests.e2e.spaces import apply, kubectl, need_image, space

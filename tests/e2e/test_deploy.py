@@ -81,8 +81,8 @@ def _train(made: Environment) -> None:
     code = """
 import json, sys
 from contracts.endpoints import Endpoints
-from deploy.cli.profiles import load_endpoints
-from deploy.cli.workflow import execute, plan_run
+from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.runs.workflow import execute, plan_run
 ends = load_endpoints(sys.argv[1])
 for rounds in ("15", "30"):
     execute(plan_run(ends, "toy", None, [f"model.rounds={rounds}"], "", False))
@@ -141,7 +141,7 @@ import json, shutil, sys, tempfile
 from pathlib import Path
 from contracts.bundle import write_bundle
 from contracts.registry import Registry
-from deploy.cli.profiles import load_endpoints
+from deploy.cli.profiles.loading import load_endpoints
 registry = Registry(load_endpoints(sys.argv[1]))
 bundle = registry.fetch("toy:1")
 folder = Path(tempfile.mkdtemp()) / "bad"

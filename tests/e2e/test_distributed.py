@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.cli.cluster.reach import use_storage
-from deploy.cli.cluster.settings import Cluster
+from deploy.cli.cluster.cluster_settings import Cluster
+from deploy.cli.cluster.port_forward import use_storage
 from tests.e2e.spaces import apply, kubectl, need_image, space
 
 pytestmark = pytest.mark.e2e

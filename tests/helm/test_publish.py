@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from deploy.cli.cluster.settings import Profile
+from deploy.cli.cluster.cluster_settings import Profile
 from tests.helm.chart import Object, named, of_kind, pods, render
 from tests.helm.program import CHARTS
 

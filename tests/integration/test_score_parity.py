@@ -21,7 +21,7 @@ from pyarrow import parquet
 from contracts.bundle import write_bundle
 from contracts.engines import load_engine
 from contracts.registry import ModelVersion
-from deploy.cli.in_process import InProcessService
+from deploy.cli.serving.in_process import InProcessService
 from feature_repo.stores.join import point_in_time_join
 from pipelines.data.hidden import CASE, read_hidden
 from pipelines.evaluation import scoring

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deploy.cli.options import Json
-from deploy.cli.output import emit, guarded, table
+from deploy.cli.terminal.options import Json
+from deploy.cli.terminal.output import emit, guarded, table
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
-from deploy.cli.output import guarded
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
 
 _TASK = "A task: see fairlead tasks."
 _features = typer.Typer(no_args_is_help=True, help="Look at features, bring them online, check them.")
@@ -27,7 +27,7 @@ def list_features(profile: Profile = DEFAULT_PROFILE, as_json: Json = False) -> 
       fairlead features list
       fairlead features list --json
     """
-    from deploy.cli.features import show_views
+    from deploy.cli.features.feature_views import show_views
 
     show_views(profile, as_json)
 
@@ -44,7 +44,7 @@ def show(
     [bold]Examples[/]
       fairlead features show customer_windows
     """
-    from deploy.cli.features import show_view
+    from deploy.cli.features.feature_views import show_view
 
     show_view(profile, view, as_json)
 
@@ -64,7 +64,7 @@ def materialise(
       fairlead features materialise fraud
       fairlead features materialise fraud --view customer_windows --until 2026-01-31
     """
-    from deploy.cli.features import bring_online
+    from deploy.cli.features.feature_views import bring_online
 
     bring_online(profile, task, "", until, view, as_json)
 
@@ -84,7 +84,7 @@ def backfill(
     [bold]Examples[/]
       fairlead features backfill fraud --since 2026-01-01 --until 2026-01-31
     """
-    from deploy.cli.features import bring_online
+    from deploy.cli.features.feature_views import bring_online
 
     bring_online(profile, task, since, until, view, as_json)
 
@@ -108,6 +108,6 @@ def check(
       fairlead features check fraud
       fairlead features check fraud --sample 10000 --metrics /var/lib/node_exporter/fairlead.prom
     """
-    from deploy.cli.features import check_features
+    from deploy.cli.features.feature_views import check_features
 
     check_features(profile, task, sample, metrics, as_json)

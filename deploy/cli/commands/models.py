@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
-from deploy.cli.output import guarded
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
 
 _REF = "A model: name (its champion), name@alias or name:version."
 
@@ -31,7 +31,7 @@ def models(
       fairlead models
       fairlead models fraud --json
     """
-    from deploy.cli.governance import show_models
+    from deploy.cli.models.promotion import show_models
 
     show_models(profile, name, as_json)
 
@@ -51,7 +51,7 @@ def compare(
       fairlead compare fraud:1 fraud:2
       fairlead compare fraud@champion fraud@challenger
     """
-    from deploy.cli.governance import show_comparison
+    from deploy.cli.models.promotion import show_comparison
 
     show_comparison(profile, first, second, as_json)
 
@@ -72,7 +72,7 @@ def promote(
       fairlead promote fraud@challenger
       fairlead promote fraud:3 --override "labels of the test week are incomplete"
     """
-    from deploy.cli.governance import promote_model
+    from deploy.cli.models.promotion import promote_model
 
     promote_model(profile, ref, override, as_json)
 
@@ -94,10 +94,10 @@ def rollback(
       fairlead rollback fraud --env cluster
     """
     if env is not None:
-        from deploy.cli.cluster.release import rollback_release
+        from deploy.cli.releases.release import rollback_release
 
         rollback_release(env, name, timeout, as_json)
         return
-    from deploy.cli.governance import rollback_model
+    from deploy.cli.models.promotion import rollback_model
 
     rollback_model(profile, name, as_json)

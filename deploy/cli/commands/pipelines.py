@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import Json, Profile
-from deploy.cli.output import guarded
+from deploy.cli.terminal.options import Json, Profile
+from deploy.cli.terminal.output import guarded
 
 _PROFILE = "cluster"
 _pipelines = typer.Typer(
@@ -39,7 +39,7 @@ def publish(
       fairlead pipelines publish
       fairlead pipelines publish --profile staging.yaml --json
     """
-    from deploy.cli.pipelines import publish_pipelines
+    from deploy.cli.pipelines.pipeline_actions import publish_pipelines
 
     publish_pipelines(profile, wait, as_json)
 
@@ -62,7 +62,7 @@ def keep(
       fairlead pipelines keep --once
       fairlead pipelines keep --json
     """
-    from deploy.cli.pipelines import keep_runs
+    from deploy.cli.pipelines.pipeline_actions import keep_runs
 
     keep_runs(profile, every, once, as_json)
 
@@ -76,6 +76,6 @@ def list_pipelines(profile: Profile = _PROFILE, as_json: Json = False) -> None:
       fairlead pipelines list
       fairlead pipelines list --json
     """
-    from deploy.cli.pipelines import show_pipelines
+    from deploy.cli.pipelines.pipeline_actions import show_pipelines
 
     show_pipelines(profile, as_json)

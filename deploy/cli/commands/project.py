@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
-from deploy.cli.output import guarded
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def doctor(
       fairlead doctor --cluster
       fairlead doctor --cluster --profile staging.yaml --probe ghcr.io/fairlead/service:0.1.0
     """
-    from deploy.cli.doctor import run_doctor
+    from deploy.cli.project.doctor import run_doctor
 
     chosen = profile or os.environ.get("FAIRLEAD_CLI_PROFILE") or ("cluster" if cluster else DEFAULT_PROFILE)
     run_doctor(chosen, as_json, cluster, probe)
@@ -59,7 +59,7 @@ def ui(
       fairlead ui
       fairlead ui --port 5050
     """
-    from deploy.cli.ui import run_ui
+    from deploy.cli.project.mlflow_page import run_ui
 
     run_ui(profile, port, as_json)
 
@@ -78,6 +78,6 @@ def new_task(
       fairlead new-task tickets --modality text
       make new-task NAME=churn
     """
-    from deploy.cli.scaffold import create_task
+    from deploy.cli.project.scaffold import create_task
 
     create_task(name, modality, root, as_json)

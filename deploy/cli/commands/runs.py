@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
-from deploy.cli.output import guarded
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def demo(
       fairlead demo --requests 1000
       fairlead demo --json > demo.json
     """
-    from deploy.cli.demo import run_demo
+    from deploy.cli.demo.fraud_demo import run_demo
 
     run_demo(profile, requests=requests, port=port, no_cache=no_cache, as_json=as_json)
 
@@ -50,7 +50,7 @@ def tasks(as_json: Json = False) -> None:
       fairlead tasks
       fairlead tasks --json
     """
-    from deploy.cli.listing import show_tasks
+    from deploy.cli.training.run_listing import show_tasks
 
     show_tasks(as_json)
 
@@ -90,9 +90,9 @@ def run(
       fairlead run fraud --profile cluster --cron "0 3 * * *" --name nightly
       fairlead run news --profile cluster --set resources.train.memory=8Gi --set resources.train.gpus=1
     """
-    from deploy.cli.cluster.submit import Placing
-    from deploy.cli.graph import show_graph
-    from deploy.cli.training import run_task
+    from deploy.cli.cluster_runs.submit import Placing
+    from deploy.cli.runs.graph import show_graph
+    from deploy.cli.training.start_run import run_task
 
     if graph:
         show_graph(task, graph, as_json)
@@ -125,7 +125,7 @@ def runs(
       fairlead runs fraud-20260102-030405-9f3c --follow --profile cluster
       fairlead runs fraud-20260102-030405-9f3c --logs train
     """
-    from deploy.cli.listing import act_on_run, show_run, show_runs
+    from deploy.cli.training.run_listing import act_on_run, show_run, show_runs
 
     if run_id is None:
         show_runs(profile, limit, as_json, alone=not (follow or logs or cancel))

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from contracts.errors import PlatformError
-from deploy.cli.options import Json, Profile
-from deploy.cli.output import guarded
+from deploy.cli.terminal.options import Json, Profile
+from deploy.cli.terminal.output import guarded
 
 _PROFILE = "cluster"
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="A schedule: its name or id, see fairlead schedules.")]
@@ -37,7 +37,7 @@ def schedules(context: typer.Context, profile: Profile = _PROFILE, as_json: Json
       fairlead schedules pause nightly
     """
     if context.invoked_subcommand is None:
-        from deploy.cli.schedules import show_schedules
+        from deploy.cli.schedules.schedule_actions import show_schedules
 
         show_schedules(profile, as_json)
         return
@@ -92,6 +92,6 @@ def delete(name: _Name, profile: Profile = _PROFILE, as_json: Json = False) -> N
 
 
 def _change(action: str, profile: str, name: str, as_json: bool) -> None:
-    from deploy.cli.schedules import change_schedule
+    from deploy.cli.schedules.schedule_actions import change_schedule
 
     change_schedule(action, profile, name, as_json)

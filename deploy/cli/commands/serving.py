@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.cli.options import DEFAULT_PROFILE, Json, Profile
-from deploy.cli.output import guarded
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def serve(
       fairlead serve fraud:3 --port 3010
       fairlead serve fraud --host 0.0.0.0
     """
-    from deploy.cli.serving import serve_model
+    from deploy.cli.serving.serve import serve_model
 
     serve_model(profile, model, port, host.strip("[]"), as_json)
 
@@ -66,7 +66,7 @@ def predict(
       fairlead predict fraud --input - --url http://127.0.0.1:3001 < payments.jsonl
       fairlead predict fraud --input payments.jsonl --env cluster
     """
-    from deploy.cli.predict import predict_rows
+    from deploy.cli.serving.prediction import predict_rows
 
     predict_rows(profile, model, given, url, env, explain, as_json)
 
@@ -93,6 +93,6 @@ def score(
       fairlead score news:2 --source articles/ --json
       fairlead score fraud --source export.csv --set 'data.delimiter=;' --set data.columns.amount=betrag
     """
-    from deploy.cli.score import score_rows
+    from deploy.cli.runs.batch_scoring import score_rows
 
     score_rows(profile, model, source, out, overrides or [], as_json)

@@ -13,8 +13,8 @@ from contracts import storage
 from contracts.bundle import DOCUMENT
 from contracts.errors import PlatformError
 from contracts.registry import Registry
-from deploy.cli.profiles import load_endpoints
-from deploy.cli.workflow import execute, plan_run
+from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.runs.workflow import execute, plan_run
 
 WAIT_SECONDS = 600
 

@@ -104,7 +104,7 @@ def workflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     def replace(source: str) -> None:
         script = tmp_path / "workflow.py"
         script.write_text(source)
-        monkeypatch.setattr("deploy.cli.events.COMMAND", (sys.executable, str(script)))
+        monkeypatch.setattr("deploy.cli.runs.workflow_process.COMMAND", (sys.executable, str(script)))
 
     return replace
 
@@ -125,9 +125,9 @@ def kubeflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lake: FolderClient
 
     Its time waits for whoever looks: a machine may be slow.
     """
-    monkeypatch.setattr("deploy.cli.cluster.follow._POLL", 0.1)
-    monkeypatch.setattr("deploy.cli.cluster.follow._UNSEEN", 0.5)
-    monkeypatch.setattr("deploy.cli.cluster.follow._SETTLING", 30.0)  # of a machine that has much else to do
+    monkeypatch.setattr("deploy.cli.cluster_runs.follow._POLL", 0.1)
+    monkeypatch.setattr("deploy.cli.cluster_runs.follow._UNSEEN", 0.5)
+    monkeypatch.setattr("deploy.cli.cluster_runs.follow._SETTLING", 30.0)  # of a machine that has much else to do
     with kfp_stand_in(speed=20.0, lead=0.25) as made:
         made.put_on_path(tmp_path, monkeypatch)
         made.kubectl.objects = [node(cpu="16", memory="64Gi", **{"nvidia.com/gpu": "8"})]

@@ -19,12 +19,12 @@ import pytest
 import yaml
 
 from contracts.errors import PlatformError
-from deploy.cli.cluster import release
+from deploy.cli.cluster.cluster_settings import Cluster, Profile, SecretRef
 from deploy.cli.cluster.kube import Kube
-from deploy.cli.cluster.pinned import first_values, model_section, pin, release_name
-from deploy.cli.cluster.reach import reach, read_secret
-from deploy.cli.cluster.settings import Cluster, Profile, SecretRef
-from deploy.cli.cluster.troubles import explain, pod_troubles, readable
+from deploy.cli.cluster.pod_diagnosis import explain, pod_troubles, readable
+from deploy.cli.cluster.port_forward import reach, read_secret
+from deploy.cli.releases import release
+from deploy.cli.releases.release_values import first_values, model_section, pin, release_name
 from deploy.values.model_service import ChartValues
 
 MODEL = {"source": "s3://b/fraud/1", "digest": "a" * 64, "name": "fraud", "version": "2", "modality": "tabular"}

@@ -10,8 +10,8 @@ import pytest
 
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from deploy.cli.cluster import submit
-from deploy.cli.cluster.settings import Cluster, Profile, SecretRef, Storage
+from deploy.cli.cluster.cluster_settings import Cluster, Profile, SecretRef, Storage
+from deploy.cli.cluster_runs import submit
 from tests.argo import Scenario, Try, grouped
 from tests.kfp_stand_in import StandIn
 from tests.kubectl_stand_in import node
@@ -148,7 +148,7 @@ def test_copying_many_rows_is_said(
     file = tmp_path / "rows.csv"
     file.write_bytes(b"a,b\n" * 1000)
     data = str(tmp_path / "data")
-    monkeypatch.setattr("deploy.cli.cluster.upload.LARGE", 4001)
+    monkeypatch.setattr("deploy.cli.cluster_runs.upload.LARGE", 4001)
     submit.upload_source(str(file), data)
     assert capsys.readouterr().err == ""
     file.write_bytes(b"c,d\n" * 1001)

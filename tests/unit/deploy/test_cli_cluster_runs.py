@@ -18,7 +18,7 @@ import pytest
 
 from contracts import storage
 from contracts.bundle import write_bundle
-from deploy.cli.cluster.api import explained
+from deploy.cli.cluster.kfp_api import explained
 from pipelines.io.record import write_run
 from tests.argo import Scenario, Try, grouped
 from tests.argo_documents import archived, event_line

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli.checks.machine import disk, memory, python_version
-from deploy.cli.checks.packages import PURPOSES, check_packages, extra_packages
-from deploy.cli.checks.places import home as check_home
-from deploy.cli.checks.places import leftovers, newest_schema, ports, registry
+from deploy.cli.project.checks.extras import PURPOSES, check_packages, extra_packages
+from deploy.cli.project.checks.machine import disk, memory, python_version
+from deploy.cli.project.checks.places import home as check_home
+from deploy.cli.project.checks.places import leftovers, newest_schema, ports, registry
 
 
 def test_only_python_3_11_will_do() -> None:
@@ -40,7 +40,7 @@ def test_every_extra_is_read_from_our_metadata() -> None:
 
 
 def test_a_missing_package_names_its_extra_and_how_to_get_it(monkeypatch) -> None:
-    monkeypatch.setattr("deploy.cli.checks.packages.installed", lambda name: name not in ("kfp", "torch"))
+    monkeypatch.setattr("deploy.cli.project.checks.extras.installed", lambda name: name not in ("kfp", "torch"))
     found = {finding.check: finding for finding in check_packages()}
     assert found["extra pipelines"].level == "fail"
     assert found["extra pipelines"].found == "missing: kfp"
@@ -122,7 +122,7 @@ def test_doctor_exits_with_1_when_something_fails(fairlead, monkeypatch) -> None
     said = fairlead("doctor", "--json")
     assert {"check", "level", "found", "fix"} == set(said.json["checks"][0])
     assert said.code == (0 if said.json["ok"] else 1)
-    monkeypatch.setattr("deploy.cli.checks.packages.installed", lambda name: False)
+    monkeypatch.setattr("deploy.cli.project.checks.extras.installed", lambda name: False)
     said = fairlead("doctor")
     assert said.code == 1
     assert "to mend" in said.out

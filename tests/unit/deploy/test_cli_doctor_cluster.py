@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.cli.checks import cluster as checks
-from deploy.cli.checks.finding import Finding
-from deploy.cli.cluster.settings import Cluster
+from deploy.cli.cluster.cluster_settings import Cluster
+from deploy.cli.project.checks import kubernetes as checks
+from deploy.cli.project.checks.finding import Finding
 
 NOTES = "meta.helm.sh/release-namespace"
 EVERYTHING = {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from deploy.cli.checks.finding import Finding
-from deploy.cli.checks.pipelines import check_pipelines
-from deploy.cli.cluster.publish import publish
-from deploy.cli.cluster.settings import Cluster, Profile
+from deploy.cli.cluster.cluster_settings import Cluster, Profile
+from deploy.cli.pipelines.publish import publish
+from deploy.cli.project.checks.finding import Finding
+from deploy.cli.project.checks.kubeflow import check_pipelines
 from tests.kfp_stand_in import StandIn, kfp_stand_in
 from tests.kubectl_stand_in import node
 

@@ -131,7 +131,7 @@ def test_rows_without_a_key_are_named_and_the_others_come_online(features: Path,
 
 
 def test_the_example_of_an_endpoint_is_of_an_entity_that_is_served(features: Path) -> None:
-    from deploy.cli.example import stored_entity
+    from deploy.cli.serving.example_entity import stored_entity
     from feature_repo.stores.reader import OnlineReader
 
     plan, online = json.loads(next(features.glob("fraud/*/features.json")).read_text()), features / "online.db"

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from contracts.endpoints import Endpoints
-from deploy.cli.progress import show_steps
-from deploy.cli.workflow import RunRequest
+from deploy.cli.runs.progress import show_steps
+from deploy.cli.runs.workflow import RunRequest
 
 NEWS = "ingest > validate > build_dataset > train > evaluate > gate > register\n"
 

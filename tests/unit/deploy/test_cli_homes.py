@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from deploy.cli.homes import known_homes, remember
-from deploy.cli.profiles import load_endpoints
+from deploy.cli.profiles.homes import known_homes, remember
+from deploy.cli.profiles.loading import load_endpoints
 
 COMMANDS = [
     ("models", "fraud"),

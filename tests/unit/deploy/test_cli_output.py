@@ -11,9 +11,9 @@ import pytest
 import typer
 
 from contracts.errors import PlatformError
-from deploy.cli.advice import completed
 from deploy.cli.app import app
-from deploy.cli.output import guarded, number, seconds, write_json
+from deploy.cli.terminal.advice import completed
+from deploy.cli.terminal.output import guarded, number, seconds, write_json
 
 COMMANDS = {
     *("deploy", "status", "diagnose"),

@@ -11,7 +11,7 @@ import kfp
 import pytest
 import yaml
 
-from deploy.cli.cluster import publish
+from deploy.cli.pipelines import publish
 from pipelines.steps.calls import ORDER
 from tests.kfp_stand_in import StandIn, kfp_stand_in
 

@@ -9,7 +9,7 @@ import pytest
 
 import deploy
 from contracts.errors import PlatformError
-from deploy.cli.profiles import ENVIRONMENTS, load_deployment, load_endpoints, load_profile, profile_names
+from deploy.cli.profiles.loading import ENVIRONMENTS, load_deployment, load_endpoints, load_profile, profile_names
 from services.settings import ServiceSettings
 
 ROOT = Path(deploy.__file__).parents[1]

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from deploy.cli.progress import RunProgress
+from deploy.cli.runs.progress import RunProgress
 from pipelines.data.left_out import document
 
 EVENTS = [
@@ -73,6 +73,6 @@ def test_a_terminal_ends_with_the_same_steps_as_bars_that_fit() -> None:
     ],
 )
 def test_a_note_has_what_fits(event, note) -> None:
-    from deploy.cli.progress import _note
+    from deploy.cli.runs.progress import _note
 
     assert _note({"event": "progress", "step": "x", **event}) == note

@@ -11,11 +11,11 @@ import pytest
 
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from deploy.cli.advice import new_command
-from deploy.cli.cluster.needs import memory_before, of_pods, step_needs
-from deploy.cli.cluster.submit import Placing
-from deploy.cli.resume import plan_resume
-from deploy.cli.workflow import RunRequest, plan_run
+from deploy.cli.cluster_runs.step_resources import memory_before, of_pods, step_needs
+from deploy.cli.cluster_runs.submit import Placing
+from deploy.cli.runs.resume import plan_resume
+from deploy.cli.runs.workflow import RunRequest, plan_run
+from deploy.cli.terminal.advice import new_command
 from pipelines.__main__ import _parser
 from pipelines.io.record import write_run
 from pipelines.resources import STEPS

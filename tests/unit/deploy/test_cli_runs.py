@@ -13,10 +13,10 @@ import time
 import pytest
 
 from contracts.errors import PlatformError
-from deploy.cli.advice import pasteable, resume_command
-from deploy.cli.resume import plan_resume
-from deploy.cli.runstate import find_run, list_runs, process_start
-from deploy.cli.workflow import RunRequest, execute, plan_scoring
+from deploy.cli.runs.resume import plan_resume
+from deploy.cli.runs.run_files import find_run, list_runs, process_start
+from deploy.cli.runs.workflow import RunRequest, execute, plan_scoring
+from deploy.cli.terminal.advice import pasteable, resume_command
 from pipelines.tasks import dump_config, get_task, recipe_config
 
 FAILING = """
@@ -78,7 +78,8 @@ def test_ctrl_c_stops_the_run_and_its_steps_and_says_how_to_resume(home, workflo
         "time.sleep(60)\n"
     )
     script = str(tmp_path / "workflow.py")
-    code = f"import sys; from deploy.cli import events; events.COMMAND = (sys.executable, {script!r})\n"
+    code = "import sys; from deploy.cli.runs import workflow_process; "
+    code += f"workflow_process.COMMAND = (sys.executable, {script!r})\n"
     code += "sys.argv = ['fairlead', 'run', '--resume', 'fraud-9']; from deploy.cli.app import main; main()"
     command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 20

@@ -16,8 +16,8 @@ import pytest
 import deploy
 from contracts.errors import PlatformError
 from contracts.settings import load
-from deploy.cli.deployment import Deployment
-from deploy.cli.scaffold import write_task
+from deploy.cli.profiles.deployment import Deployment
+from deploy.cli.project.scaffold import write_task
 
 ROOT = Path(deploy.__file__).parents[1]
 LONGEST = "a_name_of_24_characters_"

@@ -30,7 +30,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn
 @pytest.fixture
 def profile(cluster: StandIn, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     # Records of steps are looked for in the store, which is a folder of the test.
-    monkeypatch.setattr("deploy.cli.cluster.scheduled.record_root", lambda where: str(home / "records"))
+    monkeypatch.setattr("deploy.cli.schedules.schedule_state.record_root", lambda where: str(home / "records"))
     places = {name: f"s3://lake/{name}" for name in ("data", "artifacts", "features", "predictions")}
     settings = {"kfp": cluster.url, "storage": {"endpoint": "http://127.0.0.1:9"}, "image": "registry/pipelines:2"}
     file = home.parent / "profile.yaml"

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from contracts.bundle import Bundle, BundleDocument
 from contracts.errors import PlatformError
-from deploy.cli.endpoint import Endpoint, Served, flat
-from deploy.cli.ports import free_port, is_free
-from deploy.cli.predict import by_url, problem, read_rows, shown
-from deploy.cli.serving import curl_line, warnings
+from deploy.cli.machine.ports import free_port, is_free
+from deploy.cli.serving.endpoint import Endpoint, Served, flat
+from deploy.cli.serving.prediction import by_url, problem, read_rows, shown
+from deploy.cli.serving.serve import curl_line, warnings
 from services.server.launch import ServeCommand
 
 # Stands in for a service: not ready at first, then as the test wants.

@@ -11,12 +11,12 @@ import pytest
 
 from contracts import storage
 from contracts.errors import PlatformError
-from deploy.cli.cluster import follow
-from deploy.cli.cluster.access import Access
-from deploy.cli.cluster.follow import Follower
-from deploy.cli.cluster.report import described, status_of
-from deploy.cli.cluster.settings import Cluster, Profile, SecretRef, Storage
-from deploy.cli.cluster.workflow_state import State
+from deploy.cli.cluster.cluster_settings import Cluster, Profile, SecretRef, Storage
+from deploy.cli.cluster_runs import follow
+from deploy.cli.cluster_runs.access import Access
+from deploy.cli.cluster_runs.follow import Follower
+from deploy.cli.cluster_runs.run_document import described, status_of
+from deploy.cli.cluster_runs.workflow_state import State
 from pipelines.steps.calls import ORDER
 from tests.argo import NEVER, Scenario, Try, each, grouped
 from tests.argo_documents import archived, event_line

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from contracts import storage
-from deploy.cli.cluster.access import open_access
-from deploy.cli.cluster.followed import Followed
-from deploy.cli.cluster.keeper import Keeper
-from deploy.cli.cluster.runs import Found, _last_attempts
-from deploy.cli.profiles import load_profile
+from deploy.cli.cluster_runs.access import open_access
+from deploy.cli.cluster_runs.keeper import Keeper
+from deploy.cli.cluster_runs.lease import Followed
+from deploy.cli.cluster_runs.lookup import Found, _last_attempts
+from deploy.cli.profiles.loading import load_profile
 from pipelines.io.record import read_followed, read_run, read_steps, write_followed
 from tests.argo import NEVER, Scenario, Task, Try, grouped
 from tests.argo_documents import event_line
@@ -219,7 +219,7 @@ def test_a_follower_that_comes_back_late_follows_what_the_keeper_started(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A laptop that slept: the keeper has signed in its place and started the rest when it looks again."""
-    from deploy.cli.cluster import run as following
+    from deploy.cli.cluster_runs import execution as following
 
     kubeflow.api.scenarios = [died("lost"), well()]
     seen = following._followed
@@ -236,7 +236,7 @@ def test_a_follower_that_comes_back_late_follows_what_the_keeper_started(
 
     monkeypatch.setattr(following, "_followed", late)
     monkeypatch.setattr(following, "described", lambda asked, state: {**asked, "result": MADE, "status": "succeeded"})
-    monkeypatch.setattr("deploy.cli.training.build_report", lambda endpoints, run: run)
+    monkeypatch.setattr("deploy.cli.training.start_run.build_report", lambda endpoints, run: run)
     done = fairlead("run", "news", "--profile", cluster_profile, "--json")
     assert done.code == 0, done.err + done.out
     assert done.json["kfp_run"] == kubeflow.run.scenario.run_id

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from contracts.errors import PlatformError
-from deploy.cli.cluster import cron
+from deploy.cli.schedules import cron
 
 AFTER = datetime(2026, 3, 27, 12, 0, tzinfo=UTC)
 

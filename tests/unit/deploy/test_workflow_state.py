@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from deploy.cli.cluster.fit import Node, read_nodes
-from deploy.cli.cluster.heard import Heard
-from deploy.cli.cluster.workflow_state import State, pod_name, read_state
+from deploy.cli.cluster.capacity import Node, read_nodes
+from deploy.cli.cluster_runs.pod_events import Heard
+from deploy.cli.cluster_runs.workflow_state import State, pod_name, read_state
 from pipelines.grouping import GROUPS
 from pipelines.steps.calls import ORDER
 from tests.unit.deploy.argo import NAME, TEMPLATE, Workflow, unscheduled

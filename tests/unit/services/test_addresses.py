@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from contracts.errors import PlatformError
-from deploy.cli.ports import free_port, is_free
+from deploy.cli.machine.ports import free_port, is_free
 from services.server.addresses import is_loopback, listen, url
 
 

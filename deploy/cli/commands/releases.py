@@ -1,0 +1,80 @@
+"""Commands about models on a cluster: deploy, status, diagnose."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.cli.terminal.options import Env, Json
+from deploy.cli.terminal.output import guarded
+
+_ENV = "cluster"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    for command in (deploy, status, diagnose):
+        app.command(command.__name__, rich_help_panel="Operate")(command)
+
+
+@guarded
+def deploy(
+    model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version.")],
+    env: Env = _ENV,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="PROFILE", help="Bring it from this profile's registry.")
+    ] = None,
+    chart: Annotated[Path | None, typer.Option(help="Folder of the chart; default: helm/model-service.")] = None,
+    timeout: Annotated[int, typer.Option(min=10, help="Seconds until the new pods must be ready.")] = 300,
+    write_only: Annotated[
+        bool, typer.Option("--write-only", help="Only write the values; another tool applies.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Serve one immutable version of a model on a cluster; a version that is not ready in time never takes traffic.
+
+    The reference is resolved once. Version and digest are written to deploy/env/<env>/models/<model>.yaml, which helm
+    then installs or upgrades as one release.
+
+    [bold]Examples[/]
+      fairlead deploy fraud --env cluster
+      fairlead deploy fraud:3 --env cluster
+      fairlead deploy fraud --env cluster --from local
+    """
+    from deploy.cli.releases.release import deploy_model
+
+    deploy_model(env, model, source, chart, timeout, write_only, as_json)
+
+
+@guarded
+def status(env: Env = _ENV, as_json: Json = False) -> None:
+    """Releases of an environment: version, health, traffic.
+
+    [bold]Examples[/]
+      fairlead status
+      fairlead status --env cluster --json
+    """
+    from deploy.cli.releases.status import show_status
+
+    show_status(env, as_json)
+
+
+@guarded
+def diagnose(
+    release: Annotated[str | None, typer.Argument(help="Only this release or model.")] = None,
+    env: Env = _ENV,
+    as_json: Json = False,
+) -> None:
+    """What is wrong in an environment: failing parts with state, events, logs, the likely cause and its cure.
+
+    Exit code 1 when something is wrong.
+
+    [bold]Examples[/]
+      fairlead diagnose
+      fairlead diagnose fraud --json
+    """
+    from deploy.cli.releases.diagnose import run_diagnose
+
+    run_diagnose(env, release, as_json)

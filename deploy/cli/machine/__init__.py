@@ -1,0 +1,1 @@
+"""Child processes and ports of this machine."""

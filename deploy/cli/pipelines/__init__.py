@@ -1,0 +1,1 @@
+"""Workflows that are published to Kubeflow Pipelines."""

@@ -1,0 +1,1 @@
+"""Profiles, homes and the values of models that are served on this machine."""

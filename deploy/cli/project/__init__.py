@@ -1,0 +1,1 @@
+"""The project and this machine: doctor, new tasks, the MLflow page."""

@@ -1,0 +1,1 @@
+"""Helm releases of models on a cluster."""

@@ -1,0 +1,104 @@
+"""``deploy/env/<env>/models/<model>.yaml``: the values of one release, with the immutable version that it serves.
+
+The section `model` is written by `fairlead deploy` and `fairlead rollback`; everything else in the file is its owner's
+and stays as it is, comments too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from contracts.errors import PlatformError
+from contracts.registry import ModelVersion
+from deploy.cli.cluster.cluster_settings import Profile
+
+_HEADER = """\
+# Values of the release {release}, see helm/model-service/values.yaml. The section `model` is written by
+# `fairlead deploy` and `fairlead rollback`; what else is set here is kept.
+"""
+
+
+def release_name(model: str) -> str:
+    """The Helm release of a model: its name, as a DNS label."""
+    return model.replace("_", "-").lower()
+
+
+def model_section(version: ModelVersion, modality: str) -> dict[str, str]:
+    """What pins a release to one version."""
+    return {
+        "source": version.path,
+        "digest": version.digest,
+        "name": version.name,
+        "version": version.version,
+        "modality": modality,
+    }
+
+
+def first_values(profile: Profile, features: bool) -> dict[str, Any]:
+    """What a new release of this environment needs beside its model: where bundles are, and the online store."""
+    assert profile.cluster is not None
+    storage, redis = profile.cluster.storage, profile.cluster.redis
+    values: dict[str, Any] = {
+        "storage": {
+            "endpoint": storage.endpoint,
+            "region": storage.region,
+            "existingSecret": storage.secret.name,
+            "accessKeyKey": storage.secret.user_key,
+            "secretKeyKey": storage.secret.password_key,
+        }
+    }
+    if features:
+        values["config"] = {"online": profile.online}
+        if redis.name:
+            values["secrets"] = {"online": {"name": redis.name, "key": redis.password_key}}
+    return values
+
+
+def pin(file: Path, model: dict[str, str], first: dict[str, Any]) -> str:
+    """The file's text with `model` as its section `model`; `first` are the other values of a new file.
+
+    Raises:
+        PlatformError: ``code="bad_settings"``: the file is not a mapping in YAML.
+    """
+    block = yaml.safe_dump({"model": model}, sort_keys=False)
+    if not file.exists():
+        rest = yaml.safe_dump(first, sort_keys=False) if first else ""
+        return _HEADER.format(release=release_name(model["name"])) + block + rest
+    text = file.read_text(encoding="utf-8")
+    try:
+        root = yaml.compose(text)
+    except yaml.YAMLError as err:
+        raise _not_yaml(file, str(err)) from err
+    if root is None:
+        return text + block
+    if not isinstance(root, yaml.MappingNode) or root.flow_style:
+        raise _not_yaml(file, "it must be key: value lines")
+    lines = text.splitlines(keepends=True)
+    keys = [key.start_mark.line for key, _ in root.value]
+    for at, (key, value) in enumerate(root.value):
+        if key.value != "model":
+            continue
+        until = _end(lines, key.start_mark.line, keys[at + 1] if at + 1 < len(keys) else len(lines), value)
+        return "".join([*lines[: key.start_mark.line], block, *lines[until:]])
+    return (text if text.endswith("\n") else text + "\n") + block
+
+
+def _end(lines: list[str], start: int, limit: int, value: yaml.Node) -> int:
+    """The line after the section; blank lines and comments before the next key belong to that key."""
+    last = max(value.end_mark.line, start + 1) if value.end_mark.column == 0 else value.end_mark.line + 1
+    until = min(last, limit)
+    while until > start + 1 and (not lines[until - 1].strip() or lines[until - 1].startswith("#")):
+        until -= 1
+    return until
+
+
+def _not_yaml(file: Path, detail: str) -> PlatformError:
+    return PlatformError(
+        f"cannot write the version into {file}",
+        detail=detail,
+        fix="correct the file, or move it away",
+        code="bad_settings",
+    )

@@ -1,0 +1,74 @@
+"""``fairlead score``: a file of rows to a file of answers, by the workflow of batch scoring."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.runs.progress import show_changes, stoppable
+from deploy.cli.runs.workflow import RunRequest, execute, plan_scoring
+from deploy.cli.terminal.output import console, emit, seconds, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.endpoints import Endpoints
+
+
+def score_rows(profile: str, model: str, source: str, out: str, overrides: list[str], as_json: bool) -> None:
+    """Score every row of `source` into the new folder `out`: Parquet parts and ``summary.json``."""
+    endpoints = load_endpoints(profile)
+    settings = {}
+    if overrides:
+        from pipelines.settings import parse_setting
+
+        settings = dict(parse_setting(item) for item in overrides)
+    request = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()))
+    _known(endpoints, model)
+    run_scoring(replace(request, profile=profile), as_json)
+
+
+def run_scoring(request: RunRequest, as_json: bool) -> None:
+    """Execute a request to score with progress (on stderr with JSON) and show what came of it."""
+    from deploy.cli.runs.progress import RunProgress
+
+    to = console(stderr=as_json)
+    show_changes(to, request.changed)
+    with stoppable(request, as_json), RunProgress(to) as progress:
+        state = execute(request, progress.show)
+    document = {**state["result"], "run_id": request.run_id, "seconds": state["seconds"], "out": request.out}
+    emit(document, as_json, lambda to: _show(to, document))
+
+
+def _known(endpoints: Endpoints, model: str) -> None:
+    """Refuse a model that is not there before anything is made; a server's models are its own step's to look for."""
+    from contracts.bundle import is_bundle
+    from contracts.registry import Registry
+
+    if not is_bundle(model) and endpoints.tracking_uri.startswith("sqlite:"):
+        Registry(endpoints).resolve(model)
+
+
+def _show(to: Console, document: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    from pipelines.evaluation import get_evaluation
+
+    headings, rows = get_evaluation(document["problem"]).batch_table(document)
+    made = table(*headings, right=tuple(headings[1:]))
+    for row in rows:
+        made.add_row(*row)
+    to.print(made)
+    if document["flags"]:
+        flags = table("flag", "rows", "share", right=("rows", "share"))
+        for word, count in document["flags"].items():
+            flags.add_row(word, f"{count:,}", f"{count / document['rows']:.2%}")
+        to.print(flags)
+    for old, new in document["renamed"].items():
+        to.print(f"Renamed  the source's column {old} is {new} in the output", markup=False)
+    for warning in document["warnings"]:
+        to.print(Text.assemble(("Warning  ", "bold yellow"), warning), soft_wrap=True)
+    to.print(f"Scored   {document['rows']:,} rows by {document['model']}  {seconds(document['seconds'])}")
+    to.print(f"Look     {document['out']}", soft_wrap=True)

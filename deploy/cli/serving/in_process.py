@@ -1,0 +1,79 @@
+"""A model's service inside this process, asked without a port: the same checks, features and answers as over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from importlib import import_module
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from deploy.cli.serving.endpoint import flat
+
+if TYPE_CHECKING:
+    from contracts.bundle import Bundle
+    from contracts.endpoints import Endpoints
+    from contracts.registry import ModelVersion
+
+
+class InProcessService:
+    """The service of one model version; a context manager. Predictions are not logged."""
+
+    def __init__(
+        self, endpoints: Endpoints, version: ModelVersion, bundle: Bundle, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        from contracts.settings import load
+        from services.settings import ServiceSettings
+
+        online = endpoints.uri("online") if bundle.document.feature_service else ""
+        given = {"bundle": str(bundle.path), "name": version.name, "version": version.version, "online": online}
+        overrides = {**flat(settings or {}), **given, "predictions.folder": ""}
+        self._settings = load(ServiceSettings, environ={}, overrides=overrides)
+        self._modality = bundle.document.modality
+        self._runner = asyncio.Runner()
+        self._runtime: Any = None
+        self._app: Any = None
+
+    def __enter__(self) -> InProcessService:
+        from services.server.bento import asgi_app
+
+        self._runtime = import_module(f"services.{self._modality}.service").RUNTIME
+        self._app = asgi_app(self._runtime)
+        self._runner.run(self._start())
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
+        self._runner.run(self._runtime.stop())
+        self._runner.close()
+
+    async def _start(self) -> None:
+        await self._runtime.start(self._settings)
+        logging.getLogger("fairlead.service").setLevel(logging.CRITICAL)  # its log is not for this terminal
+        await self._runtime.loaded()
+        if self._runtime.failure is not None:
+            raise self._runtime.failure
+
+    def predict(self, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and document that ``POST /predict`` answers."""
+        return self.post("/predict", body)
+
+    def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        """Status and document that a POST of `body` to a path of the service answers."""
+        return self._runner.run(self._post(path, json.dumps(body).encode()))
+
+    async def _post(self, path: str, body: bytes) -> tuple[int, Any]:
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+        sent: list[Mapping[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message: Mapping[str, Any]) -> None:
+            sent.append(message)
+
+        await self._app(scope, receive, send)
+        text = b"".join(message.get("body", b"") for message in sent)
+        return int(sent[0]["status"]), json.loads(text)

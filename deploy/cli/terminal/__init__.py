@@ -1,0 +1,1 @@
+"""Basics of the terminal: tables, JSON, errors, shared options, commands to paste."""

@@ -1,0 +1,1 @@
+"""``fairlead run``, ``runs`` and ``tasks``, on this machine or on a cluster."""

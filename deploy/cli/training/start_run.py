@@ -1,0 +1,194 @@
+"""``fairlead run``: a run from start to report."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from contracts.errors import PlatformError
+from deploy.cli.profiles.loading import load_endpoints, load_profile
+from deploy.cli.runs.batch_scoring import run_scoring
+from deploy.cli.runs.progress import left_out_by, show_changes, show_steps, stoppable
+from deploy.cli.runs.resume import plan_resume
+from deploy.cli.runs.workflow import RunRequest, execute, plan_run
+from deploy.cli.terminal.advice import resume_command
+from deploy.cli.terminal.output import EXIT_REFUSED, console, number, seconds, table, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.bundle import Bundle
+    from contracts.endpoints import Endpoints
+    from deploy.cli.cluster_runs.submit import Placing
+
+UI_ADDRESS = "http://127.0.0.1:5000"
+
+
+def run_task(
+    profile: str,
+    task: str | None,
+    recipe: str | None,
+    overrides: list[str],
+    source: str,
+    no_cache: bool,
+    resume: str | None,
+    as_json: bool,
+    placing: Placing | None = None,
+) -> None:
+    """Run, report, and exit with 3 when the gate refused the model; on the cluster of a profile that has one."""
+    endpoints = load_endpoints(profile)
+    where = load_profile(profile)
+    if where.cluster is None and placing is not None and placing != type(placing)():
+        raise PlatformError(
+            "--cron, --name, --timezone, --image, --train-gpus and --train-nodes are for a cluster",
+            detail=f"profile {profile} runs on this machine",
+            fix="name a cluster's profile: --profile cluster",
+            code="no_cluster",
+        )
+    if resume:
+        if task or recipe:
+            words = [*(f"--set {shlex.quote(item)}" for item in overrides), *(["--no-cache"] if no_cache else [])]
+            words += [f"--source {shlex.quote(source)}"] if source else []
+            raise PlatformError(
+                "a run that is resumed keeps its task and recipe",
+                detail=f"given: {' '.join(filter(None, [task, recipe]))}",
+                fix=" ".join([resume_command(resume, profile), *words]),
+                code="bad_option",
+            )
+        if where.cluster is not None:
+            from deploy.cli.cluster_runs.execution import plan_resume_on_cluster
+
+            request, placing = plan_resume_on_cluster(
+                where, endpoints, resume, overrides, source, no_cache, profile, placing
+            )
+        else:
+            request = plan_resume(endpoints, resume, overrides, source, no_cache, profile)
+        if request.workflow == "batch_scoring":
+            run_scoring(request, as_json)
+            return
+    elif task:
+        request = plan_run(endpoints, task, recipe, overrides, source, no_cache, profile)
+    else:
+        raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
+    if where.cluster is not None:
+        from deploy.cli.cluster_runs.execution import execute_on_cluster
+        from deploy.cli.cluster_runs.submit import Placing
+
+        if placing is not None and placing.cron:
+            from deploy.cli.schedules.schedule_actions import make_schedule
+
+            make_schedule(where, request, placing, as_json)
+            return
+        report = build_report(endpoints, execute_on_cluster(where, request, placing or Placing(), as_json))
+    else:
+        report = run_with_progress(request, as_json)
+    conclude(report, as_json)
+
+
+def conclude(report: dict[str, Any], as_json: bool) -> None:
+    """Show the report of a run that has ended, and exit with 3 when the gate refused its model."""
+    if as_json:
+        write_json(report)
+    else:
+        show_report(console(), report)
+    if report["status"] == "refused":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def run_with_progress(request: RunRequest, as_json: bool) -> dict[str, Any]:
+    """Execute a request with progress on the console (none with JSON); Ctrl-C stops it and says how to go on."""
+    with stoppable(request, as_json):
+        state = execute(request) if as_json else _execute_shown(request)
+    return build_report(request.endpoints, state)
+
+
+def _execute_shown(request: RunRequest) -> dict[str, Any]:
+    from deploy.cli.runs.progress import RunProgress
+
+    out = console()
+    out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}")
+    show_steps(out, request)
+    show_changes(out, request.changed)
+    with RunProgress(out) as progress:
+        return execute(request, progress.show)
+
+
+def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
+    """run.json's content plus the gate decision, metrics and the places to look, for people and for ``--json``."""
+    report = {key: value for key, value in state.items() if key != "pid"}
+    result = state.get("result") or {}
+    if "version" not in result:  # no model: the run failed, or it scored or only prepared data
+        return report
+    bundle = _bundle(endpoints, result)
+    document = bundle.document
+    report["status"] = "succeeded" if document.gate.passed else "refused"
+    report["gate"] = document.gate.model_dump()
+    report["metrics"] = document.metrics
+    report["mlflow_url"] = tracking_page(endpoints, result.get("tracking_url") or "")
+    report["model_card"] = str(bundle.path / "card.html")
+    if (page := bundle.path / "data.html").exists():
+        report["data_report"] = str(page)
+    return report
+
+
+def _bundle(endpoints: Endpoints, result: dict[str, Any]) -> Bundle:
+    """The bundle of a run's result; one in S3 is fetched."""
+    from contracts import storage
+    from contracts.bundle import read_bundle
+    from contracts.registry import Registry
+
+    if not storage.is_remote(result["path"]):
+        return read_bundle(result["path"])
+    return Registry(endpoints).fetch(f"{result['name']}:{result['version']}")
+
+
+def tracking_page(endpoints: Endpoints, page: str) -> str:
+    """The address of a run in MLflow: on its server, or on the page that ``fairlead ui`` starts."""
+    base = endpoints.tracking if endpoints.tracking.startswith("http") else UI_ADDRESS
+    return page if page.startswith("http") else f"{base.rstrip('/')}/{page.lstrip('/')}"
+
+
+def show_report(out: Console, report: dict[str, Any]) -> None:
+    """Gate table, model version and where to look."""
+    if "gate" in report:
+        show_gate(out, report["gate"])
+    result = report.get("result") or {}
+    for line in _left_out(report):
+        out.print(f"Data     {line}", markup=False, soft_wrap=True)
+    if "version" in result:
+        name = f"{result['name']}:{result['version']}"
+        role = "champion" if result.get("champion") else "not promoted"
+        out.print(f"Model    [bold]{name}[/]  ({role})  {seconds(report.get('seconds'))}")
+        out.print(f"MLflow   {report['mlflow_url']}  (start the page: fairlead ui)", soft_wrap=True)
+        out.print(f"Card     {report['model_card']}", soft_wrap=True)
+        if result.get("champion"):
+            out.print(f"Next     fairlead serve {result['name']}")
+        elif report["status"] == "refused":
+            out.print(f'Next     fairlead promote {name} --override "REASON", or train a better one', markup=False)
+
+
+def _left_out(report: dict[str, Any]) -> list[str]:
+    """Lines about rows left out: from the model's record, or from the last step that says it."""
+    steps = report.get("steps") or {}
+    results = [report.get("result"), *(steps.get(name, {}).get("result") for name in ("build_dataset", "validate"))]
+    return next((lines for result in results if (lines := left_out_by(result))), [])
+
+
+def show_gate(out: Console, gate: dict[str, Any]) -> None:
+    """The checks of a gate decision and its verdict."""
+    from rich.text import Text
+
+    verdict = Text("passed", "green") if gate["passed"] else Text("refused", "bold red")
+    out.print(Text.assemble("\nGate ", verdict, f"  compared with {gate['champion']}" if gate["champion"] else ""))
+    checks = table("check", "measured", "rule", "limit", "against", "", right=("measured", "limit"))
+    for check in gate["checks"]:
+        mark = Text("ok", "green") if check["passed"] else Text("x", "bold red")
+        checks.add_row(
+            check["metric"], number(check["value"]), check["rule"], number(check["limit"]), check["against"], mark
+        )
+    if gate["checks"]:
+        out.print(checks)
+    for reason in gate["reasons"]:
+        out.print(Text(f"  {reason}"))
