@@ -107,13 +107,14 @@ class TextEngine(ABC):
         return sum(len(run) * max(1, *(lengths[at] for at in run)) for run in self._runs(lengths))
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """What spoke for (or against) the predicted class, or the likeliest label.
+        """What spoke for (or against) the predicted class, the likeliest label, or made the number larger or smaller.
 
-        A linear graph gives the exact contribution of each term to the logit of the class, relative to the mean of
-        all classes. Otherwise: the log-odds that are lost when a span of tokens is left out, for at most
-        `OCCLUSIONS` spans per text, which bounds the cost of a text at that many predictions of it and one more.
+        A linear graph gives the exact contribution of each term: to the logit of the class, relative to the mean of
+        all classes, to that of the label, or to the number. Otherwise: the log-odds that are lost when a span of tokens
+        is left out, for at most `OCCLUSIONS` spans per text, which bounds the cost of a text at that many predictions
+        of it and one more.
         """
-        if self._names != ["probabilities"]:
+        if self._names != ["probabilities"] and self._spec.explain != "terms":
             detail = f"those of problem {self._problem.name!r} have none"
             raise PlatformError("this model gives no reasons", detail=detail, code="not_explainable")
         return [self._explain(text, top) for text in self._texts(columns)]

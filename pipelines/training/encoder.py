@@ -111,6 +111,19 @@ def encode(
     return np.stack([known[name] for name in names])
 
 
+def vectors_apart(encoder: Encoder, rows: Sequence[Sequence[int]], max_tokens: int) -> float:
+    """Twice the largest difference between a vector made alone and among others, which int8 activations make."""
+    import numpy as np
+
+    session, cut = _session(encoder.graph, 1), [row[:max_tokens] for row in rows]
+
+    def vectors(some: list[Sequence[int]]) -> Any:
+        return session.run(["vector"], {"ids": _padded(some, encoder.pad_id)})[0]
+
+    alone = np.concatenate([vectors([row]) for row in cut])
+    return max(1e-3, 2 * float(np.abs(vectors(cut) - alone).max()))
+
+
 def _name(row: Sequence[int]) -> str:
     return hashlib.sha256(" ".join(map(str, row)).encode()).hexdigest()[:32]
 

@@ -44,13 +44,7 @@ def train_labels(
     out.mkdir(parents=True, exist_ok=True)
     thresholds, losses, rounds = [], [], {}
     for at, name in enumerate(labels):
-        if y_train[:, at].min() == y_train[:, at].max():
-            raise PlatformError(
-                f"{'every' if y_train[0, at] else 'no'} training row has label {name!r}",
-                detail=f"{len(y_train)} rows",
-                fix="give more data, or leave the label out of it",
-                code="bad_data",
-            )
+        check_both(y_train[:, at], name)
         train, valid = Rows(x=x_train, y=y_train[:, at]), Rows(x=x_valid, y=y_valid[:, at])
         fitted = fit_boosted(train, valid, columns, model, seed, checkpoints / f"label-{at}", progress)
         fitted.booster.save_model(str(out / f"model.{at}.txt"), num_iteration=fitted.rounds)
@@ -67,6 +61,21 @@ def train_labels(
         "parameters": {**{key: getattr(model, key) for key in model.__dataclass_fields__}, **rounds},
         "device": "cpu",
     }
+
+
+def check_both(y: NDArray[Any], label: str) -> None:
+    """Refuse a label that all training rows have, or none.
+
+    Raises:
+        PlatformError: naming it.
+    """
+    if y.min() == y.max():
+        raise PlatformError(
+            f"{'every' if y[0] else 'no'} training row has label {label!r}",
+            detail=f"{len(y)} rows",
+            fix="give more data, or leave the label out of it",
+            code="bad_data",
+        )
 
 
 def best_threshold(probability: Floats, true: NDArray[np.bool_]) -> float:

@@ -106,6 +106,20 @@ def write_encoder_graph(
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
+def write_embedding_graph(path: Path, vectors: Path) -> int:
+    """The graph of a `vector_graph` with its vector as output ``embedding``; returns the width."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(str(vectors))
+    width: int = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+    nodes = [*model.graph.node, helper.make_node("Identity", ["vector"], ["embedding"])]
+    _rebuild(model.graph, nodes, {}, {"embedding": width})
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return width
+
+
 def _pooling(hidden: Any, pooling: str) -> list[Any]:
     from onnx import TensorProto, helper
 

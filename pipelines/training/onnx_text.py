@@ -36,11 +36,8 @@ def write_linear_graph(
     from onnx import helper
 
     node = helper.make_node
-    nodes, constants = term_nodes(terms, idf)
+    nodes, constants = tfidf_nodes(terms, idf)
     nodes += [
-        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
-        node("Max", ["norm", "tiny"], ["length"]),
-        node("Div", ["raw", "length"], ["tfidf"]),
         node("Gemm", ["tfidf", "weights", "bias"], ["scores"]),
         node("Softmax", ["scores"], ["probabilities"], axis=1),
         node("ArgMax", ["scores"], ["likeliest"], axis=1, keepdims=0),
@@ -48,12 +45,23 @@ def write_linear_graph(
         node("Gather", ["by_class", "likeliest"], ["chosen"], axis=0),
         node("Mul", ["tfidf", "chosen"], ["contributions"]),
     ]
-    constants |= {
-        "last": np.array([1], np.int64),
-        "weights": weights.astype(np.float32),
-        "bias": bias.astype(np.float32),
-    }
-    _write(path, nodes, constants, {"probabilities": weights.shape[1], "contributions": len(terms)})
+    constants |= {"weights": weights.astype(np.float32), "bias": bias.astype(np.float32)}
+    write_graph(path, nodes, constants, {"probabilities": weights.shape[1], "contributions": len(terms)})
+
+
+def tfidf_nodes(terms: NDArray[np.int32], idf: NDArray[np.float64]) -> tuple[list[Any], dict[str, Any]]:
+    """Nodes and constants from ``ids`` to ``tfidf`` (rows, terms), of length one; zero without a known term."""
+    import numpy as np
+    from onnx import helper
+
+    node = helper.make_node
+    nodes, constants = term_nodes(terms, idf)
+    nodes += [
+        node("ReduceL2", ["raw", "last"], ["norm"], keepdims=1),
+        node("Max", ["norm", "tiny"], ["length"]),
+        node("Div", ["raw", "length"], ["tfidf"]),
+    ]
+    return nodes, constants | {"last": np.array([1], np.int64)}
 
 
 def term_nodes(terms: NDArray[np.int32], idf: NDArray[np.float64]) -> tuple[list[Any], dict[str, Any]]:
@@ -144,7 +152,7 @@ def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> 
         "head_weight": tensors["head.weight"],
         "head_bias": tensors["head.bias"],
     }
-    _write(path, nodes, constants, {"probabilities": len(tensors["head.bias"])})
+    write_graph(path, nodes, constants, {"probabilities": len(tensors["head.bias"])})
 
 
 def _pooling(node: Any) -> list[Any]:
@@ -175,7 +183,8 @@ def _gates(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([i, o, f, c])
 
 
-def _write(path: Path, nodes: list[Any], constants: Mapping[str, Any], outputs: Mapping[str, int]) -> None:
+def write_graph(path: Path, nodes: list[Any], constants: Mapping[str, Any], outputs: Mapping[str, int]) -> None:
+    """Write a model from ``ids`` to `outputs`, by name with their width, float32."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,4 +1,4 @@
-"""What the recipes of every text classifier share: their configuration, and how a training begins and ends."""
+"""What the recipes of every text task share: their configuration, and how the training of a classifier goes."""
 
 from __future__ import annotations
 
@@ -49,15 +49,21 @@ class TextConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class TextRecipe(TaskConfig):
-    """Base of the recipes; a subclass has `learn`.
+class TextTaskConfig(TaskConfig):
+    """Base of the recipes of every text task."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TextRecipe(TextTaskConfig):
+    """Base of the recipes of a classifier; a subclass has `learn`.
 
     labels: name in the source -> name of the class, where they differ.  order: the classes as a scale, from the lowest
     to the highest, such as 1 to 5: how far answers are off it is measured then; () where they have no order.
     """
 
-    text: TextConfig = field(default_factory=TextConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
     labels: Mapping[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ from pipelines.training.tokens import PAD_ID
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.text.base import TextConfig, TextRecipe
+    from pipelines.recipes.text.base import TextConfig, TextRecipe, TextTaskConfig
     from pipelines.task import Task
 
 
@@ -32,9 +32,13 @@ class Examples:
         import pandas as pd
 
         train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
-        fields = tuple(item.name for item in task.inputs(config) if item.dtype == "string")
         classes = list(config.order) or sorted(set(train["label"]) | set(valid["label"]))
-        return cls(task=task, train=train, valid=valid, fields=fields, classes=classes)
+        return cls(task=task, train=train, valid=valid, fields=text_fields(task, config), classes=classes)
+
+
+def text_fields(task: Task, config: TextTaskConfig) -> tuple[str, ...]:
+    """What a text is made of: the task's inputs of type string."""
+    return tuple(item.name for item in task.inputs(config) if item.dtype == "string")
 
 
 def joined_texts(rows: pd.DataFrame, fields: Sequence[str], max_characters: int) -> list[str]:

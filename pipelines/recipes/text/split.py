@@ -8,7 +8,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from pipelines.settings import setting
@@ -16,8 +16,8 @@ from pipelines.settings import setting
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.text.base import SplitConfig, TextRecipe
-    from pipelines.recipes.text.task import TextClassification
+    from pipelines.recipes.text.base import SplitConfig, TextRecipe, TextTaskConfig
+    from pipelines.recipes.text.task import TextTask
     from pipelines.task import DataConfig
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
@@ -25,29 +25,30 @@ _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W\d_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-def split_texts(task: TextClassification, frame: pd.DataFrame, config: TextRecipe) -> dict[str, pd.DataFrame]:
+def split_texts(task: TextTask, frame: pd.DataFrame, config: TextTaskConfig) -> dict[str, pd.DataFrame]:
     """``train``, ``valid`` and ``test``, each with the fields, id, label, row_key and the slices.
 
     Raises:
-        PlatformError: shares that leave nothing, fewer than two classes, or a test file with a class that the training
-            data does not have.
+        PlatformError: shares that leave nothing, a part without rows, or labels that the task refuses.
     """
     split = config.split
     _check_shares(split)
     rows = _prepare(task, frame, config)
-    held = _held_together(task, rows)
+    held = task.keys(rows)
     if not split.test_source:
         shares = {"test": split.test_share, "valid": split.valid_share}
-        part = assign(held, rows["label"].tolist(), shares)
+        part = assign(held, task.strata(rows["label"]), shares)
         parts = {name: rows[[p == name for p in part]] for name in ("train", "valid", "test")}
     else:
         test = _prepare(task, read_texts(task, split.test_source, split.test_data), config)
-        theirs = set(_held_together(task, test))
+        theirs = set(task.keys(test))
         free = [key not in theirs for key in held]
         rest = rows[free]
-        part = assign([key for key in held if key not in theirs], rest["label"].tolist(), {"valid": split.valid_share})
+        left = [key for key in held if key not in theirs]
+        part = assign(left, task.strata(rest["label"]), {"valid": split.valid_share})
         parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
-    _check(task, parts, config)
+    task.check_labels(parts, config)
+    _check_rows(task, parts, config)
     return {name: rows.reset_index(drop=True) for name, rows in parts.items()}
 
 
@@ -105,7 +106,7 @@ def length_band(text: str) -> str:
     return "short" if words < 20 else "medium" if words < 100 else "long"
 
 
-def read_texts(task: TextClassification, source: str, data: DataConfig) -> pd.DataFrame:
+def read_texts(task: TextTask, source: str, data: DataConfig) -> pd.DataFrame:
     """A test source, read as ingest reads: columns of the task, as strings.
 
     Raises:
@@ -137,20 +138,50 @@ def read_texts(task: TextClassification, source: str, data: DataConfig) -> pd.Da
     return frame.reindex(columns=[column.name for column in task.columns])
 
 
-def _prepare(task: TextClassification, frame: pd.DataFrame, config: TextRecipe) -> pd.DataFrame:
-    import pandas as pd
+def class_labels(task: TextTask, label: pd.Series[Any], names: Mapping[str, str]) -> pd.Series[Any]:
+    """The class of each row, as `names` calls it.
 
-    label = frame[task.label].astype("object")
+    Raises:
+        PlatformError: a row has none.
+    """
+    label = label.astype("object")
     if label.isna().any() or (label == "").any():
         row = int((label.isna() | (label == "")).to_numpy().argmax()) + 1
         raise PlatformError(
             f"row {row} has no {task.label}", fix="give every row one, or leave it out", code="bad_label", row=row
         )
-    label = label.astype(str).str.strip()
+    return label.astype(str).str.strip().map(lambda name: names.get(name, name))
+
+
+def number_labels(task: TextTask, label: pd.Series[Any]) -> pd.Series[Any]:
+    """The number of each row.
+
+    Raises:
+        PlatformError: a row has none.
+    """
+    import numpy as np
+    import pandas as pd
+
+    numbers = pd.to_numeric(label, errors="coerce").astype("float64")
+    if not (known := np.isfinite(numbers)).all():
+        row = int((~known).to_numpy().argmax()) + 1
+        raise PlatformError(
+            f"row {row}: {task.label} is {label.iloc[row - 1]!r}, not a number",
+            fix="give every row one, or leave it out",
+            code="bad_label",
+            row=row,
+        )
+    return numbers
+
+
+def _prepare(task: TextTask, frame: pd.DataFrame, config: TextTaskConfig) -> pd.DataFrame:
+    import pandas as pd
+
+    label = task.labels(frame[task.label], config)
     fields = {name: frame[name].fillna("").astype(str) for name in task.fields}
     out = pd.DataFrame(fields, index=frame.index)
     out["id"] = frame[task.id].astype(str) if frame[task.id].notna().all() else [str(i) for i in range(len(frame))]
-    out["label"] = label.map(lambda name: config.labels.get(name, name))
+    out["label"] = label
     texts = ["\n".join(row) for row in _rows(out, task.fields)]
     out["slice_language"] = [language(text) for text in texts]
     out["slice_length"] = [length_band(text) for text in texts]
@@ -162,9 +193,9 @@ def _rows(frame: pd.DataFrame, names: Iterable[str]) -> Iterator[tuple[str, ...]
     return zip(*(frame[name] for name in names), strict=True)
 
 
-def _held_together(task: TextClassification, rows: pd.DataFrame) -> list[str]:
-    """A key of each row; rows of one key are never in two parts."""
-    return [text_key(*row) for row in _rows(rows, task.together)] if task.together else rows["row_key"].tolist()
+def text_keys(rows: pd.DataFrame, together: Sequence[str]) -> list[str]:
+    """The same for rows whose fields `together` are the same text; () for all fields."""
+    return [text_key(*row) for row in _rows(rows, together)] if together else rows["row_key"].tolist()
 
 
 def _check_shares(split: SplitConfig) -> None:
@@ -201,7 +232,12 @@ def _check_order(known: set[str], order: Sequence[str]) -> None:
     )
 
 
-def _check(task: TextClassification, parts: dict[str, pd.DataFrame], config: TextRecipe) -> None:
+def check_classes(task: TextTask, parts: Mapping[str, pd.DataFrame], config: TextRecipe) -> None:
+    """Two classes or more, as `order` names them, and none in another part that is not in training.
+
+    Raises:
+        PlatformError: saying what is wrong.
+    """
     known = set(parts["train"]["label"])
     _check_order(known, config.order)
     if len(known) < 2:
@@ -212,14 +248,6 @@ def _check(task: TextClassification, parts: dict[str, pd.DataFrame], config: Tex
             code="bad_data",
         )
     for name in ("valid", "test"):
-        if parts[name].empty:
-            none = getattr(config.split, f"{name}_share") == 0
-            raise PlatformError(
-                f"the {name} part has no {task.texts}",
-                detail=f"train has {len(parts['train'])}",
-                fix=f"give it a share: {setting(f'split.{name}_share', 0.2)}" if none else f"give more {task.texts}",
-                code="bad_data",
-            )
         if unknown := sorted(set(parts[name]["label"]) - known):
             raise PlatformError(
                 f"the {name} part has class {unknown[0]!r}, which the training part does not have",
@@ -227,4 +255,59 @@ def _check(task: TextClassification, parts: dict[str, pd.DataFrame], config: Tex
                 fix=f"name it as in training: {_renamed(unknown[0], sorted(known), config.labels)}; or give more of it",
                 code="bad_label",
                 labels=unknown[:20],
+            )
+
+
+def check_two(task: TextTask, parts: Mapping[str, pd.DataFrame], part: str, who: str, what: str) -> None:
+    """Refuse a part whose labels are all the same.
+
+    Raises:
+        PlatformError: saying so.
+    """
+    found = parts[part]["label"].nunique()
+    if found < 2:
+        raise PlatformError(
+            f"{who} needs two {what}, the {part} part has {found}",
+            detail=f"{len(parts[part])} {task.texts}",
+            fix=f"give more {task.texts}, or map the columns: --set data.columns.{task.label}=NAME",
+            code="bad_data",
+        )
+
+
+def check_known_labels(task: TextTask, parts: Mapping[str, pd.DataFrame]) -> None:
+    """Refuse data without a label, or with one that the training part does not have.
+
+    Raises:
+        PlatformError: naming it.
+    """
+    from pipelines.evaluation.multilabel import labels_of
+
+    names = {part: {name for text in rows["label"] for name in labels_of(text)} for part, rows in parts.items()}
+    if not names["train"]:
+        raise PlatformError(
+            f"no row of the training part has a label in {task.label}",
+            detail=f"{len(parts['train'])} {task.texts}",
+            fix=f"separate the labels of a row by |, or map the columns: --set data.columns.{task.label}=NAME",
+            code="bad_data",
+        )
+    for part in ("valid", "test"):
+        if unknown := sorted(names[part] - names["train"]):
+            raise PlatformError(
+                f"the {part} part has label {unknown[0]!r}, which the training part does not have",
+                detail=f"labels of the training part: {', '.join(sorted(names['train'])[:20])}",
+                fix="give more rows of it",
+                code="bad_label",
+                labels=unknown[:20],
+            )
+
+
+def _check_rows(task: TextTask, parts: Mapping[str, pd.DataFrame], config: TextTaskConfig) -> None:
+    for name in ("valid", "test"):
+        if parts[name].empty:
+            none = getattr(config.split, f"{name}_share") == 0
+            raise PlatformError(
+                f"the {name} part has no {task.texts}",
+                detail=f"train has {len(parts['train'])}",
+                fix=f"give it a share: {setting(f'split.{name}_share', 0.2)}" if none else f"give more {task.texts}",
+                code="bad_data",
             )

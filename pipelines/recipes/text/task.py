@@ -1,21 +1,24 @@
-"""What all tasks are that tell the class of a text: a subclass says which columns it has and what they mean."""
+"""What all tasks of texts are: a subclass says which columns it has, what they mean and what is predicted."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from contracts.bundle import Input
-from pipelines.task import Column, Progress, TaskConfig
+from pipelines.task import Column, TaskConfig
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 
-class TextClassification:
+class TextTask(ABC):
     """Base of a task, see `pipelines.task.Task`; a subclass has the attributes without a value, and recipes.
+
+    Below are bases for each problem, which say what the column of labels holds.
 
     Attributes:
         fields: what the columns say that a text is made of, in their order; the inputs of the model.
@@ -38,6 +41,7 @@ class TextClassification:
     timestamp: str | None = None
     entities: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
+    problem = "classification"
     feature_service: str | None = None
     default_recipe = "linear"
 
@@ -52,11 +56,8 @@ class TextClassification:
             self.sample, convert_options=options, parse_options=csv.ParseOptions(newlines_in_values=True)
         )
 
-    def write_features(self, clean: Path, out: Path, progress: Progress) -> None:
-        """The task has no features beside its text."""
-
     def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
-        """By class and hash of the text, or with the test part of its own file."""
+        """By `strata` and hash of the text, or with the test part of its own file."""
         from pipelines.recipes.text.split import split_texts
 
         return split_texts(self, frame, config)
@@ -74,3 +75,107 @@ class TextClassification:
     def request(self, config: Any) -> list[Input]:
         """Nothing beside the inputs."""
         return []
+
+    @abstractmethod
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
+        """What the data set has as labels, of the values of the column `label`."""
+
+    def keys(self, rows: pd.DataFrame) -> list[str]:
+        """Of each row; rows of one key are never in two parts of the split."""
+        from pipelines.recipes.text.split import text_keys
+
+        return text_keys(rows, self.together)
+
+    def strata(self, labels: pd.Series[Any]) -> list[str]:
+        """What is spread over all parts of the split, however rare: of each row."""
+        return [""] * len(labels)
+
+    @abstractmethod
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+        """Refuse what cannot be learned or measured."""
+
+
+class TextClassification(TextTask):
+    """Base of a task that tells the class of a text."""
+
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
+        """Classes, as `labels` of the configuration renames them."""
+        from pipelines.recipes.text.split import class_labels
+
+        return class_labels(self, values, config.labels)
+
+    def strata(self, labels: pd.Series[Any]) -> list[str]:
+        """The classes."""
+        return list(labels)
+
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+        """See `check_classes`."""
+        from pipelines.recipes.text.split import check_classes
+
+        check_classes(self, parts, config)
+
+
+class TextMultilabel(TextTask):
+    """Base of a task that gives a text any number of labels; in the data they are separated by ``|``."""
+
+    problem = "multilabel"
+
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
+        """As they are; none where the value is missing."""
+        return values.fillna("").astype(str)
+
+    def strata(self, labels: pd.Series[Any]) -> list[str]:
+        """The rarest label of each row."""
+        from collections import Counter
+
+        from pipelines.evaluation.multilabel import labels_of
+
+        names = [labels_of(text) for text in labels]
+        count = Counter(name for some in names for name in some)
+        return [min(some, key=lambda name: (count[name], name), default="") for some in names]
+
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+        """Every label must be in the training part."""
+        from pipelines.recipes.text.split import check_known_labels
+
+        check_known_labels(self, parts)
+
+
+class TextRegression(TextTask):
+    """Base of a task that tells a number from a text."""
+
+    problem = "regression"
+
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
+        """Numbers."""
+        from pipelines.recipes.text.split import number_labels
+
+        return number_labels(self, values)
+
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+        """Numbers of the training part must differ."""
+        from pipelines.recipes.text.split import check_two
+
+        check_two(self, parts, "train", "a regression", "different numbers")
+
+
+class TextEmbedding(TextTask):
+    """Base of a task that gives texts vectors; texts of the same label mean the same, and stay in one part together."""
+
+    problem = "embedding"
+
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
+        """The names of the groups."""
+        from pipelines.recipes.text.split import class_labels
+
+        return class_labels(self, values, {})
+
+    def keys(self, rows: pd.DataFrame) -> list[str]:
+        """The groups."""
+        return list(rows["label"])
+
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+        """The test must have groups to tell apart."""
+        from pipelines.recipes.text.split import check_two
+
+        check_two(self, parts, "test", "the measure of vectors", "groups")
