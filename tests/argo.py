@@ -266,7 +266,7 @@ def _task(top: str, task: Task, later: tuple[str, ...], start: float, settles: f
     inner = f"{name}.executor"
     if task.cached:
         message = "when 'true != true' evaluated false"
-        skipped = {"begins": at, "ends": at, "phase": "Skipped", "message": message, "children": later}
+        skipped: dict[str, Any] = {"begins": at, "ends": at, "phase": "Skipped", "message": message, "children": later}
         yield Node(name=inner, kind="Skipped", **skipped, **common)
         yield Node(**outer, ends=at, children=(inner,), outbound=(inner,), task=task)
         return
@@ -304,8 +304,8 @@ def _omitted(top: str, task: Task, later: tuple[str, ...], at: float) -> Iterabl
 
 def _skipped(name: str, template: str, boundary: str, at: float) -> Node:
     message = "omitted: depends condition not met"
-    where = {"name": name, "template": template, "boundary": boundary}
-    return Node(kind="Skipped", begins=at, ends=at, phase="Omitted", message=message, **where)
+    made = Node(name=name, template=template, kind="Skipped", boundary=boundary, begins=at, ends=at)
+    return replace(made, phase="Omitted", message=message)
 
 
 def _end(begins: float, attempt: Try) -> dict[str, Any]:

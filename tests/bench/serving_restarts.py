@@ -107,7 +107,7 @@ async def _story(arena: Arena, seconds: float) -> tuple[Counter[str], list[float
                     one.pool.clear()
             await asyncio.sleep(0.1)
 
-    async def one(at: int) -> None:
+    async def ask(at: int) -> None:
         ready = [backend for backend in backends if backend.ready]
         try:
             answers[str(await ready[at % len(ready)].ask()) if ready else "nobody ready"] += 1
@@ -132,7 +132,7 @@ async def _story(arena: Arena, seconds: float) -> tuple[Counter[str], list[float
     restarting, tasks, at = asyncio.create_task(restart()), set(), 0
     while time.monotonic() - begin < seconds:
         at += 1
-        tasks.add(task := asyncio.create_task(one(at)))
+        tasks.add(task := asyncio.create_task(ask(at)))
         task.add_done_callback(tasks.discard)
         await asyncio.sleep(max(0.0, begin + at / RATE - time.monotonic()))
     await asyncio.gather(*tasks)

@@ -81,7 +81,7 @@ def _texts(file: Path) -> Iterator[Text]:
             cures |= {id(part) for word in node.keywords if word.arg == "fix" for part in ast.walk(word.value)}
         if isinstance(node, ast.JoinedStr) or _is_setting(node):
             skipped |= {id(part) for part in ast.walk(node) if part is not node}
-    for node in ast.walk(tree):
+    for node in (found for found in ast.walk(tree) if isinstance(found, ast.expr)):
         text = isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
         if (text or _is_setting(node)) and id(node) not in skipped:
             words = re.sub(r"\[/?bold\]|\[/\]", "", _filled(node))

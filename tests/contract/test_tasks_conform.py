@@ -41,7 +41,7 @@ def test_a_recipe_is_frozen_and_refuses_unknown_keys(name: str, recipe: str) -> 
     config = recipe_config(task, recipe)
     assert is_dataclass(config)
     with pytest.raises(AttributeError):
-        setattr(config, fields(config)[0].name, "other")  # type: ignore[misc]
+        setattr(config, fields(config)[0].name, "other")
     with pytest.raises(PlatformError, match="nonsense"):
         recipe_config(task, recipe, {"data.nonsense": 1})
 
@@ -84,8 +84,8 @@ def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     # `register` takes its flag as a bool, which Chain.call would turn into text.
     from pipelines.steps.register import register
 
-    arguments = [made.task, made.config, *map(str, (made.path("candidate"), made.path("gate.json")))]
-    register(*arguments, ends, "conform", True, str(made.path("registered.json")))
+    candidate, gate, out = (str(made.path(name)) for name in ("candidate", "gate.json", "registered.json"))
+    register(made.task, made.config, candidate, gate, ends, "conform", True, out)
     return made
 
 

@@ -113,7 +113,11 @@ def test_who_administers_one_namespace_can_install_without_pipelines(
     file = tmp_path / "kubeconfig"
     file.write_text(yaml.safe_dump(config))
     lost = {"persistence": {"enabled": False}}  # volumes are few; that of Prometheus is enough
-    parts = {"pipelines": {"enabled": False}, "demo": {"enabled": False}, "global": {"checkStorageClass": False}}
+    parts: dict[str, Any] = {
+        "pipelines": {"enabled": False},
+        "demo": {"enabled": False},
+        "global": {"checkStorageClass": False},
+    }
     parts |= {"mariadb": lost, "s3": lost, "feature-store": {"redis": lost}}
     with monkeypatch.context() as patch:
         patch.setenv("KUBECONFIG", str(file))

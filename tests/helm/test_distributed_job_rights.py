@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.training import distributed_job, pods
 from tests.helm.chart import named, render
@@ -52,7 +53,7 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
 
     monkeypatch.setattr(distributed_job, "_Kube", Kube)
     for name in ("upload", "write_bytes", "download"):
-        monkeypatch.setattr(distributed_job.objects, name, lambda *_, **__: None)
+        monkeypatch.setattr(storage, name, lambda *_, **__: None)
     order = pods.DistributedJob(image="i", namespace="spaces", place="s3://lake/jobs")
     for by_operator in (False, True):
         Kube.operator = by_operator

@@ -168,8 +168,7 @@ def test_what_is_wrong_is_told_apart(edges: ModuleType) -> None:
 
 
 def test_a_part_that_need_not_be_there_may_be_missing(edges: ModuleType) -> None:
-    absent = {"host": "no-such-part.invalid", "needed": False}
-    assert said(edges, "redis:6379", 1, **absent) == "ok, it is not installed"
+    assert said(edges, "redis:6379", 1, host="no-such-part.invalid", needed=False) == "ok, it is not installed"
 
 
 def test_each_line_says_who_reached_whom_and_the_pod_fails_with_one(

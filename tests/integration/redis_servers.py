@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,10 @@ def until(what: str, holds: Callable[[], bool], patience: float = 30.0) -> None:
     raise AssertionError(f"not in {patience:.0f} s: {what}")
 
 
+def _whole(node: Server) -> bool:
+    return bool(node.client.cluster("INFO")["cluster_state"] == "ok")
+
+
 @contextlib.contextmanager
 def cluster(folder: Path, replicas: int = 0) -> Iterator[list[Server]]:
     """Three primaries that share the slots, and `replicas` of each."""
@@ -113,7 +118,7 @@ def cluster(folder: Path, replicas: int = 0) -> Iterator[list[Server]]:
         create = ["redis-cli", "--cluster", "create", *places, "--cluster-replicas", str(replicas), "--cluster-yes"]
         subprocess.run(create, check=True, capture_output=True)
         for node in nodes:
-            until("the cluster is whole", lambda node=node: node.client.cluster("INFO")["cluster_state"] == "ok")
+            until("the cluster is whole", partial(_whole, node))
         yield nodes
     finally:
         for node in nodes:

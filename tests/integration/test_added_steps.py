@@ -100,7 +100,9 @@ def steps(events: list[dict[str, Any]], kind: str = "step_finished") -> list[str
 
 def checked(events: list[dict[str, Any]]) -> dict[str, Any]:
     """That every step got what the one before it made; returns what each of them said."""
-    said = {event["step"]: event.get("result") for event in events if "result" in event and "step" in event}
+    said: dict[str, Any] = {
+        event["step"]: event.get("result") for event in events if "result" in event and "step" in event
+    }
     built = said["build_dataset"]["rows"]
     assert (said["first"]["rows"], sum(built.values())) == (300, 300)
     assert said["halve"] == {"rows": (built["train"] + 1) // 2}

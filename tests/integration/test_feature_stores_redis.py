@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 
 
 LAYOUT = Layout([{"name": "x", "dtype": "int64"}])
-PLAN = {
+PLAN: dict[str, Any] = {
     "project": "p",
     "views": [
         {

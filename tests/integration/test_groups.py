@@ -235,13 +235,14 @@ def test_a_run_leaves_its_record_and_keeps_its_name(platform: Platform, first: L
     root = str(tmp_path / "runs")
     pod = {"FAIRLEAD_RECORD": root, "FAIRLEAD_KFP_RUN": "0f3c-77", "FAIRLEAD_POD": "pod-1"}
     node = f"full-x.root.{TASK.replace('_', '-')}.executor"
-    names = []
+    names, about = [], {}
     for attempt in range(2):  # the second as a pod that is started again
         launcher = platform.launcher(tmp_path / str(attempt), **pod, FAIRLEAD_NODE=f"{node}({attempt})")
         launcher.store.mkdir()
         launcher.run({"task": "toy", "promote": False})
-        about = read_run(root, "0f3c-77")
-        assert about is not None
+        found = read_run(root, "0f3c-77")
+        assert found is not None
+        about = found
         names.append(about["run_id"])
         assert read_bundle(result_of(launcher)["path"]).document.lineage.run == names[-1]
         steps = read_steps(root, "0f3c-77")

@@ -170,7 +170,7 @@ def over_oip(service: InProcessService, rows: list[dict[str, Any]]) -> list[floa
     status, answer = service.post("/v2/models/fraud/infer", {"inputs": tensors})
     assert status == 200, answer
     found = {one["name"]: one["data"] for one in answer["outputs"]}
-    return found["probabilities"][1::2]  # type: ignore[no-any-return]
+    return found["probabilities"][1::2]
 
 
 def test_hidden_rows_are_what_serving_gives_for_unknown_entities_and_stale_features(loop: Loop) -> None:
@@ -183,7 +183,7 @@ def test_hidden_rows_are_what_serving_gives_for_unknown_entities_and_stale_featu
         "unknown terminal_id": ["terminal_id"],
         "stale": [],
     }.items():
-        rows = cases[name]
+        rows: Any = cases[name]
         evaluated = scoring.predict(engine, scoring.columns_of(rows, inputs), loop.bundle.document)[:, 1]
         late = timedelta(weeks=0 if unknown else 26)  # whole weeks, so that hour and weekend stay as they are
         asked = [

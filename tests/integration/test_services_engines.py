@@ -115,7 +115,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     tokenizer = train_tokenizer(
         ["the match was won", "the bank cut rates"], unit="word", vocabulary=50, min_frequency=1, boundaries=True
     )
-    sizes = {"vocabulary": 60, "layers": 2, "width": 32, "heads": 4, "inner": 64, "max_tokens": 64, "dropout": 0.0}
+    sizes: dict[str, Any] = {
+        "vocabulary": 60,
+        "layers": 2,
+        "width": 32,
+        "heads": 4,
+        "inner": 64,
+        "max_tokens": 64,
+        "dropout": 0.0,
+    }
     network = Network(new_classifier(classes=2, **sizes))
     export_transformer(network, folder / "source" / "model", engine="torch", gpu_precision="bf16")
     tokenizer.save(str(folder / "source" / "model" / "tokenizer.json"))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from tests.integration.test_services import Service, Start, services
 
 pytestmark = pytest.mark.integration
 
-VIEW = {
+VIEW: dict[str, Any] = {
     "name": "habits",
     "join_keys": [{"name": "customer", "dtype": "string"}],
     "features": [{"name": "a", "dtype": "float64"}, {"name": "b", "dtype": "float64"}],

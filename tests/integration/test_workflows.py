@@ -60,7 +60,7 @@ class Run:
         return [e["step"] for e in self.seen if e["event"] == kind]
 
     def document(self) -> dict[str, Any]:
-        return json.loads(self.file.read_text())  # type: ignore[no-any-return]
+        return json.loads(self.file.read_text())
 
     def kill(self, number: signal.Signals) -> None:
         os.kill(self.process.pid, number)

@@ -22,6 +22,7 @@ class Floats:
 if __name__ == "__main__":
     ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
-    serve.run(Floats.bind(), route_prefix="/predict")
+    deployment: Any = Floats
+    serve.run(deployment.bind(), route_prefix="/predict")
     while True:
         time.sleep(60)

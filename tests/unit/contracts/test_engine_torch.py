@@ -24,7 +24,15 @@ from contracts.engines.torch_text import CONFIG, WEIGHTS, read_classifier
 from pipelines.training.pretrained import new_classifier, pretrained_classifier
 from pipelines.training.transformer import Network, export_transformer
 
-SIZES = {"vocabulary": 60, "layers": 2, "width": 32, "heads": 4, "inner": 64, "max_tokens": 40, "dropout": 0.1}
+SIZES: dict[str, Any] = {
+    "vocabulary": 60,
+    "layers": 2,
+    "width": 32,
+    "heads": 4,
+    "inner": 64,
+    "max_tokens": 40,
+    "dropout": 0.1,
+}
 TEXTS = np.array(["w1", "w3 w4 w59", " ".join(f"w{at}" for at in range(1, 39)), ""], object)
 
 
@@ -58,15 +66,16 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     made = {}
     for engine in ("onnx", "torch"):
         folder = tmp_path_factory.mktemp(engine)
-        export_transformer(model, folder / "model", engine=engine, gpu_precision="bf16")  # type: ignore[arg-type]
+        export_transformer(model, folder / "model", engine=engine, gpu_precision="bf16")
         tokenizer.save(str(folder / "model" / "tokenizer.json"))
         made[engine] = bundle_at(folder, engine)
     return made
 
 
 def test_torch_and_onnx_answer_alike_and_alone_as_together(bundles: dict[str, Bundle]) -> None:
-    engine: Any = load_engine(bundles["torch"], device="cpu")
-    assert isinstance(engine, TokenEngine)
+    made = load_engine(bundles["torch"], device="cpu")
+    assert isinstance(made, TokenEngine)
+    engine: Any = made
     assert (engine.device.type, engine.dtype) == ("cpu", torch.float32)  # bf16 is for GPUs
     expected = load_engine(bundles["onnx"]).predict({"text": TEXTS})
     got = engine.predict({"text": TEXTS})

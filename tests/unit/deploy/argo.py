@@ -30,7 +30,7 @@ class Workflow:
         self._clock += 2
         ended = phase not in ("Pending", "Running")
         number = 1000 + len(self.nodes)
-        made = {
+        made: dict[str, Any] = {
             "id": f"{NAME}-{number}",
             "name": f"{NAME}.{path}",
             "displayName": path.rpartition(".")[2],

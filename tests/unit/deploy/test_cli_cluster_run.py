@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.cluster.cluster_settings import Cluster, Profile, SecretRef, Storage
+from deploy.cli.cluster.kfp_api import connect
 from deploy.cli.cluster_runs import submit
+from deploy.cli.cluster_runs.upload import upload_source
 from tests.argo import Scenario, Try, grouped
 from tests.kfp_stand_in import StandIn
 from tests.kubectl_stand_in import node
@@ -114,7 +117,7 @@ def test_what_kubeflow_refuses_is_said(kubeflow: StandIn, cluster_profile: str, 
 
 def test_kubeflow_that_does_not_answer_is_named_at_once() -> None:
     with pytest.raises(PlatformError, match="Kubeflow Pipelines does not answer"):
-        submit.connect(Cluster(kfp="http://127.0.0.1:9"))
+        connect(Cluster(kfp="http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize(("name", "value"), [("data", "/here"), ("tracking", "sqlite:///x.db"), ("artifacts", "")])
@@ -130,11 +133,11 @@ def test_a_local_file_is_uploaded_once_below_its_hash(tmp_path: Path, monkeypatc
     file = tmp_path / "rows.csv"
     file.write_text("a\n1\n")
     data = str(tmp_path / "data")
-    target = submit.upload_source(str(file), data)
+    target = upload_source(str(file), data)
     assert Path(target).read_text() == "a\n1\n"
-    monkeypatch.setattr(submit.objects, "upload_file", lambda *_: pytest.fail("uploaded again"))
-    assert submit.upload_source(str(file), data) == target
-    assert submit.upload_source("s3://b/rows.csv", data) == "s3://b/rows.csv"
+    monkeypatch.setattr(storage, "upload_file", lambda *_: pytest.fail("uploaded again"))
+    assert upload_source(str(file), data) == target
+    assert upload_source("s3://b/rows.csv", data) == "s3://b/rows.csv"
 
 
 def test_options_of_a_cluster_are_refused_on_this_machine(fairlead: Any) -> None:
@@ -149,11 +152,11 @@ def test_copying_many_rows_is_said(
     file.write_bytes(b"a,b\n" * 1000)
     data = str(tmp_path / "data")
     monkeypatch.setattr("deploy.cli.cluster_runs.upload.LARGE", 4001)
-    submit.upload_source(str(file), data)
+    upload_source(str(file), data)
     assert capsys.readouterr().err == ""
     file.write_bytes(b"c,d\n" * 1001)
-    target = submit.upload_source(str(file), data)
+    target = upload_source(str(file), data)
     assert f"Copying 0 MiB to {data}/.uploads/" in capsys.readouterr().err.replace("\n", "")
     assert Path(target).read_bytes() == file.read_bytes()
-    submit.upload_source(str(file), data)
+    upload_source(str(file), data)
     assert capsys.readouterr().err == ""  # it is there

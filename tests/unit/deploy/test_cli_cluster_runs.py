@@ -263,7 +263,7 @@ def test_what_a_step_printed_is_shown_from_its_pod_and_later_from_the_store(
         storage.write_bytes(f"s3://lake/kfp/logs/{key}", text.encode())
     kubeflow.kubectl.shown = lambda: [
         one for one in type(kubeflow.kubectl).shown(kubeflow.kubectl) if one["kind"] != "Pod"
-    ]  # type: ignore[method-assign]
+    ]
     later = fairlead("runs", "news-1", "--logs", "train", "--profile", cluster_profile, "--json")
     assert later.json["log"].splitlines() == shown.splitlines()
     error = fairlead("runs", "news-1", "--logs", "trian", "--profile", cluster_profile, "--json").json["error"]

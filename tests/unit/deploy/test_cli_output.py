@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -24,7 +25,8 @@ GROUPS = {"features", "data", "schedules", "pipelines"}
 
 
 def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:
-    commands = typer.main.get_command(app).commands
+    command: Any = typer.main.get_command(app)
+    commands = command.commands
     assert set(commands) == COMMANDS
     inner = [f"{group} {part}" for group in sorted(GROUPS) for part in getattr(commands[group], "commands", {})]
     for name in [*(COMMANDS - GROUPS), *inner]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.console import Console
 from deploy.cli.runs.progress import RunProgress
 from pipelines.data.left_out import document
 
-EVENTS = [
+EVENTS: list[dict[str, Any]] = [
     {"event": "run_started", "run_id": "r", "steps": ["ingest", "train"]},
     {"event": "step_started", "step": "ingest"},
     {"event": "progress", "step": "ingest", "done": 300_000, "total": 1_200_000, "rows": 12},
@@ -43,12 +44,13 @@ def test_without_a_terminal_each_finished_step_is_one_line() -> None:
 def test_rows_that_a_step_left_out_are_on_its_line_whole_and_no_other_steps() -> None:
     group = {"step": "validate", "reason": "content: byte 0xe9 is not UTF-8", "rows": 4, "where": "/runs/" + "q" * 90}
     result = {"left_out": document(200, [group], [])}
-    out = Console(file=io.StringIO(), width=60)
+    written = io.StringIO()
+    out = Console(file=written, width=60)
     with RunProgress(out) as progress:
         for step in ("validate", "build_dataset"):
             progress.show({"event": "step_finished", "step": step, "seconds": 4.2, "result": result})
     said = f"4 of 200 rows left out: content: byte 0xe9 is not UTF-8 (4); see {group['where']}"
-    assert out.file.getvalue().splitlines() == [
+    assert written.getvalue().splitlines() == [
         f"ok validate              4.2 s  {said}",
         "ok build_dataset         4.2 s",
     ]

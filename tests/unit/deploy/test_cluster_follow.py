@@ -108,7 +108,7 @@ def test_the_error_of_a_step_is_found_in_its_log_the_store_or_the_archive(
             storage.write_bytes(f"s3://lake/kfp/logs/{key}", text.encode())
         kubeflow.kubectl.shown = lambda: [
             one for one in type(kubeflow.kubectl).shown(kubeflow.kubectl) if one["kind"] != "Pod"
-        ]  # type: ignore[method-assign]
+        ]
     state, _ = followed(access, run)
     assert state.error is not None
     assert state.error.headline == "not found: s3://b/x.csv"
@@ -226,7 +226,7 @@ def test_a_workflow_that_somebody_deleted_is_an_error_and_no_waiting_for_ever(
     kubeflow: StandIn, access: Access
 ) -> None:
     run = start(kubeflow, Scenario(tasks=grouped("everything", everything={"tries": (Try(seconds=NEVER),)})))
-    kubeflow.kubectl.shown = lambda: []  # type: ignore[method-assign]
+    kubeflow.kubectl.shown = lambda: []
     with pytest.raises(PlatformError, match="deleted"):
         followed(access, run)
 

@@ -97,7 +97,7 @@ def test_a_scheduled_run_that_ran_out_of_memory_goes_on_with_twice_as_much_under
 
 @pytest.mark.parametrize("newest_first", [True, False])
 def test_the_last_attempt_is_the_one_that_names_the_others(newest_first: bool) -> None:
-    asked = [{"run_id": "news-1"}, {"run_id": "news-1", "restarts": [{"kfp_run": "k0"}]}]
+    asked: list[dict[str, Any]] = [{"run_id": "news-1"}, {"run_id": "news-1", "restarts": [{"kfp_run": "k0"}]}]
     asked.append({"run_id": "news-1", "restarts": [{"kfp_run": "k0"}, {"kfp_run": "k1"}]})
     attempts = [Found(run=SimpleNamespace(run_id=f"k{at}"), asked=one) for at, one in enumerate(asked)]
     other = Found(run=SimpleNamespace(run_id="other"), asked={"run_id": "news-2"})

@@ -167,7 +167,7 @@ def _reasons(pod: dict[str, Any]) -> dict[str, Any]:
 def test_a_scenario_is_the_run_that_the_api_server_showed(case: str) -> None:
     real = json.loads((RECORDINGS / case / "run.json").read_text())
     scenario, t = _made(case)
-    posted = {"experiment_id": "e", "run_id": "r", "display_name": "n", "storage_state": "AVAILABLE"}
+    posted: dict[str, Any] = {"experiment_id": "e", "run_id": "r", "display_name": "n", "storage_state": "AVAILABLE"}
     posted |= {"runtime_config": {"parameters": {}}, "service_account": "pipeline-runner"}
     ours = run_document(Run(posted, scenario, time.monotonic() - t, 1.0))
     assert (ours["state"], set(ours)) == (real["state"], set(real))

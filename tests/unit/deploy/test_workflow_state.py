@@ -109,7 +109,8 @@ def test_a_task_that_ended_well_has_done_all_its_steps() -> None:
 
 def test_a_run_has_ended_well_with_its_last_pod_seconds_before_the_workflow_says_so() -> None:
     done = {step: record(step, "finished") for step in STEPS}
-    well, badly = ({"terminated": {"exitCode": code}} for code in (0, 1))
+    well: dict[str, Any] = {"terminated": {"exitCode": 0}}
+    badly: dict[str, Any] = {"terminated": {"exitCode": 1}}
     for pod, records, ended in ((well, done, True), (well, {**done, "register": record("register", "running")}, False)):
         made = Workflow()
         made.task("prepare-train-judge", "Running", state=pod)
@@ -175,7 +176,7 @@ def test_the_limit_of_a_pod_that_is_gone_is_in_the_workflow() -> None:
         ("main: Error (exit code 2)", {}, "step_died"),
     ],
 )
-def test_what_ended_a_pod_from_outside_is_named(message: str, status: dict[str, str] | None, code: str) -> None:
+def test_what_ended_a_pod_from_outside_is_named(message: str, status: dict[str, Any] | None, code: str) -> None:
     made = Workflow(phase="Failed")
     if status is None:
         made.task("train", ("Error", message), phase="Failed", pods=False)

@@ -65,7 +65,7 @@ def test_one_entity_is_read_as_among_many(repos: Any, make_repo: Callable[..., A
     names = ["f64", "f32", "i64", "i32", "flag", "name"]
     full = {"f64": 0.1, "f32": 0.1, "i64": 2**63 - 1, "i32": -(2**31), "flag": True, "name": "\u5ba2"}
     edge = {"f64": -np.inf, "f32": np.nan, "i64": -(2**53) - 1, "i32": 0, "flag": False, "name": ""}
-    rows = [{"driver": "full", **full}, {"driver": "edge", **edge}, {"driver": "null"}]
+    rows: list[dict[str, Any]] = [{"driver": "full", **full}, {"driver": "edge", **edge}, {"driver": "null"}]
     repos.write_history(tmp_path, "v", [{**row, "event": repos.second(0)} for row in rows])
     store = make_repo(views=[repos.view_of("v", names, ttl=DAY)])
     repos.materialise(store, repos.second(1))

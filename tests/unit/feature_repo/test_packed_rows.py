@@ -39,7 +39,8 @@ def tables(draw: st.DrawFn) -> tuple[list[dict[str, str]], list[dict[str, Any]]]
 
 
 def encode(layout: Layout, rows: list[dict[str, Any]], event: int = 7) -> list[bytes]:
-    values, nulls = {}, {}
+    values: dict[str, Any] = {}
+    nulls: dict[str, Any] = {}
     for name, dtype in layout.fields:
         column = [row[name] for row in rows]
         nulls[name] = np.array([value is None for value in column])
@@ -137,7 +138,7 @@ def test_a_schema_that_cannot_serve_the_plan_is_a_clear_error() -> None:
         translate(rows, view, {before.digest: before.document}.get)
     assert "a was int64 and is float64" in caught.value.detail
     with pytest.raises(PlatformError, match="has changed since"):
-        translate(rows, view, {}.get)
+        translate(rows, view, lambda digest: None)
 
 
 keys = st.text() | st.sampled_from(["a|b", "a", "b", "a:b", "{a}", "\0", "é", "", ";", "driver"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ def test_what_one_store_would_refuse_is_written_to_none(
     pushed: Any, tmp_path: Path, column: str, value: Any, words: str
 ) -> None:
     before = held(pushed, tmp_path)
+    change: Any = partial(push, pushed)
     with pytest.raises(PlatformError, match=words):
-        push(pushed, **{column: [value]})
+        change(**{column: [value]})
     assert held(pushed, tmp_path) == before
     if column != "more":
         for mode in ("ONLINE", "OFFLINE"):
@@ -114,10 +116,8 @@ def test_rows_of_several_types_and_whole_floats_go_to_both(pushed: Any, tmp_path
 def test_when_the_second_store_fails_the_error_says_what_is_where_and_its_fix_works(
     pushed: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    from feature_repo.stores import parquet_append
-
     with monkeypatch.context() as patched:
-        patched.setattr(parquet_append.pq, "ParquetWriter", _full)
+        patched.setattr(pq, "ParquetWriter", _full)
         with pytest.raises(PlatformError) as caught:
             push(pushed)
     assert caught.value.code == "push_failed"

@@ -102,7 +102,7 @@ def make_candidate(folder: Path, config: str) -> Path:
 @pytest.fixture
 def toy_frame() -> Callable[..., Any]:
     """A function from a number of rows (and a seed) to raw rows of the toy task."""
-    return toy_module.toy_frame  # type: ignore[no-any-return]
+    return toy_module.toy_frame
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,7 +126,8 @@ def test_they_are_known_by_name_beside_ours(packages: Path) -> None:
     assert set(recipes_of(get_task("desk"))) == {*get_task("desk").recipes, "bayes"}
     assert find_recipe(get_task("news"), "bayes") is not None
     assert find_recipe(get_task("fraud"), "bayes") is None
-    assert recipe_config(get_task("news"), "bayes", {"model.smoothing": 0.5}).model.smoothing == 0.5
+    settings: Any = recipe_config(get_task("news"), "bayes", {"model.smoothing": 0.5})
+    assert settings.model.smoothing == 0.5
     with pytest.raises(PlatformError, match="unknown recipe 'forest'") as caught:
         recipe_config(get_task("news"), "forest")
     assert "bayes" in str(caught.value.detail)
@@ -137,8 +139,8 @@ def test_a_file_becomes_a_bundle_with_its_card(packages: Path, letters: Path, tm
     chain.candidate()
     ends = chain.endpoints.model_dump_json()
     chain.call("gate", chain.path("dataset"), chain.path("candidate"), ends, chain.path("gate.json"))
-    given = ["desk", chain.config, str(chain.path("candidate")), str(chain.path("gate.json")), ends]
-    register(*given, "by a test", True, str(chain.path("registered.json")))
+    candidate, gate, out = (str(chain.path(name)) for name in ("candidate", "gate.json", "registered.json"))
+    register("desk", chain.config, candidate, gate, ends, "by a test", True, out)
     bundle = Registry(chain.endpoints).fetch("desk")
     assert bundle.document.recipe == "bayes"
     assert bundle.document.metrics["accuracy"] >= 0.9

@@ -49,7 +49,8 @@ def _word_vectors(table: np.ndarray, opset: int = 17) -> onnx.ModelProto:
 def _write(folder: Path, **changes: Any) -> np.ndarray:
     """Write an encoder; returns its table."""
     folder.mkdir(parents=True)
-    sample = pd.read_csv(get_task("news").sample, dtype=str).fillna("")
+    task: Any = get_task("news")
+    sample = pd.read_csv(task.sample, dtype=str).fillna("")
     texts = joined_texts(sample, ("title", "content"), 1000)
     tokenizer = train_tokenizer(texts, unit="word", vocabulary=2000, min_frequency=1, boundaries=True)
     tokenizer.enable_truncation(8)
@@ -155,7 +156,7 @@ def test_it_learns_and_is_served_from_its_own_files(chain: Chain) -> None:
 def test_served_probabilities_are_those_of_its_parts(chain: Chain, folder: Path) -> None:
     from pipelines.steps.train import train
 
-    settings = recipe_config(get_task("news"), "encoder", {**chain.overrides, "model.encoder.int8": False})
+    settings: Any = recipe_config(get_task("news"), "encoder", {**chain.overrides, "model.encoder.int8": False})
     out = chain.home / "fp32"
     train("news", dump_config(settings), str(chain.path("dataset")), str(chain.home / "c" / "1"), str(out))
     from pipelines.recipes.text.examples import Examples

@@ -15,6 +15,7 @@ import pytest
 from contracts.bundle import BundleDocument, Golden, write_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from contracts.problems.classification import ClassificationOutput
 from pipelines.evaluation.scoring import columns_of, provisional
 from pipelines.pages.card import render_card
 from pipelines.steps import evaluate as step
@@ -25,7 +26,7 @@ UNDECIDED = {"passed": False, "checks": [], "champion": None, "reasons": []}
 
 
 def result(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "candidate" / "evaluation.json").read_text())  # type: ignore[no-any-return]
+    return json.loads((folder / "candidate" / "evaluation.json").read_text())
 
 
 def test_every_metric_has_an_interval_around_it(candidate: Path) -> None:
@@ -81,8 +82,8 @@ def test_the_gate_holds_the_quality_without_features(
 ) -> None:
     rule = {"metric": "features:unknown entity:roc_auc", "minimum": limit}
     config = toy_config(gate={"thresholds": [rule]})
-    folders = [str(hidden / name) for name in ("dataset", "candidate")]
-    assert gate("toy", config, *folders, endpoints, str(hidden / "decision.json")) == passed
+    dataset, candidate, out = (str(hidden / name) for name in ("dataset", "candidate", "decision.json"))
+    assert gate("toy", config, dataset, candidate, endpoints, out) == passed
 
 
 def test_the_card_says_what_is_served_without_features(hidden: Path) -> None:
@@ -112,7 +113,9 @@ def test_the_candidate_becomes_a_bundle(candidate: Path, tmp_path: Path) -> None
     fields = json.loads((candidate / "candidate" / "candidate.json").read_text())
     fields |= {"gate": UNDECIDED, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
     bundle = write_bundle(candidate / "candidate", tmp_path, fields)
-    assert bundle.document.signature.output.classes == ["no", "yes"]
+    output = bundle.document.signature.output
+    assert isinstance(output, ClassificationOutput)
+    assert output.classes == ["no", "yes"]
     assert bundle.document.lineage.seed == 7
     BundleDocument.model_validate(bundle.document.model_dump())
 

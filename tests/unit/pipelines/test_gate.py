@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, Check, GateDecision
 from contracts.endpoints import Endpoints
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.problems import PROBLEMS
 from pipelines.checks import champion as champion_check
@@ -207,7 +208,7 @@ def test_what_the_rows_do_not_decide_passes_and_says_so_or_is_refused_by_choice(
 def test_rows_that_the_champion_has_learned_from_do_not_count(
     decide: Any, champion: Any, candidate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, rows, real = champion(), rows_of(candidate), comparison.load_engine
+    folder, rows, real = champion(), rows_of(candidate), load_engine
     monkeypatch.setattr(comparison, "load_engine", lambda *a, **k: Memory(real(*a, **k), rows[:80]))
     unfair = decide()  # the champion does not tell that it knows 80 of the rows
     assert not unfair.passed

@@ -109,7 +109,10 @@ def test_a_long_list_of_classes_makes_no_long_artifacts(tmp_path: Path) -> None:
     classes = dsl.ClassificationMetrics(uri=str(tmp_path / "classes"))
     classes.log_confusion_matrix(kubeflow._distinct(found["confusion"]["classes"]), found["confusion"]["counts"])
     assert len(json.dumps(classes.metadata)) < 20_000
-    evaluation = {"primary": "accuracy", "metrics": {"accuracy": 0.5} | {f"f1:{name}": 0.1 for name in names}}
+    evaluation: dict[str, Any] = {
+        "primary": "accuracy",
+        "metrics": {"accuracy": 0.5} | {f"f1:{name}": 0.1 for name in names},
+    }
     evaluation |= {"intervals": {}, "rows": 2000, "latency_ms": {"p50": 1.0}, "bundle_mb": 2.0}
     assert len(kubeflow._numbers(evaluation)) == 40
 
@@ -153,7 +156,11 @@ def _dataset(folder: Path, frame: pd.DataFrame, **changes: Any) -> Path:
     names = [name for name in frame.columns if name != "label"]
     inputs = [{"name": name, "dtype": "string", "description": "of a row", "source": "request"} for name in names]
     counts = frame["label"].value_counts().to_dict()
-    document = {"rows": dict.fromkeys(("train", "valid", "test"), len(frame)), "inputs": inputs, "slices": []}
+    document: dict[str, Any] = {
+        "rows": dict.fromkeys(("train", "valid", "test"), len(frame)),
+        "inputs": inputs,
+        "slices": [],
+    }
     document |= {"labels": dict.fromkeys(("train", "valid", "test"), counts), "left_out": None, **changes}
     frame.to_parquet(folder / "train.parquet", index=False)
     (folder / "dataset.json").write_text(json.dumps(document))

@@ -26,7 +26,7 @@ def step(task: str, rows: int, out: Output[Dataset]):
 
 def test_our_components_pass() -> None:
     for module in (components, grouped):
-        lint_components(Path(module.__file__))
+        lint_components(Path(str(module.__file__)))
 
 
 def test_a_good_component_passes(tmp_path: Path) -> None:

@@ -215,10 +215,10 @@ def test_classes_that_are_a_scale_have_its_measures_and_a_gate_may_name_them() -
     evaluation = get_evaluation("classification")
     frame = pd.DataFrame({"label": ["1", "2", "3", "3"]})
     answers = np.eye(3)[[0, 1, 2, 0]]
-    given = {"classes": ["1", "2", "3"]}
-    scale = evaluation.measure_for(frame, answers, ClassificationOutput(**given, ordered=True), None)(None)
+    ordered, plain = (ClassificationOutput(classes=["1", "2", "3"], ordered=flag) for flag in (True, False))
+    scale = evaluation.measure_for(frame, answers, ordered, None)(None)
     assert scale["rank_error"] == 0.5
     assert [evaluation.higher_is_better(name) for name in ("quadratic_kappa", "rank_error")] == [True, False]
-    assert evaluation.measure_for(frame, answers, ClassificationOutput(**given), None)(None).items() < scale.items()
-    names = [evaluation.metric_names(SimpleNamespace(classes=None, ordered=ordered), None) for ordered in (True, False)]
+    assert evaluation.measure_for(frame, answers, plain, None)(None).items() < scale.items()
+    names = [evaluation.metric_names(SimpleNamespace(classes=None, ordered=flag), None) for flag in (True, False)]
     assert [each.has("quadratic_kappa") for each in names] == [True, False]

@@ -60,8 +60,8 @@ def publish(task: str, frame: pd.DataFrame, home: Path) -> tuple[Chain, Bundle]:
     chain.candidate()
     ends = chain.endpoints.model_dump_json()
     assert chain.call("gate", chain.path("dataset"), chain.path("candidate"), ends, chain.path("gate.json"))
-    given = [str(chain.path(name)) for name in ("candidate", "gate.json")]
-    register(task, chain.config, *given, ends, "run", True, str(chain.path("registered.json")))
+    candidate, gate, out = (str(chain.path(name)) for name in ("candidate", "gate.json", "registered.json"))
+    register(task, chain.config, candidate, gate, ends, "run", True, out)
     return chain, Registry(chain.endpoints).fetch(task)
 
 

@@ -34,7 +34,7 @@ def test_they_are_split_off_before_the_task_sees_its_own() -> None:
 def test_the_narrower_setting_is_the_last_word() -> None:
     found = needs(given_by("resources.all.memory=4Gi", "resources.train.memory=8Gi", "resources.train.cpu=2"))
     assert (found["train"].memory, found["train"].cpu, found["ingest"].memory) == ("8Gi", "2", "4Gi")
-    task = {"train": {"memory": "3Gi", "gpus": 1}, "all": {"cpu": "1"}}
+    task: dict[str, dict[str, Any]] = {"train": {"memory": "3Gi", "gpus": 1}, "all": {"cpu": "1"}}
     found = needs(given_by("resources.train.memory=8Gi"), task)
     assert (found["train"].memory, found["train"].gpus, found["train"].cpu) == ("8Gi", 1, "1")
     assert needs({}, task)["train"].memory == "3Gi"

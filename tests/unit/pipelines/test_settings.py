@@ -143,4 +143,4 @@ def test_any_other_names_are_taken(names: list[str]) -> None:
         classes=None,
         inputs=lambda config: [Input(name=name, dtype="float64") for name in [*names, "9", "a__b", "\u540d"]],
     )
-    assert recipe_config(task).recipe == "r"  # type: ignore[arg-type]
+    assert recipe_config(task).recipe == "r"

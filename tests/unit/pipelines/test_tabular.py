@@ -171,7 +171,7 @@ def test_columns_may_have_any_name(dataset: Path, tmp_path: Path, model: Any) ->
     inputs = [item.model_copy(update={"name": ODD[item.name]}) for item in INPUTS]
     answers = []
     for out, folder, signature in ((tmp_path / "plain", dataset, INPUTS), (tmp_path / "odd", renamed, inputs)):
-        options = {"checkpoints": out / "checkpoints", "progress": lambda *_, **__: None}
+        options: dict[str, Any] = {"checkpoints": out / "checkpoints", "progress": lambda *_, **__: None}
         trained = train_tabular(folder, signature, CLASSES, model, CostConfig(), 3, out / "model", **options)
         engine = engine_of(out, trained["engine"], signature)
         table = pd.read_parquet(folder / "valid.parquet").head(50)
@@ -223,7 +223,7 @@ def test_blocks_of_rounds_add_up_to_one_training(dataset: Path, tmp_path: Path) 
         )
         report = train(dataset, tmp_path / name, config)
         scores.append([row["valid_binary_logloss"] for row in report["history"]])
-    assert np.allclose(*scores, rtol=1e-3)
+    assert np.allclose(scores[0], scores[1], rtol=1e-3)
 
 
 def test_it_stops_when_validation_gets_worse(dataset: Path, tmp_path: Path) -> None:

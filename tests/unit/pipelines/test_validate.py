@@ -311,13 +311,14 @@ def test_ids_that_were_floats_once_are_the_ids_that_they_were(tmp_path: Path, wr
     times = pd.date_range("2026-01-01", periods=40, freq="h", tz="UTC").strftime("%Y-%m-%dT%H:%M:%SZ")
     frame = pd.DataFrame({"transaction_id": [f"t{at}" for at in ids], "event_time": times, "terminal_id": "T1"})
     frame = frame.assign(amount=[5.0 + at % 7 for at in range(40)], fraud=[at % 2 for at in range(40)])
-    frame["customer_id"] = {
+    written: dict[str, Any] = {
         "ints": ids,
         "floats": ids.astype(float),
         "white space": " " + ids.astype(str),
         "parquet floats": ids.astype(float),
         "parquet dictionary": ids.astype(str).astype("category"),
-    }[writing]
+    }
+    frame["customer_id"] = written[writing]
     source = tmp_path / ("payments.parquet" if "parquet" in writing else "payments.csv")
     frame.to_parquet(source) if "parquet" in writing else frame.to_csv(source, index=False)
     ingest("fraud", config, str(source), str(tmp_path / "data"), str(tmp_path / "manifest.json"))

@@ -46,7 +46,7 @@ def test_without_addresses_the_cure_is_named() -> None:
 
 def test_settings_win_over_a_configuration_and_that_over_the_recipe() -> None:
     task = get_task("news")
-    found = chosen_config(task, "", json.dumps({"seed": 4}), "text.max_tokens=9\nlabels={a: b}")
+    found: Any = chosen_config(task, "", json.dumps({"seed": 4}), "text.max_tokens=9\nlabels={a: b}")
     assert (found.seed, found.text.max_tokens, found.labels) == (4, 9, {"a": "b"})
     assert chosen_config(task, "", json.dumps({"seed": 4}), "seed=5").seed == 5
 

@@ -35,7 +35,7 @@ def _compiled(folder: Path, placement: Placement) -> dict[str, Any]:
 
 def container(spec: dict[str, Any], step: str) -> dict[str, Any]:
     name = f"exec-{step.replace('_', '-')}"
-    return spec["deploymentSpec"]["executors"][name]["container"]  # type: ignore[no-any-return]
+    return spec["deploymentSpec"]["executors"][name]["container"]
 
 
 def test_every_workflow_has_its_steps_in_order(local: dict[str, Any]) -> None:

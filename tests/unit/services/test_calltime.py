@@ -16,7 +16,7 @@ def test_a_call_known_to_be_short_needs_no_thread() -> None:
     bench = Bench(inline=0.01)
     names: list[str] = []
     call = bench.call
-    bench.batcher._call = lambda items: names.append(threading.current_thread().name) or call(items)  # type: ignore[func-returns-value]
+    bench.batcher._call = lambda items: names.append(threading.current_thread().name) or call(items)
 
     async def story() -> None:
         await bench.ask(1)
@@ -78,7 +78,7 @@ def test_what_is_learned_before_the_first_request_counts() -> None:
     bench = Bench(inline=0.01)
     names: list[str] = []
     call = bench.call
-    bench.batcher._call = lambda items: names.append(threading.current_thread().name) or call(items)  # type: ignore[func-returns-value]
+    bench.batcher._call = lambda items: names.append(threading.current_thread().name) or call(items)
 
     async def story() -> None:
         bench.batcher.learn("k", 1, 1e-5)

@@ -40,7 +40,7 @@ def test_there_are_as_many_threads_as_workers(executor: Executor) -> None:
 
 def test_a_failure_is_raised_where_the_call_is_waited_for(executor: Executor, crashes: list[BaseException]) -> None:
     with pytest.raises(KeyError):
-        asyncio.run(executor.run(lambda: {}["nothing"]))
+        asyncio.run(executor.run(lambda: {"": 0}["nothing"]))
     assert asyncio.run(executor.run(lambda: 1)) == 1
     assert crashes == []
 

@@ -12,6 +12,7 @@ import pytest
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
 from contracts.metric_names import MODEL_INFO, PREDICTIONS
+from contracts.problems.classification import ClassificationOutput
 from services.server import golden
 
 Make = Callable[..., Bundle]
@@ -29,9 +30,10 @@ class Server:
         if document is None:
             return f'\n{MODEL_INFO}{{digest="{self.digest}"}} 1\n{PREDICTIONS}{{label="x"}} 1\n'.encode()
         by_inputs = {json.dumps(one.inputs, sort_keys=True): one.expected for one in self.bundle.golden()}
-        classes = self.bundle.document.signature.output.classes
+        output = self.bundle.document.signature.output
+        assert isinstance(output, ClassificationOutput)
         rows = [by_inputs[json.dumps(one, sort_keys=True)] for one in document["instances"]]
-        shifted = [{name: value + self.shift for name, value in zip(classes, row, strict=True)} for row in rows]
+        shifted = [{name: value + self.shift for name, value in zip(output.classes, row, strict=True)} for row in rows]
         return json.dumps({"predictions": [{"probabilities": one} for one in shifted]}).encode()
 
 

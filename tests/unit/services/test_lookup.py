@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from contracts.errors import PlatformError
-from feature_repo.stores.reader import serialise_keys
+from feature_repo.stores.keys import serialise_keys
 from services.errors import Problem
 from services.tabular.lookup import FeatureLookup, open_lookup
 
-WITH_FEATURES = {
+WITH_FEATURES: dict[str, Any] = {
     "inputs": [
         {"name": "amount", "dtype": "float64"},
         {"name": "spent_7d", "dtype": "float64", "source": "online", "default": 5.0},
@@ -29,7 +29,7 @@ WITH_FEATURES = {
     "request": [{"name": "amount", "dtype": "float64"}],
     "timestamp": "event_time",
 }
-PLAN = {"views": [{"name": "customer", "join_keys": [{"name": "customer_id", "dtype": "string"}]}]}
+PLAN: dict[str, Any] = {"views": [{"name": "customer", "join_keys": [{"name": "customer_id", "dtype": "string"}]}]}
 GOOD = {"customer_id": "C1", "amount": 500, "event_time": "2026-02-01T02:00:00Z"}
 DIRECT = {"amount": 500, "spent_7d": 1, "night": 0}
 

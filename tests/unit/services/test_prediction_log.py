@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from contracts import storage
 from contracts.errors import PlatformError
 from services.model import prediction_log
 from services.model.prediction_log import PredictionLog, new_id
@@ -101,7 +102,7 @@ def test_a_folder_that_cannot_be_written_costs_records_not_requests(
         assert served.predict(GOOD).status_code == 200
         served.runtime.log.close()
     assert caplog.records[-1].getMessage() == "prediction_log_failed"
-    assert caplog.records[-1].fields["lost"] == 1
+    assert vars(caplog.records[-1])["fields"]["lost"] == 1
 
 
 def test_a_line_that_a_full_disk_cuts_is_taken_back(make_bundle: Any, tmp_path: Path) -> None:
@@ -139,8 +140,8 @@ class Bucket:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.objects: dict[str, bytes] = {}
         self.down = False
-        monkeypatch.setattr(prediction_log.objects, "exists", lambda uri: True)
-        monkeypatch.setattr(prediction_log.objects, "write_bytes", self.write)
+        monkeypatch.setattr(storage, "exists", lambda uri: True)
+        monkeypatch.setattr(storage, "write_bytes", self.write)
 
     def write(self, uri: str, data: bytes) -> None:
         if self.down:
@@ -178,7 +179,7 @@ def test_records_that_s3_did_not_take_are_kept_and_bounded(
     log._held, log._held_bytes = [b'{"id": 1}\n', b'{"id": 2}\n', b'{"id": 3}\n'], 30
     with caplog.at_level(logging.ERROR):
         log._upload("s3://lake/predictions", closed=True)
-    assert caplog.records[-1].fields["lost"] == 1
+    assert vars(caplog.records[-1])["fields"]["lost"] == 1
     bucket.down = False
     log._upload("s3://lake/predictions", closed=False)
     assert bucket.objects == {}, "it is not tried again before its time"

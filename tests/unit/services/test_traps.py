@@ -94,7 +94,7 @@ def test_trap_5_a_model_that_ends_its_thread_ends_readiness_and_liveness(
     serve: Any, make_bundle: Any, inline_ms: float
 ) -> None:
     served = serve(make_bundle(), inline_ms=inline_ms)
-    served.engine.error = SystemExit(1)  # type: ignore[assignment]
+    served.engine.error = SystemExit(1)
     assert served.predict(GOOD).status_code == 500
     assert not served.runtime.ready
     assert not served.runtime.alive

@@ -12,7 +12,14 @@ from typing import Any
 
 from kubernetes.client import models
 
-_PLAIN = {"str": str, "int": int, "bool": bool, "float": (int, float), "object": object, "datetime": str}
+_PLAIN: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "bool": bool,
+    "float": (int, float),
+    "object": object,
+    "datetime": str,
+}
 _WORD = {"type": "string", "minLength": 1}
 _POD = ("serviceAccountName", "nodeSelector", "tolerations", "volumes", "initContainers", "schedulingGates")
 _KINDS = {

@@ -21,7 +21,15 @@ pytest.importorskip("transformers", reason="it is part of the extra torch")
 from pipelines.training.pretrained import new_classifier, new_encoder, pretrained_encoder
 from pipelines.training.transformer import Network, encoder_graph, export_transformer
 
-SIZES = {"vocabulary": 60, "layers": 2, "width": 32, "heads": 4, "inner": 64, "max_tokens": 40, "dropout": 0.1}
+SIZES: dict[str, Any] = {
+    "vocabulary": 60,
+    "layers": 2,
+    "width": 32,
+    "heads": 4,
+    "inner": 64,
+    "max_tokens": 40,
+    "dropout": 0.1,
+}
 SIGNATURE = {"inputs": [{"name": "text", "dtype": "string"}], "classes": ["a", "b", "c"]}
 LINEAGE = {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "2026-01-01T00:00:00Z"}
 
