@@ -6,25 +6,54 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
-from pipelines.task import Progress
-
-if TYPE_CHECKING:
-    from pipelines.training.tabular import LightGBMConfig
+from pipelines.task import STRICT, Progress
 
 _PLAIN = re.compile(r"[\w.+-]+")
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LightGBMConfig:
+    """Gradient boosted trees (Ke et al., NeurIPS 2017); `positive_weight` 0 balances the classes.
+
+    refit: train once more on training and validation rows together, for the number of rounds that was best.
+    rising: inputs with which the score of the second of two classes never falls, all other inputs being equal.
+    hide_share: of training rows, how many are also learned from as they are served without their online features, so
+        that unknown entities and stale features have a right answer.
+    threads: 0 takes one per 50,000 rows, at most one per core: on a busy machine idle threads cost more than they give.
+    """
+
+    kind: Literal["lightgbm"] = "lightgbm"
+    rounds: int = 400
+    learning_rate: float = 0.05
+    leaves: int = 31
+    min_leaf: int = 40
+    feature_fraction: float = 0.8
+    bagging_fraction: float = 0.8
+    l2: float = 1.0
+    positive_weight: float = 1.0
+    early_stopping: int = 40
+    calibration: Literal["platt", "isotonic", "none"] = "platt"
+    refit: bool = False
+    checkpoint_every: int = 50
+    threads: int = 0
+    rising: tuple[str, ...] = ()
+    hide_share: Share = 1.0
+
+
+@plain_dataclass(frozen=True, kw_only=True)
 class Rows:
     """Training or validation rows: `x` of shape (rows, inputs), class numbers or numbers `y`, weights; (rows,) each."""
 
@@ -33,7 +62,7 @@ class Rows:
     weight: Floats | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@plain_dataclass(frozen=True, kw_only=True)
 class Columns:
     """Names of the inputs, those that are category numbers, and what is predicted.
 
@@ -62,7 +91,7 @@ class Columns:
         return {"objective": "multiclass", "metric": [self.metric], "num_class": self.classes}
 
 
-@dataclass(frozen=True, kw_only=True)
+@plain_dataclass(frozen=True, kw_only=True)
 class Boosted:
     """The model, its number of rounds, and raw scores of the validation rows by a model that did not train on them.
 

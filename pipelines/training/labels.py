@@ -14,8 +14,7 @@ from contracts.errors import PlatformError
 from contracts.tabular_engine import matrix
 from pipelines.evaluation.multilabel import label_matrix
 from pipelines.task import Progress
-from pipelines.training.boosting import Columns, Rows, fit_boosted
-from pipelines.training.tabular import Floats, LightGBMConfig
+from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, fit_boosted
 
 
 def train_labels(

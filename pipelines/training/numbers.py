@@ -13,8 +13,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import matrix
 from pipelines.task import Progress
-from pipelines.training.boosting import Columns, Rows, fit_boosted
-from pipelines.training.tabular import Floats, LightGBMConfig
+from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, fit_boosted
 
 
 def train_number(

@@ -8,11 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
@@ -21,42 +20,10 @@ from contracts.tabular_engine import Calibration, matrix
 from pipelines.data.hidden import read_hidden
 from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
-from pipelines.training.boosting import Columns, Rows, fit_boosted
+from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, Share, fit_boosted
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class LightGBMConfig:
-    """Gradient boosted trees (Ke et al., NeurIPS 2017); `positive_weight` 0 balances the classes.
-
-    refit: train once more on training and validation rows together, for the number of rounds that was best.
-    rising: inputs with which the score of the second of two classes never falls, all other inputs being equal.
-    hide_share: of training rows, how many are also learned from as they are served without their online features, so
-        that unknown entities and stale features have a right answer.
-    threads: 0 takes one per 50,000 rows, at most one per core: on a busy machine idle threads cost more than they give.
-    """
-
-    kind: Literal["lightgbm"] = "lightgbm"
-    rounds: int = 400
-    learning_rate: float = 0.05
-    leaves: int = 31
-    min_leaf: int = 40
-    feature_fraction: float = 0.8
-    bagging_fraction: float = 0.8
-    l2: float = 1.0
-    positive_weight: float = 1.0
-    early_stopping: int = 40
-    calibration: Literal["platt", "isotonic", "none"] = "platt"
-    refit: bool = False
-    checkpoint_every: int = 50
-    threads: int = 0
-    rising: tuple[str, ...] = ()
-    hide_share: Share = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

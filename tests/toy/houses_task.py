@@ -8,7 +8,7 @@ from contracts.bundle import Input
 from pipelines.recipes.tabular.multilabel import MultilabelRecipe
 from pipelines.recipes.tabular.regression import RegressionRecipe
 from pipelines.task import Column, GateConfig, TaskConfig, Threshold
-from pipelines.training.tabular import LightGBMConfig
+from pipelines.training.boosting import LightGBMConfig
 
 _MODEL = LightGBMConfig(rounds=150, min_leaf=10, early_stopping=20, leaves=15)
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from pipelines.task import STRICT, Progress, TaskConfig, class_output
-from pipelines.training.tabular import CostConfig, LightGBMConfig, LogisticConfig
+from pipelines.training.boosting import LightGBMConfig
+from pipelines.training.tabular import CostConfig, LogisticConfig
 
 if TYPE_CHECKING:
     from pipelines.task import Task

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from pipelines.task import STRICT, Progress, TaskConfig
-from pipelines.training.tabular import LightGBMConfig
+from pipelines.training.boosting import LightGBMConfig
 
 if TYPE_CHECKING:
     from pipelines.task import Task

@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pipelines.task import STRICT, Progress, TaskConfig
-from pipelines.training.tabular import LightGBMConfig
+from pipelines.training.boosting import LightGBMConfig
 
 if TYPE_CHECKING:
     from pipelines.task import Task

@@ -1,4 +1,4 @@
-"""What the recipes of every text task share: their configuration, and how the training of a classifier goes."""
+"""What the recipes of every classifier of texts share: their settings, and how a training begins and ends."""
 
 from __future__ import annotations
 
@@ -10,50 +10,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
-from pipelines.task import STRICT, DataConfig, Progress, Task, TaskConfig, class_output
-from pipelines.training.tokens import Unit
+from pipelines.recipes.text.settings import TextTaskConfig
+from pipelines.task import STRICT, Progress, Task, class_output
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class SplitConfig:
-    """Shares of the texts, about: a hash of the text decides, so one text is never in two parts.
-
-    Neither the seed nor texts that are added move a text to another part, but in classes of a few texts, which
-    are spread over all parts first; see `assign`.
-
-    test_source: a file or folder with the test part of a benchmark, read by `test_data`; then `test_share` is unused
-    and texts that are in it are left out of the training.
-    """
-
-    valid_share: float = 0.1
-    test_share: float = 0.2
-    test_source: str = ""
-    test_data: DataConfig = field(default_factory=DataConfig)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class TextConfig:
-    """What becomes of a text: where it is cut, and how large a vocabulary may be learned.
-
-    unit: what a token is; "character" suits languages without spaces between words.
-    """
-
-    unit: Unit = "word"
-    max_characters: int = 10_000
-    max_tokens: int = 4_000
-    vocabulary: int = 100_000
-    min_frequency: int = 1
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
-class TextTaskConfig(TaskConfig):
-    """Base of the recipes of every text task."""
-
-    text: TextConfig = field(default_factory=TextConfig)
-    split: SplitConfig = field(default_factory=SplitConfig)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -71,7 +32,7 @@ class TextRecipe(TextTaskConfig):
         """Learn from the texts of the task's string inputs; writes the files that `contracts.text_engine` serves."""
         from pipelines.recipes.text.examples import Examples
 
-        examples = Examples.read(task, self, dataset)
+        examples = Examples.read(task, self, dataset, self.order)
         out.mkdir(parents=True, exist_ok=True)
         found = self.learn(examples, out, checkpoints, progress)
         return {"engine": "onnx", "output": class_output(task, self, examples.classes), "decision": None, **found}

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
-from pipelines.recipes.text.base import TextTaskConfig
+from pipelines.recipes.text.settings import TextTaskConfig
 from pipelines.recipes.text.terms import TermsConfig
 from pipelines.task import STRICT, GateConfig, Progress, TaskConfig
 from pipelines.training.encoder import EncoderConfig

@@ -50,10 +50,10 @@ def train_encoder(
     import pandas as pd
 
     from pipelines.recipes.text.examples import joined_texts, label_numbers, write_spec
-    from pipelines.recipes.text.linear import fit_terms
     from pipelines.recipes.text.served import apart
     from pipelines.training.encoder import encode, read_encoder
     from pipelines.training.onnx_encoder import write_encoder_graph
+    from pipelines.training.terms import fit_terms
     from pipelines.training.tokens import tokenise
 
     encoder = read_encoder(config.model.encoder, cache)
@@ -63,7 +63,9 @@ def train_encoder(
     vectors = encode(encoder, ids, config.model.encoder.max_tokens, config.model.threads, progress)
     unused = [one for one in (encoder.pad_id, encoder.unknown_id) if one is not None]
     labels = label_numbers(rows, examples.classes)
-    found = fit_terms(config, texts, ids, labels, len(examples.classes), progress, unused=unused, vectors=vectors)
+    found = fit_terms(
+        config.model, config.seed, texts, ids, labels, len(examples.classes), progress, unused=unused, vectors=vectors
+    )
     encoder.tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     write_encoder_graph(
         out / "model.onnx",

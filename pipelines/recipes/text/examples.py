@@ -12,7 +12,7 @@ from pipelines.training.tokens import PAD_ID
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.text.base import TextConfig, TextRecipe, TextTaskConfig
+    from pipelines.recipes.text.settings import TextConfig, TextTaskConfig
     from pipelines.task import Task
 
 
@@ -27,12 +27,15 @@ class Examples:
     classes: list[str]
 
     @classmethod
-    def read(cls, task: Task, config: TextRecipe, dataset: Path) -> Examples:
-        """The parts ``train`` and ``valid`` of `dataset`; a text is what the task's inputs of type string say."""
+    def read(cls, task: Task, config: TextTaskConfig, dataset: Path, order: Sequence[str] = ()) -> Examples:
+        """The parts ``train`` and ``valid`` of `dataset`; a text is what the task's inputs of type string say.
+
+        order: the classes, where they have one; else they are sorted by name.
+        """
         import pandas as pd
 
         train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
-        classes = list(config.order) or sorted(set(train["label"]) | set(valid["label"]))
+        classes = list(order) or sorted(set(train["label"]) | set(valid["label"]))
         return cls(task=task, train=train, valid=valid, fields=text_fields(task, config), classes=classes)
 
 

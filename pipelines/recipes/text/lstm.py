@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.recipes.text.base import TextRecipe
+from pipelines.recipes.text.neural import NeuralText
 from pipelines.task import STRICT, Progress
-from pipelines.training.batches import AugmentConfig
-from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
@@ -28,12 +26,10 @@ class LstmConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class LstmText(TextRecipe):
+class LstmText(NeuralText):
     """Embedding and LSTM."""
 
     model: LstmConfig = field(default_factory=LstmConfig)
-    training: LoopConfig = field(default_factory=LoopConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `train_lstm`."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipelines.recipes.text.base import TextTaskConfig
+from pipelines.recipes.text.settings import TextTaskConfig
 from pipelines.recipes.text.terms import TermsConfig
 from pipelines.task import STRICT, Progress
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.task import Progress
+from pydantic.dataclasses import dataclass as settings
+
+from pipelines.recipes.text.base import TextRecipe
+from pipelines.task import STRICT, Progress
+from pipelines.training.batches import AugmentConfig
+from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
-    from pipelines.recipes.text.lstm import LstmText
-    from pipelines.recipes.text.transformer import TransformerText
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class NeuralText(TextRecipe):
+    """Base of the recipes that train with torch."""
+
+    training: LoopConfig = field(default_factory=LoopConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +77,7 @@ class Corpus:
         return digest.hexdigest()
 
 
-def begin(examples: Examples, config: LstmText | TransformerText) -> tuple[str, dict[str, list[str]]]:
+def begin(examples: Examples, config: NeuralText) -> tuple[str, dict[str, list[str]]]:
     """Seed torch; the device to train on, and the texts of ``train`` and ``valid``."""
     from pipelines.recipes.text.examples import joined_texts
     from pipelines.training.device import import_torch, resolve_device
@@ -81,7 +92,7 @@ def begin(examples: Examples, config: LstmText | TransformerText) -> tuple[str, 
 
 
 def fit(
-    model: Any, corpus: Corpus, config: LstmText | TransformerText, device: str, checkpoints: Path, progress: Progress
+    model: Any, corpus: Corpus, config: NeuralText, device: str, checkpoints: Path, progress: Progress
 ) -> list[dict[str, float]]:
     """Train `model`, of ids (rows, tokens) and lengths (rows,) to logits, until the loss of ``valid`` stops falling."""
     import numpy as np
@@ -95,12 +106,12 @@ def fit(
     from pipelines.training.linear_text import class_weight
     from pipelines.training.loop import run_epochs
 
-    settings, here, ids, labels = config.training, group(), corpus.ids, corpus.labels
+    training, here, ids, labels = config.training, group(), corpus.ids, corpus.labels
     lengths = np.array([len(row) for row in ids["train"]], np.int64)
-    weight = class_weight(labels["train"], corpus.classes) if settings.class_weights else np.ones(corpus.classes)
-    weight = torch.tensor(weight, dtype=torch.float32, device=device)
+    balanced = class_weight(labels["train"], corpus.classes) if training.class_weights else np.ones(corpus.classes)
+    weight = torch.tensor(balanced, dtype=torch.float32, device=device)
     # A few hundred articles would be a handful of steps an epoch; smaller batches make it at least twenty.
-    batch_size = min(settings.batch_size, max(4, len(lengths) // 20))
+    batch_size = min(training.batch_size, max(4, len(lengths) // 20))
 
     def noisy(row: Any, rng: np.random.Generator) -> Any:
         words = augment(row[corpus.marks :], config.augment, corpus.unknown_id, rng)
@@ -129,7 +140,7 @@ def fit(
         accuracy = float((found.argmax(dim=1) == target).double().mean())
         return {"valid_loss": float(cross_entropy(found, target)), "valid_accuracy": accuracy}
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
     return run_epochs(
         model,
         optimizer,
@@ -138,7 +149,7 @@ def fit(
         loss=loss,
         evaluate=evaluate,
         monitor="valid_loss",
-        config=settings,
+        config=training,
         seed=config.seed,
         checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", corpus.fingerprint(dump_config(config), device)),
         progress=progress,

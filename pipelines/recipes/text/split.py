@@ -8,7 +8,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from contracts.errors import PlatformError
 from pipelines.settings import setting
@@ -16,16 +16,35 @@ from pipelines.settings import setting
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.text.base import SplitConfig, TextRecipe, TextTaskConfig
-    from pipelines.recipes.text.task import TextTask
-    from pipelines.task import DataConfig
+    from pipelines.recipes.text.base import TextRecipe
+    from pipelines.recipes.text.settings import SplitConfig, TextTaskConfig
+    from pipelines.task import Column, DataConfig
+
+
+class Texts(Protocol):
+    """A task whose rows are texts, see `pipelines.recipes.text.task.TextTask`."""
+
+    columns: tuple[Column, ...]
+    label: str
+    id: str
+    fields: Mapping[str, str]
+    texts: str
+
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]: ...
+
+    def keys(self, rows: pd.DataFrame) -> list[str]: ...
+
+    def strata(self, labels: pd.Series[Any]) -> list[str]: ...
+
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None: ...
+
 
 _HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W\d_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
-def split_texts(task: TextTask, frame: pd.DataFrame, config: TextTaskConfig) -> dict[str, pd.DataFrame]:
+def split_texts(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> dict[str, pd.DataFrame]:
     """``train``, ``valid`` and ``test``, each with the fields, id, label, row_key and the slices.
 
     Raises:
@@ -106,7 +125,7 @@ def length_band(text: str) -> str:
     return "short" if words < 20 else "medium" if words < 100 else "long"
 
 
-def read_texts(task: TextTask, source: str, data: DataConfig) -> pd.DataFrame:
+def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
     """A test source, read as ingest reads: columns of the task, as strings.
 
     Raises:
@@ -138,7 +157,7 @@ def read_texts(task: TextTask, source: str, data: DataConfig) -> pd.DataFrame:
     return frame.reindex(columns=[column.name for column in task.columns])
 
 
-def class_labels(task: TextTask, label: pd.Series[Any], names: Mapping[str, str]) -> pd.Series[Any]:
+def class_labels(task: Texts, label: pd.Series[Any], names: Mapping[str, str]) -> pd.Series[Any]:
     """The class of each row, as `names` calls it.
 
     Raises:
@@ -153,7 +172,7 @@ def class_labels(task: TextTask, label: pd.Series[Any], names: Mapping[str, str]
     return label.astype(str).str.strip().map(lambda name: names.get(name, name))
 
 
-def number_labels(task: TextTask, label: pd.Series[Any]) -> pd.Series[Any]:
+def number_labels(task: Texts, label: pd.Series[Any]) -> pd.Series[Any]:
     """The number of each row.
 
     Raises:
@@ -174,7 +193,7 @@ def number_labels(task: TextTask, label: pd.Series[Any]) -> pd.Series[Any]:
     return numbers
 
 
-def _prepare(task: TextTask, frame: pd.DataFrame, config: TextTaskConfig) -> pd.DataFrame:
+def _prepare(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> pd.DataFrame:
     import pandas as pd
 
     label = task.labels(frame[task.label], config)
@@ -232,7 +251,7 @@ def _check_order(known: set[str], order: Sequence[str]) -> None:
     )
 
 
-def check_classes(task: TextTask, parts: Mapping[str, pd.DataFrame], config: TextRecipe) -> None:
+def check_classes(task: Texts, parts: Mapping[str, pd.DataFrame], config: TextRecipe) -> None:
     """Two classes or more, as `order` names them, and none in another part that is not in training.
 
     Raises:
@@ -258,7 +277,7 @@ def check_classes(task: TextTask, parts: Mapping[str, pd.DataFrame], config: Tex
             )
 
 
-def check_two(task: TextTask, parts: Mapping[str, pd.DataFrame], part: str, who: str, what: str) -> None:
+def check_two(task: Texts, parts: Mapping[str, pd.DataFrame], part: str, who: str, what: str) -> None:
     """Refuse a part whose labels are all the same.
 
     Raises:
@@ -274,7 +293,7 @@ def check_two(task: TextTask, parts: Mapping[str, pd.DataFrame], part: str, who:
         )
 
 
-def check_known_labels(task: TextTask, parts: Mapping[str, pd.DataFrame]) -> None:
+def check_known_labels(task: Texts, parts: Mapping[str, pd.DataFrame]) -> None:
     """Refuse data without a label, or with one that the training part does not have.
 
     Raises:
@@ -301,7 +320,7 @@ def check_known_labels(task: TextTask, parts: Mapping[str, pd.DataFrame]) -> Non
             )
 
 
-def _check_rows(task: TextTask, parts: Mapping[str, pd.DataFrame], config: TextTaskConfig) -> None:
+def _check_rows(task: Texts, parts: Mapping[str, pd.DataFrame], config: TextTaskConfig) -> None:
     for name in ("valid", "test"):
         if parts[name].empty:
             none = getattr(config.split, f"{name}_share") == 0

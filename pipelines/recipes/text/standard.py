@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pipelines.recipes.text.base import TextConfig
 from pipelines.recipes.text.encoder import EncoderText
 from pipelines.recipes.text.linear import LinearText
 from pipelines.recipes.text.lstm import LstmText
+from pipelines.recipes.text.settings import TextConfig
 from pipelines.recipes.text.transformer import TransformerText
 from pipelines.recipes.text.transformer_lstm import TransformerLstmText
 from pipelines.task import GateConfig, TaskConfig

@@ -14,7 +14,7 @@ from pipelines.task import STRICT
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.text.base import TextConfig, TextTaskConfig
+    from pipelines.recipes.text.settings import TextConfig, TextTaskConfig
     from pipelines.task import Task
     from pipelines.training.ngrams import NgramVocabulary
     from pipelines.training.onnx_terms import WeighedTerms

@@ -12,12 +12,10 @@ from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
-from pipelines.recipes.text.base import TextRecipe
+from pipelines.recipes.text.neural import NeuralText
 from pipelines.recipes.text.served import COMPARED, apart, engine_of, served_as
 from pipelines.settings import setting
 from pipelines.task import STRICT, GateConfig, Progress, problem_of
-from pipelines.training.batches import AugmentConfig
-from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
@@ -48,12 +46,10 @@ class TransformerModel:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class TransformerText(TextRecipe):
+class TransformerText(NeuralText):
     """BERT's shape, see `TransformerModel`."""
 
     model: TransformerModel = field(default_factory=TransformerModel)
-    training: LoopConfig = field(default_factory=LoopConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def training_part(self) -> Self:
         """Keeps what weights of 8 bits are measured by, where training chooses them."""

@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
-from pipelines.training.tabular import CostConfig, LightGBMConfig, LogisticConfig
+from pipelines.training.boosting import LightGBMConfig
+from pipelines.training.tabular import CostConfig, LogisticConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

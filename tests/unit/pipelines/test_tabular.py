@@ -17,10 +17,9 @@ from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.tabular_engine import Calibration, matrix
 from pipelines.evaluation.scoring import columns_of
-from pipelines.training.boosting import plain_names
+from pipelines.training.boosting import LightGBMConfig, plain_names
 from pipelines.training.tabular import (
     CostConfig,
-    LightGBMConfig,
     LogisticConfig,
     choose_threshold,
     fit_calibration,
