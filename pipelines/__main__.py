@@ -6,21 +6,25 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
-from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run it; errors of a run are events on stdout, others are text on stderr."""
     given = _parser().parse_args(arguments)
+    asked: dict[str, Any] = {}
     try:
-        return _compile(given) if given.command == "compile" else _run(given)
+        if given.command == "compile":
+            return _compile(given)
+        asked = _document(_text(given.asked))
+        return _run(asked)
     except PlatformError as err:
         if given.command == "run":
             from pipelines.event_stream import sender
 
-            sender(sys.stdout, given.run_id)("run_failed", error=err.as_dict())
+            sender(sys.stdout, str(asked.get("run_id", "")))("run_failed", error=err.as_dict())
         sys.stderr.write(f"{err}\n")
         return 1
 
@@ -31,19 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a workflow on this machine")
-    run.add_argument("--workflow", default="full", help="full, ingestion, training or batch_scoring")
-    run.add_argument("--task", default="")
-    run.add_argument("--recipe", default="", help="default: that of --config-json, else the task's")
-    run.add_argument("--config-json", default="", help="sections to replace in the recipe, as JSON or a file")
-    run.add_argument("--source", default="", help="file or folder; default: the task's built-in data")
-    run.add_argument("--endpoints", default="", help="endpoints as JSON, or a file with it")
-    run.add_argument("--run-id", required=True, help="the same id again resumes a failed run")
-    run.add_argument("--nonce", default="", help="take only steps of the same nonce from the cache")
-    run.add_argument("--no-promote", action="store_true", help="publish, but leave the champion as it is")
-    run.add_argument("--dataset", default="", help="dataset version, for workflow training")
-    run.add_argument("--model", default="", help="name, name@alias, name:version or a bundle, for batch_scoring")
-    run.add_argument("--out", default="", help="new folder for the scores, for batch_scoring")
-    run.add_argument("--settings", default="", help="settings of the run as JSON; kept, and without effect here")
+    run.add_argument("asked", help="what it is asked, as JSON (pipelines/run.py) or a file with it")
     make = commands.add_parser("compile", help="write the workflows for a cluster")
     make.add_argument("--out", default="build/workflows")
     make.add_argument("--image", default="", help="the image of the steps, with its digest")
@@ -66,41 +58,38 @@ def _text(given: str) -> str:
         ) from err
 
 
-def _run(given: argparse.Namespace) -> int:
+def _document(text: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(text)
+    except json.JSONDecodeError as err:
+        raise PlatformError("what the run is asked is not JSON", detail=str(err), code="bad_run") from err
+    return found
+
+
+def _run(given: dict[str, Any]) -> int:
     from pydantic import ValidationError
 
-    from pipelines.runner import RunSpec, run
+    from pipelines.run import Run
+    from pipelines.runner import run
+    from pipelines.tasks import get_task
+    from pipelines.values import as_document, chosen_config
 
-    if not given.run_id or Path(given.run_id).name != given.run_id or given.run_id.startswith("."):
-        raise PlatformError(f"not a run id: {given.run_id!r}", fix="use letters, digits, - and _")
     try:
-        endpoints = Endpoints.model_validate_json(_text(given.endpoints) or "{}")
+        asked = Run.model_validate(given)
     except ValidationError as err:
+        raise PlatformError("invalid document of a run", detail=str(err), fix="correct it", code="bad_run") from err
+    if unknown := sorted(set(given) - set(Run.model_fields)):
         raise PlatformError(
-            "invalid endpoints", detail=str(err), fix="correct --endpoints", code="bad_settings"
-        ) from err
-    spec = RunSpec(
-        run_id=given.run_id,
-        task=given.task,
-        config=_config(given) if given.workflow != "batch_scoring" else _text(given.config_json),
-        source=given.source,
-        endpoints=endpoints,
-        workflow=given.workflow,
-        nonce=given.nonce,
-        promote=not given.no_promote,
-        dataset=given.dataset,
-        model=given.model,
-        out=given.out,
-        settings=json.loads(given.settings or "{}"),
-    )
-    return run(spec)
-
-
-def _config(given: argparse.Namespace) -> str:
-    from pipelines.tasks import dump_config, get_task
-    from pipelines.values import chosen_config
-
-    return dump_config(chosen_config(get_task(given.task), given.recipe, _text(given.config_json)))
+            f"a run is not asked for: {', '.join(unknown)}",
+            fix=f"accepted: {', '.join(Run.model_fields)}",
+            code="bad_run",
+        )
+    if not asked.run_id or Path(asked.run_id).name != asked.run_id or asked.run_id.startswith("."):
+        raise PlatformError(f"not a run id: {asked.run_id!r}", fix="use letters, digits, - and _")
+    if asked.workflow != "batch_scoring":
+        config = chosen_config(get_task(asked.task), asked.recipe, asked.config)
+        asked = asked.having(recipe=config.recipe, config=as_document(config))
+    return run(asked)
 
 
 def _compile(given: argparse.Namespace) -> int:

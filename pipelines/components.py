@@ -1,9 +1,8 @@
 """KFP components, one per step and one for those that tasks add; what their bodies call is in `pipelines.steps.calls`.
 
 No ``from __future__ import annotations`` here: KFP reads the annotations as objects. A body is shipped as source text,
-so it sees nothing of this module. `store` and `nonce` are used by no step: they are part of the cache key, as is
-`code_version`, because neither KFP's local nor its cluster cache sees the code of a package; the first step of a
-workflow also compares it with the code that it has, which on a cluster is the image's.
+so it sees nothing of this module. ``context`` is JSON of what a step is told, and of no more than that: it is a part of
+the cache key. What earlier steps made, and what a page or a schedule names by itself, are parameters of their own.
 """
 
 from typing import NamedTuple
@@ -15,9 +14,7 @@ from pipelines.resources import IMAGE
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def ingest(
-    task: str, config: str, source: str, endpoints: str, code_version: str, nonce: str, manifest: Output[Artifact]
-) -> NamedTuple("Ingested", [("dataset", str), ("version", str)]):
+def ingest(context: str, manifest: Output[Artifact]) -> NamedTuple("Ingested", [("dataset", str), ("version", str)]):
     from pipelines.steps.calls import run_step, version_made
 
     run_step("ingest", locals())
@@ -25,102 +22,49 @@ def ingest(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def validate(task: str, config: str, dataset: str, code_version: str, nonce: str, clean: Output[Dataset]):
+def validate(context: str, dataset: str, clean: Output[Dataset]):
     from pipelines.steps.calls import run_step
 
     run_step("validate", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def materialise(
-    task: str,
-    config: str,
-    clean: Input[Dataset],
-    data_version: str,
-    endpoints: str,
-    code_version: str,
-    store: str,
-    nonce: str,
-    features: Output[Artifact],
-):
+def materialise(context: str, clean: Input[Dataset], data_version: str, features: Output[Artifact]):
     from pipelines.steps.calls import run_step
 
     run_step("materialise", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def build_dataset(
-    task: str,
-    config: str,
-    clean: Input[Dataset],
-    code_version: str,
-    nonce: str,
-    dataset: Output[Dataset],
-    features: Input[Artifact] = None,
-):
+def build_dataset(context: str, clean: Input[Dataset], dataset: Output[Dataset], features: Input[Artifact] = None):
     from pipelines.steps.calls import run_step
 
     run_step("build_dataset", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train(
-    task: str,
-    config: str,
-    dataset: Input[Dataset],
-    checkpoints: str,
-    code_version: str,
-    nonce: str,
-    spread: str,
-    model: Output[Model],
-):
+def train(context: str, dataset: Input[Dataset], model: Output[Model]):
     from pipelines.steps.calls import run_step
 
     run_step("train", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def evaluate(
-    task: str,
-    config: str,
-    dataset: Input[Dataset],
-    model: Input[Model],
-    data_version: str,
-    source: str,
-    code_version: str,
-    nonce: str,
-    candidate: Output[Model],
-):
+def evaluate(context: str, dataset: Input[Dataset], model: Input[Model], data_version: str, candidate: Output[Model]):
     from pipelines.steps.calls import run_step
 
     run_step("evaluate", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def gate(
-    task: str,
-    config: str,
-    dataset: Input[Dataset],
-    candidate: Input[Model],
-    endpoints: str,
-    decision: Output[Artifact],
-):
+def gate(context: str, dataset: Input[Dataset], candidate: Input[Model], decision: Output[Artifact]):
     from pipelines.steps.calls import run_step
 
     run_step("gate", locals())
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def register(
-    task: str,
-    config: str,
-    candidate: Input[Model],
-    decision: Input[Artifact],
-    endpoints: str,
-    run: str,
-    promote: bool,
-    published: Output[Artifact],
-):
+def register(context: str, candidate: Input[Model], decision: Input[Artifact], run: str, published: Output[Artifact]):
     from pipelines.steps.calls import run_step
 
     run_step("register", locals())
@@ -128,12 +72,8 @@ def register(
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def added(
+    context: str,
     step: str,
-    task: str,
-    config: str,
-    checkpoints: str,
-    code_version: str,
-    nonce: str,
     out: Output[Artifact],
     clean: Input[Artifact] = None,
     built: Input[Artifact] = None,

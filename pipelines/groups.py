@@ -24,15 +24,15 @@ from pipelines.io import events
 from pipelines.io.record import open_record
 from pipelines.io.step_cache import OUT, StepCache, fetch, step_key
 from pipelines.lint import MAX_ARGUMENT_BYTES
+from pipelines.parameters import run_of
 from pipelines.resources import STEPS
-from pipelines.run_settings import split
-from pipelines.settings import parse_setting, split_settings
+from pipelines.run import Run
 from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made, workflow_called
 from pipelines.tasks import get_task
-from pipelines.values import resolve
+from pipelines.values import values_of
 
 # Where something is and how a run is called decides nothing about what a step makes; neither does who trains.
-_NO_PART_OF_KEYS = {"endpoints", "checkpoints", "run", "promote", "spread"}
+_NO_PART_OF_KEYS = {"endpoints", "checkpoints", "run", "promote", "distributed_job"}
 _SHOWN = {"manifest", "built", "candidate", "decision", "published"}
 
 
@@ -47,16 +47,16 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
     named = given["steps"].split(",")
     asked = {name: value for name, value in given.items() if isinstance(value, str | bool)}
     try:
-        refuse_settings_of_pods(asked["task"], asked.get("settings", ""))
-        values = resolve(asked, os.environ, reads=named[0] == "ingest")
+        wanted = run_of(asked, os.environ, "full" if named[0] == "ingest" else "training")
+        values = values_of(wanted)
         if "register" not in named:
             _refuse_too_much(values)
     except PlatformError as err:
         with events.running(named[0]):
             raise err from None
-    _note(values)
+    _note(wanted, values)
     with _scratch() as folder:
-        run = Group(values, {}, folder, expected=asked.get("code_version", ""))
+        run = Group(values, {}, folder, expected=wanted.code_version)
         run.run(named)
         _fill(run, given)
     return run.written(taken(run.calls, "train")), run.written(taken(run.calls, "train", "judge"))
@@ -126,10 +126,10 @@ class Group:
 
     def key(self, step: str) -> str:
         """What decides what `step` makes."""
-        taken = self.calls[step].given(self.has)
-        given = {name: self._named(value) for name, value in taken if name not in _NO_PART_OF_KEYS}
+        inputs = self.calls[step].inputs(self.has).items()
+        given = {name: self._named(value) for name, value in inputs if name not in _NO_PART_OF_KEYS}
         if step == "materialise":  # it fills a store that this run's readers look into
-            places = json.loads(self.values["endpoints"])
+            places = self.values["endpoints"]
             given["places"] = [places["features"], places["online"]]
         return step_key(step, given)
 
@@ -161,7 +161,7 @@ class Group:
         with events.running(step, **checked) as done:
             given = {
                 name: str(self.path(value)) if self.has(value) else self.values[value]
-                for name, value in call.given(self.has)
+                for name, value in call.inputs(self.has).items()
             }
             folder = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=self._scratch))
             result = call_step(step, call, {**given, parameter: str(folder / OUT), "key": key})
@@ -195,22 +195,7 @@ def taken(calls: Mapping[str, Call], *groups: str) -> set[str]:
     """What KFP tasks of these groups must be given, of which some may be made by themselves."""
     own = {step for group in groups for step in GROUPS[group]}
     found = [call for step, call in calls.items() if (call.like or step) in own]
-    return {"steps", *(value for call in found for value in call.takes.values())}
-
-
-def refuse_settings_of_pods(task: str, settings: str) -> None:
-    """A run that has begun is too late for what its pods need: that is in the workflow.
-
-    Raises:
-        PlatformError: ``code="bad_config"``, with the command that takes them.
-    """
-    _, given = split(dict(parse_setting(item) for item in split_settings(settings)))
-    if given:
-        raise PlatformError(
-            f"what pods need is decided before a run starts: {', '.join(given)}",
-            fix=f"start it by the command line: fairlead run {task} --set {next(iter(given))}=...",
-            code="bad_config",
-        )
+    return {"steps", *(value for call in found for value in call.inputs(lambda value: True).values())}
 
 
 def _refuse_too_much(values: Mapping[str, Any]) -> None:
@@ -225,14 +210,12 @@ def _refuse_too_much(values: Mapping[str, Any]) -> None:
         )
 
 
-def _note(values: Mapping[str, Any]) -> None:
+def _note(run: Run, values: Mapping[str, Any]) -> None:
     """Leave in the record what the run was asked, where it was not the command line that started it."""
     if record := open_record(os.environ):
-        config = json.loads(values["config"])
-        same = ("task", "source", "code_version", "nonce", "promote")
-        about = {"run_id": values["run"], "recipe": config["recipe"], "config": config}
-        about["steps"] = steps_of(get_task(values["task"]), workflow_called(record.workflow))
-        record.write_run(about | {name: values[name] for name in same})
+        workflow = workflow_called(record.workflow)
+        known = run.having(workflow=workflow, source=values["source"], code_version=values["code_version"])
+        record.write_run(known, {"steps": steps_of(get_task(run.task), workflow)})
         record.close()
 
 

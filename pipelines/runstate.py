@@ -13,17 +13,19 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from pipelines.io.files import read_json, write_json
+from pipelines.run import ASKED, Run
 
 
 class RunState:
     """The document of one run. A killed run leaves status ``running`` with a process that is gone."""
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any], steps: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, asked: Run, steps: tuple[str, ...]) -> None:
         self._file = folder / "run.json"
         before = read_json(self._file) if self._file.exists() else {}
         self._began = time.monotonic()
         self.document: dict[str, Any] = {
-            **asked,
+            "run_id": asked.run_id,
+            ASKED: asked.document(),
             "status": "running",
             "pid": os.getpid(),
             "process_started": _process_start(),

@@ -1,8 +1,4 @@
-"""The values of a run: from what was asked, with the defaults of task and platform for what was not.
-
-The command line asks for everything by itself; who starts a run from Kubeflow's page, by its client or by a schedule
-may leave out all but the task. Both get the same values for the same question.
-"""
+"""The values of a run: from what it was asked, with the defaults of task and platform for what it was not."""
 
 from __future__ import annotations
 
@@ -20,87 +16,86 @@ from contracts.errors import PlatformError
 from pipelines.data.versions import MANIFEST
 from pipelines.io.record import RUN, open_record, read_run
 from pipelines.io.step_cache import FOLDER
-from pipelines.settings import parse_setting, split_settings
+from pipelines.run import Run
 from pipelines.task import Task, TaskConfig
-from pipelines.tasks import changed_config, check_gate, dump_config, find_recipe, get_task, recipe_config
+from pipelines.tasks import (
+    changed_config,
+    dump_config,
+    find_recipe,
+    get_task,
+    load_config,
+    recipe_config,
+)
 from pipelines.tasks.code_version import code_version
+from pipelines.tasks.gate_metrics import check_gate
 
 ENDPOINTS = "FAIRLEAD_ENDPOINTS"
 """Environment of steps on a cluster: the platform's addresses, as JSON of `Endpoints`."""
 
 
-def learned(task: Task, config: TaskConfig, where: Endpoints) -> dict[str, Any]:
-    """The values that follow from task, configuration and addresses, for a run that begins now."""
-    return {
+def values_of(run: Run) -> dict[str, Any]:
+    """The values of a run that begins now (`pipelines.steps.calls`), before its steps add to them.
+
+    Raises:
+        PlatformError: a dataset version that is not there.
+    """
+    task, where = get_task(run.task), run.where.resolved()
+    config = load_config(task, json.dumps(run.config))
+    values = {
         "task": task.name,
-        "config": dump_config(config),
-        "data_config": dump_config(data_part(task, config)),
-        "train_config": dump_config(config.training_part()),
-        "endpoints": where.model_dump_json(),
+        "config": as_document(config),
+        "data_config": as_document(data_part(task, config)),
+        "train_config": as_document(config.training_part()),
+        "endpoints": where.model_dump(),
         "code_version": code_version(task.name),
         "store": store_stamp(task, where),
         "checkpoints": checkpoints(where),
-    }
-
-
-def resolve(asked: Mapping[str, Any], environ: Mapping[str, str], *, reads: bool) -> dict[str, Any]:
-    """All values of a run; `asked` are its workflow's parameters, and `reads` says whether it makes a version first.
-
-    Raises:
-        PlatformError: a task, recipe, setting, address or dataset version that is not there.
-    """
-    task = get_task(asked["task"])
-    where = endpoints(asked.get("endpoints", ""), environ).resolved()
-    config = chosen_config(task, asked.get("recipe", ""), asked.get("config", ""), asked.get("settings", ""))
-    values = {
-        **learned(task, config, where),
-        "source": asked.get("source", ""),
-        "run": run_id(task.name, asked.get("run", ""), environ),
-        "promote": asked.get("promote", True),
-        "nonce": asked.get("nonce", ""),
-        "spread": asked.get("spread", ""),
         "steps": storage.join(where.uri("data"), FOLDER),
+        "source": run.source,
+        "run": run.run_id,
+        "promote": run.promote,
+        "nonce": run.nonce,
+        "distributed_job": run.distributed_job or "",
     }
-    if not reads:
-        values |= known_version(task, where, asked.get("dataset", ""), values["source"])
-    return values
+    return values | (known_version(task, where, run.dataset, run.source) if run.workflow == "training" else {})
 
 
-def endpoints(given: str, environ: Mapping[str, str]) -> Endpoints:
+def as_document(config: TaskConfig) -> dict[str, Any]:
+    """A configuration as a run's document has it."""
+    document: dict[str, Any] = json.loads(dump_config(config))
+    return document
+
+
+def endpoints(given: str | Mapping[str, Any], environ: Mapping[str, str]) -> Endpoints:
     """The addresses as given, else the platform's.
 
     Raises:
         PlatformError: ``code="no_endpoints"``.
     """
-    text = given or environ.get(ENDPOINTS, "")
-    if not text:
+    said = given or environ.get(ENDPOINTS, "")
+    if not said:
         raise PlatformError(
             "nothing says where data and models are",
             detail=f"the parameter endpoints and the variable {ENDPOINTS} are empty",
             fix="publish the workflows for this platform: fairlead pipelines publish",
             code="no_endpoints",
         )
-    return Endpoints.model_validate_json(text)
+    return Endpoints.model_validate_json(said) if isinstance(said, str) else Endpoints.model_validate(said)
 
 
-def chosen_config(task: Task, recipe: str, document: str, settings: str = "") -> TaskConfig:
-    """A recipe with the sections of the JSON `document` in place of its own, and `settings` applied, as of --set.
+def chosen_config(
+    task: Task, recipe: str, sections: Mapping[str, Any], settings: Mapping[str, Any] | None = None
+) -> TaskConfig:
+    """A recipe with `sections` of a configuration in place of its own, and `settings` applied, as of --set.
 
     Raises:
-        PlatformError: unknown recipe, unknown key, a value of the wrong type, or no JSON.
+        PlatformError: unknown recipe, unknown key, or a value of the wrong type.
     """
-    overrides = dict(parse_setting(item) for item in split_settings(settings))
-    if not document:
-        return recipe_config(task, recipe or None, overrides)
-    try:
-        sections = json.loads(document)
-    except json.JSONDecodeError as err:
-        raise PlatformError(
-            "the configuration is not JSON", detail=str(err), fix="write it with dump_config", code="bad_config"
-        ) from err
+    if not sections:
+        return recipe_config(task, recipe or None, settings or {})
     name = recipe or sections.get("recipe") or task.default_recipe
-    base = json.loads(dump_config(recipe_config(task, name)))
-    config = changed_config(task, {**base, **sections, "recipe": name}, overrides)
+    base = as_document(recipe_config(task, name))
+    config = changed_config(task, {**base, **sections, "recipe": name}, settings or {})
     check_gate(task, config)
     return config
 

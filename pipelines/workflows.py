@@ -15,8 +15,9 @@ from kfp import compiler, dsl
 from pipelines import components, grouped
 from pipelines.grouping import needs_of, plan
 from pipelines.lint import lint_components, lint_workflow
+from pipelines.parameters import NOT_ASKED
 from pipelines.resources import Placement, place
-from pipelines.steps.calls import ORDER, Call, graph
+from pipelines.steps.calls import ORDER, Call, graph, named_inputs
 from pipelines.task import Task
 
 Steps = Mapping[str, Call]
@@ -28,15 +29,15 @@ def workflow(name: str, placement: Placement | None = None, task: Task | None = 
     Without `task` it is for any: it names every step, and its tasks of several steps leave out what theirs does not
     need.
 
-    Tasks of one step are given the configuration in three forms of JSON: ``config`` is a task's, ``data_config`` is the
-    same without what only the model needs, so that recipes share their data steps, and ``train_config`` without what
-    only the gate needs. Tasks of several steps make them of what was asked, and need to be given the task only.
+    Of a pipeline whose tasks have one step, each step has a parameter for its context. Tasks of several steps make the
+    contexts of what was asked, and need to be given the task only.
     """
     steps = graph(name, task)
     where = placement or Placement()
-    if where.cluster and where.tasks != "each" and name in _GROUPED:
-        return _pipeline(name, _GROUPED[name], functools.partial(_tasks, where, steps))
-    return _pipeline(name, _EACH[name], functools.partial(_each, where, steps))
+    if where.cluster and where.tasks != "each" and name in NOT_ASKED:
+        parameters = {each: default for each, default in _asked().items() if each not in NOT_ASKED[name]}
+        return _pipeline(name, parameters, functools.partial(_tasks, where, steps))
+    return _pipeline(name, _told(steps), functools.partial(_each, where, steps))
 
 
 def compile_workflows(
@@ -62,7 +63,7 @@ def _pipeline(name: str, parameters: Mapping[str, Any], body: Callable[[dict[str
         body(dict(zip(parameters, given, strict=True)))
 
     function.__signature__ = inspect.Signature([_declared(*each) for each in parameters.items()])  # type: ignore[attr-defined]
-    said = [f"    {parameter}: {_PARAMETERS[parameter]}" for parameter in parameters]
+    said = [f"    {parameter}: {_PARAMETERS.get(parameter, _CONTEXT)}" for parameter in parameters]
     function.__doc__ = "\n".join([_ABOUT[name], "", "Args:", *said])
     return dsl.pipeline(name=name.replace("_", "-"), description=_ABOUT[name])(function)
 
@@ -72,11 +73,30 @@ def _declared(name: str, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
+def _told(steps: Steps) -> dict[str, Any]:
+    """The parameters of a pipeline with a task for every step."""
+    contexts = [f"{step}_context" for step, call in steps.items() if call.told]
+    asked = ["task", "asked"] if contexts else []
+    required = [*asked, *contexts, *named_inputs(steps)]
+    return {name: "" if name in _MAY_BE_EMPTY else inspect.Parameter.empty for name in required}
+
+
+def _asked() -> dict[str, Any]:
+    """The parameters of a pipeline whose first task has several steps: the inputs of its component."""
+    inputs = grouped.prepare.component_spec.inputs
+    return {
+        name: inspect.Parameter.empty if spec.default is None else spec.default
+        for name, spec in inputs.items()
+        if name != "steps"
+    }
+
+
 def _each(where: Placement, steps: Steps, given: Mapping[str, Any]) -> None:
     """A task for every step; what a step makes is an artifact of KFP. `given` has the pipeline's parameters."""
     values = dict(given)
     for step, call in steps.items():
-        taken = {parameter: values[value] for parameter, value in call.given(values.__contains__)}
+        taken = {parameter: values[value] for parameter, value in call.given(values.__contains__).items()}
+        taken |= {"context": values[f"{step}_context"]} if call.told else {}
         task = components.added(step=step, **taken) if call.like else getattr(components, step)(**taken)
         place(task, call.like or step, where)
         output, artifact = call.artifact
@@ -104,6 +124,7 @@ _ABOUT = {
     "full": "A source to a registered model",
     "batch_scoring": "Rows of a file to predictions of a published model",
 }
+_CONTEXT = "what the step is told, as JSON"
 _PARAMETERS = {
     "task": "what is predicted, such as news",
     "source": "rows, as a file or folder: s3://...; empty: the task's built-in data",
@@ -118,29 +139,7 @@ _PARAMETERS = {
     "nonce": "take only what was made with the same word from the cache",
     "spread": "how several pods train, as JSON; empty: one does",
     "model": "name, name@alias or name:version of the registry, or a bundle",
-    "data_config": "config without what only the model needs",
-    "train_config": "config without what only the gate needs",
+    "asked": "what the run was asked, as JSON, for who looks at it; no step reads it",
     "data_version": "name of the dataset version",
-    "checkpoints": "where a training keeps what it needs to go on",
-    "store": "changes when feature stores were deleted",
 }
-_GIVEN: Any = inspect.Parameter.empty  # it has no default: who starts a run must say it
-_KEYS = {"store": "", "nonce": "", "checkpoints": ""}
-_DATA = dict.fromkeys(("task", "data_config", "source", "endpoints", "code_version"), _GIVEN) | _KEYS
-_MODEL = dict.fromkeys(("config", "train_config", "run"), _GIVEN) | {"promote": True, "spread": ""}
-_EACH: dict[str, dict[str, Any]] = {
-    "ingestion": _DATA,
-    "training": dict.fromkeys(("dataset", "data_version"), _GIVEN) | _DATA | _MODEL,
-    "full": _DATA | _MODEL,
-    "batch_scoring": {"model": _GIVEN, "source": _GIVEN, "endpoints": "", "settings": ""},
-}
-_FIRST = {"task": _GIVEN}
-_CHOICE = dict.fromkeys(("recipe", "settings"), "")
-_SAME = dict.fromkeys(("config", "endpoints", "code_version", "nonce"), "")
-_LEARN = {"promote": True, "run": "", "spread": ""}
-_GROUPED: dict[str, dict[str, Any]] = {
-    "ingestion": _FIRST | {"source": ""} | _CHOICE | _SAME,
-    "training": _FIRST | {"dataset": ""} | _CHOICE | _LEARN | _SAME,
-    "full": _FIRST | {"source": ""} | _CHOICE | _LEARN | _SAME,
-}
-"""Parameters of workflows whose tasks have one step and several; a page shows them by name, so their order is free."""
+_MAY_BE_EMPTY = {"asked", "run", "endpoints", "settings"}

@@ -22,6 +22,7 @@ from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
+from pipelines.run import ASKED, Run, shown
 
 PLACE, RUN, POD, NODE = "FAIRLEAD_RECORD", "FAIRLEAD_KFP_RUN", "FAIRLEAD_POD", "FAIRLEAD_NODE"
 FIELDS = {
@@ -76,12 +77,10 @@ class Record:
         }
         self._put(step, document, True)
 
-    def write_run(self, about: Mapping[str, Any]) -> None:
+    def write_run(self, asked: Run, standing: Mapping[str, Any]) -> None:
         """Note what the run was asked, where nobody has: runs from the page, a schedule or a client of KFP."""
-        self._put(_RUN_FILE, run_document(self.kfp_run, self._known() | dict(about)), False)
-
-    def _known(self) -> dict[str, Any]:
-        return {"workflow": self.workflow, "schedule": self.schedule}
+        known = asked.having(schedule=self.schedule) if self.schedule else asked
+        self._put(_RUN_FILE, _run_document(self.kfp_run, known, standing), False)
 
     def ended_before(self, step: str) -> PlatformError | None:
         """What an earlier try of this pod found, where trying again cannot help."""
@@ -126,40 +125,27 @@ def open_record(environ: Mapping[str, str]) -> Record | None:
     return Record(place, run, environ.get(POD, ""), environ.get(NODE, ""), environ.get(SCHEDULE, ""))
 
 
-def write_run(root: str, kfp_run: str, about: Mapping[str, Any]) -> None:
+def write_run(root: str, kfp_run: str, asked: Run, standing: Mapping[str, Any]) -> None:
     """Write the run's document whole, in place of what is there.
+
+    Args:
+        standing: beside what it was asked: its steps, who started it, and its restarts.
 
     Raises:
         PlatformError: the store does not take it.
     """
-    storage.write_bytes(_address(root, kfp_run, _RUN_FILE), _text(run_document(kfp_run, about)))
+    storage.write_bytes(_address(root, kfp_run, _RUN_FILE), _text(_run_document(kfp_run, asked, standing)))
 
 
-def run_document(kfp_run: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    """``run.json``: what is not known is empty."""
-    empty: dict[str, Any] = {
-        "run_id": "",
-        "task": "",
-        "recipe": "",
-        "config": {},
-        "source": "",
-        "settings": {},
-        "kfp_run": kfp_run,
-        "workflow": "",
-        "code_version": "",
-        "image": "",
-        "nonce": "",
-        "promote": True,
-        "started": now(),
-        "schedule": "",
-        "steps": [],
-    }
-    return empty | dict(about)
+def _run_document(kfp_run: str, asked: Run, standing: Mapping[str, Any]) -> dict[str, Any]:
+    said = asked.model_dump(mode="json", exclude_unset=True)  # what it does not say, Kubeflow's parameters may
+    return {"started": now(), "steps": [], **standing, "kfp_run": kfp_run, ASKED: said}
 
 
 def read_run(root: str, kfp_run: str) -> dict[str, Any] | None:
-    """What the run was asked; None when nothing says it."""
-    return _read(root, kfp_run, _RUN_FILE)
+    """What the run was asked and how it stands, as `shown`; None when nothing says it."""
+    found = _read(root, kfp_run, _RUN_FILE)
+    return None if found is None else shown(found)
 
 
 def read_steps(root: str, kfp_run: str) -> dict[str, dict[str, Any]]:

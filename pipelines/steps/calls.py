@@ -1,15 +1,16 @@
 """What each step takes, gives and is called with: workflows, components and tasks of several steps read it here.
 
-A run is a set of values by name: its parameters, and what its steps add. A step is a component with parameters of its
-own; `takes` says which value each of them gets. A run's graph is the steps that its task needs, in order (`graph`). KFP
-is not imported here: a pod needs it only to be started.
+A run is a set of values by name: what follows from what was asked, and what its steps add. A step is told some of them
+in its context and takes others by name (`Call`). A run's graph is the steps that its task needs, in order (`graph`).
+KFP is not imported here: a pod needs it only to be started.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,10 @@ class Call:
     """One step.
 
     Attributes:
-        takes: parameter of the step -> the run's value that it gets.
+        call: does the work; it is given what the step is called with, by name.
+        told: name -> the run's value: what the step is told in its context. It decides, with `takes`, what it makes.
+        takes: parameter -> the run's value that is not in the context: what other steps made, and what a page, a client
+            or a schedule names by itself.
         artifact: parameter that says where the step writes, and name of what it wrote among the run's values.
         made: the run's value -> output of the component, for what is not a file.
         first: it may be the first of a run, and checks that this is the code that the run was started with.
@@ -45,18 +49,27 @@ class Call:
         like: of a step that a task adds: the step that it is after, whose needs it has.
     """
 
-    call: Callable[..., Any]
+    call: Callable[[dict[str, Any]], Any]
     takes: Mapping[str, str]
     artifact: tuple[str, str]
+    told: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     first: bool = False
     optional: frozenset[str] = frozenset()
     needed: Callable[[Task], bool] = lambda task: True
     like: str = ""
 
-    def given(self, has: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+    def given(self, has: Callable[[str], bool]) -> dict[str, str]:
         """`takes`, without what is optional and not there."""
-        return ((name, value) for name, value in self.takes.items() if name not in self.optional or has(value))
+        return {name: value for name, value in self.takes.items() if name not in self.optional or has(value)}
+
+    def inputs(self, has: Callable[[str], bool]) -> dict[str, str]:
+        """All that the step is called with: `told` and `given`."""
+        return {**self.told, **self.given(has)}
+
+    def context(self, values: Mapping[str, Any]) -> str:
+        """What the step is told of a run with these values, as JSON."""
+        return json.dumps({name: values[value] for name, value in self.told.items()}, ensure_ascii=False)
 
 
 def graph(workflow: str, task: Task | None = None) -> dict[str, Call]:
@@ -89,7 +102,8 @@ def _added(task: Task) -> dict[str, Call]:
         reads = {MADE[each]: MADE[each] for each in (step.after, *step.takes)}
         found[name] = Call(
             call=functools.partial(_work, name),
-            takes=_same("task", "checkpoints", "code_version", "nonce", config=config, **reads),
+            told=_same("task", "checkpoints", "code_version", "nonce", config=config),
+            takes=reads,
             artifact=("out", MADE[step.after]),
             like=step.after,
         )
@@ -121,6 +135,21 @@ def needs_of(calls: Mapping[str, Call]) -> dict[str, list[str]]:
     return needs
 
 
+def named_inputs(calls: Mapping[str, Call]) -> list[str]:
+    """The values that a run with the steps of a graph must be given by name, because no step of it makes them."""
+    made: set[str] = set()
+    found: dict[str, None] = {}
+    for call in calls.values():
+        found |= dict.fromkeys(value for value in call.given(made.__contains__).values() if value not in made)
+        made |= {call.artifact[1], *call.made}
+    return list(found)
+
+
+def contexts(calls: Mapping[str, Call], values: Mapping[str, Any]) -> dict[str, str]:
+    """Step -> its context (`Call.context`), for those that have one."""
+    return {step: call.context(values) for step, call in calls.items() if call.told}
+
+
 def workflow_called(name: str) -> str:
     """The workflow that an object of Kubeflow is of, by the object's name: ``batch-scoring-x2k4f``."""
     found = name.rpartition("-")[0].replace("-", "_")
@@ -134,25 +163,30 @@ def run_step(step: str, given: Mapping[str, Any]) -> Any:
     """
     from pipelines.values import endpoints, run_id
 
-    found = call_of(step, given["task"]) if "task" in given else CALLS[step]
+    told = json.loads(given.get("context", "{}"))
+    found = call_of(step, told.get("task", ""))
     names = [*found.takes, found.artifact[0]]
-    values = {name: getattr(given[name], "path", given[name]) for name in names}
-    checked = {"task": values["task"], "code_version": values["code_version"]} if found.first else {}
-    about: dict[str, Any] = {}
+    values = told | {name: getattr(given[name], "path", given[name]) for name in names}
+    checked = {"task": told["task"], "code_version": told["code_version"]} if found.first else {}
     if found.first or "run" in values:  # a schedule gives its runs no name: the first step makes it, the last needs it
-        about["run_id"] = run_id(values["task"], values.get("run", ""), os.environ)
-        values |= {name: about["run_id"] for name in ("run",) if name in values}
-    with events.running(step, **checked, about=about) as done:
+        checked["run_id"] = run_id(told["task"], values.get("run", ""), os.environ)
+        values |= {"run": checked["run_id"]} if "run" in values else {}
+    with events.running(step, **checked) as done:
         if "endpoints" in values:
-            values["endpoints"] = endpoints(values["endpoints"], os.environ).model_dump_json()
+            values["endpoints"] = endpoints(values["endpoints"], os.environ).model_dump()
         result = call_step(step, found, values)
         done(result)
     return result
 
 
 def call_step(step: str, found: Call, values: Mapping[str, Any]) -> Any:
-    """Do the work of a step, again where a server did not answer; `values` are its arguments, files as paths."""
-    return with_retries(step, functools.partial(found.call, **values), fresh=str(values[found.artifact[0]]))
+    """Do the work of a step, again where a server did not answer.
+
+    Args:
+        values: its arguments. Files are paths, and documents go to the step as JSON.
+    """
+    given = {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+    return with_retries(step, functools.partial(found.call, given), fresh=str(given[found.artifact[0]]))
 
 
 def version_made(manifest: str) -> tuple[str, str]:
@@ -163,102 +197,91 @@ def version_made(manifest: str) -> tuple[str, str]:
     return versions.address(manifest), str(read_json(manifest)["version"])
 
 
-def _ingest(*, task: str, config: str, source: str, endpoints: str, manifest: str, **_: Any) -> dict[str, Any]:
+def _ingest(given: dict[str, Any]) -> dict[str, Any]:
     from contracts.endpoints import Endpoints
     from pipelines.data import versions
     from pipelines.steps import ingest
 
-    root = Endpoints.model_validate_json(endpoints).uri("data")
-    version = ingest.ingest(task, config, source, root, manifest)
-    return {"version": version, **versions.summary(manifest)}
+    root = Endpoints.model_validate_json(given["endpoints"]).uri("data")
+    version = ingest.ingest(given["task"], given["config"], given["source"], root, given["manifest"])
+    return {"version": version, **versions.summary(given["manifest"])}
 
 
-def _validate(*, task: str, config: str, dataset: str, clean: str, **_: Any) -> Any:
+def _validate(given: dict[str, Any]) -> Any:
     from pipelines.steps import validate
 
-    return validate.validate(task, config, dataset, clean)
+    return validate.validate(*_of(given, "task", "config", "dataset", "clean"))
 
 
-def _materialise(
-    *, task: str, config: str, clean: str, data_version: str, endpoints: str, features: str, **_: Any
-) -> Any:
+def _materialise(given: dict[str, Any]) -> Any:
     from pipelines.steps import materialise
 
-    return materialise.materialise(task, config, clean, data_version, endpoints, features)
+    return materialise.materialise(*_of(given, "task", "config", "clean", "data_version", "endpoints", "features"))
 
 
-def _build_dataset(*, task: str, config: str, clean: str, dataset: str, features: str | None = None, **_: Any) -> Any:
+def _build_dataset(given: dict[str, Any]) -> Any:
     from pipelines.steps import build_dataset
 
-    return build_dataset.build_dataset(task, config, clean, features or "", dataset)
+    called = {**given, "features": given.get("features") or ""}
+    return build_dataset.build_dataset(*_of(called, "task", "config", "clean", "features", "dataset"))
 
 
-def _train(
-    *, task: str, config: str, dataset: str, checkpoints: str, spread: str, model: str, key: str = "", **rest: Any
-) -> Any:
+def _train(given: dict[str, Any]) -> Any:
     from pipelines.steps import train
 
-    # A task of several steps knows the data set by its key; where its files are differs between pods.
-    decides = [key] if key else [task, config, dataset, rest["code_version"], rest["nonce"]]
-    return train.train(task, config, dataset, train.checkpoint_folder(checkpoints, *decides), model, spread)
+    place = _checkpoints(given, *_of(given, "task", "config", "dataset", "code_version", "nonce"))
+    called = {**given, "checkpoints": place}
+    return train.train(*_of(called, "task", "config", "dataset", "checkpoints", "model", "distributed_job"))
 
 
-def _evaluate(
-    *,
-    task: str,
-    config: str,
-    dataset: str,
-    model: str,
-    data_version: str,
-    source: str,
-    code_version: str,
-    candidate: str,
-    **_: Any,
-) -> Any:
-    import json
-
+def _evaluate(given: dict[str, Any]) -> Any:
     from pipelines.steps import evaluate
 
-    lineage = {"code_version": code_version, "data_version": data_version, "source": source or "built-in"}
-    return evaluate.evaluate(task, config, dataset, model, json.dumps(lineage), candidate)
+    lineage = {name: given[name] for name in ("code_version", "data_version")}
+    called = {**given, "lineage": json.dumps({**lineage, "source": given["source"] or "built-in"})}
+    return evaluate.evaluate(*_of(called, "task", "config", "dataset", "model", "lineage", "candidate"))
 
 
-def _gate(*, task: str, config: str, dataset: str, candidate: str, endpoints: str, decision: str, **_: Any) -> Any:
+def _gate(given: dict[str, Any]) -> Any:
     from pipelines.steps import gate
 
-    return {"passed": gate.gate(task, config, dataset, candidate, endpoints, decision)}
+    return {"passed": gate.gate(*_of(given, "task", "config", "dataset", "candidate", "endpoints", "decision"))}
 
 
-def _register(
-    *,
-    task: str,
-    config: str,
-    candidate: str,
-    decision: str,
-    endpoints: str,
-    run: str,
-    promote: bool,
-    published: str,
-    **_: Any,
-) -> Any:
+def _register(given: dict[str, Any]) -> Any:
     from pipelines.steps import register
 
-    return register.register(task, config, candidate, decision, endpoints, run, promote, published)
+    made = _of(given, "candidate", "decision", "endpoints", "run", "promote", "published")
+    return register.register(given["task"], given["config"], *made)
 
 
-def _batch_score(*, model: str, source: str, endpoints: str, settings: str, scores: str, **_: Any) -> Any:
+def _batch_score(given: dict[str, Any]) -> Any:
     from pipelines.steps import batch_score
 
-    return batch_score.batch_score(model, source, endpoints, scores, settings)
+    return batch_score.batch_score(*_of(given, "model", "source", "endpoints", "scores", "settings"))
 
 
-def _work(step: str, /, *, task: str, config: str, checkpoints: str, out: str, key: str = "", **given: Any) -> Any:
+def _work(step: str, given: dict[str, Any]) -> Any:
     from pipelines.steps.added import MADE, added
-    from pipelines.steps.train import checkpoint_folder
 
     paths = {made: given[name] for made, name in MADE.items() if name in given}
-    decides = [key] if key else [step, task, config, given["code_version"], given["nonce"], *paths.values()]
-    return added(step, task, config, paths, checkpoint_folder(checkpoints, *decides), out)
+    place = _checkpoints(given, step, *_of(given, "task", "config", "code_version", "nonce"), *paths.values())
+    return added(step, given["task"], given["config"], paths, place, given["out"])
+
+
+def _checkpoints(given: Mapping[str, Any], *decides: str) -> str:
+    """Where the step keeps what it needs to go on; a task of several steps knows it by the step's key.
+
+    There the key says what `decides` says, because where the files of other steps are differs between pods.
+    """
+    from pipelines.steps.train import checkpoint_folder
+
+    key = given.get("key")
+    return checkpoint_folder(given["checkpoints"], *([key] if key else decides))
+
+
+def _of(given: Mapping[str, Any], *names: str) -> list[Any]:
+    return [given[name] for name in names]
 
 
 def _same(*names: str, **others: str) -> dict[str, str]:
@@ -270,49 +293,55 @@ def _same(*names: str, **others: str) -> dict[str, str]:
 CALLS: dict[str, Call] = {
     "ingest": Call(
         call=_ingest,
-        takes=_same("task", "source", "endpoints", "code_version", "nonce", config="data_config"),
+        told=_same("task", "source", "endpoints", "code_version", "nonce", config="data_config"),
+        takes={},
         artifact=("manifest", "manifest"),
         made={"dataset": "dataset", "data_version": "version"},
         first=True,
     ),
     "validate": Call(
         call=_validate,
-        takes=_same("task", "dataset", "code_version", "nonce", config="data_config"),
+        told=_same("task", "code_version", "nonce", config="data_config"),
+        takes=_same("dataset"),
         artifact=("clean", "clean"),
         first=True,
     ),
     "materialise": Call(
         call=_materialise,
-        takes=_same(
-            "task", "clean", "data_version", "endpoints", "code_version", "store", "nonce", config="data_config"
-        ),
+        told=_same("task", "endpoints", "code_version", "store", "nonce", config="data_config"),
+        takes=_same("clean", "data_version"),
         artifact=("features", "features"),
         needed=lambda task: task.feature_service is not None,
     ),
     "build_dataset": Call(
         call=_build_dataset,
-        takes=_same("task", "clean", "features", "code_version", "nonce", config="data_config"),
+        told=_same("task", "code_version", "nonce", config="data_config"),
+        takes=_same("clean", "features"),
         artifact=("dataset", "built"),
         optional=frozenset({"features"}),
     ),
     "train": Call(
         call=_train,
-        takes=_same("task", "checkpoints", "code_version", "nonce", "spread", config="train_config", dataset="built"),
+        told=_same("task", "checkpoints", "code_version", "nonce", "distributed_job", config="train_config"),
+        takes=_same(dataset="built"),
         artifact=("model", "model"),
     ),
     "evaluate": Call(
         call=_evaluate,
-        takes=_same("task", "config", "model", "data_version", "source", "code_version", "nonce", dataset="built"),
+        told=_same("task", "config", "source", "code_version", "nonce"),
+        takes=_same("model", "data_version", dataset="built"),
         artifact=("candidate", "candidate"),
     ),
     "gate": Call(
         call=_gate,
-        takes=_same("task", "config", "candidate", "endpoints", dataset="built"),
+        told=_same("task", "config", "endpoints"),
+        takes=_same("candidate", dataset="built"),
         artifact=("decision", "decision"),
     ),
     "register": Call(
         call=_register,
-        takes=_same("task", "config", "candidate", "decision", "endpoints", "run", "promote"),
+        told=_same("task", "config", "endpoints", "promote"),
+        takes=_same("candidate", "decision", "run"),
         artifact=("published", "published"),
     ),
     "batch_score": Call(

@@ -87,12 +87,14 @@ def overhead(folder: Path) -> Iterator[Row]:
     What a step imports is the step's own time: each is a process of its own, and would import it in any other too.
     """
     from contracts.endpoints import Endpoints
+    from pipelines.run import Run
 
     ends = Endpoints(home=str(folder / "overhead")).resolved()
     added: list[float] = []
     for number in range(3):
-        argv = [sys.executable, "-m", "pipelines", "run", "--task", "news", "--workflow", "full", "--no-cache"]
-        argv += ["--run-id", f"bench{number}", "--endpoints", ends.model_dump_json()]
+        run_id = f"bench{number}"
+        asked = Run(run_id=run_id, task="news", nonce=run_id, endpoints=ends).model_dump_json()
+        argv = [sys.executable, "-m", "pipelines", "run", asked]
         lines = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{")]
         at = {event["event"]: event["time"] for event in events}

@@ -57,10 +57,10 @@ def fraud(arena: Arena, rounds: int, seconds: float) -> list[report.Row]:
 
 def _trained(home: Path, online: str) -> str:
     """The folder of a fraud bundle; its features are in `online`."""
-    endpoints = json.dumps({"home": str(home), "online": online})
-    argv = [sys.executable, "-m", "pipelines", "run", "--task", "fraud", "--workflow", "full", "--run-id", "bench"]
+    asked = {"run_id": "bench", "task": "fraud", "endpoints": {"home": str(home), "online": online}}
     home.mkdir(parents=True)
-    subprocess.run([*argv, "--endpoints", endpoints], check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "pipelines", "run", json.dumps(asked)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     (bundle,) = (home / "bundles" / "fraud").glob("*/bundle.json")
     return str(bundle.parent)
 

@@ -29,9 +29,9 @@ MAY_CALL = {"fairlead.io/access-model": "true"}
 _TRAIN = """
 import sys
 from contracts.endpoints import Endpoints
-from deploy.cli.runs.workflow import execute, plan_run
+from deploy.cli.runs.workflow import RunOptions, execute, plan_run
 for rounds in ("15", "40"):
-    execute(plan_run(Endpoints(home=sys.argv[1]), "toy", None, [f"model.rounds={rounds}"], "", False))
+    execute(plan_run(Endpoints(home=sys.argv[1]), "toy", options=RunOptions(overrides=[f"model.rounds={rounds}"])))
 """
 
 # Asks until it is told to stop, a new connection each time as a load balancer's clients would, and counts.

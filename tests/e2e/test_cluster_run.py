@@ -17,7 +17,7 @@ import yaml
 from contracts import storage
 from deploy.cli.cluster.cluster_settings import Cluster, Profile, SecretRef
 from deploy.cli.cluster.port_forward import use_storage
-from deploy.cli.cluster_runs.submit import Placing, compiled, placement
+from deploy.cli.cluster_runs.submit import compiled, placement
 from pipelines.io.record import read_run, read_steps
 from pipelines.resources import STEPS
 from tests.e2e.spaces import apply, kubectl, need_image, space
@@ -42,7 +42,7 @@ def step_pod(
     where = {name: f"s3://fairlead/{name}" for name in ("data", "artifacts", "features")}
     cluster = Cluster(namespace=namespace, image=IMAGE, redis=SecretRef())
     profile = Profile(**where, tracking="http://fairlead-mlflow:5000", cluster=cluster)
-    file = compiled(replace(placement(profile, Placing()), tasks=tasks), folder, "news")
+    file = compiled(replace(placement(profile), tasks=tasks), folder, "news")
     spec, platform = yaml.safe_load_all(file.read_text())
     launcher = Launcher(file, folder, {})
     declared = launcher.spec["root"]["inputDefinitions"]["parameters"]

@@ -82,10 +82,10 @@ def _train(made: Environment) -> None:
 import json, sys
 from contracts.endpoints import Endpoints
 from deploy.cli.profiles.loading import load_endpoints
-from deploy.cli.runs.workflow import execute, plan_run
+from deploy.cli.runs.workflow import RunOptions, execute, plan_run
 ends = load_endpoints(sys.argv[1])
 for rounds in ("15", "30"):
-    execute(plan_run(ends, "toy", None, [f"model.rounds={rounds}"], "", False))
+    execute(plan_run(ends, "toy", options=RunOptions(overrides=[f"model.rounds={rounds}"])))
 """
     path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT)])
     done = subprocess.run(

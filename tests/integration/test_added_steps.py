@@ -14,6 +14,7 @@ import pytest
 from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
 from pipelines.io.record import read_run
+from pipelines.run import Run
 from tests.launcher import Launcher
 from tests.packages import install
 
@@ -112,14 +113,14 @@ def checked(events: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def test_they_run_on_this_machine_and_come_from_the_cache(environment: dict[str, str], tmp_path: Path) -> None:
-    words = ("run", "--task", "halved", "--endpoints", Endpoints(home=str(tmp_path)).model_dump_json(), "--run-id")
-    events = pipelines(environment, *words, "one")
+    one = Run(run_id="one", task="halved", endpoints=Endpoints(home=str(tmp_path)))
+    events = pipelines(environment, "run", one.model_dump_json())
     assert events[0]["steps"] == steps(events) == STEPS
     checked(events)
     state = json.loads((tmp_path / "runs" / "one" / "run.json").read_text())
     assert list(state["steps"]) == STEPS
     assert state["steps"]["halve"]["status"] == "finished"
-    again = pipelines(environment, *words, "two")
+    again = pipelines(environment, "run", one.having(run_id="two").model_dump_json())
     assert steps(again, "step_cached") == ["validate", "first", "build_dataset", "halve", "train", "note", "evaluate"]
 
 
@@ -139,12 +140,14 @@ def test_in_one_pod_of_a_pipeline_for_any_task(environment: dict[str, str], tmp_
 ARGUMENTS = """
 import json, os
 from contracts.endpoints import Endpoints
-from pipelines.runner import RunSpec, arguments
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.parameters import parameters_of
+from pipelines.run import Run
+from pipelines.tasks import get_task, recipe_config
+from pipelines.values import as_document
 
 where = Endpoints.model_validate_json(os.environ["FAIRLEAD_ENDPOINTS"])
-config = dump_config(recipe_config(get_task("halved")))
-print(json.dumps(arguments(RunSpec(run_id="each", task="halved", config=config, endpoints=where), where)))
+config = as_document(recipe_config(get_task("halved")))
+print(json.dumps(parameters_of(Run(run_id="each", task="halved", config=config, endpoints=where), each=True)))
 """
 
 

@@ -19,10 +19,12 @@ from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import Registry
 from pipelines.io.record import read_run, read_steps
+from pipelines.parameters import parameters_of
 from pipelines.resources import Placement
-from pipelines.runner import RunSpec, arguments
+from pipelines.run import Run
 from pipelines.steps.calls import ORDER
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.tasks import get_task, recipe_config
+from pipelines.values import as_document
 from pipelines.workflows import compile_workflows
 from tests.launcher import Launcher
 
@@ -83,8 +85,8 @@ def test_a_run_of_one_task_makes_what_the_local_run_makes(platform: Platform, fi
     assert seen(first.events[TASK], "step_started") == seen(first.events[TASK], "step_finished") == STEPS
     result = result_of(first)
     assert (result["name"], result["champion"], result["gate_passed"]) == ("toy", True, True)
-    home = Endpoints(home=str(tmp_path)).model_dump_json()
-    command = [sys.executable, "-m", "pipelines", "run", "--task", "toy", "--run-id", "toy-here", "--endpoints", home]
+    asked = Run(task="toy", run_id="toy-here", endpoints=Endpoints(home=str(tmp_path)))
+    command = [sys.executable, "-m", "pipelines", "run", asked.model_dump_json()]
     done = subprocess.run(command, env=platform.environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]
     ours = read_bundle(result["path"])
@@ -106,10 +108,10 @@ def test_a_run_that_nobody_named_has_a_name(platform: Platform, first: Launcher)
 def test_a_run_that_nobody_named_has_one_name_in_all_its_pods(platform: Platform, tmp_path: Path) -> None:
     """A schedule gives every pod the same parameters, and each step has a pod."""
     where = platform.endpoints
-    spec = RunSpec(run_id="", task="news", config=dump_config(recipe_config(get_task("news"))), endpoints=where)
+    run = Run(task="news", config=as_document(recipe_config(get_task("news"))), endpoints=where)
     record = {"FAIRLEAD_RECORD": str(tmp_path / "record"), "FAIRLEAD_KFP_RUN": "3f0c2a52-8f9e"}
     launcher = platform.launcher(tmp_path / "pods", "each", **record)
-    launcher.run(arguments(spec, where))
+    launcher.run(parameters_of(run, each=True))
     known = read_run(record["FAIRLEAD_RECORD"], record["FAIRLEAD_KFP_RUN"])
     lineage = read_bundle(result_of(launcher, "register")["path"]).document.lineage
     assert known is not None

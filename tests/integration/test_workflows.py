@@ -27,13 +27,13 @@ STEPS = ["ingest", "validate", "build_dataset", "train", "evaluate", "gate", "re
 class Run:
     """A run of the toy task as a child process, like the command line starts it."""
 
-    def __init__(self, home: Path, run_id: str, *arguments: str) -> None:
+    def __init__(self, home: Path, run_id: str, **asked: Any) -> None:
         self.file = home / "runs" / run_id / "run.json"
-        endpoints = Endpoints(home=str(home)).model_dump_json()
-        command = [sys.executable, "-m", "pipelines", "run", "--run-id", run_id, "--endpoints", endpoints, *arguments]
+        about = {"run_id": run_id, "endpoints": {"home": str(home)}, **asked}
+        about |= {} if about.get("workflow") == "batch_scoring" else {"task": "toy"}
         path = os.pathsep.join([str(TOY), str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.process = subprocess.Popen(
-            [*command, *([] if "--workflow" in arguments else ["--task", "toy"])],
+            [sys.executable, "-m", "pipelines", "run", json.dumps(about)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -71,8 +71,8 @@ def start() -> Iterator[Callable[..., Run]]:
     """Starts runs and leaves none behind."""
     runs: list[Run] = []
 
-    def make(home: Path, run_id: str, *arguments: str) -> Run:
-        runs.append(Run(home, run_id, *arguments))
+    def make(home: Path, run_id: str, **asked: Any) -> Run:
+        runs.append(Run(home, run_id, **asked))
         return runs[-1]
 
     yield make
@@ -102,10 +102,6 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _config(**model: Any) -> list[str]:
-    return ["--config-json", json.dumps({"model": model})]
-
-
 def test_a_run_goes_from_data_to_champion(first: Run, home: Path) -> None:
     assert first.steps("step_started") == first.steps("step_finished") == STEPS
     document = first.document()
@@ -128,16 +124,16 @@ def test_unchanged_steps_come_from_the_cache_and_no_cache_runs_them(
     assert again.steps("step_cached") == STEPS[1:5]
     assert again.steps("step_finished") == ["ingest", "gate", "register"]
     assert again.document()["steps"]["train"]["status"] == "cached"
-    fresh = start(home, "toy-fresh", "--nonce", "toy-fresh", "--no-promote")
+    fresh = start(home, "toy-fresh", nonce="toy-fresh", promote=False)
     assert fresh.end() == 0
     assert fresh.steps("step_finished") == STEPS
     assert fresh.document()["result"]["champion"] is False
 
 
 def test_a_change_of_the_gate_trains_nothing_again(first: Run, home: Path, start: Callable[..., Run]) -> None:
-    config = first.document()["config"]
+    config = first.document()["asked"]["config"]
     config["gate"]["champion_tolerance"] = 0.5
-    run = start(home, "toy-lenient", "--config-json", json.dumps(config), "--no-promote")
+    run = start(home, "toy-lenient", config=config, promote=False)
     assert run.end() == 0
     assert run.steps("step_cached") == ["validate", "build_dataset", "train"]
     told = run.document()["result"]["left_out"]
@@ -146,10 +142,10 @@ def test_a_change_of_the_gate_trains_nothing_again(first: Run, home: Path, start
 
 
 def test_a_change_of_the_model_keeps_the_data_steps(first: Run, home: Path, start: Callable[..., Run]) -> None:
-    config = first.document()["config"]
+    config = first.document()["asked"]["config"]
     config["model"]["rounds"] = 12
     config["gate"]["thresholds"] = [{"metric": "roc_auc", "minimum": 0.999}]
-    run = start(home, "toy-refused", "--config-json", json.dumps(config))
+    run = start(home, "toy-refused", config=config)
     assert run.end() == 0
     assert run.steps("step_cached") == ["validate", "build_dataset"]
     document = run.document()
@@ -168,8 +164,8 @@ def test_a_run_killed_in_training_goes_on_where_it_was(
     first: Run, home: Path, start: Callable[..., Run], number: signal.Signals
 ) -> None:
     run_id = f"toy-{number.name.lower()}"
-    arguments = (run_id, *_config(rounds=20 + number.value, pause=0.15))
-    killed = start(home, *arguments)
+    config = {"model": {"rounds": 20 + number.value, "pause": 0.15}}
+    killed = start(home, run_id, config=config)
     step = killed.until("step_started", "train")
     killed.until("progress", "train")
     time.sleep(0.5)
@@ -182,7 +178,7 @@ def test_a_run_killed_in_training_goes_on_where_it_was(
     while _alive(step["pid"]) and time.monotonic() < until:
         time.sleep(0.1)
     assert not _alive(step["pid"])  # the step does not go on unseen
-    resumed = start(home, *arguments)
+    resumed = start(home, run_id, config=config)
     assert resumed.end() == 0, resumed.document()["error"]
     assert resumed.steps("step_cached") == ["validate", "build_dataset"]
     assert resumed.steps("step_finished")[:2] == ["ingest", "train"]
@@ -194,7 +190,7 @@ def test_a_run_killed_in_training_goes_on_where_it_was(
 def test_a_failed_step_says_what_and_how_to_mend_it(tmp_path: Path, start: Callable[..., Run]) -> None:
     source = tmp_path / "data.csv"
     source.write_text("parcel,sent,distance,stops,KIND,note,late\nP1,2026-01-01,1,1,box,x,no\n")
-    run = start(tmp_path / "home", "toy-bad", "--source", str(source))
+    run = start(tmp_path / "home", "toy-bad", source=str(source))
     assert run.end() == 1
     last = run.seen[-1]
     assert last["event"] == "run_failed"
@@ -203,13 +199,13 @@ def test_a_failed_step_says_what_and_how_to_mend_it(tmp_path: Path, start: Calla
     assert run.document()["steps"]["ingest"]["status"] == "failed"
     assert "Traceback" not in json.dumps(run.seen)
     source.write_text(source.read_text().replace("KIND", "kind"))
-    run = start(tmp_path / "home", "toy-bad", "--source", str(source))
+    run = start(tmp_path / "home", "toy-bad", source=str(source))
     assert run.end() == 1
     assert run.seen[-1]["error"]["code"] == "one_class"
 
 
 def test_two_runs_at_once_do_not_disturb_each_other(home: Path, first: Run, start: Callable[..., Run]) -> None:
-    runs = [start(home, f"toy-pair-{n}", "--nonce", f"toy-pair-{n}") for n in range(2)]
+    runs = [start(home, f"toy-pair-{n}", nonce=f"toy-pair-{n}") for n in range(2)]
     assert [run.end() for run in runs] == [0, 0]
     results = [run.document()["result"] for run in runs]
     assert results[0]["version"] != results[1]["version"]
@@ -222,15 +218,15 @@ def test_two_runs_at_once_do_not_disturb_each_other(home: Path, first: Run, star
 def test_ingestion_then_training_then_batch_scoring(
     first: Run, home: Path, tmp_path: Path, start: Callable[..., Run]
 ) -> None:
-    made = start(home, "toy-ingestion", "--workflow", "ingestion", "--task", "toy")
+    made = start(home, "toy-ingestion", workflow="ingestion")
     assert made.end() == 0
     version = made.document()["steps"]["ingest"]["result"]["version"]
-    trained = start(home, "toy-training", "--workflow", "training", "--task", "toy", "--dataset", version)
+    trained = start(home, "toy-training", workflow="training", dataset=version)
     assert trained.end() == 0
     assert trained.document()["result"]["gate_passed"]
     source = tmp_path / "rows.csv"
     source.write_text("distance,stops,kind\n10,0,box\n950,,pallet\n")
-    scored = start(home, "toy-batch", "--workflow", "batch_scoring", "--model", "toy@champion", "--source", str(source))
+    scored = start(home, "toy-batch", workflow="batch_scoring", model="toy@champion", source=str(source))
     assert scored.end() == 0, scored.document()["error"]
     assert scored.document()["result"]["rows"] == 2
     assert scored.document()["result"]["labels"] == {"no": 1, "yes": 1}

@@ -6,7 +6,6 @@ import contextlib
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +18,21 @@ from deploy.cli.cluster_runs.lease import Followed
 from deploy.cli.cluster_runs.lookup import Found, find_run, later_than, look_at
 from deploy.cli.cluster_runs.restart import start_again
 from deploy.cli.cluster_runs.run_document import asked_of, described, unknown_result
-from deploy.cli.cluster_runs.submit import WORKFLOW, Placing, submit
+from deploy.cli.cluster_runs.submit import parameters, submit
 from deploy.cli.cluster_runs.workflow_state import State
 from deploy.cli.runs.progress import RunProgress, show_changes, show_steps
 from deploy.cli.runs.resume import resumed
-from deploy.cli.terminal.advice import pasteable, profile_words, resume_command
+from deploy.cli.terminal.advice import pasteable, placing_words, profile_words, resume_command
 from deploy.cli.terminal.output import EXIT_INTERRUPTED, console, write_json
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
     from deploy.cli.cluster.cluster_settings import Profile
-    from deploy.cli.runs.workflow import RunRequest
+    from deploy.cli.runs.workflow import RunOptions
+    from pipelines.run import Placing, Run
 
 
-def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, as_json: bool) -> dict[str, Any]:
+def execute_on_cluster(profile: Profile, run: Run, as_json: bool) -> dict[str, Any]:
     """Submit, follow to the end, and return the content of its run.json.
 
     Ctrl-C stops to follow; the run goes on. What failed for want of memory, or lost its pods, is started once more:
@@ -42,18 +42,18 @@ def execute_on_cluster(profile: Profile, request: RunRequest, placing: Placing, 
         PlatformError: the run failed, with what the failing step said.
     """
     access = Access(profile)
-    access.client, kfp_run = submit(access.profile, request, placing)
+    access.client, kfp_run, asked = submit(access.profile, run)
     if not as_json:
-        console().print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}  Kubeflow run {kfp_run}")
-        show_steps(console(), request)
-        show_changes(console(), request.changed)
-    found = noted(access, kfp_run, request, placing)
+        console().print(f"Run [bold]{run.run_id}[/]  recipe {run.recipe}  Kubeflow run {kfp_run}")
+        show_steps(console(), run)
+        show_changes(console(), run.changed)
+    found = noted(access, kfp_run, asked)
     while True:
         with Followed(access.records, found.kfp_run) as sign:
-            state = _followed(access, found, request.profile, as_json)
+            state = _followed(access, found, run.profile, as_json)
             later = _started_again(access, found, state, sign)
         if later is None:
-            return concluded(found, state, request.profile, placing)
+            return concluded(found, state, run.profile, run.placing)
         found = later
         if not as_json:
             restart = (found.asked.get("restarts") or [{}])[-1]
@@ -73,16 +73,7 @@ def _started_again(access: Access, found: Found, state: State, sign: Followed) -
         return None
 
 
-def plan_resume_on_cluster(
-    profile: Profile,
-    endpoints: Endpoints,
-    run_id: str,
-    overrides: list[str],
-    source: str,
-    no_cache: bool,
-    name: str,
-    placing: Placing | None,
-) -> tuple[RunRequest, Placing]:
+def plan_resume_on_cluster(profile: Profile, endpoints: Endpoints, run_id: str, options: RunOptions) -> Run:
     """The same run again as a new run of Kubeflow; where it runs is as before where nothing else is given.
 
     Raises:
@@ -90,45 +81,34 @@ def plan_resume_on_cluster(
     """
     access = open_access(profile)
     found = find_run(access, run_id)
-    document = {**found.asked, **look_at(access, found, logs=True), "nonce": found.asked["nonce"]}
-    request = resumed(endpoints, document, overrides, source, no_cache, name)
-    before, given, usual = found.asked.get("placing") or {}, asdict(placing or Placing()), asdict(Placing())
-    changed = {key: value for key, value in given.items() if value != usual[key]}
-    kept = {key: value for key, value in before.items() if key in ("image", "train_gpus", "train_nodes")}
-    return request, Placing(**{**kept, **changed})
+    return resumed(endpoints, {**found.asked, **look_at(access, found, logs=True)}, options)
 
 
-def noted(access: Access, kfp_run: str, request: RunRequest, placing: Placing) -> Found:
+def noted(access: Access, kfp_run: str, run: Run) -> Found:
     """A run that was submitted, with what it was asked left in its record, for whoever looks at it from elsewhere."""
     from pipelines.io.record import write_run
     from pipelines.steps.calls import steps_of
     from pipelines.tasks import get_task
 
     try:
-        run = access.run(kfp_run)
+        made = access.run(kfp_run)
     except PlatformError:  # the API may break off, or be broken: the run goes on, and is followed by its workflow
-        run = _as_submitted(kfp_run, request)
-    given = {key: value for key, value in asdict(placing).items() if value != getattr(Placing(), key)}
-    steps = list(steps_of(get_task(request.task), WORKFLOW))
-    about = asked_of(run, {"by": _user(), "placing": given, "settings": dict(request.settings), "steps": steps})
-    parameters = (run.runtime_config and run.runtime_config.parameters) or {}
-    more = {"code_version": parameters.get("code_version", ""), "image": placing.image}
+        made = _as_submitted(kfp_run, run)
+    standing = {"by": _user(), "steps": list(steps_of(get_task(run.task), run.workflow))}
     with contextlib.suppress(PlatformError):  # then its first step writes it
-        write_run(access.records, kfp_run, {**about, **more})
-    return Found(run=run, asked=about)
+        write_run(access.records, kfp_run, run, standing)
+    return Found(run=made, asked=asked_of(made, {**run.document(), **standing}))
 
 
-def _as_submitted(kfp_run: str, request: RunRequest) -> Any:
+def _as_submitted(kfp_run: str, run: Run) -> Any:
     """What Kubeflow's API would say of a run, as far as it is known here."""
     from kfp_server_api import V2beta1Run, V2beta1RuntimeConfig
 
-    names = ("task", "recipe", "config", "source", "nonce", "promote")
-    given = {"run": request.run_id, **{name: getattr(request, name) for name in names}}
     return V2beta1Run(
         run_id=kfp_run,
-        display_name=request.run_id,
+        display_name=run.run_id,
         created_at=datetime.now(UTC),
-        runtime_config=V2beta1RuntimeConfig(parameters=given),
+        runtime_config=V2beta1RuntimeConfig(parameters=parameters(run)),
     )
 
 
@@ -192,7 +172,7 @@ def detachable(run_id: str, profile: str, as_json: bool) -> Iterator[None]:
 
 def failed(error: PlatformError, run_id: str, profile: str, placing: Placing | None = None) -> PlatformError:
     """The error with the command that goes on with the run: what is done comes from the cache."""
-    words = placing.words() if placing is not None else []
+    words = placing_words(placing) if placing is not None else []
     fix = pasteable(error.fix, " ".join([resume_command(run_id, profile), *words]))
     context = {**error.context, "run": run_id}
     return PlatformError(error.headline, detail=error.detail, fix=fix, code=error.code, **context)

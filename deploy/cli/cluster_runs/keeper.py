@@ -21,6 +21,7 @@ from deploy.cli.cluster_runs.restart import cure, start_again
 from deploy.cli.cluster_runs.run_document import asked_of
 from deploy.cli.cluster_runs.workflow_state import moment
 from pipelines.io.record import read_followed, write_run
+from pipelines.run import Run, standing
 
 BY = "the platform"
 _FAILED = "pipeline/runid,workflows.argoproj.io/phase in (Failed,Error)"
@@ -159,7 +160,7 @@ class Keeper:
     def _note(self, kfp_run: str, asked_for: Mapping[str, Any], why: str) -> None:
         """Leave in the record why the run is left as it is."""
         record = self.access.about(kfp_run) or asked_for
-        write_run(self.access.records, kfp_run, {**record, "left": why})
+        write_run(self.access.records, kfp_run, Run.model_validate(record), {**standing(record), "left": why})
 
 
 def _run_of(workflow: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from deploy.cli.cluster_runs.lookup import Found
 from deploy.cli.cluster_runs.run_document import asked_of
 from deploy.cli.cluster_runs.workflow_state import State, Task
 from pipelines.resources import Resources
+from pipelines.run import Run, standing
 
 _MOST_LOST = 3  # times that one run is started again because it lost pods
 
@@ -191,14 +192,10 @@ def _noted(access: Access, found: Found, later: Any, restarts: list[dict[str, An
     """The new run, with what was asked and why it was started in its record."""
     from pipelines.io.record import write_run
 
-    record: dict[str, Any] = {}
-    with contextlib.suppress(PlatformError):
-        record = dict(access.about(found.kfp_run) or {})
     settings = {**(found.asked.get("settings") or {}), **restarts[-1]["changed"]}
     about = {**asked_of(later, found.asked), "run_id": found.run_id, "settings": settings, "restarts": restarts}
-    kept = {name: record[name] for name in ("code_version", "image", "schedule") if record.get(name)}
     with contextlib.suppress(PlatformError):
-        write_run(access.records, str(later.run_id), {**about, **kept})
+        write_run(access.records, str(later.run_id), Run.model_validate(about), standing(about))
     return Found(run=later, asked=about)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster_runs.workflow_state import State, Step, moment
+from pipelines.parameters import said_by
+from pipelines.run import Run
 from pipelines.steps.calls import ORDER, steps_of, workflow_called
 from pipelines.tasks import get_task
 
@@ -27,27 +28,23 @@ STATES = {
 
 
 def asked_of(run: Any, record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a run was asked: from its record, or from the parameters that Kubeflow keeps.
+    """What a run was asked, and how it stands as far as its record says it.
 
-    `run` is Kubeflow's; of one that a page, a client or a schedule started, only that may be known.
+    `run` is Kubeflow's; of one that a page, a client or a schedule started, only its parameters may be known.
     """
     given = dict((run.runtime_config and run.runtime_config.parameters) or {})
-    known = {key: value for key, value in (record or {}).items() if value not in ("", None)}
-    config = known.get("config") or _json(given.get("config"))
+    known = {key: value for key, value in (record or {}).items() if value not in ("", None, {})}
+    said = said_by(given)
+    asked = Run.model_validate({**said.model_dump(exclude_unset=True), **known})
     return {
-        "run_id": str(given.get("run") or known.get("run_id") or run.display_name),
+        **asked.document(),
+        "run_id": said.run_id or asked.run_id or str(run.display_name),
         "kfp_run": str(run.run_id),
-        "task": str(known.get("task") or given.get("task") or ""),
-        "recipe": str(known.get("recipe") or config.get("recipe") or given.get("recipe") or ""),
-        "config": config,
-        "source": str(known.get("source") or given.get("source") or ""),
-        "nonce": str(known.get("nonce") or given.get("nonce") or ""),
-        "promote": bool(known.get("promote", given.get("promote", True))),
         "schedule": str(run.recurring_run_id or ""),
         "started": _time(run.created_at),
         "finished": _time(run.finished_at),
         "steps": list(known.get("steps") or []),
-        **{key: known[key] for key in ("by", "placing", "settings", "restarts", "left") if key in known},
+        **{key: known[key] for key in ("by", "restarts", "left") if key in known},
     }
 
 
@@ -69,7 +66,7 @@ def order_of(workflow: str, asked: Mapping[str, Any], recorded: Collection[str])
 def described(asked: Mapping[str, Any], state: State) -> dict[str, Any]:
     """The document of a run as it stands."""
     result = result_of(state)
-    document = {key: value for key, value in asked.items() if key != "nonce"}
+    document = dict(asked)
     document["finished"] = asked.get("finished") or state.finished or None
     document |= {
         "status": status_of(state),
@@ -149,11 +146,3 @@ def _time(value: Any) -> str | None:
     if value is None or value.year < 1990:
         return None
     return str(value.isoformat(timespec="seconds"))
-
-
-def _json(text: Any) -> dict[str, Any]:
-    try:
-        found = json.loads(text or "{}")
-    except (TypeError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -13,24 +13,23 @@ from pipelines.resources import STEPS, Resources
 from pipelines.run_settings import needs
 
 if TYPE_CHECKING:
-    from deploy.cli.cluster_runs.submit import Placing
-    from deploy.cli.runs.workflow import RunRequest
+    from pipelines.run import Placing, Run
 
 _ROOM = 1.5  # times what the run before took at most
 _LOOKED_AT = 20  # runs
 
 
-def step_needs(request: RunRequest | None, placing: Placing, memory: Mapping[str, int]) -> dict[str, Resources]:
-    """The needs of each step of a run; without one, those of a workflow that any task may be run by.
+def step_needs(run: Run, memory: Mapping[str, int]) -> dict[str, Resources]:
+    """The needs of each step of a run; of one without a task, those of a workflow that any task may be run by.
 
     memory: bytes that steps took at most in a run before.
     """
     from pipelines.tasks import get_task
 
-    settings = dict(request.settings) if request else {}
-    defaults = getattr(get_task(request.task), "resources", None) if request and request.task else None
-    if placing.train_gpus:
-        settings["resources.train.gpus"] = placing.train_gpus
+    settings = dict(run.settings)
+    defaults = getattr(get_task(run.task), "resources", None) if run.task else None
+    if run.placing.train_gpus:
+        settings["resources.train.gpus"] = run.placing.train_gpus
     least = {step: int(size * _ROOM) for step, size in memory.items()}
     return needs(settings, defaults, least)
 

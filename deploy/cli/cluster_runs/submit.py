@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,44 +16,22 @@ from deploy.cli.cluster.port_forward import use_storage
 from deploy.cli.cluster_runs.step_resources import memory_before, of_pods, runs_of, step_needs
 from deploy.cli.cluster_runs.upload import upload_source
 from deploy.cli.terminal.output import console
+from pipelines.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from deploy.cli.cluster.cluster_settings import Cluster, Profile
-    from deploy.cli.runs.workflow import RunRequest
     from pipelines.resources import Placement, Resources
 
 WORKFLOW = "full"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Placing:
-    """What a run on a cluster may be asked for beside its task.
-
-    cron: five fields in `timezone` ("" is the cluster's), empty for one run now. name: of the schedule.
-    """
-
-    image: str = ""
-    cron: str = ""
-    name: str = ""
-    timezone: str = ""
-    train_gpus: int = 0
-    train_nodes: int = 1
-
-    def words(self) -> list[str]:
-        """The options of ``fairlead run`` that say this."""
-        given = {"--image": self.image, "--cron": self.cron, "--name": self.name, "--timezone": self.timezone}
-        words = [f"{option} {shlex.quote(value)}" for option, value in given.items() if value]
-        words += [f"--train-gpus {self.train_gpus}"] if self.train_gpus else []
-        return words + ([f"--train-nodes {self.train_nodes}"] if self.train_nodes > 1 else [])
-
-
-def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any, str]:
+def submit(profile: Profile, run: Run) -> tuple[Any, str, Run]:
     """Compile for the cluster and start the run.
 
     Returns:
-        The KFP client, and the id of the run.
+        The KFP client, Kubeflow's id of the run, and what its pods are asked.
 
     Raises:
         PlatformError: ``code="kfp"``: Kubeflow Pipelines does not answer or refuses the run.
@@ -63,59 +39,50 @@ def submit(profile: Profile, request: RunRequest, placing: Placing) -> tuple[Any
     assert profile.cluster is not None
     with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
         client = connect(profile.cluster)
-        file, given = prepared(profile, request, placing, Path(folder), runs_of(client, request.task))
-        return client, _start(client, profile.cluster, request, file, given)
+        file, ready = prepared(profile, run, Path(folder), runs_of(client, run.task))
+        return client, _start(client, profile.cluster, ready, file), ready
 
 
-def prepared(
-    profile: Profile, request: RunRequest, placing: Placing, folder: Path, before: Sequence[str] = ()
-) -> tuple[Path, dict[str, Any]]:
-    """The compiled workflow in `folder`, and its parameters for pods; rows of this machine are copied to S3.
+def prepared(profile: Profile, run: Run, folder: Path, before: Sequence[str] = ()) -> tuple[Path, Run]:
+    """The compiled workflow in `folder`, and the run for pods: rows of this machine are copied to S3.
 
     before: ids of earlier runs of the task, the newest first; what they took is asked for.
     """
-    from pipelines.run_settings import tasks_of
-    from pipelines.runner import RunSpec, arguments, asked
+    from pipelines.tasks.code_version import code_version
 
     cluster = profile.cluster
     assert cluster is not None
     use_storage(cluster)
     where = pod_endpoints(profile)
-    source = upload_source(request.source, where.uri("data"))
-    spec = RunSpec(
-        run_id=request.run_id,
-        task=request.task,
-        config=request.config,
-        source=source,
-        endpoints=where,
-        nonce=request.nonce,
-    )
-    each = tasks_of(request.settings) == "each"
-    given = arguments(spec, where) if each else asked(spec, where)
-    if placing.cron:
-        given["run"] = ""  # every run makes an id of its own
-    needs = step_needs(request, placing, memory_before(record_root(where), request.recipe, before))
-    if placing.train_nodes > 1:
-        given["spread"] = distributed_job(cluster, where, placing, needs["train"])
-    placed = placement(profile, placing, request, needs)
-    for note in _looked_at(cluster, placed, placing, needs, request):
+    source, code = upload_source(run.source, where.uri("data")), code_version(run.task)
+    needs = step_needs(run, memory_before(record_root(where), run.recipe, before))
+    job = distributed_job(cluster, where, run, needs["train"]) if run.placing.train_nodes > 1 else {}
+    ready = run.having(endpoints=where, source=source, code_version=code, distributed_job=job)
+    placed = placement(profile, ready, needs)
+    for note in _looked_at(cluster, placed, needs, ready):
         console(stderr=True).print(note, markup=False, soft_wrap=True)
-    return compiled(placed, folder, request.task), given
+    return compiled(placed, folder, run.task, run.workflow), ready
 
 
-def _looked_at(
-    cluster: Cluster, placed: Placement, placing: Placing, needs: Mapping[str, Resources], request: RunRequest
-) -> list[str]:
+def parameters(run: Run) -> dict[str, Any]:
+    """The parameters of the workflow that `prepared` compiles for a run."""
+    from pipelines.parameters import parameters_of
+    from pipelines.run_settings import tasks_of
+
+    return parameters_of(run, each=tasks_of(run.settings) == "each")
+
+
+def _looked_at(cluster: Cluster, placed: Placement, needs: Mapping[str, Resources], run: Run) -> list[str]:
     """What is to be said of the nodes before the run starts; of a schedule only what nobody could look at."""
     from pipelines.run_settings import growing
     from pipelines.steps.calls import graph
     from pipelines.tasks import get_task
 
-    asks = asks_of(graph(WORKFLOW, get_task(request.task)), placed)
-    if placing.train_nodes > 1:
-        asks.append(Ask(name="training", step="train", needs=needs["train"], pods=placing.train_nodes))
-    notes = check(Kube(cluster.namespace, cluster.context), asks, growing(request.settings))
-    return notes if not placing.cron else []
+    asks = asks_of(graph(run.workflow, get_task(run.task)), placed)
+    if run.placing.train_nodes > 1:
+        asks.append(Ask(name="training", step="train", needs=needs["train"], pods=run.placing.train_nodes))
+    notes = check(Kube(cluster.namespace, cluster.context), asks, growing(run.settings))
+    return [] if run.schedule else notes
 
 
 def pod_endpoints(profile: Profile) -> Endpoints:
@@ -141,13 +108,11 @@ def record_root(where: Endpoints) -> str:
     return storage.join(where.uri("data"), ".runs")
 
 
-def placement(
-    profile: Profile,
-    placing: Placing,
-    request: RunRequest | None = None,
-    needs: Mapping[str, Resources] | None = None,
-) -> Any:
-    """What the compiled steps carry: image, needs, addresses, S3 by a Secret, the labels that policies admit."""
+def placement(profile: Profile, run: Run | None = None, needs: Mapping[str, Resources] | None = None) -> Any:
+    """What the compiled steps carry: image, needs, addresses, S3 by a Secret, the labels that policies admit.
+
+    run: without one, for a workflow that any task may be run by.
+    """
     from pipelines.io.record import SCHEDULE
     from pipelines.resources import Placement
     from pipelines.run_settings import tasks_of
@@ -155,15 +120,16 @@ def placement(
 
     cluster = profile.cluster
     assert cluster is not None
+    asked = run or Run()
     return Placement(
         cluster=True,
-        image=placing.image or cluster.image,
-        tasks=tasks_of(request.settings if request else {}),
-        needs=of_pods(needs if needs is not None else step_needs(request, placing, {}), placing),
+        image=asked.placing.image or cluster.image,
+        tasks=tasks_of(asked.settings),
+        needs=of_pods(needs if needs is not None else step_needs(asked, {}), asked.placing),
         environment={
             **_environment(cluster),
             ENDPOINTS: pod_endpoints(profile).model_dump_json(),
-            **({SCHEDULE: placing.name} if placing.cron else {}),
+            **({SCHEDULE: asked.schedule} if asked.schedule else {}),
         },
         secrets=_secrets(cluster),
         labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},
@@ -187,12 +153,12 @@ def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
     return found
 
 
-def distributed_job(cluster: Cluster, where: Endpoints, placing: Placing, needs: Resources) -> str:
+def distributed_job(cluster: Cluster, where: Endpoints, run: Run, needs: Resources) -> dict[str, Any]:
     """The pods, each with `needs`, that the training step has to make, as JSON of `DistributedJob`."""
     from pipelines.training.pods import DistributedJob
 
-    return DistributedJob(
-        nodes=placing.train_nodes,
+    job = DistributedJob(
+        nodes=run.placing.train_nodes,
         processes=max(1, needs.gpus),
         gpus=needs.gpus,
         accelerator=needs.accelerator,
@@ -201,29 +167,30 @@ def distributed_job(cluster: Cluster, where: Endpoints, placing: Placing, needs:
         node_selector=dict(needs.node_selector),
         tolerations=[dict(item) for item in needs.tolerations],
         priority_class=needs.priority_class,
-        image=placing.image or cluster.image,
+        image=run.placing.image or cluster.image,
         namespace=cluster.namespace,
         service_account=cluster.service_account,
         place=storage.join(where.uri("data"), ".distributed_jobs"),
         environment=_environment(cluster),
         secrets={k: v for k, v in _secrets(cluster).items() if k.startswith("AWS_")},
         labels={"fairlead.io/access-s3": "true"},
-    ).model_dump_json()
+    )
+    return job.model_dump(mode="json")
 
 
-def compiled(where: Placement, folder: Path, task: str) -> Path:
+def compiled(where: Placement, folder: Path, task: str, workflow: str = WORKFLOW) -> Path:
     """The workflow's IR with the steps of a task and its Kubernetes part, checked."""
     from pipelines.tasks import get_task
     from pipelines.workflows import compile_workflows
 
-    (file,) = compile_workflows(folder, where, [WORKFLOW], get_task(task))
+    (file,) = compile_workflows(folder, where, [workflow], get_task(task))
     return file
 
 
-def _start(client: Any, cluster: Cluster, request: RunRequest, file: Path, given: dict[str, Any]) -> str:
+def _start(client: Any, cluster: Cluster, run: Run, file: Path) -> str:
     with explained("Kubeflow Pipelines refused the run", prints=True):
-        experiment = experiment_id(client, request.task)
-        run = client.run_pipeline(
-            experiment, request.run_id, str(file), params=given, service_account=cluster.service_account
+        experiment = experiment_id(client, run.task)
+        made = client.run_pipeline(
+            experiment, run.run_id, str(file), params=parameters(run), service_account=cluster.service_account
         )
-    return str(run.run_id)
+    return str(made.run_id)

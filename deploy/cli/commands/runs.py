@@ -90,17 +90,25 @@ def run(
       fairlead run fraud --profile cluster --cron "0 3 * * *" --name nightly
       fairlead run news --profile cluster --set resources.train.memory=8Gi --set resources.train.gpus=1
     """
-    from deploy.cli.cluster_runs.submit import Placing
     from deploy.cli.runs.graph import show_graph
+    from deploy.cli.runs.workflow import RunOptions
     from deploy.cli.training.start_run import run_task
+    from pipelines.run import Placing
 
     if graph:
         show_graph(task, graph, as_json)
         return
-    placing = Placing(
-        image=image, cron=cron, name=name, timezone=timezone, train_gpus=train_gpus, train_nodes=train_nodes
+    options = RunOptions(
+        overrides=overrides or [],
+        source=source,
+        no_cache=no_cache,
+        profile=profile,
+        placing=Placing(image=image, train_gpus=train_gpus, train_nodes=train_nodes),
+        cron=cron,
+        name=name,
+        timezone=timezone,
     )
-    run_task(profile, task, recipe, overrides or [], source, no_cache, resume, as_json, placing)
+    run_task(task, recipe, resume, options, as_json)
 
 
 @guarded

@@ -13,7 +13,7 @@ from deploy.cli.demo.demo_report import show_demo, summarise
 from deploy.cli.demo.demo_requests import held_out_requests
 from deploy.cli.machine.ports import free_port, is_free
 from deploy.cli.profiles.loading import load_deployment, load_endpoints
-from deploy.cli.runs.workflow import plan_run
+from deploy.cli.runs.workflow import RunOptions, plan_run
 from deploy.cli.serving.endpoint import Endpoint, Served
 from deploy.cli.serving.http_requests import Answer, send
 from deploy.cli.serving.serve import describe, open_endpoint, waiting
@@ -37,7 +37,8 @@ def run_demo(profile: str, requests: int, port: int | None, no_cache: bool, as_j
     endpoints, out = load_endpoints(profile), console()
     warming = _create_registry(endpoints)
     try:
-        report = run_with_progress(plan_run(endpoints, TASK, None, [], "", no_cache, profile), as_json)
+        run = plan_run(endpoints, TASK, options=RunOptions(no_cache=no_cache, profile=profile))
+        report = run_with_progress(run, as_json)
     finally:
         if warming is not None:
             warming.wait()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster import kfp_api
-from deploy.cli.cluster_runs.submit import Placing, placement
+from deploy.cli.cluster_runs.submit import placement
 
 if TYPE_CHECKING:
     from deploy.cli.cluster.cluster_settings import Profile
@@ -43,7 +43,7 @@ def compile_all(profile: Profile, folder: Path) -> list[Compiled]:
 
     code = "\n".join(code_version(task) for task in task_names())
     found = []
-    for file in compile_workflows(folder, placement(profile, Placing())):
+    for file in compile_workflows(folder, placement(profile)):
         content = hashlib.sha256(f"{file.read_text(encoding='utf-8')}\n{code}".encode()).hexdigest()[:10]
         description = _described(file)
         name = PREFIX + file.stem.replace("_", "-")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.runs.progress import show_changes, stoppable
-from deploy.cli.runs.workflow import RunRequest, execute, plan_scoring
+from deploy.cli.runs.workflow import execute, plan_scoring
 from deploy.cli.terminal.output import console, emit, seconds, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from contracts.endpoints import Endpoints
+    from pipelines.run import Run
 
 
 def score_rows(profile: str, model: str, source: str, out: str, overrides: list[str], as_json: bool) -> None:
@@ -25,20 +25,20 @@ def score_rows(profile: str, model: str, source: str, out: str, overrides: list[
         from pipelines.settings import parse_setting
 
         settings = dict(parse_setting(item) for item in overrides)
-    request = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()))
+    run = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()))
     _known(endpoints, model)
-    run_scoring(replace(request, profile=profile), as_json)
+    run_scoring(run.having(profile=profile), as_json)
 
 
-def run_scoring(request: RunRequest, as_json: bool) -> None:
-    """Execute a request to score with progress (on stderr with JSON) and show what came of it."""
+def run_scoring(run: Run, as_json: bool) -> None:
+    """Score with progress (on stderr with JSON) and show what came of it."""
     from deploy.cli.runs.progress import RunProgress
 
     to = console(stderr=as_json)
-    show_changes(to, request.changed)
-    with stoppable(request, as_json), RunProgress(to) as progress:
-        state = execute(request, progress.show)
-    document = {**state["result"], "run_id": request.run_id, "seconds": state["seconds"], "out": request.out}
+    show_changes(to, run.changed)
+    with stoppable(run, as_json), RunProgress(to) as progress:
+        state = execute(run, progress.show)
+    document = {**state["result"], "run_id": run.run_id, "seconds": state["seconds"], "out": run.out}
     emit(document, as_json, lambda to: _show(to, document))
 
 

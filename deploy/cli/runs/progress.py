@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
 
-    from deploy.cli.runs.workflow import RunRequest
+    from pipelines.run import Run
 
 _MARKS = {
     "waiting": "[yellow] .[/]",
@@ -35,24 +35,24 @@ _LONGEST = 40  # characters of a step's note
 
 
 @contextmanager
-def stoppable(request: RunRequest, as_json: bool) -> Iterator[None]:
+def stoppable(run: Run, as_json: bool) -> Iterator[None]:
     """Ctrl-C ends what is done here with its exit code, and says how to go on."""
     try:
         yield
     except KeyboardInterrupt:
-        again = resume_command(request.run_id, request.profile)
+        again = resume_command(run.run_id, run.profile)
         if as_json:
-            write_json({"run_id": request.run_id, "status": "stopped", "resume": again})
+            write_json({"run_id": run.run_id, "status": "stopped", "resume": again})
         console(stderr=True).print(f"\nStopped. Go on where it was: {again}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def show_steps(out: Console, request: RunRequest) -> None:
+def show_steps(out: Console, run: Run) -> None:
     """The graph of a run that is about to start."""
     from pipelines.steps.calls import steps_of
     from pipelines.tasks import get_task
 
-    out.print(line(steps_of(get_task(request.task), request.workflow)), markup=False, soft_wrap=True, style="dim")
+    out.print(line(steps_of(get_task(run.task), run.workflow)), markup=False, soft_wrap=True, style="dim")
 
 
 def show_changes(out: Console, changed: Mapping[str, Any]) -> None:

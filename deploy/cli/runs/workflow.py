@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import secrets
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,58 +14,39 @@ from contracts.errors import PlatformError
 from contracts.storage import is_remote
 from deploy.cli.profiles.homes import remember
 from deploy.cli.runs.workflow_process import WorkflowChild, read_run_file
-from deploy.cli.terminal.advice import pasteable, resume_command
+from deploy.cli.terminal.advice import pasteable, placing_words, resume_command
 from deploy.cli.terminal.options import DEFAULT_PROFILE
+from pipelines.run import Placing, Run
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunRequest:
-    """One run: `config` is the JSON text of a task's configuration, `source` is empty for the built-in data.
+class RunOptions:
+    """What ``fairlead run`` is told of a run, whether it is new or goes on with an earlier one.
 
-    nonce: steps of another one do not come from the cache.
-    model, out: what scores, and the new folder for the scores; only for the workflow ``batch_scoring``, which has no
-        task.
-    settings: of the run and not of its task, by dotted key (pipelines/run_settings.py); without effect on this machine.
-    changed: what is other than in an earlier attempt, by dotted key.
+    cron: five fields in `timezone` ("" is the cluster's) of a schedule called `name`; empty for one run now.
     """
 
-    run_id: str
-    task: str = ""
-    recipe: str = ""
-    config: str = ""
+    overrides: Sequence[str] = ()
     source: str = ""
-    endpoints: Endpoints
-    nonce: str = ""
-    workflow: str = "full"
-    dataset: str = ""
-    promote: bool = True
-    model: str = ""
-    out: str = ""
+    no_cache: bool = False
     profile: str = DEFAULT_PROFILE
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    changed: Mapping[str, Any] = field(default_factory=dict)
+    placing: Placing = field(default_factory=Placing)
+    cron: str = ""
+    name: str = ""
+    timezone: str = ""
 
-    def arguments(self) -> list[str]:
-        """The command line of ``python -m pipelines run``."""
-        given = {
-            "--task": self.task,
-            "--recipe": self.recipe,
-            "--config-json": self.config,
-            "--source": self.source,
-            "--endpoints": self.endpoints.model_dump_json(),
-            "--run-id": self.run_id,
-            "--workflow": self.workflow,
-            "--nonce": self.nonce,
-            "--dataset": self.dataset,
-            "--model": self.model,
-            "--out": self.out,
-            "--settings": json.dumps(dict(self.settings)) if self.settings else "",
-        }
-        words = [part for key, value in given.items() if value for part in (key, value)]
-        return words if self.promote else [*words, "--no-promote"]
+    def for_cluster(self) -> bool:
+        """Whether something is told that only a cluster can do."""
+        return bool(self.cron or self.name or self.timezone or self.placing != Placing())
+
+    def words(self) -> list[str]:
+        """The options that are told for a cluster."""
+        schedule = {"--cron": self.cron, "--name": self.name, "--timezone": self.timezone}
+        words = [f"{name} {shlex.quote(value)}" for name, value in schedule.items() if value]
+        return placing_words(self.placing) + words
 
 
 def new_run_id(task: str) -> str:
@@ -73,40 +54,32 @@ def new_run_id(task: str) -> str:
     return f"{task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def plan_run(
-    endpoints: Endpoints,
-    task: str,
-    recipe: str | None,
-    overrides: list[str],
-    source: str,
-    no_cache: bool,
-    profile: str = DEFAULT_PROFILE,
-) -> RunRequest:
+def plan_run(endpoints: Endpoints, task: str, recipe: str | None = None, options: RunOptions | None = None) -> Run:
     """A new run of a task; refuses an unknown task, recipe, key or source before anything starts."""
     from pipelines.run_settings import split
     from pipelines.settings import parse_setting
-    from pipelines.tasks import dump_config, get_task, recipe_config
+    from pipelines.tasks import get_task, recipe_config
+    from pipelines.values import as_document
 
+    told = options or RunOptions()
     found = get_task(task)
-    of_task, settings = split(dict(parse_setting(item) for item in overrides))
+    of_task, settings = split(dict(parse_setting(item) for item in told.overrides))
     config = recipe_config(found, recipe, of_task)
     run_id = new_run_id(task)
-    return RunRequest(
+    return Run(
         run_id=run_id,
         task=task,
-        recipe=config.recipe,
-        config=dump_config(config),
-        source=source_given(source),
+        config=as_document(config),
+        source=source_given(told.source),
         endpoints=endpoints,
-        nonce=run_id if no_cache else "",
-        profile=profile,
+        nonce=run_id if told.no_cache else "",
         settings=settings,
+        placing=told.placing,
+        profile=told.profile,
     )
 
 
-def plan_scoring(
-    endpoints: Endpoints, model: str, source: str, settings: Mapping[str, Any], out: str, run_id: str = ""
-) -> RunRequest:
+def plan_scoring(endpoints: Endpoints, model: str, source: str, settings: Mapping[str, Any], out: str) -> Run:
     """A batch to score; refuses a source that is not there, a folder that is, or an unknown setting."""
     if settings:
         from pipelines.tasks import data_config
@@ -114,14 +87,15 @@ def plan_scoring(
         data_config({}, settings)
     if out and Path(out).exists():
         raise PlatformError(f"{out} exists", fix="remove it, or name a new folder: --out FOLDER", code="exists")
-    return RunRequest(
-        run_id=run_id or new_run_id("score"),
-        config=json.dumps(settings) if settings else "",
-        source=source_given(source),
-        endpoints=endpoints,
+    return Run(
+        run_id=new_run_id("score"),
         workflow="batch_scoring",
+        config=dict(settings),
+        source=source_given(source),
         model=model,
         out=out,
+        endpoints=endpoints,
+        profile=DEFAULT_PROFILE,
     )
 
 
@@ -136,16 +110,16 @@ def source_given(source: str) -> str:
     return source if not source or is_remote(source) else str(Path(source).expanduser().absolute())
 
 
-def execute(request: RunRequest, show: Callable[[dict[str, Any]], None] = lambda event: None) -> dict[str, Any]:
+def execute(run: Run, show: Callable[[dict[str, Any]], None] = lambda event: None) -> dict[str, Any]:
     """Run to the end and return run.json's content; `show` sees every event.
 
     Raises:
         PlatformError: the run failed; says how to resume. KeyboardInterrupt passes after the child is stopped.
     """
-    home = request.endpoints.scratch()
+    home = run.where.scratch()
     home.mkdir(parents=True, exist_ok=True)
     remember(home)
-    child = WorkflowChild(request.arguments())
+    child = WorkflowChild([run.model_dump_json()])
     last: dict[str, Any] = {}
     try:
         for event in child:
@@ -156,18 +130,18 @@ def execute(request: RunRequest, show: Callable[[dict[str, Any]], None] = lambda
     except BaseException:
         child.stop()
         raise
-    state = read_run_file(request.endpoints.path("runs") / request.run_id) or {}
+    state = read_run_file(run.where.path("runs") / run.run_id) or {}
     if code != 0 or last.get("event") != "run_finished":
-        raise _failure(request, last.get("error") or state.get("error"), code, child.complaints())
-    return {**state, "run_id": request.run_id}
+        raise _failure(run, last.get("error") or state.get("error"), code, child.complaints())
+    return {**state, "run_id": run.run_id}
 
 
-def _failure(request: RunRequest, error: Any, code: int, complaints: str) -> PlatformError:
-    again = resume_command(request.run_id, request.profile)
+def _failure(run: Run, error: Any, code: int, complaints: str) -> PlatformError:
+    again = resume_command(run.run_id, run.profile)
     if not isinstance(error, dict) or "headline" not in error:
         text = error if isinstance(error, str) and error else complaints or f"it ended with exit code {code}"
-        return PlatformError(f"run {request.run_id} failed", detail=text, fix=again, code="run_failed")
+        return PlatformError(f"run {run.run_id} failed", detail=text, fix=again, code="run_failed")
     known = PlatformError.from_dict(error)
-    context = {**known.context, "run": request.run_id}
+    context = {**known.context, "run": run.run_id}
     fix = pasteable(known.fix, again)
     return PlatformError(known.headline, detail=known.detail, fix=fix, code=known.code, **context)

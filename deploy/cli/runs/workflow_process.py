@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.cli.machine.subprocesses import stop_group
+from pipelines.run import shown
 
 COMMAND = (sys.executable, "-m", "pipelines", "run")
 
@@ -72,4 +73,4 @@ def read_run_file(folder: Path) -> dict[str, Any] | None:
         document = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
         return None
-    return document if isinstance(document, dict) else None
+    return shown(document) if isinstance(document, dict) else None

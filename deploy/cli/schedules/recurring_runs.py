@@ -13,20 +13,21 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from deploy.cli.cluster import kfp_api
 from deploy.cli.cluster.kube import Kube
-from deploy.cli.cluster_runs.submit import Placing, prepared
+from deploy.cli.cluster_runs.submit import parameters, prepared
 from deploy.cli.schedules import cron
 from deploy.cli.schedules.schedule_state import ENDED, asked_of, cluster_zone, iso, ours, runs_of, times
 from deploy.cli.terminal.advice import new_command
 
 if TYPE_CHECKING:
     from deploy.cli.cluster.cluster_settings import Cluster, Profile
-    from deploy.cli.runs.workflow import RunRequest
+    from deploy.cli.runs.workflow import RunOptions
+    from pipelines.run import Run
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _OBJECTS = "scheduledworkflows.kubeflow.org"
 
 
-def create(profile: Profile, request: RunRequest, placing: Placing) -> dict[str, Any]:
+def create(profile: Profile, run: Run, options: RunOptions) -> dict[str, Any]:
     """Make a schedule: one run at a time, none for times that have passed, each with an id of its own.
 
     Raises:
@@ -35,46 +36,45 @@ def create(profile: Profile, request: RunRequest, placing: Placing) -> dict[str,
     """
     cluster = profile.cluster
     assert cluster is not None
-    asked = cron.parse(placing.cron)
-    name = _named(placing.name or request.task.replace("_", "-"))
+    asked = cron.parse(options.cron)
+    name = _named(options.name or run.task.replace("_", "-"))
     there = cluster_zone(cluster)
-    zone = cron.known_zone(placing.timezone) if placing.timezone else there
+    zone = cron.known_zone(options.timezone) if options.timezone else there
     fields = _there(asked, zone, there)
-    placing = replace(placing, name=name)
     client = kfp_api.connect(cluster)
     if any(found.display_name == name for found in ours(client)):
         raise PlatformError(
             f"there is a schedule {name} already",
-            detail=f"look at it: fairlead schedules --profile {request.profile}",
+            detail=f"look at it: fairlead schedules --profile {run.profile}",
             fix=f"take another name: --name NAME; or remove it first: fairlead schedules delete {name}",
             code="exists",
         )
-    command = " ".join([_command(request), *placing.words()])
+    command = " ".join([_command(run), *replace(options, name=name).words()])
     with tempfile.TemporaryDirectory(prefix="fairlead-compile-") as folder:
-        file, given = prepared(profile, request, placing, Path(folder))
+        file, ready = prepared(profile, run.having(run_id="", schedule=name), Path(folder))
         with kfp_api.explained("Kubeflow Pipelines refused the schedule", prints=True):
             made = client.create_recurring_run(
-                kfp_api.experiment_id(client, request.task),
+                kfp_api.experiment_id(client, run.task),
                 name,
                 description=command,
                 cron_expression=fields.expression(),
                 max_concurrency=1,
                 no_catchup=True,
                 pipeline_package_path=str(file),
-                params=given,
+                params=parameters(ready),
                 service_account=cluster.service_account,
             )
     coming = asked.next_times(zone, datetime.now(UTC))
     return {
         "recurring_run": str(made.recurring_run_id),
         "name": name,
-        "task": request.task,
+        "task": run.task,
         "cron": str(asked),
         "words": cron.words(asked),
         "timezone": zone,
         "next": [moment.isoformat() for moment in coming],
-        "image": placing.image or cluster.image,
-        "copied": given["source"] if request.source and "://" not in request.source else "",
+        "image": run.placing.image or cluster.image,
+        "copied": ready.source if run.source and "://" not in run.source else "",
     }
 
 
@@ -89,10 +89,9 @@ def _named(name: str) -> str:
     )
 
 
-def _command(request: RunRequest) -> str:
-    asked = {"task": request.task, "recipe": request.recipe, "config": json.loads(request.config)}
-    words = new_command({**asked, "source": request.source, "settings": request.settings}, request.profile)
-    return f"{words} --no-cache" if request.nonce else words
+def _command(run: Run) -> str:
+    words = new_command(run.document(), run.profile)
+    return f"{words} --no-cache" if run.nonce else words
 
 
 def _there(asked: cron.Cron, zone: str, there: str) -> cron.Cron:

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from deploy.cli.cluster.cluster_settings import Profile
-    from deploy.cli.cluster_runs.submit import Placing
-    from deploy.cli.runs.workflow import RunRequest
+    from deploy.cli.runs.workflow import RunOptions
+    from pipelines.run import Run
 
 _STATUS = {"succeeded": "green", "refused": "yellow", "failed": "red", "running": "cyan"}
 
 
-def make_schedule(profile: Profile, request: RunRequest, placing: Placing, as_json: bool) -> None:
+def make_schedule(profile: Profile, run: Run, options: RunOptions, as_json: bool) -> None:
     """Make a schedule and say when it runs."""
     from deploy.cli.schedules.recurring_runs import create
 
-    made = create(profile, request, placing)
+    made = create(profile, run, options)
     if as_json:
         write_json(made)
         return

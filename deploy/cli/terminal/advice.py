@@ -7,10 +7,13 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from deploy.cli.terminal.options import DEFAULT_PROFILE, PROFILE_VARIABLE
+
+if TYPE_CHECKING:
+    from pipelines.run import Placing
 
 _WORD = r"""(?:'[^']*'|"(?:[^"\\]|\\.)*"|\\.|,(?=\S)|[^\s'"\\;,&|<>()])+"""
 _SETTING = rf"(?:--set[ =]{_WORD}|--no-cache)"
@@ -25,6 +28,13 @@ _LISTINGS = {"unknown_model": "fairlead models", "unknown_features": "fairlead f
 def resume_command(run_id: str, profile: str) -> str:
     """The command that goes on with a run of a profile."""
     return " ".join([f"fairlead run --resume {shlex.quote(run_id)}", *profile_words(profile)])
+
+
+def placing_words(placing: Placing) -> list[str]:
+    """The options of ``fairlead run`` that say where a run on a cluster runs its steps."""
+    words = [f"--image {shlex.quote(placing.image)}"] if placing.image else []
+    words += [f"--train-gpus {placing.train_gpus}"] if placing.train_gpus else []
+    return words + ([f"--train-nodes {placing.train_nodes}"] if placing.train_nodes > 1 else [])
 
 
 def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any] | None = None) -> str:

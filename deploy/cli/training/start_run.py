@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -12,7 +13,7 @@ from deploy.cli.profiles.loading import load_endpoints, load_profile
 from deploy.cli.runs.batch_scoring import run_scoring
 from deploy.cli.runs.progress import left_out_by, show_changes, show_steps, stoppable
 from deploy.cli.runs.resume import plan_resume
-from deploy.cli.runs.workflow import RunRequest, execute, plan_run
+from deploy.cli.runs.workflow import RunOptions, execute, plan_run
 from deploy.cli.terminal.advice import resume_command
 from deploy.cli.terminal.output import EXIT_REFUSED, console, number, seconds, table, write_json
 
@@ -21,70 +22,59 @@ if TYPE_CHECKING:
 
     from contracts.bundle import Bundle
     from contracts.endpoints import Endpoints
-    from deploy.cli.cluster_runs.submit import Placing
+    from pipelines.run import Run
 
 UI_ADDRESS = "http://127.0.0.1:5000"
 
 
-def run_task(
-    profile: str,
-    task: str | None,
-    recipe: str | None,
-    overrides: list[str],
-    source: str,
-    no_cache: bool,
-    resume: str | None,
-    as_json: bool,
-    placing: Placing | None = None,
-) -> None:
+def run_task(task: str | None, recipe: str | None, resume: str | None, options: RunOptions, as_json: bool) -> None:
     """Run, report, and exit with 3 when the gate refused the model; on the cluster of a profile that has one."""
-    endpoints = load_endpoints(profile)
-    where = load_profile(profile)
-    if where.cluster is None and placing is not None and placing != type(placing)():
+    where, endpoints = load_profile(options.profile), load_endpoints(options.profile)
+    if where.cluster is None and options.for_cluster():
         raise PlatformError(
             "--cron, --name, --timezone, --image, --train-gpus and --train-nodes are for a cluster",
-            detail=f"profile {profile} runs on this machine",
+            detail=f"profile {options.profile} runs on this machine",
             fix="name a cluster's profile: --profile cluster",
             code="no_cluster",
         )
     if resume:
         if task or recipe:
-            words = [*(f"--set {shlex.quote(item)}" for item in overrides), *(["--no-cache"] if no_cache else [])]
-            words += [f"--source {shlex.quote(source)}"] if source else []
-            raise PlatformError(
-                "a run that is resumed keeps its task and recipe",
-                detail=f"given: {' '.join(filter(None, [task, recipe]))}",
-                fix=" ".join([resume_command(resume, profile), *words]),
-                code="bad_option",
-            )
+            raise _keeps_its_task(resume, [task, recipe], options)
         if where.cluster is not None:
             from deploy.cli.cluster_runs.execution import plan_resume_on_cluster
 
-            request, placing = plan_resume_on_cluster(
-                where, endpoints, resume, overrides, source, no_cache, profile, placing
-            )
+            run = plan_resume_on_cluster(where, endpoints, resume, options)
         else:
-            request = plan_resume(endpoints, resume, overrides, source, no_cache, profile)
-        if request.workflow == "batch_scoring":
-            run_scoring(request, as_json)
+            run = plan_resume(endpoints, resume, options)
+        if run.workflow == "batch_scoring":
+            run_scoring(run, as_json)
             return
     elif task:
-        request = plan_run(endpoints, task, recipe, overrides, source, no_cache, profile)
+        run = plan_run(endpoints, task, recipe, options)
     else:
         raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
-    if where.cluster is not None:
-        from deploy.cli.cluster_runs.execution import execute_on_cluster
-        from deploy.cli.cluster_runs.submit import Placing
+    if where.cluster is None:
+        conclude(run_with_progress(run, as_json), as_json)
+    elif options.cron:
+        from deploy.cli.schedules.schedule_actions import make_schedule
 
-        if placing is not None and placing.cron:
-            from deploy.cli.schedules.schedule_actions import make_schedule
-
-            make_schedule(where, request, placing, as_json)
-            return
-        report = build_report(endpoints, execute_on_cluster(where, request, placing or Placing(), as_json))
+        make_schedule(where, run, options, as_json)
     else:
-        report = run_with_progress(request, as_json)
-    conclude(report, as_json)
+        from deploy.cli.cluster_runs.execution import execute_on_cluster
+
+        conclude(build_report(endpoints, execute_on_cluster(where, run, as_json)), as_json)
+
+
+def _keeps_its_task(resume: str, given: Sequence[str | None], options: RunOptions) -> PlatformError:
+    words = [f"--set {shlex.quote(item)}" for item in options.overrides]
+    words += ["--no-cache"] if options.no_cache else []
+    words += [f"--source {shlex.quote(options.source)}"] if options.source else []
+    return PlatformError(
+        "a run that is resumed keeps its task and recipe",
+        detail=f"given: {' '.join(filter(None, given))}",
+        fix=" ".join([resume_command(resume, options.profile), *words]),
+        code="bad_option",
+    )
 
 
 def conclude(report: dict[str, Any], as_json: bool) -> None:
@@ -97,22 +87,22 @@ def conclude(report: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(EXIT_REFUSED)
 
 
-def run_with_progress(request: RunRequest, as_json: bool) -> dict[str, Any]:
-    """Execute a request with progress on the console (none with JSON); Ctrl-C stops it and says how to go on."""
-    with stoppable(request, as_json):
-        state = execute(request) if as_json else _execute_shown(request)
-    return build_report(request.endpoints, state)
+def run_with_progress(run: Run, as_json: bool) -> dict[str, Any]:
+    """Execute a run with progress on the console (none with JSON); Ctrl-C stops it and says how to go on."""
+    with stoppable(run, as_json):
+        state = execute(run) if as_json else _execute_shown(run)
+    return build_report(run.where, state)
 
 
-def _execute_shown(request: RunRequest) -> dict[str, Any]:
+def _execute_shown(run: Run) -> dict[str, Any]:
     from deploy.cli.runs.progress import RunProgress
 
     out = console()
-    out.print(f"Run [bold]{request.run_id}[/]  recipe {request.recipe}")
-    show_steps(out, request)
-    show_changes(out, request.changed)
+    out.print(f"Run [bold]{run.run_id}[/]  recipe {run.recipe}")
+    show_steps(out, run)
+    show_changes(out, run.changed)
     with RunProgress(out) as progress:
-        return execute(request, progress.show)
+        return execute(run, progress.show)
 
 
 def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contracts.bundle import DOCUMENT
 from contracts.errors import PlatformError
 from contracts.registry import Registry
 from deploy.cli.profiles.loading import load_endpoints
-from deploy.cli.runs.workflow import execute, plan_run
+from deploy.cli.runs.workflow import RunOptions, execute, plan_run
 
 WAIT_SECONDS = 600
 
@@ -26,7 +26,7 @@ def main(address: str, recipe: str, *settings: str) -> int:
         _say({"event": "published_already", "address": address})
         return 0
     endpoints = load_endpoints("local")
-    execute(plan_run(endpoints, "fraud", recipe, list(settings), "", False), _say)
+    execute(plan_run(endpoints, "fraud", recipe, RunOptions(overrides=settings)), _say)
     bundle = Registry(endpoints).fetch("fraud@champion")
     storage.upload(bundle.path, address, last=DOCUMENT)
     _say({"event": "published", "address": address, "digest": bundle.digest})

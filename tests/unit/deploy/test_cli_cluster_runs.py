@@ -19,6 +19,7 @@ import pytest
 from contracts import storage
 from contracts.bundle import write_bundle
 from deploy.cli.cluster.kfp_api import explained
+from pipelines import run as asking
 from pipelines.io.record import write_run
 from tests.argo import Scenario, Try, grouped
 from tests.argo_documents import archived, event_line
@@ -74,7 +75,8 @@ def test_a_run_says_its_steps_version_metrics_and_gate_as_on_this_machine(
         key: report[key] for key in ("status", "steps", "result")
     }
     record = json.loads(storage.read_bytes(f"s3://lake/data/.runs/{report['kfp_run']}/run.json"))
-    assert (record["run_id"], record["task"], record["recipe"]) == (report["run_id"], "news", "linear")
+    asked = record["asked"]
+    assert (asked["run_id"], asked["task"], asked["recipe"]) == (report["run_id"], "news", "linear")
 
 
 def test_a_run_is_followed_although_kubeflow_cannot_show_it(
@@ -230,7 +232,7 @@ def test_runs_that_nobody_named_are_listed_by_what_their_first_step_called_them(
         run.document.update(display_name=name, recurring_run_id="c-1")
         run.document["runtime_config"]["parameters"]["run"] = ""
         if name == "nightly-1":
-            write_run("s3://lake/data/.runs", run.scenario.run_id, {"run_id": "news-20260102-030405-9f3c"})
+            write_run("s3://lake/data/.runs", run.scenario.run_id, asking.Run(run_id="news-20260102-030405-9f3c"), {})
         ends(run)
     listed = fairlead("runs", "--profile", cluster_profile, "--json").json
     assert sorted(run["run_id"] for run in listed) == ["news-20260102-030405-9f3c", "nightly-2"]

@@ -13,17 +13,16 @@ from pipelines.tasks import dump_config, get_task, recipe_config
 
 RUN = """
 import json, pathlib, sys
-given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
-config = at = json.loads(given["--config-json"])
+asked = json.loads(sys.argv[1])
+at = asked["config"]
 wanted, fix = json.loads({wanted!r}), {fix!r}
 for key in wanted[0].split("."):
     at = at.get(key, {{}})
 met = at == wanted[1]
 error = None if met else {{"headline": "not so", "fix": fix, "code": "bad_data"}}
-asked = {{"run_id": given["--run-id"], "task": "fraud", "recipe": given["--recipe"], "config": config}}
-folder = pathlib.Path(json.loads(given["--endpoints"])["runs"]) / given["--run-id"]
+folder = pathlib.Path(asked["endpoints"]["runs"]) / asked["run_id"]
 folder.mkdir(parents=True, exist_ok=True)
-document = {{**asked, "status": "succeeded" if met else "failed", "steps": {{}}, "error": error, "result": None}}
+document = {{"asked": asked, "status": "succeeded" if met else "failed", "steps": {{}}, "error": error, "result": None}}
 (folder / "run.json").write_text(json.dumps(document))
 print(json.dumps({{"event": "run_finished" if met else "run_failed", "error": error}}))
 sys.exit(not met)

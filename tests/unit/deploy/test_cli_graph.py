@@ -10,7 +10,7 @@ from rich.console import Console
 
 from contracts.endpoints import Endpoints
 from deploy.cli.runs.progress import show_steps
-from deploy.cli.runs.workflow import RunRequest
+from pipelines.run import Run
 
 NEWS = "ingest > validate > build_dataset > train > evaluate > gate > register\n"
 
@@ -41,6 +41,6 @@ def test_a_graph_that_cannot_be_shown_says_why(words: tuple[str, ...], code: str
 
 
 def test_a_run_shows_its_graph_when_it_starts(capsys: pytest.CaptureFixture[str]) -> None:
-    request = RunRequest(run_id="n", task="news", endpoints=Endpoints())
+    request = Run(run_id="n", task="news", endpoints=Endpoints())
     show_steps(Console(width=20), request)
     assert capsys.readouterr().out == NEWS

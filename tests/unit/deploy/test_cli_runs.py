@@ -15,8 +15,9 @@ import pytest
 from contracts.errors import PlatformError
 from deploy.cli.runs.resume import plan_resume
 from deploy.cli.runs.run_files import find_run, list_runs, process_start
-from deploy.cli.runs.workflow import RunRequest, execute, plan_scoring
+from deploy.cli.runs.workflow import RunOptions, execute, plan_scoring
 from deploy.cli.terminal.advice import pasteable, resume_command
+from pipelines.run import Run
 from pipelines.tasks import dump_config, get_task, recipe_config
 
 FAILING = """
@@ -30,9 +31,8 @@ sys.exit(1)
 """
 
 
-def request(endpoints, **changes) -> RunRequest:
-    fields = {"run_id": "fraud-1", "task": "fraud", "recipe": "base", "config": "{}", "source": ""}
-    return RunRequest(**{**fields, "endpoints": endpoints, **changes})
+def request(endpoints, **changes) -> Run:
+    return Run(run_id="fraud-1", task="fraud", recipe="base", endpoints=endpoints, **changes)
 
 
 def test_a_failed_run_says_why_and_how_to_resume(endpoints, workflow) -> None:
@@ -60,12 +60,10 @@ def test_the_run_gets_task_recipe_config_source_and_addresses(endpoints, workflo
         'print(json.dumps({"event": "run_finished"}))'
     )
     execute(request(endpoints, source="/x.csv", nonce="n-1"))
-    argv = json.loads((tmp_path / "argv").read_text())
-    given = dict(zip(argv[::2], argv[1::2], strict=True))
-    assert given["--task"] == "fraud"
-    assert given["--source"] == "/x.csv"
-    assert json.loads(given["--endpoints"])["home"] == endpoints.home
-    assert given["--nonce"] == "n-1"
+    (document,) = json.loads((tmp_path / "argv").read_text())
+    given = json.loads(document)
+    assert (given["task"], given["recipe"], given["source"]) == ("fraud", "base", "/x.csv")
+    assert (given["endpoints"]["home"], given["nonce"]) == (endpoints.home, "n-1")
 
 
 def test_ctrl_c_stops_the_run_and_its_steps_and_says_how_to_resume(home, workflow, tmp_path, write_run) -> None:
@@ -149,7 +147,7 @@ def test_resuming_takes_everything_from_the_run(endpoints, write_run) -> None:
     made = plan_resume(endpoints, "fraud-1")
     assert (made.run_id, made.task, made.source, made.nonce) == ("fraud-1", "fraud", "/x.csv", "n-1")
     assert (made.workflow, made.dataset, made.promote) == ("training", "d1", False)
-    assert json.loads(made.config) == {"recipe": "lightgbm"}
+    assert made.config == {"recipe": "lightgbm"}
 
 
 def test_a_run_of_an_earlier_version_that_used_no_cache_finds_its_own_steps(endpoints, write_run) -> None:
@@ -160,8 +158,9 @@ def test_a_run_of_an_earlier_version_that_used_no_cache_finds_its_own_steps(endp
 def test_resuming_changes_what_is_given_and_keeps_the_rest(endpoints, write_run, tmp_path) -> None:
     write_run("fraud-1", config=fraud(seed=3), source="/x.csv", nonce="n-1")
     (tmp_path / "y.csv").write_text("")
-    made = plan_resume(endpoints, "fraud-1", ["data.drop=[a, b c]", "model.rounds=9"], "y.csv", no_cache=True)
-    config = json.loads(made.config)
+    options = RunOptions(overrides=["data.drop=[a, b c]", "model.rounds=9"], source="y.csv", no_cache=True)
+    made = plan_resume(endpoints, "fraud-1", options)
+    config = made.config
     assert (config["seed"], config["data"]["drop"], config["model"]["rounds"]) == (3, ["a", "b c"], 9)
     assert made.changed == {"data.drop": ["a", "b c"], "model.rounds": 9}
     assert (made.run_id, made.source) == ("fraud-1", str(tmp_path / "y.csv"))
@@ -172,16 +171,16 @@ def test_a_run_of_a_version_that_knew_fewer_settings_takes_todays(endpoints, wri
     config = fraud(seed=3)
     del config["data"]["quoted"], config["split"]
     write_run("fraud-1", config=config)
-    made = plan_resume(endpoints, "fraud-1", ["data.quoted=false"])
+    made = plan_resume(endpoints, "fraud-1", RunOptions(overrides=["data.quoted=false"]))
     assert made.changed == {"data.quoted": False}
-    assert json.loads(made.config) == fraud(seed=3) | {"data": fraud()["data"] | {"quoted": False}}
+    assert made.config == fraud(seed=3) | {"data": fraud()["data"] | {"quoted": False}}
 
 
 @pytest.mark.parametrize("bad", ["data.nothing=1", "model.rounds=many", "recipe=logistic"])
 def test_a_setting_that_the_task_does_not_have_is_refused_before_the_run_goes_on(endpoints, write_run, bad) -> None:
     write_run("fraud-1", config=fraud())
     with pytest.raises(PlatformError) as caught:
-        plan_resume(endpoints, "fraud-1", [bad])
+        plan_resume(endpoints, "fraud-1", RunOptions(overrides=[bad]))
     assert caught.value.code == "bad_config"
 
 
@@ -190,12 +189,12 @@ def test_a_scoring_is_resumed_with_its_model_its_folder_and_how_the_file_is_read
 ) -> None:
     asked = {"workflow": "batch_scoring", "task": "", "recipe": "", "model": "fraud:3", "source": str(tmp_path)}
     write_run("score-1", **asked, config={"data.delimiter": ";"}, out=str(tmp_path / "scored"))
-    made = plan_resume(endpoints, "score-1", ["data.header=false"])
+    made = plan_resume(endpoints, "score-1", RunOptions(overrides=["data.header=false"]))
     assert (made.workflow, made.model, made.out) == ("batch_scoring", "fraud:3", str(tmp_path / "scored"))
-    assert json.loads(made.config) == {"data.delimiter": ";", "data.header": False}
+    assert made.config == {"data.delimiter": ";", "data.header": False}
     assert made.changed == {"data.header": False}
     with pytest.raises(PlatformError, match="unknown key 'rounds'"):
-        plan_resume(endpoints, "score-1", ["data.rounds=1"])
+        plan_resume(endpoints, "score-1", RunOptions(overrides=["data.rounds=1"]))
 
 
 def test_a_resume_names_no_task_and_says_how_to_write_it(fairlead, write_run) -> None:
@@ -208,15 +207,17 @@ def test_a_resume_names_no_task_and_says_how_to_write_it(fairlead, write_run) ->
 def test_a_run_that_measures_by_nothing_goes_on_with_a_metric_that_there_is(endpoints, write_run) -> None:
     config = fraud(seed=3)
     write_run("fraud-1", config={**config, "gate": {**config["gate"], "primary": "nothing"}})
-    assert plan_resume(endpoints, "fraud-1", ["gate.primary=macro_f1"]).changed == {"gate.primary": "macro_f1"}
+    assert plan_resume(endpoints, "fraud-1", RunOptions(overrides=["gate.primary=macro_f1"])).changed == {
+        "gate.primary": "macro_f1"
+    }
     with pytest.raises(PlatformError, match=r"gate.primary 'nothing' is not measured for task fraud"):
-        plan_resume(endpoints, "fraud-1", ["gate.champion_tolerance=0.1"])
+        plan_resume(endpoints, "fraud-1", RunOptions(overrides=["gate.champion_tolerance=0.1"]))
 
 
 def test_settings_for_a_run_that_ended_are_those_of_a_new_one(endpoints, write_run) -> None:
     write_run("fraud-1", status="refused", config=fraud(seed=3), source="/a file.csv")
     with pytest.raises(PlatformError) as caught:
-        plan_resume(endpoints, "fraud-1", ["gate.primary=cost"])
+        plan_resume(endpoints, "fraud-1", RunOptions(overrides=["gate.primary=cost"]))
     command = "fairlead run fraud --recipe lightgbm --source '/a file.csv' --set seed=3 --set gate.primary=cost"
     assert caught.value.fix == f"start a new one: {command}"
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from contracts.endpoints import Endpoints
-from pipelines.runner import RunSpec, arguments
+from pipelines.parameters import parameters_of
+from pipelines.run import Run
 from pipelines.task import GateConfig
 from pipelines.tasks import code_version, get_task, load_config, recipe_config
 from pipelines.values import data_part, store_stamp
@@ -144,9 +145,11 @@ def test_training_is_not_asked_again_for_what_only_the_gate_reads(
 ) -> None:
     gate = {"primary": "brier", "thresholds": [], "champion_tolerance": 0.5, "max_latency_ms": 1, "max_bundle_mb": 1}
     base, other = (_given(toy_config(**changed), endpoints) for changed in ({}, {"gate": gate}))
-    assert other["config"] != base["config"]
-    assert other["train_config"] == base["train_config"]
-    assert _given(toy_config(model={"rounds": 3}), endpoints)["train_config"] != base["train_config"]
+    assert other["evaluate_context"] != base["evaluate_context"]
+    assert other["train_context"] == base["train_context"]
+    model = _given(toy_config(model={"rounds": 3}), endpoints)
+    assert model["train_context"] != base["train_context"]
+    assert model["build_dataset_context"] == base["build_dataset_context"]
 
 
 def test_training_that_chooses_by_the_gates_measure_keeps_it() -> None:
@@ -160,14 +163,15 @@ def test_training_that_chooses_by_the_gates_measure_keeps_it() -> None:
     assert seen[False] == GateConfig()
 
 
-def _given(config: str, endpoints: str, **spec: Any) -> dict[str, Any]:
+def _given(config: str, endpoints: str, **asked: Any) -> dict[str, Any]:
     where = Endpoints.model_validate_json(endpoints)
-    return arguments(RunSpec(run_id="r-1", task="toy", config=config, endpoints=where, **spec), where)
+    run = Run(run_id="r-1", task="toy", config=json.loads(config), endpoints=where, **asked)
+    return parameters_of(run, each=True)
 
 
 def test_only_a_nonce_makes_a_run_unlike_others(toy: Any, toy_config: Callable[..., str], endpoints: str) -> None:
-    assert _given(toy_config(), endpoints)["nonce"] == ""
-    assert _given(toy_config(), endpoints, nonce="r-1")["nonce"] == "r-1"
+    assert json.loads(_given(toy_config(), endpoints)["train_context"])["nonce"] == ""
+    assert json.loads(_given(toy_config(), endpoints, nonce="r-1")["train_context"])["nonce"] == "r-1"
 
 
 def test_training_needs_a_known_dataset_version(
@@ -182,7 +186,7 @@ def test_training_needs_a_known_dataset_version(
         _given(toy_config(), endpoints, workflow="training", dataset="nope")
     assert made in caught.value.detail
     given = _given(toy_config(), endpoints, workflow="training", dataset=made)
-    assert given["source"] == "built-in"
+    assert json.loads(given["evaluate_context"])["source"] == "built-in"
     assert json.loads(Path(given["dataset"]).read_text())["version"] == made
 
 

@@ -15,6 +15,7 @@ import pytest
 from contracts.errors import PlatformError
 from contracts.settings import Settings, load
 from pipelines.io.record import FIELDS, Record, list_runs, open_record, read_run, read_steps, write_run
+from pipelines.run import Run
 
 _RUN = "3f0c2a52-8f9e-4bb8-9d4e-1f2a3b4c5d6e"
 _RAISE = {
@@ -25,9 +26,10 @@ _RAISE = {
 }
 
 
-def pod(root: Path, body: str, *, attempt: int = 1, about: str = "None", step: str = "ingest") -> Any:
+def pod(root: Path, body: str, *, attempt: int = 1, run_id: str = "", step: str = "ingest") -> Any:
     """Run a step as the pod of that try would; returns the process."""
-    code = f"from pipelines.io import events\nwith events.running({step!r}, about={about}) as done:\n    {body}\n"
+    begins = f"with events.running({step!r}, 'news', run_id={run_id!r}) as done:"
+    code = f"from pipelines.io import events\n{begins}\n    {body}\n"
     node = f"full-x7k2p.root.prepare.executor({attempt - 1})"
     environ = {"FAIRLEAD_RECORD": str(root), "FAIRLEAD_KFP_RUN": _RUN, "FAIRLEAD_POD": f"pod-{attempt}"}
     return subprocess.run(
@@ -45,7 +47,7 @@ def events(process: Any) -> list[dict[str, Any]]:
 
 
 def test_a_step_that_ends_well(tmp_path: Path) -> None:
-    process = pod(tmp_path, _RAISE["fine"], about="{'task': 'news', 'run_id': 'r1', 'config': {'seed': 3}}")
+    process = pod(tmp_path, _RAISE["fine"], run_id="r1")
     assert process.returncode == 0, process.stderr
     said = read_steps(tmp_path.as_posix(), _RUN)["ingest"]
     assert (said["status"], said["attempt"], said["pod"]) == ("finished", 1, "pod-1")
@@ -56,14 +58,14 @@ def test_a_step_that_ends_well(tmp_path: Path) -> None:
     assert 5 * 2**20 < said["memory_peak"] < 2**32
     run = read_run(tmp_path.as_posix(), _RUN)
     assert run is not None
-    assert (run["run_id"], run["task"], run["config"]) == ("r1", "news", {"seed": 3})
-    assert (run["kfp_run"], run["workflow"], run["promote"]) == (_RUN, "full-x7k2p", True)
+    assert (run["run_id"], run["task"], run["kfp_run"]) == ("r1", "news", _RUN)
+    assert "promote" not in run, "the step does not know it: Kubeflow's parameters may"
     assert list_runs(tmp_path.as_posix()) == [_RUN]
 
 
 def test_what_the_command_line_wrote_stays(tmp_path: Path) -> None:
-    write_run(str(tmp_path), _RUN, {"run_id": "mine", "recipe": "lstm"})
-    pod(tmp_path, _RAISE["fine"], about="{'run_id': 'other'}")
+    write_run(str(tmp_path), _RUN, Run(run_id="mine", recipe="lstm"), {})
+    pod(tmp_path, _RAISE["fine"], run_id="other")
     run = read_run(str(tmp_path), _RUN)
     assert run is not None
     assert (run["run_id"], run["recipe"]) == ("mine", "lstm")

@@ -25,6 +25,7 @@ from pipelines import runner
 from pipelines.event_stream import Translator
 from pipelines.io import events
 from pipelines.preflight import preflight
+from pipelines.run import Run
 from pipelines.runstate import RunState, claimed
 
 STEPS = ("ingest", "validate", "train")
@@ -35,7 +36,7 @@ class Watched:
 
     def __init__(self, folder: Path) -> None:
         self.sent: list[dict[str, Any]] = []
-        self.state = RunState(folder, {"run_id": "r"}, STEPS)
+        self.state = RunState(folder, Run(run_id="r"), STEPS)
         self.log = io.StringIO()
         self.translator = Translator(STEPS, self.state, self.log, self._send)
 
@@ -153,12 +154,12 @@ Start = Callable[..., tuple[int, list[dict[str, Any]], dict[str, Any]]]
 def start(toy: Any, toy_config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     """Run with KFP replaced by a function that gets the translator; gives exit code, events and run.json."""
 
-    def run(execute: Callable[[Translator], None], **spec: Any) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
+    def run(execute: Callable[[Translator], None], **asked: Any) -> tuple[int, list[dict[str, Any]], dict[str, Any]]:
         stdout = io.StringIO()
         monkeypatch.setattr("sys.stdout", stdout)
-        monkeypatch.setattr(runner, "_execute", lambda name, arguments, where, folder, out: execute(out))
+        monkeypatch.setattr(runner, "_execute", lambda asked, arguments, folder, out: execute(out))
         where = Endpoints(home=str(tmp_path / "home"))
-        code = runner.run(runner.RunSpec(run_id="r-1", task="toy", config=toy_config(), endpoints=where, **spec))
+        code = runner.run(Run(run_id="r-1", task="toy", config=json.loads(toy_config()), endpoints=where, **asked))
         sent = [json.loads(line) for line in stdout.getvalue().splitlines()]
         file = tmp_path / "home" / "runs" / "r-1" / "run.json"
         return code, sent, json.loads(file.read_text()) if file.exists() else {}
@@ -183,8 +184,9 @@ def test_a_run_that_succeeds_says_so_everywhere(start: Start) -> None:
     assert (sent[0]["event"], sent[-1]["event"], sent[-1]["status"]) == ("run_started", "run_finished", "succeeded")
     assert (document["status"], document["result"]) == ("succeeded", {"gate_passed": True})
     assert document["finished"] > document["started"]
-    assert (document["pid"], document["task"], document["recipe"]) == (os.getpid(), "toy", "tree")
-    assert document["config"]["model"]["rounds"] == 15
+    asked = document["asked"]
+    assert (document["pid"], asked["task"], asked["recipe"]) == (os.getpid(), "toy", "tree")
+    assert asked["config"]["model"]["rounds"] == 15
 
 
 def test_a_model_that_the_gate_refused_is_not_a_failure(start: Start) -> None:
@@ -318,24 +320,25 @@ def test_one_process_at_a_time_works_on_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("asked", "said"),
     [
-        (["--task", "nope"], "unknown task 'nope'"),
-        (["--task", "toy", "--recipe", "nope"], "unknown recipe 'nope'"),
-        (["--task", "toy", "--config-json", "{"], "the configuration is not JSON"),
-        (["--task", "toy", "--config-json", '{"modle": 1}'], "invalid configuration"),
-        (["--task", "toy", "--config-json", "/nope.json"], "cannot read /nope.json"),
-        (["--task", "toy", "--endpoints", '{"hom": 1}'], "invalid endpoints"),
+        ('{"run_id": "r", "task": "nope"}', "unknown task 'nope'"),
+        ('{"run_id": "r", "task": "toy", "recipe": "nope"}', "unknown recipe 'nope'"),
+        ('{"run_id": "r", "task": "toy"', "what the run is asked is not JSON"),
+        ('{"run_id": "r", "task": "toy", "config": {"modle": 1}}', "invalid configuration"),
+        ('{"run_id": "r", "task": "toy", "endpoints": {"hom": 1}}', "invalid document of a run"),
+        ('{"run_id": "r", "task": "toy", "promot": false}', "a run is not asked for: promot"),
+        ("/nope.json", "cannot read /nope.json"),
     ],
 )
-def test_a_wrong_command_line_is_one_event_and_one_message(
-    toy: Any, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_a_wrong_document_is_one_event_and_one_message(
+    toy: Any, capsys: pytest.CaptureFixture[str], asked: str, said: str
 ) -> None:
-    assert command.main(["run", "--run-id", "r", *arguments]) == 1
+    assert command.main(["run", asked]) == 1
     captured = capsys.readouterr()
     assert json.loads(captured.out)["error"]["headline"].startswith(said)
     assert said in captured.err
 
 
 def test_the_run_id_must_be_a_name() -> None:
-    assert command.main(["run", "--task", "toy", "--run-id", "../x"]) == 1
+    assert command.main(["run", '{"task": "toy", "run_id": "../x"}']) == 1

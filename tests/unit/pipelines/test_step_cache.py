@@ -34,14 +34,14 @@ DECIDES = {
     "run": [],
     "promote": [],
     "checkpoints": [],
-    "spread": [],
+    "distributed_job": [],
 }
 VALUES = st.fixed_dictionaries({name: st.text(max_size=8) for name in DECIDES})
 
 
 def keys(values: dict[str, Any], where: Endpoints | None = None) -> dict[str, str]:
     """The keys of a run's steps, each of which leaves its artifact below its key."""
-    ends = (where or Endpoints(home="/here")).resolved().model_dump_json()
+    ends = (where or Endpoints(home="/here")).resolved().model_dump()
     run = Group({**values, "endpoints": ends, "steps": "/store"}, {}, Path(), calls=CALLS)
     made = {}
     for step in CACHED:
@@ -61,7 +61,7 @@ def test_a_change_reaches_exactly_the_steps_behind_it(values: dict[str, Any], na
 
 def test_every_argument_of_a_cached_step_is_in_its_key_or_said_to_decide_nothing() -> None:
     known = {*DECIDES, "endpoints", *(call.artifact[1] for call in CALLS.values())}
-    assert {value for step in CACHED for value in CALLS[step].takes.values()} <= known
+    assert {value for step in CACHED for value in CALLS[step].inputs(bool).values()} <= known
 
 
 @pytest.mark.parametrize(("place", "changes"), [("features", True), ("online", True), ("data", False)])

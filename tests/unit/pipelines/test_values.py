@@ -11,19 +11,44 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from pipelines.groups import refuse_settings_of_pods
 from pipelines.io.record import PLACE, RUN, open_record
+from pipelines.parameters import parameters_of, run_of, said_by
+from pipelines.run import Run
 from pipelines.settings import parse_setting, split_settings
-from pipelines.tasks import dump_config, get_task, recipe_config
-from pipelines.values import ENDPOINTS, chosen_config, resolve, run_id
+from pipelines.tasks import get_task, recipe_config
+from pipelines.values import ENDPOINTS, as_document, chosen_config, run_id, values_of
 
 
 def test_the_task_alone_is_enough(endpoints: str) -> None:
-    found = resolve({"task": "news"}, {ENDPOINTS: endpoints, RUN: "0f3c-77"}, reads=True)
-    assert json.loads(found["config"]) == json.loads(dump_config(recipe_config(get_task("news"))))
-    assert (found["endpoints"], found["source"], found["promote"], found["nonce"]) == (endpoints, "", True, "")
+    run = run_of({"task": "news"}, {ENDPOINTS: endpoints, RUN: "0f3c-77"}, "full")
+    found = values_of(run)
+    assert found["config"] == run.config == as_document(recipe_config(get_task("news")))
+    assert (found["endpoints"], found["source"], found["promote"], found["nonce"]) == (
+        json.loads(endpoints),
+        "",
+        True,
+        "",
+    )
     assert re.fullmatch(r"news-\d{8}-\d{6}-0f3c", found["run"])
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_parameters_say_what_the_run_is_asked(each: bool, endpoints: str) -> None:
+    asked = {"config": as_document(recipe_config(get_task("news"), "encoder")), "source": "s3://b/x.csv", "nonce": "n"}
+    where = Endpoints.model_validate_json(endpoints)
+    run = Run(run_id="news-1", task="news", promote=False, endpoints=where, distributed_job={"nodes": 2}, **asked)
+    given = parameters_of(run, each=each)
+    assert (given["task"], given["run"]) == ("news", "news-1")
+    said = said_by(given)
+    for name in ("run_id", "task", "recipe", "config", "source", "nonce", "promote"):
+        assert getattr(said, name) == getattr(run, name)
+    if not each:
+        pod = run_of(given, {}, "full")
+        assert pod.having(code_version="") == run
+    else:
+        assert json.loads(given["train_context"])["distributed_job"] == {"nodes": 2}
 
 
 def test_every_pod_of_a_run_that_nobody_named_calls_it_as_its_first_step_did(tmp_path: Path) -> None:
@@ -31,7 +56,7 @@ def test_every_pod_of_a_run_that_nobody_named_calls_it_as_its_first_step_did(tmp
     first = run_id("news", "", pod)
     record = open_record(pod)
     assert record is not None
-    record.write_run({"run_id": first})
+    record.write_run(Run(run_id=first), {})
     record.close()
     assert run_id("news", "", pod) == first
     assert re.fullmatch(r"news-\d{8}-\d{6}-9a01", run_id("news", "", {**pod, RUN: "9a01-5"}))
@@ -40,22 +65,24 @@ def test_every_pod_of_a_run_that_nobody_named_calls_it_as_its_first_step_did(tmp
 
 def test_without_addresses_the_cure_is_named() -> None:
     with pytest.raises(PlatformError, match="nothing says where") as caught:
-        resolve({"task": "news"}, {}, reads=True)
+        run_of({"task": "news"}, {}, "full")
     assert "publish" in caught.value.fix
 
 
 def test_settings_win_over_a_configuration_and_that_over_the_recipe() -> None:
     task = get_task("news")
-    found: Any = chosen_config(task, "", json.dumps({"seed": 4}), "text.max_tokens=9\nlabels={a: b}")
+    found: Any = chosen_config(task, "", {"seed": 4}, {"text.max_tokens": 9, "labels": {"a": "b"}})
     assert (found.seed, found.text.max_tokens, found.labels) == (4, 9, {"a": "b"})
-    assert chosen_config(task, "", json.dumps({"seed": 4}), "seed=5").seed == 5
+    changed: Any = chosen_config(task, "", {"seed": 4}, {"seed": 5})
+    assert changed.seed == 5
 
 
-def test_what_pods_need_is_not_for_a_pod_to_say() -> None:
+def test_what_pods_need_is_not_for_a_pod_to_say(endpoints: str) -> None:
+    asked = {"task": "news", "endpoints": endpoints}
     with pytest.raises(PlatformError, match=r"before a run starts: resources\.train\.memory") as caught:
-        refuse_settings_of_pods("news", "seed=5,resources.train.memory=8Gi")
+        run_of({**asked, "settings": "seed=5,resources.train.memory=8Gi"}, {}, "full")
     assert "fairlead run news --set" in caught.value.fix
-    refuse_settings_of_pods("news", "seed=5")
+    assert run_of({**asked, "settings": "seed=5"}, {}, "full").config["seed"] == 5
 
 
 @pytest.mark.parametrize(

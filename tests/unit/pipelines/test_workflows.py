@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from contracts.errors import PlatformError
 from pipelines import components
 from pipelines.resources import IMAGE, STEPS, Placement
-from pipelines.steps.calls import ORDER, steps_of
+from pipelines.steps.calls import CALLS, ORDER, contexts, graph, steps_of
 from pipelines.tasks import get_task
 from pipelines.workflows import compile_workflows, workflow
 
@@ -76,18 +77,44 @@ def test_only_steps_that_look_at_the_world_are_not_cached(local: dict[str, Any])
 
 def test_every_cached_step_has_the_code_version_in_its_key(local: dict[str, Any]) -> None:
     for name, task in local["full"]["root"]["dag"]["tasks"].items():
+        step = name.replace("-", "_")
+        assert task["inputs"]["parameters"]["context"]["componentInputParameter"] == f"{step}_context"
         if task["cachingOptions"].get("enableCache"):
-            given = task["inputs"]["parameters"]
-            assert given["code_version"]["componentInputParameter"] == "code_version", name
-            assert given["nonce"]["componentInputParameter"] == "nonce", name
+            assert {"code_version", "nonce"} <= set(CALLS[step].told), name
 
 
-def test_data_steps_do_not_see_the_models_settings(local: dict[str, Any]) -> None:
-    tasks = local["full"]["root"]["dag"]["tasks"]
-    seen = {name: task["inputs"]["parameters"]["config"]["componentInputParameter"] for name, task in tasks.items()}
-    data = {name for name, parameter in seen.items() if parameter == "data_config"}
-    assert data == {"ingest", "validate", "materialise", "build-dataset"}
-    assert [name for name, parameter in seen.items() if parameter == "train_config"] == ["train"]
+def test_data_steps_do_not_see_the_models_settings() -> None:
+    seen = {step: call.told["config"] for step, call in graph("full").items()}
+    data = {step for step, value in seen.items() if value == "data_config"}
+    assert data == {"ingest", "validate", "materialise", "build_dataset"}
+    assert [step for step, value in seen.items() if value == "train_config"] == ["train"]
+
+
+def test_a_step_is_told_what_it_uses_and_no_more() -> None:
+    values = {value: value for call in CALLS.values() for value in call.told.values()}
+    told = {step: set(json.loads(text)) for step, text in contexts(graph("full"), values).items()}
+    assert told["validate"] == {"task", "config", "code_version", "nonce"}
+    assert {step for step, names in told.items() if "source" in names} == {"ingest", "evaluate"}
+    assert {step for step, names in told.items() if "distributed_job" in names} == {"train"}
+    assert not any("run" in names for names in told.values())
+
+
+@pytest.mark.parametrize("tasks", ["few", "groups"])
+def test_parameters_of_a_published_pipeline_keep_their_names(tasks: Any, tmp_path: Path) -> None:
+    """Kubeflow's page shows them, and clients of others name them."""
+    files = compile_workflows(tmp_path, Placement(cluster=True, tasks=tasks))
+    found = {}
+    for file in files:
+        inputs = next(yaml.safe_load_all(file.read_text()))["root"]["inputDefinitions"]["parameters"]
+        found[file.stem] = {name: not spec.get("isOptional", False) for name, spec in inputs.items()}
+    same = dict.fromkeys(("recipe", "settings", "config", "endpoints", "code_version", "nonce"), False)
+    learn = dict.fromkeys(("promote", "run", "spread"), False)
+    assert found == {
+        "ingestion": {"task": True, "source": False, **same},
+        "training": {"task": True, "dataset": False, **same, **learn},
+        "full": {"task": True, "source": False, **same, **learn},
+        "batch_scoring": {"model": True, "source": True, "endpoints": False, "settings": False},
+    }
 
 
 def test_the_local_form_has_no_resources(local: dict[str, Any]) -> None:

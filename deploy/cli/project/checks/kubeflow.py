@@ -160,10 +160,10 @@ def _may(kube: Kube, right: tuple[str, str, str, str], as_: list[str]) -> bool:
 def room(profile: Profile, kube: Kube) -> Finding:
     """Whether the nodes can take each task of a run with the default needs."""
     from deploy.cli.cluster.capacity import asks_of, check
-    from deploy.cli.cluster_runs.submit import WORKFLOW, Placing, placement
+    from deploy.cli.cluster_runs.submit import WORKFLOW, placement
     from pipelines.steps.calls import graph
 
-    asks = asks_of(graph(WORKFLOW), placement(profile, Placing()))
+    asks = asks_of(graph(WORKFLOW), placement(profile))
     try:
         notes = check(kube, asks)
     except PlatformError as err:
