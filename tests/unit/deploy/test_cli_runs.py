@@ -85,7 +85,7 @@ def test_ctrl_c_stops_the_run_and_its_steps_and_says_how_to_resume(home, workflo
         time.sleep(0.05)
     command.send_signal(signal.SIGINT)
     _, complaint = command.communicate(timeout=20)
-    assert command.returncode == 130
+    assert command.returncode == 130, complaint
     assert "fairlead run --resume fraud-9" in complaint
     with pytest.raises(ProcessLookupError):
         _gone(int(pid_file.read_text()))
