@@ -6,7 +6,9 @@ a run holds it, and a run that is resumed or started again is the same document 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, model_validator
@@ -110,6 +112,14 @@ class Run(BaseModel):
     def having(self, **changes: Any) -> Run:
         """The same run with these fields changed."""
         return self.model_copy(update=changes)
+
+
+def new_run_id(task: str, kfp_run: str = "") -> str:
+    """A name for a run that nobody named, which sorts by time and may say which run of Kubeflow it is.
+
+    For example ``fraud-20260102-030405-9f3c``.
+    """
+    return f"{task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{kfp_run[:4] or secrets.token_hex(2)}"
 
 
 def standing(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from contracts import storage
@@ -16,7 +15,7 @@ from contracts.errors import PlatformError
 from pipelines.data.versions import MANIFEST
 from pipelines.io.record import RUN, open_record, read_run
 from pipelines.io.step_cache import FOLDER
-from pipelines.run import Run
+from pipelines.run import Run, new_run_id
 from pipelines.task import Task, TaskConfig
 from pipelines.tasks import (
     changed_config,
@@ -106,11 +105,6 @@ def run_id(task: str, given: str, environ: Mapping[str, str]) -> str:
         if not given and (record := open_record(environ)):
             given = str((read_run(record.root, record.kfp_run) or {}).get("run_id") or "")
     return given or new_run_id(task, environ.get(RUN, ""))
-
-
-def new_run_id(task: str, kfp_run: str) -> str:
-    """A name for a run that nobody named, which sorts by time and says which run of Kubeflow it is."""
-    return f"{task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{kfp_run[:4] or secrets.token_hex(2)}"
 
 
 def known_version(task: Task, where: Endpoints, version: str, source: str) -> dict[str, str]:

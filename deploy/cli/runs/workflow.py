@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from deploy.cli.profiles.homes import remember
 from deploy.cli.runs.workflow_process import WorkflowChild, read_run_file
 from deploy.cli.terminal.advice import pasteable, placing_words, resume_command
 from deploy.cli.terminal.options import DEFAULT_PROFILE
-from pipelines.run import Placing, Run
+from pipelines.run import Placing, Run, new_run_id
 
 if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
@@ -47,11 +45,6 @@ class RunOptions:
         schedule = {"--cron": self.cron, "--name": self.name, "--timezone": self.timezone}
         words = [f"{name} {shlex.quote(value)}" for name, value in schedule.items() if value]
         return placing_words(self.placing) + words
-
-
-def new_run_id(task: str) -> str:
-    """A name for a new run that sorts by time: ``fraud-20260102-030405-9f3c``."""
-    return f"{task}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def plan_run(endpoints: Endpoints, task: str, recipe: str | None = None, options: RunOptions | None = None) -> Run:

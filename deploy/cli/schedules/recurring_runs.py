@@ -193,7 +193,7 @@ def run_now(profile: Profile, name: str) -> dict[str, Any]:
     """
     import kfp_server_api
 
-    from deploy.cli.runs.workflow import new_run_id
+    from pipelines.run import new_run_id
 
     assert profile.cluster is not None
     client = kfp_api.connect(profile.cluster)
