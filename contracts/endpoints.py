@@ -28,6 +28,8 @@ class Endpoints(Settings):
     online: str = Field("", description="online store, a SQLite file or redis://; default <home>/features/online.db")
     predictions: str = Field("", description="folder or s3:// of logged predictions; default <home>/predictions")
 
+    hub: str = Field("", description="https:// of the hub that ``hub:ORG/NAME`` weights may come from; default none")
+
     def uri(self, name: str) -> str:
         """The address of one of the fields above: an absolute local path, or what was given with a scheme."""
         given: str = getattr(self, name)
@@ -68,4 +70,4 @@ class Endpoints(Settings):
         """The same addresses, all absolute, so that they can cross a process border."""
         names = ["data", "runs", "cache", "artifacts", "features", "online", "predictions"]
         values = {name: self.uri(name) for name in names}
-        return Endpoints(home=str(self.scratch()), tracking=self.tracking_uri, **values)
+        return Endpoints(home=str(self.scratch()), tracking=self.tracking_uri, hub=self.hub, **values)

@@ -54,6 +54,7 @@ def values_of(run: Run) -> dict[str, Any]:
         "run": run.run_id,
         "promote": run.promote,
         "nonce": run.nonce,
+        "hub": where.hub,
         "distributed_job": run.distributed_job or "",
     }
     return values | (known_version(task, where, run.dataset, run.source) if run.workflow == "training" else {})

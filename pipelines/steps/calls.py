@@ -230,8 +230,8 @@ def _train(given: dict[str, Any]) -> Any:
     from pipelines.steps import train
 
     place = _checkpoints(given, *_of(given, "task", "config", "dataset", "code_version", "nonce"))
-    called = {**given, "checkpoints": place}
-    return train.train(*_of(called, "task", "config", "dataset", "checkpoints", "model", "distributed_job"))
+    called = {"hub": "", **given, "checkpoints": place}  # runs that began before there were hubs have none
+    return train.train(*_of(called, "task", "config", "dataset", "checkpoints", "model", "distributed_job", "hub"))
 
 
 def _evaluate(given: dict[str, Any]) -> Any:
@@ -322,7 +322,7 @@ CALLS: dict[str, Call] = {
     ),
     "train": Call(
         call=_train,
-        told=_same("task", "checkpoints", "code_version", "nonce", "distributed_job", config="train_config"),
+        told=_same("task", "checkpoints", "code_version", "nonce", "distributed_job", "hub", config="train_config"),
         takes=_same(dataset="built"),
         artifact=("model", "model"),
     ),

@@ -17,6 +17,7 @@ from contracts.problems import read_output
 from pipelines.io import events
 from pipelines.io.files import read_json, write_json
 from pipelines.io.remote import folder_kept
+from pipelines.io.weights import HUB, hub_allowed
 from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
 
@@ -25,13 +26,14 @@ _PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its 
 
 
 def train(
-    task: str, config: str, dataset: str, checkpoints: str, out: str, distributed_job: str = ""
+    task: str, config: str, dataset: str, checkpoints: str, out: str, distributed_job: str = "", hub: str = ""
 ) -> dict[str, Any]:
     """Train on `dataset`; `out` gets ``model/`` and ``train.json``.
 
     `checkpoints` must be the same folder, or ``s3://`` address, when the same training is started again; it is emptied
     after success. In S3 it outlives the machine.
     `distributed_job`, JSON of `pods.DistributedJob`: other pods train then, and this one waits for them.
+    `hub`: see `Endpoints`.
 
     Returns:
         engine, device and the last point of the learning curve.
@@ -45,13 +47,15 @@ def train(
         from pipelines.training.pods import DistributedJob
 
         report = events.progress("train")
-        train_by_job(DistributedJob.model_validate_json(distributed_job), task, config, Path(dataset), target, report)
+        job = DistributedJob.model_validate_json(distributed_job)
+        job = job.model_copy(update={"environment": {**job.environment, HUB: hub}}) if hub else job
+        train_by_job(job, task, config, Path(dataset), target, report)
         return _summary(read_json(target / "train.json"))
     model = target / "model"
     shutil.rmtree(model, ignore_errors=True)
     model.mkdir(parents=True)
     try:
-        with folder_kept(checkpoints) as kept, exclusive(Path(kept), target) as folder:
+        with hub_allowed(hub), folder_kept(checkpoints) as kept, exclusive(Path(kept), target) as folder:
             trained = settings.train(found, Path(dataset), model, folder, events.progress("train"))
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(target / ".checkpoints", ignore_errors=True)

@@ -137,14 +137,16 @@ def work(task: str, config: str, dataset: str, checkpoints: str, out: str) -> No
     """Be one process of a training. Process 0 reports events and leaves ``model/`` and ``train.json`` in `out`."""
     from pipelines.io import events
     from pipelines.io.remote import folder_here
+    from pipelines.io.weights import HUB, hub_allowed
     from pipelines.steps.train import train
     from pipelines.tasks import get_task, load_config
 
+    hub = os.environ.get(HUB, "")
     with joined() as here, folder_here(dataset, last="dataset.json") as data, tempfile.TemporaryDirectory() as scratch:
         if here.leads:
             folder = Path(scratch) / "out" if storage.is_remote(out) else Path(out)
             with events.running("train") as done:
-                result = train(task, config, str(data), checkpoints, str(folder))
+                result = train(task, config, str(data), checkpoints, str(folder), hub=hub)
                 if storage.is_remote(out):
                     storage.upload(folder, out, last="train.json")
                 done({**result, "processes": here.size})
@@ -153,7 +155,8 @@ def work(task: str, config: str, dataset: str, checkpoints: str, out: str) -> No
         mine = [Path(scratch) / name for name in ("model", "checkpoints")]
         for folder in mine:
             folder.mkdir()
-        load_config(found, config).train(found, data, *mine, lambda *_, **__: None)
+        with hub_allowed(hub):
+            load_config(found, config).train(found, data, *mine, lambda *_, **__: None)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,15 +13,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass as plain_dataclass
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from contracts import storage
 from contracts.errors import PlatformError
+from pipelines.io.weights import Weights, weights_here
 from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ _RUN, _KEPT = 32, 1024  # texts of one run of the graph, and of one file of vect
 class EncoderConfig:
     """Which encoder, and how it is served.
 
-    source: a folder (or s3://), or the name of an installed package that has one.
+    source: a folder or s3://, ``package:NAME`` (or NAME) of an installed one, or ``hub:ORG/NAME@revision``, see
+    `pipelines.io.weights`.
     tokenizer: the same for ``tokenizer.json``, of an encoder that comes without.
     max_tokens: what the encoder reads of a text.  int8: quantise it; what is learned on top knows it in this form.
     """
@@ -57,6 +58,7 @@ class Encoder:
     pad_id: int
     unknown_id: int | None
     kept: Path
+    revision: str = ""
 
 
 def read_encoder(config: EncoderConfig, cache: Path) -> Encoder:
@@ -68,8 +70,8 @@ def read_encoder(config: EncoderConfig, cache: Path) -> Encoder:
     from tokenizers import Tokenizer
 
     words_of = config.tokenizer or config.source
-    with _folder(config.source, (GRAPH, WEIGHTS)) as folder, _folder(words_of, (TOKENIZER,)) as words:
-        tokenizer = Tokenizer.from_file(str(words / TOKENIZER))
+    with _weights(config.source, (GRAPH, WEIGHTS)) as found, _weights(words_of, (TOKENIZER,)) as words:
+        folder, tokenizer = found.folder, Tokenizer.from_file(str(words.folder / TOKENIZER))
         tokenizer.no_padding()
         tokenizer.no_truncation()
         pad_id, pooling = _pad_id(folder, tokenizer, config), _pooling(folder)
@@ -83,8 +85,8 @@ def read_encoder(config: EncoderConfig, cache: Path) -> Encoder:
         if not graph.exists():
             kept.mkdir(parents=True, exist_ok=True)
             _make_graph(source, graph, config, pad_id, pooling)
-    unknown = [tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")]
-    return Encoder(graph, tokenizer, pad_id, next((one for one in unknown if one is not None), None), kept)
+    unknown = [one for name in ("[UNK]", "<unk>") if (one := tokenizer.token_to_id(name)) is not None]
+    return Encoder(graph, tokenizer, pad_id, unknown[0] if unknown else None, kept, found.revision)
 
 
 def encode(
@@ -97,7 +99,7 @@ def encode(
     known = _read_kept(encoder.kept)
     todo = {name: row[:max_tokens] for name, row in zip(names, rows, strict=True) if name not in known}
     order = sorted(todo, key=lambda name: (-len(todo[name]), name))  # texts of a run are of about one length
-    session = _session(encoder.graph, threads) if order else None
+    session: Any = _session(encoder.graph, threads) if order else None
     for start in range(0, len(order), _KEPT):
         some = order[start : start + _KEPT]
         made: dict[str, NDArray[np.float32]] = {}
@@ -188,24 +190,13 @@ def _make_graph(source: Path, graph: Path, config: EncoderConfig, pad_id: int, p
 
 
 @contextmanager
-def _folder(source: str, wanted: tuple[str, ...]) -> Iterator[Path]:
-    """The folder with one of the files `wanted` that `source` names."""
-    from pipelines.io.remote import folder_here
-
-    if storage.is_remote(source):
-        with folder_here(source, wanted[-1]) as folder:
-            yield folder
-        return
-    top = Path(source)
-    if not top.is_dir() and source.replace("-", "_").isidentifier():
-        found = find_spec(source.replace("-", "_"))
-        if found is None or not found.submodule_search_locations:
-            raise _bad(f"there is no folder {source}, and no package of this name is installed")
-        top = Path(found.submodule_search_locations[0])
-    files = sorted((file for name in wanted for file in top.rglob(name)), key=lambda file: len(file.parts))
-    if not files:
-        raise _bad(f"{source} has no {' or '.join(wanted)}")
-    yield files[0].parent
+def _weights(source: str, wanted: tuple[str, ...]) -> Iterator[Weights]:
+    """The folder with one of the files `wanted` in what `source` names."""
+    with weights_here(source, wanted) as found:
+        files = sorted((file for name in wanted for file in found.folder.rglob(name)), key=lambda file: len(file.parts))
+        if not files:
+            raise _bad(f"{source} has no {' or '.join(wanted)}")
+        yield replace(found, folder=files[0].parent)
 
 
 def _pad_id(folder: Path, tokenizer: Any, config: EncoderConfig) -> int:

@@ -86,8 +86,11 @@ def train_encoder(
         pad_id=encoder.pad_id,
         max_padding=0.05,
     )
-    result = {"history": found.history, "parameters": {**found.parameters, "width": width}, "device": "cpu"}
+    parameters = {**found.parameters, "width": width}
+    if encoder.revision:
+        parameters["encoder_revision"] = encoder.revision
+    result = {"history": found.history, "parameters": parameters, "device": "cpu"}
     if not config.model.encoder.int8:
         return result
-    result["parameters"]["form"] = "int8"
+    parameters["form"] = "int8"
     return {**result, "tolerance": apart(examples, config, "onnx", out)}

@@ -8,7 +8,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from contracts.errors import PlatformError
 from pipelines.settings import setting
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipelines.recipes.text.base import TextRecipe
     from pipelines.recipes.text.settings import SplitConfig, TextTaskConfig
-    from pipelines.task import Column, DataConfig
+    from pipelines.task import Column, DataConfig, Task
 
 
 class Texts(Protocol):
@@ -141,7 +141,7 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
     frames = []
     for path in list_files(source):
         names = column_names(path, form)
-        chosen = select(names, task, data, path)
+        chosen = select(names, cast("Task", task), data, path)
         for chunk in read_chunks(path, names, form):
             if chunk.rejected:
                 bad = chunk.rejected[0]

@@ -26,8 +26,8 @@ class TransformerModel:
     """Where the weights come from, and in which form they are served.
 
     layers, width, heads, inner: sizes of a model that begins with random weights.  dropout: while training.
-    pretrained: folder (or s3://) with config.json, model.safetensors and tokenizer.json, as transformers saves them, to
-    go on from.
+    pretrained: folder with config.json, model.safetensors and tokenizer.json, as transformers saves them, to go on
+    from; or s3://, ``package:NAME`` of an installed one, or ``hub:ORG/NAME@revision`` where the platform has a hub.
     bundle: folder (or s3://) of a published bundle of this recipe: nothing is trained, its model is exported again.
     engine: ``onnx``, or ``torch`` for a service with a GPU.  int8: quantise a graph, within `gate.int8_tolerance`.
     gpu_precision: of engine ``torch``.
@@ -112,7 +112,7 @@ def _train(
     device, texts = begin(examples, config)
     import torch  # begin() says how to get it where it is missing
 
-    tokenizer, network = _begin(texts["train"], len(examples.classes), config)
+    tokenizer, network, revision = _begin(texts["train"], len(examples.classes), config)
     from pipelines.training.pretrained import last_layer, longest
 
     model, pad_id = network.model, network.pad_id
@@ -139,14 +139,14 @@ def _train(
         "weights": sum(p.numel() for p in network.parameters()),
         "layers": model.config.num_hidden_layers,
         "width": model.config.hidden_size,
+        **({"pretrained_revision": revision} if revision else {}),
     }
     return found
 
 
-def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any, Any]:
-    """Tokenizer and network: pretrained, or of random weights with the tokens of `texts`."""
-    from contracts.engines.torch_text import WEIGHTS
-    from pipelines.io.remote import folder_here
+def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any, Any, str]:
+    """Tokenizer and network: pretrained, with a hub's revision, or of random weights with the tokens of `texts`."""
+    from pipelines.io.weights import weights_here
     from pipelines.training.pretrained import import_transformers
     from pipelines.training.tokens import train_tokenizer
 
@@ -155,19 +155,19 @@ def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any
     if wanted.pretrained:
         from tokenizers import Tokenizer
 
-        with folder_here(wanted.pretrained, WEIGHTS) as folder:
-            network = config.network(classes, folder=folder)
-            file = folder / "tokenizer.json"
+        with weights_here(wanted.pretrained) as weights:
+            network = config.network(classes, folder=weights.folder)
+            file = weights.folder / "tokenizer.json"
             if not file.exists():
                 raise PlatformError(f"{file} is missing", fix="save the tokenizer with the model", code="bad_weights")
             tokenizer = Tokenizer.from_file(str(file))
         tokenizer.no_padding()
-        return tokenizer, network
+        return tokenizer, network, weights.revision
     text = config.text
     tokenizer = train_tokenizer(
         texts, unit=text.unit, vocabulary=text.vocabulary, min_frequency=text.min_frequency, boundaries=True
     )
-    return tokenizer, config.network(classes, vocabulary=tokenizer.get_vocab_size())
+    return tokenizer, config.network(classes, vocabulary=tokenizer.get_vocab_size()), ""
 
 
 def _unknown(tokenizer: Any) -> int:

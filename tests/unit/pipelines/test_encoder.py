@@ -117,11 +117,18 @@ def test_a_text_is_encoded_once_by_an_encoder(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
-    [("nowhere", "no package of this name"), ("json", "has no model.onnx or model.safetensors")],
+    ("source", "headline", "says"),
+    [
+        ("nowhere", "no usable weights", "no package of this name"),
+        ("json", "no usable weights", "has no model.onnx or model.safetensors"),
+        (".", "no usable encoder", "has no model.onnx or model.safetensors"),
+    ],
 )
-def test_what_is_no_encoder_is_refused(source: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(PlatformError, match="no usable encoder") as caught:
+def test_what_is_no_encoder_is_refused(
+    source: str, headline: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PlatformError, match=headline) as caught:
         read_encoder(EncoderConfig(source=source), tmp_path)
     assert says in str(caught.value.detail)
 
