@@ -6,20 +6,10 @@ import signal
 import sys
 from types import FrameType
 
-import typer
-
 from deploy.cli.commands import data, features, models, pipelines, project, releases, runs, schedules, serving
 from deploy.cli.terminal.output import EXIT_INTERRUPTED
+from deploy.cli.terminal.root import app
 
-app = typer.Typer(
-    name="fairlead",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="From raw data to a served, gated, monitored model.\n\n"
-    "Start with [bold]fairlead doctor[/] and [bold]fairlead demo[/]; every command has examples in its --help.",
-)
 for part in (runs, schedules, data, models, serving, features, releases, pipelines, project):
     part.register(app)
 

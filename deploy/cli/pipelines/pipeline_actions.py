@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from deploy.cli.schedules.schedule_actions import cluster_profile
+from deploy.cli.profiles.loading import load_cluster_profile
 from deploy.cli.terminal.output import emit, table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def publish_pipelines(profile: str, wait: float | None, as_json: bool) -> None:
     """Upload the workflows and say what is new."""
     from deploy.cli.pipelines.publish import publish
 
-    where = cluster_profile(profile)
+    where = load_cluster_profile(profile)
     assert where.cluster is not None
     made = publish(where, wait)
     look = _LOOK.format(where.cluster.namespace, _page(where.cluster))
@@ -57,7 +57,7 @@ def keep_runs(profile: str, every: float, once: bool, as_json: bool) -> None:
     from deploy.cli.cluster_runs.access import open_access
     from deploy.cli.cluster_runs.keeper import Keeper
 
-    keeper = Keeper(open_access(cluster_profile(profile)))
+    keeper = Keeper(open_access(load_cluster_profile(profile)))
     tell = partial(_tell, as_json)
     if once:
         keeper.look(tell)
@@ -85,7 +85,7 @@ def show_pipelines(profile: str, as_json: bool) -> None:
     """List what is uploaded and whether it is of this release."""
     from deploy.cli.pipelines.publish import published
 
-    found = published(cluster_profile(profile))
+    found = published(load_cluster_profile(profile))
     emit(found, as_json, lambda out: _show(out, found))
 
 

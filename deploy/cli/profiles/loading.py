@@ -61,8 +61,19 @@ def load_cluster(profile: str) -> Cluster:
     Raises:
         PlatformError: ``code="no_cluster"`` for a profile of this machine.
     """
-    found = load_profile(profile).cluster
-    if found is None:
+    cluster = load_cluster_profile(profile).cluster
+    assert cluster is not None
+    return cluster
+
+
+def load_cluster_profile(profile: str) -> Profile:
+    """A profile that has a cluster.
+
+    Raises:
+        PlatformError: ``code="no_cluster"`` for a profile of this machine.
+    """
+    found = load_profile(profile)
+    if found.cluster is None:
         raise PlatformError(
             f"profile {profile} is of this machine, not of a cluster",
             detail=f"{profile_file(profile)} has no section `cluster`",

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from contracts.errors import PlatformError
-from deploy.cli.profiles.loading import load_profile
+from deploy.cli.profiles.loading import load_cluster_profile
 from deploy.cli.terminal.output import console, emit, table, write_json
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def show_schedules(profile: str, as_json: bool) -> None:
     """List the schedules of a cluster."""
     from deploy.cli.schedules.schedule_state import listed
 
-    found = listed(cluster_profile(profile))
+    found = listed(load_cluster_profile(profile))
     emit(found, as_json, lambda out: _show(out, found))
 
 
@@ -75,7 +74,7 @@ def change_schedule(action: str, profile: str, name: str, as_json: bool) -> None
         "run": recurring_runs.run_now,
         "delete": recurring_runs.delete,
     }
-    done = actions[action](cluster_profile(profile), name)
+    done = actions[action](load_cluster_profile(profile), name)
     emit(done, as_json, lambda out: out.print(_said(action, done), markup=False, soft_wrap=True))
 
 
@@ -90,22 +89,6 @@ def _said(action: str, done: Mapping[str, Any]) -> str:
     late = "; a time that passed in the pause starts one run now" if done["late_run"] else ""
     next_ = f"; next {_local(done['next'])} ({done['timezone']})" if done["next"] else ""
     return f"{name} goes on{next_}{late}"
-
-
-def cluster_profile(profile: str) -> Profile:
-    """A profile that has a cluster.
-
-    Raises:
-        PlatformError: ``code="no_cluster"``.
-    """
-    found = load_profile(profile)
-    if found.cluster is None:
-        raise PlatformError(
-            f"profile {profile} runs on this machine, and Kubeflow Pipelines on a cluster",
-            fix="name a cluster's profile: --profile cluster",
-            code="no_cluster",
-        )
-    return found
 
 
 def _local(moment: str | None) -> str:

@@ -37,7 +37,7 @@ def predict_rows(
         raise PlatformError("--url and --env name two endpoints", fix="leave one of them out", code="bad_input")
     key = os.environ.get(API_KEY, "")
     if env:
-        from deploy.cli.cluster.port_forward import reach_release
+        from deploy.cli.releases.release_address import reach_release
 
         url, made = reach_release(env, ref)
         key = key or made

@@ -131,7 +131,7 @@ def _subcommand(words: Sequence[str]) -> tuple[bool, int]:
     """Whether `words` begin with a command that has a profile, and how many characters its name has."""
     from typer.main import get_command
 
-    from deploy.cli.app import app
+    from deploy.cli.terminal.root import app
 
     command: Any = get_command(app)
     length = 0
