@@ -43,7 +43,7 @@ class Sample:
     def missing(self, feature: Mapping[str, str]) -> float:
         """Share of values that are not served."""
         statuses = self.read.statuses(feature["name"])
-        return sum(status != "PRESENT" for status in statuses) / max(1, len(statuses))
+        return float(sum(status != "PRESENT" for status in statuses) / max(1, len(statuses)))
 
 
 def served_sample(plan: Mapping[str, Any], view: Mapping[str, Any], online: str, limit: int) -> Sample:

@@ -87,7 +87,7 @@ def show_comparison(profile: str, first: str, second: str, as_json: bool) -> Non
     names = [f"{v.name}:{v.version}" for v in versions]
     same_data = documents[0].lineage.data_version == documents[1].lineage.data_version
     same_rows = _same_rows(bundles)
-    document = {
+    document: dict[str, Any] = {
         "versions": [version.as_dict() for version in versions],
         "same_data": same_data,
         "same_rows": same_rows,

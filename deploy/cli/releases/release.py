@@ -140,13 +140,13 @@ def _watched(kube: Kube, command: list[str], release: str) -> None:
     if child.returncode == 0:
         return
     error = refused(command, text)
-    trouble = next(reversed(seen.values()), None)
-    if trouble is None or "would violate" in text:
+    last = next(reversed(seen.values()), None)
+    if last is None or "would violate" in text:
         raise error
     raise PlatformError(
-        f"release {release} was not changed: {trouble.cause}",
-        detail=f"{trouble.what}: {trouble.state}\n  {trouble.said}".replace("\n", "\n  "),
-        fix=trouble.fix,
+        f"release {release} was not changed: {last.cause}",
+        detail=f"{last.what}: {last.state}\n  {last.said}".replace("\n", "\n  "),
+        fix=last.fix,
         code="not_deployed",
         helm=error.detail,
     )

@@ -29,7 +29,7 @@ def show_status(env: str, as_json: bool) -> None:
     models = [_model(kube, cluster, item) for item in releases if item["chart"].startswith("model-service-")]
     parts = [_part(item) for item in kube.ours("deployments,statefulsets")]
     served = {model["release"] for model in models}
-    document = {
+    document: dict[str, Any] = {
         "namespace": cluster.namespace,
         "models": models,
         "platform": [part for part in parts if part["instance"] not in served],

@@ -33,7 +33,7 @@ def show_tasks(as_json: bool) -> None:
     from pipelines.tasks import get_task, recipes_of, task_names
 
     found = [get_task(name) for name in task_names()]
-    document = [
+    document: list[dict[str, Any]] = [
         {
             "name": task.name,
             "title": task.title,

@@ -229,10 +229,10 @@ def _calls(kube: Kube, pod: str, address: str) -> bool:
 
 
 def _pod(name: str, labels: dict[str, str], image: str) -> dict[str, Any]:
-    closed = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    closed: dict[str, Any] = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
     probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
     container = {"name": "main", "image": image, "command": ["python", "-c", _SERVE], "securityContext": closed}
-    context = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
-    spec = {"containers": [{**container, "readinessProbe": probe}], "securityContext": context}
+    context: dict[str, Any] = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+    spec: dict[str, Any] = {"containers": [{**container, "readinessProbe": probe}], "securityContext": context}
     spec |= {"automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}

@@ -90,7 +90,8 @@ def newest_schema() -> set[str]:
     if spec is None or not spec.submodule_search_locations:
         return set()
     folder = Path(spec.submodule_search_locations[0]) / "store" / "db_migrations" / "versions"
-    revisions, parents = set(), set()
+    revisions: set[str] = set()
+    parents: set[str] = set()
     for file in folder.glob("*.py"):
         for key, value in re.findall(r"^(revision|down_revision) = ['\"](\w+)['\"]", file.read_text("utf-8"), re.M):
             (revisions if key == "revision" else parents).add(value)
