@@ -10,6 +10,8 @@ from deploy.cli.commands import data, features, models, pipelines, project, rele
 from deploy.cli.terminal.output import EXIT_INTERRUPTED
 from deploy.cli.terminal.root import app
 
+__all__ = ["app", "main"]
+
 for part in (runs, schedules, data, models, serving, features, releases, pipelines, project):
     part.register(app)
 

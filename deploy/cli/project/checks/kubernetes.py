@@ -229,7 +229,11 @@ def _calls(kube: Kube, pod: str, address: str) -> bool:
 
 
 def _pod(name: str, labels: dict[str, str], image: str) -> dict[str, Any]:
-    closed: dict[str, Any] = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    closed: dict[str, Any] = {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
     probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
     container = {"name": "main", "image": image, "command": ["python", "-c", _SERVE], "securityContext": closed}
     context: dict[str, Any] = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
