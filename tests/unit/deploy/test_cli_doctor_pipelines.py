@@ -18,7 +18,7 @@ from tests.kubectl_stand_in import node
 
 IMAGE, DRIVER = "registry/pipelines:2", "ghcr.io/kubeflow/kfp-driver:2.17.0"
 PARTS = ("fairlead-ml-pipeline", "fairlead-workflow-controller", "fairlead-persistenceagent", "fairlead-metadata-grpc")
-ALL = (*PARTS, "fairlead-scheduledworkflow")
+ALL = (*PARTS, "fairlead-scheduledworkflow", "fairlead-keeper")
 
 
 @pytest.fixture
@@ -90,6 +90,11 @@ def test_a_server_that_does_not_answer_fails_and_the_rest_is_still_looked_at(
         ("fairlead-persistenceagent", "fail", "persistenceagent is not ready: runs stay 'running' for ever"),
         ("fairlead-metadata-grpc", "fail", "metadata-grpc is not ready: every run fails at its first pod"),
         ("fairlead-workflow-controller", "fail", "workflow-controller is not ready: no run starts"),
+        (
+            "fairlead-keeper",
+            "warn",
+            "keeper is not ready: a run that nobody follows is not started again after its pods are lost",
+        ),
         ("fairlead-scheduledworkflow", "warn", "scheduledworkflow is not ready: schedules start nothing"),
     ],
 )

@@ -21,7 +21,11 @@ _PARTS = {
     "persistenceagent": "runs stay 'running' for ever",
     "metadata-grpc": "every run fails at its first pod",
 }
-_SCHEDULES = "scheduledworkflow"
+# The same for parts without which a followed run still ends well.
+_OPTIONAL = {
+    "scheduledworkflow": "schedules start nothing",
+    "keeper": "a run that nobody follows is not started again after its pods are lost",
+}
 _STEP_IMAGES = ("V2_DRIVER_IMAGE", "V2_LAUNCHER_IMAGE")
 # verb, resource, group, subresource
 _CALLER = (
@@ -68,19 +72,17 @@ def _api(profile: Profile) -> Finding:
 
 
 def parts(kube: Kube) -> Finding:
-    """The controllers and the metadata store: there, and ready."""
+    """Whether the controllers, the metadata store and the keeper are there and ready."""
     ready = {d["metadata"]["name"]: bool(d["status"].get("readyReplicas")) for d in kube.items("deployments")}
-    without = dict(_PARTS)
-    known = {part: [up for name, up in ready.items() if part in name] for part in (*_PARTS, _SCHEDULES)}
+    without = _PARTS | _OPTIONAL
+    known = {part: [up for name, up in ready.items() if f"-{part}" in f"-{name}"] for part in without}
     down = [part for part in without if not any(known[part])]
     fix = f"see why: fairlead diagnose; its log: kubectl -n {kube.namespace} logs deploy/NAME"
     if down:
         said = "; ".join(f"{part} is {'not ready' if known[part] else 'not there'}: {without[part]}" for part in down)
-        return graded("Kubeflow parts", said, fix, fail=True)
-    if not any(known[_SCHEDULES]):
-        said = f"{_SCHEDULES} is {'not ready' if known[_SCHEDULES] else 'not there'}: schedules start nothing"
-        return graded("Kubeflow parts", said, fix, warn=True)
-    return graded("Kubeflow parts", "controllers, schedules and metadata are ready", "")
+        fatal = any(part in _PARTS for part in down)
+        return graded("Kubeflow parts", said, fix, fail=fatal, warn=not fatal)
+    return graded("Kubeflow parts", "controllers, schedules, metadata and keeper are ready", "")
 
 
 def images(kube: Kube, image: str) -> Finding:
