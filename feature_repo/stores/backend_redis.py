@@ -11,7 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 from zlib import crc32
@@ -155,8 +155,8 @@ class RedisBackend:
     def _many(self, names: list[bytes]) -> list[bytes | None]:
         """Rows by name, however many there are; in a cluster, from every node at once."""
         if not self.address.cluster:
-            parts = (names[at : at + _PER_MGET] for at in range(0, len(names), _PER_MGET))
-            return [row for part in parts for row in self.reading(lambda part=part: self.client.mget(part))]
+            parts = [names[at : at + _PER_MGET] for at in range(0, len(names), _PER_MGET)]
+            return [row for part in parts for row in self.reading(partial(self.client.mget, part))]
         groups: dict[bytes, list[int]] = {}
         for at, name in enumerate(names):
             groups.setdefault(_tag(name), []).append(at)
@@ -197,7 +197,7 @@ class RedisBackend:
         for start in range(0, len(rows), _PER_TRIP):
             names = redis_keys(project, view, keys[start : start + _PER_TRIP])
             part = rows[start : start + _PER_TRIP]
-            skipped += self._retrying(lambda names=names, part=part: self._write(names, part, keep), start)
+            skipped += self._retrying(partial(self._write, names, part, keep), start)
         return skipped
 
     def _write(self, names: list[bytes], rows: Sequence[bytes], keep: int) -> int:

@@ -38,7 +38,8 @@ class SqliteBackend:
         return found
 
     def _fetch(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        connection, rows = self.reading(), {}
+        connection = self.reading()
+        rows: dict[bytes, bytes] = {}
         distinct = list(dict.fromkeys(keys))
         for start in range(0, max(1, len(distinct)), _CHUNK):
             part = distinct[start : start + _CHUNK]

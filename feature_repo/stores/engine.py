@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 from feast import FileSource
-from feast.infra.common.materialization_job import MaterializationJob, MaterializationJobStatus, MaterializationTask
+from feast.infra.common.materialization_job import MaterializationJobStatus, MaterializationTask
 from feast.infra.compute_engines.local.compute import LocalComputeEngine
 from feast.infra.compute_engines.local.job import LocalMaterializationJob
 from feast.repo_config import FeastConfigBaseModel
@@ -47,7 +47,7 @@ class PackedEngine(LocalComputeEngine):
         super().__init__(**given)
         self.left_out: list[LeftOut] = []
 
-    def _materialize_one(self, registry: Any, task: MaterializationTask, **kwargs: Any) -> MaterializationJob:
+    def _materialize_one(self, registry: Any, task: MaterializationTask, **kwargs: Any) -> LocalMaterializationJob:
         view = task.feature_view
         plain = not getattr(view, "aggregations", None) and not getattr(view, "feature_transformation", None)
         ours = isinstance(self.online_store, PackedOnlineStore) and isinstance(self.offline_store, DuckDBOfflineStore)

@@ -109,7 +109,7 @@ def _as_pandas(values: pa.ChunkedArray, name: str, dtype: str) -> Any:
 
     from feature_repo.stores.arrow_rows import cast_feature
 
-    nullable = {"int64": pd.Int64Dtype(), "int32": pd.Int32Dtype(), "bool": pd.BooleanDtype()}
+    nullable: dict[str, Any] = {"int64": pd.Int64Dtype(), "int32": pd.Int32Dtype(), "bool": pd.BooleanDtype()}
     if dtype in nullable:
         return nullable[dtype].__from_arrow__(cast_feature(values, name, dtype))
     made = values.to_pandas()

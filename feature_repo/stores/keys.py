@@ -145,7 +145,7 @@ def canonical_column(values: Any) -> tuple[pa.Array, pa.Array]:
         values = values.combine_chunks()
     if isinstance(values, pa.ChunkedArray):  # what is too large for one
         parts = [canonical_column(chunk) for chunk in values.chunks]
-        return tuple(pa.chunked_array([part[at] for part in parts]) for at in (0, 1))  # type: ignore[return-value]
+        return pa.chunked_array([texts for texts, _ in parts]), pa.chunked_array([refused for _, refused in parts])
     kind = values.type
     if pa.types.is_dictionary(kind):
         texts, refused = canonical_column(values.dictionary)

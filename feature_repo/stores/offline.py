@@ -67,7 +67,8 @@ class LazyJob(RetrievalJob):
         return self._compute()
 
     def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._compute().to_pandas(types_mapper=_NULLABLE.get)
+        frame: pd.DataFrame = self._compute().to_pandas(types_mapper=_NULLABLE.get)
+        return frame
 
     @property
     def full_feature_names(self) -> bool:
@@ -205,13 +206,7 @@ class DuckDBOfflineStore(OfflineStore):
         Raises:
             PlatformError: it cannot be appended to.
         """
-        source = view.batch_source
-        if not isinstance(source, FileSource):
-            raise PlatformError(
-                f"rows cannot be appended to the source of feature view {view.name}",
-                fix="use a FileSource",
-                code="bad_source",
-            )
+        source = _file_of(view)
         if source.path.startswith("s3://"):
             parquet_append.check_remote(source.path)
         try:
@@ -229,7 +224,7 @@ class DuckDBOfflineStore(OfflineStore):
         S3; a local file is written anew beside the old one and renamed."""
         DuckDBOfflineStore.appendable(config, feature_view)
         table = checked_rows(config, feature_view, table.to_pandas(integer_object_nulls=True))
-        source = feature_view.batch_source
+        source = _file_of(feature_view)
         if source.path.startswith("s3://"):
             parquet_append.append_remote(source.path, table)
         else:
@@ -339,20 +334,22 @@ def _last(connection: Any, view: Mapping[str, Any], rows: str, keys: list[str], 
 
 def _picked(view: FeatureView, refs: list[str], full: bool) -> dict[str, Any]:
     """The view with the features that are asked for, and the names of keys and columns in the frame."""
-    name = view.projection.name_to_use()
+    projection: Any = view.projection
+    name = projection.name_to_use()
     wanted = {ref.split(":", 1)[1] for ref in refs if ref.split(":", 1)[0] == name}
     compiled = compile_view(view, [field for field in view.features if field.name in wanted])
     for feature in compiled["features"]:
         feature["as"] = f"{name}__{feature['name']}" if full else feature["name"]
     for key in compiled["join_keys"]:
-        key["asked"] = view.projection.join_key_map.get(key["name"], key["name"])
+        key["asked"] = projection.join_key_map.get(key["name"], key["name"])
     return compiled
 
 
 def _frame(given: pd.DataFrame | str | None, config: RepoConfig) -> pd.DataFrame:
     if isinstance(given, str):
         with connect(config.offline_store.memory_limit) as connection:
-            return connection.execute(given).to_arrow_table().to_pandas()
+            frame: pd.DataFrame = connection.execute(given).to_arrow_table().to_pandas()
+            return frame
     if not isinstance(given, pd.DataFrame):
         raise PlatformError("entity_df must be a pandas DataFrame or a query", detail=f"got {type(given).__name__}")
     return given
@@ -360,6 +357,16 @@ def _frame(given: pd.DataFrame | str | None, config: RepoConfig) -> pd.DataFrame
 
 def _folder(config: RepoConfig) -> Path:
     return Path(config.repo_path or ".")
+
+
+def _file_of(view: FeatureView) -> FileSource:
+    if not isinstance(view.batch_source, FileSource):
+        raise PlatformError(
+            f"rows cannot be appended to the source of feature view {view.name}",
+            fix="use a FileSource",
+            code="bad_source",
+        )
+    return view.batch_source
 
 
 def _source_view(source: DataSource, timestamp_field: str, created_field: str | None) -> dict[str, Any]:

@@ -116,7 +116,8 @@ class SourceKeys:
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self._connection, self.refused = connection, []  # type: tuple[duckdb.DuckDBPyConnection, list[Any]]
+        self._connection = connection
+        self.refused: list[Any] = []
         self._made: set[str] = set()
 
     def column(self, relation: str, name: str, dtype: str) -> str:
@@ -139,14 +140,9 @@ class SourceKeys:
         function = quote(f"canonical key of {kind}")
         if kind not in self._made:
             self._made.add(kind)
-            self._connection.create_function(
-                f"canonical key of {kind}",
-                self._canonical,
-                [kind],
-                "VARCHAR",
-                type="arrow",  # type: ignore[arg-type]
-                null_handling="special",  # type: ignore[arg-type]
-            )
+            kinds: list[Any] = [kind]  # names of types, which are more than DuckDB's stubs know
+            how: dict[str, Any] = {"type": "arrow", "null_handling": "special"}
+            self._connection.create_function(f"canonical key of {kind}", self._canonical, kinds, "VARCHAR", **how)
         return function
 
     def _canonical(self, values: Any) -> Any:

@@ -28,7 +28,8 @@ def compile_plan(store: Any, service: str, timestamp: str) -> dict[str, Any]:
         ``request`` (fields that a request carries).
     """
     on_demand = {view.name: view for view in store.list_on_demand_feature_views()}
-    views, transforms, request = [], [], {}
+    views, transforms = [], []
+    request: dict[str, str] = {}
     for projection in store.get_feature_service(service).feature_view_projections:
         if projection.name in on_demand:
             view = on_demand[projection.name]

@@ -50,7 +50,7 @@ class CheckedProvider(PassthroughProvider):
         if not table.num_rows:
             return
         compiled = compile_view(view)
-        named = view.batch_source.field_mapping or {}
+        named = {theirs: mine for mine, theirs in compiled["columns"].items()}
         event = table[compiled["timestamp_field"]].cast(pa.int64())
         created = (
             table[compiled["created_field"]].cast(pa.int64())
@@ -84,7 +84,8 @@ class CheckedStore(FeatureStore):
         Raises:
             PlatformError: a row or a store refuses, and nothing was written; or writing failed: what is in which store.
         """
-        views = sorted(self._fvs_for_push_source_or_raise(push_source_name, allow_registry_cache), key=lambda v: v.name)
+        found: list[Any] = list(self._fvs_for_push_source_or_raise(push_source_name, allow_registry_cache))
+        views = sorted(found, key=lambda view: str(view.name))
         online, offline = to != PushMode.OFFLINE, to != PushMode.ONLINE
         provider = self._get_provider()
         if isinstance(provider, CheckedProvider):

@@ -27,7 +27,7 @@ def checked_rows(config: RepoConfig, view: FeatureView, frame: pd.DataFrame) -> 
     compiled = compile_view(view)
     ahead = getattr(config.online_store, "max_future_seconds", None)
     not_after = None if ahead is None else datetime.now(UTC) + timedelta(seconds=ahead)
-    named = view.batch_source.field_mapping or {}
+    named = {theirs: mine for mine, theirs in compiled["columns"].items()}
     keys = {key["name"]: key["dtype"] for key in compiled["join_keys"]}
     fields = {field["name"]: field["dtype"] for field in compiled["fields"]}
     made: dict[str, Any] = {}

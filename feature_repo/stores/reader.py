@@ -109,16 +109,19 @@ class OnlineReader:
             self._resting_until = time.monotonic() + _REST
 
     def _fetch(self, wanted: list[tuple[View, list[bytes]]]) -> list[list[bytes | None]]:
+        rows: list[list[bytes | None]]
         project = self._plan["project"]
         if self._feast_redis:
             from feature_repo.stores.feast_layout import read_redis
 
             ask = [(view.document, view.layout, keys) for view, keys in wanted]
-            return self._backend.reading(lambda: read_redis(self._backend.client, project, ask))
+            rows = self._backend.reading(lambda: read_redis(self._backend.client, project, ask))
+            return rows
         packed = [] if self._all_packed else [self._is_packed(view.name) for view, _ in wanted]
         if all(packed):
             self._all_packed = True
-            return self._backend.fetch(project, [(view.name, keys) for view, keys in wanted])
+            rows = self._backend.fetch(project, [(view.name, keys) for view, keys in wanted])
+            return rows
         from feature_repo.stores.feast_layout import read_sqlite
 
         return [

@@ -132,6 +132,7 @@ def connect(address: RedisAddress, writing: bool) -> Any:
     if parts.scheme == "rediss":
         given["ssl"] = True
     own |= {name: unquote(value) for name in ("username", "password") if (value := getattr(parts, name))}
-    keepers = Sentinel(address.hosts, sentinel_kwargs={**given, **(own if address.sentinel_auth else {})})
+    sentinel: Any = Sentinel  # which has no types
+    keepers = sentinel(address.hosts, sentinel_kwargs={**given, **(own if address.sentinel_auth else {})})
     database = int(parts.path.strip("/") or 0)
     return keepers.master_for(address.sentinel, retry=once, db=database, **given, **own)
