@@ -29,6 +29,7 @@ EXPECTED = "text, or a whole number that is exact (floats up to 2**53)"
 NUMERAL = r"[+-]?(?:(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-][0-9]+|[0-9][eE][0-9]{1,2})"
 _NUMERAL = re.compile(NUMERAL)
 _WHOLE = re.compile(r"[+-]?[0-9]+")
+_LINE_LIKE_NUMERAL = re.compile(r"\n[-+0-9]*+[.eE][-+.0-9eE]*\n")  # finds every line that is one, and others
 _BARE = re.compile(r"[+-]?[0-9][eE][0-9]{1,2}")
 _EXACT = {2: 2**11, 4: 2**24, 8: 2**53}  # bytes of a float -> up to where every whole number is one
 SPACE = "".join(sign for sign in map(chr, range(0x3001)) if sign.isspace())  # what `str.strip` takes off
@@ -44,10 +45,8 @@ def canonical_text(value: Any) -> str:
     Raises:
         RefusedKeyError: it is none.
     """
-    if type(value) is str:
-        return _canonical_numeral(value.strip())
-    if isinstance(value, str):  # as numpy's
-        return _canonical_numeral(str(value).strip())
+    if isinstance(value, str):  # also numpy's, and members of an enumeration of texts
+        return _canonical_numeral(str.strip(value))
     if type(value) is int:
         return str(value)
     if hasattr(value, "as_py"):
@@ -109,11 +108,12 @@ def canonical_texts(values: Sequence[Any], name: str) -> list[str]:
     Raises:
         PlatformError: one is no key; named by `name` and its row.
     """
-    if set(map(type, values)) <= {str}:
+    try:
         texts = list(map(str.strip, values))
-        joined = "".join(texts)
-        if ("." not in joined and "e" not in joined and "E" not in joined) or not any(map(_NUMERAL.fullmatch, texts)):
-            return texts
+    except TypeError:  # some are no texts
+        texts = []
+    if texts and not _have_numerals(texts):
+        return texts
     made = []
     for row, value in enumerate(values):
         try:
@@ -121,6 +121,15 @@ def canonical_texts(values: Sequence[Any], name: str) -> list[str]:
         except RefusedKeyError as err:
             raise bad_key(name, row, str(err)) from err
     return made
+
+
+def _have_numerals(texts: list[str]) -> bool:
+    """Whether some text is a number with a point or an exponent. One search in all of them is far faster than
+    one in each."""
+    joined = "\n".join(texts)
+    if "." not in joined and "e" not in joined and "E" not in joined:
+        return False
+    return _LINE_LIKE_NUMERAL.search(f"\n{joined}\n") is not None and any(map(_NUMERAL.fullmatch, texts))
 
 
 def bad_key(name: str, row: int, reason: str) -> PlatformError:
@@ -216,9 +225,9 @@ def serialise_keys(join_keys: Sequence[Mapping[str, str]], keys: Mapping[str, Se
             key=missing[0],
         )
     head = key_prefix(tuple(key["name"] for key in ordered))
+    if len(ordered) == 1:
+        return _encode(keys[ordered[0]["name"]], ordered[0], head)
     encoded = [_encode(keys[key["name"]], key) for key in ordered]
-    if len(encoded) == 1:
-        return [head + part for part in encoded[0]]
     if len({len(parts) for parts in encoded}) > 1:
         raise PlatformError(
             "entity keys have different lengths",
@@ -258,19 +267,24 @@ def key_prefix(names: tuple[str, ...]) -> bytes:
     return head
 
 
-def _encode(values: Sequence[Any], key: Mapping[str, str]) -> list[bytes]:
+def _encode(values: Sequence[Any], key: Mapping[str, str], head: bytes = b"") -> list[bytes]:
+    """What the keys have of one join key, behind `head`: the type, the length and the value of each."""
     dtype = key["dtype"]
     try:
         if dtype in ("string", "bytes"):
             if dtype == "string":
-                raw = [text.encode() for text in canonical_texts(values, key["name"])]
+                raw = _utf8(canonical_texts(values, key["name"]))
             else:
                 raw = [bytes(value) for value in values]
-            heads = {length: struct.pack("<II", _TYPES[dtype], length) for length in set(map(len, raw))}
+            heads = {length: head + struct.pack("<II", _TYPES[dtype], length) for length in set(map(len, raw))}
+            if len(heads) == 1:
+                (same,) = heads.values()
+                return [same + data for data in raw]
             return [heads[len(data)] + data for data in raw]
-        whole = struct.Struct("<IIi" if dtype == "int32" else "<IIq")
-        kind, width = _TYPES[dtype], 4 if dtype == "int32" else 8
-        return [whole.pack(kind, width, value) for value in _whole_numbers(values, key["name"])]
+        width = 4 if dtype == "int32" else 8
+        head += struct.pack("<II", _TYPES[dtype], width)
+        number = struct.Struct("<i" if dtype == "int32" else "<q")
+        return [head + data for data in map(number.pack, _whole_numbers(values, key["name"]))]
     except (struct.error, ValueError, TypeError, OverflowError) as err:
         raise PlatformError(
             f"entity key {key['name']!r} has a value that is no {dtype}",
@@ -281,11 +295,19 @@ def _encode(values: Sequence[Any], key: Mapping[str, str]) -> list[bytes]:
         ) from err
 
 
+def _utf8(texts: list[str]) -> list[bytes]:
+    """The texts in UTF-8: all at once, which takes half the time, unless one of them has a line end."""
+    raw = "\n".join(texts).encode().split(b"\n")
+    return raw if len(raw) == len(texts) else [text.encode() for text in texts]
+
+
 def _whole_numbers(values: Sequence[Any], name: str) -> Sequence[int]:
     if set(map(type, values)) <= {int}:
         return values
     texts = canonical_texts(values, name)
-    for row, text in enumerate(texts):
-        if not _WHOLE.fullmatch(text):
-            raise bad_key(name, row, "expected a whole number, got text that is none")
+    digits = "".join(texts)
+    if not (digits.isascii() and digits.isdecimal() and all(texts)):  # most often they are, which takes no loop
+        for row, text in enumerate(texts):
+            if not _WHOLE.fullmatch(text):
+                raise bad_key(name, row, "expected a whole number, got text that is none")
     return list(map(int, texts))

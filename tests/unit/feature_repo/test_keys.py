@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
@@ -34,10 +35,12 @@ WRITERS: dict[str, Callable[[int], Any]] = {
     "numpy int": np.int64,
     "numpy float": np.float64,
     "numpy text": lambda number: np.str_(number),
+    "text of an enumeration": lambda number: Enum("Named", {"KEY": str(number)}, type=str)["KEY"],
     "Decimal": lambda number: Decimal(f"{number}.00"),
     "Arrow int": pa.scalar,
     "Arrow float": lambda number: pa.scalar(float(number)),
 }
+_TEXTS = st.text(max_size=12) | st.from_regex(r"\A[ ]?[+-]?[0-9]{0,4}[.]?[0-9]{0,3}([eE][+-]?[0-9]{1,3})?\Z")
 ARROW = [pa.int64(), pa.float64(), pa.string(), pa.large_string(), pa.string_view(), pa.decimal128(30, 2)]
 
 
@@ -68,7 +71,7 @@ def test_a_whole_number_is_one_key_whatever_wrote_it(number: int) -> None:
         assert json_key(value) == str(number)
 
 
-@given(text=st.text(max_size=12) | st.from_regex(r"\A[ ]?[+-]?[0-9]{0,4}[.]?[0-9]{0,3}([eE][+-]?[0-9]{1,3})?\Z"))
+@given(text=_TEXTS)
 def test_all_ways_agree_on_every_text(text: str) -> None:
     try:
         expected = canonical_text(text)
@@ -82,6 +85,20 @@ def test_all_ways_agree_on_every_text(text: str) -> None:
     assert serialise_keys(DRIVER, {"driver": [text, "a"]})[0] == serialise_keys(DRIVER, {"driver": [expected]})[0]
     assert canonical_column(pa.array([text]))[0].to_pylist() == [expected]
     assert json_key(text) == expected or not expected
+
+
+@given(texts=st.lists(_TEXTS | st.uuids().map(str) | st.from_regex(r"\A[0-9eE.+\n-]{0,6}\Z"), min_size=1))
+@example(texts=["a\nb", "", "c"])
+@example(texts=["7e2d5", "12\n1.0", "3.0"])
+def test_many_keys_are_what_each_of_them_is(texts: list[str]) -> None:
+    try:
+        alone = [serialise_keys(DRIVER, {"driver": [text]})[0] for text in texts]
+    except PlatformError:
+        with pytest.raises(PlatformError, match="entity key 'driver'"):
+            serialise_keys(DRIVER, {"driver": texts})
+        return
+    assert serialise_keys(DRIVER, {"driver": texts}) == alone
+    assert [deserialise_key(key)["driver"] for key in alone] == list(map(canonical_text, texts))
 
 
 @pytest.mark.parametrize("text", ["007", "C000001", "1.5", "12345e67", "1.2.3", "+5", "nan", "a b", "客户", "1_000"])
