@@ -24,6 +24,15 @@ from services.model.columns import Field
 
 DRIVER = [{"name": "driver", "dtype": "string"}]
 EXACT = 2**53
+
+
+def enumerated(text: str) -> str:
+    """A member of an enumeration of texts; `str` of it is its name."""
+    kind: Any = Enum("Named", {"KEY": text}, type=str)
+    member: str = kind.KEY
+    return member
+
+
 WRITERS: dict[str, Callable[[int], Any]] = {
     "text": str,
     "text with a point": lambda number: f"{number}.0",
@@ -35,7 +44,7 @@ WRITERS: dict[str, Callable[[int], Any]] = {
     "numpy int": np.int64,
     "numpy float": np.float64,
     "numpy text": lambda number: np.str_(number),
-    "text of an enumeration": lambda number: Enum("Named", {"KEY": str(number)}, type=str)["KEY"],
+    "text of an enumeration": lambda number: enumerated(str(number)),
     "Decimal": lambda number: Decimal(f"{number}.00"),
     "Arrow int": pa.scalar,
     "Arrow float": lambda number: pa.scalar(float(number)),
