@@ -28,8 +28,8 @@ EXACT = 2**53
 
 def enumerated(text: str) -> str:
     """A member of an enumeration of texts; `str` of it is its name."""
-    kind: Any = Enum("Named", {"KEY": text}, type=str)
-    member: str = kind.KEY
+    make: Callable[..., Any] = Enum
+    member: str = make("Named", {"KEY": text}, type=str).KEY
     return member
 
 
