@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,14 @@ import pytest
 import yaml
 
 from pipelines.io.record import open_record
-from tests.kfp_stand_in import StandIn, kfp_stand_in
+from tests.kfp_stand_in import StandIn
 
 ZONE = "CRON_SCHEDULE_TIMEZONE"
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    for name, value in (("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b"), ("AWS_ENDPOINT_URL", "http://x")):
-        monkeypatch.setenv(name, value)
-    with kfp_stand_in(lead=0.25) as made:
-        made.put_on_path(tmp_path, monkeypatch)
-        yield made
+def cluster(kubeflow: StandIn) -> StandIn:
+    return kubeflow
 
 
 @pytest.fixture
