@@ -35,7 +35,7 @@ from tests.argo import NEVER, Scenario, Task, Try, each, grouped
 from tests.argo_documents import event_line
 from tests.kfp_api import Api, RefusedError
 from tests.kfp_run import Run
-from tests.kubectl_stand_in import SCRIPT, Kubectl
+from tests.kubectl_stand_in import SCRIPT, Kubectl, framed, parsed
 
 __all__ = ["NEVER", "Scenario", "StandIn", "Task", "Try", "each", "event_line", "grouped", "kfp_stand_in"]
 
@@ -133,9 +133,8 @@ class StandIn:
         handler.wfile.write(data)
 
     def _kubectl(self, handler: StreamRequestHandler) -> None:
-        asked = json.loads(handler.rfile.readline())
-        for part in self.kubectl.answer(asked["argv"], asked["given"]):
-            handler.wfile.write(json.dumps(part).encode() + b"\n")
+        for part in self.kubectl.answer(*parsed(handler.rfile.readline())):
+            handler.wfile.write(framed(part))
             handler.wfile.flush()
 
 

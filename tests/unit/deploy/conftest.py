@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from typer.testing import CliRunner
 
@@ -55,6 +57,10 @@ def fairlead(home: Path, call: Callable[..., Said]) -> Callable[..., Said]:
     return call
 
 
+# Typer reads the signature of every command again at each call.
+_command = functools.cache(typer.main.get_command)
+
+
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
     """Call the command line in this process, in whatever home the current folder has."""
@@ -63,6 +69,7 @@ def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
         from deploy.cli.app import app
 
         monkeypatch.setattr("sys.argv", ["fairlead", *arguments])
+        monkeypatch.setattr("typer.testing._get_command", _command)
         result = CliRunner().invoke(app, list(arguments), input=stdin)
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception
