@@ -16,6 +16,7 @@ PROFILE ?= local
 TASK ?= fraud
 MODEL ?= $(TASK)
 MODALITY ?= tabular
+PROBLEM ?= classification
 ARGS ?=
 
 ##@ Use it
@@ -43,9 +44,9 @@ up: ## The platform on a cluster on this machine (needs Docker, kind, helm)
 setup: $(RUN_ENV) $(DEV_ENV) ## Create .venv with everything that development needs
 	@echo "Ready. Next: make demo, make test"
 
-new-task: $(RUN_ENV) ## Write a task that runs at once: make new-task NAME=churn [MODALITY=text]
+new-task: $(RUN_ENV) ## Write a task that runs at once: make new-task NAME=churn [PROBLEM=regression] [MODALITY=text]
 	@test -n "$(NAME)" || { echo "which name? make new-task NAME=churn" >&2; exit 2; }
-	@$(BIN)/fairlead new-task $(NAME) --modality $(MODALITY) $(ARGS)
+	@$(BIN)/fairlead new-task $(NAME) --problem $(PROBLEM) --modality $(MODALITY) $(ARGS)
 
 # A worker for each core, and a file of tests stays with one; long files come first, so that none is last alone.
 test: $(RUN_ENV) $(DEV_ENV) ## Unit, contract, chart and integration tests

@@ -19,6 +19,7 @@ import pytest
 from pyarrow import parquet
 
 import deploy
+from deploy.cli.project.scaffold import combinations
 
 pytestmark = pytest.mark.integration
 
@@ -277,19 +278,43 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     return Shell(folder / "home", folder / "project")
 
 
-@pytest.mark.parametrize(
-    ("modality", "row"),
-    [
-        ("tabular", {"customer_id": "C00001", "plan": "plus", "monthly_charge": 50.0, "support_calls": 6}),
-        ("text", {"title": "parcel", "content": "tracking the courier and the van"}),
-    ],
-)
-def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, modality, row) -> None:
-    name = f"new_{modality}"
-    copy("new-task", name, "--modality", modality, "--root", str(copy.project))
+ROWS = {
+    ("classification", "tabular"): {"customer_id": "C00001", "plan": "plus", "monthly_charge": 50, "support_calls": 6},
+    ("multilabel", "tabular"): {
+        "kind": "lathe", "temperature": 84.0, "vibration": 5.2, "oil_pressure": 2.4, "hours": 4000.0,
+    },
+    ("regression", "tabular"): {"place": "lake", "area": 120.0, "rooms": 4, "built": 2015},
+    ("classification", "text"): {"message": "The courier left my box outside and it rained on it."},
+    ("multilabel", "text"): {"message": "The parcel came a week late. The box was torn open."},
+    ("regression", "text"): {"description": "For sale: electric bike, hardly used, 2 years old. With the receipt"},
+    ("embedding", "text"): {"question": "How do I change my address?"},
+}  # fmt: skip
+
+
+def is_right(problem: str, answer: dict[str, Any]) -> bool:
+    """Whether the answer to a row of `ROWS` is what anyone would say."""
+    if problem == "classification":
+        return answer["label"] in ("yes", "delivery")
+    if problem == "multilabel":
+        return set(answer["labels"]) in ({"bearing", "leak", "overheating"}, {"late", "damaged"})
+    if problem == "regression":
+        low, high = answer["interval"]
+        return low <= answer["value"] <= high and 700 < answer["value"] < 1500
+    return sum(value * value for value in answer["embedding"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_every_combination_of_a_new_task_has_a_row_here() -> None:
+    assert sorted(ROWS) == combinations()
+
+
+@pytest.mark.parametrize(("problem", "modality"), ROWS)
+def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) -> None:
+    name, row = f"{modality}_{problem}", ROWS[problem, modality]
+    copy("new-task", name, "--problem", problem, "--modality", modality, "--root", str(copy.project))
     report = copy.json("run", name)
     assert report["gate"]["passed"] is True, report["gate"]
-    answer = copy.json("predict", name, "--input", json.dumps(row), "--explain")
-    assert answer["predictions"][0]["label"] in ("yes", "delivery")
-    assert answer["predictions"][0]["flags"] == []
-    assert answer["predictions"][0]["reasons"]
+    explain = ["--explain"] if problem != "embedding" else []
+    prediction = copy.json("predict", name, "--input", json.dumps(row), *explain)["predictions"][0]
+    assert is_right(problem, prediction), prediction
+    assert prediction["flags"] == []
+    assert bool(explain) == bool(prediction.get("reasons"))

@@ -67,6 +67,9 @@ def ui(
 @guarded
 def new_task(
     name: Annotated[str, typer.Argument(help="Lower case letters, digits and _; for example churn.")],
+    problem: Annotated[
+        str, typer.Option(help="classification, multilabel, regression; of texts also embedding.")
+    ] = "classification",
     modality: Annotated[str, typer.Option(help="tabular or text.")] = "tabular",
     root: Annotated[Path | None, typer.Option(help="Folder of the project; default: where fairlead is.")] = None,
     as_json: Json = False,
@@ -75,9 +78,10 @@ def new_task(
 
     [bold]Examples[/]
       fairlead new-task churn
-      fairlead new-task tickets --modality text
+      fairlead new-task prices --problem regression
+      fairlead new-task tickets --problem multilabel --modality text
       make new-task NAME=churn
     """
     from deploy.cli.project.scaffold import create_task
 
-    create_task(name, modality, root, as_json)
+    create_task(name, problem, modality, root, as_json)

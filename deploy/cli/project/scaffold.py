@@ -19,33 +19,34 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 TEMPLATES = Path(__file__).parent / "templates"
+_WORDS = "words.yaml"  # of the problem of a modality
 PROJECT = Path(__file__).resolve().parents[3]
 _NAME = re.compile(r"[a-z][a-z0-9_]{1,23}")
 _IMPORTS = re.compile(r"(?m)(?:^from pipelines\.\S+ import .*\n)+")
 _FIRST_PORT = 3001
 
 
-def create_task(name: str, modality: str, root: Path | None, as_json: bool) -> None:
+def create_task(name: str, problem: str, modality: str, root: Path | None, as_json: bool) -> None:
     """Write the task's files and say what to do next."""
     project = (root or PROJECT).resolve()
-    files = [str(file.relative_to(project)) for file in write_task(name, modality, project)]
+    files = [str(file.relative_to(project)) for file in write_task(name, problem, modality, project)]
 
     def show(out: Console) -> None:
-        out.print(f"Wrote task [bold]{name}[/] ({modality}):")
+        out.print(f"Wrote task [bold]{name}[/] ({problem}, {modality}):")
         for file in files:
             out.print(f"  {file}", markup=False)
         out.print(f"It runs as it is: fairlead run {name}, then: fairlead serve {name}")
         out.print(f"Make it yours: the columns in pipelines/tasks/{name}/__init__.py, the data in data.py")
 
-    document: dict[str, Any] = {"task": name, "modality": modality, "root": str(project), "files": files}
-    emit(document, as_json, show)
+    document: dict[str, Any] = {"task": name, "problem": problem, "modality": modality, "root": str(project)}
+    emit({**document, "files": files}, as_json, show)
 
 
-def write_task(name: str, modality: str, project: Path) -> list[Path]:
+def write_task(name: str, problem: str, modality: str, project: Path) -> list[Path]:
     """Write a new task below `project` and return its files; all of them or none.
 
     Raises:
-        PlatformError: a bad name, an unknown modality, a file that exists, or not a project folder.
+        PlatformError: a bad name, a combination without templates, a file that exists, or not a project folder.
     """
     _check_name(name)
     if not (project / "pipelines" / "tasks").is_dir() or not (project / "pyproject.toml").is_file():
@@ -54,9 +55,9 @@ def write_task(name: str, modality: str, project: Path) -> list[Path]:
             detail="it has no pyproject.toml with pipelines/tasks beside it",
             fix="run it in a clone of the project, or give --root",
         )
-    targets = _targets(name, modality)
+    targets = _targets(name, problem, modality)
     _check_free(name, project, list(targets))
-    words = {"name": name, "title": name.replace("_", " "), "class_name": _camel(name), "port": str(_port(project))}
+    words = _words(name, problem, modality) | {"port": str(_port(project))}
     staging = Path(tempfile.mkdtemp(prefix=".new-task-", dir=project))
     try:
         for target, template in targets.items():
@@ -69,23 +70,42 @@ def write_task(name: str, modality: str, project: Path) -> list[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def modalities() -> list[str]:
-    """What there are templates for, sorted."""
-    return sorted(folder.name for folder in TEMPLATES.iterdir() if folder.is_dir())
+def combinations() -> list[tuple[str, str]]:
+    """The (problem, modality) that there are templates for, sorted."""
+    return sorted((file.parent.name, file.parents[1].name) for file in TEMPLATES.glob(f"*/*/{_WORDS}"))
 
 
-def _targets(name: str, modality: str) -> dict[str, Path]:
+def _targets(name: str, problem: str, modality: str) -> dict[str, Path]:
     """Target path -> template; ``NAME`` in a template's path stands for the task's name."""
-    if modality not in modalities():
+    if (problem, modality) not in combinations():
+        known = [f"--problem {one} --modality {other}" for one, other in combinations()]
         raise PlatformError(
-            f"no templates for modality {modality!r}",
-            detail=f"there are: {', '.join(modalities())}",
-            fix="pick one of them with --modality",
+            f"no templates for problem {problem!r} of modality {modality!r}",
+            detail=f"there are: {', '.join(known)}",
+            fix=f"pick one of them: fairlead new-task {name} {_nearest(problem, modality)}",
             code="bad_name",
         )
-    folder = TEMPLATES / modality
-    found = sorted(folder.rglob("*.tmpl"))
-    return {str(t.relative_to(folder)).removesuffix(".tmpl").replace("NAME", name): t for t in found}
+    found = {}
+    for folder in (TEMPLATES / "shared", TEMPLATES / modality / "shared", TEMPLATES / modality / problem):
+        for file in sorted(folder.rglob("*.tmpl")):
+            found[str(file.relative_to(folder)).removesuffix(".tmpl").replace("NAME", name)] = file
+    return found
+
+
+def _nearest(problem: str, modality: str) -> str:
+    """The options of the combination that shares most with what was asked for."""
+    one, other = max(combinations(), key=lambda known: (known[0] == problem, known[1] == modality))
+    return f"--problem {one} --modality {other}"
+
+
+def _words(name: str, problem: str, modality: str) -> dict[str, str]:
+    """What the placeholders of the templates stand for."""
+    import yaml
+
+    own = {"name": name, "title": name.replace("_", " "), "class_name": _camel(name)}
+    said: dict[str, str] = yaml.safe_load((TEMPLATES / modality / problem / _WORDS).read_text(encoding="utf-8"))
+    own |= {"problem": problem, "modality": modality}
+    return {**{key: Template(text).substitute(own) for key, text in said.items()}, **own}
 
 
 def _check_name(name: str) -> None:

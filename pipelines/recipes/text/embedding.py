@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -24,9 +24,14 @@ _COMPARED = 64  # validation texts that show how exact the arithmetic of the ser
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LsaModel(TermsConfig):
-    """dimensions: of the vectors; fewer where there are not as many texts or terms."""
+    """dimensions: of the vectors; fewer where there are not as many texts or terms.
+
+    shrinkage: directions in which texts of the same meaning differ count less, all the more the smaller it is; None
+    learns from the texts alone.
+    """
 
     dimensions: int = Field(128, ge=2)
+    shrinkage: Annotated[float, Field(gt=0)] | None = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,11 +41,12 @@ class LsaText(TextTaskConfig):
     model: LsaModel = field(default_factory=LsaModel)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """Learn from all texts but those of the test; labels are not needed for it."""
+        """Learn from all texts but those of the test, and from which of them mean the same."""
         from sklearn.decomposition import TruncatedSVD
 
         from pipelines.recipes.text.terms import learn_terms, read_parts
         from pipelines.training.onnx_terms import write_vector_graph
+        from pipelines.training.text_vectors import within_groups
 
         parts = read_parts(task, self, dataset)
         texts = parts.train_texts + parts.valid_texts
@@ -55,9 +61,13 @@ class LsaText(TextTaskConfig):
                 code="bad_data",
             )
         svd = TruncatedSVD(dimensions, random_state=self.seed).fit(given)
+        directions = svd.components_.T
+        if self.model.shrinkage is not None:
+            groups = [*parts.train["label"], *parts.valid["label"]]
+            directions = directions @ within_groups(given @ directions, groups, self.model.shrinkage)
         progress(1, 1)
         out.mkdir(parents=True, exist_ok=True)
-        write_vector_graph(out / "model.onnx", terms.weights, svd.components_.T)
+        write_vector_graph(out / "model.onnx", terms.weights, directions)
         terms.save(out, self.text, "occlusion")
         explained = float(svd.explained_variance_ratio_.sum())
         parameters = {"dimensions": dimensions, "terms": len(terms.weights.terms), "explained": explained}

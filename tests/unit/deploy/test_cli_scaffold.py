@@ -15,9 +15,10 @@ import pytest
 
 import deploy
 from contracts.errors import PlatformError
+from contracts.problems import OURS
 from contracts.settings import load
 from deploy.cli.profiles.deployment import Deployment
-from deploy.cli.project.scaffold import write_task
+from deploy.cli.project.scaffold import combinations, write_task
 
 ROOT = Path(deploy.__file__).parents[1]
 LONGEST = "a_name_of_24_characters_"
@@ -39,27 +40,25 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("modality", "files"),
-    [
-        ("tabular", {"__init__.py", "config.py", "data.py", "README.md"}),
-        ("text", {"__init__.py", "data.py", "README.md"}),
-    ],
-)
-def test_a_new_task_edits_no_existing_file(project, modality, files) -> None:
+@pytest.mark.parametrize(("problem", "modality"), combinations())
+def test_a_new_task_edits_no_existing_file(project, problem, modality) -> None:
     before = contents(project)
-    written = write_task("churn", modality, project)
+    written = write_task("churn", problem, modality, project)
     after = contents(project)
     assert {name: after[name] for name in before} == before
     assert {str(file.relative_to(project)) for file in written} == set(after) - set(before)
-    assert {file.name for file in written if file.parent.name == "churn"} == files
+    config = {"config.py"} if modality == "tabular" else set()
+    assert {file.name for file in written if file.parent.name == "churn"} == {
+        "__init__.py", "data.py", "README.md", *config,
+    }  # fmt: skip
+    assert not [file for file in written if "$" in file.read_text()]
     assert not list(project.glob(".new-task-*"))
 
 
-@pytest.mark.parametrize("modality", ["tabular", "text"])
 @pytest.mark.parametrize("name", ["ab", "churn", LONGEST])
-def test_what_is_written_passes_the_linter(project, modality, name) -> None:
-    write_task(name, modality, project)
+def test_what_is_written_passes_the_linter(project, name) -> None:
+    for problem, modality in combinations():  # of the same length as `name`, and of its first letter
+        write_task(f"{name[:1]}{problem[0]}{modality[1]}{name[3:]}", problem, modality, project)
     ours = 'lint.isort.known-first-party=["contracts", "pipelines", "feature_repo"]'  # most of it is not here
     for arguments in (["check", "--config", ours], ["format", "--diff"]):
         done = subprocess.run(
@@ -69,7 +68,7 @@ def test_what_is_written_passes_the_linter(project, modality, name) -> None:
 
 
 def test_its_values_are_valid_and_its_port_is_free(project) -> None:
-    write_task("churn", "tabular", project)
+    write_task("churn", "classification", "tabular", project)
     values = load(Deployment, project / "deploy/env/local/models/churn.yaml", environ={})
     assert (values.model, values.modality, values.port) == ("churn@champion", "tabular", 3018)
 
@@ -80,7 +79,7 @@ def test_its_values_are_valid_and_its_port_is_free(project) -> None:
 def test_a_bad_name_is_refused(project, name) -> None:
     before = contents(project)
     with pytest.raises(PlatformError, match="not a task name"):
-        write_task(name, "tabular", project)
+        write_task(name, "classification", "tabular", project)
     assert contents(project) == before
 
 
@@ -90,19 +89,32 @@ def test_a_name_that_is_taken_is_refused(project, taken) -> None:
     (project / taken).write_text("mine\n")
     before = contents(project)
     with pytest.raises(PlatformError, match="the name churn is taken"):
-        write_task("churn", "text", project)
+        write_task("churn", "classification", "text", project)
     assert contents(project) == before
 
 
-def test_an_unknown_modality_lists_the_known_ones(project) -> None:
+@pytest.mark.parametrize(
+    ("problem", "modality", "cure"),
+    [
+        ("classification", "video", "--problem classification --modality"),
+        ("embedding", "tabular", "--problem embedding --modality text"),
+        ("ranking", "text", "--modality text"),
+    ],
+)
+def test_a_combination_without_templates_lists_those_that_there_are(project, problem, modality, cure) -> None:
     with pytest.raises(PlatformError) as caught:
-        write_task("churn", "video", project)
-    assert caught.value.detail == "there are: tabular, text"
+        write_task("churn", problem, modality, project)
+    assert caught.value.detail.count("--problem") == len(combinations()) == 7
+    assert cure in caught.value.fix
+
+
+def test_every_problem_has_a_template() -> None:
+    assert {problem for problem, _ in combinations()} == set(OURS)
 
 
 def test_another_folder_than_a_project_is_refused(tmp_path) -> None:
     with pytest.raises(PlatformError, match="not a project folder"):
-        write_task("churn", "tabular", tmp_path)
+        write_task("churn", "classification", "tabular", tmp_path)
 
 
 @pytest.fixture
@@ -117,7 +129,7 @@ def importable(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 def test_the_tabular_sample_goes_to_a_split_that_has_every_input(importable, tmp_path) -> None:
-    write_task("new_churn", "tabular", importable)
+    write_task("new_churn", "classification", "tabular", importable)
     task = importlib.import_module("pipelines.tasks.new_churn").TASK
     config = task.recipes[task.default_recipe]
     table = next(task.default_source(config))
@@ -139,7 +151,7 @@ def test_the_tabular_sample_goes_to_a_split_that_has_every_input(importable, tmp
 
 
 def test_no_row_of_a_tabular_task_moves_towards_the_test(importable) -> None:
-    write_task("new_churn", "tabular", importable)
+    write_task("new_churn", "classification", "tabular", importable)
     task = importlib.import_module("pipelines.tasks.new_churn").TASK
     config = task.recipes[task.default_recipe]
     frame = next(task.default_source(config)).to_pandas()
@@ -161,7 +173,7 @@ def test_no_row_of_a_tabular_task_moves_towards_the_test(importable) -> None:
 
 
 def test_the_text_sample_has_all_categories_in_every_part(importable) -> None:
-    write_task("new_tickets", "text", importable)
+    write_task("new_tickets", "classification", "text", importable)
     task = importlib.import_module("pipelines.tasks.new_tickets").TASK
     config = task.recipes[task.default_recipe]
     parts = task.split(next(task.default_source(config)).to_pandas(), config)

@@ -1,0 +1,135 @@
+"""What tasks of tables may be made of: a subclass says which columns it has, and what is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.dataclasses import dataclass
+
+from contracts.bundle import Input
+from contracts.errors import PlatformError
+from pipelines.settings import setting
+from pipelines.task import STRICT, Column
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+PARTS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SplitConfig:
+    """Shares of the rows: the newest are the test; without moments a hash of the id decides."""
+
+    valid_share: float = 0.2
+    test_share: float = 0.2
+
+
+class TabularTask:
+    """Base of a task, see `pipelines.task.Task`; a subclass has the attributes without a value, and recipes.
+
+    Its configurations have ``split``, a `SplitConfig`. Every column that is not named below is an input of a request.
+
+    Attributes:
+        features: names of the features that are read online, all numbers.
+        slices: columns of strings whose values metrics are kept for.
+        sample: CSV file with the built-in data.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    label: str
+    sample: Path
+    problem = "classification"
+    modality: Literal["tabular", "text"] = "tabular"
+    id = "id"
+    timestamp: str | None = None
+    entities: tuple[str, ...] = ()
+    classes: tuple[str, ...] | None = None
+    feature_service: str | None = None
+    features: tuple[str, ...] = ()
+    slices: tuple[str, ...] = ()
+    default_recipe = "lightgbm"
+
+    def default_source(self, config: Any) -> Iterator[pa.Table]:
+        """The shipped sample."""
+        import pyarrow as pa
+        from pyarrow import csv
+
+        kinds = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64()}
+        kinds["timestamp"] = pa.timestamp("us", tz="UTC")
+        types = {column.name: kinds[column.dtype] for column in self.columns}
+        yield csv.read_csv(self.sample, convert_options=csv.ConvertOptions(column_types=types, include_columns=types))
+
+    def inputs(self, config: Any) -> list[Input]:
+        """The columns, numbers as such and strings as categories; then the features."""
+        own = {self.id, self.label, self.timestamp, *self.entities}
+        given = [column for column in self.columns if column.name not in own and column.dtype != "timestamp"]
+        return [*map(_input, given), *(Input(name=name, dtype="float64", source="online") for name in self.features)]
+
+    def request(self, config: Any) -> list[Input]:
+        """Nothing beside the inputs."""
+        return []
+
+    def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+        """In order of time, or by a hash of the id."""
+        return split_rows(self, frame, config)
+
+
+def split_rows(task: TabularTask, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+    """Train, valid and test; the order of the file does not count, nor does the seed.
+
+    With moments, newer rows move older ones towards training only; without, a row keeps its part.
+
+    Raises:
+        PlatformError: shares that leave nothing.
+    """
+    import numpy as np
+
+    valid, test = config.split.valid_share, config.split.test_share
+    if min(valid, test) <= 0 or valid + test >= 1:
+        raise PlatformError(
+            "the shares of the split leave nothing for a part",
+            detail=f"split.valid_share is {valid:g}, split.test_share is {test:g}",
+            fix=f"give shares above 0 that add up to less than 1: {setting('split.valid_share', 0.2)}",
+            code="bad_config",
+        )
+    if task.timestamp:
+        rows = frame.sort_values([task.timestamp, task.id]).reset_index(drop=True)
+        place = np.arange(len(rows)) / max(len(rows), 1)
+    else:
+        rows, place = frame.reset_index(drop=True), _hashes(frame[task.id].astype(str))
+    part = np.digitize(place, [1 - test - valid, 1 - test])
+    inputs = list(task.inputs(config))
+    made = rows[[item.name for item in inputs]].copy()
+    for item in inputs:
+        if item.dtype != "string":
+            made[item.name] = made[item.name].astype("float64")
+    made["id"], made["label"] = rows[task.id].astype(str), _labels(task, rows[task.label])
+    for name in task.slices:
+        made[f"slice_{name}"] = rows[name].astype(str)
+    return {name: made[part == at].reset_index(drop=True) for at, name in enumerate(PARTS)}
+
+
+def _labels(task: TabularTask, values: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers, or names; a row without a name has none of the labels."""
+    if task.problem == "regression":
+        return values.astype("float64")
+    return values.fillna("").astype(str)
+
+
+def _hashes(keys: pd.Series[Any]) -> Any:
+    """A number from 0 to 1 for each key."""
+    import hashlib
+
+    return [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") / 2**64 for key in keys]
+
+
+def _input(column: Column) -> Input:
+    if column.dtype == "string":
+        return Input(name=column.name, dtype="string", categories=list(column.categories or ()) or None)
+    return Input(name=column.name, dtype="float64", minimum=column.minimum, maximum=column.maximum)
