@@ -7,9 +7,11 @@ point of accuracy on short news. What is served is a plain linear model: ratio t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pipelines.task import STRICT, Progress
@@ -24,18 +26,27 @@ class LinearConfig:
     """What is fitted.
 
     strengths: candidates for the SVM's C; cross-validation on the training data in `folds` chooses.
-    ratio_smoothing, ratio_power: of the naive Bayes ratio; power 0 turns it off.
+    ratio_powers: candidates for the dampening of the naive Bayes ratio, chosen after the strength; 0 turns it off.
+    ratio_smoothing: added to every count of that ratio.
     class_weights: count every class alike, however frequent.
     """
 
     longest_ngram: int = 2
     min_documents: int = 2
     max_terms: int = 200_000
-    strengths: tuple[float, ...] = (0.1, 0.3, 0.6, 1.2)
+    strengths: tuple[float, ...] = Field(default=(0.1, 0.3, 0.6, 1.2), min_length=1)
     folds: int = 5
     ratio_smoothing: float = 0.3
-    ratio_power: float = 0.5
+    ratio_powers: tuple[float, ...] = Field(default=(0.5,), min_length=1)
     class_weights: bool = True
+
+
+@plain_dataclass(frozen=True)
+class Chosen:
+    """What cross-validation chose of the candidates of a `LinearConfig`."""
+
+    strength: float
+    ratio_power: float
 
 
 @plain_dataclass(frozen=True)
@@ -77,7 +88,7 @@ def fit(
     counts: Any,
     labels: NDArray[np.int64],
     classes: int,
-    strength: float,
+    chosen: Chosen,
     config: LinearConfig,
     vectors: NDArray[np.float32] | None = None,
 ) -> LinearModel:
@@ -95,17 +106,19 @@ def fit(
     features = tfidf(counts, idf)
     row_weight = class_weight(labels, classes)[labels] if config.class_weights else np.ones(len(labels))
     there = np.flatnonzero(np.bincount(labels, minlength=classes))  # a fold may miss a rare class
-    scales = np.stack([_ratio(counts > 0, labels == at, config) for at in there], axis=1)
+    scales = np.stack(
+        [_ratio(counts > 0, labels == at, config.ratio_smoothing) ** chosen.ratio_power for at in there], axis=1
+    )
     width = 0 if vectors is None else vectors.shape[1]
     weights, bias = np.zeros((counts.shape[1] + width, classes)), np.full(classes, -1.0)
     if vectors is None:
         for at, scale in zip(there, scales.T, strict=True):
-            model = LinearSVC(C=strength, random_state=0, max_iter=3000)
+            model = LinearSVC(C=chosen.strength, random_state=0, max_iter=3000)
             model.fit(features.multiply(scale).tocsr(), labels == at, sample_weight=row_weight)
             weights[:, at], bias[at] = model.coef_[0] * scale, model.intercept_[0]
     else:
         signs = np.where(labels[:, None] == there, 1.0, -1.0)
-        weights[:, there], bias[there] = fit_hinge(features, scales, vectors, signs, row_weight, strength)
+        weights[:, there], bias[there] = fit_hinge(features, scales, vectors, signs, row_weight, chosen.strength)
     # Softmax ignores what all classes share; without it a term's weight is for its class against the average one.
     return LinearModel(idf, weights - weights.mean(axis=1, keepdims=True), bias - bias.mean())
 
@@ -118,14 +131,16 @@ def class_weight(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]
     return len(labels) / (max(int((count > 0).sum()), 1) * np.maximum(count, 1))
 
 
-def _ratio(present: Any, inside: NDArray[np.bool_], config: LinearConfig) -> NDArray[np.float64]:
+def _ratio(present: Any, inside: NDArray[np.bool_], smoothing: float) -> NDArray[np.float64]:
+    """How much each term favours a class, or what is outside of it."""
     import numpy as np
 
     share = []
     for rows in (present[inside], present[~inside]):
-        count = np.asarray(rows.sum(axis=0)).ravel() + config.ratio_smoothing
+        count = np.asarray(rows.sum(axis=0)).ravel() + smoothing
         share.append(np.log(count / count.sum()))
-    return np.abs(share[0] - share[1]) ** config.ratio_power
+    ratio: NDArray[np.float64] = np.abs(share[0] - share[1])
+    return ratio
 
 
 def choose(
@@ -137,11 +152,13 @@ def choose(
     seed: int,
     progress: Progress,
     vectors: NDArray[np.float32] | None = None,
-) -> tuple[float, NDArray[np.float64], list[dict[str, float]]]:
-    """Cross-validate every strength; rows of one group (the same text) stay in one fold.
+) -> tuple[Chosen, NDArray[np.float64], list[dict[str, float]]]:
+    """Cross-validate every strength with the first ratio power, then the other powers with the best strength.
+
+    Rows of one group (the same text) stay in one fold.
 
     Returns:
-        The best strength, its out-of-fold logits, shape (rows, classes), and accuracy per strength.
+        The best of them, its out-of-fold logits, shape (rows, classes), and the accuracy of each.
     """
     import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
@@ -149,16 +166,26 @@ def choose(
     folds = max(2, min(config.folds, int(np.bincount(labels, minlength=classes).min())))
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     parts = list(splitter.split(counts, labels, np.asarray(groups)))
-    history, best = [], (-1.0, 0.0, np.zeros((len(labels), classes)))
-    for done, strength in enumerate(config.strengths):
+    total = len(config.strengths) + len(config.ratio_powers) - 1
+    history: list[dict[str, float]] = []
+    first = config.ratio_powers[0]
+    best = (-1.0, Chosen(config.strengths[0], first), np.zeros((len(labels), classes)))
+
+    def attempt(chosen: Chosen) -> None:
+        nonlocal best
         scores = np.zeros((len(labels), classes))
         for train, held in parts:
             known, other = (None, None) if vectors is None else (vectors[train], vectors[held])
-            model = fit(counts[train], labels[train], classes, strength, config, known)
+            model = fit(counts[train], labels[train], classes, chosen, config, known)
             scores[held] = model.scores(counts[held], other)
         accuracy = float((scores.argmax(axis=1) == labels).mean())
-        history.append({"strength": strength, "accuracy": accuracy})
-        progress(done + 1, len(config.strengths), cv_accuracy=accuracy, strength=strength)
+        history.append({**asdict(chosen), "accuracy": accuracy})
+        progress(len(history), total, cv_accuracy=accuracy, **asdict(chosen))
         if accuracy > best[0]:
-            best = (accuracy, strength, scores)
+            best = (accuracy, chosen, scores)
+
+    for strength in config.strengths:
+        attempt(Chosen(strength, first))
+    for power in config.ratio_powers[1:]:
+        attempt(Chosen(best[1].strength, power))
     return best[1], best[2], history

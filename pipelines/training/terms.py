@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
@@ -39,7 +39,7 @@ def fit_terms(
     unused: Collection[int],
     vectors: NDArray[np.float32] | None = None,
 ) -> Fitted:
-    """A linear model of the terms of `ids` and of `vectors`; cross-validation chooses strength and temperature.
+    """A linear model of the terms of `ids` and of `vectors`, whose strength, ratio power and temperature are cross-validated.
 
     unused: ids that no term has, such as that of unknown words.
     """
@@ -62,8 +62,8 @@ def fit_terms(
             code="bad_data",
         )
     counts = vocabulary.count(ids)
-    strength, scores, history = choose(counts, labels, texts, classes, config, seed, progress, vectors)
+    chosen, scores, history = choose(counts, labels, texts, classes, config, seed, progress, vectors)
     factor = fit_temperature(scores, labels)
-    model = fit(counts, labels, classes, strength, config, vectors)
-    parameters = {"strength": strength, "temperature": 1 / factor, "terms": len(vocabulary.terms)}
+    model = fit(counts, labels, classes, chosen, config, vectors)
+    parameters = {**asdict(chosen), "temperature": 1 / factor, "terms": len(vocabulary.terms)}
     return Fitted(np.asarray(vocabulary.terms), model, factor, history, parameters)

@@ -23,7 +23,7 @@ class EncoderModel(LinearConfig):
 
     strengths: tuple[float, ...] = (0.1, 0.3, 1.0)
     folds: int = 3
-    ratio_power: float = 0.0
+    ratio_powers: tuple[float, ...] = (0.0, 0.5)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     threads: int = 0
 

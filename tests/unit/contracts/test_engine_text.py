@@ -93,7 +93,7 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> tuple[OnnxTextEngine, Ca
     ids = tokenise(tokenizer, TEXTS, 300)
     vocabulary = NgramVocabulary.learn(ids, longest=2, min_documents=1, max_terms=1000, unused=(0, 1))
     counts = vocabulary.count(ids)
-    model = linear_text.fit(counts, LABELS, 2, 1.0, linear_text.LinearConfig())
+    model = linear_text.fit(counts, LABELS, 2, linear_text.Chosen(1.0, 0.5), linear_text.LinearConfig())
     tokenizer.save(str(folder / "model" / "tokenizer.json"))
     np.save(folder / "model" / "terms.npy", vocabulary.terms)
     write_linear_graph(
