@@ -39,7 +39,7 @@ def fit_terms(
     unused: Collection[int],
     vectors: NDArray[np.float32] | None = None,
 ) -> Fitted:
-    """A linear model of the terms of `ids` and of `vectors`, whose strength, ratio power and temperature are cross-validated.
+    """A linear model of the terms of `ids` and of `vectors`; cross-validation chooses what `LinearConfig` leaves open.
 
     unused: ids that no term has, such as that of unknown words.
     """
