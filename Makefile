@@ -75,7 +75,7 @@ verify: schemas ## Fail when a committed schema is out of date
 	git diff --exit-code -- '*.schema.json'
 
 protos: $(DEV_ENV) ## Write the gRPC messages that are committed
-	$(BIN)/python -m grpc_tools.protoc -I services/oip --python_out=services/oip services/oip/oip.proto
+	$(BIN)/python -m grpc_tools.protoc -I services/oip --python_out=services/oip --pyi_out=services/oip services/oip/oip.proto
 
 compile: $(RUN_ENV) ## Compile the workflows for a cluster into build/workflows
 	@$(BIN)/python -m pipelines compile --out build/workflows

@@ -25,14 +25,17 @@ class Rooms:
     """The rooms of one kind, such as all problems.
 
     Args:
-        kind: in messages, and in the name of the entry points: ``fairlead.<kind>s``.
+        kind: in messages, and, in the plural, in the name of the entry points, such as ``fairlead.problems``.
         package: whose modules are rooms, but for ``base``.
         attribute: the object's name in a module.
         folders: rooms are packages instead of modules.
+        module: of the packages that are rooms, which has the object; empty: the package has it itself.
     """
 
-    def __init__(self, kind: str, package: str, attribute: str, *, folders: bool = False) -> None:
+    def __init__(self, kind: str, package: str, attribute: str, *, folders: bool = False, module: str = "") -> None:
         self.kind, self.package, self.attribute, self.folders = kind, package, attribute, folders
+        self._module = f".{module}" if module else ""
+        self._file = f"*/{module or '__init__'}.py"
 
     def names(self) -> list[str]:
         """Names of all rooms, our own and those of other packages, sorted."""
@@ -51,7 +54,7 @@ class Rooms:
                 package that has it cannot be imported.
         """
         if name in self._own():
-            return getattr(importlib.import_module(f"{self.package}.{name}"), self.attribute)
+            return getattr(importlib.import_module(f"{self.package}.{name}{self._module}"), self.attribute)
         other = self._entries().get(name)
         if other is None:
             near = difflib.get_close_matches(name, self.names(), 1)
@@ -73,12 +76,13 @@ class Rooms:
             ) from err
 
     def _entries(self) -> dict[str, EntryPoint]:
-        return _others(f"fairlead.{self.kind}s", tuple(sys.path))
+        plural = f"{self.kind[:-1]}ies" if self.kind.endswith("y") else f"{self.kind}s"
+        return _others(f"fairlead.{plural}", tuple(sys.path))
 
     def _own(self) -> set[str]:
         folder = Path(str(importlib.import_module(self.package).__file__)).parent
         if self.folders:
-            return {file.parent.name for file in folder.glob("*/__init__.py")}
+            return {file.parent.name for file in folder.glob(self._file)}
         return {file.stem for file in folder.glob("*.py")} - {"__init__", "base"}
 
 

@@ -112,13 +112,15 @@ def _origin(text: str) -> str:
     return f"{scheme}://{host}" if port in (None, _PORTS.get(scheme)) else f"{scheme}://{host}:{port}"
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> ServiceSettings:
-    """Settings from the environment.
+def load_settings(
+    environ: Mapping[str, str] | None = None, kind: type[ServiceSettings] = ServiceSettings
+) -> ServiceSettings:
+    """Settings of this kind from the environment.
 
     Raises:
         PlatformError: an unknown key, a wrong value, or no bundle.
     """
-    settings = load(ServiceSettings, prefix=PREFIX, environ=environ)
+    settings = load(kind, prefix=PREFIX, environ=environ)
     if not settings.bundle:
         raise PlatformError(
             "no bundle to serve", fix=f"set {PREFIX}BUNDLE to the folder of a bundle", code="bad_settings"

@@ -10,7 +10,8 @@ from typing import Any
 
 from services.batching.batcher import Batcher
 from services.batching.executor import Executor
-from services.batching.terms import BatchLimits, Terms
+from services.batching.queue_items import BatchLimits
+from services.request_options import RequestOptions
 
 
 class Bench:
@@ -42,9 +43,9 @@ class Bench:
         self.batches.append((rows, list(lengths)))
 
     async def ask(self, item: int, rows: int = 1, lengths: Sequence[int] = (), **more: Any) -> int:
-        terms = more.pop("terms", Terms())
+        options = more.pop("options", RequestOptions())
         kind = more.pop("kind", "k")
-        return await self.batcher.submit(item, kind=kind, rows=rows, lengths=lengths, terms=terms, **more)
+        return await self.batcher.submit(item, kind=kind, rows=rows, lengths=lengths, options=options, **more)
 
     async def hold(self, item: int = 0) -> asyncio.Task[int]:
         """Occupy a worker with `item` until `held` is set."""

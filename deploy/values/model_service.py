@@ -21,7 +21,6 @@ from deploy.values.shared import (
     ServiceAccount,
     Values,
 )
-from services.server.launch import MODALITIES
 from services.settings import ServiceSettings
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -36,7 +35,7 @@ class Model(Values):
     digest: Annotated[str, StringConstraints(pattern=r"^$|^[0-9a-f]{64}$")]
     name: Annotated[str, StringConstraints(pattern=r"^$|^[a-z][a-z0-9_-]{0,62}$")]
     version: str | int
-    modality: Literal[tuple(sorted(MODALITIES))]  # type: ignore[valid-type]
+    modality: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
     wait_seconds: Annotated[int, Field(ge=0)]
 
 

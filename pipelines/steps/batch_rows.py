@@ -153,7 +153,7 @@ def _lacking(signature: Signature, layout: _Layout, names: Sequence[str], direct
 
 
 def _fields(signature: Signature, direct: bool) -> list[Input]:
-    """The inputs and request fields that a row carries, as `services.model.forms` derives them."""
+    """The inputs and request fields that a row carries, as `services.model.request_schema` derives them."""
     if direct:
         return signature.inputs
     given = {item.name: item for item in signature.inputs if item.source == "request"}

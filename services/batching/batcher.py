@@ -16,8 +16,9 @@ from typing import Any, Generic, TypeVar
 
 from services.batching.calltime import CallTime, Learned
 from services.batching.executor import Executor
-from services.batching.terms import BatchLimits, Observer, Part, Terms, Waiting
+from services.batching.queue_items import BatchLimits, Observer, Part, Waiting
 from services.errors import Problem, deadline_exceeded
+from services.request_options import RequestOptions
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,7 +34,7 @@ class Batcher(Generic[T, R]):
         self, call: Callable[[Sequence[T]], Sequence[R]], executor: Executor, limits: BatchLimits, observer: Observer
     ) -> None:
         self._call, self._executor, self._limits, self._observer = call, executor, limits, observer
-        self._queue: list[Waiting[T]] = []
+        self._queue: list[Waiting[T, R]] = []
         self._kinds: dict[str, Learned] = {}
         self._running: dict[int, tuple[float, float]] = {}  # batch -> when it began, and when it should end
         self._numbers = self._pending = self._extra = self._inlined = self._arrived = self._before = 0
@@ -60,7 +61,14 @@ class Batcher(Generic[T, R]):
         known.short.saw(size, seconds)
 
     async def submit(
-        self, item: T, *, kind: str, rows: int, lengths: Sequence[int] = (), alone: bool = False, terms: Terms
+        self,
+        item: T,
+        *,
+        kind: str,
+        rows: int,
+        lengths: Sequence[int] = (),
+        alone: bool = False,
+        options: RequestOptions,
     ) -> R:
         """The result of one item.
 
@@ -76,22 +84,24 @@ class Batcher(Generic[T, R]):
         now = perf_counter()
         known = self._kind(kind)
         size = _size(rows, lengths)
-        self._admit(now, known.times, size, terms)
+        self._admit(now, known.times, size, options)
         here = self._crowd < _CROWD and not self._queue and not self._running and known.short(size)
         if not here or self._arrived % 8 == 0:  # to look at the turn costs a tenth of a short call
             self._turn()
         self._arrived += 1
         if here:
             return self._inline(item, known, size, rows, lengths)
-        order = now + terms.priority * _AHEAD_SECONDS
-        waiting = self._enqueue(Part(item=item, rows=rows, lengths=lengths), order, kind, now, terms, alone)
+        order = now + options.priority * _AHEAD_SECONDS
+        waiting = self._enqueue(Part(item=item, rows=rows, lengths=lengths), order, kind, now, options, alone)
         try:
             return await waiting.future
         except asyncio.CancelledError:
             self._forget(waiting)
             raise
 
-    async def submit_parts(self, parts: Sequence[Part[T]], *, kind: str, alone: bool = False, terms: Terms) -> list[R]:
+    async def submit_parts(
+        self, parts: Sequence[Part[T]], *, kind: str, alone: bool = False, options: RequestOptions
+    ) -> list[R]:
         """The results of the parts of one request, which counts once; other requests go between its parts.
 
         Raises:
@@ -100,12 +110,12 @@ class Batcher(Generic[T, R]):
         now = perf_counter()
         known = self._kind(kind)
         sizes = [_size(part.rows, part.lengths) for part in parts]
-        self._admit(now, known.times, sum(sizes), terms)
+        self._admit(now, known.times, sum(sizes), options)
         self._turn()
-        order = now + terms.priority * _AHEAD_SECONDS
+        order = now + options.priority * _AHEAD_SECONDS
         waiting = []
         for part, size in zip(parts, sizes, strict=True):
-            waiting.append(self._enqueue(part, order, kind, now, terms, alone))
+            waiting.append(self._enqueue(part, order, kind, now, options, alone))
             order += known.times(size)  # as if it came when the part before it is done
         self._extra += len(parts) - 1
         try:
@@ -137,11 +147,13 @@ class Batcher(Generic[T, R]):
         if self._queue:
             self._dispatch()
 
-    def _enqueue(self, part: Part[T], order: float, kind: str, now: float, terms: Terms, alone: bool) -> Waiting[T]:
+    def _enqueue(
+        self, part: Part[T], order: float, kind: str, now: float, options: RequestOptions, alone: bool
+    ) -> Waiting[T, R]:
         self._numbers += 1
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         waiting = Waiting(
-            order, self._numbers, part.item, kind, part.rows, part.lengths, now, terms.deadline, alone, future
+            order, self._numbers, part.item, kind, part.rows, part.lengths, now, options.deadline, alone, future
         )
         insort(self._queue, waiting)
         self._pending += 1
@@ -153,10 +165,10 @@ class Batcher(Generic[T, R]):
         self._closed = True
         await self._idle.wait()
 
-    def _admit(self, now: float, times: CallTime, size: float, terms: Terms) -> None:
+    def _admit(self, now: float, times: CallTime, size: float, options: RequestOptions) -> None:
         if self._closed:
             raise self._refuse("stopping", 503, "stopping", "the service is stopping", "", 1.0)
-        if now >= terms.deadline:
+        if now >= options.deadline:
             self._observer.shed("deadline_passed")
             raise deadline_exceeded()
         if self._pending - self._extra >= self._limits.pending:
@@ -164,13 +176,13 @@ class Batcher(Generic[T, R]):
             wait = self._backlog(now, times, self._queue)
             raise self._refuse("queue_full", 429, "overloaded", "too many requests are waiting", detail, wait)
         # While nothing runs a request is always tried: otherwise one slow call could end the service for good.
-        if self._running and times.known and terms.deadline < math.inf:
-            order = now + terms.priority * _AHEAD_SECONDS
+        if self._running and times.known and options.deadline < math.inf:
+            order = now + options.priority * _AHEAD_SECONDS
             ahead = [one for one in self._queue if one.order <= order]
             wait = self._backlog(now, times, ahead)
             needed = wait + times(size)
-            if now + needed > terms.deadline:
-                detail = f"{(terms.deadline - now) * 1e3:.0f} ms are left, about {needed * 1e3:.0f} ms are needed"
+            if now + needed > options.deadline:
+                detail = f"{(options.deadline - now) * 1e3:.0f} ms are left, about {needed * 1e3:.0f} ms are needed"
                 title = "the deadline cannot be met"
                 raise self._refuse("deadline_unreachable", 503, "deadline-unreachable", title, detail, wait)
 
@@ -178,7 +190,7 @@ class Batcher(Generic[T, R]):
         self._observer.shed(reason)
         return Problem(status, code, title, detail, headers={"retry-after": str(max(1, math.ceil(wait)))})
 
-    def _backlog(self, now: float, times: CallTime, ahead: Sequence[Waiting[T]]) -> float:
+    def _backlog(self, now: float, times: CallTime, ahead: Sequence[Waiting[T, R]]) -> float:
         """Seconds until what runs and what waits `ahead` is done, by what calls took until now."""
         rows = sum(one.rows for one in ahead)
         seconds = sum(self._kinds[one.kind].times.each * _size(one.rows, one.lengths) for one in ahead)
@@ -222,10 +234,10 @@ class Batcher(Generic[T, R]):
                 return
             spent += self._begin(batch, rows, now)
 
-    def _gather(self, now: float) -> tuple[list[Waiting[T]], int, bool]:
+    def _gather(self, now: float) -> tuple[list[Waiting[T, R]], int, bool]:
         """The next batch, taken out of the queue: the first item, and others like it that fit."""
-        batch: list[Waiting[T]] = []
-        kept: list[Waiting[T]] = []
+        batch: list[Waiting[T, R]] = []
+        kept: list[Waiting[T, R]] = []
         rows = longest = 0
         full = False
         for at, one in enumerate(self._queue):
@@ -250,12 +262,12 @@ class Batcher(Generic[T, R]):
     def _fits(self, rows: int, longest: int) -> bool:
         return rows <= self._limits.rows and rows * longest <= self._limits.tokens
 
-    def _expire(self, one: Waiting[T]) -> None:
+    def _expire(self, one: Waiting[T, R]) -> None:
         self._observer.shed("deadline_passed")
         one.future.set_exception(deadline_exceeded())
         self._done_with(1)
 
-    def _begin(self, batch: list[Waiting[T]], rows: int, now: float) -> float:
+    def _begin(self, batch: list[Waiting[T, R]], rows: int, now: float) -> float:
         """Call the model for a batch, here or on a thread; returns the seconds that it took here."""
         lengths = [length for one in batch for length in one.lengths]
         self._observer.batched([now - one.arrived for one in batch], rows, lengths)
@@ -277,7 +289,12 @@ class Batcher(Generic[T, R]):
         self._running[number] = (now, now + known.times(size))
 
         def finish(answer: Any, failure: BaseException | None) -> None:
-            results, seconds, processor = answer or ([failure] * len(batch), 0.0, 0.0)
+            results: Sequence[R | BaseException]
+            seconds = processor = 0.0
+            if failure is None:
+                results, seconds, processor = answer
+            else:
+                results = [failure] * len(batch)
             loop.call_soon_threadsafe(self._finish, number, batch, size, seconds, processor, results)
 
         self._executor.put(lambda: self._timed(items), finish)
@@ -304,7 +321,7 @@ class Batcher(Generic[T, R]):
     def _finish(
         self,
         number: int,
-        batch: list[Waiting[T]],
+        batch: list[Waiting[T, R]],
         size: float,
         seconds: float,
         processor: float,
@@ -317,7 +334,7 @@ class Batcher(Generic[T, R]):
         self._dispatch()
 
     def _settle(
-        self, batch: list[Waiting[T]], size: float, seconds: float, results: Sequence[R | BaseException]
+        self, batch: list[Waiting[T, R]], size: float, seconds: float, results: Sequence[R | BaseException]
     ) -> None:
         if not any(isinstance(result, BaseException) for result in results):  # else it was called several times
             self._kinds[batch[0].kind].times.saw(size, seconds)
@@ -330,7 +347,7 @@ class Batcher(Generic[T, R]):
                 one.future.set_result(result)
         self._done_with(len(batch))
 
-    def _forget(self, waiting: Waiting[T]) -> None:
+    def _forget(self, waiting: Waiting[T, R]) -> None:
         if waiting in self._queue:  # else it runs, and keeps its place until the model is done with it
             self._queue.remove(waiting)
             self._done_with(1)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 # What is called, and who gets (result, failure) on the thread that ran it.
-_Job = tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]]
+_Job = tuple[Callable[[], Any], Callable[[Any, BaseException | None], object]]
 
 
 class Executor:
@@ -38,7 +38,7 @@ class Executor:
         for thread in self._threads:
             thread.start()
 
-    def put(self, call: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+    def put(self, call: Callable[[], Any], done: Callable[[Any, BaseException | None], object]) -> None:
         """Queue `call`; `done` gets its result or its failure, on the thread that ran it."""
         self._queue.put((call, done))
 

@@ -49,7 +49,7 @@ class Series:
         buckets, seen = [], 0
         for edge, count in zip((*self._edges, float("inf")), counts, strict=True):
             seen += count
-            buckets.append((floatToGoString(edge), float(seen)))
+            buckets.append((str(floatToGoString(edge)), float(seen)))
         return buckets, total
 
 

@@ -30,9 +30,7 @@ _CODES = ("200", "400", "401", "408", "422", "429", "500", "503", "504")
 class ServiceMetrics:
     """The metrics of one served model; every label set that is known beforehand exists from the start."""
 
-    def __init__(
-        self, model: str, version: str, busy_routes: Iterable[str] = (), answers: Distribution | None = None
-    ) -> None:
+    def __init__(self, model: str, version: str, busy_routes: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -44,8 +42,6 @@ class ServiceMetrics:
         self.inflight = self._gauge(names.INFLIGHT, "Requests being answered.").labels(model)
         self._predictions = self._counter(names.PREDICTIONS, "Predictions by label.")
         self.observed = Series(())  # exported when the problem has a distribution of answers
-        if answers is not None:
-            self.observed = self._histogram(answers.name, answers.text, answers.edges).labels(model, version)
         self._age = self._histogram(names.FEATURE_AGE, "Age of online features when read.", names.AGE_BUCKETS)
         self._status = self._counter(names.FEATURE_STATUS, "Online feature reads by outcome.")
         self.queue_depth = self._gauge(names.QUEUE_DEPTH, "Requests that wait for a thread.").labels(model)
@@ -59,7 +55,7 @@ class ServiceMetrics:
         self.padded: Callable[[Sequence[int]], int] = sum
         self._info = self._gauge(names.MODEL_INFO, "The served model; always 1.")
         self.load_seconds = self._gauge(names.MODEL_LOAD_SECONDS, "Time to verify, load and replay the model.")
-        self._answers: dict[tuple[str, int], Count] = {}
+        self._counted: dict[tuple[str, int], Count] = {}
         self._durations: dict[str, Series] = {}
         self.labels: dict[str, Count] = {}
         for route in busy_routes:
@@ -67,22 +63,28 @@ class ServiceMetrics:
             for code in _CODES:
                 self._requests.labels(model, version, route, code)
 
-    def loaded(self, labels: Sequence[str], views: Iterable[str], digest: str, recipe: str, seconds: float) -> None:
-        """Create the label sets that the bundle determines."""
+    def loaded(self, digest: str, recipe: str, seconds: float) -> None:
+        """Say which bundle is served, and how long it took to load it."""
+        self._info.labels(self._model, self._version, digest[:12], recipe).set(1)
+        self.load_seconds.labels(self._model).set(seconds)
+
+    def predicting(self, labels: Sequence[str], views: Iterable[str], answers: Distribution | None) -> None:
+        """Create the label sets of predictions, of look-ups in feature views, and the histogram of answers."""
+        if answers is not None:
+            histogram = self._histogram(answers.name, answers.text, answers.edges)
+            self.observed = histogram.labels(self._model, self._version)
         self.labels = {label: self._predictions.labels(self._model, self._version, label) for label in labels}
         self.age = {view: self._age.labels(self._model, view) for view in views}
         self.status = {
             view: {status: self._status.labels(self._model, view, status) for status in STATUSES} for view in self.age
         }
-        self._info.labels(self._model, self._version, digest[:12], recipe).set(1)
-        self.load_seconds.labels(self._model).set(seconds)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request; `route` is a template, so that both labels are bounded."""
         key = (route, status)
-        counter = self._answers.get(key)
+        counter = self._counted.get(key)
         if counter is None:
-            counter = self._answers[key] = self._requests.labels(self._model, self._version, route, str(status))
+            counter = self._counted[key] = self._requests.labels(self._model, self._version, route, str(status))
             self._durations.setdefault(route, self._seconds.labels(self._model, self._version, route))
         counter.inc()
         self._durations[route].observe(seconds)
@@ -92,7 +94,7 @@ class ServiceMetrics:
         self._shed[reason].inc()
 
     def batched(self, waits: Sequence[float], rows: int, lengths: Sequence[int]) -> None:
-        """Observe a batch that leaves for the model, see `services.batching.batcher.Observer`."""
+        """Observe a batch that leaves for the model, see `services.batching.queue_items.Observer`."""
         queue = self.stage["queue"]
         for wait in waits:
             queue.observe(wait)

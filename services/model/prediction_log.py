@@ -27,7 +27,7 @@ from contracts import storage
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
 from services.logs import log_event
-from services.model.forms import Batch
+from services.model.request_schema import Batch
 from services.model.scoring import Scored
 from services.problems import get_serving
 from services.settings import PredictionLogSettings

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from contracts.bundle import Bundle
-from contracts.engine import DecodingEngine, Engine, Reason, TokenEngine
+from contracts.engine import Engine, Reason
 from contracts.errors import PlatformError
 from contracts.problems.base import Problem, Tensor
 from services.metrics.service_metrics import ServiceMetrics
 from services.model.columns import Column
-from services.model.forms import Batch, Forms, copied, merge
+from services.model.request_schema import Batch, RequestSchemas, copied, merge
+from services.model.rows import Rows
 from services.problems import get_serving
 
 _EXPLAINED_AT_ONCE = 16
@@ -25,7 +26,7 @@ _WARM_CALLS, _WARM_SECONDS = 30, 0.1
 
 
 class Lookup(Protocol):
-    """Completes rows of the raw form to the model's inputs."""
+    """Completes rows that name an entity to the model's inputs."""
 
     views: tuple[str, ...]
 
@@ -70,19 +71,17 @@ class Work:
 
     Attributes:
         top: reasons per row; 0 for none.
-        ids: the token ids of each row, for models of tokens.
         given_up: true when nobody waits any more; reasons of many rows take long.
     """
 
     batch: Batch
     top: int = 0
-    ids: Sequence[Sequence[int]] = ()
     given_up: bool = False
 
     @property
     def kind(self) -> str:
         """What takes the same time per row, and can be scored together; reasons are given one request at a time."""
-        return f"{self.batch.form}:explain" if self.top else self.batch.form
+        return f"{self.batch.schema}:explain" if self.top else self.batch.schema
 
 
 def joined(problem: Problem[Any], batch: Batch, works: Sequence[Work], parts: Sequence[Scored]) -> Scored:
@@ -100,15 +99,20 @@ class Model:
     """A verified bundle with its engine; used from the executor's threads."""
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, forms: Forms, lookup: Lookup | None, metrics: ServiceMetrics
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        rows: Rows,
+        schemas: RequestSchemas,
+        lookup: Lookup | None,
+        metrics: ServiceMetrics,
     ) -> None:
-        self.bundle, self.engine, self.forms, self.lookup, self.metrics = bundle, engine, forms, lookup, metrics
+        self.bundle, self.engine, self.rows, self.schemas = bundle, engine, rows, schemas
+        self.lookup, self.metrics = lookup, metrics
         signature = bundle.document.signature
         self.problem, self.output, self.decision = signature.problem, signature.output, bundle.document.decision
         self.serving = get_serving(self.problem)
         self.tensors: dict[str, Tensor] = {one.name: one for one in self.problem.tensors(self.output)}
-        self.tokens: TokenEngine | None = engine if isinstance(engine, TokenEngine) else None
-        self.files: DecodingEngine | None = engine if isinstance(engine, DecodingEngine) else None
         self._inputs = tuple(item.name for item in signature.inputs)
         self._one_at_a_time = Lock()
 
@@ -119,7 +123,7 @@ class Model:
             TimeoutError: nobody waits for the reasons any more.
         """
         alone, batch = len(works) == 1, works[0].batch
-        looked_up = self.lookup is not None and batch.form == "raw"
+        looked_up = self.lookup is not None and batch.schema == "by_entity"
         if not alone:
             batch = merge([work.batch for work in works])
         elif looked_up:  # which adds flags: when a batch fails, its items are scored once more
@@ -131,8 +135,7 @@ class Model:
                 columns = self.lookup.join(batch, self.metrics)
             start = _observe(stage["features"], start)
         inputs = {name: columns[name] for name in self._inputs}
-        ids = [row for work in works for row in work.ids]
-        answers = self.tokens.predict_ids(ids) if ids and self.tokens else self.engine.predict(inputs)
+        answers = self.rows.predict(inputs, batch.prepared)
         start = _observe(stage["infer"], start)
         reasons = self._reasons(works[0], inputs) if works[0].top else []
         decided = self.problem.decide(self.output, self.decision, answers)
@@ -169,8 +172,8 @@ def replay(model: Model) -> int:
     examples = list(model.bundle.golden())
     if not examples:
         raise _mismatch(model, "golden.jsonl has no examples")
-    batch = model.forms.direct.batch(
-        {item.name: [one.inputs.get(item.name) for one in examples] for item in model.forms.direct.fields}
+    batch = model.schemas.by_features.batch(
+        {item.name: [one.inputs.get(item.name) for one in examples] for item in model.schemas.by_features.fields}
     )
     problem, output = model.problem, model.output
     answers = model.engine.predict(batch.columns)
@@ -185,26 +188,20 @@ def replay(model: Model) -> int:
 def warm(model: Model) -> tuple[float, float]:
     """Call the model with one golden row until it is warm; returns the row's size and the shortest call's seconds.
 
-    The size is in tokens for models of tokens. One row alone takes another path through some libraries than many.
+    The size is the row's length where it has one. One row alone takes another path through some libraries than many.
     """
     first = next(iter(model.bundle.golden()))
-    columns = model.forms.direct.batch(
-        {item.name: [first.inputs.get(item.name)] for item in model.forms.direct.fields}
-    ).columns
-    ids = model.tokens.tokenise(columns) if model.tokens else []
-    columns = model.files.decode(columns) if model.files else columns
+    schema = model.schemas.by_features
+    batch = model.rows.prepared(schema.batch({item.name: [first.inputs.get(item.name)] for item in schema.fields}))
     shortest, end = math.inf, perf_counter() + _WARM_SECONDS
     for _ in range(_WARM_CALLS):
         start = perf_counter()
-        if model.tokens:
-            model.tokens.predict_ids(ids)
-        else:
-            model.engine.predict(columns)
+        model.rows.predict(batch.columns, batch.prepared)
         now = perf_counter()
         shortest = min(shortest, now - start)
         if now > end:
             break
-    return float(len(ids[0]) if ids else 1), shortest
+    return float(batch.lengths[0] if batch.lengths else 1), shortest
 
 
 def _mismatch(model: Model, detail: str, **context: int) -> PlatformError:

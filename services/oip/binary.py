@@ -5,7 +5,6 @@ Numbers are little-endian in row order; a string is four bytes of length and its
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -104,7 +103,9 @@ def wants_binary(document: dict[str, Any], outputs: Sequence[str]) -> list[str]:
 def _strings(raw: memoryview, where: str) -> list[bytes]:
     values, at = [], 0
     while at < len(raw):
-        end = at + 4 + (struct.unpack_from("<I", raw, at)[0] if at + 4 <= len(raw) else math.inf)
+        end = at + 4
+        if end <= len(raw):
+            end += int(struct.unpack_from("<I", raw, at)[0])
         if end > len(raw):
             raise _bad(where, "a string is longer than the bytes that are left")
         values.append(bytes(raw[at + 4 : end]))

@@ -10,7 +10,7 @@ from typing import Any
 from contracts.problems.base import Tensor
 from services.errors import Problem
 from services.model.columns import Field
-from services.model.forms import Batch, Form, Forms
+from services.model.request_schema import Batch, RequestSchema, RequestSchemas
 
 # What a field is announced as, and what is accepted for it.
 DATATYPES = {"float64": "FP64", "int64": "INT64", "bool": "BOOL", "string": "BYTES", "bytes": "BYTES"}
@@ -32,12 +32,14 @@ def datatype(field: Field) -> str:
     return DATATYPES[field.dtype] if field.kind == "input" else "BYTES"
 
 
-def tensors(form: Form) -> list[dict[str, Any]]:
+def tensors(schema: RequestSchema) -> list[dict[str, Any]]:
     """The metadata of a form's inputs; -1 is the number of rows."""
-    return [{"name": item.name, "datatype": datatype(item), "shape": [-1]} for item in form.fields]
+    return [{"name": item.name, "datatype": datatype(item), "shape": [-1]} for item in schema.fields]
 
 
-def read_request(document: Any, forms: Forms, max_rows: int, own: Mapping[str, Tensor]) -> tuple[Batch, list[str]]:
+def read_request(
+    document: Any, schemas: RequestSchemas, max_rows: int, own: Mapping[str, Tensor]
+) -> tuple[Batch, list[str]]:
     """The batch of an inference request and the names of the outputs it asks for, of the problem's `own` and `OUTPUTS`.
 
     Members that the protocol does not know are passed over: KServe's client says ``model_name``, others have their own.
@@ -50,11 +52,11 @@ def read_request(document: Any, forms: Forms, max_rows: int, own: Mapping[str, T
     if type(document.get("id", "")) not in (str, NoneType):
         raise _bad("id", "expected a string")
     given = [_name(tensor, index) for index, tensor in enumerate(document["inputs"])]
-    form = forms.choose(given)
+    schema = schemas.choose(given)
     by_name = dict(zip(given, document["inputs"], strict=True))
-    _check_names(form, given)
+    _check_names(schema, given)
     rows = {}
-    for item in form.fields:
+    for item in schema.fields:
         if item.name in by_name:
             rows[item.name] = _values(by_name[item.name], item, max_rows)
     counts = {len(values) for values in rows.values()}
@@ -64,9 +66,9 @@ def read_request(document: Any, forms: Forms, max_rows: int, own: Mapping[str, T
     count = counts.pop()
     if count == 0:
         raise _bad("inputs", "the tensors have no rows")
-    for name in form.optional - set(rows):
+    for name in schema.optional - set(rows):
         rows[name] = [None] * count
-    return form.batch(rows, where="inputs.{name}[{row}]"), _outputs(document.get("outputs"), (*own, *OUTPUTS))
+    return schema.batch(rows, where="inputs.{name}[{row}]"), _outputs(document.get("outputs"), (*own, *OUTPUTS))
 
 
 def output_tensors(own: Iterable[Tensor]) -> list[dict[str, Any]]:
@@ -85,14 +87,14 @@ def _name(tensor: Any, index: int) -> str:
     return str(tensor["name"])
 
 
-def _check_names(form: Form, given: Sequence[str]) -> None:
+def _check_names(schema: RequestSchema, given: Sequence[str]) -> None:
     errors = [
-        (f"inputs.{name[:64]}", f"unknown tensor; accepted: {', '.join(item.name for item in form.fields)}")
+        (f"inputs.{name[:64]}", f"unknown tensor; accepted: {', '.join(item.name for item in schema.fields)}")
         for name in given
-        if name not in form.names
+        if name not in schema.names
     ]
     errors += [(f"inputs.{name}", "given more than once") for name in set(given) if given.count(name) > 1]
-    needed = [item.name for item in form.fields if item.name not in form.optional]
+    needed = [item.name for item in schema.fields if item.name not in schema.optional]
     errors += [(f"inputs.{name}", "missing tensor") for name in needed if name not in given]
     if errors:
         raise Problem(400, "bad-tensor", "the tensors are not the model's inputs", errors=errors)

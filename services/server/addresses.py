@@ -84,7 +84,8 @@ def _bound(family: socket.AddressFamily, address: str, port: int) -> socket.sock
 
 def free_after(port: int, host: str) -> int:
     """A port near `port`, or near 3000, that a server could listen on now."""
-    for other in (*range(port + 1, min(port + 100, 65_536)), *range(3000, 3100)):
+    near: list[int] = [*range(port + 1, min(port + 100, 65_536)), *range(3000, 3100)]
+    for other in near:
         try:
             for family, address in _resolved(host):
                 _bound(family, address, other).close()

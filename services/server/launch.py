@@ -15,14 +15,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module, util
 
 from contracts.errors import PlatformError
+from services.server.lifecycle import MODALITIES, Modality
 from services.settings import PREFIX, load_settings
 
 # LightGBM imports these when they are there, which is on a laptop but not in a serving image: 4 s and 140 MiB.
 _UNUSED = ("pandas", "sklearn", "matplotlib", "dask", "graphviz", "cffi", "pyarrow")
-MODALITIES = {"image": "ImageService", "tabular": "TabularService", "text": "TextService"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +57,7 @@ def serve_command(
     Raises:
         PlatformError: nothing serves this modality.
     """
-    _module(modality)
+    MODALITIES.get(modality)
     named = {"name": name, "version": version, "online": online, "predictions.folder": predictions}
     keys = {**(settings or {}), "bundle": bundle, **{key: value for key, value in named.items() if value}}
     env = {key: value for key, value in (environ or os.environ).items() if key != "PROMETHEUS_MULTIPROC_DIR"}
@@ -73,19 +72,20 @@ def serve_command(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a service until SIGTERM or SIGINT; returns the exit status."""
     parser = argparse.ArgumentParser(prog="services.server.launch", description=__doc__)
-    parser.add_argument("modality", choices=sorted(MODALITIES))
+    parser.add_argument("modality", help=f"one of: {', '.join(MODALITIES.names())}")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000)
     options = parser.parse_args(arguments)
     try:
-        settings = load_settings()
+        modality: Modality = MODALITIES.get(options.modality)
+        settings = load_settings(kind=modality.settings)
     except PlatformError as err:
         sys.stderr.write(json.dumps({"level": "error", "event": "bad_settings", **err.as_dict()}) + "\n")
         return 2
-    return _serve(options.modality, options.host, options.port, settings.graceful_seconds, settings.header_seconds)
+    return _serve(modality, options.host, options.port, settings.graceful_seconds, settings.header_seconds)
 
 
-def _serve(modality: str, host: str, port: int, graceful_seconds: int, header_seconds: float) -> int:
+def _serve(modality: Modality, host: str, port: int, graceful_seconds: int, header_seconds: float) -> int:
     # BentoML keeps state in its home; two processes must not share one.
     home = None if "BENTOML_HOME" in os.environ else tempfile.mkdtemp(prefix="fairlead-bentoml-")
     if home:
@@ -96,11 +96,11 @@ def _serve(modality: str, host: str, port: int, graceful_seconds: int, header_se
         import uvicorn
 
         from services.server.addresses import listen
+        from services.server.bento import served_app
         from services.server.protocol import impatient
 
-        service = getattr(import_module(_module(modality)), MODALITIES[modality])
         config = uvicorn.Config(
-            service.to_asgi(),
+            served_app(modality.make()),
             loop="uvloop",
             http=impatient(header_seconds),
             lifespan="on",
@@ -124,18 +124,6 @@ def _serve(modality: str, host: str, port: int, graceful_seconds: int, header_se
     finally:
         if home:
             shutil.rmtree(home, ignore_errors=True)
-
-
-def _module(modality: str) -> str:
-    module = f"services.{modality}.service"
-    if modality not in MODALITIES or util.find_spec(module) is None:
-        raise PlatformError(
-            f"no service for modality {modality!r}",
-            detail=f"known: {', '.join(sorted(MODALITIES))}",
-            fix="serve a bundle of one of these modalities",
-            code="unknown_modality",
-        )
-    return module
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from contracts.errors import PlatformError
 from services.errors import Problem, invalid
 from services.metrics.service_metrics import STATUSES, ServiceMetrics
 from services.model.columns import Column
-from services.model.forms import Batch
+from services.model.request_schema import Batch
 from services.settings import ServiceSettings
 
 Transform = Callable[[Mapping[str, Any], dict[str, Column]], Mapping[str, Column]]
@@ -83,7 +83,7 @@ class FeatureLookup:
         if self._signature.timestamp:
             columns[self._signature.timestamp] = np.array([datetime.now(UTC).replace(tzinfo=None)], "M8[us]")
         try:
-            given = self._complete(Batch(form="raw", rows=1, columns=columns, flags=[[]]), None)
+            given = self._complete(Batch(schema="by_entity", rows=1, columns=columns, flags=[[]]), None)
         except (sqlite3.Error, OSError) as err:
             raise PlatformError(
                 "the online store cannot be read",

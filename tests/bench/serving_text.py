@@ -16,7 +16,8 @@ import numpy as np
 from contracts.engines import load_engine
 from services.batching.batcher import Batcher
 from services.batching.executor import Executor
-from services.batching.terms import BatchLimits, Terms
+from services.batching.queue_items import BatchLimits
+from services.request_options import RequestOptions
 from tests.bench import report
 from tests.bench.serving_models import publish
 
@@ -54,7 +55,7 @@ def _ours(engine: Any, ids: list[list[int]]) -> tuple[float, float]:
 
     async def story() -> float:
         start = time.perf_counter()
-        asked = [batcher.submit(row, kind="text", rows=1, lengths=[len(row)], terms=Terms()) for row in ids]
+        asked = [batcher.submit(row, kind="text", rows=1, lengths=[len(row)], options=RequestOptions()) for row in ids]
         await asyncio.gather(*asked)
         return time.perf_counter() - start
 

@@ -343,7 +343,17 @@ def test_bentoml_serve_runs_the_same_service(articles: Bundle, tmp_path: Path) -
     port = free_port()
     env = serve_command("text", str(articles.path), port=port).env | {"BENTOML_HOME": str(tmp_path / "bentoml")}
     program = str(Path(sys.executable).with_name("bentoml"))
-    argv = (program, "serve", "services.text.service:TextService", "--host", "127.0.0.1", "--port", str(port))
+    argv = (
+        program,
+        "serve",
+        "services.service:SERVICE",
+        "--arg",
+        "modality=text",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    )
     service = Service(ServeCommand(argv=argv, env=env), port, tmp_path)
     try:
         service.wait()
@@ -360,7 +370,8 @@ def test_bentoml_builds_the_service(modality: str, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     env = {**os.environ, "BENTOML_HOME": str(tmp_path), "BENTOML_DO_NOT_TRACK": "true"}
     program = str(Path(sys.executable).with_name("bentoml"))
-    argv = [program, "build", "-f", f"services/{modality}/bentofile.yaml", "-o", "tag", "."]
+    chosen = ["--name", f"fairlead-{modality}", "--arg", f"modality={modality}"]
+    argv = [program, "build", "-f", "services/bentofile.yaml", *chosen, "-o", "tag", "."]
     built = subprocess.run(argv, env=env, cwd=root, capture_output=True, text=True, timeout=120)
     assert built.returncode == 0, built.stderr
-    assert list(tmp_path.glob(f"bentos/fairlead-{modality}/*/src/services/{modality}/service.py"))
+    assert list(tmp_path.glob(f"bentos/fairlead-{modality}/*/src/services/{modality}/modality.py"))

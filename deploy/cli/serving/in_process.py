@@ -6,7 +6,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +37,9 @@ class InProcessService:
 
     def __enter__(self) -> InProcessService:
         from services.server.bento import asgi_app
+        from services.server.lifecycle import MODALITIES
 
-        self._runtime = import_module(f"services.{self._modality}.service").RUNTIME
+        self._runtime = MODALITIES.get(self._modality).make()
         self._app = asgi_app(self._runtime)
         self._runner.run(self._start())
         return self

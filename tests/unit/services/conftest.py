@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 from contracts.bundle import Bundle, write_bundle
 from contracts.engine import Reason
 from contracts.errors import PlatformError
+from services.model.runtime import OpenLookup, RowRuntime
 from services.server.bento import asgi_app
-from services.server.lifecycle import OpenLookup, Runtime
+from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
 
 AMOUNT = {"name": "amount", "dtype": "float64", "minimum": 0, "maximum": 10000}
@@ -68,7 +69,7 @@ class FakeEngine:
 class Served:
     """A running service: `client` talks to it, `engine` is what it asks."""
 
-    def __init__(self, client: TestClient, runtime: Runtime) -> None:
+    def __init__(self, client: TestClient, runtime: RowRuntime) -> None:
         self.client, self.runtime = client, runtime
 
     @property
@@ -150,7 +151,9 @@ def serve_bundle() -> Iterator[Server]:
         def start(bundle: Bundle | Path, open_lookup: OpenLookup | None = None, **settings: Any) -> Served:
             modality = bundle.document.modality if isinstance(bundle, Bundle) else "tabular"
             path = bundle.path if isinstance(bundle, Bundle) else bundle
-            runtime = Runtime(modality, open_lookup)
+            runtime = MODALITIES.get(modality).make()
+            if open_lookup is not None:
+                runtime = RowRuntime(MODALITIES.get(modality), open_lookup=open_lookup)
 
             @contextlib.asynccontextmanager
             async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -168,5 +171,5 @@ def serve_bundle() -> Iterator[Server]:
 @pytest.fixture
 def serve(serve_bundle: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The same with the fake engine."""
-    monkeypatch.setattr("services.server.lifecycle.load_engine", lambda bundle, **_: FakeEngine(bundle))
+    monkeypatch.setattr("services.model.runtime.load_engine", lambda bundle, **_: FakeEngine(bundle))
     return serve_bundle

@@ -18,12 +18,12 @@ from contracts.bundle import Bundle
 from contracts.errors import PlatformError
 from services.oip import binary as oip_binary
 from services.oip import oip_pb2 as pb
+from services.oip.grpc_server import SERVICE, GrpcServer
 from services.problems import get_serving
 from services.problems.multilabel import NONE
 from services.problems.regression import edges
 from services.server.golden import check
-from services.server.lifecycle import Runtime
-from services.server.oip_grpc import SERVICE, GrpcServer
+from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
 from tests.packages import install
 from tests.problem_bundles import (
@@ -134,12 +134,12 @@ def over_grpc(bundle: Bundle, outputs: list[dict[str, Any]]) -> Any:
         message.outputs.add(name=output["name"])
 
     async def story() -> Any:
-        runtime = Runtime(bundle.document.modality)
+        runtime = MODALITIES.get(bundle.document.modality).make()
         await runtime.start(ServiceSettings(bundle=str(bundle.path), version="3"))
         await runtime.loaded()
         server = GrpcServer(runtime)
         port = await server.start("127.0.0.1", 0)
-        runtime.on_stop = server.stop
+        runtime.on_stop.append(server.stop)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             infer = channel.unary_unary(
                 f"/{SERVICE}/ModelInfer", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString

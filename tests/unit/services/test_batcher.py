@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from services.batching.terms import PRIORITIES, Part, Terms
+from services.batching.queue_items import Part
 from services.errors import Problem
+from services.request_options import PRIORITIES, RequestOptions
 from tests.batching import Bench, later, release, run
 
 
@@ -125,8 +126,8 @@ def test_a_deadline_that_cannot_be_met_is_refused_before_the_wait() -> None:
         first = await bench.hold(2)
         bench.seconds = 0
         with pytest.raises(Problem) as caught:
-            await bench.ask(3, terms=Terms(deadline=time.perf_counter() + 0.05))
-        patient = later(bench, 4, terms=Terms(deadline=time.perf_counter() + 5))
+            await bench.ask(3, options=RequestOptions(deadline=time.perf_counter() + 0.05))
+        patient = later(bench, 4, options=RequestOptions(deadline=time.perf_counter() + 5))
         await release(bench, first, *patient)
         return caught.value
 
@@ -142,7 +143,7 @@ def test_a_deadline_in_the_past_never_reaches_the_model() -> None:
 
     async def story() -> Any:
         with pytest.raises(Problem) as caught:
-            await bench.ask(1, terms=Terms(deadline=time.perf_counter() - 1))
+            await bench.ask(1, options=RequestOptions(deadline=time.perf_counter() - 1))
         return caught.value
 
     assert run(bench, story).status == 504
@@ -154,7 +155,7 @@ def test_a_deadline_that_passes_in_the_queue_never_reaches_the_model() -> None:
 
     async def story() -> Any:
         first = await bench.hold()
-        late = later(bench, 1, terms=Terms(deadline=time.perf_counter() + 0.02))
+        late = later(bench, 1, options=RequestOptions(deadline=time.perf_counter() + 0.02))
         await asyncio.sleep(0.05)
         return await release(bench, first, *late)
 
@@ -170,7 +171,7 @@ def test_after_one_slow_call_the_next_request_is_tried() -> None:
     async def story() -> int:
         await bench.ask(1)
         bench.seconds = 0
-        return await bench.ask(2, terms=Terms(deadline=time.perf_counter() + 0.05))
+        return await bench.ask(2, options=RequestOptions(deadline=time.perf_counter() + 0.05))
 
     assert run(bench, story) == 4
 
@@ -182,7 +183,7 @@ def test_a_high_priority_overtakes_and_a_low_one_is_not_forgotten() -> None:
         first = await bench.hold()
         waiting = []
         for item, word in enumerate(("low", "normal", "high"), 1):
-            waiting += later(bench, item, terms=Terms(priority=PRIORITIES[word]))
+            waiting += later(bench, item, options=RequestOptions(priority=PRIORITIES[word]))
             await asyncio.sleep(0.001)
         return await release(bench, first, *waiting)
 
@@ -267,7 +268,7 @@ def test_a_large_request_is_answered_in_order_and_lets_others_between_its_parts(
     async def story() -> Any:
         bench.batcher.learn("k", 2, 0.01)
         parts = [Part(item=item, rows=2) for item in range(1, 9)]
-        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", terms=Terms()))
+        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", options=RequestOptions()))
         await asyncio.sleep(0.015)
         small = await bench.ask(100)
         assert not large.done()
@@ -283,7 +284,7 @@ def test_a_large_request_counts_once_and_its_parts_share_threads() -> None:
     async def story() -> Any:
         bench.held.clear()
         parts = [Part(item=item, rows=1) for item in range(5)]
-        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", terms=Terms()))
+        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", options=RequestOptions()))
         while len(bench.calls) < 2:
             await asyncio.sleep(0.001)
         other = later(bench, 7)
@@ -303,7 +304,7 @@ def test_a_bad_part_fails_its_request_and_gives_the_others_up() -> None:
     async def story() -> Any:
         parts = [Part(item=item, rows=1) for item in (1, -2, 3, 4, 5)]
         with pytest.raises(ValueError, match="negative"):
-            await bench.batcher.submit_parts(parts, kind="k", terms=Terms())
+            await bench.batcher.submit_parts(parts, kind="k", options=RequestOptions())
         await bench.batcher.drain()
 
     run(bench, story)
@@ -317,7 +318,7 @@ def test_who_hangs_up_takes_all_parts_along() -> None:
     async def story() -> None:
         first = await bench.hold()
         parts = [Part(item=item, rows=1) for item in range(5)]
-        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", terms=Terms()))
+        large = asyncio.create_task(bench.batcher.submit_parts(parts, kind="k", options=RequestOptions()))
         await asyncio.sleep(0.005)
         large.cancel()
         await asyncio.gather(large, return_exceptions=True)

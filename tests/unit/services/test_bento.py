@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from services.server import bento
+from services.server.lifecycle import MODALITIES
 
 GOOD = {"instances": [{"amount": 500, "country": "AT"}]}
 
@@ -28,14 +28,14 @@ def client(
 ) -> Iterator[tuple[TestClient, Any]]:
     """The tabular service; `serve` is asked for because it brings the fake engine."""
     monkeypatch.setenv("BENTOML_HOME", str(bento_home))
-    module = importlib.import_module("services.tabular.service")
+    runtime = MODALITIES.get("tabular").make()
     monkeypatch.setattr("services.server.bento.configure_logging", lambda: None)
     monkeypatch.setattr("services.server.bento._settle", lambda: None)
     monkeypatch.setenv("FAIRLEAD_SERVICE_BUNDLE", str(make_bundle().path))
-    with TestClient(module.TabularService.to_asgi()) as running:
+    with TestClient(bento.served_app(runtime)) as running:
         assert running.portal is not None
-        running.portal.call(module.RUNTIME.loaded)
-        yield running, module.RUNTIME
+        running.portal.call(runtime.loaded)
+        yield running, runtime
 
 
 def test_health_is_bentoml_s_and_readiness_ours(client: tuple[TestClient, Any]) -> None:
@@ -72,9 +72,3 @@ def test_what_is_loaded_is_no_work_for_the_collector() -> None:
         gc.unfreeze()
         gc.set_threshold(*thresholds)
         sys.setswitchinterval(interval)
-
-
-def test_the_costly_middleware_is_gone(client: tuple[TestClient, Any]) -> None:
-    module = importlib.import_module("services.text.service")
-    names = {one.cls.__name__ for one in module.TextService.to_asgi().bento.user_middleware}
-    assert names == {"MaxConcurrencyMiddleware"}

@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 import pytest
 
 from services.logs import JsonFormatter
-from services.server.http import Route, Router
+from services.server.requests import Route, Router
 
 GOOD = {"amount": 500, "country": "AT"}
 

@@ -17,8 +17,8 @@ import pytest
 from contracts.bundle import Bundle, write_bundle
 from contracts.engines import load_engine
 from services.oip import oip_pb2 as pb
-from services.server.lifecycle import Runtime
-from services.server.oip_grpc import SERVICE, GrpcServer
+from services.oip.grpc_server import SERVICE, GrpcServer
+from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
 from tests.image_bundle import SIGNATURE, encoded, image_source, picture
 
@@ -40,7 +40,7 @@ def bundle(tmp_path: Path) -> Bundle:
 @pytest.fixture
 def start(serve: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A service over the bundle with its own engine; keyword arguments are settings."""
-    monkeypatch.setattr("services.server.lifecycle.load_engine", load_engine)
+    monkeypatch.setattr("services.model.runtime.load_engine", load_engine)
     return lambda **settings: serve(bundle, **settings)
 
 
@@ -112,12 +112,12 @@ def test_grpc_carries_files_as_they_are(bundle: Bundle, as_raw: bool) -> None:
     message.outputs.add(name="probabilities")
 
     async def story() -> Any:
-        runtime = Runtime("image")
+        runtime = MODALITIES.get("image").make()
         await runtime.start(ServiceSettings(bundle=str(bundle.path), version="3"))
         await runtime.loaded()
         server = GrpcServer(runtime)
         port = await server.start("127.0.0.1", 0)
-        runtime.on_stop = server.stop
+        runtime.on_stop.append(server.stop)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             infer = channel.unary_unary(
                 f"/{SERVICE}/ModelInfer", pb.ModelInferRequest.SerializeToString, pb.ModelInferResponse.FromString
@@ -239,7 +239,7 @@ def test_requests_share_a_call_and_the_stages_are_measured(start: Any) -> None:
 
 def test_too_many_that_wait_to_be_decoded_are_told_so(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     served = start(max_concurrency=1)
-    engine, entered, release = served.runtime.model().files, threading.Event(), threading.Event()
+    engine, entered, release = served.engine, threading.Event(), threading.Event()
     original = engine.decode
 
     def slow(*given: Any) -> Any:

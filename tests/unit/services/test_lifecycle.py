@@ -74,7 +74,7 @@ def test_an_engine_that_cannot_load_gives_a_reason_without_values(
 
     bundle = make_bundle()
     served = serve(bundle)  # sets the fake engine
-    monkeypatch.setattr("services.server.lifecycle.load_engine", broken)
+    monkeypatch.setattr("services.model.runtime.load_engine", broken)
     assert served.runtime.ready
     problem = refusal(serve(bundle))
     assert problem["detail"] == "RuntimeError in the model's library"

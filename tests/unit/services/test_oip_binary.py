@@ -18,9 +18,9 @@ from contracts.errors import PlatformError
 from services.errors import Problem
 from services.oip import binary as oip_binary
 from services.oip import oip_pb2 as pb
+from services.oip.grpc_server import SERVICE, GrpcServer
 from services.server.auth import make_key
-from services.server.lifecycle import Runtime
-from services.server.oip_grpc import SERVICE, GrpcServer
+from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
 
 PATH = "/v2/models/payments/infer"
@@ -145,12 +145,12 @@ def over_grpc(bundle: Any, story: Callable[[Ask, Any], Awaitable[Any]], **settin
     """Run `story` with a function that calls a method, and the runtime."""
 
     async def main() -> Any:
-        runtime = Runtime("tabular")
+        runtime = MODALITIES.get("tabular").make()
         await runtime.start(ServiceSettings(bundle=str(bundle.path), version="3", **settings))
         await runtime.loaded()
         server = GrpcServer(runtime)
         port = await server.start("127.0.0.1", 0)
-        runtime.on_stop = server.stop
+        runtime.on_stop.append(server.stop)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
 
             async def ask(name: str, message: Any = None, **more: Any) -> Any:

@@ -153,7 +153,7 @@ def test_many_reasons_are_given_in_the_order_of_the_rows(serve: Any, make_bundle
 
 def test_reasons_that_nobody_waits_for_are_given_up(serve: Any, make_bundle: Any) -> None:
     model = serve(make_bundle()).runtime.model()
-    work = Work(batch=model.forms.direct.rows([GOOD] * 40), top=1)
+    work = Work(batch=model.schemas.by_features.rows([GOOD] * 40), top=1)
     work.given_up = True
     with pytest.raises(TimeoutError):
         model.score_all([work])

@@ -10,10 +10,11 @@ from typing import Any
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from services.server.http import Answer as HttpAnswer
-from services.server.http import App, Request, Route
-from services.server.lifecycle import Runtime
+from services.server.http import App
 from services.server.protocol import WholeCycle, impatient
+from services.server.requests import Answer as HttpAnswer
+from services.server.requests import Request, Route
+from tests.plain_modality import plain
 
 Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
 GET = b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -25,7 +26,7 @@ def talk(story: Story, header_seconds: float = 5.0, keep_alive: int = 5) -> Any:
     async def hello(request: Request) -> HttpAnswer:
         return HttpAnswer(b"hello", headers=(("x-more", "1"),))
 
-    app = App(Runtime("none"), [Route("/hello", {"GET": hello})])
+    app = App(plain(), [Route("/hello", {"GET": hello})])
 
     async def both() -> Any:
         config = Config(app, timeout_keep_alive=keep_alive, log_config=None, access_log=False)

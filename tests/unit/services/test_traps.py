@@ -8,19 +8,18 @@ import gc
 import os
 import tomllib
 import weakref
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from contracts import metric_names as names
-from services.server.bento import SERVICE_CONFIG, asgi_app
-from services.server.http import Scope
+from services.server.bento import CONFIG, asgi_app, bento_service
+from services.server.lifecycle import MODALITIES
+from services.server.requests import Scope
 
 ROOT = Path(__file__).parents[3]
 GOOD = {"amount": 500, "country": "AT"}
-SERVICES = [("services.tabular.service", "TabularService"), ("services.text.service", "TextService")]
 
 
 def calls_of(name: str) -> list[str]:
@@ -38,9 +37,9 @@ def test_trap_1_requirements_are_ranges_that_an_index_can_fill() -> None:
     assert not [line for line in extra if "==" in line]
 
 
-@pytest.mark.parametrize(("module", "name"), SERVICES)
-def test_trap_2_no_request_crosses_a_client_session_that_closes(module: str, name: str) -> None:
-    assert not getattr(import_module(module), name).dependencies
+@pytest.mark.parametrize("modality", MODALITIES.names())
+def test_trap_2_no_request_crosses_a_client_session_that_closes(modality: str) -> None:
+    assert not bento_service(MODALITIES.get(modality).make()).dependencies
     assert calls_of("depends") == []
 
 
@@ -80,13 +79,14 @@ def test_trap_3_an_answered_request_is_freed_without_the_collector(serve: Any, m
         gc.enable()
 
 
-@pytest.mark.parametrize(("module", "name"), SERVICES)
-def test_trap_4_no_schema_is_built_per_request(module: str, name: str) -> None:
-    assert not getattr(import_module(module), name).apis, "mounted routes only: typed ones rebuild their schemas"
+@pytest.mark.parametrize("modality", MODALITIES.names())
+def test_trap_4_no_schema_is_built_per_request(modality: str) -> None:
+    service = bento_service(MODALITIES.get(modality).make())
+    assert not service.apis, "mounted routes only: typed ones rebuild their schemas"
 
 
 def test_trap_5_one_worker_so_that_its_end_is_the_pod_s() -> None:
-    assert SERVICE_CONFIG["workers"] == 1
+    assert CONFIG["workers"] == 1
 
 
 @pytest.mark.parametrize("inline_ms", [0, 10], ids=["on a thread", "on the loop"])
@@ -147,4 +147,4 @@ def test_trap_10_metrics_live_in_memory(serve: Any, make_bundle: Any) -> None:
     before = os.environ.get("PROMETHEUS_MULTIPROC_DIR")  # other libraries in this process may have set it
     serve(make_bundle())
     assert os.environ.get("PROMETHEUS_MULTIPROC_DIR") == before
-    assert SERVICE_CONFIG["metrics"] == {"enabled": False}
+    assert CONFIG["metrics"] == {"enabled": False}

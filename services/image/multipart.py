@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from services.errors import Problem
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 
 @dataclass
@@ -45,7 +49,7 @@ class _Reader:
         self.parts: list[Part] = []
         self.ended = False
         self._name, self._value = bytearray(), bytearray()
-        self.callbacks = {
+        self.callbacks: MultipartCallbacks = {
             "on_part_begin": lambda: self.parts.append(Part()),
             "on_part_data": lambda data, start, end: self.parts[-1].content.extend(data[start:end]),
             "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),

@@ -1,4 +1,4 @@
-"""What a batcher is told about itself and about requests, and what it tells."""
+"""Items of a batcher's queue, its limits, and the observer that it reports to."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
-PRIORITIES = {"high": -1.0, "normal": 0.0, "low": 1.0}
+R = TypeVar("R")
 _LENGTH_STEP = math.log(1.15)  # neighbours in a batch differ in length by at most 15 %
 
 
@@ -44,14 +44,6 @@ class Observer(Protocol):
 
 
 @dataclass(kw_only=True, slots=True)
-class Terms:
-    """How a request wants to be treated: `deadline` by `time.perf_counter`, `priority` by `PRIORITIES`."""
-
-    deadline: float = math.inf
-    priority: float = 0.0
-
-
-@dataclass(kw_only=True, slots=True)
 class Part(Generic[T]):
     """A piece of a request that is too large for one batch; `lengths` as for `Batcher.submit`."""
 
@@ -61,7 +53,7 @@ class Part(Generic[T]):
 
 
 @dataclass(order=True, slots=True)
-class Waiting(Generic[T]):
+class Waiting(Generic[T, R]):
     """An item in the queue; those of one `group` may share a batch."""
 
     order: float
@@ -73,7 +65,7 @@ class Waiting(Generic[T]):
     arrived: float = field(compare=False)
     deadline: float = field(compare=False)
     alone: bool = field(compare=False)
-    future: asyncio.Future[Any] = field(compare=False)
+    future: asyncio.Future[R] = field(compare=False)
     longest: int = field(init=False, compare=False)
     group: tuple[str, int] = field(init=False, compare=False)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -20,42 +20,60 @@ class Batch:
     """The checked rows of one request.
 
     Attributes:
-        form: ``raw`` (entity keys and request fields, features are looked up) or ``direct`` (all inputs given).
-        columns: one array per field of the form, `rows` values each.
+        schema: ``by_entity`` (entity keys and request fields, features are looked up) or ``by_features`` (all inputs).
+        columns: one array per field of the schema, `rows` values each.
         flags: per row, what is odd about it.
         where: names a value of the request in an error, of its row and field.
+        prepared: each row as the engine takes it, such as its token ids; empty when it takes the columns.
+        lengths: of the prepared rows, where rows of similar length should share a call.
     """
 
-    form: Literal["raw", "direct"]
+    schema: Literal["by_entity", "by_features"]
     rows: int
     columns: dict[str, Column]
     flags: Flags
     where: str = VALUE
+    prepared: Sequence[Any] = ()
+    lengths: Sequence[int] = ()
 
 
 def copied(batch: Batch) -> Batch:
     """The same columns, with flags of its own."""
-    return Batch(form=batch.form, rows=batch.rows, columns=batch.columns, flags=[list(words) for words in batch.flags])
+    return replace(batch, flags=[list(words) for words in batch.flags])
 
 
 def part(batch: Batch, start: int, end: int) -> Batch:
     """The rows from `start` to `end`, of the same memory."""
     columns = {name: values[start:end] for name, values in batch.columns.items()}
-    return Batch(form=batch.form, rows=end - start, columns=columns, flags=batch.flags[start:end])
+    return Batch(
+        schema=batch.schema,
+        rows=end - start,
+        columns=columns,
+        flags=batch.flags[start:end],
+        prepared=batch.prepared[start:end],
+        lengths=batch.lengths[start:end],
+    )
 
 
 def merge(batches: Sequence[Batch]) -> Batch:
-    """One batch of the rows of several of the same form, in their order; its flags are copies."""
+    """One batch of the rows of several of the same schema, in their order; its flags are copies."""
     columns = {name: np.concatenate([one.columns[name] for one in batches]) for name in batches[0].columns}
     flags = [list(words) for one in batches for words in one.flags]
-    return Batch(form=batches[0].form, rows=len(flags), columns=columns, flags=flags)
+    return Batch(
+        schema=batches[0].schema,
+        rows=len(flags),
+        columns=columns,
+        flags=flags,
+        prepared=[row for one in batches for row in one.prepared],
+        lengths=[length for one in batches for length in one.lengths],
+    )
 
 
 @dataclass(frozen=True)
-class Form:
+class RequestSchema:
     """One way to ask for predictions: these fields, of which `optional` may be left out."""
 
-    name: Literal["raw", "direct"]
+    name: Literal["by_entity", "by_features"]
     fields: tuple[Field, ...]
     optional: frozenset[str] = frozenset()
     names: frozenset[str] = field(init=False)
@@ -93,7 +111,7 @@ class Form:
                 found.clear()
         if errors:
             raise invalid(errors)
-        return Batch(form=self.name, rows=rows, columns=columns, flags=flags, where=where)
+        return Batch(schema=self.name, rows=rows, columns=columns, flags=flags, where=where)
 
     def _wrong_keys(self, row: int, instance: Mapping[str, Any]) -> list[tuple[str, str]]:
         accepted = ", ".join(item.name for item in self.fields)
@@ -111,18 +129,18 @@ class Form:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forms:
-    """The forms of one model; `raw` is None for a model whose inputs all come directly."""
+class RequestSchemas:
+    """The schemas of one model; `by_entity` is None for a model whose inputs all come with the request."""
 
-    raw: Form | None
-    direct: Form
+    by_entity: RequestSchema | None
+    by_features: RequestSchema
 
     @classmethod
-    def of(cls, signature: Signature, *, max_chars: int, lookup: bool) -> Forms:
-        """Derive the forms; without `lookup` (no online store) only ``direct`` is accepted."""
-        direct = Form("direct", tuple(Field.of(item, max_chars) for item in signature.inputs))
+    def of(cls, signature: Signature, *, max_chars: int, lookup: bool) -> RequestSchemas:
+        """Derive the schemas; without `lookup` (no online store) only ``by_features`` is accepted."""
+        by_features = RequestSchema("by_features", tuple(Field.of(item, max_chars) for item in signature.inputs))
         if not lookup or not (signature.entities or signature.request):
-            return cls(raw=None, direct=direct)
+            return cls(by_entity=None, by_features=by_features)
         given = {item.name: item for item in signature.inputs if item.source == "request"}
         given.update({item.name: item for item in signature.request})
         fields = [Field(name=name, kind="entity") for name in signature.entities]
@@ -131,17 +149,21 @@ class Forms:
         if signature.timestamp:
             fields.append(Field(name=signature.timestamp, kind="timestamp", description="default: now"))
             optional = frozenset({signature.timestamp})
-        return cls(raw=Form("raw", tuple(fields), optional), direct=direct)
+        return cls(by_entity=RequestSchema("by_entity", tuple(fields), optional), by_features=by_features)
 
     @property
-    def main(self) -> Form:
-        """The form that clients are told first."""
-        return self.raw or self.direct
+    def main(self) -> RequestSchema:
+        """The schema that clients are told first."""
+        return self.by_entity or self.by_features
 
-    def choose(self, names: Sequence[str]) -> Form:
-        """The form that a request with fields `names` means; the first one when in doubt."""
-        if self.raw is None or self.raw.names.issuperset(names):
+    def choose(self, names: Sequence[str]) -> RequestSchema:
+        """The schema that a request with fields `names` means; the first one when in doubt."""
+        if self.by_entity is None or self.by_entity.names.issuperset(names):
             return self.main
-        if not (self.raw.names - self.direct.names).isdisjoint(names):
-            return self.raw
-        return self.direct if not (self.direct.names - self.raw.names).isdisjoint(names) else self.raw
+        if not (self.by_entity.names - self.by_features.names).isdisjoint(names):
+            return self.by_entity
+        return (
+            self.by_features
+            if not (self.by_features.names - self.by_entity.names).isdisjoint(names)
+            else self.by_entity
+        )

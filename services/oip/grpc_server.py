@@ -16,11 +16,11 @@ from google.protobuf.json_format import MessageToDict
 from contracts.errors import PlatformError
 from services.errors import Problem, unavailable
 from services.logs import NAME, log_event
+from services.model.runtime import RowRuntime
 from services.oip import binary as oip_binary
+from services.oip import inference
 from services.oip import oip_pb2 as pb
-from services.server import inference
-from services.server.http import terms_of
-from services.server.lifecycle import Runtime
+from services.server.requests import options_of
 
 logger = logging.getLogger(NAME)
 SERVICE = "inference.GRPCInferenceService"
@@ -55,7 +55,7 @@ _Answer = Callable[[Any, dict[bytes, bytes], float], Awaitable[Any]]
 class GrpcServer:
     """The protocol's six methods."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: RowRuntime) -> None:
         self._runtime = runtime
         limit = runtime.settings.max_body_bytes
         self._server = grpc.aio.server(options=[("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 0)])
@@ -82,7 +82,7 @@ class GrpcServer:
             PlatformError: the port is taken.
         """
         try:
-            bound = self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            bound = int(self._server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}"))
         except RuntimeError as err:
             raise PlatformError(
                 f"cannot listen for gRPC on {host}:{port}",
@@ -141,7 +141,7 @@ class GrpcServer:
         return pb.ModelReadyResponse(ready=self._runtime.ready)
 
     async def _server_metadata(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
-        name = f"fairlead-{self._runtime.modality}"
+        name = f"fairlead-{self._runtime.modality.name}"
         return pb.ServerMetadataResponse(
             name=name, version=self._runtime.version, extensions=list(inference.EXTENSIONS)
         )
@@ -160,8 +160,8 @@ class GrpcServer:
     async def _infer(self, message: Any, given: dict[bytes, bytes], left: float) -> Any:
         runtime = self._runtime
         model = self._check(message.model_name, message.model_version)
-        terms = terms_of(given, min(left, runtime.settings.timeout_seconds))
-        document, _ = await inference.infer(runtime, model, _document(message), terms)
+        options = options_of(given, min(left, runtime.settings.timeout_seconds))
+        document, _ = await inference.infer(runtime, model, _document(message), options)
         raw = bool(message.raw_input_contents)
         answer = pb.ModelInferResponse(model_name=runtime.name, model_version=runtime.version, id=document["id"])
         for tensor in document["outputs"]:

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import wraps
-from time import perf_counter
 from typing import Any
 
 import orjson
 
-from services.batching.terms import Terms
 from services.errors import Problem
-from services.model.forms import Batch
-from services.model.prediction_log import new_id
-from services.model.scoring import Model, Scored
+from services.model.runtime import RowRuntime
+from services.model.scoring import Model
 from services.oip import binary as oip_binary
-from services.oip import tensors as oip
-from services.server.http import Answer, Handler, Request, Route, parse_json
-from services.server.lifecycle import Runtime
-from services.server.predict import record, run
-
-EXTENSIONS = ("binary_tensor_data",)
+from services.oip.docs import v2_paths, v2_schemas
+from services.oip.inference import EXTENSIONS, check_address, describe_model, infer
+from services.server.lifecycle import Api, Stop
+from services.server.requests import Answer, Handler, Request, Route, parse_json
 
 
-def v2_routes(runtime: Runtime) -> list[Route]:
+def v2_routes(runtime: RowRuntime) -> list[Route]:
     """All routes of the protocol, each also with an explicit version of the model."""
     served = _Served(runtime)
     by_model: list[tuple[str, str, Handler]] = [
@@ -56,11 +51,11 @@ def _addressed(
 
 
 class _Served:
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: RowRuntime) -> None:
         self.runtime = runtime
 
     async def server(self, request: Request) -> Answer:
-        name = f"fairlead-{self.runtime.modality}"
+        name = f"fairlead-{self.runtime.modality.name}"
         return _json({"name": name, "version": self.runtime.version, "extensions": list(EXTENSIONS)})
 
     async def live(self, request: Request) -> Answer:
@@ -88,7 +83,7 @@ class _Served:
             document = await request.json(untyped=True)
         else:
             document = _with_binary(await request.body(), length)
-        answer, wanted = await infer(self.runtime, model, document, request.terms)
+        answer, wanted = await infer(self.runtime, model, document, request.options)
         binary = oip_binary.wants_binary(document, wanted)
         if not binary:
             return _json(answer)
@@ -96,67 +91,6 @@ class _Served:
         header = orjson.dumps(answer)
         sizes = (("inference-header-content-length", str(len(header))),)
         return Answer(header + raw, media="application/octet-stream", headers=sizes)
-
-
-def describe_model(runtime: Runtime, model: Model) -> dict[str, Any]:
-    """The model's metadata."""
-    document: dict[str, Any] = {
-        "name": runtime.name,
-        "versions": [runtime.version],
-        "platform": model.bundle.document.engine,
-        "inputs": oip.tensors(model.forms.main),
-        "outputs": oip.output_tensors(model.tensors.values()),
-        "parameters": {**model.serving.parameters(model.output), "task": model.bundle.document.task},
-    }
-    if model.forms.raw is not None:
-        document["parameters"]["direct_inputs"] = oip.tensors(model.forms.direct)
-    return document
-
-
-def check_address(runtime: Runtime, given: Mapping[str, str]) -> None:
-    """Refuse a request for another name or version than the served ones; an absent one fits.
-
-    Raises:
-        Problem: 404.
-    """
-    for key, have in (("name", runtime.name), ("version", runtime.version)):
-        if given.get(key, have) != have:
-            what = "model" if key == "name" else "version"
-            raise Problem(404, f"unknown-{what}", f"no such {what} here", f"this service has {what} {have}")
-
-
-async def infer(runtime: Runtime, model: Model, document: Any, terms: Terms) -> tuple[dict[str, Any], list[str]]:
-    """The response document of a request document, and the names of its outputs.
-
-    Raises:
-        Problem: 400 and 422 see `oip.read_request`, others see `predict.run`.
-    """
-    start = perf_counter()
-    batch, wanted = oip.read_request(document, model.forms, runtime.settings.max_instances, model.tensors)
-    stage = runtime.metrics.stage
-    stage["decode"].observe(perf_counter() - start)
-    scored = await run(runtime, model, batch, 0, terms)
-    start = perf_counter()
-    ids = record(runtime, model, batch, scored)
-    answer = {
-        "model_name": runtime.name,
-        "model_version": runtime.version,
-        "id": document.get("id") or new_id(),
-        "outputs": [_tensor(model, name, scored, ids, batch) for name in wanted],
-    }
-    stage["encode"].observe(perf_counter() - start)
-    return answer, wanted
-
-
-def _tensor(model: Model, name: str, scored: Scored, ids: list[str], batch: Batch) -> dict[str, Any]:
-    """An output tensor: one of the problem's, or one that every answer has."""
-    tensor = model.tensors.get(name)
-    if tensor is not None:
-        shape = [batch.rows, *tensor.shape]
-        data = model.problem.values(model.output, name, scored.answers, scored.decided)
-        return {"name": name, "datatype": tensor.datatype, "shape": shape, "data": data}
-    data = ids if name == oip.ID else [",".join(words) for words in batch.flags]
-    return {"name": name, "datatype": "BYTES", "shape": [batch.rows], "data": data}
 
 
 def _with_binary(body: bytes, length: bytes) -> Any:
@@ -173,3 +107,23 @@ def _with_binary(body: bytes, length: bytes) -> Any:
 
 def _json(document: Any) -> Answer:
     return Answer(orjson.dumps(document))
+
+
+async def _listen(runtime: RowRuntime) -> Stop | None:
+    """Listen for gRPC, where the settings ask for it."""
+    if not runtime.settings.grpc_port:
+        return None
+    from services.oip.grpc_server import GrpcServer
+
+    server = GrpcServer(runtime)
+    await server.start(runtime.settings.grpc_host, runtime.settings.grpc_port)
+    return server.stop
+
+
+OIP = Api(
+    routes=v2_routes,
+    busy=("/v2/models/{name}/infer", "/v2/models/{name}/versions/{version}/infer"),
+    paths=v2_paths,
+    schemas=v2_schemas,
+    listen=_listen,
+)

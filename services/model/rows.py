@@ -1,0 +1,72 @@
+"""Rows of requests on their way to the engine: what a modality does with them, and the other bodies that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from contracts.engine import Engine
+from services.errors import Problem
+from services.model.columns import Column
+from services.model.request_schema import Batch, RequestSchema
+from services.settings import ServiceSettings
+
+
+class Rows:
+    """Rows that the engine takes as they are; a modality overrides what is its own.
+
+    Attributes:
+        threads: that prepare rows beside the loop; 0 when there is nothing to prepare.
+    """
+
+    threads = 0
+
+    def __init__(self, engine: Engine, settings: ServiceSettings) -> None:
+        self.engine, self.settings = engine, settings
+
+    def prepared(self, batch: Batch) -> Batch:
+        """The rows in the form that `predict` takes; called on any thread.
+
+        Raises:
+            Problem: 422, naming the values that cannot be prepared.
+        """
+        return batch
+
+    def is_quick(self, batch: Batch) -> bool:
+        """Whether preparing these rows takes less than handing them to a thread."""
+        return True
+
+    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any]) -> Any:
+        """The engine's answers to all rows."""
+        return self.engine.predict(inputs)
+
+    def padded(self, lengths: Sequence[int]) -> int:
+        """How much the engine computes for rows of these lengths, padding included."""
+        return sum(lengths)
+
+    def reads(self, media: str) -> bool:
+        """Whether a body of this media type is a request, besides JSON."""
+        return False
+
+    def read(self, schema: RequestSchema, content_type: str, body: bytes) -> Batch:
+        """The checked rows of a body for which `reads` holds.
+
+        Raises:
+            Problem: 413 and 422.
+        """
+        raise NotImplementedError
+
+    def bodies(self, schema: RequestSchema) -> dict[str, Any]:
+        """The media types besides JSON, as the OpenAPI document describes them."""
+        return {}
+
+
+def check_count(rows: int, limit: int) -> None:
+    """Refuse a request with more rows than `limit`.
+
+    Raises:
+        Problem: 413.
+    """
+    if rows > limit:
+        detail = f"got {rows}, at most {limit} are accepted"
+        raise Problem(413, "too-many-rows", "too many instances", detail)

@@ -1,0 +1,69 @@
+"""Answers that leave while they are made, such as server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import orjson
+
+from services.server.requests import Answer, DisconnectedError, Receive, Send
+
+T = TypeVar("T")
+
+
+def server_sent(events: AsyncIterator[Any]) -> Answer:
+    """An answer of server-sent events; each has one JSON document."""
+    return Answer(_lines(events), media="text/event-stream", headers=(("cache-control", "no-store"),))
+
+
+async def send_stream(pieces: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
+    """Send each piece when it is there, and the end of the body after the last one.
+
+    The iterator is closed in every case. When the client goes away, it is cancelled where it waits.
+
+    Raises:
+        DisconnectedError: the client went away before the end.
+    """
+    producer = asyncio.create_task(_produce(pieces, send))
+    watcher = asyncio.create_task(_gone(receive))
+    try:
+        await asyncio.wait({producer, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not producer.done():
+            raise DisconnectedError
+        producer.result()
+    finally:
+        for task in (producer, watcher):
+            task.cancel()
+        await asyncio.gather(producer, watcher, return_exceptions=True)
+
+
+@asynccontextmanager
+async def closing(pieces: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Close a generator at the end; other iterators have nothing to close."""
+    try:
+        yield pieces
+    finally:
+        close = getattr(pieces, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def _produce(pieces: AsyncIterator[bytes], send: Send) -> None:
+    async with closing(pieces):
+        async for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _lines(events: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    async with closing(events):
+        async for event in events:
+            yield b"data: " + orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n\n"
