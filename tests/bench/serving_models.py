@@ -79,9 +79,5 @@ if __name__ == "__main__":  # serves the four floats with the synthetic engine
     from services.model import runtime
     from services.server import launch
 
-<<<<<<< HEAD
-    vars(lifecycle)["load_engine"] = lambda bundle, **_: SyntheticEngine()
-=======
-    runtime.load_engine = lambda bundle, **_: SyntheticEngine()
->>>>>>> 878315a (refactor(services): a modality is a room that says how rows are prepared and which APIs it has; the server knows no model, and an answer may be a stream)
+    vars(runtime)["load_engine"] = lambda bundle, **_: SyntheticEngine()
     sys.exit(launch.main(sys.argv[1:]))
