@@ -121,6 +121,7 @@ class EngineSpec:
         load: the engine of a verified bundle; may import its library.
         extra: of this package, which installs the library.
         image: the argument of an image build that has the library, where not every image has it.
+        batch_rows: rows of one call when there are many, so that memory stays bounded.
     """
 
     name: str
@@ -128,3 +129,4 @@ class EngineSpec:
     load: Callable[[Bundle, EngineOptions], Engine]
     extra: str = "services"
     image: str = ""
+    batch_rows: int = 256

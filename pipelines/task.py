@@ -200,7 +200,7 @@ class Task(Protocol):
 
     name: str
     title: str
-    modality: Literal["tabular", "text"]
+    modality: str
     columns: tuple[Column, ...]
     label: str
     id: str

@@ -6,12 +6,23 @@ name: ``lightgbm``, ``onnx_text``.
 
 from __future__ import annotations
 
-from contracts.bundle import Bundle
+from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import Engine, EngineOptions, EngineSpec
 from contracts.errors import PlatformError
 from contracts.plugins import Rooms
 
 ENGINES = Rooms("engine", "contracts.engines", "ENGINE")
+
+
+def find_engine(document: BundleDocument) -> EngineSpec:
+    """The engine that a bundle names, of its modality where several modalities have one of that name.
+
+    Raises:
+        PlatformError: ``code="unknown_engine"``.
+    """
+    room = f"{document.engine}_{document.modality}"
+    found: EngineSpec = ENGINES.get(room if room in ENGINES.names() else document.engine)
+    return found
 
 
 def load_engine(bundle: Bundle, *, threads: int = 1, device: str = "auto", compiled: bool = False) -> Engine:
@@ -22,8 +33,7 @@ def load_engine(bundle: Bundle, *, threads: int = 1, device: str = "auto", compi
             ``"bad_bundle"`` when the engine is for another modality.
     """
     document = bundle.document
-    room = f"{document.engine}_{document.modality}"
-    spec: EngineSpec = ENGINES.get(room if room in ENGINES.names() else document.engine)
+    spec = find_engine(document)
     if spec.modality != document.modality:
         raise PlatformError(
             f"bundle refused: {bundle.path}",

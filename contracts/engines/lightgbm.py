@@ -121,4 +121,4 @@ def load(bundle: Bundle, options: EngineOptions) -> LightGBMEngine:
     return kind(bundle, options.threads)
 
 
-ENGINE = EngineSpec(name="lightgbm", modality="tabular", extra="services", load=load)
+ENGINE = EngineSpec(name="lightgbm", modality="tabular", extra="services", batch_rows=65_536, load=load)

@@ -48,4 +48,4 @@ def load(bundle: Bundle, options: EngineOptions) -> OnnxTabularEngine:
     return OnnxTabularEngine(bundle, options.threads)
 
 
-ENGINE = EngineSpec(name="onnx", modality="tabular", extra="services", load=load)
+ENGINE = EngineSpec(name="onnx", modality="tabular", extra="services", batch_rows=65_536, load=load)

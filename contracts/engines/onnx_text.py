@@ -75,4 +75,4 @@ def load(bundle: Bundle, options: EngineOptions) -> OnnxTextEngine:
     return OnnxTextEngine(bundle, options.threads)
 
 
-ENGINE = EngineSpec(name="onnx", modality="text", extra="services", load=load)
+ENGINE = EngineSpec(name="onnx", modality="text", extra="services", batch_rows=64, load=load)

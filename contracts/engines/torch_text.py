@@ -132,4 +132,6 @@ def load(bundle: Bundle, options: EngineOptions) -> Engine:
     return TorchTextEngine(bundle, options)
 
 
-ENGINE = EngineSpec(name="torch", modality="text", extra="services,torch", image="VARIANT=gpu", load=load)
+ENGINE = EngineSpec(
+    name="torch", modality="text", extra="services,torch", image="VARIANT=gpu", batch_rows=64, load=load
+)

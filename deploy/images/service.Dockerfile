@@ -1,5 +1,6 @@
-# The model server: any bundle of any modality. The chart's command is `python -m services.server.launch MODALITY`.
+# The model server: any bundle of the modalities that it is built for. The chart's command is `python -m services.server.launch MODALITY`.
 #   docker build -f deploy/images/service.Dockerfile -t ghcr.io/fairlead/service:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
+# MODALITIES=tabular leaves out what only texts and images need.
 # VARIANT=gpu puts ONNX Runtime's CUDA build in the place of the CPU's, and adds torch for bundles of engine torch.
 ARG BASE=python:3.11-slim
 
@@ -9,7 +10,8 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 # What is installed changes seldom: its layers come before any code.
 COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
-RUN python requirements.py services > requirements.txt \
+ARG MODALITIES="tabular text image"
+RUN python requirements.py serving $MODALITIES > requirements.txt \
  && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
 ARG VARIANT=cpu
 # Its releases are not always those of the CPU's build.
@@ -42,8 +44,11 @@ COPY contracts contracts
 COPY feature_repo feature_repo
 COPY services services
 # Compiled, and proven to load: a container's root is read-only.
+ARG MODALITIES="tabular text image"
 RUN python -m compileall -q /app \
- && python -c 'import services.tabular.service, services.text.service, services.image.service, lightgbm, onnxruntime, PIL, boto3' && rm -rf /tmp/*
+ && python -c 'import sys, boto3, services.server.bento; from services.server.lifecycle import MODALITIES; [MODALITIES.get(name) for name in sys.argv[1:]]' $MODALITIES \
+ && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL") if util.find_spec(name)]' \
+ && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown
 ARG VERSION=0.1.0

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Bundle, BundleDocument, GateDecision, Input
 from contracts.engine import Engine
+from contracts.engines import find_engine
 from contracts.errors import PlatformError
 from contracts.problems.base import Problem
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ANSWERS = "answers.npy"  # of a candidate to the test rows; not part of its bundle
-_BATCH = {"tabular": 65_536, "text": 64}
 UNDECIDED = GateDecision(passed=False, checks=[], champion=None, reasons=["not decided yet"])
 
 
@@ -55,7 +55,7 @@ def predict(engine: Engine, columns: Mapping[str, NDArray[Any]], document: Bundl
     """
     problem: Problem[Any] = document.signature.problem
     rows = len(next(iter(columns.values())))
-    size = _BATCH.get(document.modality, 256)
+    size = find_engine(document).batch_rows
     parts = []
     for start in range(0, rows, size):
         parts.append(engine.predict({name: values[start : start + size] for name, values in columns.items()}))

@@ -52,9 +52,9 @@ class Rows:
         """The checked rows of a body for which `reads` holds.
 
         Raises:
-            Problem: 413 and 422.
+            Problem: 415 where only JSON is read; 413 and 422.
         """
-        raise NotImplementedError
+        raise Problem(415, "not-json", "the request must be JSON", fix="send the header content-type: application/json")
 
     def bodies(self, schema: RequestSchema) -> dict[str, Any]:
         """The media types besides JSON, as the OpenAPI document describes them."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from services.server.lifecycle import MODALITIES
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy")
@@ -68,8 +72,48 @@ def name_of(requirement: str) -> str:
     return re.split(r"[\[<>=!~; ]", requirement)[0].lower().replace("_", "-")
 
 
+def requirements(*extras: str) -> list[str]:
+    """What the extras need, those that they name included, as images install it."""
+    script = ROOT / "deploy" / "images" / "requirements.py"
+    done = subprocess.run([sys.executable, str(script), *extras], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+def test_every_modality_has_an_extra_and_services_is_their_sum() -> None:
+    names = MODALITIES.names()
+    assert set(names) <= set(project()["optional-dependencies"])
+    assert requirements("services") == requirements("serving", *names)
+    assert not {"pillow", "tokenizers"} & {name_of(line) for line in requirements("serving", "tabular")}
+
+
+def test_what_services_import_is_declared() -> None:
+    distributions = packages_distributions()
+    declared = {name_of(line) for line in requirements("services")}
+    for path in sorted((ROOT / "services").rglob("*.py")):
+        for name in imported(path):
+            top = name.split(".")[0]
+            if top not in sys.stdlib_module_names and top not in (
+                "services",
+                "contracts",
+                "feature_repo",
+                "__future__",
+            ):
+                found = {name_of(one).replace(".", "-") for one in distributions[top]}
+                assert found & declared, f"{path.name} imports {name}, which no extra of services declares"
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {one.name for one in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return names
+
+
 def test_the_serving_extra_has_no_training_packages() -> None:
-    extra = {name_of(line) for line in project()["optional-dependencies"]["services"]}
+    extra = {name_of(line) for line in requirements("services")}
     assert not extra & {"torch", "kfp", "mlflow", "mlflow-skinny", "feast", "pandas", "scikit-learn"}
 
 
@@ -81,7 +125,7 @@ def test_every_requirement_is_pinned_and_fits_its_range() -> None:
         for line in (ROOT / "constraints.txt").read_text().splitlines()
         if line and not line.startswith("#")
     )
-    lines = [*project()["dependencies"], *(r for extra in project()["optional-dependencies"].values() for r in extra)]
+    lines = requirements(*project()["optional-dependencies"])
     for line in lines:
         wanted = Requirement(line)
         pinned = pins.get(name_of(line))

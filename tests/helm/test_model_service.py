@@ -284,7 +284,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an alias": ({"model": "fraud@champion"}, r"model"),
     "no digest": ({"model": {"digest": ""}}, r"model.digest is empty"),
     "half a digest": ({"model": {"digest": "2d71"}}, r"model.*digest"),
-    "unknown modality": ({"model": {"modality": "smell"}}, r"modality"),
+    "no modality": ({"model": {"modality": "--help"}}, r"modality"),
     "tag without a version": ({"image": {"tag": "latest"}}, r"names no version"),
     "bundle in config": ({"config": {"bundle": "/x"}}, r"config.bundle is set by the chart. Fix: use model.source"),
     "secret in values": ({"config": {"predictions": {"salt": "x"}}}, r"set secrets.salt.name"),

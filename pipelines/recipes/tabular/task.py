@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class TabularTask:
     label: str
     sample: Path
     problem = "classification"
-    modality: Literal["tabular", "text"] = "tabular"
+    modality: str = "tabular"
     id = "id"
     timestamp: str | None = None
     entities: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from contracts.bundle import Input
 from pipelines.task import Column, TaskConfig
@@ -36,7 +36,7 @@ class TextTask(ABC):
     recipes: Mapping[str, TaskConfig]
     together: tuple[str, ...] = ()
     texts: str = "texts"
-    modality: Literal["tabular", "text"] = "text"
+    modality: str = "text"
     id: str = "id"
     timestamp: str | None = None
     entities: tuple[str, ...] = ()

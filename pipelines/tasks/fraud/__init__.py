@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from contracts.bundle import Input
 from pipelines.task import Column, Progress, TaskConfig
@@ -22,7 +22,7 @@ class FraudTask:
 
     name = "fraud"
     title = "Is this card payment a fraud?"
-    modality: Literal["tabular", "text"] = "tabular"
+    modality: str = "tabular"
     columns = (
         Column(name="transaction_id", dtype="string", unique=True),
         Column(name="event_time", dtype="timestamp"),
