@@ -20,9 +20,6 @@ from contracts.errors import PlatformError
 from services.server.lifecycle import MODALITIES, Modality
 from services.settings import PREFIX, load_settings
 
-# LightGBM imports these when they are there, which is on a laptop but not in a serving image: 4 s and 140 MiB.
-_UNUSED = ("pandas", "sklearn", "matplotlib", "dask", "graphviz", "cffi", "pyarrow")
-
 
 @dataclass(frozen=True, kw_only=True)
 class ServeCommand:
@@ -91,8 +88,6 @@ def _serve(modality: Modality, host: str, port: int, graceful_seconds: int, head
     if home:
         os.environ["BENTOML_HOME"] = home
     try:
-        for module in _UNUSED:
-            sys.modules.setdefault(module, None)  # type: ignore[arg-type]
         import uvicorn
 
         from services.server.addresses import listen

@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with patience that ends, and with answers that leave by one system call.
+"""HTTP protocol of uvicorn with a limit on the time for headers, and with answers that are written by one system call.
 
-A client that sends a byte of its headers now and then would hold a connection for as long as it likes; bodies have the
-request's own deadline. uvicorn writes head and body apart, and sets two timers per request: together 25 us.
+Without the limit a client that sends a byte of its headers now and then holds a connection for as long as it likes.
+This is the one file that knows uvicorn's inside; what that is worth is in docs/adr/0018, and a test names what it uses.
 """
 
 from __future__ import annotations

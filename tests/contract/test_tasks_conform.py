@@ -20,6 +20,7 @@ from contracts.settings import load
 from pipelines.data.seen import read_seen, row_hashes
 from pipelines.steps.build_dataset import SPLITS
 from pipelines.tasks import dump_config, get_task, load_config, recipe_config, task_names
+from services.server.lifecycle import MODALITIES
 from tests.chain import Chain
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def test_names_agree_across_the_tree(name: str) -> None:
     assert task.default_recipe in task.recipes
     columns = {column.name for column in task.columns}
     assert {task.id, task.label, *task.entities, *([task.timestamp] if task.timestamp else [])} <= columns
-    assert (ROOT / "services" / task.modality / "service.py").exists()
+    assert task.modality in MODALITIES.names()
     assert (ROOT / "pipelines" / "tasks" / name / "README.md").exists()
     if task.feature_service:
         assert task.feature_service in (ROOT / "feature_repo" / f"{name}.py").read_text()

@@ -375,3 +375,12 @@ def test_bentoml_builds_the_service(modality: str, tmp_path: Path) -> None:
     built = subprocess.run(argv, env=env, cwd=root, capture_output=True, text=True, timeout=120)
     assert built.returncode == 0, built.stderr
     assert list(tmp_path.glob(f"bentos/fairlead-{modality}/*/src/services/{modality}/modality.py"))
+
+
+def test_a_service_of_trees_does_not_load_what_lightgbm_takes_objects_of(scores: Bundle) -> None:
+    """pandas and scikit-learn cost 130 MiB where they are installed."""
+    code = "import sys; from contracts.bundle import read_bundle; from contracts.engines import load_engine\n"
+    code += f"load_engine(read_bundle({str(scores.path)!r}))\n"
+    code += "print([name for name in ('pandas', 'sklearn') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
