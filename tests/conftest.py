@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import shutil
@@ -19,9 +18,6 @@ from hypothesis import settings
 # A machine may be busy: how long an example takes says nothing about the code.
 settings.register_profile("fairlead", deadline=None)
 settings.load_profile("fairlead")
-
-# KFP asks for the whole stack at every setting of a task, for one name; the lines of source of each frame take seconds.
-inspect.stack = functools.partial(inspect.stack, 0)
 
 # Tests run side by side, one a core: more threads only wait for one another.
 for library in ("OMP", "OPENBLAS", "MKL"):
@@ -45,6 +41,19 @@ if "TMPDIR" not in os.environ:  # a worker has it from the process that started 
 # The list of homes of whoever runs the tests is not for theirs.
 _state = tempfile.mkdtemp(prefix="fairlead-state-")
 os.environ["XDG_STATE_HOME"] = _state
+
+
+def _stack(context: int = 0) -> list[inspect.FrameInfo]:
+    """The frames of the caller without their lines of source, for which `inspect` goes through every module."""
+    found, frame = [], inspect.currentframe()
+    while frame and (frame := frame.f_back):
+        code = frame.f_code
+        found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, None, None))
+    return found
+
+
+# KFP asks for the whole stack at every setting of a task, for the name of one function.
+inspect.stack = _stack
 
 # A job in the background of a shell ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
