@@ -35,6 +35,7 @@ DECIDES = {
     "promote": [],
     "checkpoints": [],
     "distributed_job": [],
+    "hub": [],
 }
 VALUES = st.fixed_dictionaries({name: st.text(max_size=8) for name in DECIDES})
 
