@@ -17,3 +17,16 @@ def install(folder: Path, name: str, files: Mapping[str, str], entries: Mapping[
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     points = "".join(f"[fairlead.{kind}]\n{entry}\n" for kind, entry in entries.items())
     (info / "entry_points.txt").write_text(points)
+
+
+def install_counts(folder: Path) -> None:
+    """The package of ``tests/toy/toy_counts``, which has a problem, an engine, a recipe and a task."""
+    package = Path(__file__).parent / "toy" / "toy_counts"
+    entries = {
+        "problems": "counts = toy_counts.problem:PROBLEM",
+        "engines": "steps = toy_counts.problem:ENGINE",
+        "recipes": "fine = toy_counts.task:fine",
+        "tasks": "beds = toy_counts.task:TASK",
+    }
+    files = {f"toy_counts/{file.name}": file.read_text(encoding="utf-8") for file in package.glob("*.py")}
+    install(folder, "toy_counts", files, entries)

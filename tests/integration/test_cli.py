@@ -19,7 +19,9 @@ import pytest
 from pyarrow import parquet
 
 import deploy
+from contracts.metric_names import PREDICTIONS
 from deploy.cli.project.scaffold import combinations
+from tests.packages import install_counts
 
 pytestmark = pytest.mark.integration
 
@@ -318,3 +320,38 @@ def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) 
     assert is_right(problem, prediction), prediction
     assert prediction["flags"] == []
     assert bool(explain) == bool(prediction.get("reasons"))
+
+
+def test_a_package_without_an_edit_here_takes_a_file_to_a_service(tmp_path: Path) -> None:
+    install_counts(tmp_path / "site")
+    shell = Shell(tmp_path / "home")
+    shell.environment["PYTHONPATH"] = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
+    rows = []
+    for at in range(400):
+        size, place = at % 97 + 20.5, ("city", "lake")[at % 2]
+        rows.append(f"H{at},{size},{place},{int(size // 25) if at % 8 else at % 5}")  # one in eight follows no rule
+    (tmp_path / "houses.csv").write_text("\n".join(["house,size,place,beds", *rows]))
+    asked = ["run", "beds", "--source", "houses.csv", "--recipe"]
+    assert "exact" in str(shell.json(*asked, "coarse", code=3)["gate"]["reasons"])
+    report = shell.json(*asked, "fine")
+    assert report["result"]["champion"] is True
+    card = max(shell.home.rglob("card.html"), key=lambda file: file.stat().st_mtime_ns).read_text()
+    assert "Answers a count up to 4." in card
+    assert "Counts that are exactly right" in card
+    process = shell.start("serve", "beds", "--port", str(free_port()), "--json")
+    try:
+        served = documents(process)
+        request = urllib.request.Request(
+            f"{served['url']}/predict",
+            json.dumps({"instances": [{"size": 80.0, "place": "lake"}, {"size": 24.0, "place": "city"}]}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request) as response:
+            assert [one["count"] for one in json.load(response)["predictions"]] == [3, 0]
+        with urllib.request.urlopen(served["metrics_url"]) as response:
+            lines = [line for line in response.read().decode().splitlines() if line.startswith(PREDICTIONS)]
+        counted = {label: float(line.split()[-1]) for label in ("none", "some") for line in lines if label in line}
+        assert min(counted["none"], counted["some"]) >= 1
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)

@@ -25,7 +25,7 @@ from services.problems.regression import edges
 from services.server.golden import check
 from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
-from tests.packages import install
+from tests.packages import install_counts
 from tests.problem_bundles import (
     SOME_NUMBERS,
     SOME_TEXTS,
@@ -255,94 +255,15 @@ def test_a_problem_that_services_do_not_know_is_refused() -> None:
     assert caught.value.code == "not_servable"
 
 
-COUNTS = '''
-"""A problem and an engine of another package: how many of something, as a whole number."""
-
-import numpy as np
-
-from contracts.engine import EngineSpec
-from contracts.problems.base import Output, Problem, Tensor, shape_of
-from pydantic import create_model
-from services.problems.base import Distribution, Serving
-
-
-class CountsOutput(Output):
-    problem: str = "counts"
-    most: int
-
-
-class Counts(Problem):
-    name, output, serving = "counts", CountsOutput, "counts_for_test"
-
-    def wrong(self, output, answers, rows):
-        return shape_of(answers, rows, 1, "one number")
-
-    def expected(self, output, answers, row):
-        return int(answers[row, 0])
-
-    def differs(self, output, expected, answers, row, tolerance):
-        got = int(answers[row, 0])
-        return "" if got == expected else f"expected {expected}, got {got}"
-
-    def decide(self, output, decision, answers):
-        return [min(int(value), output.most) for value in answers[:, 0]]
-
-    def documents(self, output, decision, answers, decided):
-        return [{"count": value} for value in decided]
-
-    def answer_model(self, output):
-        return create_model("Prediction", count=(int, ...))
-
-    def tensors(self, output):
-        return [Tensor(name="count", datatype="INT64")]
-
-    def values(self, output, name, answers, decided):
-        return list(decided)
-
-
-class CountsServing(Serving):
-    def labels(self, output):
-        return ["none", "some"]
-
-    def distribution(self, output, golden):
-        return Distribution(name="fairlead_prediction_value", text="Count.", edges=(0.0, 1.0, 10.0))
-
-    def count(self, answers, decided, labels, observed):
-        for value in decided:
-            labels["some" if value else "none"].inc()
-            observed.observe(value)
-
-    def record(self, answers, decided, row):
-        return {"count": decided[row]}
-
-    def parameters(self, output):
-        return output.model_dump()
-
-    def summary(self, output):
-        return f"a count up to {output.most}"
-
-    def answers(self, output, documents):
-        return np.array([[one["count"]] for one in documents])
-
-
-class Rounding:
-    def predict(self, columns):
-        return np.floor(next(iter(columns.values())) / 50).reshape(-1, 1)
-
-
-PROBLEM, SERVING = Counts(), CountsServing()
-ENGINE = EngineSpec(name="rounding", modality="tabular", load=lambda bundle, options: Rounding())
-'''
-
-
 def test_another_package_adds_an_engine_and_a_problem(
     serve_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entries = {"problems": "counts = counts_for_test:PROBLEM", "engines": "rounding = counts_for_test:ENGINE"}
-    install(tmp_path, "counts_for_test", {"counts_for_test.py": COUNTS}, entries)
+    install_counts(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "source" / "model").mkdir(parents=True)
-    bundle = publish(tmp_path, "tabular", "rounding", {"problem": "counts", "most": 2})
+    model = tmp_path / "source" / "model"
+    model.mkdir(parents=True)
+    (model / "steps.json").write_text('{"step": 50.0}')
+    bundle = publish(tmp_path, "tabular", "steps", {"problem": "counts", "most": 2})
     served = serve_bundle(bundle, predictions={"folder": str(tmp_path / "log")})
     answer = served.predict({"size": 20, "rooms": 1}, {"size": 130, "rooms": 1}, {"size": 900, "rooms": 1}).json()
     assert [one["count"] for one in answer["predictions"]] == [0, 2, 2]

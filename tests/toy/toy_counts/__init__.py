@@ -1,0 +1,1 @@
+"""A package beside the platform: a task whose problem, engine and recipe are its own; counts are whole numbers."""
