@@ -32,7 +32,7 @@ from pipelines.tasks import get_task
 from pipelines.values import values_of
 
 # Where something is and how a run is called decides nothing about what a step makes; neither does who trains.
-_NO_PART_OF_KEYS = {"endpoints", "checkpoints", "run", "promote", "distributed_job", "hub"}
+_NO_PART_OF_KEYS = {"endpoints", "checkpoints", "run", "promote", "distributed_job"}
 _SHOWN = {"manifest", "built", "candidate", "decision", "published"}
 
 

@@ -35,7 +35,7 @@ DECIDES = {
     "promote": [],
     "checkpoints": [],
     "distributed_job": [],
-    "hub": [],
+    "hub": ["train", "evaluate"],
 }
 VALUES = st.fixed_dictionaries({name: st.text(max_size=8) for name in DECIDES})
 
