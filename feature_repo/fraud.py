@@ -12,6 +12,7 @@ from feast.types import Float64, Int64, String, UnixTimestamp
 
 from feature_repo.entities import customer, terminal
 from feature_repo.stores.on_demand import on_demand_view
+from feature_repo.transforms.fraud import PAYMENT_FEATURES
 
 _MONTH = timedelta(days=30)  # after which all windows are empty
 
@@ -61,25 +62,7 @@ payment_request = on_demand_view(
         customer_windows,
         terminal_windows,
     ],
-    schema=[
-        Field(name=name, dtype=Float64)
-        for name in (
-            "hour",
-            "is_night",
-            "is_weekend",
-            "amount_to_mean_1d",
-            "amount_to_mean_7d",
-            "amount_to_mean_30d",
-            "amount_zscore_30d",
-            "amount_to_mean_before_7d",
-            "amount_to_mean_earlier",
-            "amount_to_median",
-            "mean_7d_to_before",
-            "hours_since_payment",
-            "days_since_first_fraud",
-            "days_since_last_fraud",
-        )
-    ],
+    schema=[Field(name=name, dtype=Float64) for name in PAYMENT_FEATURES],
 )
 
 fraud_v1 = FeatureService(name="fraud_v1", features=[customer_windows, terminal_windows, payment_request])

@@ -9,6 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+# What `payment_request` gives, in the order of the model's inputs.
+PAYMENT_FEATURES = (
+    "hour",
+    "is_night",
+    "is_weekend",
+    "amount_to_mean_1d",
+    "amount_to_mean_7d",
+    "amount_to_mean_30d",
+    "amount_zscore_30d",
+    "amount_to_mean_before_7d",
+    "amount_to_mean_earlier",
+    "amount_to_median",
+    "mean_7d_to_before",
+    "hours_since_payment",
+    "days_since_first_fraud",
+    "days_since_last_fraud",
+)
 _NIGHT_ENDS = 6.0  # o'clock
 
 

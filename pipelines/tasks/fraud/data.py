@@ -12,6 +12,7 @@ import numpy as np
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from feature_repo.transforms.fraud import PAYMENT_FEATURES
 from pipelines.settings import setting
 from pipelines.tasks.fraud.config import SplitConfig
 from pipelines.tasks.fraud.simulator import LABEL_DELAY_DAYS
@@ -31,20 +32,6 @@ ONLINE = (
     *(f"terminal_risk_last_{last}" for last in (2, 3, 5)),
     "terminal_frauds_30d",
 )
-ON_DEMAND = (
-    "hour",
-    "is_night",
-    "is_weekend",
-    *(f"amount_to_mean_{days}d" for days in WINDOWS),
-    "amount_zscore_30d",
-    "amount_to_mean_before_7d",
-    "amount_to_mean_earlier",
-    "amount_to_median",
-    "mean_7d_to_before",
-    "hours_since_payment",
-    "days_since_first_fraud",
-    "days_since_last_fraud",
-)
 BANDS = (0.0, 20.0, 50.0, 100.0, 200.0, np.inf)
 
 
@@ -53,7 +40,7 @@ def model_inputs() -> list[Input]:
     return [
         Input(name="amount", dtype="float64", source="request", minimum=0, description="in units of currency"),
         *(Input(name=name, dtype="float64", source="online") for name in ONLINE),
-        *(Input(name=name, dtype="float64", source="on_demand") for name in ON_DEMAND),
+        *(Input(name=name, dtype="float64", source="on_demand") for name in PAYMENT_FEATURES),
     ]
 
 
