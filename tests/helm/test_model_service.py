@@ -250,6 +250,9 @@ def test_rules_and_dashboard_use_metrics_that_exist() -> None:
     used = {name for query in queries for name in re.findall(r"fairlead_\w+", query)}
     known = {name + end for name in metric_names.LABELS for end in ("", "_bucket", "_count", "_sum")}
     assert used <= known
+    answers = {metric_names.PREDICTIONS, f"{metric_names.SCORE}_bucket", f"{metric_names.VALUE}_bucket"}
+    assert answers <= used, "each kind of answer has a panel"
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
     assert all('namespace="models"' in query and 'model="fraud"' in query for query in queries)
     assert len(dashboard["uid"]) <= 40
 
