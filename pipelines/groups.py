@@ -29,6 +29,7 @@ from pipelines.resources import STEPS
 from pipelines.run import Run
 from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made, workflow_called
 from pipelines.tasks import get_task
+from pipelines.tasks.code_version import require
 from pipelines.values import values_of
 
 # Where something is and how a run is called decides nothing about what a step makes; neither does who trains.
@@ -156,9 +157,11 @@ class Group:
     def _work(self, step: str, key: str) -> None:
         call = self.calls[step]
         parameter, artifact = call.artifact
-        checked = {"task": self.values["task"], "code_version": self.expected} if call.first else {}
+        about = Run(task=self.values["task"], code_version=self.expected) if call.first else Run()
         _forget_peak()
-        with events.running(step, **checked) as done:
+        with events.running(step, about) as done:
+            if call.first:
+                require(self.values["task"], self.expected)
             given = {
                 name: str(self.path(value)) if self.has(value) else self.values[value]
                 for name, value in call.inputs(self.has).items()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, model_validator
+from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from pipelines.settings import apply
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,6 +152,43 @@ class TaskConfig:
             fix="give it one, see TaskConfig.train in pipelines/task.py, or take a class of pipelines/recipes/",
             code="bad_task",
         )
+
+
+_Config = TypeVar("_Config")
+
+
+def dump_config(config: TaskConfig) -> str:
+    """A configuration as JSON; `load_config` is its inverse."""
+    text: bytes = TypeAdapter(type(config)).dump_json(config)
+    return text.decode()
+
+
+def data_config(layout: Mapping[str, Any], overrides: Mapping[str, Any]) -> DataConfig:
+    """How a source is read that no task is asked about: the `layout` of a bundle with dotted `overrides` applied.
+
+    Raises:
+        PlatformError: a key that is none of ``data``, or a value of the wrong type.
+    """
+    known = json.loads(TypeAdapter(DataConfig).dump_json(DataConfig()))
+    document = {"data": {**known, **{key: value for key, value in layout.items() if key in known}}}
+    for key, value in overrides.items():
+        apply(document, key, value)
+    return validated(DataConfig, document["data"])
+
+
+def validated(kind: type[_Config], document: dict[str, Any]) -> _Config:
+    """A configuration of a document.
+
+    Raises:
+        PlatformError: ``code="bad_config"``: unknown key or a value of the wrong type, with what is accepted.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(document)
+    except ValidationError as err:
+        lines = [f"{'.'.join(map(str, e['loc']))}: got {e.get('input')!r}; {e['msg']}" for e in err.errors()]
+        raise PlatformError(
+            "invalid configuration", detail="\n  ".join(lines), fix="correct the keys given by --set", code="bad_config"
+        ) from err
 
 
 def problem_of(task: Task) -> str:

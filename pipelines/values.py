@@ -16,15 +16,8 @@ from pipelines.data.versions import MANIFEST
 from pipelines.io.record import RUN, open_record, read_run
 from pipelines.io.step_cache import FOLDER
 from pipelines.run import Run, new_run_id
-from pipelines.task import Task, TaskConfig
-from pipelines.tasks import (
-    changed_config,
-    dump_config,
-    find_recipe,
-    get_task,
-    load_config,
-    recipe_config,
-)
+from pipelines.task import Task, TaskConfig, dump_config
+from pipelines.tasks import changed_config, find_recipe, get_task, load_config, recipe_config
 from pipelines.tasks.code_version import code_version
 from pipelines.tasks.gate_metrics import check_gate
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from contracts.endpoints import Endpoints
 from pipelines.steps.calls import steps_of
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
 
 
 @dataclass(kw_only=True)

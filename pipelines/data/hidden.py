@@ -114,7 +114,7 @@ def _hide(rows: pd.DataFrame, facts: pd.DataFrame, case: Case, plan: Mapping[str
     """`rows` of a split as served in a case; `facts` has, for each, all that its features were derived from."""
     from feature_repo.stores.read_result import Read
     from feature_repo.stores.views import Views
-    from pipelines.steps.build_dataset import derive
+    from pipelines.data.features import derive
 
     views = [view for view in plan["views"] if view["name"] in case.views]
     missing: dict[str, Any] = dict(Read.unavailable(Views({**plan, "views": views}), len(rows)).columns)

@@ -14,12 +14,12 @@ from pipelines.data.chunks import ROW, text_format
 from pipelines.data.columns import NUMBERED, closest
 from pipelines.data.delimited import delimiter_fix, undecodable
 from pipelines.data.formats import packing
-from pipelines.data.schema import FALSE, MISSING, TRUE, cast_column, sample_of, value_format
+from pipelines.data.schema import FALSE, MISSING, TRUE, cast_column, sample_of
 from pipelines.data.sources import column_names, kind_of, list_files, read_chunks
+from pipelines.data.value_format import value_format
 from pipelines.data.values_guess import guess_setting
 from pipelines.settings import parse_setting, setting
-from pipelines.task import Column, DataConfig, Task
-from pipelines.tasks import data_config
+from pipelines.task import Column, DataConfig, Task, data_config
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,9 +11,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pipelines.evaluation import get_evaluation
-from pipelines.task import problem_of
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -76,8 +73,14 @@ def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
-def of_split(task: Task, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> dict[str, Any]:
-    """What the split left out of the clean rows `frame`.
+def of_split(
+    task: Task,
+    frame: pd.DataFrame,
+    frames: Mapping[str, pd.DataFrame],
+    config: Any,
+    classes: pd.Series[Any] | None,
+) -> dict[str, Any]:
+    """What the split left out of the clean rows `frame`; `classes` are their strata, of `Evaluation.strata`.
 
     A task may say why with ``left_out(frame, frames, config)``: a mask of the rows by reason. The first reason counts.
     """
@@ -95,7 +98,6 @@ def of_split(task: Task, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame]
         new = np.asarray(mask, dtype=bool) & ~gone
         gone |= new
         groups.append({"step": "build_dataset", "reason": reason, "rows": int(new.sum()), "where": ""})
-    classes = get_evaluation(problem_of(task)).strata(frame[task.label])
     found = [] if classes is None else losers("build_dataset", _counts(classes), _counts(classes[gone]))
     return document(len(frame), groups, found)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 from contracts.errors import PlatformError
 from feature_repo.stores.keys import EXPECTED as EXPECTED_KEY
 from feature_repo.stores.keys import canonical_column
 from pipelines.data.moments import moments
-from pipelines.data.values_guess import guess_setting, number_pattern
-from pipelines.task import Column, DataConfig
+from pipelines.data.value_format import PLAIN, ValueFormat, number_pattern
+from pipelines.data.values_guess import guess_setting
+from pipelines.task import Column
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,40 +26,6 @@ EXPECTED = {
 MISSING = ("nan", "null", "none", "na", "n/a")
 TRUE = ("true", "t", "yes", "y", "ja", "j", "oui", "si", "sí", "sim", "vrai", "wahr", "是", "真")
 FALSE = ("false", "f", "no", "n", "nein", "non", "não", "faux", "falsch", "否", "假")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValueFormat:
-    """How numbers and moments are written in text; see `DataConfig`."""
-
-    decimal: str = "."
-    thousands: str = ""
-    times: Mapping[str, str] = field(default_factory=dict)
-    zone: str = "UTC"
-
-
-PLAIN = ValueFormat()
-
-
-def value_format(data: DataConfig) -> ValueFormat:
-    """The part of `data` that values are read by.
-
-    Raises:
-        PlatformError: one sign means two things, or the zone is unknown.
-    """
-    if data.decimal == data.thousands:
-        raise PlatformError(
-            f"data.decimal and data.thousands are both {data.decimal!r}",
-            fix="set the other one too",
-            code="bad_config",
-        )
-    try:
-        ZoneInfo(data.zone)
-    except (KeyError, ValueError, OSError):
-        raise PlatformError(
-            f"data.zone: {data.zone!r} is no time zone", fix="name one, for example Europe/Berlin", code="bad_config"
-        ) from None
-    return ValueFormat(**{item.name: getattr(data, item.name) for item in fields(ValueFormat)})
 
 
 def expected(column: Column, form: ValueFormat) -> str:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
+from pipelines.data.value_format import ValueFormat, number_pattern
 from pipelines.settings import setting
 from pipelines.task import Column
-
-if TYPE_CHECKING:
-    from pipelines.data.schema import ValueFormat
 
 _MOST = 0.8  # share of the values that a guess must explain
 _SIGNS = ((",", ""), (",", "."), (".", ","), (",", " "), (".", " "), (".", "'"), (",", "'"))
@@ -25,14 +22,6 @@ _FORMS = (
     *("%m/%d/%Y %I:%M %p", "%m/%d/%Y %I:%M:%S %p", "%a %b %d %H:%M:%S %Y"),
     *("%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z"),
 )
-
-
-def number_pattern(decimal: str, thousands: str) -> tuple[str, str]:
-    """Regular expressions of a number with these signs, and of the sign between thousands ("" for none)."""
-    group = {" ": "[ \u00a0\u202f]", "'": "['\u2019]"}.get(thousands, re.escape(thousands))
-    whole = rf"(\d{{1,3}}({group}\d{{3}})+|\d+)" if thousands else r"\d+"
-    point = re.escape(decimal)
-    return rf"^[+-]?({whole}({point}\d*)?|{point}\d+)([eE][+-]?\d+)?$", group
 
 
 def guess_setting(column: Column, values: Sequence[str], form: ValueFormat) -> str:

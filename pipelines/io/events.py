@@ -20,7 +20,6 @@ from contracts.errors import PlatformError
 from pipelines.io.library_errors import is_final, meaning
 from pipelines.io.record import Record, now, open_record
 from pipelines.run import Run
-from pipelines.tasks.code_version import require
 
 _MIN_INTERVAL = 0.2  # seconds between two progress events of one step
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -48,27 +47,22 @@ def progress(step: str) -> Callable[..., None]:
 
 
 @contextmanager
-def running(step: str, task: str = "", code_version: str = "", run_id: str = "") -> Iterator[Callable[[Any], None]]:
+def running(step: str, about: Run | None = None) -> Iterator[Callable[[Any], None]]:
     """Report start and end of `step`; what it yields takes the step's result for the last event.
-
-    With `code_version`, a step of `task` whose code here is another one fails before it does anything.
 
     A PlatformError ends the process with exit code 1 and its structured form as ``step_failed``, without a traceback;
     any other exception is reported the same way and passes on. On a cluster the run's record says the same, and a step
-    that has failed for good in an earlier try of its pod fails again at once; `run_id` is for a record that does not
-    say it yet.
+    that has failed for good in an earlier try of its pod fails again at once; `about` is what the run was asked, for
+    a record that does not say it yet.
     """
     began = time.perf_counter()
     result: list[Any] = []
     telling = _Telling(step, open_record(os.environ))
     emit("step_started", step=step, pid=os.getpid())
-    said = {"task": task, "code_version": code_version, "run_id": run_id}
-    telling.started(Run.model_validate({name: value for name, value in said.items() if value}))
+    telling.started(about or Run())
     _end_with_reader()
     try:
         telling.fail_again()
-        if code_version:
-            require(task, code_version)
         yield result.append
     except PlatformError as err:
         telling.failed(err, began)

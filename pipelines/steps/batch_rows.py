@@ -18,20 +18,11 @@ from contracts.errors import PlatformError
 from pipelines.data.chunks import ROW, TextFormat, text_format
 from pipelines.data.columns import NUMBERED, column_fix
 from pipelines.data.delimited import undecodable
-from pipelines.data.schema import (
-    KEY_EXPECTED,
-    PLAIN,
-    ValueFormat,
-    cast_column,
-    cast_key,
-    expected,
-    sample_of,
-    value_format,
-)
+from pipelines.data.schema import KEY_EXPECTED, cast_column, cast_key, expected, sample_of
 from pipelines.data.sources import column_names, list_files, read_chunks
+from pipelines.data.value_format import PLAIN, ValueFormat, value_format
 from pipelines.data.values_guess import guess_setting
-from pipelines.task import Column, DataConfig
-from pipelines.tasks import data_config
+from pipelines.task import Column, DataConfig, data_config
 
 if TYPE_CHECKING:
     import pyarrow as pa

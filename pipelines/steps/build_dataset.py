@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from pipelines.data import left_out, seen
+from pipelines.data.features import join
 from pipelines.data.hidden import write_hidden
 from pipelines.evaluation import get_evaluation
 from pipelines.io import events
 from pipelines.io.files import missing, read_json, write_json
-from pipelines.io.remote import folder_here
 from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
 
@@ -48,21 +48,22 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         if entity_rows := getattr(found, "entity_rows", None):  # a task may know which rows its split looks at
             frame = entity_rows(frame, settings)
         report(1, 3, doing="join", rows=len(frame))
-        frame = _join(frame, history)
+        frame = join(frame, history)
     inputs = found.inputs(settings)
     report(2, 3, doing="split", rows=len(frame))
     frames = found.split(frame, settings)
     _check(frames, [item.name for item in inputs], found)
-    gone = left_out.joined(_before(Path(clean)), left_out.of_split(found, rows, frames, settings))
+    evaluation = get_evaluation(problem_of(found))
+    lost = left_out.of_split(found, rows, frames, settings, evaluation.strata(rows[found.label]))
+    gone = left_out.joined(_before(Path(clean)), lost)
     numbered = seen.is_numbered(found, settings.data.columns)
     keys = {name: seen.row_keys(frames[name], frame, found, numbered) for name in SPLITS}
     seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
     for name in SPLITS:
         frames[name].assign(row_key=keys[name]).to_parquet(target / f"{name}.parquet", index=False)
-    counts = get_evaluation(problem_of(found)).counts
     summary = {
         "rows": {name: len(frames[name]) for name in SPLITS},
-        "labels": {name: counts(frames[name]["label"]) for name in SPLITS},
+        "labels": {name: evaluation.counts(frames[name]["label"]) for name in SPLITS},
         "slices": [name for name in frames["test"].columns if name.startswith("slice_")],
         "left_out": gone,
     }
@@ -91,32 +92,6 @@ def read_parts(folder: Path) -> pd.DataFrame:
         raise missing(folder / "part-00000.parquet")
     frame: pd.DataFrame = pa.concat_tables([parquet.read_table(file) for file in files]).to_pandas()
     return frame
-
-
-def _join(frame: pd.DataFrame, history: Mapping[str, Any]) -> pd.DataFrame:
-    from feature_repo.stores.join import point_in_time_join
-
-    with folder_here(history["path"], last="features.json") as folder:
-        joined: pd.DataFrame = point_in_time_join(history["plan"], str(folder), frame)
-    return derive(joined, history["plan"])
-
-
-def derive(frame: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
-    """Add the plan's on-demand features, by the same functions as at serving."""
-    from feature_repo.stores.reader import apply_transforms
-
-    columns = {str(name): _array(frame[name]) for name in frame.columns}
-    made = apply_transforms(plan, columns)
-    added: pd.DataFrame = frame.assign(**{name: values for name, values in made.items() if name not in frame.columns})
-    return added
-
-
-def _array(column: pd.Series[Any]) -> Any:
-    import pandas as pd
-
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        return column.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
-    return column.to_numpy()
 
 
 def _check(frames: Mapping[str, pd.DataFrame], inputs: list[str], task: Task) -> None:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from pipelines.io import events
 from pipelines.io.retries import with_retries
+from pipelines.run import Run
+from pipelines.tasks.code_version import require
 
 if TYPE_CHECKING:
     from pipelines.task import Task
@@ -167,11 +169,13 @@ def run_step(step: str, given: Mapping[str, Any]) -> Any:
     found = call_of(step, told.get("task", ""))
     names = [*found.takes, found.artifact[0]]
     values = told | {name: getattr(given[name], "path", given[name]) for name in names}
-    checked = {"task": told["task"], "code_version": told["code_version"]} if found.first else {}
+    about = {"task": told["task"], "code_version": told["code_version"]} if found.first else {}
     if found.first or "run" in values:  # a schedule gives its runs no name: the first step makes it, the last needs it
-        checked["run_id"] = run_id(told["task"], values.get("run", ""), os.environ)
-        values |= {"run": checked["run_id"]} if "run" in values else {}
-    with events.running(step, **checked) as done:
+        about["run_id"] = run_id(told["task"], values.get("run", ""), os.environ)
+        values |= {"run": about["run_id"]} if "run" in values else {}
+    with events.running(step, Run.model_validate(about)) as done:
+        if found.first:
+            require(told["task"], told["code_version"])
         if "endpoints" in values:
             values["endpoints"] = endpoints(values["endpoints"], os.environ).model_dump()
         result = call_step(step, found, values)

@@ -21,8 +21,8 @@ from pipelines.data.versions import MANIFEST, Part, Staging, intact
 from pipelines.io import events
 from pipelines.io.files import read_json, write_json
 from pipelines.io.remote import source_here
-from pipelines.task import Task, TaskConfig
-from pipelines.tasks import dump_config, get_task, load_config
+from pipelines.task import Task, TaskConfig, dump_config
+from pipelines.tasks import get_task, load_config
 from pipelines.tasks.code_version import code_version
 
 if TYPE_CHECKING:

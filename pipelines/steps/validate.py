@@ -16,15 +16,8 @@ from contracts.errors import PlatformError
 from pipelines.data import left_out
 from pipelines.data.chunks import ROW
 from pipelines.data.rules import build_schema, find_violations
-from pipelines.data.schema import (
-    KEY_EXPECTED,
-    cast_column,
-    cast_key,
-    expected,
-    missing_column,
-    sample_of,
-    value_format,
-)
+from pipelines.data.schema import KEY_EXPECTED, cast_column, cast_key, expected, missing_column, sample_of
+from pipelines.data.value_format import value_format
 from pipelines.data.values_guess import guess_setting
 from pipelines.data.versions import MANIFEST, REJECTED, intact
 from pipelines.evaluation import get_evaluation

@@ -9,19 +9,16 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Any
 
 from contracts.errors import PlatformError
 from pipelines.settings import apply
-from pipelines.task import DataConfig, Task, TaskConfig
+from pipelines.task import Task, TaskConfig, dump_config, validated
 from pipelines.tasks.added import TASKS, added_recipes, task_folder
 from pipelines.tasks.gate_metrics import check_gate, usual_gate
 
 _RAW = {"_row": "the number of the row in the source", "_draw": "a random number of the row"}
 _BUILT = {"id": "the id of the row", "label": "the class of the row", "row_key": "what the row is known by"}
-_Config = TypeVar("_Config", TaskConfig, DataConfig)
 
 
 def task_names() -> list[str]:
@@ -133,12 +130,6 @@ def changed_config(task: Task, document: Mapping[str, Any], overrides: Mapping[s
     return config
 
 
-def dump_config(config: TaskConfig) -> str:
-    """A configuration as JSON; `load_config` is its inverse."""
-    text: bytes = TypeAdapter(type(config)).dump_json(config)
-    return text.decode()
-
-
 def load_config(task: Task, text: str) -> Any:
     """Rebuild a configuration from `dump_config`'s JSON (whole numbers survive as the field's type).
 
@@ -146,28 +137,5 @@ def load_config(task: Task, text: str) -> Any:
     """
     document = json.loads(text)
     found = find_recipe(task, str(document.get("recipe"))) or task.recipes[task.default_recipe]
-    config = _validate(type(found), document)
+    config = validated(type(found), document)
     return config if config.gate.primary else replace(config, gate=usual_gate(task, config.gate))
-
-
-def data_config(layout: Mapping[str, Any], overrides: Mapping[str, Any]) -> DataConfig:
-    """How a source is read that no task is asked about: the `layout` of a bundle with dotted `overrides` applied.
-
-    Raises:
-        PlatformError: a key that is none of ``data``, or a value of the wrong type.
-    """
-    known = json.loads(TypeAdapter(DataConfig).dump_json(DataConfig()))
-    document = {"data": {**known, **{key: value for key, value in layout.items() if key in known}}}
-    for key, value in overrides.items():
-        apply(document, key, value)
-    return _validate(DataConfig, document["data"])
-
-
-def _validate(kind: type[_Config], document: dict[str, Any]) -> _Config:
-    try:
-        return TypeAdapter(kind).validate_python(document)
-    except ValidationError as err:
-        lines = [f"{'.'.join(map(str, e['loc']))}: got {e.get('input')!r}; {e['msg']}" for e in err.errors()]
-        raise PlatformError(
-            "invalid configuration", detail="\n  ".join(lines), fix="correct the keys given by --set", code="bad_config"
-        ) from err

@@ -1,24 +1,19 @@
 """Training by several processes: each takes its share of every batch, and the gradients are averaged.
 
 The same code is one process without ``torchrun`` and many with it. How many there are changes nothing but the order of
-sums and the random numbers drawn in the model (dropout). ``torchrun -m pipelines.training.distributed`` is what every
-process of a distributed training runs: dataset in, model out, by folders or ``s3://`` addresses.
+sums and the random numbers drawn in the model (dropout).
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from contracts import storage
 from contracts.errors import PlatformError
 
 
@@ -131,43 +126,3 @@ def joined() -> Iterator[Group]:
         yield group()
     finally:
         distributed.destroy_process_group()
-
-
-def work(task: str, config: str, dataset: str, checkpoints: str, out: str) -> None:
-    """Be one process of a training. Process 0 reports events and leaves ``model/`` and ``train.json`` in `out`."""
-    from pipelines.io import events
-    from pipelines.io.remote import folder_here
-    from pipelines.io.weights import HUB, hub_allowed
-    from pipelines.steps.train import train
-    from pipelines.tasks import get_task, load_config
-
-    hub = os.environ.get(HUB, "")
-    with joined() as here, folder_here(dataset, last="dataset.json") as data, tempfile.TemporaryDirectory() as scratch:
-        if here.leads:
-            folder = Path(scratch) / "out" if storage.is_remote(out) else Path(out)
-            with events.running("train") as done:
-                result = train(task, config, str(data), checkpoints, str(folder), hub=hub)
-                if storage.is_remote(out):
-                    storage.upload(folder, out, last="train.json")
-                done({**result, "processes": here.size})
-            return
-        found = get_task(task)
-        mine = [Path(scratch) / name for name in ("model", "checkpoints")]
-        for folder in mine:
-            folder.mkdir()
-        with hub_allowed(hub):
-            load_config(found, config).train(found, data, *mine, lambda *_, **__: None)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of one process."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.training.distributed")
-    for name in ("task", "config", "dataset", "checkpoints", "out"):
-        parser.add_argument(f"--{name}", required=True)
-    given = parser.parse_args(arguments)
-    config = storage.read_bytes(given.config).decode() if not given.config.lstrip().startswith("{") else given.config
-    work(given.task, config, given.dataset, given.checkpoints, given.out)
-
-
-if __name__ == "__main__":
-    main()

@@ -64,7 +64,7 @@ def command(wanted: DistributedJob, task: str, place: str) -> list[str]:
     """What each process runs."""
     given = {"task": task, "config": storage.join(place, "config.json"), "dataset": storage.join(place, "dataset")}
     given |= {"checkpoints": storage.join(place, "checkpoints"), "out": storage.join(place, "out")}
-    return ["-m", "pipelines.training.distributed", *(part for k, v in given.items() for part in (f"--{k}", v))]
+    return ["-m", "pipelines.steps.train_worker", *(part for k, v in given.items() for part in (f"--{k}", v))]
 
 
 def job(wanted: DistributedJob, name: str, task: str, place: str) -> list[dict[str, Any]]:

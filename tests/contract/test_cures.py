@@ -24,7 +24,8 @@ from deploy.cli.app import app
 from pipelines.__main__ import _parser
 from pipelines.run_settings import NODES, TASKS, split
 from pipelines.settings import apply
-from pipelines.tasks import dump_config, get_task, task_names
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, task_names
 
 ROOT = Path(deploy.__file__).parents[1]
 PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy")

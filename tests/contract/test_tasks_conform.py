@@ -19,7 +19,8 @@ from contracts.registry import Registry
 from contracts.settings import load
 from pipelines.data.seen import read_seen, row_hashes
 from pipelines.steps.build_dataset import SPLITS
-from pipelines.tasks import dump_config, get_task, load_config, recipe_config, task_names
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, load_config, recipe_config, task_names
 from services.server.lifecycle import MODALITIES
 from tests.chain import Chain
 

@@ -24,7 +24,8 @@ SETTINGS = {"model.dropout": 0.0, "training.epochs": 3, "model.hidden": 16, "mod
 def test_two_pods_learn_what_one_process_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     from pipelines.steps.train import train
-    from pipelines.tasks import dump_config, get_task, recipe_config
+    from pipelines.task import dump_config
+    from pipelines.tasks import get_task, recipe_config
     from pipelines.training.pods import DistributedJob
 
     config = dump_config(recipe_config(get_task("news"), "embedding_lstm", SETTINGS))

@@ -32,15 +32,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config(**settings: Any) -> str:
-    from pipelines.tasks import dump_config, get_task, recipe_config
+    from pipelines.task import dump_config
+    from pipelines.tasks import get_task, recipe_config
 
     return dump_config(recipe_config(get_task("news"), "embedding_lstm", {**SETTINGS, **settings}))
 
 
 def command(processes: int, dataset: Path, folder: Path, **settings: Any) -> list[str]:
-    alone = [sys.executable, "-m", "pipelines.training.distributed"]
+    alone = [sys.executable, "-m", "pipelines.steps.train_worker"]
     several = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    start = alone if processes == 1 else [*several, "-m", "pipelines.training.distributed"]
+    start = alone if processes == 1 else [*several, "-m", "pipelines.steps.train_worker"]
     given = {"task": "news", "config": config(**settings), "dataset": str(dataset)}
     given |= {"checkpoints": str(folder / "checkpoints" / "a"), "out": str(folder / "out")}
     return [*start, *(part for key, value in given.items() for part in (f"--{key}", value))]

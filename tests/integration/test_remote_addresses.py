@@ -61,7 +61,7 @@ def arguments(shared: Shared, run: str, **changes: Any) -> dict[str, Any]:
     sys.path.insert(0, str(TOY))
     from toy_task import TASK
 
-    from pipelines.tasks import dump_config
+    from pipelines.task import dump_config
 
     config = dump_config(TASK.recipes["tree"])
     return {
@@ -122,7 +122,7 @@ def test_a_training_whose_machine_is_lost_goes_on_from_its_checkpoint(
 ) -> None:
     from toy_task import TASK, ToyModel
 
-    from pipelines.tasks import dump_config
+    from pipelines.task import dump_config
 
     config = dump_config(replace(TASK.recipes["tree"], model=ToyModel(rounds=20, pause=0.1)))
     dataset = first.store / "build-dataset" / "dataset"

@@ -23,10 +23,11 @@ from contracts.engines import load_engine
 from contracts.registry import ModelVersion
 from deploy.cli.serving.in_process import InProcessService
 from feature_repo.stores.join import point_in_time_join
+from pipelines.data.features import derive
 from pipelines.data.hidden import CASE, read_hidden
 from pipelines.evaluation import scoring
 from pipelines.steps.batch_score import batch_score
-from pipelines.steps.build_dataset import derive, read_parts
+from pipelines.steps.build_dataset import read_parts
 from pipelines.steps.materialise import to_online
 from tests.chain import Chain
 

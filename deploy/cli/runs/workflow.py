@@ -75,7 +75,7 @@ def plan_run(endpoints: Endpoints, task: str, recipe: str | None = None, options
 def plan_scoring(endpoints: Endpoints, model: str, source: str, settings: Mapping[str, Any], out: str) -> Run:
     """A batch to score; refuses a source that is not there, a folder that is, or an unknown setting."""
     if settings:
-        from pipelines.tasks import data_config
+        from pipelines.task import data_config
 
         data_config({}, settings)
     if out and Path(out).exists():

@@ -40,7 +40,8 @@ def placing_words(placing: Placing) -> list[str]:
 def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any] | None = None) -> str:
     """The whole command for a new run that is asked what `run` was, with `settings` changed."""
     from pipelines.run_settings import split
-    from pipelines.tasks import changed_config, dump_config, get_task
+    from pipelines.task import dump_config
+    from pipelines.tasks import changed_config, get_task
 
     if settings:
         of_task, of_run = split(settings)
@@ -54,7 +55,8 @@ def new_command(run: Mapping[str, Any], profile: str, settings: Mapping[str, Any
 def settings_of(run: Mapping[str, Any]) -> list[str]:
     """What a run was asked beyond its recipe, as words for a shell; of an unknown task or recipe nothing."""
     from pipelines.settings import changes, setting
-    from pipelines.tasks import dump_config, find_recipe, get_task, task_names
+    from pipelines.task import dump_config
+    from pipelines.tasks import find_recipe, get_task, task_names
 
     config = run.get("config") or {}
     if run.get("workflow") == "batch_scoring":

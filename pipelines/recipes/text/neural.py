@@ -99,7 +99,7 @@ def fit(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from pipelines.tasks import dump_config
+    from pipelines.task import dump_config
     from pipelines.training.batches import augment, bucket, pad
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.distributed import group

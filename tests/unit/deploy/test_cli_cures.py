@@ -9,7 +9,8 @@ import shlex
 import pytest
 
 from pipelines.settings import setting
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
 
 RUN = """
 import json, pathlib, sys

@@ -21,7 +21,8 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from pipelines.steps.ingest import ingest
     from pipelines.steps.materialise import materialise
     from pipelines.steps.validate import validate
-    from pipelines.tasks import dump_config, get_task, recipe_config
+    from pipelines.task import dump_config
+    from pipelines.tasks import get_task, recipe_config
 
     folder = tmp_path_factory.mktemp("features")
     size = {"simulator.customers": 50, "simulator.terminals": 30, "simulator.days": 40}

@@ -18,7 +18,8 @@ from deploy.cli.runs.run_files import find_run, list_runs, process_start
 from deploy.cli.runs.workflow import RunOptions, execute, plan_scoring
 from deploy.cli.terminal.advice import pasteable, resume_command
 from pipelines.run import Run
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
 
 FAILING = """
 import json, sys

@@ -60,7 +60,8 @@ def fraud(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     from pipelines.steps.ingest import ingest
     from pipelines.steps.materialise import materialise
     from pipelines.steps.validate import validate
-    from pipelines.tasks import dump_config, get_task, recipe_config
+    from pipelines.task import dump_config
+    from pipelines.tasks import get_task, recipe_config
 
     folder, task = tmp_path_factory.mktemp("fraud"), get_task("fraud")
     size = {"simulator.customers": 60, "simulator.terminals": 40, "simulator.days": 45}
@@ -105,7 +106,7 @@ def test_a_thousand_payments_have_identical_features_in_training_and_serving(fra
 
 
 def derived(plan: dict[str, Any], joined: pd.DataFrame) -> pd.DataFrame:
-    from pipelines.steps.build_dataset import derive
+    from pipelines.data.features import derive
 
     return derive(joined, plan)
 

@@ -13,7 +13,8 @@ import pytest
 
 import pipelines.tasks
 from contracts.endpoints import Endpoints
-from pipelines.tasks import dump_config, load_config
+from pipelines.task import dump_config
+from pipelines.tasks import load_config
 
 _TOY = Path(__file__).parents[2] / "toy" / "toy_task.py"
 

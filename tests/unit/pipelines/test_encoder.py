@@ -14,7 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from contracts.errors import PlatformError
 from pipelines.recipes.text.examples import joined_texts
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
 from pipelines.training.encoder import EncoderConfig, encode, read_encoder
 from pipelines.training.onnx_encoder import vector_graph
 from pipelines.training.tokens import PAD_ID, UNKNOWN_ID, train_tokenizer

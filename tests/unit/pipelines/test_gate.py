@@ -30,8 +30,8 @@ from pipelines.evaluation.classification import METRICS
 from pipelines.evaluation.scoring import ANSWERS, provisional
 from pipelines.settings import parse_setting
 from pipelines.steps import gate as step
-from pipelines.task import GateConfig, TaskConfig
-from pipelines.tasks import dump_config, get_task, load_config, recipe_config
+from pipelines.task import GateConfig, TaskConfig, dump_config
+from pipelines.tasks import get_task, load_config, recipe_config
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from contracts.errors import PlatformError
+from pipelines.data.features import derive
 from pipelines.data.hidden import CASE, cases, read_hidden, write_hidden
-from pipelines.steps.build_dataset import derive
 
 
 def view(name: str, key: str, ttl: int = 60, text: bool = False) -> dict[str, Any]:

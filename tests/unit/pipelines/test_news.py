@@ -23,7 +23,8 @@ from contracts.errors import PlatformError
 from pipelines.data import left_out
 from pipelines.recipes.text.split import assign, language, length_band, text_key
 from pipelines.settings import parse_setting
-from pipelines.tasks import dump_config, get_task, load_config, recipe_config
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, load_config, recipe_config
 
 TASK = get_task("news")
 SMALL_LSTM = {
@@ -206,7 +207,7 @@ def test_a_test_file_of_another_layout_becomes_the_test_part(tmp_path: Path) -> 
     rest = pd.concat([parts["train"], parts["valid"]])["content"]
     assert len(rest) == 99
     assert "story number 3" not in set(rest)
-    told = left_out.of_split(TASK, articles(100), parts, config)
+    told = left_out.of_split(TASK, articles(100), parts, config, None)
     assert [(group["reason"], group["rows"]) for group in told["groups"]] == [
         ("the text stands in split.test_source too", 1)
     ]

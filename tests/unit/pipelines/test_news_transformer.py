@@ -17,7 +17,8 @@ from pipelines.pages.card import render_card
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.gate import gate
 from pipelines.steps.train import train
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
 from tests.chain import Chain
 
 LINEAGE = {"code_version": "c", "data_version": "d", "source": "s"}

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
 from pipelines.data.decoding import guess_delimiter, guess_encoding
-from pipelines.data.schema import cast_column, value_format
+from pipelines.data.schema import cast_column
+from pipelines.data.value_format import value_format
 from pipelines.settings import apply, parse_setting
 from pipelines.steps.ingest import ingest
 from pipelines.steps.validate import validate

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.settings import apply, changes, parse_setting, setting
-from pipelines.task import TaskConfig
-from pipelines.tasks import changed_config, dump_config, get_task, recipe_config, task_names
+from pipelines.task import TaskConfig, dump_config
+from pipelines.tasks import changed_config, get_task, recipe_config, task_names
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 _SCALAR = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | _TEXT

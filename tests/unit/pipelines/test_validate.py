@@ -23,8 +23,7 @@ from pipelines.evaluation.leakage import check_leakage
 from pipelines.settings import parse_setting
 from pipelines.steps import ingest as ingest_step
 from pipelines.steps import validate as step
-from pipelines.task import Column, DataConfig
-from pipelines.tasks import data_config
+from pipelines.task import Column, DataConfig, data_config
 
 CLASSES = get_evaluation("classification")
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]]
@@ -304,7 +303,8 @@ def test_moments_with_and_without_zone_become_utc() -> None:
 def test_ids_that_were_floats_once_are_the_ids_that_they_were(tmp_path: Path, writing: str) -> None:
     from pipelines.steps.ingest import ingest
     from pipelines.steps.validate import validate
-    from pipelines.tasks import dump_config, get_task, recipe_config
+    from pipelines.task import dump_config
+    from pipelines.tasks import get_task, recipe_config
 
     config = dump_config(recipe_config(get_task("fraud"), None, {"data.leakage_auc": 1.0}))
     ids = pd.Series(range(700_000, 700_040))

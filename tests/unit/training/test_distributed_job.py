@@ -78,7 +78,7 @@ def test_gpus_and_secrets_reach_the_pods_and_no_secret_is_written_out(where: str
         trainer = train_job(JOB, "train-1", "news", "s3://lake/jobs/train-1")[1]["spec"]["trainer"]
         resources, environment = trainer["resourcesPerNode"], trainer["env"]
         assert (trainer["numNodes"], trainer["numProcPerNode"]) == (3, 2)
-        assert trainer["command"][:3] == ["torchrun", "-m", "pipelines.training.distributed"]
+        assert trainer["command"][:3] == ["torchrun", "-m", "pipelines.steps.train_worker"]
     assert resources["limits"]["nvidia.com/gpu"] == 2
     assert {"name": "AWS_ENDPOINT_URL", "value": "http://s3:9000"} in environment
     secret = {"secretKeyRef": {"name": "fairlead-s3", "key": "access-key"}}
