@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.code_version import require
 from pipelines.grouping import GROUPS
 from pipelines.io import events
 from pipelines.io.record import open_record
@@ -29,7 +30,6 @@ from pipelines.resources import STEPS
 from pipelines.run import Run
 from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made, workflow_called
 from pipelines.tasks import get_task
-from pipelines.tasks.code_version import require
 from pipelines.values import values_of
 
 # Where something is and how a run is called decides nothing about what a step makes; neither does who trains.

@@ -12,14 +12,14 @@ from typing import Any
 from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from pipelines.code_version import code_version
 from pipelines.data.versions import MANIFEST
+from pipelines.evaluation.gate_metrics import check_gate
 from pipelines.io.record import RUN, open_record, read_run
 from pipelines.io.step_cache import FOLDER
 from pipelines.run import Run, new_run_id
 from pipelines.task import Task, TaskConfig, dump_config
 from pipelines.tasks import changed_config, find_recipe, get_task, load_config, recipe_config
-from pipelines.tasks.code_version import code_version
-from pipelines.tasks.gate_metrics import check_gate
 
 ENDPOINTS = "FAIRLEAD_ENDPOINTS"
 """Environment of steps on a cluster: the platform's addresses, as JSON of `Endpoints`."""

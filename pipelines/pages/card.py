@@ -17,7 +17,7 @@ from pipelines.evaluation import get_evaluation, scoring
 from pipelines.evaluation.base import Evaluation
 from pipelines.pages.data_report import FILE as DATA_REPORT
 from pipelines.pages.render import render
-from pipelines.tasks.added import task_folder
+from pipelines.plugins import task_folder
 
 
 def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:

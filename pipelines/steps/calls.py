@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from pipelines.code_version import require
 from pipelines.io import events
 from pipelines.io.retries import with_retries
 from pipelines.run import Run
-from pipelines.tasks.code_version import require
 
 if TYPE_CHECKING:
     from pipelines.task import Task

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import storage
 from contracts.errors import PlatformError
 from contracts.tracking import file_lock
+from pipelines.code_version import code_version
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
@@ -23,7 +24,6 @@ from pipelines.io.files import read_json, write_json
 from pipelines.io.remote import source_here
 from pipelines.task import Task, TaskConfig, dump_config
 from pipelines.tasks import get_task, load_config
-from pipelines.tasks.code_version import code_version
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,12 +21,12 @@ from contracts import storage
 from contracts.bundle import sha256_file
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from pipelines.code_version import code_version
 from pipelines.io import events
 from pipelines.io.files import missing, read_json, write_json, write_text
 from pipelines.io.remote import folder_here
 from pipelines.task import Task
 from pipelines.tasks import get_task
-from pipelines.tasks.code_version import code_version
 
 _PLAN = "features.json"
 _REGISTRY = "registry.db"

@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.evaluation.gate_metrics import check_gate, usual_gate
+from pipelines.plugins import TASKS, added_recipes, task_folder
 from pipelines.settings import apply
 from pipelines.task import Task, TaskConfig, dump_config, validated
-from pipelines.tasks.added import TASKS, added_recipes, task_folder
-from pipelines.tasks.gate_metrics import check_gate, usual_gate
 
 _RAW = {"_row": "the number of the row in the source", "_draw": "a random number of the row"}
 _BUILT = {"id": "the id of the row", "label": "the class of the row", "row_key": "what the row is known by"}

@@ -82,7 +82,7 @@ def arguments(shared: Shared, run: str, **changes: Any) -> dict[str, Any]:
 
 
 def code_of_toy() -> str:
-    from pipelines.tasks.code_version import code_version
+    from pipelines.code_version import code_version
 
     code_version.cache_clear()
     return code_version("toy")

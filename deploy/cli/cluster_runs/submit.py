@@ -48,7 +48,7 @@ def prepared(profile: Profile, run: Run, folder: Path, before: Sequence[str] = (
 
     before: ids of earlier runs of the task, the newest first; what they took is asked for.
     """
-    from pipelines.tasks.code_version import code_version
+    from pipelines.code_version import code_version
 
     cluster = profile.cluster
     assert cluster is not None

@@ -37,8 +37,8 @@ class Compiled:
 
 def compile_all(profile: Profile, folder: Path) -> list[Compiled]:
     """Every workflow for the profile's cluster, below `folder`."""
+    from pipelines.code_version import code_version
     from pipelines.tasks import task_names
-    from pipelines.tasks.code_version import code_version
     from pipelines.workflows import compile_workflows
 
     code = "\n".join(code_version(task) for task in task_names())

@@ -30,10 +30,10 @@ def plan_resume(endpoints: Endpoints, run_id: str, options: RunOptions | None = 
 
 def resumed(endpoints: Endpoints, record: Mapping[str, Any], options: RunOptions) -> Run:
     """What goes on with the run of a record, on this machine or on a cluster; see `plan_resume`."""
+    from pipelines.evaluation.gate_metrics import check_gate
     from pipelines.run_settings import split
     from pipelines.settings import changes, parse_setting
     from pipelines.tasks import changed_config, get_task
-    from pipelines.tasks.gate_metrics import check_gate
     from pipelines.values import as_document
 
     settings = given = dict(parse_setting(item) for item in options.overrides)

@@ -128,7 +128,7 @@ def _image(schedule: Any) -> str:
 
 def _outdated(profile: Profile, command: str, image: str, given: dict[str, Any]) -> str:
     """Why a schedule runs other code than the installed release; "" when it does not."""
-    from pipelines.tasks.code_version import code_version
+    from pipelines.code_version import code_version
 
     assert profile.cluster is not None
     installed = profile.cluster.image

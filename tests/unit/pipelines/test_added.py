@@ -15,9 +15,9 @@ from contracts.bundle import read_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.registry import Registry
+from pipelines.code_version import code_version
 from pipelines.steps.register import register
 from pipelines.tasks import find_recipe, get_task, recipe_config, recipes_of, task_names
-from pipelines.tasks.code_version import code_version
 from tests.chain import Chain
 from tests.packages import install
 

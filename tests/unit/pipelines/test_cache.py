@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from contracts.endpoints import Endpoints
+from pipelines import code_version
 from pipelines.parameters import parameters_of
 from pipelines.run import Run
 from pipelines.task import GateConfig
-from pipelines.tasks import code_version, get_task, load_config, recipe_config
+from pipelines.tasks import get_task, load_config, recipe_config
 from pipelines.values import data_part, store_stamp
 
 

@@ -11,11 +11,11 @@ import pytest
 
 from contracts import storage
 from contracts.errors import PlatformError
+from pipelines import code_version
 from pipelines.data.versions import MANIFEST, address
 from pipelines.io.remote import folder_here, folder_kept, source_here
 from pipelines.steps import ingest
 from pipelines.steps.validate import validate
-from pipelines.tasks import code_version
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Tasks and recipes of other packages, which add them by entry points.
 
-A task is an object as `TASK` is here; a recipe is a function that makes one for a task, or None for a task that it is
-not for::
+A task is an object as `TASK` is in ``pipelines/tasks/<name>/``. A recipe is a function that makes one for a task, or
+None for a task that it is not for::
 
     [project.entry-points."fairlead.tasks"]
     churn = "my_package.churn:TASK"
@@ -48,7 +48,7 @@ def added_recipes(task: Task) -> Mapping[str, TaskConfig]:
 def task_folder(name: str) -> Path:
     """Where a task's source lies, with the README.md that its model card quotes."""
     entry = TASKS.entries().get(name)
-    return module_file(entry.module).parent if entry else Path(__file__).parent / name
+    return module_file(entry.module).parent if entry else Path(__file__).parent / "tasks" / name
 
 
 def module_file(module: str) -> Path:

@@ -13,15 +13,15 @@ from pathlib import Path
 from contracts.engines import ENGINES
 from contracts.errors import PlatformError
 from contracts.problems import PROBLEMS
+from pipelines.plugins import RECIPES, TASKS, added_recipes, module_file
 from pipelines.tasks import get_task
-from pipelines.tasks.added import RECIPES, TASKS, added_recipes, module_file
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[1]
 # What a task's artifacts are made by, besides its own folder, its own feature definitions, and what these import.
 _SHARED = (
     "contracts", "pipelines/steps", "pipelines/checks", "pipelines/pages", "pipelines/evaluation", "pipelines/training",
     "pipelines/data", "pipelines/io", "pipelines/task.py", "pipelines/settings.py", "pipelines/formatting.py",
-    "feature_repo/stores", "feature_repo/transforms",
+    "pipelines/plugins.py", "pipelines/code_version.py", "feature_repo/stores", "feature_repo/transforms",
 )  # fmt: skip
 _OURS = ("contracts", "pipelines", "services", "feature_repo", "deploy")
 # Rooms of contracts: those of other packages count for every task, as contracts itself does.
