@@ -45,7 +45,7 @@ def test_features_are_joined_and_their_plan_travels_along(
         calls.append(history)
         return frame.assign(distance=1.0)
 
-    monkeypatch.setattr(step, "_join", join)
+    monkeypatch.setattr(step, "join", join)
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "clean").symlink_to(candidate / "clean")
