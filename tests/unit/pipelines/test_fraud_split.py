@@ -91,6 +91,6 @@ def test_every_payment_that_is_in_no_part_has_a_reason() -> None:
     test = rows[rows["event_time"] >= when.test][:-1]  # the last one stands for a card that was blocked
     frames = {"train": used[:15], "valid": used[15:], "test": test}
     frames = {name: part.assign(id=part["transaction_id"]) for name, part in frames.items()}
-    found = of_split(task, rows, frames, config)
+    found = of_split(task, rows, frames, config, None)
     assert [group["rows"] for group in found["groups"]] == [6, 7, 1]
     assert found["rows_left_out"] + sum(map(len, frames.values())) == found["rows_read"] == 40
