@@ -115,7 +115,7 @@ def known_version(task: Task, where: Endpoints, version: str, source: str) -> di
         raise PlatformError(
             f"task {task.name} has no dataset version {version!r}",
             detail=f"versions: {', '.join(known) or 'none'}",
-            fix="run the workflow ingestion first, or name one of these with --dataset",
+            fix="run the workflow ingestion first, or name one of these as the dataset of the run",
             code="unknown_dataset",
         )
     read = source or str(json.loads(storage.read_bytes(manifest))["source"])
