@@ -86,6 +86,18 @@ class Rooms:
         return {file.stem for file in folder.glob("*.py")} - {"__init__", "base"}
 
 
+def part_of(module: str, attribute: str, *, headline: str, fix: str, code: str) -> Any:
+    """What another layer adds to a room: the object `attribute` of `module`.
+
+    Raises:
+        PlatformError: with these words, when there is no such module or object.
+    """
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as err:
+        raise PlatformError(headline, detail=f"{module}: {err}", fix=fix, code=code) from err
+
+
 @lru_cache
 def _others(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """Entry points of a group by their names; `path` is where packages are looked for, so that a new place counts."""

@@ -77,12 +77,12 @@ def _component(node: ast.FunctionDef, decorator: ast.expr) -> Iterator[str]:
     lines = {line for n in body for m in ast.walk(n) if (line := getattr(m, "lineno", None))}
     if len(lines) > MAX_BODY_LINES:
         yield f"{at}: {len(lines)} lines; a body only imports and calls a step, in at most {MAX_BODY_LINES}"
-    for argument in node.args.args:
-        kind = ast.unparse(argument.annotation) if argument.annotation else ""
+    for given_as in node.args.args:
+        kind = ast.unparse(given_as.annotation) if given_as.annotation else ""
         if re.match(r"(typing\.)?(list|dict|List|Dict)\b", kind):
-            yield f"{at}: {argument.arg} is a {kind}: whole numbers in it become floats; pass JSON text"
+            yield f"{at}: {given_as.arg} is a {kind}: whole numbers in it become floats; pass JSON text"
         if "OutputPath" in kind or "InputPath" in kind:
-            yield f"{at}: {argument.arg} is a {kind}: use Input[...] and Output[...], whose paths are never rewritten"
+            yield f"{at}: {given_as.arg} is a {kind}: use Input[...] and Output[...], whose paths are never rewritten"
 
 
 def lint_workflow(file: Path) -> None:

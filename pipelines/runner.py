@@ -60,7 +60,7 @@ def _run(asked: Run, folder: Path, send: Any) -> int:
             return _failed(state, send, err)
         except Exception as err:  # noqa: BLE001  KFP raises RuntimeError for a failed step, and anything for its defects
             return _failed(state, send, translator.error or _explained(err, translator))
-    result = translator.results.get(order[-1])
+    result: Any = translator.results.get(order[-1])
     refused = asked.workflow in ("full", "training") and not result["gate_passed"]
     state.end("refused" if refused else "succeeded", result=result)
     send("run_finished", status=state.document["status"], seconds=state.document["seconds"], result=result)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from functools import lru_cache
 
-from contracts.errors import PlatformError
+from contracts.plugins import part_of
 from contracts.problems import get_problem
 from pipelines.evaluation.base import Evaluation
 
@@ -18,14 +17,11 @@ def get_evaluation(problem: str) -> Evaluation:
         PlatformError: ``code="unknown_problem"``, or ``"bad_plugin"`` when its module is not there or has no
             ``EVALUATION``.
     """
-    module = get_problem(problem).evaluation or f"{__name__}.{problem}"
-    try:
-        found: Evaluation = importlib.import_module(module).EVALUATION
-    except (ImportError, AttributeError) as err:
-        raise PlatformError(
-            f"problem {problem!r} cannot be evaluated",
-            detail=f"{module}: {err}",
-            fix="name a module with EVALUATION in Problem.evaluation, see pipelines/evaluation/base.py",
-            code="bad_plugin",
-        ) from err
+    found: Evaluation = part_of(
+        get_problem(problem).evaluation or f"{__name__}.{problem}",
+        "EVALUATION",
+        headline=f"problem {problem!r} cannot be evaluated",
+        fix="name a module with EVALUATION in Problem.evaluation, see pipelines/evaluation/base.py",
+        code="bad_plugin",
+    )
     return found

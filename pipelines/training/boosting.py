@@ -132,7 +132,7 @@ def fit_boosted(
     both = Rows(
         x=np.concatenate([train.x, valid.x]),
         y=np.concatenate([train.y, valid.y]),
-        weight=None if train.weight is None else np.concatenate([train.weight, valid.weight]),  # type: ignore[list-item]
+        weight=None if train.weight is None else np.concatenate([train.weight, valid.weight]),
     )
     data, _ = _datasets(both, valid, columns)
     whole = _block(data, None, columns, config, seed, best, None, [], lambda *_, **__: None)
@@ -144,7 +144,11 @@ def _datasets(train: Rows, valid: Rows, columns: Columns) -> tuple[Any, Any]:
 
     names = plain_names(columns.names)
     categorical = [plain for plain, name in zip(names, columns.names, strict=True) if name in columns.categorical]
-    options = {"feature_name": names, "categorical_feature": categorical or "auto", "free_raw_data": False}
+    options: dict[str, Any] = {
+        "feature_name": names,
+        "categorical_feature": categorical or "auto",
+        "free_raw_data": False,
+    }
     data = lgb.Dataset(train.x, train.y, weight=train.weight, **options)
     return data, lgb.Dataset(valid.x, valid.y, reference=data, free_raw_data=False)
 

@@ -62,7 +62,8 @@ class LinearModel:
 
     def scores(self, counts: Any, vectors: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
         """Logits, shape (rows, classes), of counts as `NgramVocabulary.count` gives them, and of vectors."""
-        return _beside(tfidf(counts, self.idf), vectors) @ self.weights + self.bias
+        logits: NDArray[np.float64] = _beside(tfidf(counts, self.idf), vectors) @ self.weights + self.bias
+        return logits
 
 
 def tfidf(counts: Any, idf: NDArray[np.float64]) -> Any:

@@ -44,7 +44,8 @@ def train_number(
     parameters = {key: getattr(model, key) for key in model.__dataclass_fields__} | {"best_round": fitted.rounds}
     if coverage is not None:
         ends = {"low": fit("low", (1 - coverage) / 2), "high": fit("high", (1 + coverage) / 2)}
-        margin = conformal_margin(rows["valid"].y, ends["low"].held_scores, ends["high"].held_scores, coverage)
+        true = np.asarray(rows["valid"].y, dtype=np.float64)
+        margin = conformal_margin(true, ends["low"].held_scores, ends["high"].held_scores, coverage)
         for (name, end), shift in zip(ends.items(), (-margin, margin), strict=True):
             _save_moved(end, shift, out / f"model.{name}.txt")
         parameters |= {"coverage": coverage, "margin": margin}

@@ -73,7 +73,7 @@ def train_tabular(
     train = pd.concat([train, *read_hidden(dataset, "train", model.hide_share)], ignore_index=True)
     index = {name: i for i, name in enumerate(classes)}
     x_train, x_valid = (matrix(inputs, columns_of(f, inputs)) for f in (train, valid))
-    y_train, y_valid = (f["label"].map(index).to_numpy(dtype=np.int64) for f in (train, valid))
+    y_train, y_valid = (np.asarray(f["label"].map(index), dtype=np.int64) for f in (train, valid))
     _need_all_classes(y_train, classes, "train")
     losses = _row_costs(cost, valid)  # before the fit, which takes long
     out.mkdir(parents=True, exist_ok=True)
@@ -221,10 +221,11 @@ def _row_costs(cost: CostConfig, frame: pd.DataFrame) -> Floats:
     if isinstance(cost.false_negative, str):
         numeric = [str(name) for name in frame.select_dtypes("number").columns]
         if cost.false_negative not in numeric:
+            example: str | float = numeric[0] if numeric else 5.0
             raise PlatformError(
                 f"cost.false_negative names no column of numbers: {cost.false_negative!r}",
                 detail=f"columns of numbers: {', '.join(numeric) or 'none'}",
-                fix=f"give a number, or one of these columns: {setting('cost.false_negative', (numeric or [5.0])[0])}",
+                fix=f"give a number, or one of these columns: {setting('cost.false_negative', example)}",
                 code="bad_config",
             )
         return frame[cost.false_negative].to_numpy(dtype=np.float64)

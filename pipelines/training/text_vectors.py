@@ -29,4 +29,5 @@ def within_groups(vectors: NDArray[np.float64], groups: Sequence[str], shrinkage
     values, axes = np.linalg.eigh(covariance)
     usual = max(float(values.mean()), 1e-12)
     scaled: NDArray[np.float64] = axes * (np.maximum(values, 0) + shrinkage * usual) ** -0.5
-    return scaled @ axes.T
+    whitening: NDArray[np.float64] = scaled @ axes.T
+    return whitening

@@ -36,7 +36,8 @@ class _Served(nn.Module):
         self.network = network
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.network(ids).float().softmax(-1)
+        probabilities: Tensor = self.network(ids).float().softmax(-1)
+        return probabilities
 
 
 class _States(nn.Module):
@@ -105,7 +106,7 @@ def _graph(served: nn.Module, model: Any, inputs: Sequence[str], output: str) ->
         torch.onnx.export(
             served,
             given,
-            made,
+            made,  # type: ignore[arg-type]  # which its annotation leaves out
             dynamo=False,
             opset_version=OPSET,
             input_names=list(inputs),

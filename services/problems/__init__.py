@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import import_module
 from typing import Any
 
-from contracts.errors import PlatformError
+from contracts.plugins import part_of
 from contracts.problems.base import Problem
 from services.problems.base import Serving
 
@@ -18,14 +17,11 @@ def get_serving(problem: Problem[Any]) -> Serving:
     Raises:
         PlatformError: ``code="not_servable"``.
     """
-    module = problem.serving or f"{__name__}.{problem.name}"
-    try:
-        found: Serving = import_module(module).SERVING
-    except (ImportError, AttributeError) as err:
-        raise PlatformError(
-            f"answers of problem {problem.name!r} cannot be served",
-            detail=f"{module}: {err}",
-            fix="give the problem a module with a SERVING, and name it in Problem.serving",
-            code="not_servable",
-        ) from err
+    found: Serving = part_of(
+        problem.serving or f"{__name__}.{problem.name}",
+        "SERVING",
+        headline=f"answers of problem {problem.name!r} cannot be served",
+        fix="give the problem a module with a SERVING, and name it in Problem.serving",
+        code="not_servable",
+    )
     return found

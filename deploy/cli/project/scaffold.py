@@ -78,11 +78,12 @@ def combinations() -> list[tuple[str, str]]:
 def _targets(name: str, problem: str, modality: str) -> dict[str, Path]:
     """Target path -> template; ``NAME`` in a template's path stands for the task's name."""
     if (problem, modality) not in combinations():
+        near = max(combinations(), key=lambda known: (known[0] == problem, known[1] == modality))
         known = [f"--problem {one} --modality {other}" for one, other in combinations()]
         raise PlatformError(
             f"no templates for problem {problem!r} of modality {modality!r}",
             detail=f"there are: {', '.join(known)}",
-            fix=f"pick one of them: fairlead new-task {name} {_nearest(problem, modality)}",
+            fix=f"pick one of them: fairlead new-task {name} --problem {near[0]} --modality {near[1]}",
             code="bad_name",
         )
     found = {}
@@ -90,12 +91,6 @@ def _targets(name: str, problem: str, modality: str) -> dict[str, Path]:
         for file in sorted(folder.rglob("*.tmpl")):
             found[str(file.relative_to(folder)).removesuffix(".tmpl").replace("NAME", name)] = file
     return found
-
-
-def _nearest(problem: str, modality: str) -> str:
-    """The options of the combination that shares most with what was asked for."""
-    one, other = max(combinations(), key=lambda known: (known[0] == problem, known[1] == modality))
-    return f"--problem {one} --modality {other}"
 
 
 def _words(name: str, problem: str, modality: str) -> dict[str, str]:

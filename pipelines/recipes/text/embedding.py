@@ -30,7 +30,7 @@ class LsaModel(TermsConfig):
     learns from the texts alone.
     """
 
-    dimensions: int = Field(128, ge=2)
+    dimensions: int = Field(default=128, ge=2)
     shrinkage: Annotated[float, Field(gt=0)] | None = 0.1
 
 

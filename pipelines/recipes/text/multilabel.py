@@ -40,12 +40,12 @@ class LinearLabels(TextTaskConfig):
 
         parts = read_parts(task, self, dataset)
         labels = list(task.classes or sorted({name for text in parts.train["label"] for name in labels_of(text)}))
-        true = [label_matrix(rows["label"], labels) for rows in (parts.train, parts.valid)]
+        true, unseen = (label_matrix(rows["label"], labels) for rows in (parts.train, parts.valid))
         for at, name in enumerate(labels):
-            check_both(true[0][:, at], name)
+            check_both(true[:, at], name)
         terms = learn_terms(parts.train_texts, self.text, self.model)
-        given = [terms.tfidf(texts) for texts in (parts.train_texts, parts.valid_texts)]
-        found = fit_text_labels(*given, *true, self.model.strengths, progress)
+        given, held = terms.tfidf(parts.train_texts), terms.tfidf(parts.valid_texts)
+        found = fit_text_labels(given, held, true, unseen, self.model.strengths, progress)
         out.mkdir(parents=True, exist_ok=True)
         write_labels_graph(out / "model.onnx", terms.weights, found.weights, found.bias)
         terms.save(out, self.text, "terms")

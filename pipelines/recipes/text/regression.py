@@ -42,9 +42,9 @@ class LinearNumber(TextTaskConfig):
 
         parts = read_parts(task, self, dataset)
         terms = learn_terms(parts.train_texts, self.text, self.model)
-        given = [terms.tfidf(texts) for texts in (parts.train_texts, parts.valid_texts)]
-        true = [rows["label"].to_numpy(dtype=np.float64) for rows in (parts.train, parts.valid)]
-        found = fit_text_number(*given, *true, self.model.penalties, self.coverage, self.seed, progress)
+        given, held = terms.tfidf(parts.train_texts), terms.tfidf(parts.valid_texts)
+        true, unseen = (rows["label"].to_numpy(dtype=np.float64) for rows in (parts.train, parts.valid))
+        found = fit_text_number(given, held, true, unseen, self.model.penalties, self.coverage, self.seed, progress)
         out.mkdir(parents=True, exist_ok=True)
         write_number_graph(out / "model.onnx", terms.weights, found)
         terms.save(out, self.text, "terms")

@@ -154,7 +154,8 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
                 )
             frames.append(chosen.apply(chunk.table).to_pandas())
     frame = pd.concat(frames, ignore_index=True)
-    return frame.reindex(columns=[column.name for column in task.columns])
+    found: pd.DataFrame = frame.reindex(columns=[column.name for column in task.columns])
+    return found
 
 
 def class_labels(task: Texts, label: pd.Series[Any], names: Mapping[str, str]) -> pd.Series[Any]:
@@ -182,8 +183,8 @@ def number_labels(task: Texts, label: pd.Series[Any]) -> pd.Series[Any]:
     import pandas as pd
 
     numbers = pd.to_numeric(label, errors="coerce").astype("float64")
-    if not (known := np.isfinite(numbers)).all():
-        row = int((~known).to_numpy().argmax()) + 1
+    if not (known := np.isfinite(np.asarray(numbers))).all():
+        row = int((~known).argmax()) + 1
         raise PlatformError(
             f"row {row}: {task.label} is {label.iloc[row - 1]!r}, not a number",
             fix="give every row one, or leave it out",

@@ -197,10 +197,9 @@ def _take(config: TransformerText, classes: list[str], out: Path) -> dict[str, A
     with folder_here(config.model.bundle, "bundle.json") as folder:
         bundle = read_bundle(folder)
         document = bundle.document
-        if document.recipe != config.recipe or document.signature.output.classes != classes:
-            raise _unfit(
-                bundle, f"it is of recipe {document.recipe} with classes {', '.join(document.signature.output.classes)}"
-            )
+        theirs: list[str] = getattr(document.signature.output, "classes", [])
+        if document.recipe != config.recipe or theirs != classes:
+            raise _unfit(bundle, f"it is of recipe {document.recipe} with classes {', '.join(theirs) or 'none'}")
         seen.keep_of(bundle.path, out)
         shutil.copy(bundle.model_path / "tokenizer.json", out)
         if document.engine == "torch":

@@ -116,7 +116,8 @@ def periods(frame: pd.DataFrame, plan: SplitConfig) -> Periods:
 def needed_rows(frame: pd.DataFrame, config: Any) -> pd.DataFrame:
     """The payments that the split looks at: from the first day of training to the last of the test."""
     when = periods(frame, config.split)
-    return frame[(frame["event_time"] >= when.train) & (frame["event_time"] < when.end)]
+    needed: pd.DataFrame = frame[(frame["event_time"] >= when.train) & (frame["event_time"] < when.end)]
+    return needed
 
 
 def left_out(frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> dict[str, Any]:
@@ -150,7 +151,8 @@ def _without_compromised(frame: pd.DataFrame, test: pd.DataFrame, start: Any, de
     frauds = frame[(frame["fraud"] == 1) & (frame["event_time"] >= start)]
     first = frauds.groupby("customer_id")["event_time"].min().dt.floor("D") + timedelta(days=delay)
     known = test["customer_id"].map(first)
-    return test[~(known < test["event_time"].dt.floor("D"))]
+    left: pd.DataFrame = test[~(known < test["event_time"].dt.floor("D"))]
+    return left
 
 
 def _finished(rows: pd.DataFrame) -> pd.DataFrame:

@@ -145,7 +145,8 @@ def _fraud_moments(line: Timeline, moment: Ints, at: Ints, stamp: Ints) -> dict[
 
 def _share(total: Floats, count: Ints, empty: float = np.nan) -> Floats:
     """`total` / `count`, and `empty` where there is nothing to count."""
-    return np.divide(total, count, out=np.full(len(count), empty), where=count > 0)
+    share: Floats = np.divide(total, count, out=np.full(len(count), empty), where=count > 0)
+    return share
 
 
 def _unique(entity: Ints, stamp: Ints) -> tuple[Ints, Ints]:

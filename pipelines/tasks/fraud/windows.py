@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +37,7 @@ class Timeline:
 
     def position(self, entity: Ints, moment: Ints, *, inclusive: bool = False) -> Ints:
         """How many sorted events come before `moment` of `entity`, all smaller entities included."""
-        side = "right" if inclusive else "left"
+        side: Literal["left", "right"] = "right" if inclusive else "left"
         found: Ints = np.searchsorted(self.keys, entity * self.span + (moment - self.origin), side=side)
         return found
 
