@@ -11,10 +11,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from contracts.bundle import Bundle, write_bundle
 from contracts.endpoints import Endpoints
 from pipelines.steps.calls import steps_of
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, recipe_config
+
+PASSED = {"passed": True, "checks": [], "champion": None, "reasons": []}
 
 
 @dataclass(kw_only=True)
@@ -77,6 +80,12 @@ class Chain:
         arguments = (self.path("dataset"), self.path("model"), json.dumps(lineage), self.path("candidate"))
         self.call("evaluate", *arguments)
         return self.path("candidate")
+
+    def bundle(self) -> Bundle:
+        """The candidate as a bundle that passed a gate which asks nothing."""
+        fields = json.loads((self.path("candidate") / "candidate.json").read_text())
+        fields |= {"gate": PASSED, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
+        return write_bundle(self.path("candidate"), self.home / "published", fields)
 
     def evaluation(self) -> dict[str, Any]:
         """What evaluate wrote: metrics, intervals, slices."""

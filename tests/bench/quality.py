@@ -196,7 +196,7 @@ def fine_tuned(home: Path, case: str, entry: dict[str, Any], goal: str) -> Itera
         return
     chain, (full, seconds) = measured(home, case, entry, "transformer", goal, "fine-tuned fp32", FINE_TUNED)
     yield from (full, with_limit(seconds, 1200))
-    small = FINE_TUNED | {"model.bundle": str(chain.path("candidate")), "model.pretrained": "", "model.int8": True}
+    small = FINE_TUNED | {"model.bundle": str(chain.bundle().path), "model.pretrained": "", "model.int8": True}
     _, (quality, _) = measured(home, case, entry, "transformer", goal, "fine-tuned int8", small)
     yield from (quality, lost(case, "fine-tuned", full, quality))
 

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from contracts.bundle import write_bundle
 from contracts.engines import load_engine
 from contracts.registry import ModelVersion
 from deploy.cli.serving.in_process import InProcessService
@@ -36,7 +35,6 @@ pytestmark = pytest.mark.integration
 # FAIRLEAD_TEST_PAYMENTS=1000 for as many payments; what a batch costs does not depend on its rows.
 PER_BATCH = 20
 BATCHES = max(int(os.environ.get("FAIRLEAD_TEST_PAYMENTS", "100")) // PER_BATCH, 1)
-GATE = {"passed": True, "checks": [], "champion": None, "reasons": []}
 
 
 class Loop:
@@ -46,10 +44,8 @@ class Loop:
         size = {"simulator.customers": 150, "simulator.terminals": 100, "simulator.days": 50}
         self.folder, self.chain = folder, Chain(task="fraud", home=folder, overrides=size)
         self.chain.dataset()
-        made = self.chain.candidate()
-        fields = json.loads((made / "candidate.json").read_text())
-        fields |= {"gate": GATE, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
-        self.bundle = write_bundle(made, folder / "published", fields)
+        self.chain.candidate()
+        self.bundle = self.chain.bundle()
         self.plan: dict[str, Any] = self.bundle.read_json("features.json")
         self.history = Path(json.loads((self.chain.path("features.json")).read_text())["path"])
         payments = read_parts(self.chain.path("clean"))
