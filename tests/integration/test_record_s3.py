@@ -27,7 +27,8 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 def step(body: str, environ: dict[str, str], name: str = "ingest", attempt: int = 1) -> Any:
-    code = f"from pipelines.io import events\nwith events.running({name!r}, {{'task': 'news'}}) as done:\n    {body}\n"
+    imports = "from pipelines.io import events\nfrom pipelines.run import Run\n"
+    code = f"{imports}with events.running({name!r}, Run(task='news')) as done:\n    {body}\n"
     pod = {"FAIRLEAD_RECORD": ROOT, "FAIRLEAD_KFP_RUN": RUN, "FAIRLEAD_POD": "p"}
     pod["FAIRLEAD_NODE"] = f"full-a.root.{name}.executor({attempt - 1})"
     command, given = [sys.executable, "-c", code], {**os.environ, **environ, **pod}

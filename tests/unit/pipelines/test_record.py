@@ -28,8 +28,8 @@ _RAISE = {
 
 def pod(root: Path, body: str, *, attempt: int = 1, run_id: str = "", step: str = "ingest") -> Any:
     """Run a step as the pod of that try would; returns the process."""
-    begins = f"with events.running({step!r}, 'news', run_id={run_id!r}) as done:"
-    code = f"from pipelines.io import events\n{begins}\n    {body}\n"
+    begins = f"with events.running({step!r}, Run(task='news', run_id={run_id!r})) as done:"
+    code = f"from pipelines.io import events\nfrom pipelines.run import Run\n{begins}\n    {body}\n"
     node = f"full-x7k2p.root.prepare.executor({attempt - 1})"
     environ = {"FAIRLEAD_RECORD": str(root), "FAIRLEAD_KFP_RUN": _RUN, "FAIRLEAD_POD": f"pod-{attempt}"}
     return subprocess.run(
