@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,16 @@ def test_a_failing_step_is_named_with_its_own_words_and_the_command_that_goes_on
     assert error["fix"] == f"check it; then: {again}"
 
 
+def listed_at_the_end(fairlead: Any, profile: str) -> Any:
+    """The runs as soon as the server knows that they ended, which it learns a moment after the cluster."""
+    until = time.monotonic() + 30
+    while True:
+        listed = fairlead("runs", "--profile", profile, "--json").json
+        if all(run["status"] != "running" for run in listed) or time.monotonic() > until:
+            return listed
+        time.sleep(0.05)
+
+
 def test_a_run_that_failed_goes_on_under_its_id_with_what_it_was_asked_and_what_is_changed(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any, bundle: dict[str, Any]
 ) -> None:
@@ -141,7 +152,7 @@ def test_a_run_that_failed_goes_on_under_its_id_with_what_it_was_asked_and_what_
     assert (config["seed"], config["data"]["drop"]) == (5, ["a b"])
     executors = posted["pipeline_spec"]["pipeline_spec"]["deploymentSpec"]["executors"].values()
     assert any("accelerator" in executor["container"].get("resources", {}) for executor in executors)
-    listed = fairlead("runs", "--profile", cluster_profile, "--json").json
+    listed = listed_at_the_end(fairlead, cluster_profile)
     assert [(run["run_id"], run["status"]) for run in listed] == [(run_id, "succeeded")]
     over = fairlead("run", "--resume", run_id, "--profile", cluster_profile, "--json").json["error"]
     assert (over["code"], over["detail"]) == ("not_resumed", "it ended: succeeded")
