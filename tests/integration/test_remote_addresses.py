@@ -57,28 +57,31 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         patch.undo()
 
 
-def arguments(shared: Shared, run: str, **changes: Any) -> dict[str, Any]:
+def arguments(shared: Shared, run: str, workflow: str = "full", **changes: Any) -> dict[str, Any]:
     sys.path.insert(0, str(TOY))
     from toy_task import TASK
 
-    from pipelines.task import dump_config
+    from pipelines.steps.calls import contexts, graph, named_inputs
+    from pipelines.values import as_document
 
-    config = dump_config(TASK.recipes["tree"])
-    return {
+    config = as_document(TASK.recipes["tree"])
+    values = {
         "task": "toy",
         "config": config,
         "train_config": config,
         "data_config": config,
-        "source": "",
-        "endpoints": shared.endpoints.model_dump_json(),
+        "endpoints": shared.endpoints.model_dump(),
         "checkpoints": "s3://lake/data/.checkpoints",
+        "steps": "s3://lake/data/.steps",
         "code_version": code_of_toy(),
         "run": run,
         "promote": True,
-        "store": "",
-        "nonce": "",
+        **dict.fromkeys(("source", "store", "nonce", "hub", "distributed_job"), ""),
         **changes,
     }
+    steps = graph(workflow, TASK)
+    told = {f"{step}_context": text for step, text in contexts(steps, values).items()}
+    return {"task": "toy", **told, **{name: values[name] for name in named_inputs(steps)}}
 
 
 def code_of_toy() -> str:
@@ -165,10 +168,9 @@ def test_a_source_in_s3_is_read_and_scored_from_there(shared: Shared, first: Lau
 
 def test_an_image_of_other_code_is_refused_before_anything_is_done(shared: Shared, tmp_path: Path) -> None:
     run = Launcher(shared.workflows / "ingestion.yaml", tmp_path, shared.environment)
-    given = arguments(shared, "toy-other", code_version="0123456789abcdef.00000000")
-    kept = {"task", "data_config", "source", "endpoints", "code_version", "store", "nonce"}
+    given = arguments(shared, "toy-other", "ingestion", code_version="0123456789abcdef.00000000")
     with pytest.raises(AssertionError, match="other code than the run was started with"):
-        run.run({key: value for key, value in given.items() if key in kept})
+        run.run(given)
     assert [event["event"] for event in run.events["ingest"]] == ["step_started", "step_failed"]
     assert run.events["ingest"][-1]["error"]["code"] == "other_code"
 

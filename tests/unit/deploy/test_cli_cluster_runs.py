@@ -370,7 +370,7 @@ def test_what_ran_out_of_memory_is_started_once_more_with_twice_as_much_and_said
     assert first["display_name"] == second["display_name"]
     assert (memory_of(first), memory_of(second)) == ("2Gi", "4Gi")
     assert first["runtime_config"]["parameters"] == second["runtime_config"]["parameters"]
-    listed = fairlead("runs", "--profile", cluster_profile, "--json").json
+    listed = listed_at_the_end(fairlead, cluster_profile)
     assert [(run["kfp_run"], run["status"]) for run in listed] == [(second["run_id"], "succeeded")]
 
 
