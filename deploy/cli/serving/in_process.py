@@ -32,6 +32,8 @@ class InProcessService:
         self._settings = load(ServiceSettings, environ={}, overrides=overrides)
         self._modality = bundle.document.modality
         self._runner = asyncio.Runner()
+        self._log = logging.getLogger("fairlead.service")
+        self._log_level = self._log.level
         self._runtime: Any = None
         self._app: Any = None
 
@@ -47,10 +49,11 @@ class InProcessService:
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
         self._runner.run(self._runtime.stop())
         self._runner.close()
+        self._log.setLevel(self._log_level)
 
     async def _start(self) -> None:
         await self._runtime.start(self._settings)
-        logging.getLogger("fairlead.service").setLevel(logging.CRITICAL)  # its log is not for this terminal
+        self._log.setLevel(logging.CRITICAL)  # it is not for this terminal
         await self._runtime.loaded()
         if self._runtime.failure is not None:
             raise self._runtime.failure
