@@ -13,7 +13,8 @@ from pathlib import Path
 from contracts.engines import ENGINES
 from contracts.errors import PlatformError
 from contracts.problems import PROBLEMS
-from pipelines.plugins import RECIPES, TASKS, added_recipes, module_file
+from feature_repo.transforms import TRANSFORMS
+from pipelines.plugins import FEATURES, RECIPES, TASKS, added_recipes, module_file
 from pipelines.tasks import get_task
 
 _ROOT = Path(__file__).parents[1]
@@ -24,8 +25,8 @@ _SHARED = (
     "pipelines/plugins.py", "pipelines/code_version.py", "feature_repo/stores", "feature_repo/transforms",
 )  # fmt: skip
 _OURS = ("contracts", "pipelines", "services", "feature_repo", "deploy")
-# Rooms of contracts: those of other packages count for every task, as contracts itself does.
-_WHOLE = (PROBLEMS, ENGINES)
+# Rooms of which those of other packages count for every task, as the folders of ours do.
+_WHOLE = (PROBLEMS, ENGINES, TRANSFORMS)
 _SUFFIXES = {".py", ".html", ".tmpl", ".json", ".yaml", ".csv"}
 _LIBRARIES = (
     "numpy", "pandas", "pyarrow", "pandera", "duckdb", "feast", "lightgbm", "scikit-learn", "torch", "onnx",
@@ -71,7 +72,7 @@ def _code(task: str) -> str:
 def _packages() -> dict[str, Path]:
     """The packages whose code counts, and the folder that each lies in: ours, and those that add something."""
     found = dict.fromkeys(_OURS, _ROOT)
-    for rooms in (TASKS, RECIPES, *_WHOLE):
+    for rooms in (TASKS, RECIPES, FEATURES, *_WHOLE):
         for entry in rooms.entries().values():
             top = entry.module.partition(".")[0]
             file = module_file(top)
@@ -89,6 +90,8 @@ def _place(file: Path, packages: Mapping[str, Path]) -> tuple[Path, Path]:
 
 def _sources(task: str, packages: Mapping[str, Path]) -> set[Path]:
     own, definitions = _ROOT / "pipelines/tasks" / task, sorted((_ROOT / "feature_repo").glob(f"{task}*.py"))
+    if entry := FEATURES.entries().get(task):
+        definitions = [module_file(entry.module)]
     folders = {_ROOT / name for name in _SHARED}
     files = {*(_ROOT / "pipelines/tasks").glob("*.py"), *definitions}
     if entry := TASKS.entries().get(task):

@@ -1,13 +1,16 @@
-"""Tasks and recipes of other packages, which add them by entry points.
+"""Tasks, recipes and feature definitions of other packages, which add them by entry points.
 
 A task is an object as `TASK` is in ``pipelines/tasks/<name>/``. A recipe is a function that makes one for a task, or
-None for a task that it is not for::
+None for a task that it is not for. Feature definitions are a module of Feast objects, under the name of their task::
 
     [project.entry-points."fairlead.tasks"]
     churn = "my_package.churn:TASK"
 
     [project.entry-points."fairlead.recipes"]
     forest = "my_package.forest:recipe"
+
+    [project.entry-points."fairlead.features"]
+    churn = "my_package.churn_views"
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pipelines.task import Task, TaskConfig
 
 TASKS = Rooms("task", "pipelines.tasks", "TASK", folders=True)
 RECIPES = Rooms("recipe", "pipelines.recipes", "RECIPE")
+FEATURES = Rooms("feature", "feature_repo", "")
 
 
 def added_recipes(task: Task) -> Mapping[str, TaskConfig]:
@@ -49,6 +53,12 @@ def task_folder(name: str) -> Path:
     """Where a task's source lies, with the README.md that its model card quotes."""
     entry = TASKS.entries().get(name)
     return module_file(entry.module).parent if entry else Path(__file__).parent / "tasks" / name
+
+
+def definitions_module(task: str) -> str:
+    """The module with a task's feature definitions, whether it is there or not."""
+    entry = FEATURES.entries().get(task)
+    return entry.module if entry else f"feature_repo.{task}"
 
 
 def module_file(module: str) -> Path:

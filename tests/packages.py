@@ -28,5 +28,19 @@ def install_counts(folder: Path) -> None:
         "recipes": "fine = toy_counts.task:fine",
         "tasks": "beds = toy_counts.task:TASK",
     }
-    files = {f"toy_counts/{file.name}": file.read_text(encoding="utf-8") for file in package.glob("*.py")}
-    install(folder, "toy_counts", files, entries)
+    _install_toy(folder, package, entries)
+
+
+def install_visits(folder: Path) -> None:
+    """The package of ``tests/toy/toy_visits``, which has a task with features."""
+    entries = {
+        "tasks": "visits = toy_visits.task:TASK",
+        "features": "visits = toy_visits.views",
+        "transforms": "visits = toy_visits.ratio",
+    }
+    _install_toy(folder, Path(__file__).parent / "toy" / "toy_visits", entries)
+
+
+def _install_toy(folder: Path, package: Path, entries: Mapping[str, str]) -> None:
+    files = {f"{package.name}/{file.name}": file.read_text(encoding="utf-8") for file in package.glob("*.py")}
+    install(folder, package.name, files, entries)

@@ -21,10 +21,11 @@ from feature_repo.stores.keys import serialise_keys
 from feature_repo.stores.packed_rows import to_micros
 from feature_repo.stores.read_result import NOT_FOUND, OUTSIDE_MAX_AGE, PRESENT, UNAVAILABLE, Read
 from feature_repo.stores.views import View, Views
+from feature_repo.transforms import TRANSFORMS
 
 __all__ = ["NOT_FOUND", "OUTSIDE_MAX_AGE", "PRESENT", "UNAVAILABLE", "OnlineReader", "Read", "apply_transforms"]
 
-_TRANSFORMS = "feature_repo.transforms."
+_OURS = f"{TRANSFORMS.package}."
 _MOMENT = np.dtype("<i8")
 _STRANGE = np.full(3, -1)  # of rows that could not be laid side by side: none of them has the view's schema
 _REST = 1.0  # seconds without asking a server that just failed, so that not every request waits for the deadline
@@ -163,17 +164,20 @@ def _heads(block: bytes, view: View, n: int) -> Any:
 def apply_transforms(plan: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The on-demand features of a plan, from request fields, the timestamp (datetime64[us], UTC) and online features.
 
-    Training and serving both call this. Only functions below ``feature_repo.transforms`` are called, since a plan
-    travels in a bundle and may come from outside.
+    Training and serving both call this. A plan travels in a bundle and may come from outside: only functions below
+    ``feature_repo.transforms`` are called, and those of modules that a package names by an entry point::
+
+        [project.entry-points."fairlead.transforms"]
+        churn = "my_package.churn_transforms"
     """
     made: dict[str, NDArray[Any]] = {}
     for transform in plan.get("transforms", []):
         module, _, function = transform["function"].partition(":")
-        if not module.startswith(_TRANSFORMS):
+        if not module.startswith(_OURS) and module not in {entry.module for entry in TRANSFORMS.entries().values()}:
             raise PlatformError(
                 f"transform refused: {transform['function']}",
-                detail=f"accepted: functions below {_TRANSFORMS}",
-                fix="move it there and publish the model again",
+                detail=f"accepted: functions below {_OURS}, and of modules that fairlead.transforms names",
+                fix="move it there, or install the package that has it",
                 code="bad_bundle",
             )
         result = getattr(importlib.import_module(module), function)({**columns, **made})

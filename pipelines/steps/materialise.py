@@ -25,6 +25,7 @@ from pipelines.code_version import code_version
 from pipelines.io import events
 from pipelines.io.files import missing, read_json, write_json, write_text
 from pipelines.io.remote import folder_here
+from pipelines.plugins import definitions_module
 from pipelines.task import Task
 from pipelines.tasks import get_task
 
@@ -141,7 +142,7 @@ def _register(task: Task, folder: Path, online: str) -> dict[str, Any]:
             names = {item.name for item in store.list_feature_services()}
             if task.feature_service not in names:
                 raise PlatformError(
-                    f"feature service {task.feature_service} is not defined in feature_repo/{task.name}.py",
+                    f"feature service {task.feature_service} is not defined in {definitions_module(task.name)}",
                     detail=f"defined there: {', '.join(sorted(names)) or 'none'}",
                     fix="define it, or correct feature_service of the task",
                     code="bad_feature_view",
@@ -188,17 +189,17 @@ def to_online(
 
 
 def definitions(task: str) -> list[Any]:
-    """Every Feast object that ``feature_repo/<task>.py`` defines or imports.
+    """Every Feast object that the module with the task's feature definitions has or imports.
 
     Raises:
-        PlatformError: there is no such file.
+        PlatformError: there is no such module.
     """
     import feast
 
-    module = f"feature_repo.{task}"
+    module = definitions_module(task)
     if importlib.util.find_spec(module) is None:
         raise PlatformError(
-            f"task {task} names a feature service but feature_repo/{task}.py does not exist",
+            f"task {task} names a feature service but {module} does not exist",
             fix="write it, or set feature_service to None",
             code="bad_feature_view",
         )

@@ -21,7 +21,7 @@ from pyarrow import parquet
 import deploy
 from contracts.metric_names import PREDICTIONS
 from deploy.cli.project.scaffold import combinations
-from tests.packages import install_counts
+from tests.packages import install_counts, install_visits
 
 pytestmark = pytest.mark.integration
 
@@ -355,3 +355,26 @@ def test_a_package_without_an_edit_here_takes_a_file_to_a_service(tmp_path: Path
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
+
+
+def test_a_package_without_an_edit_here_brings_a_task_with_features(tmp_path: Path) -> None:
+    install_visits(tmp_path / "site")
+    shell = Shell(tmp_path / "home")
+    shell.environment["PYTHONPATH"] = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
+    rows = []
+    for at in range(900):  # guests pay from 10 to 300, and twice as much at a celebration
+        guest, celebrates = at % 30, at * 7 % 13 == 0
+        moment = f"2026-01-{1 + at // 48:02}T{at // 2 % 24:02}:{at % 2 * 30:02}:00Z"
+        amount = 10 * (guest + 1) * (2 if celebrates else 1)
+        rows.append(f"V{at},{moment},G{guest},{amount},{'yes' if celebrates else 'no'}")
+    (tmp_path / "visits.csv").write_text("\n".join(["visit,at,guest,amount,celebrates", *rows]))
+    report = shell.json("run", "visits", "--source", "visits.csv")
+    assert report["result"]["champion"] is True, report["gate"]
+    given = [{"guest": "G1", "amount": 40.0}, {"guest": "G29", "amount": 300.0}]
+    answers = [shell.json("predict", "visits", "--input", json.dumps(row))["predictions"][0] for row in given]
+    assert [answer["label"] for answer in answers] == ["yes", "no"]
+    assert [answer["flags"] for answer in answers] == [[], []]
+    views = tmp_path / "site" / "toy_visits" / "ratio.py"
+    views.write_text(views.read_text().replace("/", "* 1.0 /"))
+    report = shell.json("run", "visits", "--source", "visits.csv")
+    assert report["steps"]["train"]["status"] != "cached"
