@@ -138,3 +138,32 @@ def test_metrics_are_named_once() -> None:
     written = re.compile(r"[\"']fairlead_[a-z_]+_(total|seconds|requests|score|info)[\"']")
     places = {relative(p) for p in SOURCES if written.search(p.read_text(encoding="utf-8"))}
     assert places == {"contracts/metric_names.py"}
+
+
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "pipelines" / "tasks").rglob("*.md")),
+]
+TOP = (*PACKAGES, "tests", "helm", "docs")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_files_and_modules_that_a_page_names_are_there(page: Path) -> None:
+    named = re.findall(r"`([\w./-]+)`", page.read_text(encoding="utf-8"))
+    files = {name for name in named if name.partition("/")[0] in TOP and "/" in name}
+    modules = {name for name in named if re.fullmatch(rf"({'|'.join(PACKAGES)})(\.\w+)+", name)}
+    assert [name for name in sorted(files) if not (ROOT / name).exists()] == []
+    assert [name for name in sorted(modules) if not is_there(name)] == []
+
+
+def is_there(dotted: str) -> bool:
+    """A module, an attribute of one that its source mentions, or a value of the chart with the name of a package."""
+    chart = ROOT.joinpath("helm", dotted.partition(".")[0], "values.yaml")
+    if chart.is_file() and re.search(rf"^{dotted.split('.')[1]}:", chart.read_text(encoding="utf-8"), re.MULTILINE):
+        return True
+    path = ROOT.joinpath(*dotted.split("."))
+    if path.is_dir() or path.with_suffix(".py").is_file():
+        return True
+    homes = (path.parent.with_suffix(".py"), path.parent / "__init__.py", path.parent.parent.with_suffix(".py"))
+    return any(re.search(rf"\b{path.name}\b", home.read_text(encoding="utf-8")) for home in homes if home.is_file())
