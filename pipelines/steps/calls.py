@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from pipelines.code_version import require
 from pipelines.io import events
 from pipelines.io.retries import with_retries
 from pipelines.run import Run
@@ -175,6 +174,8 @@ def run_step(step: str, given: Mapping[str, Any]) -> Any:
         values |= {"run": about["run_id"]} if "run" in values else {}
     with events.running(step, Run.model_validate(about)) as done:
         if found.first:
+            from pipelines.code_version import require
+
             require(told["task"], told["code_version"])
         if "endpoints" in values:
             values["endpoints"] = endpoints(values["endpoints"], os.environ).model_dump()

@@ -19,7 +19,7 @@ from pipelines.code_version import code_version
 from pipelines.steps.register import register
 from pipelines.tasks import find_recipe, get_task, recipe_config, recipes_of, task_names
 from tests.chain import Chain
-from tests.packages import install
+from tests.packages import install, install_visits
 
 TASK = """
 from pathlib import Path
@@ -170,6 +170,19 @@ def test_code_versions_follow_them(packages: Path, file: str, of_desk: bool, of_
         stream.write("\n# 2\n")
     changed = [new != old for new, old in zip(versions(), before, strict=True)]
     assert changed == [of_desk, of_news, False]
+
+
+def test_the_code_version_of_a_task_follows_its_views_and_their_functions(packages: Path) -> None:
+    install_visits(packages)
+    code_version.cache_clear()
+    before = code_version("visits")
+    for name in ("views", "ratio"):
+        with (packages / "toy_visits" / f"{name}.py").open("a") as stream:
+            stream.write("\n# 2\n")
+        code_version.cache_clear()
+        now = code_version("visits")
+        assert now != before, name
+        before = now
 
 
 @pytest.mark.parametrize(
