@@ -10,6 +10,7 @@ import importlib
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,12 @@ def _heads(block: bytes, view: View, n: int) -> Any:
     return np.ndarray((n, 3), _MOMENT, block, 0, (view.size, 8)) if block else _STRANGE
 
 
+@lru_cache
+def _is_added(module: str) -> bool:
+    """Whether an installed package names the module; asked at every request, so it is looked up once."""
+    return module in {entry.module for entry in TRANSFORMS.entries().values()}
+
+
 def apply_transforms(plan: Mapping[str, Any], columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """The on-demand features of a plan, from request fields, the timestamp (datetime64[us], UTC) and online features.
 
@@ -173,7 +180,7 @@ def apply_transforms(plan: Mapping[str, Any], columns: Mapping[str, NDArray[Any]
     made: dict[str, NDArray[Any]] = {}
     for transform in plan.get("transforms", []):
         module, _, function = transform["function"].partition(":")
-        if not module.startswith(_OURS) and module not in {entry.module for entry in TRANSFORMS.entries().values()}:
+        if not (module.startswith(_OURS) or _is_added(module)):
             raise PlatformError(
                 f"transform refused: {transform['function']}",
                 detail=f"accepted: functions below {_OURS}, and of modules that fairlead.transforms names",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +20,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from contracts.bundle import Bundle
 from contracts.engines import load_engine
+from contracts.errors import PlatformError
 from contracts.registry import ModelVersion
 from deploy.cli.serving.in_process import InProcessService
 from feature_repo.stores.join import point_in_time_join
@@ -31,6 +35,7 @@ from pipelines.steps.materialise import to_online
 from tests.chain import Chain
 
 pytestmark = pytest.mark.integration
+LOG = logging.getLogger("fairlead.service")
 
 # FAIRLEAD_TEST_PAYMENTS=1000 for as many payments; what a batch costs does not depend on its rows.
 PER_BATCH = 20
@@ -65,12 +70,13 @@ class Loop:
             for customer, terminal, amount, later in chosen
         ]
 
-    def service(self) -> InProcessService:
+    def service(self, path: Path | None = None) -> InProcessService:
         version = ModelVersion(
             name="fraud", version="1", digest=self.bundle.digest, path=str(self.bundle.path), gate_passed=True,
             created="", metrics={}, recipe="",
         )  # fmt: skip
-        return InProcessService(self.chain.endpoints, version, self.bundle)
+        bundle = Bundle(path or self.bundle.path, self.bundle.document, self.bundle.digest)
+        return InProcessService(self.chain.endpoints, version, bundle)
 
     def scored(self, rows: list[dict[str, Any]], kind: str, online: Path | None = None) -> pd.DataFrame:
         """The output of batch scoring of the rows, written as `kind`, with the chain's online store or another."""
@@ -113,10 +119,22 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Loop:
 def service(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessService]:
     import services.metrics.service_metrics  # noqa: F401 - takes the variable away when it is imported
 
+    before = LOG.level
     with pytest.MonkeyPatch.context() as patch:  # Feast may have made Prometheus write into a folder for processes
         patch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path_factory.mktemp("metrics")))
         with loop.service() as running:
+            assert LOG.level == logging.CRITICAL  # its lines are not for the terminal
             yield running
+    assert LOG.level == before
+
+
+def test_a_service_that_does_not_start_leaves_the_log_as_it_was(loop: Loop, tmp_path: Path) -> None:
+    shutil.copytree(loop.bundle.path, tmp_path / "bundle")
+    (tmp_path / "bundle" / "features.json").write_text("{}")
+    before = LOG.level
+    with pytest.raises(PlatformError, match="bundle refused"), loop.service(tmp_path / "bundle"):
+        pass
+    assert LOG.level == before
 
 
 picks = st.tuples(

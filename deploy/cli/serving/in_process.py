@@ -54,9 +54,13 @@ class InProcessService:
     async def _start(self) -> None:
         await self._runtime.start(self._settings)
         self._log.setLevel(logging.CRITICAL)  # it is not for this terminal
-        await self._runtime.loaded()
-        if self._runtime.failure is not None:
-            raise self._runtime.failure
+        try:
+            await self._runtime.loaded()
+            if self._runtime.failure is not None:
+                raise self._runtime.failure
+        except BaseException:
+            self._log.setLevel(self._log_level)
+            raise
 
     def predict(self, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and document that ``POST /predict`` answers."""
