@@ -22,7 +22,37 @@ PADDING = "fairlead_batch_padding_ratio"
 SHED = "fairlead_requests_shed_total"
 MODEL_INFO = "fairlead_model_info"
 MODEL_LOAD_SECONDS = "fairlead_model_load_seconds"
+LOG_RECORDS = "fairlead_prediction_log_records_total"
+LOG_LOST = "fairlead_prediction_log_lost_total"
+FEEDBACK = "fairlead_feedback_total"
 
+MONITOR_DISTANCE = "fairlead_monitor_drift_distance"
+MONITOR_DRIFT = "fairlead_monitor_drift_detected"
+MONITOR_MISSING = "fairlead_monitor_missing_ratio"
+MONITOR_NEW_CATEGORY = "fairlead_monitor_new_category_ratio"
+MONITOR_OUT_OF_RANGE = "fairlead_monitor_out_of_range_ratio"
+MONITOR_ROWS = "fairlead_monitor_rows_total"
+MONITOR_LATE_ROWS = "fairlead_monitor_late_rows_total"
+MONITOR_QUALITY = "fairlead_monitor_quality"
+MONITOR_QUALITY_LOW = "fairlead_monitor_quality_low"
+MONITOR_QUALITY_HIGH = "fairlead_monitor_quality_high"
+MONITOR_QUALITY_REFERENCE = "fairlead_monitor_quality_reference"
+MONITOR_QUALITY_DROPPED = "fairlead_monitor_quality_dropped"
+MONITOR_LABELS_JOINED = "fairlead_monitor_labels_total"
+MONITOR_LAST_PASS = "fairlead_monitor_last_pass_timestamp_seconds"
+
+RUN_LAST = "fairlead_run_last_timestamp_seconds"
+RUN_SECONDS = "fairlead_run_duration_seconds"
+STEP_SECONDS = "fairlead_step_duration_seconds"
+RUN_ROWS = "fairlead_run_rows"
+RUN_FAILURES = "fairlead_run_consecutive_failures"
+MODEL_TRAINED = "fairlead_model_trained_timestamp_seconds"
+
+ROLLOUT_WEIGHT = "fairlead_rollout_weight"
+ROLLOUT_PHASE = "fairlead_rollout_phase"
+ROLLOUTS = "fairlead_rollouts_total"
+
+# What every model server exports.
 LABELS: dict[str, tuple[str, ...]] = {
     REQUESTS: ("model", "version", "route", "code"),
     REQUEST_SECONDS: ("model", "version", "route"),
@@ -41,11 +71,57 @@ LABELS: dict[str, tuple[str, ...]] = {
     MODEL_INFO: ("model", "version", "digest", "recipe"),
     MODEL_LOAD_SECONDS: ("model",),
 }
+# Of model servers that keep a log of predictions, and of what takes feedback.
+LOG_LABELS: dict[str, tuple[str, ...]] = {
+    LOG_RECORDS: ("model",),
+    LOG_LOST: ("model",),
+    FEEDBACK: ("model", "outcome"),
+}
+# Of the monitor; gauges describe the latest complete window, and the answer is the input "(answer)".
+MONITOR_LABELS: dict[str, tuple[str, ...]] = {
+    MONITOR_DISTANCE: ("model", "version", "input", "measure"),  # measure: psi or js
+    MONITOR_DRIFT: ("model", "version", "input"),  # 1: large and significant, corrected for all inputs
+    MONITOR_MISSING: ("model", "version", "input"),
+    MONITOR_NEW_CATEGORY: ("model", "version", "input"),
+    MONITOR_OUT_OF_RANGE: ("model", "version", "input"),
+    MONITOR_ROWS: ("model", "version"),
+    MONITOR_LATE_ROWS: ("model",),
+    MONITOR_QUALITY: ("model", "version", "metric", "slice"),
+    MONITOR_QUALITY_LOW: ("model", "version", "metric", "slice"),
+    MONITOR_QUALITY_HIGH: ("model", "version", "metric", "slice"),
+    MONITOR_QUALITY_REFERENCE: ("model", "version", "metric"),
+    MONITOR_QUALITY_DROPPED: ("model", "version", "metric", "slice"),
+    MONITOR_LABELS_JOINED: ("model", "outcome"),  # outcome: joined, unknown, contradicting or repeated
+    MONITOR_LAST_PASS: ("model",),
+}
+# Of the controller, about runs of pipelines; all are gauges of the latest run.
+RUN_LABELS: dict[str, tuple[str, ...]] = {
+    RUN_LAST: ("task", "outcome"),
+    RUN_SECONDS: ("task",),
+    STEP_SECONDS: ("task", "step"),
+    RUN_ROWS: ("task", "step"),
+    RUN_FAILURES: ("task",),
+    MODEL_TRAINED: ("model",),
+}
+# Of whatever splits the traffic of a model between versions.
+ROLLOUT_LABELS: dict[str, tuple[str, ...]] = {
+    ROLLOUT_WEIGHT: ("model", "version"),
+    ROLLOUT_PHASE: ("model", "phase"),  # 1 for the phase that it is in, 0 for all others
+    ROLLOUTS: ("model", "outcome"),  # outcome: promoted, rolled_back or aborted
+}
 # Recorded per pod by helm/monitoring, for autoscalers: seconds that requests waited for the model, mean of a minute.
 QUEUE_WAIT = "fairlead_queue_wait_seconds"
 RECORDED_LABELS: dict[str, tuple[str, ...]] = {QUEUE_WAIT: ("namespace", "pod", "model")}
 # Not of a service: `fairlead features check --metrics` writes them.
 STORE_LABELS: dict[str, tuple[str, ...]] = {FEATURE_FRESHNESS: ("task", "view"), FEATURE_MISSING: ("task", "view")}
+EXPORTED: dict[str, tuple[str, ...]] = {
+    **LABELS,
+    **LOG_LABELS,
+    **MONITOR_LABELS,
+    **RUN_LABELS,
+    **ROLLOUT_LABELS,
+    **STORE_LABELS,
+}
 # "queue" is the wait for a free thread; the others are work.
 STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
 # Why a request was refused without asking the model.
