@@ -92,6 +92,35 @@ def write_bytes(uri: str, data: bytes) -> None:
     os.replace(staging.name, target)
 
 
+def write_new(uri: str, data: bytes) -> bool:
+    """Write one object or file where there is none; False, and nothing is written, where there is one.
+
+    Of several that write at once one succeeds; a server of S3 must know ``If-None-Match``.
+    """
+    if is_remote(uri):
+        bucket, key = _split(uri)
+        with _explained(uri):
+            try:
+                _client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
+            except _storage_errors() as err:
+                reason = str(getattr(err, "response", {}).get("Error", {}).get("Code", ""))
+                if reason in ("PreconditionFailed", "ConditionalRequestConflict", "412", "409"):
+                    return False
+                raise
+        return True
+    target = Path(uri)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".writing-") as staging:
+        staging.write(data)
+        staging.flush()
+        Path(staging.name).chmod(0o644)
+        try:
+            os.link(staging.name, target)
+        except FileExistsError:
+            return False
+    return True
+
+
 def remove(uri: str) -> None:
     """Take one object or file away; nothing happens when it is not there."""
     if is_remote(uri):

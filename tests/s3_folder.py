@@ -30,6 +30,14 @@ class FolderClient:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = self.root / f".{threading.get_ident()}"
         part.write_bytes(named["Body"])
+        if named.get("IfNoneMatch") == "*":
+            try:
+                target.hardlink_to(part)
+            except FileExistsError:
+                raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject") from None
+            finally:
+                part.unlink()
+            return
         part.replace(target)  # an object appears whole
 
     def delete_object(self, **named: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import itertools
 import lzma
 import os
 import socket
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from contracts import storage
+from contracts.audit import AuditLog
 from contracts.errors import PlatformError
 
 CLUSTER = os.environ.get("FAIRLEAD_TEST_CLUSTER", "")
@@ -83,6 +86,19 @@ def test_bytes_are_read_back_and_what_is_missing_is_named(store: str) -> None:
     with pytest.raises(PlatformError, match="note2") as err:
         storage.read_bytes(store + "/note2")
     assert err.value.code == "not_found"
+
+
+def test_of_writers_that_want_one_name_one_gets_it_and_their_audit_log_is_one_chain(store: str) -> None:
+    def several(writer: int) -> list[int]:
+        log, actor = AuditLog(f"{store}/audit"), f"writer:{writer}"
+        return [log.append(actor=actor, action="promote", subject="fraud").sequence for _ in range(5)]
+
+    with ThreadPoolExecutor(4) as writers:
+        numbers = list(itertools.chain(*writers.map(several, range(4))))
+    assert sorted(numbers) == list(range(1, 21))
+    assert AuditLog(f"{store}/audit").verify().intact
+    assert storage.write_new(f"{store}/audit/{1:012d}.json", b"another history") is False
+    assert AuditLog(f"{store}/audit").verify().entries == 20
 
 
 def test_a_missing_bucket_is_named(store: str) -> None:
