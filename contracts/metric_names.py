@@ -70,9 +70,6 @@ LABELS: dict[str, tuple[str, ...]] = {
     SHED: ("model", "reason"),
     MODEL_INFO: ("model", "version", "digest", "recipe"),
     MODEL_LOAD_SECONDS: ("model",),
-}
-# Of model servers that keep a log of predictions, and of what takes feedback.
-LOG_LABELS: dict[str, tuple[str, ...]] = {
     LOG_RECORDS: ("model",),
     LOG_LOST: ("model",),
     FEEDBACK: ("model", "outcome"),
@@ -116,7 +113,6 @@ RECORDED_LABELS: dict[str, tuple[str, ...]] = {QUEUE_WAIT: ("namespace", "pod", 
 STORE_LABELS: dict[str, tuple[str, ...]] = {FEATURE_FRESHNESS: ("task", "view"), FEATURE_MISSING: ("task", "view")}
 EXPORTED: dict[str, tuple[str, ...]] = {
     **LABELS,
-    **LOG_LABELS,
     **MONITOR_LABELS,
     **RUN_LABELS,
     **ROLLOUT_LABELS,
@@ -126,6 +122,8 @@ EXPORTED: dict[str, tuple[str, ...]] = {
 STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
 # Why a request was refused without asking the model.
 SHED_REASONS = ("queue_full", "deadline_unreachable", "deadline_passed", "rate_limited", "stopping")
+# What became of labels that were posted: kept, not fit for the model, or not written.
+FEEDBACK_OUTCOMES = ("accepted", "refused", "failed")
 UNMATCHED_ROUTE = "<unmatched>"
 
 # Seconds. Service level objectives must lie on an edge.

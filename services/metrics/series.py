@@ -20,10 +20,10 @@ class Count:
     def __init__(self) -> None:
         self.value, self._lock = 0.0, Lock()
 
-    def inc(self) -> None:
-        """Add one; safe to call from any thread."""
+    def inc(self, amount: int = 1) -> None:
+        """Add `amount`; safe to call from any thread."""
         with self._lock:
-            self.value += 1
+            self.value += amount
 
 
 class Series:

@@ -52,6 +52,11 @@ class ServiceMetrics:
         self._padding = padding.labels(model)
         shed = self._counter(names.SHED, "Requests refused without asking the model.")
         self._shed = {reason: shed.labels(model, reason) for reason in names.SHED_REASONS}
+        self.logged = self._counter(names.LOG_RECORDS, "Records in the prediction log.").labels(model)
+        lost = self._counter(names.LOG_LOST, "Records that the prediction log could not keep.")
+        self.lost = lost.labels(model)
+        feedback = self._counter(names.FEEDBACK, "Labels that were posted, by what became of them.")
+        self.feedback = {outcome: feedback.labels(model, outcome) for outcome in names.FEEDBACK_OUTCOMES}
         self.padded: Callable[[Sequence[int]], int] = sum
         self._info = self._gauge(names.MODEL_INFO, "The served model; always 1.")
         self.load_seconds = self._gauge(names.MODEL_LOAD_SECONDS, "Time to verify, load and replay the model.")

@@ -52,7 +52,7 @@ class PredictHandler:
         metrics.stage["decode"].observe(perf_counter() - start)
         scored = await run(self._runtime, model, batch, top, request.options)
         start = perf_counter()
-        ids = record(self._runtime, model, batch, scored)
+        ids = record(self._runtime, model, batch, scored, request.options.arrived)
         answer = Answer(self._body(model, batch, scored, ids, top > 0))
         metrics.stage["encode"].observe(perf_counter() - start)
         return answer
@@ -137,14 +137,15 @@ def _works(settings: ServiceSettings, batch: Batch, top: int) -> list[Work]:
     return [*works, Work(batch=part(batch, start, batch.rows) if start else batch, top=top)]
 
 
-def record(runtime: RowRuntime, model: Model, batch: Batch, scored: Scored) -> list[str]:
-    """Count and log the predictions of a batch; returns their ids."""
+def record(runtime: RowRuntime, model: Model, batch: Batch, scored: Scored, arrived: float) -> list[str]:
+    """Count and log the predictions of a batch that `arrived` at this moment; returns their ids."""
     metrics, log = model.metrics, runtime.log
     model.serving.count(scored.answers, scored.decided, metrics.labels, metrics.observed)
     ids = [new_id() for _ in scored.decided]
     if log is not None:
+        latency_ms = round((perf_counter() - arrived) * 1e3, 3)
         for row, identifier in enumerate(ids):
-            log.add(identifier, row, batch, scored)
+            log.add(identifier, row, batch, scored, latency_ms)
     return ids
 
 

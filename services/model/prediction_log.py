@@ -1,8 +1,8 @@
 """Predictions as JSON lines, sampled and redacted, so that labels can be joined to them by id later.
 
-Files are ``<folder>/<model>/<day>.<pid>.jsonl``: one writer per file, whole lines only, safe to read while written.
-S3 cannot append, so below ``s3://`` an object ``<folder>/<model>/<day>/<time>-<host>-<pid>.jsonl`` has what gathered in
-`upload_seconds`. A full disk, a missing folder or an S3 that is down costs records, never a request.
+Where they are is said by `services.feedback.layout`: one writer per file, whole lines only, safe to read while written.
+S3 cannot append, so there an object has what gathered in `upload_seconds`. A full disk, a missing folder or an S3 that
+is down costs records, never a request.
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import os
 import secrets
-import socket
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from random import Random
 from time import monotonic, time
 from typing import Any
@@ -26,7 +23,11 @@ import orjson
 from contracts import storage
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
+from services.feedback import layout
+from services.feedback.line_file import append
+from services.feedback.records import SCHEMA
 from services.logs import log_event
+from services.metrics.service_metrics import ServiceMetrics
 from services.model.request_schema import Batch
 from services.model.scoring import Scored
 from services.problems import get_serving
@@ -52,13 +53,19 @@ class PredictionLog:
     a thread that rendered them would take the interpreter from the requests for milliseconds.
     """
 
-    def __init__(self, settings: PredictionLogSettings, signature: Signature, about: Mapping[str, str]) -> None:
-        self._settings, self._about = settings, dict(about)
-        self._folder: Path | str = (
-            _reachable(storage.join(settings.folder, about["model"]))
-            if storage.is_remote(settings.folder)
-            else Path(settings.folder).expanduser().absolute() / about["model"]
-        )
+    def __init__(
+        self,
+        settings: PredictionLogSettings,
+        signature: Signature,
+        about: Mapping[str, str],
+        metrics: ServiceMetrics,
+    ) -> None:
+        self._settings, self._about = settings, {"schema": SCHEMA, **about}
+        self._logged, self._lost = metrics.logged, metrics.lost
+        self._folder = layout.home(settings.folder, about["model"])
+        self._remote = storage.is_remote(self._folder)
+        if self._remote:
+            _reachable(self._folder)
         self._salt = (settings.salt or secrets.token_hex(16)).encode()
         self._said = get_serving(signature.problem).record
         self._entities = frozenset(signature.entities)
@@ -70,7 +77,7 @@ class PredictionLog:
         self._lines: list[bytes] = []
         self._held, self._held_bytes = list[bytes](), 0  # taken from the queue, and not in S3 yet
         self._upload_at, self._failing = monotonic() + settings.upload_seconds, False
-        self._lost, self._complained = 0, -60.0
+        self._complained = -60.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._write_loop, name="prediction-log", daemon=True)
         self._thread.start()
@@ -79,27 +86,29 @@ class PredictionLog:
         """Whether a prediction is logged: decided by its id, hence the same everywhere."""
         return int(identifier[-8:], 16) < self._below
 
-    def add(self, identifier: str, row: int, batch: Batch, scored: Scored) -> None:
+    def add(self, identifier: str, row: int, batch: Batch, scored: Scored, latency_ms: float) -> None:
         """Queue the record of one prediction if it is sampled; drops it when the writer is far behind."""
         if not self.sampled(identifier):
             return
         if len(self._lines) >= _MAX_QUEUED:
-            self._lost += 1
+            self._lost.inc()
             return
-        self._lines.append(orjson.dumps(self._record(identifier, row, batch, scored), option=_OPTIONS))
+        record = self._record(identifier, row, batch, scored, latency_ms)
+        self._lines.append(orjson.dumps(record, option=_OPTIONS))
 
     def close(self) -> None:
         """Write what is queued and end the thread."""
         self._closed.set()
         self._thread.join(timeout=10)
 
-    def _record(self, identifier: str, row: int, batch: Batch, scored: Scored) -> dict[str, Any]:
+    def _record(self, identifier: str, row: int, batch: Batch, scored: Scored, latency_ms: float) -> dict[str, Any]:
         record = {
             "id": identifier,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self._about,
             **self._said(scored.answers, scored.decided, row),
             "inputs": self._inputs(scored.inputs, row),
+            "latency_ms": latency_ms,
         }
         if keys := self._keys(batch, row):
             record["entities"] = keys
@@ -145,21 +154,20 @@ class PredictionLog:
             if count := len(self._lines):  # the list grows meanwhile: take this many, lose none
                 lines = self._lines[:count]
                 del self._lines[:count]
-                if isinstance(self._folder, Path):
-                    self._append(self._folder, lines)
-                else:
+                if self._remote:
                     self._held += lines
                     self._held_bytes += sum(map(len, lines))
+                else:
+                    self._append(lines)
             if self._held:
-                self._upload(str(self._folder), closed)
+                self._upload(closed)
 
-    def _upload(self, folder: str, closed: bool) -> None:
+    def _upload(self, closed: bool) -> None:
         """Write what is held as one object, when it is time or much; a failure keeps it for the next time."""
         much = self._held_bytes >= _OBJECT_BYTES and not self._failing
         if not (closed or much or monotonic() >= self._upload_at):
             return
-        now = datetime.now(UTC)
-        uri = storage.join(folder, f"{now:%Y-%m-%d}", f"{now:%H%M%S%f}-{socket.gethostname()}-{os.getpid()}.jsonl")
+        uri = layout.new_object(self._folder)
         try:
             storage.write_bytes(uri, b"".join(self._held))
         except PlatformError as err:
@@ -170,36 +178,34 @@ class PredictionLog:
             del self._held[:lost]
             self._complain(uri, f"{err.headline}: {err.detail}", lost, err.fix)
         else:
+            self._logged.inc(len(self._held))
             self._failing, self._held_bytes = False, 0
             self._held.clear()
         self._upload_at = monotonic() + self._settings.upload_seconds
 
-    def _append(self, folder: Path, lines: list[bytes]) -> None:
-        data = b"".join(lines)
-        file = folder / f"{datetime.now(UTC):%Y-%m-%d}.{os.getpid()}.jsonl"
+    def _append(self, lines: list[bytes]) -> None:
+        file = layout.own_file(self._folder)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            before = file.stat().st_size if file.exists() else 0
-            with file.open("ab", buffering=0) as stream:
-                if stream.write(data) != len(data):
-                    stream.truncate(before)  # a full disk takes part of a line
-                    raise OSError("short write")
+            append(file, b"".join(lines))
         except OSError as err:
             fix = "free space or correct predictions.folder"
             self._complain(str(file), err.strerror or "disk full", len(lines), fix)
+        else:
+            self._logged.inc(len(lines))
 
     def _complain(self, file: str, error: str, lost: int, fix: str) -> None:
         """Count `lost` records, and say so at most once a minute."""
-        self._lost += lost
+        self._lost.inc(lost)
         if monotonic() - self._complained > 60:
             self._complained = monotonic()
-            log_event("prediction_log_failed", logging.ERROR, file=file, error=error, lost=self._lost, fix=fix)
+            log_event(
+                "prediction_log_failed", logging.ERROR, file=file, error=error, lost=int(self._lost.value), fix=fix
+            )
 
 
-def _reachable(uri: str) -> str:
-    """`uri`; says at the start when it cannot be reached, and loads S3's library before there are requests to keep."""
+def _reachable(uri: str) -> None:
+    """Say at the start when S3 cannot be reached, and load its library before there are requests to keep."""
     try:
         storage.exists(uri)
     except PlatformError as err:
         log_event("prediction_log_failed", logging.ERROR, file=uri, lost=0, error=err.headline, fix=err.fix)
-    return uri

@@ -149,5 +149,5 @@ class RowRuntime(Runtime):
         examples = replay(model)
         if settings.predictions.folder:
             about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}
-            self.log = PredictionLog(settings.predictions, signature, about)
+            self.log = PredictionLog(settings.predictions, signature, about, self.metrics)
         return model, examples, warm(model)

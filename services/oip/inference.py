@@ -59,7 +59,7 @@ async def infer(
     stage["decode"].observe(perf_counter() - start)
     scored = await run(runtime, model, batch, 0, options)
     start = perf_counter()
-    ids = record(runtime, model, batch, scored)
+    ids = record(runtime, model, batch, scored, options.arrived)
     answer = {
         "model_name": runtime.name,
         "model_version": runtime.version,

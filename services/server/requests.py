@@ -158,7 +158,7 @@ def options_of(headers: Mapping[bytes, bytes], timeout: float) -> RequestOptions
         if word not in PRIORITIES:
             raise _bad_header("x-request-priority", f"expected one of: {', '.join(PRIORITIES)}")
         level = PRIORITIES[word]
-    return RequestOptions(deadline=now + left, priority=level)
+    return RequestOptions(deadline=now + left, priority=level, arrived=now)
 
 
 def _number(text: bytes, name: str, unit: str) -> float:

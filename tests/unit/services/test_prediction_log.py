@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +15,9 @@ import pytest
 
 from contracts import storage
 from contracts.errors import PlatformError
+from contracts.metric_names import LOG_LOST, LOG_RECORDS
+from services.feedback.line_file import append
+from services.metrics.service_metrics import ServiceMetrics
 from services.model import prediction_log
 from services.model.prediction_log import PredictionLog, new_id
 from services.settings import PredictionLogSettings
@@ -40,6 +44,8 @@ def test_a_record_has_the_id_of_the_answer(serve: Any, make_bundle: Any, tmp_pat
     assert (first["model"], first["version"], first["label"], first["score"]) == ("payments", "3", "fraud", 0.5)
     assert first["probabilities"] == [0.5, 0.5]
     assert first["inputs"] == {"amount": 500.0, "country": "AT"}
+    assert first["schema"] == 2
+    assert 0 < first["latency_ms"] < 60_000
     assert second["inputs"]["amount"] is None
     assert second["flags"] == ["missing:amount"]
     assert datetime.fromisoformat(first["time"]).tzinfo is not None
@@ -48,7 +54,8 @@ def test_a_record_has_the_id_of_the_answer(serve: Any, make_bundle: Any, tmp_pat
 def test_there_is_one_file_per_model_process_and_day(serve: Any, make_bundle: Any, tmp_path: Path) -> None:
     logged(serve, make_bundle(), tmp_path, GOOD)
     day = f"{datetime.now(UTC):%Y-%m-%d}"
-    assert [file.name for file in (tmp_path / "predictions" / "payments").iterdir()] == [f"{day}.{os.getpid()}.jsonl"]
+    (name,) = [file.name for file in (tmp_path / "predictions" / "payments").iterdir()]
+    assert name == f"{day}.{socket.gethostname()}-{os.getpid()}.jsonl"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +87,7 @@ def test_nothing_is_logged_without_a_folder(serve: Any, make_bundle: Any) -> Non
 @pytest.mark.parametrize(("sample", "low", "high"), [(0.0, 0, 0), (1.0, 4000, 4000), (0.25, 800, 1200)])
 def test_the_share_is_decided_by_the_id(make_bundle: Any, tmp_path: Path, sample: float, low: int, high: int) -> None:
     settings = PredictionLogSettings(folder=str(tmp_path), sample=sample)
-    log = PredictionLog(settings, make_bundle().document.signature, {"model": "m"})
+    log = PredictionLog(settings, make_bundle().document.signature, {"model": "m"}, ServiceMetrics("m", "1"))
     ids = [new_id() for _ in range(4000)]
     assert low <= sum(map(log.sampled, ids)) <= high
     assert [log.sampled(one) for one in ids[:50]] == [log.sampled(one) for one in ids[:50]]
@@ -105,11 +112,9 @@ def test_a_folder_that_cannot_be_written_costs_records_not_requests(
     assert vars(caplog.records[-1])["fields"]["lost"] == 1
 
 
-def test_a_line_that_a_full_disk_cuts_is_taken_back(make_bundle: Any, tmp_path: Path) -> None:
-    settings = PredictionLogSettings(folder=str(tmp_path))
-    log = PredictionLog(settings, make_bundle().document.signature, {"model": "m"})
-    log.close()
-    log._append(tmp_path / "m", [b'{"id": 1}\n'])
+def test_a_line_that_a_full_disk_cuts_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "m" / "a.jsonl"
+    append(file, b'{"id": 1}\n')
 
     class Short:
         def __init__(self, stream: Any) -> None:
@@ -121,17 +126,39 @@ def test_a_line_that_a_full_disk_cuts_is_taken_back(make_bundle: Any, tmp_path: 
         def __exit__(self, *_: Any) -> None:
             self.stream.close()
 
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.stream, name)
+
         def write(self, data: bytes) -> int:
             return int(self.stream.write(data[:5]))
 
-        def truncate(self, size: int) -> None:
-            self.stream.truncate(size)
-
-    with pytest.MonkeyPatch.context() as patch:
-        opened = Path.open
+    opened = Path.open
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "open", lambda self, *args, **named: Short(opened(self, *args, **named)))
-        log._append(tmp_path / "m", [b'{"id": 2}\n'])
-    assert records(tmp_path / "m") == [{"id": 1}]
+        with pytest.raises(OSError, match="disk full"):
+            append(file, b'{"id": 2}\n')
+    assert file.read_bytes() == b'{"id": 1}\n'
+
+
+def test_what_a_process_left_half_is_ended_before_more_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(b'{"id": 1}\n{"id": ')
+    append(file, b'{"id": 3}\n')
+    assert file.read_bytes() == b'{"id": 1}\n{"id": \n{"id": 3}\n'
+
+
+def test_records_and_losses_are_counted(serve: Any, make_bundle: Any, tmp_path: Path) -> None:
+    served = serve(make_bundle(), predictions={"folder": str(tmp_path / "good")})
+    served.predict(GOOD, GOOD)
+    served.runtime.log.close()
+    assert served.metric(LOG_RECORDS, model="payments") == 2
+    assert served.metric(LOG_LOST, model="payments") == 0
+    (tmp_path / "bad").write_text("a file, where the folder should be")
+    served = serve(make_bundle(), predictions={"folder": str(tmp_path / "bad")})
+    served.predict(GOOD, GOOD)
+    served.runtime.log.close()
+    assert served.metric(LOG_RECORDS, model="payments") == 0
+    assert served.metric(LOG_LOST, model="payments") == 2
 
 
 class Bucket:
@@ -153,7 +180,8 @@ class Bucket:
 def in_s3(make_bundle: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Bucket, PredictionLog]]:
     bucket = Bucket(monkeypatch)
     settings = PredictionLogSettings(folder="s3://lake/predictions", upload_seconds=3600)
-    log = PredictionLog(settings, make_bundle().document.signature, {"model": "payments"})
+    metrics = ServiceMetrics("payments", "1")
+    log = PredictionLog(settings, make_bundle().document.signature, {"model": "payments"}, metrics)
     yield bucket, log
     log.close()
 
@@ -178,12 +206,12 @@ def test_records_that_s3_did_not_take_are_kept_and_bounded(
     bucket.down = True
     log._held, log._held_bytes = [b'{"id": 1}\n', b'{"id": 2}\n', b'{"id": 3}\n'], 30
     with caplog.at_level(logging.ERROR):
-        log._upload("s3://lake/predictions", closed=True)
+        log._upload(closed=True)
     assert vars(caplog.records[-1])["fields"]["lost"] == 1
     bucket.down = False
-    log._upload("s3://lake/predictions", closed=False)
+    log._upload(closed=False)
     assert bucket.objects == {}, "it is not tried again before its time"
-    log._upload("s3://lake/predictions", closed=True)
+    log._upload(closed=True)
     assert list(bucket.objects.values()) == [b'{"id": 2}\n{"id": 3}\n']
 
 
@@ -192,5 +220,5 @@ def test_much_at_once_is_not_waited_for(in_s3: tuple[Bucket, PredictionLog], mon
     log.close()
     monkeypatch.setattr(prediction_log, "_OBJECT_BYTES", 5)
     log._held, log._held_bytes = [b'{"id": 1}\n'], 10
-    log._upload("s3://lake/predictions", closed=False)
+    log._upload(closed=False)
     assert list(bucket.objects.values()) == [b'{"id": 1}\n']

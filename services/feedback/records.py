@@ -1,0 +1,159 @@
+"""The format of the prediction log: one JSON object per line, and the typed record that it is read as."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+SCHEMA = 2  # lines without a number are of the first one, which has no latency
+_ID = re.compile(r"[0-9a-f]{32}")
+_FRAME = frozenset(("schema", "id", "time", "model", "version", "digest", "inputs", "entities", "flags", "latency_ms"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One logged prediction.
+
+    Attributes:
+        time: the event time, with its zone.
+        answer: what `services.problems` records of it, such as label and score.
+        inputs: as the log keeps them: free text is redacted.
+        entities: entity keys, hashed unless the log was told to keep them.
+        latency_ms: from arrival to encoding; None in records of the first schema.
+    """
+
+    id: str
+    time: datetime
+    model: str
+    version: str
+    digest: str
+    answer: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    entities: Mapping[str, Any]
+    flags: tuple[str, ...]
+    latency_ms: float | None
+    schema: int
+
+    @classmethod
+    def of(cls, document: Any) -> Prediction:
+        """The record of a line's document, of any schema.
+
+        Raises:
+            ValueError: what is missing or wrong.
+        """
+        fields = _object(document)
+        try:
+            return cls(
+                id=str(fields["id"]),
+                time=moment(fields["time"]),
+                model=str(fields["model"]),
+                version=str(fields["version"]),
+                digest=fields.get("digest", ""),
+                answer={name: value for name, value in fields.items() if name not in _FRAME},
+                inputs=_object(fields["inputs"]),
+                entities=_object(fields.get("entities", {})),
+                flags=tuple(fields.get("flags", ())),
+                latency_ms=fields.get("latency_ms"),
+                schema=fields.get("schema", 1),
+            )
+        except KeyError as err:
+            raise ValueError(f"has no {err.args[0]}") from None
+
+    def document(self) -> dict[str, Any]:
+        """The document of its line."""
+        given = {"entities": dict(self.entities), "flags": list(self.flags), "latency_ms": self.latency_ms}
+        return {
+            **({"schema": self.schema} if self.schema > 1 else {}),
+            "id": self.id,
+            "time": stamp(self.time),
+            "model": self.model,
+            "version": self.version,
+            **({"digest": self.digest} if self.digest else {}),
+            **self.answer,
+            "inputs": dict(self.inputs),
+            **{name: value for name, value in given.items() if value not in (None, {}, [])},
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Label:
+    """What turned out to be true of one prediction.
+
+    Attributes:
+        id: of the prediction.
+        label: in the form of the model's problem.
+        time: when it was known; of several the latest wins.
+        version: of the model that took it, empty for a label from a file.
+    """
+
+    id: str
+    label: Any
+    time: datetime
+    version: str = ""
+
+    @classmethod
+    def of(cls, document: Any) -> Label:
+        """The label of a line's document.
+
+        Raises:
+            ValueError: what is missing or wrong.
+        """
+        fields = _object(document)
+        try:
+            at, version = moment(fields["time"]), fields.get("version", "")
+            return cls(id=str(fields["id"]), label=fields["label"], time=at, version=version)
+        except KeyError as err:
+            raise ValueError(f"has no {err.args[0]}") from None
+
+    def document(self) -> dict[str, Any]:
+        """The document of its line."""
+        version = {"version": self.version} if self.version else {}
+        return {"id": self.id, "label": self.label, "time": stamp(self.time), **version}
+
+
+def line_of(record: Prediction | Label) -> bytes:
+    """The line of a record, with its end."""
+    return orjson.dumps(record.document(), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of a prediction id."""
+    return _ID.fullmatch(text) is not None
+
+
+def id_time(identifier: str) -> datetime:
+    """When the prediction of this id was made: its first 12 digits are milliseconds since 1970."""
+    return datetime.fromtimestamp(int(identifier[:12], 16) / 1e3, UTC)
+
+
+def moment(text: Any) -> datetime:
+    """A time in UTC.
+
+    Raises:
+        ValueError: it is none, or has no zone.
+    """
+    if not isinstance(text, str):
+        raise ValueError("time is no text")
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError("time has no zone")
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("time is out of range") from None
+
+
+def stamp(at: datetime) -> str:
+    """A time as it is written."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds" if at.microsecond % 1000 else "milliseconds")
+
+
+def _object(document: Any) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise ValueError("expected an object")
+    return document
