@@ -20,7 +20,8 @@ _LOGGED_LINES = 200  # of one step: a chatty library must not drown the events
 class Translator(io.TextIOBase):
     """Stands in for stdout while KFP runs. Steps print events; KFP indents them and adds its own lines.
 
-    A step that KFP skips prints nothing: it was cached when a later one starts, or when the run succeeds.
+    A task of one step that KFP skips prints nothing: the step was cached when a later one starts, or when the run
+    succeeds. A step that shares a task with others says so.
     """
 
     def __init__(self, order: tuple[str, ...], state: RunState, log: TextIO, send: Callable[..., None]) -> None:
@@ -64,6 +65,11 @@ class Translator(io.TextIOBase):
             self._current, self._lines = step, 0
             self.tail.clear()
             self._state.step(step, "running")
+        elif kind == "step_cached":
+            self.skipped_before(step)
+            self._seen.add(step)
+            self.results[step] = event.get("result")
+            self._state.step(step, "cached", event.get("seconds"), event.get("result"))
         elif kind == "step_finished":
             self._current = None
             self.results[step] = event.get("result")

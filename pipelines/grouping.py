@@ -1,4 +1,4 @@
-"""Which steps share a KFP task on a cluster: those that ask for nothing of their own."""
+"""Which steps share a KFP task: those that ask for nothing of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TaskPlan:
 def plan(graph: Mapping[str, Call], where: Placement) -> list[TaskPlan]:
     """The tasks of a workflow with the steps of `graph`: each is in exactly one of them, in this order."""
     like = {step: call.like or step for step, call in graph.items()}
-    if where.tasks == "each" or not where.cluster or len(graph) == 1:
+    if where.tasks == "each" or len(graph) == 1:
         return [TaskPlan("added" if graph[step].like else step, (step,), (like[step],)) for step in graph]
     found: list[tuple[str, ...]] = []
     for members in GROUPS.values():

@@ -2,7 +2,8 @@
 
 A task costs a quarter of a minute on a cluster, whatever it does; a step costs what it works. What a step made is kept
 in the store as soon as it ends, so a pod that is started again, and the next run, go on behind it; it is fetched only
-when a step that runs needs it. One process, because the libraries that steps share take seconds to load.
+when a step that runs needs it. One process, because the libraries that steps share take seconds to load, on a laptop
+as in a pod.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from contracts.storage import is_remote
 from pipelines.code_version import require
 from pipelines.grouping import GROUPS
 from pipelines.io import events
@@ -56,7 +58,7 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
         with events.running(named[0]):
             raise err from None
     _note(wanted, values)
-    with _scratch() as folder:
+    with StepCache(values["steps"]).scratch() as folder:
         run = Group(values, {}, folder, expected=wanted.code_version)
         run.run(named)
         _fill(run, given)
@@ -72,7 +74,7 @@ def go_on(given: Mapping[str, Any]) -> str:
             known = json.loads(text)
             values |= known["values"]
             artifacts |= known["artifacts"]
-    with _scratch() as folder:
+    with StepCache(values["steps"]).scratch() as folder:
         run = Group(values, artifacts, folder)
         run.run(given["steps"].split(","))
         _fill(run, given)
@@ -171,7 +173,9 @@ class Group:
             self._drop(artifact)
             self._here[artifact] = folder / OUT
             if key:
-                self.artifacts[artifact] = self._cache.keep(step, key, folder, result).address
+                address = self.artifacts[artifact] = self._cache.keep(step, key, folder, result).address
+                if not is_remote(address):  # moved there
+                    self._here[artifact] = Path(address) / OUT
             if step == "ingest":
                 self.values["dataset"], self.values["data_version"] = version_made(str(folder / OUT))
             done(result)
@@ -251,12 +255,6 @@ def _draw_model(run: Group, metrics: Any, classes: Any, card: Any, gate: Any) ->
     kubeflow.fill_evaluation(str(run.path("candidate")), metrics, classes, card)
     kubeflow.fill_gate(str(run.path("decision")), gate)
     kubeflow.fill_card(str(run.path("published")), card)
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="fairlead-steps-") as name:
-        yield Path(name)
 
 
 def _forget_peak() -> None:

@@ -88,7 +88,7 @@ class Placement:
     """Where a workflow is compiled for. The default is this machine: the local runner has no images or limits.
 
     tasks: "each" gives a KFP task to each step, "groups" one to each group of `pipelines.grouping`, and "few" one to
-    adjacent groups that ask for nothing of their own. On this machine every step has its own.
+    adjacent groups that ask for nothing of their own. On this machine none does.
     """
 
     cluster: bool = False

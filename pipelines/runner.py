@@ -18,7 +18,9 @@ from pipelines.event_stream import Translator, sender
 from pipelines.io.events import from_os_error, unexpected
 from pipelines.parameters import parameters_of
 from pipelines.preflight import preflight
+from pipelines.resources import Placement
 from pipelines.run import Run
+from pipelines.run_settings import tasks_of
 from pipelines.runstate import RunState, claimed
 from pipelines.steps.calls import CALLS, run_step, steps_of
 from pipelines.tasks import get_task
@@ -45,7 +47,7 @@ def _run(asked: Run, folder: Path, send: Any) -> int:
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         translator = Translator(order, state, log, send)
         try:
-            given = parameters_of(asked, each=True)
+            given = parameters_of(asked, each=tasks_of(asked.settings) == "each")
             preflight(asked.workflow, asked.task, asked.where)
             send("run_started", workflow=asked.workflow, task=asked.task, steps=list(order))
             if len(order) == 1:
@@ -89,7 +91,7 @@ def _execute(asked: Run, arguments: dict[str, Any], folder: Path, out: Translato
 
     steps = folder / "steps"
     lint_arguments(arguments, steps)
-    pipeline = workflow(asked.workflow, task=get_task(asked.task))
+    pipeline = workflow(asked.workflow, Placement(tasks=tasks_of(asked.settings)), get_task(asked.task))
     # KFP deletes its workspace after every run, whatever is in it: it gets a folder that nobody else has.
     workspace = tempfile.mkdtemp(prefix="fairlead-unused-")
     local.init(

@@ -34,7 +34,7 @@ def workflow(name: str, placement: Placement | None = None, task: Task | None = 
     """
     steps = graph(name, task)
     where = placement or Placement()
-    if where.cluster and where.tasks != "each" and name in NOT_ASKED:
+    if where.tasks != "each" and name in NOT_ASKED:
         parameters = {each: default for each, default in _asked().items() if each not in NOT_ASKED[name]}
         return _pipeline(name, parameters, functools.partial(_tasks, where, steps))
     return _pipeline(name, _told(steps), functools.partial(_each, where, steps))

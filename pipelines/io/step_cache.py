@@ -8,10 +8,15 @@ changes an input changes the keys of exactly the steps behind it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import secrets
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +29,7 @@ FOLDER = ".steps"
 OUT = "out"
 _FILES = "files.json"
 _RESULT = "result.json"
+_MAKING, _LOCK = ".making-", ".lock"
 _FORMAT = 1  # raise when the same key would mean something else
 
 
@@ -63,14 +69,53 @@ class StepCache:
             return None
 
     def keep(self, step: str, key: str, folder: Path, result: Any) -> Entry:
-        """Upload `folder`, in which ``out`` is what the step made, and make it known by `key`."""
+        """Make what the step made known by `key`: ``out`` in `folder`, which is moved, or uploaded to S3."""
         place, name = storage.join(self.root, step, key), secrets.token_hex(4)
         files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
         write_json(folder / _FILES, files)
-        storage.upload(folder, storage.join(place, name), last=_FILES)
+        if storage.is_remote(place):
+            storage.upload(folder, storage.join(place, name), last=_FILES)
+        else:
+            Path(place).mkdir(parents=True, exist_ok=True)
+            shutil.move(folder, Path(place) / name)
         document = {"at": name, "result": clean_numbers(result)}
         storage.write_bytes(storage.join(place, _RESULT), json.dumps(document, default=str).encode())
         return Entry(storage.join(place, name), document["result"])
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for what steps are making: beside the entries, so that they can be moved, or on this disk for S3.
+
+        What a process left that was killed goes when the next one begins.
+        """
+        if storage.is_remote(self.root):
+            with tempfile.TemporaryDirectory(prefix="fairlead-steps-") as name:
+                yield Path(name)
+            return
+        root = Path(self.root)
+        root.mkdir(parents=True, exist_ok=True)
+        with (root / _LOCK).open("a") as one:
+            fcntl.flock(one, fcntl.LOCK_EX)  # a folder is made and claimed at once
+            _sweep(root)
+            folder = Path(tempfile.mkdtemp(prefix=_MAKING, dir=root))
+            held = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            os.close(held)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(root: Path) -> None:
+    """Delete the folders of processes that are gone."""
+    for folder in root.glob(f"{_MAKING}*"):
+        try:
+            with (folder / _LOCK).open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch(address: str, folder: Path) -> Path:

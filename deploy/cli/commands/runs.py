@@ -79,7 +79,8 @@ def run(
     registered for inspection, and not promoted.
 
     On a cluster --set also says what steps need: resources.STEP.KEY, where STEP is a step or all, and KEY memory, cpu,
-    gpus, accelerator, node_selector.LABEL or tolerations; workflow.tasks (few, groups, each): how many share a pod.
+    gpus, accelerator, node_selector.LABEL or tolerations. workflow.tasks (few, groups, each) says how many share a pod,
+    or a process on this machine.
 
     [bold]Examples[/]
       fairlead run fraud

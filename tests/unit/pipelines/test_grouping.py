@@ -32,8 +32,9 @@ def tasks(where: Placement, workflow: str = "full") -> list[str]:
     return [task.name for task in plan(graph(workflow), where)]
 
 
-def test_by_default_a_run_is_one_task(tmp_path: Path) -> None:
-    made = compiled(tmp_path, cluster())
+@pytest.mark.parametrize("where", [cluster(), Placement()])
+def test_by_default_a_run_is_one_task(where: Placement, tmp_path: Path) -> None:
+    made = compiled(tmp_path, where)
     counts = {name: len(spec["root"]["dag"]["tasks"]) for name, spec in made.items()}
     assert counts == {"ingestion": 1, "training": 1, "full": 1, "batch_scoring": 1}
     task = made["full"]["root"]["dag"]["tasks"]["prepare-train-judge"]

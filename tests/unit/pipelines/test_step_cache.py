@@ -104,6 +104,26 @@ def test_an_entry_is_found_by_its_key_only(cache: StepCache, tmp_path: Path) -> 
     assert {p.relative_to(here).as_posix() for p in here.rglob("*") if p.is_file()} == {"a.txt", "inner/b.txt"}
 
 
+def test_what_is_made_on_this_disk_is_moved(cache: StepCache) -> None:
+    with cache.scratch() as scratch:
+        folder = made(scratch)
+        place = Path(cache.keep("train", "k1", folder, {}).address)
+        assert not folder.exists()
+    assert (place / OUT / "a.txt").read_text() == "rows"
+    assert [path.name for path in Path(cache.root).iterdir() if path.is_dir()] == ["train"]
+
+
+def test_what_a_killed_run_was_making_goes_and_what_another_makes_stays(cache: StepCache) -> None:
+    with cache.scratch() as busy:
+        left = busy.parent / ".making-killed"
+        left.mkdir()
+        (left / "half").write_text("of a model")
+        with cache.scratch() as scratch:
+            assert not left.exists()
+            assert busy.exists()
+            assert scratch != busy
+
+
 @pytest.mark.parametrize("survives", ["", "files.json"])
 def test_an_upload_that_was_broken_off_is_not_seen(cache: StepCache, tmp_path: Path, survives: str) -> None:
     kept = cache.keep("train", "k1", made(tmp_path), {})

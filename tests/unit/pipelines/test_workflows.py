@@ -20,7 +20,7 @@ from pipelines.workflows import compile_workflows, workflow
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return _compiled(tmp_path_factory.mktemp("local"), Placement())
+    return _compiled(tmp_path_factory.mktemp("local"), Placement(tasks="each"))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_workflow_has_its_steps_in_order(local: dict[str, Any]) -> None:
             done.add(step.replace("_", "-"))
 
 
-@pytest.mark.parametrize("where", [Placement(), Placement(cluster=True, tasks="each")])
+@pytest.mark.parametrize("where", [Placement(tasks="each"), Placement(cluster=True, tasks="each")])
 def test_a_task_without_features_has_nothing_to_materialise(where: Placement, tmp_path: Path) -> None:
     (file,) = compile_workflows(tmp_path, where, ["full"], get_task("news"))
     tasks = next(yaml.safe_load_all(file.read_text()))["root"]["dag"]["tasks"]
