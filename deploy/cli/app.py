@@ -6,13 +6,13 @@ import signal
 import sys
 from types import FrameType
 
-from deploy.cli.commands import data, features, models, pipelines, project, releases, runs, schedules, serving
+from deploy.cli.commands import audit, data, features, models, pipelines, project, releases, runs, schedules, serving
 from deploy.cli.terminal.output import EXIT_INTERRUPTED
 from deploy.cli.terminal.root import app
 
 __all__ = ["app", "main"]
 
-for part in (runs, schedules, data, models, serving, features, releases, pipelines, project):
+for part in (runs, schedules, data, models, serving, features, releases, pipelines, audit, project):
     part.register(app)
 
 

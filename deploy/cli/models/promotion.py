@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.homes import elsewhere
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.terminal.output import emit, number, table
@@ -184,9 +185,11 @@ def promote_model(profile: str, ref: str, override: str, as_json: bool) -> None:
     """Make a version the champion, and say what it replaced."""
     from contracts.registry import Registry
 
-    registry = Registry(load_endpoints(profile))
+    endpoints = load_endpoints(profile)
+    registry = Registry(endpoints)
     before = _champion(registry, ref)
     version = registry.promote(ref, override=override)
+    note(endpoints, "promote", f"{version.name}:{version.version}", reason=override, evidence=_changed(before, version))
     _show_change("is now the champion", before, version, as_json)
 
 
@@ -194,9 +197,22 @@ def rollback_model(profile: str, name: str, as_json: bool) -> None:
     """Go back to the champion before this one."""
     from contracts.registry import Registry
 
-    registry = Registry(load_endpoints(profile))
+    endpoints = load_endpoints(profile)
+    registry = Registry(endpoints)
     before = _champion(registry, name)
-    _show_change("is the champion again", before, registry.rollback(name), as_json)
+    version = registry.rollback(name)
+    note(endpoints, "rollback", f"{version.name}:{version.version}", evidence=_changed(before, version))
+    _show_change("is the champion again", before, version, as_json)
+
+
+def _changed(before: ModelVersion | None, after: ModelVersion) -> dict[str, Any]:
+    """What the audit log keeps of a change of the champion."""
+    return {
+        "champion_before": before.version if before else None,
+        "digest": after.digest,
+        "gate_passed": after.gate_passed,
+        "metrics": after.metrics,
+    }
 
 
 def _champion(registry: Any, ref: str) -> ModelVersion | None:

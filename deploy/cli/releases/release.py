@@ -13,6 +13,7 @@ from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.cluster.kube import Kube, output, program, refused
 from deploy.cli.cluster.pod_diagnosis import Trouble, pod_troubles
+from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import deployment_file, load_cluster, load_endpoints, load_profile
 from deploy.cli.releases.release_values import first_values, model_section, pin, release_name
 from deploy.cli.terminal.output import emit
@@ -50,6 +51,8 @@ def deploy_model(
             file.unlink() if before is None else write_text(file, before)
             raise
     document = {"release": release, "namespace": cluster.namespace, **section, "values": str(file)}
+    action = "write_release" if write_only else "deploy"
+    note(load_endpoints(env), action, f"{version.name}:{version.version}", evidence={**document, "env": env})
 
     def show(out: Console) -> None:
         done = "is written for" if write_only else "is served by"
@@ -164,6 +167,8 @@ def rollback_release(env: str, model: str, timeout: int, as_json: bool) -> None:
     _watched(kube, kube.helm("rollback", release, str(revision), "--wait", "--timeout", f"{timeout}s"), release)
     rest = {key: value for key, value in values.items() if key != "model"}
     write_text(file, pin(file, section, rest))
+    evidence = {"release": release, "namespace": cluster.namespace, "revision": revision, "env": env, **section}
+    note(load_endpoints(env), "rollback_release", f"{section['name']}:{section['version']}", evidence=evidence)
 
     def show(out: Console) -> None:
         out.print(f"[bold]{section['name']}:{section['version']}[/] is served by release {release} again")
