@@ -24,6 +24,7 @@ from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
 from contracts.problems.base import Output, Problem
 from contracts.problems.classification import Decision
+from contracts.rollout_policy import RolloutPolicy
 
 SCHEMA_VERSION = 2  # 1 had classes in the place of an output, and is read for ever
 DOCUMENT = "bundle.json"
@@ -121,6 +122,7 @@ class BundleDocument(Document):
     metrics: dict[str, float] = Field({})
     slices: dict[str, dict[str, float]] = Field({})
     layout: dict[str, Any] = Field({}, description="how the training data were read; what is scored is read alike")
+    rollout: RolloutPolicy = Field(RolloutPolicy(), description="how traffic moves to this version")
     gate: GateDecision
     lineage: Lineage
     files: dict[str, str] = Field(description="sha256 of every other file, by path")

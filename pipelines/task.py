@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from contracts.rollout_policy import RolloutPolicy
 from pipelines.settings import apply
 
 if TYPE_CHECKING:
@@ -126,13 +127,14 @@ class TaskConfig:
     seed: int = 7
     data: DataConfig = field(default_factory=DataConfig)
     gate: GateConfig = field(default_factory=GateConfig)
+    rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
 
     def training_part(self) -> Self:
-        """The configuration without what only the gate looks at, so that another limit trains nothing again.
+        """The configuration without what the gate and rollouts look at, so that another limit trains nothing again.
 
         A recipe whose training reads `gate` keeps the fields that it reads.
         """
-        return replace(self, gate=GateConfig())
+        return replace(self, gate=GateConfig(), rollout=RolloutPolicy())
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.

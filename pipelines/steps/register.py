@@ -20,7 +20,7 @@ from pipelines.io import events
 from pipelines.io.files import read_json, write_json, write_text
 from pipelines.pages import data_report
 from pipelines.pages.card import render_card
-from pipelines.tasks import get_task
+from pipelines.tasks import get_task, load_config
 
 _TABLE = "left_out.json"
 
@@ -39,6 +39,7 @@ def register(
     decision = GateDecision.model_validate(read_json(gate))
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     fields |= {"gate": decision.model_dump(), "lineage": {**fields["lineage"], "run": run, "created": created}}
+    fields["rollout"] = load_config(get_task(task), config).rollout.model_dump()
     report = events.progress("register")
     try:
         with tempfile.TemporaryDirectory(prefix="bundle-") as name:

@@ -56,7 +56,7 @@ class TransformerText(NeuralText):
         if not self.model.int8:
             return super().training_part()
         kept = GateConfig(primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
-        return replace(self, gate=kept)
+        return replace(super().training_part(), gate=kept)
 
     def network(self, classes: int, *, vocabulary: int = 0, folder: Path | None = None) -> Any:
         """What is trained: the weights of `folder`, or new ones for `vocabulary` tokens."""

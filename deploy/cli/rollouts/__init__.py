@@ -1,0 +1,1 @@
+"""Rollouts on this machine: asked for, steered, shown."""
