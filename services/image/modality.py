@@ -8,6 +8,7 @@ from typing import Any
 
 from contracts.engine import DecodingEngine, Engine, UnreadableError
 from services.errors import invalid
+from services.feedback.api import FEEDBACK
 from services.image.multipart import parse_form
 from services.model.predict import PREDICT
 from services.model.request_schema import Batch, RequestSchema
@@ -80,4 +81,4 @@ class ImageRows(Rows):
         return {"multipart/form-data": {"schema": form}, **raw}
 
 
-MODALITY = Modality(name="image", runtime=partial(RowRuntime, rows=ImageRows), apis=(PREDICT, OIP))
+MODALITY = Modality(name="image", runtime=partial(RowRuntime, rows=ImageRows), apis=(PREDICT, OIP, FEEDBACK))

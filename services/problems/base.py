@@ -54,6 +54,22 @@ class Serving(ABC):
     def record(self, answers: Any, decided: Sequence[Any], row: int) -> dict[str, Any]:
         """What the prediction log keeps of the answer to a row."""
 
+    def label_schema(self, output: Any) -> dict[str, Any] | None:
+        """The JSON schema of what turned out to be true of a row; None where answers are not labelled."""
+        return None
+
+    def label(self, output: Any, value: Any) -> Any:
+        """A label that came as JSON, checked and in its one form.
+
+        Raises:
+            ValueError: what is accepted; it never repeats the value.
+        """
+        raise ValueError("answers of this problem take no labels")
+
+    def label_of_text(self, output: Any, text: str) -> Any:
+        """A label that came as text, from a file; raises as `label` does."""
+        return self.label(output, text)
+
     @abstractmethod
     def parameters(self, output: Any) -> dict[str, Any]:
         """What the model's metadata say of its answers."""

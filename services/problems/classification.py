@@ -42,6 +42,16 @@ class ClassificationServing(Serving):
         label, score = decided[row]
         return {"label": label, "score": score, "probabilities": answers[row]}
 
+    def label_schema(self, output: ClassificationOutput) -> dict[str, Any]:
+        """One of the classes."""
+        return {"type": "string", "enum": list(output.classes)}
+
+    def label(self, output: ClassificationOutput, value: Any) -> str:
+        """One of the classes."""
+        if type(value) is not str or value not in output.classes:
+            raise ValueError(f"expected one of the classes: {', '.join(output.classes[:20])}")
+        return value
+
     def parameters(self, output: ClassificationOutput) -> dict[str, Any]:
         """The classes."""
         return {"classes": output.classes}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from contracts.metric_names import SCORE, SCORE_BUCKETS
+from contracts.problems.multilabel import SEPARATOR
 from services.problems.base import Count, Distribution, Series, Serving
 
 if TYPE_CHECKING:
@@ -45,6 +46,20 @@ class MultilabelServing(Serving):
     def record(self, answers: NDArray[np.float64], decided: Sequence[Sequence[str]], row: int) -> dict[str, Any]:
         """The labels, and all probabilities in the order of the output's labels."""
         return {"labels": decided[row], "probabilities": answers[row]}
+
+    def label_schema(self, output: MultilabelOutput) -> dict[str, Any]:
+        """A list of labels, empty for a row that has none."""
+        return {"type": "array", "items": {"type": "string", "enum": list(output.labels)}}
+
+    def label(self, output: MultilabelOutput, value: Any) -> list[str]:
+        """Some of the labels, in the order of the output's."""
+        if type(value) is not list or any(type(one) is not str or one not in output.labels for one in value):
+            raise ValueError(f"expected a list of these labels: {', '.join(output.labels[:20])}")
+        return [one for one in output.labels if one in value]
+
+    def label_of_text(self, output: MultilabelOutput, text: str) -> list[str]:
+        """Labels separated as in a task's files; an empty text is none."""
+        return self.label(output, [part.strip() for part in text.split(SEPARATOR) if part.strip()])
 
     def parameters(self, output: MultilabelOutput) -> dict[str, Any]:
         """The labels and their thresholds."""

@@ -46,6 +46,23 @@ class RegressionServing(Serving):
         value, *interval = answers[row].tolist()
         return {"value": value, "interval": interval} if interval else {"value": value}
 
+    def label_schema(self, output: RegressionOutput) -> dict[str, Any]:
+        """A number."""
+        return {"type": "number", **({"description": f"in {output.unit}"} if output.unit else {})}
+
+    def label(self, output: RegressionOutput, value: Any) -> float:
+        """A finite number."""
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError("expected a finite number")
+        return float(value)
+
+    def label_of_text(self, output: RegressionOutput, text: str) -> float:
+        """A finite number, with a point."""
+        try:
+            return self.label(output, float(text))
+        except ValueError:
+            raise ValueError("expected a finite number") from None
+
     def parameters(self, output: RegressionOutput) -> dict[str, Any]:
         """Unit and coverage."""
         return output.model_dump()

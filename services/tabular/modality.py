@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from functools import partial
 
+from services.feedback.api import FEEDBACK
 from services.model.predict import PREDICT
 from services.model.runtime import RowRuntime
 from services.oip.routes import OIP
 from services.server.lifecycle import Modality
 from services.tabular.lookup import open_lookup
 
-MODALITY = Modality(name="tabular", runtime=partial(RowRuntime, open_lookup=open_lookup), apis=(PREDICT, OIP))
+MODALITY = Modality(name="tabular", runtime=partial(RowRuntime, open_lookup=open_lookup), apis=(PREDICT, OIP, FEEDBACK))

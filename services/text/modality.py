@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from contracts.engine import Engine, TokenEngine
+from services.feedback.api import FEEDBACK
 from services.model.columns import Column
 from services.model.predict import PREDICT
 from services.model.request_schema import Batch
@@ -52,4 +53,4 @@ class TextRows(Rows):
         return sum(lengths) if self._tokens is None else self._tokens.padded(lengths)
 
 
-MODALITY = Modality(name="text", runtime=partial(RowRuntime, rows=TextRows), apis=(PREDICT, OIP))
+MODALITY = Modality(name="text", runtime=partial(RowRuntime, rows=TextRows), apis=(PREDICT, OIP, FEEDBACK))

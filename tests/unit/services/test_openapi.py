@@ -55,7 +55,17 @@ def test_a_problem_fits_its_schema(serve: Any, make_bundle: Any) -> None:
 
 def test_every_route_is_described(serve: Any, make_bundle: Any) -> None:
     paths = serve(make_bundle()).client.get("/docs.json").json()["paths"]
-    served = {"/predict", "/startupz", "/livez", "/readyz", "/metrics", "/v2", "/v2/health/live", "/v2/health/ready"}
+    served = {
+        "/predict",
+        "/feedback",
+        "/startupz",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+    }
     for root in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         served |= {root, f"{root}/ready", f"{root}/infer"}
     assert set(paths) == served
