@@ -21,6 +21,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError, Wi
 
 from contracts.document import Document
 from contracts.errors import PlatformError
+from contracts.loop_policy import LoopPolicy
 from contracts.problems import OURS, get_problem, read_output
 from contracts.problems.base import Output, Problem
 from contracts.problems.classification import Decision
@@ -123,6 +124,7 @@ class BundleDocument(Document):
     slices: dict[str, dict[str, float]] = Field({})
     layout: dict[str, Any] = Field({}, description="how the training data were read; what is scored is read alike")
     rollout: RolloutPolicy = Field(RolloutPolicy(), description="how traffic moves to this version")
+    loop: LoopPolicy = Field(LoopPolicy(), description="what starts the next run of its task")
     gate: GateDecision
     lineage: Lineage
     files: dict[str, str] = Field(description="sha256 of every other file, by path")

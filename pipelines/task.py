@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from contracts.loop_policy import LoopPolicy
 from contracts.rollout_policy import RolloutPolicy
 from pipelines.settings import apply
 
@@ -128,13 +129,14 @@ class TaskConfig:
     data: DataConfig = field(default_factory=DataConfig)
     gate: GateConfig = field(default_factory=GateConfig)
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
+    loop: LoopPolicy = field(default_factory=LoopPolicy)
 
     def training_part(self) -> Self:
-        """The configuration without what the gate and rollouts look at, so that another limit trains nothing again.
+        """The configuration without what gate, rollouts and loop look at, so that another limit trains nothing again.
 
         A recipe whose training reads `gate` keeps the fields that it reads.
         """
-        return replace(self, gate=GateConfig(), rollout=RolloutPolicy())
+        return replace(self, gate=GateConfig(), rollout=RolloutPolicy(), loop=LoopPolicy())
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.

@@ -39,7 +39,8 @@ def register(
     decision = GateDecision.model_validate(read_json(gate))
     created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     fields |= {"gate": decision.model_dump(), "lineage": {**fields["lineage"], "run": run, "created": created}}
-    fields["rollout"] = load_config(get_task(task), config).rollout.model_dump()
+    declared = load_config(get_task(task), config)
+    fields |= {"rollout": declared.rollout.model_dump(), "loop": declared.loop.model_dump()}
     report = events.progress("register")
     try:
         with tempfile.TemporaryDirectory(prefix="bundle-") as name:

@@ -145,7 +145,7 @@ def test_training_is_not_asked_again_for_what_only_the_gate_reads(
     toy: Any, toy_config: Callable[..., str], endpoints: str
 ) -> None:
     gate = {"primary": "brier", "thresholds": [], "champion_tolerance": 0.5, "max_latency_ms": 1, "max_bundle_mb": 1}
-    changed = {"gate": gate, "rollout": {"step_samples": 3}}
+    changed = {"gate": gate, "rollout": {"step_samples": 3}, "loop": {"approval": True}}
     base, other = (_given(toy_config(**change), endpoints) for change in ({}, changed))
     assert other["evaluate_context"] != base["evaluate_context"]
     assert other["train_context"] == base["train_context"]

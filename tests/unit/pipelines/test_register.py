@@ -70,7 +70,7 @@ def publish(
         decision = {"passed": passed, "checks": [check], "champion": None, "reasons": reasons}
         (tmp_path / "gate.json").write_text(json.dumps(decision))
         arguments = (str(source), str(tmp_path / "gate.json"), endpoints, "toy-1", promote)
-        config = toy_config(rollout={"step_samples": 7})
+        config = toy_config(rollout={"step_samples": 7}, loop={"runs_per_week": 5})
         result = step.register("toy", config, *arguments, str(tmp_path / "out.json"))
         assert json.loads((tmp_path / "out.json").read_text()) == result
         return result, FakeRegistry.calls, tracked
@@ -98,7 +98,7 @@ def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
     bundle = read_bundle(result["path"])
     assert bundle.digest == result["digest"]
     assert bundle.document.lineage.run == "toy-1"
-    assert bundle.document.rollout.step_samples == 7
+    assert (bundle.document.rollout.step_samples, bundle.document.loop.runs_per_week) == (7, 5)
     assert {"card.html", "data.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.onnx"} <= set(
         bundle.document.files
     )
