@@ -130,11 +130,19 @@ class Classification(ClassLabels):
         """``scores``: histograms of each class's probability; ``labels``: shares of predicted classes."""
         import numpy as np
 
-        from pipelines.evaluation.baseline import listed
+        from contracts.baseline import listed
 
         predicted = np.bincount(answers.argmax(axis=1), minlength=len(output.classes)) / max(len(answers), 1)
         labels = dict(zip(output.classes, listed(predicted), strict=True))
         return {"scores": histograms(output.classes, answers), "labels": labels}
+
+    def normal_answers(self, output: ClassificationOutput, decision: Decision | None, answers: Any) -> dict[str, Any]:
+        """The score and the label, as a service decides."""
+        from contracts.baseline import category, number
+
+        at = _served(answers, output, decision)
+        score = answers[:, output.classes.index(decision.positive)] if decision else answers.max(axis=1)
+        return {"answer": number(score), "label": category([output.classes[each] for each in at])}
 
     def not_comparable(self, frame: pd.DataFrame, champion: ClassificationOutput) -> str:
         """A class that it does not know."""

@@ -86,7 +86,7 @@ class Embedding(ClassLabels):
         """``scores``: deciles of the cosine with the mean vector, which falls when rows are foreign; ``center``."""
         import numpy as np
 
-        from pipelines.evaluation.baseline import listed, numbers
+        from contracts.baseline import listed, numbers
 
         center = answers.mean(axis=0)
         size = np.linalg.norm(answers, axis=1) * np.linalg.norm(center)

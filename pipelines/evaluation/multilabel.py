@@ -112,11 +112,20 @@ class Multilabel(Evaluation):
         """``scores``: histograms of each label's probability; ``labels``: shares of rows that get each."""
         import numpy as np
 
-        from pipelines.evaluation.baseline import listed
+        from contracts.baseline import listed
 
         given = (answers >= np.array(output.limits())).mean(axis=0)
         labels = dict(zip(output.labels, listed(given), strict=True))
         return {"scores": histograms(output.labels, answers), "labels": labels}
+
+    def normal_answers(self, output: MultilabelOutput, decision: Any, answers: Any) -> dict[str, Any]:
+        """The highest probability of a row, and how many labels it gets."""
+        import numpy as np
+
+        from contracts.baseline import number
+
+        given = (answers >= np.array(output.limits())).sum(axis=1)
+        return {"answer": number(answers.max(axis=1)), "labels": number(given.astype(np.float64))}
 
     def not_comparable(self, frame: pd.DataFrame, champion: MultilabelOutput) -> str:
         """A label that it does not know."""

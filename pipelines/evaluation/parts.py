@@ -75,7 +75,7 @@ def histograms(names: Sequence[str], answers: Any) -> dict[str, Any]:
     """Of each name's probability, in 20 equal bins."""
     import numpy as np
 
-    from pipelines.evaluation.baseline import listed, shares_of
+    from contracts.baseline import listed, shares_of
 
     edges = np.linspace(0, 1, 21)
     return {name: {"edges": listed(edges), "shares": shares_of(answers[:, at], edges)} for at, name in enumerate(names)}

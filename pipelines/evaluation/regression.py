@@ -95,7 +95,7 @@ class Regression(Evaluation):
 
     def curves(self, frame: pd.DataFrame, answers: Any, output: RegressionOutput, decision: Any) -> dict[str, Any]:
         """``target``: the distribution of the true numbers."""
-        from pipelines.evaluation.baseline import numbers
+        from contracts.baseline import numbers
 
         return {"target": numbers(numbers_of(frame["label"]))}
 
@@ -105,7 +105,7 @@ class Regression(Evaluation):
 
     def baseline(self, output: RegressionOutput, answers: Any) -> dict[str, Any]:
         """``scores``: deciles of the predicted numbers, and of the width of their intervals."""
-        from pipelines.evaluation.baseline import numbers
+        from contracts.baseline import numbers
 
         found = {"value": numbers(answers[:, 0])}
         if output.coverage is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.baseline import FILE, describe_inputs
 from contracts.bundle import BundleDocument, Golden
 from contracts.engine import Engine
 from contracts.engines import load_engine
@@ -18,7 +19,6 @@ from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
 from pipelines.evaluation import get_evaluation, plots, scoring
 from pipelines.evaluation.base import Measure
-from pipelines.evaluation.baseline import describe_inputs
 from pipelines.evaluation.measures import bootstrap, finite
 from pipelines.io import events
 from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
@@ -96,8 +96,12 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
     chosen = evaluation.golden_rows(signature.output, answers, _GOLDEN)
     _write_golden(target / "golden.jsonl", engine, columns, chosen, document, tolerance)
-    normal = {"rows": len(frame), "inputs": describe_inputs(columns, signature.inputs)}
-    write_json(target / "baseline.json", normal | evaluation.baseline(signature.output, answers))
+    normal = {
+        "rows": len(frame),
+        "inputs": describe_inputs(columns, signature.inputs),
+        "answer": evaluation.normal_answers(signature.output, document.decision, answers),
+    }
+    write_json(target / FILE, normal | evaluation.baseline(signature.output, answers))
     given = (frame, answers, signature.output, document.decision)
     (target / "plots").mkdir(exist_ok=True)
     evaluation.draw(target / "plots", *given, result)

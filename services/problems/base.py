@@ -81,3 +81,15 @@ class Serving(ABC):
     @abstractmethod
     def answers(self, output: Any, documents: Sequence[Mapping[str, Any]]) -> Any:
         """The answers that the documents of ``/predict`` were made from."""
+
+    def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of an answer that monitors watch, from its log record: numbers, or names of categories.
+
+        ``answer`` is the main one. Nothing is watched of answers that the log keeps nothing of.
+        """
+        return {}
+
+    def normal(self, output: Any, decision: Any, baseline: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``baseline.json`` says of the columns of `watched`, as `contracts.baseline` describes columns."""
+        found: dict[str, Any] = baseline.get("answer", {})
+        return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from contracts.bundle import Golden
-    from contracts.problems.classification import ClassificationOutput
+    from contracts.problems.classification import ClassificationOutput, Decision
 
 
 class ClassificationServing(Serving):
@@ -65,6 +65,21 @@ class ClassificationServing(Serving):
         import numpy as np
 
         return np.array([[one["probabilities"][name] for name in output.classes] for one in documents])
+
+    def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The score and the label."""
+        return {"answer": record.get("score"), "label": record.get("label")}
+
+    def normal(
+        self, output: ClassificationOutput, decision: Decision | None, baseline: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The same; of bundles that lack it the histogram of the positive class, or the shares of the labels."""
+        if found := super().normal(output, decision, baseline):
+            return found
+        if decision is None:
+            return {"label": {"kind": "category", "shares": baseline["labels"]}} if "labels" in baseline else {}
+        histogram = baseline.get("scores", {}).get(decision.positive)
+        return {"answer": {"kind": "number", "missing": 0.0, **histogram}} if histogram else {}
 
 
 SERVING = ClassificationServing()

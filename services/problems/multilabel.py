@@ -75,5 +75,9 @@ class MultilabelServing(Serving):
 
         return np.array([[one["probabilities"][name] for name in output.labels] for one in documents])
 
+    def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The highest probability, and how many labels were given."""
+        return {"answer": max(record.get("probabilities") or (None,)), "labels": len(record.get("labels") or ())}
+
 
 SERVING = MultilabelServing()

@@ -78,6 +78,19 @@ class RegressionServing(Serving):
 
         return np.array([[one["value"], *one.get("interval", ())] for one in documents])
 
+    def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The value, and the width of its interval."""
+        found = {"answer": record.get("value")}
+        if interval := record.get("interval"):
+            found["width"] = interval[1] - interval[0]
+        return found
+
+    def normal(self, output: RegressionOutput, decision: Any, baseline: Mapping[str, Any]) -> dict[str, Any]:
+        """Of both."""
+        scores = baseline.get("scores", {})
+        names = {"answer": "value", "width": "width"}
+        return {name: {"kind": "number", **scores[key]} for name, key in names.items() if key in scores}
+
 
 def edges(values: Sequence[float]) -> tuple[float, ...]:
     """Upper edges of a histogram that shows how `values` are spread, in numbers of few digits.

@@ -43,7 +43,7 @@ class CountsEvaluation(Regression):
         predicted_and_true(folder / "predicted_and_true.png", numbers_of(frame["label"]), answers, "")
 
     def baseline(self, output: Any, answers: Any) -> dict[str, Any]:
-        from pipelines.evaluation.baseline import numbers
+        from contracts.baseline import numbers
 
         return {"scores": {"count": numbers(answers[:, 0])}}
 

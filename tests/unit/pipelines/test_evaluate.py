@@ -130,6 +130,8 @@ def test_baseline_describes_every_input_and_the_scores(candidate: Path) -> None:
     assert sum(found["inputs"]["distance"]["shares"]) == pytest.approx(1)
     assert sum(found["inputs"]["kind"]["shares"].values()) == pytest.approx(1)
     assert sum(found["scores"]["yes"]["shares"]) == pytest.approx(1)
+    assert found["rows"] > 0
+    assert {name: kind["kind"] for name, kind in found["answer"].items()} == {"answer": "number", "label": "category"}
 
 
 def test_plots_are_drawn(candidate: Path) -> None:
