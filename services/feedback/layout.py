@@ -7,20 +7,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from itertools import count
 from pathlib import Path
 from typing import Literal
 
 from contracts import storage
+from contracts.errors import PlatformError
 
 Kind = Literal["predictions", "labels"]
 LABELS = "labels"
+MARKER = "compaction.json"
+REMOVED = "removed.jsonl"
+_PARTITION = "day="
+_TRIES = 20
 _LINES = ".jsonl"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _numbers = count()
@@ -28,10 +34,10 @@ _numbers = count()
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class LogFile:
-    """One file or object of lines.
+    """One file or object.
 
     Attributes:
-        day: on which it was begun.
+        day: of lines the one on which they were begun, of Parquet that of the events.
         name: below the folder of its model and kind; files sort by day, then by name.
         uri: its path or address.
     """
@@ -39,6 +45,52 @@ class LogFile:
     day: date
     name: str
     uri: str
+
+    @property
+    def is_lines(self) -> bool:
+        """Whether it is one of lines, else it is Parquet."""
+        return self.name.endswith(_LINES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """What a compaction does or did last: the one word on whether lines or Parquet count.
+
+    Attributes:
+        batch: the beginning of the names of its Parquet files.
+        state: while "writing", the lines count; once "committed", the Parquet; "done" when the lines are gone.
+        sources: names of the files of lines that the batch replaces.
+        owner: host and process.  since: when the owner began, or said last that it goes on.
+    """
+
+    batch: str
+    state: Literal["writing", "committed", "done"]
+    sources: tuple[str, ...] = ()
+    owner: str = ""
+    since: str = ""
+
+
+def read_marker(home: str) -> Marker | None:
+    """The marker of a folder; None where nothing was compacted yet."""
+    try:
+        document = json.loads(storage.read_bytes(storage.join(home, MARKER)))
+        return Marker(**{**document, "sources": tuple(document["sources"])})
+    except PlatformError as err:
+        if err.code != "not_found":
+            raise
+        return None
+    except (ValueError, TypeError, KeyError) as err:
+        raise PlatformError(
+            f"cannot read {storage.join(home, MARKER)}",
+            detail=f"expected what a compaction writes: {err}",
+            fix="restore the file; without it, lines may be counted twice",
+            code="unreadable_log",
+        ) from err
+
+
+def write_marker(home: str, marker: Marker) -> None:
+    """Replace the marker."""
+    storage.write_bytes(storage.join(home, MARKER), json.dumps(asdict(marker)).encode())
 
 
 def home(folder: str, model: str, kind: Kind = "predictions") -> str:
@@ -65,26 +117,67 @@ def models(folder: str) -> list[str]:
     return [name for name in storage.list_names(base) if storage.is_remote(base) or (Path(base) / name).is_dir()]
 
 
-def files(folder: str, model: str, kind: Kind = "predictions", *, since: date | None = None) -> list[LogFile]:
-    """The files of lines of a model, of both forms, in their order; those of days before `since` are left out."""
+def files(
+    folder: str, model: str, kind: Kind = "predictions", *, since: date | None = None, until: date | None = None
+) -> list[LogFile]:
+    """The files that hold the records of a model, each record once, in the order of their days.
+
+    Files of days before `since` are left out, and Parquet of days after `until`: lines may be written late.
+
+    Raises:
+        PlatformError: the storage's own; ``code="log_changes"`` when it is compacted again and again meanwhile.
+    """
     base = home(folder, model, kind)
-    found = [file for name in storage.list_names(base) for file in _below(base, name, since)]
-    return sorted(found)
+    for _ in range(_TRIES):
+        before = read_marker(base)
+        found = sorted(listed(base, since, until))
+        after = read_marker(base)
+        if after == before:
+            return [file for file in found if _counts(file, after)]
+    raise PlatformError(
+        f"the log of {model} changes while it is read",
+        detail=f"{storage.join(base, MARKER)} was replaced {_TRIES} times",
+        fix="end compactions but one",
+        code="log_changes",
+    )
 
 
-def _below(base: str, name: str, since: date | None) -> Iterator[LogFile]:
-    day = _day_of(name)
-    if day is None or (since is not None and day < since):
-        return
-    if name.endswith(_LINES):
-        yield LogFile(day=day, name=name, uri=storage.join(base, name))
-    elif len(name) == len("2026-01-31"):
-        for inner in storage.list_names(storage.join(base, name)):
-            if inner.endswith(_LINES):
-                yield LogFile(day=day, name=f"{name}/{inner}", uri=storage.join(base, name, inner))
+def _counts(file: LogFile, marker: Marker | None) -> bool:
+    if marker is None or marker.state == "done":
+        return True
+    if file.is_lines:
+        return marker.state == "writing" or file.name not in marker.sources
+    return marker.state == "committed" or not file.name.partition("/")[2].startswith(marker.batch)
 
 
-def _day_of(name: str) -> date | None:
+def listed(base: str, since: date | None = None, until: date | None = None) -> Iterator[LogFile]:
+    """Every file; of one record lines and Parquet may both be there while it is compacted."""
+    for name in storage.list_names(base):
+        day = day_of(name.removeprefix(_PARTITION))
+        if day is None or (since is not None and day < since):
+            continue
+        if name.startswith(_PARTITION):
+            if until is None or day <= until:
+                yield from _within(base, name, day, ".parquet")
+        elif name.endswith(_LINES):
+            yield LogFile(day=day, name=name, uri=storage.join(base, name))
+        elif len(name) == len("2026-01-31"):
+            yield from _within(base, name, day, _LINES)
+
+
+def _within(base: str, name: str, day: date, ending: str) -> Iterator[LogFile]:
+    for inner in storage.list_names(storage.join(base, name)):
+        if inner.endswith(ending) and not inner.startswith("."):
+            yield LogFile(day=day, name=f"{name}/{inner}", uri=storage.join(base, name, inner))
+
+
+def parquet_name(day: date, batch: str, number: int) -> str:
+    """The name of a file of a batch, below the folder of its model and kind."""
+    return f"{_PARTITION}{day}/{batch}-{number}.parquet"
+
+
+def day_of(name: str) -> date | None:
+    """The day that the name of a file of lines begins with."""
     if not _DAY.match(name):
         return None
     try:

@@ -1,8 +1,40 @@
-"""Files of lines that one process appends to while others read them."""
+"""Files of lines that one process appends to while others read them; in S3, objects that never change."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import orjson
+
+from contracts import storage
+from contracts.errors import PlatformError
+from services.feedback.layout import LogFile
+from services.feedback.records import Placed, R
+
+_PIECE = 4 << 20  # bytes that are read at once
+_NAMED = 10
+
+
+@dataclass(kw_only=True)
+class Unreadable:
+    """Lines that are no records.
+
+    Attributes:
+        count: of them all.
+        named: of the first ten, the file, the byte at which the line begins, and what is wrong.
+    """
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+
+    def add(self, name: str, at: int, reason: str) -> None:
+        """Count one."""
+        self.count += 1
+        if len(self.named) < _NAMED:
+            self.named.append(f"{name} at byte {at}: {reason}")
 
 
 def append(file: Path, lines: bytes) -> None:
@@ -24,3 +56,42 @@ def append(file: Path, lines: bytes) -> None:
         except OSError:
             stream.truncate(before)  # a full disk takes part of a line
             raise
+
+
+def piece(file: LogFile, start: int) -> bytes:
+    """Whole lines from `start`, about `_PIECE` bytes of a local file; all that an object has.
+
+    Raises:
+        PlatformError: ``code="not_found"`` when the file was compacted meanwhile, or the storage's own.
+    """
+    if storage.is_remote(file.uri):
+        return storage.read_bytes(file.uri) if not start else b""
+    try:
+        with Path(file.uri).open("rb") as stream:
+            stream.seek(start)
+            data = stream.read(_PIECE)
+            while b"\n" not in data and (more := stream.read(_PIECE)):
+                data += more
+    except FileNotFoundError:
+        raise PlatformError(f"not found: {file.uri}", fix="read again, it was replaced", code="not_found") from None
+    return data[: data.rfind(b"\n") + 1]
+
+
+def parsed(file: LogFile, at: int, data: bytes, of: Callable[[Any], R], bad: Unreadable) -> Iterator[Placed[R]]:
+    """The records of `data`, which begins at byte `at` of the file; lines that are none go to `bad`."""
+    for line in data.split(b"\n"):
+        if line:
+            try:
+                yield Placed(record=of(orjson.loads(line)), source=file.name, at=at)
+            except orjson.JSONDecodeError:
+                bad.add(file.name, at, "is no JSON")
+            except (ValueError, TypeError) as err:
+                bad.add(file.name, at, str(err))
+        at += len(line) + 1
+
+
+def placed(file: LogFile, of: Callable[[Any], R], bad: Unreadable, at: int = 0) -> Iterator[Placed[R]]:
+    """All records of a file from byte `at`, piece by piece."""
+    while data := piece(file, at):
+        yield from parsed(file, at, data, of, bad)
+        at += len(data)

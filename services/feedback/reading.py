@@ -6,42 +6,19 @@ Lines that are no records are counted and named, they stop nobody.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
-from pathlib import Path
-from typing import Any, Generic, TypeVar
-
-import orjson
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Generic
 
 from contracts import storage
 from contracts.errors import PlatformError
-from services.feedback.layout import Kind, LogFile, files
-from services.feedback.records import Label, Prediction
+from services.feedback.layout import Kind, LogFile, day_of, files
+from services.feedback.line_file import Unreadable, parsed, piece, placed
+from services.feedback.records import Label, Placed, Prediction, R
 
-R = TypeVar("R", Prediction, Label)
-_PIECE = 4 << 20  # bytes that are read at once
-_NAMED = 10
+_READ = -1  # in a position: a Parquet file that was read to its end
 _LATE = timedelta(days=1)  # files of a day may appear so long after it
-
-
-@dataclass(kw_only=True)
-class Unreadable:
-    """Lines that are no records.
-
-    Attributes:
-        count: of them all.
-        named: of the first ten, the file, the byte at which the line begins, and what is wrong.
-    """
-
-    count: int = 0
-    named: list[str] = field(default_factory=list)
-
-    def add(self, name: str, at: int, reason: str) -> None:
-        """Count one."""
-        self.count += 1
-        if len(self.named) < _NAMED:
-            self.named.append(f"{name} at byte {at}: {reason}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +26,8 @@ class Position:
     """How far the log was read.
 
     Attributes:
-        files: bytes that were read of each file, by its name; files of days before `since` are read to their end.
-        since: the first day that is still looked at; None: all.
+        files: bytes that were read of each file of lines, and groups of rows of Parquet, by its name.
+        since: the first day whose lines are still looked at, earlier ones are read to their end; None: all.
     """
 
     files: Mapping[str, int] = field(default_factory=dict)
@@ -100,21 +77,21 @@ def new_predictions(folder: str, model: str, position: Position, *, limit: int =
 
     A last line without its end is left for the next time: its writer may be at it.
     """
-    return _news(folder, model, "predictions", position, limit, Prediction.of)
+    return _news(folder, model, "predictions", position, limit, Prediction)
 
 
 def new_labels(folder: str, model: str, position: Position, *, limit: int = 20_000) -> News[Label]:
     """Labels that came after `position`, as `new_predictions`."""
-    return _news(folder, model, "labels", position, limit, Label.of)
+    return _news(folder, model, "labels", position, limit, Label)
 
 
 def predictions(
     folder: str, model: str, start: datetime, end: datetime, unreadable: Unreadable | None = None
 ) -> Iterator[Prediction]:
     """Predictions with start <= event time < end, file by file: in the order of their time within a writer only."""
-    found, bad = files(folder, model, since=start.date()), unreadable or Unreadable()
-    for file in found:
-        for one in _whole(file, Prediction.of, bad):
+    bad = unreadable or Unreadable()
+    for file in files(folder, model, since=start.date(), until=end.date()):
+        for one in _whole(folder, model, "predictions", file, Prediction, bad, (start, end)):
             if start <= one.time < end:
                 yield one
 
@@ -122,58 +99,137 @@ def predictions(
 def labels(
     folder: str, model: str, *, since: date | None = None, unreadable: Unreadable | None = None
 ) -> Iterator[Label]:
-    """All labels that came on the day `since` or later, in the order of files."""
+    """All labels that came, or have their time, on the day `since` or later, in the order of files."""
     bad = unreadable or Unreadable()
     for file in files(folder, model, "labels", since=since):
-        yield from _whole(file, Label.of, bad)
+        yield from _whole(folder, model, "labels", file, Label, bad)
 
 
-def _news(folder: str, model: str, kind: Kind, position: Position, limit: int, of: Callable[[Any], R]) -> News[R]:
+def _whole(
+    folder: str,
+    model: str,
+    kind: Kind,
+    file: LogFile,
+    of: type[R],
+    bad: Unreadable,
+    window: tuple[datetime, datetime] | None = None,
+) -> Iterator[R]:
+    """All records of a file; those of lines that are compacted meanwhile come from the Parquet that has them now."""
+    if not file.is_lines:
+        for _, one in _rows(file, of, 0, window):
+            yield one.record
+        return
+    at = -1
+    try:
+        for one in placed(file, of.of, bad):
+            at = one.at
+            yield one.record
+    except PlatformError as err:
+        if err.code != "not_found":
+            raise
+        for new in files(folder, model, kind):
+            if not new.is_lines:
+                rows = (row for _, row in _rows(new, of, 0, window) if row.source == file.name and row.at > at)
+                yield from (row.record for row in rows)
+
+
+def _rows(
+    file: LogFile, of: type[R], first: int, window: tuple[datetime, datetime] | None = None
+) -> Iterator[tuple[int, Placed[R]]]:
+    """The records of a Parquet file, each with the number of its group of rows."""
+    parquet = parquet_form()
+    for number, table in parquet.read_groups(file.uri, first):
+        if window is None or parquet.has_moment(table, *window):
+            yield from ((number, one) for one in parquet.records_of(table, of))
+
+
+def _news(folder: str, model: str, kind: Kind, position: Position, limit: int, of: type[R]) -> News[R]:
+    """Lines after the position; and of Parquet what was compacted before its lines were read."""
     at, records, bad = dict(position.files), list[R](), Unreadable()
-    found = files(folder, model, kind, since=position.since)
+    first = position.since and position.since - _LATE
+    found = files(folder, model, kind, since=first)
     for file in found:
-        remote = storage.is_remote(file.uri)
-        while not (remote and file.name in at):  # an object never changes
-            if len(records) >= limit:
-                stopped = Position(files=at, since=position.since)
-                return News(records=records, position=stopped, unreadable=bad, more=True)
-            before = at.get(file.name, 0)
-            data = _piece(file, before)
-            at[file.name] = before + len(data)
-            records += _parsed(file, before, data, of, bad)
-            if not data:
-                break
-    since = found[-1].day - _LATE if found else position.since
-    at = {file.name: at[file.name] for file in found if since is None or file.day >= since}
+        if file.is_lines and position.since is not None and file.day < position.since:
+            continue
+        read = _lines if file.is_lines else _compacted
+        if not read(file, of, position, at, records, limit, bad):
+            stopped = Position(files=at, since=position.since)
+            return News(records=records, position=stopped, unreadable=bad, more=True)
+    since = position.since
+    if found:  # a clock that is ahead must not end what others write
+        newest = max(file.day for file in found)
+        since = max(min(newest, datetime.now(UTC).date()) - _LATE, since or date.min)
+        first = since - _LATE
+        lines = {name: size for name, size in at.items() if (day_of(name) or date.min) >= since}
+        parquet = {file.name: at[file.name] for file in found if not file.is_lines and file.day >= first}
+        at = {**lines, **parquet}
     return News(records=records, position=Position(files=at, since=since), unreadable=bad, more=False)
 
 
-def _piece(file: LogFile, start: int) -> bytes:
-    """Whole lines from `start`, about `_PIECE` bytes of a local file; all that an object has."""
-    if storage.is_remote(file.uri):
-        return storage.read_bytes(file.uri) if not start else b""
-    with Path(file.uri).open("rb") as stream:
-        stream.seek(start)
-        data = stream.read(_PIECE)
-        while b"\n" not in data and (more := stream.read(_PIECE)):
-            data += more
-    return data[: data.rfind(b"\n") + 1]
+def _lines(
+    file: LogFile,
+    of: type[R],
+    position: Position,
+    at: dict[str, int],
+    records: list[R],
+    limit: int,
+    bad: Unreadable,
+) -> bool:
+    """Read a file of lines to its end; False when the limit came first."""
+    remote = storage.is_remote(file.uri)
+    while not (remote and file.name in at):  # an object never changes
+        if len(records) >= limit:
+            return False
+        before = at.get(file.name, 0)
+        try:
+            data = piece(file, before)
+        except PlatformError as err:
+            if err.code != "not_found":
+                raise
+            return True  # it was compacted meanwhile: the next time, its rest is in Parquet
+        at[file.name] = before + len(data)
+        records += (one.record for one in parsed(file, before, data, of.of, bad))
+        if not data:
+            break
+    return True
 
 
-def _whole(file: LogFile, of: Callable[[Any], R], bad: Unreadable) -> Iterator[R]:
-    at = 0
-    while data := _piece(file, at):
-        yield from _parsed(file, at, data, of, bad)
-        at += len(data)
+def _compacted(
+    file: LogFile,
+    of: type[R],
+    position: Position,
+    at: dict[str, int],
+    records: list[R],
+    limit: int,
+    bad: Unreadable,
+) -> bool:
+    """Read a Parquet file but for the lines that were read before; False when the limit came first."""
+    if at.get(file.name) == _READ:
+        return True
+    for number, one in _rows(file, of, at.get(file.name, 0)):
+        if number != at.setdefault(file.name, number):
+            if len(records) >= limit:
+                at[file.name] = number
+                return False
+            at[file.name] = number
+        day = day_of(one.source)
+        known = position.since is not None and (day is None or day < position.since)
+        if not known and one.at >= at.get(one.source, 0):
+            records.append(one.record)
+    at[file.name] = _READ
+    return True
 
 
-def _parsed(file: LogFile, at: int, data: bytes, of: Callable[[Any], R], bad: Unreadable) -> Iterator[R]:
-    for line in data.split(b"\n"):
-        if line:
-            try:
-                yield of(orjson.loads(line))
-            except orjson.JSONDecodeError:
-                bad.add(file.name, at, "is no JSON")
-            except (ValueError, TypeError) as err:
-                bad.add(file.name, at, str(err))
-        at += len(line) + 1
+def parquet_form() -> Any:
+    """The module `parquet_form`, loaded when there is Parquet.
+
+    Raises:
+        PlatformError: ``code="missing_package"``.
+    """
+    try:
+        from services.feedback import parquet_form as found
+    except ImportError as err:
+        raise PlatformError(
+            "pyarrow is not installed", fix="pip install 'fairlead[feedback]'", code="missing_package"
+        ) from err
+    return found

@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import orjson
 
 SCHEMA = 2  # lines without a number are of the first one, which has no latency
 _ID = re.compile(r"[0-9a-f]{32}")
+_END_OF_TIME = 253_402_300_800_000  # milliseconds since 1970
 _FRAME = frozenset(("schema", "id", "time", "model", "version", "digest", "inputs", "entities", "flags", "latency_ms"))
 
 
@@ -116,14 +117,26 @@ class Label:
         return {"id": self.id, "label": self.label, "time": stamp(self.time), **version}
 
 
+R = TypeVar("R", Prediction, Label)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed(Generic[R]):
+    """A record, the name of the file of lines that it came from, and the byte at which its line began there."""
+
+    record: R
+    source: str
+    at: int
+
+
 def line_of(record: Prediction | Label) -> bytes:
     """The line of a record, with its end."""
     return orjson.dumps(record.document(), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def is_id(text: str) -> bool:
-    """Whether a text has the form of a prediction id."""
-    return _ID.fullmatch(text) is not None
+    """Whether a text has the form of a prediction id, with a time before the year 10000."""
+    return _ID.fullmatch(text) is not None and int(text[:12], 16) < _END_OF_TIME
 
 
 def id_time(identifier: str) -> datetime:

@@ -68,6 +68,7 @@ AHEAD = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         ({"id": AN_ID, "label": 1}, "labels[1].label"),
         ({"id": AN_ID, "label": None}, "labels[1].label"),
         ({"id": "x", "label": "fraud"}, "labels[1].id"),
+        ({"id": "f" * 32, "label": "fraud"}, "labels[1].id"),
         ({"id": 7, "label": "fraud"}, "labels[1].id"),
         ({"id": AN_ID, "label": "fraud", "time": "2026-03-01T10:00:00"}, "labels[1].time"),
         ({"id": AN_ID, "label": "fraud", "time": "yesterday"}, "labels[1].time"),

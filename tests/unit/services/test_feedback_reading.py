@@ -12,7 +12,8 @@ import pytest
 from contracts import storage
 from contracts.errors import PlatformError
 from services.feedback import layout
-from services.feedback.reading import Position, Unreadable, new_predictions, predictions
+from services.feedback.line_file import Unreadable
+from services.feedback.reading import Position, new_predictions, predictions
 from services.feedback.records import Label, Prediction, id_time, line_of
 from services.model.prediction_log import new_id
 from tests.s3_folder import FolderClient

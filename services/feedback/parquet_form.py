@@ -1,0 +1,211 @@
+"""Records as Parquet: columns of their own type, and for each record the line that it was read from.
+
+A file holds records that have the same members. Values of a column that are not all numbers, texts or truth values are
+kept as JSON, so that a record is the same in both forms; an integer among floats becomes the float that equals it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts import storage
+from contracts.errors import PlatformError
+from services.feedback.records import Label, Placed, Prediction, R
+
+GROUP_ROWS = 10_000
+_TYPES = {float: pa.float64(), int: pa.int64(), bool: pa.bool_(), str: pa.string()}
+_MOMENT = pa.timestamp("us", tz="UTC")
+_JSON = {b"form": b"json"}
+_ANSWER, _INPUT = "answer.", "input."
+
+
+class Kinds:
+    """The types of the values of each column, seen before anything is written."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[type]] = {}
+
+    def see(self, record: Prediction | Label) -> None:
+        """Note the values of one record."""
+        for name, value in columns_of(record).items():
+            self._seen.setdefault(name, set()).add(_kind(value))
+
+    def schema(self) -> pa.Schema:
+        """The columns that hold all records that were seen."""
+        fields = [_field(name, kinds - {type(None)}) for name, kinds in self._seen.items()]
+        return pa.schema([*fields, pa.field("source", pa.string()), pa.field("at", pa.int64())])
+
+
+def members(record: Prediction | Label) -> tuple[Any, ...]:
+    """What records of one file have in common."""
+    if isinstance(record, Label):
+        return ()
+    same = (record.model, record.version, record.digest, record.schema)
+    return (*same, tuple(record.answer), tuple(record.inputs))
+
+
+def columns_of(record: Prediction | Label) -> dict[str, Any]:
+    """The values of a record by column."""
+    if isinstance(record, Label):
+        return {"id": record.id, "label": [record.label], "time": record.time, "version": record.version}
+    return {
+        "schema": record.schema,
+        "id": record.id,
+        "time": record.time,
+        "model": record.model,
+        "version": record.version,
+        "digest": record.digest,
+        "latency_ms": record.latency_ms,
+        "flags": list(record.flags),
+        "entities": dict(record.entities),
+        **{_ANSWER + name: value for name, value in record.answer.items()},
+        **{_INPUT + name: value for name, value in record.inputs.items()},
+    }
+
+
+class Writer:
+    """Writes one file of records; a context manager."""
+
+    def __init__(self, file: Path, kinds: Kinds) -> None:
+        self._schema = kinds.schema()
+        self._json = {field.name for field in self._schema if field.metadata == _JSON}
+        self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
+        self._rows: list[dict[str, Any]] = []
+        self.count = 0
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def add(self, placed: Placed[Any]) -> None:
+        """Add one record."""
+        row = columns_of(placed.record)
+        for name in self._json:
+            row[name] = orjson.dumps(row[name]).decode()
+        self._rows.append({**row, "source": placed.source, "at": placed.at})
+        self.count += 1
+        if len(self._rows) >= GROUP_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left, and the end of the file."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._rows = []
+
+
+def read_groups(uri: str, first: int = 0) -> Iterator[tuple[int, pa.Table]]:
+    """The groups of rows of a file from number `first`, one at a time.
+
+    Raises:
+        PlatformError: ``code="unreadable_log"``, or the storage's own.
+    """
+    with _local(uri) as path, _named(uri), pq.ParquetFile(path) as file:
+        for number in range(first, file.num_row_groups):
+            yield number, file.read_row_group(number)
+
+
+def records_of(table: pa.Table, of: type[R]) -> Iterator[Placed[R]]:
+    """The records of a group of rows."""
+    texts = [field.name for field in table.schema if field.metadata == _JSON]
+    for row in table.to_pylist():
+        source, at = row.pop("source"), row.pop("at")
+        for name in texts:
+            row[name] = orjson.loads(row[name])
+        yield Placed(record=_record(row, of), source=source, at=at)
+
+
+def has_moment(table: pa.Table, start: Any, end: Any) -> bool:
+    """Whether a group of rows may have records with start <= time < end."""
+    import pyarrow.compute as pc
+
+    limits = pc.min_max(table["time"]).as_py()
+    return limits["min"] is not None and limits["min"] < end and limits["max"] >= start
+
+
+def _record(row: Mapping[str, Any], of: type[R]) -> R:
+    found: Any
+    if of is Label:
+        found = Label(id=row["id"], label=row["label"][0], time=row["time"], version=row["version"])
+        return found  # type: ignore[no-any-return]
+    answer = {name[len(_ANSWER) :]: value for name, value in row.items() if name.startswith(_ANSWER)}
+    inputs = {name[len(_INPUT) :]: value for name, value in row.items() if name.startswith(_INPUT)}
+    found = Prediction(
+        schema=row["schema"],
+        id=row["id"],
+        time=row["time"],
+        model=row["model"],
+        version=row["version"],
+        digest=row["digest"],
+        latency_ms=row["latency_ms"],
+        flags=tuple(row["flags"]),
+        entities=row["entities"],
+        answer=answer,
+        inputs=inputs,
+    )
+    return found  # type: ignore[no-any-return]
+
+
+def _kind(value: Any) -> type:
+    if type(value) is int and not -(2**53) <= value <= 2**53:
+        return dict  # neither a float nor all of 64 bits: as JSON
+    if type(value) is list and value and all(type(one) is float for one in value):
+        return _Floats
+    return type(value)
+
+
+class _Floats:
+    """Stands for lists of floats, such as probabilities."""
+
+
+def _field(name: str, kinds: set[type]) -> pa.Field:
+    if name == "time":
+        return pa.field(name, _MOMENT)
+    if name == "flags":
+        return pa.field(name, pa.list_(pa.string()))
+    if kinds == {_Floats}:
+        return pa.field(name, pa.list_(pa.float64()))
+    if kinds == {int, float}:
+        kinds = {float}
+    if name == "latency_ms" or (not kinds and name.startswith(_INPUT)):
+        return pa.field(name, pa.float64())
+    if len(kinds) == 1 and (kind := next(iter(kinds))) in _TYPES:
+        return pa.field(name, _TYPES[kind])
+    return pa.field(name, pa.string(), metadata=_JSON)
+
+
+@contextmanager
+def _local(uri: str) -> Iterator[Path]:
+    if not storage.is_remote(uri):
+        yield Path(uri)
+        return
+    with TemporaryDirectory(prefix="fairlead-log-") as folder:
+        file = Path(folder) / "log.parquet"
+        file.write_bytes(storage.read_bytes(uri))
+        yield file
+
+
+@contextmanager
+def _named(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise PlatformError(f"not found: {uri}", fix="read again, it was replaced", code="not_found") from None
+    except (pa.ArrowException, OSError) as err:
+        raise PlatformError(
+            f"cannot read {uri}", detail=str(err), fix="restore the file, or remove it", code="unreadable_log"
+        ) from err
