@@ -1,0 +1,91 @@
+"""The bundle of a logged prediction, found by its digest: what was normal when the model was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts import storage
+from contracts.baseline import FILE
+from contracts.bundle import DOCUMENT, BundleDocument
+from contracts.errors import PlatformError
+from services.monitor.watch import Normal
+from services.problems import get_serving
+from services.problems.base import Serving
+
+_NAMED = 12  # digits of the digest that name a bundle
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What is known of a version: nothing but `normal` when its bundle is not found.
+
+    Attributes:
+        metrics: of the bundle's evaluation, by name.
+    """
+
+    normal: Normal = field(default_factory=Normal)
+    serving: Serving | None = None
+    document: BundleDocument | None = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {} if self.document is None else dict(self.document.metrics)
+
+
+def find(artifacts: str, model: str, digest: str) -> Known:
+    """What the bundle with this digest says; only the files that are read are verified.
+
+    Raises:
+        PlatformError: the storage does not answer, or the bundle is damaged.
+    """
+    folder = _folder(artifacts, model, digest) if artifacts and digest else None
+    if folder is None:
+        return Known(normal=Normal(source="no bundle"))
+    text = storage.read_bytes(storage.join(folder, DOCUMENT))
+    if not hashlib.sha256(text).hexdigest().startswith(digest):
+        raise _damaged(folder, DOCUMENT)
+    document = BundleDocument.model_validate_json(text)
+    signature, serving = document.signature, get_serving(document.signature.problem)
+    inputs = {item.name: item for item in signature.inputs}
+    baseline = _read(folder, FILE, document)
+    if not baseline:
+        return Known(normal=Normal(inputs=inputs), serving=serving, document=document)
+    answer = serving.normal(signature.output, document.decision, baseline)
+    rows = baseline.get("rows") or _read(folder, "evaluation.json", document).get("rows")
+    columns = {**baseline.get("inputs", {}), **{f"({name})": one for name, one in answer.items()}}
+    return Known(
+        normal=Normal(columns=columns, rows=rows and int(rows), inputs=inputs), serving=serving, document=document
+    )
+
+
+def _folder(artifacts: str, model: str, digest: str) -> str | None:
+    """Where the bundle is; a model may be served by another name than its bundle's."""
+    named = digest[:_NAMED]
+    for name in dict.fromkeys([model, *storage.list_names(artifacts)]):
+        for found in storage.list_names(storage.join(artifacts, name)):
+            if found.startswith(named):
+                return storage.join(artifacts, name, found)
+    return None
+
+
+def _read(folder: str, name: str, document: BundleDocument) -> dict[str, Any]:
+    """A JSON document of the bundle, {} when it has none by that name."""
+    if name not in document.files:
+        return {}
+    data = storage.read_bytes(storage.join(folder, name))
+    if hashlib.sha256(data).hexdigest() != document.files[name]:
+        raise _damaged(folder, name)
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def _damaged(folder: str, name: str) -> PlatformError:
+    return PlatformError(
+        f"bundle refused: {folder}",
+        detail=f"{name} is not what its digest says",
+        fix="publish the model again; never edit a bundle",
+        code="bad_bundle",
+    )

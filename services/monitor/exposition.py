@@ -1,0 +1,65 @@
+"""The latest reports as Prometheus metrics; a series of what is no more reported ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from contracts import metric_names as names
+
+_HELP = {
+    names.MONITOR_DISTANCE: "Distance of an input from its reference.",
+    names.MONITOR_DRIFT: "1 where an input has changed: much, and not by chance.",
+    names.MONITOR_MISSING: "Share of records without a value.",
+    names.MONITOR_NEW_CATEGORY: "Share of records with a category that the reference lacks.",
+    names.MONITOR_OUT_OF_RANGE: "Share of records with a number outside the reference's range.",
+    names.MONITOR_ROWS: "Records read from the prediction log.",
+    names.MONITOR_LATE_ROWS: "Records that came after the watermark had passed their time.",
+    names.MONITOR_LAST_PASS: "When the log was read last.",
+}
+
+
+class Reports(Collector):
+    """Collects the metrics of all models; replace a model's report by `put`."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, tuple[Mapping[str, Any], float]] = {}
+
+    def put(self, model: str, report: Mapping[str, Any], at: float) -> None:
+        """The report of a pass that ended at this moment."""
+        self._reports[model] = report, at
+
+    def collect(self) -> Iterable[Metric]:
+        """The families, each with all models."""
+        families = {name: _family(name) for name in _HELP}
+
+        def say(name: str, value: float, *labels: str) -> None:
+            families[name].add_metric(labels, value)
+
+        for model, (report, at) in list(self._reports.items()):
+            say(names.MONITOR_LAST_PASS, at, model)
+            versions = report["versions"]
+            say(names.MONITOR_LATE_ROWS, sum(one["late"] for one in versions.values()), model)
+            for version, one in versions.items():
+                say(names.MONITOR_ROWS, one["rows"], model, version)
+                for column, found in one["inputs"].items():
+                    say(names.MONITOR_DRIFT, float(found["drifted"]), model, version, column)
+                    if not one["quiet"] and found["rows"]:
+                        _say_shares(say, found, model, version, column)
+        return families.values()
+
+
+def _say_shares(say: Any, found: Mapping[str, Any], *labels: str) -> None:
+    say(names.MONITOR_DISTANCE, found["psi"], *labels, "psi")
+    say(names.MONITOR_DISTANCE, found["js"], *labels, "js")
+    say(names.MONITOR_MISSING, found["missing"] + found["absent"], *labels)
+    foreign = names.MONITOR_NEW_CATEGORY if found["kind"] == "category" else names.MONITOR_OUT_OF_RANGE
+    say(foreign, found["new_or_out_of_range"], *labels)
+
+
+def _family(name: str) -> Any:
+    kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    return kind(name.removesuffix("_total"), _HELP[name], labels=names.MONITOR_LABELS[name])

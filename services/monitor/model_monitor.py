@@ -1,0 +1,132 @@
+"""Watches one model: reads what its log has new, counts it, and keeps a state and a report beside the log.
+
+``<folder>/<model>/monitor/state.json`` is all that a restart needs, positions in the log and counts in one document, so
+that no record is counted twice. ``report.json`` is what others read.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts import storage
+from contracts.errors import PlatformError
+from services.feedback.layout import home
+from services.feedback.reading import Position, new_predictions
+from services.feedback.records import Prediction
+from services.monitor.bundles import Known, find
+from services.monitor.rules import Rules
+from services.monitor.watch import VersionWatch
+
+FOLDER, STATE, REPORT = "monitor", "state.json", "report.json"
+_FORM = 1
+_AT_ONCE = 5_000  # records that are held in memory
+_FORGOTTEN = 30 * 86_400.0  # seconds without traffic after which a version is no more reported
+_READS = 400  # reads of one pass; the rest waits for the next
+
+
+class ModelMonitor:
+    """The watch over all versions of one model; its state is read when it begins.
+
+    Attributes:
+        report: the latest, {} before the first pass.
+    """
+
+    def __init__(self, folder: str, artifacts: str, model: str, rules: Rules) -> None:
+        self.model, self._folder, self._artifacts, self._rules = model, folder, artifacts, rules
+        self._home = storage.join(home(folder, model), FOLDER)
+        self._versions: dict[str, tuple[str, VersionWatch, Known]] = {}  # with the digest of each
+        self._position, self._unreadable = Position(), 0
+        self._restored = False
+        self.report: dict[str, Any] = {}
+
+    def look(self, now: datetime) -> dict[str, Any]:
+        """Read what is new, and report.
+
+        Raises:
+            PlatformError: the storage does not answer; what was counted before stays as it is.
+        """
+        if not self._restored:
+            self._restore()
+        for _ in range(_READS):
+            news = new_predictions(self._folder, self.model, self._position, limit=_AT_ONCE)
+            self._count(news.records, now)
+            self._position = news.position
+            self._unreadable += news.unreadable.count
+            if not news.more:
+                break
+        self._forget(now)
+        self.report = self._reported(now)
+        self._write(STATE, self._state())
+        self._write(REPORT, self.report)
+        return self.report
+
+    def _count(self, records: list[Prediction], now: datetime) -> None:
+        by_version: dict[tuple[str, str], list[Prediction]] = {}
+        for record in records:
+            by_version.setdefault((record.version, record.digest), []).append(record)
+        for version, digest in by_version:  # all bundles first: where one is out of reach, nothing is counted yet
+            if version not in self._versions or self._versions[version][0] != digest:
+                known = find(self._artifacts, self.model, digest)
+                self._versions[version] = digest, VersionWatch(known.normal, known.serving, self._rules), known
+        for (version, _), some in by_version.items():
+            self._versions[version][1].add(some, now.timestamp())
+
+    def _forget(self, now: datetime) -> None:
+        for version, (_, watch, _) in list(self._versions.items()):
+            if now.timestamp() - watch.newest > _FORGOTTEN and len(self._versions) > 1:
+                del self._versions[version]
+
+    def _reported(self, now: datetime) -> dict[str, Any]:
+        versions = {
+            version: {"digest": digest, **watch.report(now.timestamp())}
+            for version, (digest, watch, _) in sorted(self._versions.items())
+        }
+        return {
+            "form": _FORM,
+            "model": self.model,
+            "time": now.astimezone(UTC).isoformat(timespec="seconds"),
+            "unreadable_lines": self._unreadable,
+            "versions": versions,
+            "drifted": sorted({name for one in versions.values() for name in one["drifted"]}),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        versions = {
+            version: {"digest": digest, "watch": watch.to_json()}
+            for version, (digest, watch, _) in self._versions.items()
+        }
+        return {
+            "form": _FORM,
+            "position": self._position.to_json(),
+            "unreadable": self._unreadable,
+            "versions": versions,
+        }
+
+    def _restore(self) -> None:
+        """Take up the last state; counts of columns that are others now begin anew, the log is not read again."""
+        try:
+            state = json.loads(storage.read_bytes(storage.join(self._home, STATE)))
+            if state["form"] == _FORM:
+                self._position = Position.from_json(state["position"])
+                self._unreadable = state["unreadable"]
+                for version, one in state["versions"].items():
+                    known = find(self._artifacts, self.model, one["digest"])
+                    watch = VersionWatch(known.normal, known.serving, self._rules)
+                    watch.restore(one["watch"])
+                    self._versions[version] = one["digest"], watch, known
+        except PlatformError as err:
+            if err.code != "not_found":
+                raise
+        except (ValueError, KeyError, TypeError, AttributeError) as err:
+            raise PlatformError(
+                f"the monitor's state of {self.model} cannot be read",
+                detail=f"{storage.join(self._home, STATE)}: {type(err).__name__}: {err}",
+                fix="remove the file, then the log is read from its beginning",
+                code="bad_state",
+            ) from err
+        self._restored = True
+
+    def _write(self, name: str, document: dict[str, Any]) -> None:
+        storage.write_bytes(storage.join(self._home, name), json.dumps(document, ensure_ascii=False).encode())

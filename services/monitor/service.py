@@ -1,0 +1,112 @@
+"""The monitor's process: looks at every log again and again, and serves the metrics of what it finds."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts.errors import PlatformError
+from services.feedback.layout import models
+from services.logs import log_event
+from services.monitor.exposition import Reports
+from services.monitor.model_monitor import ModelMonitor
+from services.monitor.settings import PREFIX, MonitorSettings
+
+
+class Monitor:
+    """Watches the models that the settings name, or all that have a log; one after another, in one thread.
+
+    Attributes:
+        reports: of all models, as metrics.
+    """
+
+    def __init__(self, settings: MonitorSettings) -> None:
+        if not settings.predictions:
+            raise PlatformError(
+                "no prediction log to watch",
+                fix=f"set {PREFIX}PREDICTIONS to the folder of the log",
+                code="bad_settings",
+            )
+        self._settings = settings
+        self._watched: dict[str, ModelMonitor] = {}
+        self._failing: dict[str, str] = {}
+        self._drifted: dict[str, list[str]] = {}
+        self.reports = Reports()
+
+    def look(self) -> dict[str, dict[str, Any]]:
+        """One pass over all models: their reports by name; a model whose log is out of reach keeps its last one.
+
+        Such a report has `error`, and the time of its last pass stands still.
+        """
+        try:
+            found = self._settings.models or models(self._settings.predictions)
+        except (PlatformError, OSError) as err:
+            self._failed("", err)
+            found = []
+        return {name: self._look(name) for name in sorted({*found, *self._watched})}
+
+    def _look(self, model: str) -> dict[str, Any]:
+        now = datetime.now(UTC)
+        watch = self._watched.get(model)
+        if watch is None:
+            watch = ModelMonitor(self._settings.predictions, self._settings.artifacts, model, self._settings.rules)
+            self._watched[model] = watch
+        try:
+            report = watch.look(now)
+        except (PlatformError, OSError) as err:
+            self._failed(model, err)
+            return {**watch.report, "model": model, "error": _as_error(err)}
+        self._failing.pop(model, None)
+        self.reports.put(model, report, time.time())
+        found = report["drifted"]
+        if found != self._drifted.get(model, []):
+            log_event("drift", logging.WARNING if found else logging.INFO, model=model, inputs=found)
+        self._drifted[model] = found
+        return report
+
+    def _failed(self, model: str, err: Exception) -> None:
+        """Say so once, until it succeeds again or fails otherwise."""
+        told = _as_error(err)
+        if self._failing.get(model) != told["headline"]:
+            self._failing[model] = told["headline"]
+            log_event("monitor_failed", logging.ERROR, model=model, **told)
+
+    def run(self, stop: threading.Event, after: Callable[[Mapping[str, Any]], None] = lambda reports: None) -> None:
+        """Look until `stop` is set; `after` gets the reports of each pass."""
+        while not stop.is_set():
+            begin = time.monotonic()
+            after(self.look())
+            stop.wait(max(0.0, self._settings.every_seconds - (time.monotonic() - begin)))
+
+    def serve(self) -> Callable[[], None]:
+        """Serve /metrics; the answer ends it.
+
+        Raises:
+            PlatformError: ``code="port_in_use"``.
+        """
+        from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        registry.register(self.reports)
+        host, port = self._settings.host, self._settings.port
+        try:
+            server, _ = start_http_server(port, host, registry)
+        except OSError as err:
+            raise PlatformError(
+                f"cannot listen on {host}:{port}",
+                detail=err.strerror or str(err),
+                fix="give another port, or end what listens there",
+                code="port_in_use",
+            ) from err
+        return server.shutdown
+
+
+def _as_error(err: Exception) -> dict[str, Any]:
+    if isinstance(err, PlatformError):
+        return {key: value for key, value in err.as_dict().items() if key != "context"}
+    return {"code": "unreachable", "headline": f"the log cannot be read: {err}", "detail": "", "fix": "see the file"}

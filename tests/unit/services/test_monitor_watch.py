@@ -1,0 +1,291 @@
+"""A model under watch, over a prediction log on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contracts.baseline import category, number
+from contracts.bundle import write_bundle
+from contracts.errors import PlatformError
+from contracts.settings import load
+from deploy.cli.machine.ports import free_port
+from services.monitor.model_monitor import ModelMonitor
+from services.monitor.rules import Rules
+from services.monitor.service import Monitor
+from services.monitor.settings import MonitorSettings
+
+NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
+RULES = Rules()
+RNG = np.random.default_rng(7)
+NORMAL = {"size": RNG.normal(size=4_000), "colour": RNG.choice(["red", "green", "blue"], 4_000, p=[0.5, 0.3, 0.2])}
+SCORES = RNG.beta(2, 5, 4_000)
+
+
+class Log:
+    """A prediction log with one model, and its bundle."""
+
+    def __init__(self, root: Path, baseline: bool = True) -> None:
+        self.folder, self.artifacts, self.at, self.count = root / "log", root / "bundles", NOON, 0
+        source = root / "source"
+        (source / "model").mkdir(parents=True)
+        (source / "model" / "model.txt").write_text("trees")
+        normal = {
+            "rows": 4_000,
+            "inputs": {"size": number(NORMAL["size"]), "colour": category(list(NORMAL["colour"]))},
+            "answer": {"answer": number(SCORES), "label": category(np.where(SCORES > 0.3, "yes", "no").tolist())},
+        }
+        if baseline:
+            (source / "baseline.json").write_text(json.dumps(normal))
+        inputs = [
+            {"name": "size", "dtype": "float64"},
+            {"name": "colour", "dtype": "string", "categories": ["red", "green", "blue", "grey"]},
+            {"name": "note", "dtype": "string"},
+        ]
+        fields: dict[str, Any] = {
+            "name": "m",
+            "task": "m",
+            "recipe": "r",
+            "modality": "tabular",
+            "engine": "lightgbm",
+            "signature": {"inputs": inputs, "output": {"problem": "classification", "classes": ["no", "yes"]}},
+            "decision": {"positive": "yes", "threshold": 0.3, "false_positive_cost": 1, "false_negative_cost": 1},
+            "gate": {"passed": True, "checks": []},
+            "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "t"},
+        }
+        self.digest = write_bundle(source, self.artifacts, fields).digest[:12]
+
+    def write(self, seconds: int, rate: int = 50, shift: float = 0.0, file: str = "a", **given: Any) -> None:
+        """Records of so many seconds; `given` replaces inputs."""
+        lines, rows = [], seconds * rate
+        drawn = zip(RNG.choice(NORMAL["size"], rows) + shift, RNG.choice(NORMAL["colour"], rows), strict=True)
+        scores = RNG.choice(SCORES, rows).tolist()
+        for at, (size, colour) in enumerate(drawn):
+            self.count += 1
+            score = scores[at]
+            inputs = {"size": float(size), "colour": str(colour), "note": {"chars": 9}, **given}
+            document = {
+                "id": f"{self.count:032x}",
+                "time": (self.at + timedelta(seconds=at / rate)).isoformat(timespec="milliseconds"),
+                "model": "m",
+                "version": "1",
+                "digest": self.digest,
+                "label": "yes" if score > 0.3 else "no",
+                "score": score,
+                "probabilities": [1 - score, score],
+                "inputs": {name: value for name, value in inputs.items() if value is not ...},
+            }
+            lines.append(json.dumps(document))
+        self.at += timedelta(seconds=seconds)
+        path = self.folder / "m" / f"{NOON:%Y-%m-%d}.{file}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as stream:
+            stream.write("".join(f"{line}\n" for line in lines))
+
+    def monitor(self, rules: Rules = RULES) -> ModelMonitor:
+        return ModelMonitor(str(self.folder), str(self.artifacts), "m", rules)
+
+    def look(self, monitor: ModelMonitor, later: float = 0.0) -> dict[str, Any]:
+        found: dict[str, Any] = monitor.look(self.at + timedelta(seconds=later))["versions"]["1"]
+        return found
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path)
+
+
+def _drifted(report: dict[str, Any]) -> Sequence[str]:
+    names: Sequence[str] = report["drifted"]
+    return names
+
+
+def test_traffic_as_the_baseline_says_is_described_and_raises_no_alarm(log: Log) -> None:
+    log.write(60)
+    found = log.look(log.monitor())
+    assert set(found["inputs"]) == {"size", "colour", "(answer)", "(label)"}
+    assert _drifted(found) == []
+    assert found["reference_rows"] == 4_000
+    assert found["inputs"]["size"]["rows"] == found["rows"] == 3_000
+    assert all(one["psi"] < 2 * one["noise_floor"] for one in found["inputs"].values())
+    assert sum(found["inputs"]["colour"]["now"]) == pytest.approx(1)
+
+
+def test_half_a_deviation_is_seen_within_a_minute_and_is_gone_when_it_ends(log: Log) -> None:
+    monitor = log.monitor()
+    log.write(60)
+    log.look(monitor)
+    begun = log.at
+    log.write(50, shift=0.5)
+    found = log.look(monitor)
+    assert _drifted(found) == ["size"]
+    since = datetime.fromisoformat(found["inputs"]["size"]["since"])
+    assert abs(since - begun) <= timedelta(seconds=20)
+    log.write(40)
+    assert _drifted(log.look(monitor)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "share"),
+    [
+        ({"size": None}, "size", "missing"),
+        ({"size": ...}, "size", "absent"),
+        ({"size": "large"}, "size", "other_type"),
+        ({"size": 1e6}, "size", "new_or_out_of_range"),
+        ({"colour": {"chars": 6}}, "colour", "new_or_out_of_range"),
+        ({"colour": "red"}, "colour", None),
+    ],
+)
+def test_what_breaks_an_input_is_named(log: Log, given: dict[str, Any], name: str, share: str | None) -> None:
+    log.write(40, rate=20)
+    log.write(40, rate=20, **given)
+    found = log.look(log.monitor())
+    assert _drifted(found) == [name]
+    if share:
+        assert found["inputs"][name][share] == 1
+
+
+def test_a_restart_goes_on_and_counts_no_record_twice(log: Log) -> None:
+    log.write(20)
+    log.look(log.monitor())
+    log.write(10)
+    after = log.look(log.monitor())
+    assert after["rows"] == 1_500
+    whole = ModelMonitor(str(log.folder), str(log.artifacts), "m", RULES)
+    (log.folder / "m" / "monitor" / "state.json").unlink()
+    assert log.look(whole)["inputs"] == after["inputs"]
+
+
+def test_a_state_that_cannot_be_read_is_named(log: Log) -> None:
+    (log.folder / "m" / "monitor").mkdir(parents=True)
+    (log.folder / "m" / "monitor" / "state.json").write_text("{")
+    with pytest.raises(PlatformError, match="state of m") as raised:
+        log.look(log.monitor())
+    assert raised.value.code == "bad_state"
+
+
+def test_late_records_count_in_their_window_and_those_of_the_future_now(log: Log) -> None:
+    monitor = log.monitor()
+    log.write(300, rate=5)
+    log.look(monitor)
+    now, log.at = log.at, NOON
+    log.write(30, rate=10, file="b")
+    log.at = now + timedelta(days=3)
+    log.write(1, rate=10, file="c")
+    log.at = now
+    found = log.look(monitor)
+    assert (found["late"], found["from_the_future"]) == (300, 10)
+    assert found["inputs"]["size"]["rows"] == 1_500 + 300 + 10
+    assert found["newest"] <= (now + timedelta(seconds=60)).isoformat()
+
+
+def test_without_traffic_it_says_so_and_alarms_of_nothing(log: Log) -> None:
+    monitor = log.monitor()
+    log.write(60, shift=2.0)
+    assert _drifted(log.look(monitor)) == ["size"]
+    found = log.look(monitor, later=3_600)
+    assert _drifted(found) == []
+    assert "no traffic since" in found["note"]
+
+
+def test_a_model_without_a_baseline_is_watched_against_its_first_day(tmp_path: Path) -> None:
+    log, rules = Log(tmp_path, baseline=False), Rules(first_seconds=600, first_rows=500)
+    log.write(300, rate=2)
+    found = log.look(log.monitor(rules))
+    assert (found["learning"], found["inputs"]) == (True, {})
+    assert "first full day" in found["note"]
+    log.write(320, rate=2)
+    monitor = log.monitor(rules)
+    assert not log.look(monitor)["learning"]
+    log.write(60, rate=20, shift=2.0)
+    found = log.look(log.monitor(rules))
+    assert found["reference"] == "its first full day"
+    assert set(found["inputs"]) == {"size", "colour", "note", "(answer)", "(label)"}
+    assert _drifted(found) == ["size"]
+
+
+def test_an_older_bundle_says_no_rows_and_is_taken_to_have_few(log: Log) -> None:
+    folder = next((log.artifacts / "m").iterdir())
+    baseline, document = (
+        json.loads((folder / "baseline.json").read_text()),
+        json.loads((folder / "bundle.json").read_text()),
+    )
+    del baseline["rows"], baseline["answer"]
+    baseline["scores"] = {"yes": {"edges": [0.0, 0.2, 0.5, 1.0], "shares": [0.3, 0.6, 0.1]}}
+    text = json.dumps(baseline)
+    document["files"]["baseline.json"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "baseline.json").write_text(text)
+    (folder / "bundle.json").write_text(json.dumps(document))
+    log.digest = hashlib.sha256((folder / "bundle.json").read_bytes()).hexdigest()[:12]
+    folder.rename(folder.parent / log.digest)
+    log.write(10)
+    found = log.look(log.monitor())
+    assert found["reference_rows"] == 200
+    assert "no number of rows" in found["note"]
+    assert set(found["inputs"]) == {"size", "colour", "(answer)"}
+
+
+@pytest.fixture
+def metrics(log: Log) -> Iterator[Any]:
+    port = free_port()
+    settings = load(
+        MonitorSettings,
+        environ={},
+        overrides={"predictions": str(log.folder), "artifacts": str(log.artifacts), "port": port, "host": "127.0.0.1"},
+    )
+    monitor = Monitor(settings)
+    end = monitor.serve()
+
+    def scrape() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            return str(answer.read().decode())
+
+    yield monitor, scrape
+    end()
+
+
+def test_metrics_are_those_of_the_last_pass_and_an_unreachable_log_leaves_them(log: Log, metrics: Any) -> None:
+    monitor, scrape = metrics
+    log.at = datetime.now(UTC) - timedelta(seconds=70)
+    log.write(60, colour="grey")
+    assert monitor.look()["m"]["drifted"] == ["colour"]
+    before = scrape()
+    assert 'fairlead_monitor_drift_detected{input="colour",model="m",version="1"} 1.0' in before
+    assert 'fairlead_monitor_rows_total{model="m",version="1"} 3000.0' in before
+    assert 'fairlead_monitor_new_category_ratio{input="colour",model="m",version="1"}' in before
+    assert 'measure="js"' in before
+    (log.folder / "m").rename(log.folder.parent / "away")
+    (log.folder / "m").write_text("no folder")
+    found = monitor.look()["m"]
+    assert found["error"]["headline"]
+    assert found["drifted"] == ["colour"]
+    after = scrape()
+    pick = [line for line in before.splitlines() if line.startswith("fairlead_monitor_")]
+    assert [line for line in after.splitlines() if line.startswith("fairlead_monitor_")] == pick
+
+
+def test_the_service_ends_when_it_is_told_to(log: Log, metrics: Any) -> None:
+    monitor, _ = metrics
+    log.write(1)
+    stop, seen = threading.Event(), list[Any]()
+
+    def after(reports: Any) -> None:
+        seen.append(reports)
+        stop.set()
+
+    monitor.run(stop, after)
+    assert list(seen[0]) == ["m"]
+
+
+def test_without_a_log_the_settings_are_refused() -> None:
+    with pytest.raises(PlatformError, match="no prediction log"):
+        Monitor(load(MonitorSettings, environ={}))
