@@ -22,7 +22,7 @@ from typing import Any
 from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from contracts.tracking import file_lock
+from contracts.file_lock import file_lock
 
 START = "0" * 64
 """The hash before the first entry."""

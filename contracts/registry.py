@@ -22,8 +22,9 @@ from contracts import storage
 from contracts.bundle import DOCUMENT, Bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from contracts.file_lock import file_lock
 from contracts.registry_file import all_pages, open_file, place_of
-from contracts.tracking import connect, file_lock
+from contracts.tracking import connect
 
 _NAME = re.compile(r"[\w-]+")
 CHAMPION = "champion"

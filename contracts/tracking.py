@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib
 import json
 import logging
@@ -13,13 +12,14 @@ import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from contracts.file_lock import file_lock
 from contracts.registry_file import read_experiment
 
 _PATIENCE = 10.0  # seconds that a server may take for one answer
@@ -197,12 +197,3 @@ def _answers(uri: str) -> None:
         fix="start it, or correct `tracking` of the profile (FAIRLEAD_TRACKING)",
         code="no_tracking",
     )
-
-
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on `path` across processes of this machine; released when the holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

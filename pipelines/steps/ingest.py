@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from contracts.tracking import file_lock
+from contracts.file_lock import file_lock
 from pipelines.code_version import code_version
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
