@@ -6,9 +6,49 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
-from deploy.values.shared import Chart, HttpRoute, Image, Ingress, Name, Objects, Persistence, Values, Workload
+from contracts.metric_names import LATENCY_BUCKETS
+from deploy.values.shared import (
+    Chart,
+    HttpRoute,
+    Image,
+    Ingress,
+    Name,
+    Objects,
+    Persistence,
+    UrlPath,
+    Values,
+    Workload,
+)
 
 Duration = Annotated[str, StringConstraints(pattern=r"^[0-9]+(ms|s|m|h|d|w|y)$")]
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Objectives(Values):
+    """What alerts compare with."""
+
+    availability: Share
+    latency_seconds: Literal[LATENCY_BUCKETS]  # type: ignore[valid-type]
+    latency_share: Share
+    feature_hours: Positive
+    model_days: Positive
+    monitor_minutes: Positive
+    every_model_monitored: bool
+    rollout_hours: Annotated[int, Field(ge=1)]
+    run_hours: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")], Positive]
+
+
+class AlertmanagersAccess(Values):
+    """How Prometheus talks to Alertmanagers of the user's own."""
+
+    scheme: Literal["http", "https"]
+    path_prefix: UrlPath
+    existing_secret: Name
+    basic_auth: bool
+    ca: bool
+    client_certificate: bool
 
 
 class Dashboard(Values):
@@ -31,6 +71,18 @@ class Prometheus(Workload):
     extra_egress: Objects
 
 
+class Alertmanager(Workload):
+    """A small Alertmanager."""
+
+    enabled: bool
+    image: Image
+    existing_secret: Name
+    config: dict[str, Any]
+    retention: Duration
+    persistence: Persistence
+    extra_egress: Objects
+
+
 class ChartValues(Chart):
     """The whole file."""
 
@@ -40,6 +92,9 @@ class ChartValues(Chart):
     interval: Duration
     namespaces: list[Annotated[Name, Field(min_length=1)]]
     alertmanagers: list[Annotated[str, StringConstraints(pattern=r"^[^/:]+:[0-9]+$")]]
+    objectives: Objectives
+    alertmanagers_access: AlertmanagersAccess
     dashboard: Dashboard
     prometheus: Prometheus
+    alertmanager: Alertmanager
     extra_objects: list[Any]

@@ -1,7 +1,7 @@
 """Who reaches whom in a real cluster: every edge of the charts' table from a pod with the right labels, and no other.
 
-The images of Kubeflow Pipelines and Argo are listeners on the same ports; stores, MLflow, Prometheus, Envoy and ML
-Metadata are the real ones.
+Images of Kubeflow Pipelines, Argo and Alertmanager are listeners on the same ports; stores, MLflow, Prometheus, Envoy
+and ML Metadata are the real ones.
 """
 
 from __future__ import annotations
@@ -25,7 +25,12 @@ _LISTENER = {"registry": "ghcr.io", "repository": "kubeflow/kfp-frontend", "tag"
 VALUES: dict[str, Any] = {
     # The Job that uploads workflows ends in an error at once: an install does not wait for it, nor does it fail.
     "pipelines": {"replicas": 1, "ui": {"enabled": True}, "publish": {"image": _LISTENER}, "crds": {"keep": False}},
-    "monitoring": {"mode": "prometheus", "interval": "5s", "prometheus": _LOST},
+    "monitoring": {
+        "mode": "prometheus",
+        "interval": "5s",
+        "prometheus": _LOST,
+        "alertmanager": {"enabled": True, "image": _LISTENER, "config": {"receivers": [{"name": "people"}]}, **_LOST},
+    },
     "feature-store": {"redis": _LOST},
     "mariadb": _LOST,
     "s3": _LOST,
@@ -135,6 +140,6 @@ def test_every_pod_reaches_what_the_table_says_and_nothing_else(
     assert wrong == []
 
 
-def test_prometheus_reads_the_backend_and_the_model(platform: Platform) -> None:
+def test_prometheus_reads_the_backend_alertmanager_and_the_model(platform: Platform) -> None:
     up = {each["metric"]["component"]: each["value"][1] for each in platform.query('up{job="pods"}')}
-    assert up == {"ml-pipeline": "1", "workflow-controller": "1", "server": "1"}
+    assert up == {"ml-pipeline": "1", "workflow-controller": "1", "server": "1", "alertmanager": "1"}

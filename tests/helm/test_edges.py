@@ -15,7 +15,8 @@ from tests.helm.edges import STEP, Network, Pod, table
 from tests.helm.program import CHARTS
 
 MINIMAL = CHARTS / "model-service" / "ci" / "minimal-values.yaml"
-EVERYTHING = {"pipelines": {"ui": {"enabled": True}}, "monitoring": {"mode": "prometheus"}}
+ALERTS = {"enabled": True, "existingSecret": "receivers"}
+EVERYTHING = {"pipelines": {"ui": {"enabled": True}}, "monitoring": {"mode": "prometheus", "alertmanager": ALERTS}}
 # Kubelets ask there, whom no policy stops.
 HEALTH = {("workflow-controller", 6060)}
 BY_VALUES = ("server", "test")

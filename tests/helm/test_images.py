@@ -24,7 +24,10 @@ def images(text: str) -> set[str]:
 
 
 def test_every_image_of_others_that_charts_name_is_in_the_stack() -> None:
-    done = helm("template", "fairlead", str(CHARTS / "platform"), "--set", "pipelines.ui.enabled=true")
+    everything = (
+        "pipelines.ui.enabled=true,monitoring.alertmanager.enabled=true,monitoring.alertmanager.existingSecret=a"
+    )
+    done = helm("template", "fairlead", str(CHARTS / "platform"), "--set", everything)
     assert done.returncode == 0, done.stderr
     named = {image for image in images(done.stdout) if not image.startswith("ghcr.io/fairlead/")}
     assert named == {f"{item['image']}:{item['version']}" for item in STACK["images"]}

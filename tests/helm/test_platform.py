@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from contracts import metric_names
 from deploy.values.platform import ChartValues
 from tests.helm.chart import environment, images, named, of_kind, pods, refused, render
 from tests.helm.program import CHARTS, helm
@@ -19,10 +16,8 @@ from tests.helm.program import CHARTS, helm
 FULL = CHARTS / "platform" / "ci" / "full-values.yaml"
 PRODUCTION = CHARTS / "platform" / "values-production.yaml"
 MINIMAL = CHARTS / "platform" / "values-minimal.yaml"
+_WITH_A_PASSWORD = {"enabled": True, "existingSecret": "a", "config": {"global": {"smtp_auth_password": "x"}}}
 LONG = "a-release-with-the-longest-name-that-helm-takes-of-53"
-
-
-_PARTS = ("bucket", "sum", "count")
 
 
 def main_container(made: list[Any], name: str) -> Any:
@@ -228,6 +223,17 @@ def test_two_releases_in_one_namespace_share_no_name() -> None:
         ({"global": {"redis": {"host": "redis"}}}, ["global.redis.existingSecret", "password"]),
         ({"pipelines": {"replicas": 3}}, ["pipelines.replicas is 3", "global.sql.host"]),
         ({"monitoring": {"mode": "operator"}}, ["monitoring.mode is operator", "mode to auto"]),
+        ({"monitoring": {"objectives": {"latencySeconds": 0.3}}}, ["latencySeconds': value must be one of"]),
+        ({"monitoring": {"alertmanager": {"enabled": True}}}, ["alertmanager.existingSecret is empty", "literal=url="]),
+        (
+            {"monitoring": {"alertmanager": _WITH_A_PASSWORD}},
+            ["monitoring.alertmanager.config has a password", "ends in _file"],
+        ),
+        ({"monitoring": {"alertmanagersAccess": {"basicAuth": True}}}, ["username, password", "name a Secret"]),
+        (
+            {"monitoring": {"alertmanagersAccess": {"ca": True, "existingSecret": "a"}}},
+            ["scheme is http", "scheme to https"],
+        ),
         ({"monitoring": {"namespaces": ["spaces"]}}, ["remove it from the list"]),
         ({"mlflow": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, ["minReplicas is 9", "raise maxReplicas"]),
         ({"global": {"s3": {"bucket": "other"}}}, ["demo.model.source=s3://other/demo/fraud"]),
@@ -246,65 +252,6 @@ def test_a_key_of_another_chart_is_answered_with_ours(key: str, new: str) -> Non
     said = refused("platform", {key: {"enabled": True}})
     assert f"the key {key} is not one of this chart" in said
     assert new in said
-
-
-def test_alerts_dashboards_and_services_speak_of_the_same_metrics() -> None:
-    known = {
-        *metric_names.LABELS,
-        *metric_names.RECORDED_LABELS,
-        *(f"{n}_{end}" for n in metric_names.LABELS for end in _PARTS),
-    }
-    folder = CHARTS / "monitoring"
-    for file in [*folder.glob("rules/*.yaml"), *folder.glob("dashboards/*.json")]:
-        used = set(re.findall(r"(?<![:\w/-])fairlead_[a-z_0-9]+", file.read_text(encoding="utf-8")))
-        assert used <= known, f"{file.name}: {used - known}"
-    for file in folder.glob("rules/*.yaml"):
-        for rule in (rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]):
-            address = rule.get("annotations", {"runbook_url": f"x#{rule.get('alert')}"})["runbook_url"]
-            assert urlsplit(address).fragment == str(rule.get("alert"))
-
-
-def test_every_alert_has_a_section_in_the_runbook() -> None:
-    alerts: set[str] = set()
-    for file in [*CHARTS.glob("*/rules/*.yaml"), *CHARTS.glob("*/templates/*rules*.tpl")]:
-        alerts |= set(re.findall(r"- alert: (\w+)", file.read_text(encoding="utf-8")))
-    runbook = (CHARTS.parent / "docs" / "runbook.md").read_text(encoding="utf-8")
-    assert alerts == set(re.findall(r"^### (\w+)", runbook, re.MULTILINE))
-
-
-def test_prometheus_accepts_its_configuration_and_rules(tmp_path: Path) -> None:
-    data = named(render("monitoring"), "ConfigMap", "fairlead-prometheus")["data"]
-    for name, text in data.items():
-        (tmp_path / name).write_text(text.replace("/etc/prometheus", str(tmp_path)))
-    done = helm("check", "config", "--syntax-only", str(tmp_path / "prometheus.yml"), program="promtool")
-    assert done.returncode == 0, done.stderr + done.stdout
-    done = helm("check", "rules", *map(str, tmp_path.glob("[mp]*.yaml")), program="promtool")
-    assert done.returncode == 0, done.stderr + done.stdout
-
-
-def test_the_wait_that_autoscalers_see_is_the_mean_and_zero_where_nobody_asks(tmp_path: Path) -> None:
-    labels = 'namespace="spaces",model="fraud",stage="queue"'
-    series = {
-        ("sum", "busy"): "0+3x10",
-        ("count", "busy"): "0+60x10",
-        ("sum", "idle"): "0x10",
-        ("count", "idle"): "0x10",
-    }
-    given = [
-        {"series": f'fairlead_stage_duration_seconds_{kind}{{{labels},pod="{pod}"}}', "values": values}
-        for (kind, pod), values in series.items()
-    ]
-    wanted = [
-        {"labels": f'{metric_names.QUEUE_WAIT}{{namespace="spaces",model="fraud",pod="{pod}"}}', "value": value}
-        for pod, value in (("busy", 0.05), ("idle", 0))
-    ]
-    question = {"expr": metric_names.QUEUE_WAIT, "eval_time": "3m", "exp_samples": wanted}
-    test = {"interval": "15s", "input_series": given, "promql_expr_test": [question]}
-    rules = str(CHARTS / "monitoring" / "rules" / "models.yaml")
-    file = tmp_path / "test.yaml"
-    file.write_text(yaml.safe_dump({"rule_files": [rules], "evaluation_interval": "15s", "tests": [test]}))
-    done = helm("test", "rules", str(file), program="promtool")
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("chart", ["platform", "pipelines", "feature-store", "monitoring"])

@@ -14,6 +14,7 @@ servers:
   s3: {component: s3, ports: [9000]}
   mlflow: {component: mlflow, ports: [5000]}
   prometheus: {component: prometheus, ports: [9090]}
+  alertmanager: {component: alertmanager, ports: [9093]}
   pipelines: {component: ml-pipeline, ports: [8888, 8887]} # HTTP, gRPC
   metadata: {component: metadata-grpc, ports: [8080]}
   metadata-web: {component: metadata-envoy, ports: [9090]}
@@ -34,13 +35,13 @@ clients:
   publish: [pipelines:8888]
   keeper: [s3:9000, pipelines:8888, kubernetes]
   steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
-  prometheus: [kubernetes]
+  prometheus: [alertmanager:9093, kubernetes]
   # helm-test of the platform, in the place of people's own clients
   check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000]
   # a model's release; what it needs is said by its values
   server: [s3:9000, redis:6379]
   test: [model:3000, s3:9000, redis:6379]
-scrapes: [pipelines:8888, controller:9090, model:3000]
+scrapes: [pipelines:8888, controller:9090, model:3000, alertmanager:9093]
 {{- end -}}
 
 {{/* fairlead.edgesOf: what "component" connects to, in the order of the table, as a JSON list of {server, ports}; not the servers in "absent". */}}

@@ -1,4 +1,4 @@
-"""Stands where a server of Kubeflow or Argo stands: listens on its ports, and answers what shows that it is there.
+"""Stands where a server of Kubeflow or Argo stands, or Alertmanager: listens on its ports, and says that it is there.
 
 The ports are of the program that is asked for, as a chart starts it; an image that is started without a command is that
 of the web page, or of a controller that listens nowhere and has room for one more port.
@@ -14,7 +14,7 @@ import socketserver
 import sys
 import threading
 
-PORTS = {"apiserver": (8888, 8887), "workflow-controller": (9090, 6060)}
+PORTS = {"apiserver": (8888, 8887), "workflow-controller": (9090, 6060), "alertmanager": (9093,)}
 ANSWERS = {
     "/metrics": "fairlead_listener 1\n",
     "/apis/v2beta1/healthz": json.dumps({"multi_user": False}),
