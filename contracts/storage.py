@@ -218,6 +218,20 @@ def list_names(uri: str) -> list[str]:
     return sorted(names - {""})
 
 
+def size(uri: str) -> int:
+    """Bytes of one object or file, and of all that is below that name.
+
+    Raises:
+        PlatformError: the storage refuses or does not answer.
+    """
+    if not is_remote(uri):
+        path = Path(uri)
+        return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
+    bucket, key = _split(uri)
+    found = (item for page in _pages(uri, Bucket=bucket, Prefix=key) for item in page.get("Contents", []))
+    return sum(item["Size"] for item in found if item["Key"] == key or item["Key"].startswith(f"{key}/"))
+
+
 def _all_names(uri: str) -> Iterator[str]:
     if not is_remote(uri):
         yield from (p.relative_to(uri).as_posix() for p in sorted(Path(uri).rglob("*")) if p.is_file())

@@ -43,6 +43,9 @@ class FolderClient:
     def upload_file(self, source: str, bucket: str, key: str, **_: Any) -> None:
         self.put_object(Bucket=bucket, Key=key, Body=Path(source).read_bytes())
 
+    def download_file(self, bucket: str, key: str, target: str) -> None:
+        Path(target).write_bytes(self._file({"Bucket": bucket, "Key": key}, "GetObject").read_bytes())
+
     def delete_object(self, **named: str) -> None:
         self._answer()
         (self.root / named["Bucket"] / named["Key"]).unlink(missing_ok=True)
@@ -60,7 +63,8 @@ class FolderClient:
         rest = {key: key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
         deeper = {f"{prefix}{left.partition(end)[0]}/" for left in rest.values() if end and end in left}
         direct = [key for key, left in rest.items() if not end or end not in left]
-        yield {"Contents": [{"Key": key} for key in direct], "CommonPrefixes": [{"Prefix": p} for p in sorted(deeper)]}
+        sizes = [{"Key": key, "Size": (folder / key).stat().st_size} for key in direct]
+        yield {"Contents": sizes, "CommonPrefixes": [{"Prefix": p} for p in sorted(deeper)]}
 
     def _file(self, named: dict[str, str], operation: str) -> Path:
         self._answer()

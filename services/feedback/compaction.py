@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -100,6 +100,22 @@ def resume(base: str) -> None:
         undo(base, marker)
     else:
         _finish(base, marker)
+
+
+@contextmanager
+def alone(base: str) -> Iterator[None]:
+    """Keep others from replacing files of a folder meanwhile; whoever reads is not disturbed.
+
+    Raises:
+        PlatformError: ``code="compacting"`` when another process is at it.
+    """
+    resume(base)
+    marker = owned(new_batch(), "writing", ())
+    write_marker(base, marker)
+    try:
+        yield
+    finally:
+        write_marker(base, replace(marker, state="done"))
 
 
 def undo(base: str, marker: Marker) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +48,7 @@ def append(file: Path, lines: bytes) -> None:
         OSError: nothing of `lines` is in the file.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab+", buffering=0) as stream:
+    with locked(file) as stream:
         before = stream.seek(0, 2)
         if before:
             stream.seek(before - 1)
@@ -56,6 +60,40 @@ def append(file: Path, lines: bytes) -> None:
         except OSError:
             stream.truncate(before)  # a full disk takes part of a line
             raise
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[FileIO]:
+    """The file, made where there is none, open to be appended to, while no other process appends or replaces it."""
+    while True:
+        with file.open("ab+", buffering=0) as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            if file.exists() and os.path.samestat(os.fstat(stream.fileno()), file.stat()):
+                yield stream
+                return
+
+
+def rewrite(file: LogFile, gone: Callable[[bytes], bool]) -> int:
+    """Blank the lines that are `gone`; returns how many there are. Where each line begins stays as it was."""
+    if storage.is_remote(file.uri):
+        kept, count = _without(storage.read_bytes(file.uri), gone)
+        if count:
+            storage.write_bytes(file.uri, kept)
+        return count
+    with locked(Path(file.uri)) as stream:
+        stream.seek(0)
+        kept, count = _without(stream.read(), gone)
+        if count:
+            storage.write_bytes(file.uri, kept)
+    return count
+
+
+def _without(data: bytes, gone: Callable[[bytes], bool]) -> tuple[bytes, int]:
+    lines = data.split(b"\n")
+    found = [number for number, line in enumerate(lines) if line.strip() and gone(line)]
+    for number in found:
+        lines[number] = b" " * len(lines[number])
+    return b"\n".join(lines), len(found)
 
 
 def piece(file: LogFile, start: int) -> bytes:
@@ -80,7 +118,7 @@ def piece(file: LogFile, start: int) -> bytes:
 def parsed(file: LogFile, at: int, data: bytes, of: Callable[[Any], R], bad: Unreadable) -> Iterator[Placed[R]]:
     """The records of `data`, which begins at byte `at` of the file; lines that are none go to `bad`."""
     for line in data.split(b"\n"):
-        if line:
+        if line.strip():
             try:
                 yield Placed(record=of(orjson.loads(line)), source=file.name, at=at)
             except orjson.JSONDecodeError:

@@ -6,7 +6,7 @@ kept as JSON, so that a record is the same in both forms; an integer among float
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,6 +119,32 @@ def read_groups(uri: str, first: int = 0) -> Iterator[tuple[int, pa.Table]]:
             yield number, file.read_row_group(number)
 
 
+def rewrite(uri: str, gone: Callable[[str], bool], column: str = "id") -> int:
+    """Leave out the rows whose value of `column` is `gone`; returns how many there are. Groups of rows stay groups."""
+    count = 0
+    with TemporaryDirectory(prefix="fairlead-log-") as folder:
+        target, writer = Path(folder) / "log.parquet", None
+        for _, table in read_groups(uri):
+            kept = table.filter(pa.array([not gone(value) for value in table[column].to_pylist()], pa.bool_()))
+            count += len(table) - len(kept)
+            writer = writer or pq.ParquetWriter(target, table.schema, compression="zstd")
+            writer.write_table(kept)
+        if writer is not None:
+            writer.close()
+        if count:
+            storage.upload_file(target, uri)
+    return count
+
+
+def summary(uri: str) -> tuple[int, set[str]]:
+    """How many predictions a file has, and of which versions."""
+    rows, versions = 0, set[str]()
+    for _, table in read_groups(uri):
+        rows += len(table)
+        versions |= set(table["version"].unique().to_pylist())
+    return rows, versions
+
+
 def records_of(table: pa.Table, of: type[R]) -> Iterator[Placed[R]]:
     """The records of a group of rows."""
     texts = [field.name for field in table.schema if field.metadata == _JSON]
@@ -194,9 +220,7 @@ def _local(uri: str) -> Iterator[Path]:
         yield Path(uri)
         return
     with TemporaryDirectory(prefix="fairlead-log-") as folder:
-        file = Path(folder) / "log.parquet"
-        file.write_bytes(storage.read_bytes(uri))
-        yield file
+        yield storage.copy_here(uri, Path(folder))
 
 
 @contextmanager

@@ -91,7 +91,7 @@ def predictions(
     """Predictions with start <= event time < end, file by file: in the order of their time within a writer only."""
     bad = unreadable or Unreadable()
     for file in files(folder, model, since=start.date(), until=end.date()):
-        for one in _whole(folder, model, "predictions", file, Prediction, bad, (start, end)):
+        for one in whole(folder, model, "predictions", file, Prediction, bad, (start, end)):
             if start <= one.time < end:
                 yield one
 
@@ -102,10 +102,10 @@ def labels(
     """All labels that came, or have their time, on the day `since` or later, in the order of files."""
     bad = unreadable or Unreadable()
     for file in files(folder, model, "labels", since=since):
-        yield from _whole(folder, model, "labels", file, Label, bad)
+        yield from whole(folder, model, "labels", file, Label, bad)
 
 
-def _whole(
+def whole(
     folder: str,
     model: str,
     kind: Kind,

@@ -7,8 +7,6 @@ is down costs records, never a request.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import secrets
 import threading
@@ -24,6 +22,7 @@ from contracts import storage
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
 from services.feedback import layout
+from services.feedback.hashing import hashed
 from services.feedback.line_file import append
 from services.feedback.records import SCHEMA
 from services.logs import log_event
@@ -145,7 +144,7 @@ class PredictionLog:
         return {"hash": self._hash(pixels.tobytes())} if self._settings.text == "hash" else {}
 
     def _hash(self, value: Any) -> str:
-        return hmac.new(self._salt, str(value).encode(), hashlib.sha256).hexdigest()[:32]
+        return hashed(self._salt, value)
 
     def _write_loop(self) -> None:
         closed = False

@@ -1,0 +1,94 @@
+"""Takes the records of one entity out of the log in all its forms, with their labels: the right to be forgotten.
+
+Labels go first: after a crash the predictions are still there to say which labels are meant, and a second call goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from contracts import storage
+from contracts.errors import PlatformError
+from services.feedback import line_file
+from services.feedback.compaction import alone
+from services.feedback.hashing import hashed
+from services.feedback.layout import REMOVED, Kind, files, home
+from services.feedback.line_file import Unreadable
+from services.feedback.reading import parquet_form, whole
+from services.feedback.records import Prediction
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forgotten:
+    """What was removed."""
+
+    predictions: int
+    labels: int
+
+
+def forget(folder: str, model: str, keys: Mapping[str, str], salt: str) -> Forgotten:
+    """Remove all records of the entity that has these keys.
+
+    Raises:
+        PlatformError: ``code="compacting"`` when another process replaces files, or the storage's own.
+    """
+    accepted = {name: {key, hashed(salt.encode(), key)} for name, key in keys.items()}
+    with alone(home(folder, model, "labels")), alone(home(folder, model)):
+        ids = {one.id for one in _all(folder, model) if _is(one, accepted)}
+        removed = Forgotten(labels=_remove(folder, model, "labels", ids), predictions=len(ids))
+        _remove(folder, model, "predictions", ids)
+        if ids:
+            _note(home(folder, model), removed)
+    return removed
+
+
+def removals(folder: str, model: str) -> list[dict[str, Any]]:
+    """What was removed of a model so far: when, and how much."""
+    return [orjson.loads(line) for line in _notes(home(folder, model)).splitlines()]
+
+
+def _all(folder: str, model: str) -> Iterator[Prediction]:
+    for file in files(folder, model):
+        yield from whole(folder, model, "predictions", file, Prediction, Unreadable())
+
+
+def _is(one: Prediction, accepted: Mapping[str, set[str]]) -> bool:
+    return all(str(one.entities.get(name)) in values for name, values in accepted.items())
+
+
+def _remove(folder: str, model: str, kind: Kind, ids: set[str]) -> int:
+    count = 0
+    for file in files(folder, model, kind) if ids else []:
+        if file.is_lines:
+            count += line_file.rewrite(file, lambda line: _id(line) in ids)
+        else:
+            count += parquet_form().rewrite(file.uri, lambda value: value in ids)
+    return count
+
+
+def _id(line: bytes) -> Any:
+    try:
+        document = orjson.loads(line)
+    except ValueError:
+        return None
+    return document.get("id") if isinstance(document, dict) else None
+
+
+def _note(base: str, removed: Forgotten) -> None:
+    said = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "predictions": removed.predictions}
+    line = orjson.dumps({**said, "labels": removed.labels}, option=orjson.OPT_APPEND_NEWLINE)
+    storage.write_bytes(storage.join(base, REMOVED), _notes(base) + line)
+
+
+def _notes(base: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(base, REMOVED))
+    except PlatformError as err:
+        if err.code != "not_found":
+            raise
+        return b""
