@@ -6,13 +6,25 @@ import signal
 import sys
 from types import FrameType
 
-from deploy.cli.commands import audit, data, features, models, pipelines, project, releases, runs, schedules, serving
+from deploy.cli.commands import (
+    audit,
+    data,
+    features,
+    feedback,
+    models,
+    pipelines,
+    project,
+    releases,
+    runs,
+    schedules,
+    serving,
+)
 from deploy.cli.terminal.output import EXIT_INTERRUPTED
 from deploy.cli.terminal.root import app
 
 __all__ = ["app", "main"]
 
-for part in (runs, schedules, data, models, serving, features, releases, pipelines, audit, project):
+for part in (runs, schedules, data, models, serving, feedback, features, releases, pipelines, audit, project):
     part.register(app)
 
 

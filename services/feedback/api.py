@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,13 +14,12 @@ from contracts.bundle import Signature
 from contracts.errors import PlatformError
 from services.errors import Problem, invalid, unavailable
 from services.feedback.label_writing import write_labels
-from services.feedback.records import Label, is_id, moment
+from services.feedback.records import Label, is_id, known_since
 from services.problems import get_serving
 from services.server.lifecycle import Api, Runtime
 from services.server.openapi import operation
 from services.server.requests import Answer, Request, Route
 
-AHEAD = timedelta(minutes=5)  # clocks differ; a time that is further ahead is a mistake
 _AN_ID = 'expected the "id" of a prediction, 32 hexadecimal digits'
 
 
@@ -79,7 +78,7 @@ class FeedbackHandler:
         checks: dict[str, Callable[[Any], Any]] = {
             "id": _identifier,
             "label": partial(serving.label, signature.output),
-            "time": lambda given: _time(given, now),
+            "time": lambda given: known_since(given, now),
         }
         errors: list[tuple[str, str]] = []
         checked = [_values(f"labels[{row}]", one, checks, errors) for row, one in enumerate(rows)]
@@ -107,18 +106,6 @@ def _identifier(given: Any) -> str:
     if type(given) is not str or not is_id(given):
         raise ValueError(_AN_ID)
     return given
-
-
-def _time(given: Any, now: datetime) -> datetime:
-    if given is None:
-        return now
-    try:
-        at = moment(given)
-    except ValueError:
-        raise ValueError("expected RFC 3339 with a zone, for example 2026-02-01T10:00:00Z") from None
-    if at > now + AHEAD:
-        raise ValueError("lies in the future")
-    return at
 
 
 def feedback_paths(runtime: Runtime) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 import orjson
 
 SCHEMA = 2  # lines without a number are of the first one, which has no latency
 _ID = re.compile(r"[0-9a-f]{32}")
+AHEAD = timedelta(minutes=5)  # clocks differ; a time that is further ahead is a mistake
 _END_OF_TIME = 253_402_300_800_000  # milliseconds since 1970
 _FRAME = frozenset(("schema", "id", "time", "model", "version", "digest", "inputs", "entities", "flags", "latency_ms"))
 
@@ -159,6 +160,23 @@ def moment(text: Any) -> datetime:
         return at.astimezone(UTC)
     except OverflowError:
         raise ValueError("time is out of range") from None
+
+
+def known_since(given: Any, now: datetime) -> datetime:
+    """The time of a label, given as text or as a moment; `now` where it is None.
+
+    Raises:
+        ValueError: it is no time, has no zone, or lies in the future.
+    """
+    if given is None:
+        return now
+    try:
+        at = moment(given.isoformat() if isinstance(given, datetime) else given)
+    except ValueError:
+        raise ValueError("expected RFC 3339 with a zone, for example 2026-02-01T10:00:00Z") from None
+    if at > now + AHEAD:
+        raise ValueError("lies in the future")
+    return at
 
 
 def stamp(at: datetime) -> str:

@@ -24,6 +24,9 @@ def serve(
         str,
         typer.Option(help="Address to listen on: localhost in both families, 0.0.0.0 or :: is every one."),
     ] = "127.0.0.1",
+    log: Annotated[
+        bool, typer.Option("--log/--no-log", help="Keep predictions below the profile's folder, redacted.")
+    ] = True,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -31,6 +34,8 @@ def serve(
 
     The reference is resolved once, so the endpoint keeps its version when the champion changes. It takes traffic after
     it has verified the bundle and replayed its golden examples. With --json, one document is printed when it is ready.
+    Predictions are kept so that labels can be joined to them later (POST /feedback, fairlead labels); of keys and
+    unknown texts only hashes or lengths are. `config.predictions` of the model's values file says otherwise.
 
     [bold]Examples[/]
       fairlead serve fraud
@@ -39,7 +44,7 @@ def serve(
     """
     from deploy.cli.serving.serve import serve_model
 
-    serve_model(profile, model, port, host.strip("[]"), as_json)
+    serve_model(profile, model, port, host.strip("[]"), as_json, log)
 
 
 @guarded

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from contracts.errors import PlatformError
 from deploy.cli.machine.ports import HOST
 from deploy.cli.machine.subprocesses import stop_group
+from deploy.cli.profiles.log_salt import VARIABLE, home_salt
 
 if TYPE_CHECKING:
     from contracts.bundle import Bundle
@@ -53,6 +54,7 @@ class Endpoint:
     Attributes:
         name, version: what answers report.  bundle: what is served.  log: its JSON lines.
         host: what it listens on.  url: its address, from this machine.
+        predictions: where answers are logged, "" for nowhere.
         has_keys: whether clients need an API key.  invented: entity keys of its `example` that are nobody's.
     """
 
@@ -73,6 +75,10 @@ class Endpoint:
         self.has_keys = bool((settings or {}).get("keys_file") or os.environ.get("FAIRLEAD_SERVICE_KEYS_FILE"))
         self.invented: tuple[str, ...] = ()
         self._online = endpoints.uri("online") if bundle.document.feature_service else ""
+        given = flat(settings or {})
+        self.predictions = str(given.get("predictions.folder", endpoints.uri("predictions")))
+        if self.predictions and not (given.get("predictions.salt") or os.environ.get(VARIABLE)):
+            given["predictions.salt"] = home_salt(endpoints.path("home"))
         self.log = endpoints.path("home") / "serving" / f"{self.name}-{self.version}-{port}.log"
         self._command = serve_command(
             bundle.document.modality,
@@ -82,8 +88,8 @@ class Endpoint:
             name=self.name,
             version=self.version,
             online=self._online,
-            predictions=endpoints.uri("predictions"),
-            settings=flat(settings or {}),
+            predictions=self.predictions,
+            settings=given,
         )
         self._child: subprocess.Popen[bytes] | None = None
 

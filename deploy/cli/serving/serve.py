@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from deploy.cli.machine.ports import HOST
 from deploy.cli.profiles.loading import load_deployment, load_endpoints
-from deploy.cli.serving.endpoint import Endpoint, tail
+from deploy.cli.serving.endpoint import Endpoint, flat, tail
 from deploy.cli.terminal.output import console, write_json
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
 
 
-def serve_model(profile: str, ref: str, port: int | None, host: str, as_json: bool) -> None:
-    """Resolve the reference once, start the service, say where it is, and wait."""
-    with open_endpoint(load_endpoints(profile), profile, ref, port, host) as endpoint:
+def serve_model(profile: str, ref: str, port: int | None, host: str, as_json: bool, log: bool = True) -> None:
+    """Resolve the reference once, start the service, say where it is, and wait; without `log` it keeps nothing."""
+    with open_endpoint(load_endpoints(profile), profile, ref, port, host, log) as endpoint:
         try:
             endpoint.start()
             for line in warnings(endpoint):
@@ -44,7 +44,9 @@ def serve_model(profile: str, ref: str, port: int | None, host: str, as_json: bo
     )
 
 
-def open_endpoint(endpoints: Endpoints, profile: str, ref: str, port: int | None, host: str = HOST) -> Endpoint:
+def open_endpoint(
+    endpoints: Endpoints, profile: str, ref: str, port: int | None, host: str = HOST, log: bool = True
+) -> Endpoint:
     """The endpoint of a model, not started yet, with the values of its file below the profile.
 
     A plain name takes the reference from the file (by default its champion).
@@ -63,7 +65,8 @@ def open_endpoint(endpoints: Endpoints, profile: str, ref: str, port: int | None
             fix=f"correct models/{name}.yaml of profile {profile}",
             code="wrong_modality",
         )
-    return Endpoint(endpoints, version, bundle, port or values.port, values.config, host)
+    config = values.config if log else {**flat(values.config), "predictions.folder": ""}
+    return Endpoint(endpoints, version, bundle, port or values.port, config, host)
 
 
 @contextlib.contextmanager
@@ -87,6 +90,7 @@ def describe(endpoint: Endpoint) -> dict[str, Any]:
         "docs_url": f"{endpoint.url}/docs",
         "metrics_url": f"{endpoint.url}/metrics",
         "log": str(endpoint.log),
+        "predictions": endpoint.predictions,
         "host": endpoint.host,
         "pid": endpoint.pid,
         "example": endpoint.example(),
@@ -122,6 +126,10 @@ def show_endpoint(out: Console, endpoint: Endpoint, example: dict[str, Any]) -> 
     out.print(f"Docs     {endpoint.url}/docs")
     out.print(f"Metrics  {endpoint.url}/metrics")
     out.print(f"Log      {endpoint.log}", soft_wrap=True)
+    kept = (
+        f"{endpoint.predictions}/{endpoint.name}; labels to {endpoint.url}/feedback" if endpoint.predictions else "no"
+    )
+    out.print(f"Kept     {kept}", soft_wrap=True, markup=False)
 
 
 def curl_line(endpoint: Endpoint, example: dict[str, Any]) -> str:

@@ -1,0 +1,109 @@
+"""Commands about what became of predictions: labels, and the log's own."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
+
+_Model = Annotated[str, typer.Argument(help="The model's name.")]
+_predictions = typer.Typer(no_args_is_help=True, help="The log of predictions: compact, list, forget.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    app.command("labels", rich_help_panel="Govern")(labels)
+    app.add_typer(_predictions, name="predictions", rich_help_panel="Govern")
+
+
+@guarded
+def labels(
+    model: Annotated[str, typer.Argument(help="A model: name (its champion), name@alias or name:version.")],
+    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV or Parquet with id, label and maybe time.")],
+    id_column: Annotated[str, typer.Option(help="The column of prediction ids.")] = "id",
+    label_column: Annotated[str, typer.Option(help="The column of what turned out to be true.")] = "label",
+    time_column: Annotated[
+        str, typer.Option(help="The column of when it was known, RFC 3339 with a zone; default: time if it is there.")
+    ] = "",
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Tell what turned out to be true of logged predictions: a file of labels, days later, joined by their ids.
+
+    The same file twice changes nothing. A label with a later time corrects an earlier one and both are kept; one of the
+    same time that says something else is reported and not kept. Rows that are no labels of the model, have a time
+    without a zone or in the future are refused by their number, the others are kept; then the exit code is 1.
+
+    [bold]Examples[/]
+      fairlead labels fraud --source chargebacks.csv
+      fairlead labels fraud --source reviewed.parquet --id-column prediction --label-column verdict
+    """
+    from deploy.cli.feedback.label_source import Columns
+    from deploy.cli.feedback.labels import import_labels
+
+    columns = Columns(id=id_column, label=label_column, time=time_column)
+    import_labels(profile, model, source, columns, as_json)
+
+
+@_predictions.command()
+@guarded
+def compact(
+    model: _Model,
+    keep_days: Annotated[
+        int | None, typer.Option("--keep-days", min=1, metavar="N", help="Drop days that are older; default: none.")
+    ] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Turn the lines of finished days into Parquet, one folder per day; today's are left to their writers.
+
+    It may be ended at any time: nothing is lost or counted twice, and the next call goes on. One at a time per model.
+
+    [bold]Examples[/]
+      fairlead predictions compact fraud
+      fairlead predictions compact fraud --keep-days 90
+    """
+    from deploy.cli.feedback.log_actions import compact_log
+
+    compact_log(profile, model, keep_days, as_json)
+
+
+@_predictions.command("list")
+@guarded
+def list_(model: _Model, profile: Profile = DEFAULT_PROFILE, as_json: Json = False) -> None:
+    """Show the days of a model's log: rows, versions, labels and bytes.
+
+    [bold]Examples[/]
+      fairlead predictions list fraud
+      fairlead predictions list fraud --json
+    """
+    from deploy.cli.feedback.log_actions import list_days
+
+    list_days(profile, model, as_json)
+
+
+@_predictions.command()
+@guarded
+def forget(
+    model: _Model,
+    entity: Annotated[
+        list[str], typer.Option("--entity", metavar="NAME=KEY", help="A key of the entity; repeat it for all its keys.")
+    ],
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Remove all records of one entity, and their labels, from every file of a model's log.
+
+    Keys are logged as hashes: they are found by the salt that the services have. How many records were removed, and
+    when, stays noted; whose they were does not. Records of requests without entity keys name nobody and stay.
+
+    [bold]Examples[/]
+      fairlead predictions forget fraud --entity card_id=4711
+      FAIRLEAD_SERVICE_PREDICTIONS__SALT=... fairlead predictions forget fraud --entity card_id=4711 --profile cluster
+    """
+    from deploy.cli.feedback.log_actions import forget_entity
+
+    forget_entity(profile, model, entity, as_json)

@@ -1,0 +1,1 @@
+"""Labels from files, and the log of predictions: compacted, listed, forgotten."""

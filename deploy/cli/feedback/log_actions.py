@@ -1,0 +1,154 @@
+"""``fairlead predictions``: the log of a model compacted, listed, and without one entity's records."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from deploy.cli.profiles.loading import load_deployment, load_endpoints
+from deploy.cli.profiles.log_salt import VARIABLE, found_salt
+from deploy.cli.terminal.output import console, emit, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.endpoints import Endpoints
+
+
+def log_of(endpoints: Endpoints, model: str) -> str:
+    """The folder of the log in which a model has predictions.
+
+    Raises:
+        PlatformError: ``code="no_predictions"``, naming the models that have some.
+    """
+    from services.feedback.layout import models
+
+    folder = endpoints.uri("predictions")
+    known = models(folder)
+    if model not in known:
+        raise PlatformError(
+            f"no predictions of {model} are logged",
+            detail=f"{folder} has: {', '.join(known) or 'none'}",
+            fix=f"fairlead serve {model}, or name the log's profile with --profile",
+            code="no_predictions",
+        )
+    return folder
+
+
+def compact_log(profile: str, model: str, keep_days: int | None, as_json: bool) -> None:
+    """Turn lines of finished days into Parquet, and drop what is older than `keep_days`."""
+    from services.feedback.compaction import compact
+    from services.feedback.days import drop_before
+    from services.feedback.line_file import Unreadable
+
+    folder, unreadable = log_of(load_endpoints(profile), model), Unreadable()
+    with console(stderr=True).status(f"{model}: reading") as status:
+        found = {
+            kind: compact(folder, model, kind, unreadable, tell=lambda day: status.update(f"{model}: {day}"))
+            for kind in ("predictions", "labels")
+        }
+        dropped = [] if keep_days is None else drop_before(folder, model, keep_days)
+    document = {
+        "model": model,
+        "folder": folder,
+        **{kind: {"records": done.records, "files": done.files} for kind, done in found.items()},
+        "unreadable": {"lines": unreadable.count, "named": unreadable.named},
+        "dropped": dropped,
+    }
+
+    def show(out: Console) -> None:
+        for kind, done in found.items():
+            out.print(f"Compacted  {done.records:,} {kind} of {done.files:,} files of lines")
+        if keep_days is not None:
+            out.print(f"Dropped    {len(dropped):,} Parquet files older than {keep_days} days")
+        _show_unreadable(out, unreadable.count, unreadable.named)
+
+    emit(document, as_json, show)
+
+
+def list_days(profile: str, model: str, as_json: bool) -> None:
+    """Days with rows, versions, labels and bytes, and what was removed."""
+    from services.feedback.days import days
+    from services.feedback.forgetting import removals
+    from services.feedback.line_file import Unreadable
+
+    folder, unreadable = log_of(load_endpoints(profile), model), Unreadable()
+    found, removed = days(folder, model, unreadable), removals(folder, model)
+    bad = {"lines": unreadable.count, "named": unreadable.named}
+    rows = [day.document() for day in found]
+    document = {"model": model, "folder": folder, "days": rows, "unreadable": bad, "removed": removed}
+
+    def show(out: Console) -> None:
+        right = ("rows", "labels", "bytes")
+        made = table("day", "rows", "versions", "labels", "bytes", "form", right=right)
+        for day in rows:
+            versions = ", ".join(day["versions"])
+            made.add_row(
+                day["day"], f"{day['rows']:,}", versions, f"{day['labels']:,}", f"{day['bytes']:,}", day["form"]
+            )
+        out.print(made)
+        for one in removed:
+            out.print(f"Removed  {one['time']}  {one['predictions']:,} predictions, {one['labels']:,} labels")
+        _show_unreadable(out, unreadable.count, unreadable.named)
+
+    emit(document, as_json, show)
+
+
+def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> None:
+    """Remove all records of the entity with these keys, and say how many there were."""
+    from services.feedback.forgetting import forget
+
+    keys, endpoints = _keys(given), load_endpoints(profile)
+    folder = log_of(endpoints, model)
+    removed = forget(folder, model, keys, _salt(endpoints, profile, model))
+    document = {"model": model, "folder": folder, "predictions": removed.predictions, "labels": removed.labels}
+
+    def show(out: Console) -> None:
+        out.print(f"Removed  {removed.predictions:,} predictions and {removed.labels:,} labels of {', '.join(keys)}")
+        out.print(
+            "Records that a running service holds yet come within seconds, in S3 a minute: run it once more then."
+        )
+
+    emit(document, as_json, show)
+
+
+def _keys(given: list[str]) -> dict[str, str]:
+    from feature_repo.stores.keys import canonical_text
+
+    keys: dict[str, str] = {}
+    for text in given:
+        name, sign, key = text.partition("=")
+        if not (name and sign and key) or name in keys:
+            raise PlatformError(
+                f"not an entity key: {name or text}",
+                detail="expected each key of the entity once, as name=KEY",
+                fix="write for example --entity card_id=4711",
+                code="bad_option",
+            )
+        keys[name] = canonical_text(key)
+    return keys
+
+
+def _salt(endpoints: Endpoints, profile: str, model: str) -> str:
+    """The salt of the log's hashes.
+
+    Raises:
+        PlatformError: ``code="random_salt"``: nothing can be found.
+    """
+    config: dict[str, Any] = load_deployment(profile, model).config.get("predictions") or {}
+    settings = {f"predictions.{name}": value for name, value in config.items()}
+    salt = found_salt(endpoints.path("home"), endpoints.uri("predictions"), settings)
+    if not salt and config.get("entities") != "keep":
+        raise PlatformError(
+            f"the records of one entity of {model} cannot be found",
+            detail="the log has hashes of its keys, and their salt is not known here; services without one make one up",
+            fix=f"give the services' salt in {VARIABLE}; if they have none, drop old days with "
+            f"fairlead predictions compact {model} --keep-days N, and set secrets.salt of the release",
+            code="random_salt",
+        )
+    return salt
+
+
+def _show_unreadable(out: Console, count: int, named: list[str]) -> None:
+    if count:
+        out.print(f"Unreadable  {count:,} lines are no records: {'; '.join(named)}", soft_wrap=True, markup=False)

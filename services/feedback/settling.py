@@ -1,0 +1,96 @@
+"""Labels that come in bulk: which are new, which were there, and which do not fit what is known."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from services.feedback.joining import winners
+from services.feedback.label_writing import write_labels
+from services.feedback.reading import labels, predictions
+from services.feedback.records import Label, id_time, is_id, stamp
+
+_NAMED = 10
+_APART = timedelta(minutes=1)  # between the time in an id and that of its record
+
+
+@dataclass(kw_only=True)
+class Settled:
+    """What became of labels.
+
+    Attributes:
+        joined: new ones of logged predictions, by the version that predicted.
+        corrected: of the joined, those of a prediction that had another label.
+        repeated: those that were there already.
+        contradicting: those of the same prediction and time as another label, which is kept.
+        unknown: those of predictions that are not in the log.
+        named: of the last two the first ten.
+    """
+
+    joined: Counter[str] = field(default_factory=Counter)
+    corrected: int = 0
+    repeated: int = 0
+    contradicting: int = 0
+    unknown: int = 0
+    named: dict[str, list[Any]] = field(default_factory=lambda: {"contradicting": [], "unknown": []})
+
+    def name(self, what: str, example: Any) -> None:
+        """Keep an example, unless there are enough."""
+        if len(self.named[what]) < _NAMED:
+            self.named[what].append(example)
+
+
+def settle(folder: str, model: str, given: Sequence[tuple[Label, bool]], into: Settled) -> None:
+    """Keep the labels that are new, in their order; each comes with whether its time was given.
+
+    Raises:
+        PlatformError: the storage's own; none of these labels was written.
+    """
+    known = [label for label, _ in given if is_id(label.id)]
+    versions = _versions(folder, model, {one.id for one in known})
+    stored = _stored(folder, model, versions)
+    new: list[Label] = []
+    for label, timed in given:
+        if label.id not in versions:
+            into.unknown += 1
+            into.name("unknown", label.id)
+            continue
+        before = stored[label.id]
+        at_once = next((one for one in before if one.time == label.time), None)
+        if not timed and before and winners(before)[label.id].label == label.label:
+            into.repeated += 1
+        elif at_once is None:
+            into.corrected += any(one.label != label.label for one in before)
+            into.joined[versions[label.id]] += 1
+            before.append(label)
+            new.append(label)
+        elif at_once.label == label.label:
+            into.repeated += 1
+        else:
+            into.contradicting += 1
+            told = {"id": label.id, "time": stamp(label.time), "kept": at_once.label, "refused": label.label}
+            into.name("contradicting", told)
+    if new:
+        write_labels(folder, model, new)
+
+
+def _versions(folder: str, model: str, ids: set[str]) -> dict[str, str]:
+    """The version that made each prediction, of those that are logged."""
+    if not ids:
+        return {}
+    times = [id_time(one) for one in ids]
+    found = predictions(folder, model, min(times) - _APART, max(times) + _APART)
+    return {one.id: one.version for one in found if one.id in ids}
+
+
+def _stored(folder: str, model: str, ids: dict[str, str]) -> dict[str, list[Label]]:
+    stored: dict[str, list[Label]] = {one: [] for one in ids}
+    if ids:
+        first = min(map(id_time, ids)).date() - timedelta(days=1)
+        for label in labels(folder, model, since=first):
+            if label.id in stored:
+                stored[label.id].append(label)
+    return stored
