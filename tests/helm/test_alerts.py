@@ -112,6 +112,20 @@ def test_an_alert_says_how_bad_it_is_what_to_do_and_where_to_read_more(name: str
     assert not re.search(r"@\w+@|\[\[", json.dumps(rule)), "a word of the chart was not filled in"
 
 
+def test_either_prometheus_knows_which_targets_are_the_platforms() -> None:
+    objects = render("monitoring", apis=OPERATOR)
+    (monitor,) = of_kind(objects, "PodMonitor")
+    job = f"{monitor['metadata']['namespace']}/{monitor['metadata']['name']}"
+    (found,) = [each for each in of_kind(objects, "PrometheusRule") if each["metadata"]["name"].endswith("-platform")]
+    down = next(
+        rule for group in found["spec"]["groups"] for rule in group["rules"] if "Target" in rule.get("alert", "")
+    )
+    assert down["expr"] == f'up{{job="{job}"}} == 0'
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert {each["targetLabel"] for each in endpoint["relabelings"]} == {"release", "component"}
+    assert alerts()["FairleadTargetDown"]["expr"] == 'up{job="pods"} == 0'
+
+
 def test_an_objective_lies_on_an_edge_of_the_histogram() -> None:
     for seconds, edge in ((0.25, "0.25"), (1, "1.0")):
         values = json.dumps({"objectives": {"latencySeconds": seconds, "availability": 0.9995}})
