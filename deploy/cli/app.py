@@ -11,6 +11,7 @@ from deploy.cli.commands import (
     data,
     features,
     feedback,
+    loop,
     models,
     pipelines,
     project,
@@ -24,7 +25,8 @@ from deploy.cli.terminal.root import app
 
 __all__ = ["app", "main"]
 
-for part in (runs, schedules, data, models, serving, feedback, features, releases, pipelines, audit, project):
+parts = (runs, schedules, data, models, serving, feedback, features, releases, pipelines, loop, audit, project)
+for part in parts:
     part.register(app)
 
 

@@ -102,6 +102,8 @@ def _passed(
 ) -> WatchState:
     """The gate let a model through: it goes to a rollout, or is named."""
     subject = f"{state.model}:{run.version}"
+    if run.version == seen.version:
+        return state.having(failures=0, reason=f"run {name} made the champion again: its data are the same")
     evidence = {"run": name, "strategy": policy.rollout, "champion": seen.version}
     if policy.rollout != "none" and seen.can_roll_out:
         reason = f"{subject} passed the gate: {policy.rollout}"

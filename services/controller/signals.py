@@ -42,7 +42,7 @@ def read_report(log: str, model: str, version: str) -> Report | None:
         document = json.loads(text)
         versions = document["versions"]
         of = version if version in versions else next(reversed(versions), "")
-        return Report(version=of, at=_moment(document["at"]), findings=tuple(_findings(versions.get(of, {}))))
+        return Report(version=of, at=_moment(document["time"]), findings=tuple(_findings(versions.get(of, {}))))
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise PlatformError(
             f"the monitor's report of {model} cannot be read",

@@ -199,7 +199,7 @@ def test_the_monitors_report_says_what_drifts_and_what_dropped(tmp_path: Path) -
     amount = {"drifted": True, "psi": 0.4, "now": [0.1, 0.9]}
     quality = [{"metric": "auc", "slice": "night", "dropped": True, "low": 0.6}, {"metric": "auc", "dropped": False}]
     one = {"inputs": {"amount": amount, "hour": {"drifted": False}}, "quality": quality}
-    log = report(tmp_path, {"model": "fraud", "at": NOW.isoformat(), "versions": {"1": {}, "2": one}})
+    log = report(tmp_path, {"model": "fraud", "time": NOW.isoformat(), "versions": {"1": {}, "2": one}})
     found = read_report(log, "fraud", "2")
     assert found is not None
     assert (found.version, found.at) == ("2", NOW)
@@ -215,7 +215,7 @@ def test_the_monitors_report_says_what_drifts_and_what_dropped(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "document", [[], {}, {"at": "soon", "versions": {}}, {"at": 1, "versions": {"1": {"inputs": 3}}}]
+    "document", [[], {}, {"time": "soon", "versions": {}}, {"time": 1, "versions": {"1": {"inputs": 3}}}]
 )
 def test_a_report_of_another_form_is_named(tmp_path: Path, document: Any) -> None:
     with pytest.raises(PlatformError, match="the monitor's report of fraud cannot be read"):

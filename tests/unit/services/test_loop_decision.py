@@ -138,6 +138,13 @@ def test_a_model_that_passed_goes_to_its_rollout_or_is_named(rollout: Any, can: 
     assert (after.run, after.candidate, after.failures, after.phase) == ("", "2", 0, "watching")
 
 
+def test_a_run_that_made_the_champion_again_is_no_candidate() -> None:
+    run = RunSeen(status="succeeded", version="1")
+    after = decide(LoopPolicy(), state(run="fraud-1"), seen(run=run, can_roll_out=True), NOW)
+    assert (words(after), after.candidate) == (["end_run"], "")
+    assert after.reason == "run fraud-1 made the champion again: its data are the same"
+
+
 def test_a_refusal_of_the_gate_is_no_failure() -> None:
     run = RunSeen(status="refused", said="average_precision 0.1 < 0.2")
     after = decide(LoopPolicy(), state(run="fraud-1", failures=2), seen(run=run), NOW)

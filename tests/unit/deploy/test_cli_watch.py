@@ -1,0 +1,226 @@
+"""fairlead watch: what it refuses, what people say to it, which runs it asks, and what it sees and exports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+
+from contracts.audit import AuditLog
+from contracts.bundle import Bundle
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from contracts.loop_policy import LoopPolicy
+from deploy.cli.loop.local_hands import LocalHands
+from deploy.cli.loop.planned_run import plan, source_of
+from deploy.cli.loop.sources import look_at_source
+from deploy.cli.loop.watch import Watch, WatchOptions, loop_place
+from services.controller.lease import Lease
+from services.controller.run_metrics import RunMetrics
+from services.controller.state import States, WatchState
+from tests.unit.deploy.test_cli_promotion import FakeRegistry, document
+
+NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
+DOCUMENT = document(
+    recipe="lightgbm",
+    loop={"cooldown_hours": 6},
+    lineage={"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "x", "run": "fraud-1"},
+)
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contracts.registry.Registry", FakeRegistry)
+    monkeypatch.setattr(FakeRegistry, "fetch", lambda *_: Bundle(Path("/nowhere"), DOCUMENT, "0" * 64))
+
+
+@pytest.fixture
+def states(endpoints: Endpoints) -> States:
+    return States(loop_place(endpoints))
+
+
+def known(**fields: Any) -> WatchState:
+    return WatchState(model="fraud", task="fraud", since=NOW, **fields)
+
+
+def test_one_look_shows_state_reason_and_the_runs_of_the_week(fairlead: Callable[..., Any], registry: None) -> None:
+    said = fairlead("watch", "--once")
+    assert [line.split() for line in said.out.splitlines() if "fraud" in line] == [
+        ["fraud", "watching", "no", "report", "of", "the", "monitor", "-", "0/3"]
+    ]
+    (line,) = fairlead("watch", "fraud", "--once", "--set", "loop.runs_per_week=7", "--json").json
+    assert (line["policy"]["cooldown_hours"], line["policy"]["runs_per_week"]) == (6, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "loop.cooldown_hours=0"], "loop.cooldown_hours: got 0; Input should be greater than 0"),
+        (["--set", "loop.on_drfit=1"], "loop.on_drfit: got 1; Extra inputs are not permitted"),
+        (["--set", "split.train_days=3"], "--set split.train_days: not of the loop's policy"),
+        (["--profile", "cluster"], "profile cluster is of a cluster"),
+        (["approve"], "which model?"),
+        (["approve", "fraud"], "it was never watched"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(
+    fairlead: Callable[..., Any], registry: None, words: list[str], said: str
+) -> None:
+    found = fairlead("watch", *words, "--once")
+    assert (found.code, said in found.err) == (1, True)
+
+
+def test_a_model_that_is_not_there_and_a_registry_without_champions_are_named(fairlead: Callable[..., Any]) -> None:
+    assert "no model 'fraud'" in fairlead("watch", "fraud", "--once").err
+    assert "no model to watch" in fairlead("watch", "--once").err
+
+
+def test_a_second_watch_does_nothing_while_one_acts(
+    fairlead: Callable[..., Any], registry: None, states: States
+) -> None:
+    assert Lease(f"{states.place}/lease", 600).take()
+    said = fairlead("watch", "--once")
+    assert (said.code, "another watch acts for these models" in said.err) == (1, True)
+    assert states.read("fraud") is None
+
+
+def test_a_pass_that_fails_for_a_model_is_said_and_changes_nothing(endpoints: Endpoints, registry: None) -> None:
+    folder = Path(AuditLog.of(endpoints).place)
+    folder.parent.mkdir(parents=True)
+    state = States(loop_place(endpoints))
+    state.write(known(pending=({"id": "a", "word": "end_run", "subject": "fraud"},)))
+    (folder.parent / ".loop" / "fraud" / "state.json").write_text("{half")
+    (line,) = Watch("local", ["fraud"], WatchOptions(once=True)).one_pass()
+    assert line.error.startswith("the state of fraud cannot be read")
+
+
+def test_approval_and_resuming_are_noted_and_only_where_they_are_waited_for(
+    fairlead: Callable[..., Any], endpoints: Endpoints, states: States
+) -> None:
+    states.write(known(phase="asking", asked=NOW, reason="amount drifts"))
+    assert "waits for no word to resume" in fairlead("watch", "resume", "fraud").err
+    assert "the run is approved at its next pass" in fairlead("watch", "approve", "fraud").out
+    assert states.said("fraud", "approve") is not None
+    assert states.said("fraud", "resume") is None
+    (entry,) = AuditLog.of(endpoints).read()
+    assert (entry.action, entry.subject, entry.reason) == ("approve", "fraud", "amount drifts")
+
+
+def test_a_run_asks_what_the_run_of_the_champion_asked_and_promotes_nothing(
+    endpoints: Endpoints, tmp_path: Path
+) -> None:
+    folder = endpoints.path("runs") / "fraud-1"
+    folder.mkdir(parents=True)
+    asked = {"task": "fraud", "config": {"recipe": "lightgbm", "seed": 11}, "nonce": "fraud-1", "schedule": "nightly"}
+    (folder / "run.json").write_text(json.dumps({"run_id": "fraud-1", "asked": asked}))
+    policy = LoopPolicy(source=str(tmp_path), settings={"split": {"train_days": 30}}, cooldown_hours=6)
+    run = plan(endpoints, DOCUMENT, policy, "fraud-2", "local")
+    assert (run.run_id, run.promote, run.nonce, run.schedule, run.source) == ("fraud-2", False, "", "", str(tmp_path))
+    assert (run.config["seed"], run.config["split"]["train_days"]) == (11, 30)
+    assert run.config["loop"]["cooldown_hours"] == 6
+    assert source_of(endpoints, DOCUMENT, LoopPolicy()) == ""
+    with pytest.raises(PlatformError, match=r"--set split\.train_dayz"):
+        plan(endpoints, DOCUMENT, LoopPolicy(settings={"split.train_dayz": 3}), "fraud-2", "local")
+    with pytest.raises(PlatformError, match="source not found"):
+        plan(endpoints, DOCUMENT, LoopPolicy(source="nowhere"), "fraud-2", "local")
+
+
+def test_without_a_record_of_that_run_the_recipe_of_the_task_is_taken(endpoints: Endpoints) -> None:
+    run = plan(endpoints, DOCUMENT, LoopPolicy(), "fraud-2", "local")
+    assert (run.task, run.recipe, run.run_id, run.promote) == ("fraud", "lightgbm", "fraud-2", False)
+
+
+def test_a_run_whose_folder_is_there_is_not_started_again(
+    endpoints: Endpoints, states: States, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hands = LocalHands(endpoints, states, "local")
+    hands.champions["fraud"] = ("1", DOCUMENT)
+    monkeypatch.setattr("deploy.cli.loop.local_hands.COMMAND", ("sh", "-c", "echo it broke"))
+    state = known(run="fraud-2")
+    assert hands.observe(LoopPolicy(), state).run.said == "its folder is not there"  # type: ignore[union-attr]
+    hands.start_run(LoopPolicy(), state, "fraud-2")
+    hands._children["fraud-2"].wait()
+    found = hands.observe(LoopPolicy(), state).run
+    assert found is not None
+    assert (found.status, found.said) == ("dead", "it never began: it broke")
+    child = hands._children["fraud-2"]
+    hands.start_run(LoopPolicy(), state, "fraud-2")
+    assert hands._children["fraud-2"] is child
+    another = LocalHands(endpoints, states, "local")
+    another.champions["fraud"] = ("1", DOCUMENT)
+    assert another.observe(LoopPolicy(), state).run.status == "starting"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "said"),
+    [
+        ({"status": "running", "pid": 0}, "dead", "its process ended without a word"),
+        ({"status": "failed", "error": {"headline": "no rows"}}, "failed", "no rows"),
+        ({"status": "refused", "result": {"version": "2", "reasons": ["auc 0.1 < 0.2"]}}, "refused", "auc 0.1 < 0.2"),
+        ({"status": "succeeded", "result": {"version": "2"}}, "succeeded", ""),
+    ],
+)
+def test_how_a_run_stands_is_read_from_its_record(
+    endpoints: Endpoints, states: States, record: dict[str, Any], status: str, said: str
+) -> None:
+    folder = endpoints.path("runs") / "fraud-2"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"run_id": "fraud-2", **record}))
+    hands = LocalHands(endpoints, states, "local", prometheus="http://127.0.0.1:1")
+    hands.champions["fraud"] = ("1", DOCUMENT)
+    seen = hands.observe(LoopPolicy(on_new_data=True), known(run="fraud-2"))
+    assert seen.run is not None
+    assert (seen.run.status, seen.run.said) == (status, said)
+    assert seen.alerts is None
+    assert [text.partition(":")[0] for text in seen.silent] == [
+        "Prometheus does not say what fires",
+        "new data cannot be seen at the built-in data",
+    ]
+
+
+def test_a_source_is_known_by_its_files_and_counted_when_asked(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(pa.table({"a": list(range(40))}), tmp_path / "one.parquet")
+    (tmp_path / ".hidden").write_text("x")
+    first = look_at_source(str(tmp_path), True)
+    (tmp_path / "two.csv").write_text("a\n1\n2\n")
+    second = look_at_source(str(tmp_path), True)
+    assert (first.rows, second.rows) == (40, 43)
+    assert first.fingerprint != second.fingerprint
+    assert look_at_source(str(tmp_path), False).rows is None
+    for nowhere in ("", "s3://lake/rows", str(tmp_path / "none")):
+        with pytest.raises(PlatformError, match=r"new data cannot be seen|no rows at"):
+            look_at_source(nowhere, True)
+
+
+def test_metrics_are_of_the_latest_run_of_each_task() -> None:
+    def run(at: int, status: str, **more: Any) -> dict[str, Any]:
+        moment = f"2026-11-30T0{at}:00:00+00:00"
+        return {"task": "fraud", "workflow": "full", "status": status, "started": moment, "finished": moment, **more}
+
+    steps = {
+        "validate": {"seconds": 2.5, "result": {"good": 90, "rows": 100}},
+        "build_dataset": {"seconds": None, "result": {"rows": {"train": 60, "test": 30}}},
+    }
+    metrics, registry = RunMetrics(), CollectorRegistry()
+    registry.register(metrics)
+    records = [run(3, "dead", seconds=7.0, steps=steps), run(1, "succeeded"), run(2, "failed"), run(4, "running")]
+    metrics.put([*records, {**run(5, "succeeded"), "workflow": "batch_scoring"}], {"fraud": NOW})
+    text = generate_latest(registry).decode()
+    samples = (
+        'fairlead_run_consecutive_failures{task="fraud"} 2.0',
+        'fairlead_run_duration_seconds{task="fraud"} 7.0',
+        'fairlead_run_rows{step="build_dataset",task="fraud"} 90.0',
+        'fairlead_run_rows{step="validate",task="fraud"} 90.0',
+        'fairlead_step_duration_seconds{step="validate",task="fraud"} 2.5',
+        'fairlead_run_last_timestamp_seconds{outcome="failed",task="fraud"}',
+        'fairlead_model_trained_timestamp_seconds{model="fraud"}',
+    )
+    assert [sample for sample in samples if sample not in text] == []
