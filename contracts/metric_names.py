@@ -9,6 +9,7 @@ REQUEST_SECONDS = "fairlead_request_duration_seconds"
 STAGE_SECONDS = "fairlead_stage_duration_seconds"
 INFLIGHT = "fairlead_inflight_requests"
 PREDICTIONS = "fairlead_predictions_total"
+FLAGGED = "fairlead_predictions_flagged_total"
 SCORE = "fairlead_prediction_score"
 VALUE = "fairlead_prediction_value"
 FEATURE_AGE = "fairlead_feature_age_seconds"
@@ -59,6 +60,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     STAGE_SECONDS: ("model", "stage"),
     INFLIGHT: ("model",),
     PREDICTIONS: ("model", "version", "label"),
+    FLAGGED: ("model", "version"),
     SCORE: ("model", "version"),  # of classifications
     VALUE: ("model", "version"),  # of regressions
     FEATURE_AGE: ("model", "view"),

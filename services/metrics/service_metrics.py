@@ -41,6 +41,8 @@ class ServiceMetrics:
         self.stage = {stage: stages.labels(model, stage) for stage in names.STAGES}
         self.inflight = self._gauge(names.INFLIGHT, "Requests being answered.").labels(model)
         self._predictions = self._counter(names.PREDICTIONS, "Predictions by label.")
+        flagged = self._counter(names.FLAGGED, "Predictions with flags.")
+        self.flagged = flagged.labels(model, version)
         self.observed = Series(())  # exported when the problem has a distribution of answers
         self._age = self._histogram(names.FEATURE_AGE, "Age of online features when read.", names.AGE_BUCKETS)
         self._status = self._counter(names.FEATURE_STATUS, "Online feature reads by outcome.")

@@ -141,6 +141,9 @@ def record(runtime: RowRuntime, model: Model, batch: Batch, scored: Scored, arri
     """Count and log the predictions of a batch that `arrived` at this moment; returns their ids."""
     metrics, log = model.metrics, runtime.log
     model.serving.count(scored.answers, scored.decided, metrics.labels, metrics.observed)
+    for words in batch.flags:
+        if words:
+            metrics.flagged.inc()
     ids = [new_id() for _ in scored.decided]
     if log is not None:
         latency_ms = round((perf_counter() - arrived) * 1e3, 3)

@@ -1,0 +1,217 @@
+"""What a rollout is judged on: each criterion is one or more shares of requests, compared between the two versions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from contracts.document import Document
+from contracts.rollout_policy import LatencyLimit, Limit, RolloutPolicy
+from services.rollout import shares
+from services.rollout.observation import Counts
+
+_HISTORY = 2000.0  # requests of the champion before the rollout that count for what is expected of it
+_LABELS = 20  # the most frequent ones are compared one by one
+
+
+class Trail(Document):
+    """The evidence of one criterion so far.
+
+    Attributes:
+        keys: its shares.  requests, hits, near: of the champion, for what is expected; `near` as `within` asks.
+        worse, within: logarithms of the evidence, by share and alternative.
+    """
+
+    keys: tuple[str, ...] = ()
+    requests: float = 0
+    hits: tuple[float, ...] = ()
+    near: tuple[float, ...] = ()
+    worse: tuple[tuple[float, ...], ...] = ()
+    within: tuple[tuple[float, ...], ...] = ()
+
+
+class Verdict(Document):
+    """What the evidence of one criterion says.
+
+    Attributes:
+        champion, candidate: the measured values, with intervals where there are.
+        share: the share that looks worst.
+        worse, within: the evidence, which decides from `worse_needed` and `within_needed` on.
+    """
+
+    criterion: str
+    says: Literal["worse", "proven", "unproven", "no data"]
+    champion: float | None = None
+    candidate: float | None = None
+    champion_interval: tuple[float, float] | None = None
+    candidate_interval: tuple[float, float] | None = None
+    share: str = ""
+    worse: float = 1
+    worse_needed: float = 1
+    within: float = 1
+    within_needed: float = 1
+
+
+class Rows(NamedTuple):
+    """One criterion's counts of one version: requests, and hits by share; `near` as the promise of a margin asks."""
+
+    requests: float
+    hits: list[float]
+    near: list[float]
+
+
+class Criterion(NamedTuple):
+    """How a criterion reads counters: its shares, the rows of a version, and the value that people see."""
+
+    keys: Callable[[Counts, Counts], tuple[str, ...]]
+    rows: Callable[[Counts, tuple[str, ...], bool], Rows]
+    value: Callable[[Counts], float | None]
+    shown_as_rate: bool = True
+
+
+def _rate(hits: Callable[[Counts], float], requests: Callable[[Counts], float]) -> Criterion:
+    return Criterion(
+        keys=lambda champion, candidate: ("",),
+        rows=lambda counts, keys, candidate: Rows(requests(counts), [hits(counts)], [hits(counts)]),
+        value=lambda counts: hits(counts) / requests(counts) if requests(counts) else None,
+    )
+
+
+def _edges(counts: dict[str, float]) -> list[str]:
+    return sorted((edge for edge in counts if math.isfinite(float(edge))), key=float)
+
+
+def _latency_keys(champion: Counts, candidate: Counts) -> tuple[str, ...]:
+    return tuple(edge for edge in _edges(champion.latency) if edge in candidate.latency)
+
+
+def _latency_rows(counts: Counts, keys: tuple[str, ...], candidate: bool) -> Rows:
+    """Requests slower than each edge; for the margin the candidate is compared at the next edge, see `LatencyLimit`."""
+    slower = [max(0.0, counts.requests - counts.latency.get(edge, 0.0)) for edge in keys]
+    return Rows(counts.requests, slower, [*slower[1:], 0.0] if candidate else slower)
+
+
+def _answer_keys(champion: Counts, candidate: Counts) -> tuple[str, ...]:
+    both = {name: champion.labels.get(name, 0) for name in {**champion.labels, **candidate.labels}}
+    labels = sorted(both, key=lambda name: -both[name])[:_LABELS]
+    edges = [edge for edge in _edges(champion.scores) if edge in candidate.scores]
+    return tuple([f"label {name}" for name in labels] + [f"score {edge}" for edge in edges])
+
+
+def _answer_rows(counts: Counts, keys: tuple[str, ...], candidate: bool) -> Rows:
+    """Each share and its complement, so that both directions are seen."""
+    found = {f"label {name}": value for name, value in counts.labels.items()}
+    found |= {f"score {edge}": value for edge, value in counts.scores.items()}
+    hits = [min(found.get(key, 0.0), counts.predictions) for key in keys]
+    both = [*hits, *(counts.predictions - one for one in hits)]
+    return Rows(counts.predictions, both, both)
+
+
+CRITERIA: dict[str, Criterion] = {
+    "errors": _rate(lambda counts: counts.errors + counts.unreached, lambda counts: counts.requests + counts.unreached),
+    "refusals": _rate(lambda counts: counts.refusals, lambda counts: counts.requests),
+    "latency": Criterion(
+        _latency_keys,
+        _latency_rows,
+        lambda counts: counts.seconds / counts.requests if counts.requests else None,
+        shown_as_rate=False,
+    ),
+    "answers": Criterion(_answer_keys, _answer_rows, lambda counts: None, shown_as_rate=False),
+    "flags": _rate(lambda counts: counts.flagged, lambda counts: counts.predictions),
+}
+
+
+def judged(policy: RolloutPolicy) -> dict[str, Limit]:
+    """The criteria that a policy looks at, with their limits."""
+    limits: dict[str, Limit] = {name: getattr(policy, name) for name in CRITERIA}
+    return {name: limit for name, limit in limits.items() if limit.judged}
+
+
+def first_trail(name: str, champion: Counts, candidate: Counts) -> Trail:
+    """No evidence yet; what the champion did before the rollout says what to expect of it."""
+    criterion = CRITERIA[name]
+    keys = criterion.keys(champion, candidate)
+    past = criterion.rows(champion, keys, False)
+    weight = min(1.0, _HISTORY / past.requests) if past.requests else 0.0
+    count = len(past.hits)
+    return Trail(
+        keys=keys,
+        requests=past.requests * weight,
+        hits=tuple(hits * weight for hits in past.hits),
+        near=tuple(hits * weight for hits in past.near),
+        worse=((0.0,) * len(shares.LARGER),) * count,
+        within=((0.0,) * len(shares.SMALLER),) * count,
+    )
+
+
+def extended(name: str, trail: Trail, limit: Limit, champion: Counts, candidate: Counts) -> Trail:
+    """The evidence after one more block of requests of both versions."""
+    if not trail.hits:
+        return trail
+    rows = CRITERIA[name].rows
+    zero, one = rows(champion, trail.keys, False), rows(candidate, trail.keys, True)
+    block = (zero.requests, np.array(zero.hits), one.requests, np.array(one.hits))
+    worse = shares.worse(np.array(trail.worse), limit.tolerated, block, (trail.requests, np.array(trail.hits)))
+    block = (zero.requests, np.array(zero.near), one.requests, np.array(one.near))
+    within = shares.within(np.array(trail.within), limit.margin, block, (trail.requests, np.array(trail.near)))
+    return Trail(
+        keys=trail.keys,
+        requests=trail.requests + zero.requests,
+        hits=tuple(np.add(trail.hits, zero.hits).tolist()),
+        near=tuple(np.add(trail.near, zero.near).tolist()),
+        worse=tuple(map(tuple, worse.tolist())),
+        within=tuple(map(tuple, within.tolist())),
+    )
+
+
+def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, candidate: Counts) -> Verdict:
+    """What the evidence says; the counts are all of the rollout."""
+    criterion, limit = CRITERIA[name], judged(policy)[name]
+    values = (criterion.value(champion), criterion.value(candidate))
+    bounds = [_interval(criterion, counts) for counts in (champion, candidate)]
+    if not trail.hits:
+        return Verdict(criterion=name, says="no data", champion=values[0], candidate=values[1])
+    logs = shares.mixed(np.array(trail.worse))
+    against = _power(float(shares.mixed(logs[None, :])[0]))
+    promise = _power(float(shares.mixed(np.array(trail.within)).min()))
+    needed = 1 / (policy.wrong_refusal * _part(name, judged(policy)))
+    is_worse = against >= needed and not (isinstance(limit, LatencyLimit) and not _is_slower(values, limit))
+    proven = promise >= 1 / policy.wrong_promotion
+    return Verdict(
+        criterion=name,
+        says="worse" if is_worse else "proven" if proven else "unproven",
+        champion=values[0],
+        candidate=values[1],
+        champion_interval=bounds[0],
+        candidate_interval=bounds[1],
+        share=trail.keys[int(logs.argmax()) % len(trail.keys)],
+        worse=against,
+        worse_needed=needed,
+        within=promise,
+        within_needed=1 / policy.wrong_promotion,
+    )
+
+
+def _part(name: str, limits: dict[str, Limit]) -> float:
+    """How much of the chance of a wrong refusal is this criterion's: errors have half, as they hurt at once."""
+    if "errors" not in limits or len(limits) == 1:
+        return 1 / len(limits)
+    return 0.5 if name == "errors" else 0.5 / (len(limits) - 1)
+
+
+def _is_slower(values: tuple[float | None, float | None], limit: LatencyLimit) -> bool:
+    return None not in values and values[1] > limit.ratio * values[0]  # type: ignore[operator]
+
+
+def _interval(criterion: Criterion, counts: Counts) -> tuple[float, float] | None:
+    if not criterion.shown_as_rate:
+        return None
+    rows: Any = criterion.rows(counts, ("",), False)
+    return shares.interval(rows.hits[0], rows.requests)
+
+
+def _power(log: float) -> float:
+    return math.exp(min(log, shares.LARGEST))

@@ -1,0 +1,120 @@
+"""Evidence about a share of requests in two versions, valid however often it is looked at.
+
+A process of evidence multiplies one e-variable per block of requests. While its hypothesis holds, it reaches 1 / alpha
+at any time with a chance of at most alpha (Ville's inequality), so a rollout may look each second and stop when it has
+seen enough. The hypotheses are about the difference of two success rates; the rates themselves are unknown and may
+change from block to block. The e-variable of a block is the likelihood ratio of an alternative, fixed before the block,
+and of the distribution of the hypothesis that is nearest to it (Turner and Grünwald 2023, Exact anytime-valid
+confidence intervals for contingency tables and beyond, theorem 1). Processes of several alternatives are averaged, as
+mixtures of sequential tests are (Johari et al. 2022; Howard et al. 2021; Waudby-Smith and Ramdas 2024). Requests of one
+block are taken to be independent.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+LARGER = (0.005, 0.01, 0.03, 0.1, 0.3)  # alternatives: how much above what is tolerated the difference is
+SMALLER = (1.0, 0.67)  # alternatives: how far below the margin, as a share of it
+_ENOUGH = 10  # requests of the champion before anything is bet on its rate
+_EDGE = 1e-9
+LARGEST = 600.0  # of logarithms that are kept; their powers are finite
+
+
+def worse(logs: Array, tolerated: float, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]) -> Array:
+    """Evidence that the candidate's rate is above the champion's by more than `tolerated`, after one more block.
+
+    Args:
+        logs: logarithms of the evidence before it: (..., shares, alternatives of `LARGER`).
+        block: requests and successes of the champion, requests and successes of the candidate; (..., shares) each.
+        seen: requests and successes of the champion in earlier blocks.
+    """
+    differences = tolerated + np.array(LARGER)
+    return _bet(logs, tolerated, differences, block, seen, 1.0)
+
+
+def within(logs: Array, margin: float, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]) -> Array:
+    """Evidence that the candidate's rate is above the champion's by less than `margin`; arguments as of `worse`."""
+    differences = margin * (1 - np.array(SMALLER))
+    return _bet(logs, margin, differences, block, seen, -1.0)
+
+
+def _bet(
+    logs: Array, limit: float, differences: Array, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any], side: float
+) -> Array:
+    requests0, hits0, requests1, hits1 = (np.asarray(part, np.float64)[..., None] for part in block)
+    past, past_hits = (np.asarray(part, np.float64)[..., None] for part in seen)
+    rate = np.clip((past_hits + 0.3) / (past + 0.6), 1e-4, 1 - 1e-4)
+    other = np.clip(rate + differences, 1e-4, 1 - 1e-4)
+    near = nearest(requests0, rate, requests1, other, limit)
+    gained = _log_ratio(requests0, hits0, rate, near) + _log_ratio(requests1, hits1, other, near + limit)
+    bets = (side * (other - rate - limit) > _EDGE) & (past >= _ENOUGH) & (requests0 > 0) & (requests1 > 0)
+    return np.minimum(logs + np.where(bets, gained, 0.0), LARGEST)
+
+
+def _log_ratio(requests: Array, hits: Array, rate: Array, other: Array) -> Array:
+    return hits * np.log(rate / other) + (requests - hits) * np.log((1 - rate) / (1 - other))
+
+
+def nearest(requests0: Array, rate0: Array, requests1: Array, rate1: Array, difference: float) -> Array:
+    """The first of the two rates that differ by `difference` and are nearest to the given ones in relative entropy.
+
+    It solves the cubic equation of Miettinen and Nurminen (1985, Comparative analysis of two rates, appendix I).
+    """
+    total = np.maximum(requests0 + requests1, 1.0)
+    hits0 = requests0 * rate0
+    hits = hits0 + requests1 * rate1
+    square = ((requests1 + 2 * requests0) * difference - total - hits) / total
+    linear = ((requests0 * difference - total - 2 * hits0) * difference + hits) / total
+    constant = hits0 * difference * (1 - difference) / total
+    q = square**3 / 27 - square * linear / 6 + constant / 2
+    p = np.where(q < 0, -1.0, 1.0) * np.sqrt(np.maximum(square**2 / 9 - linear / 3, 0))
+    angle = (math.pi + np.arccos(np.clip(q / np.where(p == 0, 1.0, p**3), -1, 1))) / 3
+    solved = 2 * p * np.cos(angle) - square / 3
+    found: Array = np.clip(solved, max(0.0, -difference) + _EDGE, min(1.0, 1 - difference) - _EDGE)
+    return found
+
+
+def mixed(logs: Array) -> Array:
+    """The logarithm of the average over the last axis."""
+    top = logs.max(axis=-1, keepdims=True)
+    found: Array = top[..., 0] + np.log(np.exp(logs - top).mean(axis=-1))
+    return found
+
+
+def interval(hits: float, requests: float, alpha: float = 0.05) -> tuple[float, float]:
+    """Bounds of a rate that hold at all times together with a chance of 1 - `alpha`.
+
+    A rate is outside when the mixture of all rates under Jeffreys' prior is 1 / `alpha` times as likely (Robbins 1970;
+    Howard et al. 2021, section 3.2).
+    """
+    if requests <= 0:
+        return 0.0, 1.0
+    mixture = _log_beta(hits + 0.5, requests - hits + 0.5) - _log_beta(0.5, 0.5)
+
+    def outside(rate: float) -> bool:
+        like = (hits * math.log(rate) if hits else 0.0) + (
+            (requests - hits) * math.log1p(-rate) if hits < requests else 0.0
+        )
+        return mixture - like > math.log(1 / alpha)
+
+    best = hits / requests
+    return _border(outside, 1e-12, best), _border(outside, 1 - 1e-12, best)
+
+
+def _border(outside: Any, far: float, near: float) -> float:
+    if not outside(far):
+        return round(far)
+    for _ in range(40):
+        middle = (far + near) / 2
+        far, near = (middle, near) if outside(middle) else (far, middle)
+    return near
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
