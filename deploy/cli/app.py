@@ -16,6 +16,7 @@ from deploy.cli.commands import (
     pipelines,
     project,
     releases,
+    rollouts,
     runs,
     schedules,
     serving,
@@ -25,7 +26,21 @@ from deploy.cli.terminal.root import app
 
 __all__ = ["app", "main"]
 
-parts = (runs, schedules, data, models, serving, feedback, features, releases, pipelines, loop, audit, project)
+parts = (
+    runs,
+    schedules,
+    data,
+    models,
+    serving,
+    rollouts,
+    feedback,
+    features,
+    releases,
+    pipelines,
+    loop,
+    audit,
+    project,
+)
 for part in parts:
     part.register(app)
 

@@ -35,6 +35,15 @@ def listen(host: str, port: int) -> list[socket.socket]:
     return made
 
 
+def addresses(host: str) -> list[str]:
+    """The addresses that `host` means; of ``localhost`` those of both families that this machine has."""
+    found = []
+    for bound in listen(host, 0):
+        found.append(_scoped(bound.getsockname()))
+        bound.close()
+    return found
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches `host`."""
     try:

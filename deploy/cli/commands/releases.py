@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from deploy.cli.terminal.options import Env, Json
 from deploy.cli.terminal.output import guarded
 
 _ENV = "cluster"
+_Strategy = Literal["canary", "shadow", "direct"]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,11 @@ def deploy(
     write_only: Annotated[
         bool, typer.Option("--write-only", help="Only write the values; another tool applies.")
     ] = False,
+    strategy: Annotated[
+        _Strategy | None,
+        typer.Option(help="canary: more traffic step by step; shadow: copies of requests first; direct: all at once."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for the audit log; with --strategy canary or shadow.")] = "",
     as_json: Json = False,
 ) -> None:
     """Serve one immutable version of a model on a cluster; a version that is not ready in time never takes traffic.
@@ -38,11 +44,22 @@ def deploy(
     The reference is resolved once. Version and digest are written to deploy/env/<env>/models/<model>.yaml, which helm
     then installs or upgrades as one release.
 
+    With --strategy on a profile of this machine, `fairlead serve MODEL --rollouts` brings the version: a plain name
+    means the newest one (its challenger), and the rules are those of its bundle (--set rollout.* of its run). A profile
+    with a cluster knows --strategy direct, which is what it does without.
+
     [bold]Examples[/]
       fairlead deploy fraud --env cluster
       fairlead deploy fraud:3 --env cluster
       fairlead deploy fraud --env cluster --from local
+      fairlead deploy fraud:4 --env local --strategy canary
     """
+    if strategy is not None:
+        from deploy.cli.rollouts.asking import is_asked_here, start_rollout
+
+        if is_asked_here(env, strategy, model):
+            start_rollout(env, model, strategy, reason, as_json)
+            return
     from deploy.cli.releases.release import deploy_model
 
     deploy_model(env, model, source, chart, timeout, write_only, as_json)

@@ -27,6 +27,9 @@ def serve(
     log: Annotated[
         bool, typer.Option("--log/--no-log", help="Keep predictions below the profile's folder, redacted.")
     ] = True,
+    rollouts: Annotated[
+        bool, typer.Option("--rollouts", help="Let later versions take over by rollouts, behind a router (Envoy).")
+    ] = False,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -37,11 +40,20 @@ def serve(
     Predictions are kept so that labels can be joined to them later (POST /feedback, fairlead labels); of keys and
     unknown texts only hashes or lengths are. `config.predictions` of the model's values file says otherwise.
 
+    With --rollouts another version is brought by: fairlead deploy fraud:4 --env local --strategy canary. It gets more
+    and more traffic while its metrics are no worse, and none when they are; see fairlead rollouts.
+
     [bold]Examples[/]
       fairlead serve fraud
+      fairlead serve fraud --rollouts
       fairlead serve fraud:3 --port 3010
       fairlead serve fraud --host 0.0.0.0
     """
+    if rollouts:
+        from deploy.cli.serving.rollout_serving import serve_with_rollouts
+
+        serve_with_rollouts(profile, model, port, host.strip("[]"), as_json, log)
+        return
     from deploy.cli.serving.serve import serve_model
 
     serve_model(profile, model, port, host.strip("[]"), as_json, log)

@@ -124,7 +124,7 @@ class Endpoint:
         deadline, reason = time.monotonic() + PATIENCE, "starting"
         while time.monotonic() < deadline:
             self._check_alive()
-            problem = self._not_ready()
+            problem = self.not_ready()
             if problem is None:
                 return
             if problem["code"] not in _PASSING | {""}:
@@ -196,7 +196,7 @@ class Endpoint:
                 raise
             return None
 
-    def _not_ready(self) -> dict[str, str] | None:
+    def not_ready(self) -> dict[str, str] | None:
         """None when ready, otherwise code ("" when it does not answer), title, detail and fix."""
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=5):

@@ -1,0 +1,145 @@
+"""Asks who serves a model with rollouts to start or to steer one, and waits for the answer."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from deploy.cli.profiles.audit_record import actor
+from deploy.cli.profiles.loading import load_endpoints, load_profile
+from deploy.cli.terminal.output import emit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.registry import ModelVersion, Registry
+    from contracts.rollout_policy import Strategy
+    from services.rollout.decide import Command
+    from services.rollout.store import Request, Served, Store
+
+_SILENT = 30.0  # seconds after which who serves a model is taken for gone
+_PATIENCE = 30.0
+
+
+def is_asked_here(env: str, strategy: Strategy, ref: str) -> bool:
+    """Whether the profile's rollouts are this machine's; false: its cluster is asked, which moves all traffic at once.
+
+    Raises:
+        PlatformError: ``code="no_rollouts"``: the strategy is none of the cluster's.
+    """
+    if load_profile(env).cluster is None:
+        return True
+    if strategy == "direct":
+        return False
+    deploy = f"fairlead deploy {ref} --env"
+    raise PlatformError(
+        f"profile {env} has a cluster, and there a version gets all traffic at once",
+        detail=f"--strategy {strategy} is for profiles of this machine, served by fairlead serve MODEL --rollouts",
+        fix=f"{deploy} {env} --strategy direct, or {deploy} local --strategy {strategy}",
+        code="no_rollouts",
+    )
+
+
+def start_rollout(env: str, ref: str, strategy: Strategy, reason: str, as_json: bool) -> None:
+    """Ask for the rollout of a version that the gate has let through; its bundle has the rules."""
+    from contracts.registry import CHALLENGER, Registry, parse_ref
+    from services.rollout.store import Request
+
+    endpoints = load_endpoints(env)
+    name, registry = parse_ref(ref)[0], Registry(endpoints)
+    version = _let_through(registry, f"{name}@{CHALLENGER}" if ref == name else ref)
+    policy = registry.fetch(f"{version.name}:{version.version}").document.rollout
+    request = Request(
+        id=secrets.token_hex(8),
+        command="start",
+        actor=actor(),
+        reason=reason,
+        candidate=version.version,
+        strategy=strategy,
+        policy=policy,
+    )
+    served = _ask(env, name, request)
+
+    def show(out: Console) -> None:
+        out.print(f"[bold]{name}:{version.version}[/] is on its way ({strategy}), instead of {name}:{served.version}")
+        out.print(f"Follow   fairlead rollouts {name} --profile {env} --follow")
+        out.print(f"End it   fairlead rollouts abort {name} --profile {env} --reason WHY")
+
+    emit(_document(served), as_json, show)
+
+
+def _let_through(registry: Registry, ref: str) -> ModelVersion:
+    version = registry.resolve(ref)
+    if not version.gate_passed and not version.override:
+        raise PlatformError(
+            f"the gate refused {version.name}:{version.version}",
+            fix=f'record why it may be served: fairlead promote {version.name}:{version.version} --override "REASON"',
+            code="gate",
+        )
+    return version
+
+
+def steer_rollout(profile: str, name: str, command: Command, reason: str, as_json: bool) -> None:
+    """Pause, resume, promote or abort the rollout of a model."""
+    from services.rollout.store import Request
+
+    request = Request(id=secrets.token_hex(8), command=command, actor=actor(), reason=reason)
+    served = _ask(profile, name, request)
+
+    def show(out: Console) -> None:
+        assert served.rollout is not None
+        phase = served.rollout.shown_phase.replace("_", " ")
+        out.print(
+            f"[bold]{name}:{served.rollout.candidate}[/] is {phase}, with {served.rollout.weight:g} % of the traffic"
+        )
+
+    emit(_document(served), as_json, show)
+
+
+def _ask(profile: str, name: str, request: Request) -> Served:
+    """Leave a request and wait until it is answered.
+
+    Raises:
+        PlatformError: it was refused, or nobody serves the model with rollouts.
+    """
+    from contracts.registry import parse_ref
+    from services.rollout.store import Store
+
+    name = parse_ref(name)[0]
+    store = Store(load_endpoints(profile).scratch("rollouts"))
+    _check_served(store, profile, name)
+    store.ask(name, request)
+    until = time.monotonic() + _PATIENCE
+    while time.monotonic() < until:
+        served = store.read(name)
+        if served is not None and request.id in served.answers:
+            if (error := served.answers[request.id]) is not None:
+                raise PlatformError.from_dict(error)
+            return served
+        time.sleep(0.1)
+    raise PlatformError(
+        f"nobody answers for {name}",
+        detail=f"waited for {_PATIENCE:.0f} s; who serves it next does what was asked",
+        fix=f"see fairlead rollouts {name} --profile {profile}, and that fairlead serve {name} --rollouts still runs",
+        code="not_answered",
+    )
+
+
+def _check_served(store: Store, profile: str, name: str) -> None:
+    served = store.read(name)
+    if served is None or time.time() - served.looked > _SILENT:
+        known = [model for model in store.models() if (one := store.read(model)) and time.time() - one.looked < _SILENT]
+        raise PlatformError(
+            f"nobody serves {name} with rollouts here",
+            detail=f"served with rollouts in profile {profile}: {', '.join(known) or 'none'}",
+            fix=f"fairlead serve {name} --rollouts --profile {profile}, then again in another terminal",
+            code="not_served",
+        )
+
+
+def _document(served: Served) -> dict[str, Any]:
+    from deploy.cli.rollouts.listing import document
+
+    return document(served)

@@ -1,0 +1,220 @@
+"""The versions of one model as processes of this machine behind one router; those of an earlier command are kept."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from contracts.bundle import DOCUMENT
+from contracts.document import Document
+from contracts.errors import PlatformError
+from deploy.cli.machine.kept_processes import KeptProcess
+from deploy.cli.machine.ports import HOST, free_port
+from deploy.cli.serving.endpoint import Endpoint, tail
+from deploy.cli.serving.router import Router
+from services.rollout.envoy import Address, Routing
+from services.rollout.observation import Observation, Seen, read_counts
+from services.rollout.store import write_whole
+
+_PATIENCE = 35.0  # seconds that a version has to finish what it answers
+_AGAIN = 5.0  # seconds until a process that ended by itself is started again
+
+
+class Note(Document):
+    """A process as it is written down: where it listens, its number and start."""
+
+    port: int
+    pid: int
+    started: str
+
+
+class Notes(Document):
+    """All processes of one served model."""
+
+    router: Note | None = None
+    admin: int = 0
+    versions: dict[str, Note] = Field({})
+
+
+@dataclass
+class Member:
+    """One version that runs or is leaving."""
+
+    endpoint: Endpoint
+    process: KeptProcess
+    leaving: float | None = None
+
+
+class LocalFleet:
+    """See `services.rollout.keeper.Fleet`.
+
+    Args:
+        make: the endpoint of a version on a port, not started.  promote: makes a version the registry's champion.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        listen: tuple[Address, ...],
+        make: Callable[[str, int], Endpoint],
+        promote: Callable[[str, str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._file, self._make, self._promote, self._clock = folder / "processes.json", make, promote, clock
+        self._listen = listen
+        self._tried = 0.0
+        self._members: dict[str, Member] = {}
+        self._failed: dict[str, str] = {}  # versions that could not be started, and why
+        self.routing = Routing(versions={}, champion="")
+        notes = Notes.model_validate_json(self._file.read_bytes()) if self._file.exists() else Notes()
+        self._envoy = self._taken_over(notes)
+        self._admin = notes.admin if self._envoy else free_port()
+        self.router = Router(folder, listen, Address(HOST, self._admin))
+
+    def _taken_over(self, notes: Notes) -> KeptProcess | None:
+        """Keep the versions that run, and the router that listens where it should; returns the router."""
+        for version, note in notes.versions.items():
+            process = KeptProcess(note.pid, note.started)
+            if process.alive():
+                try:
+                    self._members[version] = Member(self._make(version, note.port), process)
+                except PlatformError as err:
+                    self._failed[version] = f"{err.headline}: {err.detail}"
+                    process.end()
+        if notes.router is None:
+            return None
+        router = KeptProcess(notes.router.pid, notes.router.started)
+        if notes.router.port == self._listen[0].port and router.alive():
+            return router
+        router.end(now=True)
+        return None
+
+    @property
+    def running(self) -> list[str]:
+        """Versions that run."""
+        return sorted(self._members)
+
+    def why_not(self, version: str) -> str:
+        """Why a version could not be started."""
+        return self._failed.get(version, "")
+
+    def endpoint(self, version: str) -> Endpoint:
+        """Of a version that runs."""
+        return self._members[version].endpoint
+
+    def promote(self, version: str, reason: str) -> None:
+        """Make a version the registry's champion."""
+        self._promote(version, reason)
+
+    def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool) -> None:
+        """Start, route, and let those that are not wanted leave: first their traffic, a look later they themselves."""
+        wanted = [version for version in (champion, candidate) if version]
+        for version in wanted:
+            self._run(version, again=version == champion)
+        self._leave(wanted)
+        addresses = {version: Address(HOST, member.endpoint.port) for version, member in self._members.items()}
+        self.routing = Routing(
+            versions={version: addresses[version] for version in wanted if version in addresses},
+            champion=champion,
+            candidate=candidate if candidate in addresses else "",
+            weight=weight,
+            mirrors=mirrors,
+        )
+        self.router.write(self.routing, [one for one in addresses if one not in wanted], addresses)
+        if self._envoy is None or not self._envoy.alive():
+            self._envoy = self.router.start()
+        self._write()
+
+    def _run(self, version: str, again: bool) -> None:
+        member = self._members.get(version)
+        if member is not None:
+            member.leaving = None
+            if member.process.alive():
+                return
+            if not again or self._clock() - self._tried < _AGAIN:
+                return
+            self._tried = self._clock()
+        try:
+            endpoint = self._make(version, free_port())
+            endpoint.start()
+        except PlatformError as err:
+            self._failed[version] = f"{err.headline}: {err.detail}"
+            return
+        self._failed.pop(version, None)
+        assert endpoint.pid is not None
+        self._members[version] = Member(endpoint, KeptProcess.of(endpoint.pid))
+
+    def _leave(self, wanted: list[str]) -> None:
+        now = self._clock()
+        for version, member in list(self._members.items()):
+            if version in wanted:
+                continue
+            if not member.process.alive():
+                del self._members[version]
+            elif member.leaving is None:
+                member.leaving = now
+            elif now - member.leaving < _PATIENCE:
+                member.process.end()
+            else:
+                member.process.end(now=True)
+
+    def observe(self, champion: str, candidate: str) -> Observation:
+        """Health as Envoy sees it, and counters from each version's own metrics."""
+        routed = self.router.seen()
+        gone = self._failed.get(champion, "")
+        if (
+            not gone
+            and (member := self._members.get(champion))
+            and not (member.endpoint.bundle.path / DOCUMENT).exists()
+        ):
+            gone = f"{member.endpoint.bundle.path} is not there any more"
+        return Observation(champion=self._seen(champion, routed), candidate=self._seen(candidate, routed), gone=gone)
+
+    def _seen(self, version: str, routed: Mapping[str, tuple[bool, float]] | None) -> Seen:
+        member = self._members.get(version)
+        if member is None:
+            return Seen(ready=False, note="it does not run", ended=self._failed.get(version, ""))
+        if not member.process.alive():
+            ended = f"the end of {member.endpoint.log} is: {tail(member.endpoint.log, 300)}"
+            return Seen(ready=False, note="its process ended", ended=ended)
+        problem = member.endpoint.not_ready()
+        if problem is not None:
+            return Seen(ready=False, note=problem["title"])
+        if routed is None:
+            return Seen(ready=True, note="the router does not answer")
+        healthy, unreached = routed.get(version, (False, 0.0))
+        if not healthy:
+            return Seen(ready=False, note="the router does not take it for healthy")
+        try:
+            with urllib.request.urlopen(f"{member.endpoint.url}/metrics", timeout=2) as response:
+                return Seen(ready=True, counts=read_counts(response.read().decode(), unreached))
+        except OSError as err:
+            return Seen(ready=True, note=f"its metrics cannot be read: {err}")
+
+    def stop(self) -> None:
+        """End the router, then all versions, and wait for them."""
+        for process in ([self._envoy] if self._envoy else []) + [one.process for one in self._members.values()]:
+            process.end()
+        until = self._clock() + _PATIENCE
+        while any(one.process.alive() for one in self._members.values()) and self._clock() < until:
+            time.sleep(0.05)
+        for member in self._members.values():
+            member.process.end(now=True)
+        self._file.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        assert self._envoy is not None
+        router = Note(port=self._listen[0].port, pid=self._envoy.pid, started=self._envoy.started)
+        versions = {
+            version: Note(port=one.endpoint.port, pid=one.process.pid, started=one.process.started)
+            for version, one in self._members.items()
+        }
+        text = Notes(router=router, admin=self._admin, versions=versions).model_dump_json()
+        if not self._file.exists() or self._file.read_text(encoding="utf-8") != text:
+            write_whole(self._file, text)

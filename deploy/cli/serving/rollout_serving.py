@@ -1,0 +1,206 @@
+"""``fairlead serve MODEL --rollouts``: a router at the port, a process for each version, and a look each second."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from deploy.cli.machine.ports import HOST, free_port
+from deploy.cli.profiles.loading import load_deployment, load_endpoints
+from deploy.cli.serving.endpoint import Endpoint
+from deploy.cli.serving.serve import describe, open_endpoint, show_endpoint, waiting, warnings
+from deploy.cli.terminal.output import console, write_json
+
+if TYPE_CHECKING:
+    from contracts.endpoints import Endpoints
+    from deploy.cli.serving.fleet import LocalFleet
+    from services.rollout.envoy import Address
+    from services.rollout.keeper import Keeper, Record
+    from services.rollout.store import Served, Store
+
+_LOOK = 1.0  # seconds between looks
+
+
+def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_json: bool) -> None:
+    """Serve a model whose next versions take over by rollouts, until Ctrl-C."""
+    from contracts.registry import parse_ref
+    from deploy.cli.serving.router import envoy_program
+    from services.rollout.store import Store
+
+    envoy_program()
+    endpoints, name = load_endpoints(profile), parse_ref(ref)[0]
+    store = Store(endpoints.scratch("rollouts"))
+    with _alone(store, name):
+        keeper, fleet, front = _keeper(endpoints, store, profile, ref, port, host)
+        try:
+            _wait_ready(fleet, front.version)
+            metrics = f"http://{HOST}:{_serve_metrics(fleet, keeper)}/metrics"
+            _tell(front, metrics, as_json)
+            while True:
+                time.sleep(_LOOK)
+                keeper.tick(time.time())
+        except KeyboardInterrupt:
+            if not as_json:
+                console().print("\nStopped. A rollout that is under way goes on when it is served again.")
+        finally:
+            fleet.stop()
+
+
+@contextlib.contextmanager
+def _alone(store: Store, name: str) -> Iterator[None]:
+    """Hold the model for this process; the hold ends with it, however it ends."""
+    store.folder.mkdir(parents=True, exist_ok=True)
+    with (store.folder / f"{name}.lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            served = store.read(name)
+            raise PlatformError(
+                f"{name} is served with rollouts already",
+                detail=f"by process {served.pid}, at {served.url}" if served else "by a process that is starting",
+                fix=f"end it, or bring it a version: fairlead deploy {name}:VERSION --strategy canary --env local",
+                code="served_already",
+            ) from None
+        yield
+
+
+def _keeper(
+    endpoints: Endpoints, store: Store, profile: str, ref: str, port: int | None, host: str
+) -> tuple[Keeper, LocalFleet, Endpoint]:
+    """What looks after the model, its processes, and its endpoint as clients see it; the champion is being started."""
+    from deploy.cli.serving.fleet import LocalFleet
+    from services.rollout.keeper import Keeper
+    from services.server.addresses import url
+
+    first = open_endpoint(endpoints, profile, ref, port, host)
+    _check_settings(profile, first.name)
+
+    def make(version: str, at: int) -> Endpoint:
+        return open_endpoint(endpoints, profile, f"{first.name}:{version}", at, HOST)
+
+    listen = _addresses(store.folder / first.name, first.host, first.port)
+    fleet = LocalFleet(store.folder / first.name, listen, make, _promoter(endpoints, first.name), time.monotonic)
+    served = _served(store, first, ref, bool(fleet.running))
+    served = served.model_copy(update={"pid": os.getpid(), "looked": time.time(), "url": url(first.host, first.port)})
+    keeper = Keeper(store, fleet, _recorder(endpoints), served)
+    keeper.tick(time.time())
+    if served.version not in fleet.running:
+        fleet.stop()
+        raise PlatformError(
+            f"could not serve {first.name}:{served.version}", detail=fleet.why_not(served.version), code="not_served"
+        )
+    front = copy.copy(fleet.endpoint(served.version))
+    front.host, front.port, front.url = first.host, first.port, served.url
+    return keeper, fleet, front
+
+
+def _served(store: Store, first: Endpoint, ref: str, running: bool) -> Served:
+    """What is served: as before where a rollout is under way or processes still run, else as asked.
+
+    A version that a rollout refused is not served for a plain name, even where the registry has it for the champion.
+    """
+    from services.rollout.store import Served
+
+    before = store.read(first.name)
+    if before is None:
+        return Served(model=first.name, version=first.version)
+    last = before.rollout
+    refused = last is not None and last.phase in ("rolled_back", "aborted") and last.candidate == first.version
+    if running or (last is not None and not last.ended) or (refused and ref == first.name):
+        return before
+    return before.model_copy(update={"version": first.version})
+
+
+def _check_settings(profile: str, name: str) -> None:
+    """Two versions share a machine, and so cannot share a port of their own."""
+    if load_deployment(profile, name).config.get("grpc_port") or os.environ.get("FAIRLEAD_SERVICE_GRPC_PORT"):
+        raise PlatformError(
+            f"{name} has a port for gRPC, which two versions cannot share",
+            fix=f"leave grpc_port out of models/{name}.yaml, or serve without --rollouts",
+            code="bad_settings",
+        )
+
+
+def _addresses(folder: Path, host: str, port: int) -> tuple[Address, ...]:
+    """Where the router listens; checked to be free, unless it is the router of an earlier command."""
+    from services.rollout.envoy import Address
+    from services.server.addresses import addresses, listen
+
+    if not (folder / "processes.json").exists():
+        for bound in listen(host, port):
+            bound.close()
+    return tuple(Address(one, port) for one in addresses(host))
+
+
+def _promoter(endpoints: Endpoints, name: str) -> Callable[[str, str], None]:
+    def promote(version: str, reason: str) -> None:
+        from contracts.registry import Registry
+
+        registry = Registry(endpoints)
+        registry.promote(f"{name}:{version}", override=registry.resolve(f"{name}:{version}").override)
+
+    return promote
+
+
+def _recorder(endpoints: Endpoints) -> Record:
+    """Notes transitions in the audit log; one that a crash made unsure is looked for first."""
+    from contracts.audit import AuditLog
+    from services.rollout.state import Rollout, Transition
+
+    log, sure = AuditLog.of(endpoints), False
+
+    def record(rollout: Rollout, transition: Transition) -> None:
+        nonlocal sure
+        key = {"rollout": rollout.id, "transition": transition.number}
+        subject = f"{rollout.model}:{rollout.candidate}"
+        known = [] if sure else [one.evidence for one in log.read(subject=subject)]
+        sure = True
+        if any(key.items() <= evidence.items() for evidence in known):
+            return
+        action = f"rollout {transition.action}"
+        evidence = {**key, "weight": transition.weight, "judged": transition.evidence}
+        log.append(actor=transition.actor, action=action, subject=subject, reason=transition.reason, evidence=evidence)
+
+    return record
+
+
+def _wait_ready(fleet: LocalFleet, version: str) -> None:
+    endpoint = fleet.endpoint(version)
+    if endpoint.pid is not None:  # else it was taken over
+        with waiting(console(stderr=True), f"{endpoint.name}:{version}") as tell:
+            endpoint.wait_ready(tell)
+
+
+def _serve_metrics(fleet: LocalFleet, keeper: Keeper) -> int:
+    """Serve the metrics of the rollouts from a thread; returns the port."""
+    import uvicorn
+
+    from services.rollout.app import keeper_app
+
+    port = free_port()
+    app = keeper_app(lambda: fleet.routing, lambda: [keeper.served])
+    server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="critical", lifespan="off"))
+    threading.Thread(target=server.run, daemon=True).start()
+    return port
+
+
+def _tell(front: Endpoint, metrics: str, as_json: bool) -> None:
+    for line in warnings(front):
+        console(stderr=True).print(f"Warning  {line}", style="yellow", soft_wrap=True, markup=False)
+    document: dict[str, Any] = {**describe(front), "pid": os.getpid(), "metrics_url": metrics}
+    if as_json:
+        write_json(document)
+        return
+    out = console()
+    show_endpoint(out, front, document["example"])
+    out.print(f"Rollouts {metrics}")
+    out.print(f"Next     fairlead deploy {front.name}:VERSION --env local --strategy canary", markup=False)
+    out.print("Ctrl-C ends it.")

