@@ -18,7 +18,7 @@ SOME_TEXTS = [{"text": "late again"}, {"text": "rude staff"}, {"text": "late and
 WORDS = ("[PAD]", "[UNK]", "late", "rude", "again")
 
 
-def publish(folder: Path, modality: str, engine: str, output: dict[str, Any]) -> Bundle:
+def publish(folder: Path, modality: str, engine: str, output: dict[str, Any], **more: Any) -> Bundle:
     """The bundle of the model in ``folder/source/model``, whose golden examples are what its engine says."""
     text, rows = modality == "text", SOME_TEXTS if modality == "text" else SOME_NUMBERS
     fields: dict[str, Any] = {
@@ -30,6 +30,7 @@ def publish(folder: Path, modality: str, engine: str, output: dict[str, Any]) ->
         "signature": {"inputs": TEXT if text else NUMBERS, "output": output},
         "gate": {"passed": True, "checks": []},
         "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
+        **more,
     }
     source = folder / "source"
     document = BundleDocument.model_validate({**fields, "files": {}})

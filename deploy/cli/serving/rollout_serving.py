@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from deploy.cli.machine.ports import HOST, free_port
 from deploy.cli.profiles.loading import load_deployment, load_endpoints
-from deploy.cli.serving.endpoint import Endpoint
+from deploy.cli.serving.endpoint import Endpoint, tail
 from deploy.cli.serving.serve import describe, open_endpoint, show_endpoint, waiting, warnings
 from deploy.cli.terminal.output import console, write_json
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from services.rollout.store import Served, Store
 
 _LOOK = 1.0  # seconds between looks
+_ROUTER_PATIENCE = 30.0
 
 
 def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_json: bool) -> None:
@@ -41,7 +42,7 @@ def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_
     with _alone(store, name):
         keeper, fleet, front = _keeper(endpoints, store, profile, ref, port, host)
         try:
-            _wait_ready(fleet, front.version)
+            _wait_ready(fleet, front)
             metrics = f"http://{HOST}:{_serve_metrics(fleet, keeper)}/metrics"
             _tell(front, metrics, as_json)
             while True:
@@ -172,11 +173,28 @@ def _recorder(endpoints: Endpoints) -> Record:
     return record
 
 
-def _wait_ready(fleet: LocalFleet, version: str) -> None:
-    endpoint = fleet.endpoint(version)
-    if endpoint.pid is not None:  # else it was taken over
-        with waiting(console(stderr=True), f"{endpoint.name}:{version}") as tell:
+def _wait_ready(fleet: LocalFleet, front: Endpoint) -> None:
+    """Return when the champion takes traffic through the router.
+
+    Raises:
+        PlatformError: it does not, see `Endpoint.wait_ready`; or ``router_not_ready``.
+    """
+    endpoint = fleet.endpoint(front.version)
+    with waiting(console(stderr=True), f"{endpoint.name}:{endpoint.version}") as tell:
+        if endpoint.pid is not None:  # else it was taken over
             endpoint.wait_ready(tell)
+        until = time.monotonic() + _ROUTER_PATIENCE
+        while front.not_ready() is not None:
+            if time.monotonic() > until:
+                log = fleet.router.folder / "envoy.log"
+                raise PlatformError(
+                    f"the router before {front.name} is not ready",
+                    detail=tail(log),
+                    fix=f"see its log: {log}",
+                    code="router_not_ready",
+                )
+            tell("the router is starting")
+            time.sleep(0.05)
 
 
 def _serve_metrics(fleet: LocalFleet, keeper: Keeper) -> int:

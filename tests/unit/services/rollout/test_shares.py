@@ -1,0 +1,81 @@
+"""Evidence about shares: a process of evidence must not expect to grow while its hypothesis holds."""
+
+from __future__ import annotations
+
+from itertools import product
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.rollout import shares
+
+rates = st.floats(0, 1)
+
+
+def chance(hits: int, requests: int, rate: float) -> float:
+    return comb(requests, hits) * rate**hits * (1 - rate) ** (requests - hits)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    block=st.tuples(st.integers(1, 6), st.integers(1, 4)),
+    champion=rates,
+    candidate=rates,
+    limit=st.sampled_from([0.0, 0.01, 0.2]),
+    expected=st.floats(0, 100),
+)
+def test_evidence_does_not_grow_on_average_where_its_hypothesis_holds(
+    block: tuple[int, int], champion: float, candidate: float, limit: float, expected: float
+) -> None:
+    """Over all outcomes of a block, whatever was expected of the champion before."""
+    worse = candidate - champion > limit
+    function, alternatives = (shares.within, 2) if worse else (shares.worse, len(shares.LARGER))
+    mean = np.zeros(alternatives)
+    for hits in product(range(block[0] + 1), range(block[1] + 1)):
+        weight = chance(hits[0], block[0], champion) * chance(hits[1], block[1], candidate)
+        arrays = (block[0], np.array([hits[0]]), block[1], np.array([hits[1]]))
+        logs = function(np.zeros((1, alternatives)), limit, arrays, (100.0, np.array([expected])))
+        mean += weight * np.exp(logs[0])
+    assert (mean <= 1 + 1e-6).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    requests=st.tuples(st.integers(1, 50), st.integers(1, 50)),
+    first=st.floats(0.001, 0.9),
+    second=st.floats(0.001, 0.999),
+    difference=st.sampled_from([0.0, 0.01, 0.3]),
+)
+def test_the_nearest_pair_is_the_nearest(
+    requests: tuple[int, int], first: float, second: float, difference: float
+) -> None:
+    def distance(at: np.ndarray) -> np.ndarray:
+        found = np.zeros_like(at)
+        for count, rate, other in ((requests[0], first, at), (requests[1], second, at + difference)):
+            found += count * (rate * np.log(rate / other) + (1 - rate) * np.log((1 - rate) / (1 - other)))
+        return found
+
+    given_rates = (np.array([float(requests[0])]), np.array([first]), np.array([float(requests[1])]))
+    found = shares.nearest(*given_rates, np.array([second]), difference)
+    grid = np.linspace(1e-6, 1 - difference - 1e-6, 2001)
+    assert distance(found)[0] <= distance(grid).min() + 1e-6
+
+
+@pytest.mark.parametrize(("hits", "requests"), [(0, 0), (0, 50), (3, 50), (50, 50)])
+def test_an_interval_holds_what_was_measured_and_narrows(hits: int, requests: int) -> None:
+    low, high = shares.interval(hits, requests)
+    assert low <= (hits / requests if requests else 0.5) <= high
+    more = shares.interval(hits * 10, requests * 10)
+    assert more[1] - more[0] <= high - low
+
+
+def test_an_interval_misses_the_rate_at_any_time_as_rarely_as_it_says() -> None:
+    random, missed = np.random.default_rng(3), 0
+    for _ in range(200):
+        hits = np.cumsum(random.random(400) < 0.05)
+        bounds = [shares.interval(int(hits[at]), at + 1) for at in range(9, 400, 30)]
+        missed += any(not low <= 0.05 <= high for low, high in bounds)
+    assert missed <= 10
