@@ -130,11 +130,12 @@ def routes(routing: Routing) -> Json:
         },
         "route": _to(routing.champion),
     }
+    labels = {"match": {"path": "/feedback"}, "route": _to(routing.champion)}
     hosts = [
         {
             "name": _NAME,
             "domains": ["*"],
-            "routes": [*named, reading, {"match": {"prefix": "/"}, "route": _split(routing)}],
+            "routes": [*named, reading, labels, {"match": {"prefix": "/"}, "route": _split(routing)}],
         }
     ]
     return {"@type": _ROUTES, "name": _NAME, "virtual_hosts": hosts}

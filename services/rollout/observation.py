@@ -15,7 +15,9 @@ _LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _REFUSED = frozenset({"400", "413", "415", "422"})
 # Asked by machines that look after the server, or by people who read; their answers say nothing about a version.
-_UNJUDGED = frozenset({"/metrics", "/startupz", "/", "/docs", "/openapi.json", "/docs.json", "/assets/{file}", "/v2"})
+_UNJUDGED = frozenset(
+    {"/metrics", "/startupz", "/", "/docs", "/openapi.json", "/docs.json", "/assets/{file}", "/v2", "/feedback"}
+)
 
 
 class Counts(Document):

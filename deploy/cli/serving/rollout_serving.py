@@ -30,7 +30,7 @@ _LOOK = 1.0  # seconds between looks
 _ROUTER_PATIENCE = 30.0
 
 
-def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_json: bool) -> None:
+def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_json: bool, log: bool) -> None:
     """Serve a model whose next versions take over by rollouts, until Ctrl-C."""
     from contracts.registry import parse_ref
     from deploy.cli.serving.router import envoy_program
@@ -40,7 +40,9 @@ def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_
     endpoints, name = load_endpoints(profile), parse_ref(ref)[0]
     store = Store(endpoints.scratch("rollouts"))
     with _alone(store, name):
-        keeper, fleet, front = _keeper(endpoints, store, profile, ref, port, host)
+        keeper, fleet, front = _keeper(
+            store, endpoints, profile, open_endpoint(endpoints, profile, ref, port, host, log), ref, log
+        )
         try:
             _wait_ready(fleet, front)
             metrics = f"http://{HOST}:{_serve_metrics(fleet, keeper)}/metrics"
@@ -74,18 +76,17 @@ def _alone(store: Store, name: str) -> Iterator[None]:
 
 
 def _keeper(
-    endpoints: Endpoints, store: Store, profile: str, ref: str, port: int | None, host: str
+    store: Store, endpoints: Endpoints, profile: str, first: Endpoint, ref: str, log: bool
 ) -> tuple[Keeper, LocalFleet, Endpoint]:
     """What looks after the model, its processes, and its endpoint as clients see it; the champion is being started."""
     from deploy.cli.serving.fleet import LocalFleet
     from services.rollout.keeper import Keeper
     from services.server.addresses import url
 
-    first = open_endpoint(endpoints, profile, ref, port, host)
     _check_settings(profile, first.name)
 
     def make(version: str, at: int) -> Endpoint:
-        return open_endpoint(endpoints, profile, f"{first.name}:{version}", at, HOST)
+        return open_endpoint(endpoints, profile, f"{first.name}:{version}", at, HOST, log)
 
     listen = _addresses(store.folder / first.name, first.host, first.port)
     fleet = LocalFleet(store.folder / first.name, listen, make, _promoter(endpoints, first.name), time.monotonic)
