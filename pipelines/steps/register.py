@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import storage
+from contracts.audit import AuditLog
 from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry
@@ -62,6 +63,8 @@ def register(
     champion = decision.passed and promote
     if champion:
         registry.promote(ref)
+        reason, evidence = "it passed the gate", {"digest": bundle.digest, "metrics": fields["metrics"]}
+        AuditLog.of(where).append(actor=f"run:{run}", action="promote", subject=ref, reason=reason, evidence=evidence)
     result = {
         "name": version.name,
         "version": version.version,

@@ -114,12 +114,13 @@ def test_drift_becomes_a_candidate_although_the_watch_is_killed(shell: Shell, tm
     assert (after["phase"], after["run"], after["candidate"]) == ("watching", "", "2")
     assert after["reason"] == "toy:2 passed the gate and waits: fairlead promote toy:2"
     told = [(e.actor, e.action, e.subject) for e in shell.log.read()]
-    assert told == [
+    assert told[0][1:] == ("promote", "toy:1")
+    assert told[1:] == [
         ("controller", "start_run", "toy"),
         ("controller", "end_run", "toy"),
         ("controller", "name_candidate", "toy:2"),
     ]
-    assert shell.log.read()[0].evidence["triggers"][0]["inputs"] == {"distance": {"drifted": True, "psi": 0.4}}
+    assert shell.log.read()[1].evidence["triggers"][0]["inputs"] == {"distance": {"drifted": True, "psi": 0.4}}
     assert shell("audit", "verify")["intact"] is True
     registry = Registry(Endpoints(home=str(shell.home)))
     assert (registry.resolve("toy").version, registry.resolve("toy:2").gate_passed) == ("1", True)

@@ -9,6 +9,7 @@ import typer
 
 from deploy.cli.feedback.label_source import Columns, read_rows
 from deploy.cli.feedback.log_actions import log_of
+from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.terminal.output import EXIT_ERROR, emit, table
 
@@ -51,6 +52,7 @@ def import_labels(profile: str, ref: str, source: str, columns: Columns, as_json
         "refused": count,
         "refused_rows": refused,
     }
+    note(endpoints, "import_labels", version.name, evidence={"source": source, **document})
     emit(document, as_json, lambda out: _show(out, document))
     if count:
         raise typer.Exit(EXIT_ERROR)

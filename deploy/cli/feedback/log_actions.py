@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import load_deployment, load_endpoints
 from deploy.cli.profiles.log_salt import VARIABLE, found_salt
 from deploy.cli.terminal.output import console, emit, table
@@ -41,7 +42,8 @@ def compact_log(profile: str, model: str, keep_days: int | None, as_json: bool) 
     from services.feedback.days import drop_before
     from services.feedback.line_file import Unreadable
 
-    folder, unreadable = log_of(load_endpoints(profile), model), Unreadable()
+    endpoints = load_endpoints(profile)
+    folder, unreadable = log_of(endpoints, model), Unreadable()
     with console(stderr=True).status(f"{model}: reading") as status:
         found = {
             kind: compact(folder, model, kind, unreadable, tell=lambda day: status.update(f"{model}: {day}"))
@@ -55,6 +57,8 @@ def compact_log(profile: str, model: str, keep_days: int | None, as_json: bool) 
         "unreadable": {"lines": unreadable.count, "named": unreadable.named},
         "dropped": dropped,
     }
+    if dropped:
+        note(endpoints, "drop_predictions", model, evidence={"keep_days": keep_days, "files": len(dropped)})
 
     def show(out: Console) -> None:
         for kind, done in found.items():
@@ -72,7 +76,8 @@ def list_days(profile: str, model: str, as_json: bool) -> None:
     from services.feedback.forgetting import removals
     from services.feedback.line_file import Unreadable
 
-    folder, unreadable = log_of(load_endpoints(profile), model), Unreadable()
+    endpoints = load_endpoints(profile)
+    folder, unreadable = log_of(endpoints, model), Unreadable()
     found, removed = days(folder, model, unreadable), removals(folder, model)
     bad = {"lines": unreadable.count, "named": unreadable.named}
     rows = [day.document() for day in found]
@@ -102,6 +107,7 @@ def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> 
     folder = log_of(endpoints, model)
     removed = forget(folder, model, keys, _salt(endpoints, profile, model))
     document = {"model": model, "folder": folder, "predictions": removed.predictions, "labels": removed.labels}
+    note(endpoints, "forget_entity", model, evidence={**document, "keys": sorted(keys)})  # whose is not for a log
 
     def show(out: Console) -> None:
         out.print(f"Removed  {removed.predictions:,} predictions and {removed.labels:,} labels of {', '.join(keys)}")

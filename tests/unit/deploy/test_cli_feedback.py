@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from contracts.audit import AuditLog
 from contracts.bundle import BundleDocument
 from contracts.endpoints import Endpoints
 from deploy.cli.profiles.log_salt import home_salt
@@ -178,7 +179,7 @@ def test_a_model_without_a_log_is_said(log: str, fairlead: Any) -> None:
     assert "has: fraud" in said.json["error"]["detail"]
 
 
-def test_days_are_compacted_listed_and_dropped(bring: Importer, fairlead: Any) -> None:
+def test_days_are_compacted_listed_and_dropped(bring: Importer, fairlead: Any, endpoints: Endpoints) -> None:
     bring([(IDS[0], "1", LATER)])
     before = fairlead("predictions", "list", "fraud", "--json").json["days"]
     assert [(one["day"], one["rows"], one["labels"], one["form"]) for one in before] == [("2026-03-01", 5, 1, "lines")]
@@ -191,12 +192,20 @@ def test_days_are_compacted_listed_and_dropped(bring: Importer, fairlead: Any) -
     assert "5" in fairlead("predictions", "list", "fraud").out
     assert "Dropped    2" in fairlead("predictions", "compact", "fraud", "--keep-days", "30").out
     assert fairlead("predictions", "list", "fraud", "--json").json["days"] == []
+    assert AuditLog.of(endpoints).read()[-1].evidence == {"keep_days": 30, "files": 2}
 
 
-def test_one_entity_is_forgotten(bring: Importer, fairlead: Any) -> None:
+def test_one_entity_is_forgotten(bring: Importer, fairlead: Any, endpoints: Endpoints) -> None:
     bring([(IDS[0], "1", LATER), (IDS[1], "1", LATER)])
     said = fairlead("predictions", "forget", "fraud", "--entity", "card=0", "--json").json
     assert (said["predictions"], said["labels"]) == (3, 1)
+    imported, forgotten = AuditLog.of(endpoints).read()
+    assert (imported.action, imported.evidence["rows"]) == ("import_labels", 2)
+    assert (forgotten.action, forgotten.evidence["keys"], forgotten.evidence["predictions"]) == (
+        "forget_entity",
+        ["card"],
+        3,
+    )
     found = fairlead("predictions", "list", "fraud", "--json").json
     assert (found["days"][0]["rows"], [one["predictions"] for one in found["removed"]]) == (2, [3])
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
+from contracts.audit import AuditLog
 from contracts.bundle import read_bundle
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.data import left_out
 from pipelines.formatting import number
@@ -78,11 +80,13 @@ def publish(
     return run
 
 
-def test_what_passed_becomes_challenger_and_champion(publish: Any) -> None:
+def test_what_passed_becomes_challenger_and_champion(publish: Any, endpoints: str) -> None:
     result, calls, _ = publish()
     assert [c[0] for c in calls] == ["publish", "alias", "promote"]
     assert calls[1:] == [("alias", "toy:4", "challenger"), ("promote", "toy:4")]
     assert (result["gate_passed"], result["champion"], result["version"]) == (True, True, "4")
+    noted = AuditLog.of(Endpoints.model_validate_json(endpoints)).read()[-1]
+    assert (noted.actor, noted.action, noted.subject) == ("run:toy-1", "promote", "toy:4")
 
 
 @pytest.mark.parametrize(("passed", "promote"), [(False, True), (True, False), (False, False)])
