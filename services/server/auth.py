@@ -70,8 +70,7 @@ class KeyRing:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         if scheme.lower() == b"bearer":
             given = token.strip()
-        # Looked up by hash: how long that takes tells nothing about the keys.
-        key = self._keys.get(hashlib.sha256(given).hexdigest()) if given else None
+        key = self._keys.get(digest_of(given)) if given else None
         if key is None:
             title = "the API key is not known" if given else "an API key is needed"
             raise Problem(
@@ -86,6 +85,12 @@ class KeyRing:
             raise Problem(
                 429, "rate-limited", "too many requests", detail, headers={"retry-after": str(max(1, math.ceil(wait)))}
             )
+
+    def name(self, digest: str) -> str | None:
+        """The name of a key that is valid now, by its `digest_of`; None for any other."""
+        self._look_again()
+        key = self._keys.get(digest)
+        return key.name if key else None
 
     def _look_again(self) -> None:
         if monotonic() - self._looked < _LOOK_AGAIN_SECONDS:
@@ -128,10 +133,15 @@ class KeyRing:
         return stamp, keys
 
 
+def digest_of(key: bytes) -> str:
+    """What the file has of a key, which is looked up by it: how long that takes tells nothing about the keys."""
+    return hashlib.sha256(key).hexdigest()
+
+
 def make_key(name: str) -> tuple[str, str]:
     """A new key, and the line that goes into the file."""
     key = secrets.token_urlsafe(32)
-    return key, f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"
+    return key, f"{name}:{digest_of(key.encode())}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""``fairlead console``: the platform's page over what a profile has."""

@@ -1,0 +1,138 @@
+"""What monitor and rollouts have written: other programs' documents, of which whatever is odd is left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts import storage
+from contracts.errors import PlatformError
+from services.console.documents import Bars, Drift, Measure, Stage
+
+NO_WINDOW = "No window was judged yet; shown is the training data."
+UNREADABLE = "The monitor's report cannot be read; shown is the training data."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """What the monitor says of one version; `problem` is a text of the console's catalogue."""
+
+    inputs: list[Drift]
+    window: str = ""
+    problem: str = ""
+    quality: Measure | None = None
+
+    @property
+    def drifted(self) -> list[str]:
+        """Names of what has changed."""
+        return [one.name for one in self.inputs if one.detected]
+
+
+def read_report(predictions: str, model: str, version: str) -> Watched | None:
+    """The monitor's report of a version; None where nobody watches the model."""
+    try:
+        found = json.loads(storage.read_bytes(storage.join(predictions, model, "monitor", "report.json")))
+    except PlatformError as err:
+        return None if err.code == "not_found" else Watched(inputs=[], problem=UNREADABLE)
+    except ValueError:
+        return Watched(inputs=[], problem=UNREADABLE)
+    versions = found.get("versions") if isinstance(found, dict) else None
+    if not isinstance(versions, dict):
+        return Watched(inputs=[], problem=UNREADABLE)
+    one = versions.get(version)
+    if not isinstance(one, dict):
+        return Watched(inputs=[], problem=NO_WINDOW)
+    inputs = one.get("inputs")
+    shown = [_drift(str(name), said) for name, said in inputs.items()] if isinstance(inputs, dict) else []
+    shown.sort(key=lambda drift: (not drift.detected, -(drift.psi or 0.0)))
+    begins = [said.get("window_begins") for said in (inputs or {}).values() if isinstance(said, dict)]
+    parts = [str(begins[0])] if begins else []
+    parts += [str(one["newest"])] if one.get("newest") else []
+    rows = f"{one['rows']:,}" if isinstance(one.get("rows"), int) else ""
+    facts = [" … ".join(parts), f"n = {rows}" if rows else "", str(one.get("reference") or ""), str(one.get("note") or "")]
+    window = " · ".join(filter(None, facts))
+    return Watched(inputs=shown, window=window, problem="" if shown else NO_WINDOW, quality=_quality(one))
+
+
+def _number(given: Any) -> float | None:
+    good = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
+    return float(given) if good else None
+
+
+def _drift(name: str, given: Any) -> Drift:
+    said: Mapping[str, Any] = given if isinstance(given, dict) else {}
+    kind, bins = str(said.get("kind", "")), said.get("bins")
+    foreign = _number(said.get("new_or_out_of_range"))
+    missing = [_number(said.get(key)) for key in ("missing", "absent")]
+    return Drift(
+        name=name,
+        kind=kind,
+        detected=bool(said["drifted"]) if "drifted" in said else None,
+        psi=_number(said.get("psi")),
+        js=_number(said.get("js")),
+        missing=sum(value or 0.0 for value in missing) if any(value is not None for value in missing) else None,
+        new_categories=foreign if kind == "category" else None,
+        out_of_range=None if kind == "category" else foreign,
+        then=_bars(bins, said.get("then")),
+        now=_bars(bins, said.get("now")),
+    )
+
+
+def _bars(labels: Any, shares: Any) -> Bars | None:
+    if not isinstance(labels, list) or not isinstance(shares, list) or len(labels) != len(shares):
+        return None
+    numbers = [_number(share) for share in shares]
+    return Bars(labels=[str(label) for label in labels], shares=[number or 0.0 for number in numbers])
+
+
+def _quality(version: Mapping[str, Any]) -> Measure | None:
+    """The first measure by labels, over all rows."""
+    for name, said in (version.get("quality") or {}).items() if isinstance(version.get("quality"), dict) else ():
+        if isinstance(said, dict) and (value := _number(said.get("value"))) is not None:
+            low, high = _number(said.get("low")), _number(said.get("high"))
+            return Measure(metric=str(name), value=value, low=low, high=high)
+    return None
+
+
+def read_rollout(folder: str, model: str) -> Stage | None:
+    """The rollout of a model, now or the last one; None where there was none, or it cannot be read."""
+    try:
+        found = json.loads(storage.read_bytes(storage.join(folder, f"{model}.json")))
+    except (PlatformError, ValueError):
+        return None
+    said = found.get("rollout") if isinstance(found, dict) else None
+    if not isinstance(said, dict):
+        return None
+    stage = Stage(
+        model=model,
+        phase="paused" if said.get("paused") and said.get("phase") in ("starting", "running") else str(said.get("phase")),
+        strategy=str(said.get("strategy") or ""),
+        champion=str(said.get("champion") or ""),
+        challenger=str(said.get("candidate") or ""),
+        started=_stamp(said.get("began")),
+        reason="; ".join(str(reason) for reason in said.get("reasons") or []),
+    )
+    changes = [one for one in said.get("transitions") or [] if isinstance(one, dict)]
+    events = [(_stamp(one.get("at")), str(one.get("action")), str(one.get("reason") or "")) for one in changes]
+    weight = _number(changes[-1].get("weight")) if changes else None
+    if weight is None or not stage.champion or not stage.challenger:
+        return replace(stage, events=events)
+    share = weight / 100
+    return replace(stage, events=events, weights={stage.champion: 1 - share, stage.challenger: share})
+
+
+def _stamp(given: Any) -> str:
+    at = _number(given)
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else ""
+
+
+def rollout_names(folder: str) -> list[str]:
+    """Models that have or had a rollout."""
+    try:
+        return sorted(name.removesuffix(".json") for name in storage.list_names(folder) if name.endswith(".json"))
+    except PlatformError:
+        return []

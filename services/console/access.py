@@ -1,0 +1,110 @@
+"""Who may look: keys of the API's own file, sessions of the login form, and requests that come from our own pages."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from time import monotonic
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.errors import Problem
+from services.server.auth import KeyRing, digest_of
+
+COOKIE = "fairlead_session"
+SECONDS = 12 * 3600
+_MOST = 1000  # sessions; the oldest goes
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+NOBODY = ""
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+# A bundle's own page has its style and plots in it. It may load nothing, run nothing and send nothing.
+CARD_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'none'"
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+class Access:
+    """Who is behind a request.
+
+    Sessions are kept in this process: a cookie is a random number, and says nothing about the key.
+    """
+
+    def __init__(self, keys: KeyRing | None) -> None:
+        self._keys = keys
+        self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a key is needed."""
+        return self._keys is not None
+
+    def who(self, request: Request) -> str | None:
+        """The name of the caller's key, `NOBODY` where none is needed, None for a stranger.
+
+        Raises:
+            Problem: 429 above the rate of the key in a header.
+        """
+        if self._keys is None:
+            return NOBODY
+        given = {name: value for name, value in request.headers.raw if name in (b"authorization", b"x-api-key")}
+        if given:
+            try:
+                self._keys.check(given)
+            except Problem as problem:
+                if problem.status == 401:
+                    return None
+                raise
+            return "key"
+        digest, until = self._sessions.get(request.cookies.get(COOKIE, ""), ("", 0.0))
+        return self._keys.name(digest) if monotonic() < until else None
+
+    def open(self, key: str, response: Response, *, secure: bool) -> bool:
+        """Begin a session with a key, whose cookie goes with `response`; False for an unknown key."""
+        digest = digest_of(key.strip().encode())
+        if self._keys is None or self._keys.name(digest) is None:
+            return False
+        token = secrets.token_urlsafe(32)
+        self._sessions[token] = digest, monotonic() + SECONDS
+        while len(self._sessions) > _MOST:
+            self._sessions.popitem(last=False)
+        response.set_cookie(COOKIE, token, max_age=SECONDS, httponly=True, samesite="strict", secure=secure)
+        return True
+
+    def close(self, request: Request, response: Response) -> None:
+        """End the caller's session."""
+        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+        response.delete_cookie(COOKIE)
+
+    def strange_host(self, request: Request) -> bool:
+        """Whether the page was asked by a name that is not this machine's, without keys.
+
+        A web page elsewhere can point a name of its own at 127.0.0.1, and would then read ours (DNS rebinding).
+        """
+        return not self.guarded and (request.url.hostname or "") not in _LOOPBACK
+
+
+def from_elsewhere(request: Request) -> bool:
+    """Whether a request that changes something was sent by a page of another origin."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    if origin is not None:
+        return urlsplit(origin).netloc != request.headers.get("host")
+    return site not in (None, "same-origin", "none")
+
+
+def local_path(text: str) -> str:
+    """A path of this site to go on to; the first page for anything else."""
+    parts = urlsplit(text)
+    safe = text.startswith("/") and text.isprintable() and not text.startswith("//") and "\\" not in text
+    return text if safe and not parts.netloc and not parts.scheme else "/"

@@ -1,0 +1,341 @@
+"""What the pages show, as a source of theirs gives it. None and "" mean: not known, which a page says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from contracts.bundle import Signature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """A page elsewhere."""
+
+    label: str
+    url: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Live:
+    """Numbers of the traffic.
+
+    Attributes:
+        up: whether the endpoint answers; None where nobody knows.
+        since_start: the numbers are of the endpoint's whole life, not of the last 5 minutes.
+        requests: in all, of the endpoint's life.
+        requests_per_second: of the last 5 minutes.
+        errors: share of requests answered with 5xx.
+        p99_seconds: time of one request in a hundred.
+        objective: share of requests that must not fail; budget_left: share of the month's failures that may still come.
+    """
+
+    up: bool | None = None
+    since_start: bool = False
+    requests: float | None = None
+    requests_per_second: float | None = None
+    errors: float | None = None
+    p99_seconds: float | None = None
+    objective: float | None = None
+    budget_left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A number with its 95 % interval."""
+
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """How a rollout stands.
+
+    Attributes:
+        weights: share of the traffic by version, 0 to 1.
+        events: what happened, oldest first: (when, what, why).
+    """
+
+    model: str
+    phase: str
+    strategy: str = ""
+    champion: str = ""
+    challenger: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    started: str = ""
+    reason: str = ""
+    events: Sequence[tuple[str, str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """A rule of Prometheus that is pending or firing."""
+
+    name: str
+    state: str
+    severity: str = ""
+    model: str = ""
+    summary: str = ""
+    description: str = ""
+    since: str = ""
+    runbook: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One line of the overview.
+
+    Attributes:
+        version: the champion; "" where there is none.  latest: the newest version.
+        quality: the champion's primary metric on its test rows.  live_quality: of the same metric, by labels that came.
+        drifted: how many of `watched` inputs have changed; None where nobody watches.
+        problem: what could not be read.
+    """
+
+    name: str
+    version: str = ""
+    latest: str = ""
+    challenger: str = ""
+    recipe: str = ""
+    created: str = ""
+    gate_passed: bool | None = None
+    live: Live = Live()
+    quality: Measure | None = None
+    live_quality: Measure | None = None
+    watched: int | None = None
+    drifted: int | None = None
+    drifted_inputs: Sequence[str] = ()
+    rollout: Stage | None = None
+    alerts: int | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A threshold of the gate and what was measured."""
+
+    metric: str
+    rule: str
+    limit: float
+    value: float | None
+    passed: bool
+    against: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a model, with what its bundle says.
+
+    Attributes:
+        files: pages of the bundle that the console can show.
+        problem: why the bundle could not be read; then the fields that come from it are empty.
+    """
+
+    version: str
+    created: str
+    recipe: str
+    gate_passed: bool
+    aliases: Sequence[str] = ()
+    override: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    primary: str = ""
+    checks: Sequence[Check] = ()
+    compared_with: str = ""
+    reasons: Sequence[str] = ()
+    data_version: str = ""
+    code_version: str = ""
+    source: str = ""
+    run: str = ""
+    digest: str = ""
+    path: str = ""
+    files: Sequence[str] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Shares of one input's values; `labels` are categories, or the edges between bins, one more than shares."""
+
+    labels: Sequence[str]
+    shares: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drift:
+    """How one input, or "(answer)", has changed."""
+
+    name: str
+    kind: str = ""
+    detected: bool | None = None
+    psi: float | None = None
+    js: float | None = None
+    missing: float | None = None
+    new_categories: float | None = None
+    out_of_range: float | None = None
+    then: Bars | None = None
+    now: Bars | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelPage:
+    """Everything about one model.
+
+    Attributes:
+        versions: newest first.  drift_window: the time and rows that `drift` is about.
+        endpoint: address of the endpoint that is asked.  signature: the champion's, or the newest version's.
+    """
+
+    model: Model
+    versions: Sequence[Version]
+    drift: Sequence[Drift] = ()
+    drift_window: str = ""
+    drift_problem: str = ""
+    rollouts: Sequence[Stage] = ()
+    alerts: Sequence[Alert] | None = None
+    endpoint: str = ""
+    signature: Signature | None = None
+    links: Sequence[Link] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One line of the list of runs; `result` is ``model:version`` or what was done."""
+
+    run_id: str
+    status: str
+    task: str = ""
+    recipe: str = ""
+    workflow: str = ""
+    started: str = ""
+    seconds: float | None = None
+    result: str = ""
+    model: str = ""
+    by: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of a run; `needs` names the steps whose output it takes, `facts` are the numbers that it gave."""
+
+    name: str
+    status: str
+    seconds: float | None = None
+    tries: int = 1
+    waiting: str = ""
+    needs: Sequence[str] = ()
+    facts: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why something failed and what mends it."""
+
+    headline: str
+    detail: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPage:
+    """Everything about one run."""
+
+    run: Run
+    steps: Sequence[Step]
+    finished: str = ""
+    source: str = ""
+    settings: Sequence[tuple[str, str]] = ()
+    error: Failure | None = None
+    links: Sequence[Link] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditLine:
+    """One entry of the audit log."""
+
+    sequence: int
+    time: str
+    actor: str
+    action: str
+    subject: str
+    reason: str = ""
+    evidence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPage:
+    """Entries, newest first; `intact` is False where the chain of hashes is broken, at entry `broken`."""
+
+    entries: Sequence[AuditLine]
+    total: int
+    intact: bool | None = None
+    broken: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What an endpoint said to one request; `errors` are (field, message), `headline` and `fix` of a refusal."""
+
+    status: int
+    milliseconds: float = 0.0
+    version: str = ""
+    prediction: Mapping[str, Any] = field(default_factory=dict)
+    headline: str = ""
+    detail: str = ""
+    fix: str = ""
+    errors: Sequence[tuple[str, str]] = ()
+
+
+class Source(Protocol):
+    """Where the documents come from. Every method may raise PlatformError, which becomes a page."""
+
+    @property
+    def place(self) -> str:
+        """The home or profile that is shown."""
+        ...
+
+    @property
+    def links(self) -> Sequence[Link]:
+        """Pages of other tools of the platform."""
+        ...
+
+    def models(self) -> Sequence[Model]:
+        """All models, by name."""
+        ...
+
+    def model(self, name: str) -> ModelPage | None:
+        """One model; None where there is none of this name."""
+        ...
+
+    def bundle_file(self, name: str, version: str, file: str) -> bytes | None:
+        """A page of a version's bundle, one of `Version.files`."""
+        ...
+
+    def runs(self, limit: int) -> Sequence[Run]:
+        """The latest runs, newest first."""
+        ...
+
+    def run(self, run_id: str) -> RunPage | None:
+        """One run; None where there is none of this id."""
+        ...
+
+    def rollouts(self) -> Sequence[Stage]:
+        """The latest rollout of each model."""
+        ...
+
+    def alerts(self) -> Sequence[Alert] | None:
+        """Alerts that are pending or firing; None where no Prometheus is asked."""
+        ...
+
+    def audit(self, page: int, size: int) -> AuditPage | None:
+        """Page `page`, from 1 on, of the audit log; None where nothing was written yet."""
+        ...
+
+    def predict(self, name: str, instance: Mapping[str, Any], explain: bool) -> Answer:
+        """Ask a model's endpoint."""
+        ...

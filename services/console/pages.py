@@ -1,0 +1,107 @@
+"""The pages that only show: models, runs, rollouts, alerts, the audit log."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.console.access import CARD_POLICY
+from services.console.documents import ModelPage, Source, Version
+from services.console.rendering import page
+
+_RUNS = 200
+_AUDIT = 50
+_LIVE = 15  # seconds
+
+
+def _source(request: Request) -> Source:
+    found: Source = request.app.state.source
+    return found
+
+
+def models(request: Request) -> Response:
+    """All models, one line each."""
+    found = _source(request).models()
+    return page(request, "models", {"section": "models", "models": found}, refresh=_LIVE)
+
+
+def model(request: Request) -> Response:
+    """One model."""
+    found = _source(request).model(request.path_params["name"])
+    if found is None:
+        raise HTTPException(404)
+    values = {"section": "models", "page": found, "measures": measures_of(found.versions), "history": history(found)}
+    return page(request, "model", values, refresh=_LIVE)
+
+
+def measures_of(versions: object) -> list[str]:
+    """The measures that a table of versions has: the primary one, then those that most versions know."""
+    known: dict[str, int] = {}
+    primary: list[str] = []
+    assert isinstance(versions, list | tuple)
+    for version in versions:
+        if version.primary and version.primary not in primary:
+            primary.append(version.primary)
+        for name in version.metrics:
+            known[name] = known.get(name, 0) + (":" not in name)
+    others = sorted((name for name in known if known[name] and name not in primary), key=lambda name: -known[name])
+    return [*primary, *others][:6]
+
+
+def history(found: ModelPage) -> dict[str, object] | None:
+    """The primary measure of each version that has it, oldest first, and the limit that the gate puts on it."""
+    primary = next((version.primary for version in found.versions if version.primary), "")
+    points = [_point(version, primary) for version in reversed(found.versions) if primary in version.metrics]
+    limits = [check.limit for version in found.versions for check in version.checks if check.metric == primary]
+    return {"metric": primary, "points": points, "limit": limits[0] if limits else None} if points else None
+
+
+def _point(version: Version, metric: str) -> tuple[str, float, float | None, float | None]:
+    low, high = version.intervals.get(metric, (None, None))
+    return version.version, version.metrics[metric], low, high
+
+
+def bundle_file(request: Request) -> Response:
+    """A page of a bundle, such as its card; it may run nothing and load nothing."""
+    given = request.path_params
+    content = _source(request).bundle_file(given["name"], given["version"], given["file"])
+    if content is None:
+        raise HTTPException(404)
+    return Response(content, media_type="text/html", headers={"content-security-policy": CARD_POLICY})
+
+
+def runs(request: Request) -> Response:
+    """The latest runs."""
+    found = _source(request).runs(_RUNS)
+    return page(request, "runs", {"section": "runs", "runs": found, "most": _RUNS}, refresh=_LIVE)
+
+
+def run(request: Request) -> Response:
+    """One run."""
+    found = _source(request).run(request.path_params["run_id"])
+    if found is None:
+        raise HTTPException(404)
+    busy = found.run.status == "running"
+    total = sum(step.seconds or 0 for step in found.steps)
+    return page(request, "run", {"section": "runs", "page": found, "total": total}, refresh=3 if busy else 0)
+
+
+def rollouts(request: Request) -> Response:
+    """The latest rollout of each model."""
+    values = {"section": "rollouts", "rollouts": _source(request).rollouts()}
+    return page(request, "rollouts", values, refresh=3)
+
+
+def alerts(request: Request) -> Response:
+    """What is pending or firing."""
+    return page(request, "alerts", {"section": "alerts", "alerts": _source(request).alerts()}, refresh=_LIVE)
+
+
+def audit(request: Request) -> Response:
+    """The audit log, newest first."""
+    given = request.query_params.get("page", "1")
+    number = int(given) if given.isdecimal() and len(given) < 7 else 1
+    found = _source(request).audit(max(1, number), _AUDIT)
+    last = 1 if found is None else max(1, -(-found.total // _AUDIT))
+    return page(request, "audit", {"section": "audit", "log": found, "number": max(1, number), "last": last})
