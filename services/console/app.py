@@ -79,9 +79,7 @@ async def _answered(request: Request, access: Access, go_on: Callable[[Request],
         return _error_page(request, 421, "This page has another name", "Open it as http://127.0.0.1, or with keys.")
     if request.method not in ("GET", "HEAD"):
         if from_elsewhere(request):
-            return _error_page(
-                request, 403, "The form was sent from another site", "Open the page here, and try again."
-            )
+            return _error_page(request, 403, "The form was sent from another site", "Open the page, and try again.")
         if int(request.headers.get("content-length") or _MOST_BYTES + 1) > _MOST_BYTES:
             return _error_page(request, 413, "That is too large", "At most 16 MiB are accepted.")
     try:

@@ -188,6 +188,7 @@ class ModelPage:
     Attributes:
         versions: newest first.  drift_window: the time and rows that `drift` is about.
         endpoint: address of the endpoint that is asked.  signature: the champion's, or the newest version's.
+        example: values of its inputs, of a row that it was tested with.
     """
 
     model: Model
@@ -199,6 +200,7 @@ class ModelPage:
     alerts: Sequence[Alert] | None = None
     endpoint: str = ""
     signature: Signature | None = None
+    example: Mapping[str, Any] = field(default_factory=dict)
     links: Sequence[Link] = ()
 
 

@@ -105,12 +105,12 @@ def trend(title: str, points: Sequence[tuple[str, float, float | None, float | N
     return _svg(width, height, "trend", title, said, _joined(parts))
 
 
-def meter(title: str, share: float | None) -> Markup:
-    """How much of a whole there is, as a bar."""
+def meter(title: str, share: float | None, *, budget: bool = False) -> Markup:
+    """A part of a whole as a bar; of a `budget`, little is bad and looks so."""
     if share is None:
         return Markup("")
     part = min(1.0, max(0.0, share))
-    level = "low" if part < 0.1 else "middle" if part < 0.4 else "high"
+    level = "part" if not budget else "low" if part < 0.1 else "middle" if part < 0.4 else "high"
     body = Markup(
         '<rect class="trough" width="64" height="6" rx="3"></rect>'
         '<rect class="{}" width="{:.1f}" height="6" rx="3"></rect>'

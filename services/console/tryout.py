@@ -128,7 +128,16 @@ def form(request: Request) -> Response:
     """The empty form."""
     found, signature = _model(request)
     by_entity = has_entities(signature) and request.query_params.get("by") != "features"
-    return _shown(request, found, signature, fields_of(signature, by_entity=by_entity), by_entity)
+    fields = [_filled(field, found.example) for field in fields_of(signature, by_entity=by_entity)]
+    return _shown(request, found, signature, fields, by_entity)
+
+
+def _filled(field: FormField, example: Mapping[str, Any]) -> FormField:
+    """A field with the example's value; a long text or a file is not one to begin with."""
+    value = example.get(field.name)
+    if value is None or field.kind == "file" or len(str(value)) > 2000:
+        return field
+    return replace(field, value=str(value).lower() if isinstance(value, bool) else str(value))
 
 
 async def ask(request: Request) -> Response:

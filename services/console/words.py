@@ -60,7 +60,7 @@ CHINESE = {
     # models
     "There is no model yet. Train one:": "还没有模型。训练一个：",
     "models": "个模型",
-    "answer": "个在线",
+    "answering": "个在线",
     "with drift": "个有漂移",
     "with alerts": "个有告警",
     "Model": "模型",
@@ -79,7 +79,7 @@ CHINESE = {
     "challenger": "候选",
     "since its start": "自启动以来",
     "in all": "共计",
-    "{count} of {all}": "{count} / {all}",
+    "{count} of {all}": "{all} 个中有 {count} 个",
     "none of {all}": "{all} 个均无",
     # one model
     "Try it": "试用",
@@ -107,6 +107,8 @@ CHINESE = {
     "new": "新类别",
     "out of range": "越界",
     "{input}: shares in training and now": "{input}：训练时与现在的占比",
+    "Nobody watches this model yet; shown is the training data.": "该模型尚未监测；显示的是训练数据。",
+    "{count} more inputs": "其余 {count} 个输入",
     "No window was judged yet; shown is the training data.": "尚无已判定的窗口；显示的是训练数据。",
     "The monitor's report cannot be read; shown is the training data.": "监测报告无法读取；显示的是训练数据。",
     "Versions": "版本",

@@ -22,7 +22,9 @@ def console(
     prometheus: Annotated[
         str, typer.Option(metavar="URL", help="Traffic, objectives and alerts come from this Prometheus.")
     ] = "",
-    keys: Annotated[str, typer.Option(metavar="FILE", help="API keys; with them nobody sees anything without one.")] = "",
+    keys: Annotated[
+        str, typer.Option(metavar="FILE", help="API keys; with them nobody sees anything without one.")
+    ] = "",
     endpoint: Annotated[
         list[str] | None,
         typer.Option(metavar="MODEL=URL", help="Where a model answers, if not at its port here; may be repeated."),

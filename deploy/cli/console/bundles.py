@@ -74,6 +74,15 @@ class Bundles:
         except PlatformError:
             return None
 
+    def example(self, version: ModelVersion) -> dict[str, Any]:
+        """The inputs of the first golden example."""
+        try:
+            lines = storage.read_bytes(storage.join(version.path, "golden.jsonl")).splitlines()
+            found = json.loads(lines[0])["inputs"]
+        except (PlatformError, ValueError, LookupError, TypeError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def baseline(self, version: ModelVersion) -> list[Drift]:
         """Each input as it was in training, without anything about now."""
         found = _json(version.path, "baseline.json") or {}
@@ -112,14 +121,15 @@ def _then(name: str, given: Any) -> Drift:
     """An input of ``baseline.json``: numbers in bins, shares of categories, or the lengths of texts."""
     one = given if isinstance(given, dict) else {}
     kind = str(one.get("kind", ""))
-    counted = one.get("length") if kind == "text" and isinstance(one.get("length"), dict) else one
+    length = one.get("length")
+    counted = length if kind == "text" and isinstance(length, dict) else one
     edges, shares = counted.get("edges"), counted.get("shares")
     then = None
     if isinstance(shares, dict) and all(isinstance(value, int | float) for value in shares.values()):
         ordered = sorted(shares.items(), key=lambda item: -item[1])
         then = Bars(labels=[key or '""' for key, _ in ordered], shares=[value for _, value in ordered])
     elif isinstance(shares, list) and isinstance(edges, list) and len(edges) == len(shares) + 1:
-        then = Bars(labels=[f"{edge:g}" for edge in edges], shares=shares)
+        then = Bars(labels=[f"{edge:.4g}" for edge in edges], shares=shares)
     return Drift(name=f"{name} (length)" if kind == "text" else name, kind=kind, then=then)
 
 

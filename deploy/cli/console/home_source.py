@@ -16,7 +16,7 @@ from contracts.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from deploy.cli.console.bundles import Bundles, version_of
 from deploy.cli.console.live import Prometheus, Scraped
 from deploy.cli.console.run_records import page_of, run_of
-from deploy.cli.console.watched import Watched, read_report, read_rollout, rollout_names
+from deploy.cli.console.watched import NOBODY, Watched, read_report, read_rollout, rollout_names
 from deploy.cli.runs.run_files import find_run, list_runs
 from deploy.cli.serving.http_requests import send
 from services.console.documents import (
@@ -148,11 +148,12 @@ class HomeSource:
             versions=[version_of(one, self._bundles.of(one)) for one in versions],
             drift=watched.inputs if watched and watched.inputs else self._bundles.baseline(shown),
             drift_window=watched.window if watched else "",
-            drift_problem=watched.problem if watched else "",
+            drift_problem=watched.problem if watched else NOBODY,
             rollouts=[model.rollout] if model.rollout else [],
             alerts=None if alerts is None else [one for one in alerts if one.model == name],
             endpoint=self._address(name),
             signature=told.document.signature if told.document else None,
+            example=self._bundles.example(shown),
             links=self.links,
         )
 
@@ -237,11 +238,17 @@ def _refusal(status: int, said: Mapping[str, Any], name: str, address: str) -> A
     if status == 200:
         return Answer(status=502, headline=f"{address}: {said.get('model', '?')} != {name}", fix=start)
     errors = [
-        (str(one.get("field", "")), str(one.get("message", ""))) for one in said.get("errors") or [] if isinstance(one, dict)
+        (str(one.get("field", "")), str(one.get("message", "")))
+        for one in said.get("errors") or []
+        if isinstance(one, dict)
     ]
     title = str(said.get("title") or status)
     return Answer(
-        status=status, headline=title, detail=str(said.get("detail") or ""), fix=str(said.get("fix") or ""), errors=errors
+        status=status,
+        headline=title,
+        detail=str(said.get("detail") or ""),
+        fix=str(said.get("fix") or ""),
+        errors=errors,
     )
 
 

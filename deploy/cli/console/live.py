@@ -57,7 +57,9 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         if not url.startswith(("http://", "https://")):
             raise PlatformError(
-                f"not an address: {url!r}", fix="name Prometheus with its scheme: http://127.0.0.1:9090", code="bad_input"
+                f"not an address: {url!r}",
+                fix="name Prometheus with its scheme: http://127.0.0.1:9090",
+                code="bad_input",
             )
         self.url = url.rstrip("/")
         self.numbers = Fresh(self._numbers)
@@ -153,7 +155,9 @@ class Scraped:
     def _scrape(self, url: str) -> dict[str, Live]:
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"{url}/metrics", headers=headers), timeout=1.0) as answer:
+            with urllib.request.urlopen(
+                urllib.request.Request(f"{url}/metrics", headers=headers), timeout=1.0
+            ) as answer:
                 text = answer.read(8 << 20).decode(errors="replace")
         except (OSError, ValueError):
             return {}

@@ -8,6 +8,7 @@ from typing import Any
 from services.console.documents import Failure, Link, Run, RunPage, Step
 
 _MOST_FACTS = 14
+_LONG = frozenset({"path", "digest", "tracking_url"})
 
 
 def run_of(record: Mapping[str, Any]) -> Run:
@@ -48,13 +49,17 @@ def page_of(record: Mapping[str, Any], needs: Mapping[str, Sequence[str]], links
 
 
 def _step(name: str, step: Mapping[str, Any], needs: Mapping[str, Sequence[str]]) -> Step:
-    facts = [(str(key), _plain(value)) for key, value in _mapping(step.get("result")).items() if _simple(value)]
+    facts = [
+        (str(key), _plain(value))
+        for key, value in _mapping(step.get("result")).items()
+        if _simple(value) and key not in _LONG
+    ]
     tries = step.get("tries")
     return Step(
         name=name,
         status=str(step.get("status", "")),
         seconds=_number(step.get("seconds")),
-        tries=tries if _whole(tries) else 1,
+        tries=int(tries) if tries and _whole(tries) else 1,
         waiting=str(step.get("waiting") or ""),
         needs=needs.get(name, ()),
         facts=facts[:_MOST_FACTS],

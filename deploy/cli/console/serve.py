@@ -20,7 +20,14 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def run_console(
-    profile: str, host: str, port: int, prometheus: str, keys: str, places: Sequence[str], links: Sequence[str], as_json: bool
+    profile: str,
+    host: str,
+    port: int,
+    prometheus: str,
+    keys: str,
+    places: Sequence[str],
+    links: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Serve until Ctrl-C, and say where."""
     import uvicorn

@@ -13,6 +13,7 @@ from contracts import storage
 from contracts.errors import PlatformError
 from services.console.documents import Bars, Drift, Measure, Stage
 
+NOBODY = "Nobody watches this model yet; shown is the training data."
 NO_WINDOW = "No window was judged yet; shown is the training data."
 UNREADABLE = "The monitor's report cannot be read; shown is the training data."
 
@@ -53,7 +54,12 @@ def read_report(predictions: str, model: str, version: str) -> Watched | None:
     parts = [str(begins[0])] if begins else []
     parts += [str(one["newest"])] if one.get("newest") else []
     rows = f"{one['rows']:,}" if isinstance(one.get("rows"), int) else ""
-    facts = [" … ".join(parts), f"n = {rows}" if rows else "", str(one.get("reference") or ""), str(one.get("note") or "")]
+    facts = [
+        " … ".join(parts),
+        f"n = {rows}" if rows else "",
+        str(one.get("reference") or ""),
+        str(one.get("note") or ""),
+    ]
     window = " · ".join(filter(None, facts))
     return Watched(inputs=shown, window=window, problem="" if shown else NO_WINDOW, quality=_quality(one))
 
@@ -109,7 +115,9 @@ def read_rollout(folder: str, model: str) -> Stage | None:
         return None
     stage = Stage(
         model=model,
-        phase="paused" if said.get("paused") and said.get("phase") in ("starting", "running") else str(said.get("phase")),
+        phase="paused"
+        if said.get("paused") and said.get("phase") in ("starting", "running")
+        else str(said.get("phase")),
         strategy=str(said.get("strategy") or ""),
         champion=str(said.get("champion") or ""),
         challenger=str(said.get("candidate") or ""),
