@@ -8,6 +8,7 @@ from types import FrameType
 
 from deploy.cli.commands import (
     audit,
+    console,
     data,
     features,
     feedback,
