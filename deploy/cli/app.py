@@ -34,6 +34,7 @@ parts = (
     models,
     serving,
     rollouts,
+    console,
     feedback,
     features,
     releases,
