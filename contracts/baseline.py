@@ -2,11 +2,13 @@
 
 A column is described by its ``kind``: ``number`` has ``edges`` (deciles) with the ``shares`` of the known values
 between them, ``category`` the ``shares`` of its commonest values and of all ``other`` ones, ``text`` a number's of its
-``length``. ``missing`` is the share without a value, and ``rows`` of the document says how many were counted.
+``length``. ``missing`` is the share without a value, and ``rows`` of the document says how many were counted. Where
+rows have moments, ``varies`` is how far single hours and days of the week are from all rows, as PSI beyond chance.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +19,25 @@ from numpy.typing import NDArray
 from contracts.bundle import Input
 
 FILE = "baseline.json"
-_QUANTILES = np.linspace(0, 1, 11)
+_QUANTILES, _QUARTERS = np.linspace(0, 1, 11), (0.25, 0.5, 0.75)
+_GROUP = 50  # rows of an hour or day that can be told from chance
 _CATEGORIES = 30
 _PLACES = 9
 
 
-def describe_inputs(columns: Mapping[str, NDArray[Any]], inputs: Sequence[Input]) -> dict[str, Any]:
-    """``inputs`` of the document; `Evaluation.baseline` and `Evaluation.normal_answers` say what the answers are."""
-    return {item.name: describe(columns[item.name], item) for item in inputs}
+def describe_inputs(
+    columns: Mapping[str, NDArray[Any]], inputs: Sequence[Input], seconds: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """``inputs`` of the document; `Evaluation.baseline` and `Evaluation.normal_answers` say what the answers are.
+
+    Args:
+        seconds: the moment of each row, since 1970.
+    """
+    found = {item.name: describe(columns[item.name], item) for item in inputs}
+    if seconds is not None:
+        for name, described in found.items():
+            described["varies"] = variation(columns[name], described, seconds)
+    return found
 
 
 def describe(values: NDArray[Any] | Sequence[Any], item: Input) -> dict[str, Any]:
@@ -61,8 +74,7 @@ def numbers(values: NDArray[np.float64]) -> dict[str, Any]:
     missing = 1 - len(known) / max(len(values), 1)
     if not len(known):
         return {"missing": missing}
-    # Repeated deciles (many equal values) make one edge; the outer edges are the extremes.
-    edges = np.unique(np.round(np.quantile(known, _QUANTILES), _PLACES))
+    edges = np.unique(np.round(_edges(known), _PLACES))
     return {
         "missing": missing,
         "mean": float(known.mean()),
@@ -70,6 +82,48 @@ def numbers(values: NDArray[np.float64]) -> dict[str, Any]:
         "edges": listed(edges),
         "shares": shares_of(known, edges),
     }
+
+
+def _edges(known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Deciles, the outer ones the extremes. A value that fills more than one is a bin of its own, beside the others."""
+    found = np.quantile(known, _QUANTILES)
+    values, times = np.unique(found, return_counts=True)
+    often = values[times > 1]
+    if not len(often):
+        return found
+    rest = known[~np.isin(known, often)]
+    below = [(value + known[known < value].max()) / 2 for value in often if (known < value).any()]
+    above = [(value + known[known > value].min()) / 2 for value in often if (known > value).any()]
+    return np.concatenate([found, below, above, np.quantile(rest, _QUARTERS) if len(rest) else []])
+
+
+def variation(values: NDArray[Any], described: Mapping[str, Any], seconds: NDArray[np.int64]) -> dict[str, float]:
+    """How far single hours of the day, and days of the week, are from all rows; see the module."""
+    if described["kind"] == "category":
+        places = {name: at for at, name in enumerate(described["shares"], 1)}
+        codes = np.array([places.get(value or "", 0) for value in values], dtype=np.int64)
+    else:
+        numeric = np.array([len(value or "") for value in values]) if described["kind"] == "text" else values
+        edges = np.array(described.get("length", described).get("edges", ()))
+        known = np.asarray(numeric, dtype=np.float64)
+        codes = np.where(np.isfinite(known), 1 + bins_of(known, edges), 0)
+    groups = {"hour": seconds // 3_600 % 24, "day": seconds // 86_400 % 7}
+    return {name: round(_widest(codes, group), 6) for name, group in groups.items()}
+
+
+def _widest(codes: NDArray[np.int64], groups: NDArray[np.int64]) -> float:
+    """The largest PSI between a group and all, beyond what chance gives (mean and three deviations)."""
+    whole, widest = np.bincount(codes), 0.0
+    kept = whole > 0
+    degrees = int(kept.sum()) - 1
+    for group in np.unique(groups):
+        some = np.bincount(codes[groups == group], minlength=len(whole))
+        if some.sum() >= _GROUP:
+            now = (some[kept] + 0.5) / (some.sum() + kept.sum() / 2)
+            then = (whole[kept] + 0.5) / (whole.sum() + kept.sum() / 2)
+            chance = (degrees + 3 * math.sqrt(2 * degrees)) * (1 / some.sum() + 1 / whole.sum())
+            widest = max(widest, float(((now - then) * np.log(now / then)).sum() - chance))
+    return widest
 
 
 def shares_of(values: NDArray[np.float64], edges: NDArray[np.float64]) -> list[float]:

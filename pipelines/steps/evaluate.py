@@ -98,7 +98,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     _write_golden(target / "golden.jsonl", engine, columns, chosen, document, tolerance)
     normal = {
         "rows": len(frame),
-        "inputs": describe_inputs(columns, signature.inputs),
+        "inputs": describe_inputs(columns, signature.inputs, _seconds(frame, found.timestamp)),
         "answer": evaluation.normal_answers(signature.output, document.decision, answers),
     }
     write_json(target / FILE, normal | evaluation.baseline(signature.output, answers))
@@ -117,6 +117,17 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     candidate = {**fields, "metrics": result["metrics"], "slices": result["slices"]}
     write_json(target / "candidate.json", candidate)
     return {"rows": len(frame), **result["metrics"]}
+
+
+def _seconds(frame: pd.DataFrame, column: str | None) -> NDArray[np.int64] | None:
+    """The moment of each row since 1970; None where the split keeps none, or not of all rows."""
+    import pandas as pd
+
+    moments = frame.get(column) if column is not None else None
+    if moments is None or not pd.api.types.is_datetime64_any_dtype(moments) or moments.isna().any():
+        return None
+    utc = moments.dt.tz_convert("UTC").dt.tz_localize(None) if moments.dt.tz is not None else moments
+    return utc.to_numpy().astype("datetime64[s]").astype(np.int64)
 
 
 def _measured(frame: pd.DataFrame, answers: Any, document: BundleDocument, primary: str, seed: int) -> dict[str, Any]:

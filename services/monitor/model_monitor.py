@@ -58,8 +58,9 @@ class ModelMonitor:
                 break
         self._forget(now)
         self.report = self._reported(now)
-        self._write(STATE, self._state())
-        self._write(REPORT, self.report)
+        if self._versions:
+            self._write(STATE, self._state())
+            self._write(REPORT, self.report)
         return self.report
 
     def _count(self, records: list[Prediction], now: datetime) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -36,6 +36,7 @@ class Column:
         name: of the input, or of a part of the answer in parentheses.  kind: number, category or text (its length).
         bins: in words.  shares: of the reference, one for each bin.  edges, names: what decides a value's bin.
         closed: whether a name that is not among `names` is new.
+        varies: how far single hours of the day and days of the week are from all, as PSI.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Column:
     edges: Numbers
     names: Mapping[str, int]
     closed: bool = True
+    varies: tuple[float, float] = (0.0, 0.0)
 
     def place(self, values: Sequence[Any]) -> Places:
         """The bin of each logged value; `UNSAID` for one that says nothing."""
@@ -95,6 +97,14 @@ def column_of(name: str, described: Mapping[str, Any], item: Input | None = None
     """
     if item is not None and item.dtype == "bytes":
         return "the log keeps nothing of a file"
+    varies = described.get("varies", {})
+    found = _column_of(name, described, item)
+    if isinstance(found, str):
+        return found
+    return replace(found, varies=(varies.get("hour", 0.0), varies.get("day", 0.0)))
+
+
+def _column_of(name: str, described: Mapping[str, Any], item: Input | None) -> Column | str:
     kind = described.get("kind", "")
     if kind == "number":
         return _of_numbers(name, "number", described, described.get("missing", 0.0))

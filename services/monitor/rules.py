@@ -13,7 +13,7 @@ class Rules(Settings):
     """The rules of every model; the defaults are those that the benchmark proves."""
 
     pane_seconds: float = Field(10, gt=0, le=3600, description="rows are counted in panes of so much event time")
-    horizon_seconds: float = Field(86_400, gt=0, description="the longest look back; older rows are not tested")
+    horizon_seconds: float = Field(172_800, gt=0, description="the longest look back; older rows are not tested")
     window_seconds: float = Field(600, gt=0, description="what tables and metrics describe while nothing has changed")
     late_seconds: float = Field(60, ge=0, description="rows this far behind the newest count as late, in their pane")
     effect: float = Field(0.1, gt=0, description="PSI beyond that of chance, from which on a change is worth an alarm")

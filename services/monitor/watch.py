@@ -16,7 +16,7 @@ from services.monitor.first_day import FirstDay
 from services.monitor.panes import Panes
 from services.monitor.reference import ABSENT, FOREIGN, LACKED, MISSING, ODD, UNSAID, Column, column_of
 from services.monitor.rules import Rules
-from services.monitor.tested import Tester, Verdict
+from services.monitor.tested import ColumnTests, Verdict
 from services.problems.base import Serving
 
 _AHEAD = 60.0  # seconds that a writer's clock may be ahead
@@ -70,7 +70,7 @@ class VersionWatch:
         found = {name: column_of(name, one, inputs.get(name)) for name, one in described.items()}
         self.unwatched = {name: one for name, one in found.items() if isinstance(one, str)}
         columns = [one for one in found.values() if isinstance(one, Column)]
-        self._tester = Tester(columns, rows, self._rules)
+        self._tester = ColumnTests(columns, rows, self._rules)
         self.reference_rows = rows
         self._panes = Panes(self._tester.bins, self._rules.panes)
 
@@ -180,6 +180,7 @@ class VersionWatch:
                 "js": round(float(verdict.js[at]), 6),
                 "evidence": round(float(max(verdict.evidence[at], -1e9)), 3),
                 **{name: round(float(now[place]), 6) for name, place in SHARES.items()},
+                "varies": {"hour": column.varies[0], "day": column.varies[1]},
                 "missing_then": round(float(column.shares[MISSING]), 6),
                 "bins": list(column.bins),
                 "then": np.round(column.shares, 6).tolist(),

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.baseline import number
 from services.monitor import divergence, evidence
 from services.monitor.panes import Panes
+from services.monitor.reference import Column, column_of
+from services.monitor.rules import Rules
+from services.monitor.tested import ColumnTests
 
 ONE = np.array([0])
 COUNTS = st.lists(st.integers(0, 5_000), min_size=4, max_size=4)
@@ -112,3 +116,20 @@ def test_a_day_of_panes_takes_little_room_and_no_row_is_lost() -> None:
     assert len(firsts) < 60
     assert counts[-1].tolist() == [8_640, 17_280]
     assert counts[3, 0] == 4
+
+
+def test_the_time_of_day_is_no_change_and_its_loss_is() -> None:
+    hours, rules = np.random.default_rng(5).uniform(0, 24, 6_000), Rules()
+    described = {**number(hours), "varies": {"hour": 6.0, "day": 0.0}}
+    column = column_of("hour", described)
+    assert isinstance(column, Column)
+    tester = ColumnTests([column], 6_000, rules)
+    panes = Panes(tester.bins, rules.panes)
+    for pane in range(6):
+        panes.add(pane, np.bincount(column.place([3.0 + pane / 360] * 100), minlength=tester.bins))
+    assert not tester.test(panes).changed.any()
+    for pane in range(6, 12):
+        panes.add(pane, np.bincount(column.place([None] * 100), minlength=tester.bins))
+    verdict = tester.test(panes)
+    assert verdict.changed.tolist() == [True]
+    assert verdict.since.tolist() == [6]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.baseline import category, describe, number
+from contracts.baseline import category, describe, number, variation
 from contracts.bundle import Input
 from services.monitor.reference import ABSENT, FIRST, FOREIGN, LACKED, MISSING, ODD, UNSAID, Column, column_of
 
@@ -30,6 +30,22 @@ def test_the_rows_of_the_baseline_fall_as_it_says(values: list[float | None]) ->
     counts = np.bincount(column.place(values), minlength=len(column.bins))
     assert column.shares.sum() == pytest.approx(1)
     assert counts / len(values) == pytest.approx(column.shares, abs=1e-6)
+
+
+def test_a_value_that_most_rows_have_is_told_from_the_others() -> None:
+    column = _column(number(np.array([0.0] * 960 + [1.0] * 40)))
+    assert column.shares[FIRST:].tolist() == pytest.approx([0.96, 0.04])
+    risk = _column(number(np.concatenate([np.zeros(900), np.linspace(0.01, 1, 100)])))
+    assert risk.shares[FIRST] == pytest.approx(0.9)
+    assert len(risk.shares) - FIRST == 5
+
+
+def test_what_varies_by_the_hour_is_described_so() -> None:
+    seconds = np.arange(0, 14 * 86_400, 120)
+    hours, steady = seconds / 3_600 % 24, np.random.default_rng(2).normal(size=len(seconds))
+    assert variation(hours, number(hours), seconds)["hour"] > 1
+    assert variation(hours, number(hours), seconds)["day"] == 0
+    assert variation(steady, number(steady), seconds) == {"hour": pytest.approx(0, abs=0.01), "day": 0}
 
 
 def test_numbers_that_are_none_are_told_apart() -> None:

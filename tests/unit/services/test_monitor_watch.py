@@ -7,15 +7,12 @@ import json
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from contracts.baseline import category, number
-from contracts.bundle import write_bundle
 from contracts.errors import PlatformError
 from contracts.settings import load
 from deploy.cli.machine.ports import free_port
@@ -23,80 +20,7 @@ from services.monitor.model_monitor import ModelMonitor
 from services.monitor.rules import Rules
 from services.monitor.service import Monitor
 from services.monitor.settings import MonitorSettings
-
-NOON = datetime(2026, 3, 2, 12, tzinfo=UTC)
-RULES = Rules()
-RNG = np.random.default_rng(7)
-NORMAL = {"size": RNG.normal(size=4_000), "colour": RNG.choice(["red", "green", "blue"], 4_000, p=[0.5, 0.3, 0.2])}
-SCORES = RNG.beta(2, 5, 4_000)
-
-
-class Log:
-    """A prediction log with one model, and its bundle."""
-
-    def __init__(self, root: Path, baseline: bool = True) -> None:
-        self.folder, self.artifacts, self.at, self.count = root / "log", root / "bundles", NOON, 0
-        source = root / "source"
-        (source / "model").mkdir(parents=True)
-        (source / "model" / "model.txt").write_text("trees")
-        normal = {
-            "rows": 4_000,
-            "inputs": {"size": number(NORMAL["size"]), "colour": category(list(NORMAL["colour"]))},
-            "answer": {"answer": number(SCORES), "label": category(np.where(SCORES > 0.3, "yes", "no").tolist())},
-        }
-        if baseline:
-            (source / "baseline.json").write_text(json.dumps(normal))
-        inputs = [
-            {"name": "size", "dtype": "float64"},
-            {"name": "colour", "dtype": "string", "categories": ["red", "green", "blue", "grey"]},
-            {"name": "note", "dtype": "string"},
-        ]
-        fields: dict[str, Any] = {
-            "name": "m",
-            "task": "m",
-            "recipe": "r",
-            "modality": "tabular",
-            "engine": "lightgbm",
-            "signature": {"inputs": inputs, "output": {"problem": "classification", "classes": ["no", "yes"]}},
-            "decision": {"positive": "yes", "threshold": 0.3, "false_positive_cost": 1, "false_negative_cost": 1},
-            "gate": {"passed": True, "checks": []},
-            "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "t"},
-        }
-        self.digest = write_bundle(source, self.artifacts, fields).digest[:12]
-
-    def write(self, seconds: int, rate: int = 50, shift: float = 0.0, file: str = "a", **given: Any) -> None:
-        """Records of so many seconds; `given` replaces inputs."""
-        lines, rows = [], seconds * rate
-        drawn = zip(RNG.choice(NORMAL["size"], rows) + shift, RNG.choice(NORMAL["colour"], rows), strict=True)
-        scores = RNG.choice(SCORES, rows).tolist()
-        for at, (size, colour) in enumerate(drawn):
-            self.count += 1
-            score = scores[at]
-            inputs = {"size": float(size), "colour": str(colour), "note": {"chars": 9}, **given}
-            document = {
-                "id": f"{self.count:032x}",
-                "time": (self.at + timedelta(seconds=at / rate)).isoformat(timespec="milliseconds"),
-                "model": "m",
-                "version": "1",
-                "digest": self.digest,
-                "label": "yes" if score > 0.3 else "no",
-                "score": score,
-                "probabilities": [1 - score, score],
-                "inputs": {name: value for name, value in inputs.items() if value is not ...},
-            }
-            lines.append(json.dumps(document))
-        self.at += timedelta(seconds=seconds)
-        path = self.folder / "m" / f"{NOON:%Y-%m-%d}.{file}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as stream:
-            stream.write("".join(f"{line}\n" for line in lines))
-
-    def monitor(self, rules: Rules = RULES) -> ModelMonitor:
-        return ModelMonitor(str(self.folder), str(self.artifacts), "m", rules)
-
-    def look(self, monitor: ModelMonitor, later: float = 0.0) -> dict[str, Any]:
-        found: dict[str, Any] = monitor.look(self.at + timedelta(seconds=later))["versions"]["1"]
-        return found
+from tests.monitor_log import NOON, RULES, Log
 
 
 @pytest.fixture
@@ -255,7 +179,7 @@ def metrics(log: Log) -> Iterator[Any]:
 
 def test_metrics_are_those_of_the_last_pass_and_an_unreachable_log_leaves_them(log: Log, metrics: Any) -> None:
     monitor, scrape = metrics
-    log.at = datetime.now(UTC) - timedelta(seconds=70)
+    log.now()
     log.write(60, colour="grey")
     assert monitor.look()["m"]["drifted"] == ["colour"]
     before = scrape()

@@ -1,0 +1,41 @@
+"""The command about deployed models under watch: monitor."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file to the command line."""
+    app.command("monitor", rich_help_panel="Serve")(monitor)
+
+
+@guarded
+def monitor(
+    model: Annotated[str | None, typer.Argument(help="The name that the model is served by.")] = None,
+    every_model: Annotated[bool, typer.Option("--all", help="Watch every model that has a prediction log.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Read what is new, show it and end.")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics; 0: none.")] = 9109,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds from one look at the log to the next.")] = 5.0,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Watch what a model is asked and answers, beside what its bundle calls normal.
+
+    Reads the prediction log once, as it grows, and exports metrics until Ctrl-C. An input has changed when its distance
+    is large (PSI 0.1 beyond chance) and cannot be chance, all inputs and all looks counted. State and report are kept
+    beside the log. With --once the exit code is 3 where something has changed.
+
+    [bold]Examples[/]
+      fairlead monitor fraud --once
+      fairlead monitor --all --port 9109
+      fairlead monitor fraud --once --json
+    """
+    from deploy.cli.monitoring.watching import monitor_models
+
+    monitor_models(profile, model, every_model, once, port, every, as_json)

@@ -1,0 +1,1 @@
+"""Deployed models under watch: what `fairlead monitor` shows."""

@@ -1,0 +1,156 @@
+"""``fairlead monitor``: the monitor on this machine, once or until Ctrl-C."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from contracts.errors import PlatformError
+from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.terminal.output import EXIT_ERROR, EXIT_REFUSED, console, table, write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from contracts.endpoints import Endpoints
+    from services.monitor.service import Monitor
+
+Report = Mapping[str, Any]
+
+
+def monitor_models(
+    profile: str, model: str | None, every_model: bool, once: bool, port: int, every: float, as_json: bool
+) -> None:
+    """Watch one model, or all that have a log; with `once` show what there is and end."""
+    if (model is None) != every_model:
+        raise PlatformError(
+            "which models?" if model is None else f"{model} or all?",
+            fix="name one model, for example fairlead monitor fraud, or give --all",
+            code="bad_input",
+        )
+    endpoints = load_endpoints(profile)
+    monitor = _monitor(endpoints, model, port, every)
+    if once:
+        _show_once(endpoints, monitor.look(), model, as_json)
+        return
+    end = monitor.serve() if port else lambda: None
+    stop, out = threading.Event(), console()
+    if port and not as_json:
+        out.print(f"Metrics  http://127.0.0.1:{port}/metrics")
+        out.print("Ctrl-C ends it.")
+    told: dict[str, Any] = {}
+
+    def tell(reports: Mapping[str, Report]) -> None:
+        for name, report in reports.items():
+            news = (report.get("drifted"), report.get("error", {}).get("headline"))
+            if as_json:
+                write_json(report)
+            elif told.get(name) != news:
+                told[name] = news
+                show_report(out, report)
+
+    try:
+        monitor.run(stop, tell)
+    except KeyboardInterrupt:
+        if not as_json:
+            out.print("\nStopped.")
+    finally:
+        end()
+
+
+def _monitor(endpoints: Endpoints, model: str | None, port: int, every: float) -> Monitor:
+    from contracts.settings import load
+    from services.monitor.service import Monitor
+    from services.monitor.settings import MonitorSettings
+
+    given = {
+        "predictions": endpoints.uri("predictions"),
+        "artifacts": endpoints.uri("artifacts"),
+        "models": [model] if model else [],
+        "host": "127.0.0.1",
+        "port": port,
+        "every_seconds": every,
+    }
+    return Monitor(load(MonitorSettings, environ={}, overrides=given))
+
+
+def _show_once(endpoints: Endpoints, reports: Mapping[str, Report], model: str | None, as_json: bool) -> None:
+    """The reports; exit code 3 where something has changed, 1 where a log cannot be read.
+
+    Raises:
+        PlatformError: there is no log of the model, or of any.
+    """
+    empty = not any(report.get("versions") or report.get("error") for report in reports.values())
+    if empty:
+        raise PlatformError(
+            f"no predictions of {model} are logged" if model else "no predictions are logged",
+            detail=f"looked in {endpoints.uri('predictions')}",
+            fix=f"fairlead serve {model or 'MODEL'}, and ask it",
+            code="no_predictions",
+        )
+    if as_json:
+        write_json({"models": reports})
+    else:
+        for report in reports.values():
+            show_report(console(), report)
+    if any(report.get("error") for report in reports.values()):
+        raise typer.Exit(EXIT_ERROR)
+    if any(report["drifted"] for report in reports.values()):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def show_report(out: Console, report: Report) -> None:
+    """A table for each version: its inputs now, beside what was normal."""
+    if error := report.get("error"):
+        out.print(f"[bold red]{report['model']}[/]: {error['headline']}; what follows is from {report.get('time')}")
+    for version, one in report.get("versions", {}).items():
+        out.print(
+            f"[bold]{report['model']}:{version}[/]  {one['rows']:,} rows until {one['newest']}, "
+            f"against {one['reference']} ({one['reference_rows']:,} rows)",
+            soft_wrap=True,
+        )
+        if one["note"]:
+            out.print(one["note"], style="yellow", soft_wrap=True, markup=False)
+        if one["inputs"]:
+            out.print(_table(one))
+        for name, reason in one["unwatched"].items():
+            out.print(f"{name} is not watched: {reason}", soft_wrap=True, markup=False)
+
+
+def _table(version: Report) -> Any:
+    numbers = ("rows", "PSI", "noise", "JS", "missing")
+    made = table("input", *numbers, "verdict", right=numbers)
+    for name, one in version["inputs"].items():
+        figures = [f"{one[key]:.3f}" for key in ("psi", "noise_floor", "js")]
+        missing = f"{one['missing'] + one['absent']:.1%}"
+        made.add_row(name, f"{one['rows']:,}", *figures, missing, verdict(one, quiet=version["quiet"]))
+    return made
+
+
+def verdict(found: Report, *, quiet: bool) -> str:
+    """What is to be said of one input, in a few words."""
+    if quiet:
+        return "no traffic"
+    if not found["rows"]:
+        return "the log keeps nothing of it"
+    if found["drifted"]:
+        return f"[bold red]changed[/] {found['since'][:16].replace('T', ' ')}{_why(found)}"
+    if found["psi"] > found["noise_floor"]:
+        return "tolerated, or too few rows yet"
+    return "as before"
+
+
+def _why(found: Report) -> str:
+    """The most telling share of values that the reference lacks."""
+    foreign = "new categories" if found["kind"] == "category" else "out of range"
+    shares = {
+        "without a value": found["missing"] - found["missing_then"],
+        "absent": found["absent"],
+        "of another type": found["other_type"],
+        foreign: found["new_or_out_of_range"],
+    }
+    words, share = max(shares.items(), key=lambda item: item[1])
+    return f", {share:.0%} {words}" if share >= 0.05 else ""
