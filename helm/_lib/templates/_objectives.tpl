@@ -1,14 +1,15 @@
 {{/*
 fairlead.objectives: groups of rules on the objectives of models, "words" filled in. Rates are recorded over five minutes and averaged over
 longer windows; alerts compare how fast a budget goes (multi-window burn rates, Google's SRE workbook, chapter 5). Five bad requests are
-the least that is told. Brackets [[ ]] are Prometheus' braces; names of metrics are those of contracts/metric_names.py. The words:
+the least that is told, and answers of a version in the shadow, which nobody sees, are left out. Brackets [[ ]] are Prometheus' braces;
+names of metrics are those of contracts/metric_names.py. The words:
 
 group, name: how groups, and alerts, begin; failing: the alert of failures. kind: how recorded series begin.
 of: matchers of the models with a comma at the end, or nothing; only: the same as a selector. unless: what silences the alerts.
 availabilityBudget, latencyBudget: shares that may be bad; latencySeconds: when an answer is late. runbook: address of the runbook.
 */}}
 {{- define "fairlead.objectives" -}}
-{{- $words := merge (dict "notWork" "/startupz|/metrics|/v2/health/.+|<unmatched>" "latencyEdge" (include "fairlead.bucket" .words.latencySeconds)) .words -}}
+{{- $words := merge (dict "notWork" "/startupz|/metrics|/v2/health/.+|<unmatched>" "seen" "unless on (model, version) fairlead_rollout_weight == 0" "latencyEdge" (include "fairlead.bucket" .words.latencySeconds)) .words -}}
 {{- include "fairlead.filled" (dict "text" (include "fairlead.objectives.text" .) "words" $words) | replace "[[" "{{" | replace "]]" "}}" -}}
 {{- end -}}
 
@@ -16,15 +17,15 @@ availabilityBudget, latencyBudget: shares that may be bad; latencySeconds: when 
 - name: @group@
   rules:
     - record: @kind@:fairlead_requests:rate5m
-      expr: sum by (namespace, model) (rate(fairlead_requests_total{@of@route!~"@notWork@"}[5m]))
+      expr: sum by (namespace, model) (rate(fairlead_requests_total{@of@route!~"@notWork@"}[5m]) @seen@)
     - record: @kind@:fairlead_errors:rate5m
       expr: |
-        sum by (namespace, model) (rate(fairlead_requests_total{@of@route!~"@notWork@",code=~"5.."}[5m]))
+        sum by (namespace, model) (rate(fairlead_requests_total{@of@route!~"@notWork@",code=~"5.."}[5m]) @seen@)
           or 0 * @kind@:fairlead_requests:rate5m@only@
     - record: @kind@:fairlead_slow:rate5m
       expr: |
-        sum by (namespace, model) (rate(fairlead_request_duration_seconds_count{@of@route!~"@notWork@"}[5m]))
-          - sum by (namespace, model) (rate(fairlead_request_duration_seconds_bucket{@of@route!~"@notWork@",le="@latencyEdge@"}[5m]))
+        sum by (namespace, model) (rate(fairlead_request_duration_seconds_count{@of@route!~"@notWork@"}[5m]) @seen@)
+          - sum by (namespace, model) (rate(fairlead_request_duration_seconds_bucket{@of@route!~"@notWork@",le="@latencyEdge@"}[5m]) @seen@)
     - record: @kind@:fairlead_errors:ratio_rate5m
       expr: @kind@:fairlead_errors:rate5m@only@ / @kind@:fairlead_requests:rate5m@only@
     - record: @kind@:fairlead_slow:ratio_rate5m
