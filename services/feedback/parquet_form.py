@@ -20,7 +20,8 @@ from contracts import storage
 from contracts.errors import PlatformError
 from services.feedback.records import Label, Placed, Prediction, R
 
-GROUP_ROWS = 10_000
+GROUP_ROWS = 8_192
+_AT_ONCE = 512  # rows that are Python objects at a time
 _TYPES = {float: pa.float64(), int: pa.int64(), bool: pa.bool_(), str: pa.string()}
 _MOMENT = pa.timestamp("us", tz="UTC")
 _JSON = {b"form": b"json"}
@@ -28,15 +29,21 @@ _ANSWER, _INPUT = "answer.", "input."
 
 
 class Kinds:
-    """The types of the values of each column, seen before anything is written."""
+    """The types of the values of each column of records with the same members, seen before anything is written."""
 
     def __init__(self) -> None:
         self._seen: dict[str, set[type]] = {}
+        self._shapes: dict[tuple[type, ...], list[str]] = {}  # types that were seen, and columns to look at again
 
     def see(self, record: Prediction | Label) -> None:
         """Note the values of one record."""
-        for name, value in columns_of(record).items():
-            self._seen.setdefault(name, set()).add(_kind(value))
+        columns = columns_of(record)
+        shape = tuple(map(type, columns.values()))
+        again = self._shapes.get(shape)
+        if again is None:
+            self._shapes[shape] = [name for name, kind in zip(columns, shape, strict=True) if kind in (int, list)]
+        for name in columns if again is None else again:
+            self._seen.setdefault(name, set()).add(_kind(columns[name]))
 
     def schema(self) -> pa.Schema:
         """The columns that hold all records that were seen."""
@@ -148,11 +155,12 @@ def summary(uri: str) -> tuple[int, set[str]]:
 def records_of(table: pa.Table, of: type[R]) -> Iterator[Placed[R]]:
     """The records of a group of rows."""
     texts = [field.name for field in table.schema if field.metadata == _JSON]
-    for row in table.to_pylist():
-        source, at = row.pop("source"), row.pop("at")
-        for name in texts:
-            row[name] = orjson.loads(row[name])
-        yield Placed(record=_record(row, of), source=source, at=at)
+    for batch in table.to_batches(max_chunksize=_AT_ONCE):
+        for row in batch.to_pylist():
+            source, at = row.pop("source"), row.pop("at")
+            for name in texts:
+                row[name] = orjson.loads(row[name])
+            yield Placed(record=_record(row, of), source=source, at=at)
 
 
 def has_moment(table: pa.Table, start: Any, end: Any) -> bool:

@@ -76,6 +76,7 @@ class PredictionLog:
         self._lines: list[bytes] = []
         self._held, self._held_bytes = list[bytes](), 0  # taken from the queue, and not in S3 yet
         self._upload_at, self._failing = monotonic() + settings.upload_seconds, False
+        self._tried: tuple[str, int] | None = None  # the object that S3 did not confirm, and how much of what is held
         self._complained = -60.0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._write_loop, name="prediction-log", daemon=True)
@@ -160,26 +161,33 @@ class PredictionLog:
                     self._append(lines)
             if self._held:
                 self._upload(closed)
+        self._lost.inc(len(self._held))  # the process ends before S3 is back
 
     def _upload(self, closed: bool) -> None:
         """Write what is held as one object, when it is time or much; a failure keeps it for the next time."""
         much = self._held_bytes >= _OBJECT_BYTES and not self._failing
         if not (closed or much or monotonic() >= self._upload_at):
             return
-        uri = layout.new_object(self._folder)
+        # A server that did not answer may have taken it: the same again, so that no record is there twice.
+        uri, count = self._tried or (layout.new_object(self._folder), len(self._held))
         try:
-            storage.write_bytes(uri, b"".join(self._held))
+            storage.write_bytes(uri, b"".join(self._held[:count]))
         except PlatformError as err:
-            self._failing, lost = True, 0
+            lost = 0
             while self._held_bytes > _HELD_BYTES:
                 self._held_bytes -= len(self._held[lost])
                 lost += 1
             del self._held[:lost]
+            self._tried = (uri, count - lost) if count > lost else None
+            self._failing = True
             self._complain(uri, f"{err.headline}: {err.detail}", lost, err.fix)
         else:
-            self._logged.inc(len(self._held))
-            self._failing, self._held_bytes = False, 0
-            self._held.clear()
+            self._logged.inc(count)
+            self._held_bytes -= sum(map(len, self._held[:count]))
+            del self._held[:count]
+            self._failing, self._tried = False, None
+            if closed and self._held:
+                self._upload(closed)
         self._upload_at = monotonic() + self._settings.upload_seconds
 
     def _append(self, lines: list[bytes]) -> None:

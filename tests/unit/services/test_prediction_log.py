@@ -215,6 +215,25 @@ def test_records_that_s3_did_not_take_are_kept_and_bounded(
     assert list(bucket.objects.values()) == [b'{"id": 2}\n{"id": 3}\n']
 
 
+def test_an_object_that_s3_did_not_confirm_is_sent_again_as_it_was(in_s3: tuple[Bucket, PredictionLog]) -> None:
+    bucket, log = in_s3
+    log.close()
+    log._held, log._held_bytes = [b'{"id": 1}\n'], 10
+    write = bucket.write
+
+    def silent(uri: str, data: bytes) -> None:
+        write(uri, data)
+        raise PlatformError("the storage did not answer")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "write_bytes", silent)
+        log._upload(closed=True)
+    log._held.append(b'{"id": 2}\n')
+    log._upload(closed=True)
+    assert sorted(bucket.objects.values()) == [b'{"id": 1}\n', b'{"id": 2}\n']
+    assert (log._held, log._logged.value, log._lost.value) == ([], 2, 0)
+
+
 def test_much_at_once_is_not_waited_for(in_s3: tuple[Bucket, PredictionLog], monkeypatch: pytest.MonkeyPatch) -> None:
     bucket, log = in_s3
     log.close()
