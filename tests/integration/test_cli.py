@@ -27,6 +27,7 @@ pytestmark = pytest.mark.integration
 
 ROOT = Path(deploy.__file__).parents[1]
 PAYMENT = {"customer_id": "C000001", "terminal_id": "T000001", "amount": 20.0, "event_time": "2024-04-23T12:00:00Z"}
+ENTITY = ("--entity", "customer_id=C000001", "--entity", "terminal_id=T000001")
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,14 @@ def test_a_prediction_here_is_the_one_of_the_endpoint(shell, demo) -> None:
         there = shell.json("predict", "fraud", "--input", json.dumps(PAYMENT), "--url", served["url"], "--explain")
         with urllib.request.urlopen(served["metrics_url"]) as response:
             assert b"fairlead_predictions_total" in response.read()
+        other = shell.json(
+            "predict", "fraud", "-i", json.dumps({**PAYMENT, "customer_id": "C2"}), "--url", served["url"]
+        )
+        ids = [answer["predictions"][0]["id"] for answer in (there, other)]
+        label = {"id": ids[0], "label": "fraud", "time": "2026-01-01T00:00:00Z"}
+        body, headers = json.dumps({"labels": [label]}).encode(), {"content-type": "application/json"}
+        with urllib.request.urlopen(urllib.request.Request(f"{served['url']}/feedback", body, headers)) as response:
+            assert json.load(response)["accepted"] == 1
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
@@ -167,6 +176,14 @@ def test_a_prediction_here_is_the_one_of_the_endpoint(shell, demo) -> None:
         answer["predictions"][0].pop("id")
     assert here == there
     assert here["predictions"][0]["reasons"]
+    labels = f"id,label,time\n{ids[0]},genuine,2026-01-02T00:00:00Z\n{ids[1]},fraud,\n{'0' * 32},fraud,\n"
+    (shell.home.parent / "labels.csv").write_text(labels)
+    told = shell.json("labels", "fraud", "--source", "labels.csv")
+    assert (told["joined"], told["corrected"], told["unknown"]) == (2, 1, 1)
+    gone = shell.json("predictions", "forget", "fraud", *ENTITY)
+    assert (gone["predictions"] >= 1, gone["labels"]) == (True, 2)
+    (day,) = shell.json("predictions", "list", "fraud")["days"]
+    assert day["labels"] == 1
 
 
 def test_a_file_of_a_past_run_is_scored_once_into_a_new_folder(shell, demo) -> None:
