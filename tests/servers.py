@@ -52,7 +52,7 @@ def started(command: list[str], log: Path) -> Iterator[str]:
     """versitygw on a free port."""
     port = free_port()
     environment = os.environ | {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET, "VGW_PORT": f"127.0.0.1:{port}"}
-    with _running(command, environment, log):
+    with running(command, environment, log):
         wait_for(f"http://127.0.0.1:{port}/", log)
         yield f"http://127.0.0.1:{port}"
 
@@ -66,13 +66,13 @@ def mlflow_server(folder: Path, storage: Mapping[str, str], bucket: str) -> Iter
     command += ["--artifacts-destination", f"s3://{bucket}/mlflow"]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     quiet["MLFLOW_S3_ENDPOINT_URL"] = storage["AWS_ENDPOINT_URL"]
-    with _running(command, {**os.environ, **storage, **quiet}, folder / "mlflow.log"):
+    with running(command, {**os.environ, **storage, **quiet}, folder / "mlflow.log"):
         wait_for(f"http://127.0.0.1:{port}/health", folder / "mlflow.log")
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def _running(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[None]:
+def running(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[None]:
     with log.open("wb") as stream:
         child = subprocess.Popen(command, env=dict(environment), stdout=stream, stderr=stream, start_new_session=True)
     try:

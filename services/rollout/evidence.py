@@ -172,7 +172,8 @@ def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, ca
     criterion, limit = CRITERIA[name], judged(policy)[name]
     values = (criterion.value(champion), criterion.value(candidate))
     bounds = [_interval(criterion, counts) for counts in (champion, candidate)]
-    if not trail.hits:
+    counted = [criterion.rows(counts, trail.keys, False).requests for counts in (champion, candidate)]
+    if not trail.hits or not any(counted):
         return Verdict(criterion=name, says="no data", champion=values[0], candidate=values[1])
     logs = shares.mixed(np.array(trail.worse))
     against = _power(float(shares.mixed(logs[None, :])[0]))

@@ -1,0 +1,62 @@
+"""What Envoy is told: weights, who keeps a version, copies, and what is sent twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from contracts.rollout_policy import RolloutPolicy
+from services.rollout import envoy
+from services.rollout.app import keeper_app
+from services.rollout.envoy import Address, Routing
+from services.rollout.state import new_rollout
+from services.rollout.store import Served
+
+BOTH = {"1": Address("127.0.0.1", 3001), "2": Address("127.0.0.1", 3002)}
+
+
+def last_route(routing: Routing) -> Any:
+    return envoy.routes(routing)["virtual_hosts"][0]["routes"][-1]["route"]
+
+
+@given(weight=st.floats(0, 100))
+def test_weights_are_whole_and_the_candidate_comes_first(weight: float) -> None:
+    route = last_route(Routing(versions=BOTH, champion="1", candidate="2", weight=weight))
+    parts = route["weighted_clusters"]["clusters"]
+    assert [part["name"] for part in parts] == ["version-2-first", "version-1-first"]
+    assert sum(part["weight"] for part in parts) == 10_000
+    assert parts[0]["weight"] == pytest.approx(weight * 100, abs=1)
+    assert route["hash_policy"] == [{"header": {"header_name": envoy.ENTITY_HEADER}}]
+
+
+def test_a_shadow_gets_copies_and_no_weight() -> None:
+    route = last_route(Routing(versions=BOTH, champion="1", candidate="2", mirrors=True))
+    assert route["cluster"] == "version-1-first"
+    assert [copy["cluster"] for copy in route["request_mirror_policies"]] == ["version-2"]
+
+
+def test_each_version_falls_back_on_the_other_and_nothing_that_may_have_run_is_sent_again() -> None:
+    made = {cluster["name"]: cluster for cluster in envoy.clusters(Routing(versions=BOTH, champion="1"))}
+    assert made["version-2-first"]["cluster_type"]["typed_config"]["clusters"] == ["version-2", "version-1"]
+    retried = last_route(Routing(versions=BOTH, champion="1"))["retry_policy"]["retry_on"]
+    assert retried == "connect-failure,refused-stream,reset-before-request"
+
+
+def test_the_configuration_is_served_once_and_metrics_tell_weights_and_phase() -> None:
+    rollout = new_rollout("r", "model", "1", "2", "canary", RolloutPolicy(), 0.0)
+    state = rollout.model_copy(update={"phase": "running", "step": 1})
+    served = Served(model="model", version="1", rollout=state, outcomes={"rolled_back": 2})
+    client = TestClient(keeper_app(lambda: Routing(versions=BOTH, champion="1"), lambda: [served]))
+    for kind, count in (("routes", 1), ("clusters", 4)):
+        answer = client.post(f"/v3/discovery:{kind}", json={"version_info": ""})
+        assert len(answer.json()["resources"]) == count
+        again = client.post(f"/v3/discovery:{kind}", json={"version_info": answer.json()["version_info"]})
+        assert again.status_code == 304
+    text = client.get("/metrics").text
+    assert 'fairlead_rollout_weight{model="model",version="2"} 5.0' in text
+    assert 'fairlead_rollout_phase{model="model",phase="running"} 1.0' in text
+    assert 'fairlead_rollouts_total{model="model",outcome="rolled_back"} 2.0' in text
