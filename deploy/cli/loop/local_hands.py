@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from contracts.errors import PlatformError
 from deploy.cli.loop.planned_run import plan, source_of
 from deploy.cli.loop.sources import look_at_source
+from deploy.cli.rollouts.asking import is_served, leave_request, under_way
 from deploy.cli.runs.run_files import find_run
 from deploy.cli.runs.workflow_process import COMMAND
 from services.controller.observations import Observations, RunSeen
@@ -64,6 +65,8 @@ class LocalHands:
             alerts=seen(lambda: firing(asked, state.model)) if asked else None,
             run=self._look(state.run) if state.run else None,
             source=seen(source) if policy.on_new_data else None,
+            rollout=seen(lambda: under_way(self._endpoints, state.model)) or "",
+            can_roll_out=seen(lambda: is_served(self._endpoints, state.model)) or False,
             approved=self._states.said(state.model, "approve"),
             resumed=self._states.said(state.model, "resume"),
             silent=tuple(silent),
@@ -97,7 +100,9 @@ class LocalHands:
             raise PlatformError(f"run {run} has no process", detail=str(err), fix="free memory", code="no_run") from err
 
     def start_rollout(self, policy: LoopPolicy, ref: str, action: str) -> None:
-        """Nothing here takes a candidate to traffic, and `observe` says so."""
+        """Ask who serves the model with rollouts; asked again with the same action it is the same rollout."""
+        if policy.rollout != "none":
+            leave_request(self._endpoints, ref, policy.rollout, action, "controller", "its run passed the gate")
 
     def _look(self, run: str) -> RunSeen:
         """How a run stands, by its record; a child of ours that has ended is no zombie then."""

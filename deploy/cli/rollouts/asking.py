@@ -14,6 +14,7 @@ from deploy.cli.terminal.output import emit
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from contracts.endpoints import Endpoints
     from contracts.registry import ModelVersion, Registry
     from contracts.rollout_policy import Strategy
     from services.rollout.decide import Command
@@ -42,24 +43,41 @@ def is_asked_here(env: str, strategy: Strategy, ref: str) -> bool:
     )
 
 
+def is_served(endpoints: Endpoints, name: str) -> bool:
+    """Whether somebody on this machine brings versions of a model to traffic now."""
+    from services.rollout.store import Store
+
+    served = Store(endpoints.scratch("rollouts")).read(name)
+    return served is not None and time.time() - served.looked < _SILENT
+
+
+def under_way(endpoints: Endpoints, name: str) -> str:
+    """The rollout of a model in words; empty where there is none."""
+    from services.rollout.store import Store
+
+    served = Store(endpoints.scratch("rollouts")).read(name)
+    rollout = served.rollout if served else None
+    return "" if rollout is None or rollout.ended else f"{name}:{rollout.candidate}, {rollout.shown_phase}"
+
+
+def leave_request(endpoints: Endpoints, ref: str, strategy: Strategy, identifier: str, who: str, reason: str) -> None:
+    """Ask for a rollout without waiting; asked again with the same `identifier` it is the same one."""
+    from contracts.registry import Registry
+    from services.rollout.store import Store
+
+    registry = Registry(endpoints)
+    request = _request(registry, _let_through(registry, ref), strategy, identifier, who, reason)
+    Store(endpoints.scratch("rollouts")).ask(registry.resolve(ref).name, request)
+
+
 def start_rollout(env: str, ref: str, strategy: Strategy, reason: str, as_json: bool) -> None:
     """Ask for the rollout of a version that the gate has let through; its bundle has the rules."""
     from contracts.registry import CHALLENGER, Registry, parse_ref
-    from services.rollout.store import Request
 
     endpoints = load_endpoints(env)
     name, registry = parse_ref(ref)[0], Registry(endpoints)
     version = _let_through(registry, f"{name}@{CHALLENGER}" if ref == name else ref)
-    policy = registry.fetch(f"{version.name}:{version.version}").document.rollout
-    request = Request(
-        id=secrets.token_hex(8),
-        command="start",
-        actor=actor(),
-        reason=reason,
-        candidate=version.version,
-        strategy=strategy,
-        policy=policy,
-    )
+    request = _request(registry, version, strategy, secrets.token_hex(8), actor(), reason)
     served = _ask(env, name, request)
 
     def show(out: Console) -> None:
@@ -79,6 +97,16 @@ def _let_through(registry: Registry, ref: str) -> ModelVersion:
             code="gate",
         )
     return version
+
+
+def _request(
+    registry: Registry, version: ModelVersion, strategy: Strategy, identifier: str, who: str, reason: str
+) -> Request:
+    from services.rollout.store import Request
+
+    policy = registry.fetch(f"{version.name}:{version.version}").document.rollout
+    told = {"actor": who, "reason": reason, "candidate": version.version, "strategy": strategy, "policy": policy}
+    return Request.model_validate({"id": identifier, "command": "start", **told})
 
 
 def steer_rollout(profile: str, name: str, command: Command, reason: str, as_json: bool) -> None:

@@ -1,0 +1,85 @@
+"""Rollouts from the command line: what is refused, asked and shown."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from contracts.endpoints import Endpoints
+from contracts.rollout_policy import RolloutPolicy
+from deploy.cli.rollouts.asking import is_served, under_way
+from services.rollout.keeper import Keeper
+from services.rollout.observation import Observation, Seen
+from services.rollout.state import new_rollout
+from services.rollout.store import Served, Store
+
+
+class Still:
+    """A fleet in which nothing happens."""
+
+    def observe(self, champion: str, candidate: str) -> Observation:
+        return Observation(champion=Seen(ready=True), candidate=Seen(ready=True))
+
+    def arrange(self, *arranged: Any) -> None:
+        """Nothing runs."""
+
+    def promote(self, version: str, reason: str) -> None:
+        """There is no registry."""
+
+
+@pytest.fixture
+def served(home: Path) -> Iterator[Served]:
+    """fraud:3 with a rollout of fraud:4, looked after by a thread."""
+    now = time.time()
+    rollout = new_rollout("r", "fraud", "3", "4", "canary", RolloutPolicy(), now)
+    state = Served(model="fraud", version="3", looked=now, rollout=rollout, url="http://127.0.0.1:3000")
+    store, over = Store(home / "rollouts"), threading.Event()
+    store.write(state)
+    keeper = Keeper(store, Still(), lambda rollout, transition: None, state)
+
+    def look() -> None:
+        while not over.wait(0.05):
+            keeper.tick(time.time())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    yield state
+    over.set()
+    thread.join()
+
+
+def test_what_is_not_served_cannot_be_steered_or_shown(fairlead: Callable[..., Any]) -> None:
+    refused = fairlead("rollouts", "abort", "fraud", "--reason", "no", "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (1, "not_served")
+    assert "fairlead serve fraud --rollouts" in refused.json["error"]["fix"]
+    assert fairlead("rollouts", "fraud", "--json").json["error"]["code"] == "no_rollout"
+    assert fairlead("rollouts", "--json").json == []
+
+
+def test_a_cluster_knows_direct_only_and_says_where_canaries_are(fairlead: Callable[..., Any]) -> None:
+    said = fairlead("deploy", "fraud", "--env", "cluster", "--strategy", "canary", "--json").json["error"]
+    assert said["code"] == "no_rollouts"
+    assert "--env local --strategy canary" in said["fix"]
+
+
+def test_a_rollout_is_shown_paused_and_aborted(
+    fairlead: Callable[..., Any], served: Served, endpoints: Endpoints
+) -> None:
+    assert is_served(endpoints, "fraud")
+    assert under_way(endpoints, "fraud") == "fraud:4, starting"
+    assert "fraud:4, canary: starting" in fairlead("rollouts", "fraud").out
+    paused = fairlead("rollouts", "pause", "fraud", "--reason", "a sale", "--json").json
+    assert paused["rollout"]["phase"] == "paused"
+    assert paused["rollout"]["transitions"][-1]["actor"].startswith("user:")
+    again = fairlead("rollouts", "pause", "fraud", "--json").json["error"]
+    assert (again["code"], again["detail"]) == ("bad_command", "it is paused already")
+    assert "aborted" in fairlead("rollouts", "abort", "fraud", "--reason", "no").out
+    assert under_way(endpoints, "fraud") == ""
+    [listed] = fairlead("rollouts", "--json").json
+    assert (listed["version"], listed["rollout"]["weight"]) == ("3", 0.0)
+    assert fairlead("rollouts", "fraud", "--follow").code == 0
