@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from deploy.cli.machine.ports import free_port
+from services.controller.signals import ALERTS
 from tests.helm.chart import OPERATOR, named, of_kind, render
 from tests.helm.program import CHARTS, find, helm
 from tests.helm.promql import FOREIGN, complaints, metrics
@@ -110,6 +111,11 @@ def test_an_alert_says_how_bad_it_is_what_to_do_and_where_to_read_more(name: str
     address = urlsplit(rule["annotations"]["runbook_url"])
     assert (Path(address.path).name, address.fragment) == ("runbook.md", name)
     assert not re.search(r"@\w+@|\[\[", json.dumps(rule)), "a word of the chart was not filled in"
+
+
+def test_the_loop_answers_alerts_that_name_a_model() -> None:
+    for name in ALERTS:
+        assert re.search(r"by \([^)]*\bmodel\b", alerts()[name]["expr"]), name
 
 
 def test_either_prometheus_knows_which_targets_are_the_platforms() -> None:
