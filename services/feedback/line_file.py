@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
@@ -58,7 +58,8 @@ def append(file: Path, lines: bytes) -> None:
             if stream.write(lines) != len(lines):
                 raise OSError(28, "disk full")
         except OSError:
-            stream.truncate(before)  # a full disk takes part of a line
+            with suppress(OSError):  # the next one ends what cannot be taken back
+                stream.truncate(before)  # a full disk takes part of a line
             raise
 
 

@@ -145,79 +145,72 @@ def _rows(
 
 def _news(folder: str, model: str, kind: Kind, position: Position, limit: int, of: type[R]) -> News[R]:
     """Lines after the position; and of Parquet what was compacted before its lines were read."""
-    at, records, bad = dict(position.files), list[R](), Unreadable()
-    first = position.since and position.since - _LATE
-    found = files(folder, model, kind, since=first)
+    found = files(folder, model, kind, since=position.since and position.since - _LATE)
+    reading = _Following(position, limit, of)
     for file in found:
         if file.is_lines and position.since is not None and file.day < position.since:
             continue
-        read = _lines if file.is_lines else _compacted
-        if not read(file, of, position, at, records, limit, bad):
-            stopped = Position(files=at, since=position.since)
-            return News(records=records, position=stopped, unreadable=bad, more=True)
+        if not (reading.lines(file) if file.is_lines else reading.compacted(file)):
+            return reading.news(position.since, more=True)
     since = position.since
     if found:  # a clock that is ahead must not end what others write
         newest = max(file.day for file in found)
         since = max(min(newest, datetime.now(UTC).date()) - _LATE, since or date.min)
-        first = since - _LATE
-        lines = {name: size for name, size in at.items() if (day_of(name) or date.min) >= since}
-        parquet = {file.name: at[file.name] for file in found if not file.is_lines and file.day >= first}
-        at = {**lines, **parquet}
-    return News(records=records, position=Position(files=at, since=since), unreadable=bad, more=False)
+        still = {file.name for file in found if not file.is_lines and file.day >= since - _LATE}
+        at = reading.at
+        reading.at = {name: at[name] for name in at if name in still or (day_of(name) or date.min) >= since}
+    return reading.news(since, more=False)
 
 
-def _lines(
-    file: LogFile,
-    of: type[R],
-    position: Position,
-    at: dict[str, int],
-    records: list[R],
-    limit: int,
-    bad: Unreadable,
-) -> bool:
-    """Read a file of lines to its end; False when the limit came first."""
-    remote = storage.is_remote(file.uri)
-    while not (remote and file.name in at):  # an object never changes
-        if len(records) >= limit:
-            return False
-        before = at.get(file.name, 0)
-        try:
-            data = piece(file, before)
-        except PlatformError as err:
-            if err.code != "not_found":
-                raise
-            return True  # it was compacted meanwhile: the next time, its rest is in Parquet
-        at[file.name] = before + len(data)
-        records += (one.record for one in parsed(file, before, data, of.of, bad))
-        if not data:
-            break
-    return True
+class _Following(Generic[R]):
+    """What is read on from a position, until there are enough records."""
 
+    def __init__(self, position: Position, limit: int, of: type[R]) -> None:
+        self.at, self._since = dict(position.files), position.since
+        self._limit = limit
+        self._of: type[R] = of
+        self._records: list[R] = []
+        self._bad = Unreadable()
 
-def _compacted(
-    file: LogFile,
-    of: type[R],
-    position: Position,
-    at: dict[str, int],
-    records: list[R],
-    limit: int,
-    bad: Unreadable,
-) -> bool:
-    """Read a Parquet file but for the lines that were read before; False when the limit came first."""
-    if at.get(file.name) == _READ:
-        return True
-    for number, one in _rows(file, of, at.get(file.name, 0)):
-        if number != at.setdefault(file.name, number):
-            if len(records) >= limit:
-                at[file.name] = number
+    def news(self, since: date | None, *, more: bool) -> News[R]:
+        """What was read."""
+        position = Position(files=self.at, since=since)
+        return News(records=self._records, position=position, unreadable=self._bad, more=more)
+
+    def lines(self, file: LogFile) -> bool:
+        """Read a file of lines to its end; False when the limit came first."""
+        remote = storage.is_remote(file.uri)
+        while not (remote and file.name in self.at):  # an object never changes
+            if len(self._records) >= self._limit:
                 return False
-            at[file.name] = number
-        day = day_of(one.source)
-        known = position.since is not None and (day is None or day < position.since)
-        if not known and one.at >= at.get(one.source, 0):
-            records.append(one.record)
-    at[file.name] = _READ
-    return True
+            before = self.at.get(file.name, 0)
+            try:
+                data = piece(file, before)
+            except PlatformError as err:
+                if err.code != "not_found":
+                    raise
+                return True  # it was compacted meanwhile: the next time, its rest is in Parquet
+            self.at[file.name] = before + len(data)
+            self._records += (one.record for one in parsed(file, before, data, self._of.of, self._bad))
+            if not data:
+                break
+        return True
+
+    def compacted(self, file: LogFile) -> bool:
+        """Read a Parquet file but for the lines that were read before; False when the limit came first."""
+        if self.at.get(file.name) == _READ:
+            return True
+        for number, one in _rows(file, self._of, self.at.get(file.name, 0)):
+            if number != self.at.setdefault(file.name, number):
+                self.at[file.name] = number
+                if len(self._records) >= self._limit:
+                    return False
+            day = day_of(one.source)
+            known = self._since is not None and (day is None or day < self._since)
+            if not known and one.at >= self.at.get(one.source, 0):
+                self._records.append(one.record)
+        self.at[file.name] = _READ
+        return True
 
 
 def parquet_form() -> Any:

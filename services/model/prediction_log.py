@@ -169,7 +169,9 @@ class PredictionLog:
         if not (closed or much or monotonic() >= self._upload_at):
             return
         # A server that did not answer may have taken it: the same again, so that no record is there twice.
-        uri, count = self._tried or (layout.new_object(self._folder), len(self._held))
+        uri, count = self._tried or ("", 0)
+        if f"/{datetime.now(UTC):%Y-%m-%d}/" not in uri:  # days that are over are not looked at again
+            uri, count = layout.new_object(self._folder), len(self._held)
         try:
             storage.write_bytes(uri, b"".join(self._held[:count]))
         except PlatformError as err:

@@ -13,9 +13,9 @@ import jsonschema
 import pytest
 
 from contracts import storage
-from contracts.metric_names import FEEDBACK
+from contracts.metric_names import FEEDBACK, LOG_LOST, LOG_RECORDS
 from contracts.problems import get_problem, read_output
-from services.feedback import label_writing
+from services.feedback import label_writing, layout
 from services.feedback.reading import labels
 from services.model.prediction_log import new_id
 from services.problems import get_serving
@@ -113,6 +113,20 @@ def test_a_disk_that_takes_nothing_is_said_and_predictions_go_on(served: Any, tm
     assert "send them again" in answer.json()["fix"]
     assert outcomes(served) == {"accepted": 0, "refused": 0, "failed": 1}
     assert served.predict(GOOD).status_code == 200
+
+
+def test_a_full_disk_is_said_and_predictions_go_on(served: Any, tmp_path: Path) -> None:
+    for kind in ("predictions", "labels"):
+        home = layout.home(str(tmp_path / "log"), "payments", kind)
+        Path(home).mkdir(parents=True, exist_ok=True)
+        layout.own_file(home).symlink_to("/dev/full")
+    answer = post(served, {"id": AN_ID, "label": "fraud"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:fairlead:problem:labels-not-written")
+    assert "No space left on device" in answer.json()["detail"]
+    assert served.predict(GOOD).status_code == 200
+    served.runtime.log.close()
+    assert served.metric(LOG_LOST, model="payments") == 1
+    assert served.metric(LOG_RECORDS, model="payments") == 0
 
 
 def test_an_api_key_is_wanted_as_for_predictions(serve: Any, make_bundle: Any, tmp_path: Path) -> None:

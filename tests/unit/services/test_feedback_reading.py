@@ -102,6 +102,20 @@ def test_a_limit_stops_between_pieces_and_loses_nothing(folder: str) -> None:
     assert found == list(range(10))
 
 
+def test_a_clock_that_is_ahead_does_not_end_what_others_write(folder: str) -> None:
+    today = datetime.now(UTC)
+    ahead = today + timedelta(days=400)
+    put(folder, f"{ahead:%Y-%m-%d}.b-1.jsonl", line(1, ahead))
+    put(folder, f"{today:%Y-%m-%d}.a-1.jsonl", line(2, today))
+    first = new_predictions(folder, "m", Position())
+    put(folder, f"{today:%Y-%m-%d}.a-2.jsonl", line(3, today))
+    put(folder, f"{today + timedelta(days=1):%Y-%m-%d}.a-1.jsonl", line(4, today))
+    second = new_predictions(folder, "m", first.position)
+    assert (sorted(numbers(first.records)), sorted(numbers(second.records))) == ([1, 2], [3, 4])
+    assert numbers(predictions(folder, "m", ahead, ahead + timedelta(seconds=1))) == [1]
+    assert new_predictions(folder, "m", second.position).records == []
+
+
 def test_a_half_line_is_left_for_the_next_time(tmp_path: Path) -> None:
     file = tmp_path / "m" / "2026-03-01.a-1.jsonl"
     file.parent.mkdir()
