@@ -24,7 +24,7 @@ SCORES = RNG.beta(2, 5, 4_000)
 class Log:
     """A log of model ``m`` whose clock is `at`; its inputs are a number, a category and a text."""
 
-    def __init__(self, root: Path, baseline: bool = True) -> None:
+    def __init__(self, root: Path, baseline: bool = True, **changes: Any) -> None:
         self.folder, self.artifacts, self.at, self.count = root / "log", root / "bundles", NOON, 0
         source = root / "source"
         (source / "model").mkdir(parents=True)
@@ -52,7 +52,7 @@ class Log:
             "gate": {"passed": True, "checks": []},
             "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "t"},
         }
-        self.digest = write_bundle(source, self.artifacts, fields).digest[:12]
+        self.digest = write_bundle(source, self.artifacts, fields | changes).digest[:12]
 
     def write(self, seconds: int, rate: int = 50, shift: float = 0.0, file: str = "a", **given: Any) -> None:
         """Records of so many seconds; `given` replaces inputs."""
@@ -61,11 +61,11 @@ class Log:
         scores = RNG.choice(SCORES, rows).tolist()
         for at, (size, colour) in enumerate(drawn):
             self.count += 1
-            score = scores[at]
+            score, moment = scores[at], self.at + timedelta(seconds=at / rate)
             inputs = {"size": float(size), "colour": str(colour), "note": {"chars": 9}, **given}
             document = {
-                "id": f"{self.count:032x}",
-                "time": (self.at + timedelta(seconds=at / rate)).isoformat(timespec="milliseconds"),
+                "id": f"{int(moment.timestamp() * 1_000):012x}{self.count:020x}",
+                "time": moment.isoformat(timespec="milliseconds"),
                 "model": "m",
                 "version": "1",
                 "digest": self.digest,

@@ -18,6 +18,12 @@ _HELP = {
     names.MONITOR_OUT_OF_RANGE: "Share of records with a number outside the reference's range.",
     names.MONITOR_ROWS: "Records read from the prediction log.",
     names.MONITOR_LATE_ROWS: "Records that came after the watermark had passed their time.",
+    names.MONITOR_QUALITY: "Quality of labelled answers.",
+    names.MONITOR_QUALITY_LOW: "Lower end of the quality's interval.",
+    names.MONITOR_QUALITY_HIGH: "Upper end of the quality's interval.",
+    names.MONITOR_QUALITY_REFERENCE: "The same in the bundle's evaluation.",
+    names.MONITOR_QUALITY_DROPPED: "1 where the whole interval is worse than the bundle's value.",
+    names.MONITOR_LABELS_JOINED: "Labels read, by what became of them.",
     names.MONITOR_LAST_PASS: "When the log was read last.",
 }
 
@@ -43,13 +49,28 @@ class Reports(Collector):
             say(names.MONITOR_LAST_PASS, at, model)
             versions = report["versions"]
             say(names.MONITOR_LATE_ROWS, sum(one["late"] for one in versions.values()), model)
+            for outcome, count in report["labels"].items():
+                say(names.MONITOR_LABELS_JOINED, count, model, outcome)
             for version, one in versions.items():
+                _say_quality(say, one["quality"], model, version)
                 say(names.MONITOR_ROWS, one["rows"], model, version)
                 for column, found in one["inputs"].items():
                     say(names.MONITOR_DRIFT, float(found["drifted"]), model, version, column)
                     if not one["quiet"] and found["rows"]:
                         _say_shares(say, found, model, version, column)
         return families.values()
+
+
+def _say_quality(say: Any, quality: Iterable[Mapping[str, Any]], model: str, version: str) -> None:
+    for one in quality:
+        labels = model, version, one["metric"], one["slice"]
+        say(names.MONITOR_QUALITY, one["value"], *labels)
+        say(names.MONITOR_QUALITY_LOW, one["low"], *labels)
+        say(names.MONITOR_QUALITY_HIGH, one["high"], *labels)
+        if one["reference"] is not None:
+            say(names.MONITOR_QUALITY_DROPPED, float(one["dropped"]), *labels)
+            if not one["slice"]:
+                say(names.MONITOR_QUALITY_REFERENCE, one["reference"], *labels[:3])
 
 
 def _say_shares(say: Any, found: Mapping[str, Any], *labels: str) -> None:

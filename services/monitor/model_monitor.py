@@ -7,7 +7,7 @@ that no record is counted twice. ``report.json`` is what others read.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from contracts import storage
@@ -16,6 +16,8 @@ from services.feedback.layout import home
 from services.feedback.reading import Position, new_predictions
 from services.feedback.records import Prediction
 from services.monitor.bundles import Known, find
+from services.monitor.labelled import Labelled
+from services.monitor.quality import Expected, measured, past_errors
 from services.monitor.rules import Rules
 from services.monitor.watch import VersionWatch
 
@@ -24,6 +26,7 @@ _FORM = 1
 _AT_ONCE = 5_000  # records that are held in memory
 _FORGOTTEN = 30 * 86_400.0  # seconds without traffic after which a version is no more reported
 _READS = 400  # reads of one pass; the rest waits for the next
+_JOINED = timedelta(minutes=5)  # from one join of labels to the next
 
 
 class ModelMonitor:
@@ -38,7 +41,11 @@ class ModelMonitor:
         self._home = storage.join(home(folder, model), FOLDER)
         self._versions: dict[str, tuple[str, VersionWatch, Known]] = {}  # with the digest of each
         self._position, self._unreadable = Position(), 0
-        self._restored = False
+        self._expected: dict[str, Expected] = {}  # by version
+        self._labelled: Labelled | None = None
+        self._quality: dict[str, list[dict[str, Any]]] = {}
+        self._errors: dict[str, dict[str, float]] = {}  # of past estimates
+        self._joined = datetime.min.replace(tzinfo=UTC)
         self.report: dict[str, Any] = {}
 
     def look(self, now: datetime) -> dict[str, Any]:
@@ -47,7 +54,7 @@ class ModelMonitor:
         Raises:
             PlatformError: the storage does not answer; what was counted before stays as it is.
         """
-        if not self._restored:
+        if self._labelled is None:
             self._restore()
         for _ in range(_READS):
             news = new_predictions(self._folder, self.model, self._position, limit=_AT_ONCE)
@@ -57,6 +64,7 @@ class ModelMonitor:
             if not news.more:
                 break
         self._forget(now)
+        self._join(now)
         self.report = self._reported(now)
         if self._versions:
             self._write(STATE, self._state())
@@ -72,7 +80,24 @@ class ModelMonitor:
                 known = find(self._artifacts, self.model, digest)
                 self._versions[version] = digest, VersionWatch(known.normal, known.serving, self._rules), known
         for (version, _), some in by_version.items():
-            self._versions[version][1].add(some, now.timestamp())
+            _, watch, known = self._versions[version]
+            watch.add(some, now.timestamp())
+            answers = ((one.time.date().isoformat(), one.answer) for one in some)
+            self._expected.setdefault(version, Expected()).add(answers, known)
+
+    def _join(self, now: datetime) -> None:
+        """Join labels that are new, and measure again where there were any; not at every look, for it reads days."""
+        assert self._labelled is not None
+        if now - self._joined < _JOINED:
+            return
+        categories = {version: _categorical(known) for version, (_, _, known) in self._versions.items()}
+        if self._labelled.join(now, categories) or self._joined.year == 1:
+            rows = self._labelled.rows
+            for version, (_, _, known) in self._versions.items():
+                some = list(rows.get(version, {}).values())
+                self._quality[version] = measured(some, known)
+                self._errors[version] = past_errors(some, known)
+        self._joined = now
 
     def _forget(self, now: datetime) -> None:
         for version, (_, watch, _) in list(self._versions.items()):
@@ -81,16 +106,27 @@ class ModelMonitor:
 
     def _reported(self, now: datetime) -> dict[str, Any]:
         versions = {
-            version: {"digest": digest, **watch.report(now.timestamp())}
-            for version, (digest, watch, _) in sorted(self._versions.items())
+            version: {"digest": digest, **watch.report(now.timestamp()), **self._judged(version, known)}
+            for version, (digest, watch, known) in sorted(self._versions.items())
         }
+        assert self._labelled is not None
         return {
             "form": _FORM,
             "model": self.model,
             "time": now.astimezone(UTC).isoformat(timespec="seconds"),
             "unreadable_lines": self._unreadable,
+            "labels": dict(self._labelled.outcomes),
             "versions": versions,
             "drifted": sorted({name for one in versions.values() for name in one["drifted"]}),
+        }
+
+    def _judged(self, version: str, known: Known) -> dict[str, Any]:
+        assert self._labelled is not None
+        expected = self._expected.get(version, Expected())
+        return {
+            "quality": self._quality.get(version, []),
+            "labelled": len(self._labelled.rows.get(version, ())),
+            "estimate": expected.estimates(known, self._errors.get(version, {})),
         }
 
     def _state(self) -> dict[str, Any]:
@@ -103,6 +139,7 @@ class ModelMonitor:
             "position": self._position.to_json(),
             "unreadable": self._unreadable,
             "versions": versions,
+            "expected": {version: one.to_json() for version, one in self._expected.items()},
         }
 
     def _restore(self) -> None:
@@ -117,6 +154,7 @@ class ModelMonitor:
                     watch = VersionWatch(known.normal, known.serving, self._rules)
                     watch.restore(one["watch"])
                     self._versions[version] = one["digest"], watch, known
+                self._expected = {version: Expected(sums) for version, sums in state.get("expected", {}).items()}
         except PlatformError as err:
             if err.code != "not_found":
                 raise
@@ -127,7 +165,13 @@ class ModelMonitor:
                 fix="remove the file, then the log is read from its beginning",
                 code="bad_state",
             ) from err
-        self._restored = True
+        self._labelled = Labelled(self._folder, self.model, self._home)
 
     def _write(self, name: str, document: dict[str, Any]) -> None:
         storage.write_bytes(storage.join(self._home, name), json.dumps(document, ensure_ascii=False).encode())
+
+
+def _categorical(known: Known) -> frozenset[str]:
+    """Inputs whose categories are declared, and hence logged."""
+    inputs = known.document.signature.inputs if known.document is not None else []
+    return frozenset(item.name for item in inputs if item.categories)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,6 +81,25 @@ class Serving(ABC):
     @abstractmethod
     def answers(self, output: Any, documents: Sequence[Mapping[str, Any]]) -> Any:
         """The answers that the documents of ``/predict`` were made from."""
+
+    def measure(
+        self, output: Any, decision: Any, answers: Sequence[Mapping[str, Any]], labels: Sequence[Any]
+    ) -> Callable[[Any], dict[str, float]] | None:
+        """Metrics of logged answers and their labels, as a function of row weights; None where there are none."""
+        return None
+
+    def expected(self, output: Any, decision: Any, record: Mapping[str, Any]) -> dict[str, float]:
+        """What a logged answer adds to the sums of `estimate`; {} where answers say nothing of how sure they are."""
+        return {}
+
+    def estimate(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Metrics to be expected before labels are there, from the sums of `expected` over rows.
+
+        The confidence of calibrated answers is taken at its word (J. Bialek, W. Kuberski, N. Perrakis, A. Bifet:
+        Estimating model performance under covariate shift without labels, 2024): a world in which the same inputs mean
+        something else is not seen this way.
+        """
+        return {}
 
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of an answer that monitors watch, from its log record: numbers, or names of categories.

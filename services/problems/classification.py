@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import Golden
     from contracts.problems.classification import ClassificationOutput, Decision
+    from services.problems.measures import Measure
 
 
 class ClassificationServing(Serving):
@@ -66,6 +67,48 @@ class ClassificationServing(Serving):
 
         return np.array([[one["probabilities"][name] for name in output.classes] for one in documents])
 
+    def measure(
+        self,
+        output: ClassificationOutput,
+        decision: Decision | None,
+        answers: Sequence[Mapping[str, Any]],
+        labels: Sequence[str],
+    ) -> Measure:
+        """Of two classes of the one that is looked for, of more over all of them."""
+        import numpy as np
+
+        from services.problems import measures
+
+        true = measures.positions(output.classes, labels)
+        said = measures.positions(output.classes, [one["label"] for one in answers])
+        if len(output.classes) != 2:
+            return measures.classes(true, said, len(output.classes))
+        at = _positive(output, decision)
+        return measures.binary(true == at, said == at, np.array([one["probabilities"][at] for one in answers]))
+
+    def expected(
+        self, output: ClassificationOutput, decision: Decision | None, record: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """How probable it is that the label is right; of two classes what it adds to hits and misses."""
+        chances, label = record["probabilities"], output.classes.index(record["label"])
+        found = {"rows": 1.0, "right": chances[label]}
+        if len(output.classes) == 2:
+            at = _positive(output, decision)
+            found |= {"said": float(label == at), "there": chances[at], "hit": chances[at] * (label == at)}
+        return found
+
+    def estimate(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Accuracy; of two classes precision, recall and F1 of the one that is looked for."""
+        found = {"accuracy": sums["right"] / sums["rows"]}
+        if "said" in sums:
+            ratios = {
+                "precision": (sums["hit"], sums["said"]),
+                "recall": (sums["hit"], sums["there"]),
+                "f1": (2 * sums["hit"], sums["said"] + sums["there"]),
+            }
+            found |= {name: part / whole for name, (part, whole) in ratios.items() if whole > 0}
+        return found
+
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The score and the label."""
         return {"answer": record.get("score"), "label": record.get("label")}
@@ -80,6 +123,11 @@ class ClassificationServing(Serving):
             return {"label": {"kind": "category", "shares": baseline["labels"]}} if "labels" in baseline else {}
         histogram = baseline.get("scores", {}).get(decision.positive)
         return {"answer": {"kind": "number", "missing": 0.0, **histogram}} if histogram else {}
+
+
+def _positive(output: ClassificationOutput, decision: Decision | None) -> int:
+    """The position of the class of two that is looked for."""
+    return output.classes.index(decision.positive) if decision else 1
 
 
 SERVING = ClassificationServing()

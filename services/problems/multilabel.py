@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import Golden
     from contracts.problems.multilabel import MultilabelOutput
+    from services.problems.measures import Measure
 
 NONE = "(none)"  # counts the rows that got no label
 
@@ -74,6 +75,19 @@ class MultilabelServing(Serving):
         import numpy as np
 
         return np.array([[one["probabilities"][name] for name in output.labels] for one in documents])
+
+    def measure(
+        self, output: MultilabelOutput, decision: Any, answers: Sequence[Mapping[str, Any]], labels: Sequence[list[str]]
+    ) -> Measure:
+        """Of all decisions alike."""
+        import numpy as np
+
+        from services.problems import measures
+
+        def given(rows: Sequence[Sequence[str]]) -> NDArray[np.bool_]:
+            return np.array([[name in row for name in output.labels] for row in rows], dtype=bool)
+
+        return measures.labels(given(labels), given([one["labels"] for one in answers]))
 
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The highest probability, and how many labels were given."""

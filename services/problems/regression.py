@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import Golden
     from contracts.problems.regression import RegressionOutput
+    from services.problems.measures import Measure
 
 _LABEL = "value"
 _TENTHS = 10
@@ -77,6 +78,17 @@ class RegressionServing(Serving):
         import numpy as np
 
         return np.array([[one["value"], *one.get("interval", ())] for one in documents])
+
+    def measure(
+        self, output: RegressionOutput, decision: Any, answers: Sequence[Mapping[str, Any]], labels: Sequence[float]
+    ) -> Measure:
+        """Errors of the values."""
+        import numpy as np
+
+        from services.problems import measures
+
+        said = np.array([one["value"] for one in answers], dtype=np.float64)
+        return measures.numbers(np.array(labels, dtype=np.float64), said)
 
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The value, and the width of its interval."""

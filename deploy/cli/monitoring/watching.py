@@ -10,7 +10,7 @@ import typer
 
 from contracts.errors import PlatformError
 from deploy.cli.profiles.loading import load_endpoints
-from deploy.cli.terminal.output import EXIT_ERROR, EXIT_REFUSED, console, table, write_json
+from deploy.cli.terminal.output import EXIT_ERROR, EXIT_REFUSED, console, number, table, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,8 @@ def _show_once(endpoints: Endpoints, reports: Mapping[str, Report], model: str |
             show_report(console(), report)
     if any(report.get("error") for report in reports.values()):
         raise typer.Exit(EXIT_ERROR)
-    if any(report["drifted"] for report in reports.values()):
+    dropped = [item for report in reports.values() for one in report["versions"].values() for item in _dropped(one)]
+    if dropped or any(report["drifted"] for report in reports.values()):
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -116,6 +117,10 @@ def show_report(out: Console, report: Report) -> None:
             out.print(one["note"], style="yellow", soft_wrap=True, markup=False)
         if one["inputs"]:
             out.print(_table(one))
+        if one["quality"]:
+            out.print(_quality_table(one))
+        if estimate := one["estimate"]:
+            out.print(_expected(estimate), soft_wrap=True, markup=False)
         for name, reason in one["unwatched"].items():
             out.print(f"{name} is not watched: {reason}", soft_wrap=True, markup=False)
 
@@ -128,6 +133,31 @@ def _table(version: Report) -> Any:
         missing = f"{one['missing'] + one['absent']:.1%}"
         made.add_row(name, f"{one['rows']:,}", *figures, missing, verdict(one, quiet=version["quiet"]))
     return made
+
+
+def _quality_table(version: Report) -> Any:
+    numbers = ("rows", "value", "low", "high", "bundle")
+    made = table("metric", "slice", *numbers, "verdict", right=numbers)
+    for one in version["quality"]:
+        if not one["slice"] or one["dropped"]:
+            figures = [number(one[key], 3) for key in ("value", "low", "high", "reference")]
+            said = "[bold red]dropped[/]" if one["dropped"] else ""
+            made.add_row(one["metric"], one["slice"] or "(all)", f"{one['rows']:,}", *figures, said)
+    return made
+
+
+def _dropped(version: Report) -> list[Report]:
+    return [one for one in version["quality"] if one["dropped"]]
+
+
+def _expected(estimate: Report) -> str:
+    """The estimate before labels are there, as one line."""
+    parts = []
+    for name, one in estimate["metrics"].items():
+        error = "" if one["error"] is None else f" (was off by {one['error']:.3f})"
+        parts.append(f"{name} {one['value']:.3f}{error}")
+    of = f"To be expected of {estimate['rows']:,} answers of {estimate['day']}, by their own confidence"
+    return f"{of}: {', '.join(parts)}"
 
 
 def verdict(found: Report, *, quiet: bool) -> str:

@@ -9,12 +9,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli.app import app
-from tests.monitor_log import Log
+from services.feedback.label_writing import write_labels
+from services.feedback.records import Label
+from tests.monitor_log import NOON, Log
 
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
-    made = Log(tmp_path)
+    made = Log(tmp_path, metrics={"accuracy": 0.6})
     monkeypatch.setenv("FAIRLEAD_HOME", str(tmp_path))
     monkeypatch.setenv("FAIRLEAD_PREDICTIONS", str(made.folder))
     monkeypatch.setenv("FAIRLEAD_ARTIFACTS", str(made.artifacts))
@@ -61,3 +63,14 @@ def test_it_wants_one_model_or_all(log: Log, arguments: list[str]) -> None:
     found = _run(*arguments)
     assert found.exit_code == 1
     assert "--all" in found.output
+
+
+def test_quality_is_shown_beside_the_bundles_and_a_drop_is_the_exit_code(log: Log) -> None:
+    log.write(20, rate=20)
+    records = [json.loads(line) for line in next((log.folder / "m").glob("*.jsonl")).read_text().splitlines()]
+    wrong = {"yes": "no", "no": "yes"}
+    write_labels(str(log.folder), "m", [Label(id=one["id"], label=wrong[one["label"]], time=NOON) for one in records])
+    found = _run("m", "--once")
+    assert found.exit_code == 3
+    assert "dropped" in found.output
+    assert "To be expected of 400 answers of 2026-03-02" in found.output

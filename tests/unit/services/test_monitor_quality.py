@@ -1,0 +1,147 @@
+"""Quality once labels are there, and what is to be expected before."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import (
+    average_precision_score,
+    f1_score,
+    mean_squared_error,
+    precision_score,
+    r2_score,
+    recall_score,
+)
+
+from services.feedback.label_writing import write_labels
+from services.feedback.records import Label
+from services.monitor.labelled import FILE
+from services.problems import measures
+from tests.monitor_log import NOON, Log
+
+ROWS = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 10), st.integers(1, 3)), min_size=5, max_size=60)
+
+
+@settings(max_examples=12, deadline=None)
+@given(ROWS)
+def test_metrics_are_those_of_scikit_learn(rows: list[tuple[bool, bool, int, int]]) -> None:
+    true, said = np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    score, weight = np.array([row[2] / 10 for row in rows]), np.array([float(row[3]) for row in rows])
+    found = measures.binary(true, said, score)(weight)
+    if true.any() and said.any():
+        assert found["precision"] == pytest.approx(precision_score(true, said, sample_weight=weight))
+        assert found["recall"] == pytest.approx(recall_score(true, said, sample_weight=weight))
+        assert found["average_precision"] == pytest.approx(average_precision_score(true, score, sample_weight=weight))
+    both = measures.classes(true.astype(np.int64), said.astype(np.int64), 2)(weight)
+    assert both["accuracy"] == pytest.approx(float(np.average(true == said, weights=weight)))
+    if true.any() and not true.all():
+        assert both["macro_f1"] == pytest.approx(f1_score(true, said, average="macro", sample_weight=weight))
+    number = measures.numbers(score, score[::-1])(weight)
+    assert number["rmse"] ** 2 == pytest.approx(mean_squared_error(score, score[::-1], sample_weight=weight))
+    if len(set(score)) > 1:
+        assert number["r2"] == pytest.approx(r2_score(score, score[::-1], sample_weight=weight))
+
+
+def _label(log: Log, wrong: float = 0.0) -> list[Label]:
+    """The labels of all records: as probable as the scores say, but for a share that is turned."""
+    rng, found = np.random.default_rng(3), []
+    for file in sorted((log.folder / "m").glob("*.jsonl")):
+        for line in file.read_text().splitlines():
+            record = json.loads(line)
+            yes = rng.random() < record["score"]
+            yes = not yes if rng.random() < wrong else yes
+            at = NOON + timedelta(days=1)
+            found.append(Label(id=record["id"], label="yes" if yes else "no", time=at))
+    return found
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(tmp_path, metrics={"accuracy": 0.6, "recall": 0.6}, slices={"colour:red": {"accuracy": 0.6}})
+
+
+def _items(report: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(item["metric"], item["slice"]): item for item in report["quality"]}
+
+
+def test_labels_that_come_later_are_measured_with_intervals_and_by_slice(log: Log) -> None:
+    monitor = log.monitor()
+    log.write(30)
+    assert log.look(monitor)["quality"] == []
+    write_labels(str(log.folder), "m", _label(log))
+    found = log.look(monitor, later=86_400)
+    items = _items(found)
+    assert found["labelled"] == 1_500
+    overall = items["accuracy", ""]
+    assert overall["low"] < overall["value"] < overall["high"]
+    assert (overall["reference"], overall["dropped"]) == (0.6, False)
+    assert {"colour:red", "colour:green", "colour:blue"} <= {name for _, name in items}
+    assert items["accuracy", "colour:red"]["reference"] == 0.6
+    assert items["accuracy", "colour:blue"]["reference"] is None
+    assert monitor.report["labels"] == {"joined": 1_500, "unknown": 0, "contradicting": 0, "repeated": 0}
+
+
+def test_a_drop_is_named(log: Log) -> None:
+    log.write(40)
+    write_labels(str(log.folder), "m", _label(log, wrong=0.5))
+    dropped = {key for key, item in _items(log.look(log.monitor())).items() if item["dropped"]}
+    assert ("accuracy", "") in dropped
+
+
+def test_the_estimate_before_labels_is_near_what_labels_say_later(log: Log) -> None:
+    monitor = log.monitor()
+    log.write(30)
+    before = log.look(monitor)["estimate"]["metrics"]["accuracy"]
+    assert before["error"] is None
+    write_labels(str(log.folder), "m", _label(log))
+    found = log.look(monitor, later=600)
+    after = _items(found)["accuracy", ""]
+    assert after["low"] <= before["value"] <= after["high"]
+    assert found["estimate"]["metrics"]["accuracy"]["error"] < 0.03
+
+
+def test_labels_are_counted_by_what_became_of_them_and_survive_a_restart(log: Log) -> None:
+    log.write(10)
+    labels = _label(log)
+    late = NOON + timedelta(days=3)
+    first = labels[0]
+    other = "no" if first.label == "yes" else "yes"
+    write_labels(str(log.folder), "m", labels)
+    log.look(log.monitor())
+    odd = [
+        first,
+        Label(id=first.id, label=other, time=first.time),
+        Label(id=labels[1].id, label="yes" if labels[1].label == "no" else "no", time=late),
+        Label(id="f" * 32, label="yes", time=late),
+        Label(id="no id", label="yes", time=late),
+    ]
+    write_labels(str(log.folder), "m", odd)
+    monitor = log.monitor()
+    log.look(monitor)
+    assert monitor.report["labels"] == {"joined": 501, "unknown": 2, "contradicting": 1, "repeated": 1}
+    rows = json.loads((log.folder / "m" / "monitor" / FILE).read_text())["rows"]["1"]
+    assert rows[labels[1].id]["label"] == odd[2].label
+    assert len(rows) == 500
+
+
+def test_a_label_that_comes_before_its_prediction_is_waited_for(log: Log) -> None:
+    log.write(10)
+    log.write(5, file="b")
+    labels = _label(log)
+    write_labels(str(log.folder), "m", labels)
+    file, away = log.folder / "m" / f"{NOON:%Y-%m-%d}.b.jsonl", log.folder.parent / "b.jsonl"
+    file.rename(away)
+    monitor = log.monitor()
+    log.look(monitor)
+    assert monitor.report["labels"] == {"joined": 500, "unknown": 0, "contradicting": 0, "repeated": 0}
+    away.rename(file)
+    log.look(log.monitor(), later=400)
+    log.look(monitor, later=400)
+    assert monitor.report["labels"]["joined"] == 750
