@@ -97,10 +97,11 @@ def _bars(labels: Any, shares: Any) -> Bars | None:
 
 def _quality(version: Mapping[str, Any]) -> Measure | None:
     """The first measure by labels, over all rows."""
-    for name, said in (version.get("quality") or {}).items() if isinstance(version.get("quality"), dict) else ():
-        if isinstance(said, dict) and (value := _number(said.get("value"))) is not None:
+    given = version.get("quality")
+    for said in given if isinstance(given, list) else ():
+        if isinstance(said, dict) and not said.get("slice") and (value := _number(said.get("value"))) is not None:
             low, high = _number(said.get("low")), _number(said.get("high"))
-            return Measure(metric=str(name), value=value, low=low, high=high)
+            return Measure(metric=str(said.get("metric")), value=value, low=low, high=high)
     return None
 
 
