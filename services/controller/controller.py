@@ -15,7 +15,7 @@ from services.controller.state import Action, States, WatchState
 
 ACTOR = "controller"
 
-_PASSING = ("storage_unreachable", "storage_denied", "registry_unreachable")  # of a start: tried again
+_PASSING = ("storage_unreachable", "storage_denied", "no_tracking", "kfp", "kubernetes")  # of a start: tried again
 
 
 class Hands(Protocol):

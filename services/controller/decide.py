@@ -87,6 +87,8 @@ def _followed(policy: LoopPolicy, state: WatchState, seen: Observations, now: da
         return _passed(policy, after, seen, run, state.run, now)
     if run.status == "refused":
         return after.having(failures=0, reason=f"the gate refused the model of run {state.run}: {run.said}")
+    if run.status == "cancelled":
+        return after.having(reason=f"run {state.run} was ended: {run.said}")
     failures = state.failures + 1
     after = after.having(failures=failures, reason=f"run {state.run} failed: {run.said}")
     if failures < policy.max_failures:

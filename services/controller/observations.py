@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from services.controller.state import Source
 
-ENDED = ("succeeded", "refused", "failed", "dead")
-"""How a run may have ended: ``dead`` is one whose process went without a word."""
+ENDED = ("succeeded", "refused", "failed", "dead", "ended", "cancelled")
+"""How a run may have ended: of ``dead`` the process went without a word, of ``ended`` nothing says what it made."""
 
 
 @dataclass(frozen=True, kw_only=True)

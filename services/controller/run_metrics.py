@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from contracts import metric_names as names
 from services.controller.observations import ENDED
 
-_FAILED = ("failed", "dead")
+_FAILED = ("failed", "dead", "ended")
 _WITH_MODEL = ("full", "training")
 _TEXTS = {
     names.RUN_LAST: "When the latest run that ended so did.",

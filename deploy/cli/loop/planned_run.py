@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from contracts.errors import PlatformError
 from deploy.cli.runs.workflow import RunOptions, plan_run, source_given
-from deploy.cli.runs.workflow_process import read_run_file
 from pipelines.run import Placing, Run
 
 if TYPE_CHECKING:
     from contracts.bundle import BundleDocument
     from contracts.endpoints import Endpoints
     from contracts.loop_policy import LoopPolicy
+    from deploy.cli.loop.runs import Runs
 
 
-def plan(endpoints: Endpoints, document: BundleDocument, policy: LoopPolicy, run: str, profile: str) -> Run:
+def plan(endpoints: Endpoints, runs: Runs, document: BundleDocument, policy: LoopPolicy, run: str, profile: str) -> Run:
     """A run called `run` that asks what the run of a bundle asked; it promotes nothing, and its model keeps the policy.
 
     Of a bundle whose run has no record here, the task's recipe is taken.
@@ -28,7 +27,7 @@ def plan(endpoints: Endpoints, document: BundleDocument, policy: LoopPolicy, run
     from pipelines.values import as_document
 
     changes = {**_flat(policy.settings), "loop": policy.model_dump(mode="json")}
-    before = _asked(endpoints, document.lineage.run)
+    before = runs.asked(document.lineage.run)
     if before is None or before.task != document.task:
         options = RunOptions(source=policy.source, profile=profile)
         before = plan_run(endpoints, document.task, document.recipe, options)
@@ -48,21 +47,10 @@ def plan(endpoints: Endpoints, document: BundleDocument, policy: LoopPolicy, run
     )
 
 
-def source_of(endpoints: Endpoints, document: BundleDocument, policy: LoopPolicy) -> str:
+def source_of(runs: Runs, document: BundleDocument, policy: LoopPolicy) -> str:
     """The rows that the next run reads; empty is the task's built-in data."""
-    before = _asked(endpoints, document.lineage.run)
+    before = runs.asked(document.lineage.run)
     return policy.source or (before.source if before else "")
-
-
-def _asked(endpoints: Endpoints, run: str) -> Run | None:
-    """What an earlier run was asked; None where it has no record here."""
-    record = read_run_file(endpoints.path("runs") / run) if run else None
-    try:
-        return Run.model_validate(record) if record else None
-    except ValueError as err:
-        raise PlatformError(
-            f"the record of run {run} cannot be read", detail=str(err), fix="move its folder away", code="bad_run"
-        ) from err
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from contracts import storage
 from contracts.audit import AuditLog
 from contracts.errors import PlatformError
 from contracts.loop_policy import WEEK, LoopPolicy
-from deploy.cli.loop.local_hands import LocalHands
+from deploy.cli.loop.hands import ProfileHands
+from deploy.cli.loop.runs import ClusterRuns, LocalRuns, Runs
 from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import load_endpoints, load_profile
-from deploy.cli.runs.run_files import list_runs
 from deploy.cli.terminal.output import console, emit, table, write_json
 from services.controller.controller import Controller
 from services.controller.lease import Lease
@@ -101,16 +102,12 @@ class Watch:
     def __init__(self, profile: str, models: Sequence[str], options: WatchOptions) -> None:
         from contracts.registry import Registry
 
-        if load_profile(profile).cluster is not None:
-            raise PlatformError(
-                f"profile {profile} is of a cluster, and this watch starts runs on this machine",
-                fix="watch a profile of this machine: fairlead watch --profile local",
-                code="bad_option",
-            )
+        where = load_profile(profile)
         self._endpoints, self._models, self._options = load_endpoints(profile), models, options
+        self._runs: Runs = LocalRuns(self._endpoints) if where.cluster is None else ClusterRuns(where)
         self._registry: Registry = Registry(self._endpoints)
         self._states = States(loop_place(self._endpoints))
-        self._hands = LocalHands(self._endpoints, self._states, profile, options.prometheus)
+        self._hands = ProfileHands(self._endpoints, self._states, self._runs, profile, options.prometheus)
         self._controller = Controller(self._states, AuditLog.of(self._endpoints), self._hands)
         self._changes = _overrides(options.overrides)
         self._policies: dict[str, LoopPolicy] = {}
@@ -162,7 +159,8 @@ class Watch:
             except PlatformError as err:
                 lines.append(Line(state=self._state(version), policy=policy, error=f"{err.headline}: {err.detail}"))
         trained = {version.name: datetime.fromisoformat(version.created) for version in champions}
-        self._metrics.put(list_runs(self._endpoints), trained)
+        with contextlib.suppress(PlatformError):  # what cannot be listed now is as it was
+            self._metrics.put(self._runs.latest(), trained)
         return lines
 
     def _standing(self) -> list[Line]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +17,20 @@ from contracts.bundle import Bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.loop_policy import LoopPolicy
-from deploy.cli.loop.local_hands import LocalHands
+from contracts.rollout_policy import RolloutPolicy
+from deploy.cli.loop.hands import ProfileHands
 from deploy.cli.loop.planned_run import plan, source_of
+from deploy.cli.loop.runs import ClusterRuns, LocalRuns
 from deploy.cli.loop.sources import look_at_source
 from deploy.cli.loop.watch import Watch, WatchOptions, loop_place
+from deploy.cli.profiles.loading import load_endpoints, load_profile
 from services.controller.lease import Lease
 from services.controller.run_metrics import RunMetrics
 from services.controller.state import States, WatchState
+from services.rollout.state import new_rollout
+from services.rollout.store import Served, Store
+from tests.argo import Scenario, grouped
+from tests.kfp_stand_in import StandIn
 from tests.unit.deploy.test_cli_promotion import FakeRegistry, document
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
@@ -63,7 +71,6 @@ def test_one_look_shows_state_reason_and_the_runs_of_the_week(fairlead: Callable
         (["--set", "loop.cooldown_hours=0"], "loop.cooldown_hours: got 0; Input should be greater than 0"),
         (["--set", "loop.on_drfit=1"], "loop.on_drfit: got 1; Extra inputs are not permitted"),
         (["--set", "split.train_days=3"], "--set split.train_days: not of the loop's policy"),
-        (["--profile", "cluster"], "profile cluster is of a cluster"),
         (["approve"], "which model?"),
         (["approve", "fraud"], "it was never watched"),
     ],
@@ -118,42 +125,76 @@ def test_a_run_asks_what_the_run_of_the_champion_asked_and_promotes_nothing(
     folder.mkdir(parents=True)
     asked = {"task": "fraud", "config": {"recipe": "lightgbm", "seed": 11}, "nonce": "fraud-1", "schedule": "nightly"}
     (folder / "run.json").write_text(json.dumps({"run_id": "fraud-1", "asked": asked}))
+    runs = LocalRuns(endpoints)
     policy = LoopPolicy(source=str(tmp_path), settings={"split": {"train_days": 30}}, cooldown_hours=6)
-    run = plan(endpoints, DOCUMENT, policy, "fraud-2", "local")
+    run = plan(endpoints, runs, DOCUMENT, policy, "fraud-2", "local")
     assert (run.run_id, run.promote, run.nonce, run.schedule, run.source) == ("fraud-2", False, "", "", str(tmp_path))
     assert (run.config["seed"], run.config["split"]["train_days"]) == (11, 30)
     assert run.config["loop"]["cooldown_hours"] == 6
-    assert source_of(endpoints, DOCUMENT, LoopPolicy()) == ""
+    assert source_of(runs, DOCUMENT, LoopPolicy()) == ""
     with pytest.raises(PlatformError, match=r"--set split\.train_dayz"):
-        plan(endpoints, DOCUMENT, LoopPolicy(settings={"split.train_dayz": 3}), "fraud-2", "local")
+        plan(endpoints, runs, DOCUMENT, LoopPolicy(settings={"split.train_dayz": 3}), "fraud-2", "local")
     with pytest.raises(PlatformError, match="source not found"):
-        plan(endpoints, DOCUMENT, LoopPolicy(source="nowhere"), "fraud-2", "local")
+        plan(endpoints, runs, DOCUMENT, LoopPolicy(source="nowhere"), "fraud-2", "local")
 
 
 def test_without_a_record_of_that_run_the_recipe_of_the_task_is_taken(endpoints: Endpoints) -> None:
-    run = plan(endpoints, DOCUMENT, LoopPolicy(), "fraud-2", "local")
+    run = plan(endpoints, LocalRuns(endpoints), DOCUMENT, LoopPolicy(), "fraud-2", "local")
     assert (run.task, run.recipe, run.run_id, run.promote) == ("fraud", "lightgbm", "fraud-2", False)
 
 
+def hands_of(endpoints: Endpoints, runs: Any, prometheus: str = "") -> ProfileHands:
+    made = ProfileHands(endpoints, States(loop_place(endpoints)), runs, "local", prometheus)
+    made.champions["fraud"] = ("1", DOCUMENT)
+    return made
+
+
 def test_a_run_whose_folder_is_there_is_not_started_again(
-    endpoints: Endpoints, states: States, monkeypatch: pytest.MonkeyPatch
+    endpoints: Endpoints, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    hands = LocalHands(endpoints, states, "local")
-    hands.champions["fraud"] = ("1", DOCUMENT)
-    monkeypatch.setattr("deploy.cli.loop.local_hands.COMMAND", ("sh", "-c", "echo it broke"))
-    state = known(run="fraud-2")
-    assert hands.observe(LoopPolicy(), state).run.said == "its folder is not there"  # type: ignore[union-attr]
+    monkeypatch.setattr("deploy.cli.loop.runs.COMMAND", ("sh", "-c", f"echo it broke; echo x >> {tmp_path}/begun"))
+    state, runs = known(run="fraud-2"), LocalRuns(endpoints)
+    hands = hands_of(endpoints, runs)
+    assert runs.look("fraud-2").said == "its folder is not there"  # type: ignore[union-attr]
     hands.start_run(LoopPolicy(), state, "fraud-2")
-    hands._children["fraud-2"].wait()
+    runs._children["fraud-2"].wait()
     found = hands.observe(LoopPolicy(), state).run
     assert found is not None
     assert (found.status, found.said) == ("dead", "it never began: it broke")
-    child = hands._children["fraud-2"]
     hands.start_run(LoopPolicy(), state, "fraud-2")
-    assert hands._children["fraud-2"] is child
-    another = LocalHands(endpoints, states, "local")
-    another.champions["fraud"] = ("1", DOCUMENT)
-    assert another.observe(LoopPolicy(), state).run.status == "starting"  # type: ignore[union-attr]
+    assert LocalRuns(endpoints).look("fraud-2").status == "starting"  # type: ignore[union-attr]
+    hands_of(endpoints, LocalRuns(endpoints)).start_run(LoopPolicy(), state, "fraud-2")
+    assert (tmp_path / "begun").read_text() == "x\n"
+
+
+def test_a_run_on_a_cluster_is_submitted_once_and_found_by_its_name(
+    kubeflow: StandIn, cluster_profile: str, home: Path
+) -> None:
+    kubeflow.api.scenarios = [Scenario(tasks=grouped("prepare-train-judge"))] * 2
+    document_ = DOCUMENT.model_copy(update={"task": "news", "recipe": "linear"})
+    endpoints = load_endpoints(cluster_profile)
+    name = "news-20261130-120000-abcd"
+    for runs in (ClusterRuns(load_profile(cluster_profile)), ClusterRuns(load_profile(cluster_profile))):
+        asked = plan(endpoints, runs, document_, LoopPolicy(), name, cluster_profile)
+        runs.start(asked)
+    assert [run.document["display_name"] for run in kubeflow.api.runs.values()] == [name]
+    assert kubeflow.api.posted["runs"]["runtime_config"]["parameters"]["promote"] is False
+    assert runs.asked(name).task == "news"  # type: ignore[union-attr]
+    assert runs.look(name).status in ("waiting", "running", "succeeded")  # type: ignore[union-attr]
+    assert runs.look("news-20261130-120000-ab") is None
+
+
+def test_a_candidate_is_asked_for_where_the_model_is_served_with_rollouts(endpoints: Endpoints, registry: None) -> None:
+    hands, store = hands_of(endpoints, LocalRuns(endpoints)), Store(endpoints.scratch("rollouts"))
+    assert hands.observe(LoopPolicy(), known()).can_roll_out is False
+    under_way = new_rollout("r", "fraud", "1", "2", "canary", RolloutPolicy(), time.time())
+    store.write(Served(model="fraud", version="1", looked=time.time(), rollout=under_way))
+    seen = hands.observe(LoopPolicy(), known())
+    assert (seen.can_roll_out, seen.rollout) == (True, "fraud:2, starting")
+    hands.start_rollout(LoopPolicy(rollout="shadow"), "fraud:2", "action-1")
+    ((_, request),) = store.asked("fraud")
+    assert (request.id, request.command, request.candidate, request.strategy) == ("action-1", "start", "2", "shadow")
+    assert (request.actor, request.policy) == ("controller", DOCUMENT.rollout)
 
 
 @pytest.mark.parametrize(
@@ -161,18 +202,18 @@ def test_a_run_whose_folder_is_there_is_not_started_again(
     [
         ({"status": "running", "pid": 0}, "dead", "its process ended without a word"),
         ({"status": "failed", "error": {"headline": "no rows"}}, "failed", "no rows"),
+        ({"status": "failed", "error": {"headline": "x", "code": "stopped"}}, "cancelled", "somebody ended it"),
         ({"status": "refused", "result": {"version": "2", "reasons": ["auc 0.1 < 0.2"]}}, "refused", "auc 0.1 < 0.2"),
         ({"status": "succeeded", "result": {"version": "2"}}, "succeeded", ""),
     ],
 )
 def test_how_a_run_stands_is_read_from_its_record(
-    endpoints: Endpoints, states: States, record: dict[str, Any], status: str, said: str
+    endpoints: Endpoints, record: dict[str, Any], status: str, said: str
 ) -> None:
     folder = endpoints.path("runs") / "fraud-2"
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"run_id": "fraud-2", **record}))
-    hands = LocalHands(endpoints, states, "local", prometheus="http://127.0.0.1:1")
-    hands.champions["fraud"] = ("1", DOCUMENT)
+    hands = hands_of(endpoints, LocalRuns(endpoints), prometheus="http://127.0.0.1:1")
     seen = hands.observe(LoopPolicy(on_new_data=True), known(run="fraud-2"))
     assert seen.run is not None
     assert (seen.run.status, seen.run.said) == (status, said)
