@@ -49,7 +49,7 @@ def show(
     [bold]Examples[/]
       fairlead rollouts
       fairlead rollouts fraud --follow
-      fairlead rollouts fraud --json
+      fairlead rollouts show fraud --json
     """
     from deploy.cli.rollouts.listing import show_rollouts
 

@@ -17,11 +17,11 @@ from deploy.cli.terminal.advice import completed
 from deploy.cli.terminal.output import guarded, number, seconds, write_json
 
 COMMANDS = {
-    *("deploy", "status", "diagnose", "audit", "watch", "labels", "predictions"),
+    *("deploy", "status", "diagnose", "audit", "watch", "labels", "predictions", "rollouts", "console", "monitor"),
     *("demo", "tasks", "run", "runs", "models", "compare", "promote", "rollback"),
     *("serve", "predict", "score", "doctor", "ui", "new-task", "features", "data", "schedules", "pipelines"),
 }
-GROUPS = {"audit", "predictions", "features", "data", "schedules", "pipelines"}
+GROUPS = {"audit", "predictions", "rollouts", "features", "data", "schedules", "pipelines"}
 
 
 def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:
