@@ -75,6 +75,8 @@ CHINESE = {
     "Quality": "质量",
     "Drift": "漂移",
     "Rollout": "发布",
+    "by labels that came": "按已到标签",
+    "in its test": "测试集",
     "no champion": "无现役版本",
     "challenger": "候选",
     "since its start": "自启动以来",
