@@ -95,7 +95,9 @@ class ServiceSettings(Settings):
     graceful_seconds: int = Field(30, ge=1, description="time that requests in flight have to finish at SIGTERM")
     header_seconds: float = Field(10.0, gt=0, description="time that a client has to send a request's headers")
     stuck_seconds: float = Field(60.0, gt=0, description="a model call that takes longer ends the readiness")
-    keys_file: str = Field("", description="file of API keys (name:sha256[:requests per second]); empty: no keys")
+    keys_file: str = Field(
+        "", description="file of API keys (name:sha256[:requests per second][:operator]); empty: no keys"
+    )
     grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0: none")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 or :: in a pod")
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))

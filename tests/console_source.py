@@ -34,6 +34,7 @@ class MadeSource:
     def __init__(self, word: str = "", models: int = 2) -> None:
         self.word, self.count = word, models
         self.asked: list[tuple[str, dict[str, Any], bool]] = []
+        self.steered: list[tuple[str, str, str, str]] = []
         self.answer = Answer(
             status=200,
             milliseconds=4.2,
@@ -208,6 +209,9 @@ class MadeSource:
 
     def rollouts(self) -> Sequence[Stage]:
         return [self._stage()]
+
+    def steer(self, model: str, command: str, actor: str, reason: str) -> None:
+        self.steered.append((model, command, actor, reason))
 
     def alerts(self) -> Sequence[Alert] | None:
         return [

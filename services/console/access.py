@@ -11,13 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.errors import Problem
-from services.server.auth import KeyRing, digest_of
+from services.server.auth import Holder, KeyRing, digest_of
 
 COOKIE = "fairlead_session"
 SECONDS = 12 * 3600
 _MOST = 1000  # sessions; the oldest goes
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-NOBODY = ""
+NOBODY = Holder(name="")
 
 POLICY = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -50,8 +50,8 @@ class Access:
         """Whether a key is needed."""
         return self._keys is not None
 
-    def who(self, request: Request) -> str | None:
-        """The name of the caller's key, `NOBODY` where none is needed, None for a stranger.
+    def who(self, request: Request) -> Holder | None:
+        """The holder of the caller's key, `NOBODY` where none is needed, None for a stranger.
 
         Raises:
             Problem: 429 above the rate of the key in a header.
@@ -61,19 +61,18 @@ class Access:
         given = {name: value for name, value in request.headers.raw if name in (b"authorization", b"x-api-key")}
         if given:
             try:
-                self._keys.check(given)
+                return self._keys.check(given)
             except Problem as problem:
                 if problem.status == 401:
                     return None
                 raise
-            return "key"
         digest, until = self._sessions.get(request.cookies.get(COOKIE, ""), ("", 0.0))
-        return self._keys.name(digest) if monotonic() < until else None
+        return self._keys.holder(digest) if monotonic() < until else None
 
     def open(self, key: str, response: Response, *, secure: bool) -> bool:
         """Begin a session with a key, whose cookie goes with `response`; False for an unknown key."""
         digest = digest_of(key.strip().encode())
-        if self._keys is None or self._keys.name(digest) is None:
+        if self._keys is None or self._keys.holder(digest) is None:
             return False
         token = secrets.token_urlsafe(32)
         self._sessions[token] = digest, monotonic() + SECONDS

@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from contracts.errors import PlatformError
 from services.console import pages, tryout
-from services.console.access import HEADERS, Access, from_elsewhere, local_path
+from services.console.access import HEADERS, NOBODY, Access, from_elsewhere, local_path
 from services.console.documents import Failure, Source
 from services.console.rendering import HERE, THEMES, Reader, page
 from services.console.words import LANGUAGES
@@ -42,6 +42,7 @@ def build_app(source: Source, keys: KeyRing | None = None) -> Starlette:
         Route("/runs", pages.runs, name="runs"),
         Route("/runs/{run_id}", pages.run, name="run"),
         Route("/rollouts", pages.rollouts, name="rollouts"),
+        Route("/rollouts/{name}", pages.steer, methods=["POST"], name="steer"),
         Route("/alerts", pages.alerts, name="alerts"),
         Route("/audit", pages.audit, name="audit"),
         Route("/login", _login_form, name="login"),
@@ -63,7 +64,7 @@ def build_app(source: Source, keys: KeyRing | None = None) -> Starlette:
 async def _guard(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
     """Let a request pass to its page, or not; every answer gets the headers that keep a browser strict."""
     access: Access = request.app.state.access
-    request.state.reader = Reader.of(request, None)
+    request.state.reader = Reader.of(request, NOBODY)
     response = await _answered(request, access, go_on)
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
@@ -83,11 +84,11 @@ async def _answered(request: Request, access: Access, go_on: Callable[[Request],
         if int(request.headers.get("content-length") or _MOST_BYTES + 1) > _MOST_BYTES:
             return _error_page(request, 413, "That is too large", "At most 16 MiB are accepted.")
     try:
-        name = access.who(request)
+        holder = access.who(request)
     except Problem as problem:
         return await _problem(request, problem)
-    request.state.reader = Reader.of(request, name)
-    if name is None and not request.url.path.startswith(_OPEN):
+    request.state.reader = Reader.of(request, holder or NOBODY)
+    if holder is None and not request.url.path.startswith(_OPEN):
         wrong = "authorization" in request.headers or "x-api-key" in request.headers
         if request.method == "GET" and not wrong and "text/html" in request.headers.get("accept", ""):
             return RedirectResponse(str(request.url_for("login").path) + _next(request), 303)

@@ -68,6 +68,7 @@ class Stage:
     weights: Mapping[str, float] = field(default_factory=dict)
     started: str = ""
     reason: str = ""
+    ended: bool = False
     events: Sequence[tuple[str, str, str]] = ()
 
 
@@ -336,6 +337,10 @@ class Source(Protocol):
 
     def audit(self, page: int, size: int) -> AuditPage | None:
         """Page `page`, from 1 on, of the audit log; None where nothing was written yet."""
+        ...
+
+    def steer(self, model: str, command: str, actor: str, reason: str) -> None:
+        """Pause, resume, promote or abort the rollout of a model; it is done when this returns."""
         ...
 
     def predict(self, name: str, instance: Mapping[str, Any], explain: bool) -> Answer:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from services.console.access import CARD_POLICY
 from services.console.documents import ModelPage, Source, Version
-from services.console.rendering import page
+from services.console.rendering import Reader, page
 
 _RUNS = 200
 _AUDIT = 50
 _LIVE = 15  # seconds
+COMMANDS = ("pause", "resume", "promote", "abort")
 
 
 def _source(request: Request) -> Source:
@@ -91,6 +93,18 @@ def rollouts(request: Request) -> Response:
     """The latest rollout of each model."""
     values = {"section": "rollouts", "rollouts": _source(request).rollouts()}
     return page(request, "rollouts", values, refresh=3)
+
+
+async def steer(request: Request) -> Response:
+    """Pause, resume, promote or abort a rollout, which only an operator may."""
+    reader: Reader = request.state.reader
+    form = await request.form()
+    command, reason = str(form.get("command", "")), str(form.get("reason", "")).strip()
+    if not reader.operator or command not in COMMANDS or not reason:
+        raise HTTPException(400 if reader.operator else 403)
+    asked = _source(request).steer
+    await run_in_threadpool(asked, request.path_params["name"], command, f"console:{reader.name}", reason[:500])
+    return RedirectResponse("/rollouts", 303)
 
 
 def alerts(request: Request) -> Response:

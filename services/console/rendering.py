@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse
 
 from services.console import formats, plots
 from services.console.words import LANGUAGES, chosen_language, said, state_words
+from services.server.auth import Holder
 
 HERE = Path(__file__).parent
 THEMES = ("auto", "light", "dark")
@@ -32,19 +33,21 @@ _ENVIRONMENT.filters.update(
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """Who reads a page: the key's name, and how the page should look."""
+    """Who reads a page, what that one may do, and how the page should look."""
 
     name: str
+    operator: bool
     language: str
     theme: str
 
     @classmethod
-    def of(cls, request: Request, name: str | None) -> Reader:
+    def of(cls, request: Request, holder: Holder) -> Reader:
         """From cookies, and the browser's languages."""
         theme = request.cookies.get("theme", "")
         given = request.cookies.get("lang", "")
         language = given if given in LANGUAGES else chosen_language(request.headers.get("accept-language", ""))
-        return cls(name=name or "", language=language, theme=theme if theme in THEMES else "auto")
+        theme = theme if theme in THEMES else "auto"
+        return cls(name=holder.name, operator=holder.operator, language=language, theme=theme)
 
     def say(self, text: str, **values: object) -> str:
         """A text of the catalogue in the reader's language."""

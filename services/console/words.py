@@ -240,6 +240,9 @@ STATES = {
     "at most": ("at most", "至多"),
     "fixed": ("fixed", "固定值"),
     "promote": ("promote", "提升"),
+    "pause": ("pause", "暂停"),
+    "resume": ("resume", "继续"),
+    "abort": ("abort", "中止"),
     "rollback": ("roll back", "回滚"),
     "deploy": ("deploy", "部署"),
 }

@@ -1,7 +1,8 @@
 """API keys: only their hashes are stored, each has a name and a rate; the file may change while the service runs.
 
-One key per line, ``name:sha256-of-the-key[:requests per second]``; empty lines and lines with ``#`` are skipped. Keys
-are random and long, so one round of SHA-256 is enough. ``python -m services.server.auth NAME`` makes one.
+One key per line, ``name:sha256-of-the-key[:requests per second][:operator]``; empty lines and lines with ``#`` are
+skipped. An operator may also act in the console. Keys are random and long, so one round of SHA-256 is enough.
+``python -m services.server.auth NAME`` makes one.
 """
 
 from __future__ import annotations
@@ -21,15 +22,25 @@ from contracts.errors import PlatformError
 from services.errors import Problem
 from services.logs import log_event
 
-_LINE = re.compile(r"(?P<name>[\w.-]{1,64}):(?P<hash>[0-9a-f]{64})(?::(?P<rate>\d+(?:\.\d+)?))?")
+_LINE = re.compile(
+    r"(?P<name>[\w.-]{1,64}):(?P<hash>[0-9a-f]{64})(?::(?P<rate>\d+(?:\.\d+)?))?(?P<operator>:operator)?"
+)
 _LOOK_AGAIN_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Whose key it is, and whether that one may do more than ask and look."""
+
+    name: str
+    operator: bool = False
 
 
 @dataclass
 class _Key:
     """A key's bucket of tokens: `rate` per second come in, and one second's worth is kept."""
 
-    name: str
+    holder: Holder
     rate: float
     left: float
     seen: float
@@ -59,8 +70,8 @@ class KeyRing:
         self._looked = monotonic()
         self._stamp, self._keys = self._read()
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request pass, or not.
+    def check(self, headers: Mapping[bytes, bytes]) -> Holder:
+        """Let a request pass, or not; whose key it has.
 
         Raises:
             Problem: 401 without a known key in ``authorization: Bearer`` or ``x-api-key``; 429 above its rate.
@@ -85,12 +96,13 @@ class KeyRing:
             raise Problem(
                 429, "rate-limited", "too many requests", detail, headers={"retry-after": str(max(1, math.ceil(wait)))}
             )
+        return key.holder
 
-    def name(self, digest: str) -> str | None:
-        """The name of a key that is valid now, by its `digest_of`; None for any other."""
+    def holder(self, digest: str) -> Holder | None:
+        """Whose key it is, by its `digest_of`; None for one that is not valid now."""
         self._look_again()
         key = self._keys.get(digest)
-        return key.name if key else None
+        return key.holder if key else None
 
     def _look_again(self) -> None:
         if monotonic() - self._looked < _LOOK_AGAIN_SECONDS:
@@ -100,7 +112,11 @@ class KeyRing:
             if self._file.stat().st_mtime_ns != self._stamp:
                 stamp, keys = self._read()
                 for digest, key in keys.items():
-                    keys[digest] = old if (old := self._keys.get(digest)) and old.rate == key.rate else key
+                    keys[digest] = (
+                        old
+                        if (old := self._keys.get(digest)) and (old.rate, old.holder) == (key.rate, key.holder)
+                        else key
+                    )
                 self._stamp, self._keys = stamp, keys
                 log_event("keys_read", keys=len(keys))
         except (OSError, PlatformError):
@@ -125,11 +141,13 @@ class KeyRing:
             if found is None or (found["rate"] and not float(found["rate"])):
                 raise PlatformError(
                     f"not an API key: {self._file}, line {number}",
-                    fix="write name:sha256[:requests per second], as `python -m services.server.auth NAME` does",
+                    fix="write name:sha256[:requests per second][:operator]; python -m services.server.auth NAME makes one",
                     code="bad_keys",
                 )
             rate = float(found["rate"] or math.inf)
-            keys[found["hash"]] = _Key(found["name"], rate, max(1.0, rate), monotonic())
+            keys[found["hash"]] = _Key(
+                Holder(name=found["name"], operator=bool(found["operator"])), rate, max(1.0, rate), monotonic()
+            )
         return stamp, keys
 
 

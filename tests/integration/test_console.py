@@ -148,7 +148,7 @@ def test_a_reader_logs_in_tries_a_model_and_changes_colours_by_keyboard(browser,
         assert not faults(page)
         paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.get_by_role("button", name="Colours").press("Enter")
-        page.wait_for_load_state()
+        page.locator('html[data-theme="dark"]').wait_for(state="attached")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
         assert not look.complaints
         look.context.close()

@@ -42,6 +42,7 @@ class HomeSource:
 
     Args:
         address: where the endpoint of a model answers; "" where nobody knows.
+        steer: does a command with a rollout, for somebody and a reason.
         key: of the endpoints.
         links: pages of other tools, by their name.
     """
@@ -51,6 +52,7 @@ class HomeSource:
         endpoints: Endpoints,
         *,
         address: Callable[[str], str],
+        steer: Callable[[str, str, str, str], object],
         prometheus: Prometheus | None = None,
         key: str = "",
         links: Mapping[str, str] | None = None,
@@ -58,7 +60,7 @@ class HomeSource:
         self._endpoints = endpoints.resolved()
         self._registry, self._bundles = Registry(self._endpoints), Bundles()
         self._address, self._prometheus, self._key = address, prometheus, key
-        self._scraped = Scraped(key)
+        self._steer, self._scraped = steer, Scraped(key)
         self._links = dict(links or {})
         self._rollouts = str(self._endpoints.scratch("rollouts"))
         self._known: dict[str, list[ModelVersion]] = {}
@@ -179,8 +181,11 @@ class HomeSource:
     def rollouts(self) -> Sequence[Stage]:
         """Rollouts, those under way first."""
         found = [read_rollout(self._rollouts, name) for name in rollout_names(self._rollouts)]
-        ended = ("promoted", "rolled_back", "aborted")
-        return sorted((one for one in found if one), key=lambda one: (one.phase in ended, one.model))
+        return sorted((one for one in found if one), key=lambda one: (one.ended, one.model))
+
+    def steer(self, model: str, command: str, actor: str, reason: str) -> None:
+        """Ask who serves the model, as `fairlead rollouts` does."""
+        self._steer(model, command, actor, reason)
 
     def alerts(self) -> Sequence[Alert] | None:
         """Of Prometheus, where one is named."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ def build_console(profile: str, prometheus: str, keys: str, places: Sequence[str
     """The application over a profile."""
     from deploy.cli.console.home_source import HomeSource
     from deploy.cli.console.live import Prometheus
+    from deploy.cli.rollouts.asking import steered
     from services.console.app import build_app
     from services.server.auth import KeyRing
 
@@ -69,6 +71,7 @@ def build_console(profile: str, prometheus: str, keys: str, places: Sequence[str
         given = {"MLflow": endpoints.tracking, **given}
     source = HomeSource(
         endpoints,
+        steer=functools.partial(steered, profile),
         address=address_book(profile, pairs(places, "--endpoint")),
         prometheus=Prometheus(prometheus) if prometheus else None,
         key=os.environ.get(API_KEY, ""),

@@ -14,6 +14,7 @@ from contracts.errors import PlatformError
 from services.console.documents import Bars, Drift, Measure, Stage
 
 NOBODY = "Nobody watches this model yet; shown is the training data."
+ENDED = ("promoted", "rolled_back", "aborted")
 NO_WINDOW = "No window was judged yet; shown is the training data."
 UNREADABLE = "The monitor's report cannot be read; shown is the training data."
 
@@ -123,6 +124,7 @@ def read_rollout(folder: str, model: str) -> Stage | None:
         champion=str(said.get("champion") or ""),
         challenger=str(said.get("candidate") or ""),
         started=_stamp(said.get("began")),
+        ended=said.get("phase") in ENDED,
         reason="; ".join(str(reason) for reason in said.get("reasons") or []),
     )
     changes = [one for one in said.get("transitions") or [] if isinstance(one, dict)]

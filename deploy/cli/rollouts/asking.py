@@ -111,10 +111,7 @@ def _request(
 
 def steer_rollout(profile: str, name: str, command: Command, reason: str, as_json: bool) -> None:
     """Pause, resume, promote or abort the rollout of a model."""
-    from services.rollout.store import Request
-
-    request = Request(id=secrets.token_hex(8), command=command, actor=actor(), reason=reason)
-    served = _ask(profile, name, request)
+    served = steered(profile, name, command, actor(), reason)
 
     def show(out: Console) -> None:
         assert served.rollout is not None
@@ -124,6 +121,13 @@ def steer_rollout(profile: str, name: str, command: Command, reason: str, as_jso
         )
 
     emit(_document(served), as_json, show)
+
+
+def steered(profile: str, name: str, command: Command, who: str, reason: str) -> Served:
+    """Pause, resume, promote or abort the rollout of a model for `who`; how it stands then."""
+    from services.rollout.store import Request
+
+    return _ask(profile, name, Request(id=secrets.token_hex(8), command=command, actor=who, reason=reason))
 
 
 def _ask(profile: str, name: str, request: Request) -> Served:

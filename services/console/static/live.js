@@ -12,7 +12,8 @@
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       for (const part of parts) {
         const fresh = page.getElementById(part.id);
-        if (fresh && !part.contains(document.activeElement)) part.replaceWith(document.adoptNode(fresh));
+        const busy = part.contains(document.activeElement) || [...part.querySelectorAll("input")].some((one) => one.value);
+        if (fresh && !busy) part.replaceWith(document.adoptNode(fresh));
       }
     } catch {
       // The server is away: what is shown stays, and the next try comes.

@@ -49,7 +49,7 @@ def register(home: Path, models: dict[str, list[Path]]) -> None:
 
 
 def source(home: Path, **more: Any) -> HomeSource:
-    return HomeSource(Endpoints(home=str(home)), **{"address": lambda name: NOWHERE, **more})
+    return HomeSource(Endpoints(home=str(home)), **{"address": lambda name: NOWHERE, "steer": print, **more})
 
 
 @pytest.fixture

@@ -230,6 +230,31 @@ def test_a_key_in_a_header_is_as_good(header, keys):
     assert open_console(keys=ring).get("/runs", headers={header: "Bearer no"}).status_code == 401
 
 
+ROLLOUT = {"command": "promote", "reason": "it is better"}
+
+
+def test_only_an_operator_steers_a_rollout(keys, tmp_path):
+    ring, key = keys
+    source = MadeSource()
+    assert open_console(source).post("/rollouts/fraud", data=ROLLOUT).status_code == 403
+    reader = open_console(source, ring)
+    assert reader.post("/rollouts/fraud", data=ROLLOUT).status_code == 401
+    reader.headers["x-api-key"] = key
+    assert reader.post("/rollouts/fraud", data=ROLLOUT).status_code == 403
+    assert "steer" not in reader.get("/rollouts").text
+    assert not source.steered
+    (tmp_path / "keys").write_text((tmp_path / "keys").read_text().strip() + ":operator\n")
+    operator = open_console(source, KeyRing(str(tmp_path / "keys")))
+    operator.post("/login", data={"key": key})
+    page = operator.get("/rollouts").text
+    assert page.count('name="command"') == 3
+    assert operator.post("/rollouts/fraud", data=ROLLOUT, headers={"origin": "http://evil.example"}).status_code == 403
+    assert operator.post("/rollouts/fraud", data={"command": "delete", "reason": "x"}).status_code == 400
+    assert operator.post("/rollouts/fraud", data={"command": "abort", "reason": " "}).status_code == 400
+    assert operator.post("/rollouts/fraud", data=ROLLOUT).url.path == "/rollouts"
+    assert source.steered == [("fraud", "promote", "console:mara", "it is better")]
+
+
 def test_a_key_that_is_taken_away_ends_its_sessions(keys):
     ring, key = keys
     console = open_console(keys=ring)
