@@ -141,7 +141,7 @@ class KeyRing:
             if found is None or (found["rate"] and not float(found["rate"])):
                 raise PlatformError(
                     f"not an API key: {self._file}, line {number}",
-                    fix="write name:sha256[:requests per second][:operator]; python -m services.server.auth NAME makes one",
+                    fix="write name:sha256[:requests per second][:operator], see `python -m services.server.auth NAME`",
                     code="bad_keys",
                 )
             rate = float(found["rate"] or math.inf)
