@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -97,8 +98,8 @@ async def _answered(request: Request, access: Access, go_on: Callable[[Request],
 
 
 def _next(request: Request) -> str:
-    path = request.url.path
-    return "" if path == "/" else f"?next={path}"
+    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    return "" if path == "/" else f"?next={quote(path, safe='/')}"
 
 
 async def _login_form(request: Request) -> Response:

@@ -136,7 +136,7 @@ def test_a_reader_logs_in_tries_a_model_and_changes_colours_by_keyboard(browser,
         assert not faults(page)
         page.keyboard.type(key)  # the field has the focus
         page.keyboard.press("Enter")
-        page.wait_for_url("**/models/fraud/try*")
+        page.get_by_role("heading", name="Try fraud").wait_for()
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.className") == "skip"
         page.get_by_label("amount").fill("120.5")
