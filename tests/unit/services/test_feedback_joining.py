@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts import storage
@@ -86,6 +86,7 @@ LABELS = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(data=st.data(), delivered=LABELS)
 def test_any_order_and_repetition_of_deliveries_gives_the_same(data: st.DataObject, delivered: list[Label]) -> None:
     again = delivered + (data.draw(st.lists(st.sampled_from(delivered), max_size=6)) if delivered else [])
