@@ -26,6 +26,8 @@ from services.controller.lease import Lease
 from services.controller.observations import Finding, Observations, Report, RunSeen
 from services.controller.signals import firing, read_report, report_address
 from services.controller.state import States, WatchState
+from tests.monitor_log import Log
+from tests.s3_folder import FolderClient
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 POLICY = LoopPolicy(cooldown_hours=1)
@@ -168,6 +170,22 @@ def test_one_holds_the_lease_until_it_gives_it_back(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_lease_and_states_may_be_in_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FolderClient(tmp_path)
+    (tmp_path / "lake").mkdir()
+    monkeypatch.setattr(storage, "_client", lambda: client)
+    first, second = Lease("s3://lake/.loop/lease", 60), Lease("s3://lake/.loop/lease", 60)
+    assert [first.take(), second.take(), first.take()] == [True, False, True]
+    first.release()
+    assert second.take()
+    states = States("s3://lake/.loop")
+    assert (states.read("fraud"), states.said("fraud", "approve")) == (None, None)
+    states.write(WatchState(model="fraud", task="fraud", since=NOW, run="fraud-1"))
+    states.say("fraud", "approve", NOW)
+    assert states.read("fraud") == WatchState(model="fraud", task="fraud", since=NOW, run="fraud-1")
+    assert states.said("fraud", "approve") == NOW
+
+
 def test_a_lease_that_was_not_renewed_is_taken(tmp_path: Path) -> None:
     assert Lease(str(tmp_path), 60, lambda: NOW).take()
     assert not Lease(str(tmp_path), 60, lambda: NOW + timedelta(seconds=59)).take()
@@ -212,6 +230,23 @@ def test_the_monitors_report_says_what_drifts_and_what_dropped(tmp_path: Path) -
     assert other is not None
     assert other.version == "2"
     assert read_report(str(tmp_path), "news", "1") is None
+
+
+def test_what_the_monitor_itself_writes_of_a_drift_is_read(tmp_path: Path) -> None:
+    log = Log(tmp_path)
+    monitor = log.monitor()
+    log.write(60)
+    log.look(monitor)
+    quiet = read_report(str(log.folder), "m", "1")
+    assert quiet is not None
+    assert quiet.findings == ()
+    log.write(50, shift=0.5)
+    log.look(monitor)
+    found = read_report(str(log.folder), "m", "1")
+    assert found is not None
+    assert (found.version, found.at) == ("1", log.at.replace(microsecond=0))
+    assert [one.what for one in found.findings] == ["size drifts"]
+    assert found.findings[0].evidence["inputs"]["size"]["psi"] > 0.1
 
 
 @pytest.mark.parametrize(
