@@ -106,12 +106,15 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-rollouts bench-loop bench-serving bench-features
+.PHONY: bench-quality bench-rollouts bench-console bench-loop bench-serving bench-features
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
 bench-rollouts: $(RUN_ENV) $(DEV_ENV) ## Right and wrong decisions of rollouts, and their router, JSON in build/bench
 	$(BIN)/python -m tests.bench.rollouts $(ARGS)
+
+bench-console: $(RUN_ENV) $(DEV_ENV) ## Time of the console's pages with 100 models, JSON in build/bench
+	$(BIN)/python -m tests.bench.console $(ARGS)
 
 bench-loop: $(RUN_ENV) $(DEV_ENV) ## Time and memory of the loop, JSON in build/bench
 	$(BIN)/python -m tests.bench.loop $(ARGS)

@@ -6,17 +6,18 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
+from contracts import storage
 from contracts.audit import AuditLog
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from deploy.cli.console.bundles import Bundles, version_of
+from deploy.cli.console.kept import Kept, stamp_of
 from deploy.cli.console.live import Prometheus, Scraped
 from deploy.cli.console.run_records import page_of, run_of
-from deploy.cli.console.watched import NOBODY, Watched, read_report, read_rollout, rollout_names
+from deploy.cli.console.watched import NOBODY, Watched, read_report, read_rollout, report_place, rollout_names
 from deploy.cli.runs.run_files import find_run, list_runs
 from deploy.cli.serving.http_requests import send
 from services.console.documents import (
@@ -61,6 +62,7 @@ class HomeSource:
         self._registry, self._bundles = Registry(self._endpoints), Bundles()
         self._address, self._prometheus, self._key = address, prometheus, key
         self._steer, self._scraped = steer, Scraped(key)
+        self._reports, self._stages = Kept(read_report), Kept(read_rollout)
         self._links = dict(links or {})
         self._rollouts = str(self._endpoints.scratch("rollouts"))
         self._known: dict[str, list[ModelVersion]] = {}
@@ -91,7 +93,7 @@ class HomeSource:
         if not tracking.startswith("sqlite:///"):
             return int(time.monotonic() / _SERVER_SECONDS)
         file = tracking.removeprefix("sqlite:///")
-        return tuple(_changed(Path(name)) for name in (file, f"{file}-wal"))
+        return stamp_of(file), stamp_of(f"{file}-wal")
 
     def models(self) -> Sequence[Model]:
         """All models that have a version."""
@@ -123,16 +125,20 @@ class HomeSource:
             live=live,
             quality=told.quality() if champion else None,
             live_quality=watched.quality if watched else None,
-            watched=len(watched.inputs) if watched and watched.inputs else None,
-            drifted=len(watched.drifted) if watched and watched.inputs else None,
+            watched=len(watched.said) if watched and watched.said else None,
+            drifted=len(watched.drifted) if watched and watched.said else None,
             drifted_inputs=watched.drifted if watched else [],
-            rollout=read_rollout(self._rollouts, name),
+            rollout=self._rollout(name),
             alerts=None if alerts is None else sum(one.model == name for one in alerts),
             problem=told.problem,
         )
 
     def _watched(self, name: str, champion: ModelVersion | None) -> Watched | None:
-        return read_report(self._endpoints.uri("predictions"), name, champion.version) if champion else None
+        place = report_place(self._endpoints.uri("predictions"), name)
+        return self._reports.of(place, champion.version) if champion else None
+
+    def _rollout(self, name: str) -> Stage | None:
+        return self._stages.of(storage.join(self._rollouts, f"{name}.json"), name)
 
     def model(self, name: str) -> ModelPage | None:
         """One model with all of its versions."""
@@ -180,7 +186,7 @@ class HomeSource:
 
     def rollouts(self) -> Sequence[Stage]:
         """Rollouts, those under way first."""
-        found = [read_rollout(self._rollouts, name) for name in rollout_names(self._rollouts)]
+        found = [self._rollout(name) for name in rollout_names(self._rollouts)]
         return sorted((one for one in found if one), key=lambda one: (one.ended, one.model))
 
     def steer(self, model: str, command: str, actor: str, reason: str) -> None:
@@ -269,13 +275,6 @@ def _needs(record: Mapping[str, Any]) -> dict[str, list[str]]:
     except (PlatformError, KeyError, ImportError):
         steps = list(record.get("steps") or {})
         return {step: steps[at - 1 : at] if at else [] for at, step in enumerate(steps)}
-
-
-def _changed(file: Path) -> int:
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return 0
 
 
 def _quiet(ask: Callable[[], Found | None]) -> Found | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ from deploy.cli.terminal.output import console, write_json
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+    from services.console.documents import Source
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -43,6 +47,7 @@ def run_console(
     app = build_console(profile, prometheus, keys, places, links)
     if not is_free(port):
         raise PlatformError(f"port {port} is in use", fix=f"take another: --port {next_free(port)}", code="port_in_use")
+    threading.Thread(target=_warm, args=(app.state.source,), daemon=True).start()
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -55,6 +60,12 @@ def run_console(
             console().print(f"The console is up: [bold]{url}[/]; Ctrl-C ends it")
         settings = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False)
         uvicorn.Server(settings).run([listener])
+
+
+def _warm(source: Source) -> None:
+    """Read registry and bundles once, so that the first page need not."""
+    with contextlib.suppress(PlatformError):
+        source.models()
 
 
 def build_console(profile: str, prometheus: str, keys: str, places: Sequence[str], links: Sequence[str]) -> Starlette:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,37 +22,51 @@ UNREADABLE = "The monitor's report cannot be read; shown is the training data."
 
 @dataclass(frozen=True, kw_only=True)
 class Watched:
-    """What the monitor says of one version; `problem` is a text of the console's catalogue."""
+    """What the monitor says of one version; `problem` is a text of the console's catalogue.
 
-    inputs: list[Drift]
+    Attributes:
+        said: by input, as the report has it; a list of models needs no more of it than how many have changed.
+    """
+
+    said: Mapping[str, Any] = field(default_factory=dict)
     window: str = ""
     problem: str = ""
     quality: Measure | None = None
 
+    @functools.cached_property
+    def inputs(self) -> list[Drift]:
+        """Each input, what has changed most first."""
+        found = [_drift(name, one) for name, one in self.said.items()]
+        return sorted(found, key=lambda drift: (not drift.detected, -(drift.psi or 0.0)))
+
     @property
     def drifted(self) -> list[str]:
         """Names of what has changed."""
-        return [one.name for one in self.inputs if one.detected]
+        return [name for name, one in self.said.items() if isinstance(one, dict) and one.get("drifted")]
 
 
-def read_report(predictions: str, model: str, version: str) -> Watched | None:
+def report_place(predictions: str, model: str) -> str:
+    """Where the monitor keeps its report of a model."""
+    return storage.join(predictions, model, "monitor", "report.json")
+
+
+def read_report(place: str, version: str) -> Watched | None:
     """The monitor's report of a version; None where nobody watches the model."""
     try:
-        found = json.loads(storage.read_bytes(storage.join(predictions, model, "monitor", "report.json")))
+        found = json.loads(storage.read_bytes(place))
     except PlatformError as err:
-        return None if err.code == "not_found" else Watched(inputs=[], problem=UNREADABLE)
+        return None if err.code == "not_found" else Watched(problem=UNREADABLE)
     except ValueError:
-        return Watched(inputs=[], problem=UNREADABLE)
+        return Watched(problem=UNREADABLE)
     versions = found.get("versions") if isinstance(found, dict) else None
     if not isinstance(versions, dict):
-        return Watched(inputs=[], problem=UNREADABLE)
+        return Watched(problem=UNREADABLE)
     one = versions.get(version)
     if not isinstance(one, dict):
-        return Watched(inputs=[], problem=NO_WINDOW)
+        return Watched(problem=NO_WINDOW)
     inputs = one.get("inputs")
-    shown = [_drift(str(name), said) for name, said in inputs.items()] if isinstance(inputs, dict) else []
-    shown.sort(key=lambda drift: (not drift.detected, -(drift.psi or 0.0)))
-    begins = [said.get("window_begins") for said in (inputs or {}).values() if isinstance(said, dict)]
+    said = inputs if isinstance(inputs, dict) else {}
+    begins = [found["window_begins"] for found in said.values() if isinstance(found, dict) and "window_begins" in found]
     parts = [str(begins[0])] if begins else []
     parts += [str(one["newest"])] if one.get("newest") else []
     rows = f"{one['rows']:,}" if isinstance(one.get("rows"), int) else ""
@@ -62,7 +77,7 @@ def read_report(predictions: str, model: str, version: str) -> Watched | None:
         str(one.get("note") or ""),
     ]
     window = " · ".join(filter(None, facts))
-    return Watched(inputs=shown, window=window, problem="" if shown else NO_WINDOW, quality=_quality(one))
+    return Watched(said=said, window=window, problem="" if said else NO_WINDOW, quality=_quality(one))
 
 
 def _number(given: Any) -> float | None:
@@ -106,10 +121,10 @@ def _quality(version: Mapping[str, Any]) -> Measure | None:
     return None
 
 
-def read_rollout(folder: str, model: str) -> Stage | None:
+def read_rollout(place: str, model: str) -> Stage | None:
     """The rollout of a model, now or the last one; None where there was none, or it cannot be read."""
     try:
-        found = json.loads(storage.read_bytes(storage.join(folder, f"{model}.json")))
+        found = json.loads(storage.read_bytes(place))
     except (PlatformError, ValueError):
         return None
     said = found.get("rollout") if isinstance(found, dict) else None

@@ -4,7 +4,6 @@ import http.server
 import json
 import re
 import shutil
-import sqlite3
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -20,32 +19,10 @@ from deploy.cli.console.home_source import HomeSource
 from deploy.cli.console.live import Prometheus, quantile, totals
 from deploy.cli.console.serve import pairs, run_console
 from deploy.cli.console.watched import NO_WINDOW, UNREADABLE
+from tests.console_home import register
 
 PAYMENTS = Path(__file__).parents[2] / "version_1" / "payments"
 NOWHERE = "http://127.0.0.1:9"
-
-
-def register(home: Path, models: dict[str, list[Path]]) -> None:
-    """A registry's file as MLflow writes it: versions by model, the last of each is the champion."""
-    home.mkdir(parents=True, exist_ok=True)
-    with sqlite3.connect(home / "mlflow.db") as file:
-        for table, columns in {
-            "registered_models": "name, creation_time",
-            "model_versions": "name, version, creation_time, source, run_id, current_stage",
-            "registered_model_tags": "name, key, value",
-            "model_version_tags": "name, version, key, value",
-            "registered_model_aliases": "name, version, alias",
-        }.items():
-            file.execute(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
-        for name, paths in models.items():
-            file.execute("INSERT INTO registered_models VALUES (?, 1)", (name,))
-            for number, path in enumerate(paths, 1):
-                row = (name, number, 1_700_000_000_000 + number, str(path), "", "None")
-                file.execute("INSERT INTO model_versions VALUES (?, ?, ?, ?, ?, ?)", row)
-                tags = {"digest": "d" * 64, "gate": "passed", "recipe": "lightgbm", "metrics": '{"roc_auc": 0.9}'}
-                for key, value in tags.items():
-                    file.execute("INSERT INTO model_version_tags VALUES (?, ?, ?, ?)", (name, number, key, value))
-            file.execute("INSERT INTO registered_model_aliases VALUES (?, ?, 'champion')", (name, len(paths)))
 
 
 def source(home: Path, **more: Any) -> HomeSource:
