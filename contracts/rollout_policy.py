@@ -63,7 +63,7 @@ class RolloutPolicy(Document):
     latency: LatencyLimit = Field(LatencyLimit(), description="time from request to answer")
     answers: Limit = Field(_limit(0.1, 0.2), description="shares of labels, and of scores above each bucket's edge")
     flags: Limit = Field(_limit(0.05, 0.2), description="predictions with flags")
-    quality: float = Field(0.02, gt=0, description="a metric on labels, if they arrive, may be lower by so much")
+    quality: float = Field(0.02, gt=0, lt=0.5, description="share of wrong answers, by labels, that may come on top")
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

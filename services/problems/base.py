@@ -66,6 +66,10 @@ class Serving(ABC):
         """
         raise ValueError("answers of this problem take no labels")
 
+    def is_right(self, recorded: Mapping[str, Any], label: Any) -> bool | None:
+        """Whether a recorded answer is what its label says; None where that is no yes or no."""
+        return None
+
     def label_of_text(self, output: Any, text: str) -> Any:
         """A label that came as text, from a file; raises as `label` does."""
         return self.label(output, text)

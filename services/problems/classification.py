@@ -53,6 +53,10 @@ class ClassificationServing(Serving):
             raise ValueError(f"expected one of the classes: {', '.join(output.classes[:20])}")
         return value
 
+    def is_right(self, recorded: Mapping[str, Any], label: Any) -> bool:
+        """Whether it is the same."""
+        return bool(recorded["label"] == label)
+
     def parameters(self, output: ClassificationOutput) -> dict[str, Any]:
         """The classes."""
         return {"classes": output.classes}

@@ -62,6 +62,10 @@ class MultilabelServing(Serving):
         """Labels separated as in a task's files; an empty text is none."""
         return self.label(output, [part.strip() for part in text.split(SEPARATOR) if part.strip()])
 
+    def is_right(self, recorded: Mapping[str, Any], label: Any) -> bool:
+        """Whether it is the same."""
+        return set(recorded["labels"]) == set(label)
+
     def parameters(self, output: MultilabelOutput) -> dict[str, Any]:
         """The labels and their thresholds."""
         return {"problem": output.problem, "labels": output.labels, "thresholds": output.limits()}

@@ -45,7 +45,7 @@ def advance(state: Rollout, seen: Observation, now: float) -> Decision:
         return _moved(state, "promoted", "promote", reason, now)
     following = state.weights[state.step + 1]
     if following == 100:
-        unproven = [one for one in state.verdicts if one.says == "unproven" or _misses(one)]
+        unproven = [one for one in state.verdicts if _blocks(one)]
         if unproven:
             return _stay(state, tuple(f"{one.criterion}: not shown yet to be no worse" for one in unproven))
         return _settling(state, "no worse in anything that is judged", now, _BY_ITSELF)
@@ -136,10 +136,6 @@ def _failure(state: Rollout, seen: Observation, now: float) -> str:
     worse = [one for one in state.verdicts if one.says == "worse"]
     if worse and state.phase == "running" and (seen.champion.ready or not seen.gone):
         return "; ".join(describe(one) for one in worse)
-    for one in seen.quality:
-        if one.candidate[1] + policy.quality < one.champion[0]:
-            most, least = one.candidate[1], one.champion[0]
-            return f"{one.metric} on labels is at most {most:.4f}, the champion's at least {least:.4f}"
     if state.phase == "running" and state.active > policy.max_seconds and not state.paused:
         return f"not shown to be no worse within {policy.max_seconds:g} s of traffic"
     return ""
@@ -188,9 +184,11 @@ def _held(state: Rollout, seen: Observation, now: float) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _misses(one: Verdict) -> bool:
-    """Errors have to be shown; a criterion that a model has no numbers for is not waited for."""
-    return one.says == "no data" and one.criterion == "errors"
+def _blocks(one: Verdict) -> bool:
+    """Whether the last step waits for it: not for labels, nor for what a model has no numbers of, except errors."""
+    if one.says == "no data":
+        return one.criterion == "errors"
+    return one.says == "unproven" and one.criterion != "quality"
 
 
 def _stay(state: Rollout, reasons: tuple[str, ...]) -> Decision:

@@ -120,13 +120,15 @@ CRITERIA: dict[str, Criterion] = {
         shown_as_rate=False,
     ),
     "answers": Criterion(_answer_keys, _answer_rows, lambda counts: None, shown_as_rate=False),
+    "quality": _rate(lambda counts: counts.wrong, lambda counts: counts.labelled),
     "flags": _rate(lambda counts: counts.flagged, lambda counts: counts.predictions),
 }
 
 
 def judged(policy: RolloutPolicy) -> dict[str, Limit]:
     """The criteria that a policy looks at, with their limits."""
-    limits: dict[str, Limit] = {name: getattr(policy, name) for name in CRITERIA}
+    quality = Limit(tolerated=policy.quality, margin=policy.quality * 2)
+    limits: dict[str, Limit] = {name: quality if name == "quality" else getattr(policy, name) for name in CRITERIA}
     return {name: limit for name, limit in limits.items() if limit.judged}
 
 

@@ -30,6 +30,8 @@ class Counts(Document):
     seconds: float = 0
     predictions: float = 0
     flagged: float = 0
+    labelled: float = 0
+    wrong: float = 0
     latency: dict[str, float] = Field({}, description="requests at most as slow as each edge")
     labels: dict[str, float] = Field({}, description="predictions by label")
     scores: dict[str, float] = Field({}, description="predictions with a score at most as large as each edge")
@@ -39,8 +41,10 @@ class Counts(Document):
         restarted = self.requests < before.requests
 
         def grown(name: str) -> float:
-            new, old = getattr(self, name), getattr(before, name)
-            return new if new < old or (restarted and name != "unreached") else new - old  # type: ignore[no-any-return]
+            new, old = float(getattr(self, name)), float(getattr(before, name))
+            if name in _OF_LABELS:  # these are read anew each time, and corrections make them fall
+                return max(0.0, new - old)
+            return new if new < old or (restarted and name != "unreached") else new - old
 
         def edges(name: str) -> dict[str, float]:
             new, old = getattr(self, name), getattr(before, name)
@@ -59,7 +63,8 @@ class Counts(Document):
         return Counts.model_construct(None, **made)
 
 
-_NUMBERS = ("requests", "errors", "refusals", "unreached", "seconds", "predictions", "flagged")
+_NUMBERS = ("requests", "errors", "refusals", "unreached", "seconds", "predictions", "flagged", "labelled", "wrong")
+_OF_LABELS = ("labelled", "wrong")
 _MAPPINGS = ("latency", "labels", "scores")
 
 
@@ -72,21 +77,12 @@ class Seen(Document):
     ended: str = Field("", description="how its process ended by itself")
 
 
-class Quality(Document):
-    """One metric on labels that have arrived, with intervals, of both versions."""
-
-    metric: str
-    champion: tuple[float, float]
-    candidate: tuple[float, float]
-
-
 class Observation(Document):
     """All that a decision is made from."""
 
     champion: Seen
     candidate: Seen | None = None
     gone: str = Field("", description="why the champion cannot come back")
-    quality: tuple[Quality, ...] = ()
 
 
 def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:

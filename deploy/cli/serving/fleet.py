@@ -55,7 +55,7 @@ class LocalFleet:
 
     Args:
         make: the endpoint of a version on a port, not started.  promote: makes a version the registry's champion.
-        clock: seconds.
+        clock: seconds.  labels: labelled and wrong predictions by version.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class LocalFleet:
         make: Callable[[str, int], Endpoint],
         promote: Callable[[str, str], None],
         clock: Callable[[], float],
+        labels: Callable[[], Mapping[str, tuple[float, float]]] = dict,
     ) -> None:
         self._file, self._make, self._promote, self._clock = folder / "processes.json", make, promote, clock
-        self._listen = listen
+        self._listen, self._labels = listen, labels
         self._tried = 0.0
         self._members: dict[str, Member] = {}
         self._failed: dict[str, str] = {}  # versions that could not be started, and why
@@ -193,9 +194,11 @@ class LocalFleet:
             return Seen(ready=False, note="the router does not take it for healthy")
         try:
             with urllib.request.urlopen(f"{member.endpoint.url}/metrics", timeout=2) as response:
-                return Seen(ready=True, counts=read_counts(response.read().decode(), unreached))
+                counts = read_counts(response.read().decode(), unreached)
         except OSError as err:
             return Seen(ready=True, note=f"its metrics cannot be read: {err}")
+        labelled, wrong = self._labels().get(version, (0.0, 0.0))
+        return Seen(ready=True, counts=counts.model_copy(update={"labelled": labelled, "wrong": wrong}))
 
     def stop(self) -> None:
         """End the router, then all versions, and wait for them."""

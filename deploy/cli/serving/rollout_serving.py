@@ -8,7 +8,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from deploy.cli.serving.fleet import LocalFleet
     from services.rollout.envoy import Address
     from services.rollout.keeper import Keeper, Record
+    from services.rollout.labels import LabelWatch
     from services.rollout.store import Served, Store
 
 _LOOK = 1.0  # seconds between looks
@@ -89,11 +90,14 @@ def _keeper(
         return open_endpoint(endpoints, profile, f"{first.name}:{version}", at, HOST, log)
 
     listen = _addresses(store.folder / first.name, first.host, first.port)
-    fleet = LocalFleet(store.folder / first.name, listen, make, _promoter(endpoints, first.name), time.monotonic)
+    promote, counts = _promoter(endpoints, first.name), _LabelCounts()
+    fleet = LocalFleet(store.folder / first.name, listen, make, promote, time.monotonic, counts)
     served = _served(store, first, ref, bool(fleet.running))
     served = served.model_copy(update={"pid": os.getpid(), "looked": time.time(), "url": url(first.host, first.port)})
     keeper = Keeper(store, fleet, _recorder(endpoints), served)
     keeper.tick(time.time())
+    if log:
+        counts.begin(endpoints, first, keeper)
     if served.version not in fleet.running:
         fleet.stop()
         raise PlatformError(
@@ -102,6 +106,26 @@ def _keeper(
     front = copy.copy(fleet.endpoint(served.version))
     front.host, front.port, front.url = first.host, first.port, served.url
     return keeper, fleet, front
+
+
+class _LabelCounts:
+    """What `LabelWatch` counts, once there is one."""
+
+    def __init__(self) -> None:
+        self._watch: LabelWatch | None = None
+
+    def begin(self, endpoints: Endpoints, first: Endpoint, keeper: Keeper) -> None:
+        from services.rollout.labels import LabelWatch
+
+        def since() -> float | None:
+            rollout = keeper.served.rollout
+            return rollout.began if rollout is not None and not rollout.ended else None
+
+        signature = first.bundle.document.signature
+        self._watch = LabelWatch(endpoints.uri("predictions"), first.name, signature, since)
+
+    def __call__(self) -> Mapping[str, tuple[float, float]]:
+        return self._watch.counts if self._watch else {}
 
 
 def _served(store: Store, first: Endpoint, ref: str, running: bool) -> Served:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from contracts.errors import PlatformError
 from contracts.rollout_policy import RolloutPolicy
 from services.rollout.decide import COMMANDS, advance, steer
-from services.rollout.observation import Counts, Observation, Quality, Seen
+from services.rollout.observation import Counts, Observation, Seen
 from services.rollout.state import Rollout, new_rollout
 from tests.rollout_traffic import Behaviour, Version, simulated
 
@@ -117,11 +117,16 @@ def test_a_candidate_that_is_away_or_ended_or_late_is_rolled_back() -> None:
     assert (late.state.phase, late.action) == ("rolled_back", "roll_back")
 
 
-def test_labels_that_say_it_is_worse_end_it() -> None:
-    low = Quality(metric="roc_auc", champion=(0.9, 0.95), candidate=(0.7, 0.8))
-    assert "roc_auc" in advance(begun(), seen(quality=(low,)), 2.0).reasons[0]
-    near = Quality(metric="roc_auc", champion=(0.9, 0.95), candidate=(0.85, 0.89))
-    assert advance(begun(), seen(quality=(near,)), 2.0).state.phase == "running"
+@pytest.mark.parametrize(("wrong", "phase"), [(0.3, "rolled_back"), (0.1, "running")])
+def test_labels_that_say_it_is_worse_end_it(wrong: float, phase: str) -> None:
+    state = begun()
+    for now in range(2, 40):
+        champion = Counts(requests=now * 90, labelled=now * 9, wrong=round(now * 0.9))
+        candidate = Counts(requests=now * 10, labelled=now * 5, wrong=round(now * 5 * wrong))
+        both = {"champion": Seen(ready=True, counts=champion), "candidate": Seen(ready=True, counts=candidate)}
+        state = advance(state.model_copy(update={"step_began": float(now)}), Observation(**both), float(now)).state
+    assert state.phase == phase
+    assert state.reasons[0].startswith("quality") == (phase == "rolled_back")
 
 
 def test_a_shadow_gets_copies_and_then_everything() -> None:

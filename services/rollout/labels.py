@@ -1,0 +1,55 @@
+"""Labels that arrived since a rollout began, counted by version: how many there are, and how many answers are wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from contracts.bundle import Signature
+from contracts.errors import PlatformError
+from services.feedback.joining import joined
+from services.problems import get_serving
+
+_EACH = 30.0  # seconds between two readings of the log
+
+
+def count_labels(
+    folder: str, model: str, signature: Signature, start: datetime, end: datetime
+) -> dict[str, tuple[float, float]]:
+    """Labelled predictions and wrong ones, by version; of problems whose answers are right or wrong."""
+    serving, found = get_serving(signature.problem), dict[str, tuple[float, float]]()
+    for one in joined(folder, model, start, end):
+        if one.label is None:
+            continue
+        right = serving.is_right(one.prediction.answer, one.label.label)
+        if right is not None:
+            labelled, wrong = found.get(one.prediction.version, (0.0, 0.0))
+            found[one.prediction.version] = labelled + 1, wrong + (not right)
+    return found
+
+
+class LabelWatch:
+    """Counts labels in a thread of its own, since the log may be long; `counts` are the latest."""
+
+    def __init__(self, folder: str, model: str, signature: Signature, since: Callable[[], float | None]) -> None:
+        self.counts: Mapping[str, tuple[float, float]] = {}
+        self._told = (folder, model, signature)
+        self._since = since
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        wait = threading.Event()
+        while not wait.wait(_EACH):
+            self.look()
+
+    def look(self) -> None:
+        """Read once; a log that cannot be read leaves the counts as they are."""
+        start = self._since()
+        if start is None:
+            self.counts = {}
+            return
+        try:
+            self.counts = count_labels(*self._told, datetime.fromtimestamp(start, UTC), datetime.now(UTC))
+        except (PlatformError, OSError):
+            return

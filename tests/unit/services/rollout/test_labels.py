@@ -1,0 +1,61 @@
+"""Labels that come during a rollout are counted by the version that gave the answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from contracts.bundle import Signature
+from services.feedback import layout
+from services.feedback.label_writing import write_labels
+from services.feedback.line_file import append
+from services.feedback.records import Label, Prediction, line_of
+from services.rollout.labels import LabelWatch, count_labels
+
+CLASSES = Signature.model_validate({"inputs": [], "output": {"problem": "classification", "classes": ["a", "b"]}})
+NUMBER = Signature.model_validate({"inputs": [], "output": {"problem": "regression"}})
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> datetime:
+    """Predictions of two versions, one per second, each "a"; the first six have labels, every third is "b"."""
+    start = datetime.now(UTC) - timedelta(minutes=5)
+    for number in range(8):
+        at = start + timedelta(seconds=number)
+        one = Prediction(
+            id=f"{int(at.timestamp() * 1000):012x}{number:020x}",
+            time=at,
+            model="m",
+            version=str(1 + number % 2),
+            digest="",
+            answer={"label": "a", "score": 0.9},
+            inputs={},
+            entities={},
+            flags=(),
+            latency_ms=1.0,
+            schema=2,
+        )
+        append(layout.own_file(layout.home(str(tmp_path), "m")), line_of(one))
+        if number < 6:
+            write_labels(str(tmp_path), "m", [Label(id=one.id, label="b" if number % 3 == 0 else "a", time=at)])
+    return start
+
+
+def test_labelled_and_wrong_answers_are_counted_by_version(tmp_path: Path, start: datetime) -> None:
+    end = start + timedelta(minutes=1)
+    assert count_labels(str(tmp_path), "m", CLASSES, start, end) == {"1": (3, 1), "2": (3, 1)}
+    later = start + timedelta(seconds=3.5)
+    assert count_labels(str(tmp_path), "m", CLASSES, later, end) == {"1": (1, 0), "2": (1, 0)}
+    assert count_labels(str(tmp_path), "m", NUMBER, start, end) == {}
+
+
+def test_nothing_is_counted_while_there_is_no_rollout(tmp_path: Path, start: datetime) -> None:
+    began: list[float | None] = [start.timestamp()]
+    watch = LabelWatch(str(tmp_path), "m", CLASSES, lambda: began[-1])
+    watch.look()
+    assert watch.counts["1"] == (3, 1)
+    began.append(None)
+    watch.look()
+    assert watch.counts == {}
