@@ -106,7 +106,7 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-rollouts bench-console bench-loop bench-serving bench-features
+.PHONY: bench-quality bench-rollouts bench-console bench-loop bench-serving bench-features bench-monitoring
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -129,6 +129,8 @@ $(PEERS)/mlserver: PACKAGES := mlserver
 $(PEERS)/ray: PACKAGES := 'ray[serve]'
 $(PEERS)/kserve: PACKAGES := 'kserve>=0.21,<0.22'
 $(PEERS)/feast: PACKAGES := 'feast[duckdb]==0.67.0' 'duckdb<2'
+$(PEERS)/evidently: PACKAGES := evidently
+$(PEERS)/nannyml: PACKAGES := nannyml
 $(PEERS)/%: | $(RUN_ENV)
 	@echo "Installing $(PACKAGES) into $@ (a minute, once)"
 	@$(BIN)/python -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -136,6 +138,9 @@ $(PEERS)/%: | $(RUN_ENV)
 
 bench-features: $(RUN_ENV) $(DEV_ENV) $(PEERS)/feast ## Feature store: reading, materialising, joining beside Feast (needs redis-server), JSON in build/bench
 	$(BIN)/python -m tests.bench.features $(ARGS)
+
+bench-monitoring: $(RUN_ENV) $(DEV_ENV) $(PEERS)/evidently $(PEERS)/nannyml ## The monitor: speed, time to see a change, a year of false alarms (hours), JSON in build/bench
+	$(BIN)/python -m tests.bench.monitoring --peers $(PEERS) $(ARGS)
 
 ##@ Else
 .PHONY: help clean
