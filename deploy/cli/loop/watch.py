@@ -84,8 +84,6 @@ def run_watch(profile: str, models: Sequence[str], options: WatchOptions, as_jso
         watch.export(options.metrics_port)
     try:
         if options.once:
-            if not watch.lease.take():
-                raise _held(watch.lease)
             lines = watch.one_pass()
             emit([line.as_dict() for line in lines], as_json, lambda out: out.print(as_table(lines)))
         elif as_json:
@@ -93,7 +91,8 @@ def run_watch(profile: str, models: Sequence[str], options: WatchOptions, as_jso
         else:
             _shown(watch)
     finally:
-        watch.lease.release()
+        with contextlib.suppress(PlatformError):  # a store that is away: it ends by itself
+            watch.lease.release()
 
 
 class Watch:
@@ -138,21 +137,35 @@ class Watch:
             ) from err
 
     def follow(self, show: Callable[[list[Line], str], None]) -> None:
-        """A pass each interval; while another watch has the lease, its states are shown and nothing is done."""
+        """A pass each interval; while another watch has the lease, its states are shown and nothing is done.
+
+        A store or registry that is away ends nothing: it is said, and the next pass tries again.
+        """
+        lines: list[Line] = []
         while True:
-            began = time.monotonic()
-            if self.lease.take():
-                show(self.one_pass(), "")
-            else:
-                show(self._standing(), f"another watch acts ({self.lease.holder}); this one takes over when it ends")
+            began, told = time.monotonic(), ""
+            try:
+                if self.lease.take():
+                    lines = self.one_pass()
+                else:
+                    lines = self._standing()
+                    told = f"another watch acts ({self.lease.holder}); this one takes over when it ends"
+            except PlatformError as err:
+                told = f"{err.headline}: tried again at the next pass"
+            show(lines, told)
             time.sleep(max(0.0, self._options.interval - (time.monotonic() - began)))
 
     def one_pass(self) -> list[Line]:
-        """One pass over each model; what fails for one is said, and the others are watched."""
+        """One pass over each model; what fails for one is said, and the others are watched.
+
+        The lease is renewed for each model: who lost it meanwhile does nothing more.
+        """
         champions = self._champions()
         lines = []
         for version in champions:
             policy = self._policy(version)
+            if not self.lease.take():
+                raise _held(self.lease)
             try:
                 state = self._controller.watch(version.name, self._hands.champions[version.name][1].task, policy)
                 lines.append(Line(state=state, policy=policy))
@@ -164,7 +177,7 @@ class Watch:
         return lines
 
     def _standing(self) -> list[Line]:
-        return [Line(state=self._state(version), policy=self._policy(version)) for version in self._champions()]
+        return [Line(policy=self._policy(version), state=self._state(version)) for version in self._champions()]
 
     def _state(self, version: ModelVersion) -> WatchState:
         try:

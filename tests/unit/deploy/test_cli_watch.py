@@ -106,6 +106,31 @@ def test_a_pass_that_fails_for_a_model_is_said_and_changes_nothing(endpoints: En
     assert line.error.startswith("the state of fraud cannot be read")
 
 
+def test_a_watch_goes_on_when_a_store_was_away_and_stands_by_while_another_acts(
+    endpoints: Endpoints, registry: None, states: States, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, shown = Watch("local", ["fraud"], WatchOptions(interval=1)), list[tuple[int, str]]()
+    monkeypatch.setattr("deploy.cli.loop.watch.time.sleep", lambda seconds: None)
+
+    answers = iter([PlatformError("the storage is away"), False, True, True, KeyboardInterrupt()])
+
+    def take() -> Any:
+        answer = next(answers)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(watch.lease, "take", take)
+    with pytest.raises(KeyboardInterrupt):
+        watch.follow(lambda lines, told: shown.append((len(lines), told.partition(" (")[0])))
+    assert shown == [
+        (0, "the storage is away: tried again at the next pass"),
+        (1, "another watch acts"),
+        (1, ""),
+    ]
+    assert states.read("fraud") is not None
+
+
 def test_approval_and_resuming_are_noted_and_only_where_they_are_waited_for(
     fairlead: Callable[..., Any], endpoints: Endpoints, states: States
 ) -> None:
