@@ -73,6 +73,16 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loop:
+    """What the controller does about a model; `next_time` is when a run may start at the earliest."""
+
+    phase: str
+    reason: str = ""
+    next_time: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alert:
     """A rule of Prometheus that is pending or firing."""
 
@@ -198,6 +208,7 @@ class ModelPage:
     drift_window: str = ""
     drift_problem: str = ""
     rollouts: Sequence[Stage] = ()
+    loop: Loop | None = None
     alerts: Sequence[Alert] | None = None
     endpoint: str = ""
     signature: Signature | None = None

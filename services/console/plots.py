@@ -162,9 +162,9 @@ def _box(step: Step, at: tuple[float, float], word: str) -> Markup:
     )  # fmt: skip
 
 
-_GOOD = frozenset({"succeeded", "finished", "promoted", "up", "passed", "cached"})
-_BAD = frozenset({"failed", "dead", "rolled_back", "down", "firing", "critical", "page"})
-_ODD = frozenset({"refused", "cancelled", "aborted", "paused", "pending", "warning", "not promoted"})
+_GOOD = frozenset({"succeeded", "finished", "promoted", "up", "passed", "cached", "watching"})
+_BAD = frozenset({"failed", "dead", "rolled_back", "down", "firing", "stopped"})
+_ODD = frozenset({"refused", "cancelled", "aborted", "paused", "pending", "warning", "asking"})
 _BUSY = frozenset({"running", "starting", "settling"})
 
 

@@ -93,6 +93,8 @@ CHINESE = {
     "Traffic is not measured: neither Prometheus nor the endpoint answers.": (
         "流量未测量：Prometheus 和端点均无应答。"
     ),
+    "Loop": "闭环",
+    "next run at the earliest": "最早的下一次运行",
     "Lineage": "来源",
     "of version {version}": "版本 {version}",
     "Source": "数据源",
@@ -221,6 +223,9 @@ STATES = {
     "finished": ("finished", "完成"),
     "cached": ("from the cache", "来自缓存"),
     "skipped": ("skipped", "跳过"),
+    "watching": ("watching", "监视中"),
+    "asking": ("waits for approval", "等待批准"),
+    "stopped": ("stopped", "已停止"),
     "starting": ("starting", "启动中"),
     "settling": ("settling", "观察中"),
     "paused": ("paused", "已暂停"),

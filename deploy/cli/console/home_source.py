@@ -17,7 +17,16 @@ from deploy.cli.console.bundles import Bundles, version_of
 from deploy.cli.console.kept import Kept, stamp_of
 from deploy.cli.console.live import Prometheus, Scraped
 from deploy.cli.console.run_records import page_of, run_of
-from deploy.cli.console.watched import NOBODY, Watched, read_report, read_rollout, report_place, rollout_names
+from deploy.cli.console.watched import (
+    NOBODY,
+    Watched,
+    read_loop,
+    read_report,
+    read_rollout,
+    report_place,
+    rollout_names,
+)
+from deploy.cli.loop.watch import loop_place
 from deploy.cli.runs.run_files import find_run, list_runs
 from deploy.cli.serving.http_requests import send
 from services.console.documents import (
@@ -158,6 +167,7 @@ class HomeSource:
             drift_window=watched.window if watched else "",
             drift_problem=watched.problem if watched else NOBODY,
             rollouts=[model.rollout] if model.rollout else [],
+            loop=read_loop(loop_place(self._endpoints), name),
             alerts=None if alerts is None else [one for one in alerts if one.model == name],
             endpoint=self._address(name),
             signature=told.document.signature if told.document else None,

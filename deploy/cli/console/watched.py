@@ -12,7 +12,8 @@ from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from services.console.documents import Bars, Drift, Measure, Stage
+from services.console.documents import Bars, Drift, Loop, Measure, Stage
+from services.controller.state import States
 
 NOBODY = "Nobody watches this model yet; shown is the training data."
 ENDED = ("promoted", "rolled_back", "aborted")
@@ -154,6 +155,19 @@ def read_rollout(place: str, model: str) -> Stage | None:
 def _stamp(given: Any) -> str:
     at = _number(given)
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else ""
+
+
+def read_loop(place: str, model: str) -> Loop | None:
+    """What the controller does about a model; None where it is not watched, or the state cannot be read."""
+    try:
+        state = States(place).read(model)
+    except PlatformError:
+        return None
+    if state is None:
+        return None
+    next_time = state.next_time.isoformat(timespec="seconds") if state.next_time else ""
+    reason = "; ".join(filter(None, [state.reason, state.trouble]))
+    return Loop(phase=state.phase, reason=reason, next_time=next_time, run=state.run)
 
 
 def rollout_names(folder: str) -> list[str]:

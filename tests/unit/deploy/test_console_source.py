@@ -7,6 +7,7 @@ import shutil
 import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from deploy.cli.console.home_source import HomeSource
 from deploy.cli.console.live import Prometheus, quantile, totals
 from deploy.cli.console.serve import pairs, run_console
 from deploy.cli.console.watched import NO_WINDOW, UNREADABLE
+from deploy.cli.loop.watch import loop_place
+from services.console.documents import Loop
+from services.controller.state import States, WatchState
 from tests.console_home import register
 
 PAYMENTS = Path(__file__).parents[2] / "version_1" / "payments"
@@ -147,6 +151,19 @@ def test_rollouts_are_shown_and_odd_ones_left_out(home):
     assert (one.phase, one.weights) == ("paused", {"1": 0.75, "2": 0.25})
     assert one.events[0][1:] == ("advance", "good")
     assert source(home).models()[0].rollout == one
+
+
+def test_what_the_controller_does_is_shown_and_a_broken_state_left_out(home):
+    states = States(loop_place(Endpoints(home=str(home))))
+    moment = datetime(2026, 11, 30, tzinfo=UTC)
+    states.write(WatchState(model="payments", task="payments", since=moment, phase="asking", reason="amount drifts"))
+    page = source(home).model("payments")
+    assert page is not None
+    assert page.loop == Loop(phase="asking", reason="amount drifts")
+    write(home / "bundles" / ".loop" / "payments" / "state.json", "{")
+    page = source(home).model("payments")
+    assert page is not None
+    assert page.loop is None
 
 
 def test_runs_with_their_steps_and_why_they_failed(home):
