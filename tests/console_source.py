@@ -146,6 +146,8 @@ class MadeSource:
                 Drift(name=self.named("country"), kind="category", detected=False, psi=0.01, js=0.001, then=words),
                 *(Drift(name=f"{self.named('input')}{at}", then=numbers) for at in range(12)),
             ],
+            quality=[Measure(metric=self.named("f1"), value=0.4, low=0.3, high=0.5, part=self.named("night"), rows=900,
+                             reference=0.6, dropped=True)],
             drift_window=self.named("2026-11-29T11:00 … 12:00"),
             rollouts=[self._stage()],
             loop=Loop(phase="asking", reason=self.named("amount drifts"), next_time="2026-11-30T00:00:00+00:00",

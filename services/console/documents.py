@@ -43,12 +43,21 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A number with its 95 % interval."""
+    """A number with its 95 % interval.
+
+    Attributes:
+        part: the slice that it is of; "" for all rows.
+        reference: what it was in the test; dropped: whether it is worse than that for certain.
+    """
 
     metric: str
     value: float | None
     low: float | None = None
     high: float | None = None
+    part: str = ""
+    rows: int | None = None
+    reference: float | None = None
+    dropped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,13 +206,14 @@ class ModelPage:
     """Everything about one model.
 
     Attributes:
-        versions: newest first.  drift_window: the time and rows that `drift` is about.
+        versions: newest first.  quality: by labels that came.  drift_window: the time and rows that `drift` is about.
         endpoint: address of the endpoint that is asked.  signature: the champion's, or the newest version's.
         example: values of its inputs, of a row that it was tested with.
     """
 
     model: Model
     versions: Sequence[Version]
+    quality: Sequence[Measure] = ()
     drift: Sequence[Drift] = ()
     drift_window: str = ""
     drift_problem: str = ""

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from services.console.documents import Bars, Step
 from services.console.formats import number, percent
 
-_MOST_BARS = 12
+_MOST_BARS = 24
 
 
 def _svg(width: int, height: int, name: str, title: str, text: str, body: Markup, *, fluid: bool = True) -> Markup:
@@ -31,7 +31,12 @@ def histogram(title: str, then: Bars | None, now: Bars | None) -> Markup:
         return Markup("")
     bins = len(shown.labels) == len(shown.shares) + 1
     count = len(shown.shares) if bins else min(len(shown.shares), _MOST_BARS)
-    series = [(name, list(bars.shares[:count])) for name, bars in (("then", then), ("now", now)) if bars is not None]
+    cut = count < len(shown.shares)
+    series = [
+        (name, _first(bars.shares, count) if cut else list(bars.shares))
+        for name, bars in (("then", then), ("now", now))
+        if bars is not None
+    ]
     top = max([1e-9, *(share for _, shares in series for share in shares)])
     width, height, left, base = 280, 96, 2, 76
     step = (width - 2 * left) / count
@@ -47,12 +52,17 @@ def histogram(title: str, then: Bars | None, now: Bars | None) -> Markup:
                 )
             )
     parts.append(Markup('<line class="axis" x1="0" x2="{0}" y1="{1}" y2="{1}"></line>').format(width, base + 0.5))
-    first, last = (shown.labels[0], shown.labels[-1 if bins else count - 1])
+    first, last = shown.labels[0], "…" if cut else shown.labels[-1]
     parts.append(Markup('<text x="2" y="91">{}</text>').format(_cut(first)))
     if count > 1 or bins:
         parts.append(Markup('<text x="{}" y="91" text-anchor="end">{}</text>').format(width - 2, _cut(last)))
     said = "; ".join(f"{name}: {', '.join(percent(share) for share in shares)}" for name, shares in series)
     return _svg(width, height, "histogram", title, said, _joined(parts))
+
+
+def _first(shares: Sequence[float], count: int) -> list[float]:
+    """The first shares, and the sum of the others as the last."""
+    return [*shares[: count - 1], sum(shares[count - 1 :])]
 
 
 def _cut(text: str, most: int = 18) -> str:

@@ -36,6 +36,7 @@ from services.console.documents import (
     AuditPage,
     Link,
     Live,
+    Measure,
     Model,
     ModelPage,
     Run,
@@ -133,7 +134,7 @@ class HomeSource:
             gate_passed=versions[0].gate_passed,
             live=live,
             quality=told.quality() if champion else None,
-            live_quality=watched.quality if watched else None,
+            live_quality=_headline(watched, told.primary),
             watched=len(watched.said) if watched and watched.said else None,
             drifted=len(watched.drifted) if watched and watched.said else None,
             drifted_inputs=watched.drifted if watched else [],
@@ -163,6 +164,7 @@ class HomeSource:
         return ModelPage(
             model=model,
             versions=[version_of(one, self._bundles.of(one)) for one in versions],
+            quality=watched.quality if watched else (),
             drift=watched.inputs if watched and watched.inputs else self._bundles.baseline(shown),
             drift_window=watched.window if watched else "",
             drift_problem=watched.problem if watched else NOBODY,
@@ -285,6 +287,12 @@ def _needs(record: Mapping[str, Any]) -> dict[str, list[str]]:
     except (PlatformError, KeyError, ImportError):
         steps = list(record.get("steps") or {})
         return {step: steps[at - 1 : at] if at else [] for at, step in enumerate(steps)}
+
+
+def _headline(watched: Watched | None, primary: str) -> Measure | None:
+    """The primary measure over all rows, or the first of the others."""
+    whole = [one for one in watched.quality if not one.part] if watched else []
+    return next((one for one in whole if one.metric == primary), whole[0] if whole else None)
 
 
 def _quiet(ask: Callable[[], Found | None]) -> Found | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from services.controller.state import States
 NOBODY = "Nobody watches this model yet; shown is the training data."
 ENDED = ("promoted", "rolled_back", "aborted")
 NO_WINDOW = "No window was judged yet; shown is the training data."
+_FEW = 0.005  # the share of odd values from which on a plot shows them
 UNREADABLE = "The monitor's report cannot be read; shown is the training data."
 
 
@@ -32,7 +33,7 @@ class Watched:
     said: Mapping[str, Any] = field(default_factory=dict)
     window: str = ""
     problem: str = ""
-    quality: Measure | None = None
+    quality: Sequence[Measure] = ()
 
     @functools.cached_property
     def inputs(self) -> list[Drift]:
@@ -89,6 +90,7 @@ def _number(given: Any) -> float | None:
 def _drift(name: str, given: Any) -> Drift:
     said: Mapping[str, Any] = given if isinstance(given, dict) else {}
     kind, bins = str(said.get("kind", "")), said.get("bins")
+    kept = _worth_a_bar(bins, said.get("then"), said.get("now"))
     foreign = _number(said.get("new_or_out_of_range"))
     missing = [_number(said.get(key)) for key in ("missing", "absent")]
     return Drift(
@@ -100,26 +102,44 @@ def _drift(name: str, given: Any) -> Drift:
         missing=sum(value or 0.0 for value in missing) if any(value is not None for value in missing) else None,
         new_categories=foreign if kind == "category" else None,
         out_of_range=None if kind == "category" else foreign,
-        then=_bars(bins, said.get("then")),
-        now=_bars(bins, said.get("now")),
+        then=_bars(bins, said.get("then"), kept),
+        now=_bars(bins, said.get("now"), kept),
     )
 
 
-def _bars(labels: Any, shares: Any) -> Bars | None:
+def _worth_a_bar(bins: Any, *shares: Any) -> list[int]:
+    """Places of the bins that are shown: those of odd values, in parentheses, only where there are some."""
+    if not isinstance(bins, list):
+        return []
+    lists = [one for one in shares if isinstance(one, list) and len(one) == len(bins)]
+    return [
+        at
+        for at, label in enumerate(bins)
+        if not str(label).startswith("(") or any((_number(one[at]) or 0.0) >= _FEW for one in lists)
+    ]
+
+
+def _bars(labels: Any, shares: Any, kept: Sequence[int]) -> Bars | None:
     if not isinstance(labels, list) or not isinstance(shares, list) or len(labels) != len(shares):
         return None
-    numbers = [_number(share) for share in shares]
-    return Bars(labels=[str(label) for label in labels], shares=[number or 0.0 for number in numbers])
+    return Bars(labels=[str(labels[at]) for at in kept], shares=[_number(shares[at]) or 0.0 for at in kept])
 
 
-def _quality(version: Mapping[str, Any]) -> Measure | None:
-    """The first measure by labels, over all rows."""
+def _quality(version: Mapping[str, Any]) -> list[Measure]:
+    """Measures by labels that came, those over all rows first."""
     given = version.get("quality")
-    for said in given if isinstance(given, list) else ():
-        if isinstance(said, dict) and not said.get("slice") and (value := _number(said.get("value"))) is not None:
-            low, high = _number(said.get("low")), _number(said.get("high"))
-            return Measure(metric=str(said.get("metric")), value=value, low=low, high=high)
-    return None
+    found = []
+    for one in given if isinstance(given, list) else []:
+        if isinstance(one, dict) and (value := _number(one.get("value"))) is not None:
+            low, high, rows = _number(one.get("low")), _number(one.get("high")), _number(one.get("rows"))
+            found.append(
+                Measure(
+                    metric=str(one.get("metric")), value=value, low=low, high=high, part=str(one.get("slice") or ""),
+                    rows=None if rows is None else int(rows), reference=_number(one.get("reference")),
+                    dropped=one.get("dropped") is True,
+                )
+            )  # fmt: skip
+    return sorted(found, key=lambda one: bool(one.part))
 
 
 def read_rollout(place: str, model: str) -> Stage | None:

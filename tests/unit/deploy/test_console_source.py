@@ -21,7 +21,7 @@ from deploy.cli.console.live import Prometheus, quantile, totals
 from deploy.cli.console.serve import pairs, run_console
 from deploy.cli.console.watched import NO_WINDOW, UNREADABLE
 from deploy.cli.loop.watch import loop_place
-from services.console.documents import Loop
+from services.console.documents import Bars, Loop
 from services.controller.state import States, WatchState
 from tests.console_home import register
 
@@ -103,9 +103,11 @@ REPORT = {
     "versions": {
         "2": {
             "rows": 1200, "newest": "2026-11-29T12:00:00+00:00", "reference": "the bundle's baseline",
+            "quality": [{"metric": "f1", "slice": "night", "value": 0.4}, {"metric": "roc_auc", "slice": "", "value": 0.8,
+                        "low": 0.7, "high": 0.9, "rows": 50, "reference": 0.9, "dropped": True}, 7],
             "inputs": {
                 "country": {"kind": "category", "drifted": False, "psi": 0.01, "js": 0.001, "missing": 0.0,
-                            "new_or_out_of_range": 0.1, "bins": ["AT", "DE"], "then": [0.5, 0.5], "now": [0.4, 0.6]},
+                            "new_or_out_of_range": 0.1, "bins": ["(missing)", "AT", "DE"], "then": [0, 0.5, 0.5], "now": [0, 0.4, 0.6]},
                 "amount": {"kind": "number", "drifted": True, "psi": 0.4, "bins": ["a"], "then": [0.5, 0.5]},
                 "odd": "text",
             },
@@ -123,7 +125,9 @@ def test_the_report_of_the_monitor_is_shown_with_what_drifts_first(home):
     assert [drift.name for drift in page.drift] == ["amount", "country", "odd"]
     assert page.drift[0].then is None
     assert page.drift[1].new_categories == 0.1
-    assert page.drift[1].now is not None
+    assert page.drift[1].now == Bars(labels=["AT", "DE"], shares=[0.4, 0.6])
+    assert [(one.metric, one.part) for one in page.quality] == [("roc_auc", ""), ("f1", "night")]
+    assert one.live_quality == page.quality[0]
     assert "1,200" in page.drift_window
 
 
