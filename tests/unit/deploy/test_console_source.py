@@ -99,21 +99,23 @@ def test_a_new_version_is_seen_at_the_next_look(home):
     assert [one.name for one in made.models()] == ["payments", "second"]
 
 
+COUNTRY = {
+    "kind": "category", "drifted": False, "psi": 0.01, "js": 0.001, "missing": 0, "new_or_out_of_range": 0.1,
+    "bins": ["(missing)", "AT", "DE"], "then": [0, 0.5, 0.5], "now": [0, 0.4, 0.6],
+}  # fmt: skip
+AMOUNT = {"kind": "number", "drifted": True, "psi": 0.4, "bins": ["a"], "then": [0.5, 0.5]}
+QUALITY = {"metric": "roc_auc", "slice": "", "value": 0.8, "low": 0.7, "high": 0.9, "rows": 50, "dropped": True}
 REPORT = {
     "versions": {
         "2": {
-            "rows": 1200, "newest": "2026-11-29T12:00:00+00:00", "reference": "the bundle's baseline",
-            "quality": [{"metric": "f1", "slice": "night", "value": 0.4}, {"metric": "roc_auc", "slice": "", "value": 0.8,
-                        "low": 0.7, "high": 0.9, "rows": 50, "reference": 0.9, "dropped": True}, 7],
-            "inputs": {
-                "country": {"kind": "category", "drifted": False, "psi": 0.01, "js": 0.001, "missing": 0.0,
-                            "new_or_out_of_range": 0.1, "bins": ["(missing)", "AT", "DE"], "then": [0, 0.5, 0.5], "now": [0, 0.4, 0.6]},
-                "amount": {"kind": "number", "drifted": True, "psi": 0.4, "bins": ["a"], "then": [0.5, 0.5]},
-                "odd": "text",
-            },
+            "rows": 1200,
+            "newest": "2026-11-29T12:00:00+00:00",
+            "reference": "the bundle's baseline",
+            "quality": [{"metric": "f1", "slice": "night", "value": 0.4}, QUALITY, 7],
+            "inputs": {"country": COUNTRY, "amount": AMOUNT, "odd": "text"},
         }
     }
-}  # fmt: skip
+}
 
 
 def test_the_report_of_the_monitor_is_shown_with_what_drifts_first(home):
