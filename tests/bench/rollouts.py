@@ -138,7 +138,8 @@ def router() -> list[Row]:
                 wait_for(f"http://127.0.0.1:{front}/readyz", folder / "router" / "envoy.log")
                 body = json.dumps({"instances": [{"size": 50.0, "rooms": 2.0}]})
                 cpu = min(os.sched_getaffinity(0))
-                differences = []
+                differences, asked, envoy = [], 0.0, psutil.Process(process.pid)
+                before = envoy.cpu_times()
                 for _ in range(_ROUNDS):
                     direct, routed = (
                         closed_loop(f"http://127.0.0.1:{at}/predict", body, connections=1, seconds=_SECONDS, cpu=cpu)
@@ -146,7 +147,9 @@ def router() -> list[Row]:
                     )
                     assert direct.errors == routed.errors == 0
                     differences.append(routed.p50 - direct.p50)
-                memory = psutil.Process(process.pid).memory_info().rss / 2**20
+                    asked += routed.rate * _SECONDS
+                after, memory = envoy.cpu_times(), envoy.memory_info().rss / 2**20
+                busy = 1e6 * (after.user + after.system - before.user - before.system) / asked
             finally:
                 process.end()
     return [
@@ -157,6 +160,7 @@ def router() -> list[Row]:
             unit="ms",
             goal="<= 0.35",
         ),
+        Row(case="router: CPU of a request", contestant="fairlead", value=busy, unit="us"),
         Row(case="router: resident", contestant="fairlead", value=memory, unit="MiB"),
     ]
 

@@ -47,7 +47,7 @@ def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_
         try:
             _wait_ready(fleet, front)
             metrics = f"http://{HOST}:{_serve_metrics(fleet, keeper)}/metrics"
-            _tell(front, metrics, as_json)
+            _tell(front, metrics, profile, as_json)
             while True:
                 time.sleep(_LOOK)
                 keeper.tick(time.time())
@@ -56,6 +56,7 @@ def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_
                 console().print("\nStopped. A rollout that is under way goes on when it is served again.")
         finally:
             fleet.stop()
+            store.write(keeper.served.model_copy(update={"looked": 0.0}))  # nobody looks after it from now on
 
 
 @contextlib.contextmanager
@@ -235,7 +236,7 @@ def _serve_metrics(fleet: LocalFleet, keeper: Keeper) -> int:
     return port
 
 
-def _tell(front: Endpoint, metrics: str, as_json: bool) -> None:
+def _tell(front: Endpoint, metrics: str, profile: str, as_json: bool) -> None:
     for line in warnings(front):
         console(stderr=True).print(f"Warning  {line}", style="yellow", soft_wrap=True, markup=False)
     document: dict[str, Any] = {**describe(front), "pid": os.getpid(), "metrics_url": metrics}
@@ -245,5 +246,5 @@ def _tell(front: Endpoint, metrics: str, as_json: bool) -> None:
     out = console()
     show_endpoint(out, front, document["example"])
     out.print(f"Rollouts {metrics}")
-    out.print(f"Next     fairlead deploy {front.name}:VERSION --env local --strategy canary", markup=False)
+    out.print(f"Next     fairlead deploy {front.name}:VERSION --env {profile} --strategy canary", markup=False)
     out.print("Ctrl-C ends it.")
