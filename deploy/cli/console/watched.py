@@ -13,6 +13,7 @@ from typing import Any
 from contracts import storage
 from contracts.errors import PlatformError
 from services.console.documents import Bars, Drift, Loop, Measure, Stage
+from services.console.formats import moment
 from services.controller.state import States
 
 NOBODY = "Nobody watches this model yet; shown is the training data."
@@ -69,8 +70,8 @@ def read_report(place: str, version: str) -> Watched | None:
     inputs = one.get("inputs")
     said = inputs if isinstance(inputs, dict) else {}
     begins = [found["window_begins"] for found in said.values() if isinstance(found, dict) and "window_begins" in found]
-    parts = [str(begins[0])] if begins else []
-    parts += [str(one["newest"])] if one.get("newest") else []
+    moments = [begins[0] if begins else None, one.get("newest")]
+    parts = [moment(str(given)) for given in moments if given]
     rows = f"{one['rows']:,}" if isinstance(one.get("rows"), int) else ""
     facts = [
         " … ".join(parts),
