@@ -28,12 +28,29 @@ _PLACES = 9
 def describe_inputs(
     columns: Mapping[str, NDArray[Any]], inputs: Sequence[Input], seconds: NDArray[np.int64] | None = None
 ) -> dict[str, Any]:
-    """``inputs`` of the document; `Evaluation.baseline` and `Evaluation.normal_answers` say what the answers are.
+    """``inputs`` of the document; `Evaluation.baseline` and `Evaluation.watched` say what the answers are.
 
     Args:
         seconds: the moment of each row, since 1970.
     """
     found = {item.name: describe(columns[item.name], item) for item in inputs}
+    return _with_variation(found, columns, seconds)
+
+
+def describe_answers(
+    columns: Mapping[str, NDArray[Any]], seconds: NDArray[np.int64] | None = None
+) -> dict[str, dict[str, Any]]:
+    """``answer`` of the document: columns of numbers, or of names of categories; `seconds` as in `describe_inputs`."""
+    found = {
+        name: number(values) if values.dtype.kind in "fiub" else category(values.tolist())
+        for name, values in columns.items()
+    }
+    return _with_variation(found, columns, seconds)
+
+
+def _with_variation(
+    found: dict[str, dict[str, Any]], columns: Mapping[str, NDArray[Any]], seconds: NDArray[np.int64] | None
+) -> dict[str, dict[str, Any]]:
     if seconds is not None:
         for name, described in found.items():
             described["varies"] = variation(columns[name], described, seconds)

@@ -163,11 +163,8 @@ class Evaluation(ABC):
     def answers_text(self, document: BundleDocument) -> str:
         """What the model answers, as one sentence of the card."""
 
-    def normal_answers(self, output: Any, decision: Decision | None, answers: Any) -> dict[str, Any]:
-        """``answer`` of ``baseline.json``: what monitors watch of answers, by the names of `Serving.watched`.
-
-        Columns as `contracts.baseline` describes them; those are left out that `baseline` has in another form.
-        """
+    def watched(self, output: Any, decision: Decision | None, answers: Any) -> dict[str, NDArray[Any]]:
+        """What monitors watch of answers, by the names of `Serving.watched`: numbers, or names of categories."""
         return {}
 
     def higher_is_better(self, metric: str) -> bool:

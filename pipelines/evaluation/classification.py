@@ -136,13 +136,13 @@ class Classification(ClassLabels):
         labels = dict(zip(output.classes, listed(predicted), strict=True))
         return {"scores": histograms(output.classes, answers), "labels": labels}
 
-    def normal_answers(self, output: ClassificationOutput, decision: Decision | None, answers: Any) -> dict[str, Any]:
+    def watched(self, output: ClassificationOutput, decision: Decision | None, answers: Any) -> dict[str, NDArray[Any]]:
         """The score and the label, as a service decides."""
-        from contracts.baseline import category, number
+        import numpy as np
 
         at = _served(answers, output, decision)
         score = answers[:, output.classes.index(decision.positive)] if decision else answers.max(axis=1)
-        return {"answer": number(score), "label": category([output.classes[each] for each in at])}
+        return {"answer": score, "label": np.array(output.classes)[at]}
 
     def not_comparable(self, frame: pd.DataFrame, champion: ClassificationOutput) -> str:
         """A class that it does not know."""

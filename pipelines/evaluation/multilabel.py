@@ -118,14 +118,12 @@ class Multilabel(Evaluation):
         labels = dict(zip(output.labels, listed(given), strict=True))
         return {"scores": histograms(output.labels, answers), "labels": labels}
 
-    def normal_answers(self, output: MultilabelOutput, decision: Any, answers: Any) -> dict[str, Any]:
+    def watched(self, output: MultilabelOutput, decision: Any, answers: Any) -> dict[str, NDArray[Any]]:
         """The highest probability of a row, and how many labels it gets."""
         import numpy as np
 
-        from contracts.baseline import number
-
         given = (answers >= np.array(output.limits())).sum(axis=1)
-        return {"answer": number(answers.max(axis=1)), "labels": number(given.astype(np.float64))}
+        return {"answer": answers.max(axis=1), "labels": given.astype(np.float64)}
 
     def not_comparable(self, frame: pd.DataFrame, champion: MultilabelOutput) -> str:
         """A label that it does not know."""

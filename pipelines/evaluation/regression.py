@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 METRICS = ("mae", "rmse", "r2", "median_error", "mape", "bias")
 OF_INTERVALS = ("coverage", "width", "pinball")  # measured where the model gives intervals
+_INTERVAL = ("value", "low", "high")
 _PAIRED = 2000  # rows that are compared with each other
 
 
@@ -111,6 +112,11 @@ class Regression(Evaluation):
         if output.coverage is not None:
             found["width"] = numbers(answers[:, 2] - answers[:, 1])
         return {"scores": found}
+
+    def watched(self, output: RegressionOutput, decision: Any, answers: Any) -> dict[str, NDArray[Any]]:
+        """The number, and the width of its interval."""
+        width = {"width": answers[:, 2] - answers[:, 1]} if answers.shape[1] == len(_INTERVAL) else {}
+        return {"answer": answers[:, 0], **width}
 
     def batch(self, output: RegressionOutput, decision: Any) -> Batch:
         """The number, and the ends of its interval."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.baseline import FILE, describe_inputs
+from contracts.baseline import FILE, describe_answers, describe_inputs
 from contracts.bundle import BundleDocument, Golden
 from contracts.engine import Engine
 from contracts.engines import load_engine
@@ -96,10 +96,11 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
     chosen = evaluation.golden_rows(signature.output, answers, _GOLDEN)
     _write_golden(target / "golden.jsonl", engine, columns, chosen, document, tolerance)
+    moments = _seconds(frame, found.timestamp)
     normal = {
         "rows": len(frame),
-        "inputs": describe_inputs(columns, signature.inputs, _seconds(frame, found.timestamp)),
-        "answer": evaluation.normal_answers(signature.output, document.decision, answers),
+        "inputs": describe_inputs(columns, signature.inputs, moments),
+        "answer": describe_answers(evaluation.watched(signature.output, document.decision, answers), moments),
     }
     write_json(target / FILE, normal | evaluation.baseline(signature.output, answers))
     given = (frame, answers, signature.output, document.decision)

@@ -98,7 +98,9 @@ class RegressionServing(Serving):
         return found
 
     def normal(self, output: RegressionOutput, decision: Any, baseline: Mapping[str, Any]) -> dict[str, Any]:
-        """Of both."""
+        """Of both; older bundles have them among their scores."""
+        if found := super().normal(output, decision, baseline):
+            return found
         scores = baseline.get("scores", {})
         names = {"answer": "value", "width": "width"}
         return {name: {"kind": "number", **scores[key]} for name, key in names.items() if key in scores}
