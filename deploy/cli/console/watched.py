@@ -74,7 +74,7 @@ def read_report(place: str, version: str) -> Watched | None:
     parts = [moment(str(given)) for given in moments if given]
     rows = f"{one['rows']:,}" if isinstance(one.get("rows"), int) else ""
     facts = [
-        " … ".join(parts),
+        f"{' … '.join(parts)} UTC" if parts else "",
         f"n = {rows}" if rows else "",
         str(one.get("reference") or ""),
         str(one.get("note") or ""),
