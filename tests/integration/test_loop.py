@@ -87,7 +87,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         child.wait()
 
 
-def until(true: Callable[[], Any], what: str, patience: float = 90.0) -> Any:
+def until(true: Callable[[], Any], what: str, patience: float = 300.0) -> Any:
     end = time.monotonic() + patience
     while time.monotonic() < end:
         if found := true():
