@@ -129,7 +129,7 @@ $(PEERS)/mlserver: PACKAGES := mlserver
 $(PEERS)/ray: PACKAGES := 'ray[serve]'
 $(PEERS)/kserve: PACKAGES := 'kserve>=0.21,<0.22'
 $(PEERS)/feast: PACKAGES := 'feast[duckdb]==0.67.0' 'duckdb<2'
-$(PEERS)/evidently: PACKAGES := evidently
+$(PEERS)/evidently: PACKAGES := evidently 'pandas<3'
 $(PEERS)/nannyml: PACKAGES := nannyml
 $(PEERS)/%: | $(RUN_ENV)
 	@echo "Installing $(PACKAGES) into $@ (a minute, once)"
