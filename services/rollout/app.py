@@ -75,6 +75,8 @@ class _Rollouts(Collector):
 
 
 def _weights(one: Served) -> dict[str, float]:
-    if one.rollout is None or one.rollout.ended:
+    if one.rollout is None or one.rollout.phase in ("rolled_back", "aborted"):
         return {one.version: 100.0}
+    if one.rollout.ended:
+        return {one.rollout.candidate: 100.0}
     return {one.rollout.champion: 100 - one.rollout.weight, one.rollout.candidate: one.rollout.weight}

@@ -59,4 +59,8 @@ def test_the_configuration_is_served_once_and_metrics_tell_weights_and_phase() -
     text = client.get("/metrics").text
     assert 'fairlead_rollout_weight{model="model",version="2"} 5.0' in text
     assert 'fairlead_rollout_phase{model="model",phase="running"} 1.0' in text
+    ended = served.model_copy(update={"rollout": state.model_copy(update={"phase": "promoted"})})
+    after = TestClient(keeper_app(lambda: Routing(versions=BOTH, champion="1"), lambda: [ended])).get("/metrics").text
+    assert 'fairlead_rollout_weight{model="model",version="2"} 100.0' in after
+    assert 'version="1"' not in after
     assert 'fairlead_rollouts_total{model="model",outcome="rolled_back"} 2.0' in text
