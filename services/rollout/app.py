@@ -19,7 +19,7 @@ from contracts import metric_names as names
 from services.metrics.exposition import expose
 from services.rollout import envoy
 from services.rollout.envoy import Routing
-from services.rollout.state import ENDED, PHASES
+from services.rollout.state import ENDED, PHASES, Rollout
 from services.rollout.store import Served
 
 
@@ -75,8 +75,13 @@ class _Rollouts(Collector):
 
 
 def _weights(one: Served) -> dict[str, float]:
-    if one.rollout is None or one.rollout.phase in ("rolled_back", "aborted"):
+    if one.rollout is None or (one.rollout.ended and not _is_being_promoted(one.version, one.rollout)):
         return {one.version: 100.0}
     if one.rollout.ended:
         return {one.rollout.candidate: 100.0}
     return {one.rollout.champion: 100 - one.rollout.weight, one.rollout.candidate: one.rollout.weight}
+
+
+def _is_being_promoted(version: str, rollout: Rollout) -> bool:
+    """Whether it has all traffic, and is not the champion yet."""
+    return rollout.phase == "promoted" and version == rollout.champion
