@@ -20,9 +20,12 @@ PROBLEM ?= classification
 ARGS ?=
 
 ##@ Use it
-.PHONY: demo run serve ui doctor up
+.PHONY: demo demo-drift run serve ui doctor up
 demo: $(RUN_ENV) ## The whole story: payments -> model -> endpoint -> numbers (installs what it needs)
 	@$(BIN)/fairlead demo --profile $(PROFILE) $(ARGS)
+
+demo-drift: $(DEV_ENV) ## After the deployment: prices double, the loop trains and rolls out by itself, a bad model goes back
+	@$(BIN)/fairlead demo --drift --profile $(PROFILE) $(ARGS)
 
 run: $(RUN_ENV) ## Train a task: make run TASK=fraud ARGS="--recipe logistic"
 	@$(BIN)/fairlead run $(TASK) --profile $(PROFILE) $(ARGS)

@@ -33,8 +33,11 @@ class Hands(Protocol):
         """
         ...
 
-    def start_rollout(self, policy: LoopPolicy, ref: str, action: str) -> None:
-        """Ask for the rollout of a version; asked again with the same action's id, it is the same one."""
+    def start_rollout(self, policy: LoopPolicy, ref: str, action: str, compared: bool) -> None:
+        """Ask for the rollout of a version; asked again with the same action's id, it is the same one.
+
+        compared: whether its answers are to be like the champion's.
+        """
         ...
 
 
@@ -80,7 +83,8 @@ class Controller:
     def _act(self, policy: LoopPolicy, state: WatchState, action: Action) -> str:
         """Do it; returns why a run could not be started."""
         if action.kind == "start_rollout":
-            self._hands.start_rollout(policy, action.subject, action.id)
+            compared = bool(action.evidence.get("answers_compared", True))
+            self._hands.start_rollout(policy, action.subject, action.id, compared)
         elif action.kind == "start_run":
             try:
                 self._hands.start_run(policy, state, action.id)

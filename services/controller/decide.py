@@ -13,6 +13,7 @@ from services.controller.observations import ENDED, Finding, Observations, RunSe
 from services.controller.state import Action, WatchState
 
 _KEPT = 2 * WEEK  # of the starts of runs
+_CHANGES = ("drift", "quality")  # kinds of triggers that say that the world is another one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ def _start(
         run=run,
         began=now,
         trouble="",
+        changed=any(trigger.evidence.get("kind") in _CHANGES for trigger in triggers),
         reason=reason,
         next_time=None,
         asked=None,
@@ -106,7 +108,12 @@ def _passed(
     subject = f"{state.model}:{run.version}"
     if run.version == seen.version:
         return state.having(failures=0, reason=f"run {name} made the champion again: its data are the same")
-    evidence = {"run": name, "strategy": policy.rollout, "champion": seen.version}
+    evidence = {
+        "run": name,
+        "strategy": policy.rollout,
+        "champion": seen.version,
+        "answers_compared": not state.changed,
+    }
     if policy.rollout != "none" and seen.can_roll_out:
         reason = f"{subject} passed the gate: {policy.rollout}"
         told = {"kind": "start_rollout", "word": "start_rollout"}

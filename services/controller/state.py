@@ -44,7 +44,8 @@ class WatchState(Document):
     Attributes:
         reason: what the last pass found, for people.
         next_time: when a run may start at the earliest; None where nothing but a reason is missing.
-        run: the run in progress; `began` is its start, `trouble` why it could not be started.
+        run: the run in progress; `began` is its start, `trouble` why it could not be started, `changed` whether the
+            world had changed: its model is meant to answer differently.
         started: the starts of the latest runs, oldest first.
         count: runs so far.
         failures: failed runs in a row.
@@ -63,6 +64,7 @@ class WatchState(Document):
     run: str = ""
     began: datetime | None = None
     trouble: str = ""
+    changed: bool = False
     started: tuple[datetime, ...] = ()
     count: int = 0
     failures: int = 0

@@ -24,6 +24,9 @@ def demo(
     requests: Annotated[int, typer.Option(min=10, help="How many predictions to ask for.")] = 400,
     port: Annotated[int | None, typer.Option(help="Port of the endpoint; default: from the model's values.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
+    drift: Annotated[
+        bool, typer.Option("--drift", help="The story after the deployment, in a home of its own.")
+    ] = False,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -32,13 +35,21 @@ def demo(
     Simulates payments, trains, passes the gate, registers, serves, and asks for predictions of payments the model has
     not seen. In a terminal the endpoint stays up until Ctrl-C; elsewhere the command ends by itself.
 
+    With --drift the world then changes: prices double, the monitor sees it, the loop trains a new model, and a canary
+    brings it to all traffic; a careless one is rolled back. It takes about five minutes and ends with a page of plots.
+
     [bold]Examples[/]
       fairlead demo
+      fairlead demo --drift
       fairlead demo --requests 1000
       fairlead demo --json > demo.json
     """
+    from deploy.cli.demo.drift_demo import run_drift_demo
     from deploy.cli.demo.fraud_demo import run_demo
 
+    if drift:
+        run_drift_demo(profile, as_json)
+        return
     run_demo(profile, requests=requests, port=port, no_cache=no_cache, as_json=as_json)
 
 

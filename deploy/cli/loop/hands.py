@@ -75,7 +75,10 @@ class ProfileHands:
         _, document = self.champions[state.model]
         self._runs.start(plan(self._endpoints, self._runs, document, policy, run, self._profile))
 
-    def start_rollout(self, policy: LoopPolicy, ref: str, action: str) -> None:
+    def start_rollout(self, policy: LoopPolicy, ref: str, action: str, compared: bool) -> None:
         """Ask who serves the model with rollouts; asked again with the same action it is the same rollout."""
         if policy.rollout != "none":
-            leave_request(self._endpoints, ref, policy.rollout, action, ACTOR, "its run passed the gate")
+            reason = "its run passed the gate" + (
+                "" if compared else "; it may answer differently: the world has changed"
+            )
+            leave_request(self._endpoints, ref, policy.rollout, action, ACTOR, reason, compared)

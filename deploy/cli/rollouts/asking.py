@@ -60,13 +60,21 @@ def under_way(endpoints: Endpoints, name: str) -> str:
     return "" if rollout is None or rollout.ended else f"{name}:{rollout.candidate}, {rollout.shown_phase}"
 
 
-def leave_request(endpoints: Endpoints, ref: str, strategy: Strategy, identifier: str, who: str, reason: str) -> None:
-    """Ask for a rollout without waiting; asked again with the same `identifier` it is the same one."""
+def leave_request(
+    endpoints: Endpoints, ref: str, strategy: Strategy, identifier: str, who: str, reason: str, compared: bool = True
+) -> None:
+    """Ask for a rollout without waiting; asked again with the same `identifier` it is the same one.
+
+    compared: whether answers that differ from the champion's are worse, as far as the policy says.
+    """
     from contracts.registry import Registry
     from services.rollout.store import Store
 
     registry = Registry(endpoints)
     request = _request(registry, _let_through(registry, ref), strategy, identifier, who, reason)
+    if not compared:
+        answers = request.policy.answers.model_copy(update={"judged": False})
+        request = request.model_copy(update={"policy": request.policy.model_copy(update={"answers": answers})})
     Store(endpoints.scratch("rollouts")).ask(registry.resolve(ref).name, request)
 
 

@@ -216,10 +216,13 @@ def test_a_candidate_is_asked_for_where_the_model_is_served_with_rollouts(endpoi
     store.write(Served(model="fraud", version="1", looked=time.time(), rollout=under_way))
     seen = hands.observe(LoopPolicy(), known())
     assert (seen.can_roll_out, seen.rollout) == (True, "fraud:2, starting")
-    hands.start_rollout(LoopPolicy(rollout="shadow"), "fraud:2", "action-1")
+    hands.start_rollout(LoopPolicy(rollout="shadow"), "fraud:2", "action-1", compared=True)
     ((_, request),) = store.asked("fraud")
     assert (request.id, request.command, request.candidate, request.strategy) == ("action-1", "start", "2", "shadow")
     assert (request.actor, request.policy) == ("controller", DOCUMENT.rollout)
+    hands.start_rollout(LoopPolicy(), "fraud:2", "action-2", compared=False)
+    _, (_, request) = store.asked("fraud")
+    assert (request.policy.answers.judged, request.policy.errors.judged) == (False, True)
 
 
 @pytest.mark.parametrize(

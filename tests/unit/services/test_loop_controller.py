@@ -83,7 +83,7 @@ class World:
             self.runs[run] = "running"
         self.point()
 
-    def start_rollout(self, policy: LoopPolicy, ref: str, action: str) -> None:
+    def start_rollout(self, policy: LoopPolicy, ref: str, action: str, compared: bool) -> None:
         self.point()
         if action not in self.rollouts:
             self.rollouts.append(action)

@@ -138,6 +138,17 @@ def test_a_model_that_passed_goes_to_its_rollout_or_is_named(rollout: Any, can: 
     assert (after.run, after.candidate, after.failures, after.phase) == ("", "2", 0, "watching")
 
 
+@pytest.mark.parametrize(
+    ("policy", "compared"), [(LoopPolicy(), False), (LoopPolicy(on_drift=False, schedule="every 1h"), True)]
+)
+def test_what_was_trained_because_the_world_changed_may_answer_differently(policy: LoopPolicy, compared: bool) -> None:
+    started = decide(policy, state(), seen(DRIFT, at=NOW + 2 * HOUR), NOW + 2 * HOUR).having(pending=())
+    assert started.run
+    run = RunSeen(status="succeeded", version="2")
+    after = decide(policy, started, seen(run=run, can_roll_out=True), NOW + 3 * HOUR)
+    assert after.pending[1].evidence["answers_compared"] is compared
+
+
 def test_a_run_that_made_the_champion_again_is_no_candidate() -> None:
     run = RunSeen(status="succeeded", version="1")
     after = decide(LoopPolicy(), state(run="fraud-1"), seen(run=run, can_roll_out=True), NOW)
