@@ -34,7 +34,10 @@ HELM = {
     "deploy/cli/project/checks/kubernetes.py",
     "deploy/cli/schedules/recurring_runs.py",
 }  # whose settings are values of the platform's chart
-SAMPLES = dict.fromkeys(("other", "free_after(port, host)", "next_free(port)"), "3001")  # of what is filled in
+SAMPLES = {
+    **dict.fromkeys(("other", "free_after(port, host)", "next_free(port)"), "3001"),
+    "strategy": "canary",
+}  # of what is filled in
 END = {"or", "and", "to", "for", "with"}  # words of a sentence that goes on behind a command
 WORD = r"""(?:'[^']*'|"[^"]*"|,(?=\S)|[^\s'";,&|<>()`])+"""
 COMMAND = re.compile(rf"(?<![`\w-])(?<!install )(?<!upgrade )(?<!-n )(fairlead|make)((?: {WORD})+)")

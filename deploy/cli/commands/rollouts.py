@@ -19,11 +19,15 @@ class _ShowByDefault(TyperGroup):
     """A word that is no command is a model to show."""
 
     def parse_args(self, context: Any, args: list[str]) -> list[str]:
-        """Put `show` before what does not begin with a command."""
+        """Options alone are those of `show`."""
         asks_help = bool(args) and args[0] in context.help_option_names
-        if not asks_help and (not args or args[0] not in self.commands):
+        if not asks_help and (not args or args[0].startswith("-")):
             args = [_SHOW, *args]
         return super().parse_args(context, args)
+
+    def resolve_command(self, context: Any, args: list[str]) -> Any:
+        """Take what is no command for a model."""
+        return super().resolve_command(context, args if args and args[0] in self.commands else [_SHOW, *args])
 
 
 _rollouts = typer.Typer(

@@ -37,7 +37,7 @@ def serve(
 
     The reference is resolved once, so the endpoint keeps its version when the champion changes. It takes traffic after
     it has verified the bundle and replayed its golden examples. With --json, one document is printed when it is ready.
-    Predictions are kept so that labels can be joined to them later (POST /feedback, fairlead labels); of keys and
+    Predictions are kept so that labels can be joined to them later (POST /feedback, or `labels`); of keys and
     unknown texts only hashes or lengths are. `config.predictions` of the model's values file says otherwise.
 
     With --rollouts another version is brought by: fairlead deploy fraud:4 --env local --strategy canary. It gets more

@@ -34,11 +34,11 @@ def is_asked_here(env: str, strategy: Strategy, ref: str) -> bool:
         return True
     if strategy == "direct":
         return False
-    deploy = f"fairlead deploy {ref} --env"
     raise PlatformError(
         f"profile {env} has a cluster, and there a version gets all traffic at once",
         detail=f"--strategy {strategy} is for profiles of this machine, served by fairlead serve MODEL --rollouts",
-        fix=f"{deploy} {env} --strategy direct, or {deploy} local --strategy {strategy}",
+        fix=f"fairlead deploy {ref} --env {env} --strategy direct, or "
+        f"fairlead deploy {ref} --env local --strategy {strategy}",
         code="no_rollouts",
     )
 
@@ -162,7 +162,7 @@ def _ask(profile: str, name: str, request: Request) -> Served:
     raise PlatformError(
         f"nobody answers for {name}",
         detail=f"waited for {_PATIENCE:.0f} s; who serves it next does what was asked",
-        fix=f"see fairlead rollouts {name} --profile {profile}, and that fairlead serve {name} --rollouts still runs",
+        fix=f"see fairlead rollouts {name} --profile {profile}, or start it again: fairlead serve {name} --rollouts",
         code="not_answered",
     )
 
