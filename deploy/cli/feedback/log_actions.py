@@ -147,7 +147,7 @@ def _salt(endpoints: Endpoints, profile: str, model: str) -> str:
     if not salt and config.get("entities") != "keep":
         raise PlatformError(
             f"the records of one entity of {model} cannot be found",
-            detail="the log has hashes of its keys, and their salt is not known here; services without one make one up",
+            detail="the log has hashes of its keys, and their salt is not known here; services without one invent it",
             fix=f"give the services' salt in {VARIABLE}; if they have none, drop old days with "
             f"fairlead predictions compact {model} --keep-days 30, and set secrets.salt of the release",
             code="random_salt",
