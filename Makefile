@@ -51,9 +51,10 @@ new-task: $(RUN_ENV) ## Write a task that runs at once: make new-task NAME=churn
 	@test -n "$(NAME)" || { echo "which name? make new-task NAME=churn" >&2; exit 2; }
 	@$(BIN)/fairlead new-task $(NAME) --problem $(PROBLEM) --modality $(MODALITY) $(ARGS)
 
-# A worker for each core, and a file of tests stays with one; long files come first, so that none is last alone.
+# A worker for each core and one more, because tests wait for servers; a file of tests stays with one worker, and long
+# files come first, so that none is last alone.
 test: $(RUN_ENV) $(DEV_ENV) ## Unit, contract, chart and integration tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
 	  tests/integration tests/contract tests/unit tests/helm $(ARGS)
 
 e2e: $(RUN_ENV) $(DEV_ENV) ## The charts installed in the cluster of KUBECONFIG: minutes
