@@ -140,7 +140,7 @@ class RunProgress:
         taken = event.get("seconds")
         taken = time.monotonic() - self._began[step] if taken is None else float(taken)
         full: dict[str, Any] = {} if state == "failed" else {"total": 1, "completed": 1}
-        said = left_out_by(event.get("result"), step)
+        said = left_out_by(event.get("result"), step) if state == "done" else []
         note = said[0].partition(":")[0] if said else _NOTES[state]
         self._bars.update(self._bar[step], mark=_MARKS[state], taken=taken, note=note, **full)
         if not self._live:
