@@ -21,6 +21,7 @@ from deploy.cli.machine.subprocesses import stop_group
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.runs.workflow import RunOptions, plan_run
 from deploy.cli.serving.endpoint import tail
+from deploy.cli.serving.router import envoy_program
 from deploy.cli.terminal.output import console, write_json
 from deploy.cli.training.start_run import run_with_progress
 
@@ -72,6 +73,7 @@ def run_drift_demo(profile: str, as_json: bool) -> None:
 
     It has a home of its own below the profile's, made anew, so that it touches no model of anybody.
     """
+    envoy_program()
     home = load_endpoints(profile).scratch("demo-drift")
     shutil.rmtree(home, ignore_errors=True)
     os.environ["FAIRLEAD_HOME"] = str(home)  # of the processes that are started, too
