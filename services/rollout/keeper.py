@@ -34,6 +34,10 @@ class Fleet(Protocol):
         """Make a version the champion for whoever asks from now on; does nothing for the one that is."""
         ...
 
+    def withdraw(self, version: str, champion: str) -> None:
+        """Make `champion` the champion again where `version`, which was rolled back, is it by now."""
+        ...
+
 
 class Keeper:
     """The loop of one model, one `tick` at a time."""
@@ -118,6 +122,10 @@ class Keeper:
             self._keep(self.served.model_copy(update={"version": rollout.candidate}))
         if rollout.ended:
             self._fleet.arrange(self.served.version, "", 0, False)
+            if rollout.phase != "promoted" and not rollout.withdrawn:
+                self._fleet.withdraw(rollout.candidate, rollout.champion)
+                done = {"withdrawn": True, "recorded": len(rollout.transitions)}
+                self._keep(self.served.model_copy(update={"rollout": rollout.model_copy(update=done)}))
         else:
             self._fleet.arrange(rollout.champion, rollout.candidate, rollout.weight, rollout.mirrors)
 

@@ -37,6 +37,7 @@ class Rollout(Document):
         active: seconds with traffic.  step_samples: requests that the candidate answered in this step.
         last: counters of both versions when they were last read.  pending: counts that wait to be a whole block.
         reasons: why it does what it does now.  recorded: how many transitions are in the audit log.
+        withdrawn: of a candidate that was rolled back: it is the champion of nobody any more.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Rollout(Document):
     reasons: tuple[str, ...] = ()
     transitions: tuple[Transition, ...] = ()
     recorded: int = 0
+    withdrawn: bool = False
 
     @property
     def weights(self) -> tuple[float, ...]:

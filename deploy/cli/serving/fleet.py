@@ -55,6 +55,7 @@ class LocalFleet:
 
     Args:
         make: the endpoint of a version on a port, not started.  promote: makes a version the registry's champion.
+        withdraw: takes that from a version, for another one.
         clock: seconds.  labels: labelled and wrong predictions by version.
     """
 
@@ -66,9 +67,10 @@ class LocalFleet:
         promote: Callable[[str, str], None],
         clock: Callable[[], float],
         labels: Callable[[], Mapping[str, tuple[float, float]]] = dict,
+        withdraw: Callable[[str, str], None] = lambda version, champion: None,
     ) -> None:
         self._file, self._make, self._promote, self._clock = folder / "processes.json", make, promote, clock
-        self._listen, self._labels = listen, labels
+        self._listen, self._labels, self._withdraw = listen, labels, withdraw
         self._tried = 0.0
         self._members: dict[str, Member] = {}
         self._failed: dict[str, str] = {}  # versions that could not be started, and why
@@ -112,6 +114,10 @@ class LocalFleet:
     def promote(self, version: str, reason: str) -> None:
         """Make a version the registry's champion."""
         self._promote(version, reason)
+
+    def withdraw(self, version: str, champion: str) -> None:
+        """Take the registry's champion from a version."""
+        self._withdraw(version, champion)
 
     def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool) -> None:
         """Start, route, and let those that are not wanted leave: first their traffic, a look later they themselves."""

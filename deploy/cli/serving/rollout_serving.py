@@ -48,15 +48,30 @@ def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_
             _wait_ready(fleet, front)
             metrics = f"http://{HOST}:{_serve_metrics(fleet, keeper)}/metrics"
             _tell(front, metrics, profile, as_json)
+            said = ""
             while True:
                 time.sleep(_LOOK)
-                keeper.tick(time.time())
+                said = _tick(keeper, said)
         except KeyboardInterrupt:
             if not as_json:
                 console().print("\nStopped. A rollout that is under way goes on when it is served again.")
         finally:
             fleet.stop()
             store.write(keeper.served.model_copy(update={"looked": 0.0}))  # nobody looks after it from now on
+
+
+def _tick(keeper: Keeper, said: str) -> str:
+    """Look once; a registry or disk that is away for a while ends no service, and is asked again at the next look.
+
+    Returns what is wrong, which is not said again; "" when nothing is.
+    """
+    try:
+        keeper.tick(time.time())
+    except (PlatformError, OSError) as err:
+        if str(err) != said:
+            console(stderr=True).print(f"Warning  {err}", style="yellow", soft_wrap=True, markup=False)
+        return str(err)
+    return ""
 
 
 @contextlib.contextmanager
@@ -92,7 +107,8 @@ def _keeper(
 
     listen = _addresses(store.folder / first.name, first.host, first.port)
     promote, counts = _promoter(endpoints, first.name), _LabelCounts()
-    fleet = LocalFleet(store.folder / first.name, listen, make, promote, time.monotonic, counts)
+    withdraw = _withdrawer(endpoints, first.name)
+    fleet = LocalFleet(store.folder / first.name, listen, make, promote, time.monotonic, counts, withdraw)
     served = _served(store, first, ref, bool(fleet.running))
     served = served.model_copy(update={"pid": os.getpid(), "looked": time.time(), "url": url(first.host, first.port)})
     keeper = Keeper(store, fleet, _recorder(endpoints), served)
@@ -175,6 +191,19 @@ def _promoter(endpoints: Endpoints, name: str) -> Callable[[str, str], None]:
         registry.promote(f"{name}:{version}", override=registry.resolve(f"{name}:{version}").override)
 
     return promote
+
+
+def _withdrawer(endpoints: Endpoints, name: str) -> Callable[[str, str], None]:
+    """A run makes what passes its gate the champion at once; what a rollout refuses is it no longer."""
+
+    def withdraw(version: str, champion: str) -> None:
+        from contracts.registry import CHAMPION, Registry
+
+        registry = Registry(endpoints)
+        if registry.resolve(f"{name}@{CHAMPION}").version == version:
+            registry.promote(f"{name}:{champion}", override=registry.resolve(f"{name}:{champion}").override)
+
+    return withdraw
 
 
 def _recorder(endpoints: Endpoints) -> Record:

@@ -31,6 +31,9 @@ class Still:
     def promote(self, version: str, reason: str) -> None:
         """There is no registry."""
 
+    def withdraw(self, version: str, champion: str) -> None:
+        """Nothing to do on paper."""
+
 
 @pytest.fixture
 def served(home: Path) -> Iterator[Served]:

@@ -34,6 +34,7 @@ class Versions:
     def __init__(self) -> None:
         self.arranged: list[tuple[Any, ...]] = []
         self.promoted: list[str] = []
+        self.withdrawn: list[tuple[str, str]] = []
         self.looks = 0
         self.crashes = False
 
@@ -49,6 +50,11 @@ class Versions:
         if self.crashes:
             raise CrashError
         self.promoted.append(version)
+
+    def withdraw(self, version: str, champion: str) -> None:
+        if self.crashes:
+            raise CrashError
+        self.withdrawn.append((version, champion))
 
 
 class Place:
@@ -115,6 +121,21 @@ def test_an_abort_gives_the_champion_everything(place: Place) -> None:
     assert place.ask("b", command="abort") is None
     assert place.fleet.arranged[-1] == ("1", "", 0, False)
     assert (place.keeper.served.version, place.keeper.served.outcomes) == ("1", {"aborted": 1})
+
+
+def test_a_refused_version_is_the_champion_of_nobody_and_that_is_seen_to_once(place: Place) -> None:
+    place.ask("a")
+    place.fleet.crashes = True
+    with pytest.raises(CrashError):
+        place.ask("b", command="abort")
+    place.fleet.crashes = False
+    place.start()
+    place.tick(3)
+    assert place.fleet.withdrawn == [("2", "1")]
+    assert len(set(place.noted)) == len(place.noted)
+    place.ask("c", candidate="3")
+    place.tick(8)
+    assert (place.fleet.promoted, place.fleet.withdrawn) == (["3"], [("2", "1")])
 
 
 def test_a_request_that_was_answered_before_a_crash_is_not_done_again(place: Place, tmp_path: Path) -> None:
