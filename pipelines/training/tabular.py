@@ -143,7 +143,9 @@ def choose_threshold(probability: Floats, label: NDArray[np.int64], false_positi
     best = int(np.argmin(total))
     if best == 0:
         return float(min(1.0, p[0] + 1e-6))
-    return float(p[best - 1]) if best == len(p) else float((p[best - 1] + p[best]) / 2)
+    above = float(p[best - 1])
+    middle = (above + float(p[best])) / 2 if best < len(p) else above
+    return middle if best == len(p) or middle > p[best] else above  # between neighbouring floats nothing fits
 
 
 def fit_calibration(kind: str, score: Floats, label: NDArray[np.int64]) -> dict[str, Any]:

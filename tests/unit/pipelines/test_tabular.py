@@ -267,6 +267,13 @@ def test_a_class_without_rows_is_an_error(dataset: Path, tmp_path: Path) -> None
 rows = st.integers(1, 60)
 
 
+def test_scores_that_are_neighbours_are_told_apart() -> None:
+    low = 0.001
+    p = np.array([low, np.nextafter(low, 1)])
+    found = choose_threshold(p, np.array([0, 1]), 3.0, np.array([1.0, 1.0]))
+    assert (p >= found).tolist() == [False, True]
+
+
 @given(data=st.data(), n=rows)
 def test_no_other_threshold_is_cheaper(data: st.DataObject, n: int) -> None:
     p = data.draw(hnp.arrays(np.float64, n, elements=st.floats(0.001, 0.999)))
