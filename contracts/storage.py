@@ -87,9 +87,15 @@ def write_bytes(uri: str, data: bytes) -> None:
     target = Path(uri)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".writing-", delete=False) as staging:
-        staging.write(data)
-    Path(staging.name).chmod(0o644)
-    os.replace(staging.name, target)
+        written = Path(staging.name)
+        try:
+            staging.write(data)
+            staging.flush()
+            written.chmod(0o644)
+            os.replace(written, target)
+        except BaseException:
+            written.unlink(missing_ok=True)
+            raise
 
 
 def write_new(uri: str, data: bytes) -> bool:

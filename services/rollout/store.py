@@ -6,8 +6,6 @@ it once.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from contracts import storage
 from contracts.document import Document
 from contracts.errors import PlatformError
 from contracts.rollout_policy import RolloutPolicy, Strategy
@@ -89,11 +88,11 @@ class Store:
 
     def write(self, served: Served) -> None:
         """Replace the document whole."""
-        write_whole(self.folder / f"{served.model}.json", served.model_dump_json())
+        storage.write_bytes(str(self.folder / f"{served.model}.json"), served.model_dump_json().encode())
 
     def ask(self, model: str, request: Request) -> None:
         """Leave a request for who looks after the model."""
-        write_whole(self._asked(model) / f"{time.time_ns():020d}.json", request.model_dump_json())
+        storage.write_bytes(str(self._asked(model) / f"{time.time_ns():020d}.json"), request.model_dump_json().encode())
 
     def asked(self, model: str) -> Iterator[tuple[Path, Request]]:
         """Requests that wait, the oldest first; files that are none are removed."""
@@ -105,16 +104,3 @@ class Store:
 
     def _asked(self, model: str) -> Path:
         return self.folder / f"{model}.requests"
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from contracts import storage
 from contracts.bundle import DOCUMENT
 from contracts.document import Document
 from contracts.errors import PlatformError
@@ -19,7 +20,6 @@ from deploy.cli.serving.endpoint import Endpoint, tail
 from deploy.cli.serving.router import Router
 from services.rollout.envoy import Address, Routing
 from services.rollout.observation import Observation, Seen, read_counts
-from services.rollout.store import write_whole
 
 _PATIENCE = 35.0  # seconds that a version has to finish what it answers
 _AGAIN = 5.0  # seconds until a process that ended by itself is started again
@@ -226,4 +226,4 @@ class LocalFleet:
         }
         text = Notes(router=router, admin=self._admin, versions=versions).model_dump_json()
         if not self._file.exists() or self._file.read_text(encoding="utf-8") != text:
-            write_whole(self._file, text)
+            storage.write_bytes(str(self._file), text.encode())

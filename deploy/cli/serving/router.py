@@ -10,12 +10,12 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.machine.kept_processes import KeptProcess
 from services.rollout import envoy
 from services.rollout.envoy import Address, Routing
 from services.rollout.observation import samples
-from services.rollout.store import write_whole
 
 _HEALTHY = "envoy_cluster_membership_healthy"
 # Requests that a version did not answer: its port was closed, or it ended while it worked on them.
@@ -51,7 +51,8 @@ class Router:
         self._written: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
         source = envoy.file_source(str(folder))
-        write_whole(folder / "bootstrap.json", json.dumps(envoy.bootstrap(listen, admin, source), indent=1))
+        bootstrap = json.dumps(envoy.bootstrap(listen, admin, source), indent=1)
+        storage.write_bytes(str(folder / "bootstrap.json"), bootstrap.encode())
 
     def start(self) -> KeptProcess:
         """Start it; it reads its routes by itself."""
@@ -71,7 +72,7 @@ class Router:
         text = json.dumps(resources)
         if self._written.get(kind) != text:
             document = envoy.discovery(kind, resources, str(time.time_ns()))
-            write_whole(self.folder / f"{kind}.json", json.dumps(document))
+            storage.write_bytes(str(self.folder / f"{kind}.json"), json.dumps(document).encode())
             self._written[kind] = text
 
     def seen(self) -> dict[str, tuple[bool, float]] | None:

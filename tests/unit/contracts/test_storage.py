@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +119,18 @@ def test_a_storage_that_is_busy_is_no_storage_that_refuses(code: str, status: in
             storage.read_bytes("s3://bucket/key")
     server.shutdown()
     assert caught.value.code == expected
+
+
+def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "state.json"
+    storage.write_bytes(str(file), b"before")
+
+    def refused(*_: Any) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr("contracts.storage.os.replace", refused)
+    with pytest.raises(OSError, match="no"):
+        storage.write_bytes(str(file), b"after")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("state.json", b"before")]

@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
+from contracts import storage
 from contracts.bundle import Bundle, write_bundle
 from contracts.engine import Reason
 from contracts.errors import PlatformError
@@ -22,6 +23,7 @@ from services.model.runtime import OpenLookup, RowRuntime
 from services.server.bento import asgi_app
 from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
+from tests.s3_folder import FolderClient
 
 AMOUNT = {"name": "amount", "dtype": "float64", "minimum": 0, "maximum": 10000}
 COUNTRY = {"name": "country", "dtype": "string", "categories": ["AT", "DE"]}
@@ -173,3 +175,14 @@ def serve(serve_bundle: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The same with the fake engine."""
     monkeypatch.setattr("services.model.runtime.load_engine", lambda bundle, **_: FakeEngine(bundle))
     return serve_bundle
+
+
+@pytest.fixture(params=["folder", "s3"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A prediction log, on this disk and in S3."""
+    if request.param == "folder":
+        return str(tmp_path)
+    client = FolderClient(tmp_path)
+    (tmp_path / "lake").mkdir()
+    monkeypatch.setattr(storage, "_client", lambda: client)
+    return "s3://lake/predictions"

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +20,6 @@ from services.feedback.compaction import compact
 from services.feedback.line_file import Unreadable
 from services.feedback.reading import Position, labels, new_predictions, predictions
 from services.feedback.records import Label, Prediction, line_of
-from tests.s3_folder import FolderClient
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALL = (NOON - timedelta(days=30), NOON + timedelta(days=30))
@@ -43,16 +41,6 @@ def record(number: int, at: datetime = NOON, **changes: Any) -> Prediction:
         schema=2,
     )
     return replace(plain, **changes)
-
-
-@pytest.fixture(params=["folder", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "folder":
-        return str(tmp_path)
-    client = FolderClient(tmp_path)
-    (tmp_path / "lake").mkdir()
-    monkeypatch.setattr(storage, "_client", lambda: client)
-    return "s3://lake/predictions"
 
 
 def put(folder: str, name: str, *records: Any, rest: bytes = b"", kind: layout.Kind = "predictions") -> None:

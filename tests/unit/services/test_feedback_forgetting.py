@@ -19,7 +19,6 @@ from services.feedback.hashing import hashed
 from services.feedback.line_file import Unreadable, append, rewrite
 from services.feedback.reading import Position, labels, new_predictions, predictions
 from services.feedback.records import Label, Prediction, line_of
-from tests.s3_folder import FolderClient
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALL = (NOON - timedelta(days=30), NOON + timedelta(days=30))
@@ -39,16 +38,6 @@ def record(number: int, card: str = "1", at: datetime = NOON) -> Prediction:
         latency_ms=1.0,
         schema=2,
     )
-
-
-@pytest.fixture(params=["folder", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "folder":
-        return str(tmp_path)
-    client = FolderClient(tmp_path)
-    (tmp_path / "lake").mkdir()
-    monkeypatch.setattr(storage, "_client", lambda: client)
-    return "s3://lake/predictions"
 
 
 def put(folder: str, name: str, *records: Any, kind: layout.Kind = "predictions") -> None:

@@ -16,7 +16,6 @@ from services.feedback.line_file import Unreadable
 from services.feedback.reading import Position, new_predictions, predictions
 from services.feedback.records import Label, Prediction, id_time, line_of
 from services.model.prediction_log import new_id
-from tests.s3_folder import FolderClient
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 OLD = {
@@ -34,16 +33,6 @@ OLD = {
 def line(number: int, at: datetime = NOON) -> bytes:
     document = {**OLD, "id": f"{number:032x}", "time": at.isoformat(), "schema": 2, "latency_ms": 1.5}
     return json.dumps(document).encode() + b"\n"
-
-
-@pytest.fixture(params=["folder", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "folder":
-        return str(tmp_path)
-    client = FolderClient(tmp_path)
-    (tmp_path / "lake").mkdir()
-    monkeypatch.setattr(storage, "_client", lambda: client)
-    return "s3://lake/predictions"
 
 
 def put(folder: str, name: str, data: bytes) -> None:
