@@ -206,7 +206,8 @@ def _part(name: str, limits: dict[str, Limit]) -> float:
 
 
 def _is_slower(values: tuple[float | None, float | None], limit: LatencyLimit) -> bool:
-    return None not in values and values[1] > limit.ratio * values[0]  # type: ignore[operator]
+    champion, candidate = values
+    return champion is not None and candidate is not None and candidate > limit.ratio * champion
 
 
 def _interval(criterion: Criterion, counts: Counts) -> tuple[float, float] | None:
