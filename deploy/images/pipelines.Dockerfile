@@ -1,4 +1,4 @@
-# Steps of workflows, the MLflow server and Feast's registry: everything but serving.
+# Steps of workflows, the MLflow server, Feast's registry and the console: everything but serving.
 #   docker build -f deploy/images/pipelines.Dockerfile -t ghcr.io/fairlead/pipelines:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
 # TORCH=yes adds what neural recipes train with. PyPI's build is CUDA's, which is the GPU variant; the CPU's comes from
 # --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -10,7 +10,7 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 # What is installed changes seldom: its layers come before any code.
 COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
-RUN python requirements.py pipelines feature-store > requirements.txt \
+RUN python requirements.py pipelines feature-store console > requirements.txt \
  && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
 ARG TORCH=no
 ARG TORCH_INDEX=
