@@ -21,6 +21,7 @@ from services.console.documents import (
     Measure,
     Model,
     ModelPage,
+    Release,
     Run,
     RunPage,
     Stage,
@@ -35,6 +36,8 @@ class MadeSource:
     def __init__(self, word: str = "", models: int = 2) -> None:
         self.word, self.count = word, models
         self.asked: list[tuple[str, dict[str, Any], bool]] = []
+        self.keys: list[str] = []
+        self.key_known = True
         self.steered: list[tuple[str, str, str, str]] = []
         self.answer = Answer(
             status=200,
@@ -89,9 +92,14 @@ class MadeSource:
             drifted=2,
             drifted_inputs=[self.named("amount")],
             rollout=self._stage(),
+            releases=[
+                Release(name=self.named("fraud"), version=self.named("3"), ready=2, wanted=2,
+                        address=self.named("http://fraud:80")),
+                Release(name=self.named("fraud-next"), version=self.named("4"), ready=0, wanted=1),
+            ],
             alerts=1,
             problem=self.named("odd") if self.word else "",
-        )
+        )  # fmt: skip
 
     def models(self) -> Sequence[Model]:
         bare = Model(name=self.named("bare"))
@@ -156,6 +164,7 @@ class MadeSource:
             endpoint=self.named("http://fraud.example:3000"),
             signature=self.signature(),
             example={"amount": 12.5, "is_night": True},
+            key_known=self.key_known,
             links=self.links,
         )  # fmt: skip
 
@@ -237,6 +246,7 @@ class MadeSource:
         shown = entries[(page - 1) * size : page * size]
         return AuditPage(entries=shown, total=120, intact=not broken, broken=broken)
 
-    def predict(self, name: str, instance: Mapping[str, Any], explain: bool) -> Answer:
+    def predict(self, name: str, instance: Mapping[str, Any], explain: bool, key: str) -> Answer:
+        self.keys.append(key)
         self.asked.append((name, dict(instance), explain))
         return self.answer

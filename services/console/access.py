@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
-from time import monotonic
 from urllib.parse import urlsplit
 
+from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +14,6 @@ from services.server.auth import Holder, KeyRing, digest_of
 
 COOKIE = "fairlead_session"
 SECONDS = 12 * 3600
-_MOST = 1000  # sessions; the oldest goes
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 NOBODY = Holder(name="")
 
@@ -38,12 +36,16 @@ HEADERS = {
 class Access:
     """Who is behind a request.
 
-    Sessions are kept in this process: a cookie is a random number, and says nothing about the key.
+    A session is a signed cookie that names a key by its hash, so any process with the same `secret` knows it. It ends
+    after `SECONDS`, and once the key is no longer in the file.
+
+    Args:
+        secret: signs sessions; without one they end with this process.
     """
 
-    def __init__(self, keys: KeyRing | None) -> None:
+    def __init__(self, keys: KeyRing | None, secret: bytes = b"") -> None:
         self._keys = keys
-        self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._sessions = URLSafeTimedSerializer(secret or secrets.token_bytes(32), salt=COOKIE)
 
     @property
     def guarded(self) -> bool:
@@ -66,24 +68,23 @@ class Access:
                 if problem.status == 401:
                     return None
                 raise
-        digest, until = self._sessions.get(request.cookies.get(COOKIE, ""), ("", 0.0))
-        return self._keys.holder(digest) if monotonic() < until else None
+        try:
+            digest = self._sessions.loads(request.cookies.get(COOKIE, ""), max_age=SECONDS)
+        except BadData:
+            return None
+        return self._keys.holder(digest) if isinstance(digest, str) else None
 
     def open(self, key: str, response: Response, *, secure: bool) -> bool:
         """Begin a session with a key, whose cookie goes with `response`; False for an unknown key."""
         digest = digest_of(key.strip().encode())
         if self._keys is None or self._keys.holder(digest) is None:
             return False
-        token = secrets.token_urlsafe(32)
-        self._sessions[token] = digest, monotonic() + SECONDS
-        while len(self._sessions) > _MOST:
-            self._sessions.popitem(last=False)
+        token = self._sessions.dumps(digest)
         response.set_cookie(COOKIE, token, max_age=SECONDS, httponly=True, samesite="strict", secure=secure)
         return True
 
-    def close(self, request: Request, response: Response) -> None:
-        """End the caller's session."""
-        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+    def close(self, response: Response) -> None:
+        """Take the caller's session away."""
         response.delete_cookie(COOKIE)
 
     def strange_host(self, request: Request) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
@@ -19,21 +20,26 @@ from starlette.staticfiles import StaticFiles
 from contracts.errors import PlatformError
 from services.console import pages, tryout
 from services.console.access import HEADERS, NOBODY, Access, from_elsewhere, local_path
-from services.console.documents import Failure, Source
+from services.console.documents import Failure
 from services.console.rendering import HERE, THEMES, Reader, page
+from services.console.source import Source
 from services.console.words import LANGUAGES
 from services.errors import Problem
 from services.logs import NAME
 from services.server.auth import KeyRing
 
-_OPEN = ("/login", "/static/", "/healthz", "/preferences")
+_PROBES = ("/healthz", "/readyz")
+_OPEN = ("/login", "/static/", "/preferences")
 _YEAR = 365 * 86400
 _MOST_BYTES = 16 << 20  # of a form
 logger = logging.getLogger(NAME)
 
 
-def build_app(source: Source, keys: KeyRing | None = None) -> Starlette:
-    """The console over a source; with `keys` nobody sees anything without one."""
+def build_app(source: Source, keys: KeyRing | None = None, secret: bytes = b"") -> Starlette:
+    """The console over a source; with `keys` nobody sees anything without one. `secret` signs sessions.
+
+    It is ready once `state.warm` is set.
+    """
     routes = [
         Route("/", pages.models, name="models"),
         Route("/models/{name}", pages.model, name="model"),
@@ -51,6 +57,7 @@ def build_app(source: Source, keys: KeyRing | None = None) -> Starlette:
         Route("/logout", _logout, methods=["POST"], name="logout"),
         Route("/preferences", _preferences, methods=["POST"], name="preferences"),
         Route("/healthz", _healthy),
+        Route("/readyz", _ready),
         Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
     ]
     app = Starlette(
@@ -58,7 +65,7 @@ def build_app(source: Source, keys: KeyRing | None = None) -> Starlette:
         middleware=[Middleware(BaseHTTPMiddleware, dispatch=_guard)],
         exception_handlers={PlatformError: _failed, Problem: _problem, HTTPException: _refused, 500: _broken},
     )
-    app.state.source, app.state.access = source, Access(keys)
+    app.state.source, app.state.access, app.state.warm = source, Access(keys, secret), threading.Event()
     return app
 
 
@@ -75,7 +82,7 @@ async def _guard(request: Request, go_on: Callable[[Request], Awaitable[Response
 
 
 async def _answered(request: Request, access: Access, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
-    if request.url.path == "/healthz":
+    if request.url.path in _PROBES:
         return await go_on(request)
     if access.strange_host(request):
         return _error_page(request, 421, "This page has another name", "Open it as http://127.0.0.1, or with keys.")
@@ -119,7 +126,7 @@ async def _login(request: Request) -> Response:
 
 async def _logout(request: Request) -> Response:
     response = RedirectResponse("/login", 303)
-    request.app.state.access.close(request, response)
+    request.app.state.access.close(response)
     return response
 
 
@@ -135,6 +142,12 @@ async def _preferences(request: Request) -> Response:
 
 async def _healthy(request: Request) -> Response:
     return PlainTextResponse("ok\n")
+
+
+async def _ready(request: Request) -> Response:
+    """Whether registry and bundles were looked at once, found or not."""
+    warm = request.app.state.warm.is_set()
+    return PlainTextResponse("ok\n" if warm else "reading registry and bundles\n", 200 if warm else 503)
 
 
 def _error_page(request: Request, status: int, headline: str, fix: str) -> Response:

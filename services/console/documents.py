@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from contracts.bundle import Signature
 
@@ -39,6 +39,17 @@ class Live:
     p99_seconds: float | None = None
     objective: float | None = None
     budget_left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """One installation that serves a model in a cluster: its version, and how many of its pods are ready."""
+
+    name: str
+    version: str = ""
+    ready: int = 0
+    wanted: int = 0
+    address: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +141,7 @@ class Model:
     drifted: int | None = None
     drifted_inputs: Sequence[str] = ()
     rollout: Stage | None = None
+    releases: Sequence[Release] = ()
     alerts: int | None = None
     problem: str = ""
 
@@ -209,6 +221,7 @@ class ModelPage:
         versions: newest first.  quality: by labels that came.  drift_window: the time and rows that `drift` is about.
         endpoint: address of the endpoint that is asked.  signature: the champion's, or the newest version's.
         example: values of its inputs, of a row that it was tested with.
+        key_known: whether the endpoint's key is known here, or it is taken to want none.
     """
 
     model: Model
@@ -223,6 +236,7 @@ class ModelPage:
     endpoint: str = ""
     signature: Signature | None = None
     example: Mapping[str, Any] = field(default_factory=dict)
+    key_known: bool = True
     links: Sequence[Link] = ()
 
 
@@ -313,57 +327,3 @@ class Answer:
     detail: str = ""
     fix: str = ""
     errors: Sequence[tuple[str, str]] = ()
-
-
-class Source(Protocol):
-    """Where the documents come from. Every method may raise PlatformError, which becomes a page."""
-
-    @property
-    def place(self) -> str:
-        """The home or profile that is shown."""
-        ...
-
-    @property
-    def links(self) -> Sequence[Link]:
-        """Pages of other tools of the platform."""
-        ...
-
-    def models(self) -> Sequence[Model]:
-        """All models, by name."""
-        ...
-
-    def model(self, name: str) -> ModelPage | None:
-        """One model; None where there is none of this name."""
-        ...
-
-    def bundle_file(self, name: str, version: str, file: str) -> bytes | None:
-        """A page of a version's bundle, one of `Version.files`."""
-        ...
-
-    def runs(self, limit: int) -> Sequence[Run]:
-        """The latest runs, newest first."""
-        ...
-
-    def run(self, run_id: str) -> RunPage | None:
-        """One run; None where there is none of this id."""
-        ...
-
-    def rollouts(self) -> Sequence[Stage]:
-        """The latest rollout of each model."""
-        ...
-
-    def alerts(self) -> Sequence[Alert] | None:
-        """Alerts that are pending or firing; None where no Prometheus is asked."""
-        ...
-
-    def audit(self, page: int, size: int) -> AuditPage | None:
-        """Page `page`, from 1 on, of the audit log; None where nothing was written yet."""
-        ...
-
-    def steer(self, model: str, command: str, actor: str, reason: str) -> None:
-        """Pause, resume, promote or abort the rollout of a model; it is done when this returns."""
-        ...
-
-    def predict(self, name: str, instance: Mapping[str, Any], explain: bool) -> Answer:
-        """Ask a model's endpoint."""
-        ...

@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from services.console.access import CARD_POLICY
-from services.console.documents import ModelPage, Source, Version
+from services.console.documents import ModelPage, Version
 from services.console.rendering import Reader, page
+from services.console.source import Source
 
 _RUNS = 200
 _AUDIT = 50

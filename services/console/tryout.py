@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contracts.bundle import Input, Signature
-from services.console.documents import Answer, ModelPage, Source
+from services.console.documents import Answer, ModelPage
 from services.console.rendering import page
+from services.console.source import Source
 
 _LONG = ("text", "content", "body", "description", "message", "review", "title")
 
@@ -157,7 +158,7 @@ def _ask(request: Request, values: Mapping[str, Any], given: Mapping[str, Any]) 
     if any(field.error for field in fields):
         return _shown(request, found, signature, fields, by_entity, explain=explain, status=422)
     source: Source = request.app.state.source
-    answer = source.predict(found.model.name, instance, explain)
+    answer = source.predict(found.model.name, instance, explain, str(given.get("key") or "").strip())
     fields, rest = placed(fields, answer.errors)
     answer = replace(answer, errors=rest)
     status = 200 if answer.status == 200 else 422 if answer.status == 422 else 502
@@ -202,6 +203,7 @@ def _shown(
         "explain": explain,
         "long": _LONG,
         "files": any(field.kind == "file" for field in fields),
+        "ask_key": not found.key_known or (answer is not None and answer.status == 401),
         "wrong": sum(bool(field.error) for field in fields),
     }
     return page(request, "try", values, status)

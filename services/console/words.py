@@ -51,6 +51,12 @@ CHINESE = {
     "Open the page, and try again.": "请在本站打开页面后重试。",
     "That is too large": "内容过大",
     "At most 16 MiB are accepted.": "最多接受 16 MiB。",
+    "Releases": "服务实例",
+    "Release": "实例",
+    "Pods ready": "就绪 Pod",
+    "Address in the cluster": "集群内地址",
+    "API key of the endpoint": "端点的 API 密钥",
+    "Passed on with this request, and kept nowhere.": "仅随本次请求转发，不会保存。",
     # what is not known
     "not measured": "未测量",
     "not known": "未知",

@@ -18,6 +18,8 @@ from deploy.cli.cluster.kube import Kube
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SERVED = {
     "workflows.argoproj.io": "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows",
+    "deployments.apps": "/apis/apps/v1/namespaces/{}/deployments",
+    "services": "/api/v1/namespaces/{}/services",
     "pods": "/api/v1/namespaces/{}/pods",
     "nodes": "/api/v1/nodes",
 }
@@ -25,7 +27,7 @@ _PATIENCE, _PAGE = 30.0, 200
 
 
 class InCluster(Kube):
-    """What the command line reads of runs; it changes nothing."""
+    """What the command line reads of runs and releases; it changes nothing."""
 
     def __init__(self, namespace: str, account: Path = ACCOUNT, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__(namespace)

@@ -20,14 +20,26 @@ def console(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8600,
     host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 needs --keys.")] = "127.0.0.1",
     prometheus: Annotated[
-        str, typer.Option(metavar="URL", help="Traffic, objectives and alerts come from this Prometheus.")
+        str,
+        typer.Option(
+            metavar="URL",
+            help="Traffic, objectives and alerts come from this Prometheus; default: that of the cluster.",
+        ),
     ] = "",
     keys: Annotated[
         str, typer.Option(metavar="FILE", help="API keys; with them nobody sees anything without one.")
     ] = "",
+    session_secret: Annotated[
+        str, typer.Option(metavar="FILE", help="Signs sessions, which several consoles then share and a restart keeps.")
+    ] = "",
+    model_keys: Annotated[
+        str, typer.Option(metavar="FOLDER", help="A file MODEL for each model, with the key that its endpoint wants.")
+    ] = "",
     endpoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL=URL", help="Where a model answers, if not at its port here; may be repeated."),
+        typer.Option(
+            metavar="MODEL=URL", help="Where a model answers, if not where it is looked for; may be repeated."
+        ),
     ] = None,
     link: Annotated[
         list[str] | None,
@@ -38,14 +50,24 @@ def console(
 ) -> None:
     """Serve the platform's web page until Ctrl-C: models, runs, rollouts, alerts, the audit log, a form to try a model.
 
-    It shows what the profile has and asks nothing outside of it. What is not measured, it says so. An endpoint that
-    wants an API key gets the one in FAIRLEAD_API_KEY.
+    It shows what the profile has and asks nothing outside of it: with the profile of a cluster its releases, runs of
+    Kubeflow, Prometheus, and what is in S3. What is not measured, it says so. An endpoint that wants an API key gets
+    the one of --model-keys, or of FAIRLEAD_API_KEY.
 
     [bold]Examples[/]
       fairlead console
       fairlead console --prometheus http://127.0.0.1:9090 --link Grafana=http://127.0.0.1:3000
       fairlead console --host 0.0.0.0 --keys keys.txt
+      fairlead console --profile cluster
     """
-    from deploy.cli.console.serve import run_console
+    from deploy.cli.console.serve import ConsoleOptions, run_console
 
-    run_console(profile, host.strip("[]"), port, prometheus, keys, endpoint or [], link or [], as_json)
+    options = ConsoleOptions(
+        prometheus=prometheus,
+        keys=keys,
+        session_secret=session_secret,
+        model_keys=model_keys,
+        places=endpoint or (),
+        links=link or (),
+    )
+    run_console(profile, host.strip("[]"), port, options, as_json)

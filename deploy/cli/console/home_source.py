@@ -1,22 +1,26 @@
-"""The console's documents from a profile: its registry, bundles, records of runs, reports, rollouts and audit log."""
+"""The console's documents from a profile: its registry, bundles, runs, releases, reports, rollouts and audit log."""
 
 from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from time import monotonic
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from contracts import storage
-from contracts.audit import AuditLog
+from contracts.audit import AuditLog, Entry, Verdict
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.registry import CHALLENGER, CHAMPION, ModelVersion, Registry
 from deploy.cli.console.bundles import Bundles, version_of
-from deploy.cli.console.kept import Kept, stamp_of
+from deploy.cli.console.kept import REMOTE_SECONDS, SOON, Fresh, Kept, stamp_of
 from deploy.cli.console.live import Prometheus, Scraped
-from deploy.cli.console.run_records import page_of, run_of
+from deploy.cli.console.releases import Served
+from deploy.cli.console.run_source import LocalRuns, Runs
 from deploy.cli.console.watched import (
     NOBODY,
     Watched,
@@ -27,7 +31,6 @@ from deploy.cli.console.watched import (
     rollout_names,
 )
 from deploy.cli.loop.watch import loop_place
-from deploy.cli.runs.run_files import find_run, list_runs
 from deploy.cli.serving.http_requests import send
 from services.console.documents import (
     Alert,
@@ -39,22 +42,22 @@ from services.console.documents import (
     Measure,
     Model,
     ModelPage,
+    Release,
     Run,
     RunPage,
     Stage,
 )
 
 Found = TypeVar("Found")
-_SERVER_SECONDS = 15.0  # for which what a registry server said is shown again
+_AT_ONCE = 8  # models that are asked for at the same time
 
 
 class HomeSource:
-    """Implements `services.console.documents.Source`.
+    """Implements `services.console.source.Source`.
 
     Args:
-        address: where the endpoint of a model answers; "" where nobody knows.
         steer: does a command with a rollout, for somebody and a reason.
-        key: of the endpoints.
+        key: that the endpoint of a model wants; "" where none is known.
         links: pages of other tools, by their name.
     """
 
@@ -62,21 +65,24 @@ class HomeSource:
         self,
         endpoints: Endpoints,
         *,
-        address: Callable[[str], str],
+        served: Served,
         steer: Callable[[str, str, str, str], object],
+        runs: Runs | None = None,
         prometheus: Prometheus | None = None,
-        key: str = "",
+        key: Callable[[str], str] = lambda model: "",
         links: Mapping[str, str] | None = None,
     ) -> None:
         self._endpoints = endpoints.resolved()
         self._registry, self._bundles = Registry(self._endpoints), Bundles()
-        self._address, self._prometheus, self._key = address, prometheus, key
+        self._served, self._prometheus, self._key = served, prometheus, key
+        self._runs: Runs = runs or LocalRuns(self._endpoints)
         self._steer, self._scraped = steer, Scraped(key)
         self._reports, self._stages = Kept(read_report), Kept(read_rollout)
         self._links = dict(links or {})
         self._rollouts = str(self._endpoints.scratch("rollouts"))
-        self._known: dict[str, list[ModelVersion]] = {}
-        self._stamp: object = None
+        self._of_file: tuple[object, dict[str, list[ModelVersion]]] = (None, {})
+        self._of_server = Fresh(self._read_registry, REMOTE_SECONDS)
+        self._log = Fresh(self._read_log, REMOTE_SECONDS if storage.is_remote(self._endpoints.artifacts) else 0.0)
         self._lock = threading.Lock()
 
     @property
@@ -90,40 +96,65 @@ class HomeSource:
         return [Link(label=label, url=url) for label, url in self._links.items()]
 
     def _versions(self) -> dict[str, list[ModelVersion]]:
-        """Versions by model, newest first; read again when the registry's file has changed."""
-        with self._lock:
-            stamp = self._registry_stamp()
-            if stamp != self._stamp:
-                self._known = {name: self._registry.versions(name) for name in self._registry.names()}
-                self._stamp = stamp
-            return self._known
-
-    def _registry_stamp(self) -> object:
+        """Versions by model, newest first; a registry in a file is read again when the file has changed."""
         tracking = self._endpoints.tracking
         if not tracking.startswith("sqlite:///"):
-            return int(time.monotonic() / _SERVER_SECONDS)
+            return self._of_server.get()
         file = tracking.removeprefix("sqlite:///")
-        return stamp_of(file), stamp_of(f"{file}-wal")
+        with self._lock:
+            stamp = stamp_of(file), stamp_of(f"{file}-wal")
+            if stamp != self._of_file[0]:
+                self._of_file = stamp, self._read_registry()
+            return self._of_file[1]
+
+    def _read_registry(self) -> dict[str, list[ModelVersion]]:
+        names = self._registry.names()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            found = dict(zip(names, pool.map(self._registry.versions, names), strict=True))
+        return {name: versions for name, versions in found.items() if versions}
 
     def models(self) -> Sequence[Model]:
-        """All models that have a version."""
-        versions = {name: found for name, found in self._versions().items() if found}
-        live = self._live(list(versions))
-        alerts = _quiet(self.alerts)
-        return [self._model(name, found, live.get(name, Live()), alerts) for name, found in versions.items()]
+        """All models that have a version, or a release."""
+        versions, releases = self._versions(), self._releases()
+        names = sorted({*versions, *releases})
+        for name in names:
+            if champion := _champion(versions.get(name, [])):
+                self._reports.begin(*self._report_of(champion))
+        live, alerts = self._live(names, releases), _quiet(self.alerts)
+        until = monotonic() + SOON
+        return [
+            self._model(name, versions.get(name, []), live.get(name, Live()), alerts, releases.get(name, ()), until)
+            for name in names
+        ]
 
-    def _live(self, names: Sequence[str]) -> dict[str, Live]:
-        if self._prometheus is not None:
-            found = self._prometheus.numbers.get()
-            if found is not None:
-                return {name: found.get(name, Live(up=False)) for name in names}
-        addresses = {name: address for name in names if (address := self._address(name))}
+    def _releases(self) -> Mapping[str, Sequence[Release]]:
+        return _quiet(self._served.of) or {}
+
+    def _live(self, names: Sequence[str], releases: Mapping[str, Sequence[Release]]) -> dict[str, Live]:
+        if self._prometheus is not None and (found := self._prometheus.numbers.get()) is not None:
+            nothing = Live(up=False) if self._served.scraped else Live()
+            return {name: _with_pods(found.get(name, nothing), releases.get(name)) for name in names}
+        if not self._served.scraped:
+            return {name: _with_pods(Live(), releases.get(name)) for name in names}
+        addresses = {name: address for name in names if (address := self._served.address(name))}
         return self._scraped.of(addresses)
 
-    def _model(self, name: str, versions: list[ModelVersion], live: Live, alerts: Sequence[Alert] | None) -> Model:
-        champion = next((one for one in versions if CHAMPION in one.aliases), None)
+    def _model(
+        self,
+        name: str,
+        versions: list[ModelVersion],
+        live: Live,
+        alerts: Sequence[Alert] | None,
+        releases: Sequence[Release],
+        until: float,
+    ) -> Model:
+        alerting = None if alerts is None else sum(one.model == name for one in alerts)
+        rollout = self._rollout(name)
+        if not versions:
+            return Model(name=name, live=live, releases=releases, alerts=alerting, rollout=rollout)
+        champion = _champion(versions)
         told = self._bundles.of(champion or versions[0])
-        watched = self._watched(name, champion)
+        watched = self._watched(champion, until)
         return Model(
             name=name,
             version=champion.version if champion else "",
@@ -138,43 +169,60 @@ class HomeSource:
             watched=len(watched.said) if watched and watched.said else None,
             drifted=len(watched.drifted) if watched and watched.said else None,
             drifted_inputs=watched.drifted if watched else [],
-            rollout=self._rollout(name),
-            alerts=None if alerts is None else sum(one.model == name for one in alerts),
+            rollout=rollout,
+            releases=releases,
+            alerts=alerting,
             problem=told.problem,
         )
 
-    def _watched(self, name: str, champion: ModelVersion | None) -> Watched | None:
-        place = report_place(self._endpoints.uri("predictions"), name)
-        return self._reports.of(place, champion.version) if champion else None
+    def _report_of(self, champion: ModelVersion) -> tuple[str, str]:
+        """Place of the report, and which of its versions is meant."""
+        place = report_place(self._endpoints.uri("predictions"), champion.name)
+        return place, f"{champion.version}@{champion.digest}"
+
+    def _watched(self, champion: ModelVersion | None, until: float | None = None) -> Watched | None:
+        return self._reports.of(*self._report_of(champion), until) if champion else None
 
     def _rollout(self, name: str) -> Stage | None:
         return self._stages.of(storage.join(self._rollouts, f"{name}.json"), name)
 
     def model(self, name: str) -> ModelPage | None:
         """One model with all of its versions."""
-        versions = self._versions().get(name)
-        if not versions:
+        versions, releases = self._versions().get(name, []), self._releases().get(name, ())
+        if not versions and not releases:
             return None
         alerts = _quiet(self.alerts)
-        model = self._model(name, versions, self._live([name]).get(name, Live()), alerts)
-        champion = next((one for one in versions if CHAMPION in one.aliases), None)
-        shown = champion or versions[0]
-        watched = self._watched(name, champion)
-        told = self._bundles.of(shown)
-        return ModelPage(
+        live = self._live([name], {name: releases}).get(name, Live())
+        model = self._model(name, versions, live, alerts, releases, monotonic() + SOON)
+        page = ModelPage(
             model=model,
-            versions=[version_of(one, self._bundles.of(one)) for one in versions],
+            versions=(),
+            drift_problem=NOBODY,
+            rollouts=[model.rollout] if model.rollout else [],
+            loop=read_loop(loop_place(self._endpoints), name),
+            alerts=None if alerts is None else [one for one in alerts if one.model == name],
+            endpoint=self._served.address(name),
+            key_known=self._served.scraped or bool(self._key(name)),
+            links=model_links(self._links, name),
+        )
+        return self._with_versions(page, versions) if versions else page
+
+    def _with_versions(self, page: ModelPage, versions: list[ModelVersion]) -> ModelPage:
+        champion = _champion(versions)
+        shown = champion or versions[0]
+        watched = self._watched(champion)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            told = list(pool.map(self._bundles.of, versions))
+        document = told[versions.index(shown)].document
+        return replace(
+            page,
+            versions=[version_of(one, said) for one, said in zip(versions, told, strict=True)],
             quality=watched.quality if watched else (),
             drift=watched.inputs if watched and watched.inputs else self._bundles.baseline(shown),
             drift_window=watched.window if watched else "",
             drift_problem=watched.problem if watched else NOBODY,
-            rollouts=[model.rollout] if model.rollout else [],
-            loop=read_loop(loop_place(self._endpoints), name),
-            alerts=None if alerts is None else [one for one in alerts if one.model == name],
-            endpoint=self._address(name),
-            signature=told.document.signature if told.document else None,
+            signature=document.signature if document else None,
             example=self._bundles.example(shown),
-            links=self.links,
         )
 
     def bundle_file(self, name: str, version: str, file: str) -> bytes | None:
@@ -183,18 +231,12 @@ class HomeSource:
         return self._bundles.page(found[0], file) if found else None
 
     def runs(self, limit: int) -> Sequence[Run]:
-        """Runs on this machine."""
-        return [run_of(record) for record in list_runs(self._endpoints)[:limit]]
+        """Runs of this machine, or of the profile's cluster."""
+        return self._runs.latest(limit)
 
     def run(self, run_id: str) -> RunPage | None:
-        """One run on this machine, by its whole id."""
-        try:
-            record = find_run(self._endpoints, run_id)
-        except PlatformError as err:
-            if err.code == "unknown_run":
-                return None
-            raise
-        return page_of(record, _needs(record), self.links) if record["run_id"] == run_id else None
+        """One run by its whole id."""
+        return self._runs.page(run_id, self._links)
 
     def rollouts(self) -> Sequence[Stage]:
         """Rollouts, those under way first."""
@@ -210,15 +252,8 @@ class HomeSource:
         return None if self._prometheus is None else self._prometheus.alerts.get()
 
     def audit(self, page: int, size: int) -> AuditPage | None:
-        """The log beside the models; its chain is checked each time."""
-        log = AuditLog.of(self._endpoints)
-        verdict = log.verify()
-        try:
-            entries = log.read()[::-1]
-        except PlatformError as err:
-            if err.code != "audit_broken":
-                raise
-            entries = []
+        """The log beside the models; its chain is checked whenever it is read."""
+        verdict, entries = self._log.get()
         if not entries and verdict.intact:
             return None
         broken = "" if verdict.intact else f"{verdict.broken}: {verdict.reason}"
@@ -237,11 +272,23 @@ class HomeSource:
             broken=broken,
         )  # fmt: skip
 
-    def predict(self, name: str, instance: Mapping[str, Any], explain: bool) -> Answer:
+    def _read_log(self) -> tuple[Verdict, list[Entry]]:
+        log = AuditLog.of(self._endpoints)
+        verdict = log.verify()
+        try:
+            return verdict, log.read()[::-1]
+        except PlatformError as err:
+            if err.code != "audit_broken":
+                raise
+            return verdict, []
+
+    def predict(self, name: str, instance: Mapping[str, Any], explain: bool, key: str) -> Answer:
         """Ask the endpoint, as any client does."""
-        address = self._address(name)
+        address = self._served.reached(name)
+        if not address:
+            return Answer(status=0, headline=f"{name}: no release serves it", fix=f"fairlead deploy {name}")
         body = {"instances": [dict(instance)], **({"explain": True} if explain else {})}
-        sent = send(f"{address}/predict", [body], connections=1, key=self._key)[0]
+        sent = send(f"{address}/predict", [body], connections=1, key=key or self._key(name))[0]
         said = sent.body if isinstance(sent.body, dict) else {}
         if sent.status == 200 and said.get("predictions") and said.get("model") == name:
             return Answer(
@@ -275,18 +322,21 @@ def _refusal(status: int, said: Mapping[str, Any], name: str, address: str) -> A
     )
 
 
-def _needs(record: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Whose output each step takes; a line of steps where the task is not known here."""
-    from pipelines.steps.calls import graph, needs_of
-    from pipelines.tasks import get_task
+def _champion(versions: Sequence[ModelVersion]) -> ModelVersion | None:
+    return next((one for one in versions if CHAMPION in one.aliases), None)
 
-    asked = record.get("asked") or {}
-    task, workflow = record.get("task") or asked.get("task"), record.get("workflow") or asked.get("workflow")
-    try:
-        return needs_of(graph(str(workflow or "full"), get_task(str(task)) if task else None))
-    except (PlatformError, KeyError, ImportError):
-        steps = list(record.get("steps") or {})
-        return {step: steps[at - 1 : at] if at else [] for at, step in enumerate(steps)}
+
+def _with_pods(live: Live, releases: Sequence[Release] | None) -> Live:
+    """The same numbers; a release says by its pods whether it is up, also before anybody measures it."""
+    return replace(live, up=any(one.ready for one in releases)) if releases else live
+
+
+def model_links(links: Mapping[str, str], name: str) -> list[Link]:
+    """Pages elsewhere; that of MLflow shows the model itself."""
+    return [
+        Link(label=label, url=f"{url}/#/models/{quote(name)}" if label.lower() == "mlflow" else url)
+        for label, url in links.items()
+    ]
 
 
 def _headline(watched: Watched | None, primary: str) -> Measure | None:

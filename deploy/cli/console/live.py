@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import threading
@@ -10,15 +11,14 @@ import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from contracts.errors import PlatformError
 from contracts.metric_names import MODEL_INFO, REQUEST_SECONDS, REQUESTS
+from deploy.cli.console.kept import SOON, Fresh
 from services.console.documents import Alert, Live
 
-Value = TypeVar("Value")
 TIMEOUT = 2.0  # seconds
-_FRESH = 5.0  # seconds for which an answer is shown again
 _MONTH = "30d"
 _WORK = 'route!~"/startupz|/livez|/readyz|/metrics|/v2/health/.+|<unmatched>"'
 _OF_WORK = f"{REQUESTS}{{{_WORK}}}"
@@ -32,23 +32,6 @@ _QUERIES = {
     "month": f"sum by (model) (increase({_OF_WORK}[{_MONTH}]))",
     "month_failed": f"sum by (model) (increase({_FAILED}[{_MONTH}]))",
 }
-
-
-class Fresh(Generic[Value]):
-    """A value that is found again when it is some seconds old."""
-
-    def __init__(self, find: Callable[[], Value], seconds: float = _FRESH) -> None:
-        self._find, self._seconds = find, seconds
-        self._lock, self._until = threading.Lock(), 0.0
-        self._value: Value | None = None
-
-    def get(self) -> Value:
-        """The value."""
-        with self._lock:
-            if self._value is None or monotonic() >= self._until:
-                self._value = self._find()
-                self._until = monotonic() + self._seconds
-            return self._value
 
 
 class Prometheus:
@@ -136,24 +119,26 @@ def _alert(given: Mapping[str, Any]) -> Alert:
 class Scraped:
     """Numbers of endpoints by their own metrics, each address asked once."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, key: Callable[[str], str]) -> None:
+        self._key = key  # of a model
         self._lock = threading.Lock()
         self._known: dict[str, Fresh[dict[str, Live]]] = {}
 
     def of(self, addresses: Mapping[str, str]) -> dict[str, Live]:
         """By model, for `addresses` by model; a model whose address does not know it is down."""
-        urls = sorted(set(addresses.values()))
+        urls = {url: model for model, url in addresses.items()}
         with self._lock:
-            for url in urls:
-                self._known.setdefault(url, Fresh(lambda url=url: self._scrape(url)))  # type: ignore[misc]
+            for url, model in urls.items():
+                self._known.setdefault(url, Fresh(functools.partial(self._scrape, url, self._key(model))))
             known = {url: self._known[url] for url in urls}
-        with ThreadPoolExecutor(16) as pool:
-            found = dict(zip(urls, pool.map(lambda url: known[url].get(), urls), strict=True))
+        for one in known.values():
+            one.begin()
+        until = monotonic() + SOON
+        found = {url: one.get(until) for url, one in known.items()}
         return {model: found[url].get(model, Live(up=False)) for model, url in addresses.items()}
 
-    def _scrape(self, url: str) -> dict[str, Live]:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+    def _scrape(self, url: str, key: str) -> dict[str, Live]:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             with urllib.request.urlopen(
                 urllib.request.Request(f"{url}/metrics", headers=headers), timeout=1.0

@@ -54,7 +54,10 @@ def report_place(predictions: str, model: str) -> str:
 
 
 def read_report(place: str, version: str) -> Watched | None:
-    """The monitor's report of a version; None where nobody watches the model."""
+    """The monitor's report of a version, ``VERSION@DIGEST``; None where nobody watches the model.
+
+    A release may call a version otherwise: then the digest of its bundle finds it.
+    """
     try:
         found = json.loads(storage.read_bytes(place))
     except PlatformError as err:
@@ -64,7 +67,9 @@ def read_report(place: str, version: str) -> Watched | None:
     versions = found.get("versions") if isinstance(found, dict) else None
     if not isinstance(versions, dict):
         return Watched(problem=UNREADABLE)
-    one = versions.get(version)
+    number, _, digest = version.partition("@")
+    same = [one for one in versions.values() if isinstance(one, dict) and digest and one.get("digest") == digest]
+    one = versions.get(number, same[0] if same else None)
     if not isinstance(one, dict):
         return Watched(problem=NO_WINDOW)
     inputs = one.get("inputs")

@@ -18,7 +18,8 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.console.home_source import HomeSource
 from deploy.cli.console.live import Prometheus, quantile, totals
-from deploy.cli.console.serve import pairs, run_console
+from deploy.cli.console.releases import Machine
+from deploy.cli.console.serve import ConsoleOptions, model_keys, pairs, run_console, session_secret
 from deploy.cli.console.watched import NO_WINDOW, UNREADABLE
 from deploy.cli.loop.watch import loop_place
 from services.console.documents import Bars, Loop
@@ -29,8 +30,9 @@ PAYMENTS = Path(__file__).parents[2] / "version_1" / "payments"
 NOWHERE = "http://127.0.0.1:9"
 
 
-def source(home: Path, **more: Any) -> HomeSource:
-    return HomeSource(Endpoints(home=str(home)), **{"address": lambda name: NOWHERE, "steer": print, **more})
+def source(home: Path, at: str = NOWHERE, **more: Any) -> HomeSource:
+    served = Machine("local", dict.fromkeys(("payments", "other"), at))
+    return HomeSource(Endpoints(home=str(home)), served=served, steer=print, **more)
 
 
 @pytest.fixture
@@ -294,7 +296,7 @@ fairlead_request_duration_seconds_bucket{model="payments",route="/predict",le="+
 
 def test_without_prometheus_the_endpoint_says_its_numbers(home, serve):
     url = serve({"/metrics": METRICS})
-    (one,) = source(home, address=lambda name: url).models()
+    (one,) = source(home, url).models()
     assert (one.live.up, one.live.requests, one.live.errors, one.live.since_start) == (True, 100, 0.02, True)
     assert one.live.p99_seconds == pytest.approx(0.091)
     assert one.live.requests_per_second is None
@@ -308,17 +310,17 @@ def test_metrics_that_are_none_say_nothing():
 
 def test_an_answer_of_another_model_is_not_shown_as_this_one(home, serve):
     body = {"model": "payments", "version": "2", "predictions": [{"label": "fraud"}]}
-    made = source(home, address=lambda name: serve({"/predict": body}))
-    assert made.predict("payments", {"amount": 1}, False).prediction == {"label": "fraud"}
-    other = made.predict("other", {"amount": 1}, True)
+    made = source(home, serve({"/predict": body}))
+    assert made.predict("payments", {"amount": 1}, False, "").prediction == {"label": "fraud"}
+    other = made.predict("other", {"amount": 1}, True, "")
     assert (other.status, other.fix) == (502, "fairlead serve other")
-    away = source(home).predict("payments", {}, False)
+    away = source(home).predict("payments", {}, False, "")
     assert (away.status, away.fix) == (0, "fairlead serve payments")
 
 
 def test_everybody_may_only_look_with_keys():
     with pytest.raises(PlatformError, match="answer everybody") as refused:
-        run_console("local", "0.0.0.0", 8600, "", "", [], [], False)
+        run_console("local", "0.0.0.0", 8600, ConsoleOptions(), False)
     assert "--keys" in refused.value.fix
 
 
@@ -326,3 +328,21 @@ def test_options_with_a_name_and_an_address():
     assert pairs(["Grafana=http://g:3000/"], "--link") == {"Grafana": "http://g:3000"}
     with pytest.raises(PlatformError, match="no NAME=URL"):
         pairs(["javascript=javascript:alert(1)"], "--link")
+
+
+def test_sessions_are_signed_by_a_file_that_is_long_enough(tmp_path):
+    assert session_secret("") == b""
+    (tmp_path / "good").write_text("x" * 32 + "\n")
+    assert session_secret(str(tmp_path / "good")) == b"x" * 32
+    (tmp_path / "short").write_text("x")
+    for name in ("short", "none"):
+        with pytest.raises(PlatformError, match="signs sessions") as refused:
+            session_secret(str(tmp_path / name))
+        assert "openssl rand" in refused.value.fix
+
+
+def test_each_endpoint_gets_its_own_key(tmp_path, monkeypatch):
+    monkeypatch.setenv("FAIRLEAD_API_KEY", "shared")
+    (tmp_path / "payments").write_text("its-own\n")
+    key = model_keys(str(tmp_path))
+    assert [key("payments"), key("other"), key("../payments")] == ["its-own", "shared", "shared"]

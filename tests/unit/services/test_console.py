@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,8 +28,9 @@ PAGES = (
 HERE = "http://127.0.0.1:8600"
 
 
-def open_console(source: MadeSource | None = None, keys: KeyRing | None = None) -> TestClient:
-    return TestClient(build_app(source or MadeSource(), keys), base_url=HERE, raise_server_exceptions=False)
+def open_console(source: MadeSource | None = None, keys: KeyRing | None = None, secret: bytes = b"") -> TestClient:
+    app = build_app(source or MadeSource(), keys, secret)
+    return TestClient(app, base_url=HERE, raise_server_exceptions=False)
 
 
 @pytest.fixture
@@ -260,8 +262,31 @@ def test_a_key_that_is_taken_away_ends_its_sessions(keys):
     console = open_console(keys=ring)
     console.post("/login", data={"key": key})
     assert console.get("/").status_code == 200
-    ring._keys.clear()
+    ring._file.write_text("")
+    ring._looked -= 60
     assert console.get("/").status_code == 401
+
+
+def test_a_session_is_one_of_every_console_with_the_same_secret_for_twelve_hours(keys, monkeypatch):
+    ring, key = keys
+    one, two, other = (open_console(keys=ring, secret=secret * 32) for secret in (b"a", b"a", b"b"))
+    one.post("/login", data={"key": key})
+    cookie = one.cookies["fairlead_session"]
+    for console, status in ((two, 200), (other, 401)):
+        assert console.get("/", headers={"cookie": f"fairlead_session={cookie}"}).status_code == status
+    flipped = cookie[:-2] + ("A" if cookie[-2] != "A" else "B") + cookie[-1]
+    for forged in (flipped, "", "x.y.z", cookie.rpartition(".")[0]):
+        assert two.get("/", headers={"cookie": f"fairlead_session={forged}"}).status_code == 401
+    began = time.time()
+    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: began + 12 * 3600 + 60)
+    assert one.get("/").status_code == 401
+
+
+def test_a_console_is_ready_once_it_has_looked_around(keys):
+    console = open_console(keys=keys[0])
+    assert [console.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 503]
+    console.app.state.warm.set()
+    assert console.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -384,3 +409,16 @@ def test_a_model_without_its_bundle_says_so_and_cannot_be_tried():
 def test_a_form_that_is_too_large_is_not_read():
     answer = open_console().post("/models/fraud/try", content=b"", headers={"content-length": str(17 << 20)})
     assert answer.status_code == 413
+
+
+def test_a_key_of_the_readers_own_goes_with_the_request_and_into_no_page():
+    source = MadeSource()
+    assert 'name="key"' not in open_console(source).get("/models/fraud/try").text
+    source.key_known = False
+    console = open_console(source)
+    assert 'type="password"' in console.get("/models/fraud/try").text
+    page = console.post("/models/fraud/try", data={"by": "entity", "key": " my-own-key ", "f.customer_id": "7"})
+    assert source.keys == ["my-own-key"]
+    assert "my-own-key" not in page.text
+    source.key_known, source.answer = True, Answer(status=401, headline="an API key is needed")
+    assert 'name="key"' in console.post("/models/fraud/try", data={"by": "entity"}).text
