@@ -80,7 +80,9 @@ def test_a_model_that_is_only_served_is_shown_with_its_release(kube, tmp_path):
     page = made.model("fraud")
     assert page is not None
     assert (page.endpoint, page.key_known, page.versions) == ("http://fraud:80", False, ())
-    assert source(tmp_path, key=lambda model: "k").model("fraud").key_known is True
+    page = source(tmp_path, key=lambda model: "k").model("fraud")
+    assert page is not None
+    assert page.key_known is True
     answer = made.predict("unknown", {}, False, "")
     assert (answer.status, answer.fix) == (0, "fairlead deploy unknown")
 

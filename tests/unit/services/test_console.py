@@ -283,9 +283,10 @@ def test_a_session_is_one_of_every_console_with_the_same_secret_for_twelve_hours
 
 
 def test_a_console_is_ready_once_it_has_looked_around(keys):
-    console = open_console(keys=keys[0])
+    app = build_app(MadeSource(), keys[0])
+    console = TestClient(app, base_url=HERE)
     assert [console.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 503]
-    console.app.state.warm.set()
+    app.state.warm.set()
     assert console.get("/readyz").status_code == 200
 
 
