@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from starlette.testclient import TestClient
+
 from contracts.bundle import Signature
+from services.console.app import build_app
 from services.console.documents import (
     Alert,
     Answer,
@@ -28,6 +31,13 @@ from services.console.documents import (
     Step,
     Version,
 )
+from services.server.auth import KeyRing
+
+PAGES = (
+    "/", "/models/fraud", "/models/broken", "/models/fraud/try", "/models/fraud/try?by=features", "/runs",
+    "/runs/fraud-20261128-090000-aa11", "/runs/news-1", "/rollouts", "/alerts", "/audit", "/audit?page=3", "/nowhere",
+)  # fmt: skip
+HERE = "http://127.0.0.1:8600"
 
 
 class MadeSource:
@@ -250,3 +260,8 @@ class MadeSource:
         self.keys.append(key)
         self.asked.append((name, dict(instance), explain))
         return self.answer
+
+
+def open_console(source: MadeSource | None = None, keys: KeyRing | None = None, secret: bytes = b"") -> TestClient:
+    app = build_app(source or MadeSource(), keys, secret)
+    return TestClient(app, base_url=HERE, raise_server_exceptions=False)
