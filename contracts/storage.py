@@ -7,17 +7,20 @@ for a server of one's own, which is then addressed by path. boto3 is imported on
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from contracts.errors import PlatformError
 
 _SCHEME = "s3://"
+_PART = 1 << 18  # bytes that are fetched at least
 
 
 def is_remote(uri: str) -> bool:
@@ -224,18 +227,81 @@ def list_names(uri: str) -> list[str]:
     return sorted(names - {""})
 
 
-def size(uri: str) -> int:
-    """Bytes of one object or file, and of all that is below that name.
+@dataclass(frozen=True, kw_only=True, order=True)
+class Listed:
+    """One object or file: its address, its bytes, and a mark that is another one when it was replaced."""
+
+    uri: str
+    size: int
+    mark: str
+
+
+def listing(uri: str) -> list[Listed]:
+    """All objects or files below `uri`, or that one itself, sorted: one listing.
 
     Raises:
         PlatformError: the storage refuses or does not answer.
     """
     if not is_remote(uri):
-        path = Path(uri)
-        return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
+        root = Path(uri)
+        found = ((p, p.stat()) for p in (root, *root.rglob("*")) if p.is_file())
+        return sorted(Listed(uri=str(p), size=stat.st_size, mark=str(stat.st_mtime_ns)) for p, stat in found)
     bucket, key = _split(uri)
-    found = (item for page in _pages(uri, Bucket=bucket, Prefix=key) for item in page.get("Contents", []))
-    return sum(item["Size"] for item in found if item["Key"] == key or item["Key"].startswith(f"{key}/"))
+    items = (item for page in _pages(uri, Bucket=bucket, Prefix=key) for item in page.get("Contents", []))
+    return sorted(
+        Listed(uri=f"{_SCHEME}{bucket}/{item['Key']}", size=int(item["Size"]), mark=str(item.get("ETag", "")))
+        for item in items
+        if not key or item["Key"] == key or item["Key"].startswith(f"{key}/")
+    )
+
+
+def open_parts(uri: str) -> BinaryIO:
+    """One object or file to be read in parts: of an object only what is read is fetched.
+
+    Raises:
+        PlatformError: ``code="not_found"``, or the storage refuses or does not answer; as `read` does.
+    """
+    if is_remote(uri):
+        return io.BufferedReader(_Parts(uri), _PART)
+    try:
+        return Path(uri).open("rb")
+    except FileNotFoundError:
+        raise _not_found(uri) from None
+
+
+class _Parts(io.RawIOBase):
+    """An object of S3, of which each read is a request for a range of bytes."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._at = uri, 0
+        self._bucket, self._key = _split(uri)
+        self._size = int(_call(uri, "head_object", Bucket=self._bucket, Key=self._key)["ContentLength"])
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, start + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        with _explained(self._uri):
+            range_ = f"bytes={self._at}-{end - 1}"
+            answer = _client().get_object(Bucket=self._bucket, Key=self._key, Range=range_)
+            data: bytes = answer["Body"].read()
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _all_names(uri: str) -> Iterator[str]:

@@ -26,6 +26,7 @@ class Log:
 
     def __init__(self, root: Path, baseline: bool = True, **changes: Any) -> None:
         self.folder, self.artifacts, self.at, self.count = root / "log", root / "bundles", NOON, 0
+        self.monitors: list[ModelMonitor] = []
         source = root / "source"
         (source / "model").mkdir(parents=True)
         (source / "model" / "model.txt").write_text("trees")
@@ -86,6 +87,13 @@ class Log:
         self.at = datetime.now(UTC) - timedelta(seconds=60)
 
     def monitor(self, rules: Rules = RULES) -> ModelMonitor:
+        """A monitor that goes on where the last one ended."""
+        for before in self.monitors:
+            before.release()
+        self.monitors = [self.another_monitor(rules)]
+        return self.monitors[0]
+
+    def another_monitor(self, rules: Rules = RULES) -> ModelMonitor:
         return ModelMonitor(str(self.folder), str(self.artifacts), "m", rules)
 
     def look(self, monitor: ModelMonitor, later: float = 0.0) -> dict[str, Any]:

@@ -16,13 +16,23 @@ class FolderClient:
 
     Attributes:
         fails: whether the server does not answer.
+        read: keys of the objects that were fetched, whole or in part.
     """
 
     def __init__(self, root: Path) -> None:
         self.root, self.fails = root, False
+        self.read: list[str] = []
 
     def get_object(self, **named: str) -> dict[str, Any]:
-        return {"Body": io.BytesIO(self._file(named, "GetObject").read_bytes())}
+        data = self._file(named, "GetObject").read_bytes()
+        self.read.append(named["Key"])
+        if "Range" in named:
+            first, last = map(int, named["Range"].removeprefix("bytes=").split("-"))
+            data = data[first : last + 1]
+        return {"Body": io.BytesIO(data)}
+
+    def head_object(self, **named: str) -> dict[str, Any]:
+        return {"ContentLength": self._file(named, "HeadObject").stat().st_size}
 
     def put_object(self, **named: Any) -> None:
         self._answer()
@@ -44,7 +54,7 @@ class FolderClient:
         self.put_object(Bucket=bucket, Key=key, Body=Path(source).read_bytes())
 
     def download_file(self, bucket: str, key: str, target: str) -> None:
-        Path(target).write_bytes(self._file({"Bucket": bucket, "Key": key}, "GetObject").read_bytes())
+        Path(target).write_bytes(self.get_object(Bucket=bucket, Key=key)["Body"].read())
 
     def delete_object(self, **named: str) -> None:
         self._answer()
@@ -63,8 +73,9 @@ class FolderClient:
         rest = {key: key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
         deeper = {f"{prefix}{left.partition(end)[0]}/" for left in rest.values() if end and end in left}
         direct = [key for key, left in rest.items() if not end or end not in left]
-        sizes = [{"Key": key, "Size": (folder / key).stat().st_size} for key in direct]
-        yield {"Contents": sizes, "CommonPrefixes": [{"Prefix": p} for p in sorted(deeper)]}
+        stats = {key: (folder / key).stat() for key in direct}
+        found = [{"Key": key, "Size": one.st_size, "ETag": str(one.st_mtime_ns)} for key, one in stats.items()]
+        yield {"Contents": found, "CommonPrefixes": [{"Prefix": p} for p in sorted(deeper)]}
 
     def _file(self, named: dict[str, str], operation: str) -> Path:
         self._answer()

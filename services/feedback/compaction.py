@@ -2,41 +2,28 @@
 
 One batch replaces the lines of one day. Its steps: the marker says "writing" and names the lines; the Parquet files are
 written, which no reader counts yet; the marker says "committed", and from then on they count and the lines do not; the
-lines are removed; the marker says "done". Whoever comes after a crash finds in the marker which half is to be finished.
+lines are removed; the marker says "done". `services.feedback.turn` says whose turn it is, and ends what a crash left.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from contracts import storage
-from contracts.errors import PlatformError
-from services.feedback.layout import (
-    Kind,
-    LogFile,
-    Marker,
-    files,
-    home,
-    listed,
-    parquet_name,
-    read_marker,
-    write_marker,
-)
+from services.feedback.layout import Kind, LogFile, files, home, parquet_name
 from services.feedback.line_file import Unreadable, placed
 from services.feedback.reading import parquet_form
 from services.feedback.records import Label, Placed, Prediction
+from services.feedback.turn import Turn, new_batch
 
 FINISHED = timedelta(minutes=15)  # after midnight, what was queued before it is written
-_SILENT = timedelta(hours=1)  # an owner that says nothing for so long is taken for dead
+_RENEWED = 10_000  # records after which a turn may have to be renewed
 RECORDS: Mapping[Kind, Any] = {"predictions": Prediction, "labels": Label}
 
 
@@ -67,92 +54,36 @@ def compact(
         PlatformError: ``code="compacting"`` when another process is at it, or the storage's own.
     """
     base = home(folder, model, kind)
-    resume(base)
     done, last = Compacted(), ((now or datetime.now(UTC)) - FINISHED).date()
-    by_day: dict[date, list[LogFile]] = {}
-    for file in files(folder, model, kind):
-        if file.is_lines and file.day < last:
-            by_day.setdefault(file.day, []).append(file)
-    for day, sources in by_day.items():
-        tell(day)
-        done.records += _batch(base, RECORDS[kind], sources, bad)
-        done.files += len(sources)
+    with Turn(base) as turn:
+        by_day: dict[date, list[LogFile]] = {}
+        for file in files(folder, model, kind):
+            if file.is_lines and file.day < last:
+                by_day.setdefault(file.day, []).append(file)
+        for day, sources in by_day.items():
+            tell(day)
+            done.records += _batch(turn, base, RECORDS[kind], sources, bad)
+            done.files += len(sources)
     return done
 
 
-def resume(base: str) -> None:
-    """Finish or undo what a process left that died.
-
-    Raises:
-        PlatformError: ``code="compacting"`` when it may not be dead.
-    """
-    marker = read_marker(base)
-    if marker is None or marker.state == "done":
-        return
-    if not _is_dead(marker):
-        raise PlatformError(
-            f"{base} is being compacted by another process",
-            detail=f"{marker.owner} said so last at {marker.since}",
-            fix=f"wait for it; when it is gone, what it left is taken over {_SILENT.seconds // 3600} h after that time",
-            code="compacting",
-        )
-    if marker.state == "writing":
-        undo(base, marker)
-    else:
-        _finish(base, marker)
-
-
-@contextmanager
-def alone(base: str) -> Iterator[None]:
-    """Keep others from replacing files of a folder meanwhile; whoever reads is not disturbed.
-
-    Raises:
-        PlatformError: ``code="compacting"`` when another process is at it.
-    """
-    resume(base)
-    marker = owned(new_batch(), "writing", ())
-    write_marker(base, marker)
-    try:
-        yield
-    finally:
-        write_marker(base, replace(marker, state="done"))
-
-
-def undo(base: str, marker: Marker) -> None:
-    """Remove the Parquet of a batch that was not committed."""
-    for file in listed(base):
-        if not file.is_lines and file.name.partition("/")[2].startswith(marker.batch):
-            storage.remove(file.uri)
-    write_marker(base, replace(marker, state="done", sources=()))
-
-
-def owned(batch: str, state: Any, sources: tuple[str, ...]) -> Marker:
-    """A marker of this process."""
-    since = datetime.now(UTC).isoformat(timespec="seconds")
-    return Marker(batch=batch, state=state, sources=sources, owner=_owner(), since=since)
-
-
-def new_batch() -> str:
-    """The name of a batch; names sort by time."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(4)}"
-
-
-def _batch(base: str, of: Any, sources: list[LogFile], bad: Unreadable) -> int:
-    batch, names = new_batch(), tuple(file.name for file in sources)
-    write_marker(base, owned(batch, "writing", names))
-    lines = Unreadable()
-    count = write_parquet(base, batch, lambda: _records(sources, of, lines))
+def _batch(turn: Turn, base: str, of: Any, sources: list[LogFile], bad: Unreadable) -> int:
+    batch, lines = new_batch(), Unreadable()
+    turn.begin(batch, tuple(file.name for file in sources))
+    count = write_parquet(base, batch, lambda: _records(turn, sources, of, lines))
     bad.count += lines.count // 2  # they were read twice
     bad.named += lines.named[: lines.count // 2]
-    marker = owned(batch, "committed", names)
-    write_marker(base, marker)
-    _finish(base, marker)
+    turn.commit()
+    turn.finish()
     return count
 
 
-def _records(sources: list[LogFile], of: Any, bad: Unreadable) -> Iterator[Placed[Any]]:
+def _records(turn: Turn, sources: list[LogFile], of: Any, bad: Unreadable) -> Iterator[Placed[Any]]:
     for file in sources:
-        yield from placed(file, of.of, bad)
+        for number, one in enumerate(placed(file, of.of, bad)):
+            if not number % _RENEWED:
+                turn.renew()
+            yield one
 
 
 def write_parquet(base: str, batch: str, records: Callable[[], Iterator[Placed[Any]]]) -> int:
@@ -173,27 +104,3 @@ def write_parquet(base: str, batch: str, records: Callable[[], Iterator[Placed[A
         for number, (key, part) in enumerate(parts.items()):
             storage.upload_file(part, storage.join(base, parquet_name(key[0], batch, number)))
     return written
-
-
-def _finish(base: str, marker: Marker) -> None:
-    for name in marker.sources:
-        storage.remove(storage.join(base, name))
-    write_marker(base, replace(marker, state="done", sources=()))
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()} {os.getpid()}"
-
-
-def _is_dead(marker: Marker) -> bool:
-    host, _, pid = marker.owner.rpartition(" ")
-    if marker.owner == _owner():
-        return True
-    if host == socket.gethostname() and pid.isdigit():
-        try:
-            os.kill(int(pid), 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:
-            return False
-    return datetime.now(UTC) - datetime.fromisoformat(marker.since) > _SILENT

@@ -5,7 +5,7 @@ Labels go first: after a crash the predictions are still there to say which labe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,12 +15,12 @@ import orjson
 from contracts import storage
 from contracts.errors import PlatformError
 from services.feedback import line_file
-from services.feedback.compaction import alone
 from services.feedback.hashing import hashed
 from services.feedback.layout import REMOVED, Kind, files, home
 from services.feedback.line_file import Unreadable
 from services.feedback.reading import parquet_form, whole
 from services.feedback.records import Prediction
+from services.feedback.turn import Turn, alone
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,11 @@ def forget(folder: str, model: str, keys: Mapping[str, str], salt: str) -> Forgo
         PlatformError: ``code="compacting"`` when another process replaces files, or the storage's own.
     """
     accepted = {name: {key, hashed(salt.encode(), key)} for name, key in keys.items()}
-    with alone(home(folder, model, "labels")), alone(home(folder, model)):
-        ids = {one.id for one in _all(folder, model) if _is(one, accepted)}
-        removed = Forgotten(labels=_remove(folder, model, "labels", ids), predictions=len(ids))
-        _remove(folder, model, "predictions", ids)
+    with alone(home(folder, model, "labels")) as of_labels, alone(home(folder, model)) as of_predictions:
+        turns = of_labels, of_predictions
+        ids = {one.id for one in _all(folder, model, turns) if _is(one, accepted)}
+        removed = Forgotten(labels=_remove(folder, model, "labels", ids, turns), predictions=len(ids))
+        _remove(folder, model, "predictions", ids, turns)
         if ids:
             _note(home(folder, model), removed)
     return removed
@@ -52,8 +53,9 @@ def removals(folder: str, model: str) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in _notes(home(folder, model)).splitlines()]
 
 
-def _all(folder: str, model: str) -> Iterator[Prediction]:
+def _all(folder: str, model: str, turns: Sequence[Turn]) -> Iterator[Prediction]:
     for file in files(folder, model):
+        _renew(turns)
         yield from whole(folder, model, "predictions", file, Prediction, Unreadable())
 
 
@@ -61,14 +63,20 @@ def _is(one: Prediction, accepted: Mapping[str, set[str]]) -> bool:
     return all(str(one.entities.get(name)) in values for name, values in accepted.items())
 
 
-def _remove(folder: str, model: str, kind: Kind, ids: set[str]) -> int:
+def _remove(folder: str, model: str, kind: Kind, ids: set[str], turns: Sequence[Turn]) -> int:
     count = 0
     for file in files(folder, model, kind) if ids else []:
+        _renew(turns)
         if file.is_lines:
             count += line_file.rewrite(file, lambda line: _id(line) in ids)
         else:
             count += parquet_form().rewrite(file.uri, lambda value: value in ids)
     return count
+
+
+def _renew(turns: Sequence[Turn]) -> None:
+    for turn in turns:
+        turn.renew()
 
 
 def _id(line: bytes) -> Any:

@@ -16,6 +16,8 @@ from services.feedback.reading import labels, predictions
 from services.feedback.records import Label, Prediction, id_time, is_id
 
 MOST = 200_000
+WAITS = timedelta(days=7)  # a prediction may come to the log so long after it was made: its label waits for it
+_AHEAD = timedelta(minutes=10)  # of the clock that an id was made by
 _SHORTEST = timedelta(minutes=1)
 _APART = timedelta(minutes=1)  # between the time in an id and that of its record
 
@@ -26,6 +28,11 @@ class Joined:
 
     prediction: Prediction
     label: Label | None
+
+
+def may_come(identifier: str, now: datetime) -> bool:
+    """Whether a prediction that is not in the log may come to it yet, by the time in its id."""
+    return is_id(identifier) and now - WAITS < id_time(identifier) <= now + _AHEAD
 
 
 def winner(first: Label, second: Label) -> Label:

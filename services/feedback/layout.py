@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from itertools import count
 from pathlib import Path
@@ -20,10 +20,12 @@ from typing import Literal
 
 from contracts import storage
 from contracts.errors import PlatformError
+from contracts.numbered import Numbered
 
 Kind = Literal["predictions", "labels"]
 LABELS = "labels"
-MARKER = "compaction.json"
+MARKER = "compaction"
+_OLD_MARKER = "compaction.json"  # of version 1, one document that was replaced
 REMOVED = "removed.jsonl"
 _PARTITION = "day="
 _TRIES = 20
@@ -60,21 +62,28 @@ class Marker:
         batch: the beginning of the names of its Parquet files.
         state: while "writing", the lines count; once "committed", the Parquet; "done" when the lines are gone.
         sources: names of the files of lines that the batch replaces.
-        owner: host and process.  since: when the owner began, or said last that it goes on.
+        owner: host, process and what it is at.  since: when the owner began, or said last that it goes on.
+        abandoned: the latest batches that were undone; what their owners may write yet is counted by nobody.
+        number: of this version; who replaces it has seen it.
     """
 
     batch: str
     state: Literal["writing", "committed", "done"]
     sources: tuple[str, ...] = ()
-    owner: str = ""
-    since: str = ""
+    owner: str = field(default="", compare=False)
+    since: str = field(default="", compare=False)
+    abandoned: tuple[str, ...] = ()
+    number: int = field(default=0, compare=False)
 
 
 def read_marker(home: str) -> Marker | None:
     """The marker of a folder; None where nothing was compacted yet."""
     try:
-        document = json.loads(storage.read_bytes(storage.join(home, MARKER)))
-        return Marker(**{**document, "sources": tuple(document["sources"])})
+        number, document = Numbered(storage.join(home, MARKER)).last()
+        if not number:
+            document = json.loads(storage.read_bytes(storage.join(home, _OLD_MARKER)))
+        lists = {name: tuple(document.get(name, ())) for name in ("sources", "abandoned")}
+        return Marker(**{**document, **lists, "number": number})
     except PlatformError as err:
         if err.code != "not_found":
             raise
@@ -88,9 +97,12 @@ def read_marker(home: str) -> Marker | None:
         ) from err
 
 
-def write_marker(home: str, marker: Marker) -> None:
-    """Replace the marker."""
-    storage.write_bytes(storage.join(home, MARKER), json.dumps(asdict(marker)).encode())
+def write_marker(home: str, marker: Marker) -> Marker | None:
+    """Replace the version that `marker.number` names; None where another process has done so."""
+    new = replace(marker, number=marker.number + 1)
+    document = asdict(new)
+    del document["number"]
+    return new if Numbered(storage.join(home, MARKER)).put(new.number, document) else None
 
 
 def home(folder: str, model: str, kind: Kind = "predictions") -> str:
@@ -143,11 +155,12 @@ def files(
 
 
 def _counts(file: LogFile, marker: Marker | None) -> bool:
-    if marker is None or marker.state == "done":
+    if marker is None:
         return True
     if file.is_lines:
-        return marker.state == "writing" or file.name not in marker.sources
-    return marker.state == "committed" or not file.name.partition("/")[2].startswith(marker.batch)
+        return marker.state != "committed" or file.name not in marker.sources
+    uncounted = (*marker.abandoned, *([marker.batch] if marker.state == "writing" else ()))
+    return not file.name.partition("/")[2].startswith(uncounted)
 
 
 def listed(base: str, since: date | None = None, until: date | None = None) -> Iterator[LogFile]:

@@ -116,10 +116,25 @@ def piece(file: LogFile, start: int) -> bytes:
     return data[: data.rfind(b"\n") + 1]
 
 
-def parsed(file: LogFile, at: int, data: bytes, of: Callable[[Any], R], bad: Unreadable) -> Iterator[Placed[R]]:
-    """The records of `data`, which begins at byte `at` of the file; lines that are none go to `bad`."""
+def _not_blank(line: bytes) -> bool:
+    return bool(line.strip())
+
+
+def parsed(
+    file: LogFile,
+    at: int,
+    data: bytes,
+    of: Callable[[Any], R],
+    bad: Unreadable,
+    only: Callable[[bytes], bool] = _not_blank,
+) -> Iterator[Placed[R]]:
+    """The records of `data`, which begins at byte `at` of the file; lines that are none go to `bad`.
+
+    Args:
+        only: whether a line is wanted at all; all that are not blank.
+    """
     for line in data.split(b"\n"):
-        if line.strip():
+        if only(line):
             try:
                 yield Placed(record=of(orjson.loads(line)), source=file.name, at=at)
             except orjson.JSONDecodeError:
@@ -129,8 +144,14 @@ def parsed(file: LogFile, at: int, data: bytes, of: Callable[[Any], R], bad: Unr
         at += len(line) + 1
 
 
-def placed(file: LogFile, of: Callable[[Any], R], bad: Unreadable, at: int = 0) -> Iterator[Placed[R]]:
+def placed(
+    file: LogFile,
+    of: Callable[[Any], R],
+    bad: Unreadable,
+    at: int = 0,
+    only: Callable[[bytes], bool] = _not_blank,
+) -> Iterator[Placed[R]]:
     """All records of a file from byte `at`, piece by piece."""
     while data := piece(file, at):
-        yield from parsed(file, at, data, of, bad)
+        yield from parsed(file, at, data, of, bad, only)
         at += len(data)

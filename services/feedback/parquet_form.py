@@ -6,8 +6,8 @@ kept as JSON, so that a record is the same in both forms; an integer among float
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts import storage
-from contracts.errors import PlatformError
-from services.feedback.records import Label, Placed, Prediction, R
+from services.feedback.parquet_groups import LABEL_DAYS, groups
+from services.feedback.records import Label, Placed, Prediction, R, id_time, is_id
 
 GROUP_ROWS = 8_192
 _AT_ONCE = 512  # rows that are Python objects at a time
@@ -86,7 +86,7 @@ class Writer:
         self._json = {field.name for field in self._schema if field.metadata == _JSON}
         self._writer = pq.ParquetWriter(file, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
-        self.count = 0
+        self._days = Counter[str]()  # of the predictions that labels are of
 
     def __enter__(self) -> Writer:
         return self
@@ -100,7 +100,8 @@ class Writer:
         for name in self._json:
             row[name] = orjson.dumps(row[name]).decode()
         self._rows.append({**row, "source": placed.source, "at": placed.at})
-        self.count += 1
+        if isinstance(placed.record, Label) and is_id(placed.record.id):
+            self._days[id_time(placed.record.id).date().isoformat()] += 1
         if len(self._rows) >= GROUP_ROWS:
             self._flush()
 
@@ -108,6 +109,8 @@ class Writer:
         """Write what is left, and the end of the file."""
         if self._rows:
             self._flush()
+        if self._days:
+            self._writer.add_key_value_metadata({LABEL_DAYS: orjson.dumps(self._days)})
         self._writer.close()
 
     def _flush(self) -> None:
@@ -115,23 +118,13 @@ class Writer:
         self._rows = []
 
 
-def read_groups(uri: str, first: int = 0) -> Iterator[tuple[int, pa.Table]]:
-    """The groups of rows of a file from number `first`, one at a time.
-
-    Raises:
-        PlatformError: ``code="unreadable_log"``, or the storage's own.
-    """
-    with _local(uri) as path, _named(uri), pq.ParquetFile(path) as file:
-        for number in range(first, file.num_row_groups):
-            yield number, file.read_row_group(number)
-
-
 def rewrite(uri: str, gone: Callable[[str], bool], column: str = "id") -> int:
     """Leave out the rows whose value of `column` is `gone`; returns how many there are. Groups of rows stay groups."""
     count = 0
     with TemporaryDirectory(prefix="fairlead-log-") as folder:
         target, writer = Path(folder) / "log.parquet", None
-        for _, table in read_groups(uri):
+        for _, whole in groups(uri):
+            table = whole.replace_schema_metadata(None)  # its counts are of before
             kept = table.filter(pa.array([not gone(value) for value in table[column].to_pylist()], pa.bool_()))
             count += len(table) - len(kept)
             writer = writer or pq.ParquetWriter(target, table.schema, compression="zstd")
@@ -143,15 +136,6 @@ def rewrite(uri: str, gone: Callable[[str], bool], column: str = "id") -> int:
     return count
 
 
-def summary(uri: str) -> tuple[int, set[str]]:
-    """How many predictions a file has, and of which versions."""
-    rows, versions = 0, set[str]()
-    for _, table in read_groups(uri):
-        rows += len(table)
-        versions |= set(table["version"].unique().to_pylist())
-    return rows, versions
-
-
 def records_of(table: pa.Table, of: type[R]) -> Iterator[Placed[R]]:
     """The records of a group of rows."""
     texts = [field.name for field in table.schema if field.metadata == _JSON]
@@ -161,14 +145,6 @@ def records_of(table: pa.Table, of: type[R]) -> Iterator[Placed[R]]:
             for name in texts:
                 row[name] = orjson.loads(row[name])
             yield Placed(record=_record(row, of), source=source, at=at)
-
-
-def has_moment(table: pa.Table, start: Any, end: Any) -> bool:
-    """Whether a group of rows may have records with start <= time < end."""
-    import pyarrow.compute as pc
-
-    limits = pc.min_max(table["time"]).as_py()
-    return limits["min"] is not None and limits["min"] < end and limits["max"] >= start
 
 
 def _record(row: Mapping[str, Any], of: type[R]) -> R:
@@ -220,24 +196,3 @@ def _field(name: str, kinds: set[type]) -> pa.Field:
     if len(kinds) == 1 and (kind := next(iter(kinds))) in _TYPES:
         return pa.field(name, _TYPES[kind])
     return pa.field(name, pa.string(), metadata=_JSON)
-
-
-@contextmanager
-def _local(uri: str) -> Iterator[Path]:
-    if not storage.is_remote(uri):
-        yield Path(uri)
-        return
-    with TemporaryDirectory(prefix="fairlead-log-") as folder:
-        yield storage.copy_here(uri, Path(folder))
-
-
-@contextmanager
-def _named(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise PlatformError(f"not found: {uri}", fix="read again, it was replaced", code="not_found") from None
-    except (pa.ArrowException, OSError) as err:
-        raise PlatformError(
-            f"cannot read {uri}", detail=str(err), fix="restore the file, or remove it", code="unreadable_log"
-        ) from err

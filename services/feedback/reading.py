@@ -6,16 +6,17 @@ Lines that are no records are counted and named, they stop nobody.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 from typing import Any, Generic
 
 from contracts import storage
 from contracts.errors import PlatformError
 from services.feedback.layout import Kind, LogFile, day_of, files
 from services.feedback.line_file import Unreadable, parsed, piece, placed
-from services.feedback.records import Label, Placed, Prediction, R
+from services.feedback.records import Label, Prediction, R, id_in, id_time, is_id
 
 _READ = -1  # in a position: a Parquet file that was read to its end
 _LATE = timedelta(days=1)  # files of a day may appear so long after it
@@ -96,6 +97,39 @@ def predictions(
                 yield one
 
 
+def find_predictions(folder: str, model: str, ids: Iterable[str]) -> Iterator[Prediction]:
+    """The logged predictions of these ids. Of Parquet the groups that may have one are read, of lines those that do."""
+    by_day: dict[date, list[str]] = {}
+    for one in sorted({one for one in ids if is_id(one)}):
+        by_day.setdefault(id_time(one).date(), []).append(one)
+    if not by_day:
+        return
+    wanted = {one for some in by_day.values() for one in some}
+    for file in files(folder, model, since=min(by_day) - _LATE, until=max(by_day) + _LATE):
+        if file.is_lines:
+            yield from _among_lines(folder, model, file, wanted)
+            continue
+        near = [one for day in (file.day - _LATE, file.day, file.day + _LATE) for one in by_day.get(day, ())]
+        if near:
+            for table in parquet_groups().rows_of(file.uri, near):
+                yield from (row.record for row in parquet_form().records_of(table, Prediction))
+
+
+def _among_lines(folder: str, model: str, file: LogFile, wanted: set[str]) -> Iterator[Prediction]:
+    """The predictions of a file of lines with these ids; only their lines are taken apart."""
+    at = -1
+    try:
+        for one in placed(file, Prediction.of, Unreadable(), only=lambda line: id_in(line) in wanted):
+            at = one.at
+            if one.record.id in wanted:
+                yield one.record
+    except PlatformError as err:
+        if err.code != "not_found":
+            raise
+        rest = _moved(folder, model, "predictions", file.name, Prediction, at)
+        yield from (record for record in rest if record.id in wanted)
+
+
 def labels(
     folder: str, model: str, *, since: date | None = None, unreadable: Unreadable | None = None
 ) -> Iterator[Label]:
@@ -116,8 +150,8 @@ def whole(
 ) -> Iterator[R]:
     """All records of a file; those of lines that are compacted meanwhile come from the Parquet that has them now."""
     if not file.is_lines:
-        for _, one in _rows(file, of, 0, window):
-            yield one.record
+        for table in _tables(file.uri, window):
+            yield from (one.record for one in parquet_form().records_of(table, of))
         return
     at = -1
     try:
@@ -127,20 +161,22 @@ def whole(
     except PlatformError as err:
         if err.code != "not_found":
             raise
-        for new in files(folder, model, kind):
-            if not new.is_lines:
-                rows = (row for _, row in _rows(new, of, 0, window) if row.source == file.name and row.at > at)
-                yield from (row.record for row in rows)
+        yield from _moved(folder, model, kind, file.name, of, at)
 
 
-def _rows(
-    file: LogFile, of: type[R], first: int, window: tuple[datetime, datetime] | None = None
-) -> Iterator[tuple[int, Placed[R]]]:
-    """The records of a Parquet file, each with the number of its group of rows."""
-    parquet = parquet_form()
-    for number, table in parquet.read_groups(file.uri, first):
-        if window is None or parquet.has_moment(table, *window):
-            yield from ((number, one) for one in parquet.records_of(table, of))
+def _tables(uri: str, window: tuple[datetime, datetime] | None) -> Iterator[Any]:
+    if window is not None:
+        return parquet_groups().groups_between(uri, *window)  # type: ignore[no-any-return]
+    return (table for _, table in parquet_groups().groups(uri))
+
+
+def _moved(folder: str, model: str, kind: Kind, source: str, of: type[R], after: int) -> Iterator[R]:
+    """The records that were in a file of lines behind this byte, from the Parquet that has them now."""
+    for new in files(folder, model, kind):
+        if not new.is_lines:
+            for _, table in parquet_groups().groups(new.uri, 0, lambda name, at: name == source and at > after):
+                rows = parquet_form().records_of(table, of)
+                yield from (row.record for row in rows if row.source == source and row.at > after)
 
 
 def _news(folder: str, model: str, kind: Kind, position: Position, limit: int, of: type[R]) -> News[R]:
@@ -200,17 +236,22 @@ class _Following(Generic[R]):
         """Read a Parquet file but for the lines that were read before; False when the limit came first."""
         if self.at.get(file.name) == _READ:
             return True
-        for number, one in _rows(file, self._of, self.at.get(file.name, 0)):
+        for number, table in parquet_groups().groups(file.uri, self.at.get(file.name, 0), self._is_new):
             if number != self.at.setdefault(file.name, number):
                 self.at[file.name] = number
                 if len(self._records) >= self._limit:
                     return False
-            day = day_of(one.source)
-            known = self._since is not None and (day is None or day < self._since)
-            if not known and one.at >= self.at.get(one.source, 0):
-                self._records.append(one.record)
+            for one in parquet_form().records_of(table, self._of):
+                if self._is_new(one.source, one.at):
+                    self._records.append(one.record)
         self.at[file.name] = _READ
         return True
+
+    def _is_new(self, source: str, at: int) -> bool:
+        """Whether the line at this byte of a file was not read yet."""
+        day = day_of(source)
+        known = self._since is not None and (day is None or day < self._since)
+        return not known and at >= self.at.get(source, 0)
 
 
 def parquet_form() -> Any:
@@ -219,10 +260,18 @@ def parquet_form() -> Any:
     Raises:
         PlatformError: ``code="missing_package"``.
     """
+    return _loaded("parquet_form")
+
+
+def parquet_groups() -> Any:
+    """The module `parquet_groups`, as `parquet_form`."""
+    return _loaded("parquet_groups")
+
+
+def _loaded(name: str) -> Any:
     try:
-        from services.feedback import parquet_form as found
+        return import_module(f"services.feedback.{name}")
     except ImportError as err:
         raise PlatformError(
             "pyarrow is not installed", fix="pip install 'fairlead[feedback]'", code="missing_package"
         ) from err
-    return found

@@ -12,6 +12,7 @@ import orjson
 
 SCHEMA = 2  # lines without a number are of the first one, which has no latency
 _ID = re.compile(r"[0-9a-f]{32}")
+_IN_LINE = re.compile(rb'"id": ?"([0-9a-f]{32})"')
 AHEAD = timedelta(minutes=5)  # clocks differ; a time that is further ahead is a mistake
 _END_OF_TIME = 253_402_300_800_000  # milliseconds since 1970
 _FRAME = frozenset(("schema", "id", "time", "model", "version", "digest", "inputs", "entities", "flags", "latency_ms"))
@@ -138,6 +139,12 @@ def line_of(record: Prediction | Label) -> bytes:
 def is_id(text: str) -> bool:
     """Whether a text has the form of a prediction id, with a time before the year 10000."""
     return _ID.fullmatch(text) is not None and int(text[:12], 16) < _END_OF_TIME
+
+
+def id_in(line: bytes) -> str:
+    """The id of a line as services write it; "" where there is none."""
+    found = _IN_LINE.search(line)
+    return "" if found is None else found[1].decode()
 
 
 def id_time(identifier: str) -> datetime:

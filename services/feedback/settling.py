@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from services.feedback.joining import winners
+from services.feedback.joining import may_come, winners
 from services.feedback.label_writing import write_labels
-from services.feedback.reading import labels, predictions
+from services.feedback.reading import find_predictions, labels
 from services.feedback.records import Label, id_time, is_id, stamp
 
 _NAMED = 10
-_APART = timedelta(minutes=1)  # between the time in an id and that of its record
 
 
 @dataclass(kw_only=True)
@@ -26,16 +25,18 @@ class Settled:
         corrected: of the joined, those of a prediction that had another label.
         repeated: those that were there already.
         contradicting: those of the same prediction and time as another label, which is kept.
-        unknown: those of predictions that are not in the log.
-        named: of the last two the first ten.
+        waiting: new ones of predictions that may come to the log yet; they are kept, and joined then.
+        unknown: those of predictions that are not in the log, and do not come any more.
+        named: of the last three the first ten.
     """
 
     joined: Counter[str] = field(default_factory=Counter)
     corrected: int = 0
     repeated: int = 0
     contradicting: int = 0
+    waiting: int = 0
     unknown: int = 0
-    named: dict[str, list[Any]] = field(default_factory=lambda: {"contradicting": [], "unknown": []})
+    named: dict[str, list[Any]] = field(default_factory=lambda: {"contradicting": [], "waiting": [], "unknown": []})
 
     def name(self, what: str, example: Any) -> None:
         """Keep an example, unless there are enough."""
@@ -43,7 +44,7 @@ class Settled:
             self.named[what].append(example)
 
 
-def settle(folder: str, model: str, given: Sequence[tuple[Label, bool]], into: Settled) -> None:
+def settle(folder: str, model: str, given: Sequence[tuple[Label, bool]], into: Settled, now: datetime) -> None:
     """Keep the labels that are new, in their order; each comes with whether its time was given.
 
     Raises:
@@ -51,10 +52,10 @@ def settle(folder: str, model: str, given: Sequence[tuple[Label, bool]], into: S
     """
     known = [label for label, _ in given if is_id(label.id)]
     versions = _versions(folder, model, {one.id for one in known})
-    stored = _stored(folder, model, versions)
+    stored = _stored(folder, model, {one.id for one in known if one.id in versions or may_come(one.id, now)})
     new: list[Label] = []
     for label, timed in given:
-        if label.id not in versions:
+        if label.id not in stored:
             into.unknown += 1
             into.name("unknown", label.id)
             continue
@@ -64,7 +65,11 @@ def settle(folder: str, model: str, given: Sequence[tuple[Label, bool]], into: S
             into.repeated += 1
         elif at_once is None:
             into.corrected += any(one.label != label.label for one in before)
-            into.joined[versions[label.id]] += 1
+            if label.id in versions:
+                into.joined[versions[label.id]] += 1
+            else:
+                into.waiting += 1
+                into.name("waiting", label.id)
             before.append(label)
             new.append(label)
         elif at_once.label == label.label:
@@ -79,14 +84,10 @@ def settle(folder: str, model: str, given: Sequence[tuple[Label, bool]], into: S
 
 def _versions(folder: str, model: str, ids: set[str]) -> dict[str, str]:
     """The version that made each prediction, of those that are logged."""
-    if not ids:
-        return {}
-    times = [id_time(one) for one in ids]
-    found = predictions(folder, model, min(times) - _APART, max(times) + _APART)
-    return {one.id: one.version for one in found if one.id in ids}
+    return {one.id: one.version for one in find_predictions(folder, model, ids)}
 
 
-def _stored(folder: str, model: str, ids: dict[str, str]) -> dict[str, list[Label]]:
+def _stored(folder: str, model: str, ids: set[str]) -> dict[str, list[Label]]:
     stored: dict[str, list[Label]] = {one: [] for one in ids}
     if ids:
         first = min(map(id_time, ids)).date() - timedelta(days=1)

@@ -38,6 +38,10 @@ class Reports(Collector):
         """The report of a pass that ended at this moment."""
         self._reports[model] = report, at
 
+    def drop(self, model: str) -> None:
+        """End the series of a model that another monitor watches."""
+        self._reports.pop(model, None)
+
     def collect(self) -> Iterable[Metric]:
         """The families, each with all models."""
         families = {name: _family(name) for name in _HELP}

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from services.feedback.joining import winner
-from services.feedback.reading import Position, new_labels, predictions
-from services.feedback.records import Label, Prediction, id_time, is_id, stamp
+from services.feedback.joining import may_come, winner
+from services.feedback.reading import Position, find_predictions, new_labels
+from services.feedback.records import Label, Prediction, stamp
 
 FILE = "labelled.json"
 _FORM = 1
 _KEPT = 20_000  # of each version
 _AT_ONCE = 5_000
-_LOGGED = timedelta(minutes=10)  # a prediction may come to the log so long after its label
-_APART = timedelta(minutes=1)  # between the time in an id and that of its record
+_WAITING = 50_000  # labels that wait for their prediction
 
 
 class Labelled:
@@ -30,6 +29,7 @@ class Labelled:
     Attributes:
         rows: of each version, by id: time, answer, label, the label's time, and the values of categorical inputs.
         outcomes: how many labels were joined, unknown, contradicting and repeated.
+        changed: whether rows were joined by `offer` that `join` has not kept yet.
     """
 
     def __init__(self, folder: str, model: str, home: str) -> None:
@@ -37,65 +37,72 @@ class Labelled:
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
         self.outcomes = dict.fromkeys(("joined", "unknown", "contradicting", "repeated"), 0)
         self._position, self._waiting = Position(), dict[str, Label]()
+        self.changed = False
         self._restore()
 
+    @property
+    def waiting(self) -> int:
+        """How many labels wait for their prediction."""
+        return len(self._waiting)
+
+    def offer(self, records: Iterable[Prediction], categories: Mapping[str, frozenset[str]]) -> None:
+        """Predictions that are new in the log: those that a label waits for are joined."""
+        for one in records:
+            if (label := self._waiting.pop(one.id, None)) is not None:
+                self._add(one, label, categories)
+                self.changed = True
+
     def join(self, now: datetime, categories: Mapping[str, frozenset[str]]) -> bool:
-        """Join the labels that are new; whether there were any. `categories` are the categorical inputs by version.
+        """Join the labels that are new; whether anything was joined since the last time.
+
+        Args:
+            categories: the categorical inputs by version.
 
         Raises:
             PlatformError: the storage does not answer; what was joined before stays.
         """
-        changed, more = False, True
+        more = True
         while more:
             news = new_labels(self._folder, self._model, self._position, limit=_AT_ONCE)
             more = news.more
-            if news.records or (self._waiting and not more):
+            if news.records or self._expired(now):
                 self._settle(news.records, now, categories)
-                changed = True
+                self.changed = True
             self._position = news.position
+        changed, self.changed = self.changed, False
         if changed:
             self._cut()
             storage.write_bytes(self._address, json.dumps(self._document(), ensure_ascii=False).encode())
         return changed
 
+    def _expired(self, now: datetime) -> bool:
+        return any(not may_come(key, now) for key in self._waiting)
+
     def _settle(self, labels: Iterable[Label], now: datetime, categories: Mapping[str, frozenset[str]]) -> None:
         known = {key: row for rows in self.rows.values() for key, row in rows.items()}
-        wanted, outcomes = dict(self._waiting), dict.fromkeys(self.outcomes, 0)
+        wanted, outcomes = dict[str, Label](), dict.fromkeys(self.outcomes, 0)
         for label in labels:
             if (row := known.get(label.id)) is not None:
                 outcomes[_correct(row, label)] += 1
-            elif (other := wanted.get(label.id)) is None:
+            elif (other := wanted.get(label.id) or self._waiting.get(label.id)) is None:
                 wanted[label.id] = label
             else:
                 outcomes[_between(other, label)] += 1
                 wanted[label.id] = winner(other, label)
-        found = self._predictions({key for key in wanted if is_id(key)})
-        waiting: dict[str, Label] = {}
-        for key, label in wanted.items():
-            if (one := found.get(key)) is not None:
-                outcomes["joined"] += 1
-                row = _row(one, label, categories.get(one.version, frozenset()))
-                self.rows.setdefault(one.version, {})[key] = row
-            elif is_id(key) and now - _LOGGED < id_time(key) <= now + _LOGGED:
-                waiting[key] = label
-            else:
-                outcomes["unknown"] += 1
-        self._waiting = waiting
+        for one in find_predictions(self._folder, self._model, wanted):
+            if (given := wanted.pop(one.id, None)) is not None:
+                self._waiting.pop(one.id, None)
+                self._add(one, given, categories)
+        waiting = self._waiting | wanted
+        self._waiting = {key: waiting[key] for key in sorted(key for key in waiting if may_come(key, now))[-_WAITING:]}
+        outcomes["unknown"] += len(waiting) - len(self._waiting)
         for name, count in outcomes.items():
             self.outcomes[name] += count
 
-    def _predictions(self, ids: set[str]) -> dict[str, Prediction]:
-        """The logged predictions of some ids, which say when they were made: one reading for each day."""
-        days: dict[datetime, set[str]] = {}
-        for one in ids:
-            day = id_time(one).replace(hour=0, minute=0, second=0, microsecond=0)
-            days.setdefault(day, set()).add(one)
-        found: dict[str, Prediction] = {}
-        for some in days.values():
-            times = [id_time(one) for one in some]
-            read = predictions(self._folder, self._model, min(times) - _APART, max(times) + _APART)
-            found |= {record.id: record for record in read if record.id in some}
-        return found
+    def _add(self, one: Prediction, label: Label, categories: Mapping[str, frozenset[str]]) -> None:
+        self.outcomes["joined"] += 1
+        row = _row(one, label, categories.get(one.version, frozenset()))
+        self.rows.setdefault(one.version, {})[one.id] = row
 
     def _cut(self) -> None:
         for version, rows in self.rows.items():

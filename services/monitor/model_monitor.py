@@ -12,6 +12,7 @@ from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
+from contracts.lease import Lease
 from services.feedback.layout import home
 from services.feedback.reading import Position, new_predictions
 from services.feedback.records import Prediction
@@ -36,9 +37,10 @@ class ModelMonitor:
         report: the latest, {} before the first pass.
     """
 
-    def __init__(self, folder: str, artifacts: str, model: str, rules: Rules) -> None:
+    def __init__(self, folder: str, artifacts: str, model: str, rules: Rules, *, lease_seconds: float = 60) -> None:
         self.model, self._folder, self._artifacts, self._rules = model, folder, artifacts, rules
         self._home = storage.join(home(folder, model), FOLDER)
+        self._lease = Lease(storage.join(self._home, "lease"), lease_seconds)
         self._versions: dict[str, tuple[str, VersionWatch, Known]] = {}  # with the digest of each
         self._position, self._unreadable = Position(), 0
         self._expected: dict[str, Expected] = {}  # by version
@@ -52,11 +54,14 @@ class ModelMonitor:
         """Read what is new, and report.
 
         Raises:
-            PlatformError: the storage does not answer; what was counted before stays as it is.
+            PlatformError: the storage does not answer; what was counted before stays as it is. ``code="lease_held"``:
+                another monitor watches this model, and this object is of no more use.
         """
+        self._keep_lease()
         if self._labelled is None:
             self._restore()
         for _ in range(_READS):
+            self._keep_lease()
             news = new_predictions(self._folder, self.model, self._position, limit=_AT_ONCE)
             self._count(news.records, now)
             self._position = news.position
@@ -66,10 +71,39 @@ class ModelMonitor:
         self._forget(now)
         self._join(now)
         self.report = self._reported(now)
+        self._keep_lease()
         if self._versions:
             self._write(STATE, self._state())
             self._write(REPORT, self.report)
         return self.report
+
+    def kept_report(self) -> dict[str, Any]:
+        """The report that is kept beside the log, whichever monitor wrote it; {} where there is none.
+
+        Raises:
+            PlatformError: the storage's own.
+        """
+        try:
+            found: dict[str, Any] = json.loads(storage.read_bytes(storage.join(self._home, REPORT)))
+        except PlatformError as err:
+            if err.code != "not_found":
+                raise
+            return {}
+        return found
+
+    def release(self) -> None:
+        """Let another monitor go on at once."""
+        self._lease.release()
+
+    def _keep_lease(self) -> None:
+        if not self._lease.keep():
+            self.release()
+            raise PlatformError(
+                f"another monitor watches {self.model}",
+                detail=f"it is {self._lease.holder}",
+                fix="nothing: this one takes over when that one ends",
+                code="lease_held",
+            )
 
     def _count(self, records: list[Prediction], now: datetime) -> None:
         by_version: dict[tuple[str, str], list[Prediction]] = {}
@@ -82,22 +116,29 @@ class ModelMonitor:
         for (version, _), some in by_version.items():
             _, watch, known = self._versions[version]
             watch.add(some, now.timestamp())
+            self._labels.offer(some, self._categories())
             answers = ((one.time.date().isoformat(), one.answer) for one in some)
             self._expected.setdefault(version, Expected()).add(answers, known)
 
     def _join(self, now: datetime) -> None:
         """Join labels that are new, and measure again where there were any; not at every look, for it reads days."""
-        assert self._labelled is not None
-        if now - self._joined < _JOINED:
+        if now - self._joined < _JOINED and not self._labels.changed:
             return
-        categories = {version: _categorical(known) for version, (_, _, known) in self._versions.items()}
-        if self._labelled.join(now, categories) or self._joined.year == 1:
-            rows = self._labelled.rows
+        if self._labels.join(now, self._categories()) or self._joined.year == 1:
+            rows = self._labels.rows
             for version, (_, _, known) in self._versions.items():
                 some = list(rows.get(version, {}).values())
                 self._quality[version] = measured(some, known)
                 self._errors[version] = past_errors(some, known)
         self._joined = now
+
+    @property
+    def _labels(self) -> Labelled:
+        assert self._labelled is not None
+        return self._labelled
+
+    def _categories(self) -> dict[str, frozenset[str]]:
+        return {version: _categorical(known) for version, (_, _, known) in self._versions.items()}
 
     def _forget(self, now: datetime) -> None:
         for version, (_, watch, _) in list(self._versions.items()):
@@ -109,23 +150,22 @@ class ModelMonitor:
             version: {"digest": digest, **watch.report(now.timestamp()), **self._judged(version, known)}
             for version, (digest, watch, known) in sorted(self._versions.items())
         }
-        assert self._labelled is not None
         return {
             "form": _FORM,
             "model": self.model,
             "time": now.astimezone(UTC).isoformat(timespec="seconds"),
             "unreadable_lines": self._unreadable,
-            "labels": dict(self._labelled.outcomes),
+            "labels": dict(self._labels.outcomes),
+            "labels_waiting": self._labels.waiting,
             "versions": versions,
             "drifted": sorted({name for one in versions.values() for name in one["drifted"]}),
         }
 
     def _judged(self, version: str, known: Known) -> dict[str, Any]:
-        assert self._labelled is not None
         expected = self._expected.get(version, Expected())
         return {
             "quality": self._quality.get(version, []),
-            "labelled": len(self._labelled.rows.get(version, ())),
+            "labelled": len(self._labels.rows.get(version, ())),
             "estimate": expected.estimates(known, self._errors.get(version, {})),
         }
 

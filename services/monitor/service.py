@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from contracts.errors import PlatformError
 from services.feedback.layout import models
 from services.logs import log_event
 from services.monitor.exposition import Reports
+from services.monitor.housekeeping import Housekeeping
 from services.monitor.model_monitor import ModelMonitor
 from services.monitor.settings import PREFIX, MonitorSettings
 
@@ -35,6 +37,7 @@ class Monitor:
         self._watched: dict[str, ModelMonitor] = {}
         self._failing: dict[str, str] = {}
         self._drifted: dict[str, list[str]] = {}
+        self._house = Housekeeping(settings.predictions, settings.keep_days)
         self.reports = Reports()
 
     def look(self) -> dict[str, dict[str, Any]]:
@@ -47,17 +50,23 @@ class Monitor:
         except (PlatformError, OSError) as err:
             self._failed("", err)
             found = []
-        return {name: self._look(name) for name in sorted({*found, *self._watched})}
+        reports = {name: self._look(name) for name in sorted({*found, *self._watched})}
+        self._house.of(list(reports))
+        return reports
 
     def _look(self, model: str) -> dict[str, Any]:
         now = datetime.now(UTC)
         watch = self._watched.get(model)
         if watch is None:
-            watch = ModelMonitor(self._settings.predictions, self._settings.artifacts, model, self._settings.rules)
+            one = self._settings
+            lasts = max(one.lease_seconds, 3 * one.every_seconds)  # three passes may be missed
+            watch = ModelMonitor(one.predictions, one.artifacts, model, one.rules, lease_seconds=lasts)
             self._watched[model] = watch
         try:
             report = watch.look(now)
         except (PlatformError, OSError) as err:
+            if isinstance(err, PlatformError) and err.code == "lease_held":
+                return self._stood_by(model, watch, err)
             self._failed(model, err)
             return {**watch.report, "model": model, "error": _as_error(err)}
         self._failing.pop(model, None)
@@ -68,6 +77,25 @@ class Monitor:
         self._drifted[model] = found
         return report
 
+    def _stood_by(self, model: str, watch: ModelMonitor, err: PlatformError) -> dict[str, Any]:
+        """The report of the monitor that watches this model; what this one knew of it is forgotten."""
+        if self._failing.get(model) != err.headline:
+            self._failing[model] = err.headline
+            log_event("standing_by", model=model, detail=err.detail)
+        del self._watched[model]
+        self.reports.drop(model)
+        self._drifted.pop(model, None)
+        kept: dict[str, Any] = {"versions": {}, "drifted": []}
+        with suppress(PlatformError, OSError):
+            kept |= watch.kept_report()
+        return {**kept, "model": model, "standing_by": err.detail}
+
+    def release(self) -> None:
+        """Let another monitor take over at once."""
+        for watch in self._watched.values():
+            with suppress(PlatformError, OSError):  # a store that is away: the lease ends by itself
+                watch.release()
+
     def _failed(self, model: str, err: Exception) -> None:
         """Say so once, until it succeeds again or fails otherwise."""
         told = _as_error(err)
@@ -77,10 +105,16 @@ class Monitor:
 
     def run(self, stop: threading.Event, after: Callable[[Mapping[str, Any]], None] = lambda reports: None) -> None:
         """Look until `stop` is set; `after` gets the reports of each pass."""
-        while not stop.is_set():
-            begin = time.monotonic()
-            after(self.look())
-            stop.wait(max(0.0, self._settings.every_seconds - (time.monotonic() - begin)))
+        if self._settings.compact:
+            self._house.start(stop)
+        try:
+            while not stop.is_set():
+                begin = time.monotonic()
+                after(self.look())
+                stop.wait(max(0.0, self._settings.every_seconds - (time.monotonic() - begin)))
+        finally:
+            stop.set()
+            self.release()
 
     def serve(self) -> Callable[[], None]:
         """Serve /metrics; the answer ends it.

@@ -25,5 +25,8 @@ class MonitorSettings(Settings):
     models: list[str] = Field([], description="models to watch; empty: all that have a log")
     host: str = Field("0.0.0.0", description="address that metrics are served on")
     port: int = Field(9109, ge=0, le=65535, description="port of /metrics; 0: none")
+    lease_seconds: float = Field(60, ge=1, description="when a monitor is gone, another one takes over after so long")
+    compact: bool = Field(True, description="turn finished days of the log into Parquet, looked for every hour")
+    keep_days: int = Field(0, ge=0, description="finished days that are kept; older ones are removed; 0: all")
     every_seconds: float = Field(5, gt=0, description="time from one look at the log to the next")
     rules: Rules = Field(default_factory=lambda: Rules.model_validate({}), description="what counts as a change")

@@ -73,7 +73,14 @@ def compact(
 
 @_predictions.command("list")
 @guarded
-def list_(model: _Model, profile: Profile = DEFAULT_PROFILE, as_json: Json = False) -> None:
+def list_(
+    model: _Model,
+    count: Annotated[
+        bool, typer.Option("--count", help="Count the records of lines in S3 too: reads them all.")
+    ] = False,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
     """Show the days of a model's log: rows, versions, labels and bytes.
 
     [bold]Examples[/]
@@ -82,7 +89,7 @@ def list_(model: _Model, profile: Profile = DEFAULT_PROFILE, as_json: Json = Fal
     """
     from deploy.cli.feedback.log_actions import list_days
 
-    list_days(profile, model, as_json)
+    list_days(profile, model, count, as_json)
 
 
 @_predictions.command()

@@ -22,6 +22,9 @@ def monitor(
     once: Annotated[bool, typer.Option("--once", help="Read what is new, show it and end.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics; 0: none.")] = 9109,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds from one look at the log to the next.")] = 5.0,
+    keep_days: Annotated[
+        int, typer.Option(min=0, help="Finished days of the log that are kept; older ones are removed; 0: all.")
+    ] = 0,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -29,7 +32,8 @@ def monitor(
 
     Reads the prediction log once, as it grows, and exports metrics until Ctrl-C. An input has changed when its distance
     is large (PSI 0.1 beyond chance) and cannot be chance, all inputs and all looks counted. State and report are kept
-    beside the log. With --once the exit code is 3 where something has changed.
+    beside the log. While it runs, finished days of the log become Parquet, and of two monitors of one model the second
+    waits until the first is gone. With --once the exit code is 3 where something has changed.
 
     [bold]Examples[/]
       fairlead monitor fraud --once
@@ -38,4 +42,4 @@ def monitor(
     """
     from deploy.cli.monitoring.watching import monitor_models
 
-    monitor_models(profile, model, every_model, once, port, every, as_json)
+    monitor_models(profile, model, every_model, once, port, every, keep_days, as_json)

@@ -44,7 +44,7 @@ def import_labels(profile: str, ref: str, source: str, columns: Columns, as_json
                 count += 1
                 if len(refused) < _NAMED:
                     refused.append(f"row {rows}: {err}")
-        settle(folder, version.name, given, settled)
+        settle(folder, version.name, given, settled, now)
     document = {
         **_document(settled, version.version),
         "model": version.name,
@@ -98,6 +98,8 @@ def _document(settled: Settled, version: str) -> dict[str, Any]:
         "repeated": settled.repeated,
         "contradicting": settled.contradicting,
         "contradictions": settled.named["contradicting"],
+        "waiting": settled.waiting,
+        "waiting_ids": settled.named["waiting"],
         "unknown": settled.unknown,
         "unknown_ids": settled.named["unknown"],
     }
@@ -116,7 +118,8 @@ def _show(out: Console, document: dict[str, Any]) -> None:
     made.add_row(
         "contradicting", f"{document['contradicting']:,}", "same id and time, another label: the first is kept"
     )
-    made.add_row("unknown", f"{document['unknown']:,}", "no such prediction in the log; not kept")
+    made.add_row("waiting", f"{document['waiting']:,}", "no such prediction in the log yet; joined when it comes")
+    made.add_row("unknown", f"{document['unknown']:,}", "no such prediction of the last week in the log; not kept")
     made.add_row("refused", f"{document['refused']:,}", "no label of this model, or no time")
     out.print(made)
     for one in document["contradictions"]:
@@ -126,9 +129,10 @@ def _show(out: Console, document: dict[str, Any]) -> None:
             soft_wrap=True,
             markup=False,
         )
-    if document["unknown_ids"]:
-        more = document["unknown"] - len(document["unknown_ids"])
-        ids = ", ".join(document["unknown_ids"]) + (f" and {more:,} more" if more else "")
-        out.print(f"Unknown        {ids}", soft_wrap=True, markup=False)
+    for name in ("waiting", "unknown"):
+        if some := document[f"{name}_ids"]:
+            more = document[name] - len(some)
+            ids = ", ".join(some) + (f" and {more:,} more" if more else "")
+            out.print(f"{name.capitalize():<13}  {ids}", soft_wrap=True, markup=False)
     for row in document["refused_rows"]:
         out.print(f"Refused        {row}", soft_wrap=True, markup=False)

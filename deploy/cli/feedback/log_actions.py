@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from contracts.storage import is_remote
 from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import load_deployment, load_endpoints
 from deploy.cli.profiles.log_salt import VARIABLE, found_salt
@@ -70,7 +71,7 @@ def compact_log(profile: str, model: str, keep_days: int | None, as_json: bool) 
     emit(document, as_json, show)
 
 
-def list_days(profile: str, model: str, as_json: bool) -> None:
+def list_days(profile: str, model: str, count: bool, as_json: bool) -> None:
     """Days with rows, versions, labels and bytes, and what was removed."""
     from services.feedback.days import days
     from services.feedback.forgetting import removals
@@ -78,7 +79,8 @@ def list_days(profile: str, model: str, as_json: bool) -> None:
 
     endpoints = load_endpoints(profile)
     folder, unreadable = log_of(endpoints, model), Unreadable()
-    found, removed = days(folder, model, unreadable), removals(folder, model)
+    counted = count or not is_remote(folder)
+    found, removed = days(folder, model, unreadable, count=counted), removals(folder, model)
     bad = {"lines": unreadable.count, "named": unreadable.named}
     rows = [day.document() for day in found]
     document = {"model": model, "folder": folder, "days": rows, "unreadable": bad, "removed": removed}
@@ -88,10 +90,14 @@ def list_days(profile: str, model: str, as_json: bool) -> None:
         made = table("day", "rows", "versions", "labels", "bytes", "form", right=right)
         for day in rows:
             versions = ", ".join(day["versions"])
-            made.add_row(
-                day["day"], f"{day['rows']:,}", versions, f"{day['labels']:,}", f"{day['bytes']:,}", day["form"]
-            )
+            rows_said = "?" if day["uncounted_files"] else f"{day['rows']:,}"
+            made.add_row(day["day"], rows_said, versions, f"{day['labels']:,}", f"{day['bytes']:,}", day["form"])
         out.print(made)
+        if not counted:
+            text = (
+                "Lines in S3 are not read: their rows and labels are counted once the day is finished, or with --count."
+            )
+            out.print(text)
         for one in removed:
             out.print(f"Removed  {one['time']}  {one['predictions']:,} predictions, {one['labels']:,} labels")
         _show_unreadable(out, unreadable.count, unreadable.named)

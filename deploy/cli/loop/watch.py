@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from contracts import storage
 from contracts.audit import AuditLog
 from contracts.errors import PlatformError
+from contracts.lease import Lease
 from contracts.loop_policy import WEEK, LoopPolicy
 from deploy.cli.loop.hands import ProfileHands
 from deploy.cli.loop.runs import ClusterRuns, LocalRuns, Runs
@@ -19,7 +20,6 @@ from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import load_endpoints, load_profile
 from deploy.cli.terminal.output import console, emit, table, write_json
 from services.controller.controller import Controller
-from services.controller.lease import Lease
 from services.controller.run_metrics import RunMetrics
 from services.controller.state import States, WatchState
 

@@ -22,7 +22,14 @@ Report = Mapping[str, Any]
 
 
 def monitor_models(
-    profile: str, model: str | None, every_model: bool, once: bool, port: int, every: float, as_json: bool
+    profile: str,
+    model: str | None,
+    every_model: bool,
+    once: bool,
+    port: int,
+    every: float,
+    keep_days: int,
+    as_json: bool,
 ) -> None:
     """Watch one model, or all that have a log; with `once` show what there is and end."""
     if (model is None) != every_model:
@@ -32,9 +39,12 @@ def monitor_models(
             code="bad_input",
         )
     endpoints = load_endpoints(profile)
-    monitor = _monitor(endpoints, model, port, every)
+    monitor = _monitor(endpoints, model, port, every, keep_days)
     if once:
-        _show_once(endpoints, monitor.look(), model, as_json)
+        try:
+            _show_once(endpoints, monitor.look(), model, as_json)
+        finally:
+            monitor.release()
         return
     end = monitor.serve() if port else lambda: None
     stop, out = threading.Event(), console()
@@ -45,7 +55,7 @@ def monitor_models(
 
     def tell(reports: Mapping[str, Report]) -> None:
         for name, report in reports.items():
-            news = (report.get("drifted"), report.get("error", {}).get("headline"))
+            news = (report.get("drifted"), report.get("error", {}).get("headline"), report.get("standing_by"))
             if as_json:
                 write_json(report)
             elif told.get(name) != news:
@@ -61,7 +71,7 @@ def monitor_models(
         end()
 
 
-def _monitor(endpoints: Endpoints, model: str | None, port: int, every: float) -> Monitor:
+def _monitor(endpoints: Endpoints, model: str | None, port: int, every: float, keep_days: int) -> Monitor:
     from contracts.settings import load
     from services.monitor.service import Monitor
     from services.monitor.settings import MonitorSettings
@@ -73,6 +83,7 @@ def _monitor(endpoints: Endpoints, model: str | None, port: int, every: float) -
         "host": "127.0.0.1",
         "port": port,
         "every_seconds": every,
+        "keep_days": keep_days,
     }
     return Monitor(load(MonitorSettings, environ={}, overrides=given))
 
@@ -83,7 +94,9 @@ def _show_once(endpoints: Endpoints, reports: Mapping[str, Report], model: str |
     Raises:
         PlatformError: there is no log of the model, or of any.
     """
-    empty = not any(report.get("versions") or report.get("error") for report in reports.values())
+    empty = not any(
+        report.get("versions") or report.get("error") or report.get("standing_by") for report in reports.values()
+    )
     if empty:
         raise PlatformError(
             f"no predictions of {model} are logged" if model else "no predictions are logged",
@@ -107,6 +120,12 @@ def show_report(out: Console, report: Report) -> None:
     """A table for each version: its inputs now, beside what was normal."""
     if error := report.get("error"):
         out.print(f"[bold red]{report['model']}[/]: {error['headline']}; what follows is from {report.get('time')}")
+    if holder := report.get("standing_by"):
+        out.print(
+            f"[bold]{report['model']}[/]: another monitor watches it ({holder}); what follows is its report of "
+            f"{report.get('time', 'no time yet')}",
+            soft_wrap=True,
+        )
     for version, one in report.get("versions", {}).items():
         out.print(
             f"[bold]{report['model']}:{version}[/]  {one['rows']:,} rows until {one['newest']}, "

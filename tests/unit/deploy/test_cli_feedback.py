@@ -95,6 +95,7 @@ LATER, LATEST = "2026-03-08T00:00:00Z", "2026-03-09T00:00:00+02:00"
 
 def test_every_row_is_accounted_for(bring: Importer, log: str) -> None:
     ahead = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    soon = f"{int(datetime.now(UTC).timestamp() * 1000):012x}{7:020x}"
     rows = [
         (IDS[0], "1", LATER),
         (IDS[1], "0", LATER),
@@ -104,6 +105,7 @@ def test_every_row_is_accounted_for(bring: Importer, log: str) -> None:
         (IDS[1], "1", LATEST),
         (IDS[5], "1", LATER),
         ("order-7", "1", LATER),
+        (soon, "1", LATER),
         (IDS[2], "2", LATER),
         (IDS[2], "1", ahead),
         (IDS[2], "1", "2026-03-08T00:00:00"),
@@ -113,15 +115,17 @@ def test_every_row_is_accounted_for(bring: Importer, log: str) -> None:
     assert said.code == 1
     counts = {key: value for key, value in said.json.items() if isinstance(value, int)}
     expected = {"joined": 4, "other_versions": 1, "corrected": 1, "repeated": 1, "contradicting": 1, "unknown": 2}
-    assert counts == expected | {"refused": 4, "rows": 12}
+    assert counts == expected | {"waiting": 1, "refused": 4, "rows": 13}
+    assert said.json["waiting_ids"] == [soon]
     assert said.json["by_version"] == {"2": 1, "3": 3}
     assert said.json["unknown_ids"] == [IDS[5], "order-7"]
     assert [one["kept"] + one["refused"] for one in said.json["contradictions"]] == ["10"]
-    assert [row.partition(":")[0] for row in said.json["refused_rows"]] == ["row 9", "row 10", "row 11", "row 12"]
+    assert [row.partition(":")[0] for row in said.json["refused_rows"]] == ["row 10", "row 11", "row 12", "row 13"]
     assert "classes: 0, 1" in said.json["refused_rows"][0]
     assert "future" in said.json["refused_rows"][1]
     assert "zone" in said.json["refused_rows"][2]
-    assert len(list(labels(log, "fraud"))) == 4
+    assert len(list(labels(log, "fraud"))) == 5
+    assert bring([(soon, "1", LATER)]).json["repeated"] == 1
 
 
 @pytest.mark.parametrize("heading", ["id,label,time", "id,label"])

@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from contracts import storage
 from contracts.audit import AuditLog
 from contracts.bundle import Bundle
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from contracts.lease import Lease
 from contracts.loop_policy import LoopPolicy
 from contracts.rollout_policy import RolloutPolicy
 from deploy.cli.loop.hands import ProfileHands
@@ -24,13 +26,13 @@ from deploy.cli.loop.runs import ClusterRuns, LocalRuns
 from deploy.cli.loop.sources import look_at_source
 from deploy.cli.loop.watch import Watch, WatchOptions, loop_place
 from deploy.cli.profiles.loading import load_endpoints, load_profile
-from services.controller.lease import Lease
 from services.controller.run_metrics import RunMetrics
 from services.controller.state import States, WatchState
 from services.rollout.state import new_rollout
 from services.rollout.store import Served, Store
 from tests.argo import Scenario, grouped
 from tests.kfp_stand_in import StandIn
+from tests.s3_folder import FolderClient
 from tests.unit.deploy.test_cli_promotion import FakeRegistry, document
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
@@ -264,9 +266,32 @@ def test_a_source_is_known_by_its_files_and_counted_when_asked(tmp_path: Path) -
     assert (first.rows, second.rows) == (40, 43)
     assert first.fingerprint != second.fingerprint
     assert look_at_source(str(tmp_path), False).rows is None
-    for nowhere in ("", "s3://lake/rows", str(tmp_path / "none")):
+    for nowhere in ("", str(tmp_path / "none")):
         with pytest.raises(PlatformError, match=r"new data cannot be seen|no rows at"):
             look_at_source(nowhere, True)
+
+
+def test_a_source_in_s3_is_known_by_a_listing_and_counted_by_the_ends_of_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    (tmp_path / "lake" / "rows").mkdir(parents=True)
+    client = FolderClient(tmp_path)
+    monkeypatch.setattr(storage, "_client", lambda: client)
+    with pytest.raises(PlatformError, match="no rows at s3://lake/rows"):
+        look_at_source("s3://lake/rows", False)
+    parquet.write_table(pa.table({"a": list(range(40))}), tmp_path / "lake" / "rows" / "one.parquet")
+    parquet.write_table(pa.table({"a": list(range(9))}), tmp_path / "lake" / "rows_of_others.parquet")
+    (tmp_path / "lake" / "rows" / "_SUCCESS").write_text("")
+    first = look_at_source("s3://lake/rows", False)
+    assert client.read == []
+    (tmp_path / "lake" / "rows" / "two.csv").write_text("a\n1\n2\n")
+    second = look_at_source("s3://lake/rows", True)
+    assert (first.rows, second.rows) == (None, 43)
+    assert first.fingerprint != second.fingerprint == look_at_source("s3://lake/rows", False).fingerprint
+    assert look_at_source("s3://lake/rows/two.csv", True).rows == 3
 
 
 def test_metrics_are_of_the_latest_run_of_each_task() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from contracts import storage
 from contracts.errors import PlatformError
-from services.feedback import compaction, layout
+from services.feedback import layout, turn
 from services.feedback.compaction import compact
 from services.feedback.line_file import Unreadable
 from services.feedback.reading import Position, labels, new_predictions, predictions
@@ -116,7 +118,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
         return wrapped
 
-    for name in ("write_bytes", "upload_file", "remove"):
+    for name in ("write_bytes", "write_new", "upload_file", "remove"):
         monkeypatch.setattr(storage, name, wrap(getattr(storage, name)))
 
 
@@ -179,21 +181,83 @@ def test_a_reader_that_a_compaction_overtakes_sees_each_record_once(folder: str)
 def test_two_at_once_are_refused_and_a_dead_one_is_taken_over(folder: str) -> None:
     put(folder, "2026-03-01.a-1.jsonl", record(1))
     base, now = layout.home(folder, "m"), datetime.now(UTC)
-    mine = compaction.owned("b", "writing", ())
-    layout.write_marker(base, replace(mine, owner=f"elsewhere {os.getpid()}", since=now.isoformat()))
+    theirs = layout.Marker(batch="b", state="writing", owner="elsewhere 1", since=now.isoformat())
+    written = layout.write_marker(base, theirs)
+    assert written is not None
     with pytest.raises(PlatformError) as caught:
         compact(folder, "m", "predictions", Unreadable(), now=TODAY)
     assert (caught.value.code, "elsewhere" in caught.value.detail) == ("compacting", True)
-    old = (now - timedelta(hours=2)).isoformat()
-    layout.write_marker(base, replace(mine, owner="elsewhere 1", since=old))
+    assert layout.write_marker(base, replace(written, since=(now - timedelta(hours=2)).isoformat())) is not None
     assert compact(folder, "m", "predictions", Unreadable(), now=TODAY).files == 1
 
 
-def test_a_marker_that_cannot_be_read_is_said(folder: str) -> None:
-    storage.write_bytes(storage.join(layout.home(folder, "m"), layout.MARKER), b"{")
+def test_two_compactions_at_once_write_each_record_once(folder: str) -> None:
+    given = [record(number) for number in range(40)]
+    for number, one in enumerate(given):
+        put(folder, f"2026-03-01.a-{number}.jsonl", one)
+    outcomes: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcomes.append(compact(folder, "m", "predictions", Unreadable(), now=TODAY).records)
+        except PlatformError as err:
+            outcomes.append(err.code)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes.count(40) == 1
+    assert set(outcomes) <= {40, 0, "compacting"}
+    assert found(folder) == given
+    assert compact(folder, "m", "predictions", Unreadable(), now=TODAY).files == 0
+
+
+@pytest.mark.parametrize("at", ["upload_file", "write_new"])
+def test_one_that_was_taken_for_dead_and_goes_on_changes_nothing(
+    folder: str, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    given = [record(1), record(2, NOON - timedelta(days=1))]
+    put(folder, "2026-03-01.a-1.jsonl", *given)
+    calls, real = [0], getattr(storage, at)
+
+    def wakes_late(*args: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:  # the second file, or the word that the batch is committed
+            with monkeypatch.context() as patch:
+                patch.setattr(storage, at, real)
+                patch.setattr(turn, "_here", set())
+                assert compact(folder, "m", "predictions", Unreadable(), now=TODAY).records == 2
+        return real(*args, **named)
+
+    monkeypatch.setattr(storage, at, wakes_late)
     with pytest.raises(PlatformError) as caught:
-        layout.files(folder, "m")
-    assert caught.value.code == "unreadable_log"
+        compact(folder, "m", "predictions", Unreadable(), now=TODAY)
+    assert caught.value.code == "compacting"
+    assert found(folder) == given
+    monkeypatch.setattr(storage, at, real)
+    assert compact(folder, "m", "predictions", Unreadable(), now=TODAY).files == 0
+
+
+def test_a_marker_of_version_1_counts(folder: str) -> None:
+    put(folder, "2026-03-01.a-1.jsonl", record(1))
+    base = layout.home(folder, "m")
+    old = {"batch": "b", "state": "committed", "sources": [layout.files(folder, "m")[0].name]}
+    marker = {**old, "owner": f"{socket.gethostname()} {os.getpid()}", "since": NOON.isoformat()}
+    storage.write_bytes(storage.join(base, "compaction.json"), json.dumps(marker).encode())
+    assert found(folder) == [], "its lines are in Parquet"
+    put(folder, "2026-03-02.a-1.jsonl", record(2))
+    assert compact(folder, "m", "predictions", Unreadable(), now=TODAY).files == 1
+    assert found(folder) == [record(2)]
+
+
+def test_a_marker_that_cannot_be_read_is_said(folder: str) -> None:
+    for name in ("compaction.json", "compaction/000000000001.json"):
+        storage.write_bytes(storage.join(layout.home(folder, "m"), name), b"{")
+        with pytest.raises(PlatformError) as caught:
+            layout.files(folder, "m")
+        assert caught.value.code == "unreadable_log"
 
 
 VALUES = st.one_of(

@@ -140,8 +140,15 @@ def test_days_are_listed(folder: str) -> None:
     put(folder, "2026-03-03.a-1.jsonl", record(9, at=NOON + timedelta(days=2)))
     found = [one.document() for one in days(folder, "m", Unreadable())]
     assert all(one.pop("bytes") > 100 for one in found)
-    parquet = {"day": "2026-03-01", "rows": 3, "versions": ["0", "1"], "labels": 4, "form": "parquet"}
-    lines = {"day": "2026-03-02", "rows": 2, "versions": ["0", "1"], "labels": 1, "form": "lines"}
+    parquet = {
+        "day": "2026-03-01",
+        "rows": 3,
+        "versions": ["0", "1"],
+        "labels": 4,
+        "form": "parquet",
+        "uncounted_files": 0,
+    }
+    lines = {"day": "2026-03-02", "rows": 2, "versions": ["0", "1"], "labels": 1, "form": "lines", "uncounted_files": 0}
     assert found[:2] == [parquet, lines]
     assert (found[2]["rows"], found[2]["versions"], found[2]["labels"]) == (1, ["1"], 0)
 

@@ -20,9 +20,9 @@ import pytest
 from contracts import storage
 from contracts.audit import AuditLog
 from contracts.errors import PlatformError
+from contracts.lease import Lease
 from contracts.loop_policy import LoopPolicy
 from services.controller.controller import Controller
-from services.controller.lease import Lease
 from services.controller.observations import Finding, Observations, Report, RunSeen
 from services.controller.signals import firing, read_report, report_address
 from services.controller.state import States, WatchState
@@ -193,7 +193,7 @@ def test_a_lease_that_was_not_renewed_is_taken(tmp_path: Path) -> None:
 
 
 def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(tmp_path: Path) -> None:
-    code = "import sys; from services.controller.lease import Lease; print(Lease(sys.argv[1], 600).take())"
+    code = "import sys; from contracts.lease import Lease; print(Lease(sys.argv[1], 600).take())"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
     assert Lease(str(tmp_path), 60).take()

@@ -142,6 +142,21 @@ def test_a_label_that_comes_before_its_prediction_is_waited_for(log: Log) -> Non
     log.look(monitor)
     assert monitor.report["labels"] == {"joined": 500, "unknown": 0, "contradicting": 0, "repeated": 0}
     away.rename(file)
-    log.look(log.monitor(), later=400)
-    log.look(monitor, later=400)
-    assert monitor.report["labels"]["joined"] == 750
+    monitor = log.monitor()
+    assert (monitor.look(log.at + timedelta(days=5))["labels"]["joined"], monitor.report["labels_waiting"]) == (750, 0)
+    again = log.monitor()
+    again.look(log.at + timedelta(days=6))
+    assert again.report["labels"] == {"joined": 750, "unknown": 0, "contradicting": 0, "repeated": 0}
+
+
+def test_a_label_waits_a_week_for_its_prediction(log: Log) -> None:
+    log.write(5)
+    labels = _label(log)
+    (log.folder / "m" / f"{NOON:%Y-%m-%d}.a.jsonl").rename(log.folder.parent / "a.jsonl")
+    log.write(1, file="b")
+    write_labels(str(log.folder), "m", labels)
+    monitor = log.monitor()
+    log.look(monitor)
+    assert (monitor.report["labels"]["unknown"], monitor.report["labels_waiting"]) == (0, 250)
+    monitor.look(log.at + timedelta(days=8))
+    assert (monitor.report["labels"]["unknown"], monitor.report["labels_waiting"]) == (250, 0)

@@ -7,7 +7,7 @@ import json
 import threading
 import urllib.request
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ import pytest
 from contracts.errors import PlatformError
 from contracts.settings import load
 from deploy.cli.machine.ports import free_port
-from services.monitor.model_monitor import ModelMonitor
+from services.feedback import layout
+from services.monitor.housekeeping import Housekeeping
 from services.monitor.rules import Rules
 from services.monitor.service import Monitor
 from services.monitor.settings import MonitorSettings
-from tests.monitor_log import NOON, RULES, Log
+from tests.monitor_log import NOON, Log
 
 
 @pytest.fixture
@@ -84,9 +85,58 @@ def test_a_restart_goes_on_and_counts_no_record_twice(log: Log) -> None:
     log.write(10)
     after = log.look(log.monitor())
     assert after["rows"] == 1_500
-    whole = ModelMonitor(str(log.folder), str(log.artifacts), "m", RULES)
+    whole = log.monitor()
     (log.folder / "m" / "monitor" / "state.json").unlink()
     assert log.look(whole)["inputs"] == after["inputs"]
+
+
+def test_of_two_monitors_one_watches_and_the_other_takes_over(log: Log) -> None:
+    first, second = log.monitor(), log.another_monitor()
+    log.write(20)
+    log.look(first)
+    with pytest.raises(PlatformError) as caught:
+        second.look(log.at)
+    assert (caught.value.code, second.kept_report()["versions"]["1"]["rows"]) == ("lease_held", 1_000)
+    log.write(10)
+    first.release()
+    assert log.look(second)["rows"] == 1_500
+    with pytest.raises(PlatformError):
+        first.look(log.at)
+
+
+def test_a_monitor_that_slept_writes_nothing_over_what_another_one_has_counted(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (log.another_monitor() for _ in range(3))
+    ahead = [0.0]
+    for one in (first, second, third):
+        monkeypatch.setattr(one._lease, "_clock", lambda: datetime.now(UTC) + timedelta(seconds=ahead[0]))
+    log.write(20)
+    log.look(first)
+    ahead[0] = 61
+    log.write(10)
+    log.look(second)
+    second.release()
+    with pytest.raises(PlatformError) as caught:
+        first.look(log.at)
+    assert (caught.value.code, first.kept_report()["versions"]["1"]["rows"]) == ("lease_held", 1_500)
+    log.write(10)
+    assert log.look(third)["rows"] == 2_000
+
+
+def test_finished_days_become_parquet_by_themselves_and_old_ones_go(log: Log) -> None:
+    log.write(20)
+    monitor = log.monitor()
+    log.look(monitor)
+    log.write(4)
+    house = Housekeeping(str(log.folder), keep_days=3)
+    house.of(["m"])
+    house.once(now=NOON + timedelta(days=1, hours=1))
+    names = [file.name for file in layout.files(str(log.folder), "m")]
+    assert [name.partition("/")[0] for name in names] == [f"day={NOON:%Y-%m-%d}"]
+    assert log.look(monitor)["rows"] == 1_200, "those that it had not read as lines, and no other, come from Parquet"
+    house.once(now=NOON + timedelta(days=6))
+    assert layout.files(str(log.folder), "m") == []
 
 
 def test_a_state_that_cannot_be_read_is_named(log: Log) -> None:
@@ -195,6 +245,20 @@ def test_metrics_are_those_of_the_last_pass_and_an_unreachable_log_leaves_them(l
     after = scrape()
     pick = [line for line in before.splitlines() if line.startswith("fairlead_monitor_")]
     assert [line for line in after.splitlines() if line.startswith("fairlead_monitor_")] == pick
+
+
+def test_who_stands_by_shows_the_report_of_the_other_and_exports_nothing(log: Log, metrics: Any) -> None:
+    monitor, scrape = metrics
+    log.now()
+    log.write(60, colour="grey")
+    other = log.monitor()
+    other.look(log.at)
+    found = monitor.look()["m"]
+    assert (found["drifted"], "standing_by" in found) == (["colour"], True)
+    assert 'model="m"' not in scrape()
+    other.release()
+    assert "standing_by" not in monitor.look()["m"]
+    assert 'fairlead_monitor_drift_detected{input="colour",model="m",version="1"} 1.0' in scrape()
 
 
 def test_the_service_ends_when_it_is_told_to(log: Log, metrics: Any) -> None:

@@ -1,13 +1,10 @@
-"""One controller acts at a time: a lease that is renewed at each pass, in a folder or in S3.
+"""One process acts at a time: a lease that is renewed while it works, in a folder or in S3.
 
-Each renewal is an object with the next number, put on condition that it is new; the highest number holds. So a lease
-needs no server of its own, and of two that want it one gets it. The moments in it are of the holders' clocks, which may
-differ by less than a lease lasts.
+The moments in it are of the holders' clocks, which may differ by less than a lease lasts.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
@@ -16,8 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from contracts import storage
-from contracts.errors import PlatformError
+from contracts.numbered import Numbered
 
 
 class Lease:
@@ -28,23 +24,32 @@ class Lease:
     """
 
     def __init__(self, place: str, seconds: float, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._place, self._lasts, self._clock = place, timedelta(seconds=seconds), clock
+        self._document, self._lasts, self._clock = Numbered(place), timedelta(seconds=seconds), clock
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._until = datetime.fromtimestamp(0, UTC)
+        self._number = 0  # of this one's last renewal
         self.holder = ""
 
     def take(self) -> bool:
         """Take or renew it; False where another one holds it."""
-        last, document = self._last()
+        number, document = self._document.last()
         self.holder = str(document.get("holder", ""))
         if self.holder not in ("", self._name) and not self._free(document):
             return False
-        return self._put(last + 1, self._clock() + self._lasts)
+        return self._put(number + 1, self._clock() + self._lasts)
+
+    def keep(self) -> bool:
+        """Renew it where less than half of its time is left; False where another one has it, or had it meanwhile."""
+        if self._clock() < self._until - self._lasts / 2:
+            return True
+        before = self._number
+        return self.take() and before in (0, self._number - 1)
 
     def release(self) -> None:
         """Give it back, so that another one need not wait until it ends."""
-        last, document = self._last()
+        number, document = self._document.last()
         if document.get("holder") == self._name:
-            self._put(last + 1, self._clock())
+            self._put(number + 1, self._clock())
 
     def _free(self, document: dict[str, Any]) -> bool:
         """Whether its time is over, or its holder is a process of this machine that is gone."""
@@ -52,38 +57,13 @@ class Lease:
             return True
         return bool(document["host"] == _host() and _start(document["pid"]) != document["process_started"])
 
-    def _last(self) -> tuple[int, dict[str, Any]]:
-        numbers = self._numbers()
-        if not numbers:
-            return 0, {}
-        try:
-            document: dict[str, Any] = json.loads(storage.read_bytes(self._address(numbers[-1])))
-        except PlatformError as err:
-            if err.code != "not_found":
-                raise
-            return self._last()  # its holder has just renewed it
-        return numbers[-1], document
-
     def _put(self, number: int, until: datetime) -> bool:
         process = {"host": _host(), "pid": os.getpid(), "process_started": _start(os.getpid())}
         document = {"holder": self._name, "until": until.isoformat(), **process}
-        if not storage.write_new(self._address(number), json.dumps(document).encode()):
+        if not self._document.put(number, document):
             return False
-        numbers = self._numbers()
-        if numbers[-1] != number:  # others went on meanwhile, and took the numbers before theirs away
-            storage.remove(self._address(number))
-            return False
-        for old in numbers[:-1]:
-            storage.remove(self._address(old))
-        self.holder = self._name
+        self.holder, self._until, self._number = self._name, until, number
         return True
-
-    def _numbers(self) -> list[int]:
-        names = (name.removesuffix(".json") for name in storage.list_names(self._place))
-        return sorted(int(name) for name in names if name.isdigit())
-
-    def _address(self, number: int) -> str:
-        return storage.join(self._place, f"{number:012d}.json")
 
 
 def _host() -> str:
