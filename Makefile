@@ -110,7 +110,7 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-rollouts bench-console bench-loop bench-serving bench-features bench-monitoring
+.PHONY: bench-quality bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -122,6 +122,9 @@ bench-console: $(RUN_ENV) $(DEV_ENV) ## Time of the console's pages with 100 mod
 
 bench-loop: $(RUN_ENV) $(DEV_ENV) ## Time and memory of the loop, JSON in build/bench
 	$(BIN)/python -m tests.bench.loop $(ARGS)
+
+bench-loop-closed: $(RUN_ENV) $(DEV_ENV) ## The closed loop on real months at speed (needs FAIRLEAD_TEST_DATA, prometheus, helm), JSON in build/bench
+	$(BIN)/python -m tests.bench.replay $(ARGS)
 
 # Each peer in an environment of its own: they do not agree on versions.
 PEERS := build/peers

@@ -1,7 +1,7 @@
 """Versions that misbehave on purpose, behind the real router: a small server, and what looks after two of them.
 
 ``python tests/rollout_stand_in.py serve PORT VERSION BEHAVIOUR`` is a version; BEHAVIOUR is JSON: share of `errors`,
-`seconds` of an answer, and how far its scores are `shifted`.
+`seconds` of an answer, how far its scores are `shifted`, and the share that is `wrong` by its labels, kept in `log`.
 ``python tests/rollout_stand_in.py keep FOLDER PORT`` looks after version 1 and what is asked for.
 """
 
@@ -11,6 +11,8 @@ import json
 import random
 import sys
 import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,7 @@ from services.rollout.store import Served, Store
 from services.server.launch import ServeCommand
 
 MODEL, LOOK = "toy", 0.25
+Labels = Callable[[], Mapping[str, tuple[float, float]]]
 
 
 class StandIn(Endpoint):
@@ -43,19 +46,19 @@ class StandIn(Endpoint):
         self._command, self._child = ServeCommand(argv=argv, env={}), None
 
 
-def fleet_of(folder: Path, port: int, promoted: list[str]) -> LocalFleet:
+def fleet_of(folder: Path, port: int, promoted: list[str], labels: Labels = dict) -> LocalFleet:
     """The versions whose behaviour is in ``bundles/VERSION/bundle.json``."""
 
     def make(version: str, at: int) -> Endpoint:
         return StandIn(folder, version, at)
 
     listen = (Address("127.0.0.1", port),)
-    return LocalFleet(folder, listen, make, lambda version, reason: promoted.append(version), time.monotonic)
+    return LocalFleet(folder, listen, make, lambda version, reason: promoted.append(version), time.monotonic, labels)
 
 
-def keeper_of(folder: Path, port: int, promoted: list[str]) -> tuple[Keeper, LocalFleet]:
+def keeper_of(folder: Path, port: int, promoted: list[str], labels: Labels = dict) -> tuple[Keeper, LocalFleet]:
     """What looks after the model, going on where another one ended."""
-    store, fleet = Store(folder / "state"), fleet_of(folder, port, promoted)
+    store, fleet = Store(folder / "state"), fleet_of(folder, port, promoted, labels)
     served = store.read(MODEL) or Served(model=MODEL, version="1")
     return Keeper(store, fleet, lambda rollout, transition: None, served), fleet
 
@@ -68,7 +71,15 @@ def keep(folder: Path, port: int) -> None:
         time.sleep(LOOK)
 
 
-def serve(port: int, version: str, errors: float = 0, seconds: float = 0, shifted: float = 0) -> None:
+def serve(
+    port: int,
+    version: str,
+    errors: float = 0,
+    seconds: float = 0,
+    shifted: float = 0,
+    wrong: float = 0,
+    log: str = "",
+) -> None:
     """Answer /predict, /readyz and /metrics."""
     metrics, numbers = ServiceMetrics(MODEL, version, ("/predict",)), random.Random(version)
     scores = Histogram("fairlead_prediction_score", "-", ("model", "version"), (0.2, 0.4, 0.6, 0.8), metrics.registry)
@@ -86,6 +97,8 @@ def serve(port: int, version: str, errors: float = 0, seconds: float = 0, shifte
             if not failed:
                 metrics.labels["yes" if score > 0.5 else "no"].inc()
                 observed.observe(score)
+                if log:
+                    _note(log, version, score > 0.5, numbers.random() < wrong)
             self._send(500 if failed else 200, version.encode())
             metrics.answered("/predict", 500 if failed else 200, time.perf_counter() - start)
 
@@ -105,6 +118,22 @@ def serve(port: int, version: str, errors: float = 0, seconds: float = 0, shifte
         daemon_threads, request_queue_size = True, 100
 
     Server(("127.0.0.1", port), Handler).serve_forever()
+
+
+def _note(log: str, version: str, yes: bool, wrong: bool) -> None:
+    """Log an answer and what turned out to be true of it."""
+    from services.feedback import layout
+    from services.feedback.label_writing import write_labels
+    from services.feedback.line_file import append
+    from services.feedback.records import SCHEMA, Label, Prediction, line_of
+
+    words, now = ("no", "yes"), datetime.now(UTC)
+    one = Prediction(
+        id=f"{time.time_ns() // 1_000_000:012x}{random.getrandbits(80):020x}", time=now, model=MODEL, version=version,
+        digest="", answer={"label": words[yes]}, inputs={}, entities={}, flags=(), latency_ms=None, schema=SCHEMA,
+    )  # fmt: skip
+    append(layout.own_file(layout.home(log, MODEL)), line_of(one))
+    write_labels(log, MODEL, [Label(id=one.id, label=words[yes != wrong], time=now)])
 
 
 if __name__ == "__main__":

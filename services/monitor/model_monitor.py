@@ -27,7 +27,6 @@ _FORM = 1
 _AT_ONCE = 5_000  # records that are held in memory
 _FORGOTTEN = 30 * 86_400.0  # seconds without traffic after which a version is no more reported
 _READS = 400  # reads of one pass; the rest waits for the next
-_JOINED = timedelta(minutes=5)  # from one join of labels to the next
 
 
 class ModelMonitor:
@@ -122,7 +121,7 @@ class ModelMonitor:
 
     def _join(self, now: datetime) -> None:
         """Join labels that are new, and measure again where there were any; not at every look, for it reads days."""
-        if now - self._joined < _JOINED and not self._labels.changed:
+        if now - self._joined < timedelta(seconds=self._rules.labels_seconds) and not self._labels.changed:
             return
         if self._labels.join(now, self._categories()) or self._joined.year == 1:
             rows = self._labels.rows

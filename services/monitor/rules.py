@@ -16,6 +16,7 @@ class Rules(Settings):
     horizon_seconds: float = Field(172_800, gt=0, description="the longest look back; older rows are not tested")
     window_seconds: float = Field(600, gt=0, description="what tables and metrics describe while nothing has changed")
     late_seconds: float = Field(60, ge=0, description="rows this far behind the newest count as late, in their pane")
+    labels_seconds: float = Field(300, gt=0, description="time from one join of labels to the next; each reads days")
     effect: float = Field(0.1, gt=0, description="PSI beyond that of chance, from which on a change is worth an alarm")
     tolerated: float = Field(0.01, ge=0, description="change that is none, as Kullback-Leibler divergence in nats")
     false_alarm_weeks: float = Field(4, gt=0, description="weeks of unchanged traffic to a false alarm, at least")

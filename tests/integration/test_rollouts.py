@@ -12,14 +12,15 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
-from contracts.rollout_policy import RolloutPolicy
+from contracts.bundle import Signature
+from contracts.rollout_policy import Limit, RolloutPolicy
 from deploy.cli.machine.kept_processes import KeptProcess
 from deploy.cli.machine.ports import free_port
 from deploy.cli.serving.fleet import LocalFleet, Notes
@@ -28,8 +29,9 @@ from services.rollout import envoy
 from services.rollout.app import keeper_app
 from services.rollout.envoy import Address, Routing
 from services.rollout.keeper import Keeper
+from services.rollout.labels import LabelWatch
 from services.rollout.store import Request, Store
-from tests.rollout_stand_in import LOOK, MODEL, keeper_of
+from tests.rollout_stand_in import LOOK, MODEL, Labels, keeper_of
 
 pytestmark = pytest.mark.integration
 
@@ -75,23 +77,30 @@ class Traffic:
             thread.join()
 
     @property
+    def answered(self) -> int:
+        return self.seen.total() - self.failed.total()
+
+    @property
     def failed(self) -> Counter[tuple[int, str]]:
         return Counter({key: count for key, count in self.seen.items() if key[0] != 200})
 
 
 @contextlib.contextmanager
-def served(folder: Path, **candidate: Any) -> Iterator[tuple[Keeper, LocalFleet, Traffic]]:
-    """Version 1 with traffic, and version 2 asked for."""
-    for version, behaviour in (("1", {"seconds": 0.002}), ("2", {"seconds": 0.002, **candidate})):
+def served(
+    folder: Path, policy: RolloutPolicy = POLICY, labels: Labels = dict, log: str = "", **candidate: Any
+) -> Iterator[tuple[Keeper, LocalFleet, Traffic]]:
+    """Version 1 with traffic, and version 2 asked for; with a `log` both keep their answers and labels there."""
+    usual = {"seconds": 0.002, "log": log}
+    for version, behaviour in (("1", usual), ("2", usual | candidate)):
         (folder / "bundles" / version).mkdir(parents=True)
         (folder / "bundles" / version / "bundle.json").write_text(json.dumps(behaviour))
     port = free_port()
-    keeper, fleet = keeper_of(folder, port, [])
+    keeper, fleet = keeper_of(folder, port, [], labels)
     traffic = None
     try:
         until(lambda: keeper.tick(time.time()) or (fleet.router.seen() or {}).get("1", (False, 0))[0])
         traffic = Traffic(port)
-        request = Request(id="r1", command="start", actor="test", candidate="2", policy=POLICY)
+        request = Request(id="r1", command="start", actor="test", candidate="2", policy=policy)
         Store(folder / "state").ask(MODEL, request)
         yield keeper, fleet, traffic
     finally:
@@ -121,21 +130,43 @@ def test_a_good_version_gets_all_traffic_and_the_old_one_ends(tmp_path: Path) ->
         assert traffic.seen[200, "2"] > 30
 
 
+STRICT = POLICY.model_copy(update={"errors": Limit(tolerated=0, margin=0.02), "warm_seconds": 30})
+
+
 @pytest.mark.parametrize(
     ("behaviour", "criterion"),
-    [({"errors": 0.3}, "errors"), ({"seconds": 0.06}, "latency"), ({"shifted": 0.5}, "answers")],
-    ids=["erroring", "slow", "shifted"],
+    [({"errors": 0.02}, "errors"), ({"seconds": 0.06}, "latency"), ({"shifted": 0.5}, "answers")],
+    ids=["erroring in 2 %", "slow", "shifted"],
 )
 def test_a_bad_version_is_rolled_back_and_costs_only_its_own_errors(
     tmp_path: Path, behaviour: dict[str, float], criterion: str
 ) -> None:
-    with served(tmp_path, **behaviour) as (keeper, _, traffic):
-        until(lambda: phase_of(keeper) not in ("", "starting", "running"))
+    with served(tmp_path, STRICT, **behaviour) as (keeper, _, traffic):
+        until(lambda: phase_of(keeper) in ("rolled_back", "promoted"))
         assert keeper.served.rollout is not None
         assert keeper.served.rollout.phase == "rolled_back"
         assert keeper.served.rollout.reasons[0].startswith(criterion)
         assert keeper.served.version == "1"
         assert set(traffic.failed) <= {(500, "2")}
+
+
+def test_a_version_that_its_labels_say_is_worse_goes_although_nothing_else_tells_it_apart(tmp_path: Path) -> None:
+    began = time.time()
+    signature = Signature.model_validate(
+        {"inputs": [], "output": {"problem": "classification", "classes": ["no", "yes"]}}
+    )
+    watch = LabelWatch(str(tmp_path / "log"), MODEL, signature, lambda: began)
+
+    def labels() -> Mapping[str, tuple[float, float]]:
+        watch.look()
+        return watch.counts
+
+    with served(tmp_path, STRICT, labels, str(tmp_path / "log"), wrong=0.15) as (keeper, _, traffic):
+        until(lambda: phase_of(keeper) in ("rolled_back", "promoted"))
+        assert keeper.served.rollout is not None
+        assert keeper.served.rollout.phase == "rolled_back"
+        assert keeper.served.rollout.reasons[0].startswith("quality")
+        assert not traffic.failed
 
 
 def test_a_version_that_dies_is_rolled_back_and_costs_at_most_what_it_was_answering(tmp_path: Path) -> None:
@@ -148,8 +179,9 @@ def test_a_version_that_dies_is_rolled_back_and_costs_at_most_what_it_was_answer
         assert traffic.failed.total() <= 2  # one of each client
 
 
-def test_killed_keeper_and_router_change_nothing_about_the_end(tmp_path: Path) -> None:
-    with served(tmp_path) as (_, fleet, traffic):
+@pytest.mark.parametrize("stage", ["starting", "running", "settling"])
+def test_killed_keeper_and_router_change_nothing_about_the_end(tmp_path: Path, stage: str) -> None:
+    with served(tmp_path, POLICY.model_copy(update={"warm_seconds": 2})) as (_, fleet, traffic):
         command = [sys.executable, str(Path(__file__).parents[1] / "rollout_stand_in.py"), "keep", str(tmp_path)]
         store, port = Store(tmp_path / "state"), str(traffic._port)
 
@@ -159,14 +191,14 @@ def test_killed_keeper_and_router_change_nothing_about_the_end(tmp_path: Path) -
 
         first = subprocess.Popen([*command, port])
         try:
-            until(lambda: phase() == "running")
+            until(lambda: phase() == stage)
         finally:
             first.kill()
             first.wait()
         notes = Notes.model_validate_json((tmp_path / "processes.json").read_bytes())
-        before = traffic.seen[200, "1"]
+        before = traffic.answered
         time.sleep(0.3)
-        assert traffic.seen[200, "1"] > before  # nobody looks after the router, and it goes on
+        assert traffic.answered > before  # nobody looks after the router, and it goes on
         assert notes.router is not None
         router = KeptProcess(notes.router.pid, notes.router.started)
         router.end(now=True)
