@@ -6,12 +6,13 @@ Each has passed its gate, and its golden examples are right.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.bundle import write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHAMPION, Registry
-from tests.bench.replay_faults import ENTRIES
+from tests.bench import replay_faults
 from tests.bench.replay_parts import MODEL
 from tests.bench.replay_story import Stage
 from tests.bench.report import Row
@@ -69,7 +70,8 @@ def rolled_back(stage: Stage, name: str) -> list[Row]:
     """A bad challenger is brought, and goes by itself."""
     packages = stage.folder / "packages"
     packages.mkdir(parents=True)
-    install(packages, "replay-faults", {}, {"engines": ENTRIES})
+    source = Path(replay_faults.__file__)
+    install(packages, "replay-faults", {source.name: source.read_text()}, {"engines": replay_faults.ENTRIES})
     stage.parts.extra_path = str(packages)
     stage.prepare()
     assert stage.replay is not None

@@ -58,4 +58,4 @@ def _load_slow(bundle: Bundle, options: EngineOptions) -> Engine:
 
 FAILING = replace(ENGINE, name="replay_failing", load=_load_failing)
 SLOW = replace(ENGINE, name="replay_slow", load=_load_slow)
-ENTRIES = f"replay_failing = {__name__}:FAILING\nreplay_slow = {__name__}:SLOW"
+ENTRIES = "replay_failing = replay_faults:FAILING\nreplay_slow = replay_faults:SLOW"

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -191,7 +192,7 @@ class Parts:
     def server_errors(self, version: str) -> float:
         """Answers 5xx that a version gave by itself, as Prometheus has them."""
         query = f'sum(max_over_time(fairlead_requests_total{{version="{version}",code=~"5.."}}[1h]))'
-        address = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/query?query={urllib.request.quote(query)}"
+        address = f"http://127.0.0.1:{self.ports['prometheus']}/api/v1/query?query={urllib.parse.quote(query)}"
         with urllib.request.urlopen(address, timeout=5) as got:
             result = json.loads(got.read())["data"]["result"]
         return float(result[0]["value"][1]) if result else 0.0

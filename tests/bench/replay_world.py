@@ -160,6 +160,6 @@ class World:
             yield Slice(self.start + step * (at + 1), bodies, known)
 
 
-def _body(row: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def _body(row: Any) -> tuple[dict[str, Any], int]:
     truth = int(row.pop("fraud"))
     return {"instances": [{**row, "event_time": row["event_time"].isoformat()}]}, truth

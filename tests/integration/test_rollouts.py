@@ -139,7 +139,7 @@ STRICT = POLICY.model_copy(update={"errors": Limit(tolerated=0, margin=0.02), "w
     ids=["erroring in 2 %", "slow", "shifted"],
 )
 def test_a_bad_version_is_rolled_back_and_costs_only_its_own_errors(
-    tmp_path: Path, behaviour: dict[str, float], criterion: str
+    tmp_path: Path, behaviour: dict[str, Any], criterion: str
 ) -> None:
     with served(tmp_path, STRICT, **behaviour) as (keeper, _, traffic):
         until(lambda: phase_of(keeper) in ("rolled_back", "promoted"))
