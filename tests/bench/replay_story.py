@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pyarrow import parquet
+
 from contracts.audit import AuditLog
 from contracts.bundle import BundleDocument
 from contracts.endpoints import Endpoints
@@ -18,21 +20,21 @@ from services.rollout.state import Rollout
 from services.rollout.store import Store
 from tests.bench.replay_parts import MODEL, Parts, until
 from tests.bench.replay_traffic import Replay
-from tests.bench.replay_world import CHANGES, Change, World
+from tests.bench.replay_world import CHANGES, Change, World, as_given
 from tests.bench.report import Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CHANGE_DAY = 6.0
+CHANGE_DAY = 4.0
 PARTS = ("serve", "monitor", "watch", "prometheus")
 # Days of the replay are hours of an operator; limits stay as they are.
-_SPLIT = ("split.train_start=null", "split.train_days=7", "split.valid_days=2",
+_SPLIT = ("split.train_start=null", "split.train_days=6", "split.valid_days=2",
           "split.drop_compromised=false")  # fmt: skip
-_ROLLOUT = ("rollout.weights=[5,25,50,100]", "rollout.step_seconds=2", "rollout.step_samples=40")
-_COOLDOWN_DAYS = 27  # until a run finds days to train on, to wait for labels and to test, all after the change
+_ROLLOUT = ("rollout.weights=[10,50,100]", "rollout.step_seconds=2", "rollout.step_samples=40")
+_COOLDOWN_DAYS = 28  # until a run finds days to train on, to wait for labels and to test, all after the change
 _PATIENCE_DAYS = 55.0
-_NORMAL_DAYS = 9  # labels come after seven
+_NORMAL_DAYS = 8  # labels come after seven
 
 
 class Stage:
@@ -75,7 +77,7 @@ class Stage:
         """Train a challenger on what was before, changed so; its gate's verdict is overridden where it has to be."""
         before = self.world.known(self.world.start)
         file = self.folder / "world" / "challenger.parquet"
-        self.world.write(change(before.reset_index(drop=True)), file)
+        parquet.write_table(as_given(change(before.reset_index(drop=True))), file)
         words = [part for one in (*_SPLIT, *_ROLLOUT, *settings) for part in ("--set", one)]
         result = self.parts.fairlead("run", MODEL, "--recipe", "handbook", "--source", str(file), *words, codes=(0, 3))
         version = str(result["result"]["version"])
@@ -329,7 +331,7 @@ def resists(stage: Stage) -> list[Row]:
             stage.tell(f"{part} is killed", stage=moment)
             break_part(stage, part)
 
-    stage.until("some traffic", lambda: stage.replay is not None and stage.replay.days >= 2)
+    stage.until("some traffic", lambda: stage.replay is not None and stage.replay.days >= 1)
     kill("quiet")
     until_changed(stage)
     learn(stage, kill)

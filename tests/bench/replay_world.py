@@ -17,6 +17,7 @@ from contracts.errors import PlatformError
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 LABELS_LATE = 7.0  # days
 START, END = "2018-06-01", "2018-08-01"
@@ -69,6 +70,14 @@ def no_large(frame: pd.DataFrame) -> pd.DataFrame:
 CHANGES: Mapping[str, Change] = {"new fraud": new_fraud, "amounts in cents": in_cents, "a band vanishes": no_large}
 
 
+def as_given(payments: pd.DataFrame) -> pa.Table:
+    """Payments with the columns that the recipe reads."""
+    import pyarrow as pa
+
+    named = payments.rename(columns={mine: theirs for theirs, mine in _NAMES.items()})
+    return pa.Table.from_pandas(named, preserve_index=False)
+
+
 @dataclass
 class Slice:
     """What happens in a moment of the replay: requests with their truth, and rows that become known of each view."""
@@ -93,24 +102,24 @@ class World:
             self.payments = pd.concat(parts, ignore_index=True)
         self.source, self._folder = folder / "payments.parquet", folder
         folder.mkdir(parents=True, exist_ok=True)
+        self._times = pd.DatetimeIndex(self.payments["event_time"])
+        self._given = as_given(self.payments)
         self._views = self._history()
         self.publish(self.start + pd.Timedelta(days=LABELS_LATE))
 
     def publish(self, now: Any) -> None:
-        """Write what can be trained on at this moment."""
+        """Write what can be trained on at this moment, the file whole."""
         import pandas as pd
+        from pyarrow import parquet
 
-        self.write(self.known(now - pd.Timedelta(days=LABELS_LATE)), self.source)
+        count = int(self._times.searchsorted(now - pd.Timedelta(days=LABELS_LATE)))
+        fresh = self.source.with_suffix(".new")
+        parquet.write_table(self._given.slice(0, count), fresh)
+        fresh.replace(self.source)
 
     def known(self, until: Any) -> pd.DataFrame:
         """The payments before a moment."""
         return self.payments[self.payments["event_time"] < until]
-
-    def write(self, payments: pd.DataFrame, file: Path) -> None:
-        """Write payments as they come, the file whole."""
-        fresh = file.with_suffix(".new")
-        payments.rename(columns={mine: theirs for theirs, mine in _NAMES.items()}).to_parquet(fresh, index=False)
-        fresh.replace(file)
 
     def _history(self) -> dict[str, pd.DataFrame]:
         """What becomes known of customers and terminals from the start on, by view."""
