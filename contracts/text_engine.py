@@ -20,11 +20,11 @@ from contracts.bundle import Bundle
 from contracts.document import Document
 from contracts.engine import Reason, graph_outputs
 from contracts.errors import PlatformError
+from contracts.texts import join_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-JOINER = "\n"
 WORKING_NUMBERS = 4_000_000  # numbers that one run of the graph may hold: 16 MB of float32
 OCCLUSIONS = 64  # variants of a text that one explanation may score
 
@@ -52,14 +52,6 @@ class TextSpec(Document):
     separator: str = ""
     explain: Literal["terms", "occlusion"]
     gpu_precision: Literal["fp32", "bf16"] = "fp32"
-
-
-def join_fields(fields: Sequence[Any], max_characters: int) -> str:
-    """One text from the values of a row: empty and missing ones are skipped, the rest joined by newlines and cut."""
-    parts = [str(value)[:max_characters] for value in fields if value is not None and value == value and value != ""]
-    text = JOINER.join(parts)[:max_characters]
-    # A lone surrogate is legal in a Python string and not in UTF-8, which tokenizers needs.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class TextEngine(ABC):

@@ -160,3 +160,14 @@ def linear_vectors(folder: Path) -> Bundle:
     """ONNX of a table, vectors of any length."""
     graph(folder, "embedding", "Identity", [[0.5, 0.0], [0.0, 2.0]], inputs="features")
     return publish(folder, "tabular", "onnx", {"problem": "embedding", "dimensions": 2, "normalised": False})
+
+
+def extracts(folder: Path) -> Bundle:
+    """Passages of a text, a generation: the first sentence."""
+    from contracts.engines.extractive import FILE, ExtractSpec
+
+    model = folder / "source" / "model"
+    model.mkdir(parents=True)
+    spec = ExtractSpec(method="lead", passages=1, max_characters=50_000)
+    (model / FILE).write_text(spec.model_dump_json())
+    return publish(folder, "text", "extractive", {"problem": "generation", "max_characters": 50_001})

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_ALONG = ("epoch", "round", "step", "strength")  # what a history may run along, in this order of preference
+_ALONG = ("epoch", "round", "step", "strength", "passages")  # what a history may run along, in this order of preference
 BLUE, ORANGE, GREY = "#2563a8", "#d9730d", "#8a8f98"
 _STYLE: Any = {
     "figure.dpi": 110,

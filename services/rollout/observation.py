@@ -14,6 +14,7 @@ from contracts.document import Document
 _LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _REFUSED = frozenset({"400", "413", "415", "422"})
+_OBSERVED = tuple(f"{name}_bucket" for name in (names.SCORE, names.VALUE, names.ANSWER_WORDS))
 # Asked by machines that look after the server, or by people who read; their answers say nothing about a version.
 _UNJUDGED = frozenset(
     {"/metrics", "/startupz", "/", "/docs", "/openapi.json", "/docs.json", "/assets/{file}", "/v2", "/feedback"}
@@ -112,7 +113,7 @@ def read_counts(text: str, unreached: float = 0.0) -> Counts:
         elif name == names.PREDICTIONS:
             counts["predictions"] += value
             labels[tags["label"]] = labels.get(tags["label"], 0) + value
-        elif name in (f"{names.SCORE}_bucket", f"{names.VALUE}_bucket"):
+        elif name in _OBSERVED:
             scores[tags["le"]] = scores.get(tags["le"], 0) + value
         elif name == names.FLAGGED:
             counts["flagged"] += value

@@ -1,16 +1,19 @@
 """Quality on real data beside scikit-learn on the same rows: ``make bench-quality [ARGS=fraud]``.
 
-Needs FAIRLEAD_TEST_DATA, a folder with ``fraud/``, ``news-en/``, ``news-zh/`` and ``intent-en/``; BENCH_CASES takes
-some of the text sets, such as AG,banking77. Nothing is tuned on a test split:
+Needs FAIRLEAD_TEST_DATA, a folder with ``fraud/``, ``news-en/``, ``news-zh/``, ``intent-en/`` and ``summarization/``;
+BENCH_CASES takes some of the text sets, such as AG,banking77. Nothing is tuned on a test split:
 recipes are as they ship but for
 fine-tuning, overrides name files and columns only.
 """
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -236,8 +239,61 @@ def text_peer(chain: Chain, case: str) -> Row:
     return Row(case=case, contestant="scikit-learn TF-IDF + LinearSVC", value=accuracy, unit="% accuracy")
 
 
+def summaries(home: Path) -> Iterator[Row]:
+    """Extractive recipes on dialogues and abstracts; the first three turns, and the first clause, are known values."""
+    dialogues = {"source": str(dialogsum(home, "dev")), "test": dialogsum(home, "test")}
+    abstracts = {"source": "", "test": csl(home)}
+    known = {"rouge_1": ">= 22.35", "rouge_2": ">= 7.35", "rouge_l": ">= 17.55"}  # 22.4, 7.4, 17.6
+    yield from summarised(home, "DialogSum", "lead", dialogues, "line", [3], known)
+    any_number = [1, 2, 3, 4, 5, 6, 8, 10]
+    for recipe in ("lead", "textrank"):
+        yield from summarised(home, "DialogSum", recipe, dialogues, "line", any_number, {})
+    yield from summarised(home, "CSL titles", "lead", abstracts, "clause", [1], {"rouge_l": ">= 34.45"})  # 34.5
+    yield from summarised(home, "CSL titles", "textrank", abstracts, "clause", [1], {})
+
+
+def summarised(
+    home: Path, case: str, recipe: str, files: dict[str, Any], unit: str, passages: list[int], goals: dict[str, str]
+) -> Iterator[Row]:
+    """ROUGE of a recipe on the test file, in percent."""
+    given = {"split.test_source": str(files["test"]), "model.unit": unit, "model.passages": passages}
+    name = f"{recipe} {passages[0]}" if len(passages) == 1 else recipe
+    folder = home / f"{case} {name}".replace(" ", "-")
+    chain = Chain(task="summaries", recipe=recipe, home=folder, source=files["source"], overrides=given)
+    chain.dataset()
+    chain.candidate()
+    metrics = chain.evaluation()["metrics"]
+    for metric in ("rouge_1", "rouge_2", "rouge_l"):
+        value, goal = 100 * metrics[metric], goals.get(metric, "")
+        yield Row(case=f"{case}, {metric}", contestant=f"fairlead {name}", value=value, unit="% F1", goal=goal)
+
+
+def dialogsum(home: Path, part: str) -> Path:
+    """Dialogues without the names of who speaks, which the known values were measured on; the first summary of each."""
+    rows = [json.loads(line) for line in (data() / f"summarization/dialogsum_{part}.jsonl").read_text().splitlines()]
+    texts = [re.sub(r"#Person\d#:?", "", row["dialogue"]) for row in rows]
+    wanted = [row.get("summary1", row.get("summary")) for row in rows]
+    return documents(home / f"dialogsum_{part}.csv", texts, wanted)
+
+
+def csl(home: Path) -> Path:
+    """Abstracts of Chinese articles and their titles."""
+    lines = (data() / "summarization/csl_title_1k.tsv").read_text().splitlines()
+    rows = [line.split("\t") for line in lines]
+    return documents(home / "csl.csv", [row[1] for row in rows], [row[2] for row in rows])
+
+
+def documents(file: Path, texts: list[str], wanted: list[str]) -> Path:
+    """A source of the task summaries."""
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["id", "document", "summary"])
+        writer.writerows([str(at), *both] for at, both in enumerate(zip(texts, wanted, strict=True)))
+    return file
+
+
 def main(names: list[str]) -> int:
-    parts: dict[str, Callable[[Path], Iterator[Row]]] = {"fraud": fraud, "news": news}
+    parts: dict[str, Callable[[Path], Iterator[Row]]] = {"fraud": fraud, "news": news, "summaries": summaries}
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for name in names or parts for row in parts[name](Path(folder))]
     return write("quality", "make bench-quality", rows)

@@ -307,6 +307,7 @@ ROWS = {
     ("multilabel", "text"): {"message": "The parcel came a week late. The box was torn open."},
     ("regression", "text"): {"description": "For sale: electric bike, hardly used, 2 years old. With the receipt"},
     ("embedding", "text"): {"question": "How do I change my address?"},
+    ("generation", "text"): {"report": "The pump in hall C leaks oil. Nobody was hurt. A spare part is in stock."},
 }  # fmt: skip
 
 
@@ -319,6 +320,8 @@ def is_right(problem: str, answer: dict[str, Any]) -> bool:
     if problem == "regression":
         low, high = answer["interval"]
         return low <= answer["value"] <= high and 700 < answer["value"] < 1500
+    if problem == "generation":
+        return answer["text"] == "The pump in hall C leaks oil."
     return sum(value * value for value in answer["embedding"]) == pytest.approx(1, abs=1e-3)
 
 
@@ -332,7 +335,7 @@ def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) 
     copy("new-task", name, "--problem", problem, "--modality", modality, "--root", str(copy.project))
     report = copy.json("run", name)
     assert report["gate"]["passed"] is True, report["gate"]
-    explain = ["--explain"] if problem != "embedding" else []
+    explain = ["--explain"] if problem not in ("embedding", "generation") else []
     prediction = copy.json("predict", name, "--input", json.dumps(row), *explain)["predictions"][0]
     assert is_right(problem, prediction), prediction
     assert prediction["flags"] == []

@@ -68,7 +68,7 @@ def ui(
 def new_task(
     name: Annotated[str, typer.Argument(help="Lower case letters, digits and _; for example churn.")],
     problem: Annotated[
-        str, typer.Option(help="classification, multilabel, regression; of texts also embedding.")
+        str, typer.Option(help="classification, multilabel, regression; of texts also embedding, generation.")
     ] = "classification",
     modality: Annotated[str, typer.Option(help="tabular or text.")] = "tabular",
     root: Annotated[Path | None, typer.Option(help="Folder of the project; default: where fairlead is.")] = None,

@@ -46,7 +46,7 @@ def text_fields(task: Task, config: TextTaskConfig) -> tuple[str, ...]:
 
 def joined_texts(rows: pd.DataFrame, fields: Sequence[str], max_characters: int) -> list[str]:
     """One text per row, joined and cut by the very function that serves."""
-    from contracts.text_engine import join_fields
+    from contracts.texts import join_fields
 
     return [join_fields(row, max_characters) for row in zip(*(rows[name] for name in fields), strict=True)]
 

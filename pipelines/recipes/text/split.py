@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from contracts.errors import PlatformError
+from contracts.texts import language
 from pipelines.settings import setting
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ class Texts(Protocol):
     def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None: ...
 
 
-_HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
-_KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
-_WORD = re.compile(r"[^\W\d_\u3400-\u4dbf\u4e00-\u9fff]+")
+_LETTERS = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W\d_\u3400-\u4dbf\u4e00-\u9fff]+")
 
 
 def split_texts(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> dict[str, pd.DataFrame]:
@@ -108,20 +107,9 @@ def text_key(*fields: str) -> str:
     return hashlib.sha256(" ".join(text.split()).encode("utf-8", "replace")).hexdigest()
 
 
-def language(text: str) -> str:
-    """By script: "zh" for mostly Chinese characters, "en" for mostly Latin letters of ASCII, else "other"."""
-    sample = text[:2000]
-    han, other_asian = len(_HAN.findall(sample)), len(_KANA_HANGUL.findall(sample))
-    ascii_letters = sum(c.isascii() and c.isalpha() for c in sample)
-    letters = sum(c.isalpha() for c in sample)
-    if letters and han > 0.3 * letters and other_asian < 0.1 * letters:
-        return "zh"
-    return "en" if letters and ascii_letters > 0.9 * letters else "other"
-
-
 def length_band(text: str) -> str:
     """By words (a Chinese character counts as one): short (under 20), medium (under 100) or long."""
-    words = len(_WORD.findall(text)) + len(_HAN.findall(text))
+    words = len(_LETTERS.findall(text))
     return "short" if words < 20 else "medium" if words < 100 else "long"
 
 
@@ -164,13 +152,22 @@ def class_labels(task: Texts, label: pd.Series[Any], names: Mapping[str, str]) -
     Raises:
         PlatformError: a row has none.
     """
+    return reference_labels(task, label).str.strip().map(lambda name: names.get(name, name))
+
+
+def reference_labels(task: Texts, label: pd.Series[Any]) -> pd.Series[Any]:
+    """The text of each row, as it is.
+
+    Raises:
+        PlatformError: a row has none.
+    """
     label = label.astype("object")
     if label.isna().any() or (label == "").any():
         row = int((label.isna() | (label == "")).to_numpy().argmax()) + 1
         raise PlatformError(
             f"row {row} has no {task.label}", fix="give every row one, or leave it out", code="bad_label", row=row
         )
-    return label.astype(str).str.strip().map(lambda name: names.get(name, name))
+    return label.astype(str)
 
 
 def number_labels(task: Texts, label: pd.Series[Any]) -> pd.Series[Any]:

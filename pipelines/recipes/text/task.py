@@ -179,3 +179,19 @@ class TextEmbedding(TextTask):
         from pipelines.recipes.text.split import check_two
 
         check_two(self, parts, "test", "the measure of vectors", "groups")
+
+
+class TextGeneration(TextTask):
+    """Base of a task that writes a text for each text; the label is one that a person wrote."""
+
+    problem = "generation"
+    default_recipe = "lead"
+
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
+        """The references."""
+        from pipelines.recipes.text.split import reference_labels
+
+        return reference_labels(self, values)
+
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+        """Every row has one, so there is nothing more to refuse."""

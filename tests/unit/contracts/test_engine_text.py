@@ -16,7 +16,8 @@ from contracts.bundle import Bundle, BundleDocument
 from contracts.engines import load_engine
 from contracts.engines.onnx_text import OnnxTextEngine
 from contracts.errors import PlatformError
-from contracts.text_engine import OCCLUSIONS, TextSpec, join_fields
+from contracts.text_engine import OCCLUSIONS, TextSpec
+from contracts.texts import join_fields
 
 CLASSES = ["money", "sport"]
 TEXTS = [

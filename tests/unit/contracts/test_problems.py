@@ -26,13 +26,17 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
     "embedding": ({"dimensions": 2}, [[0.6, 0.8], [1.0, 0.0]]),
 }
 
+TEXTS = np.array(["Rain tomorrow.", "明天下雨。"], dtype=object)
+
 
 def of(name: str) -> tuple[Any, Any, Any]:
+    if name == "generation":
+        return get_problem(name), read_output({"problem": name, "max_characters": 20}), TEXTS
     fields, rows = ANSWERS[name]
     return get_problem(name), read_output({"problem": name, **fields}), np.array(rows)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ANSWERS)
 def test_answers_are_what_they_were_and_another_one_is_named(name: str) -> None:
     problem, output, answers = of(name)
     assert problem.wrong(output, answers, 2) == ""
@@ -44,12 +48,39 @@ def test_answers_are_what_they_were_and_another_one_is_named(name: str) -> None:
     assert problem.differs(output, problem.expected(output, answers * np.nan, 0), answers, 0, 1.0)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ANSWERS)
 def test_answers_of_another_form_are_refused(name: str) -> None:
     problem, output, answers = of(name)
     assert "the model gives" in problem.wrong(output, answers, 3)
     assert "the model gives" in problem.wrong(output, answers[:, :-1], 2)
     assert problem.wrong(output, answers[:0], 0) == ""
+
+
+def test_texts_are_what_they_were_or_differ_by_a_share_of_their_characters() -> None:
+    problem, output, answers = of("generation")
+    assert problem.wrong(output, answers, 2) == ""
+    expected = problem.expected(output, answers, 0)
+    assert problem.differs(output, expected, answers, 0, 1e-4) == ""
+    other = np.array(["Rain tomorrow!", "Rain"], dtype=object)
+    assert "from character 13 on, of 14; got 14" in problem.differs(output, expected, other, 0, 1e-4)
+    assert problem.differs(output, expected, other, 0, 0.1) == ""
+    assert "from character 4 on" in problem.differs(output, expected, other, 1, 0.1)
+    assert "expected" in problem.differs(output, "", other, 0, 0.5)
+    assert problem.differs(output, [0.5], answers, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (["one"], "not one text per example"),
+        (["one", 2.0], "row 1 is float, not a text"),
+        (["one", "x" * 21], "row 1 has 21 characters, at most 20"),
+        (["\ud83d", "two"], "row 0 has half a character"),
+    ],
+)
+def test_what_is_no_text_is_refused(answers: list[Any], said: str) -> None:
+    problem, output, _ = of("generation")
+    assert said in problem.wrong(output, np.array(answers, dtype=object), 2)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -147,5 +178,5 @@ def test_an_unknown_room_is_refused_with_the_nearest() -> None:
         get_problem("regresion")
     assert caught.value.fix == "did you mean regression?"
     assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
-        "lightgbm", "onnx_image", "onnx_tabular", "onnx_text", "torch_text"
+        "extractive", "lightgbm", "onnx_image", "onnx_tabular", "onnx_text", "torch_text"
     ]  # fmt: skip

@@ -20,8 +20,9 @@ import pipelines.tasks.news
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from contracts.texts import language
 from pipelines.data import left_out
-from pipelines.recipes.text.split import assign, language, length_band, text_key
+from pipelines.recipes.text.split import assign, length_band, text_key
 from pipelines.settings import parse_setting
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, load_config, recipe_config

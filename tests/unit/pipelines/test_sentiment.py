@@ -12,7 +12,7 @@ import pytest
 
 import pipelines.tasks.sentiment
 from contracts.errors import PlatformError
-from pipelines.recipes.text.split import language
+from contracts.texts import language
 from pipelines.settings import parse_setting
 from pipelines.tasks import get_task, recipe_config
 from tests.chain import Chain

@@ -20,6 +20,7 @@ from services.oip import binary as oip_binary
 from services.oip import oip_pb2 as pb
 from services.oip.grpc_server import SERVICE, GrpcServer
 from services.problems import get_serving
+from services.problems.generation import EMPTY, REFUSED
 from services.problems.multilabel import NONE
 from services.problems.regression import edges
 from services.server.golden import check
@@ -30,6 +31,7 @@ from tests.problem_bundles import (
     SOME_NUMBERS,
     SOME_TEXTS,
     complaints,
+    extracts,
     house_labels,
     house_prices,
     linear_prices,
@@ -38,7 +40,7 @@ from tests.problem_bundles import (
     vectors,
 )
 
-MAKERS = (house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors)
+MAKERS = (house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts)
 
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
@@ -212,6 +214,52 @@ def test_each_label_given_is_counted_and_rows_without_one_too(serve_bundle: Any,
     assert served.metric(f"{names.SCORE}_count", model="multilabel", version="3") == 5
     assert log[0]["probabilities"] == pytest.approx([1 / (1 + np.exp(-2)), 1 / (1 + np.exp(1))], abs=1e-6)
     assert log[0]["inputs"] == {"text": {"chars": 10}}
+
+
+def test_texts_are_counted_by_what_became_of_them_and_not_logged(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(extracts(tmp_path), predictions={"folder": str(tmp_path / "log")})
+    rows = [
+        "Mrs. Ito paid 20. She left.",
+        "...",
+        "",
+        "I'm sorry, but I cannot help with that. Ask Bob.",
+        "今天下雨。明天晴。",
+    ]
+    counts, log = counted(served, tmp_path, [{"text": text} for text in rows])
+    assert counts == {"text": 2, EMPTY: 2, REFUSED: 1}
+    both = {"model": "generation", "version": "3"}
+    assert served.metric(f"{names.ANSWER_WORDS}_count", **both) == 5
+    assert served.metric(f"{names.ANSWER_WORDS}_sum", **both) == sum(one["words"] for one in log) == 17
+    assert [one["language"] for one in log] == ["en", "", "", "en", "zh"]
+    written = "".join(file.read_text() for file in (tmp_path / "log").rglob("*.jsonl"))
+    assert not [word for word in ("Ito", "Bob", "今天") if word in written]
+    assert [get_serving(served.signature.problem).watched(one)["refused"] for one in log].count("yes") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("It costs 14 million, and more. " * 33_000, "It costs 14 million, and more."),  # 1 MB
+        ("no end at all", "no end at all"),
+        ("?!… 。。", ""),
+        ("\u0000 zero. Two.", "\u0000 zero."),
+    ],
+)
+def test_any_document_gets_a_text(serve_bundle: Any, tmp_path: Path, text: str, said: str) -> None:
+    answer = serve_bundle(extracts(tmp_path)).predict({"text": text})
+    assert (answer.status_code, answer.json()["predictions"][0]["text"]) == (200, said)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"instances": [{"text": "\xff\xfe"}]}', b'{"instances": [{"text": "half \\ud83d of a sign"}]}'],
+    ids=["no UTF-8", "half a surrogate pair"],
+)
+def test_a_document_that_is_no_text_is_refused(serve_bundle: Any, tmp_path: Path, body: bytes) -> None:
+    served = serve_bundle(extracts(tmp_path))
+    answer = served.client.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["type"].endswith("malformed-json")
 
 
 def test_vectors_are_counted_and_not_logged(serve_bundle: Any, tmp_path: Path) -> None:

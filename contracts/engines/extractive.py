@@ -1,0 +1,112 @@
+"""Texts made of passages of the input: its first ones, or those that the others are most like.
+
+The one file of ``model/`` is ``extract.json`` (`ExtractSpec`): an algorithm with its parameters, in numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from contracts.bundle import Bundle
+from contracts.document import Document
+from contracts.engine import EngineOptions, EngineSpec, Reason
+from contracts.errors import PlatformError
+from contracts.passages import Unit, joined, passages
+from contracts.texts import join_fields, language, ngrams, words
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FILE = "extract.json"
+_RANKED = 300  # passages that are compared with each other: what comes later is not taken
+_DAMPING, _ROUNDS, _PLACES = 0.85, 100, 9
+
+
+class ExtractSpec(Document):
+    """The content of ``extract.json``.
+
+    Attributes:
+        method: ``lead`` takes the first passages, ``textrank`` the most central ones in the order of the text.
+        passages: how many, at most.
+        max_characters: a text is cut here before it is read, so that a huge one costs no more.
+    """
+
+    format: Literal[1] = 1
+    method: Literal["lead", "textrank"]
+    unit: Unit = "sentence"
+    passages: int = Field(ge=1)
+    max_characters: int = Field(ge=1)
+
+
+def extract(text: str, spec: ExtractSpec) -> str:
+    """What `spec` takes of a text; "" of one that has no passage."""
+    found = passages(text, spec.unit)
+    if spec.method == "textrank" and len(found) > spec.passages:
+        found = found[:_RANKED]
+        score = centrality(found)
+        chosen = sorted(sorted(range(len(found)), key=lambda at: (-score[at], at))[: spec.passages])
+        found = [found[at] for at in chosen]
+    return joined(found[: spec.passages], spec.unit)
+
+
+def centrality(parts: Sequence[str]) -> list[float]:
+    """How much each passage is like the others (R. Mihalcea, P. Tarau: TextRank, 2004); ties are exact."""
+    terms = [_terms(part) for part in parts]
+    number = {term: at for at, term in enumerate(sorted(set().union(*terms)))}
+    has = np.zeros((len(parts), max(1, len(number))))
+    for row, some in enumerate(terms):
+        has[row, [number[term] for term in some]] = 1
+    size = np.log(np.maximum(has.sum(axis=1), 1))
+    like = (has @ has.T) / np.maximum(size[:, None] + size[None, :], 1e-9)
+    like[size <= 0] = 0  # of one word, or none
+    like[:, size <= 0] = 0
+    np.fill_diagonal(like, 0)
+    out = like / np.maximum(like.sum(axis=1, keepdims=True), 1e-12)
+    score = np.ones(len(parts))
+    for _ in range(_ROUNDS):
+        score = (1 - _DAMPING) + _DAMPING * (score @ out)
+    return [round(float(value), _PLACES) for value in score]
+
+
+def _terms(part: str) -> set[str]:
+    """Words; of a Chinese passage pairs of characters, which tell more than single ones."""
+    found = words(part)
+    return {"".join(pair) for pair in ngrams(found, 2)} if language(part) == "zh" else set(found)
+
+
+class ExtractiveEngine:
+    """See `contracts.engine.Engine`; the answer to a row does not depend on the others."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        try:
+            self._spec = ExtractSpec.model_validate_json((bundle.model_path / FILE).read_bytes())
+        except (OSError, ValidationError) as err:
+            raise PlatformError(
+                f"text model refused: {bundle.model_path}",
+                detail=str(err),
+                fix="publish the model again",
+                code="bad_bundle",
+            ) from err
+        self._inputs = [item.name for item in bundle.document.signature.inputs if item.dtype == "string"]
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+        """One text per row, of its fields joined."""
+        rows = zip(*(columns[name] for name in self._inputs), strict=True)
+        made = [extract(join_fields(fields, self._spec.max_characters), self._spec) for fields in rows]
+        return np.array(made, dtype=object)
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """None: what was taken is in the answer, word for word."""
+        raise PlatformError("this model gives no reasons", detail="its answers are passages", code="not_explainable")
+
+
+def load(bundle: Bundle, options: EngineOptions) -> ExtractiveEngine:
+    """See `contracts.engines.load_engine`."""
+    return ExtractiveEngine(bundle)
+
+
+ENGINE = EngineSpec(name="extractive", modality="text", extra="text", batch_rows=256, load=load)
