@@ -99,7 +99,7 @@ def score(
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
-    """Score a whole file: every row gets its label and probabilities, or the row that has none is named.
+    """Score a whole file: every row gets its answer, or the row that has none is named.
 
     The columns are those of a request: all inputs, or the entity keys, request fields and time, for which the features
     are read as the endpoint reads them. A file is read as the model's training data were, unless --set data.* says

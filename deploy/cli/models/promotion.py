@@ -65,8 +65,8 @@ def main_metrics(metrics: dict[str, float], count: int = 2, separator: str = ", 
     """The first metrics that say how good a model is: ``average_precision 0.734, roc_auc 0.912``."""
     # Of several classes the evaluation has accuracy first, and so have people.
     first = _OF_SEVERAL if next(iter(metrics), "") == _OF_SEVERAL[0] else ()
-    names = [name for name in dict.fromkeys((*first, *_MAIN_METRICS)) if name in metrics][:count]
-    return separator.join(f"{name} {number(metrics[name], 3)}" for name in names) or "-"
+    names = [name for name in dict.fromkeys((*first, *_MAIN_METRICS)) if name in metrics] or [*metrics]
+    return separator.join(f"{name} {number(metrics[name], 3)}" for name in names[:count]) or "-"
 
 
 def _verdict(version: ModelVersion) -> Any:

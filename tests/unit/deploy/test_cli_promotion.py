@@ -194,6 +194,7 @@ def test_main_metrics_are_the_ones_that_say_how_good_a_model_is() -> None:
         "average_precision 0.500, roc_auc 0.900"
     )
     assert main_metrics({}) == "-"
+    assert main_metrics({"rouge_1": 0.5, "rouge_2": 0.25, "bleu": 9.0}) == "rouge_1 0.500, rouge_2 0.250"
     several = {"accuracy": 0.8, "macro_f1": 0.7, "average_precision": 0.9, "roc_auc": 0.9}
     assert main_metrics(several) == "accuracy 0.800, macro_f1 0.700"
     two = {"average_precision": 0.9, "roc_auc": 0.8, "accuracy": 0.8, "macro_f1": 0.7}
