@@ -68,8 +68,8 @@ def read_report(place: str, version: str) -> Watched | None:
     if not isinstance(versions, dict):
         return Watched(problem=UNREADABLE)
     number, _, digest = version.partition("@")
-    same = [one for one in versions.values() if isinstance(one, dict) and digest and one.get("digest") == digest]
-    one = versions.get(number, same[0] if same else None)
+    same = (one for one in versions.values() if isinstance(one, dict) and one.get("digest"))
+    one = versions.get(number) or next((one for one in same if digest.startswith(str(one["digest"]))), None)
     if not isinstance(one, dict):
         return Watched(problem=NO_WINDOW)
     inputs = one.get("inputs")
