@@ -81,6 +81,35 @@ class MLflow(Workload):
     """As in a pod; default: spread over hosts and zones where possible."""
 
 
+class ModelKey(Values):
+    """The Secret with the key that a model's endpoint wants."""
+
+    model: Annotated[str, Field(pattern=r"^[\w-]+$")]
+    """Name of the model."""
+    secret: Annotated[Name, Field(min_length=1)]
+    """Name of the Secret."""
+    key: Annotated[str, Field(min_length=1)]
+    """Its key in it."""
+
+
+class Console(Workload):
+    """The platform's web page."""
+
+    enabled: bool
+    replicas: Count
+    existing_secret: Name
+    model_keys: list[ModelKey]
+    links: dict[
+        Annotated[str, Field(pattern=r"^[^=]{1,40}$")], Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    ]
+    prometheus: Annotated[str, Field(pattern=r"^$|^https?://[^/@]+")]
+    extra_egress: Objects
+    ingress: Ingress
+    http_route: HttpRoute
+    topology_spread_constraints: Objects
+    """As in a pod; default: spread over hosts and zones where possible."""
+
+
 class DemoTraining(Values):
     """The Job that trains the demo's model."""
 
@@ -118,6 +147,7 @@ class ChartValues(Chart):
     mariadb: MariaDB
     s3: S3
     mlflow: MLflow
+    console: Console
     pipelines: Part
     feature_store: Part = Field(alias="feature-store")
     monitoring: Part

@@ -104,24 +104,23 @@ def test_a_claim_of_ones_own_takes_the_place_of_the_charts(values: dict[str, Any
 
 def test_what_may_not_be_generated_is_named_until_all_is_there() -> None:
     values: dict[str, Any] = {"global": {"secrets": {"generate": False}}, "demo": {"secrets": {"keys": {}}}}
-    for part in ("redis", "s3", "sql", "demo"):
-        values["global"].pop(part, None)
     asked = []
-    for _ in range(4):
+    for _ in range(5):
         said = refused("platform", values)
-        (key,) = {
-            key
-            for key in ("global.sql.existingSecret", "global.s3.existingSecret", "global.redis.existingSecret")
-            if f"{key} is empty" in said
-        } or {"demo.secrets.keys.name"}
+        parts = ("global.sql", "global.s3", "global.redis", "console")
+        (key,) = {f"{part}.existingSecret" for part in parts if f"{part}.existingSecret is empty" in said} or {
+            "demo.secrets.keys.name"
+        }
         assert f"{key} is empty" in said
         assert "global.secrets.generate is false" in said
         asked.append(key)
         if key.startswith("demo"):
             values["demo"]["secrets"]["keys"]["name"] = "mine"
+        elif key.startswith("console"):
+            values["console"] = {"existingSecret": "mine"}
         else:
             values["global"][key.split(".")[1]] = {"existingSecret": "mine"}
-    assert len(set(asked)) == 4
+    assert len(set(asked)) == 5
     first = render("platform", values)
     assert not of_kind(first, "Secret")
 

@@ -21,6 +21,7 @@ servers:
   controller: {component: workflow-controller, ports: [9090]}
   pipelines-ui: {component: ui, ports: [3000], service: 80}
   model: {component: server, ports: [3000], service: 80}
+  console: {component: console, ports: [8600]}
 clients:
   mlflow: [sql:3306, s3:9000]
   definitions: [sql:3306, redis:6379]
@@ -36,8 +37,9 @@ clients:
   keeper: [s3:9000, pipelines:8888, kubernetes]
   steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
   prometheus: [alertmanager:9093, kubernetes]
+  console: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, model:3000, kubernetes]
   # helm-test of the platform, in the place of people's own clients
-  check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000]
+  check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000, console:8600]
   # a model's release; what it needs is said by its values
   server: [s3:9000, redis:6379]
   test: [model:3000, s3:9000, redis:6379]

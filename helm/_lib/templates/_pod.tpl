@@ -54,6 +54,23 @@ metadata:
 automountServiceAccountToken: {{ .token | default false }}
 {{- end -}}
 
+{{/* fairlead.role: a Role with "rules" and its binding to ServiceAccount "name" (default: the component's). */}}
+{{- define "fairlead.role" -}}
+{{- $name := .name | default (include "fairlead.partName" .) -}}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  {{- include "fairlead.metadata" . | nindent 2 }}
+rules: {{- toYaml .rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  {{- include "fairlead.metadata" . | nindent 2 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}}
+subjects: [{kind: ServiceAccount, name: {{ $name }}, namespace: {{ .context.Release.Namespace }}}]
+{{- end -}}
+
 {{/*
 fairlead.scheduling: nodeSelector, tolerations, affinity, topologySpreadConstraints, priorityClassName and runtimeClassName of
 "values". `global.pods` adds tolerations and labels of nodes, and has the affinity and priority of who names none. Without constraints of its own, a component with "values".replicas > 1 is spread over hosts and zones.

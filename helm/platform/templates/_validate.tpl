@@ -16,6 +16,17 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- if and $mlflow.autoscaling.enabled (gt (int $mlflow.autoscaling.minReplicas) (int $mlflow.autoscaling.maxReplicas)) -}}
 {{- fail (printf "mlflow.autoscaling.minReplicas is %d, more than maxReplicas, %d. Fix: raise maxReplicas" (int $mlflow.autoscaling.minReplicas) (int $mlflow.autoscaling.maxReplicas)) -}}
 {{- end -}}
+{{- if .Values.console.enabled -}}
+{{- range $way := list "ingress" "httpRoute" -}}
+{{- $given := get $.Values.console $way -}}
+{{- if and $given.enabled (ne $given.path "/") -}}
+{{- fail (printf "console.%s.path is %s, and the console's pages link to each other below /. Fix: give it a host name of its own, and set console.%s.path=/" $way $given.path $way) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.console.existingSecret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "console.existingSecret" "keys" (list "keys" "session")) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.demo.enabled .Values.demo.model.digest -}}
 {{- fail "demo.model.digest is set, but the demo serves what its own training makes. Fix: install helm/model-service for a model of your own, and leave demo.model.digest empty" -}}
 {{- end -}}

@@ -1,0 +1,25 @@
+{{/*
+fairlead.profile: the platform as its pods see it, as YAML, which is what deploy/env/cluster/profile.yaml says of the default release; without
+the servers in "absent".
+*/}}
+{{- define "fairlead.profile" -}}
+{{- $part := dict -}}
+{{- range list "s3" "mlflow" "redis" "prometheus" "pipelines" -}}
+{{- $_ := set $part . (include "fairlead.part" (dict "context" $.context "part" .) | fromYaml) -}}
+{{- end -}}
+{{- $bucket := printf "s3://%s" .context.Values.global.s3.bucket -}}
+{{- $absent := .absent | default list -}}
+home: /tmp/fairlead
+tracking: http://{{ $part.mlflow.host }}:{{ $part.mlflow.port | int }}
+data: {{ $bucket }}/data
+artifacts: {{ $bucket }}/bundles
+features: {{ $bucket }}/features
+predictions: {{ $bucket }}/predictions
+online: redis://{{ $part.redis.host }}:{{ $part.redis.port | int }}/0
+cluster:
+  namespace: {{ .context.Release.Namespace }}
+  kfp: {{ if has "pipelines" $absent }}""{{ else }}http://{{ $part.pipelines.host }}:{{ $part.pipelines.port | int }}{{ end }}
+  prometheus: {{ if has "prometheus" $absent }}""{{ else }}http://{{ $part.prometheus.host }}:{{ $part.prometheus.port | int }}{{ end }}
+  storage: {endpoint: "{{ $part.s3.scheme }}://{{ $part.s3.host }}:{{ $part.s3.port | int }}", region: {{ .context.Values.global.s3.region }}, secret: {name: {{ $part.s3.secret }}}}
+  redis: {name: {{ $part.redis.secret }}, password_key: password}
+{{- end -}}
