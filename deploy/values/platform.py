@@ -99,9 +99,7 @@ class Console(Workload):
     replicas: Count
     existing_secret: Name
     model_keys: list[ModelKey]
-    links: dict[
-        Annotated[str, Field(pattern=r"^[^=]{1,40}$")], Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
-    ]
+    links: dict[Annotated[str, Field(pattern=r"^[^=]{1,40}$")], Annotated[str, Field(pattern=r"^https?://[^\s]+$")]]
     prometheus: Annotated[str, Field(pattern=r"^$|^https?://[^/@]+")]
     extra_egress: Objects
     ingress: Ingress
