@@ -13,7 +13,7 @@ from contracts.bundle import write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHAMPION, Registry
 from tests.bench import replay_faults
-from tests.bench.replay_parts import MODEL
+from tests.bench.replay_parts import MODEL, apart
 from tests.bench.replay_story import Stage
 from tests.bench.report import Row
 from tests.packages import install
@@ -48,14 +48,22 @@ def _served_by(engine: str) -> Callable[[Stage], str]:
     """The champion's own model, executed by another engine."""
 
     def make(stage: Stage) -> str:
-        endpoints = Endpoints(home=str(stage.parts.home)).resolved()
-        registry = Registry(endpoints)
-        bundle = registry.fetch(f"{MODEL}:1")
-        fields = bundle.document.model_dump(mode="json", exclude={"files"}) | {"engine": engine}
-        copy = write_bundle(bundle.path, endpoints.path("artifacts"), fields)
-        return str(registry.publish(copy).version)
+        return apart(_publish, stage.parts.home, engine)
 
     return make
+
+
+def _publish(home: Path, engine: str) -> str:
+    endpoints = Endpoints(home=str(home)).resolved()
+    registry = Registry(endpoints)
+    bundle = registry.fetch(f"{MODEL}:1")
+    fields = bundle.document.model_dump(mode="json", exclude={"files"}) | {"engine": engine}
+    copy = write_bundle(bundle.path, endpoints.path("artifacts"), fields)
+    return str(registry.publish(copy).version)
+
+
+def _champion(home: Path) -> str:
+    return str(Registry(Endpoints(home=str(home)).resolved()).resolve(f"{MODEL}@{CHAMPION}").version)
 
 
 BAD: Mapping[str, Callable[[Stage], str]] = {
@@ -81,19 +89,18 @@ def rolled_back(stage: Stage, name: str) -> list[Row]:
     stage.tell(f"version {version} is brought: {name}")
     stage.parts.fairlead("deploy", f"{MODEL}:{version}", "--strategy", "canary", "--env", "local")
     last = stage.follow(version)
-    registry = Registry(Endpoints(home=str(stage.parts.home)).resolved())
-    if last.phase != "rolled_back" or registry.resolve(f"{MODEL}@{CHAMPION}").version != "1":
+    if last.phase != "rolled_back" or apart(_champion, stage.parts.home) != "1":
         raise AssertionError(f"{name}: {last.phase}: {last.reasons}")
     end = replay.days + 1
     stage.until("a day more", lambda: replay.days >= end)
     stage.look()
-    took = stage.events[-1]["seconds"] - stage.at(f"version {version} is brought")
+    took = stage.at(f"rollout of {version}: roll back") - stage.at(f"rollout of {version}: step")
     own = replay.failed.get(500, 0)
     stage.tell(
         f"version {version} is gone", reason=last.reasons[:2], most=max(each.weight for each in last.transitions)
     )
     rows = [
-        Row(case=f"{name}: rolled back after", contestant="fairlead", value=took, unit="s"),
+        Row(case=f"{name}: of traffic until it is rolled back", contestant="fairlead", value=took, unit="s"),
         Row(case=f"{name}: the version's own errors", contestant="fairlead", value=own, unit="requests"),
     ]
     replay.failed.pop(500, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 import shutil
@@ -13,9 +14,10 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -28,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = "fraud"
 PROGRAMS = ("prometheus", "helm")  # beside the extra `rollout`
 _PATIENCE = 90.0
+T = TypeVar("T")
 
 
 def until(what: str, look: Callable[[], Any], patience: float = _PATIENCE) -> Any:
@@ -38,6 +41,12 @@ def until(what: str, look: Callable[[], Any], patience: float = _PATIENCE) -> An
             raise TimeoutError(f"waited {patience:.0f} s in vain: {what}")
         time.sleep(0.2)
     return found
+
+
+def apart(call: Callable[..., T], *given: Any) -> T:
+    """What a call gives in a process of its own: MLflow keeps the database open, which the next scenario replaces."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call, *given).result()
 
 
 @dataclass

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pyarrow import parquet
 
 from contracts.audit import AuditLog
-from contracts.bundle import BundleDocument
 from contracts.endpoints import Endpoints
 from contracts.registry import Registry
 from services.rollout.state import Rollout
 from services.rollout.store import Store
-from tests.bench.replay_parts import MODEL, Parts, until
+from tests.bench.replay_parts import MODEL, Parts, apart, until
 from tests.bench.replay_traffic import Replay
 from tests.bench.replay_world import CHANGES, Change, World, as_given
 from tests.bench.report import Row
@@ -34,6 +33,7 @@ _SPLIT = ("split.train_start=null", "split.train_days=6", "split.valid_days=2",
 _ROLLOUT = ("rollout.weights=[10,50,100]", "rollout.step_seconds=2", "rollout.step_samples=40")
 _COOLDOWN_DAYS = 28  # until a run finds days to train on, to wait for labels and to test, all after the change
 _PATIENCE_DAYS = 55.0
+_TOLD = ("metric", "value", "against", "difference", "interval", "rows_compared")
 _NORMAL_DAYS = 8  # labels come after seven
 
 
@@ -269,8 +269,7 @@ def _taken_over(stage: Stage, version: str, at: Callable[[str], None]) -> str:
     if not candidate or candidate == version:
         stage.tell("the gate refused the model", said=stage.loop.get("reason"))
         return version
-    checks = [one.model_dump(mode="json") for one in _document(stage, candidate).gate.checks]
-    stage.tell(f"the gate lets {candidate} through", compared=[one for one in checks if one["difference"] is not None])
+    stage.tell(f"the gate lets {candidate} through", compared=apart(_compared, stage.parts.home, candidate))
     stage.until("a rollout begins", lambda: stage.rollout(candidate))
     at("rollout")
     if stage.follow(candidate).phase != "promoted":
@@ -293,8 +292,11 @@ def _is_normal(stage: Stage) -> bool:
     return bool(stage.until("nothing is found any more, or the next run", known) == "normal")
 
 
-def _document(stage: Stage, version: str) -> BundleDocument:
-    return Registry(Endpoints(home=str(stage.parts.home)).resolved()).fetch(f"{MODEL}:{version}").document
+def _compared(home: Path, version: str) -> list[dict[str, Any]]:
+    """The gate's comparisons of a version with the champion."""
+    document = Registry(Endpoints(home=str(home)).resolved()).fetch(f"{MODEL}:{version}").document
+    checks = [one.model_dump(mode="json") for one in document.gate.checks]
+    return [{name: one[name] for name in _TOLD} for one in checks if one["difference"] is not None]
 
 
 def conclusion(stage: Stage, name: str) -> list[Row]:
