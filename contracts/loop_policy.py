@@ -34,6 +34,9 @@ class LoopPolicy(Document):
     settings: dict[str, Any] = Field(
         {}, description="of the task for the runs, by dotted key, for example a data window: split.train_days"
     )
+    wait_hours: float = Field(
+        0, ge=0, description="a drift or drop must have lasted so long: until then its labels have not come"
+    )
     cooldown_hours: float = Field(24, gt=0, description="between the starts of two runs")
     runs_per_week: int = Field(3, ge=1, description="at most so many in any seven days")
     approval: bool = Field(False, description="a person must approve each run: fairlead watch approve MODEL")
@@ -60,6 +63,11 @@ class LoopPolicy(Document):
             return cron.known_zone(name)
         except PlatformError as err:
             raise ValueError(err.headline) from None
+
+    @property
+    def wait(self) -> timedelta:
+        """How long a change must have lasted before it starts a run."""
+        return timedelta(hours=self.wait_hours)
 
     @property
     def cooldown(self) -> timedelta:

@@ -35,11 +35,13 @@ def decide(policy: LoopPolicy, state: WatchState, seen: Observations, now: datet
     if state.run:
         return _followed(policy, state, seen, now)
     triggers, remarks = _triggers(policy, state, seen, now)
+    found = any(map(_is_change, triggers))
+    state = state.having(found=(state.found or now) if found else None)
     if not triggers:
         reason = "; ".join([*remarks, *seen.silent]) or "nothing asks for a run"
         return state.having(phase="watching", asked=None, reason=reason, next_time=_scheduled(policy, state))
     reason = "; ".join(trigger.reason for trigger in triggers)
-    if held := _held(policy, state, seen, now):
+    if held := _held(policy, state, seen, now) or _waits(policy, state, triggers, now):
         why, until = held
         return state.having(phase="watching", asked=None, reason=f"{reason}: {why}", next_time=until)
     if policy.approval:
@@ -65,7 +67,7 @@ def _start(
         run=run,
         began=now,
         trouble="",
-        changed=any(trigger.evidence.get("kind") in _CHANGES for trigger in triggers),
+        changed=any(map(_is_change, triggers)),
         reason=reason,
         next_time=None,
         asked=None,
@@ -195,6 +197,19 @@ def _held(
         until = week[-policy.runs_per_week] + WEEK
         return f"{len(week)} of {policy.runs_per_week} runs of this week are used", until
     return None
+
+
+def _waits(
+    policy: LoopPolicy, state: WatchState, triggers: tuple[Trigger, ...], now: datetime
+) -> tuple[str, datetime | None] | None:
+    """Until when a change has to last before it starts a run; nothing else is waited for."""
+    if state.found is None or now >= state.found + policy.wait or not all(map(_is_change, triggers)):
+        return None
+    return f"waits {policy.wait_hours:g} hours for labels of what has changed", state.found + policy.wait
+
+
+def _is_change(trigger: Trigger) -> bool:
+    return trigger.evidence.get("kind") in _CHANGES
 
 
 def _stopped(state: WatchState) -> str:

@@ -49,6 +49,7 @@ class WatchState(Document):
         started: the starts of the latest runs, oldest first.
         count: runs so far.
         failures: failed runs in a row.
+        found: since when a drift or a drop is seen.
         asked: since when a person is asked; stopped: since when nothing starts before a person says so.
         candidate: the version that passed the gate last.
         source: the rows as they were when the last run started, or when they were seen first.
@@ -69,6 +70,7 @@ class WatchState(Document):
     count: int = 0
     failures: int = 0
     asked: datetime | None = None
+    found: datetime | None = None
     stopped: datetime | None = None
     candidate: str = ""
     source: Source | None = None

@@ -31,7 +31,7 @@ PARTS = ("serve", "monitor", "watch", "prometheus")
 _SPLIT = ("split.train_start=null", "split.train_days=6", "split.valid_days=2",
           "split.drop_compromised=false")  # fmt: skip
 _ROLLOUT = ("rollout.weights=[10,50,100]", "rollout.step_seconds=2", "rollout.step_samples=40")
-_COOLDOWN_DAYS = 28  # until a run finds days to train on, to wait for labels and to test, all after the change
+_WAIT_DAYS = 28  # until a run finds days to train on, to wait for labels and to test, all after the change
 _PATIENCE_DAYS = 55.0
 _TOLD = ("metric", "value", "against", "difference", "interval", "rows_compared")
 _NORMAL_DAYS = 8  # labels come after seven
@@ -42,7 +42,7 @@ class Stage:
 
     def __init__(self, folder: Path, months: pd.DataFrame, day: float) -> None:
         self.folder, self.day, self._months = folder / "stage", day, months
-        self._trained = folder / "trained"
+        self._trained = folder
         shutil.rmtree(self.folder, ignore_errors=True)
         self.events: list[dict[str, Any]] = []
         self.parts = Parts(self.folder / "home", day)
@@ -54,10 +54,11 @@ class Stage:
     def prepare(self, change: Change | None = None) -> None:
         """Make the world, take the champion of what was before, and start all parts and the traffic."""
         self.world = World(self._months, self.folder / "world", change, CHANGE_DAY)
-        if not self._trained.exists():
+        trained = self._trained / f"trained-{self.world.start:%m-%d}"
+        if not trained.exists():
             self._train_champion()
-            shutil.copytree(self.parts.home, self._trained)
-        shutil.copytree(self._trained, self.parts.home, dirs_exist_ok=True)
+            shutil.copytree(self.parts.home, trained)
+        shutil.copytree(trained, self.parts.home, dirs_exist_ok=True)
         self.parts.start("serve")
         self.replay = Replay(self.world, self.parts.url, self.parts.home, self.day)
         self.replay.begin()
@@ -68,8 +69,8 @@ class Stage:
 
     def _train_champion(self) -> None:
         source = str(self.world.source)
-        cooldown = _COOLDOWN_DAYS * self.day / 3600
-        loop = (f'loop.source="{source}"', f"loop.cooldown_hours={cooldown}", "loop.runs_per_week=9")
+        wait = f"loop.wait_hours={_WAIT_DAYS * self.day / 3600}"
+        loop = (f'loop.source="{source}"', wait, "loop.cooldown_hours=0.01", "loop.runs_per_week=9")
         words = [part for one in (*_SPLIT, *_ROLLOUT, "rollout.warm_seconds=5", *loop) for part in ("--set", one)]
         self.parts.fairlead("run", MODEL, "--recipe", "handbook", "--source", source, *words)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 LABELS_LATE = 7.0  # days
-START, END = "2018-06-01", "2018-08-01"
+STATIONARY, START, END = "2018-06-01", "2018-05-20", "2018-08-01"  # all windows of features are full by the first
 _NAMES = {
     "TRANSACTION_ID": "transaction_id",
     "TX_DATETIME": "event_time",
@@ -88,12 +88,12 @@ class Slice:
 
 
 class World:
-    """The payments as they are from `START` on, changed from `change_day` days later on."""
+    """The payments from `START` on, changed `change_day` days later; without a change those from `STATIONARY` on."""
 
     def __init__(self, months: pd.DataFrame, folder: Path, change: Change | None, change_day: float) -> None:
         import pandas as pd
 
-        self.start = pd.Timestamp(START, tz="UTC")
+        self.start = pd.Timestamp(START if change is not None else STATIONARY, tz="UTC")
         self.change = self.start + pd.Timedelta(days=change_day)
         self.payments = months[months["event_time"] < END]
         if change is not None:

@@ -104,6 +104,22 @@ def test_cooldown_and_budget_and_a_rollout_hold_a_run_and_say_until_when() -> No
     assert (rolling.pending, rolling.reason) == ((), "amount drifts: waits for the rollout: fraud:2 at 5 %")
 
 
+def test_a_change_has_to_last_for_as_long_as_its_labels_take() -> None:
+    policy = LoopPolicy(wait_hours=168, silent_minutes=1e6, schedule="every 30d")
+    fresh = state().having(since=NOW)
+    held = decide(policy, fresh, seen(DRIFT), NOW)
+    assert (held.pending, held.next_time) == ((), NOW + WEEK)
+    assert held.reason == "amount drifts: waits 168 hours for labels of what has changed"
+    assert decide(policy, held, seen(DRIFT), NOW + WEEK).reason == "amount drifts"
+    over = decide(policy, held, seen(at=NOW + HOUR), NOW + HOUR)
+    again = decide(policy, over, seen(DRIFT, at=NOW + WEEK), NOW + WEEK)
+    assert (over.found, again.pending, again.next_time) == (None, (), NOW + 2 * WEEK)
+    new = decide(policy, held, seen(DRIFT), NOW + 5 * WEEK)
+    assert [action.kind for action in new.pending] == ["start_run"]
+    soon = decide(policy.model_copy(update={"schedule": "every 1h"}), held, seen(DRIFT), NOW + 2 * HOUR)
+    assert soon.reason == "amount drifts; scheduled: every 1h"  # that waits for nothing
+
+
 def test_approval_is_asked_once_and_one_of_before_does_not_count() -> None:
     policy = LoopPolicy(approval=True)
     early = NOW - HOUR
