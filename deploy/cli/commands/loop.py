@@ -39,9 +39,10 @@ def watch(
 
     Looks at the monitor's report of each champion, at alerts, the schedule and the source, as its policy says (set by
     `run TASK --set loop.approval=true`, and on_drift, on_quality_drop, schedule, on_new_data, source, settings,
-    wait_hours, cooldown_hours, runs_per_week, approval, max_failures, silent_minutes, rollout). A run is a process of its own, or
-    one of Kubeflow with the profile of a cluster: it goes on when this command ends, and is found again. Nothing is
-    done twice, one watch acts at a time, three failed runs in a row stop the loop, and all is in: fairlead audit
+    wait_hours, cooldown_hours, runs_per_week, approval, max_failures, silent_minutes, rollout). A run is a process of
+    its own, or one of Kubeflow with the profile of a cluster: it goes on when this command ends, and is found again.
+    Nothing is done twice, one watch acts at a time, three failed runs in a row stop the loop, and all is in: fairlead
+    audit
 
     [bold]Examples[/]
       fairlead watch
