@@ -167,6 +167,10 @@ class Evaluation(ABC):
         """What monitors watch of answers, by the names of `Serving.watched`: numbers, or names of categories."""
         return {}
 
+    def expected(self, frame: pd.DataFrame, answers: Any) -> dict[str, Any]:
+        """What `Serving.expected` needs of ``baseline.json`` to estimate quality before labels are there."""
+        return {}
+
     def higher_is_better(self, metric: str) -> bool:
         """Whether more is better."""
         return metric.split(":")[0] in self.higher

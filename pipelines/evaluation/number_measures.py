@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from pipelines.evaluation.measures import EPS, Floats, Measure
@@ -47,3 +49,20 @@ def regression(true: Floats, answers: Floats, coverage: float | None) -> Measure
 
 def _pinball(above: Floats, quantile: float) -> Floats:
     return np.maximum(quantile * above, (quantile - 1) * above)
+
+
+def residuals(true: Floats, answers: Floats) -> dict[str, Any]:
+    """Mean absolute and squared errors between deciles of the interval's width, or of the value without intervals."""
+    wide = answers.shape[1] == 3
+    scale = answers[:, 2] - answers[:, 1] if wide else answers[:, 0]
+    edges = np.unique(np.quantile(scale, np.linspace(0, 1, 11)[1:-1]))
+    places = np.searchsorted(edges, scale, side="right")
+    kept = np.unique(places)  # a bin that no row is in joins the next one
+    error = np.abs(answers[:, 0] - true)
+    groups = [error[places == place] for place in kept]
+    return {
+        "by": "width" if wide else "value",
+        "edges": edges[kept[1:] - 1].tolist(),
+        "absolute": [float(one.mean()) for one in groups],
+        "square": [float((one**2).mean()) for one in groups],
+    }

@@ -118,6 +118,12 @@ class Regression(Evaluation):
         width = {"width": answers[:, 2] - answers[:, 1]} if answers.shape[1] == len(_INTERVAL) else {}
         return {"answer": answers[:, 0], **width}
 
+    def expected(self, frame: pd.DataFrame, answers: Any) -> dict[str, Any]:
+        """``residuals``: the mean error, and the mean square of it, of answers alike; see `services.problems`."""
+        from pipelines.evaluation.number_measures import residuals
+
+        return {"residuals": residuals(numbers_of(frame["label"]), answers)}
+
     def batch(self, output: RegressionOutput, decision: Any) -> Batch:
         """The number, and the ends of its interval."""
         return _Batch(output)

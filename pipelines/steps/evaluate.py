@@ -102,7 +102,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         "inputs": describe_inputs(columns, signature.inputs, moments),
         "answer": describe_answers(evaluation.watched(signature.output, document.decision, answers), moments),
     }
-    write_json(target / FILE, normal | evaluation.baseline(signature.output, answers))
+    normal |= evaluation.baseline(signature.output, answers) | evaluation.expected(frame, answers)
+    write_json(target / FILE, normal)
     given = (frame, answers, signature.output, document.decision)
     (target / "plots").mkdir(exist_ok=True)
     evaluation.draw(target / "plots", *given, result)

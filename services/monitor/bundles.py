@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +24,14 @@ class Known:
     """What is known of a version: nothing but `normal` when its bundle is not found.
 
     Attributes:
+        baseline: the bundle's ``baseline.json``, {} for none.
         metrics: of the bundle's evaluation, by name.
     """
 
     normal: Normal = field(default_factory=Normal)
     serving: Serving | None = None
     document: BundleDocument | None = None
+    baseline: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -58,9 +61,8 @@ def find(artifacts: str, model: str, digest: str) -> Known:
     answer = serving.normal(signature.output, document.decision, baseline) if watches else {}
     rows = baseline.get("rows") or _read(folder, "evaluation.json", document).get("rows")
     columns = {**baseline.get("inputs", {}), **{f"({name})": one for name, one in answer.items()}}
-    return Known(
-        normal=Normal(columns=columns, rows=rows and int(rows), inputs=inputs), serving=serving, document=document
-    )
+    normal = Normal(columns=columns, rows=rows and int(rows), inputs=inputs)
+    return Known(normal=normal, serving=serving, document=document, baseline=baseline)
 
 
 def _folder(artifacts: str, model: str, digest: str) -> str | None:

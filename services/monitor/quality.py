@@ -98,7 +98,7 @@ class Expected:
         output, decision = known.document.signature.output, known.document.decision
         for day, answer in answers:
             try:
-                expected = known.serving.expected(output, decision, answer)
+                expected = known.serving.expected(output, decision, answer, known.baseline)
             except (KeyError, ValueError, TypeError, IndexError):  # a line of somebody else
                 continue
             sums = self._days.setdefault(day, {})

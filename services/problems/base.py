@@ -92,8 +92,14 @@ class Serving(ABC):
         """Metrics of logged answers and their labels, as a function of row weights; None where there are none."""
         return None
 
-    def expected(self, output: Any, decision: Any, record: Mapping[str, Any]) -> dict[str, float]:
-        """What a logged answer adds to the sums of `estimate`; {} where answers say nothing of how sure they are."""
+    def expected(
+        self, output: Any, decision: Any, record: Mapping[str, Any], baseline: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """What a logged answer adds to the sums of `estimate`; {} where answers say nothing of how sure they are.
+
+        Args:
+            baseline: the bundle's ``baseline.json``.
+        """
         return {}
 
     def estimate(self, sums: Mapping[str, float]) -> dict[str, float]:

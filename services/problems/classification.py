@@ -91,7 +91,11 @@ class ClassificationServing(Serving):
         return measures.binary(true == at, said == at, np.array([one["probabilities"][at] for one in answers]))
 
     def expected(
-        self, output: ClassificationOutput, decision: Decision | None, record: Mapping[str, Any]
+        self,
+        output: ClassificationOutput,
+        decision: Decision | None,
+        record: Mapping[str, Any],
+        baseline: Mapping[str, Any],
     ) -> dict[str, float]:
         """How probable it is that the label is right; of two classes what it adds to hits and misses."""
         chances, label = record["probabilities"], output.classes.index(record["label"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,28 @@ class MultilabelServing(Serving):
             return np.array([[name in row for name in output.labels] for row in rows], dtype=bool)
 
         return measures.labels(given(labels), given([one["labels"] for one in answers]))
+
+    def expected(
+        self, output: MultilabelOutput, decision: Any, record: Mapping[str, Any], baseline: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Of each label how probable it is that it was given, or left out, rightly."""
+        given, chances = set(record["labels"]), record["probabilities"]
+        said = [name in given for name in output.labels]
+        right = [chance if one else 1 - chance for one, chance in zip(said, chances, strict=True)]
+        return {
+            "rows": 1.0,
+            "said": float(sum(said)),
+            "there": sum(chances),
+            "hit": sum(chance for one, chance in zip(said, chances, strict=True) if one),
+            "wrong": 1 - sum(right) / len(right),
+            "exact": math.prod(right),  # as if labels were independent, given the inputs
+        }
+
+    def estimate(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """F1 over all labels, exact rows and wrong decisions."""
+        found = {"subset_accuracy": sums["exact"] / sums["rows"], "hamming_loss": sums["wrong"] / sums["rows"]}
+        both = sums["said"] + sums["there"]
+        return {"micro_f1": 2 * sums["hit"] / both, **found} if both > 0 else found
 
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The highest probability, and how many labels were given."""

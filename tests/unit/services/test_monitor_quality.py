@@ -20,10 +20,13 @@ from sklearn.metrics import (
     recall_score,
 )
 
+from contracts.problems import get_problem
+from contracts.problems.multilabel import MultilabelOutput
+from pipelines.evaluation.number_measures import residuals
 from services.feedback.label_writing import write_labels
 from services.feedback.records import Label
 from services.monitor.labelled import FILE
-from services.problems import measures
+from services.problems import get_serving, measures
 from tests.monitor_log import NOON, Log
 
 ROWS = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 10), st.integers(1, 3)), min_size=5, max_size=60)
@@ -160,3 +163,47 @@ def test_a_label_waits_a_week_for_its_prediction(log: Log) -> None:
     assert (monitor.report["labels"]["unknown"], monitor.report["labels_waiting"]) == (0, 250)
     monitor.look(log.at + timedelta(days=8))
     assert (monitor.report["labels"]["unknown"], monitor.report["labels_waiting"]) == (250, 0)
+
+
+NUMBERS = st.lists(st.tuples(st.integers(-50, 50), st.integers(-50, 50), st.integers(0, 5)), min_size=1, max_size=60)
+
+
+@settings(max_examples=12, deadline=None)
+@given(NUMBERS, st.booleans())
+def test_the_estimate_of_a_regression_on_the_rows_it_was_made_of_is_what_they_say(
+    rows: list[tuple[int, int, int]], intervals: bool
+) -> None:
+    table = np.array(rows, dtype=np.float64)
+    true, said, width = table[:, 0], table[:, 1], table[:, 2]
+    answers = np.column_stack([said, said - width / 2, said + width / 2] if intervals else [said])
+    baseline = {"residuals": residuals(true, answers)}
+    serving, sums = get_serving(get_problem("regression")), dict[str, float]()
+    for row in answers.tolist():
+        record = {"value": row[0], **({"interval": row[1:]} if intervals else {})}
+        for name, value in serving.expected(None, None, record, baseline).items():
+            sums[name] = sums.get(name, 0.0) + value
+    found = serving.estimate(sums)
+    assert found["mae"] == pytest.approx(np.abs(true - said).mean())
+    assert found["rmse"] ** 2 == pytest.approx(((true - said) ** 2).mean())
+    assert serving.expected(None, None, {"value": 1.0}, {}) == {}, "older bundles say nothing"
+
+
+def test_the_estimate_of_several_labels_is_near_what_comes_true_where_they_are_calibrated() -> None:
+    rng, names = np.random.default_rng(5), ["a", "b", "c"]
+    output = MultilabelOutput(labels=names, thresholds=[0.5, 0.3, 0.6])
+    chances = rng.beta(1, 2, (6_000, 3))
+    true, said = rng.random(chances.shape) < chances, chances >= [0.5, 0.3, 0.6]
+    serving, sums = get_serving(get_problem("multilabel")), dict[str, float]()
+
+    def labels(row: Any) -> list[str]:
+        return [name for name, one in zip(names, row, strict=True) if one]
+
+    records = [{"labels": labels(row), "probabilities": one} for row, one in zip(said, chances.tolist(), strict=True)]
+    for record in records:
+        for name, value in serving.expected(output, None, record, {}).items():
+            sums[name] = sums.get(name, 0.0) + value
+    measure = serving.measure(output, None, records, [labels(row) for row in true])
+    assert measure is not None
+    found, truth = serving.estimate(sums), measure(np.ones(len(records)))
+    assert set(found) == {"micro_f1", "subset_accuracy", "hamming_loss"}
+    assert all(value == pytest.approx(truth[name], abs=0.02) for name, value in found.items())
