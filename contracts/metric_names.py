@@ -33,6 +33,7 @@ MONITOR_DRIFT = "fairlead_monitor_drift_detected"
 MONITOR_MISSING = "fairlead_monitor_missing_ratio"
 MONITOR_NEW_CATEGORY = "fairlead_monitor_new_category_ratio"
 MONITOR_OUT_OF_RANGE = "fairlead_monitor_out_of_range_ratio"
+MONITOR_SKEW = "fairlead_monitor_skew_ratio"
 MONITOR_ROWS = "fairlead_monitor_rows_total"
 MONITOR_LATE_ROWS = "fairlead_monitor_late_rows_total"
 MONITOR_QUALITY = "fairlead_monitor_quality"
@@ -85,6 +86,7 @@ MONITOR_LABELS: dict[str, tuple[str, ...]] = {
     MONITOR_MISSING: ("model", "version", "input"),
     MONITOR_NEW_CATEGORY: ("model", "version", "input"),
     MONITOR_OUT_OF_RANGE: ("model", "version", "input"),
+    MONITOR_SKEW: ("model", "version", "input"),  # training-serving skew, as it was measured last
     MONITOR_ROWS: ("model", "version"),
     MONITOR_LATE_ROWS: ("model",),
     MONITOR_QUALITY: ("model", "version", "metric", "slice"),

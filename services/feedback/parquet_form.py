@@ -55,7 +55,7 @@ def members(record: Prediction | Label) -> tuple[Any, ...]:
     """What records of one file have in common."""
     if isinstance(record, Label):
         return ()
-    same = (record.model, record.version, record.digest, record.schema)
+    same = (record.model, record.version, record.digest, record.schema, record.moment is None)
     return (*same, tuple(record.answer), tuple(record.inputs))
 
 
@@ -73,6 +73,7 @@ def columns_of(record: Prediction | Label) -> dict[str, Any]:
         "latency_ms": record.latency_ms,
         "flags": list(record.flags),
         "entities": dict(record.entities),
+        **({} if record.moment is None else {"moment": record.moment}),
         **{_ANSWER + name: value for name, value in record.answer.items()},
         **{_INPUT + name: value for name, value in record.inputs.items()},
     }
@@ -164,6 +165,7 @@ def _record(row: Mapping[str, Any], of: type[R]) -> R:
         latency_ms=row["latency_ms"],
         flags=tuple(row["flags"]),
         entities=row["entities"],
+        moment=row.get("moment"),
         answer=answer,
         inputs=inputs,
     )
@@ -183,7 +185,7 @@ class _Floats:
 
 
 def _field(name: str, kinds: set[type]) -> pa.Field:
-    if name == "time":
+    if name in ("time", "moment"):
         return pa.field(name, _MOMENT)
     if name == "flags":
         return pa.field(name, pa.list_(pa.string()))

@@ -15,7 +15,9 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _IN_LINE = re.compile(rb'"id": ?"([0-9a-f]{32})"')
 AHEAD = timedelta(minutes=5)  # clocks differ; a time that is further ahead is a mistake
 _END_OF_TIME = 253_402_300_800_000  # milliseconds since 1970
-_FRAME = frozenset(("schema", "id", "time", "model", "version", "digest", "inputs", "entities", "flags", "latency_ms"))
+_FRAME = frozenset(
+    ("schema", "id", "time", "model", "version", "digest", "inputs", "entities", "flags", "latency_ms", "moment")
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +30,7 @@ class Prediction:
         inputs: as the log keeps them: free text is redacted.
         entities: entity keys, hashed unless the log was told to keep them.
         latency_ms: from arrival to encoding; None in records of the first schema.
+        moment: at which features were asked for; None where none were, and in older records.
     """
 
     id: str
@@ -41,6 +44,7 @@ class Prediction:
     flags: tuple[str, ...]
     latency_ms: float | None
     schema: int
+    moment: datetime | None = None
 
     @classmethod
     def of(cls, document: Any) -> Prediction:
@@ -63,6 +67,7 @@ class Prediction:
                 flags=tuple(fields.get("flags", ())),
                 latency_ms=fields.get("latency_ms"),
                 schema=fields.get("schema", 1),
+                moment=moment(fields["moment"]) if "moment" in fields else None,
             )
         except KeyError as err:
             raise ValueError(f"has no {err.args[0]}") from None
@@ -70,6 +75,7 @@ class Prediction:
     def document(self) -> dict[str, Any]:
         """The document of its line."""
         given = {"entities": dict(self.entities), "flags": list(self.flags), "latency_ms": self.latency_ms}
+        given |= {"moment": stamp(self.moment)} if self.moment is not None else {}
         return {
             **({"schema": self.schema} if self.schema > 1 else {}),
             "id": self.id,

@@ -67,7 +67,7 @@ class PredictionLog:
             _reachable(self._folder)
         self._salt = (settings.salt or secrets.token_hex(16)).encode()
         self._said = get_serving(signature.problem).record
-        self._entities = frozenset(signature.entities)
+        self._entities, self._stamp = frozenset(signature.entities), signature.timestamp or ""
         # What is not one of the known categories may be anything, a name for example: it counts as free text.
         strings = [item for item in signature.inputs if item.dtype == "string"]
         self._strings = {item.name: frozenset(item.categories or ()) for item in strings}
@@ -112,6 +112,8 @@ class PredictionLog:
         }
         if keys := self._keys(batch, row):
             record["entities"] = keys
+            if self._stamp in batch.columns:
+                record["moment"] = f"{batch.columns[self._stamp][row]}Z"
         if batch.flags[row]:
             record["flags"] = batch.flags[row]
         return record

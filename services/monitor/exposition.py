@@ -16,6 +16,7 @@ _HELP = {
     names.MONITOR_MISSING: "Share of records without a value.",
     names.MONITOR_NEW_CATEGORY: "Share of records with a category that the reference lacks.",
     names.MONITOR_OUT_OF_RANGE: "Share of records with a number outside the reference's range.",
+    names.MONITOR_SKEW: "Share of logged rows whose input differs from the same features joined from the history.",
     names.MONITOR_ROWS: "Records read from the prediction log.",
     names.MONITOR_LATE_ROWS: "Records that came after the watermark had passed their time.",
     names.MONITOR_QUALITY: "Quality of labelled answers.",
@@ -57,6 +58,8 @@ class Reports(Collector):
                 say(names.MONITOR_LABELS_JOINED, count, model, outcome)
             for version, one in versions.items():
                 _say_quality(say, one["quality"], model, version)
+                for column, ratio in one["skew"].items():
+                    say(names.MONITOR_SKEW, ratio, model, version, column)
                 say(names.MONITOR_ROWS, one["rows"], model, version)
                 for column, found in one["inputs"].items():
                     say(names.MONITOR_DRIFT, float(found["drifted"]), model, version, column)

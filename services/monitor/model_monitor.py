@@ -20,9 +20,10 @@ from services.monitor.bundles import Known, find
 from services.monitor.labelled import Labelled
 from services.monitor.quality import Expected, measured, past_errors
 from services.monitor.rules import Rules
+from services.monitor.skew import FOLDER, latest_skew
 from services.monitor.watch import VersionWatch
 
-FOLDER, STATE, REPORT = "monitor", "state.json", "report.json"
+STATE, REPORT = "state.json", "report.json"
 _FORM = 1
 _AT_ONCE = 5_000  # records that are held in memory
 _FORGOTTEN = 30 * 86_400.0  # seconds without traffic after which a version is no more reported
@@ -46,6 +47,7 @@ class ModelMonitor:
         self._labelled: Labelled | None = None
         self._quality: dict[str, list[dict[str, Any]]] = {}
         self._errors: dict[str, dict[str, float]] = {}  # of past estimates
+        self._skew: dict[str, dict[str, float]] = {}  # by version and input
         self._joined = datetime.min.replace(tzinfo=UTC)
         self.report: dict[str, Any] = {}
 
@@ -123,6 +125,7 @@ class ModelMonitor:
         """Join labels that are new, and measure again where there were any; not at every look, for it reads days."""
         if now - self._joined < timedelta(seconds=self._rules.labels_seconds) and not self._labels.changed:
             return
+        self._skew = latest_skew(home(self._folder, self.model), now)
         if self._labels.join(now, self._categories()) or self._joined.year == 1:
             rows = self._labels.rows
             for version, (_, _, known) in self._versions.items():
@@ -163,6 +166,7 @@ class ModelMonitor:
     def _judged(self, version: str, known: Known) -> dict[str, Any]:
         expected = self._expected.get(version, Expected())
         return {
+            "skew": self._skew.get(version, {}),
             "quality": self._quality.get(version, []),
             "labelled": len(self._labels.rows.get(version, ())),
             "estimate": expected.estimates(known, self._errors.get(version, {})),

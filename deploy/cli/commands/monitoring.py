@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from contracts.errors import PlatformError
 from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
 from deploy.cli.terminal.output import guarded
 
@@ -22,6 +23,10 @@ def monitor(
     once: Annotated[bool, typer.Option("--once", help="Read what is new, show it and end.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of /metrics; 0: none.")] = 9109,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds from one look at the log to the next.")] = 5.0,
+    skew: Annotated[
+        bool, typer.Option("--skew", help="Join logged rows again from the feature history, show what differs and end.")
+    ] = False,
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="With --skew: how many of the newest.")] = 2_000,
     keep_days: Annotated[
         int, typer.Option(min=0, help="Finished days of the log that are kept; older ones are removed; 0: all.")
     ] = 0,
@@ -33,13 +38,26 @@ def monitor(
     Reads the prediction log once, as it grows, and exports metrics until Ctrl-C. An input has changed when its distance
     is large (PSI 0.1 beyond chance) and cannot be chance, all inputs and all looks counted. State and report are kept
     beside the log. While it runs, finished days of the log become Parquet, and of two monitors of one model the second
-    waits until the first is gone. With --once the exit code is 3 where something has changed.
+    waits until the first is gone. --skew compares what was logged with the same entity and moment joined from the
+    history, as training does; a running monitor does so each day, and exports the result for two. With --once or --skew
+    the exit code is 3 where something has changed.
 
     [bold]Examples[/]
       fairlead monitor fraud --once
       fairlead monitor --all --port 9109
       fairlead monitor fraud --once --json
+      fairlead monitor fraud --skew
     """
+    if skew:
+        from deploy.cli.features.skew import show_skew
+
+        if model is None:
+            raise PlatformError("which model?", fix="fairlead monitor fraud --skew", code="bad_input")
+        raise typer.Exit(show_skew(profile, model, rows, as_json))
+    from deploy.cli.features.skew import skew_quietly
     from deploy.cli.monitoring.watching import monitor_models
 
-    monitor_models(profile, model, every_model, once, port, every, keep_days, as_json)
+    def daily(name: str) -> None:
+        skew_quietly(profile, name, rows)
+
+    monitor_models(profile, model, every_model, once, port, every, keep_days, as_json, daily)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
 from contracts.storage import is_remote
 from deploy.cli.profiles.audit_record import note
-from deploy.cli.profiles.loading import load_deployment, load_endpoints
-from deploy.cli.profiles.log_salt import VARIABLE, found_salt
+from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.profiles.log_salt import salt_of
 from deploy.cli.terminal.output import console, emit, table
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> 
 
     keys, endpoints = _keys(given), load_endpoints(profile)
     folder = log_of(endpoints, model)
-    removed = forget(folder, model, keys, _salt(endpoints, profile, model))
+    removed = forget(folder, model, keys, salt_of(endpoints, profile, model))
     document = {"model": model, "folder": folder, "predictions": removed.predictions, "labels": removed.labels}
     note(endpoints, "forget_entity", model, evidence={**document, "keys": sorted(keys)})  # whose is not for a log
 
@@ -139,26 +139,6 @@ def _keys(given: list[str]) -> dict[str, str]:
             )
         keys[name] = canonical_text(key)
     return keys
-
-
-def _salt(endpoints: Endpoints, profile: str, model: str) -> str:
-    """The salt of the log's hashes.
-
-    Raises:
-        PlatformError: ``code="random_salt"``: nothing can be found.
-    """
-    config: dict[str, Any] = load_deployment(profile, model).config.get("predictions") or {}
-    settings = {f"predictions.{name}": value for name, value in config.items()}
-    salt = found_salt(endpoints.path("home"), endpoints.uri("predictions"), settings)
-    if not salt and config.get("entities") != "keep":
-        raise PlatformError(
-            f"the records of one entity of {model} cannot be found",
-            detail="the log has hashes of its keys, and their salt is not known here; services without one invent it",
-            fix=f"give the services' salt in {VARIABLE}; if they have none, drop old days with "
-            f"fairlead predictions compact {model} --keep-days 30, and set secrets.salt of the release",
-            code="random_salt",
-        )
-    return salt
 
 
 def _show_unreadable(out: Console, count: int, named: list[str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from services.monitor.service import Monitor
 
 Report = Mapping[str, Any]
+_DAY = 86_400.0  # seconds
+_SKEWED = 0.05  # share of rows; as the alert
 
 
 def monitor_models(
@@ -30,8 +33,13 @@ def monitor_models(
     every: float,
     keep_days: int,
     as_json: bool,
+    daily: Callable[[str], None],
 ) -> None:
-    """Watch one model, or all that have a log; with `once` show what there is and end."""
+    """Watch one model, or all that have a log; with `once` show what there is and end.
+
+    Args:
+        daily: is called with each model that is watched, once a day.
+    """
     if (model is None) != every_model:
         raise PlatformError(
             "which models?" if model is None else f"{model} or all?",
@@ -51,10 +59,13 @@ def monitor_models(
     if port and not as_json:
         out.print(f"Metrics  http://127.0.0.1:{port}/metrics")
         out.print("Ctrl-C ends it.")
-    told: dict[str, Any] = {}
+    told, done = dict[str, Any](), dict[str, float]()
 
     def tell(reports: Mapping[str, Report]) -> None:
         for name, report in reports.items():
+            if "standing_by" not in report and time.monotonic() - done.get(name, -_DAY) >= _DAY:
+                done[name] = time.monotonic()
+                daily(name)
             news = (report.get("drifted"), report.get("error", {}).get("headline"), report.get("standing_by"))
             if as_json:
                 write_json(report)
@@ -140,6 +151,9 @@ def show_report(out: Console, report: Report) -> None:
             out.print(_quality_table(one))
         if estimate := one["estimate"]:
             out.print(_expected(estimate), soft_wrap=True, markup=False)
+        if skewed := {name: ratio for name, ratio in one.get("skew", {}).items() if ratio > _SKEWED}:
+            said = ", ".join(f"{name} {ratio:.0%}" for name, ratio in skewed.items())
+            out.print(f"Served otherwise than the history says, share of rows: {said}", soft_wrap=True, style="yellow")
         for name, reason in one["unwatched"].items():
             out.print(f"{name} is not watched: {reason}", soft_wrap=True, markup=False)
 

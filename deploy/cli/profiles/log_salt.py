@@ -7,9 +7,13 @@ import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from deploy.cli.profiles.loading import load_deployment
+
+if TYPE_CHECKING:
+    from contracts.endpoints import Endpoints
 
 FILE, VARIABLE = "predictions.salt", "FAIRLEAD_SERVICE_PREDICTIONS__SALT"
 
@@ -49,3 +53,23 @@ def found_salt(home: Path, predictions: str, settings: Mapping[str, Any]) -> str
     if given or "://" in predictions or not (home / FILE).exists():
         return given
     return home_salt(home)
+
+
+def salt_of(endpoints: Endpoints, profile: str, model: str) -> str:
+    """The salt of the hashes in the log of a model.
+
+    Raises:
+        PlatformError: ``code="random_salt"``: nothing can be found by a key.
+    """
+    config: dict[str, Any] = load_deployment(profile, model).config.get("predictions") or {}
+    settings = {f"predictions.{name}": value for name, value in config.items()}
+    salt = found_salt(endpoints.path("home"), endpoints.uri("predictions"), settings)
+    if not salt and config.get("entities") != "keep":
+        raise PlatformError(
+            f"the records of one entity of {model} cannot be found",
+            detail="the log has hashes of its keys, and their salt is not known here; services without one invent it",
+            fix=f"give the services' salt in {VARIABLE}; if they have none, drop old days with "
+            f"fairlead predictions compact {model} --keep-days 30, and set secrets.salt of the release",
+            code="random_salt",
+        )
+    return salt

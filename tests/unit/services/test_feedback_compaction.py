@@ -63,7 +63,7 @@ def forms(folder: str) -> list[str]:
 def test_records_are_the_same_in_both_forms_and_in_the_day_of_their_event(folder: str) -> None:
     given = [record(1), record(2, NOON - timedelta(days=1)), record(3, version="2", inputs={"other": 2**60})]
     given += [record(4, inputs={**given[0].inputs, "amount": 2, "note": "text"}, entities={}, flags=())]
-    given += [record(5, schema=1, latency_ms=None, answer={"value": 3.25, "interval": [1.0, 4]})]
+    given += [record(5, schema=1, latency_ms=None, moment=NOON, answer={"value": 3.25, "interval": [1.0, 4]})]
     put(folder, "2026-03-01.a-1.jsonl", *given[:3])
     put(folder, "2026-03-02.a-1.jsonl", *given[3:])
     put(folder, "2026-03-04.a-1.jsonl", record(6))

@@ -191,7 +191,7 @@ def test_the_estimate_of_a_regression_on_the_rows_it_was_made_of_is_what_they_sa
 def test_the_estimate_of_several_labels_is_near_what_comes_true_where_they_are_calibrated() -> None:
     rng, names = np.random.default_rng(5), ["a", "b", "c"]
     output = MultilabelOutput(labels=names, thresholds=[0.5, 0.3, 0.6])
-    chances = rng.beta(1, 2, (6_000, 3))
+    chances = rng.beta(1, 2, (2_000, 3))
     true, said = rng.random(chances.shape) < chances, chances >= [0.5, 0.3, 0.6]
     serving, sums = get_serving(get_problem("multilabel")), dict[str, float]()
 
@@ -206,4 +206,4 @@ def test_the_estimate_of_several_labels_is_near_what_comes_true_where_they_are_c
     assert measure is not None
     found, truth = serving.estimate(sums), measure(np.ones(len(records)))
     assert set(found) == {"micro_f1", "subset_accuracy", "hamming_loss"}
-    assert all(value == pytest.approx(truth[name], abs=0.02) for name, value in found.items())
+    assert all(value == pytest.approx(truth[name], abs=0.03) for name, value in found.items())

@@ -9,17 +9,21 @@ import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contracts import storage
 from contracts.errors import PlatformError
 from contracts.metric_names import LOG_LOST, LOG_RECORDS
 from services.feedback.line_file import append
+from services.feedback.records import Prediction
 from services.metrics.service_metrics import ServiceMetrics
 from services.model import prediction_log
 from services.model.prediction_log import PredictionLog, new_id
+from services.model.request_schema import Batch
 from services.settings import PredictionLogSettings
 
 GOOD = {"amount": 500, "country": "AT"}
@@ -76,6 +80,24 @@ def test_text_is_redacted(serve: Any, make_text_bundle: Any, tmp_path: Path, set
 def test_an_unknown_category_counts_as_text(serve: Any, make_bundle: Any, tmp_path: Path) -> None:
     _, found = logged(serve, make_bundle(), tmp_path, {"amount": 1, "country": "Jane Doe"})
     assert found[0]["inputs"]["country"] == {"chars": 8}
+
+
+def test_the_moment_of_features_is_kept_with_the_keys(make_bundle: Any, tmp_path: Path) -> None:
+    signature = make_bundle().document.signature.model_copy(update={"entities": ["card"], "timestamp": "at"})
+    log = PredictionLog(
+        PredictionLogSettings(folder=str(tmp_path)), signature, {"model": "m"}, ServiceMetrics("m", "1")
+    )
+    columns = {"card": np.array(["7"], object), "at": np.array(["2026-01-31T12:00:00.5"], "M8[us]")}
+    batch = Batch(schema="by_entity", rows=1, columns=columns, flags=[[]])
+    scored: Any = SimpleNamespace(
+        answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs={"amount": np.array([1.0])}
+    )
+    log.add(new_id(), 0, batch, scored, 1.0)
+    log.close()
+    (found,) = records(tmp_path)
+    one = Prediction.of(found)
+    assert (one.moment, set(one.entities)) == (datetime(2026, 1, 31, 12, 0, 0, 500_000, UTC), {"card"})
+    assert Prediction.of(one.document()) == one
 
 
 def test_nothing_is_logged_without_a_folder(serve: Any, make_bundle: Any) -> None:
