@@ -74,8 +74,12 @@ class Prediction:
 
     def document(self) -> dict[str, Any]:
         """The document of its line."""
-        given = {"entities": dict(self.entities), "flags": list(self.flags), "latency_ms": self.latency_ms}
-        given |= {"moment": stamp(self.moment)} if self.moment is not None else {}
+        given: dict[str, Any] = {
+            "entities": dict(self.entities),
+            "flags": list(self.flags),
+            "latency_ms": self.latency_ms,
+            "moment": self.moment and stamp(self.moment),
+        }
         return {
             **({"schema": self.schema} if self.schema > 1 else {}),
             "id": self.id,
