@@ -85,7 +85,7 @@ def test_an_unknown_category_counts_as_text(serve: Any, make_bundle: Any, tmp_pa
 def test_the_moment_of_features_is_kept_with_the_keys(make_bundle: Any, tmp_path: Path) -> None:
     signature = make_bundle().document.signature.model_copy(update={"entities": ["card"], "timestamp": "at"})
     settings = PredictionLogSettings(folder=str(tmp_path / "log"))
-    log = PredictionLog(settings, signature, {"model": "m"}, ServiceMetrics("m", "1"))
+    log = PredictionLog(settings, signature, {"model": "m", "version": "1"}, ServiceMetrics("m", "1"))
     columns = {"card": np.array(["7"], object), "at": np.array(["2026-01-31T12:00:00.5"], "M8[us]")}
     batch = Batch(schema="by_entity", rows=1, columns=columns, flags=[[]])
     scored: Any = SimpleNamespace(
