@@ -49,8 +49,8 @@ class RolloutPolicy(Document):
     """
 
     weights: tuple[float, ...] = Field((1, 5, 25, 50, 100), description="% of the traffic, step by step, up to 100")
-    step_samples: int = Field(20, ge=1, description="requests that the candidate must have answered in each step")
-    step_seconds: float = Field(60, ge=0, description="least time of each step")
+    step_samples: int = Field(10, ge=1, description="requests that the candidate must have answered in each step")
+    step_seconds: float = Field(30, ge=0, description="least time of each step")
     max_seconds: float = Field(7200, gt=0, description="time with traffic after which an unproven candidate goes")
     no_data_seconds: float = Field(30, gt=0, description="without new samples for so long, the rollout holds")
     unready_seconds: float = Field(5, gt=0, description="a candidate that is not ready for so long is rolled back")

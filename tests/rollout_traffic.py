@@ -6,21 +6,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contracts.metric_names import SCORE_BUCKETS
 from contracts.rollout_policy import RolloutPolicy
 from services.rollout.decide import advance
 from services.rollout.observation import Counts, Observation, Seen
 from services.rollout.state import Rollout, new_rollout
 
 SLOWER = ("0.001", "0.0025", "0.005", "0.01", "0.025", "0.05", "0.1")
-ABOVE = tuple(f"{tenth / 10:.1f}" for tenth in range(1, 10))
+ABOVE = tuple(map(str, SCORE_BUCKETS))
 
 
 class Behaviour(NamedTuple):
-    """How a version answers: its share of errors, its median latency, and the parameters of its scores."""
+    """How a version answers: its share of errors, its median latency, its scores, and the share of wrong answers.
+
+    Scores have a beta distribution, shifted by `shift`; labels come at once, of the share `labelled` of requests.
+    """
 
     errors: float = 0.0
     seconds: float = 0.004
     score: tuple[float, float] = (2.0, 5.0)
+    shift: float = 0.0
+    wrong: float = 0.0
+    labelled: float = 0.0
 
 
 class Version:
@@ -28,15 +35,18 @@ class Version:
 
     def __init__(self, random: np.random.Generator, behaviour: Behaviour) -> None:
         self._random, self._behaviour = random, behaviour
-        self._requests = self._errors = self._seconds = self._yes = 0.0
+        self._requests = self._errors = self._seconds = self._yes = self._labelled = self._wrong = 0.0
         self._latency, self._scores = np.zeros(len(SLOWER)), np.zeros(len(ABOVE))
 
     def serve(self, requests: int) -> None:
         """Answer so many more requests."""
         seconds = self._behaviour.seconds * np.exp(0.4 * self._random.standard_normal(requests))
-        scores = self._random.beta(*self._behaviour.score, requests)
+        scores = np.clip(self._random.beta(*self._behaviour.score, requests) + self._behaviour.shift, 0, 1)
         self._requests += requests
         self._errors += self._random.binomial(requests, self._behaviour.errors)
+        labelled = self._random.binomial(requests, self._behaviour.labelled)
+        self._labelled += labelled
+        self._wrong += self._random.binomial(labelled, self._behaviour.wrong)
         self._seconds += seconds.sum()
         self._yes += (scores > 0.5).sum()
         self._latency += [(seconds <= float(edge)).sum() for edge in SLOWER]
@@ -50,6 +60,8 @@ class Version:
             errors=self._errors,
             seconds=self._seconds,
             predictions=self._requests,
+            labelled=self._labelled,
+            wrong=self._wrong,
             latency=dict(zip(SLOWER, self._latency.tolist(), strict=True)),
             labels={"yes": float(self._yes), "no": float(self._requests - self._yes)},
             scores=dict(zip(ABOVE, self._scores.tolist(), strict=True)),

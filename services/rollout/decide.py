@@ -109,9 +109,8 @@ def _looked(state: Rollout, seen: Observation, now: float) -> Rollout:
         "last_data": now if counted else state.last_data,
     }
     if all(one.requests + one.unreached for one in pending):
-        limits = evidence.judged(state.policy)
         update["trails"] = {
-            name: evidence.extended(name, trail, limits[name], *pending) for name, trail in state.trails.items()
+            name: evidence.extended(name, trail, state.policy, *pending) for name, trail in state.trails.items()
         }
         update["pending"] = (Counts(), Counts())
     return _judged(state.model_copy(update=update))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from services.rollout import shares
 from services.rollout.observation import Counts
 
 _HISTORY = 2000.0  # requests of the champion before the rollout that count for what is expected of it
+_OF_ERRORS = 0.7  # of the chance of a wrong refusal
 _LABELS = 20  # the most frequent ones are compared one by one
 
 
@@ -23,6 +25,7 @@ class Trail(Document):
     Attributes:
         keys: its shares.  requests, hits, near: of the champion, for what is expected; `near` as `within` asks.
         worse, within: logarithms of the evidence, by share and alternative.
+        informed: information about the difference, by share.
     """
 
     keys: tuple[str, ...] = ()
@@ -31,6 +34,7 @@ class Trail(Document):
     near: tuple[float, ...] = ()
     worse: tuple[tuple[float, ...], ...] = ()
     within: tuple[tuple[float, ...], ...] = ()
+    informed: tuple[float, ...] = ()
 
 
 class Verdict(Document):
@@ -125,7 +129,8 @@ CRITERIA: dict[str, Criterion] = {
 }
 
 
-def judged(policy: RolloutPolicy) -> dict[str, Limit]:
+@lru_cache(maxsize=16)
+def judged(policy: RolloutPolicy) -> Mapping[str, Limit]:
     """The criteria that a policy looks at, with their limits."""
     quality = Limit(tolerated=policy.quality, margin=policy.quality * 2)
     limits: dict[str, Limit] = {name: quality if name == "quality" else getattr(policy, name) for name in CRITERIA}
@@ -144,19 +149,23 @@ def first_trail(name: str, champion: Counts, candidate: Counts) -> Trail:
         requests=past.requests * weight,
         hits=tuple(hits * weight for hits in past.hits),
         near=tuple(hits * weight for hits in past.near),
-        worse=((0.0,) * len(shares.LARGER),) * count,
+        worse=((0.0,) * len(shares.PRIOR),) * count,
         within=((0.0,) * len(shares.SMALLER),) * count,
+        informed=(0.0,) * count,
     )
 
 
-def extended(name: str, trail: Trail, limit: Limit, champion: Counts, candidate: Counts) -> Trail:
+def extended(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, candidate: Counts) -> Trail:
     """The evidence after one more block of requests of both versions."""
     if not trail.hits:
         return trail
+    limit = judged(policy)[name]
+    aim = shares.Aim(limit.tolerated, limit.margin, _chance(name, policy) / len(trail.hits))
     rows = CRITERIA[name].rows
     zero, one = rows(champion, trail.keys, False), rows(candidate, trail.keys, True)
     block = (zero.requests, np.array(zero.hits), one.requests, np.array(one.hits))
-    worse = shares.worse(np.array(trail.worse), limit.tolerated, block, (trail.requests, np.array(trail.hits)))
+    informed = np.array(trail.informed or (0.0,) * len(trail.hits))
+    worse, informed = shares.worse(np.array(trail.worse), informed, aim, block, (trail.requests, np.array(trail.hits)))
     block = (zero.requests, np.array(zero.near), one.requests, np.array(one.near))
     within = shares.within(np.array(trail.within), limit.margin, block, (trail.requests, np.array(trail.near)))
     return Trail(
@@ -166,6 +175,7 @@ def extended(name: str, trail: Trail, limit: Limit, champion: Counts, candidate:
         near=tuple(np.add(trail.near, zero.near).tolist()),
         worse=tuple(map(tuple, worse.tolist())),
         within=tuple(map(tuple, within.tolist())),
+        informed=tuple(informed.tolist()),
     )
 
 
@@ -177,10 +187,10 @@ def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, ca
     counted = [criterion.rows(counts, trail.keys, False).requests for counts in (champion, candidate)]
     if not trail.hits or not any(counted):
         return Verdict(criterion=name, says="no data", champion=values[0], candidate=values[1])
-    logs = shares.mixed(np.array(trail.worse))
+    logs = shares.mixed(np.array(trail.worse), shares.PRIOR)
     against = _power(float(shares.mixed(logs[None, :])[0]))
     promise = _power(float(shares.mixed(np.array(trail.within)).min()))
-    needed = 1 / (policy.wrong_refusal * _part(name, judged(policy)))
+    needed = 1 / _chance(name, policy)
     is_worse = against >= needed and not (isinstance(limit, LatencyLimit) and not _is_slower(values, limit))
     proven = promise >= 1 / policy.wrong_promotion
     return Verdict(
@@ -198,11 +208,12 @@ def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, ca
     )
 
 
-def _part(name: str, limits: dict[str, Limit]) -> float:
-    """How much of the chance of a wrong refusal is this criterion's: errors have half, as they hurt at once."""
+def _chance(name: str, policy: RolloutPolicy) -> float:
+    """How much of the chance of a wrong refusal is this criterion's: errors have most, as they hurt at once."""
+    limits = judged(policy)
     if "errors" not in limits or len(limits) == 1:
-        return 1 / len(limits)
-    return 0.5 if name == "errors" else 0.5 / (len(limits) - 1)
+        return policy.wrong_refusal / len(limits)
+    return policy.wrong_refusal * (_OF_ERRORS if name == "errors" else (1 - _OF_ERRORS) / (len(limits) - 1))
 
 
 def _is_slower(values: tuple[float | None, float | None], limit: LatencyLimit) -> bool:

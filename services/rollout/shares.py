@@ -8,34 +8,80 @@ and of the distribution of the hypothesis that is nearest to it (Turner and Grü
 confidence intervals for contingency tables and beyond, theorem 1). Processes of several alternatives are averaged, as
 mixtures of sequential tests are (Johari et al. 2022; Howard et al. 2021; Waudby-Smith and Ramdas 2024). Requests of one
 block are taken to be independent.
+
+One alternative changes from block to block: it bets what the test of fixed size that tells the margin from what is
+tolerated would need from here on, so that little is paid for looking early (the conditional error of Müller and Schäfer
+2001; as a bet, Koning and van Meer 2025, Sequentializing a test: anytime validity is free).
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from statistics import NormalDist
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-LARGER = (0.005, 0.01, 0.03, 0.1, 0.3)  # alternatives: how much above what is tolerated the difference is
+LARGER = (0.01, 0.03, 0.1, 0.3)  # alternatives: how much above what is tolerated the difference is
+PRIOR = (0.06, 0.03, 0.15, 0.06, 0.7)  # of them and of the one that changes, which is the last
 SMALLER = (1.0, 0.67)  # alternatives: how far below the margin, as a share of it
+_POWER = 0.9  # of the test of fixed size at the margin
+_FARTHEST = 5.0  # the changing alternative, in distances of margin and tolerance
 _ENOUGH = 10  # requests of the champion before anything is bet on its rate
 _EDGE = 1e-9
 LARGEST = 600.0  # of logarithms that are kept; their powers are finite
 
 
-def worse(logs: Array, tolerated: float, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]) -> Array:
-    """Evidence that the candidate's rate is above the champion's by more than `tolerated`, after one more block.
+class Aim(NamedTuple):
+    """What evidence is gathered for: a difference above `tolerated`, such as `margin`, against a chance of `chance`."""
+
+    tolerated: float
+    margin: float
+    chance: float
+
+
+def worse(
+    logs: Array, informed: Array, aim: Aim, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]
+) -> tuple[Array, Array]:
+    """Evidence that the candidate's rate is above the champion's by more than is tolerated, after one more block.
 
     Args:
-        logs: logarithms of the evidence before it: (..., shares, alternatives of `LARGER`).
+        logs: logarithms of the evidence before it: (..., shares, alternatives), those of `LARGER` and one that changes.
+        informed: information about the difference in earlier blocks, one over its variance: (..., shares).
         block: requests and successes of the champion, requests and successes of the candidate; (..., shares) each.
         seen: requests and successes of the champion in earlier blocks.
+
+    Returns:
+        Evidence and information after it.
     """
-    differences = tolerated + np.array(LARGER)
-    return _bet(logs, tolerated, differences, block, seen, 1.0)
+    above, more = _needed(logs[..., -1], informed, aim, block, seen)
+    fixed = np.broadcast_to(np.array(LARGER), (*above.shape, len(LARGER)))
+    differences = aim.tolerated + np.concatenate([fixed, above[..., None]], axis=-1)
+    return _bet(logs, aim.tolerated, differences, block, seen, 1.0), informed + more
+
+
+def _needed(
+    logs: Array, informed: Array, aim: Aim, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]
+) -> tuple[Array, Array]:
+    """How far above what is tolerated the changing alternative is, 0 at its goal; and the information of the block.
+
+    `left` is the chance that the test of fixed size rejects in the end, as things stand, if nothing is worse; `rest` is
+    the information that it still waits for. When it ends, another one begins.
+    """
+    normal, apart = NormalDist(), aim.margin - aim.tolerated
+    first = aim.chance * PRIOR[-1] * 0.95
+    whole = ((normal.inv_cdf(1 - first) + normal.inv_cdf(_POWER)) / apart) ** 2
+    rest = whole - np.mod(informed, whole)
+    left = np.clip(first * np.exp(np.minimum(logs, 50.0)), 1e-12, 1.0)
+    level = np.array([normal.inv_cdf(1 - min(each, 0.99)) for each in left.ravel().tolist()]).reshape(left.shape)
+    above = np.exp(-(level**2) / 2) / math.sqrt(2 * math.pi) / left / np.sqrt(rest)
+    requests0, requests1 = np.maximum(block[0], 1e-9), np.maximum(block[2], 1e-9)
+    rate = _expected(*seen)
+    other = np.clip(rate + (aim.tolerated + aim.margin) / 2, 1e-4, 1 - 1e-4)
+    more = 1 / (rate * (1 - rate) / requests0 + other * (1 - other) / requests1)
+    return np.where(left < 0.99, np.minimum(above, _FARTHEST * apart), 0.0), more
 
 
 def within(logs: Array, margin: float, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]) -> Array:
@@ -49,12 +95,18 @@ def _bet(
 ) -> Array:
     requests0, hits0, requests1, hits1 = (np.asarray(part, np.float64)[..., None] for part in block)
     past, past_hits = (np.asarray(part, np.float64)[..., None] for part in seen)
-    rate = np.clip((past_hits + 0.3) / (past + 0.6), 1e-4, 1 - 1e-4)
+    rate = _expected(past, past_hits)
     other = np.clip(rate + differences, 1e-4, 1 - 1e-4)
     near = nearest(requests0, rate, requests1, other, limit)
     gained = _log_ratio(requests0, hits0, rate, near) + _log_ratio(requests1, hits1, other, near + limit)
     bets = (side * (other - rate - limit) > _EDGE) & (past >= _ENOUGH) & (requests0 > 0) & (requests1 > 0)
     return np.minimum(logs + np.where(bets, gained, 0.0), LARGEST)
+
+
+def _expected(requests: Any, hits: Any) -> Array:
+    """The champion's rate, as far as is known."""
+    found: Array = np.clip((np.asarray(hits) + 0.3) / (np.asarray(requests) + 0.6), 1e-4, 1 - 1e-4)
+    return found
 
 
 def _log_ratio(requests: Array, hits: Array, rate: Array, other: Array) -> Array:
@@ -80,10 +132,11 @@ def nearest(requests0: Array, rate0: Array, requests1: Array, rate1: Array, diff
     return found
 
 
-def mixed(logs: Array) -> Array:
-    """The logarithm of the average over the last axis."""
+def mixed(logs: Array, weights: tuple[float, ...] = ()) -> Array:
+    """The logarithm of the average over the last axis, with `weights` that add up to one, or all alike."""
     top = logs.max(axis=-1, keepdims=True)
-    found: Array = top[..., 0] + np.log(np.exp(logs - top).mean(axis=-1))
+    powers = np.exp(logs - top)
+    found: Array = top[..., 0] + np.log(powers @ np.array(weights) if weights else powers.mean(axis=-1))
     return found
 
 
@@ -110,7 +163,7 @@ def interval(hits: float, requests: float, alpha: float = 0.05) -> tuple[float, 
 def _border(outside: Any, far: float, near: float) -> float:
     if not outside(far):
         return round(far)
-    for _ in range(40):
+    for _ in range(25):
         middle = (far + near) / 2
         far, near = (middle, near) if outside(middle) else (far, middle)
     return near

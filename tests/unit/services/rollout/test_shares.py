@@ -26,19 +26,32 @@ def chance(hits: int, requests: int, rate: float) -> float:
     candidate=rates,
     limit=st.sampled_from([0.0, 0.01, 0.2]),
     expected=st.floats(0, 100),
+    before=st.floats(-20, 8),
+    informed=st.floats(0, 1e6),
 )
 def test_evidence_does_not_grow_on_average_where_its_hypothesis_holds(
-    block: tuple[int, int], champion: float, candidate: float, limit: float, expected: float
+    block: tuple[int, int],
+    champion: float,
+    candidate: float,
+    limit: float,
+    expected: float,
+    before: float,
+    informed: float,
 ) -> None:
-    """Over all outcomes of a block, whatever was expected of the champion before."""
-    worse = candidate - champion > limit
-    function, alternatives = (shares.within, 2) if worse else (shares.worse, len(shares.LARGER))
-    mean = np.zeros(alternatives)
+    """Over all outcomes of a block, whatever was expected of the champion, and whatever came before."""
+    is_worse = candidate - champion > limit
+    aim = shares.Aim(limit, limit + 0.01, 0.005)
+    mean = np.zeros(len(shares.SMALLER) if is_worse else len(shares.PRIOR))
+    seen, start = (100.0, np.array([expected])), np.full((1, len(mean)), before)
     for hits in product(range(block[0] + 1), range(block[1] + 1)):
         weight = chance(hits[0], block[0], champion) * chance(hits[1], block[1], candidate)
         arrays = (block[0], np.array([hits[0]]), block[1], np.array([hits[1]]))
-        logs = function(np.zeros((1, alternatives)), limit, arrays, (100.0, np.array([expected])))
-        mean += weight * np.exp(logs[0])
+        logs = (
+            shares.within(start, limit, arrays, seen)
+            if is_worse
+            else shares.worse(start, np.array([informed]), aim, arrays, seen)[0]
+        )
+        mean += weight * np.exp(logs[0] - before)
     assert (mean <= 1 + 1e-6).all()
 
 
@@ -79,3 +92,19 @@ def test_an_interval_misses_the_rate_at_any_time_as_rarely_as_it_says() -> None:
         bounds = [shares.interval(int(hits[at]), at + 1) for at in range(9, 400, 30)]
         missed += any(not low <= 0.05 <= high for low, high in bounds)
     assert missed <= 10
+
+
+def test_what_is_aimed_at_is_reached_about_where_the_test_of_fixed_size_would() -> None:
+    """A difference as large as the margin, in blocks of ten and ten requests, two hundred times."""
+    random, aim, count = np.random.default_rng(5), shares.Aim(0.0, 0.05, 0.01), 200
+    logs, informed = np.zeros((count, len(shares.PRIOR))), np.zeros(count)
+    requests, hits, reached = 200.0, np.full(count, 20.0), np.full(count, np.inf)
+    for block in range(300):
+        first, second = random.binomial(10, 0.1, count), random.binomial(10, 0.15, count)
+        logs, informed = shares.worse(logs, informed, aim, (10.0, first, 10.0, second), (requests, hits))
+        requests, hits = requests + 10, hits + first
+        now = (shares.mixed(logs, shares.PRIOR) >= np.log(100)) & np.isinf(reached)
+        reached[now] = block
+    fixed = (2.33 + 1.28) ** 2 * (0.1 * 0.9 + 0.15 * 0.85) / 0.05**2 / 10  # blocks, for a power of 0.9
+    assert np.isfinite(reached).mean() >= 0.85
+    assert np.median(reached) < fixed
