@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from contracts.loop_policy import WEEK, LoopPolicy
-from services.controller.observations import ENDED, Finding, Observations, RunSeen
+from services.controller.observations import ENDED, Finding, Observations, RolloutSeen, RunSeen
 from services.controller.state import Action, WatchState
 
 _KEPT = 2 * WEEK  # of the starts of runs
@@ -26,6 +26,8 @@ class Trigger:
 
 def decide(policy: LoopPolicy, state: WatchState, seen: Observations, now: datetime) -> WatchState:
     """The state after this pass; its `pending` is what is to be done, in order, each once."""
+    if state.rollout and seen.outcome is not None:
+        return _told(policy, state, seen.outcome, now)
     if state.stopped is not None:
         if seen.resumed is None or seen.resumed < state.stopped:
             return state.having(reason=_stopped(state), next_time=None)
@@ -38,7 +40,8 @@ def decide(policy: LoopPolicy, state: WatchState, seen: Observations, now: datet
     found = any(map(_is_change, triggers))
     state = state.having(found=(state.found or now) if found else None)
     if not triggers:
-        reason = "; ".join([*remarks, *seen.silent]) or "nothing asks for a run"
+        refusal = [state.refusal] if state.refusal else []
+        reason = "; ".join([*refusal, *remarks, *seen.silent]) or "nothing asks for a run"
         return state.having(phase="watching", asked=None, reason=reason, next_time=_scheduled(policy, state))
     reason = "; ".join(trigger.reason for trigger in triggers)
     if held := _held(policy, state, seen, now) or _waits(policy, state, triggers, now):
@@ -69,6 +72,7 @@ def _start(
         trouble="",
         changed=any(map(_is_change, triggers)),
         reason=reason,
+        refusal="",
         next_time=None,
         asked=None,
         count=state.count + 1,
@@ -93,13 +97,35 @@ def _followed(policy: LoopPolicy, state: WatchState, seen: Observations, now: da
         return after.having(failures=0, reason=f"the gate refused the model of run {state.run}: {run.said}")
     if run.status == "cancelled":
         return after.having(reason=f"run {state.run} was ended: {run.said}")
-    failures = state.failures + 1
-    after = after.having(failures=failures, reason=f"run {state.run} failed: {run.said}")
-    if failures < policy.max_failures:
+    return _failed(policy, after, f"run {state.run} failed: {run.said}", ended, now)
+
+
+def _told(policy: LoopPolicy, state: WatchState, outcome: RolloutSeen, now: datetime) -> WatchState:
+    """What became of the rollout of what a run made: one that was rolled back is a failure of that run."""
+    subject = f"{state.model}:{state.candidate}"
+    how = outcome.phase.replace("_", " ")
+    reason = f"the rollout of {subject} was {how}: {outcome.said}"
+    evidence = {"rollout": state.rollout, "phase": outcome.phase, **outcome.evidence}
+    ended = _action(state, now, word="end_rollout", subject=subject, reason=reason, evidence=evidence)
+    after = state.having(rollout="", pending=(ended,), reason=reason)
+    if outcome.phase == "promoted":
+        return after.having(failures=0, refused="", refusal="")
+    if outcome.phase not in ("rolled_back", "aborted"):
         return after
-    reason = f"{failures} runs in a row failed; the last: {run.said}"
-    stop = _action(after, now, word="stop_loop", subject=state.model, reason=reason, evidence=evidence)
-    stopped = after.having(phase="stopped", stopped=now, pending=(ended, stop))
+    after = after.having(refused=state.candidate, refused_at=now, refusal=reason)
+    if outcome.phase == "aborted" or state.stopped is not None:
+        return after
+    return _failed(policy, after, reason, ended, now)
+
+
+def _failed(policy: LoopPolicy, state: WatchState, reason: str, ended: Action, now: datetime) -> WatchState:
+    """One more failure in a row; too many stop the loop."""
+    after = state.having(failures=state.failures + 1, reason=reason)
+    if after.failures < policy.max_failures:
+        return after
+    said = f"{after.failures} runs in a row failed; the last: {reason}"
+    stop = _action(after, now, word="stop_loop", subject=after.model, reason=said, evidence=ended.evidence)
+    stopped = after.having(phase="stopped", stopped=now, pending=(*after.pending, stop))
     return stopped.having(reason=_stopped(stopped))
 
 
@@ -110,6 +136,8 @@ def _passed(
     subject = f"{state.model}:{run.version}"
     if run.version == seen.version:
         return state.having(failures=0, reason=f"run {name} made the champion again: its data are the same")
+    if run.version == state.refused:
+        return state.having(reason=f"run {name} made {subject} again, which its rollout refused: its data are the same")
     evidence = {
         "run": name,
         "strategy": policy.rollout,
@@ -123,7 +151,8 @@ def _passed(
         reason = f"{subject} passed the gate and waits: fairlead promote {subject}"
         told = {"kind": "note", "word": "name_candidate"}
     action = _action(state, now, subject=subject, reason=reason, evidence=evidence, **told)
-    return state.having(failures=0, candidate=run.version, reason=reason, pending=(*state.pending, action))
+    after = state.having(candidate=run.version, reason=reason, pending=(*state.pending, action))
+    return after.having(rollout=action.id) if action.kind == "start_rollout" else after.having(failures=0)
 
 
 def _triggers(
@@ -189,9 +218,11 @@ def _held(
     """Why no run may start now, and until when."""
     if seen.rollout:
         return f"waits for the rollout: {seen.rollout}", None
-    last = max(state.started, default=None)
+    ends = [*state.started, *([state.refused_at] if state.refused_at else [])]
+    last = max(ends, default=None)
     if last is not None and now < last + policy.cooldown:
-        return f"cooldown of {policy.cooldown_hours:g} hours", last + policy.cooldown
+        since = " since a rollout was refused" if last == state.refused_at else ""
+        return f"cooldown of {policy.cooldown_hours:g} hours{since}", last + policy.cooldown
     week = sorted(start for start in state.started if start > now - WEEK)
     if len(week) >= policy.runs_per_week:
         until = week[-policy.runs_per_week] + WEEK

@@ -53,6 +53,21 @@ class RunSeen:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RolloutSeen:
+    """What became of a rollout that the loop asked for.
+
+    Attributes:
+        phase: promoted, rolled_back, aborted; not_started: it was refused; replaced: by another one.
+        said: why.
+        evidence: what the rollout was judged by.
+    """
+
+    phase: str
+    said: str = ""
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Observations:
     """All that a decision rests on. What could not be seen is None, and `silent` says why.
 
@@ -61,6 +76,7 @@ class Observations:
         alerts: firing for the model; None where nobody was asked, or there was no answer.
         run: of `WatchState.run`.
         rollout: what is in progress, in words; empty where nothing is.
+        outcome: of `WatchState.rollout`; None while it has not ended, or is not seen.
         can_roll_out: whether somebody takes a candidate to traffic.
     """
 
@@ -70,6 +86,7 @@ class Observations:
     run: RunSeen | None = None
     source: Source | None = None
     rollout: str = ""
+    outcome: RolloutSeen | None = None
     can_roll_out: bool = False
     approved: datetime | None = None
     resumed: datetime | None = None

@@ -51,7 +51,9 @@ class WatchState(Document):
         failures: failed runs in a row.
         found: since when a drift or a drop is seen.
         asked: since when a person is asked; stopped: since when nothing starts before a person says so.
-        candidate: the version that passed the gate last.
+        candidate: the version that passed the gate last.  rollout: the action that asked for its rollout, until that
+            ends.
+        refused: the version that a rollout refused last, at `refused_at`, and `refusal` why; until a run starts.
         source: the rows as they were when the last run started, or when they were seen first.
         pending: decided and, as far as is known, not done.
     """
@@ -73,6 +75,10 @@ class WatchState(Document):
     found: datetime | None = None
     stopped: datetime | None = None
     candidate: str = ""
+    rollout: str = ""
+    refused: str = ""
+    refused_at: datetime | None = None
+    refusal: str = ""
     source: Source | None = None
     pending: tuple[Action, ...] = ()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from contracts.errors import PlatformError
 from deploy.cli.loop.planned_run import plan, source_of
 from deploy.cli.loop.sources import look_at_source
-from deploy.cli.rollouts.asking import is_served, leave_request, under_way
+from deploy.cli.rollouts.asking import how_it_ended, is_served, leave_request, under_way
 from services.controller.controller import ACTOR
 from services.controller.observations import Observations
 from services.controller.signals import firing, read_report
@@ -61,6 +61,7 @@ class ProfileHands:
             source=seen(source) if policy.on_new_data else None,
             approved=self._states.said(state.model, "approve"),
             resumed=self._states.said(state.model, "resume"),
+            outcome=seen(lambda: how_it_ended(self._endpoints, state.model, state.rollout)) if state.rollout else None,
             rollout="it cannot be read" if rollout is None else rollout,
             can_roll_out=seen(lambda: is_served(self._endpoints, state.model)) or False,
             silent=tuple(silent),

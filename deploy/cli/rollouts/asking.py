@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
     from contracts.registry import ModelVersion, Registry
     from contracts.rollout_policy import Strategy
+    from services.controller.observations import RolloutSeen
     from services.rollout.decide import Command
     from services.rollout.store import Request, Served, Store
 
@@ -58,6 +59,28 @@ def under_way(endpoints: Endpoints, name: str) -> str:
     served = Store(endpoints.scratch("rollouts")).read(name)
     rollout = served.rollout if served else None
     return "" if rollout is None or rollout.ended else f"{name}:{rollout.candidate}, {rollout.shown_phase}"
+
+
+def how_it_ended(endpoints: Endpoints, name: str, identifier: str) -> RolloutSeen | None:
+    """How the rollout of that request ended; None while it has not, and before it was looked at."""
+    from services.controller.observations import RolloutSeen
+    from services.rollout.store import Store
+
+    served = Store(endpoints.scratch("rollouts")).read(name)
+    rollout = served.rollout if served else None
+    if served is None or rollout is None or identifier not in served.answers:
+        return None
+    if (error := served.answers[identifier]) is not None:
+        return RolloutSeen(phase="not_started", said=PlatformError.from_dict(error).headline)
+    if rollout.id != identifier:
+        return RolloutSeen(phase="replaced", said=f"by that of {name}:{rollout.candidate}")
+    if not rollout.ended:
+        return None
+    return RolloutSeen(
+        phase=rollout.phase,
+        said="; ".join(rollout.reasons),
+        evidence={"candidate": rollout.candidate, "judged": rollout.transitions[-1].evidence},
+    )
 
 
 def leave_request(

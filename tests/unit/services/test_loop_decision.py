@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.loop_policy import WEEK, LoopPolicy
 from services.controller.decide import decide
-from services.controller.observations import Finding, Observations, Report, RunSeen
+from services.controller.observations import Finding, Observations, Report, RolloutSeen, RunSeen
 from services.controller.state import Source, WatchState
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
@@ -151,7 +151,9 @@ def test_a_model_that_passed_goes_to_its_rollout_or_is_named(rollout: Any, can: 
     assert words(after) == ["end_run", word]
     assert after.pending[0].evidence == {"run": "fraud-1", "status": "succeeded", "metrics": {"auc": 0.9}}
     assert after.pending[1].subject == "fraud:2"
-    assert (after.run, after.candidate, after.failures, after.phase) == ("", "2", 0, "watching")
+    assert (after.run, after.candidate, after.phase) == ("", "2", "watching")
+    goes = word == "start_rollout"  # what became of it is not known yet
+    assert (after.failures, after.rollout) == ((2, after.pending[1].id) if goes else (0, ""))
 
 
 @pytest.mark.parametrize(
@@ -170,6 +172,43 @@ def test_a_run_that_made_the_champion_again_is_no_candidate() -> None:
     after = decide(LoopPolicy(), state(run="fraud-1"), seen(run=run, can_roll_out=True), NOW)
     assert (words(after), after.candidate) == (["end_run"], "")
     assert after.reason == "run fraud-1 made the champion again: its data are the same"
+
+
+REFUSED = RolloutSeen(phase="rolled_back", said="errors are shown to be worse", evidence={"judged": {"errors": 1}})
+
+
+def test_a_rollout_that_was_rolled_back_is_a_failure_told_with_its_evidence_and_followed_by_a_cooldown() -> None:
+    policy, under_way = LoopPolicy(cooldown_hours=2), state(rollout="r", candidate="2", started=(NOW - 9 * HOUR,))
+    assert decide(policy, under_way, seen(), NOW).rollout == "r"
+    after = decide(policy, under_way, seen(DRIFT, outcome=REFUSED), NOW)
+    assert (words(after), after.failures, after.rollout) == (["end_rollout"], 1, "")
+    assert after.pending[0].subject == "fraud:2"
+    assert after.pending[0].evidence == {"rollout": "r", "phase": "rolled_back", "judged": {"errors": 1}}
+    after = after.having(pending=())
+    quiet = decide(policy, after, seen(at=NOW + MINUTE), NOW + MINUTE)
+    assert quiet.reason.startswith("the rollout of fraud:2 was rolled back: errors are shown to be worse")
+    held = decide(policy, quiet, seen(DRIFT, at=NOW + HOUR), NOW + HOUR)
+    assert (held.run, held.next_time) == ("", NOW + 2 * HOUR)
+    assert "cooldown of 2 hours since a rollout was refused" in held.reason
+    again = decide(policy, held, seen(DRIFT, at=NOW + 2 * HOUR), NOW + 2 * HOUR)
+    assert (again.run != "", again.refusal) == (True, "")
+    same = decide(policy, again, seen(run=RunSeen(status="succeeded", version="2"), can_roll_out=True), NOW + 3 * HOUR)
+    assert (words(same), same.rollout) == (["end_run"], "")
+    assert "made fraud:2 again, which its rollout refused" in same.reason
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failures", "phase", "told"),
+    [
+        (REFUSED, 3, "stopped", ["end_rollout", "stop_loop"]),
+        (RolloutSeen(phase="aborted", said="no"), 2, "watching", ["end_rollout"]),
+        (RolloutSeen(phase="promoted", said="fine"), 0, "watching", ["end_rollout"]),
+        (RolloutSeen(phase="not_started", said="another one"), 2, "watching", ["end_rollout"]),
+    ],
+)
+def test_how_a_rollout_ended_counts(outcome: RolloutSeen, failures: int, phase: str, told: list[str]) -> None:
+    after = decide(LoopPolicy(), state(rollout="r", candidate="2", failures=2), seen(outcome=outcome), NOW)
+    assert (after.failures, after.phase, words(after)) == (failures, phase, told)
 
 
 def test_a_refusal_of_the_gate_is_no_failure() -> None:
