@@ -146,7 +146,7 @@ $(PEERS)/%: | $(RUN_ENV)
 bench-features: $(RUN_ENV) $(DEV_ENV) $(PEERS)/feast ## Feature store: reading, materialising, joining beside Feast (needs redis-server), JSON in build/bench
 	$(BIN)/python -m tests.bench.features $(ARGS)
 
-bench-monitoring: $(RUN_ENV) $(DEV_ENV) $(PEERS)/evidently $(PEERS)/nannyml ## The monitor: speed, time to see a change, a year of false alarms (hours), JSON in build/bench
+bench-monitoring: $(RUN_ENV) $(DEV_ENV) $(PEERS)/evidently $(PEERS)/nannyml ## The monitor: speed, time to see a change, a year of false alarms, JSON in build/bench
 	$(BIN)/python -m tests.bench.monitoring --peers $(PEERS) $(ARGS)
 
 ##@ Else

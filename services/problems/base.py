@@ -66,8 +66,11 @@ class Serving(ABC):
         """
         raise ValueError("answers of this problem take no labels")
 
-    def is_right(self, recorded: Mapping[str, Any], label: Any) -> bool | None:
-        """Whether a recorded answer is what its label says; None where that is no yes or no."""
+    def is_right(self, recorded: Mapping[str, Any], label: Any, metrics: Mapping[str, float]) -> bool | None:
+        """Whether a recorded answer is what its label says, or near enough; None where nothing says what is near.
+
+        metrics: of the bundle, which say how far off answers usually are.
+        """
         return None
 
     def label_of_text(self, output: Any, text: str) -> Any:

@@ -53,7 +53,7 @@ class ClassificationServing(Serving):
             raise ValueError(f"expected one of the classes: {', '.join(output.classes[:20])}")
         return value
 
-    def is_right(self, recorded: Mapping[str, Any], label: Any) -> bool:
+    def is_right(self, recorded: Mapping[str, Any], label: Any, metrics: Mapping[str, float]) -> bool:
         """Whether it is the same."""
         return bool(recorded["label"] == label)
 

@@ -63,8 +63,8 @@ class MultilabelServing(Serving):
         """Labels separated as in a task's files; an empty text is none."""
         return self.label(output, [part.strip() for part in text.split(SEPARATOR) if part.strip()])
 
-    def is_right(self, recorded: Mapping[str, Any], label: Any) -> bool:
-        """Whether it is the same."""
+    def is_right(self, recorded: Mapping[str, Any], label: Any, metrics: Mapping[str, float]) -> bool:
+        """Whether all labels are the same."""
         return set(recorded["labels"]) == set(label)
 
     def parameters(self, output: MultilabelOutput) -> dict[str, Any]:

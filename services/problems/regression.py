@@ -65,6 +65,11 @@ class RegressionServing(Serving):
         except ValueError:
             raise ValueError("expected a finite number") from None
 
+    def is_right(self, recorded: Mapping[str, Any], label: Any, metrics: Mapping[str, float]) -> bool | None:
+        """Whether it is no further off than the bundle's mean absolute error."""
+        usual = metrics.get("mae")
+        return None if usual is None else bool(abs(recorded["value"] - label) <= usual)
+
     def parameters(self, output: RegressionOutput) -> dict[str, Any]:
         """Unit and coverage."""
         return output.model_dump()

@@ -15,14 +15,17 @@ _EACH = 30.0  # seconds between two readings of the log
 
 
 def count_labels(
-    folder: str, model: str, signature: Signature, start: datetime, end: datetime
+    folder: str, model: str, signature: Signature, metrics: Mapping[str, float], start: datetime, end: datetime
 ) -> dict[str, tuple[float, float]]:
-    """Labelled predictions and wrong ones, by version; of problems whose answers are right or wrong."""
+    """Labelled predictions and wrong ones, by version; of problems whose answers are right or wrong.
+
+    metrics: of the champion's bundle, the same for both versions, where a problem says by them what is wrong.
+    """
     serving, found = get_serving(signature.problem), dict[str, tuple[float, float]]()
     for one in joined(folder, model, start, end):
         if one.label is None:
             continue
-        right = serving.is_right(one.prediction.answer, one.label.label)
+        right = serving.is_right(one.prediction.answer, one.label.label, metrics)
         if right is not None:
             labelled, wrong = found.get(one.prediction.version, (0.0, 0.0))
             found[one.prediction.version] = labelled + 1, wrong + (not right)
@@ -32,9 +35,16 @@ def count_labels(
 class LabelWatch:
     """Counts labels in a thread of its own, since the log may be long; `counts` are the latest."""
 
-    def __init__(self, folder: str, model: str, signature: Signature, since: Callable[[], float | None]) -> None:
+    def __init__(
+        self,
+        folder: str,
+        model: str,
+        signature: Signature,
+        metrics: Mapping[str, float],
+        since: Callable[[], float | None],
+    ) -> None:
         self.counts: Mapping[str, tuple[float, float]] = {}
-        self._told = (folder, model, signature)
+        self._told = (folder, model, signature, metrics)
         self._since = since
         threading.Thread(target=self._run, daemon=True).start()
 

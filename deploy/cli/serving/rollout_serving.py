@@ -138,8 +138,8 @@ class _LabelCounts:
             rollout = keeper.served.rollout
             return rollout.began if rollout is not None and not rollout.ended else None
 
-        signature = first.bundle.document.signature
-        self._watch = LabelWatch(endpoints.uri("predictions"), first.name, signature, since)
+        about = first.bundle.document
+        self._watch = LabelWatch(endpoints.uri("predictions"), first.name, about.signature, about.metrics, since)
 
     def __call__(self) -> Mapping[str, tuple[float, float]]:
         return self._watch.counts if self._watch else {}

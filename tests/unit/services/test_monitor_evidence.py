@@ -15,6 +15,7 @@ from services.monitor.panes import Panes
 from services.monitor.reference import Column, column_of
 from services.monitor.rules import Rules
 from services.monitor.tested import ColumnTests
+from tests.bench.monitoring import false_alarms
 
 ONE = np.array([0])
 COUNTS = st.lists(st.integers(0, 5_000), min_size=4, max_size=4)
@@ -133,3 +134,12 @@ def test_the_time_of_day_is_no_change_and_its_loss_is() -> None:
     verdict = tester.test(panes)
     assert verdict.changed.tolist() == [True]
     assert verdict.since.tolist() == [6]
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25])
+def test_looks_that_the_benchmark_leaves_out_would_say_nothing(shift: float) -> None:
+    """A stretch of the simulated year, with all looks and with those that could see a change."""
+    rules = Rules(horizon_seconds=400.0)
+    screened, all_looks = (false_alarms(0.006, 2_000, 5, rules, shift, each) for each in (True, False))
+    assert screened == all_looks
+    assert (all_looks > 0) == (shift > 0)

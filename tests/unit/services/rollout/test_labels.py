@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from services.feedback import layout
 from services.feedback.label_writing import write_labels
 from services.feedback.line_file import append
 from services.feedback.records import Label, Prediction, line_of
+from services.problems import get_serving
 from services.rollout.labels import LabelWatch, count_labels
 
 CLASSES = Signature.model_validate({"inputs": [], "output": {"problem": "classification", "classes": ["a", "b"]}})
@@ -45,15 +47,36 @@ def start(tmp_path: Path) -> datetime:
 
 def test_labelled_and_wrong_answers_are_counted_by_version(tmp_path: Path, start: datetime) -> None:
     end = start + timedelta(minutes=1)
-    assert count_labels(str(tmp_path), "m", CLASSES, start, end) == {"1": (3, 1), "2": (3, 1)}
+    assert count_labels(str(tmp_path), "m", CLASSES, {}, start, end) == {"1": (3, 1), "2": (3, 1)}
     later = start + timedelta(seconds=3.5)
-    assert count_labels(str(tmp_path), "m", CLASSES, later, end) == {"1": (1, 0), "2": (1, 0)}
-    assert count_labels(str(tmp_path), "m", NUMBER, start, end) == {}
+    assert count_labels(str(tmp_path), "m", CLASSES, {}, later, end) == {"1": (1, 0), "2": (1, 0)}
+    assert count_labels(str(tmp_path), "m", NUMBER, {}, start, end) == {}
+
+
+@pytest.mark.parametrize(
+    ("problem", "answer", "right", "wrong"),
+    [
+        ("classification", {"label": "a"}, "a", "b"),
+        ("multilabel", {"labels": ["a", "b"]}, ["b", "a"], ["a"]),
+        ("regression", {"value": 10.0}, 11.9, 12.1),
+    ],
+)
+def test_every_problem_that_takes_labels_says_what_is_wrong(problem: str, answer: Any, right: Any, wrong: Any) -> None:
+    output = {
+        "classification": {"classes": ["a", "b"]},
+        "multilabel": {"labels": ["a", "b"], "thresholds": [0.5, 0.5]},
+        "regression": {},
+    }[problem]
+    made = Signature.model_validate({"inputs": [], "output": {"problem": problem, **output}})
+    serving, metrics = get_serving(made.problem), {"mae": 2.0}
+    assert serving.is_right(answer, right, metrics) is True
+    assert serving.is_right(answer, wrong, metrics) is False
+    assert problem != "regression" or serving.is_right(answer, right, {}) is None
 
 
 def test_nothing_is_counted_while_there_is_no_rollout(tmp_path: Path, start: datetime) -> None:
     began: list[float | None] = [start.timestamp()]
-    watch = LabelWatch(str(tmp_path), "m", CLASSES, lambda: began[-1])
+    watch = LabelWatch(str(tmp_path), "m", CLASSES, {}, lambda: began[-1])
     watch.look()
     assert watch.counts["1"] == (3, 1)
     began.append(None)
