@@ -1,11 +1,33 @@
-"""End child processes that were started with a process group of their own."""
+"""Start and end child processes that have a process group of their own."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
+import threading
+from collections.abc import Iterator
 from typing import Any
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block, in which a child is started that somebody must stop."""
+    came: list[int] = []
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    ours = {sign: handler for sign, handler in before.items() if callable(handler)}  # not one that is ignored
+    for sign in ours:
+        signal.signal(sign, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for sign, handler in ours.items():
+            signal.signal(sign, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def stop_group(child: subprocess.Popen[Any], patience: float = 15.0) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from contracts.storage import is_remote
+from deploy.cli.machine.subprocesses import interrupts_wait
 from deploy.cli.profiles.homes import remember
 from deploy.cli.runs.workflow_process import WorkflowChild, read_run_file
 from deploy.cli.terminal.advice import pasteable, placing_words, resume_command
@@ -112,16 +113,19 @@ def execute(run: Run, show: Callable[[dict[str, Any]], None] = lambda event: Non
     home = run.where.scratch()
     home.mkdir(parents=True, exist_ok=True)
     remember(home)
-    child = WorkflowChild([run.model_dump_json()])
+    child: WorkflowChild | None = None
     last: dict[str, Any] = {}
     try:
+        with interrupts_wait():
+            child = WorkflowChild([run.model_dump_json()])
         for event in child:
             show(event)
             if event["event"] in ("run_finished", "run_failed"):
                 last = event
         code = child.wait()
     except BaseException:
-        child.stop()
+        if child is not None:
+            child.stop()
         raise
     state = read_run_file(run.where.path("runs") / run.run_id) or {}
     if code != 0 or last.get("event") != "run_finished":

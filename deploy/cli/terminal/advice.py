@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -131,18 +132,23 @@ def _without(words: Sequence[str], options: str) -> list[str]:
 
 def _subcommand(words: Sequence[str]) -> tuple[bool, int]:
     """Whether `words` begin with a command that has a profile, and how many characters its name has."""
-    from typer.main import get_command
-
-    from deploy.cli.terminal.root import app
-
-    command: Any = get_command(app)
-    length = 0
+    command, length = _commands(), 0
     for word in words:
         found = getattr(command, "commands", {}).get(word)
         if found is None:
             break
         command, length = found, length + len(word) + 1
     return any("--profile" in option.opts for option in command.params) if length else False, length
+
+
+@functools.cache
+def _commands() -> Any:
+    """The tree of all commands, once: Typer reads the signature of each of them."""
+    from typer.main import get_command
+
+    from deploy.cli.terminal.root import app
+
+    return get_command(app)
 
 
 def profile_words(profile: str) -> list[str]:

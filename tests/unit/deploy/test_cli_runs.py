@@ -10,9 +10,11 @@ import sys
 import threading
 import time
 
+import psutil
 import pytest
 
 from contracts.errors import PlatformError
+from deploy.cli.machine.subprocesses import interrupts_wait
 from deploy.cli.runs.resume import plan_resume
 from deploy.cli.runs.run_files import find_run, list_runs, process_start
 from deploy.cli.runs.workflow import RunOptions, execute, plan_scoring
@@ -72,7 +74,7 @@ def test_ctrl_c_stops_the_run_and_its_steps_and_says_how_to_resume(home, workflo
     pid_file = tmp_path / "pid"
     workflow(
         "import subprocess, sys, time\n"
-        "step = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "step = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
         f"open({str(pid_file)!r}, 'w').write(str(step.pid))\n"
         "time.sleep(60)\n"
     )
@@ -81,21 +83,26 @@ def test_ctrl_c_stops_the_run_and_its_steps_and_says_how_to_resume(home, workflo
     code += f"workflow_process.COMMAND = (sys.executable, {script!r})\n"
     code += "sys.argv = ['fairlead', 'run', '--resume', 'fraud-9']; from deploy.cli.app import main; main()"
     command = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 20
-    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    while not (pid_file.exists() and pid_file.read_text()):
+        assert command.poll() is None, command.communicate()
+        time.sleep(0.02)
     command.send_signal(signal.SIGINT)
-    _, complaint = command.communicate(timeout=20)
+    _, complaint = command.communicate(timeout=120)
     assert command.returncode == 130, complaint
     assert "fairlead run --resume fraud-9" in complaint
-    with pytest.raises(ProcessLookupError):
-        _gone(int(pid_file.read_text()))
+    assert _ended(int(pid_file.read_text()))
 
 
-def _gone(pid: int) -> None:
-    for _ in range(100):  # until init has collected it
-        os.kill(pid, 0)
-        time.sleep(0.05)
+def _ended(pid: int) -> bool:
+    """Whether a process that sleeps for long ends now; init may not have collected it yet."""
+    for _ in range(600):
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def test_runs_are_listed_newest_first_and_a_run_without_process_is_dead(endpoints, write_run) -> None:
@@ -326,7 +333,7 @@ def test_a_run_of_another_process_is_followed_and_its_steps_output_is_shown(fair
 def test_a_run_is_cancelled_with_its_steps(fairlead, write_run, tmp_path) -> None:
     pid_file = tmp_path / "pid"
     code = "import subprocess, sys, time\n"
-    code += "step = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+    code += "step = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
     code += f"open({str(pid_file)!r}, 'w').write(str(step.pid))\ntime.sleep(60)\n"
     child = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     while not (pid_file.exists() and pid_file.read_text()):
@@ -334,11 +341,19 @@ def test_a_run_is_cancelled_with_its_steps(fairlead, write_run, tmp_path) -> Non
     write_run("fraud-1", status="running", pid=child.pid, process_started=process_start(child.pid))
     threading.Thread(target=child.wait, daemon=True).start()  # as the process that started it would
     assert fairlead("runs", "fraud-1", "--cancel").code == 0
-    with pytest.raises(ProcessLookupError):
-        _gone(int(pid_file.read_text()))
+    assert _ended(int(pid_file.read_text()))
     assert find_run_status(fairlead) == "dead"
     assert fairlead("runs", "fraud-1", "--cancel", "--json").json["error"]["code"] == "ended"
 
 
 def find_run_status(fairlead) -> str:
     return str(fairlead("runs", "fraud-1", "--json").json["status"])
+
+
+def test_an_interrupt_waits_until_what_must_be_stopped_is_known() -> None:
+    seen = []
+    with pytest.raises(KeyboardInterrupt), interrupts_wait():
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.append("started")
+    assert seen == ["started"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
