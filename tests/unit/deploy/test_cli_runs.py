@@ -352,8 +352,13 @@ def find_run_status(fairlead) -> str:
 
 def test_an_interrupt_waits_until_what_must_be_stopped_is_known() -> None:
     seen = []
-    with pytest.raises(KeyboardInterrupt), interrupts_wait():
-        os.kill(os.getpid(), signal.SIGINT)
-        seen.append("started")
+
+    def start() -> None:
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            seen.append("started")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
     assert seen == ["started"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
