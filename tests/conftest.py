@@ -16,7 +16,7 @@ import psutil
 from hypothesis import settings
 
 # A machine may be busy: how long an example takes says nothing about the code.
-settings.register_profile("fairlead", deadline=None)
+settings.register_profile("fairlead", deadline=None, max_examples=50)
 settings.load_profile("fairlead")
 
 # Tests run side by side, one a core: more threads only wait for one another.

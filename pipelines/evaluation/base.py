@@ -115,6 +115,10 @@ class Evaluation(ABC):
     two_kinds: ClassVar[str]
     steps: ClassVar[Mapping[str, AddedStep]] = {}
 
+    def labels(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        """The column ``label`` of a table's own column; names here, and a row without one has none of them."""
+        return values.fillna("").astype(str)
+
     @abstractmethod
     def metric_names(self, task: Any, config: Any) -> MetricNames:
         """What a gate of the task may name; `config` is the recipe's, with its settings."""

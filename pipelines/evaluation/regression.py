@@ -45,6 +45,10 @@ class Regression(Evaluation):
     association = "concordance"
     two_kinds = "different numbers"
 
+    def labels(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        """Numbers."""
+        return values.astype("float64")
+
     def metric_names(self, task: Any, config: Any) -> MetricNames:
         """Whether there are intervals is known when the model is trained."""
         return MetricNames(whole=(*METRICS, *OF_INTERVALS))

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from pipelines.evaluation import get_evaluation
 from pipelines.settings import setting
 from pipelines.task import STRICT, Column
 
@@ -109,17 +110,10 @@ def split_rows(task: TabularTask, frame: pd.DataFrame, config: Any) -> dict[str,
     for item in inputs:
         if item.dtype != "string":
             made[item.name] = made[item.name].astype("float64")
-    made["id"], made["label"] = rows[task.id].astype(str), _labels(task, rows[task.label])
+    made["id"], made["label"] = rows[task.id].astype(str), get_evaluation(task.problem).labels(rows[task.label])
     for name in task.slices:
         made[f"slice_{name}"] = rows[name].astype(str)
     return {name: made[part == at].reset_index(drop=True) for at, name in enumerate(PARTS)}
-
-
-def _labels(task: TabularTask, values: pd.Series[Any]) -> pd.Series[Any]:
-    """Numbers, or names; a row without a name has none of the labels."""
-    if task.problem == "regression":
-        return values.astype("float64")
-    return values.fillna("").astype(str)
 
 
 def _hashes(keys: pd.Series[Any]) -> Any:

@@ -24,7 +24,7 @@ class StepsRecipe(TaskConfig):
         import pandas as pd
 
         rows = pd.read_parquet(dataset / "train.parquet")
-        true = rows["label"].astype("float64")
+        true = rows["label"]
         right = {step: float((rows["size"] // step == true).mean()) for step in self.candidates}
         best = max(right, key=lambda step: right[step])
         out.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,7 @@ def expected(history: list[Any], driver: str, moment: int, ttl: int) -> int | No
     return max(known)[3] if known else None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30)
 @given(history_rows, entity_rows, st.sampled_from([0, 1, 5]), st.booleans())
 def test_the_join_is_what_a_loop_finds(
     tmp_path_factory: pytest.TempPathFactory, history: list[Any], rows: list[Any], ttl: int, parts: bool

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +69,31 @@ def write_csv(path: Path, frame: Any) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
-def _built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy")
+@contextmanager
+def _knowing_toy() -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "pipelines.tasks.toy", toy_module)
         patch.setattr(pipelines.tasks, "task_names", lambda: ["toy"])
-        return make_candidate(folder, dump_config(toy_module.TASK.recipes["tree"]))
+        yield dump_config(toy_module.TASK.recipes["tree"])
+
+
+@pytest.fixture(scope="session")
+def knowing_toy() -> Callable[[], AbstractContextManager[str]]:
+    """A block in which the toy task is known, for fixtures that outlive a test; gives its configuration."""
+    return _knowing_toy
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`candidate` for fixtures that outlive a test."""
+    with _knowing_toy() as config:
+        return make_candidate(tmp_path_factory.mktemp("toy"), config)
 
 
 @pytest.fixture
-def candidate(toy: Any, _built: Path) -> Path:
+def candidate(toy: Any, built: Path) -> Path:
     """A folder with dataset/, model/ and candidate/ of the toy task, made by the steps themselves; only to be read."""
-    return _built
+    return built
 
 
 def make_candidate(folder: Path, config: str) -> Path:

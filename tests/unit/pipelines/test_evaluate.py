@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,28 @@ def test_slices_have_metrics_rows_and_intervals(candidate: Path) -> None:
     assert low <= found["slices"]["kind:box"]["average_precision"] <= high
 
 
-@pytest.fixture
-def hidden(candidate: Path, toy: Any, toy_config: Callable[..., str], tmp_path: Path) -> Path:
-    """The candidate of a data set whose test rows also come without the feature `distance`."""
-    dataset = tmp_path / "dataset"
-    shutil.copytree(candidate / "dataset", dataset)
+@pytest.fixture(scope="module")
+def evaluated(
+    built: Path, knowing_toy: Callable[[], AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("hidden")
+    dataset = folder / "dataset"
+    shutil.copytree(built / "dataset", dataset)
     test = pd.read_parquet(dataset / "test.parquet").assign(distance=np.nan, hidden_rank=0.5)
     view = {"name": "road", "join_keys": [{"name": "parcel", "dtype": "string"}], "ttl_seconds": 60}
     view["features"] = [{"name": "distance", "dtype": "float64"}]
     (dataset / "features.json").write_text(json.dumps({"project": "toy", "views": [view]}))
     for at, case in enumerate(("unknown entity", "stale")):
         test[:50].assign(hidden_case=case).to_parquet(dataset / f"test_hidden-{at}.parquet")
-    step.evaluate("toy", toy_config(), str(dataset), str(candidate / "model"), LINEAGE, str(tmp_path / "candidate"))
-    return tmp_path
+    with knowing_toy() as config:
+        step.evaluate("toy", config, str(dataset), str(built / "model"), LINEAGE, str(folder / "candidate"))
+    return folder
+
+
+@pytest.fixture
+def hidden(toy: Any, evaluated: Path) -> Path:
+    """The candidate of a data set whose test rows also come without the feature `distance`; only to be read."""
+    return evaluated
 
 
 def test_rows_without_features_are_slices_of_their_own(hidden: Path, candidate: Path) -> None:
@@ -78,12 +88,12 @@ def test_rows_without_features_are_slices_of_their_own(hidden: Path, candidate: 
 
 @pytest.mark.parametrize(("limit", "passed"), [(0.99, False), (0.01, True)])
 def test_the_gate_holds_the_quality_without_features(
-    hidden: Path, toy_config: Callable[..., str], endpoints: str, limit: float, passed: bool
+    hidden: Path, toy_config: Callable[..., str], endpoints: str, tmp_path: Path, limit: float, passed: bool
 ) -> None:
     rule = {"metric": "features:unknown entity:roc_auc", "minimum": limit}
     config = toy_config(gate={"thresholds": [rule]})
-    dataset, candidate, out = (str(hidden / name) for name in ("dataset", "candidate", "decision.json"))
-    assert gate("toy", config, dataset, candidate, endpoints, out) == passed
+    dataset, candidate = (str(hidden / name) for name in ("dataset", "candidate"))
+    assert gate("toy", config, dataset, candidate, endpoints, str(tmp_path / "decision.json")) == passed
 
 
 def test_the_card_says_what_is_served_without_features(hidden: Path) -> None:

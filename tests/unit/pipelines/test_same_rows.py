@@ -27,7 +27,7 @@ from contracts.errors import PlatformError
 from pipelines.steps.ingest import ingest
 from pipelines.steps.validate import validate
 
-EXAMPLES = int(os.environ.get("FAIRLEAD_TEST_TABLES", "60"))
+EXAMPLES = int(os.environ.get("FAIRLEAD_TEST_TABLES", "30"))
 NAMES = ("parcel", "sent", "distance", "stops", "kind", "note", "late")
 LETTERS = {
     "": "ab zÄé€今天;,|\t\"'\n",
