@@ -1,4 +1,4 @@
-"""Five cron fields as Kubeflow's schedule controller reads them, and when they fire."""
+"""Five cron fields as Kubeflow's schedule controller reads them, and when they fire there and in the loop of ours."""
 
 from __future__ import annotations
 
@@ -43,12 +43,16 @@ class Cron:
         days = all(matches) if self.day.star or self.weekday.star else any(matches)
         return days and date.month in self.month.values
 
-    def next_times(self, zone: str, after: datetime, count: int = 3) -> list[datetime]:
+    def next_times(self, zone: str, after: datetime, count: int = 3, *, once: bool = False) -> list[datetime]:
         """The next times in a zone, as it shows them.
 
         A time that a change of the clock skips does not come; one that it repeats comes twice: so does the controller.
+
+        Args:
+            once: A time that is skipped comes as much later as the clock was put forward; one that is repeated comes
+                at its first. Of a schedule of every hour all hours come, as many as they are.
         """
-        there = ZoneInfo(zone)
+        there, once = ZoneInfo(zone), once and not self.hour.star
         start = after.astimezone(there)
         midnight = start.replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
         found: list[datetime] = []
@@ -57,7 +61,7 @@ class Cron:
             if not self.on(date):
                 continue
             times = itertools.product(sorted(self.hour.values), sorted(self.minute.values))
-            moments = {moment for hour, minute in times for moment in _moments(date, hour, minute, there)}
+            moments = {moment for hour, minute in times for moment in _moments(date, hour, minute, there, once)}
             found += [moment.astimezone(there) for moment in sorted(moments) if moment > after]
             if len(found) >= count:
                 return found[:count]
@@ -69,10 +73,12 @@ class Cron:
         return " ".join(["0", *fields])
 
 
-def _moments(date: datetime, hour: int, minute: int, zone: ZoneInfo) -> list[datetime]:
-    """The moments at which clocks of `zone` show this time: one, at a change none or two."""
+def _moments(date: datetime, hour: int, minute: int, zone: ZoneInfo, once: bool) -> list[datetime]:
+    """The moments at which clocks of `zone` show this time: one, at a change none or two; with `once` always one."""
     local = date.replace(hour=hour, minute=minute)
     moments = [local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)]
+    if once:
+        return moments[:1]  # of a time that is skipped: by the clock before the change
     return [moment for moment in moments if moment.astimezone(zone).replace(tzinfo=None) == local]
 
 

@@ -27,7 +27,9 @@ class LoopPolicy(Document):
     on_drift: bool = Field(True, description="when an input or the answer drifts")
     on_quality_drop: bool = Field(True, description="when a metric on labels has dropped")
     schedule: str = Field("", description="five cron fields, or: every 6h, every 30m, every 7d; empty: at no set time")
-    zone: str = Field("UTC", description="time zone of the cron fields")
+    zone: str = Field(
+        "UTC", description="time zone of the cron fields; a time that its change of the clock skips comes after it"
+    )
     on_new_data: bool = Field(False, description="when the source has changed since the last run")
     new_rows: int = Field(1, ge=0, description="rows that the source must have more for it; 0: any change counts")
     source: str = Field("", description="rows of the runs, as a path or s3://; empty: those of the version's own run")
@@ -80,4 +82,4 @@ class LoopPolicy(Document):
             return None
         if interval := _INTERVAL.fullmatch(self.schedule):
             return after + timedelta(**{_UNITS[interval[2]]: int(interval[1])})
-        return next(iter(cron.parse(self.schedule).next_times(self.zone, after, 1)), None)
+        return next(iter(cron.parse(self.schedule).next_times(self.zone, after, 1, once=True)), None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -36,6 +36,38 @@ def test_a_change_of_the_clock_skips_and_repeats_as_the_controller_does() -> Non
     assert times("30 2 * * *", "Europe/Berlin", 2) == ["03-28 02:30", "03-30 02:30"]
     autumn = datetime(2026, 10, 24, 12, 0, tzinfo=UTC)
     assert times("30 2 * * *", "Europe/Berlin", 3, autumn) == ["10-25 02:30", "10-25 02:30", "10-26 02:30"]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/Santiago", "Australia/Lord_Howe", "Asia/Kolkata"])
+@pytest.mark.parametrize("text", ["30 2 * * *", "15 0 * * *", "0,30 2,3 * * *", "45 1 * * sun"])
+def test_a_time_of_the_day_comes_once_on_each_day_whatever_the_clock_does(text: str, zone: str) -> None:
+    made, moment = cron.parse(text), datetime(2026, 1, 1, tzinfo=UTC)
+    times = made.next_times(zone, moment, 2000, once=True)
+    assert sorted(set(times)) == times
+    days = [when.date() for when in times if when.year == 2026]
+    a_day = len(made.hour.values) * len(made.minute.values)
+    asked = [day for day in (datetime(2026, 1, 1) + timedelta(days=at) for at in range(1, 364)) if made.on(day)]
+    assert asked
+    for day in asked:  # of two times of which one is put where the other is, one is left
+        assert a_day - 2 <= days.count(day.date()) <= a_day
+        assert days.count(day.date()) >= 1
+
+
+def test_a_time_that_is_skipped_comes_after_the_change_and_one_that_is_repeated_at_its_first() -> None:
+    def once(text: str, after: datetime, count: int) -> list[str]:
+        made = cron.parse(text).next_times("Europe/Berlin", after, count, once=True)
+        return [f"{when:%m-%d %H:%M%z}" for when in made]
+
+    assert once("30 2 * * *", AFTER, 3) == ["03-28 02:30+0100", "03-29 03:30+0200", "03-30 02:30+0200"]
+    assert once("30 2,3 29 3 *", AFTER, 2) == ["03-29 03:30+0200", "03-29 02:30+0200"]  # that of the next year
+    autumn = datetime(2026, 10, 24, 12, 0, tzinfo=UTC)
+    assert once("30 2 * * *", autumn, 2) == ["10-25 02:30+0200", "10-26 02:30+0100"]
+    assert once("*/30 * * * *", datetime(2026, 10, 25, 0, 0, tzinfo=UTC), 4) == [
+        "10-25 02:30+0200",
+        "10-25 02:00+0100",
+        "10-25 02:30+0100",
+        "10-25 03:00+0100",
+    ]
 
 
 @pytest.mark.parametrize(
