@@ -3,7 +3,9 @@
 ``{data}/.steps/{step}/{key}/`` has the step's output below a name of its own, and ``result.json``, which is written
 last and says which: an upload that was broken off is not seen, and two runs that make the same at once do not mix.
 The key of a step is a digest of its arguments, in which the files of earlier steps are named by their keys; so what
-changes an input changes the keys of exactly the steps behind it.
+changes an input changes the keys of exactly the steps behind it. In a folder, entries that no run has used for
+`KEPT_DAYS` are deleted when the next run begins; in S3 a lifecycle rule may do it, since an entry of which a part is
+gone is no entry.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from contracts.errors import PlatformError
 from pipelines.io.files import clean_numbers, missing, write_json
 
 FOLDER = ".steps"
+KEPT_DAYS = 30
 OUT = "out"
 _FILES = "files.json"
 _RESULT = "result.json"
@@ -60,7 +64,11 @@ class StepCache:
             document = json.loads(storage.read_bytes(storage.join(place, _RESULT)))
             found = Entry(storage.join(place, document["at"]), document["result"])
             files = json.loads(storage.read_bytes(storage.join(found.address, _FILES)))
-            return found if all(storage.exists(storage.join(found.address, name)) for name in files) else None
+            if not all(storage.exists(storage.join(found.address, name)) for name in files):
+                return None
+            if not storage.is_remote(place):
+                os.utime(Path(place) / _RESULT)  # it is used
+            return found
         except PlatformError as err:
             if err.code == "not_found":
                 return None
@@ -97,6 +105,7 @@ class StepCache:
         with (root / _LOCK).open("a") as one:
             fcntl.flock(one, fcntl.LOCK_EX)  # a folder is made and claimed at once
             _sweep(root)
+            _forget(root)
             folder = Path(tempfile.mkdtemp(prefix=_MAKING, dir=root))
             held = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR)
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -116,6 +125,16 @@ def _sweep(root: Path) -> None:
         except OSError:
             continue
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _forget(root: Path) -> None:
+    """Delete the entries that were not used for long; without its result an entry is found no more."""
+    for entry in root.glob("*/*/"):
+        with contextlib.suppress(OSError):
+            used = max(path.stat().st_mtime for path in (entry, entry / _RESULT) if path.exists())
+            if time.time() - used > KEPT_DAYS * 86_400:
+                (entry / _RESULT).unlink(missing_ok=True)
+                shutil.rmtree(entry, ignore_errors=True)
 
 
 def fetch(address: str, folder: Path) -> Path:

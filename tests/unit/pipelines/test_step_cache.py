@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.groups import Group
-from pipelines.io.step_cache import OUT, Entry, StepCache, fetch, step_key
+from pipelines.io.step_cache import FOLDER, KEPT_DAYS, OUT, Entry, StepCache, fetch, step_key
 from pipelines.resources import STEPS
 from pipelines.steps.calls import CALLS, ORDER
 
@@ -170,3 +172,24 @@ def test_a_step_that_makes_a_file_is_kept_too(cache: StepCache, tmp_path: Path) 
     kept = cache.keep("materialise", "k", folder, {})
     assert storage.read_bytes(storage.join(kept.address, OUT)) == b"{}"
     assert fetch(kept.address, tmp_path / "here").read_text() == "{}"
+
+
+def test_what_no_run_has_used_for_long_goes_when_the_next_begins(tmp_path: Path) -> None:
+    cache = StepCache(str(tmp_path / FOLDER))
+
+    def keep(key: str) -> None:
+        with cache.scratch() as folder:
+            (folder / "made").mkdir()
+            (folder / "made" / OUT).write_text(key)
+            cache.keep("train", key, folder / "made", {})
+
+    for key in ("used", "unused", "new"):
+        keep(key)
+    long_ago = time.time() - (KEPT_DAYS + 1) * 86_400
+    for key in ("used", "unused"):
+        for path in (tmp_path / FOLDER / "train" / key / "result.json", tmp_path / FOLDER / "train" / key):
+            os.utime(path, (long_ago, long_ago))
+    assert cache.find("train", "used")
+    with cache.scratch():
+        assert {path.name for path in (tmp_path / FOLDER / "train").iterdir()} == {"used", "new"}
+    assert [cache.find("train", key) is not None for key in ("used", "unused", "new")] == [True, False, True]
