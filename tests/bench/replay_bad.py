@@ -89,6 +89,8 @@ def rolled_back(stage: Stage, name: str) -> list[Row]:
     stage.tell(f"version {version} is brought: {name}")
     stage.parts.fairlead("deploy", f"{MODEL}:{version}", "--strategy", "canary", "--env", "local")
     last = stage.follow(version)
+    if last.phase == "rolled_back":
+        stage.until("the registry follows", lambda: (found := stage.rollout(version)) and found.withdrawn)
     if last.phase != "rolled_back" or apart(_champion, stage.parts.home) != "1":
         raise AssertionError(f"{name}: {last.phase}: {last.reasons}")
     end = replay.days + 1
