@@ -40,11 +40,11 @@ class LabelWatch:
         folder: str,
         model: str,
         signature: Signature,
-        metrics: Mapping[str, float],
         since: Callable[[], float | None],
+        metrics: Mapping[str, float] | None = None,
     ) -> None:
         self.counts: Mapping[str, tuple[float, float]] = {}
-        self._told = (folder, model, signature, metrics)
+        self._told = (folder, model, signature, metrics or {})
         self._since = since
         threading.Thread(target=self._run, daemon=True).start()
 

@@ -139,7 +139,7 @@ class _LabelCounts:
             return rollout.began if rollout is not None and not rollout.ended else None
 
         about = first.bundle.document
-        self._watch = LabelWatch(endpoints.uri("predictions"), first.name, about.signature, about.metrics, since)
+        self._watch = LabelWatch(endpoints.uri("predictions"), first.name, about.signature, since, about.metrics)
 
     def __call__(self) -> Mapping[str, tuple[float, float]]:
         return self._watch.counts if self._watch else {}

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
 from contracts.rollout_policy import RolloutPolicy
-from deploy.cli.rollouts.asking import is_served, under_way
+from deploy.cli.rollouts.asking import how_it_ended, is_served, under_way
 from services.rollout.keeper import Keeper
 from services.rollout.observation import Observation, Seen
-from services.rollout.state import new_rollout
+from services.rollout.state import Transition, new_rollout
 from services.rollout.store import Served, Store
 
 
@@ -86,3 +87,26 @@ def test_a_rollout_is_shown_paused_and_aborted(
     [listed] = fairlead("rollouts", "--json").json
     assert (listed["version"], listed["rollout"]["weight"]) == ("3", 0.0)
     assert fairlead("rollouts", "fraud", "--follow").code == 0
+
+
+def test_who_asked_for_a_rollout_learns_how_it_ended(endpoints: Endpoints) -> None:
+    store = Store(endpoints.scratch("rollouts"))
+    rollout = new_rollout("r", "fraud", "3", "4", "canary", RolloutPolicy(), 0.0)
+    judged = Transition(number=0, at=1, action="roll back", actor="rollout", weight=5, reason="", evidence={"errors": 1})
+    ended = {"phase": "rolled_back", "reasons": ("errors are worse",), "transitions": (judged,)}
+    served = Served(model="fraud", version="3", rollout=rollout, answers={"r": None})
+    assert how_it_ended(endpoints, "fraud", "r") is None
+    store.write(served)
+    assert how_it_ended(endpoints, "fraud", "r") is None
+    store.write(served.model_copy(update={"rollout": rollout.model_copy(update=ended)}))
+    found = how_it_ended(endpoints, "fraud", "r")
+    assert found is not None
+    assert (found.phase, found.said) == ("rolled_back", "errors are worse")
+    assert found.evidence == {"candidate": "4", "judged": {"errors": 1}}
+    refused = PlatformError("fraud has a rollout already", fix="wait", code="rollout_in_progress")
+    store.write(served.answered("s", refused).answered("t", None))
+    assert [getattr(how_it_ended(endpoints, "fraud", one), "phase", None) for one in "stu"] == [
+        "not_started",
+        "replaced",
+        None,
+    ]

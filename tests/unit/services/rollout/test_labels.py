@@ -76,7 +76,7 @@ def test_every_problem_that_takes_labels_says_what_is_wrong(problem: str, answer
 
 def test_nothing_is_counted_while_there_is_no_rollout(tmp_path: Path, start: datetime) -> None:
     began: list[float | None] = [start.timestamp()]
-    watch = LabelWatch(str(tmp_path), "m", CLASSES, {}, lambda: began[-1])
+    watch = LabelWatch(str(tmp_path), "m", CLASSES, lambda: began[-1])
     watch.look()
     assert watch.counts["1"] == (3, 1)
     began.append(None)
