@@ -92,7 +92,8 @@ def test_a_rollout_is_shown_paused_and_aborted(
 def test_who_asked_for_a_rollout_learns_how_it_ended(endpoints: Endpoints) -> None:
     store = Store(endpoints.scratch("rollouts"))
     rollout = new_rollout("r", "fraud", "3", "4", "canary", RolloutPolicy(), 0.0)
-    judged = Transition(number=0, at=1, action="roll back", actor="rollout", weight=5, reason="", evidence={"errors": 1})
+    told = {"number": 0, "at": 1, "action": "roll back", "actor": "rollout", "weight": 5, "reason": ""}
+    judged = Transition.model_validate({**told, "evidence": {"errors": 1}})
     ended = {"phase": "rolled_back", "reasons": ("errors are worse",), "transitions": (judged,)}
     served = Served(model="fraud", version="3", rollout=rollout, answers={"r": None})
     assert how_it_ended(endpoints, "fraud", "r") is None
