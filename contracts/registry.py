@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,6 +19,8 @@ from typing import Any
 
 from contracts import storage
 from contracts.bundle import DOCUMENT, Bundle, read_bundle
+from contracts.champions import CHAMPION as CHAMPION
+from contracts.champions import HISTORY, promotion_tag
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
@@ -27,9 +28,7 @@ from contracts.registry_file import all_pages, open_file, place_of
 from contracts.tracking import connect
 
 _NAME = re.compile(r"[\w-]+")
-CHAMPION = "champion"
 CHALLENGER = "challenger"
-_HISTORY = "fairlead.champion."  # tags of the registered model: a version that became champion, by the moment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +189,7 @@ class Registry:
                 self._tag(item, "override", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {override.strip()}")
             history = self._history(item.name)
             if not history or history[-1][1] != item.version:
-                key = f"{_HISTORY}{time.time_ns():020d}"
+                key = promotion_tag()
                 self._client.set_registered_model_tag(item.name, key, item.version)
                 self._set_champion(item.name)
         return self.resolve(f"{item.name}:{item.version}")
@@ -222,7 +221,7 @@ class Registry:
         """(tag, version) of every champion that was not rolled back, oldest first."""
         self.resolve(f"{name}:{self.versions(name)[0].version}" if self.versions(name) else name)
         tags = self._client.get_registered_model(name).tags
-        return sorted((key, str(version)) for key, version in tags.items() if key.startswith(_HISTORY))
+        return sorted((key, str(version)) for key, version in tags.items() if key.startswith(HISTORY))
 
     def _aliases(self, name: str) -> dict[str, list[str]]:
         by_version: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""What a rollout's keeper serves: its configuration to Envoy over REST xDS, and its metrics to Prometheus."""
+"""What a rollout's keeper serves: configuration to Envoy over REST xDS, metrics, and on a cluster what is asked."""
 
 from __future__ import annotations
 
@@ -10,25 +10,31 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from contracts import metric_names as names
+from contracts.errors import PlatformError
 from services.metrics.exposition import expose
 from services.rollout import envoy
 from services.rollout.envoy import Routing
 from services.rollout.state import ENDED, PHASES, Rollout
+from services.rollout.store import Request as Asked
 from services.rollout.store import Served
 
 
-def keeper_app(routing: Callable[[], Routing], served: Callable[[], Iterable[Served]]) -> Starlette:
-    """``/v3/discovery:routes``, ``/v3/discovery:clusters`` and ``/metrics``."""
+def discovery_app(routing: Callable[[], Routing | None]) -> Starlette:
+    """``/v3/discovery:routes`` and ``/v3/discovery:clusters``; unavailable while there is no routing."""
 
     def discovery(kind: str) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
             now = routing()
+            if now is None:
+                return Response(status_code=503)
             resources = envoy.clusters(now) if kind == "clusters" else [envoy.routes(now)]
             version = hashlib.sha256(json.dumps(resources).encode()).hexdigest()[:16]
             if (await request.json()).get("version_info") == version:
@@ -37,14 +43,54 @@ def keeper_app(routing: Callable[[], Routing], served: Callable[[], Iterable[Ser
 
         return answer
 
+    kinds = ("routes", "clusters")
+    return Starlette(routes=[Route(f"/v3/discovery:{kind}", discovery(kind), methods=["POST"]) for kind in kinds])
+
+
+def metrics_route(served: Callable[[], Iterable[Served]]) -> Route:
+    """``/metrics`` of rollouts."""
+
     async def metrics(request: Request) -> Response:
         registry = CollectorRegistry()
         registry.register(_Rollouts(list(served())))
         body, media = expose(registry, request.headers.get("accept", ""))
         return Response(body, headers={"content-type": media})
 
-    asked = [Route(f"/v3/discovery:{kind}", discovery(kind), methods=["POST"]) for kind in ("routes", "clusters")]
-    return Starlette(routes=[*asked, Route("/metrics", metrics)])
+    return Route("/metrics", metrics)
+
+
+def control_app(
+    served: Callable[[], Served], ask: Callable[[Asked], Served], alive: Callable[[], bool], ready: Callable[[], bool]
+) -> Starlette:
+    """``/rollouts``: GET the state, POST a request and get the state when it is done; ``/metrics`` and probes."""
+
+    async def state(request: Request) -> Response:
+        return _json(served().model_dump_json())
+
+    async def asked(request: Request) -> Response:
+        try:
+            wanted = Asked.model_validate_json(await request.body())
+        except ValidationError as err:
+            wrong = PlatformError("not a request for a rollout", detail=str(err), fix="see fairlead deploy --help")
+            return JSONResponse(wrong.as_dict(), 400)
+        try:
+            return _json((await run_in_threadpool(ask, wanted)).model_dump_json())
+        except PlatformError as err:
+            return JSONResponse(err.as_dict(), 503 if err.code == "not_answered" else 409)
+
+    def probe(good: Callable[[], bool]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            return Response(status_code=200 if good() else 503)
+
+        return answer
+
+    routes = [Route("/rollouts", state), Route("/rollouts", asked, methods=["POST"])]
+    probes = [Route("/livez", probe(alive)), Route("/readyz", probe(ready))]
+    return Starlette(routes=[*routes, *probes, metrics_route(lambda: [served()])])
+
+
+def _json(text: str) -> Response:
+    return Response(text, media_type="application/json")
 
 
 class _Rollouts(Collector):

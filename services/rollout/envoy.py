@@ -8,7 +8,7 @@ had not reached it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from contracts.document import Document
@@ -17,18 +17,14 @@ ENTITY_HEADER = "x-entity-key"
 """Requests with the same value of this header get the same version, as long as weights stay."""
 
 Json = dict[str, Any]
-_TYPE = "type.googleapis.com/"
-_ROUTES = f"{_TYPE}envoy.config.route.v3.RouteConfiguration"
-_CLUSTERS = f"{_TYPE}envoy.config.cluster.v3.Cluster"
+TYPE = "type.googleapis.com/"
+_ROUTES = f"{TYPE}envoy.config.route.v3.RouteConfiguration"
+_CLUSTERS = f"{TYPE}envoy.config.cluster.v3.Cluster"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_MANAGER = f"{_TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-_ROUTER = f"{_TYPE}envoy.extensions.filters.http.router.v3.Router"
-_PREVIOUS = f"{_TYPE}envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
-_AGGREGATE = f"{_TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig"
-_CONNECTIONS = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
-_MOST_CONNECTIONS = 20_000
+_PREVIOUS = f"{TYPE}envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+_AGGREGATE = f"{TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _RETRIES = "connect-failure,refused-stream,reset-before-request"  # a prediction may not be made twice
-_NAME = "model"
+NAME = "model"
 
 
 class Address(NamedTuple):
@@ -73,7 +69,7 @@ def _version_cluster(version: str, address: Address) -> Json:
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "load_assignment": {
             "cluster_name": cluster_name(version),
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(address)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(address)}}]}],
         },
         "health_checks": [
             {
@@ -87,7 +83,7 @@ def _version_cluster(version: str, address: Address) -> Json:
         ],
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: {
-                "@type": _TYPE + _HTTP_OPTIONS,
+                "@type": TYPE + _HTTP_OPTIONS,
                 "explicit_http_config": {"http_protocol_options": {}},
                 # Shorter than the servers', so that no request meets a connection that is being closed.
                 "common_http_protocol_options": {"idle_timeout": "30s"},
@@ -109,7 +105,8 @@ def _fallback_cluster(version: str, versions: Sequence[str]) -> Json:
     }
 
 
-def _socket(address: Address) -> Json:
+def socket(address: Address) -> Json:
+    """An address as Envoy writes it; ``::`` is both families."""
     both = {"ipv4_compat": True} if address.host == "::" else {}
     return {"socket_address": {"address": address.host, "port_value": address.port, **both}}
 
@@ -133,12 +130,12 @@ def routes(routing: Routing) -> Json:
     labels = {"match": {"path": "/feedback"}, "route": _to(routing.champion)}
     hosts = [
         {
-            "name": _NAME,
+            "name": NAME,
             "domains": ["*"],
             "routes": [*named, reading, labels, {"match": {"prefix": "/"}, "route": _split(routing)}],
         }
     ]
-    return {"@type": _ROUTES, "name": _NAME, "virtual_hosts": hosts}
+    return {"@type": _ROUTES, "name": NAME, "virtual_hosts": hosts}
 
 
 def _to(version: str) -> Json:
@@ -189,96 +186,3 @@ def discovery(kind: str, resources: Sequence[Json], version: str) -> Json:
             {"@type": url, **{key: value for key, value in one.items() if key != "@type"}} for one in resources
         ],
     }
-
-
-def bootstrap(listen: Sequence[Address], admin: Address, source: Mapping[str, Any]) -> Json:
-    """What Envoy starts with.
-
-    Args:
-        listen: the addresses that clients ask.
-        admin: where its statistics are, on this machine only.
-        source: by routes and clusters, where their configuration comes from, see `file_source` and `rest_source`.
-    """
-    first, *others = [_socket(address) for address in listen]
-    return {
-        "node": {"id": "router", "cluster": _NAME},
-        "admin": {"address": _socket(admin)},
-        "dynamic_resources": {"cds_config": source["clusters"]},
-        "static_resources": {
-            "listeners": [
-                {
-                    "name": _NAME,
-                    "address": first,
-                    "additional_addresses": [{"address": other} for other in others],
-                    "filter_chains": [{"filters": [_connection_manager(source["routes"])]}],
-                }
-            ],
-            "clusters": list(source.get("static", ())),
-        },
-        "overload_manager": {
-            "resource_monitors": [
-                {
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": _TYPE + _CONNECTIONS,
-                        "max_active_downstream_connections": _MOST_CONNECTIONS,
-                    },
-                }
-            ]
-        },
-    }
-
-
-def _connection_manager(routes_source: Json) -> Json:
-    return {
-        "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {
-            "@type": _MANAGER,
-            "stat_prefix": _NAME,
-            "rds": {"route_config_name": _NAME, "config_source": routes_source},
-            "http_filters": [
-                {
-                    "name": "envoy.filters.http.router",
-                    "typed_config": {"@type": _ROUTER, "suppress_envoy_headers": True},
-                }
-            ],
-            "use_remote_address": True,
-            "generate_request_id": False,
-            "preserve_external_request_id": True,
-            "server_header_transformation": "PASS_THROUGH",
-            "delayed_close_timeout": "1s",
-        },
-    }
-
-
-def file_source(folder: str) -> Mapping[str, Any]:
-    """Configuration from ``routes.json`` and ``clusters.json`` of a folder, read again whenever one is replaced."""
-
-    def watched(kind: str) -> Json:
-        path = {"path": f"{folder}/{kind}.json", "watched_directory": {"path": folder}}
-        return {"resource_api_version": "V3", "path_config_source": path}
-
-    return {kind: watched(kind) for kind in ("routes", "clusters")}
-
-
-def rest_source(server: Address, refresh: str = "1s") -> Mapping[str, Any]:
-    """Configuration that Envoy asks a server for, each second."""
-    asked = {
-        "resource_api_version": "V3",
-        "api_config_source": {
-            "api_type": "REST",
-            "transport_api_version": "V3",
-            "cluster_names": ["xds"],
-            "refresh_delay": refresh,
-        },
-    }
-    cluster = {
-        "name": "xds",
-        "type": "STRICT_DNS",
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": "xds",
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(server)}}]}],
-        },
-    }
-    return {"routes": asked, "clusters": asked, "static": [cluster]}

@@ -6,14 +6,14 @@ keeper that is started anew therefore goes on where another one ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
 from contracts.errors import PlatformError
 from services.rollout.decide import advance, steer
 from services.rollout.observation import Observation
 from services.rollout.state import Rollout, Transition, new_rollout
-from services.rollout.store import Request, Served, Store
+from services.rollout.store import Request, Served
 
 Record = Callable[[Rollout, Transition], None]
 """Notes a transition for good; called again with the same one after a crash, it notes it once."""
@@ -39,19 +39,35 @@ class Fleet(Protocol):
         ...
 
 
+class Kept(Protocol):
+    """Where the state is kept, and what is asked for meanwhile."""
+
+    def asked(self, model: str) -> Iterable[tuple[Any, Request]]:
+        """Requests that wait, the oldest first, each with a mark."""
+        ...
+
+    def done(self, mark: Any) -> None:
+        """Take a request away that was answered."""
+        ...
+
+    def write(self, served: Served) -> None:
+        """Replace the state whole; it is kept when this returns."""
+        ...
+
+
 class Keeper:
     """The loop of one model, one `tick` at a time."""
 
-    def __init__(self, store: Store, fleet: Fleet, record: Record, served: Served) -> None:
+    def __init__(self, store: Kept, fleet: Fleet, record: Record, served: Served) -> None:
         self._store, self._fleet, self._record = store, fleet, record
         self.served = served
 
     def tick(self, now: float) -> None:
         """One look."""
-        for file, request in self._store.asked(self.served.model):
+        for mark, request in self._store.asked(self.served.model):
             if request.id not in self.served.answers:
                 self._keep(self._asked(request, now))
-            file.unlink(missing_ok=True)
+            self._store.done(mark)
         rollout = self.served.rollout
         if rollout is not None and not rollout.ended:
             seen = self._fleet.observe(rollout.champion, rollout.candidate)
@@ -75,7 +91,11 @@ class Keeper:
             rollout = self._new(request, now) if request.command == "start" else self._steered(request, now)
         except PlatformError as err:
             return self.served.answered(request.id, err)
-        return self._changed(rollout).answered(request.id, None)
+        changed = self._changed(rollout)
+        if request.place is not None:
+            places = {version: place for version, place in changed.places.items() if version == changed.version}
+            changed = changed.model_copy(update={"places": {**places, request.candidate: request.place}})
+        return changed.answered(request.id, None)
 
     def _steered(self, request: Request, now: float) -> Rollout:
         rollout = self.served.rollout

@@ -22,8 +22,15 @@ from services.rollout.state import Rollout
 _ANSWERS = 50  # that are kept for who asked
 
 
+class Place(Document):
+    """Where the bundle of a version is, and which one it is."""
+
+    source: str
+    digest: str
+
+
 class Request(Document):
-    """What a person or the loop asks for."""
+    """What a person or the loop asks for; `place` is the candidate's, for who fetches bundles by their address."""
 
     id: str
     command: Literal["start", "pause", "resume", "promote", "abort"]
@@ -32,6 +39,7 @@ class Request(Document):
     candidate: str = ""
     strategy: Strategy = "canary"
     policy: RolloutPolicy = RolloutPolicy()
+    place: Place | None = None
 
 
 class Served(Document):
@@ -40,6 +48,7 @@ class Served(Document):
     Attributes:
         looked: when it was last looked after.  pid: who looks after it.
         answers: by request, None when it was done, else the error.  outcomes: how many rollouts ended in which way.
+        places: where the bundles of its versions are, as far as requests said.
     """
 
     model: str
@@ -50,6 +59,7 @@ class Served(Document):
     rollout: Rollout | None = None
     answers: dict[str, dict[str, Any] | None] = Field({})
     outcomes: dict[str, int] = Field({})
+    places: dict[str, Place] = Field({})
 
     def answered(self, request: str, error: PlatformError | None) -> Served:
         """The same, with one more answer."""
@@ -101,6 +111,10 @@ class Store:
                 yield file, Request.model_validate_json(file.read_bytes())
             except (ValidationError, FileNotFoundError):
                 file.unlink(missing_ok=True)
+
+    def done(self, mark: Path) -> None:
+        """Take a request away that was answered."""
+        mark.unlink(missing_ok=True)
 
     def _asked(self, model: str) -> Path:
         return self.folder / f"{model}.requests"

@@ -26,7 +26,8 @@ from deploy.cli.machine.ports import free_port
 from deploy.cli.serving.fleet import LocalFleet, Notes
 from deploy.cli.serving.router import envoy_program
 from services.rollout import envoy
-from services.rollout.app import keeper_app
+from services.rollout.app import discovery_app
+from services.rollout.bootstrap import bootstrap, rest_source
 from services.rollout.envoy import Address, Routing
 from services.rollout.keeper import Keeper
 from services.rollout.labels import LabelWatch
@@ -223,11 +224,11 @@ def test_the_router_asks_for_its_configuration_over_rest(tmp_path: Path) -> None
     members = {version: StandIn(tmp_path, version, free_port()) for version in ("1", "2")}
     versions = {version: Address("127.0.0.1", one.port) for version, one in members.items()}
     now = Routing(versions=versions, champion="1")
-    server = uvicorn.Server(uvicorn.Config(keeper_app(lambda: now, list), port=free_port(), log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(discovery_app(lambda: now), port=free_port(), log_level="critical"))
     threading.Thread(target=server.run, daemon=True).start()
     port, admin = free_port(), Address("127.0.0.1", free_port())
-    source = envoy.rest_source(Address("127.0.0.1", server.config.port), refresh="0.2s")
-    document = envoy.bootstrap([Address("127.0.0.1", port)], admin, source)
+    source = rest_source(Address("127.0.0.1", server.config.port), refresh="0.2s")
+    document = bootstrap([Address("127.0.0.1", port)], admin, source)
     (tmp_path / "bootstrap.json").write_text(json.dumps(document))
     command = [envoy_program(), "-c", str(tmp_path / "bootstrap.json"), "--concurrency", "1", "--disable-hot-restart"]
     router = subprocess.Popen([*command, "--log-level", "error"])

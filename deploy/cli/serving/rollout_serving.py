@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
     from deploy.cli.serving.fleet import LocalFleet
     from services.rollout.envoy import Address
-    from services.rollout.keeper import Keeper, Record
+    from services.rollout.keeper import Keeper
     from services.rollout.labels import LabelWatch
     from services.rollout.store import Served, Store
 
@@ -46,7 +46,7 @@ def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_
         )
         try:
             _wait_ready(fleet, front)
-            metrics = f"http://{HOST}:{_serve_metrics(fleet, keeper)}/metrics"
+            metrics = f"http://{HOST}:{_serve_metrics(keeper)}/metrics"
             _tell(front, metrics, profile, as_json)
             said = ""
             while True:
@@ -96,8 +96,10 @@ def _keeper(
     store: Store, endpoints: Endpoints, profile: str, first: Endpoint, ref: str, log: bool
 ) -> tuple[Keeper, LocalFleet, Endpoint]:
     """What looks after the model, its processes, and its endpoint as clients see it; the champion is being started."""
+    from contracts.audit import AuditLog
     from deploy.cli.serving.fleet import LocalFleet
     from services.rollout.keeper import Keeper
+    from services.rollout.recording import recorder
     from services.server.addresses import url
 
     _check_settings(profile, first.name)
@@ -111,7 +113,7 @@ def _keeper(
     fleet = LocalFleet(store.folder / first.name, listen, make, promote, time.monotonic, counts, withdraw)
     served = _served(store, first, ref, bool(fleet.running))
     served = served.model_copy(update={"pid": os.getpid(), "looked": time.time(), "url": url(first.host, first.port)})
-    keeper = Keeper(store, fleet, _recorder(endpoints), served)
+    keeper = Keeper(store, fleet, recorder(AuditLog.of(endpoints)), served)
     keeper.tick(time.time())
     if log:
         counts.begin(endpoints, first, keeper)
@@ -206,28 +208,6 @@ def _withdrawer(endpoints: Endpoints, name: str) -> Callable[[str, str], None]:
     return withdraw
 
 
-def _recorder(endpoints: Endpoints) -> Record:
-    """Notes transitions in the audit log; one that a crash made unsure is looked for first."""
-    from contracts.audit import AuditLog
-    from services.rollout.state import Rollout, Transition
-
-    log, sure = AuditLog.of(endpoints), False
-
-    def record(rollout: Rollout, transition: Transition) -> None:
-        nonlocal sure
-        key = {"rollout": rollout.id, "transition": transition.number}
-        subject = f"{rollout.model}:{rollout.candidate}"
-        known = [] if sure else [one.evidence for one in log.read(subject=subject)]
-        sure = True
-        if any(key.items() <= evidence.items() for evidence in known):
-            return
-        action = f"rollout {transition.action}"
-        evidence = {**key, "weight": transition.weight, "judged": transition.evidence}
-        log.append(actor=transition.actor, action=action, subject=subject, reason=transition.reason, evidence=evidence)
-
-    return record
-
-
 def _wait_ready(fleet: LocalFleet, front: Endpoint) -> None:
     """Return when the champion takes traffic through the router.
 
@@ -252,14 +232,15 @@ def _wait_ready(fleet: LocalFleet, front: Endpoint) -> None:
             time.sleep(0.05)
 
 
-def _serve_metrics(fleet: LocalFleet, keeper: Keeper) -> int:
+def _serve_metrics(keeper: Keeper) -> int:
     """Serve the metrics of the rollouts from a thread; returns the port."""
     import uvicorn
+    from starlette.applications import Starlette
 
-    from services.rollout.app import keeper_app
+    from services.rollout.app import metrics_route
 
     port = free_port()
-    app = keeper_app(lambda: fleet.routing, lambda: [keeper.served])
+    app = Starlette(routes=[metrics_route(lambda: [keeper.served])])
     server = uvicorn.Server(uvicorn.Config(app, host=HOST, port=port, log_level="critical", lifespan="off"))
     threading.Thread(target=server.run, daemon=True).start()
     return port

@@ -14,13 +14,9 @@ from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.machine.kept_processes import KeptProcess
 from services.rollout import envoy
+from services.rollout.bootstrap import bootstrap, file_source
 from services.rollout.envoy import Address, Routing
-from services.rollout.observation import samples
-
-_HEALTHY = "envoy_cluster_membership_healthy"
-# Requests that a version did not answer: its port was closed, or it ended while it worked on them.
-_CONNECTIONS = "envoy_cluster_upstream_cx_"
-_UNREACHED = frozenset({f"{_CONNECTIONS}connect_fail", f"{_CONNECTIONS}destroy_remote_with_active_rq"})
+from services.rollout.router_statistics import STATISTICS, routed
 
 
 def envoy_program() -> str:
@@ -50,9 +46,8 @@ class Router:
         self._listen = listen
         self._written: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        source = envoy.file_source(str(folder))
-        bootstrap = json.dumps(envoy.bootstrap(listen, admin, source), indent=1)
-        storage.write_bytes(str(folder / "bootstrap.json"), bootstrap.encode())
+        document = json.dumps(bootstrap(listen, admin, file_source(str(folder))), indent=1)
+        storage.write_bytes(str(folder / "bootstrap.json"), document.encode())
 
     def start(self) -> KeptProcess:
         """Start it; it reads its routes by itself."""
@@ -80,18 +75,10 @@ class Router:
 
         None when Envoy does not answer.
         """
-        url = f"http://{self.admin.host}:{self.admin.port}/stats/prometheus?filter=^cluster.version-[^.]*."
+        url = f"http://{self.admin.host}:{self.admin.port}{STATISTICS}"
         try:
-            with urllib.request.urlopen(f"{url}(membership_healthy|upstream_cx_)", timeout=2) as response:
+            with urllib.request.urlopen(url, timeout=2) as response:
                 text = response.read().decode()
         except OSError:
             return None
-        healthy: dict[str, bool] = {}
-        unreached: dict[str, float] = {}
-        for name, labels, value in samples(text):
-            version = labels.get("envoy_cluster_name", "").removeprefix(envoy.cluster_name(""))
-            if name == _HEALTHY:
-                healthy[version] = value > 0
-            elif name in _UNREACHED:
-                unreached[version] = unreached.get(version, 0) + value
-        return {version: (good, unreached.get(version, 0)) for version, good in healthy.items()}
+        return routed(text)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from contracts.rollout_policy import RolloutPolicy
 from services.rollout import envoy
-from services.rollout.app import keeper_app
+from services.rollout.app import discovery_app, metrics_route
 from services.rollout.envoy import Address, Routing
 from services.rollout.state import new_rollout
 from services.rollout.store import Served
@@ -50,17 +51,26 @@ def test_the_configuration_is_served_once_and_metrics_tell_weights_and_phase() -
     rollout = new_rollout("r", "model", "1", "2", "canary", RolloutPolicy(), 0.0)
     state = rollout.model_copy(update={"phase": "running", "step": 1})
     served = Served(model="model", version="1", rollout=state, outcomes={"rolled_back": 2})
-    client = TestClient(keeper_app(lambda: Routing(versions=BOTH, champion="1"), lambda: [served]))
+    client = TestClient(discovery_app(lambda: Routing(versions=BOTH, champion="1")))
     for kind, count in (("routes", 1), ("clusters", 4)):
         answer = client.post(f"/v3/discovery:{kind}", json={"version_info": ""})
         assert len(answer.json()["resources"]) == count
         again = client.post(f"/v3/discovery:{kind}", json={"version_info": answer.json()["version_info"]})
         assert again.status_code == 304
-    text = client.get("/metrics").text
+    text = _metrics(served)
     assert 'fairlead_rollout_weight{model="model",version="2"} 5.0' in text
     assert 'fairlead_rollout_phase{model="model",phase="running"} 1.0' in text
     ended = served.model_copy(update={"rollout": state.model_copy(update={"phase": "promoted"})})
-    after = TestClient(keeper_app(lambda: Routing(versions=BOTH, champion="1"), lambda: [ended])).get("/metrics").text
+    after = _metrics(ended)
     assert 'fairlead_rollout_weight{model="model",version="2"} 100.0' in after
     assert 'version="1"' not in after
     assert 'fairlead_rollouts_total{model="model",outcome="rolled_back"} 2.0' in text
+
+
+def _metrics(served: Served) -> str:
+    return TestClient(Starlette(routes=[metrics_route(lambda: [served])])).get("/metrics").text
+
+
+def test_a_keeper_that_knows_nothing_yet_changes_no_router() -> None:
+    answer = TestClient(discovery_app(lambda: None)).post("/v3/discovery:routes", json={"version_info": "1"})
+    assert answer.status_code == 503
