@@ -39,6 +39,25 @@ class Model(Values):
     wait_seconds: Annotated[int, Field(ge=0)]
 
 
+class Router(Values):
+    """The Envoys before the versions."""
+
+    image: Image
+    replicas: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    resources: Resources
+
+
+class Rollouts(Values):
+    """Versions that come by evidence."""
+
+    enabled: bool
+    artifacts: Annotated[str, StringConstraints(pattern=r"^$|^s3://.+")]
+    tracking: Annotated[str, StringConstraints(pattern=r"^$|^https?://[^/@]+$")]
+    router: Router
+    resources: Resources
+
+
 class Storage(Values):
     """S3."""
 
@@ -172,6 +191,7 @@ class ChartValues(Chart):
     common_labels: dict[str, str]
     model: Model
     config: ServiceSettings
+    rollouts: Rollouts
     storage: Storage
     secrets: Secrets
     image: Image

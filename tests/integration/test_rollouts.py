@@ -25,7 +25,6 @@ from deploy.cli.machine.kept_processes import KeptProcess
 from deploy.cli.machine.ports import free_port
 from deploy.cli.serving.fleet import LocalFleet, Notes
 from deploy.cli.serving.router import envoy_program
-from services.rollout import envoy
 from services.rollout.app import discovery_app
 from services.rollout.bootstrap import bootstrap, rest_source
 from services.rollout.envoy import Address, Routing

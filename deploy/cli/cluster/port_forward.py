@@ -71,7 +71,7 @@ def read_secret(cluster: Cluster, ref: SecretRef) -> tuple[str, str]:
 def reach(url: str, cluster: Cluster) -> str:
     """An address of this machine for a service's; the same one when it can be reached as it is."""
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or _resolves(parts.hostname):
+    if parts.scheme not in ("http", "https") or not parts.hostname or resolves(parts.hostname):
         return url
     service, _, rest = parts.hostname.partition(".")
     namespace = rest.partition(".")[0] or cluster.namespace
@@ -79,7 +79,8 @@ def reach(url: str, cluster: Cluster) -> str:
     return f"{parts.scheme}://127.0.0.1:{port}"
 
 
-def _resolves(host: str) -> bool:
+def resolves(host: str) -> bool:
+    """Whether a name has an address here, as those of services have in a pod."""
     try:
         socket.getaddrinfo(host, None)
     except OSError:

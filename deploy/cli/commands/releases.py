@@ -36,7 +36,7 @@ def deploy(
         _Strategy | None,
         typer.Option(help="canary: more traffic step by step; shadow: copies of requests first; direct: all at once."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for the audit log; with --strategy canary or shadow.")] = "",
+    reason: Annotated[str, typer.Option(help="Why, for the audit log.")] = "",
     as_json: Json = False,
 ) -> None:
     """Serve one immutable version of a model on a cluster; a version that is not ready in time never takes traffic.
@@ -44,25 +44,28 @@ def deploy(
     The reference is resolved once. Version and digest are written to deploy/env/<env>/models/<model>.yaml, which helm
     then installs or upgrades as one release.
 
-    With --strategy on a profile of this machine, `fairlead serve MODEL --rollouts` brings the version: a plain name
-    means the newest one (its challenger), and the rules are those of its bundle (--set rollout.* of its run). A profile
-    with a cluster knows --strategy direct, which is what it does without.
+    With --strategy canary or shadow the version comes by evidence, and goes by itself when it is worse; the rules are
+    those of its bundle (--set rollout.* of its run). On a cluster the release gets a router and a second slot with the
+    first such deployment, without a failed request; later ones without --strategy are direct. On a profile of this
+    machine `fairlead serve MODEL --rollouts` brings it, and a plain name means the newest version (its challenger).
 
     [bold]Examples[/]
       fairlead deploy fraud --env cluster
       fairlead deploy fraud:3 --env cluster
       fairlead deploy fraud --env cluster --from local
-      fairlead deploy fraud:4 --env local --strategy canary
+      fairlead deploy fraud:4 --env cluster --strategy canary
+      fairlead deploy fraud --env local --strategy shadow
     """
-    if strategy is not None:
-        from deploy.cli.rollouts.asking import is_asked_here, start_rollout
+    from deploy.cli.profiles.loading import load_profile
 
-        if is_asked_here(env, strategy, model):
-            start_rollout(env, model, strategy, reason, as_json)
-            return
-    from deploy.cli.releases.release import deploy_model
+    if strategy is not None and load_profile(env).cluster is None:
+        from deploy.cli.rollouts.asking import start_rollout
 
-    deploy_model(env, model, source, chart, timeout, write_only, as_json)
+        start_rollout(env, model, strategy, reason, as_json)
+        return
+    from deploy.cli.releases.release import Wanted, deploy_model
+
+    deploy_model(Wanted(env, model, source, chart, timeout, write_only, strategy, reason), as_json)
 
 
 @guarded

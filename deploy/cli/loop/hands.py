@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from contracts.errors import PlatformError
 from deploy.cli.loop.planned_run import plan, source_of
 from deploy.cli.loop.sources import look_at_source
-from deploy.cli.rollouts.asking import how_it_ended, is_served, leave_request, under_way
+from deploy.cli.rollouts.asking import hand_over, how_it_ended, is_served, under_way
 from services.controller.controller import ACTOR
 from services.controller.observations import Observations
 from services.controller.signals import firing, read_report
@@ -51,7 +51,7 @@ class ProfileHands:
         def source() -> Source:
             return look_at_source(source_of(self._runs, document, policy), policy.new_rows > 0)
 
-        rollout = seen(lambda: under_way(self._endpoints, state.model))
+        rollout = seen(lambda: under_way(self._profile, state.model))
         log, asked = self._endpoints.uri("predictions"), self._prometheus
         return Observations(
             version=version,
@@ -61,9 +61,9 @@ class ProfileHands:
             source=seen(source) if policy.on_new_data else None,
             approved=self._states.said(state.model, "approve"),
             resumed=self._states.said(state.model, "resume"),
-            outcome=seen(lambda: how_it_ended(self._endpoints, state.model, state.rollout)) if state.rollout else None,
+            outcome=seen(lambda: how_it_ended(self._profile, state.model, state.rollout)) if state.rollout else None,
             rollout="it cannot be read" if rollout is None else rollout,
-            can_roll_out=seen(lambda: is_served(self._endpoints, state.model)) or False,
+            can_roll_out=seen(lambda: is_served(self._profile, state.model)) or False,
             silent=tuple(silent),
         )
 
@@ -82,4 +82,4 @@ class ProfileHands:
             reason = "its run passed the gate" + (
                 "" if compared else "; it may answer differently: the world has changed"
             )
-            leave_request(self._endpoints, ref, policy.rollout, action, ACTOR, reason, compared)
+            hand_over(self._profile, ref, policy.rollout, action, ACTOR, reason, compared)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from contracts import storage
 from contracts.errors import PlatformError
@@ -15,6 +17,17 @@ from deploy.cli.cluster.kube import Kube, output, program, refused
 from deploy.cli.cluster.pod_diagnosis import Trouble, pod_troubles
 from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import deployment_file, load_cluster, load_endpoints, load_profile
+from deploy.cli.releases.by_rollout import (
+    abort,
+    apply_rollouts,
+    bring,
+    front_of,
+    has_rollouts,
+    previous_version,
+    start_request,
+    values_text,
+)
+from deploy.cli.releases.keeper import need_keeper
 from deploy.cli.releases.release_values import first_values, model_section, pin, release_name
 from deploy.cli.terminal.output import emit
 from pipelines.io.files import write_text
@@ -24,45 +37,106 @@ if TYPE_CHECKING:
 
     from contracts.bundle import Bundle
     from contracts.registry import ModelVersion, Registry
+    from contracts.rollout_policy import Strategy
 
 CHART = Path(__file__).resolve().parents[3] / "helm" / "model-service"
 _LOOK = 3.0  # seconds between looks at the pods while helm waits
 
 
-def deploy_model(
-    env: str, ref: str, source: str | None, chart: Path | None, timeout: int, write_only: bool, as_json: bool
-) -> None:
-    """Resolve `ref` once, write its version into the environment's file, and make the release serve it.
+class Wanted(NamedTuple):
+    """What `fairlead deploy` is asked for.
 
-    source: the profile whose registry `ref` is resolved in; its bundle is then published in the environment's too.
+    Attributes:
+        source: the profile whose registry has the version; its bundle is then published in the environment's too.
+        strategy: None is Helm's rolling update, and direct for a release that has rollouts.
     """
+
+    env: str
+    ref: str
+    source: str | None = None
+    chart: Path | None = None
+    timeout: int = 300
+    write_only: bool = False
+    strategy: Strategy | None = None
+    reason: str = ""
+
+
+def deploy_model(wanted: Wanted, as_json: bool) -> None:
+    """Resolve the reference once, write its version into the environment's file, and make the release serve it."""
+    env = wanted.env
     profile, cluster = load_profile(env), load_cluster(env)
-    version, bundle = _version(env, ref, source)
+    version, bundle = _version(env, wanted.ref, wanted.source)
     file, kube = deployment_file(env, version.name), Kube(cluster.namespace, cluster.context)
-    before = file.read_text(encoding="utf-8") if file.exists() else None
-    section = model_section(version, bundle.document.modality)
-    write_text(file, pin(file, section, first_values(profile, bundle.document.feature_service is not None)))
     release = release_name(version.name)
-    if not write_only:
-        try:
-            _upgrade(kube, release, file, chart or CHART, timeout)
-        except (PlatformError, KeyboardInterrupt):
-            # Helm has gone back to what was served before; so does the file that says what is served.
-            file.unlink() if before is None else write_text(file, before)
-            raise
+    section = model_section(version, bundle.document.modality)
+    first = first_values(profile, bundle.document.feature_service is not None)
     document = {"release": release, "namespace": cluster.namespace, **section, "values": str(file)}
-    action = "write_release" if write_only else "deploy"
-    note(load_endpoints(env), action, f"{version.name}:{version.version}", evidence={**document, "env": env})
+    by_rollout = wanted.strategy in ("canary", "shadow") or has_rollouts(file)
+    if by_rollout and not wanted.write_only:
+        text = values_text(file, profile, kube, release, section, first)
+        begins = front_of(kube, release) == ""
+        with _kept(file, text):
+            chart, timeout = wanted.chart or CHART, wanted.timeout
+            apply_rollouts(kube, release, lambda: _upgrade(kube, release, file, chart, timeout))
+        document["rollout"] = None if begins else _bring(wanted, kube, release, version, bundle)
+        if begins or wanted.strategy in (None, "direct"):
+            write_text(file, pin(file, section, {}))
+    else:
+        with _kept(file, pin(file, section, first)):
+            if not wanted.write_only:
+                _upgrade(kube, release, file, wanted.chart or CHART, wanted.timeout)
+    action = "write_release" if wanted.write_only else "deploy"
+    subject = f"{version.name}:{version.version}"
+    note(load_endpoints(env), action, subject, reason=wanted.reason, evidence={**document, "env": env})
+    emit(document, as_json, lambda out: _told(out, wanted, document))
 
-    def show(out: Console) -> None:
-        done = "is written for" if write_only else "is served by"
-        out.print(f"[bold]{version.name}:{version.version}[/] {done} release {release} in {cluster.namespace}")
-        out.print(f"Values   {file}", soft_wrap=True)
-        if not write_only:
-            out.print(f"Ask      fairlead predict {version.name} --env {env} --input ROWS.jsonl", soft_wrap=True)
-            out.print(f"Back     fairlead rollback {version.name} --env {env}")
 
-    emit(document, as_json, show)
+@contextlib.contextmanager
+def _kept(file: Path, text: str) -> Iterator[None]:
+    """The file with a new text; where the block fails, Helm has gone back to what was there, and so does the file."""
+    before = file.read_text(encoding="utf-8") if file.exists() else None
+    write_text(file, text)
+    try:
+        yield
+    except (PlatformError, KeyboardInterrupt):
+        file.unlink() if before is None else write_text(file, before)
+        raise
+
+
+def _bring(wanted: Wanted, kube: Kube, release: str, version: ModelVersion, bundle: Bundle) -> dict[str, Any] | None:
+    """Ask the release's keeper for the version; direct is waited for. None where it is served already."""
+    keeper = need_keeper(wanted.env, load_cluster(wanted.env), version.name)
+    served = keeper.read()
+    if served.version == version.version and (served.rollout is None or served.rollout.ended):
+        return None
+    strategy = wanted.strategy or "direct"
+    request = start_request(version, bundle, strategy, wanted.reason)
+    served = bring(kube, release, keeper, request, wanted.timeout) if strategy == "direct" else keeper.ask(request)
+    assert served.rollout is not None
+    return {
+        "id": request.id,
+        "strategy": strategy,
+        "phase": served.rollout.shown_phase,
+        "instead": served.rollout.champion,
+    }
+
+
+def _told(out: Console, wanted: Wanted, document: dict[str, Any]) -> None:
+    name, env = f"{document['name']}:{document['version']}", wanted.env
+    rollout = document.get("rollout")
+    if rollout and rollout["strategy"] != "direct":
+        out.print(
+            f"[bold]{name}[/] is on its way ({rollout['strategy']}), instead of {document['name']}:{rollout['instead']}"
+        )
+        out.print(f"Follow   fairlead rollouts {document['name']} --profile {env} --follow")
+        out.print(f"End it   fairlead rollouts abort {document['name']} --profile {env} --reason WHY")
+        return
+    done = "is written for" if wanted.write_only else "is served by"
+    out.print(f"[bold]{name}[/] {done} release {document['release']} in {document['namespace']}")
+    out.print(f"Values   {document['values']}", soft_wrap=True)
+    if not wanted.write_only:
+        out.print(f"Ask      fairlead predict {model} --env {env} --input ROWS.jsonl", soft_wrap=True)
+        out.print(f"Back     fairlead rollback {document['name']} --env {env}")
 
 
 def _version(env: str, ref: str, source: str | None) -> tuple[ModelVersion, Bundle]:
@@ -161,6 +235,9 @@ def rollback_release(env: str, model: str, timeout: int, as_json: bool) -> None:
 
     cluster, name = load_cluster(env), parse_ref(model)[0]
     kube, release, file = Kube(cluster.namespace, cluster.context), release_name(name), deployment_file(env, name)
+    if front_of(kube, release) == "router":
+        _rolled_back_by_rollout(env, name, kube, timeout, as_json)
+        return
     revision = previous_revision(kube, release)
     values = _values(kube, release, revision)
     section: dict[str, Any] = values["model"]
@@ -169,12 +246,36 @@ def rollback_release(env: str, model: str, timeout: int, as_json: bool) -> None:
     write_text(file, pin(file, section, rest))
     evidence = {"release": release, "namespace": cluster.namespace, "revision": revision, "env": env, **section}
     note(load_endpoints(env), "rollback_release", f"{section['name']}:{section['version']}", evidence=evidence)
+    document = {"release": release, "namespace": cluster.namespace, "revision": revision, **section}
+    emit(document, as_json, lambda out: _told_back(out, document, file))
 
-    def show(out: Console) -> None:
-        out.print(f"[bold]{section['name']}:{section['version']}[/] is served by release {release} again")
-        out.print(f"Values   {file}", soft_wrap=True)
 
-    emit({"release": release, "namespace": cluster.namespace, "revision": revision, **section}, as_json, show)
+def _rolled_back_by_rollout(env: str, name: str, kube: Kube, timeout: int, as_json: bool) -> None:
+    """End the rollout under way, whose old version is warm; else bring the version before the present one."""
+    from contracts.registry import Registry
+
+    keeper, release, file = need_keeper(env, load_cluster(env), name), release_name(name), deployment_file(env, name)
+    served = keeper.read()
+    registry = Registry(load_endpoints(env))
+    if served.rollout is not None and not served.rollout.ended:
+        served = abort(keeper, "rolled back by hand")
+        version = registry.resolve(f"{name}:{served.version}")
+        bundle = registry.fetch(f"{name}:{version.version}")
+    else:
+        version = registry.resolve(f"{name}:{previous_version(env, served)}")
+        bundle = registry.fetch(f"{name}:{version.version}")
+        bring(kube, release, keeper, start_request(version, bundle, "direct", "rolled back by hand"), timeout)
+    section = model_section(version, bundle.document.modality)
+    if file.exists():
+        write_text(file, pin(file, section, {}))
+    document = {"release": release, "namespace": kube.namespace, **section}
+    note(load_endpoints(env), "rollback_release", f"{name}:{version.version}", evidence={**document, "env": env})
+    emit(document, as_json, lambda out: _told_back(out, document, file))
+
+
+def _told_back(out: Console, document: dict[str, Any], file: Path) -> None:
+    out.print(f"[bold]{document['name']}:{document['version']}[/] is served by release {document['release']} again")
+    out.print(f"Values   {file}", soft_wrap=True)
 
 
 def previous_revision(kube: Kube, release: str) -> int:

@@ -86,6 +86,23 @@ def pin(file: Path, model: dict[str, str], first: dict[str, Any]) -> str:
     return (text if text.endswith("\n") else text + "\n") + block
 
 
+def with_rollouts(text: str, file: Path, artifacts: str, tracking: str) -> str:
+    """The text of values with rollouts on, for a keeper that knows where versions and their registry are.
+
+    Raises:
+        PlatformError: ``code="bad_settings"``: the file says something else of rollouts.
+    """
+    told = yaml.safe_load(text).get("rollouts")
+    if told is not None:
+        raise PlatformError(
+            f"rollouts are off in {file}",
+            fix="set rollouts.enabled to true there, and rollouts.artifacts to where versions are published",
+            code="bad_settings",
+        )
+    told = {"enabled": True, "artifacts": artifacts, "tracking": tracking}
+    return text.rstrip() + "\n" + yaml.safe_dump({"rollouts": told}, sort_keys=False)
+
+
 def _end(lines: list[str], start: int, limit: int, value: yaml.Node) -> int:
     """The line after the section; blank lines and comments before the next key belong to that key."""
     last = max(value.end_mark.line, start + 1) if value.end_mark.column == 0 else value.end_mark.line + 1

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.rollouts.places import Rollouts, open_rollouts
 from deploy.cli.terminal.output import console, emit, seconds, table, write_json
 
 if TYPE_CHECKING:
@@ -15,16 +15,14 @@ if TYPE_CHECKING:
 
     from services.rollout.evidence import Verdict
     from services.rollout.state import Rollout
-    from services.rollout.store import Served, Store
+    from services.rollout.store import Served
 
 _LOOK = 1.0
 
 
 def show_rollouts(profile: str, name: str | None, follow: bool, as_json: bool) -> None:
     """All models that are or were served with rollouts, or one with its evidence; `follow` shows it until it ends."""
-    from services.rollout.store import Store
-
-    store = Store(load_endpoints(profile).scratch("rollouts"))
+    store = open_rollouts(profile)
     if name is None and follow:
         raise PlatformError("--follow needs a model", fix="fairlead rollouts MODEL --follow", code="bad_option")
     if name is None:
@@ -37,13 +35,14 @@ def show_rollouts(profile: str, name: str | None, follow: bool, as_json: bool) -
         emit(document(one), as_json, lambda out: out.print(_page(one)))
 
 
-def _read(store: Store, name: str, profile: str) -> Served:
+def _read(store: Rollouts, name: str, profile: str) -> Served:
     served = store.read(name)
     if served is None:
         raise PlatformError(
             f"{name} was never served with rollouts",
             detail=f"models that were, in profile {profile}: {', '.join(store.models()) or 'none'}",
-            fix=f"fairlead serve {name} --rollouts --profile {profile}",
+            fix=f"fairlead serve {name} --rollouts --profile {profile}, "
+            f"or on a cluster fairlead deploy {name}:VERSION --env {profile} --strategy canary",
             code="no_rollout",
         )
     return served
@@ -131,7 +130,7 @@ def _value(one: Verdict, champion: bool) -> str:
     return f"{value:.2%}" + (f" ({bounds[0]:.2%} to {bounds[1]:.2%})" if bounds else "")
 
 
-def _follow(store: Store, name: str, profile: str, as_json: bool) -> None:
+def _follow(store: Rollouts, name: str, profile: str, as_json: bool) -> None:
     """Show it again and again; where there is no terminal, whenever phase or reasons change."""
     from rich.live import Live
 

@@ -22,6 +22,10 @@ servers:
   pipelines-ui: {component: ui, ports: [3000], service: 80}
   model: {component: server, ports: [3000], service: 80}
   console: {component: console, ports: [8600]}
+  # where versions of a model share its traffic
+  router: {component: router, ports: [3000, 9902]}
+  slot: {component: slot, ports: [3000]}
+  rollouts: {component: rollout, ports: [9110, 9111]} # requests and metrics, what routers are told
 clients:
   mlflow: [sql:3306, s3:9000]
   definitions: [sql:3306, redis:6379]
@@ -37,13 +41,16 @@ clients:
   keeper: [s3:9000, pipelines:8888, kubernetes]
   steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
   prometheus: [alertmanager:9093, kubernetes]
-  console: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, model:3000, kubernetes]
+  console: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, model:3000, router:3000, rollouts:9110, kubernetes]
   # helm-test of the platform, in the place of people's own clients
   check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000, console:8600]
   # a model's release; what it needs is said by its values
   server: [s3:9000, redis:6379]
-  test: [model:3000, s3:9000, redis:6379]
-scrapes: [pipelines:8888, controller:9090, model:3000, alertmanager:9093]
+  test: [model:3000, router:3000, s3:9000, redis:6379]
+  slot: [s3:9000, redis:6379]
+  router: [slot:3000, rollouts:9111]
+  rollout: [slot:3000, router:9902, s3:9000, mlflow:5000, kubernetes]
+scrapes: [pipelines:8888, controller:9090, model:3000, slot:3000, rollouts:9110, alertmanager:9093]
 {{- end -}}
 
 {{/* fairlead.edgesOf: what "component" connects to, in the order of the table, as a JSON list of {server, ports}; not the servers in "absent". */}}

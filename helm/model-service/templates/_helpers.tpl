@@ -26,9 +26,29 @@
 {{- end -}}
 {{- end -}}
 
-{{/* model-service.bundle: folder of the bundle in a pod, by digest, so that a shared volume holds several versions. */}}
-{{- define "model-service.bundle" -}}
-/bundles/{{ .Values.model.digest | default "unpinned" | trunc 16 }}
+{{/*
+model-service.place: which bundle a pod serves, as YAML: {source, digest, version, bundle (its folder, by digest, so that a shared volume holds several
+versions), env}. "holder" is the ConfigMap that says so, for the container to read at its start; without one the values say it.
+*/}}
+{{- define "model-service.place" -}}
+{{- if .holder -}}
+source: $(MODEL_SOURCE)
+digest: $(MODEL_DIGEST)
+version: $(MODEL_VERSION)
+bundle: /bundles/$(MODEL_DIGEST)
+env:
+  {{- range $key := list "source" "digest" "version" }}
+  - name: MODEL_{{ upper $key }}
+    valueFrom: {configMapKeyRef: {name: {{ $.holder }}, key: {{ $key }}}}
+  {{- end }}
+{{- else -}}
+{{- $model := .context.Values.model -}}
+source: {{ $model.source | quote }}
+digest: {{ $model.digest | quote }}
+version: {{ include "model-service.version" .context | quote }}
+bundle: /bundles/{{ $model.digest | default "unpinned" | trunc 16 }}
+env: []
+{{- end -}}
 {{- end -}}
 
 {{/* model-service.logsToS3: "true" when predictions are logged in S3; the server then has the storage's credentials too. */}}
@@ -71,29 +91,33 @@ secret: {{ $secret | quote }}
 {{- end }}
 {{- end -}}
 
-{{/* model-service.fetch: the container that brings the bundle and proves every byte of it. */}}
+{{/* model-service.fetch: the container that brings the bundle of "place" and proves every byte of it. */}}
 {{- define "model-service.fetch" -}}
+{{- $place := .place -}}
+{{- with .context -}}
 - name: fetch
   {{- include "fairlead.container" (dict "context" . "values" (dict "extraEnvFrom" list) "image" (include "model-service.image" . | fromYaml) "resources" .Values.resources) | nindent 2 }}
   command:
     - python
     - -m
     - services.server.fetch
-    - --source={{ .Values.model.source }}
-    - --to={{ include "model-service.bundle" . }}
-    {{- with .Values.model.digest }}
+    - --source={{ $place.source }}
+    - --to={{ $place.bundle }}
+    {{- with $place.digest }}
     - --digest={{ . }}
     {{- end }}
     {{- with .Values.model.waitSeconds }}
     - --wait={{ . }}
     {{- end }}
   env:
+    {{- with $place.env }}{{ toYaml . | nindent 4 }}{{ end }}
     {{- include "model-service.storageEnv" . | nindent 4 }}
     {{- with include "fairlead.extraEnv" (dict "context" . "values" dict) }}{{ . | nindent 4 }}{{ end }}
   volumeMounts:
     - {name: bundles, mountPath: /bundles}
     - {name: tmp, mountPath: /tmp}
     {{- with include "fairlead.extraMounts" (dict "context" . "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+{{- end -}}
 {{- end -}}
 
 {{/* model-service.image: the image's values, with the tag of the GPU variant where GPUs are asked for. */}}

@@ -39,3 +39,96 @@ and that of Redis beside that of its sentinels.
 {{- end }}
   ports: [{protocol: TCP, port: {{ $port | int }}}{{ if contains "sentinel=" $url.query }}, {protocol: TCP, port: 6379}{{ end }}]
 {{- end -}}
+
+{{/* model-service.fromClients: ingress rules for who may ask the model, at "ports"; "more" are peers beside those of the values. */}}
+{{- define "model-service.fromClients" -}}
+{{- $test := include "fairlead.selectorLabels" (dict "context" .context "component" "test") | fromYaml -}}
+{{- $peers := concat (list (dict "podSelector" (dict "matchLabels" $test))) .context.Values.networkPolicy.clients (.more | default list) -}}
+{{ include "fairlead.np.from" (dict "context" .context "access" "model" "ports" .ports) }}
+- from:
+    {{- toYaml $peers | nindent 4 }}
+  ports: {{ include "fairlead.np.ports" . }}
+{{- with include "fairlead.np.controllers" (dict "values" .context.Values "ports" (list 3000)) }}
+{{ . }}
+{{- end }}
+{{- end -}}
+
+{{/* model-service.ownPods: peers, the release's pods of "components". */}}
+{{- define "model-service.ownPods" -}}
+{{- $found := list -}}
+{{- range .components -}}
+{{- $found = append $found (dict "podSelector" (dict "matchLabels" (include "fairlead.selectorLabels" (dict "context" $.context "component" .) | fromYaml))) -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{/* model-service.rolloutPolicies: clients reach the router only, which reaches the slots and what the keeper tells it; requests to the keeper need a label. */}}
+{{- define "model-service.rolloutPolicies" -}}
+{{- $policy := .Values.networkPolicy }}
+{{- $router := include "model-service.ownPods" (dict "context" . "components" (list "router")) }}
+{{- $keeper := include "model-service.ownPods" (dict "context" . "components" (list "rollout")) }}
+{{- $slot := include "model-service.ownPods" (dict "context" . "components" (list "slot")) }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "model-service.meta" (dict "context" . "suffix" "slots" "component" "slot") | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels: {{- include "fairlead.selectorLabels" (dict "context" . "component" "slot") | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    - from: {{ concat ($router | fromJsonArray) ($keeper | fromJsonArray) $policy.metrics | toJson }}
+      ports: [{protocol: TCP, port: 3000}]
+  egress:
+    {{- include "model-service.egress" . | nindent 4 }}
+    {{- with $policy.extraEgress }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "model-service.meta" (dict "context" . "suffix" "router" "component" "router") | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels: {{- include "fairlead.selectorLabels" (dict "context" . "component" "router") | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    {{- include "model-service.fromClients" (dict "context" . "ports" (list 3000)) | nindent 4 }}
+    - from: {{ $keeper }}
+      ports: [{protocol: TCP, port: 9902}]
+  egress:
+    {{- include "fairlead.np.dns" . | nindent 4 }}
+    - to: {{ $slot }}
+      ports: [{protocol: TCP, port: 3000}]
+    - to: {{ $keeper }}
+      ports: [{protocol: TCP, port: 9111}]
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "model-service.meta" (dict "context" . "suffix" "rollouts" "component" "rollout") | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels: {{- include "fairlead.selectorLabels" (dict "context" . "component" "rollout") | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    {{- include "fairlead.np.from" (dict "context" . "access" "rollouts" "ports" (list 9110)) | nindent 4 }}
+    {{- with $policy.metrics }}
+    - from: {{ toJson . }}
+      ports: [{protocol: TCP, port: 9110}]
+    {{- end }}
+    - from: {{ $router }}
+      ports: [{protocol: TCP, port: 9111}]
+  egress:
+    {{- include "model-service.egress" . | nindent 4 }}
+    - to: {{ $slot }}
+      ports: [{protocol: TCP, port: 3000}]
+    - to: {{ $router }}
+      ports: [{protocol: TCP, port: 9902}]
+    {{- include "fairlead.np.to" (dict "context" . "part" "kubernetes") | nindent 4 }}
+    {{- with .Values.rollouts.tracking }}
+    {{- include "model-service.egressTo" (dict "context" $ "url" . "peers" list) | nindent 4 }}
+    {{- end }}
+---
+{{- end -}}

@@ -43,17 +43,20 @@ makes a new one, and as a cache it is filled again.
 {{- include "model-service.fullname" (dict "context" . "suffix" (printf "cache-%s" ($fixed | sha256sum | trunc 6))) -}}
 {{- end -}}
 
-{{/* model-service.server: the container that answers. At SIGTERM it is not ready for drain_seconds before the port closes. */}}
+{{/* model-service.server: the container that answers, with the bundle of "place". At SIGTERM it is not ready for drain_seconds before the port closes. */}}
 {{- define "model-service.server" -}}
+{{- $place := .place -}}
+{{- with .context -}}
 {{- $config := dict "configMapRef" (dict "name" (include "model-service.fullname" (dict "context" .))) -}}
 {{- $from := dict "extraEnvFrom" (prepend .Values.extraEnvFrom $config) -}}
 - name: server
   {{- include "fairlead.container" (dict "context" . "values" $from "image" (include "model-service.image" . | fromYaml) "resources" (include "model-service.resources" . | fromYaml)) | nindent 2 }}
   command: [python, -m, services.server.launch, {{ .Values.model.modality }}, {{ printf "--host=%s" (include "fairlead.bind" (dict "context" .)) | quote }}, --port=3000]
   env:
-    - {name: FAIRLEAD_SERVICE_BUNDLE, value: {{ include "model-service.bundle" . | toJson | quote }}}
+    {{- with $place.env }}{{ toYaml . | nindent 4 }}{{ end }}
+    - {name: FAIRLEAD_SERVICE_BUNDLE, value: {{ toJson $place.bundle | quote }}}
     - {name: FAIRLEAD_SERVICE_NAME, value: {{ include "model-service.model" . | toJson | quote }}}
-    - {name: FAIRLEAD_SERVICE_VERSION, value: {{ include "model-service.version" . | toJson | quote }}}
+    - {name: FAIRLEAD_SERVICE_VERSION, value: {{ toJson $place.version | quote }}}
     - {name: OMP_NUM_THREADS, value: {{ .Values.config.threads | default 1 | quote }}}
     {{- if and .Values.config.grpc_port (not .Values.config.grpc_host) }}
     - {name: FAIRLEAD_SERVICE_GRPC_HOST, value: {{ include "fairlead.bind" (dict "context" .) | toJson | quote }}}
@@ -62,10 +65,10 @@ makes a new one, and as a cache it is filled again.
     {{- include "model-service.storageEnv" . | nindent 4 }}
     {{- end }}
     {{- with .Values.secrets.salt.name }}
-    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" . "key" $.Values.secrets.salt.key) | nindent 4 }}
+    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" . "key" $.context.Values.secrets.salt.key) | nindent 4 }}
     {{- end }}
     {{- with .Values.secrets.online.name }}
-    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" . "key" $.Values.secrets.online.key) | nindent 4 }}
+    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" . "key" $.context.Values.secrets.online.key) | nindent 4 }}
     {{- end }}
     {{- if (include "model-service.keys" . | fromYaml).hashes.name }}
     - {name: FAIRLEAD_SERVICE_KEYS_FILE, value: '"/etc/fairlead/keys"'}
@@ -87,4 +90,5 @@ makes a new one, and as a cache it is filled again.
     - {name: keys, mountPath: /etc/fairlead, readOnly: true}
     {{- end }}
     {{- with include "fairlead.extraMounts" (dict "context" . "values" .Values) }}{{ . | nindent 4 }}{{ end }}
+{{- end -}}
 {{- end -}}

@@ -11,6 +11,7 @@
 {{- include "model-service.validate.model" . -}}
 {{- include "model-service.validate.config" . -}}
 {{- include "model-service.validate.scale" . -}}
+{{- include "model-service.validate.rollouts" . -}}
 {{- if $values.secrets.check -}}
 {{- include "model-service.validate.secrets" . -}}
 {{- end -}}
