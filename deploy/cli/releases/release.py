@@ -122,21 +122,19 @@ def _bring(wanted: Wanted, kube: Kube, release: str, version: ModelVersion, bund
 
 
 def _told(out: Console, wanted: Wanted, document: dict[str, Any]) -> None:
-    name, env = f"{document['name']}:{document['version']}", wanted.env
-    rollout = document.get("rollout")
+    model, env, rollout = document["name"], wanted.env, document.get("rollout")
+    name = f"{model}:{document['version']}"
     if rollout and rollout["strategy"] != "direct":
-        out.print(
-            f"[bold]{name}[/] is on its way ({rollout['strategy']}), instead of {document['name']}:{rollout['instead']}"
-        )
-        out.print(f"Follow   fairlead rollouts {document['name']} --profile {env} --follow")
-        out.print(f"End it   fairlead rollouts abort {document['name']} --profile {env} --reason WHY")
+        out.print(f"[bold]{name}[/] is on its way ({rollout['strategy']}), instead of {model}:{rollout['instead']}")
+        out.print(f"Follow   fairlead rollouts {model} --profile {env} --follow")
+        out.print(f"End it   fairlead rollouts abort {model} --profile {env} --reason WHY")
         return
     done = "is written for" if wanted.write_only else "is served by"
     out.print(f"[bold]{name}[/] {done} release {document['release']} in {document['namespace']}")
     out.print(f"Values   {document['values']}", soft_wrap=True)
     if not wanted.write_only:
         out.print(f"Ask      fairlead predict {model} --env {env} --input ROWS.jsonl", soft_wrap=True)
-        out.print(f"Back     fairlead rollback {document['name']} --env {env}")
+        out.print(f"Back     fairlead rollback {model} --env {env}")
 
 
 def _version(env: str, ref: str, source: str | None) -> tuple[ModelVersion, Bundle]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from deploy.cli.cluster.cluster_settings import Cluster
 
 _WINDOW = "5m"
+_ANSWERING = "app.kubernetes.io/component in (server,slot)"
+_KEPT = "app.kubernetes.io/component=rollout"
 
 
 def show_status(env: str, as_json: bool) -> None:
@@ -67,21 +69,38 @@ def _model(kube: Kube, cluster: Cluster, item: dict[str, Any]) -> dict[str, Any]
     values = json.loads(output(kube.helm("get", "values", release, "-o", "json"))) or {}
     model = values.get("model", {})
     selector = f"app.kubernetes.io/instance={release}"
-    parts = [_part(found) for found in kube.items("deployments", "-l", selector)]
-    name = model.get("name") or release
+    parts = [_part(found) for found in kube.items("deployments", "-l", f"{selector},{_ANSWERING}")]
+    name, rollouts = model.get("name") or release, _rollouts(kube, selector)
+    served = rollouts["version"] if rollouts else str(model.get("version") or model.get("digest", "")[:12])
     return {
         "release": release,
         "revision": int(item["revision"]),
         "status": item["status"],
         "updated": item["updated"][:19],
         "model": name,
-        "version": str(model.get("version") or model.get("digest", "")[:12]),
-        "digest": model.get("digest", ""),
+        "version": served,
+        "digest": rollouts["digest"] if rollouts else model.get("digest", ""),
+        "rollout": rollouts["rollout"] if rollouts else None,
         "ready": sum(part["ready"] for part in parts),
         "wanted": sum(part["wanted"] for part in parts),
         "troubles": [trouble.as_dict() for trouble in pod_troubles(kube, selector)],
         "traffic": traffic(kube, cluster, name),
     }
+
+
+def _rollouts(kube: Kube, selector: str) -> dict[str, Any] | None:
+    """What the keeper of a release has written down; None for a release without one."""
+    from services.rollout.config_map_store import KEY
+    from services.rollout.store import Served
+
+    data = [one.get("data") or {} for one in kube.items("configmaps", "-l", f"{selector},{_KEPT}")]
+    if not data or not data[0].get(KEY):
+        return None
+    served, rollout = Served.model_validate_json(data[0][KEY]), None
+    if served.rollout is not None:
+        now = served.rollout
+        rollout = {"candidate": now.candidate, "phase": now.shown_phase, "weight": now.weight, "why": list(now.reasons)}
+    return {"version": served.version, "digest": data[0].get("digest", ""), "rollout": rollout}
 
 
 def _part(found: dict[str, Any]) -> dict[str, Any]:
@@ -129,6 +148,9 @@ def _state(model: dict[str, Any]) -> str:
         return str(model["status"])
     if model["troubles"]:
         return str(model["troubles"][0]["cause"])
+    rollout = model["rollout"]
+    if rollout is not None and rollout["phase"] in ("starting", "running", "paused", "settling"):
+        return f"{model['model']}:{rollout['candidate']} {rollout['phase']}, {rollout['weight']:g} %"
     return "ready" if model["ready"] >= model["wanted"] else "starting"
 
 

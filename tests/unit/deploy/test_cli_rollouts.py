@@ -65,17 +65,11 @@ def test_what_is_not_served_cannot_be_steered_or_shown(fairlead: Callable[..., A
     assert fairlead("rollouts", "--json").json == []
 
 
-def test_a_cluster_knows_direct_only_and_says_where_canaries_are(fairlead: Callable[..., Any]) -> None:
-    said = fairlead("deploy", "fraud", "--env", "cluster", "--strategy", "canary", "--json").json["error"]
-    assert said["code"] == "no_rollouts"
-    assert "--env local --strategy canary" in said["fix"]
-
-
 def test_a_rollout_is_shown_paused_and_aborted(
     fairlead: Callable[..., Any], served: Served, endpoints: Endpoints
 ) -> None:
-    assert is_served(endpoints, "fraud")
-    assert under_way(endpoints, "fraud") == "fraud:4, starting"
+    assert is_served("local", "fraud")
+    assert under_way("local", "fraud") == "fraud:4, starting"
     assert "fraud:4, canary: starting" in fairlead("rollouts", "fraud").out
     paused = fairlead("rollouts", "pause", "fraud", "--reason", "a sale", "--json").json
     assert paused["rollout"]["phase"] == "paused"
@@ -83,7 +77,7 @@ def test_a_rollout_is_shown_paused_and_aborted(
     again = fairlead("rollouts", "pause", "fraud", "--json").json["error"]
     assert (again["code"], again["detail"]) == ("bad_command", "it is paused already")
     assert "aborted" in fairlead("rollouts", "abort", "fraud", "--reason", "no").out
-    assert under_way(endpoints, "fraud") == ""
+    assert under_way("local", "fraud") == ""
     [listed] = fairlead("rollouts", "--json").json
     assert (listed["version"], listed["rollout"]["weight"]) == ("3", 0.0)
     assert fairlead("rollouts", "fraud", "--follow").code == 0
