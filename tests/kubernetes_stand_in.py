@@ -1,4 +1,4 @@
-"""Objects of a namespace in memory: versions of objects, merge patches, and Deployments whose pods come a look later."""
+"""Objects of a namespace in memory: their versions, merge patches, and Deployments whose pods come a look later."""
 
 from __future__ import annotations
 

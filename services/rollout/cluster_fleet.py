@@ -86,7 +86,8 @@ class ClusterFleet:
         """Let these versions have a slot each, and route so."""
         self._slots.arrange(self._served().places, champion, candidate)
         slots = {version: self._slots.slot(version) for version in (champion, candidate) if version}
-        there = {version: Address(slot, SERVES) for version, slot in slots.items() if slot}
+        # A cluster that goes before the routes to it would cost requests: routers ask for the two one after the other.
+        there = {version: Address(slot, SERVES) for version, slot in {**self._slots.leaving, **slots}.items() if slot}
         if champion not in there:
             return  # routers keep what they have
         placed = candidate if candidate in there else ""

@@ -50,6 +50,11 @@ class Slots:
         """The slot of a version; "" where it has none."""
         return next((name for name, held in self._held.items() if version and held == version), "")
 
+    @property
+    def leaving(self) -> dict[str, str]:
+        """Slots of versions that are wanted no more, and have pods until every router has heard of it."""
+        return {self._held[name]: name for name in self._unwanted if self._held[name] and self.pods[name].wanted}
+
     def arrange(self, places: Mapping[str, Place], champion: str, candidate: str) -> None:
         """Let these versions have a slot each, and no others; `places` has their bundles."""
         wanted = [version for version in (champion, candidate) if version]

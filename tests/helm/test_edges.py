@@ -19,14 +19,25 @@ ALERTS = {"enabled": True, "existingSecret": "receivers"}
 EVERYTHING = {"pipelines": {"ui": {"enabled": True}}, "monitoring": {"mode": "prometheus", "alertmanager": ALERTS}}
 # Kubelets ask there, whom no policy stops.
 HEALTH = {("workflow-controller", 6060)}
-BY_VALUES = ("server", "test")
+BY_VALUES = ("server", "test", "slot", "router", "rollout")
 """Components of models' releases: which of their edges they have depends on their values."""
+OWN = ("server", "slot", "router", "rollout")
+"""Those that parts of the same release reach; others reach them by the label of the model, or of its rollouts."""
+BY_LABEL = {
+    "model": {("server", 3000), ("router", 3000)},
+    "rollouts": {("rollout", 9110)},
+    "slot": set(),
+    "router": set(),
+}
+"""What a label of a release opens to who is no part of it."""
 
 
 @lru_cache(maxsize=1)
 def manifests() -> list[Object]:
-    """The platform with everything on, and the release of a model in its namespace."""
-    return render("platform", EVERYTHING) + render("model-service", files=(MINIMAL,), release="toy")
+    """The platform with everything on, and in its namespace the release of a model, and one with rollouts."""
+    rollouts = {"rollouts": {"enabled": True, "tracking": "http://fairlead-mlflow:5000"}}
+    served = render("model-service", files=(MINIMAL,), release="toy")
+    return render("platform", EVERYTHING) + served + render("model-service", rollouts, files=(MINIMAL,), release="two")
 
 
 def network(objects: list[Object]) -> Network:
@@ -55,7 +66,7 @@ def expected(source: Pod, target: Pod, port: int) -> bool:
         return False
     if source.component not in BY_VALUES:
         return True
-    if target.component == "server":  # its own
+    if target.component in OWN:
         return source.labels["app.kubernetes.io/instance"] == target.labels["app.kubernetes.io/instance"] and (
             source.labels["app.kubernetes.io/name"] == target.labels["app.kubernetes.io/name"]
         )
@@ -108,8 +119,8 @@ def test_a_pod_with_an_access_label_reaches_that_server_only(server: str, ports:
         for port in {port for _, ports in table().servers.values() for port in ports}
         if network(objects).lets(client, target, port)
     }
-    assert reached == ports | ({("server", 3000)} if server == "model" else set())
-    assert server == "controller" or reached, "people can ask for nothing of it"
+    assert reached == BY_LABEL.get(server, ports)
+    assert server in ("controller", "slot", "router") or reached, "people can ask for nothing of it"
 
 
 def test_clients_of_other_namespaces_come_in_by_their_labels_where_they_are_named() -> None:

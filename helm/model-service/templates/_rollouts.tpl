@@ -55,8 +55,5 @@ fairlead.io/slot: {{ .slot }}
 {{- if .Values.config.grpc_port -}}
 {{- fail "rollouts.enabled with config.grpc_port: the router takes HTTP only. Fix: leave one of them" -}}
 {{- end -}}
-{{- if and .Values.rollouts.artifacts (not (hasPrefix "s3://" .Values.rollouts.artifacts)) -}}
-{{- fail (printf "rollouts.artifacts %s is in the keeper's pod only. Fix: use s3://bucket/prefix, where bundles are published" .Values.rollouts.artifacts) -}}
-{{- end -}}
 {{- end -}}
 {{- end -}}

@@ -53,8 +53,10 @@ def test_a_candidate_gets_the_other_slot_and_the_champion_stays(release: Release
     assert release.state() == {"toy-a": ("1", 1), "toy-b": ("2", 1)}
     release.arrange("2", looks=2)
     assert release.state()["toy-a"] == ("1", 1), "routers may still send to it"
+    assert release.slots.leaving == {"1": "toy-a"}
     release.arrange("2", looks=6)
     assert release.state() == {"toy-a": ("1", 0), "toy-b": ("2", 1)}
+    assert release.slots.leaving == {}
 
 
 def test_a_slot_is_given_away_once_its_pods_are_gone(release: Release) -> None:
