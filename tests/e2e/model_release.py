@@ -30,7 +30,7 @@ _TRAIN = """
 import sys
 from contracts.endpoints import Endpoints
 from deploy.cli.runs.workflow import RunOptions, execute, plan_run
-for rounds in ("15", "40"):
+for rounds in ("15", "40", "1"):
     execute(plan_run(Endpoints(home=sys.argv[1]), "toy", options=RunOptions(overrides=[f"model.rounds={rounds}"])))
 """
 
@@ -121,8 +121,11 @@ class Release:
 
     def upgrade(self, bundle: str, *options: str, **model: Any) -> subprocess.CompletedProcess[str]:
         """Install or upgrade the release `toy` and wait."""
-        arguments = ("upgrade", "--install", "toy", str(CHART), "--wait", *options)
-        return self.helm(*arguments, values=self.values(bundle, **model))
+        return self.upgrade_with(self.values(bundle, **model), *options)
+
+    def upgrade_with(self, values: Any, *options: str) -> subprocess.CompletedProcess[str]:
+        """Install or upgrade the release `toy` with these values, and wait."""
+        return self.helm("upgrade", "--install", "toy", str(CHART), "--wait", *options, values=values)
 
     def body(self) -> str:
         """A request with the first golden example."""
@@ -199,13 +202,13 @@ class Release:
 
 
 def make_bundles(home: Path) -> dict[str, Bundle]:
-    """Two versions of the toy model, and one that does not answer as its golden examples say."""
+    """Two versions of the toy model, a third that has learned little, and one that its golden examples refute."""
     path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT)])
     command = [sys.executable, "-c", _TRAIN, str(home / "home")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     folders = sorted((home / "home" / "bundles" / "toy").glob("[0-9a-f]*"), key=lambda one: one.stat().st_mtime)
-    first, second = (read_bundle(folder) for folder in folders)
+    first, second, weak = (read_bundle(folder) for folder in folders)
     wrong = shutil.copytree(first.path, home / "wrong")
     (wrong / DOCUMENT).unlink()
     lines = [json.loads(line) for line in (wrong / "golden.jsonl").read_text().splitlines()]
@@ -213,7 +216,7 @@ def make_bundles(home: Path) -> dict[str, Bundle]:
         line["expected"] = line["expected"][::-1]
     (wrong / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     third = write_bundle(wrong, home / "made", first.document.model_dump(exclude={"files"}))
-    return {"one": first, "two": second, "wrong": third, "changed": second}
+    return {"one": first, "two": second, "weak": weak, "wrong": third, "changed": second}
 
 
 def publish(namespace: str, bundles: dict[str, Bundle]) -> None:

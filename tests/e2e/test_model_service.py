@@ -14,9 +14,11 @@ import pytest
 import yaml
 
 from tests.e2e.model_release import CHART, IMAGE, MAY_CALL, Release, make_bundles, publish
+from tests.e2e.release_rollouts import keeper_of, roll_out, switch_on
 from tests.e2e.spaces import kubectl, need_image, space
 
 pytestmark = pytest.mark.e2e
+ENVOY = "docker.io/envoyproxy/envoy:distroless-v1.40.0"
 OPERATOR = ("PodMonitor", "ServiceMonitor", "PrometheusRule")  # their definitions are not everywhere
 
 
@@ -129,6 +131,22 @@ def test_a_pod_that_is_killed_comes_back(release: Release) -> None:
     assert release.ask("again", MAY_CALL)["version"] == "one"
 
 
+def test_versions_come_by_evidence_and_no_request_fails(release: Release) -> None:
+    """Switched on under load; a good version ends at all traffic though keeper and router lose pods, a bad one goes."""
+    need_image(ENVOY)
+    with release.load("load-rollouts") as got:
+        switch_on(release, "one")
+        keeper = keeper_of(release)
+        good = roll_out(release, keeper, "two", {"starting": ("router",), "running": ("rollout",)})
+        assert (good.phase, good.weight) == ("promoted", 100)
+        bad = roll_out(release, keeper, "weak", {})
+        assert (bad.phase, bad.reasons[0].partition(" ")[0]) == ("rolled_back", "answers")
+    assert (got["failed"], got["failures"]) == (0, [])
+    assert set(got["versions"]) == {"one", "two", "weak"}
+    assert release.ask("after-rollouts", MAY_CALL)["version"] == "two"
+    assert release.helm("test", "toy", "--timeout", "240s").returncode == 0
+
+
 def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release: Release) -> None:
     name = "second-" + "x" * 56
     claim = {"type": "claim", "accessModes": ["ReadWriteOnce"], "size": "1Gi"}
@@ -188,7 +206,7 @@ def test_uninstalling_leaves_nothing(release: Release) -> None:
     for name in ("toy", "second"):
         done = release.helm("uninstall", name, "--wait", "--timeout", "240s")
         assert done.returncode == 0, done.stderr
-    kinds = "all,configmaps,secrets,serviceaccounts,networkpolicies,poddisruptionbudgets,horizontalpodautoscalers,pvc"
+    kinds = "all,configmaps,secrets,serviceaccounts,roles,networkpolicies,poddisruptionbudgets,hpa,pvc"
     selector = "app.kubernetes.io/name=model-service"
     deadline = time.monotonic() + 180  # pods that drain
     while (left := kubectl("-n", release.namespace, "get", kinds, "-l", selector, "-o", "name")) and (

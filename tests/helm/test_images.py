@@ -29,7 +29,11 @@ def test_every_image_of_others_that_charts_name_is_in_the_stack() -> None:
     )
     done = helm("template", "fairlead", str(CHARTS / "platform"), "--set", everything)
     assert done.returncode == 0, done.stderr
-    named = {image for image in images(done.stdout) if not image.startswith("ghcr.io/fairlead/")}
+    model = CHARTS / "model-service"
+    values = str(model / "ci" / "minimal-values.yaml")
+    served = helm("template", "toy", str(model), "-f", values, "--set", "rollouts.enabled=true")
+    assert served.returncode == 0, served.stderr
+    named = {image for image in images(done.stdout + served.stdout) if not image.startswith("ghcr.io/fairlead/")}
     assert named == {f"{item['image']}:{item['version']}" for item in STACK["images"]}
 
 
@@ -66,6 +70,7 @@ def test_every_image_of_a_chart_can_be_pulled_by_digest(chart: str) -> None:
         "-f",
         str(file),
         *(f"--set={path}.digest={digest}" for path in paths),
+        *([f"--set=rollouts.enabled=true,model.digest={'ab' * 32}"] if chart == "model-service" else []),
     )
     assert done.returncode == 0, done.stderr
     pinned = set(re.findall(rf"([\w./-]+:[\w.-]+)@{digest}", done.stdout))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -236,11 +237,17 @@ def test_the_router_asks_for_its_configuration_over_rest(tmp_path: Path) -> None
         for one in members.values():
             one.start()
         until(lambda: members["1"].url and _answers(port))
-        traffic = Traffic(port)
-        for weight in (50, 100):
+        traffic, stays = Traffic(port), set[str]()
+        for weight in (30, 70):
             now = Routing(versions=versions, champion="1", candidate="2", weight=weight)
+            # All of the entities of the step before are there, and more: they stay where they are while weights rise.
+            until(functools.partial(_has_more_entities, port, "2", len(stays)))
             wanted.append(traffic.seen[200, "2"] + 20)
             until(lambda: traffic is not None and traffic.seen[200, "2"] > wanted[-1])
+            found = _entities_on(port, "2")
+            assert stays < found == _entities_on(port, "2")
+            stays = found
+        assert len(stays) < 40
         assert not traffic.failed
     finally:
         if traffic is not None:
@@ -250,6 +257,21 @@ def test_the_router_asks_for_its_configuration_over_rest(tmp_path: Path) -> None
         server.should_exit = True
         for one in members.values():
             one.stop()
+
+
+def _entities_on(port: int, version: str) -> set[str]:
+    """Which of 40 entities a version answers."""
+    found = set()
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for key in (f"customer-{number}" for number in range(40)):
+        connection.request("POST", "/predict", b"{}", {"content-type": "application/json", "x-entity-key": key})
+        if connection.getresponse().read().decode() == version:
+            found.add(key)
+    return found
+
+
+def _has_more_entities(port: int, version: str, than: int) -> bool:
+    return len(_entities_on(port, version)) > than
 
 
 def _answers(port: int) -> bool:

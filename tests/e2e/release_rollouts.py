@@ -1,0 +1,75 @@
+"""Rollouts of a release in a real cluster: its keeper is asked as the command line asks it, and parts are killed."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from contracts.rollout_policy import RolloutPolicy
+from deploy.cli.cluster.cluster_settings import Cluster
+from deploy.cli.cluster.kube import Kube
+from deploy.cli.releases.by_rollout import apply_rollouts
+from deploy.cli.releases.keeper import ReleaseKeeper, find_keeper
+from services.rollout.state import Rollout
+from services.rollout.store import Place, Request
+from tests.e2e.model_release import STORE, Release
+from tests.e2e.spaces import kubectl
+
+QUICK = RolloutPolicy.model_validate(
+    {
+        "weights": (10, 50, 100),
+        "step_samples": 15,
+        "step_seconds": 1,
+        "warm_seconds": 2,
+        "start_seconds": 120,
+        "errors": {"tolerated": 0, "margin": 0.2},
+        "refusals": {"tolerated": 0.1, "margin": 0.3},
+        "latency": {"tolerated": 0.5, "margin": 0.9},
+        "answers": {"tolerated": 0.1, "margin": 0.3},
+        "flags": {"tolerated": 0.1, "margin": 0.3},
+    }
+)
+
+
+def switch_on(release: Release, bundle: str) -> None:
+    """Give the release `toy` rollouts, as `fairlead deploy` does."""
+    values = release.values(bundle) | {"rollouts": {"enabled": True}}
+
+    def upgrade() -> None:
+        done = release.upgrade_with(values, "--timeout", "240s")
+        assert done.returncode == 0, done.stderr
+
+    apply_rollouts(Kube(release.namespace), "toy", upgrade)
+
+
+def keeper_of(release: Release) -> ReleaseKeeper:
+    """The keeper of `toy`."""
+    found = find_keeper(Cluster(namespace=release.namespace), "toy")
+    assert found is not None
+    return found
+
+
+def roll_out(release: Release, keeper: ReleaseKeeper, bundle: str, kills: Mapping[str, tuple[str, ...]]) -> Rollout:
+    """Bring a bundle as a canary until its rollout ends; `kills` has by phase the components that lose a pod in it."""
+    place = Place(source=f"{STORE}/{bundle}", digest=release.bundles[bundle].digest)
+    told = {"id": secrets.token_hex(8), "command": "start", "actor": "user:test", "candidate": bundle}
+    keeper.ask(Request.model_validate({**told, "policy": QUICK, "place": place}))
+    left, until = dict(kills), time.monotonic() + 240
+    while True:
+        rollout = keeper.read().rollout
+        assert rollout is not None
+        if rollout.ended:
+            return rollout
+        assert time.monotonic() < until, f"{rollout.phase}: {rollout.reasons}"
+        for component in left.pop(rollout.phase, ()):
+            kubectl("-n", release.namespace, "delete", "pod", _a_pod(release, component), "--wait=false")
+        time.sleep(0.5)
+
+
+def _a_pod(release: Release, component: str) -> str:
+    chosen = f"app.kubernetes.io/instance=toy,app.kubernetes.io/component={component}"
+    found: Any = json.loads(kubectl("-n", release.namespace, "get", "pods", "-l", chosen, "-o", "json"))
+    return str(found["items"][0]["metadata"]["name"])
