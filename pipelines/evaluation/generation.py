@@ -139,8 +139,10 @@ class Generation(Evaluation):
         return spread_rows(np.array([len(text) for text in answers]), most)
 
     def baseline(self, output: GenerationOutput, answers: Any) -> dict[str, Any]:
-        """Nothing beside ``answer``, which `watched` gives."""
-        return {}
+        """``scores``: deciles of the number of words."""
+        from contracts.baseline import numbers
+
+        return {"scores": {"words": numbers(self.watched(output, None, answers)["answer"])}}
 
     def watched(self, output: GenerationOutput, decision: Any, answers: Any) -> dict[str, NDArray[Any]]:
         """Words, repetition, language and refusal of each answer."""
