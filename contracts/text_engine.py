@@ -25,6 +25,7 @@ from contracts.texts import join_fields
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_UNKNOWN = ("[UNK]", "<unk>")
 WORKING_NUMBERS = 4_000_000  # numbers that one run of the graph may hold: 16 MB of float32
 OCCLUSIONS = 64  # variants of a text that one explanation may score
 
@@ -59,6 +60,7 @@ class TextEngine(ABC):
 
     Attributes:
         working_numbers: how many numbers one run may hold.
+        unknown_id: the token of what the tokenizer does not know; None where it knows everything.
     """
 
     working_numbers = WORKING_NUMBERS
@@ -72,6 +74,8 @@ class TextEngine(ABC):
             raise PlatformError(
                 f"text model refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"
             ) from err
+        ids = map(self._tokenizer.token_to_id, _UNKNOWN)
+        self.unknown_id = next((one for one in ids if one is not None), None)
         self._inputs = [i.name for i in bundle.document.signature.inputs if i.dtype == "string"]
         signature = bundle.document.signature
         self._problem, self._output_part = signature.problem, signature.output

@@ -24,17 +24,18 @@ SCORES = RNG.beta(2, 5, 4_000)
 class Log:
     """A log of model ``m`` whose clock is `at`; its inputs are a number, a category and a text."""
 
-    def __init__(self, root: Path, baseline: bool = True, **changes: Any) -> None:
+    def __init__(self, root: Path, baseline: bool = True, note: Any = None, **changes: Any) -> None:
         self.folder, self.artifacts, self.at, self.count = root / "log", root / "bundles", NOON, 0
         self.monitors: list[ModelMonitor] = []
         source = root / "source"
         (source / "model").mkdir(parents=True)
         (source / "model" / "model.txt").write_text("trees")
-        normal = {
+        normal: dict[str, Any] = {
             "rows": 4_000,
             "inputs": {"size": number(NORMAL["size"]), "colour": category(list(NORMAL["colour"]))},
             "answer": {"answer": number(SCORES), "label": category(np.where(SCORES > 0.3, "yes", "no").tolist())},
         }
+        normal["inputs"] |= {"note": note} if note else {}
         if baseline:
             (source / "baseline.json").write_text(json.dumps(normal))
         inputs = [

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from contracts.baseline import FILE, describe_answers, describe_inputs
 from contracts.bundle import BundleDocument, Golden
-from contracts.engine import Engine
+from contracts.content import describe_content, unknown_share
+from contracts.engine import Engine, TokenEngine
 from contracts.engines import load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
@@ -97,11 +98,14 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     chosen = evaluation.golden_rows(signature.output, answers, _GOLDEN)
     _write_golden(target / "golden.jsonl", engine, columns, chosen, document, tolerance)
     moments = _seconds(frame, found.timestamp)
-    normal = {
+    normal: dict[str, Any] = {
         "rows": len(frame),
         "inputs": describe_inputs(columns, signature.inputs, moments),
         "answer": describe_answers(evaluation.watched(signature.output, document.decision, answers), moments),
     }
+    known: dict[str, Any] = normal["inputs"]
+    for name, content in describe_content(columns, signature.inputs, known, _unknown(engine, columns)).items():
+        known[name] |= content
     normal |= evaluation.baseline(signature.output, answers) | evaluation.expected(frame, answers)
     write_json(target / FILE, normal)
     given = (frame, answers, signature.output, document.decision)
@@ -119,6 +123,14 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     candidate = {**fields, "metrics": result["metrics"], "slices": result["slices"]}
     write_json(target / "candidate.json", candidate)
     return {"rows": len(frame), **result["metrics"]}
+
+
+def _unknown(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> list[float | None]:
+    """Of each row the share of tokens that the model does not know; empty where it has no tokenizer."""
+    unknown = getattr(engine, "unknown_id", None)
+    if unknown is None or not isinstance(engine, TokenEngine):
+        return []
+    return [unknown_share(ids, unknown) for ids in engine.tokenise(columns)]
 
 
 def _seconds(frame: pd.DataFrame, column: str | None) -> NDArray[np.int64] | None:

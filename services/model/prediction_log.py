@@ -20,6 +20,7 @@ import orjson
 
 from contracts import storage
 from contracts.bundle import Signature
+from contracts.content import UNKNOWN, Traits, traits_of, unknown_share
 from contracts.errors import PlatformError
 from services.feedback import layout
 from services.feedback.hashing import hashed
@@ -58,6 +59,8 @@ class PredictionLog:
         signature: Signature,
         about: Mapping[str, str],
         metrics: ServiceMetrics,
+        normal: Mapping[str, Any] | None = None,
+        unknown_id: int | None = None,
     ) -> None:
         self._settings, self._about = settings, {"schema": SCHEMA, **about}
         self._logged, self._lost = metrics.logged, metrics.lost
@@ -66,7 +69,8 @@ class PredictionLog:
         if self._remote:
             _reachable(self._folder)
         self._salt = (settings.salt or secrets.token_hex(16)).encode()
-        self._said = get_serving(signature.problem).record
+        self._said = get_serving(signature.problem).recorder(normal or {})
+        self._traits, self._unknown = traits_of(signature.inputs, (normal or {}).get("inputs", {})), unknown_id
         self._entities, self._stamp = frozenset(signature.entities), signature.timestamp or ""
         # What is not one of the known categories may be anything, a name for example: it counts as free text.
         strings = [item for item in signature.inputs if item.dtype == "string"]
@@ -107,7 +111,7 @@ class PredictionLog:
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self._about,
             **self._said(scored.answers, scored.decided, row),
-            "inputs": self._inputs(scored.inputs, row),
+            "inputs": self._inputs(scored.inputs, batch, row),
             "latency_ms": latency_ms,
         }
         if keys := self._keys(batch, row):
@@ -118,23 +122,33 @@ class PredictionLog:
             record["flags"] = batch.flags[row]
         return record
 
-    def _inputs(self, columns: Mapping[str, Any], row: int) -> dict[str, Any]:
+    def _inputs(self, columns: Mapping[str, Any], batch: Batch, row: int) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
+        share = self._unknown_share(batch, row)
         for name, values in columns.items():
             value = values[row]
             if name in self._entities:
                 continue
-            if name in self._files:
-                inputs[name] = self._file(value)
-            elif name not in self._strings or value in self._strings[name]:
-                inputs[name] = value
-            elif self._settings.text == "hash":
-                inputs[name] = {"hash": self._hash(value), "chars": len(value)}
-            elif self._settings.text == "truncate":
-                inputs[name] = value[: self._settings.text_chars]
+            if name in self._files or (name in self._strings and value not in self._strings[name]):
+                kept = self._file(value) if name in self._files else self._text(value)
+                if name in self._traits and isinstance(kept, dict) and len(value):
+                    kept |= self._traits[name](value) | share
+                    share = {}  # it is of all texts together
+                inputs[name] = kept
             else:
-                inputs[name] = {"chars": len(value)}
+                inputs[name] = value
         return inputs
+
+    def _text(self, value: str) -> dict[str, Any] | str:
+        if self._settings.text == "truncate":
+            return value[: self._settings.text_chars]
+        hashes = {"hash": self._hash(value)} if self._settings.text == "hash" else {}
+        return {**hashes, "chars": len(value)}
+
+    def _unknown_share(self, batch: Batch, row: int) -> Traits:
+        if self._unknown is None or not batch.prepared:
+            return {}
+        return {UNKNOWN: unknown_share(batch.prepared[row], self._unknown)}
 
     def _keys(self, batch: Batch, row: int) -> dict[str, Any]:
         if self._settings.entities == "drop":

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from contracts.baseline import FILE as BASELINE
 from contracts.bundle import Bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
@@ -149,5 +150,6 @@ class RowRuntime(Runtime):
         examples = replay(model)
         if settings.predictions.folder:
             about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}
-            self.log = PredictionLog(settings.predictions, signature, about, self.metrics)
+            normal, unknown = bundle.read_json(BASELINE), getattr(engine, "unknown_id", None)
+            self.log = PredictionLog(settings.predictions, signature, about, self.metrics, normal, unknown)
         return model, examples, warm(model)

@@ -11,6 +11,7 @@ from typing import Any
 from contracts import storage
 from contracts.baseline import FILE
 from contracts.bundle import DOCUMENT, BundleDocument
+from contracts.content import SEPARATOR
 from contracts.errors import PlatformError
 from services.monitor.watch import Normal
 from services.problems import get_serving
@@ -60,9 +61,17 @@ def find(artifacts: str, model: str, digest: str) -> Known:
     watches = type(serving).watched is not Serving.watched
     answer = serving.normal(signature.output, document.decision, baseline) if watches else {}
     rows = baseline.get("rows") or _read(folder, "evaluation.json", document).get("rows")
-    columns = {**baseline.get("inputs", {}), **{f"({name})": one for name, one in answer.items()}}
+    columns = {**_with_traits(baseline.get("inputs", {})), **{f"({name})": one for name, one in answer.items()}}
     normal = Normal(columns=columns, rows=rows and int(rows), inputs=inputs)
     return Known(normal=normal, serving=serving, document=document, baseline=baseline)
+
+
+def _with_traits(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs, and the traits of their content as columns of their own."""
+    found = dict(described)
+    for name, one in described.items():
+        found |= {f"{name}{SEPARATOR}{trait}": column for trait, column in one.get("traits", {}).items()}
+    return found
 
 
 def _folder(artifacts: str, model: str, digest: str) -> str | None:

@@ -22,6 +22,7 @@ from services.monitor.divergence import Numbers, Places
 MISSING, FOREIGN, LACKED, ODD, FIRST = range(5)  # positions of the bins; those from FIRST on are the column's own
 UNSAID = -1  # a logged value that says nothing about the column
 ABSENT = object()  # in the place of a value whose name the record lacks
+SILENT = object()  # the same of a part of an answer or a trait: who wrote the record says nothing about it
 _LEAST, _MOST = 0.01, 20  # share of a bin, and the number of categories
 _OTHER = "(other)"
 _NUMBERS = frozenset({float, int, bool, type(None)})
@@ -67,6 +68,8 @@ class Column:
         return np.where(np.isnan(values), MISSING, np.where(outside, FOREIGN, FIRST + bins_of(values, self.edges)))
 
     def _odd_number(self, value: Any) -> float | int:
+        if value is SILENT:
+            return UNSAID
         if value is None or value is ABSENT:
             return LACKED if value is ABSENT else MISSING
         return float(value) if isinstance(value, float | int) else ODD
@@ -80,6 +83,8 @@ class Column:
         return UNSAID if isinstance(value, str) else ODD
 
     def _category(self, value: Any) -> int:
+        if value is SILENT:
+            return UNSAID
         if isinstance(value, str):
             return self.names.get(value, FOREIGN if self.closed else len(self.bins) - 1) if value else MISSING
         if value is None or value is ABSENT:

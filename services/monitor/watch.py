@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from contracts.bundle import Input
+from contracts.content import SEPARATOR
 from services.feedback.records import Prediction
 from services.monitor.divergence import Places
 from services.monitor.first_day import FirstDay
 from services.monitor.panes import Panes
-from services.monitor.reference import ABSENT, FOREIGN, LACKED, MISSING, ODD, UNSAID, Column, column_of
+from services.monitor.reference import ABSENT, FOREIGN, LACKED, MISSING, ODD, SILENT, UNSAID, Column, column_of
 from services.monitor.rules import Rules
 from services.monitor.tested import ColumnTests, Verdict
 from services.problems.base import Serving
 
 _AHEAD = 60.0  # seconds that a writer's clock may be ahead
 _FORM = 1  # of the state
+_NO_TRAITS = frozenset({"chars", "hash"})  # what the log keeps of a text beside its traits
 _ROWS_UNKNOWN = 200  # rows that an older baseline is taken to have
 SHARES = {"missing": MISSING, "new_or_out_of_range": FOREIGN, "absent": LACKED, "other_type": ODD}
 
@@ -70,6 +72,8 @@ class VersionWatch:
         found = {name: column_of(name, one, inputs.get(name)) for name, one in described.items()}
         self.unwatched = {name: one for name, one in found.items() if isinstance(one, str)}
         columns = [one for one in found.values() if isinstance(one, Column)]
+        parts = {name for name in found if name.startswith("(") or SEPARATOR in name}
+        self._inputs = frozenset(inputs) | (found.keys() - parts)
         self._tester = ColumnTests(columns, rows, self._rules)
         self.reference_rows = rows
         self._panes = Panes(self._tester.bins, self._rules.panes)
@@ -105,15 +109,20 @@ class VersionWatch:
         self._count(np.floor_divide(times, self._rules.pane_seconds).astype(np.int64), rows)
 
     def _row(self, record: Prediction) -> dict[str, Any]:
-        if self._serving is None:
-            return dict(record.inputs)
-        return {**record.inputs, **{f"({name})": one for name, one in self._serving.watched(record.answer).items()}}
+        row = dict(record.inputs)
+        for name, value in record.inputs.items():
+            if isinstance(value, Mapping):
+                row |= {f"{name}{SEPARATOR}{trait}": one for trait, one in value.items() if trait not in _NO_TRAITS}
+        if self._serving is not None:
+            row |= {f"({name})": one for name, one in self._serving.watched(record.answer).items()}
+        return row
 
     def _count(self, panes: Places, rows: Sequence[Mapping[str, Any]]) -> None:
         bins = self._tester.bins
         placed = np.empty((len(self._tester.columns), len(rows)), dtype=np.int64)
         for at, column in enumerate(self._tester.columns):
-            places = column.place([row.get(column.name, ABSENT) for row in rows])
+            lacking = ABSENT if column.name in self._inputs else SILENT
+            places = column.place([row.get(column.name, lacking) for row in rows])
             placed[at] = np.where(places == UNSAID, bins, places + self._tester.starts[at])
         for pane in np.unique(panes):
             counts = np.bincount(placed[:, panes == pane].ravel(), minlength=bins + 1)[:bins]

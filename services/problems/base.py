@@ -54,6 +54,10 @@ class Serving(ABC):
     def record(self, answers: Any, decided: Sequence[Any], row: int) -> dict[str, Any]:
         """What the prediction log keeps of the answer to a row."""
 
+    def recorder(self, baseline: Mapping[str, Any]) -> Callable[[Any, Sequence[Any], int], dict[str, Any]]:
+        """`record`, or what adds how far an answer is from what ``baseline.json`` calls normal."""
+        return self.record
+
     def label_schema(self, output: Any) -> dict[str, Any] | None:
         """The JSON schema of what turned out to be true of a row; None where answers are not labelled."""
         return None
@@ -117,7 +121,8 @@ class Serving(ABC):
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of an answer that monitors watch, from its log record: numbers, or names of categories.
 
-        ``answer`` is the main one. Nothing is watched of answers that the log keeps nothing of.
+        ``answer`` is the main one. Nothing is watched of answers that the log keeps nothing of; a record that lacks a
+        column says nothing about it.
         """
         return {}
 

@@ -11,8 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from contracts.bundle import Input
+from contracts.content import describe_content
 from contracts.errors import PlatformError
 from contracts.settings import load
 from deploy.cli.machine.ports import free_port
@@ -77,6 +80,34 @@ def test_what_breaks_an_input_is_named(log: Log, given: dict[str, Any], name: st
     assert _drifted(found) == [name]
     if share:
         assert found["inputs"][name][share] == 1
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Log:
+    """A log whose bundle says what its texts are like."""
+    words = ["the bank said", "profit rose on", "what analysts had", "expected of the company", "a strong quarter"]
+    rows = [f"{words[at % 5]} {words[(at // 5) % 5]} {words[at // 25 % 5]}" for at in range(400)]
+    content = describe_content({"note": np.array(rows, object)}, [Input(name="note", dtype="string")], {})
+    return Log(tmp_path, note={"kind": "text", "length": {"edges": [9.0], "shares": [1.0]}, **content["note"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, []),
+        ({"script": "latin", "familiar": 1.0}, []),
+        ({"script": "latin", "familiar": 0.1}, ["note:familiar"]),
+        ({"script": "cyrillic", "familiar": 0.0}, ["note:script", "note:familiar"]),
+    ],
+)
+def test_texts_of_another_language_are_seen_and_older_records_say_nothing(
+    texts: Log, given: dict[str, Any], named: list[str]
+) -> None:
+    texts.write(40, rate=20, note={"chars": 9, **given})
+    found = texts.look(texts.monitor())
+    assert {"note:script", "note:familiar"} < set(found["inputs"])
+    assert _drifted(found) == named
+    assert found["inputs"]["note:script"]["rows"] == (800 if given else 0)
 
 
 def test_a_restart_goes_on_and_counts_no_record_twice(log: Log) -> None:

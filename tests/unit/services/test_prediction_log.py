@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 
 from contracts import storage
+from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.metric_names import LOG_LOST, LOG_RECORDS
+from contracts.problems import get_problem
 from services.feedback.line_file import append
 from services.feedback.records import Prediction
 from services.metrics.service_metrics import ServiceMetrics
 from services.model import prediction_log
 from services.model.prediction_log import PredictionLog, new_id
 from services.model.request_schema import Batch
+from services.problems import get_serving
 from services.settings import PredictionLogSettings
 
 GOOD = {"amount": 500, "country": "AT"}
@@ -64,7 +67,7 @@ def test_there_is_one_file_per_model_process_and_day(serve: Any, make_bundle: An
 
 @pytest.mark.parametrize(
     ("setting", "kept"),
-    [("drop", {"chars": 9}), ("truncate", "secr"), ("hash", None)],
+    [("drop", {"chars": 9, "script": "latin"}), ("truncate", "secr"), ("hash", None)],
 )
 def test_text_is_redacted(serve: Any, make_text_bundle: Any, tmp_path: Path, setting: str, kept: Any) -> None:
     instance = {"title": "secret-42", "content": ""}
@@ -80,6 +83,33 @@ def test_text_is_redacted(serve: Any, make_text_bundle: Any, tmp_path: Path, set
 def test_an_unknown_category_counts_as_text(serve: Any, make_bundle: Any, tmp_path: Path) -> None:
     _, found = logged(serve, make_bundle(), tmp_path, {"amount": 1, "country": "Jane Doe"})
     assert found[0]["inputs"]["country"] == {"chars": 8}
+
+
+def test_of_texts_and_files_their_traits_are_kept_and_no_content(tmp_path: Path, make_bundle: Any) -> None:
+    inputs = [Input(name="note", dtype="string"), Input(name="photo", dtype="bytes")]
+    signature = make_bundle().document.signature.model_copy(update={"inputs": inputs})
+    settings = PredictionLogSettings(folder=str(tmp_path / "log"))
+    about, normal = {"model": "m", "version": "1"}, {"inputs": {"note": {"kind": "text", "grams": ["the", "he "]}}}
+    log = PredictionLog(settings, signature, about, ServiceMetrics("m", "1"), normal, unknown_id=7)
+    columns = {"note": np.array(["the secret"], object), "photo": np.full((1, 8, 8, 3), 9, np.uint8)}
+    batch = Batch(schema="by_features", rows=1, columns=columns, flags=[[]], prepared=[[1, 7, 7, 4]])
+    scored: Any = SimpleNamespace(answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs=columns)
+    log.add(new_id(), 0, batch, scored, 1.0)
+    log.close()
+    (found,) = records(tmp_path / "log")
+    assert found["inputs"] == {
+        "note": {"chars": 10, "script": "latin", "familiar": 0.5, "unknown": 0.5},
+        "photo": {"brightness": 9.0, "contrast": 0.0, "sharpness": 0.0},
+    }
+
+
+def test_of_a_vector_its_cosine_with_the_usual_one_is_kept() -> None:
+    serving = get_serving(get_problem("embedding"))
+    answers = np.array([[3.0, 0.0], [0.0, 2.0]])
+    record = serving.recorder({"center": [1.0, 1.0]})
+    assert record(answers, [None, None], 0) == {"cosine": pytest.approx(0.5**0.5)}
+    assert serving.recorder({})(answers, [None, None], 0) == {}, "older bundles have no centre"
+    assert (serving.watched({"cosine": 0.5}), serving.watched({})) == ({"answer": 0.5}, {})
 
 
 def test_the_moment_of_features_is_kept_with_the_keys(make_bundle: Any, tmp_path: Path) -> None:

@@ -1,0 +1,186 @@
+"""What texts and images are like, in a few numbers that tell nothing of what they say: for logs, which keep no content.
+
+A trait has a name and, for a value, a number, the name of a category, or None where it says nothing. ``baseline.json``
+describes them in the entry of their input as ``traits``, and has in ``grams`` what `familiar` looks for. Which inputs
+have traits is said by their dtype: `TRAITS`.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.baseline import category, number
+from contracts.bundle import Input
+
+Traits = dict[str, float | str | None]
+Describe = Callable[[Any], Traits]
+SEPARATOR = ":"  # between the name of an input and that of a trait, where both are columns
+UNKNOWN = "unknown"  # share of tokens that the model's tokenizer does not know, of its first text
+
+_MOST = 4  # inputs that are described, for speed
+_LOOKED, _STEP = 192, 4  # characters of a text that are looked at; of its trigrams every fourth, for speed
+_LETTERS = 48  # of these for its script
+_GRAMS, _ROWS = 4_000, 3  # character trigrams that are kept, and texts that must have one
+_SIDE = 32  # lines of an image that are looked at, and pixels of each
+# Where the blocks of scripts begin (Unicode 15); what lies between is other letters.
+_BLOCKS = (
+    (0x0041, "latin"),
+    (0x0370, "greek"),
+    (0x0400, "cyrillic"),
+    (0x0530, "other"),
+    (0x0590, "hebrew"),
+    (0x0600, "arabic"),
+    (0x0780, "other"),
+    (0x0900, "indic"),
+    (0x0E00, "thai"),
+    (0x0E80, "other"),
+    (0x1100, "hangul"),
+    (0x1200, "other"),
+    (0x1E00, "latin"),
+    (0x1F00, "greek"),
+    (0x2000, "other"),
+    (0x3040, "kana"),
+    (0x3100, "han"),
+    (0x3130, "hangul"),
+    (0x3190, "han"),
+    (0xA000, "other"),
+    (0xAC00, "hangul"),
+    (0xD7B0, "other"),
+    (0xF900, "han"),
+    (0xFB00, "other"),
+    (0x20000, "han"),
+)
+_STARTS, _SCRIPTS = [start for start, _ in _BLOCKS], [name for _, name in _BLOCKS]
+
+
+def text_traits(described: Mapping[str, Any]) -> Describe:
+    """``script`` of a text's letters; and ``familiar``, the share of its trigrams of characters that the model's
+    training data had: it falls when the language changes (W. Cavnar, J. Trenkle: N-gram-based text categorization,
+    1994).
+
+    Args:
+        described: the input's entry in the baseline; without its ``grams`` nothing is said of what is familiar.
+    """
+    known = frozenset(described.get("grams", ()))
+
+    def traits(text: Any) -> Traits:
+        start = str(text)[:_LOOKED]
+        found: Traits = {"script": _script(start)}
+        if known:
+            grams = _trigrams(start, _STEP)
+            found["familiar"] = round(len(grams & known) / len(grams), 4) if grams else None
+        return found
+
+    return traits
+
+
+def image_traits(described: Mapping[str, Any]) -> Describe:
+    """``brightness``, ``contrast`` and ``sharpness`` of decoded pixels: mean, deviation, and how far neighbours differ
+    in deviations, of some lines."""
+    return _of_pixels
+
+
+TRAITS: Mapping[str, Callable[[Mapping[str, Any]], Describe]] = {"string": text_traits, "bytes": image_traits}
+
+
+def traits_of(inputs: Sequence[Input], normal: Mapping[str, Any]) -> dict[str, Describe]:
+    """What describes the content of each input that has traits, by its name.
+
+    Args:
+        normal: ``inputs`` of the baseline, {} for none.
+    """
+    found = [item for item in inputs if _has_traits(item, normal.get(item.name, {}))]
+    return {item.name: TRAITS[item.dtype](normal.get(item.name, {})) for item in found[:_MOST]}
+
+
+def _has_traits(item: Input, described: Mapping[str, Any]) -> bool:
+    """Whether it is content: no declared category, and none that its few values make one."""
+    return item.dtype in TRAITS and item.categories is None and described.get("kind") != "category"
+
+
+def unknown_share(ids: Sequence[int], unknown: int) -> float | None:
+    """The share of a text's tokens that are the unknown one."""
+    return round(ids.count(unknown) / len(ids), 4) if len(ids) else None
+
+
+def describe_content(
+    columns: Mapping[str, NDArray[Any]],
+    inputs: Sequence[Input],
+    normal: Mapping[str, Any],
+    unknown: Sequence[float | None] = (),
+) -> dict[str, dict[str, Any]]:
+    """``traits`` and ``grams`` of each input that has some, for its entry in the baseline.
+
+    Args:
+        normal: the entries so far.
+        unknown: of each row the share of unknown tokens, where the model has a tokenizer.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for item in [item for item in inputs if _has_traits(item, normal.get(item.name, {}))][:_MOST]:
+        values = columns[item.name].tolist() if item.dtype == "string" else list(columns[item.name])
+        # What is familiar is learned of every second row and measured of the others.
+        grams = _common(values[::2]) if item.dtype == "string" else []
+        describe = TRAITS[item.dtype]({"grams": grams})
+        rows = [describe(value) for value in (values[1::2] if grams else values)]
+        traits = _described(rows)
+        if unknown and not found:
+            traits |= _described([{UNKNOWN: share} for share in unknown])
+        found[item.name] = {"traits": traits, **({"grams": grams} if grams else {})}
+    return found
+
+
+def _described(rows: Sequence[Traits]) -> dict[str, Any]:
+    described: dict[str, Any] = {}
+    for name in dict.fromkeys(name for row in rows for name in row):
+        values = [row.get(name) for row in rows]
+        if any(isinstance(value, str) for value in values):
+            described[name] = category([str(value or "") for value in values])
+        else:
+            described[name] = number(np.array([math.nan if one is None else one for one in values], dtype=np.float64))
+    return described
+
+
+def _common(texts: Sequence[Any]) -> list[str]:
+    """The trigrams that several texts have, the commonest first."""
+    counted = Counter(gram for text in texts for gram in _trigrams(str(text or "")[:_LOOKED]))
+    return [gram for gram, rows in counted.most_common(_GRAMS) if rows >= _ROWS]
+
+
+def _trigrams(text: str, step: int = 1) -> set[str]:
+    lower = text.lower()
+    return {lower[at : at + 3] for at in range(0, len(lower) - 2, step)}
+
+
+def _script(text: str) -> str | None:
+    """The commonest script of the first letters; None where there are none."""
+    letters = [sign for sign in text[: 2 * _LETTERS] if sign.isalpha()][:_LETTERS]
+    if not letters:
+        return None
+    if "".join(letters).isascii():
+        return "latin"
+    counted = Counter(_SCRIPTS[bisect_right(_STARTS, ord(sign)) - 1] for sign in letters)
+    return max(sorted(counted), key=counted.__getitem__)
+
+
+def _of_pixels(pixels: Any) -> Traits:
+    values = np.asarray(pixels)
+    if values.ndim < 2 or not values.size:
+        return {}
+    if values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]:  # channels first
+        values = np.moveaxis(values, 0, -1)
+    lines = values[:: -(-values.shape[0] // _SIDE)]
+    left = max(0, (lines.shape[1] - _SIDE) // 2)
+    grey = lines[:, left : left + _SIDE].astype(np.float64)
+    if grey.ndim == 3:
+        grey = grey.mean(axis=-1)
+    deviation = float(grey.std())
+    steps = float(np.abs(np.diff(grey, axis=1)).mean()) if grey.shape[1] > 1 else 0.0
+    found = {"brightness": float(grey.mean()), "contrast": deviation, "sharpness": steps / max(deviation, 1e-9)}
+    return {name: round(value, 4) for name, value in found.items()}
