@@ -58,6 +58,8 @@ class ModelMonitor:
             PlatformError: the storage does not answer; what was counted before stays as it is. ``code="lease_held"``:
                 another monitor watches this model, and this object is of no more use.
         """
+        if self._labelled is None and not storage.list_names(home(self._folder, self.model)):
+            return _about(self.model, now)  # a model without a log leaves nothing behind
         self._keep_lease()
         if self._labelled is None:
             self._restore()
@@ -152,10 +154,7 @@ class ModelMonitor:
             version: {"digest": digest, **watch.report(now.timestamp()), **self._judged(version, known)}
             for version, (digest, watch, known) in sorted(self._versions.items())
         }
-        return {
-            "form": _FORM,
-            "model": self.model,
-            "time": now.astimezone(UTC).isoformat(timespec="seconds"),
+        return _about(self.model, now) | {
             "unreadable_lines": self._unreadable,
             "labels": dict(self._labels.outcomes),
             "labels_waiting": self._labels.waiting,
@@ -218,3 +217,9 @@ def _categorical(known: Known) -> frozenset[str]:
     """Inputs whose categories are declared, and hence logged."""
     inputs = known.document.signature.inputs if known.document is not None else []
     return frozenset(item.name for item in inputs if item.categories)
+
+
+def _about(model: str, now: datetime) -> dict[str, Any]:
+    """A report of nothing."""
+    time = now.astimezone(UTC).isoformat(timespec="seconds")
+    return {"form": _FORM, "model": model, "time": time, "labels": {}, "versions": {}, "drifted": []}
