@@ -30,6 +30,7 @@ from services.console.documents import (
     Stage,
     Step,
     Version,
+    Window,
 )
 from services.server.auth import KeyRing
 
@@ -98,6 +99,7 @@ class MadeSource:
                 up=True, requests_per_second=41.25, errors=0.0004, p99_seconds=0.0121, objective=0.999, budget_left=0.62
             ),
             quality=Measure(metric=self.named("average_precision"), value=0.7123, low=0.69, high=0.73),
+            live_quality=Measure(metric=self.named("average_precision"), value=0.69, low=0.67, high=0.71),
             watched=30,
             drifted=2,
             drifted_inputs=[self.named("amount")],
@@ -142,6 +144,14 @@ class MadeSource:
             problem=self.named("odd") if self.word else "",
         )  # fmt: skip
 
+    def _window(self, day: int) -> Window:
+        value = 0.72 - 0.006 * max(0, day - 10)
+        measure = Measure(metric=self.named("average_precision"), value=value, low=value - 0.03, high=value + 0.02,
+                          reference=0.71)  # fmt: skip
+        other = Measure(metric=self.named("f1"), value=0.6, low=0.55, high=0.63)
+        measures = [measure, other] if day != 3 else [measure]
+        return Window(begin=f"2026-11-{day:02}T00:00:00+00:00", hours=24, rows=900 + day, measures=measures)
+
     def model(self, name: str) -> ModelPage | None:
         if name == "broken":
             return ModelPage(
@@ -160,12 +170,14 @@ class MadeSource:
             versions=[self._version(self.named("4"), False), self._version(self.named("3"), True)],
             drift=[
                 Drift(name=self.named("amount"), kind="number", detected=True, psi=0.31, js=0.04, missing=0.01,
-                      out_of_range=0.02, then=numbers, now=Bars(labels=numbers.labels, shares=[0.1, 0.9])),
+                      out_of_range=0.02, then=numbers, now=Bars(labels=numbers.labels, shares=[0.1, 0.9]),
+                      past=[(f"2026-11-29T{at:02}:00:00+00:00", 0.02 + 0.03 * max(0, at - 6)) for at in range(16)]),
                 Drift(name=self.named("country"), kind="category", detected=False, psi=0.01, js=0.001, then=words),
                 *(Drift(name=f"{self.named('input')}{at}", then=numbers) for at in range(12)),
             ],
             quality=[Measure(metric=self.named("f1"), value=0.4, low=0.3, high=0.5, part=self.named("night"), rows=900,
                              reference=0.6, dropped=True)],
+            windows=[self._window(day) for day in range(1, 21)],
             drift_window=self.named("2026-11-29T11:00 … 12:00"),
             rollouts=[self._stage()],
             loop=Loop(phase="asking", reason=self.named("amount drifts"), next_time="2026-11-30T00:00:00+00:00",

@@ -72,6 +72,16 @@ class Measure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Window:
+    """Measures over all labelled rows of a stretch of time."""
+
+    begin: str
+    hours: int
+    rows: int
+    measures: Sequence[Measure]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """How a rollout stands.
 
@@ -199,7 +209,7 @@ class Bars:
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """How one input, or "(answer)", has changed."""
+    """How one input, or "(answer)", has changed; `past` is its PSI by time, oldest first."""
 
     name: str
     kind: str = ""
@@ -211,6 +221,7 @@ class Drift:
     out_of_range: float | None = None
     then: Bars | None = None
     now: Bars | None = None
+    past: Sequence[tuple[str, float]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +229,8 @@ class ModelPage:
     """Everything about one model.
 
     Attributes:
-        versions: newest first.  quality: by labels that came.  drift_window: the time and rows that `drift` is about.
+        versions: newest first.  quality: by labels that came; windows: the same over time, oldest first.
+        drift_window: the time and rows that `drift` is about.
         endpoint: address of the endpoint that is asked.  signature: the champion's, or the newest version's.
         example: values of its inputs, of a row that it was tested with.
         key_known: whether the endpoint's key is known here, or it is taken to want none.
@@ -227,6 +239,7 @@ class ModelPage:
     model: Model
     versions: Sequence[Version]
     quality: Sequence[Measure] = ()
+    windows: Sequence[Window] = ()
     drift: Sequence[Drift] = ()
     drift_window: str = ""
     drift_problem: str = ""

@@ -9,6 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from services.console.access import CARD_POLICY
 from services.console.documents import ModelPage, Version
+from services.console.formats import moment
 from services.console.rendering import Reader, page
 from services.console.source import Source
 
@@ -34,7 +35,13 @@ def model(request: Request) -> Response:
     found = _source(request).model(request.path_params["name"])
     if found is None:
         raise HTTPException(404)
-    values = {"section": "models", "page": found, "measures": measures_of(found.versions), "history": history(found)}
+    values = {
+        "section": "models",
+        "page": found,
+        "measures": measures_of(found.versions),
+        "history": history(found),
+        "past": past(found),
+    }
     return page(request, "model", values, refresh=_LIVE)
 
 
@@ -63,6 +70,25 @@ def history(found: ModelPage) -> dict[str, object] | None:
 def _point(version: Version, metric: str) -> tuple[str, float, float | None, float | None]:
     low, high = version.intervals.get(metric, (None, None))
     return version.version, version.metrics[metric], low, high
+
+
+def past(found: ModelPage) -> dict[str, object] | None:
+    """The headline measure of each window that has it, oldest first, and what it was in the test."""
+    if not found.windows or found.model.live_quality is None:
+        return None
+    metric, points, reference = found.model.live_quality.metric, [], None
+    for window in found.windows:
+        for one in window.measures:
+            if one.metric == metric and one.value is not None:
+                points.append((_short(window.begin, window.hours), one.value, one.low, one.high))
+                reference = one.reference
+    return {"metric": metric, "points": points, "reference": reference} if points else None
+
+
+def _short(begin: str, hours: int) -> str:
+    """``11-29`` for a day, ``14:00`` for an hour."""
+    shown = moment(begin)
+    return shown[5:10] if hours >= 24 else shown[11:]
 
 
 def bundle_file(request: Request) -> Response:

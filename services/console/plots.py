@@ -115,6 +115,22 @@ def trend(title: str, points: Sequence[tuple[str, float, float | None, float | N
     return _svg(width, height, "trend", title, said, _joined(parts))
 
 
+def spark(title: str, points: Sequence[tuple[str, float]]) -> Markup:
+    """A number by time as a line, from 0 on; the last one has a dot."""
+    width, height, base = 280, 40, 34
+    top = max([0.1, *(value for _, value in points)])
+    step = (width - 8) / max(1, len(points) - 1)
+    places = [(4 + at * step, base - 28 * max(0.0, value) / top) for at, (_, value) in enumerate(points)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    body = Markup(
+        '<line class="axis" x1="0" x2="{w}" y1="{b}.5" y2="{b}.5"></line>'
+        '<polyline class="line" points="{line}"></polyline>'
+        '<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"></circle>'
+    ).format(w=width, b=base, line=line, x=places[-1][0], y=places[-1][1])
+    said = "; ".join(f"{when}: {number(value)}" for when, value in points[-12:])
+    return _svg(width, height, "spark", title, said, body)
+
+
 def meter(title: str, share: float | None, *, budget: bool = False) -> Markup:
     """A part of a whole as a bar; of a `budget`, little is bad and looks so."""
     if share is None:

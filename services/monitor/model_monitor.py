@@ -1,7 +1,7 @@
 """Watches one model: reads what its log has new, counts it, and keeps a state and a report beside the log.
 
 ``<folder>/<model>/monitor/state.json`` is all that a restart needs, positions in the log and counts in one document, so
-that no record is counted twice. ``report.json`` is what others read.
+that no record is counted twice. ``report.json`` is what others read, and ``history.json`` how it was before.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from services.feedback.layout import home
 from services.feedback.reading import Position, new_predictions
 from services.feedback.records import Prediction
 from services.monitor.bundles import Known, find
+from services.monitor.history import History
 from services.monitor.labelled import Labelled
 from services.monitor.quality import Expected, measured, past_errors
 from services.monitor.rules import Rules
@@ -45,6 +46,7 @@ class ModelMonitor:
         self._position, self._unreadable = Position(), 0
         self._expected: dict[str, Expected] = {}  # by version
         self._labelled: Labelled | None = None
+        self._history: History | None = None
         self._quality: dict[str, list[dict[str, Any]]] = {}
         self._errors: dict[str, dict[str, float]] = {}  # of past estimates
         self._skew: dict[str, dict[str, float]] = {}  # by version and input
@@ -78,7 +80,15 @@ class ModelMonitor:
         if self._versions:
             self._write(STATE, self._state())
             self._write(REPORT, self.report)
+            self._keep_history()
         return self.report
+
+    def _keep_history(self) -> None:
+        assert self._history is not None
+        for version, report in self.report["versions"].items():
+            self._history.drift(version, report)
+        self._history.forget(list(self._versions))
+        self._history.save()
 
     def kept_report(self) -> dict[str, Any]:
         """The report that is kept beside the log, whichever monitor wrote it; {} where there is none.
@@ -130,8 +140,10 @@ class ModelMonitor:
         self._skew = latest_skew(home(self._folder, self.model), now)
         if self._labels.join(now, self._categories()) or self._joined.year == 1:
             rows = self._labels.rows
-            for version, (_, _, known) in self._versions.items():
+            assert self._history is not None
+            for version, (digest, _, known) in self._versions.items():
                 some = list(rows.get(version, {}).values())
+                self._history.quality(version, digest, some, known)
                 self._quality[version] = measured(some, known)
                 self._errors[version] = past_errors(some, known)
         self._joined = now
@@ -207,6 +219,7 @@ class ModelMonitor:
                 fix="remove the file, then the log is read from its beginning",
                 code="bad_state",
             ) from err
+        self._history = History(self._home)
         self._labelled = Labelled(self._folder, self.model, self._home)
 
     def _write(self, name: str, document: dict[str, Any]) -> None:

@@ -37,6 +37,11 @@ def measured(rows: Sequence[Row], known: Known) -> list[dict[str, Any]]:
     return found
 
 
+def of_all(rows: Sequence[Row], known: Known) -> list[dict[str, Any]]:
+    """Each metric of all rows, however few they are."""
+    return _metrics(rows, known, "", known.metrics) if known.document is not None and known.serving is not None else []
+
+
 def _slices(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows by the value of each categorical input."""
     groups: dict[str, dict[str, list[Row]]] = {}

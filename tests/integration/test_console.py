@@ -11,9 +11,16 @@ from typing import Any
 import pytest
 import uvicorn
 
+from contracts.bundle import read_bundle
+from contracts.endpoints import Endpoints
+from deploy.cli.console.home_source import HomeSource
+from deploy.cli.console.releases import Machine
 from services.console.app import build_app
 from services.server.auth import KeyRing, make_key
+from tests.console_home import register
 from tests.console_source import MadeSource
+from tests.image_bundle import picture
+from tests.integration.test_services import services
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra dev is not installed: no playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra dev is not installed: no axe")
@@ -50,7 +57,7 @@ def browser() -> Iterator[Any]:
 class Served:
     """The console at a port of this machine."""
 
-    def __init__(self, source: MadeSource, keys: KeyRing | None = None) -> None:
+    def __init__(self, source: Any, keys: KeyRing | None = None) -> None:
         self.source = source
         config = uvicorn.Config(build_app(source, keys), port=0, log_level="error", access_log=False)
         self._server = uvicorn.Server(config)
@@ -163,4 +170,59 @@ def test_live_parts_follow_what_is_new_without_a_reload(browser, console):
     assert look.page.evaluate("window.kept")
     assert not look.complaints
     console.source.word = ""
+    look.context.close()
+
+
+BUNDLES = Path(__file__).parents[1] / "version_1"
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The console over a home whose models are served."""
+    home = tmp_path_factory.mktemp("home")
+    register(home, {name: [BUNDLES / name] for name in ("payments", "articles", "shades")})
+    with services(home) as begin:
+        started = {name: begin(read_bundle(BUNDLES / name)) for name in ("payments", "articles", "shades")}
+        for service in started.values():
+            service.wait()
+        places = {name: str(service.http.base_url).rstrip("/") for name, service in started.items()}
+        source = HomeSource(Endpoints(home=str(home)), served=Machine("local", places), steer=print)
+        with Served(source) as served:
+            yield served
+
+
+def asked(page: Any) -> str:
+    """What the card of the answer says once the form is sent."""
+    page.get_by_role("button", name="Ask the model").press("Enter")
+    card = page.locator(".answer")
+    card.wait_for()
+    assert not faults(page)
+    return str(card.inner_text())
+
+
+def test_an_image_a_text_and_a_row_are_asked_in_a_browser(browser, tried, tmp_path):
+    look = Watched(browser, locale="en", viewport={"width": 1280, "height": 800})
+    page = look.page
+    for shade, label in ((250, "bright"), (3, "dark")):
+        page.goto(f"{tried.url}/models/shades/try")
+        (tmp_path / "picture.png").write_bytes(picture(shade))
+        page.get_by_label("image").set_input_files(tmp_path / "picture.png")
+        assert f"label\\n{label}" in asked(page)
+    (tmp_path / "no.png").write_text("no picture")
+    page.get_by_label("image").set_input_files(tmp_path / "no.png")
+    page.get_by_role("button", name="Ask the model").press("Enter")
+    page.locator("[aria-invalid=true]").wait_for()
+    page.goto(f"{tried.url}/models/articles/try")
+    page.get_by_label("title").fill("The team wins the final")
+    page.get_by_label("content").fill("A late goal decides the match.")
+    page.get_by_label("with reasons").check()
+    assert "label\\nsport" in asked(page)
+    page.goto(f"{tried.url}/models/payments/try")
+    page.get_by_label("amount").fill("900")
+    page.get_by_label("country").select_option("US")
+    page.get_by_label("with reasons").check()
+    said = asked(page)
+    assert "Reasons" in said
+    assert "amount" in said
+    assert {url.split("/")[2] for url in look.asked} == {tried.url.removeprefix("http://")}
     look.context.close()

@@ -24,6 +24,8 @@ from deploy.cli.console.run_source import LocalRuns, Runs
 from deploy.cli.console.watched import (
     NOBODY,
     Watched,
+    history_place,
+    read_history,
     read_loop,
     read_report,
     read_rollout,
@@ -77,7 +79,7 @@ class HomeSource:
         self._served, self._prometheus, self._key = served, prometheus, key
         self._runs: Runs = runs or LocalRuns(self._endpoints)
         self._steer, self._scraped = steer, Scraped(key)
-        self._reports, self._stages = Kept(read_report), Kept(read_rollout)
+        self._reports, self._stages, self._past = Kept(read_report), Kept(read_rollout), Kept(read_history)
         self._links = dict(links or {})
         self._rollouts = str(self._endpoints.scratch("rollouts"))
         self._of_file: tuple[object, dict[str, list[ModelVersion]]] = (None, {})
@@ -211,6 +213,9 @@ class HomeSource:
         champion = _champion(versions)
         shown = champion or versions[0]
         watched = self._watched(champion)
+        drift = watched.inputs if watched and watched.inputs else self._bundles.baseline(shown)
+        where = history_place(self._endpoints.uri("predictions"), shown.name)
+        past = self._past.of(where, f"{shown.version}@{shown.digest}")
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             told = list(pool.map(self._bundles.of, versions))
         document = told[versions.index(shown)].document
@@ -218,7 +223,8 @@ class HomeSource:
             page,
             versions=[version_of(one, said) for one, said in zip(versions, told, strict=True)],
             quality=watched.quality if watched else (),
-            drift=watched.inputs if watched and watched.inputs else self._bundles.baseline(shown),
+            windows=past.windows,
+            drift=[replace(one, past=past.psi.get(one.name, ())) for one in drift],
             drift_window=watched.window if watched else "",
             drift_problem=watched.problem if watched else NOBODY,
             signature=document.signature if document else None,

@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from services.console.documents import Bars, Drift, Loop, Measure, Stage
+from services.console.documents import Bars, Drift, Loop, Measure, Stage, Window
 from services.console.formats import moment
 from services.controller.state import States
 
@@ -54,23 +54,17 @@ def report_place(predictions: str, model: str) -> str:
 
 
 def read_report(place: str, version: str) -> Watched | None:
-    """The monitor's report of a version, ``VERSION@DIGEST``; None where nobody watches the model.
-
-    A release may call a version otherwise: then the digest of its bundle finds it.
-    """
+    """The monitor's report of a version, ``VERSION@DIGEST``; None where nobody watches the model."""
     try:
         found = json.loads(storage.read_bytes(place))
     except PlatformError as err:
         return None if err.code == "not_found" else Watched(problem=UNREADABLE)
     except ValueError:
         return Watched(problem=UNREADABLE)
-    versions = found.get("versions") if isinstance(found, dict) else None
-    if not isinstance(versions, dict):
+    one = _version(found, version)
+    if one is None:
         return Watched(problem=UNREADABLE)
-    number, _, digest = version.partition("@")
-    same = (one for one in versions.values() if isinstance(one, dict) and one.get("digest"))
-    one = versions.get(number) or next((one for one in same if digest.startswith(str(one["digest"]))), None)
-    if not isinstance(one, dict):
+    if not isinstance(one, dict) or not one:
         return Watched(problem=NO_WINDOW)
     inputs = one.get("inputs")
     said = inputs if isinstance(inputs, dict) else {}
@@ -86,6 +80,57 @@ def read_report(place: str, version: str) -> Watched | None:
     ]
     window = " · ".join(filter(None, facts))
     return Watched(said=said, window=window, problem="" if said else NO_WINDOW, quality=_quality(one))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What the monitor has kept of a version: its windows, and the PSI of each input by time, oldest first."""
+
+    windows: Sequence[Window] = ()
+    psi: Mapping[str, Sequence[tuple[str, float]]] = field(default_factory=dict)
+
+
+def history_place(predictions: str, model: str) -> str:
+    """Where the monitor keeps how it was."""
+    return storage.join(predictions, model, "monitor", "history.json")
+
+
+def read_history(place: str, version: str) -> Past:
+    """How a version was, ``VERSION@DIGEST``; nothing where nobody has kept it, or it cannot be read."""
+    try:
+        found = json.loads(storage.read_bytes(place))
+    except (PlatformError, ValueError):
+        return Past()
+    one = _version(found, version)
+    windows = [_window(given) for given in _dicts(one, "quality")]
+    psi: dict[str, list[tuple[str, float]]] = {}
+    for point in _dicts(one, "drift"):
+        far = point.get("psi")
+        for name, given in (far if isinstance(far, dict) else {}).items():
+            if (value := _number(given)) is not None:
+                psi.setdefault(name, []).append((str(point.get("time")), value))
+    return Past(windows=[window for window in windows if window.measures], psi=psi)
+
+
+def _window(given: Mapping[str, Any]) -> Window:
+    rows, seconds = _number(given.get("rows")) or 0, _number(given.get("seconds")) or 0
+    measures = _quality({"quality": given.get("metrics")})
+    return Window(begin=str(given.get("begin") or ""), hours=round(seconds / 3600), rows=int(rows), measures=measures)
+
+
+def _dicts(given: Any, name: str) -> list[dict[str, Any]]:
+    found = given.get(name) if isinstance(given, dict) else None
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _version(found: Any, version: str) -> Any:
+    """What a document says of ``VERSION@DIGEST``; a release may call it otherwise: then the digest finds it."""
+    versions = found.get("versions") if isinstance(found, dict) else None
+    if not isinstance(versions, dict):
+        return None
+    number, _, digest = version.partition("@")
+    same = (one for one in versions.values() if isinstance(one, dict) and one.get("digest"))
+    return versions.get(number) or next((one for one in same if digest.startswith(str(one["digest"]))), {})
 
 
 def _number(given: Any) -> float | None:

@@ -135,6 +135,42 @@ def test_the_report_of_the_monitor_is_shown_with_what_drifts_first(home):
     assert "1,200" in page.drift_window
 
 
+HISTORY = {
+    "versions": {
+        "demo": {
+            "digest": "d" * 12,
+            "quality": [
+                {"begin": "2026-11-28T00:00:00+00:00", "seconds": 86400, "rows": 900, "metrics": [QUALITY, 7]},
+                {"begin": "2026-11-29T00:00:00+00:00", "metrics": []},
+                "odd",
+            ],
+            "drift": [
+                {"time": "2026-11-28T00:00:00+00:00", "psi": {"amount": 0.1, "odd": "x"}},
+                {"time": "2026-11-29T00:00:00+00:00", "psi": {"amount": 0.2}},
+                {"psi": 3},
+            ],
+        }
+    }
+}
+
+
+def test_how_it_was_is_shown_over_time_also_of_a_release_that_calls_the_version_otherwise(home):
+    folder = home / "predictions" / "payments" / "monitor"
+    write(folder / "report.json", REPORT)
+    write(folder / "history.json", HISTORY)
+    page = source(home).model("payments")
+    assert page is not None
+    (window,) = page.windows
+    assert (window.hours, window.rows, window.measures[0].high) == (24, 900, 0.9)
+    assert [value for _, value in page.drift[0].past] == [0.1, 0.2]
+    assert page.drift[1].past == ()
+    for broken in ("{", "[]", '{"versions": {"2": {"quality": 3, "drift": {}}}}'):
+        write(folder / "history.json", broken)
+        page = source(home).model("payments")
+        assert page is not None
+        assert not page.windows
+
+
 @pytest.mark.parametrize(
     ("document", "problem"),
     [("{", UNREADABLE), ([], UNREADABLE), ({"versions": 3}, UNREADABLE), ({"versions": {"1": {}}}, NO_WINDOW),
