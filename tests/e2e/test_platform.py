@@ -29,6 +29,7 @@ STORES = {
     "mlflow": "fairlead-mlflow:5000",
     "prometheus": "fairlead-prometheus:9090",
     "model": "fairlead-demo:80",
+    "console": "fairlead-console:8600",
 }
 
 
@@ -162,6 +163,28 @@ def test_the_demo_answers_inside_the_cluster_and_its_metrics_are_scraped(platfor
     assert platform.query('up{job="pods"} == 0') == []
 
 
+def test_the_console_shows_who_has_a_key_the_demo_and_its_release_and_asks_it(platform: Platform) -> None:
+    found = json.loads(platform.kubectl("get", "secret", "fairlead-console-keys", "-o", "json"))["data"]
+    key = base64.b64decode(found["key"]).decode()
+    platform.kubectl("wait", "deploy/fairlead-console", "--for=condition=Available", "--timeout=300s")
+    for wrong in ("", "wrong"):
+        assert [status for status, _ in platform.look(wrong, "/", "/models/fraud", "/runs")] == [401] * 3
+    models, model, audit = platform.look(key, "/", "/models/fraud", "/audit")
+    assert (models[0], model[0], audit[0]) == (200, 200, 200)
+    assert "/models/fraud" in models[1]
+    for word in ("<code>http://fairlead-demo:80</code>", "1 / 1", ">demo<"):
+        assert word in model[1], "its release, with the pod that is ready and its version"
+    golden = platform.kubectl(
+        "exec", "deploy/fairlead-demo", "-c", "server", "--", "head", "-n1", "/bundles/unpinned/golden.jsonl"
+    )
+    form = {"by": "features", "explain": "on"}
+    given = json.loads(golden)["inputs"].items()
+    form |= {f"f.{name}": json.dumps(value).strip('"') for name, value in given if value is not None}
+    ((status, page),) = platform.look(key, "/models/fraud/try", form=form)
+    assert status == 200, page
+    assert "Probability" in page, "the form has reached the endpoint with its key"
+
+
 def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
     platform: Platform, tmp_path: Path
 ) -> None:
@@ -182,8 +205,8 @@ def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
 def test_a_foreign_pod_reaches_no_store_and_a_client_reaches_its_own(platform: Platform) -> None:
     nothing = dict.fromkeys(STORES.values(), False)
     assert platform.reach({"app": "foreign"}, nothing) == nothing
-    its_own = {address: part in ("redis", "mlflow", "model") for part, address in STORES.items()}
-    client = {f"fairlead.io/access-{part}": "true" for part in ("redis", "mlflow", "model")}
+    its_own = {address: part in ("redis", "mlflow", "model", "console") for part, address in STORES.items()}
+    client = {f"fairlead.io/access-{part}": "true" for part in ("redis", "mlflow", "model", "console")}
     assert platform.reach(client, its_own) == its_own
 
 
@@ -279,6 +302,11 @@ def test_the_api_server_takes_every_object_without_a_warning(platform: Platform,
         ("fairlead-prometheus", "list", "pods", True),
         ("fairlead-prometheus", "get", "secrets", False),
         ("fairlead-mlflow", "get", "pods", False),
+        ("fairlead-console", "list", "deployments.apps", True),
+        ("fairlead-console", "list", "workflows.argoproj.io", True),
+        ("fairlead-console", "get", "pods/log", False),
+        ("fairlead-console", "get", "secrets", False),
+        ("fairlead-console", "patch", "deployments.apps", False),
     ],
 )
 def test_accounts_may_what_they_need(platform: Platform, account: str, verb: str, what: str, may: bool) -> None:
