@@ -54,21 +54,6 @@ while True:
             raise
         time.sleep(1)
 """
-# Pages of the console, asked in its pod.
-_LOOK = """
-import json, sys, urllib.error, urllib.parse, urllib.request
-key, form, *paths = sys.argv[1:]
-found = []
-for path in paths:
-    headers = {"x-api-key": key} if key else {}
-    request = urllib.request.Request("http://127.0.0.1:8600" + path, form.encode() or None, headers)
-    try:
-        answer = urllib.request.urlopen(request, timeout=60)
-    except urllib.error.HTTPError as err:
-        answer = err
-    found.append((answer.status, answer.read().decode()))
-print(json.dumps(found))
-"""
 # Writes or reads one thing in S3 and in MLflow, whose pod may talk to both.
 KEEP = """
 import json, os, sys, urllib.request, boto3
@@ -144,12 +129,6 @@ class Platform:
     def ask(self, labels: dict[str, str], url: str, body: str, key: str) -> Any:
         """What a pod with `labels` gets when it posts a body with an API key."""
         return json.loads(self._try(labels, _ASK, url, body, key))
-
-    def look(self, key: str, *paths: str, form: Mapping[str, str] | None = None) -> list[tuple[int, str]]:
-        """Status and text of pages of the console; with `form` it is sent there."""
-        sent = urllib.parse.urlencode(form) if form else ""
-        found: list[tuple[int, str]] = json.loads(self.run_in("console", "python", "-c", _LOOK, key, sent, *paths))
-        return [(status, text) for status, text in found]
 
     def _try(self, labels: dict[str, str], script: str, *arguments: str) -> str:
         with self._client(labels, script, arguments) as name:

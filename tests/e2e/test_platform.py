@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from tests.e2e.cluster import CHART, KEEP, PIPELINES, SERVICE, Platform
+from tests.e2e.console import look_at_the_demo
 from tests.e2e.readme import commands, reading
 from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
 
@@ -164,25 +165,7 @@ def test_the_demo_answers_inside_the_cluster_and_its_metrics_are_scraped(platfor
 
 
 def test_the_console_shows_who_has_a_key_the_demo_and_its_release_and_asks_it(platform: Platform) -> None:
-    found = json.loads(platform.kubectl("get", "secret", "fairlead-console-keys", "-o", "json"))["data"]
-    key = base64.b64decode(found["key"]).decode()
-    platform.kubectl("wait", "deploy/fairlead-console", "--for=condition=Available", "--timeout=300s")
-    for wrong in ("", "wrong"):
-        assert [status for status, _ in platform.look(wrong, "/", "/models/fraud", "/runs")] == [401] * 3
-    models, model, audit = platform.look(key, "/", "/models/fraud", "/audit")
-    assert (models[0], model[0], audit[0]) == (200, 200, 200)
-    assert "/models/fraud" in models[1]
-    for word in ("<code>http://fairlead-demo:80</code>", "1 / 1", ">demo<"):
-        assert word in model[1], "its release, with the pod that is ready and its version"
-    golden = platform.kubectl(
-        "exec", "deploy/fairlead-demo", "-c", "server", "--", "head", "-n1", "/bundles/unpinned/golden.jsonl"
-    )
-    form = {"by": "features", "explain": "on"}
-    given = json.loads(golden)["inputs"].items()
-    form |= {f"f.{name}": json.dumps(value).strip('"') for name, value in given if value is not None}
-    ((status, page),) = platform.look(key, "/models/fraud/try", form=form)
-    assert status == 200, page
-    assert "Probability" in page, "the form has reached the endpoint with its key"
+    look_at_the_demo(platform)
 
 
 def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
