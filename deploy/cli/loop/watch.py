@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _LEAST_LEASE = 60.0  # seconds
 _LEASES_PASSES = 3  # that may be missed
+_AWAY = (PlatformError, OSError)  # a store that does not answer, or a folder that cannot be read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +151,8 @@ class Watch:
                 else:
                     lines = self._standing()
                     told = f"another watch acts ({self.lease.holder}); this one takes over when it ends"
-            except PlatformError as err:
-                told = f"{err.headline}: tried again at the next pass"
+            except _AWAY as err:
+                told = f"{getattr(err, 'headline', err)}: tried again at the next pass"
             show(lines, told)
             time.sleep(max(0.0, self._options.interval - (time.monotonic() - began)))
 
@@ -169,10 +170,11 @@ class Watch:
             try:
                 state = self._controller.watch(version.name, self._hands.champions[version.name][1].task, policy)
                 lines.append(Line(state=state, policy=policy))
-            except PlatformError as err:
-                lines.append(Line(state=self._state(version), policy=policy, error=f"{err.headline}: {err.detail}"))
+            except _AWAY as err:
+                said = f"{err.headline}: {err.detail}" if isinstance(err, PlatformError) else str(err)
+                lines.append(Line(state=self._state(version), policy=policy, error=said))
         trained = {version.name: datetime.fromisoformat(version.created) for version in champions}
-        with contextlib.suppress(PlatformError):  # what cannot be listed now is as it was
+        with contextlib.suppress(*_AWAY):  # what cannot be listed now is as it was
             self._metrics.put(self._runs.latest(), trained)
         return lines
 
@@ -182,7 +184,7 @@ class Watch:
     def _state(self, version: ModelVersion) -> WatchState:
         try:
             known = self._states.read(version.name)
-        except PlatformError:
+        except _AWAY:
             known = None
         task = self._hands.champions[version.name][1].task
         return known or WatchState(model=version.name, task=task, since=datetime.now(UTC))

@@ -108,6 +108,14 @@ def test_a_pass_that_fails_for_a_model_is_said_and_changes_nothing(endpoints: En
     assert line.error.startswith("the state of fraud cannot be read")
 
 
+def test_a_log_whose_folder_is_away_ends_nothing(endpoints: Endpoints, registry: None) -> None:
+    log = endpoints.path("predictions")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("not a folder")
+    (line,) = Watch("local", ["fraud"], WatchOptions(once=True)).one_pass()
+    assert (line.state.phase, "Not a directory" in line.error) == ("watching", True)
+
+
 def test_a_watch_goes_on_when_a_store_was_away_and_stands_by_while_another_acts(
     endpoints: Endpoints, registry: None, states: States, monkeypatch: pytest.MonkeyPatch
 ) -> None:
