@@ -14,6 +14,7 @@ Action = Literal["none", "route", "promote", "roll_back", "abort"]
 Command = Literal["pause", "resume", "promote", "abort"]
 COMMANDS: tuple[Command, ...] = ("pause", "resume", "promote", "abort")
 _BY_ITSELF = "rollout"
+_SUSPICIOUS = 3.0  # evidence against a version that labels do not have to wait for otherwise
 
 
 class Decision(NamedTuple):
@@ -108,7 +109,8 @@ def _looked(state: Rollout, seen: Observation, now: float) -> Rollout:
         "step_samples": state.step_samples + counted,
         "last_data": now if counted else state.last_data,
     }
-    if all(one.requests + one.unreached for one in pending):
+    late_labels = state.phase == "settling" and all(one.labelled for one in pending)
+    if late_labels or all(one.requests + one.unreached for one in pending):
         update["trails"] = {
             name: evidence.extended(name, trail, state.policy, *pending) for name, trail in state.trails.items()
         }
@@ -132,8 +134,9 @@ def _failure(state: Rollout, seen: Observation, now: float) -> str:
         return f"{name} was not ready within {policy.start_seconds:g} s: {_note(seen)}" if late else ""
     if state.unready_since is not None and now - state.unready_since >= policy.unready_seconds:
         return f"{name} is not ready for {now - state.unready_since:.0f} s: {_note(seen)}"
-    worse = [one for one in state.verdicts if one.says == "worse"]
-    if worse and state.phase == "running" and (seen.champion.ready or not seen.gone):
+    late = state.phase == "settling"  # the champion gets no requests, but labels of its answers still come
+    worse = [one for one in state.verdicts if one.says == "worse" and (not late or one.criterion == "quality")]
+    if worse and (seen.champion.ready or not seen.gone):
         return "; ".join(describe(one) for one in worse)
     if state.phase == "running" and state.active > policy.max_seconds and not state.paused:
         return f"not shown to be no worse within {policy.max_seconds:g} s of traffic"
@@ -184,10 +187,10 @@ def _held(state: Rollout, seen: Observation, now: float) -> tuple[str, ...]:
 
 
 def _blocks(one: Verdict) -> bool:
-    """Whether the last step waits for it: not for labels, nor for what a model has no numbers of, except errors."""
+    """Whether the last step waits for it: for errors, for what has numbers, and for labels that speak against it."""
     if one.says == "no data":
         return one.criterion == "errors"
-    return one.says == "unproven" and one.criterion != "quality"
+    return one.says == "unproven" and (one.criterion != "quality" or one.worse >= _SUSPICIOUS)
 
 
 def _stay(state: Rollout, reasons: tuple[str, ...]) -> Decision:

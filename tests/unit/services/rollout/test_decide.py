@@ -129,6 +129,30 @@ def test_labels_that_say_it_is_worse_end_it(wrong: float, phase: str) -> None:
     assert state.reasons[0].startswith("quality") == (phase == "rolled_back")
 
 
+def test_labels_that_come_while_the_old_version_is_warm_still_end_it() -> None:
+    state, now = simulated(1, EQUAL, EQUAL, policy=QUICK)
+    assert state.phase == "settling"
+    last = state.last
+    assert last is not None
+    champion, candidate = last
+    for more in range(1, 15):
+        candidate = candidate.model_copy(
+            update={"requests": candidate.requests + 20, "labelled": more * 30, "wrong": more * 9}
+        )
+        champion = champion.model_copy(update={"labelled": more * 30, "wrong": more * 2})
+        both = {"champion": Seen(ready=True, counts=champion), "candidate": Seen(ready=True, counts=candidate)}
+        state = advance(state, Observation(**both), now + more).state
+    assert (state.phase, state.weight) == ("rolled_back", 0)
+    assert state.reasons[0].startswith("quality")
+
+
+def test_labels_that_speak_against_it_hold_the_last_step() -> None:
+    """Of versions that are equal in all else, by labels of a third of the requests at once."""
+    worse = (Behaviour(wrong=0.05, labelled=1 / 3), Behaviour(wrong=0.2, labelled=1 / 3))
+    policy = QUICK.model_copy(update={"weights": (50.0, 100.0)})
+    assert simulated(3, *worse, policy=policy, look=5)[0].phase == "rolled_back"
+
+
 def test_a_shadow_gets_copies_and_then_everything() -> None:
     state = begun(strategy="shadow")
     assert (state.weight, state.mirrors) == (0, True)
