@@ -70,7 +70,8 @@ def _model(kube: Kube, cluster: Cluster, item: dict[str, Any]) -> dict[str, Any]
     model = values.get("model", {})
     selector = f"app.kubernetes.io/instance={release}"
     parts = [_part(found) for found in kube.items("deployments", "-l", f"{selector},{_ANSWERING}")]
-    name, rollouts = model.get("name") or release, _rollouts(kube, selector)
+    name = model.get("name") or release
+    rollouts = rollouts_of(kube.items("configmaps", "-l", f"{selector},{_KEPT}"))
     served = rollouts["version"] if rollouts else str(model.get("version") or model.get("digest", "")[:12])
     return {
         "release": release,
@@ -88,12 +89,12 @@ def _model(kube: Kube, cluster: Cluster, item: dict[str, Any]) -> dict[str, Any]
     }
 
 
-def _rollouts(kube: Kube, selector: str) -> dict[str, Any] | None:
+def rollouts_of(config_maps: list[dict[str, Any]]) -> dict[str, Any] | None:
     """What the keeper of a release has written down; None for a release without one."""
     from services.rollout.config_map_store import KEY
     from services.rollout.store import Served
 
-    data = [one.get("data") or {} for one in kube.items("configmaps", "-l", f"{selector},{_KEPT}")]
+    data = [one.get("data") or {} for one in config_maps]
     if not data or not data[0].get(KEY):
         return None
     served, rollout = Served.model_validate_json(data[0][KEY]), None
