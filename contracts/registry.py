@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import storage
-from contracts.bundle import DOCUMENT, Bundle, read_bundle
+from contracts.bundle import DOCUMENT, Bundle, BundleDocument, read_bundle
 from contracts.champions import CHAMPION as CHAMPION
 from contracts.champions import HISTORY, promotion_tag
 from contracts.endpoints import Endpoints
@@ -139,13 +140,20 @@ class Registry:
         item = self.resolve(ref)
         bundle = read_bundle(self._local(item))
         if bundle.digest != item.digest:
-            raise PlatformError(
-                f"bundle refused: {item.name}:{item.version}",
-                detail=f"{item.path} has digest {bundle.digest[:16]}..., the registry says {item.digest[:16]}...",
-                fix="publish the model again; never edit a bundle",
-                code="bad_bundle",
-            )
+            raise _other(item, bundle.digest)
         return bundle
+
+    def document(self, ref: str) -> BundleDocument:
+        """What the bundle that `ref` means now says of itself, without its files.
+
+        Raises:
+            PlatformError: ``code="bad_bundle"``: it is not the one that the registry knows.
+        """
+        item = self.resolve(ref)
+        text = storage.read_bytes(storage.join(item.path, DOCUMENT))
+        if (digest := hashlib.sha256(text).hexdigest()) != item.digest:
+            raise _other(item, digest)
+        return BundleDocument.model_validate_json(text)
 
     def _local(self, item: ModelVersion) -> Path:
         """The folder of a version; one in S3 is copied once, and again when the copy is damaged."""
@@ -273,6 +281,15 @@ def _checked(name: str) -> str:
 
 def _unknown(ref: str, detail: str, fix: str, **context: str) -> PlatformError:
     return PlatformError(f"no model {ref!r}", detail=detail, fix=fix, code="unknown_model", **context)
+
+
+def _other(item: ModelVersion, digest: str) -> PlatformError:
+    return PlatformError(
+        f"bundle refused: {item.name}:{item.version}",
+        detail=f"{item.path} has digest {digest[:16]}..., the registry says {item.digest[:16]}...",
+        fix="publish the model again; never edit a bundle",
+        code="bad_bundle",
+    )
 
 
 def _version(item: Any, aliases: Mapping[str, list[str]]) -> ModelVersion:

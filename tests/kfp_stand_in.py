@@ -50,11 +50,13 @@ class StandIn:
     Attributes:
         requests: of the API, as (time, method, path without what it asks for).  kubectl: the cluster's side.
         queries: what each path was asked for last.
+        host: the address that the API is served on.
         breaks: GET of a run answers 500 with this text.  slow: seconds that each answer of the API takes.
     """
 
     api: Api = field(default_factory=Api)
     url: str = ""
+    host: str = "127.0.0.1"
     requests: list[tuple[float, str, str]] = field(default_factory=list)
     queries: dict[str, dict[str, str]] = field(default_factory=dict)
     breaks: str = ""
@@ -81,7 +83,7 @@ class StandIn:
 
         def again() -> None:
             if not self.kubectl.stopped.wait(seconds):
-                self._listen(self.port)
+                self.listen(self.port)
 
         threading.Thread(target=again, daemon=True).start()
 
@@ -104,8 +106,9 @@ class StandIn:
         monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
         return program
 
-    def _listen(self, port: int = 0) -> None:
-        self._server = _serve(self._reply, port)
+    def listen(self, port: int = 0) -> None:
+        """Serve the API."""
+        self._server = _serve(self._reply, port, self.host)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.kubectl.forwards["ml-pipeline"] = self.port
 
@@ -142,7 +145,7 @@ class StandIn:
 def kfp_stand_in(**api: Any) -> Iterator[StandIn]:
     """A stand-in that runs; `api` are attributes of `tests.kfp_api.Api`."""
     made = StandIn(Api(**api))
-    made._listen()
+    made.listen()
     control = _serve_kubectl(made._kubectl)
     made.kubectl.address = control.server_address
     stopped = threading.Event()
@@ -166,7 +169,7 @@ def _act(api: Api, stopped: threading.Event) -> None:
             run.act()
 
 
-def _serve(reply: Any, port: int = 0) -> ThreadingHTTPServer:
+def _serve(reply: Any, port: int, host: str) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             with suppress(BrokenPipeError, ConnectionResetError):  # the client has gone
@@ -178,7 +181,7 @@ def _serve(reply: Any, port: int = 0) -> ThreadingHTTPServer:
             """Quiet."""
 
     ThreadingHTTPServer.allow_reuse_address = True
-    return _running(ThreadingHTTPServer(("127.0.0.1", port), Handler))
+    return _running(ThreadingHTTPServer((host, port), Handler))
 
 
 def _serve_kubectl(reply: Any) -> ThreadingTCPServer:

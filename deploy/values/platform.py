@@ -38,6 +38,7 @@ class PlatformGlobal(Global):
     sql: Store
     s3: ObjectStore
     redis: Store
+    predictions: PredictionLog
     metadata: Place
     network_policy: SharedNetwork
 
@@ -108,6 +109,29 @@ class Console(Workload):
     """As in a pod; default: spread over hosts and zones where possible."""
 
 
+class Monitor(Workload):
+    """What compares the prediction log with training data."""
+
+    enabled: bool
+    config: dict[str, Any]
+
+
+class Loop(Workload):
+    """What starts runs by itself."""
+
+    enabled: bool
+    seconds: Annotated[float, Field(ge=1)]
+    policy: dict[str, Any]
+    prometheus: Annotated[str, Field(pattern=r"^$|^https?://[^/@]+")]
+    extra_egress: Objects
+
+
+class PredictionLog(Values):
+    """The log of what models answered."""
+
+    existing_secret: Name
+
+
 class DemoTraining(Values):
     """The Job that trains the demo's model."""
 
@@ -146,6 +170,8 @@ class ChartValues(Chart):
     s3: S3
     mlflow: MLflow
     console: Console
+    monitor: Monitor
+    loop: Loop
     pipelines: Part
     feature_store: Part = Field(alias="feature-store")
     monitoring: Part

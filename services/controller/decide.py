@@ -86,7 +86,7 @@ def _followed(policy: LoopPolicy, state: WatchState, seen: Observations, now: da
     """What becomes of the run in progress."""
     run = RunSeen(status="failed", said=state.trouble) if state.trouble else seen.run
     if run is None or run.status not in ENDED:
-        how = run.status if run else "cannot be seen now"
+        how = run.status if run else "; ".join(["cannot be seen now", *seen.silent])
         return state.having(phase="running", reason=f"run {state.run}: {how}", next_time=None)
     evidence = {"run": state.run, "status": run.status, **run.evidence}
     ended = _action(state, now, word="end_run", subject=state.model, reason=run.said or run.status, evidence=evidence)

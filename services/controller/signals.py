@@ -25,8 +25,10 @@ def report_address(log: str, model: str) -> str:
     return storage.join(log, model, "monitor", "report.json")
 
 
-def read_report(log: str, model: str, version: str) -> Report | None:
+def read_report(log: str, model: str, version: str, digest: str) -> Report | None:
     """What the monitor's report says of a version of a model, else of another one; None where there is none.
+
+    A version that is served by another name is known by the digest of its bundle.
 
     Raises:
         PlatformError: ``code="bad_report"``: it is not one, or of a form that is not known here.
@@ -41,8 +43,9 @@ def read_report(log: str, model: str, version: str) -> Report | None:
     try:
         document = json.loads(text)
         versions = document["versions"]
-        of = version if version in versions else next(reversed(versions), "")
-        return Report(version=of, at=_moment(document["time"]), findings=tuple(_findings(versions.get(of, {}))))
+        of = version if version in versions else _served_as(versions, digest) or next(reversed(versions), "")
+        named = version if _is_of(versions.get(of, {}), digest) else of
+        return Report(version=named, at=_moment(document["time"]), findings=tuple(_findings(versions.get(of, {}))))
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         raise PlatformError(
             f"the monitor's report of {model} cannot be read",
@@ -80,6 +83,17 @@ def firing(prometheus: str, model: str) -> tuple[Finding, ...]:
             fix="correct --prometheus, or look whether it runs",
             code="no_prometheus",
         ) from err
+
+
+def _served_as(versions: Mapping[str, Any], digest: str) -> str:
+    """The name by which a bundle was served last; empty where it was not."""
+    return next((name for name in reversed(list(versions)) if _is_of(versions[name], digest)), "")
+
+
+def _is_of(version: Mapping[str, Any], digest: str) -> bool:
+    """Whether a version is of this bundle; a log may have the first digits only."""
+    known = str(version.get("digest") or "")
+    return bool(known) and digest.startswith(known)
 
 
 def _said(alert: Mapping[str, Any]) -> str:

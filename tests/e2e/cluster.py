@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,34 @@ class Platform:
         found: list[Any] = json.loads(answer)["data"]["result"]
         return found
 
+    def until(self, found: Callable[[], Any], what: str, seconds: float = 180) -> Any:
+        """What `found` gives, as soon as it is something."""
+        end = time.monotonic() + seconds
+        while not (seen := found()):
+            assert time.monotonic() < end, what
+            time.sleep(2)
+        return seen
+
+    def kill(self, component: str, patience: float = 240) -> None:
+        """Kill the pod of a component without a word, and wait until another one is ready."""
+        old = self.pod(component)["metadata"]
+        self.kubectl("delete", "pod", old["name"], "--grace-period=0", "--force")
+        selector = f"app.kubernetes.io/instance=fairlead,app.kubernetes.io/component={component}"
+
+        def ready() -> bool:
+            new = [pod for pod in self.get("pods", "-l", selector) if pod["metadata"]["uid"] != old["uid"]]
+            states = [
+                state["ready"] for pod in new for state in pod["status"].get("containerStatuses") or [{"ready": 0}]
+            ]
+            return bool(states) and all(states)
+
+        self.until(ready, f"{component} did not come back", patience)
+
+    def kept(self) -> str:
+        """What KEEP reads again, or what went wrong."""
+        pod = self.pod("mlflow")["metadata"]["name"]
+        return self.kubectl("exec", pod, "--", "python", "-c", KEEP, "read", check=False).strip()
+
     def reach(self, labels: dict[str, str], expected: Mapping[str, bool]) -> dict[str, bool]:
         """Which addresses a pod with `labels` can open a connection to, once it is as expected or after a minute."""
         found: dict[str, bool] = json.loads(self._try(labels, _REACH, json.dumps(expected)))
@@ -131,12 +159,13 @@ class Platform:
         return json.loads(self._try(labels, _ASK, url, body, key))
 
     def _try(self, labels: dict[str, str], script: str, *arguments: str) -> str:
-        with self._client(labels, script, arguments) as name:
+        with self.client(labels, script, arguments) as name:
             self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=240s")
             return self.kubectl("logs", name)
 
     @contextmanager
-    def _client(self, labels: dict[str, str], script: str, arguments: tuple[str, ...]) -> Iterator[str]:
+    def client(self, labels: dict[str, str], script: str, arguments: tuple[str, ...]) -> Iterator[str]:
+        """A pod with `labels` that runs a script; its name."""
         name = f"client-{time.monotonic_ns() % 10**9}"
         closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
         command = ["python", "-c", script, *arguments]

@@ -97,6 +97,8 @@ def test_helm_test_tries_the_edges_from_the_right_pods(platform: Platform) -> No
     assert by_part["scheduledworkflow"] == {8887, 443}
     assert by_part["steps"] == {9000, 5000, 6379, 8888, 8887, 8080, 443}
     assert by_part["keeper"] == {9000, 8888, 443}
+    assert by_part["monitor"] == {9000}
+    assert by_part["loop"] == {9000, 5000, 8888, 9090, 9110, 443}
     assert by_part["ui"] == {8888, 9090, 9000, 443}, "the metadata store answered through its proxy"
     assert by_part["check"] >= {3306, 9000, 6379, 5000, 9090, 8888, 8887, 8080}
     checks = dict(re.findall(r"^([A-Z0-9]+): (ok|FAILED)", done.stdout, re.MULTILINE))
@@ -140,6 +142,6 @@ def test_every_pod_reaches_what_the_table_says_and_nothing_else(
     assert wrong == []
 
 
-def test_prometheus_reads_the_backend_alertmanager_and_the_model(platform: Platform) -> None:
+def test_prometheus_reads_the_backend_alertmanager_the_model_and_who_watches_it(platform: Platform) -> None:
     up = {each["metric"]["component"]: each["value"][1] for each in platform.query('up{job="pods"}')}
-    assert up == {"ml-pipeline": "1", "workflow-controller": "1", "server": "1", "alertmanager": "1"}
+    assert up == dict.fromkeys(["ml-pipeline", "workflow-controller", "server", "alertmanager", "monitor", "loop"], "1")

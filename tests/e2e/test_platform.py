@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
@@ -19,10 +18,18 @@ import yaml
 
 from tests.e2e.cluster import CHART, KEEP, PIPELINES, SERVICE, Platform
 from tests.e2e.console import look_at_the_demo
+from tests.e2e.kubeflow_pod import kubeflow, runs
 from tests.e2e.readme import commands, reading
 from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
+from tests.e2e.watched import asking, demo_request, starts, watched_rows
 
 pytestmark = pytest.mark.e2e
+# The loop's way from a request to a run without waiting for minutes.
+QUICK = {
+    "monitoring": {"interval": "5s"},
+    "loop": {"seconds": 5},
+    "demo": {"config": {"predictions": {"upload_seconds": 2}}},
+}
 STORES = {
     "sql": "fairlead-mariadb:3306",
     "redis": "fairlead-redis:6379",
@@ -131,7 +138,7 @@ def test_who_administers_one_namespace_can_install_without_pipelines(
 
 
 def test_one_install_makes_everything_ready(platform: Platform, capsys: pytest.CaptureFixture[str]) -> None:
-    seconds = platform.install()
+    seconds = platform.install(QUICK)
     for pod in platform.get("pods"):
         phase = pod["status"]["phase"]
         ready = all(state["ready"] for state in pod["status"]["containerStatuses"])
@@ -148,24 +155,30 @@ def test_every_part_works_the_way_its_clients_use_it(platform: Platform) -> None
 
 
 def test_the_demo_answers_inside_the_cluster_and_its_metrics_are_scraped(platform: Platform) -> None:
-    golden = platform.kubectl(
-        "exec", "deploy/fairlead-demo", "-c", "server", "--", "head", "-n1", "/bundles/unpinned/golden.jsonl"
-    )
-    body = json.dumps({"instances": [json.loads(golden)["inputs"]]})
-    key = platform.kubectl("get", "secret", "fairlead-demo-keys", "-o", "jsonpath={.data.key}")
-    may = {"fairlead.io/access-model": "true"}
-    answer = platform.ask(may, "http://fairlead-demo/predict", body, base64.b64decode(key).decode())
+    answer = platform.ask({"fairlead.io/access-model": "true"}, "http://fairlead-demo/predict", *demo_request(platform))
     assert (answer["model"], answer["version"]) == ("fraud", "demo")
-    deadline = time.monotonic() + 180
-    while not (found := platform.query('fairlead_requests_total{model="fraud",code="200"}')):
-        assert time.monotonic() < deadline, "no metric of the model after a minute"
-        time.sleep(2)
+    found = platform.until(lambda: platform.query('fairlead_requests_total{model="fraud",code="200"}'), "no metrics")
     assert found[0]["metric"]["namespace"] == platform.namespace
     assert platform.query('up{job="pods"} == 0') == []
 
 
 def test_the_console_shows_who_has_a_key_the_demo_and_its_release_and_asks_it(platform: Platform) -> None:
     look_at_the_demo(platform)
+
+
+def test_shifted_inputs_are_seen_in_the_log_and_the_loop_starts_one_run(platform: Platform) -> None:
+    with kubeflow(platform), asking(platform):
+        drifted = platform.until(
+            lambda: platform.query('fairlead_monitor_drift_detected{model="fraud"} == 1'), "no drift"
+        )
+        assert {"amount", "(answer)"} <= {each["metric"]["input"] for each in drifted}
+        (asked,) = runs(platform)
+        assert (asked["task"], asked["promote"]) == ("fraud", False)
+        last = f'fairlead_run_last_timestamp_seconds{{task="fraud",namespace="{platform.namespace}"}}'
+        platform.until(lambda: platform.query(last), "the loop's metrics do not tell of the run")
+    (start,) = starts(platform)
+    assert (start["actor"], start["evidence"]["run"]) == ("controller", asked["run"])
+    assert platform.query("time() - fairlead_model_trained_timestamp_seconds")
 
 
 def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
@@ -182,6 +195,7 @@ def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
         assert json.loads(reader.type("predict", "--json"))["version"] == "2"
         reader.type("rollback")
         assert json.loads(reader.type("predict", "--json"))["version"] == "1"
+    platform.until(lambda: watched_rows(platform, version="2"), "what is deployed is not watched by itself")
     assert platform.helm("uninstall", "fraud", "--wait", "--timeout", "300s").returncode == 0
 
 
@@ -290,6 +304,9 @@ def test_the_api_server_takes_every_object_without_a_warning(platform: Platform,
         ("fairlead-console", "get", "pods/log", False),
         ("fairlead-console", "get", "secrets", False),
         ("fairlead-console", "patch", "deployments.apps", False),
+        ("fairlead-loop", "list", "workflows.argoproj.io", True),
+        ("fairlead-loop", "create", "workflows.argoproj.io", False),
+        ("fairlead-loop", "get", "secrets", False),
     ],
 )
 def test_accounts_may_what_they_need(platform: Platform, account: str, verb: str, what: str, may: bool) -> None:
@@ -301,46 +318,28 @@ def test_accounts_may_what_they_need(platform: Platform, account: str, verb: str
 def test_killed_pods_come_back_and_nothing_is_lost(platform: Platform) -> None:
     platform.run_in("mlflow", "python", "-c", KEEP, "write")
     platform.run_in("redis", "redis-cli", "set", "kept", "here")
-    for component in ("mariadb", "redis", "s3", "prometheus", "mlflow"):
-        old = platform.pod(component)["metadata"]
-        platform.kubectl("delete", "pod", old["name"], "--grace-period=0", "--force")
-        deadline = time.monotonic() + 240
-        while not _ready_again(platform, component, old["uid"]):
-            assert time.monotonic() < deadline, f"{component} did not come back"
-            time.sleep(1)
+    rows = watched_rows(platform)
+    for component in ("monitor", "loop", "mariadb", "redis", "s3", "prometheus", "mlflow"):
+        platform.kill(component)
     assert platform.run_in("redis", "redis-cli", "get", "kept").strip() == "here"
-    deadline = time.monotonic() + 180
-    while (said := _kept(platform)) != "kept":
-        assert time.monotonic() < deadline, said
-        time.sleep(2)
+    platform.until(lambda: platform.kept() == "kept", "MLflow lost what was kept")
+    platform.until(lambda: watched_rows(platform) >= rows > 0, "the monitor does not go on where it was")
+    assert len(starts(platform)) == 1, "the loop has started its run once"
     demo = platform.get("pods", "-l", "app.kubernetes.io/instance=fairlead,app.kubernetes.io/component=server")
     platform.kubectl("delete", "pod", demo[0]["metadata"]["name"], "--now")
     platform.kubectl("rollout", "status", "deploy/fairlead-demo", "--timeout=300s")
 
 
-def _ready_again(platform: Platform, component: str, old: str) -> bool:
-    selector = f"app.kubernetes.io/instance=fairlead,app.kubernetes.io/component={component}"
-    new = [pod for pod in platform.get("pods", "-l", selector) if pod["metadata"]["uid"] != old]
-    return bool(new) and all(
-        s["ready"] for pod in new for s in pod["status"].get("containerStatuses") or [{"ready": 0}]
-    )
-
-
-def _kept(platform: Platform) -> str:
-    pod = platform.pod("mlflow")["metadata"]["name"]
-    return platform.kubectl("exec", pod, "--", "python", "-c", KEEP, "read", check=False).strip()
-
-
 def test_an_upgrade_keeps_passwords_volumes_and_databases_running(platform: Platform) -> None:
     before = {each["metadata"]["name"]: each["data"] for each in platform.get("secrets", "-l", "helm.sh/chart")}
     database = platform.pod("mariadb")["metadata"]["uid"]
-    platform.install({"mlflow": {"podAnnotations": {"note": "changed"}}, "monitoring": {"interval": "5s"}})
+    platform.install({"mlflow": {"podAnnotations": {"note": "changed"}}, "monitoring": {"interval": "6s"}})
     after = {each["metadata"]["name"]: each["data"] for each in platform.get("secrets", "-l", "helm.sh/chart")}
     assert before == after
     assert set(before) >= {"fairlead-sql", "fairlead-s3", "fairlead-redis", "fairlead-demo-keys"}
     assert platform.pod("mariadb")["metadata"]["uid"] == database
     assert platform.pod("mlflow")["metadata"]["annotations"]["note"] == "changed"
-    assert _kept(platform) == "kept"
+    assert platform.kept() == "kept"
 
 
 @pytest.mark.parametrize(
@@ -368,6 +367,7 @@ def test_a_second_release_takes_the_stores_of_the_first_but_not_its_fixed_names(
             "sql": {"host": "fairlead-mariadb", "existingSecret": "fairlead-sql"},
             "s3": {"endpoint": "http://fairlead-s3:9000", "existingSecret": "fairlead-s3"},
             "redis": {"host": "fairlead-redis", "existingSecret": "fairlead-redis"},
+            "predictions": {"existingSecret": "fairlead-predictions"},
         },
         **{part: {"enabled": False} for part in ("pipelines", "monitoring", "demo")},
     }
@@ -394,7 +394,7 @@ def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_ag
         time.sleep(1)
     left = {(each["kind"], each["metadata"]["name"]) for each in platform.get(kinds, "-l", selector)}
     claims = {("PersistentVolumeClaim", f"fairlead-{part}") for part in ("mariadb", "redis", "s3", "prometheus")}
-    assert left == claims | {("Secret", f"fairlead-{part}") for part in ("sql", "redis", "s3")}
+    assert left == claims | {("Secret", f"fairlead-{part}") for part in ("sql", "redis", "s3", "predictions")}
     platform.install({"demo": {"enabled": False}})
-    assert _kept(platform) == "kept"
+    assert platform.kept() == "kept"
     assert platform.helm("uninstall", "fairlead", "--wait", "--timeout", "300s").returncode == 0

@@ -115,7 +115,10 @@ def test_no_service_sends_anything_to_a_pod_that_only_tries() -> None:
 
 
 def test_what_is_stopped_is_not_tried() -> None:
-    assert not [name for name, _ in pods(render("platform", {"pipelines": {"replicas": 0}})) if "edges" in name]
+    made = dict(pods(render("platform", {"pipelines": {"replicas": 0}})))
+    assert [name for name in made if "edges" in name] == ["Pod/fairlead-edges-monitor", "Pod/fairlead-edges-loop"]
+    tried = json.loads(environment(containers(made["Pod/fairlead-edges-loop"])[0])["EDGES"])
+    assert "pipelines:8888" not in {each["name"] for each in tried}
 
 
 def test_a_server_of_grpc_passes_and_another_one_does_not(edges: ModuleType) -> None:

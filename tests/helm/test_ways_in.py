@@ -105,9 +105,9 @@ def test_a_claim_of_ones_own_takes_the_place_of_the_charts(values: dict[str, Any
 def test_what_may_not_be_generated_is_named_until_all_is_there() -> None:
     values: dict[str, Any] = {"global": {"secrets": {"generate": False}}, "demo": {"secrets": {"keys": {}}}}
     asked = []
-    for _ in range(5):
+    for _ in range(6):
         said = refused("platform", values)
-        parts = ("global.sql", "global.s3", "global.redis", "console")
+        parts = ("global.sql", "global.s3", "global.redis", "global.predictions", "console")
         (key,) = {f"{part}.existingSecret" for part in parts if f"{part}.existingSecret is empty" in said} or {
             "demo.secrets.keys.name"
         }
@@ -120,7 +120,7 @@ def test_what_may_not_be_generated_is_named_until_all_is_there() -> None:
             values["console"] = {"existingSecret": "mine"}
         else:
             values["global"][key.split(".")[1]] = {"existingSecret": "mine"}
-    assert len(set(asked)) == 5
+    assert len(set(asked)) == 6
     first = render("platform", values)
     assert not of_kind(first, "Secret")
 

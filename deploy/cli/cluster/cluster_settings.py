@@ -45,6 +45,10 @@ class Cluster(Settings):
     scratch: str = Field("/tmp/fairlead", description="folder of a pod for what need not outlive it")
     storage: Storage = Storage()
     redis: SecretRef = SecretRef(name="fairlead-redis", password_key="password")
+    salt: SecretRef = Field(
+        SecretRef(name="fairlead-predictions", password_key="salt"),
+        description="salt of the prediction log, which all models share",
+    )
     needs: tuple[str, ...] = Field(
         ("s3", "redis", "mlflow"), description="parts that steps talk to; network policies admit their labels"
     )

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import select
+import shutil
 import socket
 import subprocess
 import threading
@@ -73,6 +74,8 @@ def reach(url: str, cluster: Cluster) -> str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or resolves(parts.hostname):
         return url
+    if "KUBERNETES_SERVICE_HOST" in os.environ and not shutil.which("kubectl"):
+        return url  # in a pod, which network policies let ask for names a moment after its start
     service, _, rest = parts.hostname.partition(".")
     namespace = rest.partition(".")[0] or cluster.namespace
     port = _forward(cluster.context, namespace, service, parts.port or (443 if parts.scheme == "https" else 80))

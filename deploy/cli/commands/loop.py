@@ -32,6 +32,7 @@ def watch(
     ] = None,
     prometheus: Annotated[str, typer.Option(metavar="URL", help="Ask it which alerts fire, too.")] = "",
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="Export metrics of runs there; 0: none.")] = 0,
+    metrics_host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where they are served.")] = "127.0.0.1",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -42,7 +43,7 @@ def watch(
     wait_hours, cooldown_hours, runs_per_week, approval, max_failures, silent_minutes, rollout). A run is a process of
     its own, or one of Kubeflow with the profile of a cluster: it goes on when this command ends, and is found again.
     Nothing is done twice, one watch acts at a time, three failed runs in a row stop the loop, and all is in: fairlead
-    audit
+    audit. An installed platform runs this by itself (helm/platform, loop); approve and resume say it to its pod.
 
     [bold]Examples[/]
       fairlead watch
@@ -64,6 +65,7 @@ def watch(
         interval=interval,
         prometheus=prometheus,
         metrics_port=metrics_port,
+        metrics_host=metrics_host,
         overrides=tuple(overrides or ()),
     )
     run_watch(profile, names, options, as_json)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contracts.bundle import BundleDocument
     from contracts.endpoints import Endpoints
     from contracts.loop_policy import LoopPolicy
+    from contracts.registry import ModelVersion
     from deploy.cli.loop.runs import Runs
     from services.controller.state import Source
 
@@ -28,18 +29,19 @@ class ProfileHands:
     """Sees and acts for one profile.
 
     Attributes:
-        champions: name -> (version, document) of what is watched; set before each pass.
+        champions: by name, what is watched; set before each pass.
     """
 
     def __init__(self, endpoints: Endpoints, states: States, runs: Runs, profile: str, prometheus: str = "") -> None:
         self._endpoints, self._states, self._runs = endpoints, states, runs
         self._profile, self._prometheus = profile, prometheus
-        self.champions: dict[str, tuple[str, BundleDocument]] = {}
+        self.champions: dict[str, tuple[ModelVersion, BundleDocument]] = {}
 
     def observe(self, policy: LoopPolicy, state: WatchState) -> Observations:
         """What there is to see of a model now."""
         silent: list[str] = []
-        version, document = self.champions[state.model]
+        champion, document = self.champions[state.model]
+        version = champion.version
 
         def seen(look: Callable[[], T]) -> T | None:
             try:
@@ -55,7 +57,7 @@ class ProfileHands:
         log, asked = self._endpoints.uri("predictions"), self._prometheus
         return Observations(
             version=version,
-            report=seen(lambda: read_report(log, state.model, version)),
+            report=seen(lambda: read_report(log, state.model, version, champion.digest)),
             alerts=seen(lambda: firing(asked, state.model)) if asked else None,
             run=seen(lambda: self._runs.look(state.run)) if state.run else None,
             source=seen(source) if policy.on_new_data else None,

@@ -39,7 +39,8 @@ class WatchOptions:
     """What ``fairlead watch`` is told.
 
     Attributes:
-        interval: seconds between two passes.  metrics_port: 0 exports none.
+        interval: seconds between two passes.
+        metrics_port: 0 exports none.  metrics_host: address that they are served on.
         overrides: of the policy, ``loop.KEY=VALUE``, for this watch and the runs it starts.
     """
 
@@ -47,6 +48,7 @@ class WatchOptions:
     interval: float = 30.0
     prometheus: str = ""
     metrics_port: int = 0
+    metrics_host: str = "127.0.0.1"
     overrides: Sequence[str] = ()
 
 
@@ -80,9 +82,9 @@ def run_watch(profile: str, models: Sequence[str], options: WatchOptions, as_jso
         PlatformError: a model that is not there, or another watch that has the lease, when it looks once.
     """
     watch = Watch(profile, models, options)
-    watch.check()
     if options.metrics_port:
-        watch.export(options.metrics_port)
+        watch.export(options.metrics_host, options.metrics_port)
+    watch.check()
     try:
         if options.once:
             lines = watch.one_pass()
@@ -116,12 +118,19 @@ class Watch:
         self.lease = Lease(storage.join(self._states.place, "lease"), lasts)
 
     def check(self) -> None:
-        """Refuse models that are not there, and policies that are none, before anything is watched."""
-        for version in self._champions():
-            self._policy(version)
+        """Refuse models that are not there, and policies that are none, before anything is watched.
 
-    def export(self, port: int) -> None:
-        """Serve the metrics of runs on a port of this machine.
+        Who follows all models may come before the first one, or before the registry.
+        """
+        try:
+            for version in self._champions():
+                self._policy(version)
+        except PlatformError as err:
+            if self._models or self._options.once or err.code == "bad_config":
+                raise
+
+    def export(self, host: str, port: int) -> None:
+        """Serve the metrics of runs.
 
         Raises:
             PlatformError: ``code="port_taken"``.
@@ -131,10 +140,13 @@ class Watch:
         registry = CollectorRegistry()
         registry.register(self._metrics)
         try:
-            start_http_server(port, "127.0.0.1", registry)
+            start_http_server(port, host, registry)
         except OSError as err:
             raise PlatformError(
-                f"port {port} is not free", detail=str(err), fix="name another one: --metrics-port", code="port_taken"
+                f"cannot listen on {host}:{port}",
+                detail=str(err),
+                fix="name another port: --metrics-port",
+                code="port_taken",
             ) from err
 
     def follow(self, show: Callable[[list[Line], str], None]) -> None:
@@ -208,9 +220,9 @@ class Watch:
     def _policy(self, version: ModelVersion) -> LoopPolicy:
         """The policy in the champion's bundle, with what this watch is told; a bundle is read once."""
         known = self._hands.champions.get(version.name)
-        if known is None or known[0] != version.version:
-            document = self._registry.fetch(f"{version.name}:{version.version}").document
-            self._hands.champions[version.name] = (version.version, document)
+        if known is None or known[0].version != version.version:
+            document = self._registry.document(f"{version.name}:{version.version}")
+            self._hands.champions[version.name] = (version, document)
             self._policies[version.name] = _changed(document.loop, self._changes)
         return self._policies[version.name]
 
@@ -281,8 +293,10 @@ def _shown(watch: Watch) -> None:
         now = [told, *((line.state.phase, line.state.reason, line.error) for line in lines)]
         if now != before:
             before[:] = now
-            out.print(as_table(lines))
-            out.print(told) if told else None
+            if lines:
+                out.print(as_table(lines))
+            if told:
+                out.print(told, soft_wrap=True, markup=False)
 
     watch.follow(show)
 

@@ -38,9 +38,14 @@ def model_section(version: ModelVersion, modality: str) -> dict[str, str]:
 
 
 def first_values(profile: Profile, features: bool) -> dict[str, Any]:
-    """What a new release of this environment needs beside its model: where bundles are, and the online store."""
+    """What a new release of this environment needs beside its model: where bundles and its log are, the online store.
+
+    A log that is not in S3 is of no use to a pod, and left out.
+    """
     assert profile.cluster is not None
-    storage, redis = profile.cluster.storage, profile.cluster.redis
+    storage, redis, salt = profile.cluster.storage, profile.cluster.redis, profile.cluster.salt
+    config: dict[str, Any] = {}
+    secrets: dict[str, Any] = {}
     values: dict[str, Any] = {
         "storage": {
             "endpoint": storage.endpoint,
@@ -50,10 +55,15 @@ def first_values(profile: Profile, features: bool) -> dict[str, Any]:
             "secretKeyKey": storage.secret.password_key,
         }
     }
+    if profile.predictions.startswith("s3://"):
+        config["predictions"] = {"folder": profile.predictions}
+        if salt.name:
+            secrets["salt"] = {"name": salt.name, "key": salt.password_key}
     if features:
-        values["config"] = {"online": profile.online}
+        config["online"] = profile.online
         if redis.name:
-            values["secrets"] = {"online": {"name": redis.name, "key": redis.password_key}}
+            secrets["online"] = {"name": redis.name, "key": redis.password_key}
+    values |= {name: section for name, section in (("config", config), ("secrets", secrets)) if section}
     return values
 
 

@@ -26,6 +26,8 @@ servers:
   router: {component: router, ports: [3000, 9902]}
   slot: {component: slot, ports: [3000]}
   rollouts: {component: rollout, ports: [9110, 9111]} # requests and metrics, what routers are told
+  monitor: {component: monitor, ports: [9109]} # metrics only
+  loop: {component: loop, ports: [9110]} # metrics only
 clients:
   mlflow: [sql:3306, s3:9000]
   definitions: [sql:3306, redis:6379]
@@ -42,6 +44,8 @@ clients:
   steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
   prometheus: [alertmanager:9093, kubernetes]
   console: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, model:3000, router:3000, rollouts:9110, kubernetes]
+  monitor: [s3:9000]
+  loop: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, rollouts:9110, kubernetes]
   # helm-test of the platform, in the place of people's own clients
   check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000, console:8600]
   # a model's release; what it needs is said by its values
@@ -50,7 +54,7 @@ clients:
   slot: [s3:9000, redis:6379]
   router: [slot:3000, rollouts:9111]
   rollout: [slot:3000, router:9902, s3:9000, mlflow:5000, kubernetes]
-scrapes: [pipelines:8888, controller:9090, model:3000, slot:3000, rollouts:9110, alertmanager:9093]
+scrapes: [pipelines:8888, controller:9090, model:3000, slot:3000, rollouts:9110, alertmanager:9093, monitor:9109, loop:9110]
 {{- end -}}
 
 {{/* fairlead.edgesOf: what "component" connects to, in the order of the table, as a JSON list of {server, ports}; not the servers in "absent". */}}
@@ -126,4 +130,49 @@ its access label), for "steps" and for "scrapes".
 {{- end -}}
 {{- end -}}
 {{- toJson $found -}}
+{{- end -}}
+
+{{/*
+fairlead.edgesPod: a pod of `helm test` with the labels of "component", which tries what the component has to reach. Takes "image", "values" (its
+place), "config" (the ConfigMap with edges.py), "needed" (servers that must be there) and "absent"; it is let in by the labels of its edges, and
+"step" by the label that Argo gives.
+*/}}
+{{- define "fairlead.edgesPod" -}}
+{{- $size := dict "extraEnvFrom" list "resources" (dict "requests" (dict "cpu" "20m" "memory" "64Mi") "limits" (dict "memory" "64Mi")) -}}
+{{- $place := pick (.values | default dict) "nodeSelector" "tolerations" "affinity" "priorityClassName" -}}
+{{- $a := merge (dict "serviceAccountName" "default" "values" (merge $size $place)) (omit . "values") -}}
+{{- $step := eq .component "steps" -}}
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{ include "fairlead.partName" (dict "context" .context "component" (printf "edges-%s" .component)) }}
+  namespace: {{ .context.Release.Namespace }}
+  labels:
+    {{- /* A step is let in by the label that Argo gives it, and by no other. */}}
+    {{- include "fairlead.podLabels" ($step | ternary (merge (dict "needs" list) $a) $a) | nindent 4 }}
+    {{- if $step }}
+    # Argo leaves those alone that are done.
+    workflows.argoproj.io/workflow: helm-test
+    workflows.argoproj.io/completed: "true"
+    {{- end }}
+  annotations: {helm.sh/hook: test, helm.sh/hook-delete-policy: "before-hook-creation,hook-succeeded"}
+spec:
+  restartPolicy: Never
+  {{- include "fairlead.podSpec" $a | nindent 2 }}
+  containers:
+    - name: edges
+      {{- include "fairlead.container" $a | nindent 6 }}
+      command: [python, /edges/edges.py]
+      # Never ready: a Service that has these labels for its own must not send it anything.
+      readinessProbe: {exec: {command: ["false"]}, periodSeconds: 3600}
+      env:
+        - {name: FROM, value: {{ .component }}}
+        - {name: EDGES, value: {{ include "fairlead.targets" . | quote }}}
+        {{- include "fairlead.extraEnv" (dict "context" .context "values" dict) | nindent 8 }}
+      volumeMounts:
+        - {name: edges, mountPath: /edges, readOnly: true}
+        {{- include "fairlead.extraMounts" (dict "context" .context "values" dict) | nindent 8 }}
+  volumes:
+    - {name: edges, configMap: {name: {{ .config }}}}
+    {{- include "fairlead.extraVolumes" (dict "context" .context "values" dict) | nindent 4 }}
 {{- end -}}

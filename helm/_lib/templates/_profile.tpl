@@ -22,4 +22,5 @@ cluster:
   prometheus: {{ if has "prometheus" $absent }}""{{ else }}http://{{ $part.prometheus.host }}:{{ $part.prometheus.port | int }}{{ end }}
   storage: {endpoint: "{{ $part.s3.scheme }}://{{ $part.s3.host }}:{{ $part.s3.port | int }}", region: {{ .context.Values.global.s3.region }}, secret: {name: {{ $part.s3.secret }}}}
   redis: {name: {{ $part.redis.secret }}, password_key: password}
+  salt: {name: {{ include "fairlead.saltSecret" . }}, password_key: salt}
 {{- end -}}

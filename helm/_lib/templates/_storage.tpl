@@ -105,6 +105,11 @@ data:
   {{- end }}
 {{- end -}}
 
+{{/* fairlead.saltSecret: the Secret with the salt of the platform's prediction log, which all models share. */}}
+{{- define "fairlead.saltSecret" -}}
+{{- ((.context.Values.global | default dict).predictions | default dict).existingSecret | default (include "fairlead.partName" (dict "context" .context "component" "predictions")) -}}
+{{- end -}}
+
 {{/* fairlead.mayGenerate: fails when `global.secrets.generate` is false; "value" is the key that names a Secret instead. */}}
 {{- define "fairlead.mayGenerate" -}}
 {{- if eq (toString ((.context.Values.global | default dict).secrets | default dict).generate) "false" -}}

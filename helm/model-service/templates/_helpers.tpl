@@ -51,9 +51,23 @@ env: []
 {{- end -}}
 {{- end -}}
 
+{{/* model-service.sharedLog: the platform's prediction log, for a part of its release that names no folder (an empty one is none). */}}
+{{- define "model-service.sharedLog" -}}
+{{- if and .Values.storage.embedded (not (hasKey (.Values.config.predictions | default dict) "folder")) -}}
+s3://{{ (.Values.global.s3 | default dict).bucket | default "fairlead" }}/predictions
+{{- end -}}
+{{- end -}}
+
+{{/* model-service.salt: Secret and key of the salt of the prediction log; an empty name: none. */}}
+{{- define "model-service.salt" -}}
+{{- $salt := .Values.secrets.salt -}}
+{{- if and (not $salt.name) (include "model-service.sharedLog" .) -}}{{- $salt = dict "name" (include "fairlead.saltSecret" (dict "context" .)) "key" "salt" -}}{{- end -}}
+{{- toYaml $salt -}}
+{{- end -}}
+
 {{/* model-service.logsToS3: "true" when predictions are logged in S3; the server then has the storage's credentials too. */}}
 {{- define "model-service.logsToS3" -}}
-{{- if hasPrefix "s3://" ((.Values.config.predictions | default dict).folder | default "") -}}true{{- end -}}
+{{- if hasPrefix "s3://" ((.Values.config.predictions | default dict).folder | default (include "model-service.sharedLog" .)) -}}true{{- end -}}
 {{- end -}}
 
 {{/* model-service.needs: which guarded parts of a platform a pod talks to, see fairlead.podLabels. */}}

@@ -64,8 +64,12 @@ makes a new one, and as a cache it is filled again.
     {{- if include "model-service.logsToS3" . }}
     {{- include "model-service.storageEnv" . | nindent 4 }}
     {{- end }}
-    {{- with .Values.secrets.salt.name }}
-    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" . "key" $.context.Values.secrets.salt.key) | nindent 4 }}
+    {{- with include "model-service.sharedLog" $.context }}
+    - {name: FAIRLEAD_SERVICE_PREDICTIONS__FOLDER, value: {{ toJson . | quote }}}
+    {{- end }}
+    {{- $salt := include "model-service.salt" $.context | fromYaml }}
+    {{- if $salt.name }}
+    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" $salt.name "key" $salt.key) | nindent 4 }}
     {{- end }}
     {{- with .Values.secrets.online.name }}
     {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" . "key" $.context.Values.secrets.online.key) | nindent 4 }}

@@ -16,7 +16,7 @@ Role (none: no token), "resources" (default: those of `pod`) and "uid".
 {{ include "fairlead.pdb" $a }}
 ---
 {{- with .rules }}
-{{ include "pipelines.role" (merge (dict "rules" .) $a) }}
+{{ include "fairlead.role" (merge (dict "rules" .) $a) }}
 ---
 {{- end }}
 apiVersion: apps/v1
@@ -81,23 +81,6 @@ spec:
         {{- . | nindent 8 }}
         {{- end }}
         {{- include "fairlead.extraVolumes" $a | nindent 8 }}
-{{- end -}}
-
-{{/* pipelines.role: a Role with "rules" and its binding to ServiceAccount "name" (default: the component's). */}}
-{{- define "pipelines.role" -}}
-{{- $name := .name | default (include "fairlead.partName" .) -}}
-apiVersion: rbac.authorization.k8s.io/v1
-kind: Role
-metadata:
-  {{- include "fairlead.metadata" . | nindent 2 }}
-rules: {{- toYaml .rules | nindent 2 }}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: RoleBinding
-metadata:
-  {{- include "fairlead.metadata" . | nindent 2 }}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ $name }}}
-subjects: [{kind: ServiceAccount, name: {{ $name }}, namespace: {{ .context.Release.Namespace }}}]
 {{- end -}}
 
 {{/* pipelines.token: volume and mount of a token for the API server, which does not take the Kubernetes one. */}}

@@ -12,6 +12,11 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- end -}}
 {{- end -}}
 {{- include "platform.requireStores" . -}}
+{{- range $key := list "predictions" "artifacts" "host" "port" -}}
+{{- if hasKey $.Values.monitor.config $key -}}
+{{- fail (printf "monitor.config.%s is set by the chart. Fix: leave it out; the log and the bundles are in global.s3.bucket" $key) -}}
+{{- end -}}
+{{- end -}}
 {{- $mlflow := .Values.mlflow -}}
 {{- if and $mlflow.autoscaling.enabled (gt (int $mlflow.autoscaling.minReplicas) (int $mlflow.autoscaling.maxReplicas)) -}}
 {{- fail (printf "mlflow.autoscaling.minReplicas is %d, more than maxReplicas, %d. Fix: raise maxReplicas" (int $mlflow.autoscaling.minReplicas) (int $mlflow.autoscaling.maxReplicas)) -}}
@@ -49,6 +54,9 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- end -}}
 {{- with $sql.existingSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.sql.existingSecret" "keys" $keys) -}}
+{{- end -}}
+{{- with .Values.global.predictions.existingSecret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.predictions.existingSecret" "keys" (list "salt")) -}}
 {{- end -}}
 {{- with $s3.existingSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.s3.existingSecret" "keys" (list "access-key" "secret-key")) -}}

@@ -124,8 +124,16 @@ def test_a_swapped_bundle_is_noticed_by_its_digest(registry: Registry, make_bund
     other = make_bundle(recipe="other")
     shutil.rmtree(bundle.path)
     shutil.copytree(other.path, bundle.path)
-    with pytest.raises(PlatformError, match="bundle refused"):
-        registry.fetch("churn:1")
+    for read in (registry.fetch, registry.document):
+        with pytest.raises(PlatformError, match="bundle refused"):
+            read("churn:1")
+
+
+def test_what_a_bundle_says_of_itself_needs_no_other_of_its_files(registry: Registry, make_bundle: Make) -> None:
+    bundle = make_bundle()
+    registry.publish(bundle)
+    shutil.rmtree(bundle.path / "model")
+    assert registry.document("churn:1") == bundle.document
 
 
 def test_a_run_keeps_parameters_metrics_curves_and_files(registry: Registry, tmp_path: Path) -> None:

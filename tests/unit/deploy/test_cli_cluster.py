@@ -53,12 +53,23 @@ def test_a_new_file_has_all_that_the_chart_needs(tmp_path: Path) -> None:
     assert values["storage"]["existingSecret"] == "fairlead-s3"
     assert values["config"]["online"] == "redis://fairlead-redis:6379/0"
     assert values["secrets"]["online"] == {"name": "fairlead-redis", "key": "password"}
-    assert "config" not in first_values(profile, features=False)
+    assert "config" not in first_values(profile, features=False), "a log that pods do not share is none"
     shipped = yaml.safe_load((Path(release.CHART) / "values.yaml").read_text())
     for key in values:
         assert set(values[key]) <= set(shipped[key]) | {"online"}
     everything = {**shipped, **{k: {**shipped[k], **values[k]} for k in values}}
     ChartValues.model_validate(everything)  # what the chart's schema is made of
+
+
+def test_a_new_release_logs_where_the_monitor_reads_with_the_salt_of_all_models() -> None:
+    profile = Profile(predictions="s3://b/predictions", online="redis://r:6379/0", cluster=Cluster())
+    for features in (True, False):
+        values = first_values(profile, features)
+        assert values["config"]["predictions"] == {"folder": "s3://b/predictions"}
+        assert values["secrets"]["salt"] == {"name": "fairlead-predictions", "key": "salt"}
+        assert ("online" in values["secrets"]) is features
+    without = Profile(predictions="s3://b/predictions", cluster=Cluster(salt=SecretRef()))
+    assert "secrets" not in first_values(without, features=False)
 
 
 BEFORE = "replicaCount: 2 # two\n"
@@ -197,6 +208,13 @@ def test_a_missing_secret_or_key_is_named(programs: Any) -> None:
         read_secret(Cluster(), SecretRef(name="fairlead-s3"))
     programs("kubectl", """echo '{"data": {"access-key": "dXNlcg==", "secret-key": "cGFzcw=="}}'""")
     assert read_secret(Cluster(), SecretRef(name="fairlead-s3")) == ("user", "pass")
+
+
+def test_a_pod_whose_names_do_not_resolve_yet_asks_for_no_kubectl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("PATH", "/nowhere")
+    address = "http://no-such-service.invalid:5000"
+    assert reach(address, Cluster()) == address
 
 
 def test_an_address_that_resolves_is_not_forwarded(programs: Any) -> None:

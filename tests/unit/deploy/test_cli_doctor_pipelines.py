@@ -18,7 +18,7 @@ from tests.kubectl_stand_in import node
 
 IMAGE, DRIVER = "registry/pipelines:2", "ghcr.io/kubeflow/kfp-driver:2.17.0"
 PARTS = ("fairlead-ml-pipeline", "fairlead-workflow-controller", "fairlead-persistenceagent", "fairlead-metadata-grpc")
-ALL = (*PARTS, "fairlead-scheduledworkflow", "fairlead-keeper")
+ALL = (*PARTS, "fairlead-scheduledworkflow", "fairlead-keeper", "fairlead-monitor", "fairlead-loop")
 
 
 @pytest.fixture

@@ -56,6 +56,9 @@ class FakeRegistry:
     def fetch(self, ref: str) -> Bundle:
         return Bundle(Path("/nowhere"), self.documents[self.resolve(ref).version], "0" * 64)
 
+    def document(self, ref: str) -> BundleDocument:
+        return self.fetch(ref).document
+
     def promote(self, ref: str, override: str = "") -> ModelVersion:
         version = self.resolve(ref)
         if not version.gate_passed and not override:

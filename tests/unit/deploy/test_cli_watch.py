@@ -89,6 +89,28 @@ def test_a_model_that_is_not_there_and_a_registry_without_champions_are_named(fa
     assert "no model to watch" in fairlead("watch", "--once").err
 
 
+def test_a_watch_of_all_models_may_come_before_the_first_one(
+    endpoints: Endpoints, registry: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, shown = Watch("local", [], WatchOptions(interval=1)), list[tuple[int, str]]()
+    names: list[str] = []
+
+    def show(lines: list[Any], told: str) -> None:
+        shown.append((len(lines), told))
+        if names:
+            raise KeyboardInterrupt
+        names.append("fraud")
+
+    monkeypatch.setattr("deploy.cli.loop.watch.time.sleep", lambda seconds: None)
+    monkeypatch.setattr(FakeRegistry, "names", lambda self: names)
+    watch.check()
+    with pytest.raises(KeyboardInterrupt):
+        watch.follow(show)
+    assert shown == [(0, "no model to watch: none has a champion: tried again at the next pass"), (1, "")]
+    with pytest.raises(PlatformError, match="not a policy"):
+        Watch("local", [], WatchOptions(overrides=["loop.cooldown_hours=0"])).check()
+
+
 def test_a_second_watch_does_nothing_while_one_acts(
     fairlead: Callable[..., Any], registry: None, states: States
 ) -> None:
@@ -180,7 +202,7 @@ def test_without_a_record_of_that_run_the_recipe_of_the_task_is_taken(endpoints:
 
 def hands_of(endpoints: Endpoints, runs: Any, prometheus: str = "") -> ProfileHands:
     made = ProfileHands(endpoints, States(loop_place(endpoints)), runs, "local", prometheus)
-    made.champions["fraud"] = ("1", DOCUMENT)
+    made.champions["fraud"] = (FakeRegistry(endpoints).resolve("fraud:1"), DOCUMENT)
     return made
 
 

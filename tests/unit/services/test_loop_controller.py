@@ -31,6 +31,7 @@ from tests.s3_folder import FolderClient
 
 NOW = datetime(2026, 11, 30, 12, 0, tzinfo=UTC)
 POLICY = LoopPolicy(cooldown_hours=1)
+DIGEST = "ab12" * 16
 
 
 class Killed(BaseException):
@@ -218,7 +219,7 @@ def test_the_monitors_report_says_what_drifts_and_what_dropped(tmp_path: Path) -
     quality = [{"metric": "auc", "slice": "night", "dropped": True, "low": 0.6}, {"metric": "auc", "dropped": False}]
     one = {"inputs": {"amount": amount, "hour": {"drifted": False}}, "quality": quality}
     log = report(tmp_path, {"model": "fraud", "time": NOW.isoformat(), "versions": {"1": {}, "2": one}})
-    found = read_report(log, "fraud", "2")
+    found = read_report(log, "fraud", "2", DIGEST)
     assert found is not None
     assert (found.version, found.at) == ("2", NOW)
     assert [(one.kind, one.what) for one in found.findings] == [
@@ -226,10 +227,22 @@ def test_the_monitors_report_says_what_drifts_and_what_dropped(tmp_path: Path) -
         ("quality", "auc of night dropped"),
     ]
     assert found.findings[0].evidence == {"inputs": {"amount": {"drifted": True, "psi": 0.4}}}
-    other = read_report(log, "fraud", "3")
+    other = read_report(log, "fraud", "3", DIGEST)
     assert other is not None
     assert other.version == "2"
-    assert read_report(str(tmp_path), "news", "1") is None
+    assert read_report(str(tmp_path), "news", "1", DIGEST) is None
+
+
+def test_a_version_that_is_served_by_another_name_is_known_by_its_bundle(tmp_path: Path) -> None:
+    served = {"digest": DIGEST[:12], "inputs": {"amount": {"drifted": True}}}
+    versions = {"demo": served, "later": {"digest": "cd" * 6, "inputs": {}}}
+    log = report(tmp_path, {"model": "fraud", "time": NOW.isoformat(), "versions": versions})
+    found = read_report(log, "fraud", "1", DIGEST)
+    assert found is not None
+    assert (found.version, [one.what for one in found.findings]) == ("1", ["amount drifts"])
+    other = read_report(log, "fraud", "1", "ef" * 32)
+    assert other is not None
+    assert (other.version, other.findings) == ("later", ())
 
 
 def test_what_the_monitor_itself_writes_of_a_drift_is_read(tmp_path: Path) -> None:
@@ -237,12 +250,12 @@ def test_what_the_monitor_itself_writes_of_a_drift_is_read(tmp_path: Path) -> No
     monitor = log.monitor()
     log.write(60)
     log.look(monitor)
-    quiet = read_report(str(log.folder), "m", "1")
+    quiet = read_report(str(log.folder), "m", "1", DIGEST)
     assert quiet is not None
     assert quiet.findings == ()
     log.write(50, shift=0.5)
     log.look(monitor)
-    found = read_report(str(log.folder), "m", "1")
+    found = read_report(str(log.folder), "m", "1", DIGEST)
     assert found is not None
     assert (found.version, found.at) == ("1", log.at.replace(microsecond=0))
     assert [one.what for one in found.findings] == ["size drifts"]
@@ -254,7 +267,7 @@ def test_what_the_monitor_itself_writes_of_a_drift_is_read(tmp_path: Path) -> No
 )
 def test_a_report_of_another_form_is_named(tmp_path: Path, document: Any) -> None:
     with pytest.raises(PlatformError, match="the monitor's report of fraud cannot be read"):
-        read_report(report(tmp_path, document), "fraud", "1")
+        read_report(report(tmp_path, document), "fraud", "1", DIGEST)
 
 
 @contextmanager

@@ -21,10 +21,12 @@ _PARTS = {
     "persistenceagent": "runs stay 'running' for ever",
     "metadata-grpc": "every run fails at its first pod",
 }
-# The same for parts without which a followed run still ends well.
+# The same for parts without which a followed run still ends well; an installation may do without them.
 _OPTIONAL = {
     "scheduledworkflow": "schedules start nothing",
     "keeper": "a run that nobody follows is not started again after its pods are lost",
+    "monitor": "drift and lost quality go unseen",
+    "loop": "no model is trained anew by itself",
 }
 _STEP_IMAGES = ("V2_DRIVER_IMAGE", "V2_LAUNCHER_IMAGE")
 # verb, resource, group, subresource
@@ -72,7 +74,7 @@ def _api(profile: Profile) -> Finding:
 
 
 def parts(kube: Kube) -> Finding:
-    """Whether the controllers, the metadata store and the keeper are there and ready."""
+    """Whether the controllers, the metadata store, and what looks after runs and models are there and ready."""
     ready = {d["metadata"]["name"]: bool(d["status"].get("readyReplicas")) for d in kube.items("deployments")}
     without = _PARTS | _OPTIONAL
     known = {part: [up for name, up in ready.items() if f"-{part}" in f"-{name}"] for part in without}
@@ -82,7 +84,7 @@ def parts(kube: Kube) -> Finding:
         said = "; ".join(f"{part} is {'not ready' if known[part] else 'not there'}: {without[part]}" for part in down)
         fatal = any(part in _PARTS for part in down)
         return graded("Kubeflow parts", said, fix, fail=fatal, warn=not fatal)
-    return graded("Kubeflow parts", "controllers, schedules, metadata and keeper are ready", "")
+    return graded("Kubeflow parts", "controllers, schedules, metadata, keeper, monitor and loop are ready", "")
 
 
 def images(kube: Kube, image: str) -> Finding:
