@@ -98,6 +98,7 @@ PROBES: dict[str, Callable[[str, int], None]] = {
     "metadata:8080": grpc,
     "metadata-web:9090": web,
     "pipelines-ui:3000": get("/apis/v1beta1/healthz", 200),
+    "console:8600": get("/healthz", 200),
     "kubernetes": tls,
 }
 
