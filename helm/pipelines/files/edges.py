@@ -99,6 +99,7 @@ PROBES: dict[str, Callable[[str, int], None]] = {
     "metadata-web:9090": web,
     "pipelines-ui:3000": get("/apis/v1beta1/healthz", 200),
     "console:8600": get("/healthz", 200),
+    "rollouts:9110": get("/metrics", 200),
     "kubernetes": tls,
 }
 
