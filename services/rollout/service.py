@@ -108,8 +108,8 @@ class KeeperService:
             return
         place = self.served().places[rollout.champion]
         text = storage.read_bytes(storage.join(place.source, DOCUMENT))
-        signature = BundleDocument.model_validate_json(text).signature
-        self._watch = LabelWatch(self._settings.predictions, self._settings.model, signature, self._since)
+        about, settings = BundleDocument.model_validate_json(text), self._settings
+        self._watch = LabelWatch(settings.predictions, settings.model, about.signature, self._since, about.metrics)
 
     def _since(self) -> float | None:
         rollout = self.served().rollout
