@@ -8,11 +8,13 @@ import shutil
 import signal
 import tempfile
 from pathlib import Path
+from typing import Any
 
 # prometheus_client decides when it is imported whether values are in files, and `bentoml` asks for that in its process.
 os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 import prometheus_client  # noqa: F401
 import psutil
+import pytest
 from hypothesis import settings
 
 # A machine may be busy: how long an example takes says nothing about the code.
@@ -57,6 +59,45 @@ inspect.stack = _stack
 
 # A job in the background of a shell ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Files that load torch and transformers, which takes 10 s of a processor in each worker.
+_TOGETHER = (
+    "tests/unit/contracts/test_engine_torch.py",
+    "tests/unit/pipelines/test_hub.py",
+    "tests/unit/pipelines/test_news_transformer.py",
+    "tests/unit/training/",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file stays with one worker, and so do files that load the same heavy library."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _TOGETHER[0] if nodeid.startswith(_TOGETHER) else str(super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session")
+def registry_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an empty registry, made once for all workers: MLflow takes seconds for its tables."""
+    from contracts.endpoints import Endpoints
+    from contracts.file_lock import file_lock
+    from contracts.registry import Registry
+
+    place = tmp_path_factory.getbasetemp()
+    folder = (place.parent if "PYTEST_XDIST_WORKER" in os.environ else place) / "registry-tables"
+    with file_lock(folder / ".lock"):
+        if not (folder / "made").exists():
+            Registry(Endpoints(home=str(folder))).prepare()
+            (folder / "made").touch()
+    return folder / "mlflow.db"
 
 
 def pytest_unconfigure() -> None:

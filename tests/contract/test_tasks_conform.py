@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import urllib.request
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -76,9 +77,10 @@ def test_its_deployment_validates(name: str) -> None:
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, registry_tables: Path) -> Chain:
     """The task's default recipe on its built-in data, published."""
     made = Chain(task=request.param, home=tmp_path_factory.mktemp(request.param))
+    shutil.copy(registry_tables, made.home)
     made.dataset()
     made.candidate()
     ends = made.endpoints.model_dump_json()

@@ -28,10 +28,13 @@ MAY_CALL = {"fairlead.io/access-model": "true"}
 
 _TRAIN = """
 import sys
-from contracts.endpoints import Endpoints
-from deploy.cli.runs.workflow import RunOptions, execute, plan_run
-for rounds in ("15", "40", "1"):
-    execute(plan_run(Endpoints(home=sys.argv[1]), "toy", options=RunOptions(overrides=[f"model.rounds={rounds}"])))
+from pathlib import Path
+from tests.chain import Chain
+for rounds in (15, 40, 1):
+    chain = Chain(task="toy", home=Path(sys.argv[1]) / str(rounds), overrides={"model.rounds": rounds})
+    chain.dataset()
+    chain.candidate()
+    chain.bundle()
 """
 
 # Asks until it is told to stop, a new connection each time as a load balancer's clients would, and counts.
@@ -204,11 +207,11 @@ class Release:
 def make_bundles(home: Path) -> dict[str, Bundle]:
     """Two versions of the toy model, a third that has learned little, and one that its golden examples refute."""
     path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT)])
-    command = [sys.executable, "-c", _TRAIN, str(home / "home")]
+    command = [sys.executable, "-c", _TRAIN, str(home / "trained")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    folders = sorted((home / "home" / "bundles" / "toy").glob("[0-9a-f]*"), key=lambda one: one.stat().st_mtime)
-    first, second, weak = (read_bundle(folder) for folder in folders)
+    published = [home / "trained" / rounds / "published" for rounds in ("15", "40", "1")]
+    first, second, weak = (read_bundle(next(folder.rglob(DOCUMENT)).parent) for folder in published)
     wrong = shutil.copytree(first.path, home / "wrong")
     (wrong / DOCUMENT).unlink()
     lines = [json.loads(line) for line in (wrong / "golden.jsonl").read_text().splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -133,8 +134,11 @@ def test_they_are_known_by_name_beside_ours(packages: Path) -> None:
     assert "bayes" in str(caught.value.detail)
 
 
-def test_a_file_becomes_a_bundle_with_its_card(packages: Path, letters: Path, tmp_path: Path) -> None:
+def test_a_file_becomes_a_bundle_with_its_card(
+    packages: Path, letters: Path, tmp_path: Path, registry_tables: Path
+) -> None:
     chain = Chain(task="desk", recipe="bayes", home=tmp_path / "home", source=str(letters))
+    shutil.copy(registry_tables, chain.home)
     chain.dataset()
     chain.candidate()
     ends = chain.endpoints.model_dump_json()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,12 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "houses_task", raising=False)  # of another test's folder
 
 
-def publish(task: str, frame: pd.DataFrame, home: Path) -> tuple[Chain, Bundle]:
+def publish(task: str, frame: pd.DataFrame, home: Path, tables: Path) -> tuple[Chain, Bundle]:
     source = home / "houses.csv"
     home.mkdir()
     frame.to_csv(source, index=False)
     chain = Chain(task=task, home=home / "home", source=str(source))
+    shutil.copy(tables, chain.home)
     chain.dataset()
     chain.candidate()
     ends = chain.endpoints.model_dump_json()
@@ -72,9 +74,9 @@ def scored(chain: Chain, source: pd.DataFrame, out: Path) -> tuple[dict[str, Any
     return summary, parquet.read_table(out / "part-00000.parquet").to_pandas()
 
 
-def test_a_number_becomes_a_champion_with_an_interval(tmp_path: Path) -> None:
+def test_a_number_becomes_a_champion_with_an_interval(tmp_path: Path, registry_tables: Path) -> None:
     frame = houses()
-    chain, bundle = publish("price", frame, tmp_path / "price")
+    chain, bundle = publish("price", frame, tmp_path / "price", registry_tables)
     output: Any = bundle.document.signature.output
     assert (output.problem, output.coverage, output.unit) == ("regression", 0.8, "thousand")
     metrics = bundle.document.metrics
@@ -95,9 +97,9 @@ def test_a_number_becomes_a_champion_with_an_interval(tmp_path: Path) -> None:
     assert (rows["value_predicted"] <= rows["high_predicted"]).all()
 
 
-def test_several_labels_become_a_champion_with_thresholds(tmp_path: Path) -> None:
+def test_several_labels_become_a_champion_with_thresholds(tmp_path: Path, registry_tables: Path) -> None:
     frame = houses()
-    chain, bundle = publish("words", frame, tmp_path / "words")
+    chain, bundle = publish("words", frame, tmp_path / "words", registry_tables)
     output: Any = bundle.document.signature.output
     assert output.labels == ["big", "dear", "view"]
     assert bundle.document.metrics["micro_f1"] > 0.9
