@@ -70,7 +70,7 @@ def deploy_model(wanted: Wanted, as_json: bool) -> None:
     release = release_name(version.name)
     section = model_section(version, bundle.document.modality)
     first = first_values(profile, bundle.document.feature_service is not None)
-    document = {"release": release, "namespace": cluster.namespace, **section, "values": str(file)}
+    document: dict[str, Any] = {"release": release, "namespace": cluster.namespace, **section, "values": str(file)}
     by_rollout = wanted.strategy in ("canary", "shadow") or has_rollouts(file)
     if by_rollout and not wanted.write_only:
         text = values_text(file, profile, kube, release, section, first)
