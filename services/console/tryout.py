@@ -161,7 +161,7 @@ def _ask(request: Request, values: Mapping[str, Any], given: Mapping[str, Any]) 
     answer = source.predict(found.model.name, instance, explain, str(given.get("key") or "").strip())
     fields, rest = placed(fields, answer.errors)
     answer = replace(answer, errors=rest)
-    status = 200 if answer.status == 200 else 422 if answer.status == 422 else 502
+    status = 200 if answer.status == 200 else 422 if 400 <= answer.status < 500 else 502
     return _shown(request, found, signature, fields, by_entity, answer=answer, explain=explain, status=status)
 
 

@@ -290,4 +290,5 @@ def test_a_key_of_the_readers_own_goes_with_the_request_and_into_no_page():
     assert source.keys == ["my-own-key"]
     assert "my-own-key" not in page.text
     source.key_known, source.answer = True, Answer(status=401, headline="an API key is needed")
-    assert 'name="key"' in console.post("/models/fraud/try", data={"by": "entity"}).text
+    refused = console.post("/models/fraud/try", data={"by": "entity"})
+    assert (refused.status_code, 'name="key"' in refused.text) == (422, True)
