@@ -76,13 +76,14 @@ def past(found: ModelPage) -> dict[str, object] | None:
     """The headline measure of each window that has it, oldest first, and what it was in the test."""
     if not found.windows or found.model.live_quality is None:
         return None
-    metric, points, reference = found.model.live_quality.metric, [], None
+    metric = found.model.live_quality.metric
+    points: list[tuple[str, float, float | None, float | None]] = []
     for window in found.windows:
         for one in window.measures:
             if one.metric == metric and one.value is not None:
                 points.append((_short(window.begin, window.hours), one.value, one.low, one.high))
-                reference = one.reference
-    return {"metric": metric, "points": points, "reference": reference} if points else None
+    references = [one.reference for one in found.windows[-1].measures if one.metric == metric]
+    return {"metric": metric, "points": points, "reference": next(iter(references), None)} if points else None
 
 
 def _short(begin: str, hours: int) -> str:
