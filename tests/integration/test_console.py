@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
@@ -17,10 +20,12 @@ from deploy.cli.console.home_source import HomeSource
 from deploy.cli.console.releases import Machine
 from services.console.app import build_app
 from services.server.auth import KeyRing, make_key
+from services.server.bento import asgi_app
+from services.server.lifecycle import MODALITIES
+from services.settings import ServiceSettings
 from tests.console_home import register
 from tests.console_source import MadeSource
 from tests.image_bundle import picture
-from tests.integration.test_services import services
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra dev is not installed: no playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="the extra dev is not installed: no axe")
@@ -57,9 +62,9 @@ def browser() -> Iterator[Any]:
 class Served:
     """The console at a port of this machine."""
 
-    def __init__(self, source: Any, keys: KeyRing | None = None) -> None:
+    def __init__(self, source: Any = None, keys: KeyRing | None = None, app: Any = None) -> None:
         self.source = source
-        config = uvicorn.Config(build_app(source, keys), port=0, log_level="error", access_log=False)
+        config = uvicorn.Config(app or build_app(source, keys), port=0, log_level="error", access_log=False)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
@@ -174,21 +179,32 @@ def test_live_parts_follow_what_is_new_without_a_reload(browser, console):
 
 
 BUNDLES = Path(__file__).parents[1] / "version_1"
+MODELS = ("payments", "articles", "shades")
 
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """The console over a home whose models are served."""
     home = tmp_path_factory.mktemp("home")
-    register(home, {name: [BUNDLES / name] for name in ("payments", "articles", "shades")})
-    with services(home) as begin:
-        started = {name: begin(read_bundle(BUNDLES / name)) for name in ("payments", "articles", "shades")}
-        for service in started.values():
-            service.wait()
-        places = {name: str(service.http.base_url).rstrip("/") for name, service in started.items()}
+    register(home, {name: [BUNDLES / name] for name in MODELS})
+    with contextlib.ExitStack() as stack:
+        places = {name: stack.enter_context(Served(app=model_app(BUNDLES / name))).url for name in MODELS}
         source = HomeSource(Endpoints(home=str(home)), served=Machine("local", places), steer=print)
-        with Served(source) as served:
-            yield served
+        yield stack.enter_context(Served(source))
+
+
+def model_app(bundle: Path) -> Starlette:
+    """The service of a bundle, as its process has it."""
+    runtime = MODALITIES.get(read_bundle(bundle).document.modality).make()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        await runtime.start(ServiceSettings(bundle=str(bundle), version="3"))
+        await runtime.loaded()
+        yield
+        await runtime.stop()
+
+    return Starlette(routes=[Mount("/", app=asgi_app(runtime))], lifespan=lifespan)
 
 
 def asked(page: Any) -> str:
@@ -207,7 +223,7 @@ def test_an_image_a_text_and_a_row_are_asked_in_a_browser(browser, tried, tmp_pa
         page.goto(f"{tried.url}/models/shades/try")
         (tmp_path / "picture.png").write_bytes(picture(shade))
         page.get_by_label("image").set_input_files(tmp_path / "picture.png")
-        assert f"label\\n{label}" in asked(page)
+        assert f"label\n{label}" in asked(page)
     (tmp_path / "no.png").write_text("no picture")
     page.get_by_label("image").set_input_files(tmp_path / "no.png")
     page.get_by_role("button", name="Ask the model").press("Enter")
@@ -216,7 +232,7 @@ def test_an_image_a_text_and_a_row_are_asked_in_a_browser(browser, tried, tmp_pa
     page.get_by_label("title").fill("The team wins the final")
     page.get_by_label("content").fill("A late goal decides the match.")
     page.get_by_label("with reasons").check()
-    assert "label\\nsport" in asked(page)
+    assert "label\nsport" in asked(page)
     page.goto(f"{tried.url}/models/payments/try")
     page.get_by_label("amount").fill("900")
     page.get_by_label("country").select_option("US")
