@@ -71,7 +71,9 @@ def control_app(
         try:
             wanted = Asked.model_validate_json(await request.body())
         except ValidationError as err:
-            wrong = PlatformError("not a request for a rollout", detail=str(err), fix="see fairlead deploy --help")
+            wrong = PlatformError(
+                "not a request for a rollout", detail=str(err), fix="fairlead deploy sends such requests"
+            )
             return JSONResponse(wrong.as_dict(), 400)
         try:
             return _json((await run_in_threadpool(ask, wanted)).model_dump_json())

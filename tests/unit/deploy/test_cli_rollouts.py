@@ -90,17 +90,17 @@ def test_who_asked_for_a_rollout_learns_how_it_ended(endpoints: Endpoints) -> No
     judged = Transition.model_validate({**told, "evidence": {"errors": 1}})
     ended = {"phase": "rolled_back", "reasons": ("errors are worse",), "transitions": (judged,)}
     served = Served(model="fraud", version="3", rollout=rollout, answers={"r": None})
-    assert how_it_ended(endpoints, "fraud", "r") is None
+    assert how_it_ended("local", "fraud", "r") is None
     store.write(served)
-    assert how_it_ended(endpoints, "fraud", "r") is None
+    assert how_it_ended("local", "fraud", "r") is None
     store.write(served.model_copy(update={"rollout": rollout.model_copy(update=ended)}))
-    found = how_it_ended(endpoints, "fraud", "r")
+    found = how_it_ended("local", "fraud", "r")
     assert found is not None
     assert (found.phase, found.said) == ("rolled_back", "errors are worse")
     assert found.evidence == {"candidate": "4", "judged": {"errors": 1}}
     refused = PlatformError("fraud has a rollout already", fix="wait", code="rollout_in_progress")
     store.write(served.answered("s", refused).answered("t", None))
-    assert [getattr(how_it_ended(endpoints, "fraud", one), "phase", None) for one in "stu"] == [
+    assert [getattr(how_it_ended("local", "fraud", one), "phase", None) for one in "stu"] == [
         "not_started",
         "replaced",
         None,

@@ -62,7 +62,7 @@ def test_labelled_and_wrong_answers_are_counted_by_version(tmp_path: Path, start
     ],
 )
 def test_every_problem_that_takes_labels_says_what_is_wrong(problem: str, answer: Any, right: Any, wrong: Any) -> None:
-    output = {
+    output: dict[str, Any] = {
         "classification": {"classes": ["a", "b"]},
         "multilabel": {"labels": ["a", "b"], "thresholds": [0.5, 0.5]},
         "regression": {},
