@@ -72,7 +72,9 @@ def control_app(
             wanted = Asked.model_validate_json(await request.body())
         except ValidationError as err:
             wrong = PlatformError(
-                "not a request for a rollout", detail=str(err), fix="fairlead deploy sends such requests"
+                "not a request for a rollout",
+                detail=str(err),
+                fix="send id, command and actor, and what the command needs",
             )
             return JSONResponse(wrong.as_dict(), 400)
         try:

@@ -62,11 +62,12 @@ def test_labelled_and_wrong_answers_are_counted_by_version(tmp_path: Path, start
     ],
 )
 def test_every_problem_that_takes_labels_says_what_is_wrong(problem: str, answer: Any, right: Any, wrong: Any) -> None:
-    output: dict[str, Any] = {
+    outputs: dict[str, dict[str, Any]] = {
         "classification": {"classes": ["a", "b"]},
         "multilabel": {"labels": ["a", "b"], "thresholds": [0.5, 0.5]},
         "regression": {},
-    }[problem]
+    }
+    output = outputs[problem]
     made = Signature.model_validate({"inputs": [], "output": {"problem": problem, **output}})
     serving, metrics = get_serving(made.problem), {"mae": 2.0}
     assert serving.is_right(answer, right, metrics) is True
