@@ -43,7 +43,11 @@ class Live:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """One installation that serves a model in a cluster: its version, and how many of its pods are ready."""
+    """One installation that serves a model in a cluster: its version, and how many of its pods are ready.
+
+    Attributes:
+        version: "" while nobody tells it, as where versions share the traffic.
+    """
 
     name: str
     version: str = ""

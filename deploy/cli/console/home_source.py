@@ -21,6 +21,7 @@ from deploy.cli.console.kept import REMOTE_SECONDS, SOON, Fresh, Kept, stamp_of
 from deploy.cli.console.live import Prometheus, Scraped
 from deploy.cli.console.releases import Served
 from deploy.cli.console.run_source import LocalRuns, Runs
+from deploy.cli.console.stages import LocalStages, Stages
 from deploy.cli.console.watched import (
     NOBODY,
     Watched,
@@ -28,9 +29,7 @@ from deploy.cli.console.watched import (
     read_history,
     read_loop,
     read_report,
-    read_rollout,
     report_place,
-    rollout_names,
 )
 from deploy.cli.loop.watch import loop_place
 from deploy.cli.serving.http_requests import send
@@ -70,6 +69,7 @@ class HomeSource:
         served: Served,
         steer: Callable[[str, str, str, str], object],
         runs: Runs | None = None,
+        stages: Stages | None = None,
         prometheus: Prometheus | None = None,
         key: Callable[[str], str] = lambda model: "",
         links: Mapping[str, str] | None = None,
@@ -79,9 +79,9 @@ class HomeSource:
         self._served, self._prometheus, self._key = served, prometheus, key
         self._runs: Runs = runs or LocalRuns(self._endpoints)
         self._steer, self._scraped = steer, Scraped(key)
-        self._reports, self._stages, self._past = Kept(read_report), Kept(read_rollout), Kept(read_history)
+        self._reports, self._past = Kept(read_report), Kept(read_history)
+        self._stages: Stages = stages or LocalStages(str(self._endpoints.scratch("rollouts")))
         self._links = dict(links or {})
-        self._rollouts = str(self._endpoints.scratch("rollouts"))
         self._of_file: tuple[object, dict[str, list[ModelVersion]]] = (None, {})
         self._of_server = Fresh(self._read_registry, REMOTE_SECONDS)
         self._log = Fresh(self._read_log, REMOTE_SECONDS if storage.is_remote(self._endpoints.artifacts) else 0.0)
@@ -130,7 +130,11 @@ class HomeSource:
         ]
 
     def _releases(self) -> Mapping[str, Sequence[Release]]:
-        return _quiet(self._served.of) or {}
+        found = _quiet(self._served.of) or {}
+        return {
+            model: [one if one.version else replace(one, version=self._stages.version(model)) for one in some]
+            for model, some in found.items()
+        }
 
     def _live(self, names: Sequence[str], releases: Mapping[str, Sequence[Release]]) -> dict[str, Live]:
         if self._prometheus is not None and (found := self._prometheus.numbers.get()) is not None:
@@ -151,7 +155,7 @@ class HomeSource:
         until: float,
     ) -> Model:
         alerting = None if alerts is None else sum(one.model == name for one in alerts)
-        rollout = self._rollout(name)
+        rollout = self._stages.of(name)
         if not versions:
             return Model(name=name, live=live, releases=releases, alerts=alerting, rollout=rollout)
         champion = _champion(versions)
@@ -184,9 +188,6 @@ class HomeSource:
 
     def _watched(self, champion: ModelVersion | None, until: float | None = None) -> Watched | None:
         return self._reports.of(*self._report_of(champion), until) if champion else None
-
-    def _rollout(self, name: str) -> Stage | None:
-        return self._stages.of(storage.join(self._rollouts, f"{name}.json"), name)
 
     def model(self, name: str) -> ModelPage | None:
         """One model with all of its versions."""
@@ -246,7 +247,7 @@ class HomeSource:
 
     def rollouts(self) -> Sequence[Stage]:
         """Rollouts, those under way first."""
-        found = [self._rollout(name) for name in rollout_names(self._rollouts)]
+        found = [self._stages.of(name) for name in self._stages.models()]
         return sorted((one for one in found if one), key=lambda one: (one.ended, one.model))
 
     def steer(self, model: str, command: str, actor: str, reason: str) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deploy.cli.cluster.cluster_settings import Cluster
 
 SELECTOR = "app.kubernetes.io/part-of=fairlead,app.kubernetes.io/component=server"
+_PODS = "app.kubernetes.io/part-of=fairlead,app.kubernetes.io/component in (server,slot)"
 _MODEL = "fairlead.io/model"  # NAME:VERSION, a note of the pods
 
 
@@ -96,20 +97,23 @@ class Releases:
     def _find(self) -> dict[str, list[Release]]:
         kube = open_kube(self._cluster.namespace, self._cluster.context)
         services = {name: port for one in kube.items("services", "-l", SELECTOR) for name, port in _port(one)}
-        found: dict[str, list[Release]] = {}
-        for one in kube.items("deployments.apps", "-l", SELECTOR):
-            pods, name = one["spec"]["template"]["metadata"], one["metadata"]["name"]
+        found: dict[str, dict[str, Release]] = {}
+        for one in kube.items("deployments.apps", "-l", _PODS):
+            pods, deployment = one["spec"]["template"]["metadata"], one["metadata"]["name"]
             model, _, version = str((pods.get("annotations") or {}).get(_MODEL, "")).partition(":")
-            if model:
-                release = Release(
-                    name=str((one["metadata"].get("labels") or {}).get("app.kubernetes.io/instance", name)),
-                    version=version,
-                    ready=int((one.get("status") or {}).get("readyReplicas") or 0),
-                    wanted=int(one["spec"].get("replicas") or 0),
-                    address=f"http://{name}:{services[name]}" if name in services else "",
-                )
-                found.setdefault(model, []).append(release)
-        return {model: sorted(some, key=lambda one: one.name) for model, some in sorted(found.items())}
+            name = str((one["metadata"].get("labels") or {}).get("app.kubernetes.io/instance", deployment))
+            if not model:
+                continue
+            service = deployment if version else deployment.rpartition("-")[0]  # one of two slots behind the release's
+            other = found.setdefault(model, {}).get(name, Release(name=name))
+            found[model][name] = Release(
+                name=name,
+                version=version,
+                ready=other.ready + int((one.get("status") or {}).get("readyReplicas") or 0),
+                wanted=other.wanted + int(one["spec"].get("replicas") or 0),
+                address=f"http://{service}:{services[service]}" if service in services else "",
+            )
+        return {model: [some[name] for name in sorted(some)] for model, some in sorted(found.items())}
 
 
 def _port(service: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -89,8 +89,9 @@ def _warm(app: Starlette) -> None:
 def build_console(profile: str, options: ConsoleOptions) -> Starlette:
     """The application over a profile."""
     from deploy.cli.console.home_source import HomeSource
-    from deploy.cli.console.releases import Machine, Releases
+    from deploy.cli.console.releases import Machine, Releases, Served
     from deploy.cli.console.run_source import ClusterRuns
+    from deploy.cli.console.stages import ClusterStages, ask_keeper
     from deploy.cli.rollouts.asking import steered
     from services.console.app import build_app
     from services.server.auth import KeyRing
@@ -100,9 +101,15 @@ def build_console(profile: str, options: ConsoleOptions) -> Starlette:
     where, endpoints = load_profile(profile), load_endpoints(profile)
     if endpoints.tracking.startswith("http") and (where.cluster is None or endpoints.tracking != where.tracking):
         links = {"MLflow": endpoints.tracking, **links}  # a name of the cluster is none for a browser
+    served: Served = Machine(profile, places)
+    stages = None
+    if where.cluster is not None:
+        served = Releases(where.cluster, places)
+        stages = ClusterStages(functools.partial(ask_keeper, where.cluster), served.of)
     source = HomeSource(
         endpoints,
-        served=Releases(where.cluster, places) if where.cluster else Machine(profile, places),
+        served=served,
+        stages=stages,
         runs=ClusterRuns(where) if where.cluster and where.cluster.kfp else None,
         steer=functools.partial(steered, profile),
         prometheus=_prometheus(where, options.prometheus),

@@ -1,4 +1,4 @@
-"""What monitor and rollouts have written: other programs' documents, of which whatever is odd is left out."""
+"""What monitor and controller have written: other programs' documents, of which whatever is odd is left out."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ import functools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from services.console.documents import Bars, Drift, Loop, Measure, Stage, Window
+from services.console.documents import Bars, Drift, Loop, Measure, Window
 from services.console.formats import moment
 from services.controller.state import States
 
 NOBODY = "Nobody watches this model yet; shown is the training data."
-ENDED = ("promoted", "rolled_back", "aborted")
 NO_WINDOW = "No window was judged yet; shown is the training data."
 _FEW = 0.005  # the share of odd values from which on a plot shows them
 UNREADABLE = "The monitor's report cannot be read; shown is the training data."
@@ -193,41 +191,6 @@ def _quality(version: Mapping[str, Any]) -> list[Measure]:
     return sorted(found, key=lambda one: bool(one.part))
 
 
-def read_rollout(place: str, model: str) -> Stage | None:
-    """The rollout of a model, now or the last one; None where there was none, or it cannot be read."""
-    try:
-        found = json.loads(storage.read_bytes(place))
-    except (PlatformError, ValueError):
-        return None
-    said = found.get("rollout") if isinstance(found, dict) else None
-    if not isinstance(said, dict):
-        return None
-    stage = Stage(
-        model=model,
-        phase="paused"
-        if said.get("paused") and said.get("phase") in ("starting", "running")
-        else str(said.get("phase")),
-        strategy=str(said.get("strategy") or ""),
-        champion=str(said.get("champion") or ""),
-        challenger=str(said.get("candidate") or ""),
-        started=_stamp(said.get("began")),
-        ended=said.get("phase") in ENDED,
-        reason="; ".join(str(reason) for reason in said.get("reasons") or []),
-    )
-    changes = [one for one in said.get("transitions") or [] if isinstance(one, dict)]
-    events = [(_stamp(one.get("at")), str(one.get("action")), str(one.get("reason") or "")) for one in changes]
-    weight = _number(changes[-1].get("weight")) if changes else None
-    if weight is None or not stage.champion or not stage.challenger:
-        return replace(stage, events=events)
-    share = weight / 100
-    return replace(stage, events=events, weights={stage.champion: 1 - share, stage.challenger: share})
-
-
-def _stamp(given: Any) -> str:
-    at = _number(given)
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else ""
-
-
 def read_loop(place: str, model: str) -> Loop | None:
     """What the controller does about a model; None where it is not watched, or the state cannot be read."""
     try:
@@ -239,11 +202,3 @@ def read_loop(place: str, model: str) -> Loop | None:
     next_time = state.next_time.isoformat(timespec="seconds") if state.next_time else ""
     reason = "; ".join(filter(None, [state.reason, state.trouble]))
     return Loop(phase=state.phase, reason=reason, next_time=next_time, run=state.run)
-
-
-def rollout_names(folder: str) -> list[str]:
-    """Models that have or had a rollout."""
-    try:
-        return sorted(name.removesuffix(".json") for name in storage.list_names(folder) if name.endswith(".json"))
-    except PlatformError:
-        return []

@@ -29,9 +29,9 @@ class ReleaseKeeper:
     def __init__(self, url: str, model: str) -> None:
         self._url, self._model = f"{url}/rollouts", model
 
-    def read(self) -> Served:
-        """The state now."""
-        return self._served(None)
+    def read(self, patience: float = _PATIENCE) -> Served:
+        """The state now; a keeper that does not answer is waited for so many seconds."""
+        return self._served(None, patience)
 
     def ask(self, request: Request) -> Served:
         """Ask for something; it is done when this returns, and once, however often it is asked with the same id.
@@ -39,12 +39,12 @@ class ReleaseKeeper:
         Raises:
             PlatformError: it was refused, or nobody answers.
         """
-        return self._served(request.model_dump_json().encode())
+        return self._served(request.model_dump_json().encode(), _PATIENCE)
 
-    def _served(self, body: bytes | None) -> Served:
+    def _served(self, body: bytes | None, patience: float) -> Served:
         from services.rollout.store import Served
 
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + patience
         while True:
             try:
                 request = urllib.request.Request(self._url, body, {"content-type": "application/json"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from deploy.cli.console import releases as module
 from deploy.cli.console.home_source import HomeSource, model_links
 from deploy.cli.console.releases import Releases
 from deploy.cli.console.run_source import ClusterRuns, run_links
+from deploy.cli.console.stages import ClusterStages
 
 
 def deployment(name: str, model: str, ready: int) -> dict[str, Any]:
@@ -70,7 +72,47 @@ def test_releases_are_found_by_their_pods_and_reached_by_their_service(kube):
     assert served.reached("fraud") == "http://127.0.0.1:80"
     assert [served.address(name) for name in ("other", "unknown")] == ["http://other.example", ""]
     assert {kinds for kinds, *_ in kube.asked} == {"deployments.apps", "services"}
-    assert all("app.kubernetes.io/component=server" in options[1] for _, *options in kube.asked)
+    assert all("app.kubernetes.io/component" in options[1] and "server" in options[1] for _, *options in kube.asked)
+
+
+def test_a_release_whose_versions_share_traffic_is_one_with_what_its_keeper_tells(kube, tmp_path):
+    slots = [deployment(f"fraud-{slot}", "fraud", ready) for slot, ready in (("a", 2), ("b", 1))]
+    for one in slots:
+        one["metadata"]["labels"]["app.kubernetes.io/instance"] = "fraud"
+    kube.listed["deployments"] = [*slots, deployment("news", "news:7", 1)]
+    served = Releases(Cluster(), {})
+    (alone,) = served.of()["fraud"]
+    assert (alone.name, alone.version, alone.ready, alone.wanted, alone.address) == (
+        "fraud",
+        "",
+        3,
+        2,
+        "http://fraud:80",
+    )
+
+    rollout = {
+        "phase": "running", "strategy": "canary", "champion": "3", "candidate": "4", "began": 1e9, "reasons": ["<b>"],
+        "transitions": [{"at": 1e9, "action": "start", "weight": 5}],
+    }  # fmt: skip
+
+    def ask(model: str) -> bytes | None:
+        if model == "news":
+            raise PlatformError("it does not answer")
+        return json.dumps({"model": model, "version": "3", "rollout": rollout}).encode()
+
+    made = source(tmp_path, served=served, stages=ClusterStages(ask, served.of))
+    fraud, news = made.models()
+    assert (fraud.releases[0].version, news.releases[0].version, news.rollout) == ("3", "7", None)
+    assert fraud.rollout is not None
+    assert (fraud.rollout.phase, fraud.rollout.weights, fraud.rollout.reason) == (
+        "running",
+        {"3": 0.95, "4": 0.05},
+        "<b>",
+    )
+    assert [stage.model for stage in made.rollouts()] == ["fraud"]
+    kube.listed["deployments"] = None
+    away = source(tmp_path, served=Releases(Cluster(), {}), stages=ClusterStages(ask, Releases(Cluster(), {}).of))
+    assert away.rollouts() == []
 
 
 def test_a_model_that_is_only_served_is_shown_with_its_release(kube, tmp_path):
