@@ -11,14 +11,21 @@ from services.rollout.kubernetes import Kubernetes
 
 
 class KubernetesStandIn(Kubernetes):
-    """What a keeper's Role lets it see of a release called `name`."""
+    """What a keeper's Role lets it see of a release called `name`; `gateways` are those that its HTTPRoute names."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, gateways: tuple[str, ...] = ()) -> None:
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         for each in (f"{name}-a", f"{name}-b", f"{name}-rollouts"):
             self.objects["configmaps", each] = {"metadata": {"resourceVersion": "1"}}
         for each in (f"{name}-a", f"{name}-b"):
-            self.objects["deployments", each] = {"metadata": {"resourceVersion": "1"}, "spec": {"replicas": 1}}
+            labels = {"app.kubernetes.io/instance": name, "fairlead.io/slot": each[-1]}
+            spec = {"replicas": 1, "selector": {"matchLabels": labels}}
+            self.objects["deployments", each] = {"metadata": {"resourceVersion": "1"}, "spec": spec}
+        if gateways:
+            parents = [{"name": each} for each in gateways]
+            route = {"metadata": {"resourceVersion": "1", "generation": 1}, "spec": {"parentRefs": parents}}
+            self.objects["httproutes", f"{name}-rollouts"] = route
+            self.objects["services", name] = {"metadata": {"resourceVersion": "1"}, "spec": {}}
         self.patches: list[tuple[str, str]] = []
         self.starts = True
 
@@ -37,6 +44,8 @@ class KubernetesStandIn(Kubernetes):
         if version not in (None, found["metadata"]["resourceVersion"]):
             raise PlatformError("another one was faster", code="conflict")
         _merge(found, change)
+        if "generation" in found["metadata"] and "spec" in change:
+            found["metadata"]["generation"] += 1
         found["metadata"]["resourceVersion"] = str(int(found["metadata"]["resourceVersion"]) + 1)
         self.patches.append((kind, name))
         return copy.deepcopy(found)

@@ -55,6 +55,7 @@ class Rollouts(Values):
     artifacts: Annotated[str, StringConstraints(pattern=r"^$|^s3://.+")]
     tracking: Annotated[str, StringConstraints(pattern=r"^$|^https?://[^/@]+$")]
     router: Router
+    http_route: HttpRoute
     resources: Resources
 
 

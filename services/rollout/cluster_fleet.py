@@ -91,10 +91,11 @@ class ClusterFleet:
         if champion not in there:
             return  # routers keep what they have
         placed = candidate if candidate in there else ""
-        self.routing = Routing(
+        routing = Routing(
             versions=there, champion=champion, candidate=placed, weight=weight if placed else 0, mirrors=mirrors
         )
-        self._splitter.put(self.routing)
+        self._splitter.put(routing)
+        self.routing = routing
         for version in set(self._followed) - set(slots):
             del self._followed[version]
         self._up &= set(slots)

@@ -16,8 +16,9 @@ from contracts.errors import PlatformError
 from services.logs import log_event
 from services.rollout.app import control_app, discovery_app
 from services.rollout.champion import Champion
-from services.rollout.cluster_fleet import ClusterFleet, Envoys
+from services.rollout.cluster_fleet import ClusterFleet, Envoys, Splitter
 from services.rollout.config_map_store import ConfigMapStore
+from services.rollout.http_route import GatewayRoute
 from services.rollout.keeper import Keeper, Record
 from services.rollout.kubernetes import Kubernetes
 from services.rollout.labels import LabelWatch
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 _SILENT = 60.0  # seconds without a whole look after which it is taken for stuck
+_ENVOYS_HEAR, _GATEWAYS_HEAR = 5.0, 30.0
 
 
 class KeeperService:
@@ -40,8 +42,8 @@ class KeeperService:
         self._settings, self._keeper, self._watch = settings, None, None
         self._store = ConfigMapStore(kubernetes, f"{settings.name}-rollouts")
         self._first = self._store.read() or _first(settings)
-        slots = Slots(kubernetes, settings.slots, settings.replicas, settings.autoscaling, time.monotonic)
-        champion, router = Champion(settings.tracking, settings.model), Envoys(f"{settings.name}-router")
+        champion, (router, linger) = Champion(settings.tracking, settings.model), _router(settings, kubernetes)
+        slots = Slots(kubernetes, settings.slots, settings.replicas, settings.autoscaling, time.monotonic, linger)
         self._fleet = ClusterFleet(slots, router, champion, self.served, self._labels)
         self._keeper = Keeper(self._store, self._fleet, _record(settings), self._first)
         self._looked, self._ended = time.monotonic(), False
@@ -67,7 +69,8 @@ class KeeperService:
         settings, said = self._settings, ""
         control = control_app(self.served, self._ask, self._is_alive, self._is_ready)
         _serve(control, settings.host, settings.port)
-        _serve(discovery_app(lambda: self._fleet.routing), settings.host, settings.xds_port)
+        if settings.router == "envoy":
+            _serve(discovery_app(lambda: self._fleet.routing), settings.host, settings.xds_port)
         while not self._ended:
             said = self._look(said)
             rollout = self.served().rollout
@@ -119,6 +122,14 @@ class KeeperService:
 def _first(settings: KeeperSettings) -> Served:
     places = {settings.version: Place(source=settings.source, digest=settings.digest)}
     return Served(model=settings.model, version=settings.version, places=places)
+
+
+def _router(settings: KeeperSettings, kubernetes: Kubernetes) -> tuple[Splitter, float]:
+    """What splits the traffic, and the seconds within which it has heard of a change."""
+    if settings.router == "envoy":
+        return Envoys(f"{settings.name}-router"), _ENVOYS_HEAR
+    route = f"{settings.name}-rollouts"
+    return GatewayRoute(kubernetes, route, settings.name, settings.model, settings.path), _GATEWAYS_HEAR
 
 
 def _record(settings: KeeperSettings) -> Record:

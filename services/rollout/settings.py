@@ -27,6 +27,7 @@ class KeeperSettings(Settings):
     replicas: int = Field(1, ge=1, description="pods of a version; with autoscaling those that it begins with")
     autoscaling: bool = Field(False, description="whether an autoscaler decides how many pods a version has")
     router: Literal["envoy", "httpRoute"] = Field("envoy", description="what splits the traffic")
+    path: str = Field("/", pattern="^/", description="path of the HTTPRoute, and all below it")
     artifacts: str = Field("", description="folder or s3:// of published bundles, with the audit log; empty: no log")
     tracking: str = Field("", description="MLflow, whose champion is set; empty: it is not")
     predictions: str = Field("", description="folder or s3:// of the prediction log, where labels are; empty: none")

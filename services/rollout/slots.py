@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 from services.rollout.kubernetes import Kubernetes
 from services.rollout.store import Place
 
-_LINGER = 5.0  # seconds that a version without traffic is kept, until every router has heard of it
-
 
 class Pods(NamedTuple):
     """How many pods a slot shall have, has, and has ready."""
@@ -25,6 +23,7 @@ class Slots:
     Args:
         names: of the two; a Deployment, a ConfigMap and a headless Service have each name.
         replicas: pods of a version.  autoscaling: whether somebody else changes their number once there are some.
+        linger: seconds that a version without traffic is kept, until every router has heard of it.
     """
 
     def __init__(
@@ -34,9 +33,10 @@ class Slots:
         replicas: int,
         autoscaling: bool,
         clock: Callable[[], float],
+        linger: float = 5.0,
     ) -> None:
         self._kubernetes, self._names, self._clock = kubernetes, names, clock
-        self._replicas, self._autoscaling = replicas, autoscaling
+        self._replicas, self._autoscaling, self._linger = replicas, autoscaling, linger
         self._unwanted: dict[str, float] = {}
         self._held = {name: _held(kubernetes.get("configmaps", name)) for name in names}
         self.pods: dict[str, Pods] = {}
@@ -82,7 +82,7 @@ class Slots:
 
     def _leave(self, name: str, held: str) -> None:
         since = self._unwanted.setdefault(name, self._clock())
-        if not held or self._clock() - since >= _LINGER:
+        if not held or self._clock() - since >= self._linger:
             self._scale(name, 0)
 
     def _enough(self, name: str, champion: str) -> int:

@@ -38,10 +38,11 @@ def has_rollouts(file: Path) -> bool:
 
 
 def front_of(kube: Kube, release: str) -> str:
-    """What the Service of a release selects: server, router, or "" where there is no release."""
+    """What the Service of a release selects: server, router, slot (behind a Gateway), or "" without a release."""
     parts = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=server"
     services = kube.items("services", "-l", parts)
-    return str(services[0]["spec"]["selector"].get("app.kubernetes.io/component", "")) if services else ""
+    selector = services[0]["spec"].get("selector") or {} if services else {}
+    return str(selector.get("app.kubernetes.io/component", ""))
 
 
 def values_text(file: Path, profile: Profile, kube: Kube, release: str, section: dict[str, str], first: Any) -> str:
@@ -56,7 +57,7 @@ def values_text(file: Path, profile: Profile, kube: Kube, release: str, section:
 
 
 def apply_rollouts(kube: Kube, release: str, upgrade: Callable[[], None]) -> None:
-    """Upgrade until the Service selects the router and nothing else answers; on a release that has it, once.
+    """Upgrade until the Service selects what rollouts put there, and nothing else answers; once where it does.
 
     Raises:
         PlatformError: ``code="not_deployed"``: the router did not become ready.
@@ -64,7 +65,7 @@ def apply_rollouts(kube: Kube, release: str, upgrade: Callable[[], None]) -> Non
     for _ in range(_UPGRADES):
         upgrade()
         parts = f"app.kubernetes.io/instance={release},app.kubernetes.io/component=server"
-        if front_of(kube, release) == "router" and not kube.items("deployments", "-l", parts):
+        if front_of(kube, release) in ("router", "slot") and not kube.items("deployments", "-l", parts):
             return
     raise PlatformError(
         f"the Service of release {release} does not select the router",

@@ -48,7 +48,7 @@ and that of Redis beside that of its sentinels.
 - from:
     {{- toYaml $peers | nindent 4 }}
   ports: {{ include "fairlead.np.ports" . }}
-{{- with include "fairlead.np.controllers" (dict "values" .context.Values "ports" (list 3000)) }}
+{{- with include "fairlead.np.controllers" (dict "values" (include "model-service.ways" .context | fromYaml) "ports" (list 3000)) }}
 {{ . }}
 {{- end }}
 {{- end -}}
@@ -62,12 +62,14 @@ and that of Redis beside that of its sentinels.
 {{- toJson $found -}}
 {{- end -}}
 
-{{/* model-service.rolloutPolicies: clients reach the router only, which reaches the slots and what the keeper tells it; requests to the keeper need a label. */}}
+{{/* model-service.rolloutPolicies: clients reach the router only, which reaches the slots and what the keeper tells it; behind a Gateway, which is
+a client, they reach the slots. Requests to the keeper need a label. */}}
 {{- define "model-service.rolloutPolicies" -}}
 {{- $policy := .Values.networkPolicy }}
 {{- $router := include "model-service.ownPods" (dict "context" . "components" (list "router")) }}
 {{- $keeper := include "model-service.ownPods" (dict "context" . "components" (list "rollout")) }}
 {{- $slot := include "model-service.ownPods" (dict "context" . "components" (list "slot")) }}
+{{- $envoys := has "router" (include "model-service.fronts" . | fromYaml).needed }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -77,14 +79,19 @@ spec:
     matchLabels: {{- include "fairlead.selectorLabels" (dict "context" . "component" "slot") | nindent 6 }}
   policyTypes: [Ingress, Egress]
   ingress:
+    {{- if $envoys }}
     - from: {{ concat ($router | fromJsonArray) ($keeper | fromJsonArray) $policy.metrics | toJson }}
       ports: [{protocol: TCP, port: 3000}]
+    {{- else }}
+    {{- include "model-service.fromClients" (dict "context" . "ports" (list 3000) "more" (concat ($keeper | fromJsonArray) $policy.metrics)) | nindent 4 }}
+    {{- end }}
   egress:
     {{- include "model-service.egress" . | nindent 4 }}
     {{- with $policy.extraEgress }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
 ---
+{{- if $envoys }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -104,6 +111,7 @@ spec:
     - to: {{ $keeper }}
       ports: [{protocol: TCP, port: 9111}]
 ---
+{{- end }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -118,14 +126,18 @@ spec:
     - from: {{ toJson . }}
       ports: [{protocol: TCP, port: 9110}]
     {{- end }}
+    {{- if $envoys }}
     - from: {{ $router }}
       ports: [{protocol: TCP, port: 9111}]
+    {{- end }}
   egress:
     {{- include "model-service.egress" . | nindent 4 }}
     - to: {{ $slot }}
       ports: [{protocol: TCP, port: 3000}]
+    {{- if $envoys }}
     - to: {{ $router }}
       ports: [{protocol: TCP, port: 9902}]
+    {{- end }}
     {{- include "fairlead.np.to" (dict "context" . "part" "kubernetes") | nindent 4 }}
     {{- with .Values.rollouts.tracking }}
     {{- include "model-service.egressTo" (dict "context" $ "url" . "peers" list) | nindent 4 }}

@@ -31,7 +31,9 @@ spec:
             {{- with include "fairlead.extraEnv" (dict "context" . "values" dict) }}{{ . | nindent 12 }}{{ end }}
           ports:
             - {name: http, containerPort: 9110}
+            {{- if not .Values.rollouts.httpRoute.enabled }}
             - {name: xds, containerPort: 9111}
+            {{- end }}
           {{- include "fairlead.httpProbes" (dict "ready" "/readyz" "live" "/livez" "started" "/livez") | nindent 10 }}
           volumeMounts:
             - {name: tmp, mountPath: /tmp}

@@ -40,14 +40,14 @@ def test_rollouts_that_somebody_switched_off_are_not_switched_on(tmp_path: Path)
 
 
 class Cluster(Kube):
-    """A release whose Service selects the router from the upgrade number `ready` on."""
+    """A release whose Service selects `front` from the upgrade number `ready` on."""
 
-    def __init__(self, ready: int) -> None:
+    def __init__(self, ready: int, front: str = "router") -> None:
         super().__init__("spaces")
-        self.upgrades, self._ready = 0, ready
+        self.upgrades, self._ready, self._front = 0, ready, front
 
     def items(self, *arguments: str) -> list[dict[str, Any]]:
-        selects = "router" if self.upgrades >= self._ready else "server"
+        selects = self._front if self.upgrades >= self._ready else "server"
         if arguments[0] == "services":
             return [{"spec": {"selector": {"app.kubernetes.io/component": selects}}}] if self.upgrades else []
         return [{}] if self.upgrades <= self._ready else []
@@ -61,6 +61,9 @@ def test_a_release_is_upgraded_until_the_router_answers_and_nothing_else() -> No
     assert front_of(cluster, "toy") == ""
     apply_rollouts(cluster, "toy", cluster.upgrade)
     assert (cluster.upgrades, front_of(cluster, "toy")) == (3, "router")
+    behind = Cluster(ready=1, front="slot")
+    apply_rollouts(behind, "toy", behind.upgrade)
+    assert (behind.upgrades, front_of(behind, "toy")) == (2, "slot")
     never = Cluster(ready=9)
     with pytest.raises(PlatformError, match="does not select the router") as refused:
         apply_rollouts(never, "toy", never.upgrade)
