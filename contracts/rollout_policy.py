@@ -64,6 +64,7 @@ class RolloutPolicy(Document):
     answers: Limit = Field(_limit(0.1, 0.2), description="shares of labels, and of scores above each bucket's edge")
     flags: Limit = Field(_limit(0.05, 0.2), description="predictions with flags")
     quality: float = Field(0.02, gt=0, lt=0.5, description="share of wrong answers, by labels, that may come on top")
+    misses: Limit = Field(_limit(0.05, 0.2), description="wrong answers to the rows of each true class, by labels")
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

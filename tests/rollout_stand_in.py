@@ -26,11 +26,12 @@ from services.metrics.series import Histogram
 from services.metrics.service_metrics import ServiceMetrics
 from services.rollout.envoy import Address
 from services.rollout.keeper import Keeper
+from services.rollout.observation import Labelled
 from services.rollout.store import Served, Store
 from services.server.launch import ServeCommand
 
 MODEL, LOOK = "toy", 0.25
-Labels = Callable[[], Mapping[str, tuple[float, float]]]
+Labels = Callable[[], Mapping[str, Labelled]]
 
 
 class StandIn(Endpoint):

@@ -19,7 +19,8 @@ ABOVE = tuple(map(str, SCORE_BUCKETS))
 class Behaviour(NamedTuple):
     """How a version answers: its share of errors, its median latency, its scores, and the share of wrong answers.
 
-    Scores have a beta distribution, shifted by `shift`; labels come at once, of the share `labelled` of requests.
+    Scores have a beta distribution, shifted by `shift`. Labels are of the share `labelled` of requests and come after
+    `late` more looks. `rare` is the share of rows of a class of its own, of whose answers `missed` are wrong.
     """
 
     errors: float = 0.0
@@ -28,6 +29,9 @@ class Behaviour(NamedTuple):
     shift: float = 0.0
     wrong: float = 0.0
     labelled: float = 0.0
+    late: int = 0
+    rare: float = 0.0
+    missed: float = 0.0
 
 
 class Version:
@@ -35,7 +39,8 @@ class Version:
 
     def __init__(self, random: np.random.Generator, behaviour: Behaviour) -> None:
         self._random, self._behaviour = random, behaviour
-        self._requests = self._errors = self._seconds = self._yes = self._labelled = self._wrong = 0.0
+        self._requests = self._errors = self._seconds = self._yes = 0.0
+        self._labels = [np.zeros(4)] * (behaviour.late + 1)  # common, wrong ones, rare, wrong ones: by look
         self._latency, self._scores = np.zeros(len(SLOWER)), np.zeros(len(ABOVE))
 
     def serve(self, requests: int) -> None:
@@ -45,8 +50,10 @@ class Version:
         self._requests += requests
         self._errors += self._random.binomial(requests, self._behaviour.errors)
         labelled = self._random.binomial(requests, self._behaviour.labelled)
-        self._labelled += labelled
-        self._wrong += self._random.binomial(labelled, self._behaviour.wrong)
+        rare = self._random.binomial(labelled, self._behaviour.rare)
+        wrong = self._random.binomial(labelled - rare, self._behaviour.wrong)
+        missed = self._random.binomial(rare, self._behaviour.missed)
+        self._labels.append(self._labels[-1] + [labelled - rare, wrong, rare, missed])
         self._seconds += seconds.sum()
         self._yes += (scores > 0.5).sum()
         self._latency += [(seconds <= float(edge)).sum() for edge in SLOWER]
@@ -54,14 +61,17 @@ class Version:
 
     def seen(self) -> Seen:
         """As a look at its metrics shows it."""
+        common, wrong, rare, missed = self._labels[-1 - self._behaviour.late].tolist()
         counts = Counts.model_construct(
             None,
             requests=self._requests,
             errors=self._errors,
             seconds=self._seconds,
             predictions=self._requests,
-            labelled=self._labelled,
-            wrong=self._wrong,
+            labelled=common + rare,
+            wrong=wrong + missed,
+            truths={"common": common, "rare": rare},
+            misses={"common": wrong, "rare": missed},
             latency=dict(zip(SLOWER, self._latency.tolist(), strict=True)),
             labels={"yes": float(self._yes), "no": float(self._requests - self._yes)},
             scores=dict(zip(ABOVE, self._scores.tolist(), strict=True)),
@@ -78,13 +88,17 @@ def simulated(
     per_second: float = 20,
     look: float = 1.0,
     longest: float = 7200.0,
+    warm: bool = False,
 ) -> tuple[Rollout, float]:
-    """A rollout until it settles or ends, and how long it took; `look` is the time between looks."""
+    """A rollout until it settles or ends, and how long it took; `look` is the time between looks.
+
+    warm: it goes on until the old version is not kept any longer.
+    """
     random = np.random.default_rng(seed)
     versions = (Version(random, champion), Version(random, candidate))
     versions[0].serve(2000)
     state, now = new_rollout("r", "model", "1", "2", "canary", policy, 0.0), 0.0
-    while not state.ended and state.phase != "settling" and now < longest:
+    while not state.ended and (warm or state.phase != "settling") and now < longest:
         requests = random.poisson(per_second * look)
         mine = random.binomial(requests, state.weight / 100)
         versions[0].serve(requests - mine)

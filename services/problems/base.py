@@ -77,6 +77,14 @@ class Serving(ABC):
         """
         return None
 
+    def truths(self, output: Any) -> Sequence[str]:
+        """What labels can say of a row, one by one: classes of rows whose wrong answers are counted apart."""
+        return ()
+
+    def misses(self, recorded: Mapping[str, Any], label: Any) -> Mapping[str, bool]:
+        """Those of `truths` that a row's label says, and whether the recorded answer is wrong in each."""
+        return {}
+
     def label_of_text(self, output: Any, text: str) -> Any:
         """A label that came as text, from a file; raises as `label` does."""
         return self.label(output, text)

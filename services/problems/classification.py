@@ -57,6 +57,14 @@ class ClassificationServing(Serving):
         """Whether it is the same."""
         return bool(recorded["label"] == label)
 
+    def truths(self, output: ClassificationOutput) -> Sequence[str]:
+        """The classes: a rare one that is missed is not outweighed by the common one."""
+        return output.classes
+
+    def misses(self, recorded: Mapping[str, Any], label: Any) -> Mapping[str, bool]:
+        """The true class."""
+        return {label: recorded["label"] != label}
+
     def parameters(self, output: ClassificationOutput) -> dict[str, Any]:
         """The classes."""
         return {"classes": output.classes}

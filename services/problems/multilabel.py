@@ -67,6 +67,14 @@ class MultilabelServing(Serving):
         """Whether all labels are the same."""
         return set(recorded["labels"]) == set(label)
 
+    def truths(self, output: MultilabelOutput) -> Sequence[str]:
+        """The labels; what is given too often is in `is_right`."""
+        return output.labels
+
+    def misses(self, recorded: Mapping[str, Any], label: Any) -> Mapping[str, bool]:
+        """Each label that the row has."""
+        return {one: one not in recorded["labels"] for one in label}
+
     def parameters(self, output: MultilabelOutput) -> dict[str, Any]:
         """The labels and their thresholds."""
         return {"problem": output.problem, "labels": output.labels, "thresholds": output.limits()}

@@ -12,7 +12,7 @@ from contracts.errors import PlatformError
 from services.rollout.bootstrap import TELLS
 from services.rollout.champion import Champion
 from services.rollout.envoy import Address, Routing
-from services.rollout.observation import Counts, Observation, Seen
+from services.rollout.observation import NO_LABELS, Counts, Labelled, Observation, Seen
 from services.rollout.pod_counters import Fetch, Followed, Resolve, Unreached, addresses, at, fetched
 from services.rollout.router_statistics import STATISTICS, routed
 from services.rollout.slots import Slots
@@ -62,7 +62,7 @@ class ClusterFleet:
     """See `services.rollout.keeper.Fleet`.
 
     Args:
-        served: the state now, which says where bundles are.  labels: labelled and wrong predictions by version.
+        served: the state now, which says where bundles are.  labels: what they say, by version.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class ClusterFleet:
         splitter: Splitter,
         champion: Champion,
         served: Callable[[], Served],
-        labels: Callable[[], Mapping[str, tuple[float, float]]],
+        labels: Callable[[], Mapping[str, Labelled]],
         resolve: Resolve = addresses,
         fetch: Fetch = fetched,
     ) -> None:
@@ -134,8 +134,7 @@ class ClusterFleet:
         counts = self._followed.setdefault(version, Followed(version)).look(texts.items())
         if counts is None:
             return Seen(ready=True, note="the metrics of its pods cannot be read")
-        labelled, wrong = self._labels().get(version, (0.0, 0.0))
-        more = {"unreached": unreached, "labelled": labelled, "wrong": wrong}
+        more = {"unreached": unreached, **self._labels().get(version, NO_LABELS)._asdict()}
         return Seen(ready=True, counts=counts.model_copy(update=more))
 
     def _gone(self, champion: str) -> str:
@@ -164,4 +163,4 @@ def _resumed(served: Served) -> dict[str, Followed]:
 
 
 def _own(counts: Counts) -> Counts:
-    return counts.model_copy(update={"unreached": 0.0, "labelled": 0.0, "wrong": 0.0})
+    return counts.model_copy(update={"unreached": 0.0, **NO_LABELS._asdict()})

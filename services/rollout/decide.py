@@ -14,6 +14,7 @@ Action = Literal["none", "route", "promote", "roll_back", "abort"]
 Command = Literal["pause", "resume", "promote", "abort"]
 COMMANDS: tuple[Command, ...] = ("pause", "resume", "promote", "abort")
 _BY_ITSELF = "rollout"
+_OF_LABELS = ("quality", "misses")
 _SUSPICIOUS = 3.0  # evidence against a version that labels do not have to wait for otherwise
 
 
@@ -135,7 +136,7 @@ def _failure(state: Rollout, seen: Observation, now: float) -> str:
     if state.unready_since is not None and now - state.unready_since >= policy.unready_seconds:
         return f"{name} is not ready for {now - state.unready_since:.0f} s: {_note(seen)}"
     late = state.phase == "settling"  # the champion gets no requests, but labels of its answers still come
-    worse = [one for one in state.verdicts if one.says == "worse" and (not late or one.criterion == "quality")]
+    worse = [one for one in state.verdicts if one.says == "worse" and (not late or one.criterion in _OF_LABELS)]
     if worse and (seen.champion.ready or not seen.gone):
         return "; ".join(describe(one) for one in worse)
     if state.phase == "running" and state.active > policy.max_seconds and not state.paused:
@@ -190,7 +191,7 @@ def _blocks(one: Verdict) -> bool:
     """Whether the last step waits for it: for errors, for what has numbers, and for labels that speak against it."""
     if one.says == "no data":
         return one.criterion == "errors"
-    return one.says == "unproven" and (one.criterion != "quality" or one.worse >= _SUSPICIOUS)
+    return one.says == "unproven" and (one.criterion not in _OF_LABELS or one.worse >= _SUSPICIOUS)
 
 
 def _stay(state: Rollout, reasons: tuple[str, ...]) -> Decision:

@@ -15,7 +15,8 @@ from services.rollout import shares
 from services.rollout.observation import Counts
 
 _HISTORY = 2000.0  # requests of the champion before the rollout that count for what is expected of it
-_OF_ERRORS = 0.7  # of the chance of a wrong refusal
+_PARTS = {"errors": 0.55, "misses": 0.17, "quality": 0.08}  # of the chance of a wrong refusal
+_PART = 0.05  # of each other criterion
 _LABELS = 20  # the most frequent ones are compared one by one
 
 
@@ -62,25 +63,29 @@ class Verdict(Document):
 class Rows(NamedTuple):
     """One criterion's counts of one version: requests, and hits by share; `near` as the promise of a margin asks."""
 
-    requests: float
+    requests: Any  # of all shares together, or of each one
     hits: list[float]
     near: list[float]
 
 
 class Criterion(NamedTuple):
-    """How a criterion reads counters: its shares, the rows of a version, and the value that people see."""
+    """How a criterion reads counters: its shares, the rows of a version, and the value of a share that people see.
+
+    at_once: its evidence is that of all counts of the rollout, not of one block after the other.
+    """
 
     keys: Callable[[Counts, Counts], tuple[str, ...]]
     rows: Callable[[Counts, tuple[str, ...], bool], Rows]
-    value: Callable[[Counts], float | None]
+    value: Callable[[Counts, str], float | None]
     shown_as_rate: bool = True
+    at_once: bool = False
 
 
 def _rate(hits: Callable[[Counts], float], requests: Callable[[Counts], float]) -> Criterion:
     return Criterion(
         keys=lambda champion, candidate: ("",),
         rows=lambda counts, keys, candidate: Rows(requests(counts), [hits(counts)], [hits(counts)]),
-        value=lambda counts: hits(counts) / requests(counts) if requests(counts) else None,
+        value=lambda counts, share: hits(counts) / requests(counts) if requests(counts) else None,
     )
 
 
@@ -114,17 +119,34 @@ def _answer_rows(counts: Counts, keys: tuple[str, ...], candidate: bool) -> Rows
     return Rows(counts.predictions, both, both)
 
 
+def _truths(champion: Counts, candidate: Counts) -> tuple[str, ...]:
+    return tuple({**champion.truths, **candidate.truths})
+
+
+def _missed(counts: Counts, keys: tuple[str, ...], candidate: bool) -> Rows:
+    """The rows of each true class, and the wrong ones; their evidence waits for no block, as labels may come late."""
+    rows = [counts.truths.get(key, 0.0) for key in keys]
+    hits = [min(counts.misses.get(key, 0.0), most) for key, most in zip(keys, rows, strict=True)]
+    return Rows(np.array(rows), hits, hits)
+
+
+def _share_missed(counts: Counts, share: str) -> float | None:
+    rows = counts.truths.get(share, 0.0)
+    return counts.misses.get(share, 0.0) / rows if rows else None
+
+
 CRITERIA: dict[str, Criterion] = {
     "errors": _rate(lambda counts: counts.errors + counts.unreached, lambda counts: counts.requests + counts.unreached),
     "refusals": _rate(lambda counts: counts.refusals, lambda counts: counts.requests),
     "latency": Criterion(
         _latency_keys,
         _latency_rows,
-        lambda counts: counts.seconds / counts.requests if counts.requests else None,
+        lambda counts, share: counts.seconds / counts.requests if counts.requests else None,
         shown_as_rate=False,
     ),
-    "answers": Criterion(_answer_keys, _answer_rows, lambda counts: None, shown_as_rate=False),
+    "answers": Criterion(_answer_keys, _answer_rows, lambda counts, share: None, shown_as_rate=False),
     "quality": _rate(lambda counts: counts.wrong, lambda counts: counts.labelled),
+    "misses": Criterion(_truths, _missed, _share_missed, at_once=True),
     "flags": _rate(lambda counts: counts.flagged, lambda counts: counts.predictions),
 }
 
@@ -140,6 +162,8 @@ def judged(policy: RolloutPolicy) -> Mapping[str, Limit]:
 def first_trail(name: str, champion: Counts, candidate: Counts) -> Trail:
     """No evidence yet; what the champion did before the rollout says what to expect of it."""
     criterion = CRITERIA[name]
+    if criterion.at_once:
+        return Trail()
     keys = criterion.keys(champion, candidate)
     past = criterion.rows(champion, keys, False)
     weight = min(1.0, _HISTORY / past.requests) if past.requests else 0.0
@@ -182,14 +206,16 @@ def extended(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, c
 def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, candidate: Counts) -> Verdict:
     """What the evidence says; the counts are all of the rollout."""
     criterion, limit = CRITERIA[name], judged(policy)[name]
-    values = (criterion.value(champion), criterion.value(candidate))
-    bounds = [_interval(criterion, counts) for counts in (champion, candidate)]
-    counted = [criterion.rows(counts, trail.keys, False).requests for counts in (champion, candidate)]
-    if not trail.hits or not any(counted):
+    keys, logs, promises = _found(criterion, trail, limit, champion, candidate)
+    shown = np.where(logs == 0, -np.inf, logs)  # a class without labels looks no worse than the others
+    share = keys[int(shown.argmax()) % len(keys)] if keys else ""
+    values = (criterion.value(champion, share), criterion.value(candidate, share))
+    bounds = [_interval(criterion, counts, share) for counts in (champion, candidate)]
+    counted = [criterion.rows(counts, keys, False).requests for counts in (champion, candidate)]
+    if not len(logs) or not np.any(counted):
         return Verdict(criterion=name, says="no data", champion=values[0], candidate=values[1])
-    logs = shares.mixed(np.array(trail.worse), shares.PRIOR)
     against = _power(float(shares.mixed(logs[None, :])[0]))
-    promise = _power(float(shares.mixed(np.array(trail.within)).min()))
+    promise = _power(float(promises.min())) if len(promises) else 1.0
     needed = 1 / _chance(name, policy)
     is_worse = against >= needed and not (isinstance(limit, LatencyLimit) and not _is_slower(values, limit))
     proven = promise >= 1 / policy.wrong_promotion
@@ -200,7 +226,7 @@ def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, ca
         candidate=values[1],
         champion_interval=bounds[0],
         candidate_interval=bounds[1],
-        share=trail.keys[int(logs.argmax()) % len(trail.keys)],
+        share=share,
         worse=against,
         worse_needed=needed,
         within=promise,
@@ -208,12 +234,25 @@ def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, ca
     )
 
 
+def _found(
+    criterion: Criterion, trail: Trail, limit: Limit, champion: Counts, candidate: Counts
+) -> tuple[tuple[str, ...], shares.Array, shares.Array]:
+    """The shares, and logarithms of the evidence against each and for each that has any."""
+    if not criterion.at_once:
+        logs = np.array(trail.worse).reshape(-1, len(shares.PRIOR))
+        near = np.array(trail.within).reshape(-1, len(shares.SMALLER))
+        return trail.keys, shares.mixed(logs, shares.PRIOR), shares.mixed(near)
+    keys = criterion.keys(champion, candidate)
+    zero, one = (criterion.rows(counts, keys, False) for counts in (champion, candidate))
+    counts = (zero.requests, zero.hits, one.requests, one.hits)
+    both = (zero.requests > 0) & (one.requests > 0)
+    return keys, shares.at_once(limit.tolerated, counts), shares.at_once(limit.margin, counts, -1.0)[both]
+
+
 def _chance(name: str, policy: RolloutPolicy) -> float:
-    """How much of the chance of a wrong refusal is this criterion's: errors have most, as they hurt at once."""
+    """How much of the chance of a wrong refusal is this criterion's: errors and labels have most."""
     limits = judged(policy)
-    if "errors" not in limits or len(limits) == 1:
-        return policy.wrong_refusal / len(limits)
-    return policy.wrong_refusal * (_OF_ERRORS if name == "errors" else (1 - _OF_ERRORS) / (len(limits) - 1))
+    return policy.wrong_refusal * _PARTS.get(name, _PART) / sum(_PARTS.get(each, _PART) for each in limits)
 
 
 def _is_slower(values: tuple[float | None, float | None], limit: LatencyLimit) -> bool:
@@ -221,11 +260,11 @@ def _is_slower(values: tuple[float | None, float | None], limit: LatencyLimit) -
     return champion is not None and candidate is not None and candidate > limit.ratio * champion
 
 
-def _interval(criterion: Criterion, counts: Counts) -> tuple[float, float] | None:
+def _interval(criterion: Criterion, counts: Counts, share: str) -> tuple[float, float] | None:
     if not criterion.shown_as_rate:
         return None
-    rows: Any = criterion.rows(counts, ("",), False)
-    return shares.interval(rows.hits[0], rows.requests)
+    rows = criterion.rows(counts, (share,), False)
+    return shares.interval(rows.hits[0], float(np.ravel(rows.requests)[0]))
 
 
 def _power(log: float) -> float:

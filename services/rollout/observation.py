@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -33,6 +33,8 @@ class Counts(Document):
     flagged: float = 0
     labelled: float = 0
     wrong: float = 0
+    truths: dict[str, float] = Field({}, description="labelled predictions by what is true")
+    misses: dict[str, float] = Field({}, description="those of `truths` that were answered wrongly")
     latency: dict[str, float] = Field({}, description="requests at most as slow as each edge")
     labels: dict[str, float] = Field({}, description="predictions by label")
     scores: dict[str, float] = Field({}, description="predictions with a score at most as large as each edge")
@@ -49,7 +51,8 @@ class Counts(Document):
 
         def edges(name: str) -> dict[str, float]:
             new, old = getattr(self, name), getattr(before, name)
-            return {key: count if restarted else max(0.0, count - old.get(key, 0)) for key, count in new.items()}
+            anew = restarted and name not in _OF_LABELS
+            return {key: count if anew else max(0.0, count - old.get(key, 0)) for key, count in new.items()}
 
         made: dict[str, Any] = {name: grown(name) for name in _NUMBERS}
         made |= {name: edges(name) for name in _MAPPINGS}
@@ -65,8 +68,20 @@ class Counts(Document):
 
 
 _NUMBERS = ("requests", "errors", "refusals", "unreached", "seconds", "predictions", "flagged", "labelled", "wrong")
-_OF_LABELS = ("labelled", "wrong")
-_MAPPINGS = ("latency", "labels", "scores")
+_OF_LABELS = ("labelled", "wrong", "truths", "misses")
+_MAPPINGS = ("latency", "labels", "scores", "truths", "misses")
+
+
+class Labelled(NamedTuple):
+    """What labels say of one version's predictions, as `Counts` has it."""
+
+    labelled: float
+    wrong: float
+    truths: dict[str, float]
+    misses: dict[str, float]
+
+
+NO_LABELS = Labelled(0, 0, {}, {})
 
 
 class Seen(Document):

@@ -22,6 +22,7 @@ from services.rollout.http_route import GatewayRoute
 from services.rollout.keeper import Keeper, Record
 from services.rollout.kubernetes import Kubernetes
 from services.rollout.labels import LabelWatch
+from services.rollout.observation import Labelled
 from services.rollout.recording import recorder
 from services.rollout.settings import KeeperSettings
 from services.rollout.slots import Slots
@@ -101,7 +102,7 @@ class KeeperService:
     def _is_ready(self) -> bool:
         return self._fleet.routing is not None
 
-    def _labels(self) -> Mapping[str, tuple[float, float]]:
+    def _labels(self) -> Mapping[str, Labelled]:
         return self._watch.counts if self._watch else {}
 
     def _watch_labels(self) -> None:

@@ -132,6 +132,39 @@ def nearest(requests0: Array, rate0: Array, requests1: Array, rate1: Array, diff
     return found
 
 
+def at_once(difference: float, counts: tuple[Any, Any, Any, Any], side: float = 1.0) -> Array:
+    """Logarithms of the evidence that the rates differ by more than `difference` (`side` 1), or by less (-1).
+
+    It is that of all counts together, in whatever order they came: how likely Jeffreys' mixture of all rates makes
+    them, over how likely the best rates of the hypothesis do, which no true ones exceed (Wasserman, Ramdas and
+    Balakrishnan 2020, Universal inference, section 8). The rates are taken to be the same all the time.
+
+    Args:
+        counts: requests and successes of the champion, requests and successes of the candidate.
+    """
+    requests0, hits0, requests1, hits1 = (np.asarray(part, np.float64) for part in counts)
+    rate0, rate1 = hits0 / np.maximum(requests0, 1), hits1 / np.maximum(requests1, 1)
+    allowed = side * (rate1 - rate0 - difference) <= 0
+    near = nearest(requests0, rate0, requests1, rate1, difference)
+    mixture = _of_all_rates(requests0, hits0) + _of_all_rates(requests1, hits1)
+    best = _likelihood(requests0, hits0, np.where(allowed, rate0, near))
+    best += _likelihood(requests1, hits1, np.where(allowed, rate1, near + difference))
+    return np.where((requests0 > 0) & (requests1 > 0), np.minimum(mixture - best, LARGEST), 0.0)
+
+
+def _likelihood(requests: Array, hits: Array, rate: Array) -> Array:
+    rate = np.clip(rate, 1e-12, 1 - 1e-12)
+    found: Array = hits * np.log(rate) + (requests - hits) * np.log1p(-rate)
+    return found
+
+
+def _of_all_rates(requests: Array, hits: Array) -> Array:
+    """The logarithm of the likelihood under Jeffreys' prior."""
+    pairs = zip(requests.ravel().tolist(), hits.ravel().tolist(), strict=True)
+    found = [_log_beta(each + 0.5, every - each + 0.5) - _log_beta(0.5, 0.5) for every, each in pairs]
+    return np.array(found).reshape(hits.shape)
+
+
 def mixed(logs: Array, weights: tuple[float, ...] = ()) -> Array:
     """The logarithm of the average over the last axis, with `weights` that add up to one, or all alike."""
     top = logs.max(axis=-1, keepdims=True)

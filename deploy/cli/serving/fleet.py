@@ -19,7 +19,7 @@ from deploy.cli.machine.ports import HOST, free_port
 from deploy.cli.serving.endpoint import Endpoint, tail
 from deploy.cli.serving.router import Router
 from services.rollout.envoy import Address, Routing
-from services.rollout.observation import Observation, Seen, read_counts
+from services.rollout.observation import NO_LABELS, Labelled, Observation, Seen, read_counts
 
 _PATIENCE = 35.0  # seconds that a version has to finish what it answers
 _AGAIN = 5.0  # seconds until a process that ended by itself is started again
@@ -56,7 +56,7 @@ class LocalFleet:
     Args:
         make: the endpoint of a version on a port, not started.  promote: makes a version the registry's champion.
         withdraw: takes that from a version, for another one.
-        clock: seconds.  labels: labelled and wrong predictions by version.
+        clock: seconds.  labels: what they say, by version.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LocalFleet:
         make: Callable[[str, int], Endpoint],
         promote: Callable[[str, str], None],
         clock: Callable[[], float],
-        labels: Callable[[], Mapping[str, tuple[float, float]]] = dict,
+        labels: Callable[[], Mapping[str, Labelled]] = dict,
         withdraw: Callable[[str, str], None] = lambda version, champion: None,
     ) -> None:
         self._file, self._make, self._promote, self._clock = folder / "processes.json", make, promote, clock
@@ -203,8 +203,8 @@ class LocalFleet:
                 counts = read_counts(response.read().decode(), unreached)
         except OSError as err:
             return Seen(ready=True, note=f"its metrics cannot be read: {err}")
-        labelled, wrong = self._labels().get(version, (0.0, 0.0))
-        return Seen(ready=True, counts=counts.model_copy(update={"labelled": labelled, "wrong": wrong}))
+        found = self._labels().get(version, NO_LABELS)
+        return Seen(ready=True, counts=counts.model_copy(update=found._asdict()))
 
     def stop(self) -> None:
         """End the router, then all versions, and wait for them."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from services.rollout.envoy import Address
     from services.rollout.keeper import Keeper
     from services.rollout.labels import LabelWatch
+    from services.rollout.observation import Labelled
     from services.rollout.store import Served, Store
 
 _LOOK = 1.0  # seconds between looks
@@ -143,7 +144,7 @@ class _LabelCounts:
         about = first.bundle.document
         self._watch = LabelWatch(endpoints.uri("predictions"), first.name, about.signature, since, about.metrics)
 
-    def __call__(self) -> Mapping[str, tuple[float, float]]:
+    def __call__(self) -> Mapping[str, Labelled]:
         return self._watch.counts if self._watch else {}
 
 

@@ -14,7 +14,7 @@ from services.rollout.bootstrap import TELLS
 from services.rollout.champion import Champion
 from services.rollout.cluster_fleet import ClusterFleet, Envoys
 from services.rollout.envoy import Address
-from services.rollout.observation import Counts
+from services.rollout.observation import Counts, Labelled
 from services.rollout.slots import Slots
 from services.rollout.state import new_rollout
 from services.rollout.store import Place, Served
@@ -40,7 +40,7 @@ class Release:
     def start(self) -> None:
         slots = Slots(self.kubernetes, ("toy-a", "toy-b"), 1, False, lambda: self.now)
         envoys = Envoys("toy-router", self.resolve, self.fetch)
-        told = (slots, envoys, Champion("", "toy"), lambda: self.served, lambda: {"2": (10.0, 1.0)})
+        told = (slots, envoys, Champion("", "toy"), lambda: self.served, lambda: {"2": Labelled(10.0, 1.0, {}, {})})
         self.fleet = ClusterFleet(*told, self.resolve, self.fetch)
 
     def resolve(self, name: str) -> list[str]:

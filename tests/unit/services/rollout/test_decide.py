@@ -146,6 +146,44 @@ def test_labels_that_come_while_the_old_version_is_warm_still_end_it() -> None:
     assert state.reasons[0].startswith("quality")
 
 
+def with_labels(state: Rollout, looks: int, candidate_missed: float, *, classes: int = 2) -> Rollout:
+    """Labels of 1,000 rows of each version by look; 10 of them are of a rare class, of which the champion misses 4."""
+    for now in range(2, 2 + looks):
+        total, more = now * 1000, {f"other {number}": 0.0 for number in range(classes - 2)}
+        counts = [
+            Counts(
+                requests=total,
+                labelled=total,
+                wrong=now * (5 + missed),
+                truths={"fraud": now * 10, "genuine": now * 990, **more},
+                misses={"fraud": now * missed, "genuine": now * 5, **more},
+            )
+            for missed in (4, candidate_missed)
+        ]
+        both = {"champion": Seen(ready=True, counts=counts[0]), "candidate": Seen(ready=True, counts=counts[1])}
+        state = advance(state.model_copy(update={"step_began": float(now)}), Observation(**both), float(now)).state
+    return state
+
+
+def test_a_rare_class_that_is_missed_ends_it_although_few_answers_are_wrong() -> None:
+    """Half a point more wrong answers, which `quality` tolerates."""
+    worse = with_labels(begun(), 20, 9)
+    assert (worse.phase, worse.weight) == ("rolled_back", 0)
+    assert worse.reasons[0].startswith("misses (fraud) are shown to be worse: 90 %, the champion's are 40 %")
+    assert [one.says for one in with_labels(begun(), 20, 4).verdicts if one.criterion == "quality"] == ["proven"]
+    assert with_labels(begun(), 20, 4).phase == "running"
+
+
+def test_the_chance_is_shared_by_all_classes_that_there_are() -> None:
+    few, many = (
+        next(one for one in with_labels(begun(), 6, 8, classes=count).verdicts if one.criterion == "misses")
+        for count in (2, 200)
+    )
+    assert few.share == many.share == "fraud"
+    assert many.worse * 200 - 198 == pytest.approx(few.worse * 2)  # the evidence of a class without labels is 1
+    assert many.within == few.within  # classes without labels hold nothing
+
+
 def test_labels_that_speak_against_it_hold_the_last_step() -> None:
     """Of versions that are equal in all else, by labels of a third of the requests at once."""
     worse = (Behaviour(wrong=0.05, labelled=1 / 3), Behaviour(wrong=0.2, labelled=1 / 3))

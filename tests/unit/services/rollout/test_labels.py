@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 
 from contracts.bundle import Signature
+from contracts.problems import get_problem
 from services.feedback import layout
 from services.feedback.label_writing import write_labels
 from services.feedback.line_file import append
 from services.feedback.records import Label, Prediction, line_of
 from services.problems import get_serving
 from services.rollout.labels import LabelWatch, count_labels
+from services.rollout.observation import Labelled
 
 CLASSES = Signature.model_validate({"inputs": [], "output": {"problem": "classification", "classes": ["a", "b"]}})
 NUMBER = Signature.model_validate({"inputs": [], "output": {"problem": "regression"}})
@@ -47,9 +49,13 @@ def start(tmp_path: Path) -> datetime:
 
 def test_labelled_and_wrong_answers_are_counted_by_version(tmp_path: Path, start: datetime) -> None:
     end = start + timedelta(minutes=1)
-    assert count_labels(str(tmp_path), "m", CLASSES, {}, start, end) == {"1": (3, 1), "2": (3, 1)}
+    assert count_labels(str(tmp_path), "m", CLASSES, {}, start, end) == dict.fromkeys(
+        ("1", "2"), Labelled(3, 1, {"a": 2, "b": 1}, {"a": 0, "b": 1})
+    )
     later = start + timedelta(seconds=3.5)
-    assert count_labels(str(tmp_path), "m", CLASSES, {}, later, end) == {"1": (1, 0), "2": (1, 0)}
+    assert count_labels(str(tmp_path), "m", CLASSES, {}, later, end) == dict.fromkeys(
+        ("1", "2"), Labelled(1, 0, {"a": 1, "b": 0}, {"a": 0, "b": 0})
+    )
     assert count_labels(str(tmp_path), "m", NUMBER, {}, start, end) == {}
 
 
@@ -75,11 +81,26 @@ def test_every_problem_that_takes_labels_says_what_is_wrong(problem: str, answer
     assert problem != "regression" or serving.is_right(answer, right, {}) is None
 
 
+@pytest.mark.parametrize(
+    ("problem", "answer", "label", "found"),
+    [
+        ("classification", {"label": "a"}, "b", {"b": True}),
+        ("classification", {"label": "a"}, "a", {"a": False}),
+        ("multilabel", {"labels": ["a", "c"]}, ["a", "b"], {"a": False, "b": True}),
+        ("regression", {"value": 10.0}, 12.0, {}),
+    ],
+)
+def test_wrong_answers_are_told_apart_by_what_is_true(
+    problem: str, answer: Any, label: Any, found: dict[str, bool]
+) -> None:
+    assert get_serving(get_problem(problem)).misses(answer, label) == found
+
+
 def test_nothing_is_counted_while_there_is_no_rollout(tmp_path: Path, start: datetime) -> None:
     began: list[float | None] = [start.timestamp()]
     watch = LabelWatch(str(tmp_path), "m", CLASSES, lambda: began[-1])
     watch.look()
-    assert watch.counts["1"] == (3, 1)
+    assert watch.counts["1"][:2] == (3, 1)
     began.append(None)
     watch.look()
     assert watch.counts == {}

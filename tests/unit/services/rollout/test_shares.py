@@ -55,6 +55,26 @@ def test_evidence_does_not_grow_on_average_where_its_hypothesis_holds(
     assert (mean <= 1 + 1e-6).all()
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    requests=st.tuples(st.integers(1, 8), st.integers(1, 8)),
+    champion=rates,
+    candidate=rates,
+    limit=st.sampled_from([0.0, 0.05, 0.2]),
+)
+def test_evidence_of_all_counts_does_not_expect_to_grow_where_its_hypothesis_holds(
+    requests: tuple[int, int], champion: float, candidate: float, limit: float
+) -> None:
+    side = -1.0 if candidate - champion > limit else 1.0
+    outcomes = list(product(range(requests[0] + 1), range(requests[1] + 1)))
+    hits0, hits1 = (np.array(hits) for hits in zip(*outcomes, strict=True))
+    logs = shares.at_once(
+        limit, (np.full(len(hits0), requests[0]), hits0, np.full(len(hits1), requests[1]), hits1), side
+    )
+    weights = [chance(one, requests[0], champion) * chance(two, requests[1], candidate) for one, two in outcomes]
+    assert np.dot(weights, np.exp(logs)) <= 1 + 1e-6
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     requests=st.tuples(st.integers(1, 50), st.integers(1, 50)),
