@@ -1,34 +1,45 @@
 """Labels that arrived since a rollout began, counted by version: how many there are, and how many answers are wrong.
 
-Both are counted over all rows, and for the rows of each true class.
+Both are counted over all rows, and for the rows of each true class. Of a rare class a rollout may see few rows that the
+champion answers: for classes its answers of some time before count, too.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from contracts.bundle import Signature
 from contracts.errors import PlatformError
 from services.feedback.joining import joined
 from services.problems import get_serving
 from services.rollout.observation import Labelled
+from services.rollout.state import Rollout
 
 _EACH = 30.0  # seconds between two readings of the log
+_BEFORE = timedelta(minutes=15)  # of the champion's answers
 
 
 def count_labels(
-    folder: str, model: str, signature: Signature, metrics: Mapping[str, float], start: datetime, end: datetime
+    folder: str,
+    model: str,
+    signature: Signature,
+    metrics: Mapping[str, float],
+    start: datetime,
+    end: datetime,
+    champion: str = "",
 ) -> dict[str, Labelled]:
     """Labelled predictions and wrong ones, by version; of problems whose answers are right or wrong.
 
+    champion: whose answers of `_BEFORE` are counted by what is true.
     metrics: of the champion's bundle, the same for both versions, where a problem says by them what is wrong.
     """
     serving, found = get_serving(signature.problem), dict[str, Labelled]()
     truths = serving.truths(signature.output)
-    for one in joined(folder, model, start, end):
-        if one.label is None:
+    for one in joined(folder, model, start - _BEFORE, end):
+        early = one.prediction.time < start
+        if one.label is None or (early and one.prediction.version != champion):
             continue
         right = serving.is_right(one.prediction.answer, one.label.label, metrics)
         if right is None:
@@ -37,7 +48,8 @@ def count_labels(
         for truth, missed in serving.misses(one.prediction.answer, one.label.label).items():
             before.truths[truth] = before.truths.get(truth, 0) + 1
             before.misses[truth] = before.misses.get(truth, 0) + missed
-        found[one.prediction.version] = before._replace(labelled=before.labelled + 1, wrong=before.wrong + (not right))
+        labelled, wrong = before.labelled + (not early), before.wrong + (not early and not right)
+        found[one.prediction.version] = before._replace(labelled=labelled, wrong=wrong)
     return found
 
 
@@ -49,12 +61,12 @@ class LabelWatch:
         folder: str,
         model: str,
         signature: Signature,
-        since: Callable[[], float | None],
+        rollout: Callable[[], Rollout | None],
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         self.counts: Mapping[str, Labelled] = {}
         self._told = (folder, model, signature, metrics or {})
-        self._since = since
+        self._rollout = rollout
         threading.Thread(target=self._run, daemon=True).start()
 
     def _run(self) -> None:
@@ -64,11 +76,12 @@ class LabelWatch:
 
     def look(self) -> None:
         """Read once; a log that cannot be read leaves the counts as they are."""
-        start = self._since()
-        if start is None:
+        rollout = self._rollout()
+        if rollout is None or rollout.ended:
             self.counts = {}
             return
+        start = datetime.fromtimestamp(rollout.began, UTC)
         try:
-            self.counts = count_labels(*self._told, datetime.fromtimestamp(start, UTC), datetime.now(UTC))
+            self.counts = count_labels(*self._told, start, datetime.now(UTC), rollout.champion)
         except (PlatformError, OSError):
             return

@@ -33,7 +33,7 @@ class Counts(Document):
     flagged: float = 0
     labelled: float = 0
     wrong: float = 0
-    truths: dict[str, float] = Field({}, description="labelled predictions by what is true")
+    truths: dict[str, float] = Field({}, description="labelled predictions by what is true, all that are known")
     misses: dict[str, float] = Field({}, description="those of `truths` that were answered wrongly")
     latency: dict[str, float] = Field({}, description="requests at most as slow as each edge")
     labels: dict[str, float] = Field({}, description="predictions by label")
@@ -51,11 +51,10 @@ class Counts(Document):
 
         def edges(name: str) -> dict[str, float]:
             new, old = getattr(self, name), getattr(before, name)
-            anew = restarted and name not in _OF_LABELS
-            return {key: count if anew else max(0.0, count - old.get(key, 0)) for key, count in new.items()}
+            return {key: count if restarted else max(0.0, count - old.get(key, 0)) for key, count in new.items()}
 
         made: dict[str, Any] = {name: grown(name) for name in _NUMBERS}
-        made |= {name: edges(name) for name in _MAPPINGS}
+        made |= {name: edges(name) for name in _MAPPINGS} | {name: getattr(self, name) for name in _WHOLE}
         return Counts.model_construct(None, **made)
 
     def plus(self, other: Counts) -> Counts:
@@ -64,12 +63,14 @@ class Counts(Document):
         for name in _MAPPINGS:
             one, two = getattr(self, name), getattr(other, name)
             made[name] = {key: one.get(key, 0) + two.get(key, 0) for key in {**one, **two}}
+        made |= {name: getattr(other, name) or getattr(self, name) for name in _WHOLE}
         return Counts.model_construct(None, **made)
 
 
 _NUMBERS = ("requests", "errors", "refusals", "unreached", "seconds", "predictions", "flagged", "labelled", "wrong")
-_OF_LABELS = ("labelled", "wrong", "truths", "misses")
-_MAPPINGS = ("latency", "labels", "scores", "truths", "misses")
+_OF_LABELS = ("labelled", "wrong")
+_MAPPINGS = ("latency", "labels", "scores")
+_WHOLE = ("truths", "misses")  # not what was counted since, but all; the later ones are right
 
 
 class Labelled(NamedTuple):

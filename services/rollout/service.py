@@ -113,11 +113,9 @@ class KeeperService:
         place = self.served().places[rollout.champion]
         text = storage.read_bytes(storage.join(place.source, DOCUMENT))
         about, settings = BundleDocument.model_validate_json(text), self._settings
-        self._watch = LabelWatch(settings.predictions, settings.model, about.signature, self._since, about.metrics)
-
-    def _since(self) -> float | None:
-        rollout = self.served().rollout
-        return rollout.began if rollout is not None and not rollout.ended else None
+        self._watch = LabelWatch(
+            settings.predictions, settings.model, about.signature, lambda: self.served().rollout, about.metrics
+        )
 
 
 def _first(settings: KeeperSettings) -> Served:

@@ -32,6 +32,7 @@ from services.rollout.envoy import Address, Routing
 from services.rollout.keeper import Keeper
 from services.rollout.labels import LabelWatch
 from services.rollout.observation import Labelled
+from services.rollout.state import new_rollout
 from services.rollout.store import Request, Store
 from tests.rollout_stand_in import LOOK, MODEL, Labels, keeper_of
 
@@ -153,11 +154,11 @@ def test_a_bad_version_is_rolled_back_and_costs_only_its_own_errors(
 
 
 def test_a_version_that_its_labels_say_is_worse_goes_although_nothing_else_tells_it_apart(tmp_path: Path) -> None:
-    began = time.time()
+    rollout = new_rollout("r", MODEL, "1", "2", "canary", STRICT, time.time())
     signature = Signature.model_validate(
         {"inputs": [], "output": {"problem": "classification", "classes": ["no", "yes"]}}
     )
-    watch = LabelWatch(str(tmp_path / "log"), MODEL, signature, lambda: began)
+    watch = LabelWatch(str(tmp_path / "log"), MODEL, signature, lambda: rollout)
 
     def labels() -> Mapping[str, Labelled]:
         watch.look()

@@ -137,12 +137,9 @@ class _LabelCounts:
     def begin(self, endpoints: Endpoints, first: Endpoint, keeper: Keeper) -> None:
         from services.rollout.labels import LabelWatch
 
-        def since() -> float | None:
-            rollout = keeper.served.rollout
-            return rollout.began if rollout is not None and not rollout.ended else None
-
         about = first.bundle.document
-        self._watch = LabelWatch(endpoints.uri("predictions"), first.name, about.signature, since, about.metrics)
+        folder, signature = endpoints.uri("predictions"), about.signature
+        self._watch = LabelWatch(folder, first.name, signature, lambda: keeper.served.rollout, about.metrics)
 
     def __call__(self) -> Mapping[str, Labelled]:
         return self._watch.counts if self._watch else {}

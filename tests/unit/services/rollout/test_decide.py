@@ -174,6 +174,19 @@ def test_a_rare_class_that_is_missed_ends_it_although_few_answers_are_wrong() ->
     assert with_labels(begun(), 20, 4).phase == "running"
 
 
+def test_labels_that_are_read_anew_by_another_keeper_count_once() -> None:
+    before = with_labels(begun(), 6, 8)
+    assert before.last is not None
+    unread = [count.model_copy(update={"labelled": 0, "wrong": 0, "truths": {}, "misses": {}}) for count in before.last]
+    state = before
+    for counts in (unread, before.last):
+        both = {"champion": Seen(ready=True, counts=counts[0]), "candidate": Seen(ready=True, counts=counts[1])}
+        state = advance(state, Observation(**both), 9.0).state
+        assert [one for one in state.verdicts if one.criterion == "misses"] == [
+            one for one in before.verdicts if one.criterion == "misses"
+        ]
+
+
 def test_the_chance_is_shared_by_all_classes_that_there_are() -> None:
     few, many = (
         next(one for one in with_labels(begun(), 6, 8, classes=count).verdicts if one.criterion == "misses")

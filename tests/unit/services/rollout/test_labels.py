@@ -10,6 +10,7 @@ import pytest
 
 from contracts.bundle import Signature
 from contracts.problems import get_problem
+from contracts.rollout_policy import RolloutPolicy
 from services.feedback import layout
 from services.feedback.label_writing import write_labels
 from services.feedback.line_file import append
@@ -17,6 +18,7 @@ from services.feedback.records import Label, Prediction, line_of
 from services.problems import get_serving
 from services.rollout.labels import LabelWatch, count_labels
 from services.rollout.observation import Labelled
+from services.rollout.state import Rollout, new_rollout
 
 CLASSES = Signature.model_validate({"inputs": [], "output": {"problem": "classification", "classes": ["a", "b"]}})
 NUMBER = Signature.model_validate({"inputs": [], "output": {"problem": "regression"}})
@@ -96,11 +98,17 @@ def test_wrong_answers_are_told_apart_by_what_is_true(
     assert get_serving(get_problem(problem)).misses(answer, label) == found
 
 
-def test_nothing_is_counted_while_there_is_no_rollout(tmp_path: Path, start: datetime) -> None:
-    began: list[float | None] = [start.timestamp()]
-    watch = LabelWatch(str(tmp_path), "m", CLASSES, lambda: began[-1])
+def test_the_champions_answers_of_before_count_by_class_and_none_while_there_is_no_rollout(
+    tmp_path: Path, start: datetime
+) -> None:
+    rollout = new_rollout("r", "m", "1", "2", "canary", RolloutPolicy(), start.timestamp() + 2.5)
+    under_way: list[Rollout | None] = [rollout]
+    watch = LabelWatch(str(tmp_path), "m", CLASSES, lambda: under_way[-1])
     watch.look()
-    assert watch.counts["1"][:2] == (3, 1)
-    began.append(None)
-    watch.look()
-    assert watch.counts == {}
+    assert watch.counts["1"] == Labelled(1, 0, {"a": 2, "b": 1}, {"a": 0, "b": 1})  # two answers of before by class
+    assert watch.counts["2"] == Labelled(2, 1, {"a": 1, "b": 1}, {"a": 0, "b": 1})
+    for none in (rollout.model_copy(update={"phase": "promoted"}), None):
+        watch.counts = {"1": Labelled(1, 0, {}, {})}
+        under_way.append(none)
+        watch.look()
+        assert watch.counts == {}
