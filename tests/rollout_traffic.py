@@ -89,14 +89,15 @@ def simulated(
     look: float = 1.0,
     longest: float = 7200.0,
     warm: bool = False,
+    before: int = 2000,
 ) -> tuple[Rollout, float]:
     """A rollout until it settles or ends, and how long it took; `look` is the time between looks.
 
-    warm: it goes on until the old version is not kept any longer.
+    warm: it goes on until the old version is not kept any longer.  before: requests that the champion had answered.
     """
     random = np.random.default_rng(seed)
     versions = (Version(random, champion), Version(random, candidate))
-    versions[0].serve(2000)
+    versions[0].serve(before)
     state, now = new_rollout("r", "model", "1", "2", "canary", policy, 0.0), 0.0
     while not state.ended and (warm or state.phase != "settling") and now < longest:
         requests = random.poisson(per_second * look)

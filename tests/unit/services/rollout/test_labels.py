@@ -98,7 +98,7 @@ def test_wrong_answers_are_told_apart_by_what_is_true(
     assert get_serving(get_problem(problem)).misses(answer, label) == found
 
 
-def test_the_champions_answers_of_before_count_by_class_and_none_while_there_is_no_rollout(
+def test_the_champions_answers_of_before_count_by_class_and_nothing_without_a_rollout(
     tmp_path: Path, start: datetime
 ) -> None:
     rollout = new_rollout("r", "m", "1", "2", "canary", RolloutPolicy(), start.timestamp() + 2.5)
