@@ -16,6 +16,7 @@ fromJson fromJsonArray fromYaml fromYamlArray ge get gt has hasKey hasPrefix has
 kindIs last le len list lookup lower lt merge mergeOverwrite min mulf ne nindent omit pick prepend printf quote
 randAlphaNum regexFind regexMatch regexReplaceAll replace rest set sha1sum sha256sum sortAlpha splitList sub subf
 ternary toJson toPrettyJson toString toYaml tpl trim trimSuffix trunc uniq upper urlParse
+without
 """
 _TEXT = r'"(?:\\.|[^"\\])*"|`[^`]*`'
 _ACTION = rf'\{{\{{-? ((?:{_TEXT}|[^"`])*?)-?\}}\}}'

@@ -260,13 +260,16 @@ def test_too_many_that_wait_to_be_decoded_are_told_so(start: Any, monkeypatch: p
 
 
 def test_pixels_are_never_logged(start: Any, tmp_path: Path) -> None:
-    for policy, expected in (("drop", []), ("hash", ["hash"]), ("truncate", [])):
+    light = ["brightness", "contrast", "sharpness"]
+    for policy, expected in (("drop", light), ("hash", ["hash", *light]), ("truncate", light)):
         folder = tmp_path / policy
         served = start(predictions={"folder": str(folder), "text": policy})
         labels(raw(served, BRIGHT, "image/png"))
         served.runtime.log.close()
         [line] = next(folder.rglob("*.jsonl")).read_text().splitlines()
-        assert list(json.loads(line)["inputs"]["image"]) == expected
+        logged = json.loads(line)["inputs"]["image"]
+        assert list(logged) == expected
+        assert all(isinstance(logged[name], float) for name in light)
 
 
 def test_the_document_names_every_form_and_its_example_is_accepted(start: Any) -> None:
