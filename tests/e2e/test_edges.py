@@ -37,14 +37,15 @@ VALUES: dict[str, Any] = {
     "demo": {"enabled": False},
 }
 MODEL = CHART.parent / "model-service" / "ci" / "minimal-values.yaml"
-# Their policies are only there while they run: as a hook, and with the demo.
-ELSEWHERE = {"check", "demo-training", "server", "test"}
+# Their policies are only there while they run: as a hook, and with the demo; or say what a release's values name.
+ELSEWHERE = {"check", "demo-training", "server", "test", "slot", "rollout"}
+SHARED = {"slot": (3000,), "router": (3000, 9902), "rollout": (9110, 9111)}  # of a release whose versions share traffic
 
 
 @pytest.fixture(scope="module")
 def labels() -> dict[str, dict[str, str]]:
     """Labels of the pods of each component, as the chart renders them."""
-    made = render("platform", VALUES) + render("model-service", files=(MODEL,), release="toy")
+    made = render("platform", VALUES) + render("model-service", files=(MODEL,), release="toy") + _shared()
     found = {
         pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod["metadata"]["labels"] for _, pod in pods(made)
     }
@@ -59,26 +60,38 @@ def platform(labels: Mapping[str, dict[str, str]]) -> Iterator[Platform]:
             need_image(image)
         made = Platform(namespace)
         made.install(VALUES)
-        _model(made, labels["server"])
+        _model(made, labels)
         yield made
         made.helm("uninstall", "fairlead", "--timeout", "120s")
 
 
-def _model(platform: Platform, labels: Mapping[str, str]) -> None:
-    """The pod and the policies of a model's release of its own, whose server is a listener."""
-    policies = of_kind(render("model-service", files=(MODEL,), release="toy"), "NetworkPolicy")
+def _shared() -> list[dict[str, Any]]:
+    values = {"rollouts": {"enabled": True}}
+    made = render("model-service", values, files=(MODEL,), release="shared")
+    return [each for each in made if each["kind"] != "Pod"]  # helm's test stands in the other release
+
+
+def _model(platform: Platform, labels: Mapping[str, dict[str, str]]) -> None:
+    """Pods and policies of two releases of models of their own, one with rollouts; their servers are listeners."""
+    policies = of_kind(render("model-service", files=(MODEL,), release="toy") + _shared(), "NetworkPolicy")
     for policy in policies:
         policy["metadata"]["namespace"] = platform.namespace
+    notes = {"prometheus.io/scrape": "true", "prometheus.io/port": "3000"}
+    parts = [_listener(f"shared-{name}", labels[name], ports, {}) for name, ports in SHARED.items()]
+    apply(platform.namespace, *policies, _listener("toy", labels["server"], (3000,), notes), *parts)
+    names = ["pod/toy", *(f"pod/shared-{name}" for name in SHARED)]
+    platform.kubectl("wait", "--for=condition=Ready", *names, "--timeout=60s")
+
+
+def _listener(name: str, labels: Mapping[str, str], ports: tuple[int, ...], notes: dict[str, str]) -> dict[str, Any]:
     closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     image = f"{_LISTENER['registry']}/{_LISTENER['repository']}:{_LISTENER['tag']}"
-    main = {"name": "server", "image": image, "securityContext": closed}
+    command = ["listener", *map(str, ports)]
+    main = {"name": "server", "image": image, "command": command, "securityContext": closed}
     secure = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
     spec = {"containers": [main], "securityContext": secure, "terminationGracePeriodSeconds": 0}
-    notes = {"prometheus.io/scrape": "true", "prometheus.io/port": "3000"}
-    metadata = {"name": "toy", "labels": dict(labels), "annotations": notes}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
-    apply(platform.namespace, *policies, pod)
-    platform.kubectl("wait", "--for=condition=Ready", "pod/toy", "--timeout=60s")
+    metadata = {"name": name, "labels": dict(labels), "annotations": notes}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
 def test_an_install_waits_for_servers_and_not_for_uploads(platform: Platform) -> None:
@@ -124,6 +137,8 @@ def test_every_pod_reaches_what_the_table_says_and_nothing_else(
     clients["mariadb"] = (labels["mariadb"], set())
     for server in ("pipelines", "metadata", "sql", "model"):  # people's own clients
         open_to = table().open_to(server)
+        if server == "model":  # where versions share the traffic, clients come to the router
+            open_to |= {("router", 3000)}
         clients[f"access-{server}"] = ({f"fairlead.io/access-{server}": "true"}, open_to)
 
     def reached(item: tuple[dict[str, str], set[tuple[str, int]]]) -> tuple[dict[str, bool], dict[str, bool]]:

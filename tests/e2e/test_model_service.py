@@ -153,12 +153,12 @@ def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release:
     scaling = {"enabled": True, "minReplicas": 1, "maxReplicas": 2}
     logged = {"predictions": {"folder": "s3://fairlead/predictions", "upload_seconds": 1}}
     more = {"fullnameOverride": name, "cache": claim, "autoscaling": scaling, "config": logged}
-    values = release.values("two", name="second") | more
+    values = release.values("one", name="second") | more
     done = release.helm("install", "second", str(CHART), "--wait", "--timeout", "240s", values=values)
     assert done.returncode == 0, done.stderr
-    assert release.ask("both", MAY_CALL, f"http://{name}", release.key("second"))["version"] == "two"
-    assert release.ask("first", MAY_CALL)["version"] == "one"
-    assert _records(release, name) == ["two"]
+    assert release.ask("both", MAY_CALL, f"http://{name}", release.key("second"))["version"] == "one"
+    assert release.ask("first", MAY_CALL)["version"] == "two"
+    assert _records(release, name) == ["one"]
     # What a claim cannot change makes another one instead of an upgrade that Kubernetes refuses.
     values["cache"] = claim | {"size": "512Mi"}
     done = release.helm("upgrade", "second", str(CHART), "--wait", "--timeout", "240s", values=values)

@@ -39,12 +39,15 @@ data:
   session: {{ index $old "session" | default (randAlphaNum 64 | b64enc) }}
 {{- end -}}
 
-{{/* platform.consoleModelKeys: sources of a volume with a file MODEL for each model whose key the console has; the demo's is known. */}}
+{{/* platform.consoleModelKeys: sources of a volume with a file MODEL for each model whose key the console has; the demo's is known,
+     unless it is given. */}}
 {{- define "platform.consoleModelKeys" -}}
 {{- $given := .Values.console.modelKeys -}}
+{{- $models := list -}}
+{{- range $given }}{{ $models = append $models .model }}{{ end -}}
 {{- if .Values.demo.enabled -}}
 {{- $keys := .Values.demo.secrets.keys -}}
-{{- if and (not $keys.name) $keys.generate -}}
+{{- if and (not $keys.name) $keys.generate (not (has .Values.demo.model.name $models)) -}}
 {{- $given = append $given (dict "model" .Values.demo.model.name "secret" (printf "%s-keys" (include "platform.demoName" .)) "key" "key") -}}
 {{- end -}}
 {{- end -}}

@@ -1,7 +1,7 @@
 """Stands where a server of Kubeflow or Argo stands, or Alertmanager: listens on its ports, and says that it is there.
 
 The ports are of the program that is asked for, as a chart starts it; an image that is started without a command is that
-of the web page, or of a controller that listens nowhere and has room for one more port.
+of the web page, or of a controller that listens nowhere and has room for one more port. `listener PORT…` listens there.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Server(socketserver.ThreadingTCPServer):
 def main() -> None:
     """Listen until the pod is to end."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    ports = PORTS.get(os.path.basename(sys.argv[0]), (3000,))
+    ports = PORTS.get(os.path.basename(sys.argv[0])) or tuple(map(int, sys.argv[1:])) or (3000,)
     for port in ports:
         server = Server(("0.0.0.0", port), Rpc if port == 8887 else Web)
         threading.Thread(target=server.serve_forever).start()
