@@ -32,11 +32,15 @@ def look_at_the_demo(platform: Platform) -> None:
     platform.kubectl("wait", "deploy/fairlead-console", "--for=condition=Available", "--timeout=300s")
     for wrong in ("", "wrong"):
         assert [status for status, _ in _look(platform, wrong, "/", "/models/fraud", "/runs")] == [401] * 3
-    models, model, audit = _look(platform, key, "/", "/models/fraud", "/audit")
-    assert (models[0], model[0], audit[0]) == (200, 200, 200)
-    assert "/models/fraud" in models[1]
+
+    def shown() -> list[str] | None:
+        pages = _look(platform, key, "/", "/models/fraud", "/audit")
+        return [text for _, text in pages] if all(status == 200 for status, _ in pages) else None
+
+    models, model, _ = platform.until(shown, "MLflow has just begun, and the pages are not there")
+    assert "/models/fraud" in models
     for word in ("<code>http://fairlead-demo:80</code>", "1 / 1", ">demo<"):
-        assert word in model[1], "its release, with the pod that is ready and its version"
+        assert word in model, "its release, with the pod that is ready and its version"
     golden = platform.kubectl(
         "exec", "deploy/fairlead-demo", "-c", "server", "--", "head", "-n1", "/bundles/unpinned/golden.jsonl"
     )
