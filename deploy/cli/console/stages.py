@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.console.kept import Fresh, Kept
+from deploy.cli.console.watched import number
 from services.console.documents import Stage
+from services.rollout.state import ENDED
 
 if TYPE_CHECKING:
     from deploy.cli.cluster.cluster_settings import Cluster
 
-ENDED = ("promoted", "rolled_back", "aborted")
 _AT_ONCE = 8  # keepers that are asked at the same time
 _PATIENCE = 2.0  # seconds that a page's keeper may be silent
 
@@ -73,12 +73,11 @@ class ClusterStages:
 
     def __init__(self, ask: Callable[[str], bytes | None], releases: Callable[[], Mapping[str, Any]]) -> None:
         self._ask, self._releases = ask, releases
-        self._found: Fresh[dict[str, bytes]] = Fresh(self._look)
+        self._found: Fresh[dict[str, tuple[str, Stage | None]]] = Fresh(self._look)
 
     def of(self, model: str) -> Stage | None:
         """Of the last look, some seconds ago at most."""
-        said = self._found.get().get(model)
-        return None if said is None else stage_of(said, model)
+        return self._found.get().get(model, ("", None))[1]
 
     def models(self) -> Iterable[str]:
         """Those whose keeper has answered."""
@@ -86,13 +85,13 @@ class ClusterStages:
 
     def version(self, model: str) -> str:
         """Of the last look."""
-        said = self._found.get().get(model)
-        return "" if said is None else str(json.loads(said).get("version") or "")
+        return self._found.get().get(model, ("", None))[0]
 
-    def _look(self) -> dict[str, bytes]:
-        def asked(model: str) -> bytes | None:
+    def _look(self) -> dict[str, tuple[str, Stage | None]]:
+        def asked(model: str) -> tuple[str, Stage | None] | None:
             try:
-                return self._ask(model)
+                said = self._ask(model)
+                return None if said is None else (str(json.loads(said).get("version") or ""), stage_of(said, model))
             except (PlatformError, OSError, ValueError):
                 return None
 
@@ -102,7 +101,7 @@ class ClusterStages:
             names = []
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             found = dict(zip(names, pool.map(asked, names), strict=True))
-        return {name: said for name, said in found.items() if said is not None}
+        return {name: told for name, told in found.items() if told is not None}
 
 
 def ask_keeper(cluster: Cluster, model: str) -> bytes | None:
@@ -145,18 +144,13 @@ def stage_of(document: bytes, model: str) -> Stage | None:
     )
     changes = [one for one in said.get("transitions") or [] if isinstance(one, dict)]
     events = [(_stamp(one.get("at")), str(one.get("action")), str(one.get("reason") or "")) for one in changes]
-    weight = _number(changes[-1].get("weight")) if changes else None
+    weight = number(changes[-1].get("weight")) if changes else None
     if weight is None or not stage.champion or not stage.challenger:
         return replace(stage, events=events)
     share = weight / 100
     return replace(stage, events=events, weights={stage.champion: 1 - share, stage.challenger: share})
 
 
-def _number(given: Any) -> float | None:
-    good = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-    return float(given) if good else None
-
-
 def _stamp(given: Any) -> str:
-    at = _number(given)
+    at = number(given)
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds") if at else ""

@@ -105,13 +105,13 @@ def read_history(place: str, version: str) -> Past:
     for point in _dicts(one, "drift"):
         far = point.get("psi")
         for name, given in (far if isinstance(far, dict) else {}).items():
-            if (value := _number(given)) is not None:
+            if (value := number(given)) is not None:
                 psi.setdefault(name, []).append((str(point.get("time")), value))
     return Past(windows=[window for window in windows if window.measures], psi=psi)
 
 
 def _window(given: Mapping[str, Any]) -> Window:
-    rows, seconds = _number(given.get("rows")) or 0, _number(given.get("seconds")) or 0
+    rows, seconds = number(given.get("rows")) or 0, number(given.get("seconds")) or 0
     measures = _quality({"quality": given.get("metrics")})
     return Window(begin=str(given.get("begin") or ""), hours=round(seconds / 3600), rows=int(rows), measures=measures)
 
@@ -131,7 +131,8 @@ def _version(found: Any, version: str) -> Any:
     return versions.get(number) or next((one for one in same if digest.startswith(str(one["digest"]))), {})
 
 
-def _number(given: Any) -> float | None:
+def number(given: Any) -> float | None:
+    """A finite number of a document of another program; None where it is something else."""
     good = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
     return float(given) if good else None
 
@@ -140,14 +141,14 @@ def _drift(name: str, given: Any) -> Drift:
     said: Mapping[str, Any] = given if isinstance(given, dict) else {}
     kind, bins = str(said.get("kind", "")), said.get("bins")
     kept = _worth_a_bar(bins, said.get("then"), said.get("now"))
-    foreign = _number(said.get("new_or_out_of_range"))
-    missing = [_number(said.get(key)) for key in ("missing", "absent")]
+    foreign = number(said.get("new_or_out_of_range"))
+    missing = [number(said.get(key)) for key in ("missing", "absent")]
     return Drift(
         name=name,
         kind=kind,
         detected=bool(said["drifted"]) if "drifted" in said else None,
-        psi=_number(said.get("psi")),
-        js=_number(said.get("js")),
+        psi=number(said.get("psi")),
+        js=number(said.get("js")),
         missing=sum(value or 0.0 for value in missing) if any(value is not None for value in missing) else None,
         new_categories=foreign if kind == "category" else None,
         out_of_range=None if kind == "category" else foreign,
@@ -164,14 +165,14 @@ def _worth_a_bar(bins: Any, *shares: Any) -> list[int]:
     return [
         at
         for at, label in enumerate(bins)
-        if not str(label).startswith("(") or any((_number(one[at]) or 0.0) >= _FEW for one in lists)
+        if not str(label).startswith("(") or any((number(one[at]) or 0.0) >= _FEW for one in lists)
     ]
 
 
 def _bars(labels: Any, shares: Any, kept: Sequence[int]) -> Bars | None:
     if not isinstance(labels, list) or not isinstance(shares, list) or len(labels) != len(shares):
         return None
-    return Bars(labels=[str(labels[at]) for at in kept], shares=[_number(shares[at]) or 0.0 for at in kept])
+    return Bars(labels=[str(labels[at]) for at in kept], shares=[number(shares[at]) or 0.0 for at in kept])
 
 
 def _quality(version: Mapping[str, Any]) -> list[Measure]:
@@ -179,12 +180,12 @@ def _quality(version: Mapping[str, Any]) -> list[Measure]:
     given = version.get("quality")
     found = []
     for one in given if isinstance(given, list) else []:
-        if isinstance(one, dict) and (value := _number(one.get("value"))) is not None:
-            low, high, rows = _number(one.get("low")), _number(one.get("high")), _number(one.get("rows"))
+        if isinstance(one, dict) and (value := number(one.get("value"))) is not None:
+            low, high, rows = number(one.get("low")), number(one.get("high")), number(one.get("rows"))
             found.append(
                 Measure(
                     metric=str(one.get("metric")), value=value, low=low, high=high, part=str(one.get("slice") or ""),
-                    rows=None if rows is None else int(rows), reference=_number(one.get("reference")),
+                    rows=None if rows is None else int(rows), reference=number(one.get("reference")),
                     dropped=one.get("dropped") is True,
                 )
             )  # fmt: skip
