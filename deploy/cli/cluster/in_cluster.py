@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from contracts.pod_api import ACCOUNT, PodApi, reason_of
 from deploy.cli.cluster.kube import Kube
 
-ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SERVED = {
     "workflows.argoproj.io": "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows",
     "deployments.apps": "/apis/apps/v1/namespaces/{}/deployments",
@@ -31,10 +29,7 @@ class InCluster(Kube):
 
     def __init__(self, namespace: str, account: Path = ACCOUNT, environ: Mapping[str, str] = os.environ) -> None:
         super().__init__(namespace)
-        host = environ["KUBERNETES_SERVICE_HOST"]
-        self._address = f"https://{f'[{host}]' if ':' in host else host}:{environ['KUBERNETES_SERVICE_PORT']}"
-        self._account = account
-        self._context = ssl.create_default_context(cafile=str(account / "ca.crt"))
+        self._api = PodApi(account, environ)
 
     def items(self, *arguments: str) -> list[dict[str, Any]]:
         """The objects of kinds that are separated by commas, after ``-l`` those with these labels."""
@@ -65,18 +60,11 @@ class InCluster(Kube):
             PlatformError: ``code="kubernetes"``.
         """
         query = urllib.parse.urlencode({key: value for key, value in asked.items() if value})
-        token = (self._account / "token").read_text().strip()  # the kubelet renews it
-        request = urllib.request.Request(f"{self._address}{path}?{query}", headers={"Authorization": f"Bearer {token}"})
         try:
-            with urllib.request.urlopen(request, timeout=_PATIENCE, context=self._context) as answer:
-                return bytes(answer.read())
+            return self._api.ask(f"{path}?{query}", _PATIENCE)
         except urllib.error.HTTPError as err:
-            said = err.read().decode(errors="replace")
-            why, fix = said, "give the pod's ServiceAccount the right that it names"
-            try:
-                why = json.loads(said)["message"]
-            except (ValueError, KeyError, TypeError):
-                fix = "see what it says above"
+            why, known = reason_of(err)
+            fix = "give the pod's ServiceAccount the right that it names" if known else "see what it says above"
             raise PlatformError(f"Kubernetes refused {path}", detail=why[:500], fix=fix, code="kubernetes") from err
         except OSError as err:
             fix = "does a network policy let this pod through?"
