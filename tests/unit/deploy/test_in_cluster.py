@@ -22,6 +22,7 @@ from cryptography.x509.oid import NameOID
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster.in_cluster import InCluster
+from services.rollout.kubernetes import Kubernetes
 
 PODS = [{"metadata": {"name": f"pod-{n}", "labels": {"pipeline/runid": "r-1"}}} for n in range(3)]
 
@@ -31,6 +32,8 @@ class Served:
     """An API server, with what it was asked."""
 
     kube: Any = None
+    keeper: Any = None
+    changed: list[tuple[str, str, bytes]] = field(default_factory=list)
     asked: list[tuple[str, dict[str, list[str]], str]] = field(default_factory=list)
 
     def answer(self, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
@@ -90,6 +93,16 @@ def served(tmp_path: Path) -> Iterator[Served]:
             self.end_headers()
             self.wfile.write(data)
 
+        def do_PATCH(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            made.changed.append((self.path, self.headers["content-type"], body))
+            gone = self.path.endswith("/gone")
+            data = b'{"message": "no such map"}' if gone else b'{"metadata": {"resourceVersion": "2"}}'
+            self.send_response(404 if gone else 200)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
@@ -98,7 +111,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     (tmp_path / "token").write_text("t-1\n")
     environ = {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(server.server_port)}
-    made.kube = InCluster("fairlead", tmp_path, environ)
+    made.kube, made.keeper = InCluster("fairlead", tmp_path, environ), Kubernetes("fairlead", tmp_path, environ)
     yield made
     server.shutdown()
     server.server_close()
@@ -125,3 +138,12 @@ def test_what_it_may_not_do_and_an_api_that_is_away_are_said(served: Served, tmp
     with pytest.raises(PlatformError, match="Kubernetes does not answer") as silent:
         away.items("pods")
     assert silent.value.code == "kubernetes"
+
+
+def test_the_keeper_of_rollouts_merges_a_change_into_one_object(served: Served) -> None:
+    assert served.keeper.patch("configmaps", "toy", {"data": {"a": "b"}})["metadata"]["resourceVersion"] == "2"
+    path = "/api/v1/namespaces/fairlead/configmaps/toy"
+    assert served.changed == [(path, "application/merge-patch+json", b'{"data": {"a": "b"}}')]
+    with pytest.raises(PlatformError) as refused:
+        served.keeper.patch("configmaps", "gone", {})
+    assert (refused.value.code, refused.value.detail) == ("not_found", "no such map")
