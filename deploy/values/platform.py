@@ -116,6 +116,15 @@ class Monitor(Workload):
     config: dict[str, Any]
 
 
+class Skew(Workload):
+    """What joins logged rows again, once a day."""
+
+    enabled: bool
+    schedule: Annotated[str, Field(pattern=r"^(@(hourly|daily|midnight)|\S+( \S+){4})$")]
+    rows: Annotated[int, Field(ge=1, le=1_000_000)]
+    scratch: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi)$")]
+
+
 class Loop(Workload):
     """What starts runs by itself."""
 
@@ -171,6 +180,7 @@ class ChartValues(Chart):
     mlflow: MLflow
     console: Console
     monitor: Monitor
+    skew: Skew
     loop: Loop
     pipelines: Part
     feature_store: Part = Field(alias="feature-store")

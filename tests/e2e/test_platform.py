@@ -21,15 +21,9 @@ from tests.e2e.console import look_at_the_demo
 from tests.e2e.kubeflow_pod import kubeflow, runs
 from tests.e2e.readme import commands, reading
 from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
-from tests.e2e.watched import asking, demo_request, starts, watched_rows
+from tests.e2e.watched import QUICK, asking, demo_request, joined_again, starts, watched_rows
 
 pytestmark = pytest.mark.e2e
-# The loop's way from a request to a run without waiting for minutes.
-QUICK = {
-    "monitoring": {"interval": "5s"},
-    "loop": {"seconds": 5},
-    "demo": {"config": {"predictions": {"upload_seconds": 2}}},
-}
 STORES = {
     "sql": "fairlead-mariadb:3306",
     "redis": "fairlead-redis:6379",
@@ -197,6 +191,7 @@ def test_the_readmes_commands_deploy_predict_with_features_online_and_roll_back(
         assert json.loads(reader.type("predict", "--json"))["version"] == "1"
     platform.until(lambda: watched_rows(platform, version="2"), "what is deployed is not watched by itself")
     assert platform.helm("uninstall", "fraud", "--wait", "--timeout", "300s").returncode == 0
+    assert max(joined_again(platform).values()) == 0, "what was served is what the history says"
 
 
 def test_a_foreign_pod_reaches_no_store_and_a_client_reaches_its_own(platform: Platform) -> None:

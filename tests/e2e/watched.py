@@ -10,6 +10,13 @@ from typing import Any
 
 from tests.e2e.cluster import Platform
 
+# The loop's way from a request to a run without waiting for minutes.
+QUICK = {
+    "monitoring": {"interval": "5s"},
+    "loop": {"seconds": 5},
+    "monitor": {"config": {"rules": {"labels_seconds": 5}}},
+    "demo": {"config": {"predictions": {"upload_seconds": 2}}},
+}
 _CLIENT = {"fairlead.io/access-model": "true"}
 _ROWS = 50  # of a request
 _ASK_ON = """
@@ -62,3 +69,12 @@ def starts(platform: Platform) -> list[Any]:
     """The entries of the audit log about runs that were started for the model."""
     found: list[Any] = json.loads(platform.run_in("loop", "python", "-c", _STARTS))
     return found
+
+
+def joined_again(platform: Platform) -> dict[str, float]:
+    """By input the share of the model's rows that differ from the features' history, by the daily job, run now."""
+    platform.kubectl("create", "job", "skew-now", "--from=cronjob/fairlead-skew")
+    platform.kubectl("wait", "job/skew-now", "--for=condition=Complete", "--timeout=240s")
+    query = 'fairlead_monitor_skew_ratio{model="fraud"}'
+    found = platform.until(lambda: platform.query(query), "no skew: " + platform.kubectl("logs", "job/skew-now"))
+    return {each["metric"]["input"]: float(each["value"][1]) for each in found}

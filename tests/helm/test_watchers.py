@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from contracts.settings import load
 from deploy.cli.profiles.loading import load_cluster_profile
 from services.monitor.settings import PREFIX, MonitorSettings
 from tests.helm.chart import OPERATOR, Object, containers, environment, named, of_kind, pods, refused, render
+from tests.helm.edges import table
 from tests.helm.program import CHARTS
 from tests.helm.test_keeper import rights
 
@@ -109,6 +111,55 @@ def test_who_watches_models_may_look_at_runs_and_change_nothing() -> None:
         spec = dict(pods(made))[f"Deployment/fairlead-{part}"]["spec"]
         assert spec["automountServiceAccountToken"] is token
         assert named(made, "Deployment", f"fairlead-{part}")["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_skew_is_measured_daily_by_a_pod_that_has_what_the_command_needs(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from deploy.cli.app import app
+
+    made = render("platform", files=(FULL,))
+    job = named(made, "CronJob", "fairlead-skew")["spec"]
+    assert (job["schedule"], job["concurrencyPolicy"]) == ("17 2 * * *", "Forbid")
+    pod = dict(pods(made))["CronJob/fairlead-skew"]
+    (one,) = containers(pod)
+    command = one["command"][one["command"].index("python") :]
+    assert command[1:6] == ["-m", "deploy.cli", "monitor", "--all", "--skew"]
+    options = dict(zip(command[6::2], command[7::2], strict=True))
+    known = CliRunner().invoke(app, ["monitor", "--help"], env={"COLUMNS": "300"}).output
+    assert set(options) == {"--rows", "--profile"}
+    assert [option for option in options if option not in known] == []
+    profile = named(made, "ConfigMap", "fairlead-skew")["data"]["profile.yaml"]
+    (tmp_path / "profile.yaml").write_text(profile)
+    found = load_cluster_profile(str(tmp_path / "profile.yaml"))
+    assert (found.predictions, found.features) == ("s3://fairlead/predictions", "s3://fairlead/features")
+    model = environment(containers(dict(pods(made))["Deployment/fairlead-demo"])[-1])
+    name = "FAIRLEAD_SERVICE_PREDICTIONS__SALT"
+    assert environment(one)[name] == model[name], "hashes of keys are found by the salt that they were made with"
+
+
+@pytest.mark.parametrize(("code", "end"), [(0, 0), (3, 0), (1, 1), (2, 1)])
+def test_a_job_that_found_skew_has_done_its_work_and_one_that_failed_has_not(code: int, end: int) -> None:
+    (one,) = containers(dict(pods(render("platform")))["CronJob/fairlead-skew"])
+    start = one["command"][: one["command"].index("python")]
+    done = subprocess.run([*start, "sh", "-c", f"exit {code}"], check=False)
+    assert done.returncode == end
+
+
+def test_who_measures_skew_has_no_right_in_the_cluster_and_reaches_two_servers() -> None:
+    made = render("platform")
+    spec = dict(pods(made))["CronJob/fairlead-skew"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert "fairlead-skew" not in {each["metadata"]["name"] for each in of_kind(made, "Role")}
+    assert table().edges("skew") == {("s3", 9000), ("mlflow", 5000)}
+
+
+@pytest.mark.parametrize(
+    "values", [{"skew": {"enabled": False}}, {"monitor": {"enabled": False}}, {"feature-store": {"enabled": False}}]
+)
+def test_skew_is_measured_where_it_is_exported_and_there_are_features(values: dict[str, Any]) -> None:
+    assert "CronJob/fairlead-skew" in {name for name, _ in pods(render("platform"))}
+    assert not [name for name, _ in pods(render("platform", values)) if name.endswith("-skew")]
 
 
 @pytest.mark.parametrize("part", ["monitor", "loop"])

@@ -39,8 +39,8 @@ def monitor(
     is large (PSI 0.1 beyond chance) and cannot be chance, all inputs and all looks counted. State and report are kept
     beside the log. While it runs, finished days of the log become Parquet, and of two monitors of one model the second
     waits until the first is gone. --skew compares what was logged with the same entity and moment joined from the
-    history, as training does; a running monitor does so each day, and exports the result for two. With --once or --skew
-    the exit code is 3 where something has changed.
+    history, as training does; a running monitor does so each day (in a cluster a pod of the platform), and exports the
+    result for two. With --once or --skew the exit code is 3 where something has changed.
 
     [bold]Examples[/]
       fairlead monitor fraud --once
@@ -51,8 +51,12 @@ def monitor(
     if skew:
         from deploy.cli.features.skew import show_skew
 
-        if model is None:
-            raise PlatformError("which model?", fix="fairlead monitor fraud --skew", code="bad_input")
+        if (model is None) != every_model:
+            raise PlatformError(
+                "which models?" if model is None else f"{model} or all?",
+                fix="fairlead monitor fraud --skew, or fairlead monitor --all --skew",
+                code="bad_input",
+            )
         raise typer.Exit(show_skew(profile, model, rows, as_json))
     from deploy.cli.features.skew import skew_quietly
     from deploy.cli.monitoring.watching import monitor_models

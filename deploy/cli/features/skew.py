@@ -28,23 +28,60 @@ if TYPE_CHECKING:
 
     from contracts.bundle import Bundle
     from contracts.endpoints import Endpoints
+    from contracts.registry import ModelVersion
     from services.feedback.records import Prediction
 
 _RELATIVE = 1e-6  # that a number may differ
 _TOO_MUCH = 0.05  # share of rows; as the alert
+_NOTHING = frozenset({"no_features", "no_predictions", "unknown_model", "unknown_features"})  # to compare
 
 
-def show_skew(profile: str, model: str, rows: int, as_json: bool) -> int:
+def show_skew(profile: str, model: str | None, rows: int, as_json: bool) -> int:
     """Compare, show and keep what was found; returns the exit code, 3 where an input differs in one of 20 rows.
 
-    Raises:
-        PlatformError: the model takes no features, or there is nothing to compare.
-    """
-    document = measure_skew(load_endpoints(profile), profile, model, rows)
+    Args:
+        model: None for every model that has a log; those that cannot be compared are named with the reason.
 
-    def show(out: Console) -> None:
+    Raises:
+        PlatformError: the model takes no features, or there is nothing to compare; or one of all models fails.
+    """
+    endpoints = load_endpoints(profile)
+    if model is not None:
+        documents, skipped = [measure_skew(endpoints, profile, model, rows)], dict[str, str]()
+        emit(documents[0], as_json, lambda out: _show(out, documents, skipped))
+    else:
+        documents, skipped, failed = _measure_all(endpoints, profile, rows)
+        emit({"models": documents, "skipped": skipped}, as_json, lambda out: _show(out, documents, skipped))
+        if failed:
+            raise failed
+    every = (one for document in documents for one in document["versions"].values())
+    worst = max((found["ratio"] for one in every for found in one["inputs"].values()), default=0.0)
+    return EXIT_REFUSED if worst > _TOO_MUCH else 0
+
+
+def _measure_all(
+    endpoints: Endpoints, profile: str, rows: int
+) -> tuple[list[dict[str, Any]], dict[str, str], PlatformError | None]:
+    """What was found of every model, why others have nothing to compare, and the first failure of the rest."""
+    from services.feedback.layout import models
+
+    documents, skipped, failed = list[dict[str, Any]](), dict[str, str](), None
+    for name in models(endpoints.uri("predictions")):
+        try:
+            documents.append(measure_skew(endpoints, profile, name, rows))
+        except PlatformError as err:
+            skipped[name] = err.headline
+            if err.code not in _NOTHING:
+                failed = failed or err
+    return documents, skipped, failed
+
+
+def _show(out: Console, documents: Sequence[Mapping[str, Any]], skipped: Mapping[str, str]) -> None:
+    for document in documents:
         for version, one in document["versions"].items():
-            out.print(f"[bold]{model}:{version}[/]  {one['rows']:,} rows, history until {document['known_until']}")
+            out.print(
+                f"[bold]{document['model']}:{version}[/]  {one['rows']:,} rows, history until {document['known_until']}"
+            )
             made = table("input", "different", "share", "for example", right=("different", "share"))
             for name, found in one["inputs"].items():
                 example = found["example"]
@@ -53,47 +90,64 @@ def show_skew(profile: str, model: str, rows: int, as_json: bool) -> int:
             out.print(made)
             if one["unknown_entities"]:
                 out.print(f"{one['unknown_entities']:,} rows more are of entities that the history does not have.")
-
-    emit(document, as_json, show)
-    worst = max((f["ratio"] for one in document["versions"].values() for f in one["inputs"].values()), default=0.0)
-    return EXIT_REFUSED if worst > _TOO_MUCH else 0
+    for name, reason in skipped.items():
+        out.print(f"{name} is not compared: {reason}", soft_wrap=True, markup=False)
 
 
 def measure_skew(endpoints: Endpoints, profile: str, model: str, rows: int) -> dict[str, Any]:
     """Compare the newest logged rows with the history, and keep the result beside the log for the monitor.
 
+    Rows of a bundle that the registry does not have are left out.
+
     Raises:
-        PlatformError: ``code="no_features"``: the model takes none; ``code="no_predictions"``: no row has entity keys.
+        PlatformError: ``code="no_features"``: the model takes none; ``code="no_predictions"``: no row has entity keys;
+            ``code="unknown_model"``: the registry has none of the bundles that answered.
     """
     from contracts.registry import Registry
     from services.feedback.layout import home
     from services.monitor.skew import FILE, FOLDER
 
     registry = Registry(endpoints)
-    version = registry.resolve(model)
-    document = registry.fetch(f"{version.name}:{version.version}").document
+    name = registry.resolve(model).name
+    document = registry.document(model)
     if not document.signature.entities:
         raise PlatformError(
             f"{model} takes no features", fix="name a model that is asked by entity", code="no_features"
         )
     folder, salt = endpoints.uri("predictions"), salt_of(endpoints, profile, model)
-    by_version: dict[str, list[Prediction]] = {}
-    for one in newest(folder, model, rows):
-        by_version.setdefault(one.version, []).append(one)
+    found = _by_bundle(registry.versions(name), newest(folder, model, rows))
+    if not found:
+        raise PlatformError(
+            f"no logged prediction of {model} is of a bundle that the registry has",
+            fix="serve a version of the registry: fairlead deploy " + name,
+            code="unknown_model",
+        )
     history, versions = history_of(endpoints, document.task), dict[str, Any]()
     with folder_of(history) as place:
-        for name, some in sorted(by_version.items()):
-            bundle = registry.fetch(f"{version.name}:{name}")
-            same = [one for one in some if bundle.digest.startswith(one.digest)]
-            versions[name] = compare_logged(bundle, place, same, salt)
-    found = {
+        for served, (version, some) in sorted(found.items()):
+            bundle = registry.fetch(f"{name}:{version}")
+            versions[served] = compare_logged(bundle, place, some, salt)
+    result = {
         "model": model,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "known_until": history.plan["known_until"],
         "versions": versions,
     }
     address = storage.join(home(folder, model), FOLDER, FILE)
-    storage.write_bytes(address, json.dumps(found, ensure_ascii=False, default=str).encode())
+    storage.write_bytes(address, json.dumps(result, ensure_ascii=False, default=str).encode())
+    return result
+
+
+def _by_bundle(known: Sequence[ModelVersion], records: Iterable[Prediction]) -> dict[str, tuple[str, list[Prediction]]]:
+    """By the version that a record names: the version of its bundle in the registry, and the records.
+
+    What is served by a name of somebody's own is found by its digest. Of a name given twice the later bundle counts.
+    """
+    found: dict[str, tuple[str, list[Prediction]]] = {}
+    for one in records:
+        of = [v.version for v in known if (v.digest.startswith(one.digest) if one.digest else v.version == one.version)]
+        if of and found.setdefault(one.version, (of[0], []))[0] in of:
+            found[one.version][1].append(one)
     return found
 
 

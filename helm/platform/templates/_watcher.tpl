@@ -72,6 +72,11 @@ spec:
 {{- if and .Values.loop.enabled .Values.pipelines.enabled }}true{{ end -}}
 {{- end -}}
 
+{{/* platform.measuresSkew: whether skew is measured, "true" or nothing: without a monitor nobody exports it, and without a feature store no model has features. */}}
+{{- define "platform.measuresSkew" -}}
+{{- if and .Values.skew.enabled .Values.monitor.enabled (index .Values "feature-store" "enabled") }}true{{ end -}}
+{{- end -}}
+
 {{/* platform.ownPrometheus: "true" when the Prometheus of this release runs. */}}
 {{- define "platform.ownPrometheus" -}}
 {{- if .Values.monitoring.enabled }}{{ include "monitoring.own" .Subcharts.monitoring }}{{ end -}}

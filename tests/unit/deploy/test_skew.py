@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,9 @@ import pytest
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.metric_names import MONITOR_SKEW
-from deploy.cli.features.skew import compare_logged, newest
+from contracts.registry import ModelVersion
+from deploy.cli.features import skew
+from deploy.cli.features.skew import _by_bundle, compare_logged, newest
 from services.feedback.hashing import hashed
 from services.feedback.layout import home
 from services.feedback.records import Prediction, line_of
@@ -126,3 +129,53 @@ def test_the_monitor_reports_and_exports_what_was_measured(tmp_path: Path) -> No
     with pytest.raises(PlatformError) as caught:
         latest_skew(str(log.folder / "m"), log.at)
     assert caught.value.code == "bad_state"
+
+
+def _version(number: str, digest: str) -> ModelVersion:
+    return ModelVersion(
+        name="m", version=number, digest=digest, path="", gate_passed=True, created="", metrics={}, recipe="r"
+    )
+
+
+def test_rows_are_of_the_bundle_that_their_digest_names_whatever_they_were_served_as() -> None:
+    known = [_version("2", "bbbb" * 16), _version("1", "aaaa" * 16)]
+    rows = [
+        replace(logged("a", day, 1.0, "Graz"), version=version, digest=digest)
+        for day, (version, digest) in enumerate(
+            [("demo", "bbbb"), ("1", "aaaa"), ("demo", "aaaa"), ("2", ""), ("1", "cccc"), ("9", "")]
+        )
+    ]
+    found = _by_bundle(known, rows)
+    assert {name: (of, len(some)) for name, (of, some) in found.items()} == {
+        "demo": ("2", 1),
+        "1": ("1", 1),
+        "2": ("2", 1),
+    }
+
+
+def test_of_all_models_those_that_cannot_be_compared_are_named_and_a_failure_is_the_end_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("good", "plain", "torn"):
+        (tmp_path / "predictions" / name).mkdir(parents=True)
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(f"home: {tmp_path}\npredictions: {tmp_path / 'predictions'}\n")
+    found = {"model": "good", "known_until": "x", "versions": {"1": {"inputs": {"trips": {"ratio": 0.5}}}}}
+    said = {"plain": PlatformError("plain takes no features", fix="", code="no_features")}
+
+    def measured(endpoints: Any, profile: str, model: str, rows: int) -> dict[str, Any]:
+        if model in said:
+            raise said[model]
+        return {**found, "model": model}
+
+    monkeypatch.setattr(skew, "measure_skew", measured)
+    assert skew.show_skew(str(profile), None, 10, True) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert [one["model"] for one in told["models"]] == ["good", "torn"]
+    assert told["skipped"] == {"plain": "plain takes no features"}
+    said["good"] = PlatformError("the log is torn", fix="", code="bad_state")
+    with pytest.raises(PlatformError, match="torn"):
+        skew.show_skew(str(profile), None, 10, True)
+    assert [one["model"] for one in json.loads(capsys.readouterr().out)["models"]] == ["torn"], (
+        "the others are measured"
+    )
