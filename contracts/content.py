@@ -105,6 +105,14 @@ def _has_traits(item: Input, described: Mapping[str, Any]) -> bool:
     return item.dtype in TRAITS and item.categories is None and described.get("kind") != "category"
 
 
+def looked_at(value: Any) -> Any:
+    """The little of a text or of pixels that its traits are made of: they are the same of this as of the value itself.
+
+    It is a value of its own, so that it can wait for its traits without the rest of a request.
+    """
+    return value[:_LOOKED] if isinstance(value, str) else _middle(np.asarray(value)).copy()
+
+
 def unknown_share(ids: Sequence[int], unknown: int) -> float | None:
     """The share of a text's tokens that are the unknown one."""
     return round(ids.count(unknown) / len(ids), 4) if len(ids) else None
@@ -173,14 +181,21 @@ def _of_pixels(pixels: Any) -> Traits:
     values = np.asarray(pixels)
     if values.ndim < 2 or not values.size:
         return {}
-    if values.ndim == 3 and values.shape[0] <= 4 < values.shape[2]:  # channels first
-        values = np.moveaxis(values, 0, -1)
-    lines = values[:: -(-values.shape[0] // _SIDE)]
-    left = max(0, (lines.shape[1] - _SIDE) // 2)
-    grey = lines[:, left : left + _SIDE].astype(np.float64)
+    grey = _middle(values).astype(np.float64)
     if grey.ndim == 3:
         grey = grey.mean(axis=-1)
     deviation = float(grey.std())
     steps = float(np.abs(np.diff(grey, axis=1)).mean()) if grey.shape[1] > 1 else 0.0
     found = {"brightness": float(grey.mean()), "contrast": deviation, "sharpness": steps / max(deviation, 1e-9)}
     return {name: round(value, 4) for name, value in found.items()}
+
+
+def _middle(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The pixels in the middle of some lines, channels last."""
+    if pixels.ndim < 2 or not pixels.size:
+        return pixels
+    if pixels.ndim == 3 and pixels.shape[0] <= 4 < pixels.shape[2]:  # channels first
+        pixels = pixels.transpose(1, 2, 0)
+    lines = pixels[:: -(-pixels.shape[0] // _SIDE)]
+    left = max(0, (lines.shape[1] - _SIDE) // 2)
+    return lines[:, left : left + _SIDE]

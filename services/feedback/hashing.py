@@ -9,4 +9,5 @@ from typing import Any
 
 def hashed(salt: bytes, value: Any) -> str:
     """32 hexadecimal digits that stand for a value, of no use to who has not the salt."""
-    return hmac.new(salt, str(value).encode(), hashlib.sha256).hexdigest()[:32]
+    data = value if isinstance(value, bytes) else str(value).encode()
+    return hmac.new(salt, data, hashlib.sha256).hexdigest()[:32]

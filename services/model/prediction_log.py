@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
-from time import monotonic, time
-from typing import Any
+from time import monotonic, sleep, time
+from typing import Any, NamedTuple
 
 import orjson
 
 from contracts import storage
 from contracts.bundle import Signature
-from contracts.content import UNKNOWN, Traits, traits_of, unknown_share
+from contracts.content import UNKNOWN, Traits, looked_at, traits_of, unknown_share
 from contracts.errors import PlatformError
 from services.feedback import layout
 from services.feedback.hashing import hashed
@@ -35,6 +35,8 @@ from services.settings import PredictionLogSettings
 
 _random = Random(secrets.randbits(256))  # ids must differ, and need not be hard to guess
 _MAX_QUEUED = 10_000
+_WAITING_BYTES = 32 << 20  # of texts and pixels that wait to be described; records of more are lost
+_PAUSE_SECONDS = 1e-4  # after each record that the thread completes
 _FLUSH_SECONDS = 0.25
 _OBJECT_BYTES = 4 << 20  # an object of this size is not waited for
 _HELD_BYTES = 32 << 20  # of records that S3 has not taken yet; more are lost
@@ -46,11 +48,33 @@ def new_id() -> str:
     return f"{int(time() * 1000):012x}{_random.getrandbits(80):020x}"
 
 
+class _Content(NamedTuple):
+    """The little of a text or an image that waits to be described, by what, and the part of the record for it."""
+
+    part: dict[str, Any]
+    describe: Callable[[Any], Mapping[str, Any]]
+    value: Any
+
+    @property
+    def size(self) -> int:
+        """About its bytes."""
+        return int(getattr(self.value, "nbytes", 0)) or len(self.value) * (1 if isinstance(self.value, bytes) else 8)
+
+
+class _Unfinished(NamedTuple):
+    """A record without what is said of its texts and images, and the bytes that wait for it."""
+
+    record: dict[str, Any]
+    contents: list[_Content]
+    size: int
+
+
 class PredictionLog:
     """Writes the sampled share of the predictions of one model.
 
     A record is rendered where it is added, about 10 us, and a thread writes what has gathered four times a second:
-    a thread that rendered them would take the interpreter from the requests for milliseconds.
+    a thread that rendered them would take the interpreter from the requests for milliseconds. What is said of texts
+    and images takes longer than that: the thread finds it, with a pause after each record for the requests.
     """
 
     def __init__(
@@ -77,7 +101,8 @@ class PredictionLog:
         self._strings = {item.name: frozenset(item.categories or ()) for item in strings}
         self._files = frozenset(item.name for item in signature.inputs if item.dtype == "bytes")
         self._below = int(settings.sample * 2**32)
-        self._lines: list[bytes] = []
+        self._lines: list[bytes | _Unfinished] = []
+        self._taken_bytes = self._done_bytes = 0  # of what is to be described, each counted by one side
         self._held, self._held_bytes = list[bytes](), 0  # taken from the queue, and not in S3 yet
         self._upload_at, self._failing = monotonic() + settings.upload_seconds, False
         self._tried: tuple[str, int] | None = None  # the object that S3 did not confirm, and how much of what is held
@@ -94,24 +119,32 @@ class PredictionLog:
         """Queue the record of one prediction if it is sampled; drops it when the writer is far behind."""
         if not self.sampled(identifier):
             return
-        if len(self._lines) >= _MAX_QUEUED:
+        if len(self._lines) >= _MAX_QUEUED or self._taken_bytes - self._done_bytes >= _WAITING_BYTES:
             self._lost.inc()
             return
-        record = self._record(identifier, row, batch, scored, latency_ms)
-        self._lines.append(orjson.dumps(record, option=_OPTIONS))
+        contents: list[_Content] = []
+        record = self._record(identifier, row, batch, scored, latency_ms, contents)
+        if not contents:
+            self._lines.append(orjson.dumps(record, option=_OPTIONS))
+            return
+        size = sum(one.size for one in contents)
+        self._taken_bytes += size
+        self._lines.append(_Unfinished(record, contents, size))
 
     def close(self) -> None:
         """Write what is queued and end the thread."""
         self._closed.set()
         self._thread.join(timeout=10)
 
-    def _record(self, identifier: str, row: int, batch: Batch, scored: Scored, latency_ms: float) -> dict[str, Any]:
+    def _record(
+        self, identifier: str, row: int, batch: Batch, scored: Scored, latency_ms: float, contents: list[_Content]
+    ) -> dict[str, Any]:
         record = {
             "id": identifier,
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             **self._about,
             **self._said(scored.answers, scored.decided, row),
-            "inputs": self._inputs(scored.inputs, batch, row),
+            "inputs": self._inputs(scored.inputs, batch, row, contents),
             "latency_ms": latency_ms,
         }
         if keys := self._keys(batch, row):
@@ -122,18 +155,20 @@ class PredictionLog:
             record["flags"] = batch.flags[row]
         return record
 
-    def _inputs(self, columns: Mapping[str, Any], batch: Batch, row: int) -> dict[str, Any]:
+    def _inputs(self, columns: Mapping[str, Any], batch: Batch, row: int, contents: list[_Content]) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
-        share = self._unknown_share(batch, row)
+        tokens = batch.prepared[row] if self._unknown is not None and batch.prepared else None
         for name, values in columns.items():
             value = values[row]
             if name in self._entities:
                 continue
             if name in self._files or (name in self._strings and value not in self._strings[name]):
-                kept = self._file(value) if name in self._files else self._text(value)
+                kept = self._file(value, contents) if name in self._files else self._text(value)
                 if name in self._traits and isinstance(kept, dict) and len(value):
-                    kept |= self._traits[name](value) | share
-                    share = {}  # it is of all texts together
+                    contents.append(_Content(kept, self._traits[name], looked_at(value)))
+                    if tokens is not None:
+                        contents.append(_Content(kept, self._unknown_share, tokens))
+                    tokens = None  # they are of all texts together
                 inputs[name] = kept
             else:
                 inputs[name] = value
@@ -145,10 +180,9 @@ class PredictionLog:
         hashes = {"hash": self._hash(value)} if self._settings.text == "hash" else {}
         return {**hashes, "chars": len(value)}
 
-    def _unknown_share(self, batch: Batch, row: int) -> Traits:
-        if self._unknown is None or not batch.prepared:
-            return {}
-        return {UNKNOWN: unknown_share(batch.prepared[row], self._unknown)}
+    def _unknown_share(self, tokens: Sequence[int]) -> Traits:
+        assert self._unknown is not None
+        return {UNKNOWN: unknown_share(tokens, self._unknown)}
 
     def _keys(self, batch: Batch, row: int) -> dict[str, Any]:
         if self._settings.entities == "drop":
@@ -156,9 +190,12 @@ class PredictionLog:
         keys = {name: batch.columns[name][row] for name in self._entities if name in batch.columns}
         return keys if self._settings.entities == "keep" else {name: self._hash(key) for name, key in keys.items()}
 
-    def _file(self, pixels: Any) -> dict[str, Any]:
+    def _file(self, pixels: Any, contents: list[_Content]) -> dict[str, Any]:
         """A file is never logged, at most the hash of what was decoded from it."""
-        return {"hash": self._hash(pixels.tobytes())} if self._settings.text == "hash" else {}
+        kept: dict[str, Any] = {}
+        if self._settings.text == "hash":
+            contents.append(_Content(kept, lambda data: {"hash": self._hash(data)}, pixels.tobytes()))
+        return kept
 
     def _hash(self, value: Any) -> str:
         return hashed(self._salt, value)
@@ -168,8 +205,9 @@ class PredictionLog:
         while not closed:
             closed = self._closed.wait(_FLUSH_SECONDS)
             if count := len(self._lines):  # the list grows meanwhile: take this many, lose none
-                lines = self._lines[:count]
+                taken = self._lines[:count]
                 del self._lines[:count]
+                lines = [one if isinstance(one, bytes) else self._finished(one) for one in taken]
                 if self._remote:
                     self._held += lines
                     self._held_bytes += sum(map(len, lines))
@@ -178,6 +216,14 @@ class PredictionLog:
             if self._held:
                 self._upload(closed)
         self._lost.inc(len(self._held))  # the process ends before S3 is back
+
+    def _finished(self, one: _Unfinished) -> bytes:
+        """The line of a record, with what is said of its texts and images."""
+        for content in one.contents:
+            content.part.update(content.describe(content.value))
+        self._done_bytes += one.size
+        sleep(_PAUSE_SECONDS)
+        return orjson.dumps(one.record, option=_OPTIONS)
 
     def _upload(self, closed: bool) -> None:
         """Write what is held as one object, when it is time or much; a failure keeps it for the next time."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.bundle import Input
-from contracts.content import describe_content, image_traits, text_traits, traits_of, unknown_share
+from contracts.content import describe_content, image_traits, looked_at, text_traits, traits_of, unknown_share
 
 ENGLISH = ["the bank said that profit rose", "what analysts had expected", "the company had a strong quarter"] * 8
 NOTE = Input(name="note", dtype="string")
@@ -75,6 +75,16 @@ def test_images_that_are_darker_flatter_or_blurred_say_so() -> None:
     blurred = _image(lambda pixels: sum(np.roll(pixels, by, axis=1) for by in range(5)) / 5)
     assert blurred["sharpness"] < usual["sharpness"] / 1.5
     assert _image(lambda pixels: np.moveaxis(pixels, -1, 0)) == usual
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.text(max_size=300), st.lists(st.integers(1, 70), max_size=3), st.integers(0, 9))
+def test_traits_are_those_of_what_is_looked_at(text: str, shape: list[int], seed: int) -> None:
+    of_text, pixels = text_traits({"grams": ["abc"]}), np.random.default_rng(seed).integers(0, 255, shape, np.uint8)
+    assert of_text(looked_at(text)) == of_text(text)
+    little = looked_at(pixels)
+    assert image_traits({})(little) == image_traits({})(pixels)
+    assert little.base is None, "it keeps nothing else in memory"
 
 
 @settings(max_examples=12, deadline=None)

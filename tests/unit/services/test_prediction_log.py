@@ -6,8 +6,10 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +19,11 @@ import pytest
 
 from contracts import storage
 from contracts.bundle import Input
+from contracts.content import Describe, Traits
 from contracts.errors import PlatformError
 from contracts.metric_names import LOG_LOST, LOG_RECORDS
 from contracts.problems import get_problem
+from services.feedback.hashing import hashed
 from services.feedback.line_file import append
 from services.feedback.records import Prediction
 from services.metrics.service_metrics import ServiceMetrics
@@ -85,22 +89,73 @@ def test_an_unknown_category_counts_as_text(serve: Any, make_bundle: Any, tmp_pa
     assert found[0]["inputs"]["country"] == {"chars": 8}
 
 
-def test_of_texts_and_files_their_traits_are_kept_and_no_content(tmp_path: Path, make_bundle: Any) -> None:
+def of_content(folder: Path, make_bundle: Any, **settings: Any) -> tuple[PredictionLog, Any]:
+    """A log of a model of texts and images, and what adds one prediction to it."""
     inputs = [Input(name="note", dtype="string"), Input(name="photo", dtype="bytes")]
     signature = make_bundle().document.signature.model_copy(update={"inputs": inputs})
-    settings = PredictionLogSettings(folder=str(tmp_path / "log"))
     about, normal = {"model": "m", "version": "1"}, {"inputs": {"note": {"kind": "text", "grams": ["the", "he "]}}}
-    log = PredictionLog(settings, signature, about, ServiceMetrics("m", "1"), normal, unknown_id=7)
+    told = PredictionLogSettings(folder=str(folder), **settings)
+    log = PredictionLog(told, signature, about, ServiceMetrics("m", "1"), normal, unknown_id=7)
     columns = {"note": np.array(["the secret"], object), "photo": np.full((1, 8, 8, 3), 9, np.uint8)}
     batch = Batch(schema="by_features", rows=1, columns=columns, flags=[[]], prepared=[[1, 7, 7, 4]])
     scored: Any = SimpleNamespace(answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs=columns)
-    log.add(new_id(), 0, batch, scored, 1.0)
+    return log, lambda: log.add(new_id(), 0, batch, scored, 1.0)
+
+
+def test_of_texts_and_files_their_traits_are_kept_and_no_content(tmp_path: Path, make_bundle: Any) -> None:
+    log, add = of_content(tmp_path / "log", make_bundle)
+    add()
     log.close()
     (found,) = records(tmp_path / "log")
     assert found["inputs"] == {
         "note": {"chars": 10, "script": "latin", "familiar": 0.5, "unknown": 0.5},
         "photo": {"brightness": 9.0, "contrast": 0.0, "sharpness": 0.0},
     }
+
+
+def test_of_a_file_its_hash_is_kept_where_that_is_asked_for(tmp_path: Path, make_bundle: Any) -> None:
+    log, add = of_content(tmp_path / "log", make_bundle, text="hash", salt="pepper")
+    add()
+    add()
+    log.close()
+    first, second = (one["inputs"]["photo"] for one in records(tmp_path / "log"))
+    assert first["hash"] == hashed(b"pepper", bytes([9]) * 8 * 8 * 3) == second["hash"]
+    assert first["brightness"] == 9.0
+
+
+def test_texts_and_images_are_described_by_the_writer_not_by_the_request(
+    tmp_path: Path, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def noting(describe: Describe, value: Any) -> Traits:
+        asked.append(threading.current_thread().name)
+        return describe(value)
+
+    log, add = of_content(tmp_path / "log", make_bundle)
+    for name, describe in log._traits.items():
+        monkeypatch.setitem(log._traits, name, partial(noting, describe))
+    add()
+    log.close()
+    assert asked == ["prediction-log"] * 2
+    assert len(records(tmp_path / "log")) == 1
+
+
+def test_what_waits_to_be_described_is_bounded_and_what_is_lost_counted(
+    tmp_path: Path, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, add = of_content(tmp_path / "log", make_bundle)
+    log.close()  # its thread has ended: nothing is described
+    monkeypatch.setattr(prediction_log, "_WAITING_BYTES", 500)
+    for _ in range(5):
+        add()
+    (size,) = {one.size for one in log._lines}  # type: ignore[union-attr]
+    assert 192 < size < 500
+    assert (len(log._lines), log._lost.value) == (-(-500 // size), 5 + 500 // -size)
+    for one in log._lines:
+        log._finished(one)  # type: ignore[arg-type]
+    add()
+    assert (len(log._lines), log._lost.value) == (-(-500 // size) + 1, 5 + 500 // -size)
 
 
 def test_of_a_vector_its_cosine_with_the_usual_one_is_kept() -> None:
