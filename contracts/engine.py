@@ -105,11 +105,17 @@ def onnx_providers(available: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """How a model is executed. `device` and `compiled` are for engines that can choose, such as torch."""
+    """How a model is executed.
+
+    `device` and `compiled` are for engines that can choose, such as torch; `slots`, conversations at a time, and
+    `window`, tokens of each (0: as the bundle says), for those that write.
+    """
 
     threads: int = 1
     device: str = "auto"
     compiled: bool = False
+    slots: int = 4
+    window: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +128,7 @@ class EngineSpec:
         extra: of this package, which installs the library.
         image: the argument of an image build that has the library, where not every image has it.
         batch_rows: rows of one call when there are many, so that memory stays bounded.
+        golden: examples that a bundle proves itself by at every start; fewer where an answer takes long.
     """
 
     name: str
@@ -130,3 +137,4 @@ class EngineSpec:
     extra: str = "services"
     image: str = ""
     batch_rows: int = 256
+    golden: int = 20

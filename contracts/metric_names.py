@@ -28,6 +28,15 @@ LOG_RECORDS = "fairlead_prediction_log_records_total"
 LOG_LOST = "fairlead_prediction_log_lost_total"
 FEEDBACK = "fairlead_feedback_total"
 
+FIRST_TOKEN_SECONDS = "fairlead_time_to_first_token_seconds"
+TOKEN_SECONDS = "fairlead_time_between_tokens_seconds"
+PROMPT_TOKENS = "fairlead_prompt_tokens_total"
+CACHED_TOKENS = "fairlead_cached_prompt_tokens_total"
+ANSWER_TOKENS = "fairlead_answer_tokens_total"
+GENERATIONS = "fairlead_generations_total"
+SLOTS = "fairlead_slots"
+SLOTS_BUSY = "fairlead_slots_busy"
+
 MONITOR_DISTANCE = "fairlead_monitor_drift_distance"
 MONITOR_DRIFT = "fairlead_monitor_drift_detected"
 MONITOR_MISSING = "fairlead_monitor_missing_ratio"
@@ -79,6 +88,17 @@ LABELS: dict[str, tuple[str, ...]] = {
     LOG_LOST: ("model",),
     FEEDBACK: ("model", "outcome"),
 }
+# Of model servers that write token by token, beside those.
+TOKEN_LABELS: dict[str, tuple[str, ...]] = {
+    FIRST_TOKEN_SECONDS: ("model", "version"),
+    TOKEN_SECONDS: ("model", "version"),
+    PROMPT_TOKENS: ("model", "version"),
+    CACHED_TOKENS: ("model", "version"),
+    ANSWER_TOKENS: ("model", "version"),
+    GENERATIONS: ("model", "version", "finish"),
+    SLOTS: ("model",),
+    SLOTS_BUSY: ("model",),
+}
 # Of the monitor; gauges describe the latest complete window, and the answer is the input "(answer)".
 MONITOR_LABELS: dict[str, tuple[str, ...]] = {
     MONITOR_DISTANCE: ("model", "version", "input", "measure"),  # measure: psi or js
@@ -119,6 +139,7 @@ RECORDED_LABELS: dict[str, tuple[str, ...]] = {QUEUE_WAIT: ("namespace", "pod", 
 STORE_LABELS: dict[str, tuple[str, ...]] = {FEATURE_FRESHNESS: ("task", "view"), FEATURE_MISSING: ("task", "view")}
 EXPORTED: dict[str, tuple[str, ...]] = {
     **LABELS,
+    **TOKEN_LABELS,
     **MONITOR_LABELS,
     **RUN_LABELS,
     **ROLLOUT_LABELS,
@@ -130,10 +151,13 @@ STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
 SHED_REASONS = ("queue_full", "deadline_unreachable", "deadline_passed", "rate_limited", "stopping")
 # What became of labels that were posted: kept, not fit for the model, or not written.
 FEEDBACK_OUTCOMES = ("accepted", "refused", "failed")
+# How an answer ended: by itself, at its limit, as a tool call, because the client left, or by a failure.
+FINISHES = ("stop", "length", "tool_calls", "cancelled", "failed")
 UNMATCHED_ROUTE = "<unmatched>"
 
 # Seconds. Service level objectives must lie on an edge.
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+TOKEN_SECONDS_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 SCORE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 WORD_BUCKETS = (0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 AGE_BUCKETS = (60.0, 3600.0, 21600.0, 86400.0, 259200.0, 604800.0, 2592000.0)

@@ -78,6 +78,11 @@ class ServiceSettings(Settings):
     workers: int = Field(1, ge=1, le=64, description="model calls at the same time; workers x threads fit the CPUs")
     device: str = Field("auto", description="of engine torch: auto, cpu, cuda or cuda:N; auto takes a GPU if any")
     compile: bool = Field(False, description="of engine torch: torch.compile, which needs a C compiler at the start")
+    slots: int = Field(4, ge=1, le=256, description="of chats: answers that are written together; others wait")
+    window: int = Field(0, ge=0, description="of chats: tokens of a conversation; 0: as the bundle says")
+    max_waiting_tokens: int = Field(
+        65_536, ge=1, description="of chats: tokens of the requests that wait for a slot, estimated; more: 429"
+    )
     pin_cpus: bool = Field(False, description="give each worker CPUs of its own, when there are enough")
     max_batch_rows: int = Field(64, ge=1, description="rows of several requests that share one model call")
     max_batch_tokens: int = Field(16_384, ge=1, description="tokens of one model call, padding included")

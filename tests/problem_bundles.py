@@ -20,7 +20,8 @@ WORDS = ("[PAD]", "[UNK]", "late", "rude", "again")
 
 def publish(folder: Path, modality: str, engine: str, output: dict[str, Any], **more: Any) -> Bundle:
     """The bundle of the model in ``folder/source/model``, whose golden examples are what its engine says."""
-    text, rows = modality == "text", SOME_TEXTS if modality == "text" else SOME_NUMBERS
+    text = modality in ("text", "chat")
+    rows = SOME_TEXTS if text else SOME_NUMBERS
     fields: dict[str, Any] = {
         "name": output["problem"],
         "task": "made",
@@ -171,3 +172,15 @@ def extracts(folder: Path) -> Bundle:
     spec = ExtractSpec(method="lead", passages=1, max_characters=50_000)
     (model / FILE).write_text(spec.model_dump_json())
     return publish(folder, "text", "extractive", {"problem": "generation", "max_characters": 50_001})
+
+
+def tiny_chat(folder: Path, **options: Any) -> Bundle:
+    """A Llama whose answers are known, see `tests.tiny_llama`, with a window of 512 tokens."""
+    from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec
+    from tests.tiny_llama import write_tiny_llama
+
+    model = folder / "source" / "model"
+    model.mkdir(parents=True)
+    write_tiny_llama(model / WEIGHTS, **options)
+    (model / SPEC).write_text(ChatSpec(window=512, max_tokens=30, max_characters=200).model_dump_json())
+    return publish(folder, "chat", "llamacpp", {"problem": "generation", "max_characters": 200}, name="tiny")

@@ -6,6 +6,8 @@ name: ``lightgbm``, ``onnx_text``.
 
 from __future__ import annotations
 
+from typing import Any
+
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import Engine, EngineOptions, EngineSpec
 from contracts.errors import PlatformError
@@ -25,8 +27,10 @@ def find_engine(document: BundleDocument) -> EngineSpec:
     return found
 
 
-def load_engine(bundle: Bundle, *, threads: int = 1, device: str = "auto", compiled: bool = False) -> Engine:
+def load_engine(bundle: Bundle, **options: Any) -> Engine:
     """Load the model of a verified bundle; imports the engine's library here and not before.
+
+    options: as `EngineOptions` has them.
 
     Raises:
         PlatformError: ``code="unknown_engine"``, ``"missing_package"`` when the engine's library is not installed,
@@ -42,7 +46,7 @@ def load_engine(bundle: Bundle, *, threads: int = 1, device: str = "auto", compi
             code="bad_bundle",
         )
     try:
-        return spec.load(bundle, EngineOptions(threads=threads, device=device, compiled=compiled))
+        return spec.load(bundle, EngineOptions(**options))
     except ImportError as err:
         image = f", or serve it with an image built with {spec.image}" if spec.image else ""
         raise PlatformError(

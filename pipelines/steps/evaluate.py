@@ -15,7 +15,7 @@ from contracts.baseline import FILE, describe_answers, describe_inputs
 from contracts.bundle import BundleDocument, Golden
 from contracts.content import describe_content, unknown_share
 from contracts.engine import Engine, TokenEngine
-from contracts.engines import load_engine
+from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
 from pipelines.evaluation import get_evaluation, plots, scoring
@@ -30,7 +30,7 @@ from pipelines.tasks import get_task, load_config
 if TYPE_CHECKING:
     import pandas as pd
 
-_GOLDEN = 20
+
 _SLICE_VALUES = 40  # of one slice, the commonest
 
 
@@ -95,7 +95,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         _add_slice(result, name, hidden, served, document, settings.seed)
     result["latency_ms"] = scoring.latency(engine, columns)
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
-    chosen = evaluation.golden_rows(signature.output, answers, _GOLDEN)
+    chosen = evaluation.golden_rows(signature.output, answers, find_engine(document).golden)
     _write_golden(target / "golden.jsonl", engine, columns, chosen, document, tolerance)
     moments = _seconds(frame, found.timestamp)
     normal: dict[str, Any] = {

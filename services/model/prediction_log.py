@@ -115,15 +115,26 @@ class PredictionLog:
         """Whether a prediction is logged: decided by its id, hence the same everywhere."""
         return int(identifier[-8:], 16) < self._below
 
-    def add(self, identifier: str, row: int, batch: Batch, scored: Scored, latency_ms: float) -> None:
-        """Queue the record of one prediction if it is sampled; drops it when the writer is far behind."""
+    def add(
+        self,
+        identifier: str,
+        row: int,
+        batch: Batch,
+        scored: Scored,
+        latency_ms: float,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Queue the record of one prediction if it is sampled; drops it when the writer is far behind.
+
+        more: what the record says of the answer beside what its problem does.
+        """
         if not self.sampled(identifier):
             return
         if len(self._lines) >= _MAX_QUEUED or self._taken_bytes - self._done_bytes >= _WAITING_BYTES:
             self._lost.inc()
             return
         contents: list[_Content] = []
-        record = self._record(identifier, row, batch, scored, latency_ms, contents)
+        record = self._record(identifier, row, batch, scored, latency_ms, contents) | dict(more or {})
         if not contents:
             self._lines.append(orjson.dumps(record, option=_OPTIONS))
             return

@@ -145,7 +145,14 @@ class RowRuntime(Runtime):
         get_serving(signature.problem)  # refused before anything is loaded
         lookup = self._open_lookup(bundle, settings) if self._open_lookup else None
         schemas = RequestSchemas.of(signature, max_chars=settings.max_text_chars, lookup=lookup is not None)
-        engine = load_engine(bundle, threads=settings.threads, device=settings.device, compiled=settings.compile)
+        engine = load_engine(
+            bundle,
+            threads=settings.threads,
+            device=settings.device,
+            compiled=settings.compile,
+            slots=settings.slots,
+            window=settings.window,
+        )
         model = Model(bundle, engine, self._rows(engine, settings), schemas, lookup, self.metrics)
         examples = replay(model)
         if settings.predictions.folder:

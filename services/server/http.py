@@ -105,6 +105,8 @@ class App:
         finally:
             if clock is not None:
                 self._clocks.discard(clock)
+        if route is not None and route.refusal is not None:
+            return Answer(route.refusal(problem), problem.status, headers=tuple(problem.headers.items()))
         body = problem.body(oip=scope["path"].startswith("/v2"))
         return Answer(body, problem.status, MEDIA_TYPE, tuple(problem.headers.items()))
 

@@ -180,11 +180,15 @@ Handler = Callable[[Request], Awaitable[Answer]]
 
 @dataclass(frozen=True)
 class Route:
-    """One path, in which ``{name}`` stands for one segment; an `open` one needs no API key."""
+    """One path, in which ``{name}`` stands for one segment; an `open` one needs no API key.
+
+    refusal: makes the body of failures, where clients of this path read another form than that of RFC 9457.
+    """
 
     template: str
     methods: Mapping[str, Handler]
     open: bool = False
+    refusal: Callable[[Problem], bytes] | None = None
 
 
 class Router:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -27,17 +27,27 @@ async def send_stream(pieces: AsyncIterator[bytes], receive: Receive, send: Send
     Raises:
         DisconnectedError: the client went away before the end.
     """
-    producer = asyncio.create_task(_produce(pieces, send))
+    async with closing(pieces):  # also when the producer is cancelled before it has begun
+        await unless_gone(receive, _produce(pieces, send))
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled where it waits when the client goes away.
+
+    Raises:
+        DisconnectedError: the client went away before the end.
+    """
+    worker = asyncio.create_task(work)
     watcher = asyncio.create_task(_gone(receive))
     try:
-        await asyncio.wait({producer, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not producer.done():
+        await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
+        if not worker.done():
             raise DisconnectedError
-        producer.result()
+        return worker.result()
     finally:
-        for task in (producer, watcher):
+        for task in (worker, watcher):
             task.cancel()
-        await asyncio.gather(producer, watcher, return_exceptions=True)
+        await asyncio.gather(worker, watcher, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -52,9 +62,8 @@ async def closing(pieces: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
 
 
 async def _produce(pieces: AsyncIterator[bytes], send: Send) -> None:
-    async with closing(pieces):
-        async for piece in pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+    async for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -82,7 +82,12 @@ def chain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     made = Chain(task=request.param, home=tmp_path_factory.mktemp(request.param))
     shutil.copy(registry_tables, made.home)
     made.dataset()
-    made.candidate()
+    try:
+        made.candidate()
+    except PlatformError as err:
+        if err.code == "no_weights":
+            pytest.skip(str(err))  # nothing here may be downloaded
+        raise
     ends = made.endpoints.model_dump_json()
     made.call("gate", made.path("dataset"), made.path("candidate"), ends, made.path("gate.json"))
     # `register` takes its flag as a bool, which Chain.call would turn into text.

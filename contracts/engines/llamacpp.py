@@ -1,0 +1,119 @@
+"""Chat models in llama.cpp: weights in one GGUF file, executed in a process of their own.
+
+The files of ``model/``: ``model.gguf`` and ``chat.json`` (`ChatSpec`). Rows are answered by greedy decoding.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import weakref
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from contracts.bundle import Bundle
+from contracts.document import Document
+from contracts.engine import EngineOptions, EngineSpec, Reason
+from contracts.errors import PlatformError
+from contracts.llama_process import LlamaOptions, LlamaProcess
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPEC, WEIGHTS = "chat.json", "model.gguf"
+
+
+class ChatSpec(Document):
+    """The content of ``chat.json``.
+
+    Attributes:
+        system: the system message of conversations that bring none; "" leaves it to the model's template.
+        window: tokens of a conversation, prompt and answer together.
+        max_tokens: of the answer to a row.
+        max_characters: the answer to a row is cut here.
+    """
+
+    format: Literal[1] = 1
+    system: str = ""
+    window: int = Field(ge=64)
+    max_tokens: int = Field(ge=1)
+    max_characters: int = Field(ge=1)
+
+
+class LlamaEngine:
+    """See `contracts.engine.Engine`; conversations of several rows are continued together.
+
+    Attributes:
+        spec: how it was built to answer.
+        process: where conversations of any form are answered.
+        window, slots: of the process.
+    """
+
+    def __init__(self, bundle: Bundle, options: EngineOptions) -> None:
+        try:
+            self.spec = ChatSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
+        except (OSError, ValidationError) as err:
+            raise PlatformError(
+                f"chat model refused: {bundle.model_path}",
+                detail=str(err),
+                fix="publish the model again",
+                code="bad_bundle",
+            ) from err
+        if importlib.util.find_spec("xllamacpp") is None:
+            raise ImportError("xllamacpp is not installed", name="xllamacpp")
+        self.slots = options.slots
+        self.process = LlamaProcess(
+            LlamaOptions(
+                model=str(bundle.model_path / WEIGHTS),
+                window=options.window or self.spec.window,
+                slots=self.slots,
+                threads=options.threads,
+                name=bundle.document.name,
+            )
+        )
+        self.window = int(self.process.info["n_ctx"])  # rounded up
+        self._input = bundle.document.signature.inputs[0].name
+        weakref.finalize(self, self.process.stop)
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+        """The answer to each row, as the only message of a conversation.
+
+        Raises:
+            PlatformError: llama.cpp has ended, or refuses a row, for example as too long.
+        """
+        rows = list(columns[self._input])
+        with ThreadPoolExecutor(max(1, min(self.slots, len(rows)))) as pool:
+            answers = list(pool.map(self._answer, rows))
+        found = np.empty(len(rows), dtype=object)
+        found[:] = answers
+        return found
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """None: a model that writes gives no weights to what it has read."""
+        raise PlatformError("this model gives no reasons", detail="its answers are texts", code="not_explainable")
+
+    def _answer(self, prompt: str) -> str:
+        asked = {"messages": opened([{"role": "user", "content": prompt}], self.spec.system)}
+        greedy = {"temperature": 0, "seed": 0, "max_tokens": self.spec.max_tokens, "cache_prompt": False}
+        answer = self.process.call("POST", "/v1/chat/completions", {**asked, **greedy})
+        text: str = answer["choices"][0]["message"].get("content") or ""
+        return text.strip()[: self.spec.max_characters]
+
+
+def opened(messages: Sequence[Mapping[str, Any]], system: str) -> list[Mapping[str, Any]]:
+    """The messages, with `system` before them where they begin without a system message."""
+    has_own = bool(messages) and messages[0]["role"] == "system"
+    return list(messages) if has_own or not system else [{"role": "system", "content": system}, *messages]
+
+
+def load(bundle: Bundle, options: EngineOptions) -> LlamaEngine:
+    """See `contracts.engines.load_engine`."""
+    return LlamaEngine(bundle, options)
+
+
+ENGINE = EngineSpec(
+    name="llamacpp", modality="chat", extra="chat", image="MODALITIES=chat", batch_rows=32, golden=5, load=load
+)

@@ -1,0 +1,200 @@
+"""llama.cpp in a process of its own: what crashes there ends no other process.
+
+``python -m contracts.llama_process`` reads one line of JSON from its standard input, `LlamaOptions`, answers with one
+line, ``{"address": ...}`` or ``{"error": ...}``, and ends when its standard input does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from contracts.errors import PlatformError
+
+MAGIC = b"GGUF"
+_ERROR = re.compile(r"^\S+ E (.+)$", re.MULTILINE)  # of its log
+ANSWER_SECONDS = 600.0  # a call that takes longer has failed
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlamaOptions:
+    """How a model is executed.
+
+    Attributes:
+        model: GGUF file.
+        window: tokens of one conversation, prompt and answer together.
+        slots: conversations that are continued together, each of a whole window.
+        threads: of the CPU.
+        name: that answers give the model.
+        key: that its requests must carry.
+    """
+
+    model: str
+    window: int
+    slots: int = 1
+    threads: int = 1
+    name: str = "model"
+    key: str = ""
+
+
+class LlamaProcess:
+    """The running process.
+
+    Attributes:
+        host, port: where it answers, in the manner of OpenAI.  key: its bearer token, which only we know.
+        info: what it says of its model: ``n_ctx_train``, ``n_vocab``, ``n_params``, ``chat_template`` ...
+    """
+
+    def __init__(self, options: LlamaOptions) -> None:
+        check_gguf(Path(options.model))
+        self.key = secrets.token_hex(16)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
+        command = [sys.executable, "-m", "contracts.llama_process"]
+        path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        assert self._child.stdin is not None
+        assert self._child.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.write(json.dumps(asdict(options) | {"key": self.key}).encode() + b"\n")
+            self._child.stdin.flush()
+        said = self._child.stdout.readline()
+        answer = json.loads(said) if said.startswith(b"{") else {}
+        if "address" not in answer:
+            words = self.last_words(answer.get("error", ""))
+            self.stop()
+            raise _refused(options.model, words)
+        found = urlsplit(answer["address"])
+        self.host, self.port = found.hostname or "127.0.0.1", found.port or 0
+        models = self.call("GET", "/v1/models")["data"][0]["meta"]
+        self.info: dict[str, Any] = {**models, **self.call("GET", "/props")}
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._child.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._child.poll() is None
+
+    def last_words(self, said: str = "") -> str:
+        """The first error that it wrote, which later ones follow from; else what it `said`, or how it ended."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=1)
+        self._errors.seek(0)
+        found = _ERROR.search(self._errors.read().decode(errors="replace"))
+        return found[1] if found else said or f"it ended with status {self._child.returncode}"
+
+    def call(self, method: str, path: str, document: Any = None) -> Any:
+        """The JSON answer to one request; safe to call from any thread.
+
+        Raises:
+            PlatformError: ``code="llama_refused"``, with its words; ``code="llama_ended"`` when it does not answer.
+        """
+        body = None if document is None else json.dumps(document).encode()
+        headers = {"content-type": "application/json", "authorization": f"Bearer {self.key}"}
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException, ValueError) as err:
+            detail = self.last_words() if not self.running else f"{type(err).__name__}: {err}"
+            raise PlatformError("llama.cpp gave no answer", detail=detail, code="llama_ended") from err
+        finally:
+            connection.close()
+        if response.status != 200:
+            message = answer.get("error", {}).get("message", "")
+            raise PlatformError("llama.cpp refused a request", detail=message, code="llama_refused")
+        return answer
+
+    def stop(self) -> None:
+        """End it."""
+        assert self._child.stdin is not None
+        with contextlib.suppress(OSError):
+            self._child.stdin.close()
+        try:
+            self._child.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_child") and self._child.returncode is None and self._child.stdin is not None:
+            self._child.kill()
+
+
+def check_gguf(file: Path) -> None:
+    """Refuse what is no GGUF file.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``.
+    """
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(len(MAGIC))
+    except OSError as err:
+        raise _refused(str(file), err.strerror or str(err)) from err
+    if start != MAGIC:
+        raise _refused(str(file), f"it begins with {start!r}, not with {MAGIC!r}")
+
+
+def _refused(file: str, detail: str) -> PlatformError:
+    fix = "give a whole GGUF file of an architecture that llama.cpp knows"
+    return PlatformError(f"weights refused: {file}", detail=detail, fix=fix, code="bad_weights")
+
+
+def serve(options: LlamaOptions) -> Any:
+    """Start llama.cpp's server on a free port of this machine; it runs as long as what is returned."""
+    import xllamacpp as llama
+
+    params = llama.CommonParams()
+    params.model.path = options.model
+    params.model_alias = options.name
+    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [options.key]
+    params.n_ctx, params.n_parallel = options.window * options.slots, options.slots
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
+    params.n_threads_http = options.slots + 4  # one for each stream, and some for short questions
+    params.ctx_shift = False  # what does not fit into the window is refused, not forgotten
+    params.cont_batching = params.cache_prompt = params.use_jinja = True
+    params.fit_params = False  # no other window than the one that was asked for
+    params.cache_ram_mib = 0  # prompts are kept in their slots, not in memory without a bound
+    params.endpoint_slots, params.endpoint_metrics, params.ui = True, False, False
+    params.verbosity = 1  # errors: more would have texts of requests
+    return llama.Server(params)
+
+
+def main() -> int:
+    """Serve until standard input ends."""
+    options = LlamaOptions(**json.loads(sys.stdin.readline()))
+    try:
+        server = serve(options)
+    except Exception as err:  # noqa: BLE001 - whatever it is, the other side has to know
+        sys.stdout.write(json.dumps({"error": f"{type(err).__name__}: {err}"}) + "\n")
+        return 1
+    sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
+    sys.stdout.flush()
+    sys.stdin.read()
+    os._exit(0)  # its threads may be in the middle of an answer, which nobody waits for
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,150 @@
+"""What clients get: chunks of a stream, and whole answers that are made of the same chunks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.chat.tools import CallParser
+
+
+@dataclass(kw_only=True)
+class Choice:
+    """One of the answers to a request, as far as it is written.
+
+    Attributes:
+        calls: parses a tool call, where the answer is one.
+        finish: why it ended, in OpenAI's words; "" while it goes on.
+        moment: at which the last token came.
+    """
+
+    calls: CallParser | None = None
+    texts: list[str] = field(default_factory=list)
+    arguments: list[dict[str, Any]] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
+    finish: str = ""
+    begun: bool = False
+    offset: int = 0
+    moment: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What is written, a tool call as the model wrote it."""
+        return "".join(self.texts)
+
+
+class Form:
+    """The documents of one request: of chats, or of completions."""
+
+    prefix, kind, whole = "chatcmpl-", "chat.completion.chunk", "chat.completion"
+
+    def __init__(self, identifier: str, model: str, version: str, usage: bool) -> None:
+        self._about = {"id": f"{self.prefix}{identifier}", "created": int(time.time()), "model": model}
+        self._about["system_fingerprint"] = version
+        self._usage = {"usage": None} if usage else {}
+
+    def chunk(self, choices: Sequence[Mapping[str, Any]], usage: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """One document of a stream."""
+        told = {"usage": usage} if usage is not None else self._usage
+        return {**self._about, "object": self.kind, "choices": choices, **told}
+
+    def document(self, choices: Sequence[Choice], usage: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole answer."""
+        told = [self.told(at, choice) for at, choice in enumerate(choices)]
+        return {**self._about, "object": self.whole, "choices": told, "usage": usage}
+
+    def pieces(self, at: int, choice: Choice, text: str, logprobs: Any) -> list[dict[str, Any]]:
+        """The ``choices`` of chunks that tell new text."""
+        deltas: list[dict[str, Any]] = []
+        if not choice.begun:
+            deltas.append({"role": "assistant", "content": None if choice.calls else ""})
+        if choice.calls is not None:
+            found = choice.calls.feed(text)
+            choice.arguments += found
+            deltas += [{"tool_calls": [one]} for one in found]
+        elif text:
+            deltas.append({"content": text})
+        told = _logprobs(logprobs)
+        if told:
+            choice.logprobs += told["content"]
+        last = len(deltas) - 1
+        return [_delta(at, one, told if number == last else None) for number, one in enumerate(deltas)]
+
+    def ends(self, at: int, choice: Choice) -> list[dict[str, Any]]:
+        """The ``choices`` of chunks that end an answer."""
+        rest: list[dict[str, Any]] = []
+        if choice.calls is not None:
+            held = choice.calls.end(choice.finish == "stop")
+            choice.arguments += held
+            rest = [_delta(at, {"tool_calls": [one]}, None) for one in held]
+            choice.finish = "tool_calls" if choice.finish == "stop" else choice.finish
+        return [*rest, {**_delta(at, {}, None), "finish_reason": choice.finish}]
+
+    def told(self, at: int, choice: Choice) -> dict[str, Any]:
+        """A choice of the whole answer."""
+        message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
+        if choice.calls is not None:
+            message["content"] = None
+            if choice.arguments:
+                first, *more = choice.arguments
+                whole = "".join(one["function"]["arguments"] for one in more)
+                call = {"id": first["id"], "type": "function"}
+                message["tool_calls"] = [{**call, "function": {**first["function"], "arguments": whole}}]
+        told = {"content": choice.logprobs, "refusal": None} if choice.logprobs else None
+        return {"index": at, "message": message, "logprobs": told, "finish_reason": choice.finish}
+
+
+class CompletionForm(Form):
+    """The documents of a completion."""
+
+    prefix, kind, whole = "cmpl-", "text_completion", "text_completion"
+
+    def pieces(self, at: int, choice: Choice, text: str, logprobs: Any) -> list[dict[str, Any]]:
+        """The ``choices`` of a chunk that tells new text."""
+        made = _legacy(_logprobs(logprobs), choice.offset)
+        choice.offset += len(text)
+        if made:
+            choice.logprobs.append(made)
+        return [{"index": at, "text": text, "logprobs": made, "finish_reason": None}] if text or made else []
+
+    def ends(self, at: int, choice: Choice) -> list[dict[str, Any]]:
+        """The ``choices`` of the chunk that ends an answer."""
+        return [{"index": at, "text": "", "logprobs": None, "finish_reason": choice.finish}]
+
+    def told(self, at: int, choice: Choice) -> dict[str, Any]:
+        """A choice of the whole answer."""
+        names = choice.logprobs[0] if choice.logprobs else ()
+        joined = {name: [one for part in choice.logprobs for one in part[name]] for name in names}
+        return {"index": at, "text": choice.text, "logprobs": joined or None, "finish_reason": choice.finish}
+
+
+def _delta(at: int, delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any]:
+    return {"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": None}
+
+
+def _logprobs(given: Any) -> dict[str, Any] | None:
+    """As OpenAI has them: llama.cpp adds the numbers of tokens."""
+    if not given:
+        return None
+    content = [_token(one) | {"top_logprobs": list(map(_token, one["top_logprobs"]))} for one in given["content"]]
+    return {"content": content}
+
+
+def _token(one: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one[name] for name in ("token", "logprob", "bytes")}
+
+
+def _legacy(given: Mapping[str, Any] | None, offset: int) -> dict[str, Any] | None:
+    """In the older form of completions: lists by what they hold."""
+    if given is None:
+        return None
+    tokens = [one["token"] for one in given["content"]]
+    offsets = [offset + len("".join(tokens[:at])) for at in range(len(tokens))]
+    return {
+        "tokens": tokens,
+        "token_logprobs": [one["logprob"] for one in given["content"]],
+        "top_logprobs": [{top["token"]: top["logprob"] for top in one["top_logprobs"]} for one in given["content"]],
+        "text_offset": offsets,
+    }

@@ -1,0 +1,43 @@
+"""Errors as OpenAI's clients read them: ``{"error": {"message", "type", "param", "code"}}``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from services.chat.llama import EngineRefusedError
+from services.errors import Problem
+
+
+def error_document(problem: Problem) -> dict[str, Any]:
+    """The document of a failure."""
+    kind = "rate_limit_error" if problem.status == 429 else "server_error"
+    if problem.status < 500 and problem.status != 429:
+        kind = "invalid_request_error"
+    param = problem.errors[0][0] if problem.errors else ""
+    message = "; ".join(filter(None, (problem.line, problem.fix)))
+    code = problem.code.replace("-", "_")
+    return {"error": {"message": message, "type": kind, "param": param or None, "code": code}}
+
+
+def error_body(problem: Problem) -> bytes:
+    """The same as JSON."""
+    return orjson.dumps(error_document(problem))
+
+
+def of_engine(err: EngineRefusedError, window: int) -> Problem:
+    """What llama.cpp refuses, in our words: never those of a template or of a grammar, which repeat texts."""
+    if err.error.get("type") == "exceed_context_size_error":
+        tokens = err.error.get("n_prompt_tokens")
+        message = f"the prompt has {tokens} tokens, and the window of this model {window}; an answer needs one at least"
+        return Problem(400, "context_length_exceeded", "the prompt is too long", errors=[("messages", message)])
+    if err.error.get("code") == 400:
+        fix = "correct the schema, or what the model's chat template cannot say"
+        return Problem(400, "invalid_request", "the model cannot be asked this", fix=fix)
+    return Problem(500, "engine-failed", "the model failed to answer", "see the service's log")
+
+
+def gone() -> Problem:
+    """503: the engine has ended."""
+    return Problem(503, "crashed", "llama.cpp has ended", fix="try again when the service is ready")

@@ -1,0 +1,202 @@
+"""One request on its way: it waits for slots, its tokens are passed on as they come, and its end is always recorded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from services.chat.answers import Choice, Form
+from services.chat.errors import error_document, gone, of_engine
+from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
+from services.request_options import RequestOptions
+
+if TYPE_CHECKING:
+    from services.chat.modality import ChatRuntime
+
+_DONE = b"data: [DONE]\n\n"
+REFUSED = "refused"  # by the engine, before the first token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A checked request.
+
+    Attributes:
+        path, body: as llama.cpp takes it.
+        form: of the answer.
+        choices: that are asked for.
+        prompt: the text that the log describes, and does not keep.
+        tokens: about as many will be read and written.
+        usage: whether a stream ends with it.
+    """
+
+    path: str
+    body: dict[str, Any]
+    form: Form
+    choices: list[Choice]
+    prompt: str
+    tokens: int
+    usage: bool = False
+
+
+class Generation:
+    """The work on one request; `close` may be called at any moment, and more than once."""
+
+    def __init__(self, runtime: ChatRuntime, asked: Asked, options: RequestOptions) -> None:
+        self._runtime, self._asked, self._options = runtime, asked, options
+        self._stream: EngineStream | None = None
+        self._first: dict[str, Any] | None = None
+        self._entered = 0.0
+        self.usage: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+
+    async def begin(self) -> None:
+        """Wait for slots, and for the first event, so that what is refused gets a status of its own.
+
+        Raises:
+            Problem: 400, 429, 500 and 503.
+        """
+        asked, runtime = self._asked, self._runtime
+        await runtime.admission.enter(len(asked.choices), asked.tokens, self._options.priority)
+        self._entered = perf_counter()
+        try:
+            self._stream = await EngineStream.open(runtime.process, asked.path, asked.body)
+            self._first = await self._stream.next()
+        except EngineRefusedError as err:
+            self.close(REFUSED)
+            raise of_engine(err, runtime.window) from err
+        except EngineGoneError as err:
+            self.close("failed")
+            runtime.ended()
+            raise gone() from err
+        except BaseException:
+            self.close("cancelled")
+            raise
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        """The documents of a stream, the last one with what it took.
+
+        Raises:
+            EngineRefusedError, EngineGoneError: in the middle.
+        """
+        form, choices = self._asked.form, self._asked.choices
+        assert self._stream is not None
+        event = self._first
+        while event is not None:
+            for one in event.get("choices", ()):
+                at = one["index"]
+                choice = choices[at]
+                text = one.get("text") or one.get("delta", {}).get("content") or ""
+                if text or one.get("logprobs"):
+                    self._count(choice)
+                for piece in form.pieces(at, choice, text, one.get("logprobs")):
+                    yield form.chunk([piece])
+                choice.begun = True
+                choice.texts.append(text)
+                if one.get("finish_reason"):
+                    choice.finish = one["finish_reason"]
+                    for piece in form.ends(at, choice):
+                        yield form.chunk([piece])
+            if found := event.get("usage"):
+                self._use(found)
+            event = await self._stream.next()
+        self.close("failed")  # of choices that were never ended
+        if self._asked.usage:
+            yield form.chunk([], self.usage)
+
+    async def whole(self) -> dict[str, Any]:
+        """The answer in one document.
+
+        Raises:
+            Problem: 500 and 503.
+        """
+        try:
+            async for _ in self.chunks():
+                pass
+        except EngineRefusedError as err:
+            raise of_engine(err, self._runtime.window) from err
+        except EngineGoneError as err:
+            self._runtime.ended()
+            raise gone() from err
+        finally:
+            self.close("cancelled")
+        return self._asked.form.document(self._asked.choices, self.usage)
+
+    def lines(self) -> Lines:
+        """The answer as server-sent events."""
+        return Lines(self)
+
+    async def events(self) -> AsyncIterator[bytes]:
+        """Each chunk as an event; what fails in the middle is told by an event, the last one."""
+        try:
+            async for chunk in self.chunks():
+                yield b"data: " + orjson.dumps(chunk) + b"\n\n"
+            yield _DONE
+        except EngineRefusedError as err:
+            self.close("failed")
+            yield _error(error_document(of_engine(err, self._runtime.window)))
+        except EngineGoneError:
+            self.close("failed")
+            self._runtime.ended()
+            yield _error(error_document(gone()))
+
+    def close(self, finish: str) -> None:
+        """Give the slots back, and record the answers; those without an end of their own ended as `finish`."""
+        if not self._entered:
+            return
+        seconds, self._entered = perf_counter() - self._entered, 0.0
+        if self._stream is not None:
+            self._stream.close()
+        choices = self._asked.choices
+        self._runtime.admission.leave(len(choices), self.usage["completion_tokens"], seconds)
+        for choice in choices:
+            choice.finish = choice.finish or finish
+        if finish != REFUSED:
+            self._runtime.record(self._asked, self.usage, self._options.arrived)
+
+    def _count(self, choice: Choice) -> None:
+        now, tokens = perf_counter(), self._runtime.tokens
+        if choice.moment:
+            tokens.between.observe(now - choice.moment)
+        else:
+            tokens.first.observe(now - self._options.arrived)
+        choice.moment = now
+        tokens.written.inc()
+        self.usage["completion_tokens"] += 1
+
+    def _use(self, found: dict[str, Any]) -> None:
+        """Take the engine's count: ours has pieces of text, of which a token may give none; its is of one choice."""
+        counted, read = self.usage["completion_tokens"], found["prompt_tokens"]
+        written = max(counted, found["completion_tokens"])
+        self._runtime.tokens.written.inc(written - counted)
+        cached = found.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+        self.usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+        self.usage["prompt_tokens_details"] = {"cached_tokens": cached}
+        self._runtime.tokens.cached.inc(cached)
+
+
+class Lines:
+    """Server-sent events that close their generation, also when nobody ever asked for the first one."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation, self._events = generation, generation.events()
+
+    def __aiter__(self) -> Lines:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Stop the work."""
+        try:
+            await self._events.aclose()  # type: ignore[attr-defined]
+        finally:
+            self._generation.close("cancelled")
+
+
+def _error(document: dict[str, Any]) -> bytes:
+    return b"data: " + orjson.dumps(document) + b"\n\n"

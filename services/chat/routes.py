@@ -1,0 +1,170 @@
+"""``/v1``: chat completions, completions and models, as OpenAI's clients ask for them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from services.chat.answers import Choice, CompletionForm, Form
+from services.chat.errors import error_body
+from services.chat.generation import Asked, Generation
+from services.chat.request import ChatRequest, CompletionRequest, Sampling, parsed, refused
+from services.chat.tools import CallParser, call_schema, engine_messages, offered
+from services.errors import Problem
+from services.model.prediction_log import new_id
+from services.server.lifecycle import Api
+from services.server.openapi import operation, schema
+from services.server.requests import Answer, Request, Route
+from services.server.streams import unless_gone
+
+if TYPE_CHECKING:
+    from services.chat.modality import ChatRuntime
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_STREAM = (("cache-control", "no-store"),)
+_BYTES_PER_TOKEN = 3  # about, in any language: what a request is estimated by
+
+
+def chat_routes(runtime: ChatRuntime) -> list[Route]:
+    """All routes; what they refuse is in OpenAI's form."""
+    served = _Served(runtime)
+    made = [
+        (CHAT, "POST", served.chat),
+        (COMPLETIONS, "POST", served.complete),
+        ("/v1/models", "GET", served.models),
+        ("/v1/models/{model}", "GET", served.model),
+    ]
+    return [Route(path, {method: handler}, refusal=error_body) for path, method, handler in made]
+
+
+class _Served:
+    def __init__(self, runtime: ChatRuntime) -> None:
+        self._runtime, self._since = runtime, int(time.time())
+
+    async def chat(self, request: Request) -> Answer:
+        """Answer a conversation."""
+        runtime = self._runtime
+        runtime.opened()
+        asked = parsed(ChatRequest, await request.json())
+        self._check(asked)
+        tools = offered(asked)
+        messages = engine_messages(asked.messages, tools, runtime.system)
+        body = {**self._body(asked), "messages": messages, "logprobs": bool(asked.logprobs)}
+        if asked.logprobs:
+            body["top_logprobs"] = asked.top_logprobs or 0
+        if tools:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"schema": call_schema(tools)}}
+        elif asked.response_format is not None:
+            body["response_format"] = asked.response_format.model_dump(by_alias=True, exclude_none=True)
+        choices = [Choice(calls=CallParser() if tools else None) for _ in range(asked.choices)]
+        last = next(message.text for message in reversed(asked.messages) if message.role in ("user", "tool"))
+        return await self._answer(request, asked, body, CHAT, Form, choices, last)
+
+    async def complete(self, request: Request) -> Answer:
+        """Continue a text."""
+        self._runtime.opened()
+        asked = parsed(CompletionRequest, await request.json())
+        self._check(asked)
+        body = {**self._body(asked), "prompt": asked.text}
+        if asked.logprobs is not None:
+            body["logprobs"] = max(1, asked.logprobs)
+        choices = [Choice() for _ in range(asked.choices)]
+        return await self._answer(request, asked, body, COMPLETIONS, CompletionForm, choices, asked.text)
+
+    async def models(self, request: Request) -> Answer:
+        """The one model that is served."""
+        self._runtime.opened()
+        return Answer(orjson.dumps({"object": "list", "data": [self._described()]}))
+
+    async def model(self, request: Request) -> Answer:
+        """It by its name."""
+        self._runtime.opened()
+        self._check_name(request.params["model"])
+        return Answer(orjson.dumps(self._described()))
+
+    def _described(self) -> dict[str, Any]:
+        return {"id": self._runtime.name, "object": "model", "created": self._since, "owned_by": "fairlead"}
+
+    def _check(self, asked: Sampling) -> None:
+        self._check_name(asked.model)
+        runtime = self._runtime
+        if asked.choices > runtime.admission.slots:
+            raise refused("n", f"this service writes {runtime.admission.slots} answers at a time")
+        if asked.limit is not None and asked.limit > runtime.window:
+            raise refused("max_tokens", f"the window of this model has {runtime.window} tokens")
+
+    def _check_name(self, name: str) -> None:
+        if name != self._runtime.name:
+            message = f"there is no model of this name; there is {self._runtime.name!r}"
+            raise Problem(404, "model_not_found", "unknown model", errors=[("model", message)])
+
+    def _body(self, asked: Sampling) -> dict[str, Any]:
+        """What both kinds of requests ask of llama.cpp; what they leave out is its default."""
+        given = {
+            "temperature": asked.temperature,
+            "top_p": asked.top_p,
+            "presence_penalty": asked.presence_penalty,
+            "frequency_penalty": asked.frequency_penalty,
+            "max_tokens": asked.limit,
+            "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
+            "seed": None if asked.seed is None else asked.seed % (2**32 - 1),  # the largest one means any
+        }
+        kept = {name: value for name, value in given.items() if value is not None}
+        return {**kept, "n": asked.choices, "stream": True, "stream_options": {"include_usage": True}}
+
+    async def _answer(
+        self,
+        request: Request,
+        asked: Sampling,
+        body: dict[str, Any],
+        path: str,
+        form: type[Form],
+        choices: list[Choice],
+        prompt: str,
+    ) -> Answer:
+        runtime = self._runtime
+        usage = bool(asked.stream and asked.stream_options and asked.stream_options.include_usage)
+        size = len(orjson.dumps(body.get("messages", body.get("prompt"))))
+        longest = min(asked.limit or runtime.window, runtime.window)
+        work = Generation(
+            runtime,
+            Asked(
+                path=path,
+                body=body,
+                form=form(new_id(), runtime.name, runtime.version, usage),
+                choices=choices,
+                prompt=prompt,
+                tokens=size // _BYTES_PER_TOKEN + longest * len(choices),
+                usage=usage,
+            ),
+            request.options,
+        )
+        if asked.stream:
+            await unless_gone(request.receive, work.begin())
+            return Answer(work.lines(), media="text/event-stream", headers=_STREAM)
+        return Answer(orjson.dumps(await unless_gone(request.receive, _whole(work))))
+
+
+async def _whole(work: Generation) -> dict[str, Any]:
+    await work.begin()
+    return await work.whole()
+
+
+def _paths(runtime: ChatRuntime) -> dict[str, Any]:
+    whole: dict[str, Any] = {"type": "object", "description": "as OpenAI documents it; a stream with stream: true"}
+    ask = {name: {"$ref": f"#/components/schemas/{name}"} for name in ("ChatRequest", "CompletionRequest")}
+    return {
+        CHAT: {"post": operation("Answer a conversation", "chat", whole, ask["ChatRequest"])},
+        COMPLETIONS: {"post": operation("Continue a text", "complete", whole, ask["CompletionRequest"])},
+        "/v1/models": {"get": operation("The model", "models", {"type": "object"})},
+    }
+
+
+OPENAI = Api(
+    routes=chat_routes,
+    busy=(CHAT, COMPLETIONS),
+    paths=_paths,
+    schemas=lambda runtime: schema("ChatRequest", ChatRequest) | schema("CompletionRequest", CompletionRequest),
+)

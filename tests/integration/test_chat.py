@@ -1,0 +1,334 @@
+"""The chat service as OpenAI's own clients see it, over a Llama whose answers are known: see tests/tiny_llama.py."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contracts import metric_names as names
+from contracts.bundle import Bundle
+from deploy.cli.machine.ports import free_port
+from deploy.cli.machine.subprocesses import stop_group
+from services.server.launch import serve_command
+from tests.problem_bundles import tiny_chat
+from tests.tiny_llama import EMOJI
+
+pytestmark = pytest.mark.integration
+Service = tuple[str, "subprocess.Popen[bytes]"]
+CITY = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Paris", "Rome"]}, "when": {"const": "{now}"}},
+    "required": ["city", "when"],
+    "additionalProperties": False,
+}
+CITY_NAMES = ("Paris", "Rome")
+TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
+ENDLESS: Any = [{"role": "user", "content": "A"}]  # capital letters go round until the window is full
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_chat(tmp_path_factory.mktemp("tiny"))
+
+
+@contextmanager
+def served(bundle: Bundle, folder: Path, **settings: Any) -> Iterator[Service]:
+    """The service's address and its process."""
+    port = free_port()
+    command = serve_command(
+        "chat", str(bundle.path), port=port, version="3", predictions=str(folder / "log"), settings=settings
+    )
+    with (folder / "stderr").open("wb") as log:
+        process = subprocess.Popen(list(command.argv), env=command.env, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: process.poll() is not None or ready(url), folder / "stderr")
+        yield url, process
+    finally:
+        stop_group(process)
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def until(true: Any, log: Path | None = None) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, log.read_text() if log else "it never became true"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="module")
+def service(bundle: Bundle, folder: Path) -> Iterator[Service]:
+    with served(bundle, folder, slots=2, window=1 << 18, max_waiting_tokens=1) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> str:
+    return service[0]
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
+        yield made
+
+
+def say(text: str) -> Any:
+    return {"model": "tiny", "messages": [{"role": "user", "content": text}], "temperature": 0}
+
+
+def metric(url: str, name: str, **labels: str) -> float:
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    raise AssertionError(f"no {name} with {labels}")
+
+
+def test_the_model_is_listed_under_its_name_and_not_by_its_file(client: openai.OpenAI) -> None:
+    assert [one.id for one in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").owned_by == "fairlead"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+
+
+def test_a_conversation_is_answered_with_what_it_took(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(**say("w"))
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("xyz", "stop")
+    assert answer.model == "tiny"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 4  # the end is one
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + 4
+
+
+def test_a_stream_has_the_same_text_and_its_usage_last(client: openai.OpenAI) -> None:
+    options: Any = {"include_usage": True}
+    chunks = list(client.chat.completions.create(**say("w"), stream=True, stream_options=options))
+    assert [one.choices[0].delta.content for one in chunks[:-1]] == ["", "x", "y", "z", None]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert [one.choices[0].finish_reason for one in chunks[:-1]] == [None] * 4 + ["stop"]
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage is not None
+    assert chunks[-1].usage.completion_tokens == 4
+    assert len({one.id for one in chunks}) == 1
+
+
+def test_the_async_client_reads_several_streams_at_once(url: str) -> None:
+    async def story() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+
+            async def one(text: str) -> str:
+                stream = await client.chat.completions.create(**say(text), stream=True)
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+            return await asyncio.gather(one("v"), one("x"))
+
+    assert asyncio.run(story()) == ["wxyz", "yz"]
+
+
+def test_limits_stops_choices_and_seeds(client: openai.OpenAI) -> None:
+    create = client.chat.completions.create
+    short = create(**say("A"), max_completion_tokens=3)
+    assert (short.choices[0].message.content, short.choices[0].finish_reason) == ("BCD", "length")
+    assert create(**say("a"), stop=["ef"]).choices[0].message.content == "bcd"  # over two tokens
+    two = create(**say("x"), n=2, seed=-5)
+    assert [(one.index, one.message.content) for one in two.choices] == [(0, "yz"), (1, "yz")]
+
+
+def test_an_emoji_of_four_tokens_comes_whole(client: openai.OpenAI) -> None:
+    chunks = client.chat.completions.create(**say("0"), stream=True)
+    assert [text for one in chunks if (text := one.choices[0].delta.content)] == [EMOJI]
+
+
+def test_log_probabilities_of_chats_and_of_completions(client: openai.OpenAI) -> None:
+    found = client.chat.completions.create(**say("x"), logprobs=True, top_logprobs=2).choices[0].logprobs
+    assert found is not None
+    assert [one.token for one in found.content or ()] == ["y", "z"]
+    assert found.content is not None
+    assert [len(one.top_logprobs) for one in found.content] == [2, 2]
+    old = client.completions.create(model="tiny", prompt="A", max_tokens=2, temperature=0, logprobs=1).choices[0]
+    assert (old.text, old.finish_reason) == ("BC", "length")
+    assert old.logprobs is not None
+    assert (old.logprobs.tokens, old.logprobs.text_offset) == (["B", "C"], [0, 1])
+
+
+def test_an_answer_fits_its_schema(client: openai.OpenAI) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": CITY, "strict": True}}
+    answer = client.chat.completions.create(**say("w"), response_format=form)
+    assert json.loads(answer.choices[0].message.content or "") in [{"city": c, "when": "{now}"} for c in CITY_NAMES]
+
+
+def test_a_tool_is_called_and_its_result_is_taken(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(**say("w"), tools=TOOLS, tool_choice="required")
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("tool_calls", None)
+    (call,) = answer.choices[0].message.tool_calls or ()
+    assert call.type == "function"
+    assert call.function.name == "weather"
+    assert json.loads(call.function.arguments)["when"] == "{now}"
+    messages: Any = [
+        *say("w")["messages"],
+        answer.choices[0].message.model_dump(include={"role", "content", "tool_calls"}),
+        {"role": "tool", "tool_call_id": call.id, "content": "sunny x"},
+    ]
+    after = client.chat.completions.create(model="tiny", temperature=0, messages=messages)
+    assert after.choices[0].message.content == "yz"
+
+
+def test_a_tool_call_is_streamed_in_pieces_with_their_index(client: openai.OpenAI) -> None:
+    named: Any = {"type": "function", "function": {"name": "weather"}}
+    deltas = [
+        one.choices[0].delta.tool_calls
+        for one in client.chat.completions.create(**say("w"), tools=TOOLS, tool_choice=named, stream=True)
+    ]
+    pieces = [piece for found in deltas for piece in found or ()]
+    assert {piece.index for piece in pieces} == {0}
+    assert [piece.id is not None for piece in pieces] == [True] + [False] * (len(pieces) - 1)
+    whole = "".join(piece.function.arguments or "" for piece in pieces if piece.function)
+    assert json.loads(whole)["city"] in CITY_NAMES
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"messages": []}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "first"}]}, "messages[0].role"),
+        ({"messages": [*ENDLESS, {"role": "system", "content": "late"}]}, "messages[1].role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0].type"),
+        ({"messages": ENDLESS * 100_000}, "messages"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": 1e9}, "temperature"),
+        ({"n": 0}, "n"),
+        ({"n": 3}, "n"),
+        ({"seed": "7"}, "seed"),
+        ({"max_tokens": 1 << 19}, "max_tokens"),
+        ({"stop": ["a"] * 5}, "stop"),
+        ({"tools": TOOLS}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": "auto"}, "tool_choice"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"no_such_member": 1}, "no_such_member"),
+    ],
+)
+def test_what_is_wrong_is_refused_in_openai_s_form(url: str, wrong: dict[str, Any], param: str) -> None:
+    answer = httpx.post(f"{url}/v1/chat/completions", json=say("w") | wrong, timeout=60)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
+    assert error["message"]
+
+
+def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(**say("w") | {"model": "gpt-4"})
+    assert caught.value.code == "model_not_found"
+
+
+def test_clients_that_leave_free_their_slots(client: openai.OpenAI, url: str) -> None:
+    before = metric(url, names.GENERATIONS, finish="cancelled")
+    for _ in range(5):  # more than there are slots, each would go on for minutes
+        with client.chat.completions.create(model="tiny", messages=ENDLESS, stream=True) as stream:
+            assert next(iter(stream)).choices[0].delta.content == ""
+    with pytest.raises(openai.APITimeoutError):
+        client.with_options(timeout=0.5).chat.completions.create(model="tiny", messages=ENDLESS)
+    until(lambda: metric(url, names.GENERATIONS, finish="cancelled") == before + 6)
+    assert metric(url, names.SLOTS_BUSY) == 0
+    # Both slots of llama.cpp itself are free again, too.
+    assert len(client.chat.completions.create(**say("x"), n=2).choices) == 2
+
+
+def test_more_than_may_wait_is_told_to_come_back(url: str) -> None:
+    async def story() -> tuple[openai.RateLimitError, str | None]:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+            create = client.chat.completions.create
+            busy = [await create(model="tiny", messages=ENDLESS, stream=True) for _ in range(2)]
+            waiting = asyncio.create_task(create(**say("x")))
+            await asyncio.to_thread(until, lambda: metric(url, names.QUEUE_DEPTH) == 1)
+            with pytest.raises(openai.RateLimitError) as caught:
+                await create(**say("x"))
+            for stream in busy:
+                await stream.close()
+            return caught.value, (await waiting).choices[0].message.content
+
+    refused, answered = asyncio.run(story())
+    assert refused.code == "rate_limit_exceeded"
+    assert int(refused.response.headers["retry-after"]) >= 1
+    assert answered == "yz"
+
+
+def test_the_log_keeps_what_happened_and_no_text(client: openai.OpenAI, folder: Path) -> None:
+    secret = "the password is hunter w"
+    client.chat.completions.create(**say(secret))
+
+    def lines() -> str:
+        return "".join(file.read_text() for file in (folder / "log").rglob("*.jsonl"))
+
+    until(lambda: f'"chars":{len(secret)}' in lines())
+    assert "hunter" not in lines()
+    record = next(json.loads(line) for line in lines().splitlines() if f'"chars":{len(secret)}' in line)
+    assert (record["chars"], record["finish"], record["completion_tokens"]) == (3, "stop", 4)
+    assert record["refused"] == "no"
+
+
+def test_tokens_are_counted(url: str) -> None:
+    for name in (names.PROMPT_TOKENS, names.ANSWER_TOKENS, names.CACHED_TOKENS):
+        assert metric(url, name) > 0
+    assert metric(url, f"{names.FIRST_TOKEN_SECONDS}_count") > 0
+    assert metric(url, f"{names.TOKEN_SECONDS}_count") > 0
+    assert metric(url, names.SLOTS) == 2
+
+
+def test_a_prompt_that_fills_the_window_is_refused_with_both_numbers(bundle: Bundle, tmp_path: Path) -> None:
+    with (
+        served(bundle, tmp_path, slots=1) as (url, _),
+        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+    ):
+        create = client.completions.create
+        assert create(model="tiny", prompt="y" * 511, max_tokens=1, temperature=0).choices[0].text == "z"
+        full = create(model="tiny", prompt="A" * 500, temperature=0)
+        assert full.choices[0].finish_reason == "length"
+        for tokens in (512, 513, 5_000):
+            with pytest.raises(openai.BadRequestError) as caught:
+                create(model="tiny", prompt="y" * tokens)
+            assert caught.value.code == "context_length_exceeded"
+            assert f"{tokens} tokens" in caught.value.message
+            assert "512" in caught.value.message
+
+
+def test_a_crash_in_the_middle_ends_the_stream_with_an_error_and_the_readiness(service: Service) -> None:
+    """The last one: nothing answers afterwards."""
+    url, process = service
+    (llama,) = psutil.Process(process.pid).children()
+    asked = {"model": "tiny", "prompt": "A", "stream": True}
+    with httpx.stream("POST", f"{url}/v1/completions", json=asked, timeout=60) as answer:
+        lines = answer.iter_lines()
+        assert json.loads(next(lines).removeprefix("data: "))["choices"][0]["text"] == "B"
+        llama.kill()
+        last = [line for line in lines if line][-1]
+    error = json.loads(last.removeprefix("data: "))["error"]
+    assert (error["type"], error["code"]) == ("server_error", "crashed")
+    assert httpx.get(f"{url}/readyz").status_code == 503
+    assert httpx.get(f"{url}/livez").status_code == 503
+    refused = httpx.post(f"{url}/v1/completions", json=asked)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "crashed")

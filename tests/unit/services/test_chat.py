@@ -1,0 +1,159 @@
+"""Parts of the chat service: tool calls in pieces, who gets a slot, what a conversation may be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.chat.admission import Admission
+from services.chat.request import MAX_SCHEMA_NODES, ChatRequest, check_schema, parsed
+from services.chat.tools import CallParser, engine_messages, offered
+from services.errors import Problem
+from services.metrics.service_metrics import ServiceMetrics
+
+ARGUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": "object"}}}
+
+
+@given(data=st.data(), arguments=st.dictionaries(st.text(), ARGUMENTS, max_size=4), indent=st.none() | st.just(2))
+def test_a_call_is_the_same_however_its_text_is_cut(data: st.DataObject, arguments: Any, indent: int | None) -> None:
+    text = json.dumps({"name": "find", "arguments": arguments}, ensure_ascii=False, indent=indent)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    parser, pieces = CallParser(), []
+    for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
+        pieces += parser.feed(text[start:end])
+    pieces += parser.end(complete=True)
+    assert [piece["index"] for piece in pieces] == [0] * len(pieces)
+    assert pieces[0]["function"]["name"] == "find"
+    assert json.loads("".join(piece["function"]["arguments"] for piece in pieces)) == arguments
+
+
+def test_a_call_that_is_cut_off_tells_what_was_written() -> None:
+    parser = CallParser()
+    pieces = [*parser.feed('{"name": "find", "arguments": {"a": {"b": 1}'), *parser.end(complete=False)]
+    assert "".join(piece["function"]["arguments"] for piece in pieces) == '{"a": {"b": 1}'
+
+
+def story(*said: tuple[str, Any]) -> dict[str, Any]:
+    return {
+        "model": "m",
+        "messages": [{"role": role, **(more if type(more) is dict else {"content": more})} for role, more in said],
+    }
+
+
+CALLS = {"tool_calls": [{"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{}"}}]}
+RESULT = {"tool_call_id": "c1", "content": "none"}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [("user", "a")],
+        [("system", "s"), ("developer", "d"), ("user", "a"), ("assistant", "b"), ("user", "c")],
+        [("user", "a"), ("user", "b")],
+        [("user", "a"), ("assistant", CALLS), ("tool", RESULT)],
+        [("user", [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])],
+    ],
+)
+def test_conversations_that_are_taken(said: Any) -> None:
+    assert parsed(ChatRequest, story(*said)).messages
+
+
+@pytest.mark.parametrize(
+    ("said", "place"),
+    [
+        ([("system", "s")], "messages"),
+        ([("user", "a"), ("assistant", "b")], "messages"),
+        ([("user", "a"), ("assistant", "b"), ("assistant", "c"), ("user", "d")], "messages[2].role"),
+        ([("tool", RESULT)], "messages[0].tool_call_id"),
+        ([("user", "a"), ("assistant", CALLS), ("user", "b")], "messages[2].role"),
+        ([("user", "a"), ("assistant", CALLS)], "messages"),
+        ([("user", None)], "messages[0].content"),
+        ([("user", "a"), ("assistant", None), ("user", "b")], "messages[1].content"),
+        ([("robot", "a")], "messages[0].role"),
+        ([("user", 5)], "messages[0].content"),
+    ],
+)
+def test_conversations_that_are_refused_by_the_member_that_is_wrong(said: Any, place: str) -> None:
+    with pytest.raises(Problem) as caught:
+        parsed(ChatRequest, story(*said))
+    assert (caught.value.status, caught.value.errors[0][0]) == (400, place)
+
+
+def test_calls_and_results_are_told_in_roles_that_every_template_has() -> None:
+    asked = parsed(
+        ChatRequest,
+        story(("user", "a"), ("assistant", CALLS), ("tool", RESULT)) | {"tools": [TOOL], "tool_choice": "none"},
+    )
+    said = engine_messages(asked.messages, offered(asked), "be kind")
+    assert [one["role"] for one in said] == ["system", "user", "assistant", "user"]
+    assert said[0]["content"] == "be kind"
+    assert json.loads(said[2]["content"]) == {"name": "find", "arguments": {}}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"p{at}": {"type": "string"} for at in range(levels)}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [nested(10_000), nested(MAX_SCHEMA_NODES // 2), {"type": "array", "maxItems": 1_000_000}, {"minLength": 5_000}],
+)
+def test_schemas_that_cost_too_much_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(Problem) as caught:
+        check_schema(schema, "tools[0]")
+    assert caught.value.errors[0][0] == "tools[0]"
+
+
+def test_slots_go_to_the_urgent_first_then_by_arrival_and_come_back_from_who_gives_up() -> None:
+    metrics = ServiceMetrics("m", "1")
+    order: list[str] = []
+
+    async def one(admission: Admission, name: str, places: int, priority: float) -> None:
+        await admission.enter(places, 10, priority)
+        order.append(name)
+
+    async def told() -> tuple[int, int]:
+        admission = Admission(2, 1_000, metrics)
+        await admission.enter(2, 10, 0.0)
+        asked = [("slow", 1, 1.0), ("first", 1, 0.0), ("second", 1, 0.0), ("gone", 2, -1.0), ("urgent", 1, -1.0)]
+        tasks = {name: asyncio.create_task(one(admission, name, places, at)) for name, places, at in asked}
+        await asyncio.sleep(0)
+        assert admission.waiting == 5
+        tasks["gone"].cancel()
+        await asyncio.sleep(0)
+        for _ in range(2):
+            admission.leave(1)
+        await asyncio.sleep(0)
+        assert order == ["urgent", "first"]
+        for _ in range(2):
+            admission.leave(1)
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        return admission.busy, admission.waiting
+
+    assert asyncio.run(told()) == (2, 0)
+    assert order == ["urgent", "first", "second", "slow"]
+
+
+def test_a_queue_is_bounded_by_its_tokens() -> None:
+    async def told() -> Problem:
+        admission = Admission(1, 100, ServiceMetrics("m", "1"))
+        await admission.enter(1, 50, 0.0)
+        waiting = asyncio.create_task(admission.enter(1, 500, 0.0))  # the first may always wait
+        await asyncio.sleep(0)
+        with pytest.raises(Problem) as caught:
+            await admission.enter(1, 1, 0.0)
+        waiting.cancel()
+        return caught.value
+
+    refused = asyncio.run(told())
+    assert (refused.status, refused.headers["retry-after"]) == (429, "5")  # 500 tokens at the speed that is supposed
