@@ -120,6 +120,28 @@ class CompletionForm(Form):
         return {"index": at, "text": choice.text, "logprobs": joined or None, "finish_reason": choice.finish}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A checked request.
+
+    Attributes:
+        path, body: as llama.cpp takes it.
+        form: of the answer.
+        choices: that are asked for.
+        prompt: the text that the log describes, and does not keep.
+        tokens: about as many will be read and written.
+        usage: whether a stream ends with it.
+    """
+
+    path: str
+    body: dict[str, Any]
+    form: Form
+    choices: list[Choice]
+    prompt: str
+    tokens: int
+    usage: bool = False
+
+
 def _delta(at: int, delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any]:
     return {"index": at, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 

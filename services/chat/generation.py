@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from services.chat.answers import Choice, Form
+from services.chat.answers import Asked, Choice
 from services.chat.errors import error_document, gone, of_engine
 from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
 from services.request_options import RequestOptions
 
 if TYPE_CHECKING:
-    from services.chat.modality import ChatRuntime
+    from services.chat.runtime import ChatRuntime
 
 _DONE = b"data: [DONE]\n\n"
 REFUSED = "refused"  # by the engine, before the first token
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A checked request.
-
-    Attributes:
-        path, body: as llama.cpp takes it.
-        form: of the answer.
-        choices: that are asked for.
-        prompt: the text that the log describes, and does not keep.
-        tokens: about as many will be read and written.
-        usage: whether a stream ends with it.
-    """
-
-    path: str
-    body: dict[str, Any]
-    form: Form
-    choices: list[Choice]
-    prompt: str
-    tokens: int
-    usage: bool = False
 
 
 class Generation:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from services.chat.answers import Choice, CompletionForm, Form
+from services.chat.answers import Asked, Choice, CompletionForm, Form
 from services.chat.errors import error_body
-from services.chat.generation import Asked, Generation
+from services.chat.generation import Generation
 from services.chat.request import ChatRequest, CompletionRequest, Sampling, parsed, refused
 from services.chat.tools import CallParser, call_schema, engine_messages, offered
 from services.errors import Problem
@@ -20,7 +20,7 @@ from services.server.requests import Answer, Request, Route
 from services.server.streams import unless_gone
 
 if TYPE_CHECKING:
-    from services.chat.modality import ChatRuntime
+    from services.chat.runtime import ChatRuntime
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _STREAM = (("cache-control", "no-store"),)

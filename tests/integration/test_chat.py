@@ -144,7 +144,7 @@ def test_the_async_client_reads_several_streams_at_once(url: str) -> None:
                 stream = await client.chat.completions.create(**say(text), stream=True)
                 return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
-            return await asyncio.gather(one("v"), one("x"))
+            return list(await asyncio.gather(one("v"), one("x")))
 
     assert asyncio.run(story()) == ["wxyz", "yz"]
 
@@ -184,7 +184,8 @@ def test_an_answer_fits_its_schema(client: openai.OpenAI) -> None:
 def test_a_tool_is_called_and_its_result_is_taken(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(**say("w"), tools=TOOLS, tool_choice="required")
     assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("tool_calls", None)
-    (call,) = answer.choices[0].message.tool_calls or ()
+    (call,) = answer.choices[0].message.tool_calls or [None]
+    assert call is not None
     assert call.type == "function"
     assert call.function.name == "weather"
     assert json.loads(call.function.arguments)["when"] == "{now}"

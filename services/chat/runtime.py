@@ -1,0 +1,118 @@
+"""The runtime of a chat model: llama.cpp in its process, who may ask it, and what is counted and logged of answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from contracts.bundle import Bundle
+from contracts.engines.llamacpp import LlamaEngine
+from contracts.errors import PlatformError
+from contracts.llama_process import LlamaProcess
+from services.chat.admission import Admission
+from services.chat.answers import Asked
+from services.metrics.token_metrics import TokenMetrics
+from services.model.prediction_log import new_id
+from services.model.request_schema import Batch
+from services.model.runtime import RowRuntime
+from services.model.scoring import Scored
+from services.server.lifecycle import Modality
+from services.settings import ServiceSettings
+
+_LOOK_SECONDS = 0.5  # how often the process is looked at while nobody asks
+
+
+class ChatSettings(ServiceSettings):
+    """Answers take longer than those of other models."""
+
+    timeout_seconds: float = Field(300.0, gt=0, description="an answer that takes longer is refused with 504")
+
+
+class ChatRuntime(RowRuntime):
+    """One served chat model.
+
+    Attributes:
+        process: that llama.cpp runs in.  window: tokens of a conversation.  system: of those that bring none.
+        admission: who may ask it.  tokens: their metrics.
+    """
+
+    process: LlamaProcess
+    admission: Admission
+    tokens: TokenMetrics
+    window, system = 0, ""
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__(modality)
+        self._watch: asyncio.Task[None] | None = None
+
+    async def open(self, bundle: Bundle) -> Mapping[str, Any]:
+        """Load the engine and replay the golden examples, see `RowRuntime.open`."""
+        said = await super().open(bundle)
+        engine = self.model().engine
+        if not isinstance(engine, LlamaEngine):
+            detail = f"engine {bundle.document.engine} gives no streams of tokens"
+            raise PlatformError("the chat service cannot serve this bundle", detail=detail, code="wrong_engine")
+        self.process, self.window, self.system = engine.process, engine.window, engine.spec.system
+        self.admission = admission = Admission(engine.slots, self.settings.max_waiting_tokens, self.metrics)
+        self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots)
+        self.tokens.busy.set_function(lambda: admission.busy)
+        self.metrics.queue_depth.set_function(lambda: admission.waiting + self.batcher.depth)
+        self._watch = asyncio.create_task(self._look())
+        return {**said, "window": self.window, "slots": engine.slots}
+
+    async def close(self) -> None:
+        """Finish the rows, see `RowRuntime.close`, and end llama.cpp."""
+        if self._watch is not None:
+            self._watch.cancel()
+        model = self._model
+        await super().close()
+        if model is not None and isinstance(model.engine, LlamaEngine):
+            await asyncio.to_thread(model.engine.process.stop)
+
+    def ended(self) -> None:
+        """Become not ready, and not alive, as llama.cpp has ended."""
+        if self.failure is not None or self.state == "stopped":
+            return
+        self.refuse(
+            PlatformError(
+                "llama.cpp has ended",
+                detail=self.process.last_words() if not self.process.running else "it closed a stream before its end",
+                fix="restart the service, which the liveness probe asks for",
+                code="crashed",
+            )
+        )
+
+    def record(self, asked: Asked, usage: Mapping[str, Any], arrived: float) -> None:
+        """Count and log the answers to a request, without its texts."""
+        model, metrics, tokens = self.model_or_none(), self.metrics, self.tokens
+        tokens.read.inc(usage["prompt_tokens"])
+        latency_ms = round((perf_counter() - arrived) * 1e3, 3)
+        for choice in asked.choices:
+            tokens.ended[choice.finish if choice.finish in tokens.ended else "failed"].inc()
+            if model is None or choice.finish in ("cancelled", "failed"):
+                continue
+            answers = np.array([choice.text], dtype=object)
+            model.serving.count(answers, [choice.text], metrics.labels, metrics.observed)
+            if self.log is None:
+                continue
+            columns = {model.bundle.document.signature.inputs[0].name: np.array([asked.prompt], dtype=object)}
+            batch = Batch(schema="by_features", rows=1, columns=columns, flags=[[]])
+            scored = Scored(inputs=columns, answers=answers, decided=[choice.text], reasons=[])
+            more = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")} | {"finish": choice.finish}
+            self.log.add(new_id(), 0, batch, scored, latency_ms, more)
+
+    def model_or_none(self) -> Any:
+        """The model, also of a service that just became not ready."""
+        return self._model
+
+    async def _look(self) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while self.process.running:
+                await asyncio.sleep(_LOOK_SECONDS)
+            self.ended()
