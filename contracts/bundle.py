@@ -3,6 +3,7 @@
 bundle.json      this document            model/           LightGBM text, ONNX, or safetensors; never pickle
 golden.jsonl     inputs, expected outputs  features.json    how to read its features online (only with features)
 baseline.json    what normal looks like    evaluation.json, plots/*.png, card.html, data.html
+reasons.json     what people are told of reasons: {"favourable": class, "texts": {input: {"en": ..., "zh": ...}}}
 seen.bin         hashes of the rows that the model has learned from (8 bytes each, at most 8 MiB)
 """
 
@@ -29,6 +30,7 @@ from contracts.rollout_policy import RolloutPolicy
 
 SCHEMA_VERSION = 2  # 1 had classes in the place of an output, and is read for ever
 DOCUMENT = "bundle.json"
+REASON_TEXTS = "reasons.json"
 AnyOutput = Annotated[
     SerializeAsAny[Output],
     BeforeValidator(read_output),

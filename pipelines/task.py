@@ -97,6 +97,27 @@ class Threshold:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class FairnessConfig:
+    """How differently a model may treat the groups of a task's sensitive columns; a limit of None is not asked for.
+
+    columns: those that are judged, each apart; empty for all.  intersections: whether every two of them are judged too.
+    min_rows: groups with fewer rows of the test are named and not judged.
+    selection_ratio: least rate of the good answer in one group over that in another; 0.8 is the four-fifths rule of US
+    employment law, a warning sign and no proof.  tpr_gap, fpr_gap: most that the rates of the good answer may differ
+    among those who deserve it, and among those who do not.  calibration_gap: most that the mean chance of a group may
+    differ from what came true.
+    """
+
+    columns: tuple[str, ...] = ()
+    intersections: bool = False
+    min_rows: int = 100
+    selection_ratio: float | None = None
+    tpr_gap: float | None = None
+    fpr_gap: float | None = None
+    calibration_gap: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class GateConfig:
     """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
@@ -118,6 +139,7 @@ class GateConfig:
     int8_tolerance: float = 0.005
     max_latency_ms: float = 50.0
     max_bundle_mb: float = 500.0
+    fairness: FairnessConfig = field(default_factory=FairnessConfig)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -280,6 +302,9 @@ class Task(Protocol):
     # A task may have ``ordered``: its classes are a scale, from the lowest to the highest.
     # A task may have ``resources``, what its steps need on a cluster: step or "all" -> key -> value, as in --set.
     # A task may have ``steps``, which it adds to its runs: name -> `AddedStep`.
+    # A task may have ``sensitive``, columns that say whom a row is about, see `pipelines.data.sensitive`.
+    # A task may have ``favourable``, the class that is good for whom it is about; else it is the positive one.
+    # A task may have ``reason_texts``, what people are told of a reason: input -> {"en": ..., "zh": ...}.
     # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
 
     def inputs(self, config: Any) -> list[Input]:

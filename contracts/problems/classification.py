@@ -24,6 +24,7 @@ class Decision(Document):
     threshold: float
     false_positive_cost: float
     false_negative_cost: float | str
+    refer: tuple[float, float] | None = Field(None, description="a person decides from the first to below the second")
 
 
 class ClassificationOutput(Output):
@@ -102,10 +103,15 @@ class Classification(Problem["NDArray[np.float64]"]):
     ) -> list[dict[str, Any]]:
         """Label, its probability or the positive class's, and all probabilities."""
         classes, given = output.classes, {} if decision is None else {"threshold": decision.threshold}
-        return [
+        found: list[dict[str, Any]] = [
             {"label": label, "probability": score, "probabilities": dict(zip(classes, values, strict=True)), **given}
             for (label, score), values in zip(decided, answers.tolist(), strict=True)
         ]
+        if decision is not None and decision.refer is not None:
+            low, high = decision.refer
+            for one in found:
+                one["refer"] = low <= one["probability"] < high
+        return found
 
     def answer_model(self, output: ClassificationOutput) -> type[BaseModel]:
         """`label` is one of the classes."""
@@ -116,6 +122,7 @@ class Classification(Problem["NDArray[np.float64]"]):
             probability=(Probability, Field(description="of the positive class, or of the label without a decision")),
             probabilities=(create_model("Probabilities", **_aliased(of_class)), ...),
             threshold=(Probability | None, Field(None, description="the label is the positive class from here on")),
+            refer=(bool | None, Field(None, description="whether a person is to decide; only of models that refer")),
         )
 
     def tensors(self, output: ClassificationOutput) -> list[Tensor]:

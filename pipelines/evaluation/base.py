@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import BundleDocument
     from contracts.problems.classification import Decision
+    from pipelines.evaluation.fairness import Outcome
     from pipelines.task import AddedStep
 
 Measure = Callable[[Any], dict[str, float]]  # metrics by name, of weights for the rows; None: every row once
@@ -213,6 +214,12 @@ class Evaluation(ABC):
     def curves(self, frame: pd.DataFrame, answers: Any, output: Any, decision: Decision | None) -> dict[str, Any]:
         """Numbers behind the pictures for a page, into evaluation.json."""
         return {}
+
+    def outcome(
+        self, frame: pd.DataFrame, answers: Any, output: Any, decision: Decision | None, favourable: str
+    ) -> Outcome | None:
+        """Who gets the answer that is good for them, of whom it is true, and how probable; None where none is good."""
+        return None
 
     def take(self, answers: Any, rows: NDArray[Any]) -> Any:
         """The answers to some rows, given by their positions or a mask."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import BundleDocument
     from contracts.problems.classification import ClassificationOutput, Decision
+    from pipelines.evaluation.fairness import Outcome
 
 METRICS = (
     "average_precision", "roc_auc", "precision", "recall", "f1", "accuracy", "macro_f1", "cost", "brier", "log_loss",
@@ -144,6 +145,28 @@ class Classification(ClassLabels):
         score = answers[:, output.classes.index(decision.positive)] if decision else answers.max(axis=1)
         return {"answer": score, "label": np.array(output.classes)[at]}
 
+    def outcome(
+        self,
+        frame: pd.DataFrame,
+        answers: Any,
+        output: ClassificationOutput,
+        decision: Decision | None,
+        favourable: str,
+    ) -> Outcome | None:
+        """Of the favourable class; where none is said, of the one of two that is looked for."""
+        from pipelines.evaluation.fairness import Outcome
+
+        name = favourable or (decision.positive if decision else "")
+        if name not in output.classes:
+            return None
+        at = output.classes.index(name)
+        return Outcome(
+            good=output.classes[at],
+            selected=_served(answers, output, decision) == at,
+            deserved=positions(frame, output.classes) == at,
+            chance=answers[:, at],
+        )
+
     def not_comparable(self, frame: pd.DataFrame, champion: ClassificationOutput) -> str:
         """A class that it does not know."""
         foreign = sorted(set(frame["label"]) - set(champion.classes))
@@ -168,9 +191,13 @@ class Classification(ClassLabels):
             return ""
         cost = decision.false_negative_cost
         miss = markupsafe.Markup("the row's <code>{}</code>").format(cost) if isinstance(cost, str) else number(cost)
-        return markupsafe.Markup(
+        said = markupsafe.Markup(
             "Answer <code>{}</code> from a probability of {} on. A false alarm costs {}, a miss {}."
         ).format(decision.positive, number(decision.threshold), number(decision.false_positive_cost), miss)
+        if decision.refer is None:
+            return said
+        low, high = map(number, decision.refer)
+        return said + markupsafe.Markup(" From {} to below {} a person is to decide.").format(low, high)
 
     def answers_text(self, document: BundleDocument) -> str:
         """The classes."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import BundleDocument
     from contracts.problems.multilabel import MultilabelOutput
+    from pipelines.evaluation.fairness import Outcome
 
 METRICS = (
     "micro_f1", "macro_f1", "precision", "recall", "average_precision", "subset_accuracy", "hamming_loss", "log_loss",
@@ -103,6 +104,19 @@ class Multilabel(Evaluation):
         true, said = label_matrix(frame["label"], output.labels).ravel(), answers.ravel()
         gap = ece(bins_of(said), said, true.astype(float), 1.0 + 0.0 * said)
         plots.calibration(folder / "calibration.png", said, true, "share of rows with a label", gap)
+
+    def outcome(
+        self, frame: pd.DataFrame, answers: Any, output: MultilabelOutput, decision: Any, favourable: str
+    ) -> Outcome | None:
+        """Of the favourable label."""
+        from pipelines.evaluation.fairness import Outcome
+
+        if favourable not in output.labels:
+            return None
+        at = output.labels.index(favourable)
+        deserved = label_matrix(frame["label"], [favourable])[:, 0]
+        given = answers[:, at] >= output.limits()[at]
+        return Outcome(good=favourable, selected=given, deserved=deserved.astype(bool), chance=answers[:, at])
 
     def golden_rows(self, output: MultilabelOutput, answers: Any, most: int) -> NDArray[np.int64]:
         """Over the expected number of labels."""

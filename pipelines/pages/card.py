@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.bundle import BundleDocument, GateDecision
+from contracts.engines.scorecard import read_scorecard
 from pipelines.data import left_out
 from pipelines.data.hidden import SLICE, cases
 from pipelines.evaluation import get_evaluation, scoring
@@ -35,6 +36,7 @@ def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
         slices=_slices(evaluation),
         hidden=_hidden(folder, evaluation),
         evaluation=evaluation,
+        card=read_scorecard(folder / "model"),
         left_out=_left_out(evaluation.get("left_out")),
         rows_text=by.rows_text(evaluation),
         decision_text=by.decision_text(document),

@@ -11,6 +11,7 @@ from contracts.errors import PlatformError
 from pipelines.data import left_out, seen
 from pipelines.data.features import join
 from pipelines.data.hidden import write_hidden
+from pipelines.data.sensitive import write_groups
 from pipelines.evaluation import get_evaluation
 from pipelines.io import events
 from pipelines.io.files import missing, read_json, write_json
@@ -30,8 +31,9 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         clean: folder of validated parts.  features: document of the materialise step; "" for a task without
             features.
         out: gets ``{train,valid,test}.parquet`` (with ``row_key``), ``seen.bin`` (hashes of training and validation
-            rows), ``dataset.json`` and, with features, ``features.json`` (the plan) and rows as they are served
-            without features (`pipelines.data.hidden`).
+            rows), ``groups_{train,valid,test}.parquet`` of a task with sensitive columns, ``dataset.json`` and, with
+            features, ``features.json`` (the plan) and rows as they are served without features
+            (`pipelines.data.hidden`).
 
     Returns:
         rows and label counts per split, and what was left out up to here.
@@ -61,6 +63,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
     for name in SPLITS:
         frames[name].assign(row_key=keys[name]).to_parquet(target / f"{name}.parquet", index=False)
+    write_groups(found, frames, rows, target)
     summary = {
         "rows": {name: len(frames[name]) for name in SPLITS},
         "labels": {name: evaluation.counts(frames[name]["label"]) for name in SPLITS},

@@ -12,19 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.baseline import FILE, describe_answers, describe_inputs
-from contracts.bundle import BundleDocument, Golden
+from contracts.bundle import REASON_TEXTS, BundleDocument, Golden
 from contracts.content import describe_content, unknown_share
 from contracts.engine import Engine, TokenEngine
 from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
-from pipelines.evaluation import get_evaluation, plots, scoring
+from pipelines.data.sensitive import read_groups
+from pipelines.evaluation import fairness, get_evaluation, group_plots, plots, scoring
 from pipelines.evaluation.base import Measure
 from pipelines.evaluation.measures import bootstrap, finite
 from pipelines.io import events
 from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.pages import data_report
-from pipelines.task import reading_settings
+from pipelines.task import Task, problem_of, reading_settings
 from pipelines.tasks import get_task, load_config
 
 if TYPE_CHECKING:
@@ -114,6 +115,13 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     plots.learning_curve(target / "plots" / "learning_curve.png", trained["history"])
     result |= evaluation.curves(*given)
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
+    _add_fairness(result, found, settings.gate.fairness.min_rows, source, target, given)
+    if tradeoff := trained.get("tradeoff"):
+        result["tradeoff"] = tradeoff
+        group_plots.tradeoff(target / "plots" / "tradeoff.png", tradeoff, settings.gate.fairness.selection_ratio)
+    if texts := getattr(found, "reason_texts", None):
+        known_texts = {item.name: dict(texts[item.name]) for item in signature.inputs if item.name in texts}
+        write_json(target / REASON_TEXTS, {"favourable": getattr(found, "favourable", ""), "texts": known_texts})
     result["left_out"] = read_json(source / "dataset.json").get("left_out")
     about = {"task": found.name, "source": fields["lineage"]["source"], "version": fields["lineage"]["data_version"]}
     write_text(target / data_report.FILE, data_report.render_data(source, about, found.title))
@@ -123,6 +131,21 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     candidate = {**fields, "metrics": result["metrics"], "slices": result["slices"]}
     write_json(target / "candidate.json", candidate)
     return {"rows": len(frame), **result["metrics"]}
+
+
+def _add_fairness(
+    result: dict[str, Any], task: Task, least: int, dataset: Path, target: Path, given: tuple[Any, ...]
+) -> None:
+    """Measure the groups of the test rows into evaluation.json's `result`, and draw them."""
+    groups = read_groups(dataset, "test", given[0]["id"])
+    if groups is None:
+        return
+    outcome = get_evaluation(problem_of(task)).outcome(*given, getattr(task, "favourable", ""))
+    if outcome is None:
+        return
+    result["fairness"] = fairness.measure(groups, outcome, least)
+    group_plots.rates(target / "plots" / "fairness.png", result["fairness"])
+    group_plots.calibration(target / "plots", groups, outcome, least)
 
 
 def _unknown(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> list[float | None]:

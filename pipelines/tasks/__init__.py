@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.data.sensitive import check_sensitive
 from pipelines.evaluation.gate_metrics import check_gate, usual_gate
 from pipelines.plugins import TASKS, added_recipes, task_folder
 from pipelines.settings import apply
@@ -106,6 +107,7 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
         )
     config = changed_config(task, json.loads(dump_config(base)), overrides or {})
     _check_names(task.name, "input", [item.name for item in task.inputs(config)], _BUILT)
+    check_sensitive(task, [item.name for item in (*task.inputs(config), *task.request(config))])
     check_gate(task, config)
     return config
 

@@ -29,7 +29,8 @@ class LightGBMConfig:
     """Gradient boosted trees (Ke et al., NeurIPS 2017); `positive_weight` 0 balances the classes.
 
     refit: train once more on training and validation rows together, for the number of rounds that was best.
-    rising: inputs with which the score of the second of two classes never falls, all other inputs being equal.
+    rising, falling: inputs with which the score of the second of two classes never falls, or never rises, all other
+        inputs being equal.
     hide_share: of training rows, how many are also learned from as they are served without their online features, so
         that unknown entities and stale features have a right answer.
     threads: 0 takes one per 50,000 rows, at most one per core: on a busy machine idle threads cost more than they give.
@@ -50,16 +51,21 @@ class LightGBMConfig:
     checkpoint_every: int = 50
     threads: int = 0
     rising: tuple[str, ...] = ()
+    falling: tuple[str, ...] = ()
     hide_share: Share = 1.0
 
 
 @plain_dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Training or validation rows: `x` of shape (rows, inputs), class numbers or numbers `y`, weights; (rows,) each."""
+    """Training or validation rows: `x` of shape (rows, inputs), class numbers or numbers `y`, weights; (rows,) each.
+
+    judged_by_weight: whether early stopping on these rows weighs them too.
+    """
 
     x: Floats
     y: Ints | Floats
     weight: Floats | None = None
+    judged_by_weight: bool = False
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -150,7 +156,8 @@ def _datasets(train: Rows, valid: Rows, columns: Columns) -> tuple[Any, Any]:
         "free_raw_data": False,
     }
     data = lgb.Dataset(train.x, train.y, weight=train.weight, **options)
-    return data, lgb.Dataset(valid.x, valid.y, reference=data, free_raw_data=False)
+    weight = valid.weight if valid.judged_by_weight else None
+    return data, lgb.Dataset(valid.x, valid.y, weight=weight, reference=data, free_raw_data=False)
 
 
 def plain_names(names: Sequence[str]) -> list[str]:
@@ -217,24 +224,40 @@ def _parameters(columns: Columns, config: LightGBMConfig, seed: int, rows: int) 
         "deterministic": True,
         "force_row_wise": True,
         "verbosity": -1,
-        **({"monotone_constraints": _rising(columns, config)} if config.rising else {}),
+        **({"monotone_constraints": _monotone(columns, config)} if config.rising or config.falling else {}),
     }
 
 
-def _rising(columns: Columns, config: LightGBMConfig) -> list[int]:
-    """LightGBM's number for each input: 1 where the score never falls."""
+def _monotone(columns: Columns, config: LightGBMConfig) -> list[int]:
+    """LightGBM's number for each input: 1 where the score never falls, -1 where it never rises."""
+    check_monotone(columns, config.rising, config.falling)
+    return [int(name in config.rising) - int(name in config.falling) for name in columns.names]
+
+
+def check_monotone(columns: Columns, rising: Sequence[str], falling: Sequence[str]) -> None:
+    """Refuse what is no number of the model, and what is to rise and to fall.
+
+    Raises:
+        PlatformError: ``code="bad_config"``.
+    """
     free = [name for name in columns.names if name not in columns.categorical]
-    wrong = [name for name in config.rising if name not in free]
-    if wrong or columns.classes not in (0, 2):
+    for key, names in (("rising", rising), ("falling", falling)):
+        wrong = [name for name in names if name not in free]
+        both = [name for name in falling if name in rising]
+        if not names or not (wrong or both or columns.classes not in (0, 2)):
+            continue
+        if wrong:
+            said = f"model.{key} names {wrong[0]!r}, which is no number that the model gets"
+        elif both:
+            said = f"model.rising and model.falling both name {both[0]!r}"
+        else:
+            said = f"model.{key} is for two classes or a number; there are {columns.classes}"
         raise PlatformError(
-            f"model.rising names {wrong[0]!r}, which is no number that the model gets"
-            if wrong
-            else f"model.rising is for two classes or a number; there are {columns.classes}",
+            said,
             detail=f"numbers: {', '.join(free)}",
-            fix="--set 'model.rising=[]', or names of numbers of a model with two classes",
+            fix=f"--set 'model.{key}=[]', or names of numbers of a model with two classes",
             code="bad_config",
         )
-    return [int(name in config.rising) for name in columns.names]
 
 
 def _goodness(history: Sequence[dict[str, float]], config: LightGBMConfig, columns: Columns) -> list[float]:

@@ -6,12 +6,15 @@ Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read b
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
@@ -21,6 +24,8 @@ from pipelines.data.hidden import read_hidden
 from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
 from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, Share, fit_boosted
+from pipelines.training.mitigation import Mitigation
+from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odds, save_scorecard
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,22 +49,49 @@ class LogisticConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CostConfig:
-    """What a wrong answer costs; ``false_negative="amount"`` takes each row's own `amount` column."""
+    """What a wrong answer costs; ``false_negative="amount"`` takes each row's own `amount` column.
+
+    rule: ``observed`` takes the threshold that would have been cheapest on the validation rows; ``expected`` the one
+    where both answers cost the same if probabilities are right (C. Elkan: The foundations of cost-sensitive learning,
+    2001).  review: what a person costs who decides; where neither answer is better by so much, the row is referred.
+    """
 
     false_positive: float = 1.0
     false_negative: float | str = 5.0
+    rule: Literal["observed", "expected"] = "observed"
+    review: float = Field(0.0, ge=0)
+
+
+AnyModel = LightGBMConfig | LogisticConfig | ScorecardConfig
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """A model that was written, apart from its calibration.
+
+    Attributes:
+        engine: that executes it.  raw: log-odds of the validation rows.
+        save: writes what is left to write, given the calibration.
+    """
+
+    engine: str
+    raw: Floats
+    save: Callable[[dict[str, Any]], None]
+    history: list[dict[str, float]] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 def train_tabular(
     dataset: Path,
     inputs: Sequence[Input],
     classes: Sequence[str],
-    model: LightGBMConfig | LogisticConfig,
+    model: AnyModel,
     cost: CostConfig,
     seed: int,
     out: Path,
     checkpoints: Path,
     progress: Progress,
+    mitigation: Mitigation | None = None,
 ) -> dict[str, Any]:
     """Train on ``dataset/{train,valid}.parquet`` and rows as served without features, write the model to `out`.
 
@@ -77,55 +109,112 @@ def train_tabular(
     _need_all_classes(y_train, classes, "train")
     losses = _row_costs(cost, valid)  # before the fit, which takes long
     out.mkdir(parents=True, exist_ok=True)
+    rows = Rows(x=x_train, y=y_train), Rows(x=x_valid, y=y_valid)
+    if mitigation and mitigation.is_on:
+        parts = zip(rows, ("train", "valid"), (train, valid), strict=True)
+        fair = [(one.x, *mitigation.apply(dataset, name, frame["id"], one.y)) for one, name, frame in parts]
+        rows = tuple(Rows(x=x, y=y, weight=weight, judged_by_weight=True) for x, y, weight in fair)  # type: ignore[assignment]
     if isinstance(model, LightGBMConfig):
-        weight = _weights(y_train, model.positive_weight) if len(classes) == 2 else None
-        fitted = fit_boosted(
-            Rows(x=x_train, y=y_train, weight=weight),
-            Rows(x=x_valid, y=y_valid, weight=_weights(y_valid, model.positive_weight) if weight is not None else None),
-            Columns(
-                names=[item.name for item in inputs],
-                categorical=[item.name for item in inputs if item.dtype == "string"],
-                classes=len(classes),
-            ),
-            model,
-            seed,
-            checkpoints,
-            progress,
-        )
-        fitted.booster.save_model(str(out / "model.txt"), num_iteration=fitted.rounds)
-        raw = fitted.held_scores
-        calibration = fit_calibration(model.calibration if len(classes) == 2 else "none", raw, y_valid)
-        (out / "calibration.json").write_text(json.dumps(calibration))
-        engine, history = "lightgbm", fitted.history
-        parameters = {**_flat(model), "best_round": fitted.rounds}
+        fitted = _boosted(rows, inputs, classes, model, seed, out, checkpoints, progress)
     else:
         if len(classes) != 2:
             raise PlatformError(
-                "the logistic recipe needs two classes",
+                f"the {model.kind} recipe needs two classes",
                 detail=f"got {len(classes)}",
                 fix="train another recipe, with --recipe",
                 code="bad_config",
             )
-        raw, calibration = _fit_logistic(x_train, y_train, x_valid, y_valid, model, seed, out)
-        engine, history, parameters = "onnx", [], _flat(model)
+        fit = _fit_logistic if isinstance(model, LogisticConfig) else _fit_card
+        fitted = fit(rows, inputs, model, seed, out)  # type: ignore[operator]
         progress(1, 1)
+    calibration = fit_calibration(model.calibration if len(classes) == 2 else "none", fitted.raw, y_valid)
+    fitted.save(calibration)
     decision = None
     if len(classes) == 2:
-        probability = Calibration(calibration)(np.asarray(raw))
-        decision = {
-            "positive": classes[1],
-            "threshold": choose_threshold(probability, y_valid, cost.false_positive, losses),
-            "false_positive_cost": cost.false_positive,
-            "false_negative_cost": cost.false_negative,
-        }
+        decision = _decision(classes, Calibration(calibration)(np.asarray(fitted.raw)), y_valid, cost, losses)
     return {
-        "engine": engine,
+        "engine": fitted.engine,
         "output": {"problem": "classification", "classes": list(classes)},
         "decision": decision,
-        "history": history,
-        "parameters": parameters,
+        "history": fitted.history,
+        "parameters": {**_flat(model), **fitted.parameters},
         "device": "cpu",
     }
+
+
+def _decision(
+    classes: Sequence[str], probability: Floats, label: NDArray[np.int64], cost: CostConfig, losses: Floats
+) -> dict[str, Any]:
+    """The threshold, and the band that people decide about."""
+    found: dict[str, Any] = {
+        "positive": classes[1],
+        "false_positive_cost": cost.false_positive,
+        "false_negative_cost": cost.false_negative,
+    }
+    miss = float(np.mean(losses))
+    both = cost.false_positive + miss
+    if (cost.rule == "expected" and both <= 0) or (cost.review and cost.review > min(cost.false_positive, miss)):
+        raise PlatformError(
+            "cost: a decision by what is expected needs costs above 0, and a review that is cheaper than either",
+            detail=f"false_positive {cost.false_positive:g}, false_negative {miss:g}, review {cost.review:g}",
+            fix=setting("cost.review", 0.0),
+            code="bad_config",
+        )
+    even = cost.false_positive / both if both > 0 else 0.5
+    observed = cost.rule == "observed"
+    at = choose_threshold(probability, label, cost.false_positive, losses) if observed else even
+    if cost.review:
+        half = cost.review / both
+        found["refer"] = (max(0.0, at - half), min(1.0, at + half))
+    return {**found, "threshold": at}
+
+
+def _boosted(
+    rows: tuple[Rows, Rows],
+    inputs: Sequence[Input],
+    classes: Sequence[str],
+    model: LightGBMConfig,
+    seed: int,
+    out: Path,
+    checkpoints: Path,
+    progress: Progress,
+) -> Fitted:
+    train, valid = rows if len(classes) != 2 else [_weighed(one, model.positive_weight) for one in rows]
+    columns = Columns(
+        names=[item.name for item in inputs],
+        categorical=[item.name for item in inputs if item.dtype == "string"],
+        classes=len(classes),
+    )
+    fitted = fit_boosted(train, valid, columns, model, seed, checkpoints, progress)
+    fitted.booster.save_model(str(out / "model.txt"), num_iteration=fitted.rounds)
+    return Fitted(
+        engine="lightgbm",
+        raw=fitted.held_scores,
+        save=lambda calibration: _write(out / "calibration.json", calibration),
+        history=fitted.history,
+        parameters={"best_round": fitted.rounds},
+    )
+
+
+def _weighed(rows: Rows, positive: float) -> Rows:
+    own = _weights(rows.y, positive)
+    return replace(rows, weight=own if rows.weight is None else own * rows.weight)
+
+
+def _write(file: Path, document: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(document))
+
+
+def _fit_card(rows: tuple[Rows, Rows], inputs: Sequence[Input], model: ScorecardConfig, seed: int, out: Path) -> Fitted:
+    train, valid = rows
+    weight = np.ones(len(train.y)) if train.weight is None else train.weight
+    card = fit_scorecard(inputs, train.x, np.asarray(train.y, dtype=np.int64), weight, model, seed)
+    return Fitted(
+        engine="scorecard",
+        raw=log_odds(card, inputs, valid.x),
+        save=lambda calibration: save_scorecard(card, calibration, out),
+        parameters={"base_points": card.base, "inputs_used": len(card.characteristics)},
+    )
 
 
 def choose_threshold(probability: Floats, label: NDArray[np.int64], false_positive: float, losses: Floats) -> float:
@@ -172,18 +261,13 @@ def fit_calibration(kind: str, score: Floats, label: NDArray[np.int64]) -> dict[
 
 
 def _fit_logistic(
-    x: Floats,
-    y: NDArray[np.int64],
-    x_valid: Floats,
-    y_valid: NDArray[np.int64],
-    config: LogisticConfig,
-    seed: int,
-    out: Path,
-) -> tuple[Floats, dict[str, Any]]:
+    rows: tuple[Rows, Rows], inputs: Sequence[Input], config: LogisticConfig, seed: int, out: Path
+) -> Fitted:
     from sklearn.linear_model import LogisticRegression
 
     from pipelines.training.onnx_tabular import LinearForm, save_linear
 
+    (train, valid), x = rows, rows[0].x
     median, width = np.nan_to_num(np.nanmedian(x, axis=0)), x.shape[1]
 
     def prepare(data: Floats) -> Floats:
@@ -196,11 +280,9 @@ def _fit_logistic(
     mean, deviation = prepare(x).mean(axis=0), prepare(x).std(axis=0)
     deviation[deviation == 0] = 1.0
     fitted = LogisticRegression(C=config.c, max_iter=config.max_iterations, random_state=seed).fit(
-        (prepare(x) - mean) / deviation, y, sample_weight=_weights(y, config.positive_weight)
+        (prepare(x) - mean) / deviation, train.y, sample_weight=_weighed(train, config.positive_weight).weight
     )
     weights, bias = fitted.coef_[0], float(fitted.intercept_[0])
-    raw = ((prepare(x_valid) - mean) / deviation) @ weights + bias
-    calibration = fit_calibration(config.calibration, raw, y_valid)
     form = LinearForm(
         median=median,
         mean=mean[:width],
@@ -210,11 +292,14 @@ def _fit_logistic(
         bias=bias - float(mean[width:] @ (weights[width:] / deviation[width:])),
         log_scale=config.log_scale,
     )
-    save_linear(form, calibration, out / "model.onnx")
-    return raw, calibration
+    return Fitted(
+        engine="onnx",
+        raw=((prepare(valid.x) - mean) / deviation) @ weights + bias,
+        save=lambda calibration: save_linear(form, calibration, out / "model.onnx"),
+    )
 
 
-def _weights(y: NDArray[np.int64], positive: float) -> Floats:
+def _weights(y: NDArray[Any], positive: float) -> Floats:
     share = positive or float((y == 0).sum() / max(1, (y == 1).sum()))
     return np.where(y == 1, share, 1.0)
 
@@ -244,5 +329,5 @@ def _need_all_classes(y: NDArray[np.int64], classes: Sequence[str], split: str) 
         )
 
 
-def _flat(config: LightGBMConfig | LogisticConfig) -> dict[str, Any]:
+def _flat(config: AnyModel) -> dict[str, Any]:
     return {key: getattr(config, key) for key in config.__dataclass_fields__}

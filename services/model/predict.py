@@ -53,7 +53,7 @@ class PredictHandler:
         scored = await run(self._runtime, model, batch, top, request.options)
         start = perf_counter()
         ids = record(self._runtime, model, batch, scored, request.options.arrived)
-        answer = Answer(self._body(model, batch, scored, ids, top > 0))
+        answer = Answer(self._body(model, batch, scored, ids, top))
         metrics.stage["encode"].observe(perf_counter() - start)
         return answer
 
@@ -76,16 +76,18 @@ class PredictHandler:
         check_count(len(instances), self._runtime.settings.max_instances)
         return instances, top
 
-    def _body(self, model: Model, batch: Batch, scored: Scored, ids: list[str], explained: bool) -> bytes:
+    def _body(self, model: Model, batch: Batch, scored: Scored, ids: list[str], top: int) -> bytes:
         predictions = []
         said = model.problem.documents(model.output, model.decision, scored.answers, scored.decided)
         for row, answer in enumerate(said):
             one: dict[str, Any] = {"id": ids[row], **answer}
-            if explained:
+            if top:
                 one["reasons"] = [
                     {"feature": reason.feature, "value": reason.value, "contribution": reason.contribution}
-                    for reason in scored.reasons[row]
+                    for reason in scored.reasons[row][:top]
                 ]
+                if model.principal:
+                    one["principal_reasons"] = model.principal.of(scored.decided[row], scored.reasons[row])
             one["flags"] = batch.flags[row]
             predictions.append(one)
         document = {"model": self._runtime.name, "version": self._runtime.version, "predictions": predictions}

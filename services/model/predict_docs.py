@@ -15,6 +15,16 @@ from services.server.openapi import operation, schema
 MAX_REASONS = 50
 _JSON_TYPES = {"float64": "number", "int64": "integer", "bool": "boolean", "string": "string", "bytes": "string"}
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="  # a black PNG
+_PRINCIPAL = {
+    "type": "array",
+    "maxItems": 4,
+    "description": "with explain, of an unfavourable answer: what counted most against, in words for whom it is about",
+    "items": {
+        "type": "object",
+        "required": ["feature", "en", "zh"],
+        "properties": {name: {"type": "string"} for name in ("feature", "en", "zh")},
+    },
+}
 
 
 class _Reason(BaseModel):
@@ -109,6 +119,7 @@ def predict_schemas(runtime: RowRuntime) -> dict[str, Any]:
         "id": {"type": "string", "description": "joins a label to this prediction later"},
         **answer.get("properties", {}),
         "reasons": {"type": "array", "items": {"$ref": "#/components/schemas/Reason"}},
+        **({"principal_reasons": _PRINCIPAL} if model.principal else {}),
         "flags": {
             "type": "array",
             "items": {"type": "string"},

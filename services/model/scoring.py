@@ -11,12 +11,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from contracts.bundle import Bundle
+from contracts.bundle import REASON_TEXTS, Bundle
 from contracts.engine import Engine, Reason
 from contracts.errors import PlatformError
 from contracts.problems.base import Problem, Tensor
 from services.metrics.service_metrics import ServiceMetrics
 from services.model.columns import Column
+from services.model.principal_reasons import PrincipalReasons
 from services.model.request_schema import Batch, RequestSchemas, copied, merge
 from services.model.rows import Rows
 from services.problems import get_serving
@@ -43,7 +44,7 @@ class Scored:
         inputs: the columns that the model got.
         answers: what the engine says, in the form of the problem.
         decided: what follows from it, per row.
-        reasons: per row, empty unless they were asked for.
+        reasons: per row, empty unless they were asked for; all of them where principal reasons are told.
     """
 
     inputs: dict[str, Column]
@@ -112,6 +113,8 @@ class Model:
         signature = bundle.document.signature
         self.problem, self.output, self.decision = signature.problem, signature.output, bundle.document.decision
         self.serving = get_serving(self.problem)
+        texts = bundle.read_json(REASON_TEXTS)
+        self.principal = PrincipalReasons(texts, self.serving, self.decision) if texts else None
         self.tensors: dict[str, Tensor] = {one.name: one for one in self.problem.tensors(self.output)}
         self._inputs = tuple(item.name for item in signature.inputs)
         self._one_at_a_time = Lock()
@@ -158,7 +161,7 @@ class Model:
             if work.given_up:
                 raise TimeoutError
             part = {name: values[at : at + _EXPLAINED_AT_ONCE] for name, values in inputs.items()}
-            reasons += self.engine.explain(part, work.top)
+            reasons += self.engine.explain(part, len(self._inputs) if self.principal else work.top)
         _observe(self.metrics.stage["explain"], start)
         return reasons
 

@@ -77,6 +77,10 @@ class Serving(ABC):
         """
         return None
 
+    def against(self, decision: Any, decided: Any, favourable: str) -> int:
+        """The sign of the contributions that speak for an answer other than the favourable one; 0 where it is that."""
+        return 0
+
     def truths(self, output: Any) -> Sequence[str]:
         """What labels can say of a row, one by one: classes of rows whose wrong answers are counted apart."""
         return ()

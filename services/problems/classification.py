@@ -57,6 +57,12 @@ class ClassificationServing(Serving):
         """Whether it is the same."""
         return bool(recorded["label"] == label)
 
+    def against(self, decision: Decision | None, decided: tuple[str, float], favourable: str) -> int:
+        """Of two classes; contributions are towards the one that is looked for."""
+        if decision is None or decided[0] == favourable:
+            return 0
+        return -1 if decision.positive == favourable else 1
+
     def truths(self, output: ClassificationOutput) -> Sequence[str]:
         """The classes: a rare one that is missed is not outweighed by the common one."""
         return output.classes

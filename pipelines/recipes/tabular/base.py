@@ -1,8 +1,10 @@
-"""LightGBM and logistic regression as recipes of any tabular task."""
+"""LightGBM, scorecard and logistic regression as recipes of any tabular task."""
 
 from __future__ import annotations
 
-from dataclasses import field
+import json
+import shutil
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from pipelines.task import STRICT, Progress, TaskConfig, class_output
 from pipelines.training.boosting import LightGBMConfig
+from pipelines.training.mitigation import Mitigation
+from pipelines.training.scorecard import ScorecardConfig
 from pipelines.training.tabular import CostConfig, LogisticConfig
 
 if TYPE_CHECKING:
@@ -18,19 +22,60 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TabularRecipe(TaskConfig):
-    """Which model, and what a wrong answer costs."""
+    """Which model, what a wrong answer costs, and how groups are to be treated alike."""
 
-    model: LightGBMConfig | LogisticConfig = field(default_factory=LightGBMConfig)
+    model: LightGBMConfig | LogisticConfig | ScorecardConfig = field(default_factory=LightGBMConfig)
     cost: CostConfig = field(default_factory=CostConfig)
+    mitigation: Mitigation = field(default_factory=Mitigation)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """See `train_tabular`."""
-        from pipelines.training.tabular import train_tabular
+        """See `train_tabular`; with a mitigation, one model for each strength that is tried."""
+        from pipelines.training.tradeoff import chosen_strength, tried
 
         classes = task.classes or _classes(dataset)
+        if not self.mitigation.is_on:
+            found = self._train(task, classes, dataset, out, checkpoints, progress, self.mitigation)
+            return {**found, "output": class_output(task, self, classes)}
+        points, fits = [], {}
+        for strength in sorted({*self.mitigation.strengths, self.mitigation.strength}):
+            one = replace(self.mitigation, strength=strength)
+            folder = checkpoints / f"strength-{strength:g}"
+            done, model = folder / "done.json", folder / "model"
+            if not done.exists():
+                shutil.rmtree(model, ignore_errors=True)
+                fitted = self._train(task, classes, dataset, model, folder / "rounds", progress, one)
+                done.with_suffix(".part").write_text(json.dumps(fitted))
+                done.with_suffix(".part").replace(done)
+            fits[strength] = json.loads(done.read_text())
+            points.append(tried(task, self, classes, dataset, model, fits[strength], strength))
+        taken = chosen_strength(self.mitigation, points)
+        shutil.copytree(checkpoints / f"strength-{taken:g}" / "model", out, dirs_exist_ok=True)
+        parameters = {**fits[taken]["parameters"], "mitigation": self.mitigation.method, "strength": taken}
+        tradeoff = {
+            "column": self.mitigation.column,
+            "method": self.mitigation.method,
+            "points": points,
+            "taken": taken,
+        }
+        output = class_output(task, self, classes)
+        return {**fits[taken], "parameters": parameters, "output": output, "tradeoff": tradeoff}
+
+    def _train(
+        self,
+        task: Task,
+        classes: Any,
+        dataset: Path,
+        out: Path,
+        checkpoints: Path,
+        progress: Progress,
+        mitigation: Mitigation,
+    ) -> dict[str, Any]:
+        from pipelines.training.tabular import train_tabular
+
         inputs = task.inputs(self)
-        found = train_tabular(dataset, inputs, classes, self.model, self.cost, self.seed, out, checkpoints, progress)
-        return {**found, "output": class_output(task, self, classes)}
+        return train_tabular(
+            dataset, inputs, classes, self.model, self.cost, self.seed, out, checkpoints, progress, mitigation
+        )
 
 
 def _classes(dataset: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -183,3 +184,29 @@ def test_one_row_that_the_model_cannot_take_fails_its_whole_request(serve: Any, 
     rows = [{"amount": at, "country": "AT"} for at in range(200)]
     assert served.client.post("/predict", json={"instances": rows}).status_code == 500
     assert served.client.post("/predict", json={"instances": rows[:100]}).status_code == 200
+
+
+@pytest.mark.parametrize(("amount", "count"), [(500, 1), (100, 0)])
+def test_a_refusal_says_what_counted_against_in_words(
+    serve: Any, make_bundle: Any, tmp_path: Any, amount: float, count: int
+) -> None:
+    texts = {name: {"en": f"{name} in English", "zh": f"{name}：中文"} for name in ("amount", "x")}
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "reasons.json").write_text(json.dumps({"favourable": "genuine", "texts": texts}))
+    served = serve(make_bundle())
+    instance = {"amount": amount, "country": "AT"}
+    prediction = served.predict(instance, explain=1).json()["predictions"][0]
+    assert len(prediction["reasons"]) == 1
+    against = {"feature": "amount", "en": "amount in English", "zh": "amount：中文"}
+    assert prediction["principal_reasons"] == [against][:count]
+    assert "principal_reasons" not in served.predict(instance).json()["predictions"][0]
+    properties = served.client.get("/openapi.json").json()["components"]["schemas"]["Prediction"]["properties"]
+    assert properties["principal_reasons"]["maxItems"] == 4
+
+
+def test_a_model_that_refers_says_so(serve: Any, make_bundle: Any) -> None:
+    decision = {"positive": "fraud", "threshold": 0.3, "false_positive_cost": 1, "false_negative_cost": 10}
+    served = serve(make_bundle(decision={**decision, "refer": [0.2, 0.4]}))
+    found = served.predict(*({"amount": amount, "country": "AT"} for amount in (190, 200, 390, 400))).json()
+    assert [one["refer"] for one in found["predictions"]] == [False, True, True, False]
+    assert "refer" not in serve(make_bundle()).predict(GOOD).json()["predictions"][0]
