@@ -65,7 +65,7 @@ def _check(metric: str, name: str, value: float | None, limit: float) -> Check:
 def _notes(column: str, measured: Mapping[str, Any]) -> list[str]:
     small = [f"{one['name']} ({one['rows']})" for one in measured["groups"] if not one["judged"]]
     found = [f"{column}: not judged, as too few or not stated: {', '.join(small)}"] if small else []
-    return [*found, *([f"{column}: {measured['note']}"] if measured.get("note") else [])]
+    return [*found, *([f"{column}: {measured['note']}"] if measured["note"] else [])]
 
 
 CHECK = Fairness()

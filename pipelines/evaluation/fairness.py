@@ -60,7 +60,7 @@ def measure(groups: pd.DataFrame, outcome: Outcome, least: int) -> dict[str, Any
 def _column(names: NDArray[Any], outcome: Outcome, least: int) -> dict[str, Any]:
     groups = [_group(str(name), names == name, outcome, least) for name in sorted(set(names.tolist()))]
     judged = [one for one in groups if one["judged"]]
-    made: dict[str, Any] = {"groups": groups, **dict.fromkeys(MEASURES)}
+    made: dict[str, Any] = {"groups": groups, **dict.fromkeys((*MEASURES, "interval")), "note": ""}
     if len(judged) < 2:
         stated = [one for one in groups if one["name"] != NOT_STATED]
         made["note"] = (
