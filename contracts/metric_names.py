@@ -13,6 +13,7 @@ FLAGGED = "fairlead_predictions_flagged_total"
 SCORE = "fairlead_prediction_score"
 VALUE = "fairlead_prediction_value"
 ANSWER_WORDS = "fairlead_answer_words"
+LIST_DIVERSITY = "fairlead_list_diversity"
 FEATURE_AGE = "fairlead_feature_age_seconds"
 FEATURE_STATUS = "fairlead_feature_reads_total"
 FEATURE_FRESHNESS = "fairlead_feature_freshness_seconds"
@@ -75,6 +76,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     SCORE: ("model", "version"),  # of classifications
     VALUE: ("model", "version"),  # of regressions
     ANSWER_WORDS: ("model", "version"),  # of generation
+    LIST_DIVERSITY: ("model", "version"),  # of rankings
     FEATURE_AGE: ("model", "view"),
     FEATURE_STATUS: ("model", "view", "status"),
     QUEUE_DEPTH: ("model",),

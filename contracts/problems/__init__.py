@@ -8,7 +8,14 @@ from contracts.plugins import Rooms
 from contracts.problems.base import Output, Problem
 
 PROBLEMS = Rooms("problem", "contracts.problems", "PROBLEM")
-OURS = ("classification", "multilabel", "regression", "embedding", "generation")  # described in bundle.schema.json
+OURS = (
+    "classification",
+    "multilabel",
+    "regression",
+    "embedding",
+    "generation",
+    "ranking",
+)  # described in bundle.schema.json
 
 
 def get_problem(name: str) -> Problem[Any]:

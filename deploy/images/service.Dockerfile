@@ -10,7 +10,7 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 # What is installed changes seldom: its layers come before any code.
 COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
-ARG MODALITIES="tabular text image"
+ARG MODALITIES="tabular text image recommend"
 RUN python requirements.py serving $MODALITIES > requirements.txt \
  && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
 ARG VARIANT=cpu
@@ -44,7 +44,7 @@ COPY contracts contracts
 COPY feature_repo feature_repo
 COPY services services
 # Compiled, and proven to load: a container's root is read-only.
-ARG MODALITIES="tabular text image"
+ARG MODALITIES="tabular text image recommend"
 RUN python -m compileall -q /app \
  && python -c 'import sys, boto3, services.server.bento; from services.server.lifecycle import MODALITIES; [MODALITIES.get(name) for name in sys.argv[1:]]' $MODALITIES \
  && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL") if util.find_spec(name)]' \

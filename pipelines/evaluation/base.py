@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from contracts.bundle import BundleDocument
+    from contracts.bundle import BundleDocument, Input
     from contracts.problems.classification import Decision
     from pipelines.evaluation.fairness import Outcome
     from pipelines.task import AddedStep
@@ -171,6 +171,10 @@ class Evaluation(ABC):
     def watched(self, output: Any, decision: Decision | None, answers: Any) -> dict[str, NDArray[Any]]:
         """What monitors watch of answers, by the names of `Serving.watched`: numbers, or names of categories."""
         return {}
+
+    def described(self, inputs: Sequence[Input]) -> Sequence[Input]:
+        """The inputs that monitors watch: those that say something about a row, not what is asked for it."""
+        return inputs
 
     def expected(self, frame: pd.DataFrame, answers: Any) -> dict[str, Any]:
         """What `Serving.expected` needs of ``baseline.json`` to estimate quality before labels are there."""

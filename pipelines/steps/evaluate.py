@@ -99,13 +99,14 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     chosen = evaluation.golden_rows(signature.output, answers, find_engine(document).golden)
     _write_golden(target / "golden.jsonl", engine, columns, chosen, document, tolerance)
     moments = _seconds(frame, found.timestamp)
+    watched = evaluation.described(signature.inputs)
     normal: dict[str, Any] = {
         "rows": len(frame),
-        "inputs": describe_inputs(columns, signature.inputs, moments),
+        "inputs": describe_inputs(columns, watched, moments),
         "answer": describe_answers(evaluation.watched(signature.output, document.decision, answers), moments),
     }
     known: dict[str, Any] = normal["inputs"]
-    for name, content in describe_content(columns, signature.inputs, known, _unknown(engine, columns)).items():
+    for name, content in describe_content(columns, watched, known, _unknown(engine, columns)).items():
         known[name] |= content
     normal |= evaluation.baseline(signature.output, answers) | evaluation.expected(frame, answers)
     write_json(target / FILE, normal)

@@ -1,0 +1,197 @@
+"""Lists of items for people, by a `contracts.recommender`: arrays and names, in numpy alone.
+
+``model/`` has ``recommend.json`` (`RecommendSpec`), ``ids.json`` (names of items, attributes and people) and a ``.npy``
+for each array; ``histories.indptr`` and ``histories.indices`` are the items of each person, see `Recommender.history`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from contracts.bundle import Bundle, Input
+from contracts.engine import EngineOptions, EngineSpec, Reason
+from contracts.errors import PlatformError
+from contracts.problems.ranking import SEPARATOR, listed
+from contracts.recommender import Recommender, RecommendSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SPEC, IDS = "recommend.json", "ids.json"
+HISTORIES = ("histories.indptr", "histories.indices")
+
+
+def request_inputs(spec: RecommendSpec) -> list[Input]:
+    """What a row asks for: the inputs of the signature of every model of this engine."""
+    several = f"separated by {SEPARATOR}"
+    return [
+        Input(name="user", dtype="string", default="", description="who asks; empty or unknown: only `items` count"),
+        Input(
+            name="items", dtype="string", default="", description=f"items of the session, the latest last, {several}"
+        ),
+        Input(
+            name="k", dtype="int64", default=spec.k, minimum=1, maximum=spec.longest, description="items of the list"
+        ),
+        Input(
+            name="diversity",
+            dtype="float64",
+            default=spec.diversity,
+            minimum=0,
+            maximum=1,
+            description="0: the most relevant items; 1: items as different as can be",
+        ),
+        Input(name="exclude", dtype="string", default="", description=f"items that must not be listed, {several}"),
+        Input(
+            name="attributes",
+            dtype="string",
+            default="",
+            description=f"only items with one of these attributes are listed, {several}; empty: all",
+        ),
+    ]
+
+
+class RecommendEngine:
+    """See `contracts.engine.Engine`; the answer to a row does not depend on the others."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.model, self.users, self._histories = read_model(bundle.model_path)
+        self._denied = np.zeros(len(self.model.items), dtype=bool)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {item: at for at, item in enumerate(self.model.items)}
+
+    @cached_property
+    def _people(self) -> dict[str, int]:
+        return {user: at for at, user in enumerate(self.users)}
+
+    @cached_property
+    def _attributes(self) -> dict[str, int]:
+        return {name: at for at, name in enumerate(self.model.attributes)}
+
+    def knows(self, user: str) -> bool:
+        """Whether there is a history of this person."""
+        return user in self._people
+
+    def deny(self, items: Iterable[str]) -> None:
+        """List none of these items from now on; those that were denied before may be listed again."""
+        denied = np.zeros(len(self.model.items), dtype=bool)
+        denied[self._of(items)] = True
+        self._denied = denied
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+        """One list per row."""
+        names = ("user", "items", "k", "diversity", "exclude", "attributes")
+        rows = list(zip(*(columns[name] for name in names), strict=True))
+        found = np.empty(len(rows), dtype=object)
+        for at, row in enumerate(rows):
+            found[at] = self._answer(*row)
+        return found
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """None: each item of a list says what speaks for it."""
+        detail = "each item of an answer says what speaks for it: why, because"
+        raise PlatformError("this model gives no other reasons", detail=detail, code="not_explainable")
+
+    def _answer(self, user: str, items: str, k: float, diversity: float, exclude: str, attributes: str) -> Any:
+        spec = self.model.spec
+        history, blocked = self.model.history([*self._stored(user), *self._of(listed(items))])
+        blocked |= self._denied
+        blocked[self._of(listed(exclude))] = True
+        if attributes:
+            blocked |= ~self._with(listed(attributes))
+        size = spec.k if math.isnan(k) else int(min(max(k, 0), spec.longest))
+        level = spec.diversity if math.isnan(diversity) else float(min(max(diversity, 0.0), 1.0))
+        return self.model.ranked(history, blocked, size, level)
+
+    def _stored(self, user: str) -> list[int]:
+        """What is known of a person, see `Recommender.history`."""
+        at = self._people.get(user)
+        if at is None:
+            return []
+        indptr, indices = self._histories
+        found: list[int] = indices[indptr[at] : indptr[at + 1]].tolist()
+        return found
+
+    def _of(self, items: Iterable[str]) -> list[int]:
+        """The places of the items that there are."""
+        places = self._places
+        return [places[item] for item in items if item in places]
+
+    def _with(self, attributes: Sequence[str]) -> NDArray[np.bool_]:
+        """The items that have one of these attributes."""
+        if not self.model.spec.attributed:
+            return np.zeros(len(self.model.items), dtype=bool)
+        wanted = [self._attributes[name] for name in attributes if name in self._attributes]
+        return np.asarray((self.model.arrays["vectors"][:, wanted] > 0).any(axis=1))
+
+
+def write_model(folder: Path, model: Recommender, users: Sequence[str], histories: Sequence[Sequence[int]]) -> None:
+    """Write what `read_model` reads; `histories` are those of the people, see `Recommender.history`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SPEC).write_text(model.spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    ids = {"items": list(model.items), "attributes": list(model.attributes), "users": list(users)}
+    (folder / IDS).write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
+    ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
+    flat = np.array([item for one in histories for item in one], dtype=np.int32)
+    for name, array in {**model.arrays, **dict(zip(HISTORIES, (ends, flat), strict=True))}.items():
+        np.save(folder / f"{name}.npy", array, allow_pickle=False)
+
+
+def read_model(folder: Path) -> tuple[Recommender, list[str], tuple[NDArray[Any], NDArray[Any]]]:
+    """The model of a folder, the people that it knows, and their histories.
+
+    Raises:
+        PlatformError: ``code="bad_bundle"``.
+    """
+    try:
+        spec = RecommendSpec.model_validate_json((folder / SPEC).read_bytes())
+        ids = json.loads((folder / IDS).read_text(encoding="utf-8"))
+        arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in folder.glob("*.npy")}
+        histories = (arrays.pop(HISTORIES[0]), arrays.pop(HISTORIES[1]))
+        model = Recommender(spec, ids["items"], ids["attributes"], arrays)
+        _check(model, ids["users"], histories)
+    except (OSError, ValidationError, ValueError, KeyError) as err:
+        raise PlatformError(
+            f"recommender refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"
+        ) from err
+    return model, ids["users"], histories
+
+
+def _check(model: Recommender, users: Sequence[str], histories: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    """Refuse arrays of another catalogue.
+
+    Raises:
+        ValueError: naming the first that does not fit; KeyError: one is missing.
+    """
+    items, method = len(model.items), model.spec.method
+    rows = {"people": items, "trend": items, "fresh": items, "vectors": items}
+    rows |= {"similar": {"similar.indptr": items + 1}, "factors": {"factors": items}, "popular": {}}[method]
+    for name, wanted in rows.items():
+        if len(model.arrays[name]) != wanted:
+            raise ValueError(f"{name} has {len(model.arrays[name])} rows, not {wanted}: it is of another catalogue")
+    if len(histories[0]) != len(users) + 1:
+        raise ValueError(f"there are {len(histories[0]) - 1} histories of {len(users)} people")
+    named = {"histories": histories}
+    if method == "similar":
+        named["similar"] = (model.arrays["similar.indptr"], model.arrays["similar.indices"])
+    for name, (ends, places) in named.items():
+        inside = not len(places) or -items <= int(places.min()) <= int(places.max()) < items
+        if int(ends[-1]) != len(places) or not inside:
+            raise ValueError(f"{name} names items that are not in the catalogue")
+
+
+def load(bundle: Bundle, options: EngineOptions) -> RecommendEngine:
+    """See `contracts.engines.load_engine`."""
+    return RecommendEngine(bundle)
+
+
+ENGINE = EngineSpec(name="recommend", modality="recommend", extra="recommend", batch_rows=256, load=load)

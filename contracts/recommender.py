@@ -1,0 +1,276 @@
+"""A recommender as arrays: lists of items from a history of items, by numpy alone; the same in training and serving.
+
+Whatever the method, the answer follows from the history: a person who was never seen is served as well as a known one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from contracts import reranking
+from contracts.document import Document
+from contracts.problems.ranking import Ranked
+
+Indices = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+_EXPLAINED, _BECAUSE = 50, 2  # latest items of a history that explain, and those that an item names
+
+
+class RecommendSpec(Document):
+    """The content of ``recommend.json``: what the arrays mean, and how lists are made of scores.
+
+    Attributes:
+        method: ``popular`` scores by ``trend``, ``similar`` by the sum of rows of a sparse matrix, ``factors`` by the
+            factors that fit the history.
+        k, longest: items of a list where a request does not say, and at most.
+        diversity: where a request does not say, from 0 to 1.  rerank: by what.  pool: candidates, at least.
+        penalty: of popularity: how much of the relevance it takes, from 0 to 1.
+        recency: items after which one of the history counts half; 0: all count alike.
+        history: latest items that count.
+        new_share: of a list for items that are new.
+        repeat: whether items of the history may be listed again.
+        deny: items that are never listed.
+        regularisation, confidence: of the factors.
+        everybody: people, of which ``people`` are parts.
+        attributed: whether the vectors are attributes, one for each of their names.
+    """
+
+    format: Literal[1] = 1
+    method: Literal["popular", "similar", "factors"]
+    k: int = Field(20, ge=1)
+    longest: int = Field(100, ge=1)
+    diversity: float = Field(0.0, ge=0, le=1)
+    rerank: Literal["dpp", "mmr"] = "dpp"
+    pool: int = Field(100, ge=1)
+    penalty: float = Field(0.0, ge=0, le=1)
+    recency: float = Field(0.0, ge=0)
+    history: int = Field(500, ge=1)
+    new_share: float = Field(0.0, ge=0, le=1)
+    repeat: bool = False
+    deny: list[str] = Field([])
+    regularisation: float = 0.0
+    confidence: float = 0.0
+    everybody: int = Field(ge=1)
+    attributed: bool = False
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """A model in memory.
+
+    Attributes:
+        items, attributes: their names, in the order of the arrays.
+        arrays: ``people`` (that had an item), ``trend`` (from 0 to 1), ``fresh`` (new items) and ``vectors`` (of length
+            one, or zero) by item; ``factors`` by item, or the rows ``similar.indptr``, ``similar.indices``,
+            ``similar.weights``: what an item of the history adds to the scores of others.
+    """
+
+    spec: RecommendSpec
+    items: Sequence[str]
+    attributes: Sequence[str]
+    arrays: Mapping[str, NDArray[Any]]
+    fixed: Mask = field(init=False)  # items that are never listed
+
+    def __post_init__(self) -> None:
+        denied = set(self.spec.deny)
+        object.__setattr__(self, "fixed", np.array([item in denied for item in self.items], dtype=bool))
+
+    def history(self, codes: Sequence[int]) -> tuple[Indices, Mask]:
+        """Places of items, the oldest first, as `ranked` takes them: each once, where it comes last.
+
+        ~place is an item that was not liked: it adds to no score, and is not listed again.
+        """
+        blocked = np.zeros(len(self.items), dtype=bool)
+        blocked[[~code for code in codes if code < 0]] = True
+        latest = list(dict.fromkeys(code for code in reversed(codes) if code >= 0))
+        return np.array(latest[::-1], dtype=np.int64), blocked
+
+    def ranked(self, history: Indices, blocked: Mask, k: int, diversity: float) -> Ranked:
+        """The list for a history, the oldest item first; no item of `blocked`, nor of what the rules forbid, is in it.
+
+        Args:
+            history: each item once.
+        """
+        free = ~(blocked | self.fixed)
+        if not self.spec.repeat:
+            free[history] = False
+        recent = history[-self.spec.history :]
+        weights = self._weights(len(recent))
+        scores = self.scores(recent, weights)
+        fresh, affinity = self._new(recent, weights, free, min(round(k * self.spec.new_share), k))
+        free[fresh] = False
+        pool = _best(scores, free, max(k, self.spec.pool))
+        chosen = self._chosen(pool, scores, k - len(fresh), diversity)
+        free[chosen] = False
+        scale = min((float(scores[at]) for at in chosen), default=1.0)
+        why, values = ["popular" if self.spec.method == "popular" else "similar"] * len(chosen), scores[chosen].tolist()
+        if len(chosen) + len(fresh) < k:
+            trend = self.arrays["trend"]
+            more = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
+            more = self._chosen(more, trend, k - len(fresh) - len(chosen), diversity)
+            chosen, why = [*chosen, *more], [*why, *["popular"] * len(more)]
+            values += (trend[more] * scale).tolist()
+        chosen, why = [*chosen, *fresh], [*why, *["new"] * len(fresh)]
+        values += (affinity * scale).tolist()
+        because = self._because(recent, weights, chosen, why)
+        return Ranked(
+            items=tuple(self.items[at] for at in chosen),
+            scores=tuple(float(value) for value in values),
+            why=tuple(why),
+            because=because,
+            propensity=(1.0,) * len(chosen),
+            measures=self._measures(recent, weights, np.array(chosen, dtype=np.int64)),
+        )
+
+    def scores(self, recent: Indices, weights: NDArray[np.float64]) -> NDArray[Any]:
+        """Of all items; 0, or less, where nothing speaks for one."""
+        if self.spec.method == "popular":
+            trend: NDArray[Any] = self.arrays["trend"]
+            return trend
+        if self.spec.method == "factors":
+            found: NDArray[Any] = self.arrays["factors"] @ self._person(recent, weights)
+            return found
+        indptr, indices, values = (self.arrays[f"similar.{name}"] for name in ("indptr", "indices", "weights"))
+        total = np.zeros(len(self.items), dtype=np.float64)
+        for item, weight in zip(recent.tolist(), weights.tolist(), strict=True):
+            row = slice(indptr[item], indptr[item + 1])
+            total[indices[row]] += weight * values[row]
+        return total
+
+    def _weights(self, count: int) -> NDArray[np.float64]:
+        if not self.spec.recency:
+            return np.ones(count)
+        found: NDArray[np.float64] = 0.5 ** (np.arange(count)[::-1] / self.spec.recency)
+        return found
+
+    @cached_property
+    def _gram(self) -> NDArray[np.float64]:
+        factors = np.asarray(self.arrays["factors"], dtype=np.float64)
+        return factors.T @ factors + self.spec.regularisation * np.eye(factors.shape[1])
+
+    def _system(self, recent: Indices, weights: NDArray[np.float64]) -> tuple[Any, Any]:
+        """The matrix of the normal equations of a history, and its factors times their confidence."""
+        mine = np.asarray(self.arrays["factors"][recent], dtype=np.float64)
+        sure = self.spec.confidence * weights[:, None] * mine
+        return self._gram + mine.T @ sure, sure + mine
+
+    def _person(self, recent: Indices, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not len(recent):
+            return np.zeros(self.arrays["factors"].shape[1])
+        matrix, sure = self._system(recent, weights)
+        return np.asarray(np.linalg.solve(matrix, sure.sum(axis=0)))
+
+    def _new(
+        self, recent: Indices, weights: NDArray[np.float64], free: Mask, places: int
+    ) -> tuple[list[int], NDArray[np.float64]]:
+        """New items, those most like the history first, and how much they are."""
+        candidates = np.flatnonzero(self.arrays["fresh"] & free) if places else np.zeros(0, dtype=np.int64)
+        if not len(candidates):
+            return [], np.zeros(0)
+        affinity = np.asarray(self.arrays["trend"][candidates], dtype=np.float64)
+        if len(recent) and self.arrays["vectors"].shape[1]:
+            profile = weights @ self.arrays["vectors"][recent] / weights.sum()
+            affinity = np.clip(self.arrays["vectors"][candidates] @ profile, 0, 1) + 1e-3 * affinity
+        order = np.lexsort((candidates, -affinity))[:places]
+        return candidates[order].tolist(), affinity[order]
+
+    def _chosen(self, pool: Indices, scores: NDArray[Any], k: int, diversity: float) -> list[int]:
+        """Items of a pool, that is in the order of the scores."""
+        if k <= 0 or not len(pool):
+            return []
+        relevance = _unit(np.asarray(scores[pool], dtype=np.float64))
+        if self.spec.penalty:
+            relevance = _unit(relevance - self.spec.penalty * _unit(np.log1p(self.arrays["people"][pool])))
+            order = np.argsort(-relevance, kind="stable")
+            pool, relevance = pool[order], relevance[order]
+        if not diversity or not self.arrays["vectors"].shape[1]:
+            found: list[int] = pool[:k].tolist()
+            return found
+        vectors = np.asarray(self.arrays["vectors"][pool], dtype=np.float64)
+        choose = reranking.dpp if self.spec.rerank == "dpp" else reranking.mmr
+        chosen: list[int] = pool[choose(relevance, vectors, k, diversity)].tolist()
+        return chosen
+
+    def _because(
+        self, recent: Indices, weights: NDArray[np.float64], chosen: Sequence[int], why: Sequence[str]
+    ) -> tuple[tuple[str, ...], ...]:
+        """Of each item that is similar those of the history that add most to its score."""
+        if "similar" not in why:
+            return ((),) * len(chosen)
+        recent, weights = recent[-_EXPLAINED:], weights[-_EXPLAINED:]
+        parts = self._contributions(recent, weights, np.array(chosen, dtype=np.int64))
+        order = np.argsort(-parts, axis=0, kind="stable")[:_BECAUSE]
+        return tuple(
+            tuple(self.items[recent[at]] for at in order[:, place] if parts[at, place] > 0) if said == "similar" else ()
+            for place, said in enumerate(why)
+        )
+
+    def _contributions(self, recent: Indices, weights: NDArray[np.float64], chosen: Indices) -> NDArray[np.float64]:
+        """What each item of the history adds to the score of each chosen one.
+
+        Of factors as in Y. Hu, Y. Koren, C. Volinsky: Collaborative filtering for implicit feedback datasets, 2008.
+        """
+        if self.spec.method == "factors":
+            matrix, sure = self._system(recent, weights)
+            theirs = np.asarray(self.arrays["factors"][chosen], dtype=np.float64)
+            return np.asarray(sure @ np.linalg.solve(matrix, theirs.T))
+        indptr, indices, values = (self.arrays[f"similar.{name}"] for name in ("indptr", "indices", "weights"))
+        found = np.zeros((len(recent), len(chosen)))
+        for row, item in enumerate(recent.tolist()):
+            start, end = int(indptr[item]), int(indptr[item + 1])
+            if start < end:
+                at = np.minimum(start + np.searchsorted(indices[start:end], chosen), end - 1)
+                found[row] = np.where(indices[at] == chosen, values[at], 0.0) * weights[row]
+        return found
+
+    def _measures(self, recent: Indices, weights: NDArray[np.float64], chosen: Indices) -> dict[str, float]:
+        """See `contracts.problems.ranking.MEASURES`."""
+        if not len(chosen):
+            return {}
+        people, vectors = self.arrays["people"], np.asarray(self.arrays["vectors"][chosen], dtype=np.float64)
+        found = {
+            "novelty": float(reranking.self_information(people[chosen], self.spec.everybody).mean()),
+            "tail": float((people[chosen] < self._head).mean()),
+        }
+        if vectors.shape[1] and (distance := reranking.distance(vectors)) is not None:
+            found["diversity"] = distance
+        if self.spec.attributed and len(recent):
+            wanted, listed = _mix(self.arrays["vectors"][recent], weights), _mix(vectors, np.ones(len(chosen)))
+            if wanted.any() and listed.any():
+                found["calibration"] = reranking.miscalibration(wanted, listed)
+        return {name: round(value, 9) for name, value in found.items()}
+
+    @cached_property
+    def _head(self) -> float:
+        """People from whom on an item is among the tenth that is most popular."""
+        people = np.sort(np.asarray(self.arrays["people"], dtype=np.float64))
+        return float(people[-max(1, len(people) // 10)])
+
+
+def _best(scores: NDArray[Any], free: Mask, count: int) -> Indices:
+    """The free items with the highest scores above 0, in their order; of equal ones the first."""
+    found = np.flatnonzero(free & (scores > 0))
+    if len(found) > count:
+        found = found[np.argpartition(-scores[found], count - 1)[:count]]
+    return found[np.lexsort((found, -scores[found]))]
+
+
+def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From 0 to 1; all 1 where they are equal."""
+    low, high = values.min(), values.max()
+    return (values - low) / (high - low) if high > low else np.ones(len(values))
+
+
+def _mix(vectors: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Shares of the attributes of items, each item's own sum to one."""
+    has = np.asarray(vectors > 0, dtype=np.float64)
+    shares = has / np.maximum(has.sum(axis=1, keepdims=True), 1)
+    total: NDArray[np.float64] = weights @ shares
+    return total / total.sum() if total.any() else total

@@ -1,0 +1,34 @@
+"""The methods of recommending as recipes of any task whose rows say who took what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic.dataclasses import dataclass
+
+from pipelines.recipes.recommend.settings import RecommendConfig
+from pipelines.task import STRICT, Progress
+from pipelines.training.recommenders import AlsModel, EaseModel, GraphModel, ItemKnnModel, PopularModel
+
+if TYPE_CHECKING:
+    from pipelines.task import Task
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecommendRecipe(RecommendConfig):
+    """A method with the candidates for its settings."""
+
+    def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """See `pipelines.training.recommend.train_recommender`."""
+        from pipelines.training.recommend import train_recommender
+
+        return train_recommender(dataset, self.model, self.list, self.seed, out, progress)
+
+
+def recommend_recipes(base: RecommendRecipe) -> Mapping[str, RecommendRecipe]:
+    """A recipe of each method by its name, with all else as `base` has it."""
+    models = (GraphModel(), PopularModel(), ItemKnnModel(), EaseModel(), AlsModel())
+    return {model.method: replace(base, recipe=model.method, model=model) for model in models}

@@ -1,0 +1,70 @@
+"""Settings of every recipe that recommends: how people's past is split, and how lists are made."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pipelines.task import STRICT, DataConfig, TaskConfig
+from pipelines.training.recommenders import GraphModel, Model
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SplitConfig:
+    """What is learned from, what chooses the settings, and what is measured.
+
+    by: ``time``, the newest interactions of all people, so that nothing is learned from the future; ``user``, the
+    newest of each person; ``leave_one_out``, the last of each person, the one before it chooses; ``part``, as the
+    column `part` says (train, valid or test), where a benchmark has its own split: without valid a hash draws it.
+    valid_share: of what is not test.  min_people: items that fewer people took are left out.
+    likes_from: a rating below this is no liking: it is not learned from, and the item is not listed again.
+    """
+
+    by: Literal["time", "user", "leave_one_out", "part"] = "time"
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    valid_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    min_people: Annotated[int, Field(ge=1)] = 1
+    likes_from: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ItemsConfig:
+    """A table of the items: `source` is a file or folder, read by `data`, with the columns item and attributes."""
+
+    source: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ListConfig:
+    """What a list is, unless a request says otherwise; see `contracts.recommender.RecommendSpec`.
+
+    new_share: of a list for items that are there for less than `new_days`.  deny: items that are never listed.
+    """
+
+    k: Annotated[int, Field(ge=1)] = 20
+    longest: Annotated[int, Field(ge=1, le=1_000)] = 100
+    diversity: Share = 0.2
+    rerank: Literal["dpp", "mmr"] = "dpp"
+    pool: Annotated[int, Field(ge=1)] = 100
+    penalty: Share = 0.0
+    new_share: Share = 0.0
+    new_days: Annotated[float, Field(ge=0)] = 14.0
+    history: Annotated[int, Field(ge=1)] = 500
+    repeat: bool = False
+    deny: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecommendConfig(TaskConfig):
+    """Base of the recipes of every task that recommends."""
+
+    model: Model = field(default_factory=GraphModel)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    items: ItemsConfig = field(default_factory=ItemsConfig)
+    list: ListConfig = field(default_factory=ListConfig)

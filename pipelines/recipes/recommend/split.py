@@ -1,0 +1,220 @@
+"""Interactions to what is learned from, what chooses, and what is measured: of the last, a row for each person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from contracts.errors import PlatformError
+from contracts.problems.ranking import SEPARATOR
+from pipelines.settings import setting
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from pipelines.recipes.recommend.settings import RecommendConfig, SplitConfig
+
+TRAIN, VALID, TEST, FUTURE, AGAIN, RARE = "train", "valid", "test", "future", "again", "rare"
+_REASONS = {
+    FUTURE: "the interaction is in the future",
+    AGAIN: "the person took the item before",
+    RARE: "fewer than split.min_people took the item",
+}
+_BANDS = ((0, "none"), (5, "1 to 5"), (20, "6 to 20"), (100, "21 to 100"))
+
+
+def split_interactions(frame: pd.DataFrame, config: RecommendConfig) -> dict[str, pd.DataFrame]:
+    """``train`` and ``valid`` have a row for each interaction, ``test`` one for each person who took something.
+
+    Raises:
+        PlatformError: names with the sign that separates them, moments that are missing, or parts that are not named.
+    """
+    rows = _checked(frame, config)
+    rows["fate"] = _fates(rows, config.split)
+    made = {name: _interactions(rows[rows["fate"] == name]) for name in (TRAIN, VALID)}
+    return {**made, TEST: _people(rows)}
+
+
+def left_out(frame: pd.DataFrame, config: RecommendConfig) -> Mapping[str, Any]:
+    """Why interactions are in no part, a mask by reason."""
+    fate = _fates(_checked(frame, config), config.split).reindex(frame.index)
+    return {reason: (fate == name).to_numpy() for name, reason in _REASONS.items()}
+
+
+def _checked(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
+    """The interactions in the order of time, each with its item's attributes and whether it was liked."""
+
+    for name in ("user", "item"):
+        wrong = frame[name].astype(str).str.contains(SEPARATOR, regex=False)
+        if wrong.any():
+            raise PlatformError(
+                f"column {name!r} has a name with {SEPARATOR}, which separates names in lists",
+                detail=f"row {frame.loc[wrong, 'id'].iloc[0]}, one of {int(wrong.sum()):,}",
+                fix="write names without it",
+                code="bad_label",
+                column=name,
+            )
+    by, least = config.split.by, config.split.likes_from
+    if by != "part" and frame["time"].isna().any():
+        raise PlatformError(
+            f"the split by {by} needs the moment of each interaction",
+            detail=f"row {frame.loc[frame['time'].isna(), 'id'].iloc[0]} has none",
+            fix=f"name its column: --set data.columns.time=NAME; or name the parts: {setting('split.by', 'part')}",
+            code="bad_config",
+            column="time",
+        )
+    rows = frame[["id", "user", "item", "time", "part"]].copy()
+    rows["seconds"] = _seconds(rows["time"])
+    rows["liked"] = True if least is None else (frame["rating"].isna() | (frame["rating"] >= least)).to_numpy(bool)
+    rows["item_attributes"] = _attributes(frame, config)
+    ordered: pd.DataFrame = rows.assign(_at=np.arange(len(rows))).sort_values(["seconds", "_at"], kind="stable")
+    return ordered.drop(columns="_at")
+
+
+def _seconds(times: pd.Series[Any]) -> NDArray[np.float64]:
+    """Since 1970; 0 where there are no moments."""
+    if times.isna().all():
+        return np.zeros(len(times))
+    return times.to_numpy(dtype="datetime64[us]").astype(np.int64) / 1e6
+
+
+def _attributes(frame: pd.DataFrame, config: RecommendConfig) -> pd.Series[Any]:
+    """Of the interaction's item, from the table of items where there is one."""
+    if not config.items.source:
+        return frame["attributes"].fillna("").astype(str)
+    from pipelines.recipes.recommend.items import read_items
+
+    return frame["item"].astype(str).map(read_items(config.items)).fillna("")
+
+
+def _fates(rows: pd.DataFrame, split: SplitConfig) -> pd.Series[Any]:
+    """The part of each interaction, or why it is in none."""
+    import pandas as pd
+
+    fate = pd.Series(TRAIN, index=rows.index, dtype=object)
+    now = pd.Timestamp.now(tz="UTC").timestamp()
+    fate[rows["seconds"] > now] = FUTURE
+    people = rows[fate != FUTURE].groupby("item")["user"].nunique()
+    rare = rows["item"].map(people).fillna(0) < split.min_people
+    fate[(fate == TRAIN) & rare] = RARE
+    kept = rows[fate == TRAIN]
+    fate[kept.index] = _part(kept, split)
+    taken = kept.assign(fate=fate[kept.index])
+    fate[taken.index[taken.duplicated(["user", "item"], keep="first")]] = AGAIN
+    return fate
+
+
+def _part(rows: pd.DataFrame, split: SplitConfig) -> pd.Series[Any]:
+    import pandas as pd
+
+    made = pd.Series(TRAIN, index=rows.index, dtype=object)
+    valid, test = (1 - split.test_share) * (1 - split.valid_share), 1 - split.test_share
+    if split.by == "part":
+        return _named_part(rows, split.valid_share)
+    if split.by == "time":
+        seconds = rows["seconds"]
+        made[seconds > seconds.quantile(valid)] = VALID
+        made[seconds > seconds.quantile(test)] = TEST
+        return made
+    people = rows.groupby("user")
+    place, count = people.cumcount(), people["item"].transform("size")
+    if split.by == "leave_one_out":
+        made[(place == count - 2) & (count > 2)] = VALID
+        made[(place == count - 1) & (count > 1)] = TEST
+        return made
+    made[place >= np.ceil(count * valid)] = VALID
+    made[place >= np.ceil(count * test)] = TEST
+    return made
+
+
+def _named_part(rows: pd.DataFrame, valid_share: float) -> pd.Series[Any]:
+    """As the column says; without validation a hash draws it from what is for training.
+
+    Raises:
+        PlatformError: another name, or no test.
+    """
+    import pandas as pd
+
+    made = rows["part"].fillna("").astype(str).str.strip()
+    wrong = ~made.isin([TRAIN, VALID, TEST])
+    if wrong.any() or not (made == TEST).any():
+        got = f"row {rows.loc[wrong, 'id'].iloc[0]} is in none" if wrong.any() else "no row is in test"
+        raise PlatformError(
+            "column 'part' must name the part of each interaction: train, valid or test",
+            detail=got,
+            fix=f"correct it, or split otherwise: {setting('split.by', 'time')}",
+            code="bad_label",
+            column="part",
+        )
+    if (made == VALID).any():
+        return made
+    pairs = (rows["user"].astype(str) + SEPARATOR + rows["item"].astype(str)).to_numpy(dtype=object)
+    drawn = (pd.util.hash_array(pairs, categorize=False) >> np.uint64(11)) / 2.0**53
+    return made.mask((made == TRAIN) & (drawn < valid_share), VALID)
+
+
+def _interactions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows to learn from, in the order of time."""
+    user, item = rows["user"].astype(str), rows["item"].astype(str)
+    made = _asked(rows.assign(user=user))
+    made["id"], made["label"] = rows["id"].astype(str), item
+    made["seconds"], made["liked"], made["item_attributes"] = rows["seconds"], rows["liked"], rows["item_attributes"]
+    moment = rows["seconds"].astype(np.int64).astype(str)
+    made["row_key"] = user + "\x1f" + item + "\x1f" + moment
+    return made.reset_index(drop=True)
+
+
+def _asked(rows: pd.DataFrame) -> pd.DataFrame:
+    """The inputs: who asks, or a session of nobody known, and nothing that is asked for beside it."""
+    made = rows[["user"]].copy()
+    for name in ("items", "exclude", "attributes"):
+        made[name] = rows[name] if name in rows and name != "attributes" else ""
+    return made.assign(k=np.nan, diversity=np.nan)
+
+
+def _people(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each person who liked something new in the test part: what is known before it, and what they took.
+
+    The person has no name here: the list must follow from the history alone, whatever else the model knows by then.
+    """
+    import pandas as pd
+
+    rows = rows.assign(user=rows["user"].astype(str), item=rows["item"].astype(str))
+    known, later = rows[rows["fate"].isin([TRAIN, VALID])], rows[rows["fate"] == TEST]
+
+    def joined(some: pd.DataFrame) -> pd.Series[Any]:
+        return some.groupby("user")["item"].agg(SEPARATOR.join)
+
+    label = joined(later[later["liked"]]).sort_index()
+    users = label.index
+    made = pd.DataFrame({
+        "user": "",
+        "items": joined(known[known["liked"]]).reindex(users).fillna(""),
+        "exclude": joined(known[~known["liked"]]).reindex(users).fillna(""),
+    })  # fmt: skip
+    made = _asked(made)
+    made["id"], made["who"], made["label"] = users, users, label
+    made["unliked"] = joined(later[~later["liked"]]).reindex(users).fillna("")
+    made["row_key"] = "person\x1f" + users + "\x1f" + label
+    counts = known[known["liked"]].groupby("user").size().reindex(users).fillna(0)
+    made["slice_activity"] = [_band(int(count)) for count in counts]
+    made["slice_taste"] = _tastes(known[known["liked"]], users)
+    return made.reset_index(drop=True)
+
+
+def _band(count: int) -> str:
+    return next((name for most, name in _BANDS if count <= most), "over 100")
+
+
+def _tastes(known: pd.DataFrame, users: Any) -> list[str]:
+    """Whether people take what most people take, in thirds (H. Abdollahpouri et al., 2019)."""
+    people = known.groupby("item")["user"].nunique()
+    mean = known["item"].map(people).groupby(known["user"]).mean().reindex(users)
+    low, high = (mean.quantile(part) for part in (1 / 3, 2 / 3))
+    return [
+        "unknown" if value != value else "niche" if value <= low else "mainstream" if value > high else "between"
+        for value in mean.tolist()
+    ]

@@ -1,0 +1,31 @@
+"""Task `recommend`: which items does a person take next? Simulated clicks by default, any table of them as source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipelines.recipes.recommend.task import RecommendTask
+from pipelines.task import TaskConfig
+from pipelines.tasks.recommend.config import RECIPES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Recommend(RecommendTask):
+    """See `pipelines.recipes.recommend.task`."""
+
+    name = "recommend"
+    title = "Which items does this person take next?"
+    recipes: Mapping[str, TaskConfig] = RECIPES
+    default_recipe = "graph_filter"
+
+    def default_source(self, config: Any) -> Iterator[pa.Table]:
+        """Simulated clicks."""
+        from pipelines.tasks.recommend.simulator import simulate
+
+        return simulate(config.simulator, config.seed)
+
+
+TASK = Recommend()

@@ -1,0 +1,50 @@
+"""Configuration of the task and its recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field, replace
+
+from pydantic.dataclasses import dataclass
+
+from pipelines.recipes.recommend.base import RecommendRecipe, recommend_recipes
+from pipelines.recipes.recommend.settings import ItemsConfig, SplitConfig
+from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
+from pipelines.tasks.recommend.simulator import SimulatorConfig
+from pipelines.training.recommenders import EaseModel
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RecommendTaskConfig(RecommendRecipe):
+    """A recipe of the task."""
+
+    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+
+
+# What the built-in data reach with room for other rows; real data deserve limits of their own.
+_GATE = GateConfig(
+    primary="ndcg",
+    thresholds=(
+        Threshold(metric="ndcg", minimum=0.05),
+        Threshold(metric="coverage", minimum=0.3),
+        Threshold(metric="diversity", minimum=0.3),
+    ),
+)
+_BASE = RecommendTaskConfig(recipe="graph_filter", gate=_GATE)
+# The layout of MovieLens: ratings.csv, with the table of items by items.source.
+_MOVIELENS = replace(
+    _BASE,
+    recipe="movielens",
+    gate=replace(_GATE, thresholds=(Threshold(metric="ndcg", minimum=0.1), Threshold(metric="diversity", minimum=0.6))),
+    model=EaseModel(),
+    data=DataConfig(
+        columns={"id": "#row", "user": "userId", "item": "movieId", "time": "timestamp"}, times={"time": "s"}
+    ),
+    items=ItemsConfig(data=DataConfig(columns={"item": "movieId", "attributes": "genres"})),
+    split=SplitConfig(by="user", min_people=3),
+)
+
+RECIPES: Mapping[str, TaskConfig] = {
+    **recommend_recipes(_BASE),
+    "movielens": _MOVIELENS,
+}

@@ -1,0 +1,242 @@
+"""From a data set of interactions to the folder of a recommender: settings are chosen by the validation part."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.engines.recommend import write_model
+from contracts.problems.ranking import listed
+from contracts.recommender import Recommender, RecommendSpec
+from pipelines.evaluation.list_measures import OF_RANKS, ranks
+from pipelines.task import Progress
+from pipelines.training.recommenders import Arrays, Model, Taken, fit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ATTRIBUTES = 64  # that are told apart, the commonest
+_DIMENSIONS = 16  # of vectors where items have no attributes
+_ASKED = 1_000  # people who choose the settings
+_METHOD = {"popular": "popular", "als": "factors"}  # of the others: similar
+_SHARED = frozenset({"recency", "half_life"})  # settings that no array depends on but for `trend`
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Log:
+    """Interactions as numbers, in the order of time; `liked` is false where a person did not like what they took.
+
+    ages: days before the last one.  items, attributes: their names, and `has` which of them an item has.
+    """
+
+    users: list[str]
+    items: list[str]
+    attributes: list[str]
+    user_of: NDArray[np.int64]
+    item_of: NDArray[np.int64]
+    ages: NDArray[np.float64]
+    liked: NDArray[np.bool_]
+    has: NDArray[np.float32]
+
+    def taken(self, rows: NDArray[Any], seed: int) -> Taken:
+        """Of some rows, those that were liked."""
+        from scipy.sparse import csr_matrix
+
+        rows = rows[self.liked[rows]]
+        shape = (len(self.users), len(self.items))
+        matrix = csr_matrix((np.ones(len(rows)), (self.user_of[rows], self.item_of[rows])), shape=shape)
+        matrix.data[:] = 1.0
+        ages = self.ages[rows] - (self.ages[rows].min() if len(rows) else 0)
+        return Taken(matrix, ages, self.item_of[rows], seed)
+
+    def histories(self, rows: NDArray[Any]) -> list[list[int]]:
+        """Of each person the items, the oldest first; one that was not liked is written as ~item."""
+        found: list[list[int]] = [[] for _ in self.users]
+        codes = np.where(self.liked, self.item_of, ~self.item_of)
+        for user, code in zip(self.user_of[rows].tolist(), codes[rows].tolist(), strict=True):
+            found[user].append(code)
+        return found
+
+
+def train_recommender(
+    dataset: Path, model: Model, lists: Any, seed: int, out: Path, progress: Progress
+) -> dict[str, Any]:
+    """Choose the settings by NDCG of what the validation part holds, then learn from both parts.
+
+    Nothing is learned from the test part; but what people took there is part of the histories that are served, so that
+    it is not listed again.
+
+    Args:
+        lists: a `pipelines.recipes.recommend.settings.ListConfig`.
+    """
+    import pandas as pd
+
+    parts = [pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid")]
+    log = read_log(parts)
+    first = len(parts[0])
+    order = np.argsort(-log.ages, kind="stable")
+    history, best, score = [], None, -1.0
+    choices = candidates(model)
+    arrays: dict[tuple[Any, ...], Arrays] = {}
+    taken, before = log.taken(order[order < first], seed), log.histories(order[order < first])
+    asked, wanted = _wanted(log, before, order[order >= first])
+    for at, chosen in enumerate(choices):
+        key = tuple(value for name, value in chosen.items() if name not in _SHARED)
+        if key not in arrays:
+            arrays = {key: fit(taken, chosen)}
+        made = recommender(log, taken, chosen, arrays[key], lists)
+        measured = _measured(made, before, asked, wanted, lists)
+        history.append({"candidate": at + 1, **_settings(chosen), **measured})
+        progress(at + 1, len(choices), **history[-1])
+        if measured["ndcg"] > score:
+            best, score = chosen, measured["ndcg"]
+    assert best is not None
+    whole = log.taken(order, seed)
+    final = recommender(log, whole, best, fit(whole, best), lists)
+    users, served = _served(log, log.histories(order), dataset / "test.parquet")
+    write_model(out, final, users, served)
+    return {
+        "engine": "recommend",
+        "output": {"problem": "ranking", "k": lists.k, "longest": lists.longest, "catalogue": len(log.items)},
+        "decision": None,
+        "history": history,
+        "parameters": {"method": best["method"], **_settings(best), "people": len(log.users), "items": len(log.items)},
+        "device": "cpu",
+        "tolerance": 1e-3,
+    }
+
+
+def candidates(model: Model) -> list[dict[str, Any]]:
+    """Each combination of the settings that have several values; those that need no new arrays lie together."""
+    given = {each.name: getattr(model, each.name) for each in fields(model)}
+    several = sorted((name for name in given if isinstance(given[name], tuple)), key=lambda name: name in _SHARED)
+    return [given | dict(zip(several, values, strict=True)) for values in product(*(given[name] for name in several))]
+
+
+def _settings(chosen: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in chosen.items() if name != "method"}
+
+
+def read_log(parts: Sequence[pd.DataFrame]) -> Log:
+    """The interactions of some parts, one after another."""
+    import pandas as pd
+
+    rows = pd.concat(parts, ignore_index=True)
+    user_of, users = pd.factorize(rows["user"], sort=True)
+    item_of, items = pd.factorize(rows["label"], sort=True)
+    times = rows["seconds"].to_numpy(dtype=np.float64)
+    said = rows.drop_duplicates("label", keep="last").set_index("label")["item_attributes"]
+    of_items = [listed(said[item]) for item in items]
+    counts = Counter(name for names in of_items for name in names)
+    attributes = sorted(name for name, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_ATTRIBUTES])
+    place = {name: at for at, name in enumerate(attributes)}
+    has = np.zeros((len(items), len(attributes)), dtype=np.float32)
+    for at, names in enumerate(of_items):
+        has[at, [place[name] for name in names if name in place]] = 1
+    return Log(
+        users=list(users),
+        items=list(items),
+        attributes=attributes,
+        user_of=user_of.astype(np.int64),
+        item_of=item_of.astype(np.int64),
+        ages=(times.max() - times) / _DAY,
+        liked=rows["liked"].to_numpy(dtype=bool),
+        has=has,
+    )
+
+
+def recommender(log: Log, taken: Taken, chosen: Mapping[str, Any], made: Arrays, lists: Any) -> Recommender:
+    """A model in memory, of the arrays that a method made."""
+    spec = RecommendSpec(
+        method=_METHOD.get(chosen["method"], "similar"),  # type: ignore[arg-type]
+        k=lists.k,
+        longest=lists.longest,
+        diversity=lists.diversity,
+        rerank=lists.rerank,
+        pool=lists.pool,
+        penalty=lists.penalty,
+        recency=chosen.get("recency", 0.0),
+        history=lists.history,
+        new_share=lists.new_share,
+        repeat=lists.repeat,
+        deny=sorted(lists.deny),
+        regularisation=chosen.get("l2", 0.0),
+        confidence=chosen.get("confidence", 0.0),
+        everybody=max(1, len(log.users)),
+        attributed=bool(log.attributes),
+    )
+    oldest = np.zeros(len(log.items))
+    np.maximum.at(oldest, taken.item_of, taken.ages)
+    length = np.linalg.norm(log.has, axis=1, keepdims=True)
+    arrays = {
+        **made,
+        "people": taken.people.astype(np.float32),
+        "trend": taken.trend(chosen.get("half_life", 0.0)),
+        "fresh": oldest < lists.new_days
+        if taken.ages.max(initial=0.0) > lists.new_days
+        else np.zeros(len(oldest), bool),
+        "vectors": log.has / np.maximum(length, 1) if log.attributes else _vectors(taken),
+    }
+    return Recommender(spec, log.items, log.attributes, arrays)
+
+
+def _vectors(taken: Taken) -> NDArray[np.float32]:
+    """Of items without attributes: how alike their people are, by the first singular vectors."""
+    from sklearn.utils.extmath import randomized_svd
+
+    count = min(_DIMENSIONS, *taken.matrix.shape)
+    scale = 1 / np.sqrt(np.maximum(taken.people, 1))
+    _, sizes, turned = randomized_svd(taken.matrix.multiply(scale).tocsr(), count, random_state=taken.seed)
+    found = turned.T * sizes
+    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
+
+def _wanted(log: Log, before: Sequence[Sequence[int]], rows: NDArray[Any]) -> tuple[list[int], list[list[str]]]:
+    """People whose later items choose the settings, and those items; evenly from all of them."""
+    later: dict[int, list[str]] = {}
+    for row in rows[log.liked[rows]].tolist():
+        user, item = int(log.user_of[row]), int(log.item_of[row])
+        if before[user]:
+            later.setdefault(user, []).append(log.items[item])
+    users = sorted(later)
+    chosen = [users[at] for at in np.linspace(0, len(users) - 1, min(len(users), _ASKED)).astype(int)] if users else []
+    return chosen, [later[user] for user in chosen]
+
+
+def _measured(
+    model: Recommender, before: Sequence[Sequence[int]], asked: Sequence[int], wanted: Sequence[list[str]], lists: Any
+) -> dict[str, float]:
+    found = [one.items for one in lists_of(model, [before[user] for user in asked], lists.k, lists.diversity)]
+    if not found:
+        return dict.fromkeys(OF_RANKS[:2], 0.0)
+    means = np.nanmean(ranks(found, wanted, lists.k), axis=0)
+    return {name: round(float(means[at]), 6) for at, name in enumerate(OF_RANKS[:2])}
+
+
+def lists_of(model: Recommender, histories: Sequence[Sequence[int]], k: int, diversity: float) -> Iterator[Any]:
+    """The lists for some histories, in which ~item is one that was not liked."""
+    for codes in histories:
+        history, blocked = model.history(codes)
+        yield model.ranked(history, blocked, k, diversity)
+
+
+def _served(log: Log, histories: Sequence[Sequence[int]], test: Path) -> tuple[list[str], list[list[int]]]:
+    """The people that are known at serving, with all that they took, the test part included."""
+    import pandas as pd
+
+    rows = pd.read_parquet(test, columns=["who", "label", "unliked"])
+    place = {item: at for at, item in enumerate(log.items)}
+    known = {user: list(codes) for user, codes in zip(log.users, histories, strict=True)}
+    for user, taken, unliked in zip(rows["who"], rows["label"], rows["unliked"], strict=True):
+        mine = known.setdefault(user, [])
+        mine += [place[item] for item in listed(taken) if item in place]
+        mine += [~place[item] for item in listed(unliked) if item in place]
+    return list(known), list(known.values())

@@ -1,0 +1,224 @@
+"""Methods of recommending: from a matrix of who took what to the arrays of a `contracts.recommender.Recommender`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass as settings
+
+from contracts.errors import PlatformError
+from pipelines.settings import setting
+from pipelines.task import STRICT
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Arrays = dict[str, NDArray[Any]]
+Share = Annotated[float, Field(ge=0)]
+Several = Annotated[tuple[Share, ...], Field(min_length=1)]
+_BLOCK = 250  # items whose neighbours are computed at once
+_DENSE = 15_000  # items of which all pairs fit into memory as numbers
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class PopularModel:
+    """What most people take. half_life: days after which it counts half, candidates; 0: all count alike."""
+
+    method: Literal["popular"] = "popular"
+    half_life: Several = (0.0, 7.0, 30.0)
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class ItemKnnModel:
+    """Items that the same people take: cosine with shrinkage (B. Sarwar et al., 2001; R. Bell, Y. Koren, 2007)."""
+
+    method: Literal["item_knn"] = "item_knn"
+    shrink: Several = (0.0, 10.0, 50.0)
+    neighbours: Annotated[int, Field(ge=1)] = 100
+    recency: Several = (0.0, 10.0)
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class EaseModel:
+    """A linear model of all items in closed form (H. Steck: Embarrassingly shallow autoencoders, 2019).
+
+    l2: candidates.  neighbours: weights that are kept of each item; 0: all.
+    """
+
+    method: Literal["ease"] = "ease"
+    l2: Several = (50.0, 100.0, 200.0, 400.0)
+    neighbours: Annotated[int, Field(ge=0)] = 200
+    recency: Several = (0.0, 10.0, 50.0)
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class AlsModel:
+    """Factors of people and items by alternating least squares (Y. Hu, Y. Koren, C. Volinsky, 2008)."""
+
+    method: Literal["als"] = "als"
+    factors: Annotated[int, Field(ge=1, le=512)] = 48
+    l2: Several = (1.0, 5.0)
+    confidence: Several = (5.0, 20.0)
+    rounds: Annotated[int, Field(ge=1)] = 8
+    recency: Several = (0.0,)
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class GraphModel:
+    """A walk from items to people and back, scaled by degrees; needs no training.
+
+    With (1, 1, 0) it is D_i^-1 R' D_u^-1 R, the low-pass filter of the normalised graph in one hop with its degree
+    scaling (Y. Shen et al.: How powerful is graph convolution for recommendation?, 2021), which is also the walk P3 (C.
+    Cooper et al., 2014). The last exponent takes from items that are popular (B. Paudel et al.: RP3beta, 2017).
+
+    from_item, person, to_item: exponents of the degrees, candidates.  neighbours: items that are kept of each.
+    """
+
+    method: Literal["graph_filter"] = "graph_filter"
+    from_item: Several = (0.5, 1.0)
+    person: Several = (0.5, 1.0)
+    to_item: Several = (0.0, 0.25)
+    neighbours: Annotated[int, Field(ge=1)] = 100
+    recency: Several = (0.0, 20.0)
+
+
+Model = PopularModel | ItemKnnModel | EaseModel | AlsModel | GraphModel
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Who took what: `matrix` of people by items, ones; days of each item's interactions before the last one."""
+
+    matrix: csr_matrix
+    ages: NDArray[np.float64]  # days, of each interaction
+    item_of: NDArray[np.int64]  # of each interaction
+    seed: int = 0
+    people: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "people", np.asarray(self.matrix.sum(axis=0), dtype=np.float64).ravel())
+
+    def trend(self, half_life: float) -> NDArray[np.float32]:
+        """How much each item is taken lately, from 0 to 1."""
+        weights = 0.5 ** (self.ages / half_life) if half_life else np.ones(len(self.ages))
+        total = np.bincount(self.item_of, weights=weights, minlength=self.matrix.shape[1])
+        return np.asarray(total / max(total.max(initial=0.0), 1e-12), dtype=np.float32)
+
+
+def fit(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
+    """The arrays of a method with one value of each setting."""
+    makers: Mapping[str, Callable[[Taken, Mapping[str, Any]], Arrays]] = {
+        "popular": lambda taken, chosen: {},
+        "item_knn": _item_knn,
+        "ease": _ease,
+        "als": _als,
+        "graph_filter": _graph_filter,
+    }
+    return makers[chosen["method"]](taken, chosen)
+
+
+def _item_knn(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
+    length = np.sqrt(taken.people)
+
+    def weights(counts: NDArray[Any], start: int, end: int) -> NDArray[Any]:
+        return np.asarray(counts / np.maximum(np.outer(length[start:end], length) + chosen["shrink"], 1e-12))
+
+    return _neighbours(taken.matrix, taken.matrix, chosen["neighbours"], weights)
+
+
+def _graph_filter(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
+    from scipy.sparse import diags
+
+    people = np.asarray(taken.matrix.sum(axis=1), dtype=np.float64).ravel()
+    scaled = diags(_power(people, chosen["person"])) @ taken.matrix
+    source, target = (_power(taken.people, chosen[name]) for name in ("from_item", "to_item"))
+
+    def weights(counts: NDArray[Any], start: int, end: int) -> NDArray[Any]:
+        return counts * source[start:end, None] * target
+
+    return _neighbours(taken.matrix, scaled.tocsr(), chosen["neighbours"], weights)
+
+
+def _power(degrees: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
+    """The degrees to the power of minus `exponent`; 0 of those without any."""
+    return np.where(degrees > 0, np.maximum(degrees, 1e-12) ** -exponent, 0.0)
+
+
+def _neighbours(
+    left: csr_matrix, right: csr_matrix, most: int, weights: Callable[[NDArray[Any], int, int], NDArray[Any]]
+) -> Arrays:
+    """The largest weights of each item, made of ``left' right`` some items at a time."""
+    turned, count = left.T.tocsr(), left.shape[1]
+    rows = []
+    for start in range(0, count, _BLOCK):
+        end = min(start + _BLOCK, count)
+        block = weights((turned[start:end] @ right).toarray(), start, end)
+        block[np.arange(end - start), np.arange(start, end)] = 0
+        rows += [_largest(row, most) for row in block]
+    return _rows(rows)
+
+
+def _largest(row: NDArray[Any], most: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Places and values of the largest magnitudes; `most` 0: of all that are not zero."""
+    places = np.flatnonzero(row)
+    if most and len(places) > most:
+        places = np.sort(places[np.argpartition(-np.abs(row[places]), most - 1)[:most]])
+    return places.astype(np.int32), row[places].astype(np.float32)
+
+
+def _rows(rows: list[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> Arrays:
+    return {
+        "similar.indptr": np.cumsum([0, *(len(places) for places, _ in rows)], dtype=np.int64),
+        "similar.indices": np.concatenate([places for places, _ in rows]),
+        "similar.weights": np.concatenate([values for _, values in rows]),
+    }
+
+
+def _ease(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
+    from scipy.linalg.lapack import dpotrf, dpotri
+
+    count = taken.matrix.shape[1]
+    if count > _DENSE:
+        raise PlatformError(
+            f"ease compares all pairs of {count:,} items, which takes too much memory",
+            detail=f"at most {_DENSE:,} items are accepted",
+            fix=f"take --recipe graph_filter, or leave rare items out: {setting('split.min_people', 5)}",
+            code="too_many_items",
+        )
+    gram = np.asfortranarray((taken.matrix.T @ taken.matrix).toarray().astype(np.float64))
+    gram[np.diag_indices(count)] += max(float(chosen["l2"]), 1e-6)
+    lower, failed = dpotrf(gram, lower=True, overwrite_a=True)
+    inverse, failed = dpotri(lower, lower=True, overwrite_c=True) if not failed else (lower, failed)
+    if failed:
+        raise PlatformError("ease cannot be solved", fix=f"raise {setting('model.l2', [100.0])}", code="bad_config")
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    weights = inverse / -np.diag(inverse)
+    weights[np.diag_indices(count)] = 0
+    return _rows([_largest(row, chosen["neighbours"]) for row in weights])
+
+
+def _als(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
+    size, matrix = int(chosen["factors"]), taken.matrix.tocsr()
+    turned = matrix.T.tocsr()
+    items = np.random.default_rng(taken.seed).normal(0, 0.1, (matrix.shape[1], size))
+    items[taken.people == 0] = 0
+    for _ in range(chosen["rounds"]):
+        people = _solved(matrix, items, chosen["l2"], chosen["confidence"])
+        items = _solved(turned, people, chosen["l2"], chosen["confidence"])
+    return {"factors": items.astype(np.float32)}
+
+
+def _solved(rows: csr_matrix, others: NDArray[np.float64], l2: float, confidence: float) -> NDArray[np.float64]:
+    """The factors of each row, given those of what it took: confidence is 1, and more for what was taken."""
+    gram = others.T @ others + max(l2, 1e-6) * np.eye(others.shape[1])
+    found = np.zeros((rows.shape[0], others.shape[1]))
+    for at in range(rows.shape[0]):
+        mine = others[rows.indices[rows.indptr[at] : rows.indptr[at + 1]]]
+        if len(mine):
+            found[at] = np.linalg.solve(gram + confidence * (mine.T @ mine), (1 + confidence) * mine.sum(axis=0))
+    return found

@@ -1,0 +1,1 @@
+"""Serves lists of items for people."""

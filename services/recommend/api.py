@@ -1,0 +1,185 @@
+"""``POST /recommend``: a list of items for one person, or for the items of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+import orjson
+
+from contracts.problems.ranking import MEASURES, SEPARATOR, entries
+from services.errors import invalid
+from services.model.predict import record, run
+from services.model.request_schema import Batch
+from services.model.runtime import RowRuntime
+from services.model.scoring import Model
+from services.server.lifecycle import Api
+from services.server.openapi import operation
+from services.server.requests import Answer, Request, Route
+
+_NAME = 256  # characters of a name
+_LISTED = 10_000  # items of a member
+UNKNOWN = "unknown_user"
+
+
+class RecommendHandler:
+    """Serves ``/recommend`` of one runtime."""
+
+    def __init__(self, runtime: RowRuntime) -> None:
+        self._runtime = runtime
+
+    async def __call__(self, request: Request) -> Answer:
+        """Answer ``{"user", "items", "k", "context", "diversity", "exclude"}``, all of them optional."""
+        model = self._runtime.model()
+        document = await request.json()
+        start = perf_counter()
+        batch = self._batch(model, document)
+        metrics = self._runtime.metrics
+        metrics.stage["decode"].observe(perf_counter() - start)
+        scored = await run(self._runtime, model, batch, 0, request.options)
+        start = perf_counter()
+        found = scored.answers[0]
+        answer = {
+            "model": self._runtime.name,
+            "version": self._runtime.version,
+            "id": record(self._runtime, model, batch, scored, request.options.arrived)[0],
+            "items": entries(found),
+            **{name: found.measures.get(name) for name in MEASURES},
+            "flags": batch.flags[0],
+        }
+        body = orjson.dumps(answer)
+        metrics.stage["encode"].observe(perf_counter() - start)
+        return Answer(body)
+
+    def _batch(self, model: Model, document: Any) -> Batch:
+        """The row that a request means.
+
+        Raises:
+            Problem: 422, naming every member that is wrong.
+        """
+        if type(document) is not dict:
+            raise invalid([("(request)", 'expected an object, such as {"user": "7", "k": 10}')])
+        checks = _checks(model.output.longest)
+        accepted = ", ".join(checks)
+        errors = [(name[:64], f"unknown member; accepted: {accepted}") for name in document if name not in checks]
+        values: dict[str, Any] = {}
+        for name, check in checks.items():
+            try:
+                values[name] = check(document.get(name))
+            except ValueError as err:
+                errors.append((name, str(err)))
+        if errors:
+            raise invalid(errors)
+        fields = {item.name: item for item in model.schemas.by_features.fields}
+        given = {
+            "user": values["user"],
+            "items": values["items"],
+            "k": fields["k"].default if values["k"] is None else values["k"],
+            "diversity": fields["diversity"].default if values["diversity"] is None else values["diversity"],
+            "exclude": values["exclude"],
+            "attributes": values["context"],
+        }
+        batch = model.schemas.by_features.batch({name: [given[name]] for name in fields}, where="{name}")
+        if values["user"] and not model.engine.knows(values["user"]):  # type: ignore[attr-defined]
+            batch.flags[0].append(UNKNOWN)
+        return batch
+
+
+def _checks(longest: int) -> dict[str, Callable[[Any], Any]]:
+    """How each member is read; all raise ValueError, saying what is accepted."""
+    return {
+        "user": _user,
+        "items": _names,
+        "k": lambda given: _count(given, longest),
+        "context": _context,
+        "diversity": _level,
+        "exclude": _names,
+    }
+
+
+def _user(given: Any) -> str:
+    if given is None:
+        return ""
+    text = str(given) if type(given) is int else given
+    if type(text) is not str or len(text) > _NAME:
+        raise ValueError(f"expected a text of at most {_NAME} characters, or a whole number")
+    return text
+
+
+def _names(given: Any) -> str:
+    if given is None:
+        return ""
+    if type(given) is not list or len(given) > _LISTED:
+        raise ValueError(f"expected a list of at most {_LISTED} names")
+    names = [str(one) if type(one) is int else one for one in given]
+    if any(type(one) is not str or not one or len(one) > _NAME or SEPARATOR in one for one in names):
+        raise ValueError(f"expected names of 1 to {_NAME} characters without {SEPARATOR}, or whole numbers")
+    return SEPARATOR.join(names)
+
+
+def _count(given: Any, longest: int) -> int | None:
+    if given is not None and (type(given) is not int or not 1 <= given <= longest):
+        raise ValueError(f"expected a whole number from 1 to {longest}")
+    count: int | None = given
+    return count
+
+
+def _level(given: Any) -> float | None:
+    if given is not None and (type(given) not in (int, float) or not 0 <= given <= 1):
+        raise ValueError("expected a number from 0 to 1")
+    return None if given is None else float(given)
+
+
+def _context(given: Any) -> str:
+    """The attributes that items must have one of."""
+    if given is None:
+        return ""
+    if type(given) is not dict or not given.keys() <= {"attributes"}:
+        raise ValueError('expected an object with "attributes", a list of names of which an item must have one')
+    return _names(given.get("attributes"))
+
+
+def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:
+    """The path ``/recommend``."""
+    model = runtime.model()
+    fields = {item.name: item for item in model.schemas.by_features.fields}
+    names = {"type": "array", "items": {"type": ["string", "integer"]}, "maxItems": _LISTED}
+    attributes = {**names, "description": "of which an item must have one"}
+    properties: Mapping[str, Any] = {
+        "user": {"type": ["string", "integer", "null"], "description": "who asks; unknown ones are served as well"},
+        "items": {**names, "description": "items of the session, the latest last"},
+        "k": {"type": "integer", "minimum": 1, "maximum": model.output.longest, "default": fields["k"].default},
+        "context": {"type": "object", "additionalProperties": False, "properties": {"attributes": attributes}},
+        "diversity": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": fields["diversity"].default,
+            "description": fields["diversity"].description,
+        },
+        "exclude": {**names, "description": "items that must not be listed"},
+    }
+    request = {"type": "object", "additionalProperties": False, "properties": properties}
+    answer = {
+        "type": "object",
+        "required": ["model", "version", "id", "items", "flags"],
+        "properties": {
+            "model": {"type": "string"},
+            "version": {"type": "string"},
+            "id": {"type": "string", "description": "joins what was taken to this list, see /feedback"},
+            "items": {"type": "array", "items": {"$ref": "#/components/schemas/RankedItem"}},
+            **{name: {"type": ["number", "null"], "description": text} for name, text in MEASURES.items()},
+            "flags": {"type": "array", "items": {"type": "string"}, "description": f"{UNKNOWN}: of no history"},
+        },
+    }
+    example = {"user": "1", "k": 5}
+    made = operation("Recommend", "recommend", answer, {**request, "example": example})
+    return {"/recommend": {"post": made}}
+
+
+RECOMMEND = Api(
+    routes=lambda runtime: [Route("/recommend", {"POST": RecommendHandler(runtime)})],
+    busy=("/recommend",),
+    paths=recommend_paths,
+)
