@@ -15,20 +15,23 @@ NUMBERS = [{"name": "size", "dtype": "float64", "minimum": 0}, {"name": "rooms",
 TEXT = [{"name": "text", "dtype": "string"}]
 SOME_NUMBERS = [{"size": 40.0, "rooms": 1.0}, {"size": 120.0, "rooms": 4.0}, {"size": 75.0, "rooms": 3.0}]
 SOME_TEXTS = [{"text": "late again"}, {"text": "rude staff"}, {"text": "late and rude"}]
+_ASKED = {"user": "", "items": "", "k": 3, "diversity": 0.3, "exclude": "", "attributes": ""}
+SOME_PEOPLE = [{**_ASKED, "user": "ann"}, {**_ASKED, "items": "b|c"}, {**_ASKED, "user": "nobody", "exclude": "a"}]
 WORDS = ("[PAD]", "[UNK]", "late", "rude", "again")
 
 
 def publish(folder: Path, modality: str, engine: str, output: dict[str, Any], **more: Any) -> Bundle:
     """The bundle of the model in ``folder/source/model``, whose golden examples are what its engine says."""
-    text = modality in ("text", "chat")
-    rows = SOME_TEXTS if text else SOME_NUMBERS
+    texts = (TEXT, SOME_TEXTS)
+    kinds: dict[str, Any] = {"text": texts, "chat": texts, "recommend": (more.pop("inputs", []), SOME_PEOPLE)}
+    inputs, rows = kinds.get(modality, (NUMBERS, SOME_NUMBERS))
     fields: dict[str, Any] = {
         "name": output["problem"],
         "task": "made",
         "recipe": "made",
         "modality": modality,
         "engine": engine,
-        "signature": {"inputs": TEXT if text else NUMBERS, "output": output},
+        "signature": {"inputs": inputs, "output": output},
         "gate": {"passed": True, "checks": []},
         "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
         **more,
@@ -37,7 +40,7 @@ def publish(folder: Path, modality: str, engine: str, output: dict[str, Any], **
     document = BundleDocument.model_validate({**fields, "files": {}})
     signature = document.signature
     columns = {
-        item.name: np.array([row[item.name] for row in rows], object if text else np.float64)
+        item.name: np.array([row[item.name] for row in rows], object if item.dtype == "string" else np.float64)
         for item in signature.inputs
     }
     answers = load_engine(Bundle(source, document, "")).predict(columns)
@@ -184,3 +187,35 @@ def tiny_chat(folder: Path, **options: Any) -> Bundle:
     write_tiny_llama(model / WEIGHTS, **options)
     (model / SPEC).write_text(ChatSpec(window=512, max_tokens=30, max_characters=200).model_dump_json())
     return publish(folder, "chat", "llamacpp", {"problem": "generation", "max_characters": 200}, name="tiny")
+
+
+def small_recommender(**spec: Any) -> Any:
+    """Six items in two kinds; who has one of a kind is given the others, and two of them are new."""
+    from contracts.recommender import Recommender, RecommendSpec
+
+    kinds = np.array([[1, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1]], np.float32)
+    near = kinds @ kinds.T * np.arange(1, 7) / 10
+    np.fill_diagonal(near, 0)
+    rows = [np.flatnonzero(row) for row in near]
+    arrays = {
+        "similar.indptr": np.cumsum([0, *map(len, rows)], dtype=np.int64),
+        "similar.indices": np.concatenate(rows).astype(np.int32),
+        "similar.weights": np.concatenate([row[row > 0] for row in near]).astype(np.float32),
+        "people": np.array([8, 4, 2, 6, 1, 1], np.float32),
+        "trend": np.array([1, 0.5, 0.25, 0.75, 0.125, 0.1], np.float32),
+        "fresh": np.array([0, 0, 0, 0, 1, 1], bool),
+        "vectors": kinds,
+    }
+    known = {"method": "similar", "k": 3, "longest": 5, "everybody": 8, "attributed": True}
+    return Recommender(RecommendSpec.model_validate({**known, **spec}), list("abcdef"), ["loud", "quiet"], arrays)
+
+
+def lists(folder: Path, **spec: Any) -> Bundle:
+    """A ranking, by numpy alone; two people are known."""
+    from contracts.engines.recommend import request_inputs, write_model
+
+    model = small_recommender(**spec)
+    write_model(folder / "source" / "model", model, ["ann", "bob"], [[0], [3, ~4]])
+    inputs = [item.model_dump() for item in request_inputs(model.spec)]
+    output = {"problem": "ranking", "k": model.spec.k, "longest": model.spec.longest, "catalogue": len(model.items)}
+    return publish(folder, "recommend", "recommend", output, inputs=inputs)

@@ -92,16 +92,18 @@ class Ranking(Problem["NDArray[np.object_]"]):
     def differs(
         self, output: RankingOutput, expected: Any, answers: NDArray[np.object_], row: int, tolerance: float
     ) -> str:
-        """By the first score that is another; items whose scores are the same within `tolerance` may change places."""
+        """By the first item that is another; those whose scores are the same within `tolerance` may change places."""
         got = answers[row]
         if not isinstance(expected, dict) or len(expected["items"]) != len(got.items):
             wanted = f"{len(expected['items'])} items" if isinstance(expected, dict) else "another kind of answer"
             return f"expected {wanted}, got {len(got.items)} items"
-        for at, (item, wanted) in enumerate(zip(expected["items"], expected["scores"], strict=True)):
-            if not abs(got.scores[at] - wanted) <= tolerance * max(1.0, abs(wanted)):
-                return (
-                    f"place {at}: expected {item!r} with {wanted:.6g}, got {got.items[at]!r} with {got.scores[at]:.6g}"
-                )
+        known = dict(zip(expected["items"], expected["scores"], strict=True))
+        last = min(expected["scores"], default=0.0)
+        for at, (item, wanted) in enumerate(known.items()):
+            score, near = got.scores[at], tolerance * max(1.0, abs(wanted))
+            other = known.get(got.items[at], last)  # of equal scores, another item may have taken the last place
+            if not (abs(score - wanted) <= near and abs(score - other) <= near):
+                return f"place {at}: expected {item!r} with {wanted:.6g}, got {got.items[at]!r} with {score:.6g}"
         return ""
 
     def decide(self, output: RankingOutput, decision: Any, answers: NDArray[np.object_]) -> list[list[str]]:

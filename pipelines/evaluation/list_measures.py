@@ -60,5 +60,5 @@ class Exposure:
         shown = self.shown(weight)
         total, count = shown.sum(), len(shown)
         place = np.arange(1, count + 1)
-        gini = 2 * float(place @ shown) / (count * total) - (count + 1) / count if total > 0 else float("nan")
+        gini = float(2 * (place @ shown) / (count * total) - (count + 1) / count) if total > 0 else float("nan")
         return {"coverage": float((shown > 0).mean()), "gini": gini}

@@ -80,9 +80,9 @@ class GraphModel:
     """
 
     method: Literal["graph_filter"] = "graph_filter"
-    from_item: Several = (0.5, 1.0)
-    person: Several = (0.5, 1.0)
-    to_item: Several = (0.0, 0.25)
+    from_item: Several = (0.5, 0.75)
+    person: Several = (0.5, 0.75)
+    to_item: Several = (0.25, 0.0)
     neighbours: Annotated[int, Field(ge=1)] = 100
     recency: Several = (0.0, 20.0)
 

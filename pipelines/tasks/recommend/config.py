@@ -8,7 +8,7 @@ from dataclasses import field, replace
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.recommend.base import RecommendRecipe, recommend_recipes
-from pipelines.recipes.recommend.settings import ItemsConfig, SplitConfig
+from pipelines.recipes.recommend.settings import ItemsConfig, ListConfig, SplitConfig
 from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.tasks.recommend.simulator import SimulatorConfig
 from pipelines.training.recommenders import EaseModel
@@ -30,13 +30,15 @@ _GATE = GateConfig(
         Threshold(metric="diversity", minimum=0.3),
     ),
 )
-_BASE = RecommendTaskConfig(recipe="graph_filter", gate=_GATE)
+_LISTS = ListConfig(diversity=0.3, penalty=0.3, new_share=0.1)
+_BASE = RecommendTaskConfig(recipe="graph_filter", gate=_GATE, list=_LISTS)
 # The layout of MovieLens: ratings.csv, with the table of items by items.source.
 _MOVIELENS = replace(
     _BASE,
     recipe="movielens",
     gate=replace(_GATE, thresholds=(Threshold(metric="ndcg", minimum=0.1), Threshold(metric="diversity", minimum=0.6))),
     model=EaseModel(),
+    list=ListConfig(),
     data=DataConfig(
         columns={"id": "#row", "user": "userId", "item": "movieId", "time": "timestamp"}, times={"time": "s"}
     ),

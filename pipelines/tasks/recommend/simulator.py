@@ -43,7 +43,7 @@ class SimulatorConfig:
     visits: float = 0.5
     shown: int = 10
     new_share: float = 0.3
-    crowd: float = 0.8
+    crowd: float = 0.5
     boredom: float = 0.25
 
 
@@ -103,11 +103,11 @@ class World:
         return SEPARATOR.join(ATTRIBUTES[at] for at in np.flatnonzero(self.has[item]))
 
 
-def simulate(config: SimulatorConfig, seed: int) -> Iterator[pa.Table]:
-    """Clicks of all days, in the columns of the task."""
+def simulate(config: SimulatorConfig, seed: int, world: World | None = None) -> Iterator[pa.Table]:
+    """Clicks of all days, in the columns of the task; those in a `world` that goes on afterwards."""
     import pyarrow as pa
 
-    world = World(config, seed)
+    world = world or World(config, seed)
     start, rng = datetime.fromisoformat(f"{config.start}T00:00:00+00:00"), np.random.default_rng(seed + 1)
     rows: list[tuple[str, str, datetime, str]] = []
     for day in range(config.days):

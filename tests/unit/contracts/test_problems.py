@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from contracts.plugins import Rooms
 from contracts.problems import OURS, PROBLEMS, get_problem, read_output
 from contracts.problems.base import Output
 from contracts.problems.classification import Decision
+from contracts.problems.ranking import Ranked
 from tests.packages import install
 
 DECISION = Decision(positive="b", threshold=0.3, false_positive_cost=1.0, false_negative_cost=2.0)
@@ -26,12 +28,17 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
     "embedding": ({"dimensions": 2}, [[0.6, 0.8], [1.0, 0.0]]),
 }
 
+LISTS = np.empty(2, dtype=object)
+LISTS[0] = Ranked(("a", "b"), (0.9, 0.5), ("similar", "new"), (("c",), ()), (1.0, 1.0), {"novelty": 2.5, "tail": 0.5})
+LISTS[1] = Ranked((), (), (), (), ())
 TEXTS = np.array(["Rain tomorrow.", "明天下雨。"], dtype=object)
 
 
 def of(name: str) -> tuple[Any, Any, Any]:
     if name == "generation":
         return get_problem(name), read_output({"problem": name, "max_characters": 20}), TEXTS
+    if name == "ranking":
+        return get_problem(name), read_output({"problem": name, "k": 2, "longest": 3, "catalogue": 5}), LISTS
     fields, rows = ANSWERS[name]
     return get_problem(name), read_output({"problem": name, **fields}), np.array(rows)
 
@@ -83,6 +90,50 @@ def test_what_is_no_text_is_refused(answers: list[Any], said: str) -> None:
     assert said in problem.wrong(output, np.array(answers, dtype=object), 2)
 
 
+def answers_like(score: float) -> Any:
+    found = LISTS.copy()
+    found[0] = replace(LISTS[0], scores=(score, score))
+    return found
+
+
+def test_lists_are_what_they_were_and_items_of_equal_scores_may_change_places() -> None:
+    problem, output, answers = of("ranking")
+    assert problem.wrong(output, answers, 2) == ""
+    expected = json.loads(json.dumps(problem.expected(output, answers, 0)))
+    assert problem.differs(output, expected, answers, 0, 1e-6) == ""
+    other = {**expected, "scores": [0.9, 0.6]}
+    assert problem.differs(output, other, answers, 0, 1e-3) == "place 1: expected 'b' with 0.6, got 'b' with 0.5"
+    assert "place 0" in problem.differs(output, {**expected, "items": ["b", "a"]}, answers, 0, 1e-3)
+    assert "place 0" in problem.differs(output, {**expected, "items": ["c", "b"]}, answers, 0, 1e-3)
+    assert problem.differs(output, {"items": ["b", "a"], "scores": [0.9, 0.8999]}, answers_like(0.9), 0, 1e-3) == ""
+    assert "expected 2 items, got 0" in problem.differs(output, expected, answers, 1, 1.0)
+    assert problem.differs(output, "a", answers, 0, 1.0)
+
+
+_PARTS = ("items", "scores", "why", "because", "propensity")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"items": ("a", "a")}, "an item twice"),
+        ({"scores": (0.9, float("nan"))}, "not finite"),
+        ({"why": ("new",)}, "not as many scores or reasons"),
+        (
+            {name: getattr(LISTS[0], name) * 2 for name in ("items", "scores", "why", "because", "propensity")},
+            "at most 3",
+        ),
+    ],
+)
+def test_what_is_no_list_is_refused(changed: dict[str, Any], said: str) -> None:
+    problem, output, answers = of("ranking")
+    wrong = answers.copy()
+    wrong[0] = replace(answers[0], **changed)
+    assert said in problem.wrong(output, wrong, 2)
+    wrong[0] = "a|b"
+    assert "is str, not a list of items" in problem.wrong(output, wrong, 2)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_documents_follow_their_model_and_tensors_have_the_size_they_say(name: str) -> None:
     problem, output, answers = of(name)
@@ -122,6 +173,7 @@ def test_decisions() -> None:
         ({"problem": "classification", "classes": ["a", "a"]}, "stands twice"),
         ({"problem": "multilabel", "labels": ["a|b"]}, "separates labels"),
         ({"problem": "multilabel", "labels": ["a"], "thresholds": [0.1, 0.2]}, "2 thresholds for 1 labels"),
+        ({"problem": "ranking", "k": 9, "longest": 5, "catalogue": 9}, "no list has more than 5"),
         ({"problem": "embedding", "dimensions": 0}, "greater than or equal to 1"),
     ],
 )
@@ -178,5 +230,5 @@ def test_an_unknown_room_is_refused_with_the_nearest() -> None:
         get_problem("regresion")
     assert caught.value.fix == "did you mean regression?"
     assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
-        "extractive", "lightgbm", "onnx_image", "onnx_tabular", "onnx_text", "scorecard", "torch_text"
+        "extractive", "lightgbm", "llamacpp", "onnx_image", "onnx_tabular", "onnx_text", "recommend", "scorecard", "torch_text"
     ]  # fmt: skip

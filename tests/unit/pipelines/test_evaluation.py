@@ -14,6 +14,7 @@ from sklearn import metrics as reference
 
 from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
+from contracts.problems.ranking import Ranked
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.embedding import ranks
 from pipelines.evaluation.leakage import check_leakage
@@ -29,6 +30,19 @@ _NUMBERS = RNG.normal(10, 4, ROWS)
 _SAID = _NUMBERS + RNG.normal(0, 1, ROWS)
 _VECTORS = np.eye(3)[RNG.integers(0, 3, ROWS)] + RNG.normal(0, 0.4, (ROWS, 3))
 _WORDS = RNG.choice(["rain", "sun", "road", "town", "river", "bus", "snow", "wind"], (ROWS, 8))
+
+
+def _lists() -> Any:
+    found = np.empty(ROWS, dtype=object)
+    for at, row in enumerate(_WORDS):
+        items = tuple(dict.fromkeys(row[:4].tolist()))
+        size, measures = len(items), {"novelty": at / 50, "diversity": at % 7 / 7, "tail": 0.5}
+        known = measures | ({"calibration": 0.1} if at % 2 else {})
+        scores = tuple(1.0 - place / 9 for place in range(size))
+        found[at] = Ranked(items, scores, ("similar",) * size, (("sea",),) * size, (1.0,) * size, known)
+    return found
+
+
 CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "classification": (
         {"classes": ["a", "b", "c"], "ordered": True},
@@ -50,6 +64,11 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
         {"max_characters": 200},
         [" ".join(row) for row in _WORDS],
         np.array([" ".join(row[: 2 + at % 5]) for at, row in enumerate(_WORDS)], dtype=object),
+    ),
+    "ranking": (
+        {"k": 4, "longest": 5, "catalogue": 12},
+        ["|".join(dict.fromkeys(row[4:])) for row in _WORDS],
+        _lists(),
     ),
 }
 
@@ -113,7 +132,9 @@ def test_batch_scoring_writes_a_column_for_each_name_and_sums_up(problem: str) -
     assert all(len(row) == len(headings) for row in rows)
 
 
-@pytest.mark.parametrize("problem", [problem for problem in OURS if problem != "generation"])  # texts have no order
+@pytest.mark.parametrize(
+    "problem", [problem for problem in OURS if problem not in ("generation", "ranking")]
+)  # have no order
 def test_a_column_made_from_the_label_gives_it_away_and_noise_does_not(problem: str) -> None:
     evaluation, frame, _, _ = case(problem)
     label = frame["label"].to_numpy(dtype=object)

@@ -29,6 +29,7 @@ from services.settings import ServiceSettings
 from tests.packages import install_counts
 from tests.problem_bundles import (
     SOME_NUMBERS,
+    SOME_PEOPLE,
     SOME_TEXTS,
     complaints,
     extracts,
@@ -36,11 +37,12 @@ from tests.problem_bundles import (
     house_prices,
     linear_prices,
     linear_vectors,
+    lists,
     publish,
     vectors,
 )
 
-MAKERS = (house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts)
+MAKERS = (house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts, lists)
 
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
@@ -50,12 +52,12 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
 
 
 def rows_of(bundle: Bundle) -> list[dict[str, Any]]:
-    return SOME_TEXTS if bundle.document.modality == "text" else SOME_NUMBERS
+    return {"text": SOME_TEXTS, "recommend": SOME_PEOPLE}.get(bundle.document.modality, SOME_NUMBERS)
 
 
 def tensors_of(bundle: Bundle) -> list[dict[str, Any]]:
     rows = rows_of(bundle)
-    kinds = {"string": "BYTES", "float64": "FP64"}
+    kinds = {"string": "BYTES", "float64": "FP64", "int64": "INT64"}
     return [
         {
             "name": item.name,
@@ -130,6 +132,8 @@ def over_grpc(bundle: Bundle, outputs: list[dict[str, Any]]) -> Any:
         one = message.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
         if tensor["datatype"] == "BYTES":
             one.contents.bytes_contents.extend(text.encode() for text in tensor["data"])
+        elif tensor["datatype"] == "INT64":
+            one.contents.int64_contents.extend(tensor["data"])
         else:
             one.contents.fp64_contents.extend(tensor["data"])
     for output in outputs:

@@ -1,0 +1,148 @@
+"""``POST /recommend``: lists for people and sessions, what is refused, what is denied, logged and counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from contracts import metric_names as names
+from contracts.errors import PlatformError
+from services.problems.ranking import EMPTY, SERVING
+from services.recommend import denied
+from services.recommend.denied import DenyList
+from tests.problem_bundles import lists
+
+
+def recommend(served: Any, **body: Any) -> Any:
+    return served.client.post("/recommend", json=body)
+
+
+def items(served: Any, **body: Any) -> list[str]:
+    return [one["item"] for one in recommend(served, **body).json()["items"]]
+
+
+def test_people_and_sessions_get_lists_that_say_why(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(lists(tmp_path))
+    answer = recommend(served, user="ann", k=2).json()
+    document = served.client.get("/openapi.json").json()
+    schema = document["paths"]["/recommend"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(answer, schema | {"components": document["components"]})
+    assert [(one["item"], one["why"], one["because"]) for one in answer["items"]] == [
+        ("c", "similar", ["a"]),
+        ("b", "similar", ["a"]),
+    ]
+    assert (answer["diversity"], answer["tail"], answer["flags"]) == (0.0, 1.0, [])
+    assert items(served, items=["a"], k=2) == ["c", "b"]
+    assert items(served, user="ann", k=2, exclude=["c"]) == ["b", "d"]
+    assert items(served, user="ann", context={"attributes": ["quiet"]}) == ["d", "e", "f"]
+    assert len(items(served)) == 3, "as many as the recipe says"
+    example = document["paths"]["/recommend"]["post"]["requestBody"]["content"]["application/json"]["schema"]["example"]
+    assert recommend(served, **example).status_code == 200
+
+
+def test_who_is_unknown_and_who_has_nothing_left_is_served_too(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(lists(tmp_path))
+    stranger = recommend(served, user=77).json()
+    assert [one["why"] for one in stranger["items"]] == ["popular"] * 3
+    assert stranger["flags"] == ["unknown_user"]
+    nothing = recommend(served, user="ann", exclude=list("abcdef")).json()
+    assert (nothing["items"], nothing["novelty"]) == ([], None)
+    assert items(served, user="ann", context={"attributes": ["nobody has this"]}) == []
+    assert items(served, items=["gone", "a"]) == items(served, items=["a"]), "an item that was deleted adds nothing"
+
+
+def test_more_diversity_is_given_to_who_asks(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(lists(tmp_path, pool=6))
+    level = [recommend(served, items=["a", "e"], k=2, diversity=at).json()["diversity"] for at in (0, 1)]
+    assert level[0] < level[1]
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "said"),
+    [
+        ({"k": 0}, "k", "whole number from 1 to 5"),
+        ({"k": 10_000}, "k", "whole number from 1 to 5"),
+        ({"k": True}, "k", "whole number"),
+        ({"diversity": 1.5}, "diversity", "from 0 to 1"),
+        ({"diversity": "much"}, "diversity", "from 0 to 1"),
+        ({"user": ["ann"]}, "user", "a text of at most 256"),
+        ({"items": "a"}, "items", "a list of at most 10000 names"),
+        ({"exclude": ["a|b"]}, "exclude", "without |"),
+        ({"exclude": [""]}, "exclude", "1 to 256 characters"),
+        ({"context": {"place": "home"}}, "context", 'an object with "attributes"'),
+        ({"users": "ann"}, "users", "unknown member; accepted: user, items, k"),
+    ],
+)
+def test_what_cannot_be_asked_is_named(
+    serve_bundle: Any, tmp_path: Path, body: dict[str, Any], field: str, said: str
+) -> None:
+    answer = recommend(serve_bundle(lists(tmp_path)), **body)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == field
+    assert said in error["message"]
+
+
+def test_rows_that_ask_for_too_much_are_flagged_and_get_what_there_is(serve_bundle: Any, tmp_path: Path) -> None:
+    row = {"user": "ann", "items": None, "k": 10_000, "diversity": 0, "exclude": "", "attributes": ""}
+    (one,) = serve_bundle(lists(tmp_path)).predict(row).json()["predictions"]
+    assert len(one["items"]) == 5
+    assert "out_of_range:k" in one["flags"]
+
+
+def test_what_is_denied_is_never_listed_and_the_file_is_read_again(
+    serve_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(denied, "_LOOK_AGAIN_SECONDS", 0.0)
+    file = tmp_path / "denied.txt"
+    file.write_text("c\n\nnothing\n")
+    served = serve_bundle(lists(tmp_path), deny_file=str(file))
+    assert items(served, user="ann", k=2) == ["b", "d"]
+    file.write_text("b")
+    assert items(served, user="ann", k=2) == ["c", "d"]
+    file.unlink()
+    assert items(served, user="ann", k=2) == ["c", "d"], "the last list holds"
+    file.write_text("")
+    assert items(served, user="ann", k=2) == ["c", "b"]
+
+
+def test_a_deny_list_that_is_not_there_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="the deny list cannot be read") as caught:
+        DenyList(str(tmp_path / "denied.txt"))
+    assert "deny_file" in str(caught.value.fix)
+
+
+def test_lists_are_counted_observed_and_logged_with_their_propensity(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(lists(tmp_path), predictions={"folder": str(tmp_path / "log")})
+    first = recommend(served, user="ann", k=2).json()
+    recommend(served, user="ann", exclude=list("abcdef"))
+    labels = {"labels": [{"id": first["id"], "label": ["b", "z"]}]}
+    assert served.client.post("/feedback", json=labels).json()["accepted"] == 1
+    assert served.client.post("/feedback", json={"labels": [{"id": first["id"], "label": "b"}]}).status_code == 422
+    served.runtime.log.close()
+    both = {"model": "ranking", "version": "3"}
+    assert {label: count.value for label, count in served.runtime.metrics.labels.items()} == {"list": 1, EMPTY: 1}
+    assert served.metric(f"{names.LIST_DIVERSITY}_count", **both) == 1
+    lines = [json.loads(line) for file in (tmp_path / "log").rglob("*.jsonl") for line in file.open()]
+    shown, empty = (line for line in lines if "items" in line)
+    assert (shown["items"], shown["propensity"], shown["why"]) == (["c", "b"], [1.0, 1.0], "similar")
+    assert shown["id"] == first["id"]
+    assert "ann" not in json.dumps(lines)
+    watched = SERVING.watched(shown)
+    assert watched["answer"] == pytest.approx(first["novelty"], abs=1e-6)
+    assert (watched["listed"], SERVING.watched(empty)["listed"], SERVING.watched({})) == (2, 0, {})
+
+
+def test_what_people_take_of_lists_is_measured() -> None:
+    shown = [{"items": ["a", "b"]}, {"items": ["c"]}, {"items": []}]
+    found = SERVING.measure(None, None, shown, [["b", "z"], ["c"], ["d"]])(None)
+    assert found == pytest.approx({"taken": 2 / 3, "taken_reciprocal_rank": (0.5 + 1) / 3})
+    assert [SERVING.is_right(one, taken, {}) for one, taken in zip(shown, (["b"], ["x"], []), strict=True)] == [
+        True,
+        False,
+        False,
+    ]
