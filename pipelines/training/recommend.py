@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _ATTRIBUTES = 64  # that are told apart, the commonest
-_DIMENSIONS = 16  # of vectors where items have no attributes
 _ASKED = 1_000  # people who choose the settings
 _METHOD = {"popular": "popular", "als": "factors"}  # of the others: similar
 _SHARED = frozenset({"recency", "half_life"})  # settings that no array depends on but for `trend`
@@ -183,20 +182,9 @@ def recommender(log: Log, taken: Taken, chosen: Mapping[str, Any], made: Arrays,
         "fresh": oldest < lists.new_days
         if taken.ages.max(initial=0.0) > lists.new_days
         else np.zeros(len(oldest), bool),
-        "vectors": log.has / np.maximum(length, 1) if log.attributes else _vectors(taken),
+        "vectors": log.has / np.maximum(length, 1) if log.attributes else taken.vectors,
     }
     return Recommender(spec, log.items, log.attributes, arrays)
-
-
-def _vectors(taken: Taken) -> NDArray[np.float32]:
-    """Of items without attributes: how alike their people are, by the first singular vectors."""
-    from sklearn.utils.extmath import randomized_svd
-
-    count = min(_DIMENSIONS, *taken.matrix.shape)
-    scale = 1 / np.sqrt(np.maximum(taken.people, 1))
-    _, sizes, turned = randomized_svd(taken.matrix.multiply(scale).tocsr(), count, random_state=taken.seed)
-    found = turned.T * sizes
-    return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), dtype=np.float32)
 
 
 def _wanted(log: Log, before: Sequence[Sequence[int]], rows: NDArray[Any]) -> tuple[list[int], list[list[str]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 Arrays = dict[str, NDArray[Any]]
 Share = Annotated[float, Field(ge=0)]
 Several = Annotated[tuple[Share, ...], Field(min_length=1)]
-_BLOCK = 250  # items whose neighbours are computed at once
+_BLOCK = 2_000  # items whose neighbours are computed at once
+_DIMENSIONS = 16  # of vectors of items
 _DENSE = 15_000  # items of which all pairs fit into memory as numbers
 
 
@@ -103,6 +105,17 @@ class Taken:
     def __post_init__(self) -> None:
         object.__setattr__(self, "people", np.asarray(self.matrix.sum(axis=0), dtype=np.float64).ravel())
 
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        """How alike the people of items are: the first singular vectors, each item's of length one."""
+        from sklearn.utils.extmath import randomized_svd
+
+        count = min(_DIMENSIONS, *self.matrix.shape)
+        scale = 1 / np.sqrt(np.maximum(self.people, 1))
+        _, sizes, turned = randomized_svd(self.matrix.multiply(scale).tocsr(), count, random_state=self.seed)
+        found = turned.T * sizes
+        return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), dtype=np.float32)
+
     def trend(self, half_life: float) -> NDArray[np.float32]:
         """How much each item is taken lately, from 0 to 1."""
         weights = 0.5 ** (self.ages / half_life) if half_life else np.ones(len(self.ages))
@@ -125,8 +138,8 @@ def fit(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
 def _item_knn(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
     length = np.sqrt(taken.people)
 
-    def weights(counts: NDArray[Any], start: int, end: int) -> NDArray[Any]:
-        return np.asarray(counts / np.maximum(np.outer(length[start:end], length) + chosen["shrink"], 1e-12))
+    def weights(item: int, others: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(counts / np.maximum(length[item] * length[others] + chosen["shrink"], 1e-12))
 
     return _neighbours(taken.matrix, taken.matrix, chosen["neighbours"], weights)
 
@@ -138,8 +151,8 @@ def _graph_filter(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
     scaled = diags(_power(people, chosen["person"])) @ taken.matrix
     source, target = (_power(taken.people, chosen[name]) for name in ("from_item", "to_item"))
 
-    def weights(counts: NDArray[Any], start: int, end: int) -> NDArray[Any]:
-        return counts * source[start:end, None] * target
+    def weights(item: int, others: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(counts * source[item] * target[others])
 
     return _neighbours(taken.matrix, scaled.tocsr(), chosen["neighbours"], weights)
 
@@ -150,25 +163,31 @@ def _power(degrees: NDArray[np.float64], exponent: float) -> NDArray[np.float64]
 
 
 def _neighbours(
-    left: csr_matrix, right: csr_matrix, most: int, weights: Callable[[NDArray[Any], int, int], NDArray[Any]]
+    left: csr_matrix,
+    right: csr_matrix,
+    most: int,
+    weights: Callable[[int, NDArray[Any], NDArray[Any]], NDArray[Any]],
 ) -> Arrays:
     """The largest weights of each item, made of ``left' right`` some items at a time."""
     turned, count = left.T.tocsr(), left.shape[1]
     rows = []
     for start in range(0, count, _BLOCK):
-        end = min(start + _BLOCK, count)
-        block = weights((turned[start:end] @ right).toarray(), start, end)
-        block[np.arange(end - start), np.arange(start, end)] = 0
-        rows += [_largest(row, most) for row in block]
+        block = (turned[start : start + _BLOCK] @ right).tocsr()
+        for at in range(block.shape[0]):
+            part = slice(block.indptr[at], block.indptr[at + 1])
+            others = block.indices[part]
+            values = np.where(others == start + at, 0.0, weights(start + at, others, block.data[part]))
+            rows.append(_largest(others, values, most))
     return _rows(rows)
 
 
-def _largest(row: NDArray[Any], most: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Places and values of the largest magnitudes; `most` 0: of all that are not zero."""
-    places = np.flatnonzero(row)
-    if most and len(places) > most:
-        places = np.sort(places[np.argpartition(-np.abs(row[places]), most - 1)[:most]])
-    return places.astype(np.int32), row[places].astype(np.float32)
+def _largest(places: NDArray[Any], values: NDArray[Any], most: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Places, rising, and values of the largest magnitudes; `most` 0: of all that are not zero."""
+    kept = np.flatnonzero(values)
+    if most and len(kept) > most:
+        kept = kept[np.argpartition(-np.abs(values[kept]), most - 1)[:most]]
+    kept = kept[np.argsort(places[kept])]
+    return places[kept].astype(np.int32), values[kept].astype(np.float32)
 
 
 def _rows(rows: list[tuple[NDArray[np.int32], NDArray[np.float32]]]) -> Arrays:
@@ -199,7 +218,8 @@ def _ease(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     weights = inverse / -np.diag(inverse)
     weights[np.diag_indices(count)] = 0
-    return _rows([_largest(row, chosen["neighbours"]) for row in weights])
+    places = np.arange(count)
+    return _rows([_largest(places, row, chosen["neighbours"]) for row in weights])
 
 
 def _als(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
