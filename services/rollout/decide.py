@@ -112,9 +112,7 @@ def _looked(state: Rollout, seen: Observation, now: float) -> Rollout:
     }
     late_labels = state.phase == "settling" and all(one.labelled for one in pending)
     if late_labels or all(one.requests + one.unreached for one in pending):
-        update["trails"] = {
-            name: evidence.extended(name, trail, state.policy, *pending) for name, trail in state.trails.items()
-        }
+        update["trails"] = evidence.extended(state.trails, state.policy, *pending)
         update["pending"] = (Counts(), Counts())
     return _judged(state.model_copy(update=update))
 

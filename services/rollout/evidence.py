@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -179,28 +179,47 @@ def first_trail(name: str, champion: Counts, candidate: Counts) -> Trail:
     )
 
 
-def extended(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, candidate: Counts) -> Trail:
-    """The evidence after one more block of requests of both versions."""
-    if not trail.hits:
-        return trail
-    limit = judged(policy)[name]
-    aim = shares.Aim(limit.tolerated, limit.margin, _chance(name, policy) / len(trail.hits))
-    rows = CRITERIA[name].rows
-    zero, one = rows(champion, trail.keys, False), rows(candidate, trail.keys, True)
-    block = (zero.requests, np.array(zero.hits), one.requests, np.array(one.hits))
-    informed = np.array(trail.informed or (0.0,) * len(trail.hits))
-    worse, informed = shares.worse(np.array(trail.worse), informed, aim, block, (trail.requests, np.array(trail.hits)))
-    block = (zero.requests, np.array(zero.near), one.requests, np.array(one.near))
-    within = shares.within(np.array(trail.within), limit.margin, block, (trail.requests, np.array(trail.near)))
-    return Trail(
-        keys=trail.keys,
-        requests=trail.requests + zero.requests,
-        hits=tuple(np.add(trail.hits, zero.hits).tolist()),
-        near=tuple(np.add(trail.near, zero.near).tolist()),
-        worse=tuple(map(tuple, worse.tolist())),
-        within=tuple(map(tuple, within.tolist())),
-        informed=tuple(informed.tolist()),
+def extended(
+    trails: Mapping[str, Trail], policy: RolloutPolicy, champion: Counts, candidate: Counts
+) -> dict[str, Trail]:
+    """The evidence of all criteria after one more block of requests of both versions, all shares reckoned at once."""
+    going = {name: trail for name, trail in trails.items() if trail.hits}
+    if not going:
+        return dict(trails)
+    sizes = [len(trail.hits) for trail in going.values()]
+    zero, one = (
+        [CRITERIA[name].rows(counts, trail.keys, which) for name, trail in going.items()]
+        for counts, which in ((champion, False), (candidate, True))
     )
+    limits = [judged(policy)[name] for name in going]
+    chances = [_chance(name, policy) / size for name, size in zip(going, sizes, strict=True)]
+    aims = ([one.tolerated for one in limits], [one.margin for one in limits], chances)
+    aim = shares.Aim(*(np.repeat(each, sizes) for each in aims))
+    past, first, second = (np.repeat([one.requests for one in each], sizes) for each in (going.values(), zero, one))
+    informed = _joined(trail.informed or (0.0,) * len(trail.hits) for trail in going.values())
+    block = (first, _joined(row.hits for row in zero), second, _joined(row.hits for row in one))
+    seen = (past, _joined(trail.hits for trail in going.values()))
+    worse, informed = shares.worse(_joined(trail.worse for trail in going.values()), informed, aim, block, seen)
+    block = (first, _joined(row.near for row in zero), second, _joined(row.near for row in one))
+    seen = (past, _joined(trail.near for trail in going.values()))
+    within = shares.within(_joined(trail.within for trail in going.values()), aim.margin, block, seen)
+    found, ends = dict(trails), np.cumsum(sizes).tolist()
+    for (name, trail), size, end, row in zip(going.items(), sizes, ends, zero, strict=True):
+        part = slice(end - size, end)
+        found[name] = Trail(
+            keys=trail.keys,
+            requests=trail.requests + row.requests,
+            hits=tuple(np.add(trail.hits, row.hits).tolist()),
+            near=tuple(np.add(trail.near, row.near).tolist()),
+            worse=tuple(map(tuple, worse[part].tolist())),
+            within=tuple(map(tuple, within[part].tolist())),
+            informed=tuple(informed[part].tolist()),
+        )
+    return found
+
+
+def _joined(parts: Iterable[Sequence[Any]]) -> shares.Array:
+    return np.concatenate([np.asarray(part, np.float64) for part in parts])
 
 
 def verdict(name: str, trail: Trail, policy: RolloutPolicy, champion: Counts, candidate: Counts) -> Verdict:

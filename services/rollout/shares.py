@@ -35,11 +35,14 @@ LARGEST = 600.0  # of logarithms that are kept; their powers are finite
 
 
 class Aim(NamedTuple):
-    """What evidence is gathered for: a difference above `tolerated`, such as `margin`, against a chance of `chance`."""
+    """What evidence is gathered for: a difference above `tolerated`, such as `margin`, against a chance of `chance`.
 
-    tolerated: float
-    margin: float
-    chance: float
+    Of all shares alike, or of each one.
+    """
+
+    tolerated: Any
+    margin: Any
+    chance: Any
 
 
 def worse(
@@ -58,7 +61,7 @@ def worse(
     """
     above, more = _needed(logs[..., -1], informed, aim, block, seen)
     fixed = np.broadcast_to(np.array(LARGER), (*above.shape, len(LARGER)))
-    differences = aim.tolerated + np.concatenate([fixed, above[..., None]], axis=-1)
+    differences = np.asarray(aim.tolerated)[..., None] + np.concatenate([fixed, above[..., None]], axis=-1)
     return _bet(logs, aim.tolerated, differences, block, seen, 1.0), informed + more
 
 
@@ -70,12 +73,11 @@ def _needed(
     `left` is the chance that the test of fixed size rejects in the end, as things stand, if nothing is worse; `rest` is
     the information that it still waits for. When it ends, another one begins.
     """
-    normal, apart = NormalDist(), aim.margin - aim.tolerated
-    first = aim.chance * PRIOR[-1] * 0.95
-    whole = ((normal.inv_cdf(1 - first) + normal.inv_cdf(_POWER)) / apart) ** 2
+    apart, first = aim.margin - aim.tolerated, aim.chance * PRIOR[-1] * 0.95
+    whole = ((_level(first) + NormalDist().inv_cdf(_POWER)) / apart) ** 2
     rest = whole - np.mod(informed, whole)
     left = np.clip(first * np.exp(np.minimum(logs, 50.0)), 1e-12, 1.0)
-    level = np.array([normal.inv_cdf(1 - min(each, 0.99)) for each in left.ravel().tolist()]).reshape(left.shape)
+    level = _level(left)
     above = np.exp(-(level**2) / 2) / math.sqrt(2 * math.pi) / left / np.sqrt(rest)
     requests0, requests1 = np.maximum(block[0], 1e-9), np.maximum(block[2], 1e-9)
     rate = _expected(*seen)
@@ -84,17 +86,23 @@ def _needed(
     return np.where(left < 0.99, np.minimum(above, _FARTHEST * apart), 0.0), more
 
 
-def within(logs: Array, margin: float, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]) -> Array:
+def _level(chances: Any) -> Array:
+    """How many deviations a normal number exceeds with these chances."""
+    found = {each: NormalDist().inv_cdf(1 - min(each, 0.99)) for each in set(np.ravel(chances).tolist())}
+    return np.array([found[each] for each in np.ravel(chances).tolist()]).reshape(np.shape(chances))
+
+
+def within(logs: Array, margin: Any, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any]) -> Array:
     """Evidence that the candidate's rate is above the champion's by less than `margin`; arguments as of `worse`."""
-    differences = margin * (1 - np.array(SMALLER))
+    differences = np.asarray(margin)[..., None] * (1 - np.array(SMALLER))
     return _bet(logs, margin, differences, block, seen, -1.0)
 
 
 def _bet(
-    logs: Array, limit: float, differences: Array, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any], side: float
+    logs: Array, limit: Any, differences: Array, block: tuple[Any, Any, Any, Any], seen: tuple[Any, Any], side: float
 ) -> Array:
     requests0, hits0, requests1, hits1 = (np.asarray(part, np.float64)[..., None] for part in block)
-    past, past_hits = (np.asarray(part, np.float64)[..., None] for part in seen)
+    past, past_hits, limit = (np.asarray(part, np.float64)[..., None] for part in (*seen, limit))
     rate = _expected(past, past_hits)
     other = np.clip(rate + differences, 1e-4, 1 - 1e-4)
     near = nearest(requests0, rate, requests1, other, limit)
@@ -113,7 +121,7 @@ def _log_ratio(requests: Array, hits: Array, rate: Array, other: Array) -> Array
     return hits * np.log(rate / other) + (requests - hits) * np.log((1 - rate) / (1 - other))
 
 
-def nearest(requests0: Array, rate0: Array, requests1: Array, rate1: Array, difference: float) -> Array:
+def nearest(requests0: Array, rate0: Array, requests1: Array, rate1: Array, difference: Any) -> Array:
     """The first of the two rates that differ by `difference` and are nearest to the given ones in relative entropy.
 
     It solves the cubic equation of Miettinen and Nurminen (1985, Comparative analysis of two rates, appendix I).
@@ -128,7 +136,7 @@ def nearest(requests0: Array, rate0: Array, requests1: Array, rate1: Array, diff
     p = np.where(q < 0, -1.0, 1.0) * np.sqrt(np.maximum(square**2 / 9 - linear / 3, 0))
     angle = (math.pi + np.arccos(np.clip(q / np.where(p == 0, 1.0, p**3), -1, 1))) / 3
     solved = 2 * p * np.cos(angle) - square / 3
-    found: Array = np.clip(solved, max(0.0, -difference) + _EDGE, min(1.0, 1 - difference) - _EDGE)
+    found: Array = np.clip(solved, np.maximum(0.0, -difference) + _EDGE, np.minimum(1.0, 1 - difference) - _EDGE)
     return found
 
 
