@@ -140,7 +140,7 @@ $(PEERS)/ray: PACKAGES := 'ray[serve]'
 $(PEERS)/kserve: PACKAGES := 'kserve>=0.21,<0.22'
 $(PEERS)/feast: PACKAGES := 'feast[duckdb]==0.67.0' 'duckdb<2'
 $(PEERS)/evidently: PACKAGES := evidently 'pandas<3'
-$(PEERS)/nannyml: PACKAGES := nannyml
+$(PEERS)/nannyml: PACKAGES := nannyml statsmodels
 $(PEERS)/%: | $(RUN_ENV)
 	@echo "Installing $(PACKAGES) into $@ (a minute, once)"
 	@$(BIN)/python -m venv $@ && $@/bin/python -m pip install --quiet --disable-pip-version-check \

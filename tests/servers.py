@@ -72,11 +72,11 @@ def mlflow_server(folder: Path, storage: Mapping[str, str], bucket: str) -> Iter
 
 
 @contextmanager
-def running(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[None]:
+def running(command: list[str], environment: Mapping[str, str], log: Path) -> Iterator[int]:
     with log.open("wb") as stream:
         child = subprocess.Popen(command, env=dict(environment), stdout=stream, stderr=stream, start_new_session=True)
     try:
-        yield
+        yield child.pid
     finally:
         stop_group(child)
 

@@ -1,4 +1,5 @@
-"""The monitor: what it keeps up with, how soon it sees a change, how often it is wrong, and its peers on one window.
+"""Watching models: what the log costs, what the monitor keeps up with, how soon it sees a change, how often it is
+wrong, its peers on one window, and the console's page of all models.
 
 ``python -m tests.bench.monitoring [--seconds 60] [--seeds 20] [--days 365]``; peers are named by ``--peers``.
 """
@@ -6,16 +7,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -24,7 +25,6 @@ import numpy as np
 
 from contracts.baseline import FILE, number
 from contracts.bundle import write_bundle
-from deploy.cli.machine.ports import free_port
 from services.feedback.records import Prediction
 from services.monitor.model_monitor import ModelMonitor
 from services.monitor.panes import Panes
@@ -32,15 +32,12 @@ from services.monitor.reference import FOREIGN, Column, column_of
 from services.monitor.rules import Rules
 from services.monitor.tested import ColumnTests
 from services.monitor.watch import Normal, VersionWatch
-from services.server.launch import serve_command
 from tests.bench import report
-from tests.bench.serving_load import Result, closed_loop
-from tests.problem_bundles import linear_prices
-from tests.servers import running, wait_for
 
 INPUTS, RATE, PREDICTIONS = 30, 50, 2_000
 BEGIN = datetime(2026, 3, 2, tzinfo=UTC)
 WINDOW, REFERENCE = 30_000, 8_000  # rows: ten minutes at 50/s
+BASELINES = (2_000, REFERENCE)  # rows of what a year is compared with
 NAMES = [f"x{at}" for at in range(INPUTS)]
 OURS = "fairlead"
 
@@ -232,40 +229,6 @@ def _true_shares(column: Column, shift: float) -> Any:
     return np.array([0.0, at[0] + 1 - at[-1], 0.0, 0.0, *np.diff(at)])
 
 
-def logging_cost(rounds: int) -> list[report.Row]:
-    """What the log adds to a request: two servers of one bundle, one with a log, one connection, asked in turns."""
-    found: dict[str, list[Result]] = {"": [], "log": []}
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
-        folder, ports = Path(name), {which: free_port() for which in found}
-        bundle = linear_prices(folder / "made")
-        for which, port in ports.items():
-            log = str(folder / which) if which else ""
-            command = serve_command("tabular", str(bundle.path), port=port, name="m", version="1", predictions=log)
-            said = folder / f"{port}.log"
-            stack.enter_context(running(list(command.argv), command.env, said))
-            wait_for(f"http://127.0.0.1:{port}/v2/health/ready", said)
-        body, cpu = json.dumps({"instances": [{"size": 50.0, "rooms": 2.0}]}), min(os.sched_getaffinity(0))
-        for _ in range(rounds):
-            for which, port in ports.items():
-                asked = closed_loop(f"http://127.0.0.1:{port}/predict", body, connections=1, seconds=1.0, cpu=cpu)
-                assert asked.errors == 0
-                found[which].append(asked)
-        assert any((folder / "log").rglob("*.jsonl"))
-    pairs = list(zip(found["log"], found[""], strict=True))
-    p50, p99 = (
-        1000 * statistics.median(getattr(on, name) - getattr(off, name) for on, off in pairs) for name in ("p50", "p99")
-    )
-    noise = 1000 * statistics.quantiles([one.p99 for one in found[""]], n=4)[2] - 1000 * statistics.median(
-        one.p99 for one in found[""]
-    )
-    case = f"logging, median of {rounds} pairs in turns"
-    return [
-        report.Row(case=f"{case}: added at p50", contestant=OURS, value=p50, unit="us", goal="<= 50"),
-        report.Row(case=f"{case}: added at p99", contestant=OURS, value=p99, unit="us"),
-        report.Row(case="p99 without a log, upper quartile over the median", contestant=OURS, value=noise, unit="us"),
-    ]
-
-
 def peers(folder: Path) -> list[report.Row]:
     """CPU time and memory to compare a window of `WINDOW` rows with a reference, in a process each, imports apart."""
     rows = [_peer(OURS, sys.executable, "tests.bench.peers.use_monitor")]
@@ -302,17 +265,24 @@ def main(arguments: list[str] | None = None) -> int:
     if options.keep_up:
         _keep_up(options.keep_up)
         return 0
-    rules = Rules()
-    seen = [seen_after(seed, rules) for seed in range(options.seeds)]
+    from tests.bench import console, log_cost  # not for the tests that import this file
+
+    rules, rows = Rules(), [*log_cost.records(), *log_cost.requests(options.rounds), *console.pages(100)]
+    rows += throughput(options.seconds)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        seen = list(pool.map(partial(seen_after, rules=rules), range(options.seeds)))
     case = f"half a deviation at {RATE}/s, seen after, worst of {options.seeds}"
-    soon = report.Row(case=case, contestant=OURS, value=max(seen), unit="s", goal="<= 60")
-    rows = [*logging_cost(options.rounds), *throughput(options.seconds), soon]
-    for reference in (2_000, REFERENCE):
-        case = f"false alarms, {options.days:g} days, {INPUTS} inputs, baseline of {reference:,} rows"
-        value = false_alarms(options.days, reference, reference, rules) * 7 / options.days
+    rows.append(report.Row(case=case, contestant=OURS, value=max(seen), unit="s", goal="<= 60"))
+    rows += peers(options.peers)
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # both years at once
+        count = partial(false_alarms, options.days, rules=rules)
+        found = list(pool.map(count, BASELINES, BASELINES))
+    for rows_of, alarms in zip(BASELINES, found, strict=True):
+        case = f"false alarms, {options.days:g} days, {INPUTS} inputs, baseline of {rows_of:,} rows"
+        value = alarms * 7 / options.days
         rows.append(report.Row(case=case, contestant=OURS, value=value, unit="a week", goal="<= 1"))
     command = " ".join(["python -m tests.bench.monitoring", *(arguments or sys.argv[1:])])
-    return report.write("monitoring", command, rows + peers(options.peers))
+    return report.write("monitoring", command, rows)
 
 
 if __name__ == "__main__":
