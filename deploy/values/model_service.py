@@ -54,6 +54,7 @@ class Rollouts(Values):
     enabled: bool
     artifacts: Annotated[str, StringConstraints(pattern=r"^$|^s3://.+")]
     tracking: Annotated[str, StringConstraints(pattern=r"^$|^https?://[^/@]+$")]
+    storage_secret: Name
     router: Router
     http_route: HttpRoute
     resources: Resources

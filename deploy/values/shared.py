@@ -187,6 +187,15 @@ class Store(Place):
     """Secret with its passwords; must be set for a server of your own."""
 
 
+class ObjectStoreKeys(Values):
+    """Secrets with keys that open less than everything."""
+
+    models: Name
+    """For pods that serve models: read bundles, write the prediction log."""
+    watchers: Name
+    """For what watches models: read everything; write the prediction log, the audit log and the loop's state."""
+
+
 class ObjectStore(Values):
     """S3 of the user's own; an empty endpoint means the embedded one."""
 
@@ -198,6 +207,7 @@ class ObjectStore(Values):
     """Bucket of everything."""
     existing_secret: Name
     """Secret with its passwords; must be set for a server of your own."""
+    keys: ObjectStoreKeys
     cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
     """Addresses that the network policies open for it."""
 

@@ -24,6 +24,7 @@ from tests.e2e.spaces import S3_IMAGE, kubectl, need_image, space
 from tests.e2e.watched import QUICK, asking, demo_request, joined_again, starts, watched_rows
 
 pytestmark = pytest.mark.e2e
+KEPT_SECRETS = ("sql", "redis", "s3", "s3-models", "s3-watchers", "predictions")
 STORES = {
     "sql": "fairlead-mariadb:3306",
     "redis": "fairlead-redis:6379",
@@ -389,7 +390,7 @@ def test_an_uninstall_leaves_only_what_was_to_be_kept_and_an_install_finds_it_ag
         time.sleep(1)
     left = {(each["kind"], each["metadata"]["name"]) for each in platform.get(kinds, "-l", selector)}
     claims = {("PersistentVolumeClaim", f"fairlead-{part}") for part in ("mariadb", "redis", "s3", "prometheus")}
-    assert left == claims | {("Secret", f"fairlead-{part}") for part in ("sql", "redis", "s3", "predictions")}
+    assert left == claims | {("Secret", f"fairlead-{part}") for part in KEPT_SECRETS}
     platform.install({"demo": {"enabled": False}})
     assert platform.kept() == "kept"
     assert platform.helm("uninstall", "fairlead", "--wait", "--timeout", "300s").returncode == 0

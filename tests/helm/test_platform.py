@@ -110,7 +110,7 @@ def test_production_survives_the_loss_of_a_node() -> None:
 
 def test_the_minimal_profile_asks_for_little() -> None:
     made = render("platform", files=(MINIMAL,))
-    assert len(made) <= 40
+    assert len(made) <= 42
     assert {name for name, _ in pods(made)} >= {"Deployment/fairlead-mlflow", "StatefulSet/fairlead-mariadb"}
     assert not any("ml-pipeline" in name for name, _ in pods(made))
 

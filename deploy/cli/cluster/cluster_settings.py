@@ -31,6 +31,13 @@ class Storage(Settings):
     endpoint: str = Field("http://fairlead-s3:9000", description="address of the server; empty: AWS")
     region: str = "us-east-1"
     secret: SecretRef = SecretRef(name="fairlead-s3")
+    models: SecretRef = Field(
+        SecretRef(),
+        description="key of releases of models, which read bundles and write the prediction log; none: secret",
+    )
+    watchers: SecretRef = Field(
+        SecretRef(), description="key of their keepers, which read the log and write the audit log too; none: secret"
+    )
 
 
 class Cluster(Settings):

@@ -53,7 +53,8 @@ def values_text(file: Path, profile: Profile, kube: Kube, release: str, section:
         section, first = given["model"], {key: value for key, value in given.items() if key != "model"}
     text = file.read_text(encoding="utf-8") if served and file.exists() else pin(file, section, first)
     tracking = profile.tracking if profile.tracking.startswith("http") else ""
-    return text if has_rollouts(file) else with_rollouts(text, file, profile.artifacts, tracking)
+    key = profile.cluster.storage.watchers.name if profile.cluster else ""
+    return text if has_rollouts(file) else with_rollouts(text, file, profile.artifacts, tracking, key)
 
 
 def apply_rollouts(kube: Kube, release: str, upgrade: Callable[[], None]) -> None:

@@ -44,15 +44,16 @@ def first_values(profile: Profile, features: bool) -> dict[str, Any]:
     """
     assert profile.cluster is not None
     storage, redis, salt = profile.cluster.storage, profile.cluster.redis, profile.cluster.salt
+    key = storage.models if storage.models.name else storage.secret
     config: dict[str, Any] = {}
     secrets: dict[str, Any] = {}
     values: dict[str, Any] = {
         "storage": {
             "endpoint": storage.endpoint,
             "region": storage.region,
-            "existingSecret": storage.secret.name,
-            "accessKeyKey": storage.secret.user_key,
-            "secretKeyKey": storage.secret.password_key,
+            "existingSecret": key.name,
+            "accessKeyKey": key.user_key,
+            "secretKeyKey": key.password_key,
         }
     }
     if profile.predictions.startswith("s3://"):
@@ -96,8 +97,11 @@ def pin(file: Path, model: dict[str, str], first: dict[str, Any]) -> str:
     return (text if text.endswith("\n") else text + "\n") + block
 
 
-def with_rollouts(text: str, file: Path, artifacts: str, tracking: str) -> str:
+def with_rollouts(text: str, file: Path, artifacts: str, tracking: str, secret: str) -> str:
     """The text of values with rollouts on, for a keeper that knows where versions and their registry are.
+
+    Args:
+        secret: the Secret with its S3 key; "" for that of the model's pods.
 
     Raises:
         PlatformError: ``code="bad_settings"``: the file says something else of rollouts.
@@ -109,7 +113,7 @@ def with_rollouts(text: str, file: Path, artifacts: str, tracking: str) -> str:
             fix="set rollouts.enabled to true there, and rollouts.artifacts to where versions are published",
             code="bad_settings",
         )
-    told = {"enabled": True, "artifacts": artifacts, "tracking": tracking}
+    told = {"enabled": True, "artifacts": artifacts, "tracking": tracking, "storageSecret": secret}
     return text.rstrip() + "\n" + yaml.safe_dump({"rollouts": told}, sort_keys=False)
 
 

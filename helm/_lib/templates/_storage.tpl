@@ -110,6 +110,26 @@ data:
 {{- ((.context.Values.global | default dict).predictions | default dict).existingSecret | default (include "fairlead.partName" (dict "context" .context "component" "predictions")) -}}
 {{- end -}}
 
+{{/* fairlead.s3Issues: "true" where the embedded S3 makes keys of its own for models and for what watches them, else nothing. */}}
+{{- define "fairlead.s3Issues" -}}
+{{- $global := .context.Values.global | default dict -}}
+{{- $s3 := $global.s3 | default dict -}}
+{{- if not (or $s3.endpoint (eq (toString ($global.secrets | default dict).generate) "false")) }}true{{ end -}}
+{{- end -}}
+
+{{/*
+fairlead.s3Secret: the Secret with the S3 key of "who", models or watchers: `global.s3.keys`, else what the embedded S3 makes, else that of the
+whole platform.
+*/}}
+{{- define "fairlead.s3Secret" -}}
+{{- $s3 := (.context.Values.global | default dict).s3 | default dict -}}
+{{- $given := index ($s3.keys | default dict) .who -}}
+{{- if $given -}}{{- $given -}}
+{{- else if include "fairlead.s3Issues" . -}}{{- include "fairlead.partName" (dict "context" .context "component" (printf "s3-%s" .who)) -}}
+{{- else -}}{{- (include "fairlead.part" (dict "context" .context "part" "s3") | fromYaml).secret -}}
+{{- end -}}
+{{- end -}}
+
 {{/* fairlead.mayGenerate: fails when `global.secrets.generate` is false; "value" is the key that names a Secret instead. */}}
 {{- define "fairlead.mayGenerate" -}}
 {{- if eq (toString ((.context.Values.global | default dict).secrets | default dict).generate) "false" -}}

@@ -86,7 +86,7 @@ s3://{{ (.Values.global.s3 | default dict).bucket | default "fairlead" }}/predic
 {{- if and (not $endpoint) (or $storage.embedded ((.Values.global.s3 | default dict).endpoint)) -}}
 {{- $part := include "fairlead.part" (dict "context" . "part" "s3") | fromYaml -}}
 {{- $endpoint = printf "%s://%s:%d" $part.scheme $part.host ($part.port | int) -}}
-{{- $secret = $secret | default $part.secret -}}
+{{- $secret = $secret | default (include "fairlead.s3Secret" (dict "context" . "who" "models")) -}}
 {{- end -}}
 endpoint: {{ $endpoint | quote }}
 secret: {{ $secret | quote }}
@@ -94,15 +94,23 @@ secret: {{ $secret | quote }}
 
 {{/* model-service.storageEnv: the standard AWS variables, for the containers that fetch, and the server that logs. */}}
 {{- define "model-service.storageEnv" -}}
+{{- include "model-service.storageEnvOf" (dict "context" . "secret" (include "model-service.storage" . | fromYaml).secret) -}}
+{{- end -}}
+
+{{/* model-service.storageEnvOf: those of a client with the key in "secret". */}}
+{{- define "model-service.storageEnvOf" -}}
+{{- $secret := .secret -}}
+{{- with .context -}}
 {{- $storage := include "model-service.storage" . | fromYaml -}}
 - {name: AWS_REGION, value: {{ .Values.storage.region | quote }}}
 {{- with $storage.endpoint }}
 - {name: AWS_ENDPOINT_URL, value: {{ . | quote }}}
 {{- end }}
-{{- with $storage.secret }}
-{{ include "fairlead.secretEnv" (dict "name" "AWS_ACCESS_KEY_ID" "secret" . "key" $.Values.storage.accessKeyKey) }}
-{{ include "fairlead.secretEnv" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" . "key" $.Values.storage.secretKeyKey) }}
+{{- if $secret }}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_ACCESS_KEY_ID" "secret" $secret "key" .Values.storage.accessKeyKey) }}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" $secret "key" .Values.storage.secretKeyKey) }}
 {{- end }}
+{{- end -}}
 {{- end -}}
 
 {{/* model-service.fetch: the container that brings the bundle of "place" and proves every byte of it. */}}

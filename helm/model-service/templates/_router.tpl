@@ -27,7 +27,8 @@ spec:
           command: [python, -m, services.rollout]
           env:
             {{- include "model-service.keeperEnv" . | trim | nindent 12 }}
-            {{- include "model-service.storageEnv" . | nindent 12 }}
+            {{- $secret := .Values.rollouts.storageSecret | default (include "model-service.storage" . | fromYaml).secret }}
+            {{- include "model-service.storageEnvOf" (dict "context" . "secret" $secret) | nindent 12 }}
             {{- with include "fairlead.extraEnv" (dict "context" . "values" dict) }}{{ . | nindent 12 }}{{ end }}
           ports:
             - {name: http, containerPort: 9110}

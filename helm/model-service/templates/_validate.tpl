@@ -94,6 +94,9 @@
 {{- if and .Values.storage.existingSecret (has "s3" (include "model-service.needs" . | fromJsonArray)) -}}
 {{- include "fairlead.requireSecret" (dict "context" . "value" "storage.existingSecret" "secret" $storage.secret "keys" (list .Values.storage.accessKeyKey .Values.storage.secretKeyKey)) -}}
 {{- end -}}
+{{- with .Values.rollouts.storageSecret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "value" "rollouts.storageSecret" "secret" . "keys" (list $.Values.storage.accessKeyKey $.Values.storage.secretKeyKey)) -}}
+{{- end -}}
 {{- range $part := list "salt" "online" "keys" -}}
 {{- $secret := index $.Values.secrets $part -}}
 {{- if $secret.name -}}

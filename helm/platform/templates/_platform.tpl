@@ -23,15 +23,29 @@ umask 077
 } >/users/users.sql
 {{- end -}}
 
-{{/* platform.s3Env: the environment of an S3 client. */}}
+{{/* platform.s3Env: the environment of an S3 client that may everything. */}}
 {{- define "platform.s3Env" -}}
+{{- $s3 := include "fairlead.part" (dict "context" . "part" "s3") | fromYaml -}}
+{{- include "platform.s3EnvOf" (dict "context" . "secret" $s3.secret) -}}
+{{- end -}}
+
+{{/* platform.watcherS3Env: that of one which watches models. */}}
+{{- define "platform.watcherS3Env" -}}
+{{- include "platform.s3EnvOf" (dict "context" . "secret" (include "fairlead.s3Secret" (dict "context" . "who" "watchers"))) -}}
+{{- end -}}
+
+{{/* platform.s3EnvOf: that of a client with the key in "secret". */}}
+{{- define "platform.s3EnvOf" -}}
+{{- $secret := .secret -}}
+{{- with .context -}}
 {{- $s3 := include "fairlead.part" (dict "context" . "part" "s3") | fromYaml -}}
 - {name: AWS_ENDPOINT_URL, value: {{ printf "%s://%s:%d" $s3.scheme $s3.host (int $s3.port) }}}
 - {name: MLFLOW_S3_ENDPOINT_URL, value: {{ printf "%s://%s:%d" $s3.scheme $s3.host (int $s3.port) }}}
 - {name: AWS_REGION, value: {{ .Values.global.s3.region }}}
 - {name: AWS_DEFAULT_REGION, value: {{ .Values.global.s3.region }}}
-{{ include "fairlead.secretEnv" (dict "name" "AWS_ACCESS_KEY_ID" "secret" $s3.secret "key" "access-key") }}
-{{ include "fairlead.secretEnv" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" $s3.secret "key" "secret-key") }}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_ACCESS_KEY_ID" "secret" $secret "key" "access-key") }}
+{{ include "fairlead.secretEnv" (dict "name" "AWS_SECRET_ACCESS_KEY" "secret" $secret "key" "secret-key") }}
+{{- end -}}
 {{- end -}}
 
 {{/* platform.demoPod: pod spec of the demo's training. */}}

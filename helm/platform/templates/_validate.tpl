@@ -52,6 +52,14 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- if and $s3.endpoint (not $s3.existingSecret) -}}
 {{- fail "global.s3.endpoint is set without credentials. Fix: set global.s3.existingSecret to a Secret with the keys access-key, secret-key" -}}
 {{- end -}}
+{{- range $who, $secret := $s3.keys -}}
+{{- if and $secret (not $s3.endpoint) -}}
+{{- fail (printf "global.s3.keys.%s is set, but the S3 of this release knows the keys only that it makes. Fix: leave it empty, or set global.s3.endpoint" $who) -}}
+{{- end -}}
+{{- with $secret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" (printf "global.s3.keys.%s" $who) "keys" (list "access-key" "secret-key")) -}}
+{{- end -}}
+{{- end -}}
 {{- with $sql.existingSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.sql.existingSecret" "keys" $keys) -}}
 {{- end -}}

@@ -54,7 +54,7 @@ spec:
             {{- with .env }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
-            {{- include "platform.s3Env" .context | nindent 12 }}
+            {{- include "platform.watcherS3Env" .context | nindent 12 }}
             {{- include "fairlead.extraEnv" $a | nindent 12 }}
           {{- include "fairlead.httpProbes" (dict "ready" "/metrics" "live" "/metrics" "port" "metrics" "startSeconds" 300) | nindent 10 }}
           volumeMounts:

@@ -26,16 +26,16 @@ def test_rollouts_are_added_to_a_file_and_what_is_there_stays(tmp_path: Path) ->
     file = tmp_path / "toy.yaml"
     file.write_text(MINE)
     assert not has_rollouts(file)
-    file.write_text(with_rollouts(MINE, file, "s3://models", "http://mlflow:5000"))
+    file.write_text(with_rollouts(MINE, file, "s3://models", "http://mlflow:5000", "watchers"))
     assert has_rollouts(file)
     assert file.read_text().startswith(MINE)
-    told = {"enabled": True, "artifacts": "s3://models", "tracking": "http://mlflow:5000"}
+    told = {"enabled": True, "artifacts": "s3://models", "tracking": "http://mlflow:5000", "storageSecret": "watchers"}
     assert yaml.safe_load(file.read_text())["rollouts"] == told
 
 
 def test_rollouts_that_somebody_switched_off_are_not_switched_on(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match="rollouts are off in") as refused:
-        with_rollouts(f"{MINE}rollouts: {{enabled: false}}\n", tmp_path / "toy.yaml", "", "")
+        with_rollouts(f"{MINE}rollouts: {{enabled: false}}\n", tmp_path / "toy.yaml", "", "", "")
     assert refused.value.code == "bad_settings"
 
 
