@@ -89,7 +89,8 @@ def diagnose(
 ) -> None:
     """What is wrong in an environment: failing parts with state, events, logs, the likely cause and its cure.
 
-    Exit code 1 when something is wrong.
+    Of models with rollouts it tells how far the last one is, why, and on which evidence; of releases that do not log
+    their predictions how they would. Exit code 1 when something is wrong.
 
     [bold]Examples[/]
       fairlead diagnose

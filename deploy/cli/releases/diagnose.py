@@ -2,56 +2,109 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.pod_diagnosis import Trouble, explain, pod_troubles
-from deploy.cli.profiles.loading import load_cluster
+from deploy.cli.profiles.loading import load_cluster_profile
 from deploy.cli.releases.release_values import release_name
+from deploy.cli.releases.unlogged import release_values_of, unlogged
 from deploy.cli.terminal.output import EXIT_ERROR, emit
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from services.rollout.store import Served
+
 
 def run_diagnose(env: str, release: str | None, as_json: bool) -> None:
-    """Look at pods, claims, workloads that get no pods, and releases; exit with 1 when something is wrong."""
-    cluster = load_cluster(env)
+    """Look at pods, claims, workloads that get no pods, releases and rollouts; exit with 1 when something is wrong.
+
+    How far a rollout is and why, and that a release logs nowhere, is told without being wrong.
+    """
+    from deploy.cli.rollouts.listing import document as as_document
+
+    profile = load_cluster_profile(env)
+    cluster = profile.cluster
+    assert cluster is not None
     kube = Kube(cluster.namespace, cluster.context)
     kube.run("get", "namespace", cluster.namespace)
     instance = release_name(release) if release else ""
     selector = f"app.kubernetes.io/instance={instance}" if instance else ""
+    rollouts, torn = _rollouts(kube, selector)
+    releases = [item for item in kube.releases() if not instance or item["name"] == instance]
+    served = [item["name"] for item in releases if item["chart"].startswith("model-service-")]
+    seen = [unlogged(name, release_values_of(kube, name), profile, env) for name in served]
+    remarks = [one.as_dict() for one in seen if one]
     found = [
         *pod_troubles(kube, selector),
         *_claims(kube, selector),
         *_workloads(kube, selector),
-        *_releases(kube, instance),
+        *_releases(kube, releases),
+        *torn,
     ]
     document = {
         "namespace": cluster.namespace,
         "release": instance,
         "ok": not found,
         "troubles": [trouble.as_dict() for trouble in found],
+        "rollouts": [as_document(one) for one in rollouts],
+        "remarks": remarks,
         "events": recent_warnings(kube),
     }
 
     def show(out: Console) -> None:
-        from rich.text import Text
+        from deploy.cli.rollouts.listing import page
 
         if not found:
             out.print(f"[green]Nothing is wrong[/] in namespace {cluster.namespace}.")
-        for trouble in found:
-            out.print(Text.assemble((trouble.what, "bold"), f"  {trouble.state}"), soft_wrap=True)
-            out.print(Text.assemble(("  Likely: ", "bold yellow"), trouble.cause), soft_wrap=True)
-            out.print(Text.assemble(("  Fix:    ", "bold green"), trouble.fix), soft_wrap=True)
-            for line in trouble.said.splitlines():
-                out.print(Text(f"    {line}", "dim"), soft_wrap=True)
+        _show_troubles(out, found)
+        for one in rollouts:
+            out.print(page(one))
+        for remark in remarks:
+            out.print(f"Note: {remark['said']}", soft_wrap=True, markup=False)
+            out.print(f"  Fix:    {remark['fix']}", soft_wrap=True, markup=False)
 
     emit(document, as_json, show)
     if found:
         raise typer.Exit(EXIT_ERROR)
+
+
+def _show_troubles(out: Console, found: Sequence[Trouble]) -> None:
+    from rich.text import Text
+
+    for trouble in found:
+        out.print(Text.assemble((trouble.what, "bold"), f"  {trouble.state}"), soft_wrap=True)
+        out.print(Text.assemble(("  Likely: ", "bold yellow"), trouble.cause), soft_wrap=True)
+        out.print(Text.assemble(("  Fix:    ", "bold green"), trouble.fix), soft_wrap=True)
+        for line in trouble.said.splitlines():
+            out.print(Text(f"    {line}", "dim"), soft_wrap=True)
+
+
+def _rollouts(kube: Kube, selector: str) -> tuple[list[Served], list[Trouble]]:
+    """What keepers have written down of models that had a rollout, and what cannot be read."""
+    from pydantic import ValidationError
+
+    from services.rollout.config_map_store import KEY
+    from services.rollout.store import Served
+
+    found, torn = [], []
+    for one in kube.ours("configmaps", ",".join(filter(None, (selector, "app.kubernetes.io/component=rollout")))):
+        name, text = one["metadata"]["name"], (one.get("data") or {}).get(KEY)
+        if not text:
+            continue
+        try:
+            served = Served.model_validate_json(text)
+        except ValidationError as err:
+            fix = f"remove its key {KEY}: the model is then served by its first version, without a rollout"
+            cause = "somebody else than its keeper has written it, or a keeper of another version"
+            torn.append(Trouble(what=f"configmap/{name}", state="cannot be read", cause=cause, fix=fix, said=str(err)))
+        else:
+            found += [served] if served.rollout is not None else []
+    return found, torn
 
 
 def _claims(kube: Kube, selector: str) -> list[Trouble]:
@@ -88,11 +141,11 @@ def _workloads(kube: Kube, selector: str) -> list[Trouble]:
     return found
 
 
-def _releases(kube: Kube, instance: str) -> list[Trouble]:
+def _releases(kube: Kube, releases: Sequence[dict[str, Any]]) -> list[Trouble]:
     """Releases that helm left unfinished or failed."""
     found = []
-    for item in kube.releases():
-        if item["status"] == "deployed" or (instance and item["name"] != instance):
+    for item in releases:
+        if item["status"] == "deployed":
             continue
         pending = item["status"].startswith("pending")
         found.append(

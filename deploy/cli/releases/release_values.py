@@ -43,10 +43,11 @@ def first_values(profile: Profile, features: bool) -> dict[str, Any]:
     A log that is not in S3 is of no use to a pod, and left out.
     """
     assert profile.cluster is not None
-    storage, redis, salt = profile.cluster.storage, profile.cluster.redis, profile.cluster.salt
+    storage, redis = profile.cluster.storage, profile.cluster.redis
     key = storage.models if storage.models.name else storage.secret
-    config: dict[str, Any] = {}
-    secrets: dict[str, Any] = {}
+    log = log_values(profile)
+    config: dict[str, Any] = log.get("config", {})
+    secrets: dict[str, Any] = log.get("secrets", {})
     values: dict[str, Any] = {
         "storage": {
             "endpoint": storage.endpoint,
@@ -56,16 +57,23 @@ def first_values(profile: Profile, features: bool) -> dict[str, Any]:
             "secretKeyKey": key.password_key,
         }
     }
-    if profile.predictions.startswith("s3://"):
-        config["predictions"] = {"folder": profile.predictions}
-        if salt.name:
-            secrets["salt"] = {"name": salt.name, "key": salt.password_key}
     if features:
         config["online"] = profile.online
         if redis.name:
             secrets["online"] = {"name": redis.name, "key": redis.password_key}
     values |= {name: section for name, section in (("config", config), ("secrets", secrets)) if section}
     return values
+
+
+def log_values(profile: Profile) -> dict[str, Any]:
+    """The values by which a release logs what it answers; {} where the platform's log is not in S3."""
+    if profile.cluster is None or not profile.predictions.startswith("s3://"):
+        return {}
+    salt = profile.cluster.salt
+    found: dict[str, Any] = {"config": {"predictions": {"folder": profile.predictions}}}
+    if salt.name:
+        found["secrets"] = {"salt": {"name": salt.name, "key": salt.password_key}}
+    return found
 
 
 def pin(file: Path, model: dict[str, str], first: dict[str, Any]) -> str:

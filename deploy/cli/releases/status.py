@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import metric_names
 from contracts.errors import PlatformError
-from deploy.cli.cluster.kube import Kube, output
+from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.pod_diagnosis import pod_troubles
-from deploy.cli.profiles.loading import load_cluster
+from deploy.cli.profiles.loading import load_cluster_profile
+from deploy.cli.releases.unlogged import release_values_of, unlogged
 from deploy.cli.terminal.output import emit, number, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from deploy.cli.cluster.cluster_settings import Cluster
+    from deploy.cli.cluster.cluster_settings import Cluster, Profile
 
 _WINDOW = "5m"
 _ANSWERING = "app.kubernetes.io/component in (server,slot)"
@@ -25,10 +26,12 @@ _KEPT = "app.kubernetes.io/component=rollout"
 
 def show_status(env: str, as_json: bool) -> None:
     """Every release of helm/model-service in the environment's namespace, and the parts of the platform."""
-    cluster = load_cluster(env)
+    profile = load_cluster_profile(env)
+    cluster = profile.cluster
+    assert cluster is not None
     kube = Kube(cluster.namespace, cluster.context)
     releases = kube.releases()
-    models = [_model(kube, cluster, item) for item in releases if item["chart"].startswith("model-service-")]
+    models = [_model(kube, profile, env, item) for item in releases if item["chart"].startswith("model-service-")]
     parts = [_part(item) for item in kube.ours("deployments,statefulsets")]
     served = {model["release"] for model in models}
     document: dict[str, Any] = {
@@ -53,6 +56,9 @@ def show_status(env: str, as_json: bool) -> None:
             out.print(rows)
         else:
             out.print(f"No model is served in namespace {cluster.namespace}. Serve one: fairlead deploy MODEL")
+        for remark in (model["unlogged"] for model in models if model["unlogged"]):
+            out.print(f"Note     {remark['said']}", soft_wrap=True, markup=False)
+            out.print(f"Fix      {remark['fix']}", soft_wrap=True, markup=False)
         if document["platform"]:
             rows = table("part", "pods")
             for part in document["platform"]:
@@ -64,9 +70,11 @@ def show_status(env: str, as_json: bool) -> None:
     emit(document, as_json, show)
 
 
-def _model(kube: Kube, cluster: Cluster, item: dict[str, Any]) -> dict[str, Any]:
+def _model(kube: Kube, profile: Profile, env: str, item: dict[str, Any]) -> dict[str, Any]:
+    assert profile.cluster is not None
     release = item["name"]
-    values = json.loads(output(kube.helm("get", "values", release, "-o", "json"))) or {}
+    values = release_values_of(kube, release)
+    remark = unlogged(release, values, profile, env)
     model = values.get("model", {})
     selector = f"app.kubernetes.io/instance={release}"
     parts = [_part(found) for found in kube.items("deployments", "-l", f"{selector},{_ANSWERING}")]
@@ -85,7 +93,8 @@ def _model(kube: Kube, cluster: Cluster, item: dict[str, Any]) -> dict[str, Any]
         "ready": sum(part["ready"] for part in parts),
         "wanted": sum(part["wanted"] for part in parts),
         "troubles": [trouble.as_dict() for trouble in pod_troubles(kube, selector)],
-        "traffic": traffic(kube, cluster, name),
+        "traffic": traffic(kube, profile.cluster, name),
+        "unlogged": remark.as_dict() if remark else None,
     }
 
 

@@ -32,7 +32,7 @@ def show_rollouts(profile: str, name: str | None, follow: bool, as_json: bool) -
         _follow(store, name, profile, as_json)
     else:
         one = _read(store, name, profile)
-        emit(document(one), as_json, lambda out: out.print(_page(one)))
+        emit(document(one), as_json, lambda out: out.print(page(one)))
 
 
 def _read(store: Rollouts, name: str, profile: str) -> Served:
@@ -89,7 +89,7 @@ def _list(out: Console, served: list[Served], profile: str) -> None:
     out.print(rows)
 
 
-def _page(served: Served) -> Group:
+def page(served: Served) -> Group:
     """One model: its versions, what each criterion says, and why it is where it is."""
     from rich.console import Group
     from rich.text import Text
@@ -136,15 +136,15 @@ def _follow(store: Rollouts, name: str, profile: str, as_json: bool) -> None:
 
     out = console()
     served, said = _read(store, name, profile), ""
-    live = Live(_page(served), console=out, auto_refresh=False) if out.is_terminal and not as_json else None
+    live = Live(page(served), console=out, auto_refresh=False) if out.is_terminal and not as_json else None
     with live or _nothing():
         while True:
             rollout = served.rollout
             if live is not None:
-                live.update(_page(served), refresh=True)
+                live.update(page(served), refresh=True)
             elif rollout is not None and (now := f"{rollout.shown_phase} {rollout.weight:g}") != said:
                 said = now
-                write_json(document(served)) if as_json else out.print(_page(served))
+                write_json(document(served)) if as_json else out.print(page(served))
             if rollout is None or rollout.ended:
                 return
             time.sleep(_LOOK)

@@ -150,3 +150,18 @@ def cluster_profile(kubeflow: StandIn, home: Path) -> str:
     document = {**places, "tracking": "http://127.0.0.1:1", "online": "redis://127.0.0.1:1/0", "cluster": cluster}
     file.write_text(yaml.safe_dump(document))
     return str(file)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Replace kubectl and helm by scripts; returns a function from name and shell source to nothing."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def write(name: str, source: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{source}\n")
+        (folder / name).chmod(0o755)
+
+    write.folder = folder  # type: ignore[attr-defined]
+    return write

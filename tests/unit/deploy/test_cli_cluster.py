@@ -31,21 +31,6 @@ MODEL = {"source": "s3://b/fraud/1", "digest": "a" * 64, "name": "fraud", "versi
 OURS = {"app.kubernetes.io/part-of": "fairlead"}
 
 
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Replace kubectl and helm by scripts; returns a function from name and shell source to nothing."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-    def write(name: str, source: str) -> None:
-        (folder / name).write_text(f"#!/bin/sh\n{source}\n")
-        (folder / name).chmod(0o755)
-
-    write.folder = folder  # type: ignore[attr-defined]
-    return write
-
-
 def test_a_new_file_has_all_that_the_chart_needs(tmp_path: Path) -> None:
     profile = Profile(online="redis://fairlead-redis:6379/0", cluster=Cluster())
     values = yaml.safe_load(pin(tmp_path / "fraud.yaml", MODEL, first_values(profile, features=True)))
@@ -53,6 +38,9 @@ def test_a_new_file_has_all_that_the_chart_needs(tmp_path: Path) -> None:
     assert values["storage"]["existingSecret"] == "fairlead-s3"
     assert values["config"]["online"] == "redis://fairlead-redis:6379/0"
     assert values["secrets"]["online"] == {"name": "fairlead-redis", "key": "password"}
+    limited = Cluster.model_validate({"storage": {"models": {"name": "less", "user_key": "id", "password_key": "key"}}})
+    storage = first_values(Profile(cluster=limited), features=False)["storage"]
+    assert [storage[k] for k in ("existingSecret", "accessKeyKey", "secretKeyKey")] == ["less", "id", "key"]
     assert "config" not in first_values(profile, features=False), "a log that pods do not share is none"
     shipped = yaml.safe_load((Path(release.CHART) / "values.yaml").read_text())
     for key in values:
