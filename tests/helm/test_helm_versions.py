@@ -15,7 +15,7 @@ add append b64dec b64enc base ceil concat contains deepCopy default dict div emp
 fromJson fromJsonArray fromYaml fromYamlArray ge get gt has hasKey hasPrefix hasSuffix index int int64 join keys
 kindIs last le len list lookup lower lt merge mergeOverwrite min mulf ne nindent omit pick prepend printf quote
 randAlphaNum regexFind regexMatch regexReplaceAll replace rest set sha1sum sha256sum sortAlpha splitList sub subf
-ternary toJson toPrettyJson toString toYaml tpl trim trimSuffix trunc uniq upper urlParse
+ternary toJson toPrettyJson toString toYaml tpl trim trimPrefix trimSuffix trunc uniq upper urlParse
 without
 """
 _TEXT = r'"(?:\\.|[^"\\])*"|`[^`]*`'

@@ -11,6 +11,8 @@ from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.pod_diagnosis import Trouble, explain, pod_troubles
 from deploy.cli.profiles.loading import load_cluster_profile
 from deploy.cli.releases.release_values import release_name
+from deploy.cli.releases.rollout_page import document as rollout_document
+from deploy.cli.releases.rollout_page import page
 from deploy.cli.releases.unlogged import release_values_of, unlogged
 from deploy.cli.terminal.output import EXIT_ERROR, emit
 
@@ -25,8 +27,6 @@ def run_diagnose(env: str, release: str | None, as_json: bool) -> None:
 
     How far a rollout is and why, and that a release logs nowhere, is told without being wrong.
     """
-    from deploy.cli.rollouts.listing import document as as_document
-
     profile = load_cluster_profile(env)
     cluster = profile.cluster
     assert cluster is not None
@@ -51,14 +51,12 @@ def run_diagnose(env: str, release: str | None, as_json: bool) -> None:
         "release": instance,
         "ok": not found,
         "troubles": [trouble.as_dict() for trouble in found],
-        "rollouts": [as_document(one) for one in rollouts],
+        "rollouts": [rollout_document(one) for one in rollouts],
         "remarks": remarks,
         "events": recent_warnings(kube),
     }
 
     def show(out: Console) -> None:
-        from deploy.cli.rollouts.listing import page
-
         if not found:
             out.print(f"[green]Nothing is wrong[/] in namespace {cluster.namespace}.")
         _show_troubles(out, found)

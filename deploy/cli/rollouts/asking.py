@@ -142,6 +142,6 @@ def steered(profile: str, name: str, command: Command, who: str, reason: str) ->
 
 
 def _document(served: Served) -> dict[str, Any]:
-    from deploy.cli.rollouts.listing import document
+    from deploy.cli.releases.rollout_page import document
 
     return document(served)
