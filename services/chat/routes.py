@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from services.chat.runtime import ChatRuntime
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_PAGE = Path(__file__).with_name("page.html")
+_PAGE_HEADERS = (
+    (
+        "content-security-policy",
+        "default-src 'none'; connect-src 'self'; script-src 'unsafe-inline'; style-src 'unsafe-inline'",
+    ),
+    ("x-content-type-options", "nosniff"),
+)
 _STREAM = (("cache-control", "no-store"),)
 _BYTES_PER_TOKEN = 3  # about, in any language: what a request is estimated by
 
@@ -36,7 +45,13 @@ def chat_routes(runtime: ChatRuntime) -> list[Route]:
         ("/v1/models", "GET", served.models),
         ("/v1/models/{model}", "GET", served.model),
     ]
-    return [Route(path, {method: handler}, refusal=error_body) for path, method, handler in made]
+    routes = [Route(path, {method: handler}, refusal=error_body) for path, method, handler in made]
+    return [*routes, Route("/chat", {"GET": _page}, open=True)]
+
+
+async def _page(request: Request) -> Answer:
+    """A page that chats; it has nothing of the model, so that it needs no key itself."""
+    return Answer(_PAGE.read_bytes(), media="text/html; charset=utf-8", headers=_PAGE_HEADERS)
 
 
 class _Served:

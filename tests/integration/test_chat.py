@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from contracts import metric_names as names
 from contracts.bundle import Bundle
 from deploy.cli.machine.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
+from deploy.cli.serving.chat import Conversation
+from deploy.cli.serving.chat_client import ChatClient
 from services.server.launch import serve_command
 from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import EMOJI
@@ -290,6 +293,54 @@ def test_the_log_keeps_what_happened_and_no_text(client: openai.OpenAI, folder: 
     record = next(json.loads(line) for line in lines().splitlines() if f'"chars":{len(secret)}' in line)
     assert (record["chars"], record["finish"], record["completion_tokens"]) == (3, "stop", 4)
     assert record["refused"] == "no"
+
+
+def test_the_terminal_streams_and_keeps_the_conversation_until_it_is_told_to_forget(url: str) -> None:
+    said: list[str] = []
+    talk = Conversation(ChatClient(url), "", {"temperature": 0}, said.append)
+    assert talk.take("w")
+    assert [piece for piece in said if piece] == ["x", "y", "z", "\n"]
+    assert talk.messages == [{"role": "user", "content": "w"}, {"role": "assistant", "content": "xyz"}]
+    assert talk.take("/system Be brief.")
+    assert talk.system == "Be brief."
+    assert talk.take("/reset")
+    assert talk.messages == []
+    assert talk.take("/help")
+    assert "/reset" in said[-1]
+    assert talk.take("  ")
+    assert not talk.take("/exit")
+
+
+def test_a_stopped_answer_is_kept_as_far_as_it_came(url: str) -> None:
+    said: list[str] = []
+
+    def write(piece: str) -> None:
+        said.append(piece)
+        if piece == "D":
+            raise KeyboardInterrupt
+
+    talk = Conversation(ChatClient(url), "", {"temperature": 0}, write)
+    before = metric(url, names.GENERATIONS, finish="cancelled")
+    talk.say("A")
+    assert "".join(said) == "BCD [stopped]\n"
+    assert talk.messages[-1] == {"role": "assistant", "content": "BCD"}
+    until(lambda: metric(url, names.GENERATIONS, finish="cancelled") == before + 1)
+
+
+def test_what_is_piped_in_is_one_prompt(url: str) -> None:
+    command = [sys.executable, "-m", "deploy.cli", "chat", url, "--temperature", "0"]
+    done = subprocess.run(command, input="two lines\nand w", capture_output=True, text=True, check=True)
+    assert done.stdout == "xyz\n"
+    refused = subprocess.run([*command, "--max-tokens", str(1 << 19)], input="w", capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "the window of this model has" in refused.stderr
+
+
+def test_the_page_that_chats_asks_nobody_else(url: str) -> None:
+    page = httpx.get(f"{url}/chat")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "connect-src 'self'" in page.headers["content-security-policy"]
+    assert "http" not in page.text
 
 
 def test_tokens_are_counted(url: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands about answers: serve, predict, score."""
+"""Commands about answers: serve, predict, chat, score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from deploy.cli.terminal.output import guarded
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
-    for command in (serve, predict, score):
+    for command in (serve, predict, chat, score):
         app.command(command.__name__, rich_help_panel="Serve")(command)
 
 
@@ -86,6 +86,31 @@ def predict(
     from deploy.cli.serving.prediction import predict_rows
 
     predict_rows(profile, model, given, url, env, explain, as_json)
+
+
+@guarded
+def chat(
+    model: Annotated[str, typer.Argument(help="A chat model: name, name@alias or name:version; or an address.")],
+    system: Annotated[str, typer.Option(help="System message; default: the model's own.")] = "",
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of an answer, at most.")] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0 always takes the likeliest token.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    profile: Profile = DEFAULT_PROFILE,
+) -> None:
+    """Talk to a model in the terminal; what is piped in is one prompt.
+
+    A model of the registry is served while you talk. Answers come as they are written, and Ctrl-C stops one. /reset
+    forgets the conversation, /system TEXT changes the system message, /exit ends. A service that wants an API key gets
+    the one in FAIRLEAD_API_KEY. Nothing that is said is kept, but what the service logs: lengths, no texts.
+
+    [bold]Examples[/]
+      fairlead chat chat
+      fairlead chat http://127.0.0.1:3005 --system "Answer in one word."
+      echo "What is the capital of France?" | fairlead chat chat --temperature 0
+    """
+    from deploy.cli.serving.chat import chat_with
+
+    chat_with(profile, model, system, max_tokens, temperature, seed)
 
 
 @guarded

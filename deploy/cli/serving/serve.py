@@ -123,6 +123,11 @@ def show_endpoint(out: Console, endpoint: Endpoint, example: dict[str, Any]) -> 
             soft_wrap=True,
             markup=False,
         )
+    if endpoint.bundle.document.modality == "chat":
+        out.print(f"OpenAI   {endpoint.url}/v1, model {endpoint.name}")
+        out.print(
+            f"Chat     {endpoint.url}/chat in a browser; fairlead chat {endpoint.url} in a terminal", soft_wrap=True
+        )
     out.print(f"Docs     {endpoint.url}/docs")
     out.print(f"Metrics  {endpoint.url}/metrics")
     out.print(f"Log      {endpoint.log}", soft_wrap=True)
