@@ -1,6 +1,6 @@
 # The model server: any bundle of the modalities that it is built for. The chart's command is `python -m services.server.launch MODALITY`.
 #   docker build -f deploy/images/service.Dockerfile -t ghcr.io/fairlead/service:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
-# MODALITIES=tabular leaves out what only texts and images need.
+# MODALITIES=tabular leaves out what only texts and images need; MODALITIES=chat has llama.cpp (100 MB), which the others do without.
 # VARIANT=gpu puts ONNX Runtime's CUDA build in the place of the CPU's, and adds torch for bundles of engine torch.
 ARG BASE=python:3.11-slim
 
@@ -32,7 +32,7 @@ RUN python -m venv /opt/sbom && /opt/sbom/bin/pip install --quiet "$SBOM_TOOL" \
 
 FROM ${BASE}
 COPY deploy/images/base.sh /tmp/
-# LightGBM is built with OpenMP.
+# LightGBM and llama.cpp are built with OpenMP.
 RUN sh /tmp/base.sh libgomp1
 COPY --from=build /opt/venv /opt/venv
 # CUDA's libraries are packages of the GPU variant, and ONNX Runtime asks the loader for them.
@@ -47,7 +47,7 @@ COPY services services
 ARG MODALITIES="tabular text image recommend"
 RUN python -m compileall -q /app \
  && python -c 'import sys, boto3, services.server.bento; from services.server.lifecycle import MODALITIES; [MODALITIES.get(name) for name in sys.argv[1:]]' $MODALITIES \
- && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL") if util.find_spec(name)]' \
+ && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL", "xllamacpp") if util.find_spec(name)]' \
  && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown

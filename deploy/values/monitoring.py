@@ -32,6 +32,7 @@ class Objectives(Values):
     availability: Share
     latency_seconds: Literal[LATENCY_BUCKETS]  # type: ignore[valid-type]
     latency_share: Share
+    first_token_seconds: Positive
     feature_hours: Positive
     model_days: Positive
     monitor_minutes: Positive

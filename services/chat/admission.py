@@ -36,6 +36,7 @@ class Admission:
         """
         if not self._queue and self.busy + places <= self.slots:
             self.busy += places
+            self._metrics.stage["queue"].observe(0.0)
             return
         if self._queue and self._tokens + tokens > self._most:
             self._metrics.shed("queue_full")

@@ -1,7 +1,8 @@
 {{/*
 fairlead.objectives: groups of rules on the objectives of models, "words" filled in. Rates are recorded over five minutes and averaged over
 longer windows; alerts compare how fast a budget goes (multi-window burn rates, Google's SRE workbook, chapter 5). Five bad requests are
-the least that is told, and answers of a version in the shadow, which nobody sees, are left out. Brackets [[ ]] are Prometheus' braces;
+the least that is told, and answers of a version in the shadow, which nobody sees, are left out; texts are late by their first token, not by
+their last one (FairleadFirstTokenLate), so their routes are not timed. Brackets [[ ]] are Prometheus' braces;
 names of metrics are those of contracts/metric_names.py. The words:
 
 group, name: how groups, and alerts, begin; failing: the alert of failures. kind: how recorded series begin.
@@ -9,7 +10,7 @@ of: matchers of the models with a comma at the end, or nothing; only: the same a
 availabilityBudget, latencyBudget: shares that may be bad; latencySeconds: when an answer is late. runbook: address of the runbook.
 */}}
 {{- define "fairlead.objectives" -}}
-{{- $words := merge (dict "notWork" "/startupz|/metrics|/v2/health/.+|<unmatched>" "seen" "unless on (model, version) fairlead_rollout_weight == 0" "latencyEdge" (include "fairlead.bucket" .words.latencySeconds)) .words -}}
+{{- $words := merge (dict "notWork" "/startupz|/metrics|/v2/health/.+|<unmatched>" "notTimed" "/startupz|/metrics|/v2/health/.+|<unmatched>|/v1/(chat/)?completions" "seen" "unless on (model, version) fairlead_rollout_weight == 0" "latencyEdge" (include "fairlead.bucket" .words.latencySeconds)) .words -}}
 {{- include "fairlead.filled" (dict "text" (include "fairlead.objectives.text" .) "words" $words) | replace "[[" "{{" | replace "]]" "}}" -}}
 {{- end -}}
 
@@ -24,15 +25,15 @@ availabilityBudget, latencyBudget: shares that may be bad; latencySeconds: when 
           or 0 * @kind@:fairlead_requests:rate5m@only@
     - record: @kind@:fairlead_slow:rate5m
       expr: |
-        sum by (namespace, model) (rate(fairlead_request_duration_seconds_count{@of@route!~"@notWork@"}[5m]) @seen@)
-          - sum by (namespace, model) (rate(fairlead_request_duration_seconds_bucket{@of@route!~"@notWork@",le="@latencyEdge@"}[5m]) @seen@)
+        sum by (namespace, model) (rate(fairlead_request_duration_seconds_count{@of@route!~"@notTimed@"}[5m]) @seen@)
+          - sum by (namespace, model) (rate(fairlead_request_duration_seconds_bucket{@of@route!~"@notTimed@",le="@latencyEdge@"}[5m]) @seen@)
     - record: @kind@:fairlead_errors:ratio_rate5m
       expr: @kind@:fairlead_errors:rate5m@only@ / @kind@:fairlead_requests:rate5m@only@
     - record: @kind@:fairlead_slow:ratio_rate5m
       expr: @kind@:fairlead_slow:rate5m@only@ / @kind@:fairlead_requests:rate5m@only@
     - record: @kind@:fairlead_latency_seconds:p99_5m
       expr: |
-        histogram_quantile(0.99, sum by (namespace, model, le) (rate(fairlead_request_duration_seconds_bucket{@of@route!~"@notWork@"}[5m])))
+        histogram_quantile(0.99, sum by (namespace, model, le) (rate(fairlead_request_duration_seconds_bucket{@of@route!~"@notTimed@"}[5m])))
 - name: @group@-hours
   interval: 1m
   rules:
@@ -54,12 +55,12 @@ availabilityBudget, latencyBudget: shares that may be bad; latencySeconds: when 
       expr: sum by (namespace, model) (increase(fairlead_requests_total{@of@route!~"@notWork@",code=~"5.."}[6h]))
     - record: @kind@:fairlead_slow:increase1h
       expr: |
-        sum by (namespace, model) (increase(fairlead_request_duration_seconds_count{@of@route!~"@notWork@"}[1h]))
-          - sum by (namespace, model) (increase(fairlead_request_duration_seconds_bucket{@of@route!~"@notWork@",le="@latencyEdge@"}[1h]))
+        sum by (namespace, model) (increase(fairlead_request_duration_seconds_count{@of@route!~"@notTimed@"}[1h]))
+          - sum by (namespace, model) (increase(fairlead_request_duration_seconds_bucket{@of@route!~"@notTimed@",le="@latencyEdge@"}[1h]))
     - record: @kind@:fairlead_slow:increase6h
       expr: |
-        sum by (namespace, model) (increase(fairlead_request_duration_seconds_count{@of@route!~"@notWork@"}[6h]))
-          - sum by (namespace, model) (increase(fairlead_request_duration_seconds_bucket{@of@route!~"@notWork@",le="@latencyEdge@"}[6h]))
+        sum by (namespace, model) (increase(fairlead_request_duration_seconds_count{@of@route!~"@notTimed@"}[6h]))
+          - sum by (namespace, model) (increase(fairlead_request_duration_seconds_bucket{@of@route!~"@notTimed@",le="@latencyEdge@"}[6h]))
 - name: @group@-days
   interval: 2m
   rules:

@@ -28,6 +28,7 @@ rules/operator for that of the operator, which reads the kubelets too.
 availabilityBudget: {{ subf 1.0 $goals.availability | toString | quote }}
 latencyBudget: {{ subf 1.0 $goals.latencyShare | toString | quote }}
 latencySeconds: {{ $goals.latencySeconds }}
+firstTokenSeconds: {{ $goals.firstTokenSeconds }}
 featureHours: {{ $goals.featureHours }}
 modelDays: {{ $goals.modelDays }}
 monitorMinutes: {{ $goals.monitorMinutes }}
