@@ -107,18 +107,23 @@ class Generation:
         return Lines(self)
 
     async def events(self) -> AsyncIterator[bytes]:
-        """Each chunk as an event; what fails in the middle is told by an event, the last one."""
+        """The chunks as events, those together that came together; what fails in the middle is told by the last one."""
+        held = b""
+        assert self._stream is not None
         try:
             async for chunk in self.chunks():
-                yield b"data: " + orjson.dumps(chunk) + b"\n\n"
-            yield _DONE
+                held += b"data: " + orjson.dumps(chunk) + b"\n\n"
+                if self._stream.waits:
+                    yield held
+                    held = b""
+            yield held + _DONE
         except EngineRefusedError as err:
             self.close("failed")
-            yield _error(error_document(of_engine(err, self._runtime.window)))
+            yield held + _error(error_document(of_engine(err, self._runtime.window)))
         except EngineGoneError:
             self.close("failed")
             self._runtime.ended()
-            yield _error(error_document(gone()))
+            yield held + _error(error_document(gone()))
 
     def close(self, finish: str) -> None:
         """Give the slots back, and record the answers; those without an end of their own ended as `finish`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import Any
 
 import orjson
@@ -11,6 +12,7 @@ import orjson
 from contracts.llama_process import LlamaProcess
 
 _END = b"[DONE]"
+_AT_ONCE = 1 << 16
 
 
 class EngineGoneError(Exception):
@@ -34,8 +36,9 @@ class EngineStream:
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
-        self._rest = b""
-        self._events: list[bytes] = []
+        self._raw = self._text = b""  # chunks, and events, that are not whole yet
+        self._over = False
+        self._events: deque[bytes] = deque()
 
     @classmethod
     async def open(cls, process: LlamaProcess, path: str, document: Any) -> EngineStream:
@@ -62,6 +65,11 @@ class EngineStream:
             raise
         return stream
 
+    @property
+    def waits(self) -> bool:
+        """Whether the next event has not arrived yet."""
+        return not self._events
+
     async def next(self) -> dict[str, Any] | None:
         """The next event, None after the last one.
 
@@ -70,9 +78,8 @@ class EngineStream:
             EngineGoneError: it has ended.
         """
         while not self._events:
-            *whole, self._rest = (self._rest + await self._chunk()).split(b"\n\n")
-            self._events = [one for one in whole if one.strip()]
-        event = self._events.pop(0).strip()
+            await self._more()
+        event = self._events.popleft().strip()
         name, _, text = event.partition(b": ")
         if text == _END:
             return None
@@ -102,12 +109,22 @@ class EngineStream:
             raise EngineGoneError from err
         raise EngineRefusedError(document.get("error", {}))
 
-    async def _chunk(self) -> bytes:
+    async def _more(self) -> None:
+        """Take all whole chunks of what has arrived."""
         try:
-            size = int(await self._reader.readuntil(b"\r\n"), 16)
-            piece = await self._reader.readexactly(size + 2)
-        except (asyncio.IncompleteReadError, OSError, ValueError) as err:
+            piece = await self._reader.read(_AT_ONCE)
+        except OSError as err:
             raise EngineGoneError from err
-        if not size:
+        self._raw += piece
+        while (end := self._raw.find(b"\r\n")) >= 0:
+            size = int(self._raw[:end], 16)
+            after = end + 2 + size + 2
+            if len(self._raw) < after:
+                break
+            self._text += self._raw[end + 2 : after - 2]
+            self._raw = self._raw[after:]
+            self._over = not size
+        *whole, self._text = self._text.split(b"\n\n")
+        self._events += [one for one in whole if one.strip()]
+        if not self._events and (self._over or not piece):
             raise EngineGoneError
-        return piece[:-2]

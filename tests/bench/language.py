@@ -36,6 +36,7 @@ from tests.problem_bundles import tiny_chat
 
 SLOTS, THREADS, TOKENS = 8, 2, 64
 AT_ONCE = (1, 4, 8)
+Measured = dict[tuple[str, int], list[float]]  # by contestant and requests at once
 CHAT = "/v1/chat/completions"
 TOPICS = ("rivers", "bread", "clocks", "whales", "bridges", "snow", "maps", "tea")
 
@@ -124,9 +125,8 @@ def wait_for(true: Callable[[], bool], seconds: float = 120) -> None:
 def gauge(address: Address, name: str) -> float:
     """The value of a gauge of the service."""
     text = httpx.get(f"http://{address.host}:{address.port}/metrics").text
-    return next(
-        one.value for family in text_string_to_metric_families(text) for one in family.samples if one.name == name
-    )
+    samples = (one for family in text_string_to_metric_families(text) for one in family.samples)
+    return next(one.value for one in samples if one.name == name)
 
 
 def left(address: Address, process: psutil.Process, clients: int = 100) -> list[Row]:
@@ -155,8 +155,8 @@ def run(story: Coroutine[Any, Any, Any]) -> Any:
 
 def compared(ours: Address, bare: Any, rounds: int) -> list[Row]:
     """Both in turn, each round in the other order."""
-    speed: dict[tuple[str, int], list[float]] = {}
-    first: dict[tuple[str, int], list[float]] = {}
+    speed: Measured = {}
+    first: Measured = {}
     numbers = iter(range(1, 1 << 30))
     contestants = [("fairlead", ours), ("llama.cpp", bare)]
     for _, address in contestants:
@@ -173,9 +173,7 @@ def compared(ours: Address, bare: Any, rounds: int) -> list[Row]:
     return rows
 
 
-def _rows(
-    at_once: int, speed: dict[tuple[str, int], list[float]], first: dict[tuple[str, int], list[float]]
-) -> list[Row]:
+def _rows(at_once: int, speed: Measured, first: Measured) -> list[Row]:
     middle = statistics.median
     ours, bare = (speed[name, at_once] for name in ("fairlead", "llama.cpp"))
     ratio = middle(a / b for a, b in zip(ours, bare, strict=True))

@@ -1,4 +1,4 @@
-"""The chat service alone: an engine in another process answers every request at once, and costs next to nothing.
+"""The chat service alone: the engine is another process, which answers every request at once.
 
 ``python -m tests.bench.language_front engine PORT TOKENS`` is that engine, ``... service PORT ENGINE_PORT`` the service.
 """
