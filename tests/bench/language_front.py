@@ -1,6 +1,6 @@
 """The chat service alone: the engine is another process, which answers every request at once.
 
-``python -m tests.bench.language_front engine PORT TOKENS`` is that engine, ``... service PORT ENGINE_PORT`` the service.
+``python -m tests.bench.language_front engine PORT TOKENS`` is that engine, ``... service PORT ENGINE`` the service.
 """
 
 from __future__ import annotations
