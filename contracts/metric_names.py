@@ -35,6 +35,7 @@ PROMPT_TOKENS = "fairlead_prompt_tokens_total"
 CACHED_TOKENS = "fairlead_cached_prompt_tokens_total"
 ANSWER_TOKENS = "fairlead_answer_tokens_total"
 GENERATIONS = "fairlead_generations_total"
+GUARD_HITS = "fairlead_guard_hits_total"
 SLOTS = "fairlead_slots"
 SLOTS_BUSY = "fairlead_slots_busy"
 
@@ -98,6 +99,7 @@ TOKEN_LABELS: dict[str, tuple[str, ...]] = {
     CACHED_TOKENS: ("model", "version"),
     ANSWER_TOKENS: ("model", "version"),
     GENERATIONS: ("model", "version", "finish"),
+    GUARD_HITS: ("model", "version", "side", "rule"),
     SLOTS: ("model",),
     SLOTS_BUSY: ("model",),
 }
@@ -153,8 +155,9 @@ STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
 SHED_REASONS = ("queue_full", "deadline_unreachable", "deadline_passed", "rate_limited", "stopping")
 # What became of labels that were posted: kept, not fit for the model, or not written.
 FEEDBACK_OUTCOMES = ("accepted", "refused", "failed")
-# How an answer ended: by itself, at its limit, as a tool call, because the client left, or by a failure.
-FINISHES = ("stop", "length", "tool_calls", "cancelled", "failed")
+# How an answer ended: by itself, at its limit, as a tool call, by the guard, because the client left, or by a failure.
+FINISHES = ("stop", "length", "tool_calls", "content_filter", "cancelled", "failed")
+GUARD_SIDES = ("before", "after")  # in what was said, in what was answered
 UNMATCHED_ROUTE = "<unmatched>"
 
 # Seconds. Service level objectives must lie on an edge.

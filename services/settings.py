@@ -60,6 +60,22 @@ class CorsSettings(Settings):
         return self
 
 
+Action = Literal["off", "note", "mask", "refuse"]
+
+
+class GuardSettings(Settings):
+    """Of chats: what becomes of what the rules of `services.chat.guard` find.
+
+    It is noted in any case, in the metrics and in the log, without the text.
+    """
+
+    personal: Action = Field("note", description="personal data: off, note, mask (both ways) or refuse")
+    secrets: Action = Field("note", description="keys and tokens: off, note, mask (both ways) or refuse")
+    injection: Literal["off", "note", "refuse"] = Field(
+        "note", description="orders to forget what the model was told, in messages: off, note or refuse"
+    )
+
+
 class ServiceSettings(Settings):
     """Which bundle is served, and the limits within which it answers."""
 
@@ -107,6 +123,7 @@ class ServiceSettings(Settings):
     grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0: none")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 or :: in a pod")
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
+    guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
 
 

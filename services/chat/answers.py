@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.chat.guard import Watcher
 from services.chat.tools import CallParser
 
 
@@ -16,11 +17,13 @@ class Choice:
 
     Attributes:
         calls: parses a tool call, where the answer is one.
+        watcher: looks at what is written before it is told.
         finish: why it ended, in OpenAI's words; "" while it goes on.
         moment: at which the last token came.
     """
 
     calls: CallParser | None = None
+    watcher: Watcher | None = None
     texts: list[str] = field(default_factory=list)
     arguments: list[dict[str, Any]] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
@@ -129,6 +132,7 @@ class Asked:
         form: of the answer.
         choices: that are asked for.
         prompt: the text that the log describes, and does not keep.
+        hits: rules of the guard that held in what was said.
         tokens: about as many will be read and written.
         usage: whether a stream ends with it.
     """
@@ -140,6 +144,7 @@ class Asked:
     prompt: str
     tokens: int
     usage: bool = False
+    hits: tuple[str, ...] = ()
 
 
 def _delta(at: int, delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any]:

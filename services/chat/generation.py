@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from services.chat.answers import Asked, Choice
+from services.chat.answers import Asked, Choice, Form
 from services.chat.errors import error_document, gone, of_engine
 from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
 from services.request_options import RequestOptions
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from services.chat.runtime import ChatRuntime
 
 _DONE = b"data: [DONE]\n\n"
+FILTERED = "content_filter"  # ended by the guard
 REFUSED = "refused"  # by the engine, before the first token
 
 
@@ -69,14 +70,10 @@ class Generation:
                 text = one.get("text") or one.get("delta", {}).get("content") or ""
                 if text or one.get("logprobs"):
                     self._count(choice)
-                for piece in form.pieces(at, choice, text, one.get("logprobs")):
+                for piece in _told(form, at, choice, text, one):
                     yield form.chunk([piece])
-                choice.begun = True
-                choice.texts.append(text)
-                if one.get("finish_reason"):
-                    choice.finish = one["finish_reason"]
-                    for piece in form.ends(at, choice):
-                        yield form.chunk([piece])
+            if all(choice.finish == FILTERED for choice in choices):
+                break  # nobody waits for more
             if found := event.get("usage"):
                 self._use(found)
             event = await self._stream.next()
@@ -178,6 +175,23 @@ class Lines:
             await self._events.aclose()  # type: ignore[attr-defined]
         finally:
             self._generation.close("cancelled")
+
+
+def _told(form: Form, at: int, choice: Choice, text: str, event: dict[str, Any]) -> list[dict[str, Any]]:
+    """The ``choices`` of chunks that an event of the engine gives."""
+    if choice.finish:
+        return []
+    finish = event.get("finish_reason") or ""
+    if choice.watcher is not None:
+        text = choice.watcher.feed(text, last=bool(finish))
+        finish = FILTERED if choice.watcher.refused else finish
+    made = form.pieces(at, choice, text, event.get("logprobs"))
+    choice.begun = True
+    choice.texts.append(text)
+    if finish:
+        choice.finish = finish
+        made += form.ends(at, choice)
+    return made
 
 
 def _error(document: dict[str, Any]) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import orjson
 from services.chat.answers import Asked, Choice, CompletionForm, Form
 from services.chat.errors import error_body
 from services.chat.generation import Generation
+from services.chat.guard import find
 from services.chat.request import ChatRequest, CompletionRequest, Sampling, parsed, refused
 from services.chat.tools import CallParser, call_schema, engine_messages, offered
 from services.errors import Problem
@@ -66,6 +68,8 @@ class _Served:
         self._check(asked)
         tools = offered(asked)
         messages = engine_messages(asked.messages, tools, runtime.system)
+        texts, hits = self._guarded([one["content"] for one in messages])
+        messages = [{**one, "content": text} for one, text in zip(messages, texts, strict=True)]
         body = {**self._body(asked), "messages": messages, "logprobs": bool(asked.logprobs)}
         if asked.logprobs:
             body["top_logprobs"] = asked.top_logprobs or 0
@@ -73,20 +77,25 @@ class _Served:
             body["response_format"] = {"type": "json_schema", "json_schema": {"schema": call_schema(tools)}}
         elif asked.response_format is not None:
             body["response_format"] = asked.response_format.model_dump(by_alias=True, exclude_none=True)
-        choices = [Choice(calls=CallParser() if tools else None) for _ in range(asked.choices)]
+        self._check_logprobs(bool(asked.logprobs))
+        choices = [
+            Choice(calls=CallParser() if tools else None, watcher=runtime.watcher()) for _ in range(asked.choices)
+        ]
         last = next(message.text for message in reversed(asked.messages) if message.role in ("user", "tool"))
-        return await self._answer(request, asked, body, CHAT, Form, choices, last)
+        return await self._answer(request, asked, body, CHAT, Form, choices, (last, hits))
 
     async def complete(self, request: Request) -> Answer:
         """Continue a text."""
         self._runtime.opened()
         asked = parsed(CompletionRequest, await request.json())
         self._check(asked)
-        body = {**self._body(asked), "prompt": asked.text}
+        (text,), hits = self._guarded([asked.text])
+        self._check_logprobs(asked.logprobs is not None)
+        body = {**self._body(asked), "prompt": text}
         if asked.logprobs is not None:
             body["logprobs"] = max(1, asked.logprobs)
-        choices = [Choice() for _ in range(asked.choices)]
-        return await self._answer(request, asked, body, COMPLETIONS, CompletionForm, choices, asked.text)
+        choices = [Choice(watcher=self._runtime.watcher()) for _ in range(asked.choices)]
+        return await self._answer(request, asked, body, COMPLETIONS, CompletionForm, choices, (asked.text, hits))
 
     async def models(self, request: Request) -> Answer:
         """The one model that is served."""
@@ -109,6 +118,30 @@ class _Served:
             raise refused("n", f"this service writes {runtime.admission.slots} answers at a time")
         if asked.limit is not None and asked.limit > runtime.window:
             raise refused("max_tokens", f"the window of this model has {runtime.window} tokens")
+
+    def _guarded(self, texts: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+        """What the model reads of these texts, and which rules held in them.
+
+        Raises:
+            Problem: 400 where one holds that refuses.
+        """
+        guard, tokens = self._runtime.guard, self._runtime.tokens
+        read, hits = [], []
+        for text in texts:
+            found = find(text, guard.before)
+            hits += [one.rule.name for one in found]
+            read.append(guard.masked(text, found))
+            if bad := next((one.rule for one in found if guard.refuses(one.rule)), None):
+                tokens.guarded["before", bad.name].inc()
+                title = "the request has what this service does not take"
+                raise Problem(400, "content_filter", title, f"rule {bad.name} of {bad.group}")
+        for name in hits:
+            tokens.guarded["before", name].inc()
+        return read, tuple(hits)
+
+    def _check_logprobs(self, asked: bool) -> None:
+        if asked and self._runtime.guard.masks:
+            raise refused("logprobs", "this service masks what it answers, and gives no probabilities of it")
 
     def _check_name(self, name: str) -> None:
         if name != self._runtime.name:
@@ -137,7 +170,7 @@ class _Served:
         path: str,
         form: type[Form],
         choices: list[Choice],
-        prompt: str,
+        said: tuple[str, tuple[str, ...]],
     ) -> Answer:
         runtime = self._runtime
         usage = bool(asked.stream and asked.stream_options and asked.stream_options.include_usage)
@@ -150,7 +183,8 @@ class _Served:
                 body=body,
                 form=form(new_id(), runtime.name, runtime.version, usage),
                 choices=choices,
-                prompt=prompt,
+                prompt=said[0],
+                hits=said[1],
                 tokens=size // _BYTES_PER_TOKEN + longest * len(choices),
                 usage=usage,
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -12,14 +12,18 @@ import numpy as np
 from pydantic import Field
 
 from contracts.bundle import Bundle
+from contracts.engine import Engine
 from contracts.engines.llamacpp import LlamaEngine
 from contracts.errors import PlatformError
 from contracts.llama_process import LlamaProcess
 from services.chat.admission import Admission
 from services.chat.answers import Asked
+from services.chat.guard import RULES, Guard, Watcher
 from services.metrics.token_metrics import TokenMetrics
+from services.model.columns import Column
 from services.model.prediction_log import new_id
 from services.model.request_schema import Batch
+from services.model.rows import Rows
 from services.model.runtime import RowRuntime
 from services.model.scoring import Scored
 from services.server.lifecycle import Modality
@@ -34,21 +38,43 @@ class ChatSettings(ServiceSettings):
     timeout_seconds: float = Field(300.0, gt=0, description="an answer that takes longer is refused with 504")
 
 
+class ChatRows(Rows):
+    """Prompts of ``/predict`` and ``/v2``, by the same rules: a row that is refused has an empty answer."""
+
+    def __init__(self, engine: Engine, settings: ServiceSettings) -> None:
+        super().__init__(engine, settings)
+        self._guard = Guard(settings.guard)
+
+    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any]) -> Any:
+        """The engine's answers to all rows."""
+        guard, ((name, prompts),) = self._guard, inputs.items()
+        asked = [guard.passed(text, guard.before) for text in prompts]
+        answers = self.engine.predict({name: np.array([text or "" for text in asked], dtype=object)})
+        told = [
+            text if prompt is not None and (text := guard.passed(answer, guard.after)) else ""
+            for prompt, answer in zip(asked, answers, strict=True)
+        ]
+        found = np.empty(len(told), dtype=object)
+        found[:] = told
+        return found
+
+
 class ChatRuntime(RowRuntime):
     """One served chat model.
 
     Attributes:
         process: that llama.cpp runs in.  window: tokens of a conversation.  system: of those that bring none.
-        admission: who may ask it.  tokens: their metrics.
+        admission: who may ask it.  tokens: their metrics.  guard: the rules that texts are looked at by.
     """
 
     process: LlamaProcess
     admission: Admission
     tokens: TokenMetrics
+    guard: Guard
     window, system = 0, ""
 
     def __init__(self, modality: Modality) -> None:
-        super().__init__(modality)
+        super().__init__(modality, rows=ChatRows)
         self._watch: asyncio.Task[None] | None = None
 
     async def open(self, bundle: Bundle) -> Mapping[str, Any]:
@@ -60,9 +86,10 @@ class ChatRuntime(RowRuntime):
             raise PlatformError("the chat service cannot serve this bundle", detail=detail, code="wrong_engine")
         self.process, self.window, self.system = engine.process, engine.window, engine.spec.system
         self.admission = admission = Admission(engine.slots, self.settings.max_waiting_tokens, self.metrics)
-        self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots)
+        self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots, [rule.name for rule in RULES])
         self.tokens.busy.set_function(lambda: admission.busy)
         self.metrics.queue_depth.set_function(lambda: admission.waiting + self.batcher.depth)
+        self.guard = Guard(self.settings.guard)
         self._watch = asyncio.create_task(self._look())
         return {**said, "window": self.window, "slots": engine.slots}
 
@@ -95,17 +122,25 @@ class ChatRuntime(RowRuntime):
         latency_ms = round((perf_counter() - arrived) * 1e3, 3)
         for choice in asked.choices:
             tokens.ended[choice.finish if choice.finish in tokens.ended else "failed"].inc()
+            said = choice.watcher.hits if choice.watcher else []
+            for name in said:
+                tokens.guarded["after", name].inc()
             if model is None or choice.finish in ("cancelled", "failed"):
                 continue
             answers = np.array([choice.text], dtype=object)
             model.serving.count(answers, [choice.text], metrics.labels, metrics.observed)
             if self.log is None:
                 continue
+            flags = [f"guard:{name}" for name in dict.fromkeys((*asked.hits, *said))]
             columns = {model.bundle.document.signature.inputs[0].name: np.array([asked.prompt], dtype=object)}
-            batch = Batch(schema="by_features", rows=1, columns=columns, flags=[[]])
+            batch = Batch(schema="by_features", rows=1, columns=columns, flags=[flags])
             scored = Scored(inputs=columns, answers=answers, decided=[choice.text], reasons=[])
             more = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")} | {"finish": choice.finish}
             self.log.add(new_id(), 0, batch, scored, latency_ms, more)
+
+    def watcher(self) -> Watcher | None:
+        """Looks at one answer; None where no rule does."""
+        return Watcher(self.guard) if self.guard.after else None
 
     def model_or_none(self) -> Any:
         """The model, also of a service that just became not ready."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import Gauge
 
 from contracts import metric_names as names
@@ -12,7 +14,9 @@ from services.metrics.service_metrics import ServiceMetrics
 class TokenMetrics:
     """What one model has read and written; shown among the metrics of its service."""
 
-    def __init__(self, metrics: ServiceMetrics, model: str, version: str, slots: int) -> None:
+    def __init__(
+        self, metrics: ServiceMetrics, model: str, version: str, slots: int, rules: Sequence[str] = ()
+    ) -> None:
         registry, label = metrics.registry, (model, version)
 
         def counter(name: str, text: str) -> Counter:
@@ -32,5 +36,8 @@ class TokenMetrics:
         self.written = counter(names.ANSWER_TOKENS, "Tokens of answers.").labels(*label)
         ended = counter(names.GENERATIONS, "Answers by how they ended.")
         self.ended = {finish: ended.labels(*label, finish) for finish in names.FINISHES}
+        held = counter(names.GUARD_HITS, "Rules of the guard that held, in what was said and in answers.")
+        sides = [(side, rule) for side in names.GUARD_SIDES for rule in rules]
+        self.guarded = {(side, rule): held.labels(*label, side, rule) for side, rule in sides}
         self.busy = gauge(names.SLOTS_BUSY, "Slots that write an answer.").labels(model)
         gauge(names.SLOTS, "Answers that are written together, at most.").labels(model).set(slots)

@@ -58,6 +58,7 @@ def service(port: int, engine_port: int) -> None:
     import uvicorn
 
     from services.chat.admission import Admission
+    from services.chat.guard import RULES, Guard
     from services.chat.routes import OPENAI
     from services.chat.runtime import ChatRuntime, ChatSettings
     from services.metrics.token_metrics import TokenMetrics
@@ -76,7 +77,8 @@ def service(port: int, engine_port: int) -> None:
     runtime.name, runtime.version, runtime.window = "front", "1", 4096
     runtime.process = SimpleNamespace(host="127.0.0.1", port=engine_port, key="none")  # type: ignore[assignment]
     runtime.admission = Admission(CLIENTS, 1 << 30, runtime.metrics)
-    runtime.tokens = TokenMetrics(runtime.metrics, "front", "1", CLIENTS)
+    runtime.guard = Guard(runtime.settings.guard)
+    runtime.tokens = TokenMetrics(runtime.metrics, "front", "1", CLIENTS, [rule.name for rule in RULES])
     config = uvicorn.Config(
         asgi_app(runtime), host="127.0.0.1", port=port, loop="uvloop", http=impatient(10), lifespan="off",
         log_config=None, access_log=False,

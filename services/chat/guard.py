@@ -1,0 +1,164 @@
+"""Rules that look at what is said to a model and at what it says: personal data, secrets, orders to forget its own.
+
+They are patterns, with checksums where what they look for has one; what they miss is not told. See docs/language.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from services.settings import GuardSettings
+
+HELD = 200  # characters at the end of a stream that may wait for what they are the beginning of
+# What a longer piece may begin with: no spaces but between digits, and no letters of languages without spaces.
+_OPEN = re.compile(r"(?:-----BEGIN[A-Z ]{0,30}|(?:[\w@.%+/=()_-]|(?<=[\d)]) )+)\Z", re.ASCII)
+
+
+def _luhn(text: str) -> bool:
+    digits = [int(sign) for sign in reversed(text) if sign.isdigit()]
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
+    return 13 <= len(digits) <= 19 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
+
+
+def _iban(text: str) -> bool:
+    """ISO 13616: the number that the turned signs stand for is 1 modulo 97."""
+    signs = re.sub(r"\s", "", text).upper()
+    return 15 <= len(signs) <= 34 and int("".join(str(int(one, 36)) for one in signs[4:] + signs[:4])) % 97 == 1
+
+
+def _resident(text: str) -> bool:
+    """GB 11643: the last sign of a Chinese resident's number is a checksum of the others."""
+    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
+    return "10X98765432"[sum(int(a) * b for a, b in zip(text, weights, strict=False)) % 11] == text[-1].upper()
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One thing that is looked for; `holds` says whether a match is one."""
+
+    name: str
+    group: Literal["personal", "secrets", "injection"]
+    pattern: re.Pattern[str]
+    holds: Callable[[str], bool] = bool
+
+
+_EARLIER = r"(?:previous|prior|above|earlier|preceding|system|your)"
+RULES = (
+    Rule("email", "personal", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+", re.ASCII)),
+    Rule("card", "personal", re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)", re.ASCII), _luhn),
+    Rule("iban", "personal", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)", re.ASCII), _iban),
+    Rule("resident", "personal", re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{9}[\dXx](?!\d)", re.ASCII), _resident),
+    Rule("phone", "personal", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ -]?\(?\d{1,4}\)?){2,5}(?!\d)", re.ASCII)),
+    Rule("mobile", "personal", re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)", re.ASCII)),  # of China
+    Rule("aws_key", "secrets", re.compile(r"(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)", re.ASCII)),
+    Rule("token", "secrets", re.compile(r"(?<!\w)(?:gh[pousr]_|glpat-|xox[abprs]-|sk-)[\w-]{20,}", re.ASCII)),
+    Rule("jwt", "secrets", re.compile(r"(?<!\w)eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", re.ASCII)),
+    Rule("private_key", "secrets", re.compile(r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----")),
+    Rule(
+        "override",
+        "injection",
+        re.compile(
+            rf"\b(?:ignore|disregard|forget)\b.{{0,20}}\b{_EARLIER}\b.{{0,20}}\b(?:instruction|prompt|rule|message)s?\b"
+            r"|(?:忽略|无视|忘记|不要理会).{0,8}(?:之前|以上|前面|上述|所有|系统).{0,8}(?:指令|提示|规则|要求|说明)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+    ),
+    Rule(
+        "reveal",
+        "injection",
+        re.compile(
+            r"\b(?:reveal|print|repeat|show|output)\b.{0,20}\b(?:system prompt|system message|initial instructions)\b"
+            r"|(?:输出|显示|告诉我|重复).{0,8}(?:系统提示|系统消息|初始指令)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a rule holds."""
+
+    rule: Rule
+    start: int
+    end: int
+
+
+def find(text: str, rules: Sequence[Rule]) -> list[Found]:
+    """What the rules find, in the order of the text; of what overlaps the first rule's."""
+    found: list[Found] = []
+    for rule in rules:
+        for match in rule.pattern.finditer(text):
+            free = all(match.end() <= one.start or one.end <= match.start() for one in found)
+            if free and rule.holds(match.group()):
+                found.append(Found(rule, *match.span()))
+    return sorted(found, key=lambda one: one.start)
+
+
+class Guard:
+    """The rules that settings ask for."""
+
+    def __init__(self, settings: GuardSettings) -> None:
+        self._action = {group: getattr(settings, group) for group in ("personal", "secrets", "injection")}
+        self.before = [rule for rule in RULES if self._action[rule.group] != "off"]
+        self.after = [rule for rule in self.before if rule.group != "injection"]
+
+    @property
+    def masks(self) -> bool:
+        """Whether answers may be changed, so that probabilities of their tokens would tell what is masked."""
+        return any(self._action[rule.group] in ("mask", "refuse") for rule in self.after)
+
+    def refuses(self, rule: Rule) -> bool:
+        """Whether a text in which the rule holds is refused."""
+        return self._action[rule.group] == "refuse"
+
+    def passed(self, text: str, rules: Sequence[Rule]) -> str | None:
+        """A whole text as it may go on; None when it is refused."""
+        found = find(text, rules)
+        return None if any(self.refuses(one.rule) for one in found) else self.masked(text, found)
+
+    def masked(self, text: str, found: Sequence[Found]) -> str:
+        """The text, with the names of rules in the place of what is to be masked."""
+        for one in reversed(found):
+            if self._action[one.rule.group] == "mask":
+                text = f"{text[: one.start]}[{one.rule.name}]{text[one.end :]}"
+        return text
+
+
+class Watcher:
+    """Looks at an answer while it is written; what a rule may still find stays until it is whole.
+
+    Attributes:
+        hits: names of the rules that held.
+        refused: whether the answer ends here.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard, self._held = guard, ""
+        self.hits: list[str] = []
+        self.refused = False
+
+    def feed(self, text: str, *, last: bool = False) -> str:
+        """What may be told of what has come; all of it, when it is the `last`."""
+        if self.refused:
+            return ""
+        if not self._guard.masks:  # nothing is changed, so that nothing has to wait
+            self._held += text
+            self.hits = [one.rule.name for one in find(self._held, self._guard.after)] if last else []
+            return text
+        text = self._held + text
+        waits = None if last else _OPEN.search(text, max(0, len(text) - HELD))
+        cut = waits.start() if waits else len(text)
+        found = find(text, self._guard.after)
+        if found and found[-1].end > cut:  # it may be longer, or be none after all
+            cut = min(cut, found[-1].start) if not last else cut
+            found = [one for one in found if one.end <= cut]
+        self._held = text[cut:]
+        self.hits += [one.rule.name for one in found]
+        if bad := next((one for one in found if self._guard.refuses(one.rule)), None):
+            self.refused, self._held = True, ""
+            return self._guard.masked(text[: bad.start], [one for one in found if one.end <= bad.start])
+        return self._guard.masked(text[:cut], found)
