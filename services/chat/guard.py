@@ -14,7 +14,7 @@ from services.settings import GuardSettings
 
 HELD = 200  # characters at the end of a stream that may wait for what they are the beginning of
 # What a longer piece may begin with: no spaces but between digits, and no letters of languages without spaces.
-_OPEN = re.compile(r"(?:-----BEGIN[A-Z ]{0,30}|(?:[\w@.%+/=()_-]|(?<=[\d)]) )+)\Z", re.ASCII)
+_OPEN = re.compile(r"(?:-----BEGIN[A-Z ]{0,30}-{0,5}|(?:[\w@.%+/=()_-]|(?<=[\d)]) )+)\Z", re.ASCII)
 
 
 def _luhn(text: str) -> bool:
