@@ -110,9 +110,12 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-recommend bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language
+.PHONY: bench-quality bench-trust bench-recommend bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
+
+bench-trust: $(RUN_ENV) $(DEV_ENV) ## Credit and fairness on real data (needs FAIRLEAD_TEST_DATA), JSON and plots in build/bench
+	$(BIN)/python -m tests.bench.trust $(ARGS)
 
 bench-recommend: $(RUN_ENV) $(DEV_ENV) ## Recommendation on real data, and the bubble test, JSON and plots in build/bench
 	$(BIN)/python -m tests.bench.recommend $(ARGS)

@@ -1,4 +1,4 @@
-"""The command about deployed models under watch: monitor."""
+"""Commands about deployed models under watch: monitor, fairness."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from deploy.cli.terminal.output import guarded
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command of this file to the command line."""
+    """Add the commands of this file to the command line."""
     app.command("monitor", rich_help_panel="Serve")(monitor)
+    app.command("fairness", rich_help_panel="Govern")(fairness)
 
 
 @guarded
@@ -65,3 +66,29 @@ def monitor(
         skew_quietly(profile, name, rows)
 
     monitor_models(profile, model, every_model, once, port, every, keep_days, as_json, daily)
+
+
+@guarded
+def fairness(
+    model: Annotated[str, typer.Argument(help="A model: name (its champion), name@alias or name:version.")],
+    groups: Annotated[str, typer.Option("--groups", "-g", help="CSV or Parquet with id (of predictions) and groups.")],
+    column: Annotated[
+        list[str] | None, typer.Option("--column", metavar="NAME", help="A column of groups; default: all but id.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=3660, help="Of the log, counted back from now.")] = 30,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Measure how a deployed model treats groups, which its log does not know: a file says whose prediction is whose.
+
+    Selection is of all logged predictions in the file, errors and calibration of those whose labels have come. Groups
+    that are too small are named and not judged. The limits are those of the model's own gate: where one is not kept the
+    exit code is 3. Nothing of the file is kept.
+
+    [bold]Examples[/]
+      fairlead fairness credit --groups people.csv
+      fairlead fairness credit --groups people.parquet --column sex --days 90 --json
+    """
+    from deploy.cli.monitoring.groups_live import show_groups
+
+    show_groups(profile, model, groups, column or [], days, as_json)
