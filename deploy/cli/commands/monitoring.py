@@ -89,6 +89,6 @@ def fairness(
       fairlead fairness credit --groups people.csv
       fairlead fairness credit --groups people.parquet --column sex --days 90 --json
     """
-    from deploy.cli.monitoring.groups_live import show_groups
+    from deploy.cli.feedback.groups_live import show_groups
 
     show_groups(profile, model, groups, column or [], days, as_json)
