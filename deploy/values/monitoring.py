@@ -37,6 +37,8 @@ class Objectives(Values):
     model_days: Positive
     monitor_minutes: Positive
     every_model_monitored: bool
+    certificate_days: Annotated[int, Field(ge=2)]
+    certificate_probes: Annotated[str, StringConstraints(pattern=r'^[^@"\\]*$')]
     rollout_hours: Annotated[int, Field(ge=1)]
     run_hours: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")], Positive]
 

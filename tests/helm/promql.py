@@ -20,6 +20,8 @@ FOREIGN = {
     "alertmanager_notifications_failed_total",
     "kubelet_volume_stats_available_bytes",
     "kubelet_volume_stats_capacity_bytes",
+    "certmanager_certificate_expiration_timestamp_seconds",
+    "probe_ssl_earliest_cert_expiry",
     "ALERTS",
 }
 # What a scrape adds to every series.

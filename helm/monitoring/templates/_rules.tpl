@@ -32,6 +32,8 @@ firstTokenSeconds: {{ $goals.firstTokenSeconds }}
 featureHours: {{ $goals.featureHours }}
 modelDays: {{ $goals.modelDays }}
 monitorMinutes: {{ $goals.monitorMinutes }}
+certificateDays: {{ $goals.certificateDays }}
+certificateProbes: {{ $goals.certificateProbes | default "nobody" | quote }}
 rolloutHours: {{ $goals.rolloutHours }}
 everyModelMonitored: {{ ternary 1 0 $goals.everyModelMonitored }}
 runSeconds: {{ join " or " $runs | default "vector(0) > 1" | quote }}
