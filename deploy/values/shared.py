@@ -190,6 +190,9 @@ class Store(Place):
 class ObjectStoreKeys(Values):
     """Secrets with keys that open less than everything."""
 
+    generate: bool
+    """Make them in the S3 server of the platform's release."""
+
     models: Name
     """For pods that serve models: read bundles, write the prediction log."""
     watchers: Name

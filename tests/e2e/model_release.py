@@ -39,11 +39,11 @@ for rounds in (15, 40, 1):
 
 # Asks until it is told to stop, a new connection each time as a load balancer's clients would, and counts.
 LOAD = """
-import collections, json, os, signal, threading, time, urllib.request
+import collections, json, os, signal, threading, time, urllib.error, urllib.request
 url, body = os.environ["URL"], os.environ["BODY"].encode()
 headers = {"content-type": "application/json", "authorization": "Bearer " + os.environ["KEY"]}
 stop, lock = threading.Event(), threading.Lock()
-versions, failures = collections.Counter(), []
+versions, codes, failures = collections.Counter(), collections.Counter(), []
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 def ask():
     while not stop.is_set():
@@ -55,6 +55,7 @@ def ask():
                 versions[version] += 1
         except (OSError, ValueError) as err:
             with lock:
+                codes[str(getattr(err, "code", type(err).__name__))] += 1
                 failures.append(f"{time.time():.1f} {type(err).__name__}: {err}")
         time.sleep(0.02)
 def first():  # until then the policies do not know this pod's address
@@ -71,7 +72,8 @@ print("started", flush=True)
 stop.wait(float(os.environ["SECONDS_AT_MOST"]))
 stop.set()
 [t.join() for t in threads]
-print(json.dumps({"versions": versions, "failed": len(failures), "failures": failures[:5]}), flush=True)
+told = {"versions": versions, "failed": len(failures), "codes": codes, "failures": failures[:5]}
+print(json.dumps(told), flush=True)
 """
 ASK = """
 import json, os, time, urllib.error, urllib.request
@@ -205,7 +207,10 @@ class Release:
 
 
 def make_bundles(home: Path) -> dict[str, Bundle]:
-    """Two versions of the toy model, a third that has learned little, and one that its golden examples refute."""
+    """Two versions of the toy model, a third that has learned little, and one that its golden examples refute.
+
+    The second one is also served by engines that fail and that are slow (`faulty_engines`).
+    """
     path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT)])
     command = [sys.executable, "-c", _TRAIN, str(home / "trained")]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False)
@@ -219,7 +224,12 @@ def make_bundles(home: Path) -> dict[str, Bundle]:
         line["expected"] = line["expected"][::-1]
     (wrong / "golden.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     third = write_bundle(wrong, home / "made", first.document.model_dump(exclude={"files"}))
-    return {"one": first, "two": second, "weak": weak, "wrong": third, "changed": second}
+    fields = second.document.model_dump(exclude={"files"})
+    faulty = {
+        name: write_bundle(second.path, home / name, {**fields, "engine": f"e2e_{name}"})
+        for name in ("failing", "slow")
+    }
+    return {"one": first, "two": second, "weak": weak, "wrong": third, "changed": second, **faulty}
 
 
 def publish(namespace: str, bundles: dict[str, Bundle]) -> None:

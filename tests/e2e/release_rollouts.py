@@ -6,17 +6,20 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from contracts.rollout_policy import RolloutPolicy
+from contracts.rollout_policy import Limit, RolloutPolicy, Strategy
 from deploy.cli.cluster.cluster_settings import Cluster
 from deploy.cli.cluster.kube import Kube
 from deploy.cli.releases.by_rollout import apply_rollouts
 from deploy.cli.releases.keeper import ReleaseKeeper, find_keeper
 from services.rollout.state import Rollout
 from services.rollout.store import Place, Request
+from tests.e2e import faulty_engines
 from tests.e2e.model_release import STORE, Release
-from tests.e2e.spaces import kubectl
+from tests.e2e.spaces import apply, kubectl
 
 QUICK = RolloutPolicy.model_validate(
     {
@@ -33,16 +36,39 @@ QUICK = RolloutPolicy.model_validate(
     }
 )
 
+STRICT = QUICK.model_copy(
+    update={"errors": Limit(tolerated=0.05, margin=0.1), "latency": Limit(tolerated=0.3, margin=0.5)}
+)
+
 
 def switch_on(release: Release, bundle: str) -> None:
-    """Give the release `toy` rollouts, as `fairlead deploy` does."""
-    values = release.values(bundle) | {"rollouts": {"enabled": True}}
+    """Give the release `toy` rollouts, as `fairlead deploy` does, and a package of engines by its values."""
+    values = release.values(bundle) | {"rollouts": {"enabled": True}} | _package(release)
 
     def upgrade() -> None:
         done = release.upgrade_with(values, "--timeout", "240s")
         assert done.returncode == 0, done.stderr
 
     apply_rollouts(Kube(release.namespace), "toy", upgrade)
+
+
+def _package(release: Release) -> dict[str, Any]:
+    """Put the package of faulty engines into the namespace; the values by which the pods of a release have it."""
+    info = "faulty_engines-1.0.dist-info"
+    files = {
+        "faulty_engines.py": Path(faulty_engines.__file__).read_text(encoding="utf-8"),
+        f"{info}/METADATA": "Metadata-Version: 2.1\nName: faulty_engines\nVersion: 1.0\n",
+        f"{info}/entry_points.txt": f"[fairlead.engines]\n{faulty_engines.ENTRIES}\n",
+    }
+    data = {path.replace("/", "_"): text for path, text in files.items()}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "engines"}, "data": data}
+    apply(release.namespace, config)
+    items = [{"key": path.replace("/", "_"), "path": path} for path in files]
+    return {
+        "extraVolumes": [{"name": "engines", "configMap": {"name": "engines", "items": items}}],
+        "extraVolumeMounts": [{"name": "engines", "mountPath": "/engines", "readOnly": True}],
+        "extraEnv": [{"name": "PYTHONPATH", "value": "/app:/engines"}],
+    }
 
 
 def keeper_of(release: Release) -> ReleaseKeeper:
@@ -52,11 +78,18 @@ def keeper_of(release: Release) -> ReleaseKeeper:
     return found
 
 
-def roll_out(release: Release, keeper: ReleaseKeeper, bundle: str, kills: Mapping[str, tuple[str, ...]]) -> Rollout:
-    """Bring a bundle as a canary until its rollout ends; `kills` has by phase the components that lose a pod in it."""
+def roll_out(
+    release: Release,
+    keeper: ReleaseKeeper,
+    bundle: str,
+    kills: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+    strategy: Strategy = "canary",
+    policy: RolloutPolicy = QUICK,
+) -> Rollout:
+    """Bring a bundle until its rollout ends; `kills` has by phase the components that lose a pod in it."""
     place = Place(source=f"{STORE}/{bundle}", digest=release.bundles[bundle].digest)
     told = {"id": secrets.token_hex(8), "command": "start", "actor": "user:test", "candidate": bundle}
-    keeper.ask(Request.model_validate({**told, "policy": QUICK, "place": place}))
+    keeper.ask(Request.model_validate({**told, "strategy": strategy, "policy": policy, "place": place}))
     left, until = dict(kills), time.monotonic() + 240
     while True:
         rollout = keeper.read().rollout

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.e2e.model_release import CHART, IMAGE, MAY_CALL, Release, make_bundles, publish
-from tests.e2e.release_rollouts import keeper_of, roll_out, switch_on
+from tests.e2e.release_rollouts import STRICT, keeper_of, roll_out, switch_on
 from tests.e2e.spaces import kubectl, need_image, space
 
 pytestmark = pytest.mark.e2e
@@ -139,12 +139,36 @@ def test_versions_come_by_evidence_and_no_request_fails(release: Release) -> Non
         keeper = keeper_of(release)
         good = roll_out(release, keeper, "two", {"starting": ("router",), "running": ("rollout",)})
         assert (good.phase, good.weight) == ("promoted", 100)
-        bad = roll_out(release, keeper, "weak", {})
+        bad = roll_out(release, keeper, "weak")
         assert (bad.phase, bad.reasons[0].partition(" ")[0]) == ("rolled_back", "answers")
     assert (got["failed"], got["failures"]) == (0, [])
     assert set(got["versions"]) == {"one", "two", "weak"}
     assert release.ask("after-rollouts", MAY_CALL)["version"] == "two"
     assert release.helm("test", "toy", "--timeout", "240s").returncode == 0
+
+
+def test_versions_that_fail_or_are_slow_go_and_cost_no_more_than_their_own_errors(release: Release) -> None:
+    keeper = keeper_of(release)
+    with release.load("load-slow") as got:
+        slow = roll_out(release, keeper, "slow", policy=STRICT)
+        assert (slow.phase, slow.reasons[0].partition(" ")[0]) == ("rolled_back", "latency")
+    assert (got["failed"], got["failures"]) == (0, [])
+    with release.load("load-failing") as got:
+        failing = roll_out(release, keeper, "failing", policy=STRICT)
+        assert (failing.phase, failing.reasons[0].partition(" ")[0]) == ("rolled_back", "errors")
+    assert set(got["codes"]) == {"500"}, "what the version itself answered; no other version can take it back"
+    assert failing.totals[0].errors == failing.totals[0].unreached == 0
+    assert release.ask("after-failing", MAY_CALL)["version"] == "two"
+
+
+def test_a_version_in_the_shadow_is_judged_by_copies_and_no_client_hears_of_it(release: Release) -> None:
+    keeper = keeper_of(release)
+    with release.load("load-shadow") as got:
+        weak = roll_out(release, keeper, "weak", strategy="shadow")
+    assert (weak.phase, weak.reasons[0].partition(" ")[0]) == ("rolled_back", "answers")
+    assert weak.totals[1].requests > 0
+    assert max(step.weight for step in weak.transitions) == 0
+    assert (got["failed"], got["failures"], set(got["versions"])) == (0, [], {"two"})
 
 
 def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release: Release) -> None:

@@ -67,9 +67,12 @@ def test_the_policy_is_of_the_bucket_and_of_the_demo_that_are_set() -> None:
         ({"global": {"s3": THEIRS}}, "all", "all"),
         ({"global": {"s3": {**THEIRS, "keys": {"models": "m", "watchers": "w"}}}}, "m", "w"),
         ({"global": {"s3": {**THEIRS, "keys": {"models": "m"}}}}, "m", "all"),
+        ({"global": {"s3": {"keys": {"generate": False}}}}, "fairlead-s3", "fairlead-s3"),
     ],
 )
-def test_a_store_of_ones_own_has_the_keys_that_are_named(values: dict[str, Any], models: str, watchers: str) -> None:
+def test_where_none_are_made_pods_have_the_keys_that_are_named_or_the_platforms(
+    values: dict[str, Any], models: str, watchers: str
+) -> None:
     made = render("platform", values)
     found = keys(made)
     assert found["Deployment/fairlead-demo"] == {models}

@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
     folder = tmp_path_factory.mktemp("s3")
     made = render("platform")
     accounts, data = folder / "accounts", folder / "data"
-    (data / "fairlead").mkdir(parents=True)
+    data.mkdir()
     accounts.mkdir()
     keys = {"root": (KEY, SECRET)}
     for who in ("models", "watchers"):

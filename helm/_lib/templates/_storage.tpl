@@ -114,7 +114,8 @@ data:
 {{- define "fairlead.s3Issues" -}}
 {{- $global := .context.Values.global | default dict -}}
 {{- $s3 := $global.s3 | default dict -}}
-{{- if not (or $s3.endpoint (eq (toString ($global.secrets | default dict).generate) "false")) }}true{{ end -}}
+{{- $off := list $s3.endpoint (eq (toString ($global.secrets | default dict).generate) "false") (eq (toString ($s3.keys | default dict).generate) "false") -}}
+{{- if not (or (first $off) (index $off 1) (last $off)) }}true{{ end -}}
 {{- end -}}
 
 {{/*

@@ -1,4 +1,4 @@
-"""Says what the keys of the embedded S3 may do: puts POLICY on BUCKET, once the server knows their accounts."""
+"""Makes BUCKET in the embedded S3 where it is not, and puts POLICY on it: what the keys of its accounts may do."""
 
 import os
 import sys
@@ -10,13 +10,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}, retries={"max_attempts": 1}))
 end, said = time.monotonic() + 300, ""
+region = os.environ["AWS_REGION"]
+place = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
 while True:
     try:
+        if os.environ["BUCKET"] not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
+            client.create_bucket(Bucket=os.environ["BUCKET"], **place)
         client.put_bucket_policy(Bucket=os.environ["BUCKET"], Policy=os.environ["POLICY"])
         break
     except (BotoCoreError, ClientError) as err:
         if time.monotonic() > end:
-            sys.exit(f"the policy of bucket {os.environ['BUCKET']} is not set: {err}")
+            fix = "where the volume cannot keep one: global.s3.keys.generate=false, and pods have the platform's key"
+            sys.exit(f"the policy of bucket {os.environ['BUCKET']} is not set: {err}. Fix: {fix}")
         if str(err) != said:
             said = str(err)
             sys.stderr.write(f"waiting: {said}\n")

@@ -52,7 +52,7 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- if and $s3.endpoint (not $s3.existingSecret) -}}
 {{- fail "global.s3.endpoint is set without credentials. Fix: set global.s3.existingSecret to a Secret with the keys access-key, secret-key" -}}
 {{- end -}}
-{{- range $who, $secret := $s3.keys -}}
+{{- range $who, $secret := pick $s3.keys "models" "watchers" -}}
 {{- if and $secret (not $s3.endpoint) -}}
 {{- fail (printf "global.s3.keys.%s is set, but the S3 of this release knows the keys only that it makes. Fix: leave it empty, or set global.s3.endpoint" $who) -}}
 {{- end -}}
