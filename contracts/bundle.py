@@ -45,6 +45,7 @@ class Input(Document):
     dtype: Literal["float64", "int64", "bool", "string", "bytes"]  # bytes: a file, in JSON as base64
     source: Literal["request", "online", "on_demand"] = "request"
     default: float | int | str | None = Field(None, description="served when a value is missing; null means NaN")
+    optional: bool = Field(False, description="a request may leave it out, which is the default without a flag")
     categories: list[str] | None = Field(None, description="accepted values of a string input; others are flagged")
     minimum: float | None = None
     maximum: float | None = None

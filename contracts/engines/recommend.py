@@ -30,9 +30,9 @@ HISTORIES = ("histories.indptr", "histories.indices")
 
 
 def request_inputs(spec: RecommendSpec) -> list[Input]:
-    """What a row asks for: the inputs of the signature of every model of this engine."""
+    """What a row asks for: the inputs of every model of this engine, all optional."""
     several = f"separated by {SEPARATOR}"
-    return [
+    fields = [
         Input(name="user", dtype="string", default="", description="who asks; empty or unknown: only `items` count"),
         Input(
             name="items", dtype="string", default="", description=f"items of the session, the latest last, {several}"
@@ -56,6 +56,7 @@ def request_inputs(spec: RecommendSpec) -> list[Input]:
             description=f"only items with one of these attributes are listed, {several}; empty: all",
         ),
     ]
+    return [item.model_copy(update={"optional": True}) for item in fields]
 
 
 class RecommendEngine:

@@ -81,6 +81,11 @@ class RequestSchema:
     def __post_init__(self) -> None:
         object.__setattr__(self, "names", frozenset(item.name for item in self.fields))
 
+    @property
+    def absent(self) -> dict[str, Any]:
+        """What a field that is left out stands for."""
+        return {item.name: item.default for item in self.fields if item.name in self.optional}
+
     def rows(self, instances: Sequence[Any]) -> Batch:
         """Check JSON objects, one per row.
 
@@ -95,7 +100,10 @@ class RequestSchema:
                 errors.extend(self._wrong_keys(row, instance))
         if errors:
             raise invalid(errors)
-        return self.batch({item.name: [one.get(item.name) for one in instances] for item in self.fields})
+        absent = self.absent
+        return self.batch({
+            item.name: [one.get(item.name, absent.get(item.name)) for one in instances] for item in self.fields
+        })  # fmt: skip
 
     def batch(self, values: Mapping[str, Sequence[Any]], where: str = VALUE) -> Batch:
         """Check values by column, all of the same length; `where` names a value in the error."""
@@ -138,7 +146,9 @@ class RequestSchemas:
     @classmethod
     def of(cls, signature: Signature, *, max_chars: int, lookup: bool) -> RequestSchemas:
         """Derive the schemas; without `lookup` (no online store) only ``by_features`` is accepted."""
-        by_features = RequestSchema("by_features", tuple(Field.of(item, max_chars) for item in signature.inputs))
+        may_lack = frozenset(item.name for item in signature.inputs if item.optional)
+        given_all = tuple(Field.of(item, max_chars) for item in signature.inputs)
+        by_features = RequestSchema("by_features", given_all, may_lack)
         if not lookup or not (signature.entities or signature.request):
             return cls(by_entity=None, by_features=by_features)
         given = {item.name: item for item in signature.inputs if item.source == "request"}

@@ -63,11 +63,11 @@ def read_request(
     if len(counts) > 1:
         sizes = ", ".join(f"{name} has {len(values)}" for name, values in rows.items())
         raise _bad("inputs", f"all tensors must have the same number of rows; {sizes}")
-    count = counts.pop()
+    count = counts.pop() if counts else 0
     if count == 0:
         raise _bad("inputs", "the tensors have no rows")
-    for name in schema.optional - set(rows):
-        rows[name] = [None] * count
+    for name, value in schema.absent.items():
+        rows.setdefault(name, [value] * count)
     return schema.batch(rows, where="inputs.{name}[{row}]"), _outputs(document.get("outputs"), (*own, *OUTPUTS))
 
 

@@ -184,6 +184,8 @@ def shown(predictions: list[dict[str, Any]]) -> Table:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):  # in a list: its name
+        return _cell(next(iter(value.values()), None))
     if not isinstance(value, list):
         return number(value, 4 if not isinstance(value, float) or abs(value) < _LARGE else 1)
     cells = [_cell(item) for item in value[:_ITEMS]]

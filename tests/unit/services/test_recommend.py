@@ -94,6 +94,19 @@ def test_rows_that_ask_for_too_much_are_flagged_and_get_what_there_is(serve_bund
     assert "out_of_range:k" in one["flags"]
 
 
+def test_what_a_row_leaves_out_is_the_default_without_a_flag(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(lists(tmp_path))
+    ann, nobody = served.predict({"user": "ann"}, {}).json()["predictions"]
+    assert [one["item"] for one in ann["items"]] == items(served, user="ann")
+    assert [one["item"] for one in nobody["items"]] == items(served)
+    assert ann["flags"] == nobody["flags"] == []
+    tensor = {"name": "user", "datatype": "BYTES", "shape": [1], "data": ["ann"]}
+    answer = served.client.post("/v2/models/ranking/infer", json={"inputs": [tensor]}).json()["outputs"][0]
+    assert answer["data"][:3] == items(served, user="ann")
+    nothing = served.client.post("/v2/models/ranking/infer", json={"inputs": []})
+    assert (nothing.status_code, nothing.json()["errors"][0]["message"]) == (400, "the tensors have no rows")
+
+
 def test_what_is_denied_is_never_listed_and_the_file_is_read_again(
     serve_bundle: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
