@@ -3,7 +3,7 @@
 bundle.json      this document            model/           LightGBM text, ONNX, or safetensors; never pickle
 golden.jsonl     inputs, expected outputs  features.json    how to read its features online (only with features)
 baseline.json    what normal looks like    evaluation.json, plots/*.png, card.html, data.html
-reasons.json     what people are told of reasons: {"favourable": class, "texts": {input: {"en": ..., "zh": ...}}}
+reasons.json     what people are told: {"favourable": class, "texts": {input: {"en", "zh"}}, "changes": {input: way}}
 seen.bin         hashes of the rows that the model has learned from (8 bytes each, at most 8 MiB)
 """
 

@@ -120,9 +120,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     if tradeoff := trained.get("tradeoff"):
         result["tradeoff"] = tradeoff
         group_plots.tradeoff(target / "plots" / "tradeoff.png", tradeoff, settings.gate.fairness.selection_ratio)
-    if texts := getattr(found, "reason_texts", None):
-        known_texts = {item.name: dict(texts[item.name]) for item in signature.inputs if item.name in texts}
-        write_json(target / REASON_TEXTS, {"favourable": getattr(found, "favourable", ""), "texts": known_texts})
+    _write_texts(target / REASON_TEXTS, found, [item.name for item in signature.inputs])
     result["left_out"] = read_json(source / "dataset.json").get("left_out")
     about = {"task": found.name, "source": fields["lineage"]["source"], "version": fields["lineage"]["data_version"]}
     write_text(target / data_report.FILE, data_report.render_data(source, about, found.title))
@@ -132,6 +130,19 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     candidate = {**fields, "metrics": result["metrics"], "slices": result["slices"]}
     write_json(target / "candidate.json", candidate)
     return {"rows": len(frame), **result["metrics"]}
+
+
+def _write_texts(file: Path, task: Task, inputs: list[str]) -> None:
+    """What the task says of reasons and of changes, for the model's inputs; nothing where it says nothing."""
+    texts, changes = getattr(task, "reason_texts", {}), getattr(task, "changes", {})
+    if not texts and not changes:
+        return
+    document = {
+        "favourable": getattr(task, "favourable", ""),
+        "texts": {name: dict(texts[name]) for name in inputs if name in texts},
+        "changes": {name: changes[name] for name in inputs if name in changes},
+    }
+    write_json(file, document)
 
 
 def _add_fairness(

@@ -24,7 +24,7 @@ from services.server.requests import Answer, Request, Route
 from services.settings import ServiceSettings
 
 DEFAULT_REASONS = 5
-_MEMBERS = frozenset({"instances", "explain"})
+_MEMBERS = frozenset({"instances", "explain", "counterfactual"})
 
 
 class PredictHandler:
@@ -34,7 +34,7 @@ class PredictHandler:
         self._runtime = runtime
 
     async def __call__(self, request: Request) -> Answer:
-        """Answer ``{"instances": [...], "explain": n}``; instances are answered in their order.
+        """Answer ``{"instances": [...], "explain": n, "counterfactual": true}``, instances in their order.
 
         Some modalities read other bodies too, such as forms of files.
         """
@@ -42,26 +42,29 @@ class PredictHandler:
         if model.rows.reads(request.media):
             body = await request.body()
             start = perf_counter()
-            batch, top = model.rows.read(model.schemas.by_features, request.header(b"content-type"), body), 0
+            batch = model.rows.read(model.schemas.by_features, request.header(b"content-type"), body)
+            top, counterfactual = 0, False
         else:
             document = await request.json()
             start = perf_counter()
-            instances, top = self._members(document)
+            instances, top, counterfactual = self._members(document, model)
             batch = model.schemas.choose(list(instances[0]) if type(instances[0]) is dict else []).rows(instances)
         metrics = self._runtime.metrics
         metrics.stage["decode"].observe(perf_counter() - start)
-        scored = await run(self._runtime, model, batch, top, request.options)
+        scored = await run(self._runtime, model, batch, top, request.options, counterfactual=counterfactual)
         start = perf_counter()
         ids = record(self._runtime, model, batch, scored, request.options.arrived)
         answer = Answer(self._body(model, batch, scored, ids, top))
         metrics.stage["encode"].observe(perf_counter() - start)
         return answer
 
-    def _members(self, document: Any) -> tuple[list[Any], int]:
+    def _members(self, document: Any, model: Model) -> tuple[list[Any], int, bool]:
         if type(document) is not dict:
             raise invalid([("(request)", 'expected an object: {"instances": [...]}')])
         errors = [
-            (name[:64], "unknown member; accepted: instances, explain") for name in document if name not in _MEMBERS
+            (name[:64], "unknown member; accepted: instances, explain, counterfactual")
+            for name in document
+            if name not in _MEMBERS
         ]
         instances: Any = document.get("instances")
         if type(instances) is not list or not instances:
@@ -71,10 +74,16 @@ class PredictHandler:
             top = DEFAULT_REASONS if top else 0
         if type(top) is not int or not 0 <= top <= MAX_REASONS:
             errors.append(("explain", f"expected true, false or a number of reasons from 0 to {MAX_REASONS}"))
+        counterfactual = document.get("counterfactual", False)
+        if type(counterfactual) is not bool:
+            errors.append(("counterfactual", "expected true or false"))
         if errors:
             raise invalid(errors)
+        if counterfactual and model.counterfactuals is None:
+            said = "its task declares no inputs that may change, see `changes` in pipelines/task.py"
+            raise Problem(422, "no-counterfactual", "this model gives no counterfactuals", said)
         check_count(len(instances), self._runtime.settings.max_instances)
-        return instances, top
+        return instances, top, counterfactual
 
     def _body(self, model: Model, batch: Batch, scored: Scored, ids: list[str], top: int) -> bytes:
         predictions = []
@@ -88,13 +97,23 @@ class PredictHandler:
                 ]
                 if model.principal:
                     one["principal_reasons"] = model.principal.of(scored.decided[row], scored.reasons[row])
+            if scored.changes and scored.changes[row]:
+                one["counterfactual"] = scored.changes[row]
             one["flags"] = batch.flags[row]
             predictions.append(one)
         document = {"model": self._runtime.name, "version": self._runtime.version, "predictions": predictions}
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-async def run(runtime: RowRuntime, model: Model, batch: Batch, top: int, options: RequestOptions) -> Scored:
+async def run(
+    runtime: RowRuntime,
+    model: Model,
+    batch: Batch,
+    top: int,
+    options: RequestOptions,
+    *,
+    counterfactual: bool = False,
+) -> Scored:
     """Score a batch, together with those of other requests.
 
     Raises:
@@ -105,7 +124,9 @@ async def run(runtime: RowRuntime, model: Model, batch: Batch, top: int, options
         batch = call() if model.rows.is_quick(batch) else await runtime.prepare(call)
         runtime.metrics.stage["decode"].observe(perf_counter() - start)
     works = _works(runtime.settings, batch, top)
-    kind, alone = works[0].kind, top > 0
+    for one in works:
+        one.counterfactual = counterfactual
+    kind, alone = works[0].kind, top > 0 or counterfactual
     try:
         if len(works) == 1:
             return await runtime.batcher.submit(

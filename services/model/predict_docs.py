@@ -26,6 +26,27 @@ _PRINCIPAL = {
     },
 }
 
+_COUNTERFACTUAL = {
+    "type": "object",
+    "description": "of an unfavourable answer: the least change that was found with which it would be favourable",
+    "required": ["possible", "changes"],
+    "properties": {
+        "possible": {"type": "boolean"},
+        "changes": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["feature", "from", "to"],
+                "properties": {
+                    "feature": {"type": "string"},
+                    "from": {"type": ["number", "string", "null"]},
+                    "to": {"type": ["number", "string"]},
+                },
+            },
+        },
+    },
+}
+
 
 class _Reason(BaseModel):
     feature: str
@@ -54,6 +75,9 @@ def predict_paths(runtime: RowRuntime) -> dict[str, Any]:
         },
         "example": {"instances": [{item.name: _example(item) for item in schemas[0].fields}]},
     }
+    if model.counterfactuals is not None:
+        asked = {"type": "boolean", "description": "whether a refusal says with which change it would be none"}
+        request["properties"]["counterfactual"] = asked  # type: ignore[index]
     answer = {
         "type": "object",
         "required": ["model", "version", "predictions"],
@@ -120,6 +144,7 @@ def predict_schemas(runtime: RowRuntime) -> dict[str, Any]:
         **answer.get("properties", {}),
         "reasons": {"type": "array", "items": {"$ref": "#/components/schemas/Reason"}},
         **({"principal_reasons": _PRINCIPAL} if model.principal else {}),
+        **({"counterfactual": _COUNTERFACTUAL} if model.counterfactuals else {}),
         "flags": {
             "type": "array",
             "items": {"type": "string"},

@@ -21,6 +21,10 @@ class PrincipalReasons:
         self._favourable, self._texts = str(document["favourable"]), document["texts"]
         self._serving, self._decision = serving, decision
 
+    def is_favourable(self, decided: Any) -> bool:
+        """Whether an answer is good for whom it is about."""
+        return self._serving.against(self._decision, decided, self._favourable) == 0
+
     def of(self, decided: Any, reasons: Sequence[Reason]) -> list[dict[str, str]]:
         """What counted most against, the largest first; nothing for an answer that is favourable."""
         sign = self._serving.against(self._decision, decided, self._favourable)

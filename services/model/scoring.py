@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from time import perf_counter
 from typing import Any, Protocol
 
 import numpy as np
 
+from contracts.baseline import FILE
 from contracts.bundle import REASON_TEXTS, Bundle
 from contracts.engine import Engine, Reason
 from contracts.errors import PlatformError
 from contracts.problems.base import Problem, Tensor
 from services.metrics.service_metrics import ServiceMetrics
 from services.model.columns import Column
+from services.model.counterfactual import Counterfactuals
 from services.model.principal_reasons import PrincipalReasons
 from services.model.request_schema import Batch, RequestSchemas, copied, merge
 from services.model.rows import Rows
@@ -45,12 +47,15 @@ class Scored:
         answers: what the engine says, in the form of the problem.
         decided: what follows from it, per row.
         reasons: per row, empty unless they were asked for; all of them where principal reasons are told.
+        changes: per row, empty unless they were asked for, see `services.model.counterfactual`; {} of a row whose
+            answer is favourable.
     """
 
     inputs: dict[str, Column]
     answers: Any
     decided: list[Any]
     reasons: list[list[Reason]]
+    changes: list[dict[str, Any]] = field(default_factory=list)
 
     def part(self, problem: Problem[Any], start: int, end: int, given: Mapping[str, Column]) -> Scored:
         """The rows from `start` to `end`; inputs that were `given` get their own type back."""
@@ -63,6 +68,7 @@ class Scored:
             answers=problem.part(self.answers, start, end),
             decided=self.decided[start:end],
             reasons=self.reasons[start:end],
+            changes=self.changes[start:end],
         )
 
 
@@ -72,17 +78,19 @@ class Work:
 
     Attributes:
         top: reasons per row; 0 for none.
+        counterfactual: whether changes that would lead to the favourable answer are looked for.
         given_up: true when nobody waits any more; reasons of many rows take long.
     """
 
     batch: Batch
     top: int = 0
+    counterfactual: bool = False
     given_up: bool = False
 
     @property
     def kind(self) -> str:
         """What takes the same time per row, and can be scored together; reasons are given one request at a time."""
-        return f"{self.batch.schema}:explain" if self.top else self.batch.schema
+        return f"{self.batch.schema}:explain" if self.top or self.counterfactual else self.batch.schema
 
 
 def joined(problem: Problem[Any], batch: Batch, works: Sequence[Work], parts: Sequence[Scored]) -> Scored:
@@ -93,6 +101,7 @@ def joined(problem: Problem[Any], batch: Batch, works: Sequence[Work], parts: Se
         answers=problem.join([one.answers for one in parts]),
         decided=[decided for one in parts for decided in one.decided],
         reasons=[reasons for one in parts for reasons in one.reasons],
+        changes=[changes for one in parts for changes in one.changes],
     )
 
 
@@ -115,6 +124,7 @@ class Model:
         self.serving = get_serving(self.problem)
         texts = bundle.read_json(REASON_TEXTS)
         self.principal = PrincipalReasons(texts, self.serving, self.decision) if texts else None
+        self.counterfactuals = self._open_counterfactuals(texts or {})
         self.tensors: dict[str, Tensor] = {one.name: one for one in self.problem.tensors(self.output)}
         self._inputs = tuple(item.name for item in signature.inputs)
         self._one_at_a_time = Lock()
@@ -143,6 +153,8 @@ class Model:
         reasons = self._reasons(works[0], inputs) if works[0].top else []
         decided = self.problem.decide(self.output, self.decision, answers)
         whole = Scored(inputs=inputs, answers=answers, decided=decided, reasons=reasons)
+        if works[0].counterfactual and self.counterfactuals is not None:
+            whole.changes = self._changes(works[0], inputs, decided)
         if alone:
             works[0].batch.flags[:] = batch.flags
             return [whole]
@@ -153,6 +165,33 @@ class Model:
             parts.append(whole.part(self.problem, at, end, work.batch.columns))
             at = end
         return parts
+
+    def _open_counterfactuals(self, texts: Mapping[str, Any]) -> Counterfactuals | None:
+        if not texts.get("changes"):
+            return None
+        favourable = texts["favourable"]
+
+        def score(columns: Mapping[str, Column]) -> Any:
+            answers = self.engine.predict(columns)
+            decided = self.problem.decide(self.output, self.decision, answers)
+            flips = [self.serving.against(self.decision, one, favourable) == 0 for one in decided]
+            return np.array(flips), self.serving.chance(self.output, answers, favourable)
+
+        normal = (self.bundle.read_json(FILE) or {}).get("inputs", {})
+        return Counterfactuals(self.bundle.document.signature.inputs, texts["changes"], normal, score)
+
+    def _changes(self, work: Work, inputs: Mapping[str, Column], decided: Sequence[Any]) -> list[dict[str, Any]]:
+        assert self.counterfactuals is not None
+        found: list[dict[str, Any]] = []
+        for at, one in enumerate(decided):
+            if work.given_up:
+                raise TimeoutError
+            if self.principal is None or self.principal.is_favourable(one):
+                found.append({})
+                continue
+            changes = self.counterfactuals.of({name: values[at] for name, values in inputs.items()})
+            found.append({"possible": changes is not None, "changes": changes or []})
+        return found
 
     def _reasons(self, work: Work, inputs: Mapping[str, Column]) -> list[list[Reason]]:
         start = perf_counter()

@@ -81,6 +81,10 @@ class Serving(ABC):
         """The sign of the contributions that speak for an answer other than the favourable one; 0 where it is that."""
         return 0
 
+    def chance(self, output: Any, answers: Any, favourable: str) -> Any:
+        """How probable the favourable answer is to each row; None where answers have no such."""
+        return None
+
     def truths(self, output: Any) -> Sequence[str]:
         """What labels can say of a row, one by one: classes of rows whose wrong answers are counted apart."""
         return ()

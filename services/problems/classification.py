@@ -63,6 +63,10 @@ class ClassificationServing(Serving):
             return 0
         return -1 if decision.positive == favourable else 1
 
+    def chance(self, output: ClassificationOutput, answers: NDArray[np.float64], favourable: str) -> Any:
+        """Its probability."""
+        return answers[:, output.classes.index(favourable)] if favourable in output.classes else None
+
     def truths(self, output: ClassificationOutput) -> Sequence[str]:
         """The classes: a rare one that is missed is not outweighed by the common one."""
         return output.classes

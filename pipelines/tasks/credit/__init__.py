@@ -31,6 +31,14 @@ class CreditTask(TabularTask):
     favourable = "repaid"
     sensitive = SENSITIVE
     reason_texts = TEXTS
+    # What an applicant may change before asking again; the past cannot be changed.
+    changes: Mapping[str, str] = {
+        "income": "up",
+        "payment_share": "down",
+        "debts": "down",
+        "checking": "any",
+        "savings": "any",
+    }
     slices = ("purpose",)
     recipes: Mapping[str, TaskConfig] = RECIPES
     default_recipe = "scorecard"
