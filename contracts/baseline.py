@@ -2,8 +2,9 @@
 
 A column is described by its ``kind``: ``number`` has ``edges`` (deciles) with the ``shares`` of the known values
 between them, ``category`` the ``shares`` of its commonest values and of all ``other`` ones, ``text`` a number's of its
-``length``. ``missing`` is the share without a value, and ``rows`` of the document says how many were counted. Where
-rows have moments, ``varies`` is how far single hours and days of the week are from all rows, as PSI beyond chance.
+``length``, and ``file`` nothing but its traits. ``missing`` is the share without a value, and ``rows`` of the document
+says how many were counted. Where rows have moments, ``varies`` is how far single hours and days of the week are from
+all rows, as PSI beyond chance.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def _with_variation(
 ) -> dict[str, dict[str, Any]]:
     if seconds is not None:
         for name, described in found.items():
-            described["varies"] = variation(columns[name], described, seconds)
+            if described["kind"] != "file":
+                described["varies"] = variation(columns[name], described, seconds)
     return found
 
 
@@ -63,6 +65,8 @@ def describe(values: NDArray[Any] | Sequence[Any], item: Input) -> dict[str, Any
     A text of few different values counts as a category. A log keeps only the length of what is no declared category,
     so the length is described beside it.
     """
+    if item.dtype == "bytes":
+        return {"kind": "file"}
     if item.dtype != "string":
         return number(np.asarray(values, dtype=np.float64))
     texts = [value or "" for value in values]

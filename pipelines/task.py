@@ -30,7 +30,7 @@ class Column:
     """One column of the raw data and what makes a value of it valid."""
 
     name: str
-    dtype: Literal["string", "int64", "float64", "timestamp"]
+    dtype: Literal["string", "int64", "float64", "timestamp", "bytes"]  # bytes: a file
     nullable: bool = False
     unique: bool = False
     minimum: float | None = None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
-from contracts.engines.onnx_image import ImageSpec
+from contracts.images import ImageSpec
 
 SIGNATURE = {"inputs": [{"name": "image", "dtype": "bytes"}], "classes": ["dark", "bright"]}
 
@@ -21,6 +23,15 @@ def picture(shade: Any, *, mode: str = "RGB", kind: str = "PNG", size: int = 8) 
     buffer = io.BytesIO()
     Image.new(mode, (size, size), color).save(buffer, kind)
     return buffer.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and has no pixels."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"")]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def encoded(file: bytes) -> str:

@@ -40,6 +40,7 @@ class Rejected:
     reason: str
     label: str | None = None  # of its class, where that can be read
     undecodable: bool = False  # bytes that are none of the file's encoding
+    file: str = ""  # that is the row, where rows are files
 
 
 @dataclass

@@ -8,7 +8,7 @@ from contracts.errors import PlatformError
 from feature_repo.stores.keys import EXPECTED as EXPECTED_KEY
 from feature_repo.stores.keys import canonical_column
 from pipelines.data.moments import moments
-from pipelines.data.value_format import PLAIN, ValueFormat, number_pattern
+from pipelines.data.value_format import NUMBER, PLAIN, ValueFormat, number_pattern
 from pipelines.data.values_guess import guess_setting
 from pipelines.task import Column
 
@@ -22,6 +22,7 @@ EXPECTED = {
     "float64": "not a finite number",
     "timestamp": "not a moment in ISO 8601, for example 2024-03-05T14:30:00Z",
     "string": "not a text",
+    "bytes": "not a file",
 }
 MISSING = ("nan", "null", "none", "na", "n/a")
 TRUE = ("true", "t", "yes", "y", "ja", "j", "oui", "si", "sí", "sim", "vrai", "wahr", "是", "真")
@@ -58,6 +59,8 @@ def cast_column(
                 typed = pc.utf8_trim_whitespace(typed)
             # Text that may be missing stays as it is: an empty title is a title.
             return (typed if column.nullable else _blank_to_null(typed)), _none(values)
+        if column.dtype == "bytes":
+            return values.cast(pa.binary()), _none(values)
         if pa.types.is_string(values.type):
             values = _blank_to_null(pc.utf8_trim_whitespace(values))
         if column.dtype == "timestamp":
@@ -157,7 +160,7 @@ def _numbers(values: pa.ChunkedArray, column: Column, form: ValueFormat) -> pa.C
         # Only now the slow way, and only for values that Arrow does not read.
         if dtype == "int64" and (column.minimum, column.maximum) == (0, 1):
             values = _truth(values)
-        readable = pc.match_substring_regex(values, r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$")
+        readable = pc.match_substring_regex(values, NUMBER)
         floats = pa.chunked_array([pa.array(pd.to_numeric(pc.if_else(readable, values, None).to_pandas()))])
         floats = floats.cast(pa.float64())
         if dtype == "float64":
@@ -201,6 +204,7 @@ def missing_column(rows: int, column: Column) -> Any:
 
     kinds: dict[str, Any] = {
         "string": pa.string(),
+        "bytes": pa.binary(),
         "int64": pa.int64(),
         "float64": pa.float64(),
         "timestamp": pa.timestamp("us", tz="UTC"),

@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from contracts.errors import PlatformError
 from pipelines.task import DataConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# pandas ends the process at an exponent that is no number of 32 bits, such as that of 1e2147483648.
+NUMBER = r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,5})?\s*$"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,16 @@ class ValueFormat:
 
 
 PLAIN = ValueFormat()
+
+
+def as_numbers(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Numbers of a column of texts or numbers, NaN for what is none."""
+    import pandas as pd
+
+    if not pd.api.types.is_numeric_dtype(values):
+        texts = values.astype("string")
+        values = texts.where(texts.str.match(NUMBER)).astype(object)
+    return pd.to_numeric(values, errors="coerce")
 
 
 def value_format(data: DataConfig) -> ValueFormat:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.errors import PlatformError
+from pipelines.data.value_format import as_numbers
 from pipelines.evaluation.base import Evaluation
 from pipelines.settings import setting
 from pipelines.task import DataConfig
@@ -72,7 +73,7 @@ def _codes(column: pd.Series[Any], fit: NDArray[np.bool_]) -> NDArray[np.int64]:
     import pandas as pd
 
     if not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_datetime64_any_dtype(column):
-        as_number = pd.to_numeric(column, errors="coerce")
+        as_number = as_numbers(column)
         if as_number.notna().sum() >= 0.99 * column.notna().sum() > 0:
             column = as_number
     if pd.api.types.is_datetime64_any_dtype(column):

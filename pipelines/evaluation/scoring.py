@@ -41,6 +41,8 @@ def columns_of(frame: pd.DataFrame, inputs: Sequence[Input]) -> dict[str, NDArra
         if item.dtype == "string":
             filled = column.astype("string").fillna("" if item.default is None else str(item.default))
             made[item.name] = filled.to_numpy(dtype=object)
+        elif item.dtype == "bytes":
+            made[item.name] = column.to_numpy(dtype=object)
         else:
             numbers = pd.to_numeric(column).to_numpy(dtype=np.float64, na_value=np.nan)
             default = np.nan if item.default is None else float(item.default)

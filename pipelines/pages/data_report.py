@@ -98,6 +98,8 @@ def _column(name: str, values: pd.Series[Any], item: Mapping[str, Any] | None) -
     import pandas as pd
     from pandas.api import types
 
+    if item and item["dtype"] == "bytes":
+        return _files(name, values, item)
     given = values.dropna()
     shown: dict[str, Any] = {
         "name": name,
@@ -120,6 +122,13 @@ def _column(name: str, values: pd.Series[Any], item: Mapping[str, Any] | None) -
     if not shown["used"]:  # keys and the like, which are no model's business and no reader's
         return shown | {"values": f"{given.nunique():,} different ones"}
     return shown | _texts(given.astype(str))
+
+
+def _files(name: str, values: pd.Series[Any], item: Mapping[str, Any]) -> dict[str, Any]:
+    sizes = values.str.len()
+    said = f"files of {number(sizes.min() / 1000)} to {number(sizes.max() / 1000)} kB"
+    about = {"name": name, "kind": "bytes", "used": "input", "meaning": item.get("description") or "", "missing": ""}
+    return {**about, "values": said, "bars": _histogram(sizes.to_numpy())}
 
 
 def _numbers(given: NDArray[Any]) -> dict[str, Any]:

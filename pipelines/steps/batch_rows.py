@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from contracts.bundle import Bundle, Input, Signature
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from pipelines.data import image_files
 from pipelines.data.chunks import ROW, TextFormat, text_format
 from pipelines.data.columns import NUMBERED, column_fix
 from pipelines.data.delimited import undecodable
@@ -84,6 +85,20 @@ class Plan:
     layout: _Layout
     names: list[str]
     direct: bool
+
+
+def scorable(
+    source: str, bundle: Bundle, settings: str, where: Endpoints
+) -> Iterator[tuple[pa.Table, dict[str, NDArray[Any]], Flags]]:
+    """The rows of `source` in chunks: as they are there, as the model's inputs, and what is odd about them."""
+    said, signature = parsed(settings), bundle.document.signature
+    column = next((item.name for item in signature.inputs if item.dtype == "bytes"), "")
+    if not column:
+        for plan, table in tables(source, bundle, said):
+            yield table, *inputs_of(table, plan, bundle, where)
+        return
+    for table in image_files.batches(source, column, data_config(bundle.document.layout, said)):
+        yield table, {column: table.column(column).to_numpy(zero_copy_only=False)}, Flags(table.num_rows)
 
 
 def tables(source: str, bundle: Bundle, settings: Mapping[str, Any]) -> Iterator[tuple[Plan, pa.Table]]:

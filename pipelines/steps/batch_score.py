@@ -46,6 +46,7 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     bundle = _open(model, where)
     engine = load_engine(bundle, threads=2)
     document = bundle.document
+    files = [item.name for item in document.signature.inputs if item.dtype == "bytes"]  # are not written again
     batch = get_evaluation(document.signature.output.problem).batch(document.signature.output, document.decision)
     made = [*batch.columns, FLAGS]
     flagged = Counter[str]()
@@ -53,11 +54,10 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     report = events.progress("batch_score")
     rows = 0
     with fresh_folder(Path(out)) as folder, source_here(source) as here:
-        for number, (plan, table) in enumerate(batch_rows.tables(here, bundle, batch_rows.parsed(settings))):
-            columns, flags = batch_rows.inputs_of(table, plan, bundle, where)
+        for number, (table, columns, flags) in enumerate(batch_rows.scorable(here, bundle, settings, where)):
             answers = batch.add(scoring.predict(engine, columns, document))
             flagged.update(flags.counts())
-            table = table.drop_columns([ROW])
+            table = table.drop_columns([ROW, *files])
             names = free_names(table.column_names, made)
             renamed |= {old: new for old, new in zip(table.column_names, names, strict=True) if old != new}
             _write(table.rename_columns(names), made, [*answers, flags.column()], folder / f"part-{number:05d}.parquet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from contracts.baseline import FILE, describe_answers, describe_inputs
 from contracts.bundle import REASON_TEXTS, BundleDocument, Golden
 from contracts.content import describe_content, unknown_share
-from contracts.engine import Engine, TokenEngine
+from contracts.engine import MAX_PIXELS, DecodingEngine, Engine, TokenEngine
 from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
@@ -31,7 +32,7 @@ from pipelines.tasks import get_task, load_config
 if TYPE_CHECKING:
     import pandas as pd
 
-
+_DECODED = 500  # files whose content is described
 _SLICE_VALUES = 40  # of one slice, the commonest
 
 
@@ -106,7 +107,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         "answer": describe_answers(evaluation.watched(signature.output, document.decision, answers), moments),
     }
     known: dict[str, Any] = normal["inputs"]
-    for name, content in describe_content(columns, watched, known, _unknown(engine, columns)).items():
+    seen_as = _as_logged(engine, columns)
+    for name, content in describe_content(seen_as, watched, known, _unknown(engine, columns)).items():
         known[name] |= content
     normal |= evaluation.baseline(signature.output, answers) | evaluation.expected(frame, answers)
     write_json(target / FILE, normal)
@@ -158,6 +160,15 @@ def _add_fairness(
     result["fairness"] = fairness.measure(groups, outcome, least)
     group_plots.rates(target / "plots" / "fairness.png", result["fairness"])
     group_plots.calibration(target / "plots", groups, outcome, least)
+
+
+def _as_logged(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """The columns that content is described of: of files some, evenly from all, as a service decodes them."""
+    if not isinstance(engine, DecodingEngine):
+        return dict(columns)
+    rows = len(next(iter(columns.values())))
+    chosen = np.unique(np.linspace(0, rows - 1, min(rows, _DECODED)).astype(np.int64))
+    return engine.decode({name: values[chosen] for name, values in columns.items()}, MAX_PIXELS * len(chosen))
 
 
 def _unknown(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> list[float | None]:
@@ -247,6 +258,8 @@ def _write_golden(
 
 
 def _plain(value: Any, dtype: str) -> float | int | str | bool | None:
+    if dtype == "bytes":
+        return base64.b64encode(value).decode()  # as in a request
     value = clean_numbers(value)
     if value is None or dtype == "string":
         return value  # type: ignore[no-any-return]

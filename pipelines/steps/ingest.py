@@ -14,6 +14,7 @@ from contracts import storage
 from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
 from pipelines.code_version import code_version
+from pipelines.data import image_files
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
@@ -114,7 +115,10 @@ def _known(known: Path, root: Path) -> Path | None:
 def _fingerprint(task: Task, config: TaskConfig, source: str) -> tuple[str, list[dict[str, Any]]]:
     """What decides the version's content: the bytes of every file and how they are read, or the simulator's code."""
     files: list[dict[str, Any]] = []
-    if source:
+    if source and image_files.takes_images(task):
+        files = [image_files.fingerprint(source, task, config.data, events.progress("ingest"))]
+        reading: Any = {}
+    elif source:
         paths = list_files(source)
         total, done = sum(p.stat().st_size for p in paths), 0
         report = events.progress("ingest")
@@ -126,7 +130,7 @@ def _fingerprint(task: Task, config: TaskConfig, source: str) -> tuple[str, list
                     done += len(block)
                     report(done, max(total, 1), reading=path.name)
             files.append({"name": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()})
-        reading: Any = json.loads(dump_config(config))["data"]
+        reading = json.loads(dump_config(config))["data"]
         reading = {key: reading[key] for key in ("columns", "header", "delimiter", "quoted", "drop")}
     else:
         reading = {"config": json.loads(dump_config(config)), "code": code_version(task.name)}
@@ -140,11 +144,26 @@ def _fill(staging: Staging, task: Task, config: TaskConfig, source: str, files: 
     if staging.parts:
         events.emit("log", step="ingest", message=f"going on after row {through}: {len(staging.parts)} parts are there")
     writer = _PartWriter(staging, through)
-    for chunk in _from_files(task, config, list_files(source), files) if source else _built_in(task, config):
+    for chunk in _chunks(task, config, source, files):
         writer.add(chunk)
     writer.flush()
     if not sum(part.rows for part in staging.parts):
-        raise _nothing(source, staging.parts, text_format(config.data))
+        raise _nothing(source, staging.parts, text_format(config.data), bool(image_files.takes_images(task)))
+
+
+def _chunks(task: Task, config: TaskConfig, source: str, files: list[dict[str, Any]]) -> Iterator[Chunk]:
+    if not source:
+        return _built_in(task, config)
+    if image_files.takes_images(task):
+        return _from_images(task, config, source, files[0])
+    return _from_files(task, config, list_files(source), files)
+
+
+def _from_images(task: Task, config: TaskConfig, source: str, known: dict[str, Any]) -> Iterator[Chunk]:
+    report = events.progress("ingest")
+    for chunk in image_files.read_images(source, task, config.data, known):
+        report(chunk.through, known["rows"], rows=chunk.through)
+        yield chunk
 
 
 def _built_in(task: Task, config: TaskConfig) -> Iterator[Chunk]:
@@ -261,11 +280,16 @@ class _PartWriter:
         self._tables, self._rows, self._bytes = [], 0, 0
 
 
-def _nothing(source: str, parts: list[Part], form: TextFormat) -> PlatformError:
+def _nothing(source: str, parts: list[Part], form: TextFormat, images: bool) -> PlatformError:
     rejected = [row for part in parts for row in part.rejected]
     if not rejected:
         return empty(source or BUILT_IN)
     first = rejected[0]
+    if images:
+        detail = f"{first['file']} {first['reason']} ({len(rejected)} files are refused)"
+        return PlatformError(
+            f"no image of {source} can be read", detail=detail, fix="correct the files", code="bad_source"
+        )
     return PlatformError(
         f"no row of {source} can be read",
         detail=f"row {first['row']}: {first['reason']} ({len(rejected)} rows like it)",

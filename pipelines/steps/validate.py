@@ -115,7 +115,7 @@ class _Validation:
         """Take over the rows that could not even be read."""
         for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else []:
             row = json.loads(line)
-            write(row["row"], row["column"], row["value"], row["reason"])
+            write(row["row"], row["column"], row["value"], row["reason"], row.get("file", ""))
             self.bad += 1
             self.reasons[row["column"], "cannot be read"] += 1
             if (label := row.get("label")) is not None and self._classes([label]) is not None:
@@ -212,7 +212,8 @@ class _Validation:
         import pyarrow as pa
 
         task = self.task
-        fixed = {task.id, task.timestamp, *task.entities} - {task.label}
+        files = {column.name for column in task.columns if column.dtype == "bytes"}
+        fixed = {task.id, task.timestamp, *task.entities, *files} - {task.label}
         draw = pd.util.hash_array(rows)  # as good as random, and the same for the same row
         label = good.column(task.label).to_pandas()
         before = self._sample if self._sample is not None else pd.DataFrame({task.label: label[:0], _DRAW: draw[:0]})
@@ -301,9 +302,9 @@ def _quarantine(file: Path, manifest: dict[str, Any]) -> Iterator[Any]:
         rows = csv.writer(stream)
         rows.writerow(["row", "column", "value", "reason", "file"])
 
-        def write(row: int, column: str, value: Any, reason: str) -> None:
+        def write(row: int, column: str, value: Any, reason: str, file: str = "") -> None:
             start, name = next(((s, n) for s, n in reversed(starts) if s < row), (0, ""))
-            rows.writerow([row - start, column, shorten(value), reason, name])
+            rows.writerow([row - start, column, shorten(value), reason, file or name])
 
         yield write
 

@@ -162,6 +162,8 @@ def _track(average: Any, model: Any, decay: float) -> None:
     with torch.no_grad():
         for mean, current in zip(average.parameters(), model.parameters(), strict=True):
             mean.lerp_(current, 1 - decay)
+        for kept, counted in zip(average.buffers(), model.buffers(), strict=True):  # such as those of batch norm
+            kept.copy_(counted)
 
 
 def _best(history: list[dict[str, float]], monitor: str) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import matrix
+from pipelines.data.value_format import as_numbers
 from pipelines.task import Progress
 from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, fit_boosted
 
@@ -81,7 +82,7 @@ def _rows(file: Path, inputs: Sequence[Input]) -> Rows:
     from pipelines.evaluation.scoring import columns_of
 
     frame = pd.read_parquet(file)
-    true = pd.to_numeric(frame["label"], errors="coerce").to_numpy(dtype=np.float64)
+    true = as_numbers(frame["label"]).to_numpy(dtype=np.float64)
     if not np.isfinite(true).all():
         wrong = frame["label"][~np.isfinite(true)].iloc[0]
         raise PlatformError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import urllib.request
@@ -131,6 +132,10 @@ def test_its_golden_examples_hold_for_the_published_bundle(chain: Chain) -> None
         values = [example.inputs[name] for example in golden]
         if dtype == "string":
             return np.array(values, dtype=object)
+        if dtype == "bytes":
+            files = np.empty(len(values), dtype=object)
+            files[:] = [base64.b64decode(str(value)) for value in values]
+            return files
         return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
 
     answered = load_engine(bundle).predict({item.name: column(item.name, item.dtype) for item in inputs})

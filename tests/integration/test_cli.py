@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image, ImageDraw
 from pyarrow import parquet
 
 import deploy
 from contracts.metric_names import PREDICTIONS
 from deploy.cli.project.scaffold import combinations
+from tests.image_bundle import encoded
 from tests.packages import install_counts, install_visits
 
 pytestmark = pytest.mark.integration
@@ -297,6 +300,15 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     return Shell(folder / "home", folder / "project")
 
 
+def bar() -> bytes:
+    """A bright bar on a dark ground, as a file."""
+    image = Image.new("RGB", (24, 24), (30, 40, 20))
+    ImageDraw.Draw(image).rectangle((5, 10, 18, 13), fill=(220, 210, 160))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 ROWS = {
     ("classification", "tabular"): {"customer_id": "C00001", "plan": "plus", "monthly_charge": 50, "support_calls": 6},
     ("multilabel", "tabular"): {
@@ -307,6 +319,7 @@ ROWS = {
     ("multilabel", "text"): {"message": "The parcel came a week late. The box was torn open."},
     ("regression", "text"): {"description": "For sale: electric bike, hardly used, 2 years old. With the receipt"},
     ("embedding", "text"): {"question": "How do I change my address?"},
+    ("classification", "image"): {"image": encoded(bar())},
     ("generation", "text"): {"report": "The pump in hall C leaks oil. Nobody was hurt. A spare part is in stock."},
 }  # fmt: skip
 
@@ -314,7 +327,7 @@ ROWS = {
 def is_right(problem: str, answer: dict[str, Any]) -> bool:
     """Whether the answer to a row of `ROWS` is what anyone would say."""
     if problem == "classification":
-        return answer["label"] in ("yes", "delivery")
+        return answer["label"] in ("yes", "delivery", "bar")
     if problem == "multilabel":
         return set(answer["labels"]) in ({"bearing", "leak", "overheating"}, {"late", "damaged"})
     if problem == "regression":

@@ -64,7 +64,10 @@ def predict(
     model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version.")],
     given: Annotated[
         str, typer.Option("--input", "-i", metavar="FILE|-|JSON", help="One object, a list, or one object per line.")
-    ],
+    ] = "",
+    images: Annotated[
+        list[str] | None, typer.Option("--image", metavar="FILE", help="An image file; may be repeated.")
+    ] = None,
     url: Annotated[str | None, typer.Option(help="Ask this endpoint, for example http://127.0.0.1:3001.")] = None,
     env: Annotated[
         str | None, typer.Option("--env", help="Ask the model's release in this environment's cluster.")
@@ -82,10 +85,11 @@ def predict(
       fairlead predict fraud --input payments.jsonl --explain
       fairlead predict fraud --input - --url http://127.0.0.1:3001 < payments.jsonl
       fairlead predict fraud --input payments.jsonl --env cluster
+      fairlead predict images --image sign.jpg --explain
     """
-    from deploy.cli.serving.prediction import predict_rows
+    from deploy.cli.serving.prediction import given_rows, predict_rows
 
-    predict_rows(profile, model, given, url, env, explain, as_json)
+    predict_rows(profile, model, given_rows(given, images or []), url, env, explain, as_json)
 
 
 @guarded

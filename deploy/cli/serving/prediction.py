@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sys
@@ -29,10 +30,9 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def predict_rows(
-    profile: str, ref: str, given: str, url: str | None, env: str | None, explain: bool, as_json: bool
+    profile: str, ref: str, rows: list[Any], url: str | None, env: str | None, explain: bool, as_json: bool
 ) -> None:
     """Predict the given rows and print the answers in their order."""
-    rows = read_rows(given)
     if url and env:
         raise PlatformError("--url and --env name two endpoints", fix="leave one of them out", code="bad_input")
     key = os.environ.get(API_KEY, "")
@@ -52,6 +52,30 @@ def predict_rows(
             out.print(f"... and {len(predictions) - _SHOWN} more; --json prints all")
 
     emit(document, as_json, show)
+
+
+def given_rows(given: str, images: list[str]) -> list[Any]:
+    """Rows of ``--input``, or one for each file of ``--image``.
+
+    Raises:
+        PlatformError: ``code="bad_input"``: both or neither are given, or a file cannot be read.
+    """
+    if bool(given) == bool(images):
+        raise PlatformError(
+            "--input and --image are both given" if given else "nothing to predict",
+            fix="give either --input FILE or, for a model of images, --image FILE",
+            code="bad_input",
+        )
+    return read_rows(given) if given else [{"image": _encoded(file)} for file in images]
+
+
+def _encoded(file: str) -> str:
+    try:
+        return base64.b64encode(Path(file).expanduser().read_bytes()).decode()
+    except OSError as err:
+        raise PlatformError(
+            f"cannot read --image {file!r}", detail=str(err), fix="give the path of an image file", code="bad_input"
+        ) from err
 
 
 def read_rows(given: str) -> list[Any]:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from contracts.errors import PlatformError
 from contracts.texts import language
+from pipelines.data.value_format import as_numbers
 from pipelines.settings import setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.text.base import TextRecipe
     from pipelines.recipes.text.settings import SplitConfig, TextTaskConfig
     from pipelines.task import Column, DataConfig, Task
 
@@ -50,7 +50,7 @@ def split_texts(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> dic
         PlatformError: shares that leave nothing, a part without rows, or labels that the task refuses.
     """
     split = config.split
-    _check_shares(split)
+    check_shares(split)
     rows = _prepare(task, frame, config)
     held = task.keys(rows)
     if not split.test_source:
@@ -66,7 +66,7 @@ def split_texts(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> dic
         part = assign(left, task.strata(rest["label"]), {"valid": split.valid_share})
         parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
     task.check_labels(parts, config)
-    _check_rows(task, parts, config)
+    check_rows(task, parts, config)
     return {name: rows.reset_index(drop=True) for name, rows in parts.items()}
 
 
@@ -177,9 +177,8 @@ def number_labels(task: Texts, label: pd.Series[Any]) -> pd.Series[Any]:
         PlatformError: a row has none.
     """
     import numpy as np
-    import pandas as pd
 
-    numbers = pd.to_numeric(label, errors="coerce").astype("float64")
+    numbers = as_numbers(label).astype("float64")
     if not (known := np.isfinite(np.asarray(numbers))).all():
         row = int((~known).argmax()) + 1
         raise PlatformError(
@@ -215,7 +214,12 @@ def text_keys(rows: pd.DataFrame, together: Sequence[str]) -> list[str]:
     return [text_key(*row) for row in _rows(rows, together)] if together else rows["row_key"].tolist()
 
 
-def _check_shares(split: SplitConfig) -> None:
+def check_shares(split: SplitConfig) -> None:
+    """Refuse shares that leave nothing for training.
+
+    Raises:
+        PlatformError: saying so.
+    """
     shares = {"split.valid_share": split.valid_share}
     if not split.test_source:
         shares["split.test_share"] = split.test_share
@@ -249,7 +253,7 @@ def _check_order(known: set[str], order: Sequence[str]) -> None:
     )
 
 
-def check_classes(task: Texts, parts: Mapping[str, pd.DataFrame], config: TextRecipe) -> None:
+def check_classes(task: Texts, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
     """Two classes or more, as `order` names them, and none in another part that is not in training.
 
     Raises:
@@ -318,7 +322,12 @@ def check_known_labels(task: Texts, parts: Mapping[str, pd.DataFrame]) -> None:
             )
 
 
-def _check_rows(task: Texts, parts: Mapping[str, pd.DataFrame], config: TextTaskConfig) -> None:
+def check_rows(task: Texts, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+    """Refuse a part without rows.
+
+    Raises:
+        PlatformError: naming it.
+    """
     for name in ("valid", "test"):
         if parts[name].empty:
             none = getattr(config.split, f"{name}_share") == 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ from PIL import Image
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import DecodingEngine, UnreadableError
 from contracts.engines import load_engine
-from contracts.engines.onnx_image import ImageSpec
 from contracts.errors import PlatformError
-from tests.image_bundle import image_source, picture
+from contracts.images import ImageSpec
+from tests.image_bundle import image_source, picture, png_header
 
 FIELDS = {
     "name": "shades",
@@ -136,15 +134,6 @@ def test_many_images_are_run_in_pieces_and_keep_their_order(tmp_path: Path, monk
         assert got == pytest.approx([shade / 255 for shade in shades], abs=1e-6)
 
 
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and has no pixels."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"")]
-    parts = [
-        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
-    ]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
-
-
 @pytest.mark.parametrize(
     ("file", "said"),
     [
@@ -159,7 +148,7 @@ def png_header(width: int, height: int) -> bytes:
 )
 def test_what_is_no_usable_image_is_named_by_row(engine: Any, file: bytes, said: str) -> None:
     with pytest.raises(UnreadableError) as caught:
-        bright(engine, picture(0), file)
+        engine.decode({"image": np.array([picture(0), file], object)})
     [(row, name, text)] = caught.value.errors
     assert (row, name) == (1, "image")
     assert said in text

@@ -224,9 +224,11 @@ def test_limits_of_rows_and_bytes_hold(start: Any) -> None:
     assert raw(served, b"x" * 4096, "image/png").status_code == 413
 
 
-def test_reasons_are_refused(start: Any) -> None:
-    answer = start().predict({"image": encoded(DARK)}, explain=3)
-    assert (answer.status_code, answer.json()["type"]) == (422, "urn:fairlead:problem:not-explainable")
+def test_reasons_name_places_of_the_image(start: Any) -> None:
+    answer = start().predict({"image": encoded(DARK)}, explain=3).json()
+    places = [reason["feature"] for reason in answer["predictions"][0]["reasons"]]
+    assert len(set(places)) == 3
+    assert all(place.startswith("image[") and "% from the left]" in place for place in places)
 
 
 def test_requests_share_a_call_and_the_stages_are_measured(start: Any) -> None:

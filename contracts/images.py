@@ -1,0 +1,109 @@
+"""How an image file becomes the pixels that a model is trained on and served with: one function for both."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import Field
+
+from contracts.document import Document
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# The commonest, each read by code that is made for hostile files; Pillow would also start other programs for some.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# What Pillow's readers raise for files that are cut off or made up.
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError)
+SPEC = "image.json"
+_RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class ImageSpec(Document):
+    """The content of ``image.json``: what happens to a file before the graph sees it.
+
+    Attributes:
+        mode: channels, RGB or gray.  fit: ``stretch`` changes the shape of an image, ``crop`` takes its middle.
+        crop_share: of the shorter side, what ``crop`` keeps; 0.875 is the custom of ImageNet (224 of 256).
+        mean, std: per channel, of values from 0 to 1.  layout: whether channels come before rows and columns.
+        input, output: names in the graph; no output: those of `graph_outputs`.
+        softmax: the graph gives scores that are not probabilities yet.
+    """
+
+    format: Literal[1] = 1
+    width: int = Field(ge=1, le=4096)
+    height: int = Field(ge=1, le=4096)
+    mode: Literal["RGB", "L"] = "RGB"
+    fit: Literal["stretch", "crop"] = "stretch"
+    crop_share: float = Field(1.0, gt=0, le=1)
+    resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: Literal["channels_first", "channels_last"] = "channels_first"
+    input: str = "pixels"
+    output: str = ""
+    softmax: bool = False
+
+    def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What the graph takes, of pixels with the channels last."""
+        mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
+        values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if self.layout == "channels_first" else values
+
+
+class TooLargeError(Exception):
+    """Its text is a number of pixels."""
+
+
+def open_image(file: bytes, most: int) -> Image.Image:
+    """An image by its header alone: nothing is decoded yet.
+
+    Raises:
+        TooLargeError: more than `most` pixels.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(file), formats=FORMATS)
+    except Image.DecompressionBombError:
+        raise TooLargeError(f"more than {2 * int(Image.MAX_IMAGE_PIXELS or 0)}") from None
+    if image.width * image.height > most:
+        raise TooLargeError(image.width * image.height)
+    return image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The first frame, decoded, turned as its camera noted, with 8 bits a channel."""
+    turned: Image.Image = ImageOps.exif_transpose(image) or image
+    if turned.mode.startswith("I"):  # gray of 16 bits, which a conversion would cut at 255
+        turned = Image.fromarray(np.clip(np.asarray(turned) >> 8, 0, 255).astype(np.uint8))
+    return turned
+
+
+def read_pixels(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], int]:
+    """The pixels of a file as `spec` wants them, shape (height, width, channels), and how many the file had.
+
+    Raises:
+        TooLargeError: more than `most` pixels.
+        BROKEN: one of these, where it is no image or is cut off.
+    """
+    opened = open_image(file, most)
+    size = opened.width * opened.height
+    image = upright(opened).convert(spec.mode)
+    box = None
+    if spec.fit == "crop":
+        # Cut before it is resized: a line of a million pixels must not become a million lines.
+        scale = min(image.width / spec.width, image.height / spec.height) * spec.crop_share
+        wide, high = spec.width * scale, spec.height * scale
+        left, top = (image.width - wide) / 2, (image.height - high) / 2
+        box = (left, top, left + wide, top + high)
+    if box is not None or image.size != (spec.width, spec.height):
+        image = image.resize((spec.width, spec.height), _RESAMPLE[spec.resample], box)
+    return np.asarray(image, np.uint8).reshape(spec.height, spec.width, len(spec.mode)), size

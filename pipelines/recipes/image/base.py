@@ -1,0 +1,120 @@
+"""What the recipes of every classifier of images share: their settings, and how a training begins and ends."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass as plain
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from contracts.errors import PlatformError
+from contracts.images import SPEC, ImageSpec
+from pipelines.recipes.text.settings import SplitConfig
+from pipelines.task import STRICT, Progress, Task, TaskConfig, class_output
+
+if TYPE_CHECKING:
+    from pipelines.training.pictures import Pictures
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageConfig:
+    """The pixels that a file becomes, in training as in serving, see `contracts.images.ImageSpec`.
+
+    mean, std: of each channel, from 0 to 1; () is what the training images have.
+    """
+
+    width: int = Field(32, ge=8, le=1024)
+    height: int = Field(32, ge=8, le=1024)
+    mode: Literal["RGB", "L"] = "RGB"
+    fit: Literal["stretch", "crop"] = "crop"
+    crop_share: float = Field(1.0, gt=0, le=1)
+    resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@plain(frozen=True, kw_only=True)
+class Images:
+    """What a recipe learns from.
+
+    spec: how files became these pixels.  scratch: a folder that goes when training ends.
+    """
+
+    task: Task
+    train: Pictures
+    valid: Pictures
+    classes: list[str]
+    spec: ImageSpec
+    dataset: Path
+    column: str
+    scratch: Path
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageRecipe(TaskConfig):
+    """Base of the recipes of a classifier; a subclass has `learn`.
+
+    labels: name in the source -> name of the class, where they differ.  order: the classes as a scale, from the lowest
+    to the highest; () where they have no order.
+    """
+
+    image: ImageConfig = field(default_factory=ImageConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+    def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Learn from the images; writes the files that `contracts.engines.onnx_image` serves."""
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".pixels-", dir=out.parent) as scratch:
+            images = read_images(task, self, dataset, Path(scratch))
+            found = self.learn(images, out, checkpoints, progress)
+        return {"engine": "onnx", "output": class_output(task, self, images.classes), "decision": None, **found}
+
+    def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Write the model to `out`; returns at least ``history``, ``parameters`` and ``device`` of `train`'s result."""
+        raise PlatformError(
+            f"recipe {self.recipe} cannot train",
+            detail=f"its class {type(self).__name__} has no method learn",
+            fix="give it one, as the recipes in pipelines/recipes/image/ have",
+            code="bad_task",
+        )
+
+
+def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -> Images:
+    """The parts ``train`` and ``valid`` of `dataset`, decoded."""
+    import pandas as pd
+
+    from pipelines.training.pictures import channel_scale, decode_part
+
+    column = next(item.name for item in task.inputs(config) if item.dtype == "bytes")
+    labels = [pd.read_parquet(dataset / f"{name}.parquet", columns=["label"])["label"] for name in ("train", "valid")]
+    classes = list(config.order) or sorted(set().union(*labels))
+    image = config.image
+    spec = ImageSpec(
+        width=image.width,
+        height=image.height,
+        mode=image.mode,
+        fit=image.fit,
+        crop_share=image.crop_share,
+        resample=image.resample,
+        softmax=True,
+    )
+    train, valid = (
+        decode_part(dataset / f"{name}.parquet", column, spec, classes, scratch) for name in ("train", "valid")
+    )
+    mean, deviation = channel_scale(train)
+    spec = spec.model_copy(update={"mean": image.mean or mean, "std": image.std or deviation})
+    return Images(
+        task=task, train=train, valid=valid, classes=classes, spec=spec, dataset=dataset, column=column, scratch=scratch
+    )
+
+
+def write_spec(out: Path, spec: ImageSpec) -> None:
+    """Write ``image.json``."""
+    (out / SPEC).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")

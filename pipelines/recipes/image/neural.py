@@ -1,0 +1,165 @@
+"""What the recipes that train a network of images share: the loop over augmented batches, and scores of many images."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic.dataclasses import dataclass
+
+from pipelines.recipes.image.base import ImageRecipe, Images
+from pipelines.task import STRICT, Progress
+from pipelines.training.loop import LoopConfig
+from pipelines.training.pictures import AugmentConfig
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImageLoop(LoopConfig):
+    """How long and how to train.
+
+    smoothing: share of a label that goes to all classes (C. Szegedy et al.: Rethinking the Inception architecture,
+    2016).  momentum: of the gradients, as Nesterov has it.  precision: bf16 rounds within the network.
+    """
+
+    epochs: int = 15
+    patience: int = 15
+    batch_size: int = 128
+    learning_rate: float = 0.2
+    weight_decay: float = 5e-4
+    warmup: int = 100
+    schedule: Literal["constant", "linear"] = "linear"
+    clip: float = 5.0
+    average: float = 0.99
+    smoothing: float = 0.1
+    momentum: float = 0.9
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NeuralImage(ImageRecipe):
+    """Base of the recipes that train with torch."""
+
+    training: ImageLoop = field(default_factory=ImageLoop)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+def begin(config: NeuralImage) -> str:
+    """Seed torch; the device to train on."""
+    from pipelines.training.device import import_torch, resolve_device
+
+    device = resolve_device(config.training.device)
+    torch = import_torch()
+    torch.set_num_threads(config.training.threads)
+    torch.manual_seed(config.seed)
+    return device
+
+
+def fit(
+    model: Any, images: Images, config: NeuralImage, device: str, checkpoints: Path, progress: Progress
+) -> list[dict[str, float]]:
+    """Train `model`, of pixels to logits, ending with the weights of the epoch with the least loss of ``valid``."""
+    import numpy as np
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from pipelines.task import dump_config
+    from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.distributed import group
+    from pipelines.training.linear_text import class_weight
+    from pipelines.training.loop import run_epochs
+    from pipelines.training.pictures import augmented, mixed, shuffled
+
+    training, here, train, spec = config.training, group(), images.train, images.spec
+    classes = len(images.classes)
+    balanced = class_weight(train.labels, classes) if training.class_weights else np.ones(classes)
+    weight = torch.tensor(balanced, dtype=torch.float32, device=device)
+    size = min(training.batch_size, max(4, len(train.labels) // 10))  # at least ten steps an epoch
+    eye = np.eye(classes, dtype=np.float32)
+
+    def batches(epoch: int) -> Any:
+        rng = np.random.default_rng([config.seed, epoch])
+        for rows in shuffled(len(train.labels), size, rng):
+            # Every process draws the same changes for all images, and takes its share after that.
+            pixels = augmented(train.pixels[np.sort(rows)], config.augment, rng)
+            pixels, targets = mixed(pixels, eye[train.labels[np.sort(rows)]], config.augment, rng)
+            total = float((targets @ balanced.astype(np.float32)).sum())
+            mine = here.share(np.arange(len(rows))) if len(rows) >= 2 * here.size else np.arange(len(rows))
+            copies = 1 if len(rows) >= 2 * here.size else here.size  # too few to share: each does all of them
+            yield (
+                _tensor(spec.normalised(pixels[mine]), device),
+                _tensor(targets[mine], device),
+                here.size / copies / total,
+            )
+
+    def loss(current: Any, batch: Any) -> Any:
+        """The weighted mean over the whole batch, of which this is a share."""
+        with autocast(training.precision, device):
+            logits = current(batch[0])
+        found = cross_entropy(
+            logits.float(), batch[1], weight=weight, reduction="sum", label_smoothing=training.smoothing
+        )
+        return found * batch[2]
+
+    def evaluate(current: Any) -> dict[str, float]:
+        found = torch.from_numpy(scores(current, images.valid.pixels, config, images, device))
+        target = torch.from_numpy(images.valid.labels)
+        accuracy = float((found.argmax(dim=1) == target).double().mean())
+        return {"valid_loss": float(cross_entropy(found, target)), "valid_accuracy": accuracy}
+
+    optimizer = torch.optim.SGD(
+        [one for one in model.parameters() if one.requires_grad],
+        lr=training.learning_rate,
+        momentum=training.momentum,
+        nesterov=training.momentum > 0,
+        weight_decay=training.weight_decay,
+    )
+    named = (dump_config(config), device, train.fingerprint(), images.valid.fingerprint(), spec.model_dump_json())
+    return run_epochs(
+        model.to(memory_format=torch.channels_last),
+        optimizer,
+        batches=batches,
+        steps_per_epoch=sum(1 for _ in shuffled(len(train.labels), size, np.random.default_rng(0))),
+        loss=loss,
+        evaluate=evaluate,
+        monitor="valid_loss",
+        config=training,
+        seed=config.seed,
+        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
+        progress=progress,
+    )
+
+
+def autocast(precision: str, device: str) -> Any:
+    """A context in which torch computes as `precision` says."""
+    import torch
+
+    return torch.autocast(device.partition(":")[0], torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _tensor(values: Any, device: str) -> Any:
+    import torch
+
+    made = torch.from_numpy(values).to(device)
+    return made.contiguous(memory_format=torch.channels_last) if made.ndim == 4 else made
+
+
+def scores(
+    model: Any, pixels: NDArray[np.uint8], config: NeuralImage, images: Images, device: str, size: int = 256
+) -> NDArray[np.float64]:
+    """Logits, float64, shape (rows, classes)."""
+    import numpy as np
+    import torch
+
+    model.eval()
+    found = []
+    with torch.no_grad(), autocast(config.training.precision, device):
+        for at in range(0, len(pixels), size):
+            values = _tensor(images.spec.normalised(pixels[at : at + size]), device)
+            found.append(model(values).float().double().cpu().numpy())
+    return np.concatenate(found)

@@ -1,0 +1,82 @@
+"""Recipe `resnet`: a small residual network, learned from the task's images alone; torch, then ONNX."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from pipelines.recipes.image.base import Images, write_spec
+from pipelines.recipes.image.neural import NeuralImage, begin, fit, scores
+from pipelines.task import STRICT, Progress
+
+_Positive = Annotated[int, Field(ge=1, le=2048)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResnetModel:
+    """Sizes of the network, see `pipelines.training.image_network.residual_network`.
+
+    widths: channels of the stages, of which each but the first halves the sides.  blocks: residual blocks of each stage
+    but the first.  mirror: answer with the mean over an image and its mirror image, which takes twice as long; not
+    where left and right are different classes.
+    """
+
+    widths: Annotated[tuple[_Positive, ...], Field(min_length=2, max_length=8)] = (16, 32, 64, 128)
+    blocks: tuple[Annotated[int, Field(ge=0, le=16)], ...] = (1, 1, 0)
+    mirror: bool = False
+
+    @model_validator(mode="after")
+    def _one_count_each(self) -> Self:
+        if len(self.blocks) != len(self.widths) - 1:
+            raise ValueError(f"blocks needs {len(self.widths) - 1} numbers, one for each width after the first")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ResnetImage(NeuralImage):
+    """A residual network from scratch."""
+
+    model: ResnetModel = field(default_factory=ResnetModel)
+
+    def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train, calibrate on ``valid``, and write the graph and ``image.json`` to `out`."""
+        from pipelines.training.image_network import residual_network
+
+        device = begin(self)
+        channels = len(images.spec.mode)
+        network = residual_network(len(images.classes), channels, self.model.widths, self.model.blocks).to(device)
+        history = fit(network, images, self, device, checkpoints, progress)
+        return finish(network, images, self, device, history, out, self.model.mirror)
+
+
+def finish(
+    network: Any,
+    images: Images,
+    config: NeuralImage,
+    device: str,
+    history: list[dict[str, float]],
+    out: Path,
+    mirror: bool,
+) -> dict[str, Any]:
+    """Calibrate a trained network on ``valid`` and write its graph; what `ImageRecipe.learn` returns."""
+    from pipelines.training.calibration import fit_temperature
+    from pipelines.training.distributed import group
+    from pipelines.training.image_network import export, mirrored_too
+
+    if not group().leads:
+        return {"history": history, "parameters": {}, "device": device}
+    served = mirrored_too(network) if mirror else network
+    factor = fit_temperature(scores(served, images.valid.pixels, config, images, device), images.valid.labels)
+    sides = (len(images.spec.mode), images.spec.height, images.spec.width)
+    (out / "model.onnx").write_bytes(export(served, sides, factor))
+    write_spec(out, images.spec)
+    parameters = {
+        "temperature": 1 / factor,
+        "epochs_run": len(history),
+        "weights": sum(one.numel() for one in network.parameters()),
+    }
+    return {"history": history, "parameters": parameters, "device": device}

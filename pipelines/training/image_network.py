@@ -1,0 +1,82 @@
+"""Networks that tell the class of an image, trained with torch and exported to ONNX."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+OPSET = 17
+
+
+def residual_network(classes: int, channels: int, widths: Sequence[int], blocks: Sequence[int]) -> Any:
+    """A small residual network (K. He et al.: Deep residual learning, 2016): pixels (rows, channels, height, width) to
+    logits (rows, classes).
+
+    A convolution to ``widths[0]`` channels; then for each further width one that halves the sides, and as many residual
+    blocks of two convolutions as `blocks` says. The largest value of each channel goes to a linear layer.
+    """
+    from torch import nn
+
+    def layer(given: int, made: int, stride: int = 1) -> Any:
+        convolution = nn.Conv2d(given, made, 3, stride, 1, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(made), nn.ReLU(inplace=True))
+
+    class Residual(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(layer(width, width), layer(width, width))
+
+        def forward(self, values: Any) -> Any:
+            return values + self.inner(values)
+
+    parts: list[Any] = [layer(channels, widths[0])]
+    for before, width, count in zip(widths, widths[1:], blocks, strict=False):
+        parts += [layer(before, width, 2), *(Residual(width) for _ in range(count))]
+    return nn.Sequential(*parts, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(widths[-1], classes))
+
+
+def mirrored_too(network: Any) -> Any:
+    """The mean of the logits of an image and of its mirror image."""
+    from torch import nn
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Any) -> Any:
+            return (self.network(pixels) + self.network(pixels.flip(3))) / 2
+
+    return Both()
+
+
+def export(network: Any, shape: Sequence[int], factor: float) -> bytes:
+    """A graph of ``pixels`` (rows, *shape) to ``probabilities``: scaled logits, of which the engine takes softmax."""
+    import torch
+    from torch import nn
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Any) -> Any:
+            return self.network(pixels) * factor
+
+    made = io.BytesIO()
+    served = Scaled().eval().cpu()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
+        torch.onnx.export(
+            served,
+            (torch.zeros(2, *shape),),
+            made,  # type: ignore[arg-type]  # which its annotation leaves out
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["probabilities"],
+            dynamic_axes={"pixels": {0: "rows"}, "probabilities": {0: "rows"}},
+        )
+    return made.getvalue()

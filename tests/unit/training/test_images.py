@@ -1,0 +1,165 @@
+"""Training on images: changes at random, pixels as they are served, and a training that was killed."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from contracts.engines import load_engine
+from contracts.errors import PlatformError
+from contracts.images import ImageSpec, read_pixels
+from pipelines.evaluation.scoring import provisional
+from pipelines.recipes.image.neural import ImageLoop
+from pipelines.recipes.image.resnet import ResnetModel
+from pipelines.tasks import get_task, recipe_config
+from pipelines.training.pictures import AugmentConfig, augmented, decode_part, mixed, shuffled
+from tests.image_bundle import picture
+
+TASK = get_task("images")
+share = st.floats(0, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(2, 12),
+    st.integers(2, 12),
+    st.integers(1, 5),
+    st.builds(
+        AugmentConfig, flip=st.booleans(), crop=share, turn=st.floats(0, 90), color=share, erase=share, mixup=share,
+        cutmix=share,
+    ),
+    st.integers(0, 9),
+)  # fmt: skip
+def test_changed_images_keep_their_form_and_targets_their_sum(
+    high: int, wide: int, rows: int, config: AugmentConfig, seed: int
+) -> None:
+    given_pixels = np.random.default_rng(0).integers(0, 256, (rows, high, wide, 3), dtype=np.uint8)
+    before = given_pixels.copy()
+    targets = np.eye(4, dtype=np.float32)[np.arange(rows) % 4]
+
+    def made() -> Any:
+        rng = np.random.default_rng(seed)
+        return mixed(augmented(given_pixels, config, rng), targets, config, rng)
+
+    pixels, shares = made()
+    assert (pixels.shape, pixels.dtype) == (given_pixels.shape, np.uint8)
+    assert np.allclose(shares.sum(axis=1), 1, atol=1e-5)
+    assert np.array_equal(given_pixels, before)
+    assert all(np.array_equal(*pair) for pair in zip(made(), (pixels, shares), strict=True))
+
+
+def test_without_changes_images_stay_and_a_mirror_image_is_one() -> None:
+    given_pixels = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
+    still = AugmentConfig(flip=False, crop=0)
+    assert np.array_equal(augmented(given_pixels, still, np.random.default_rng(1)), given_pixels)
+    flipped = augmented(given_pixels, replace(still, flip=True), np.random.default_rng(1))
+    same = [np.array_equal(one, other) for one, other in zip(flipped, given_pixels, strict=True)]
+    mirrored = [np.array_equal(one[:, ::-1], other) for one, other in zip(flipped, given_pixels, strict=True)]
+    assert 8 < sum(same) < 32
+    assert [a != b for a, b in zip(same, mirrored, strict=True)] == [True] * 40
+
+
+def test_a_cut_rectangle_has_the_share_of_its_class() -> None:
+    pixels = np.stack([np.full((10, 10, 1), shade, np.uint8) for shade in (0, 255)])
+    found = [
+        mixed(pixels, np.eye(2, dtype=np.float32), AugmentConfig(cutmix=1.0), np.random.default_rng(seed))
+        for seed in range(20)
+    ]
+    for changed, targets in found:
+        assert np.allclose(changed.mean(axis=(1, 2, 3)) / 255, targets[:, 1], atol=1e-6)
+    assert any(0.2 < targets[0, 1] < 0.8 for _, targets in found)
+
+
+@given(st.integers(2, 60), st.integers(2, 20))
+def test_every_image_is_in_one_batch_of_two_or_more(rows: int, size: int) -> None:
+    found = list(shuffled(rows, size, np.random.default_rng(0)))
+    assert sorted(np.concatenate(found)) == list(range(rows))
+    assert min(map(len, found)) >= 2
+
+
+def test_pixels_of_training_are_those_that_a_service_decodes(tmp_path: Path) -> None:
+    spec = ImageSpec(width=6, height=4, fit="crop", crop_share=0.8)
+    files = [picture((200, 10, 90), kind=kind, size=size) for kind in ("JPEG", "PNG") for size in (3, 8, 31)]
+    frame = pd.DataFrame({"image": files, "label": ["a", "b"] * 3})
+    frame.to_parquet(tmp_path / "train.parquet")
+    found = decode_part(tmp_path / "train.parquet", "image", spec, ["a", "b"], tmp_path)
+    assert np.array_equal(found.pixels, np.stack([read_pixels(file, spec, 10_000)[0] for file in files]))
+    assert found.labels.tolist() == [0, 1] * 3
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Dark and bright images, 40 for training and 10 for validation."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    for name, rows in (("train", 40), ("valid", 10)):
+        labels = ["dark", "bright"] * (rows // 2)
+        files = []
+        for label in labels:
+            shade = rng.integers(0, 110, (8, 8, 3)) + (140 if label == "bright" else 0)
+            buffer = io.BytesIO()
+            Image.fromarray(shade.astype(np.uint8)).save(buffer, "PNG")
+            files.append(buffer.getvalue())
+        pd.DataFrame({"image": files, "label": labels}).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def small(**change: Any) -> Any:
+    config: Any = recipe_config(TASK, "resnet", {"image.width": 8, "image.height": 8, "augment.mixup": 0.5})
+    return replace(
+        config,
+        model=ResnetModel(widths=(4, 8), blocks=(1,)),
+        training=ImageLoop(epochs=3, batch_size=8, warmup=2, learning_rate=0.05, average=0.8, **change),
+    )
+
+
+def test_a_training_that_was_killed_gives_the_same_bytes(tmp_path: Path, dataset: Path) -> None:
+    config = small()
+
+    def train(name: str, progress: Any = lambda *args, **kwargs: None) -> bytes:
+        config.train(TASK, dataset, tmp_path / name, tmp_path / "checkpoints" / name, progress)
+        return (tmp_path / name / "model.onnx").read_bytes()
+
+    def killed(done: int, total: int, **metrics: float) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    whole = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("again", killed)
+    assert train("again") == whole
+    assert [path.name for path in tmp_path.glob(".pixels*")] == []
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_served_is_what_was_trained(tmp_path: Path, dataset: Path, precision: Any) -> None:
+    out = tmp_path / "model"
+    config = replace(small(precision=precision), model=ResnetModel(widths=(4, 8), blocks=(0,), mirror=True))
+    found = config.train(TASK, dataset, out, tmp_path / "checkpoints", lambda *args, **kwargs: None)
+    json.dumps(found)
+    signature = {"inputs": [item.model_dump() for item in TASK.inputs(config)], "output": found["output"]}
+    lineage = {"code_version": "", "data_version": "", "source": "", "seed": 1}
+    about = {"name": "images", "task": "images", "recipe": "resnet", "modality": "image", "engine": "onnx"}
+    engine = load_engine(provisional(tmp_path, {**about, "signature": signature, "lineage": lineage}))
+    rows = pd.read_parquet(dataset / "valid.parquet")
+    answers = engine.predict({"image": rows["image"].to_numpy(object)})
+    assert (np.array(found["output"]["classes"])[answers.argmax(axis=1)] == rows["label"]).mean() >= 0.9
+    [reasons, *_] = engine.explain({"image": rows["image"].to_numpy(object)[:1]}, 3)
+    assert len(reasons) == 3
+    assert abs(reasons[0].contribution) >= abs(reasons[2].contribution) > 0
+
+
+def test_numbers_of_blocks_must_fit_the_widths() -> None:
+    with pytest.raises(PlatformError, match="blocks needs 3 numbers"):
+        recipe_config(TASK, "resnet", {"model.blocks": [1]})
