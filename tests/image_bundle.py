@@ -25,6 +25,17 @@ def picture(shade: Any, *, mode: str = "RGB", kind: str = "PNG", size: int = 8) 
     return buffer.getvalue()
 
 
+def bar() -> bytes:
+    """A bright bar on a dark ground, as a file."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (24, 24), (30, 40, 20))
+    ImageDraw.Draw(image).rectangle((5, 10, 18, 13), fill=(220, 210, 160))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"")]

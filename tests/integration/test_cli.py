@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -17,13 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, ImageDraw
 from pyarrow import parquet
 
 import deploy
 from contracts.metric_names import PREDICTIONS
 from deploy.cli.project.scaffold import combinations
-from tests.image_bundle import encoded
+from tests.image_bundle import bar, encoded
 from tests.packages import install_counts, install_visits
 
 pytestmark = pytest.mark.integration
@@ -298,15 +296,6 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Shell:
         shutil.copytree(ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder / "project")
     return Shell(folder / "home", folder / "project")
-
-
-def bar() -> bytes:
-    """A bright bar on a dark ground, as a file."""
-    image = Image.new("RGB", (24, 24), (30, 40, 20))
-    ImageDraw.Draw(image).rectangle((5, 10, 18, 13), fill=(220, 210, 160))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 ROWS = {
