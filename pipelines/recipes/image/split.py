@@ -1,4 +1,7 @@
-"""From image files to the three parts of a data set: near duplicates are never in two of them."""
+"""From image files to the three parts of a data set: near duplicates are never in two of them.
+
+A task of images is `pipelines.recipes.image.task.ImageClassification`.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipelines.recipes.image.base import ImageRecipe
-    from pipelines.recipes.image.task import ImageClassification
 
 _DARK, _BRIGHT = 0.33, 0.66
 _SMALL, _LARGE = 64, 512  # of the shorter side
 
 
-def split_images(task: ImageClassification, frame: pd.DataFrame, config: ImageRecipe) -> dict[str, pd.DataFrame]:
+def split_images(task: Any, frame: pd.DataFrame, config: ImageRecipe) -> dict[str, pd.DataFrame]:
     """``train``, ``valid`` and ``test``, each with the image, id, label, row_key and the slices.
 
     Raises:
@@ -46,7 +48,7 @@ def split_images(task: ImageClassification, frame: pd.DataFrame, config: ImageRe
     return {name: one.drop(columns="look").reset_index(drop=True) for name, one in parts.items()}
 
 
-def _prepare(task: ImageClassification, frame: pd.DataFrame, config: ImageRecipe) -> pd.DataFrame:
+def _prepare(task: Any, frame: pd.DataFrame, config: ImageRecipe) -> pd.DataFrame:
     out = frame[["image", "look"]].copy()
     out["id"] = frame[task.id].astype(str)
     out["label"] = class_labels(task, frame[task.label], config.labels)
@@ -62,7 +64,7 @@ def band(value: float, low: float, high: float, names: tuple[str, str, str]) -> 
     return names[0] if value < low else names[1] if value < high else names[2]
 
 
-def _test_source(task: ImageClassification, config: ImageRecipe) -> Any:
+def _test_source(task: Any, config: ImageRecipe) -> Any:
     """The images of ``split.test_source``; all of them must be readable.
 
     Raises:
