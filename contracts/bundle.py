@@ -224,6 +224,18 @@ def is_bundle(ref: str) -> bool:
     return (Path(ref).expanduser() / DOCUMENT).exists()
 
 
+def parse_document(text: bytes, place: str | Path) -> BundleDocument:
+    """What a ``bundle.json`` says; `place` is the bundle's, for the error.
+
+    Raises:
+        PlatformError: ``code="bad_bundle"``: it is none, or of another version of the platform.
+    """
+    try:
+        return BundleDocument.model_validate_json(text)
+    except ValidationError as err:
+        raise _bad(place, f"{DOCUMENT} does not fit schema version {SCHEMA_VERSION}: {err}") from err
+
+
 def read_bundle(path: str | Path) -> Bundle:
     """Read and verify a bundle: every listed file with its hash, and no other file.
 
@@ -233,11 +245,9 @@ def read_bundle(path: str | Path) -> Bundle:
     folder = Path(path)
     try:
         text = (folder / DOCUMENT).read_bytes()
-        document = BundleDocument.model_validate_json(text)
     except FileNotFoundError:
         raise _bad(folder, f"{DOCUMENT} is missing") from None
-    except ValidationError as err:
-        raise _bad(folder, f"{DOCUMENT} does not fit schema version {SCHEMA_VERSION}: {err}") from err
+    document = parse_document(text, folder)
     found = _files(folder)
     for name, expected in document.files.items():
         if name not in found:
@@ -249,7 +259,7 @@ def read_bundle(path: str | Path) -> Bundle:
     return Bundle(folder, document, hashlib.sha256(text).hexdigest())
 
 
-def _bad(folder: Path, detail: str) -> PlatformError:
+def _bad(folder: str | Path, detail: str) -> PlatformError:
     return PlatformError(
         f"bundle refused: {folder}",
         detail=detail,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import storage
-from contracts.bundle import DOCUMENT, Bundle, BundleDocument, read_bundle
+from contracts.bundle import DOCUMENT, Bundle, BundleDocument, parse_document, read_bundle
 from contracts.champions import CHAMPION as CHAMPION
 from contracts.champions import HISTORY, promotion_tag
 from contracts.endpoints import Endpoints
@@ -153,7 +153,7 @@ class Registry:
         text = storage.read_bytes(storage.join(item.path, DOCUMENT))
         if (digest := hashlib.sha256(text).hexdigest()) != item.digest:
             raise _other(item, digest)
-        return BundleDocument.model_validate_json(text)
+        return parse_document(text, item.path)
 
     def _local(self, item: ModelVersion) -> Path:
         """The folder of a version; one in S3 is copied once, and again when the copy is damaged."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from contracts import storage
 from contracts.baseline import FILE
-from contracts.bundle import DOCUMENT, BundleDocument
+from contracts.bundle import DOCUMENT, BundleDocument, parse_document
 from contracts.content import SEPARATOR
 from contracts.errors import PlatformError
 from services.monitor.watch import Normal
@@ -51,7 +51,7 @@ def find(artifacts: str, model: str, digest: str) -> Known:
     text = storage.read_bytes(storage.join(folder, DOCUMENT))
     if not hashlib.sha256(text).hexdigest().startswith(digest):
         raise _damaged(folder, DOCUMENT)
-    document = BundleDocument.model_validate_json(text)
+    document = parse_document(text, folder)
     signature, serving = document.signature, get_serving(document.signature.problem)
     inputs = {item.name: item for item in signature.inputs}
     baseline = _read(folder, FILE, document)

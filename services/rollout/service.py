@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from contracts import storage
 from contracts.audit import AuditLog
-from contracts.bundle import DOCUMENT, BundleDocument
+from contracts.bundle import DOCUMENT, parse_document
 from contracts.errors import PlatformError
 from services.logs import log_event
 from services.rollout.app import control_app, discovery_app
@@ -112,7 +112,7 @@ class KeeperService:
             return
         place = self.served().places[rollout.champion]
         text = storage.read_bytes(storage.join(place.source, DOCUMENT))
-        about, settings = BundleDocument.model_validate_json(text), self._settings
+        about, settings = parse_document(text, place.source), self._settings
         self._watch = LabelWatch(
             settings.predictions, settings.model, about.signature, lambda: self.served().rollout, about.metrics
         )

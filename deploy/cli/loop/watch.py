@@ -113,6 +113,7 @@ class Watch:
         self._controller = Controller(self._states, AuditLog.of(self._endpoints), self._hands)
         self._changes = _overrides(options.overrides)
         self._policies: dict[str, LoopPolicy] = {}
+        self._unreadable: list[ModelVersion] = []
         self._metrics = RunMetrics()
         lasts = max(_LEAST_LEASE, _LEASES_PASSES * options.interval)
         self.lease = Lease(storage.join(self._states.place, "lease"), lasts)
@@ -173,10 +174,9 @@ class Watch:
 
         The lease is renewed for each model: who lost it meanwhile does nothing more.
         """
-        champions = self._champions()
+        champions = self._watched()
         lines = []
-        for version in champions:
-            policy = self._policy(version)
+        for version, policy in champions:
             if not self.lease.take():
                 raise _held(self.lease)
             try:
@@ -185,13 +185,28 @@ class Watch:
             except _AWAY as err:
                 said = f"{err.headline}: {err.detail}" if isinstance(err, PlatformError) else str(err)
                 lines.append(Line(state=self._state(version), policy=policy, error=said))
-        trained = {version.name: datetime.fromisoformat(version.created) for version in champions}
+        trained = {version.name: datetime.fromisoformat(version.created) for version, _ in champions}
         with contextlib.suppress(*_AWAY):  # what cannot be listed now is as it was
             self._metrics.put(self._runs.latest(), trained)
         return lines
 
     def _standing(self) -> list[Line]:
-        return [Line(policy=self._policy(version), state=self._state(version)) for version in self._champions()]
+        return [Line(policy=policy, state=self._state(version)) for version, policy in self._watched()]
+
+    def _watched(self) -> list[tuple[ModelVersion, LoopPolicy]]:
+        """The champions with their policies; one whose bundle cannot be read is said once, and not watched."""
+        found = []
+        for version in self._champions():
+            try:
+                found.append((version, self._policy(version)))
+            except PlatformError as err:
+                if err.code != "bad_bundle":
+                    raise
+                if version not in self._unreadable:
+                    self._unreadable.append(version)
+                    said = f"{version.name}:{version.version} is not watched: {err.headline}: {err.detail}"
+                    console(stderr=True).print(said, soft_wrap=True, markup=False)
+        return found
 
     def _state(self, version: ModelVersion) -> WatchState:
         try:

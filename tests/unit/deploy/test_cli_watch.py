@@ -84,6 +84,23 @@ def test_what_cannot_be_watched_is_refused(
     assert (found.code, said in found.err) == (1, True)
 
 
+def test_a_champion_whose_bundle_cannot_be_read_is_said_once_and_the_others_are_watched(
+    home: Path, registry: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newer = PlatformError("bundle refused: s3://b/1", detail="news: not permitted", fix="", code="bad_bundle")
+
+    def document(self: FakeRegistry, ref: str) -> Any:
+        raise newer
+
+    monkeypatch.setattr(FakeRegistry, "document", document)
+    monkeypatch.setattr(FakeRegistry, "resolve", lambda self, ref: self._version("2"))
+    watch = Watch("local", ["fraud"], WatchOptions())
+    assert [watch.one_pass(), watch.one_pass()] == [[], []]
+    said = capsys.readouterr().err
+    assert said.count("fraud:2 is not watched: bundle refused") == 1
+    assert "news: not permitted" in said
+
+
 def test_a_model_that_is_not_there_and_a_registry_without_champions_are_named(fairlead: Callable[..., Any]) -> None:
     assert "no model 'fraud'" in fairlead("watch", "fraud", "--once").err
     assert "no model to watch" in fairlead("watch", "--once").err
