@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +64,8 @@ def bin_number(values: Floats, label: Ints, weight: Floats, most: int, least: fl
     known = ~np.isnan(values)
     fine = _fine(values[known])
     at = np.searchsorted(fine, values[known], side="right")
-    total = np.bincount(at, weights=weight[known], minlength=len(fine) + 1)
-    positive = np.bincount(at, weights=(weight * label)[known], minlength=len(fine) + 1)
+    total = _counts(at, weight[known], len(fine) + 1)
+    positive = _counts(at, (weight * label)[known], len(fine) + 1)
     tries = [_pooled(total, positive, sign) for sign in ([direction] if direction else [1, -1])]
     best = max(tries, key=lambda starts: _fit(*_sums(starts, total, positive)))
     starts = _fewer(best, total, positive, most, least * weight.sum())
@@ -79,8 +80,8 @@ def bin_category(codes: Floats, categories: int, label: Ints, weight: Floats, mo
     """Categories joined with those of the nearest share of the positive class, into at most so many bins."""
     known = ~np.isnan(codes)
     at = codes[known].astype(np.int64)
-    total = np.bincount(at, weights=weight[known], minlength=categories)
-    positive = np.bincount(at, weights=(weight * label)[known], minlength=categories)
+    total = _counts(at, weight[known], categories)
+    positive = _counts(at, (weight * label)[known], categories)
     overall = (weight * label).sum() / max(weight.sum(), _EPS)
     order = np.argsort((positive + _PRIOR * overall) / (total + _PRIOR), kind="stable")
     total, positive = total[order], positive[order]
@@ -103,6 +104,11 @@ def _fine(values: Floats) -> Floats:
     rounded = np.unique([float(f"{edge:.3g}") for edge in edges])
     found: Floats = rounded[(rounded > values.min()) & (rounded <= values.max())]
     return found
+
+
+def _counts(at: Any, weight: Floats, bins: int) -> Floats:
+    """The weight of the rows of each bin."""
+    return np.asarray(np.bincount(at, weights=weight, minlength=bins), dtype=np.float64)
 
 
 def _sums(starts: Sequence[int], total: Floats, positive: Floats) -> tuple[Floats, Floats]:

@@ -47,13 +47,26 @@ class Mitigation:
         """Whether rows are weighed."""
         return self.method != "none"
 
-    def apply(self, dataset: Path, part: str, ids: Any, label: Ints) -> tuple[Ints, Floats | None]:
-        """The labels and weights to train with; `ids` are of rows of the part, some perhaps more than once."""
+    @property
+    def cuts_at_zero(self) -> bool:
+        """Whether the answer that costs less is that of the raw score's sign, as costs are in the weights."""
+        return self.method == "parity"
+
+    def apply(
+        self, dataset: Path, part: str, ids: Any, label: Ints, costs: tuple[float, float]
+    ) -> tuple[Ints, Floats | None]:
+        """The labels and weights to train with.
+
+        Args:
+            ids: of rows of the part, some perhaps more than once.
+            costs: of a false alarm and of a miss.
+        """
         if not self.is_on:
             return label, None
         group = self._groups(dataset, part, ids)
-        weigh = reweighed if self.method == "reweighing" else with_parity
-        return weigh(group, label, self.strength)
+        if self.method == "reweighing":
+            return reweighed(group, label, self.strength)
+        return with_parity(group, label, self.strength, costs)
 
     def _groups(self, dataset: Path, part: str, ids: Any) -> NDArray[Any]:
         groups = read_groups(dataset, part, ids)
@@ -88,7 +101,9 @@ def reweighed(group: NDArray[Any], label: Ints, strength: float) -> tuple[Ints, 
     return label, weight
 
 
-def with_parity(group: NDArray[Any], label: Ints, strength: float) -> tuple[Ints, Floats]:
+def with_parity(
+    group: NDArray[Any], label: Ints, strength: float, costs: tuple[float, float] = (1.0, 1.0)
+) -> tuple[Ints, Floats]:
     """The cheaper answer of each row as its label, and what the other one would cost more as its weight.
 
     Groups whose share of the second class is below that of all rows gain by it, others lose.
@@ -99,5 +114,6 @@ def with_parity(group: NDArray[Any], label: Ints, strength: float) -> tuple[Ints
         rows = group == name
         push[rows] = np.sign(overall - label[rows].mean()) / rows[stated].mean()
     push[stated] -= push[stated].mean()
-    gain = 2.0 * label - 1 + strength * push
+    alarm, miss = (2 * cost / sum(costs) for cost in costs)
+    gain = np.where(label == 1, miss, -alarm) + strength * push
     return (gain > 0).astype(np.int64), np.abs(gain)

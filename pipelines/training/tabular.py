@@ -112,7 +112,8 @@ def train_tabular(
     rows = Rows(x=x_train, y=y_train), Rows(x=x_valid, y=y_valid)
     if mitigation and mitigation.is_on:
         parts = zip(rows, ("train", "valid"), (train, valid), strict=True)
-        fair = [(one.x, *mitigation.apply(dataset, name, frame["id"], one.y)) for one, name, frame in parts]
+        costs = cost.false_positive, float(np.mean(losses))
+        fair = [(one.x, *mitigation.apply(dataset, name, frame["id"], one.y, costs)) for one, name, frame in parts]
         rows = tuple(Rows(x=x, y=y, weight=weight, judged_by_weight=True) for x, y, weight in fair)  # type: ignore[assignment]
     if isinstance(model, LightGBMConfig):
         fitted = _boosted(rows, inputs, classes, model, seed, out, checkpoints, progress)
@@ -131,7 +132,9 @@ def train_tabular(
     fitted.save(calibration)
     decision = None
     if len(classes) == 2:
-        decision = _decision(classes, Calibration(calibration)(np.asarray(fitted.raw)), y_valid, cost, losses)
+        calibrated = Calibration(calibration)
+        cut = float(calibrated(np.zeros(1))[0]) if mitigation and mitigation.cuts_at_zero else None
+        decision = _decision(classes, calibrated(np.asarray(fitted.raw)), y_valid, cost, losses, cut)
     return {
         "engine": fitted.engine,
         "output": {"problem": "classification", "classes": list(classes)},
@@ -143,9 +146,14 @@ def train_tabular(
 
 
 def _decision(
-    classes: Sequence[str], probability: Floats, label: NDArray[np.int64], cost: CostConfig, losses: Floats
+    classes: Sequence[str],
+    probability: Floats,
+    label: NDArray[np.int64],
+    cost: CostConfig,
+    losses: Floats,
+    cut: float | None,
 ) -> dict[str, Any]:
-    """The threshold, and the band that people decide about."""
+    """The threshold, which is `cut` where that is known, and the band that people decide about."""
     found: dict[str, Any] = {
         "positive": classes[1],
         "false_positive_cost": cost.false_positive,
@@ -163,6 +171,7 @@ def _decision(
     even = cost.false_positive / both if both > 0 else 0.5
     observed = cost.rule == "observed"
     at = choose_threshold(probability, label, cost.false_positive, losses) if observed else even
+    at = at if cut is None else cut
     if cost.review:
         half = cost.review / both
         found["refer"] = (max(0.0, at - half), min(1.0, at + half))

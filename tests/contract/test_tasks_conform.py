@@ -20,6 +20,7 @@ from contracts.errors import PlatformError
 from contracts.registry import Registry
 from contracts.settings import load
 from pipelines.data.seen import read_seen, row_hashes
+from pipelines.data.sensitive import sensitive_of
 from pipelines.steps.build_dataset import SPLITS
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, load_config, recipe_config, task_names
@@ -119,6 +120,22 @@ def test_its_bundle_tells_what_the_model_has_learned_from(chain: Chain) -> None:
         assert rows["row_key"].is_unique
         assert set(record.has(row_hashes(rows["row_key"]))) == {name != "test"}
     assert 8 * (len(record.hashes) + 1) == (bundle.path / "seen.bin").stat().st_size
+
+
+@pytest.mark.integration
+def test_its_sensitive_columns_are_measured_and_reach_no_model(chain: Chain) -> None:
+    task, bundle = get_task(chain.task), Registry(chain.endpoints).fetch(chain.task)
+    sensitive = {one.name for one in sensitive_of(task)}
+    signature = bundle.document.signature
+    assert not sensitive & {item.name for item in (*signature.inputs, *signature.request)}
+    for name in SPLITS:
+        columns = set(pd.read_parquet(chain.path("dataset") / f"{name}.parquet").columns)
+        assert not (sensitive | {f"slice_{one}" for one in sensitive}) & columns
+        assert (chain.path("dataset") / f"groups_{name}.parquet").exists() == bool(sensitive)
+    measured = bundle.read_json("evaluation.json").get("fairness", {"columns": {}})
+    assert sensitive <= set(measured["columns"])
+    judged = {check.metric.partition(":")[0] for check in bundle.document.gate.checks}
+    assert bool(sensitive & judged) == bool(sensitive)
 
 
 @pytest.mark.integration

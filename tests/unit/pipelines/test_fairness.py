@@ -181,6 +181,9 @@ def test_parity_gives_the_poorer_group_more_and_nothing_at_strength_zero() -> No
     label, weight = with_parity(group, y, 0.1)
     assert weight[50] > 1 > weight[0]
     assert (with_parity(group, y, 1.0)[0][50:] == 1).all()
+    label, weight = with_parity(group, y, 0.0, (1.0, 3.0))
+    assert set(weight[label == 1]) == {1.5}
+    assert set(weight[label == 0]) == {0.5}
 
 
 def test_the_least_strength_that_reaches_the_target_is_taken() -> None:
@@ -194,7 +197,7 @@ def test_the_least_strength_that_reaches_the_target_is_taken() -> None:
 def test_a_mitigation_needs_groups(tmp_path: Path) -> None:
     on = Mitigation(method="reweighing", column="sex")
     with pytest.raises(PlatformError, match="is no sensitive column"):
-        on.apply(tmp_path, "train", ["a"], np.array([1]))
+        on.apply(tmp_path, "train", ["a"], np.array([1]), (1.0, 1.0))
     pd.DataFrame({"id": ["a", "b"], "sex": ["w", "w"]}).to_parquet(tmp_path / "groups_train.parquet")
     with pytest.raises(PlatformError, match="fewer than two groups"):
-        on.apply(tmp_path, "train", ["a", "b"], np.array([1, 0]))
+        on.apply(tmp_path, "train", ["a", "b"], np.array([1, 0]), (1.0, 1.0))
