@@ -36,6 +36,25 @@ def bar() -> bytes:
     return buffer.getvalue()
 
 
+def shades(folder: Path, side: int = 8) -> Path:
+    """A data set of dark and bright images, 40 for training and 10 for validation."""
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for name, rows in (("train", 40), ("valid", 10)):
+        labels, files = ["dark", "bright"] * (rows // 2), []
+        for label in labels:
+            shade = rng.integers(0, 110, (side, side, 3)) + (140 if label == "bright" else 0)
+            buffer = io.BytesIO()
+            Image.fromarray(shade.astype(np.uint8)).save(buffer, "PNG")
+            files.append(buffer.getvalue())
+        pd.DataFrame({"image": files, "label": labels}).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
 def png_header(width: int, height: int) -> bytes:
     """A PNG that claims a size and has no pixels."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b"")]

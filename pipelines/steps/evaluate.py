@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +95,9 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         name = f"{SLICE}:{hidden[CASE].iloc[0]}"
         served = scoring.predict(engine, scoring.columns_of(hidden, signature.inputs), document)
         _add_slice(result, name, hidden, served, document, settings.seed)
+    for name, rows in getattr(found, "variants", _no_variants)(frame, settings):
+        served = scoring.predict(engine, scoring.columns_of(rows, signature.inputs), document)
+        _add_slice(result, name, rows, served, document, settings.seed)
     result["latency_ms"] = scoring.latency(engine, columns)
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
     chosen = evaluation.golden_rows(signature.output, answers, find_engine(document).golden)
@@ -160,6 +163,10 @@ def _add_fairness(
     result["fairness"] = fairness.measure(groups, outcome, least)
     group_plots.rates(target / "plots" / "fairness.png", result["fairness"])
     group_plots.calibration(target / "plots", groups, outcome, least)
+
+
+def _no_variants(frame: pd.DataFrame, settings: Any) -> Iterable[tuple[str, pd.DataFrame]]:
+    return ()
 
 
 def _as_logged(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass as plain
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
 from contracts.images import SPEC, ImageSpec
+from pipelines.recipes.image.served import choose_form
 from pipelines.recipes.text.settings import SplitConfig
-from pipelines.task import STRICT, Progress, Task, TaskConfig, class_output
+from pipelines.task import STRICT, GateConfig, Progress, Task, TaskConfig, class_output
+from pipelines.training.distributed import group
 
 if TYPE_CHECKING:
     from pipelines.training.pictures import Pictures
@@ -60,13 +62,22 @@ class ImageRecipe(TaskConfig):
     """Base of the recipes of a classifier; a subclass has `learn`.
 
     labels: name in the source -> name of the class, where they differ.  order: the classes as a scale, from the lowest
-    to the highest; () where they have no order.
+    to the highest; () where they have no order.  int8: serve weights of 8 bits, where they cost at most
+    `gate.int8_tolerance` of `gate.primary` on the validation images.
     """
 
     image: ImageConfig = field(default_factory=ImageConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     labels: Mapping[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    int8: bool = False
+
+    def training_part(self) -> Self:
+        """Keeps what weights of 8 bits are measured by, where training chooses them."""
+        if not self.int8:
+            return super().training_part()
+        kept = GateConfig(primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
+        return replace(super().training_part(), gate=kept)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Learn from the images; writes the files that `contracts.engines.onnx_image` serves."""
@@ -74,6 +85,9 @@ class ImageRecipe(TaskConfig):
         with tempfile.TemporaryDirectory(prefix=".pixels-", dir=out.parent) as scratch:
             images = read_images(task, self, dataset, Path(scratch))
             found = self.learn(images, out, checkpoints, progress)
+            if self.int8 and group().leads:
+                chosen = choose_form(out, images, self)
+                found = {**found, **chosen, "parameters": {**found["parameters"], **chosen["parameters"]}}
         return {"engine": "onnx", "output": class_output(task, self, images.classes), "decision": None, **found}
 
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:

@@ -70,6 +70,12 @@ class ImageClassification(ABC):
         overlap = ~frame["id"].astype(str).isin(used) if config.split.test_source else [False] * len(frame)
         return {"the image, or one that is nearly the same, stands in split.test_source too": overlap}
 
+    def variants(self, frame: pd.DataFrame, config: Any) -> Iterator[tuple[str, pd.DataFrame]]:
+        """Test images with noise, blur, other light and so on, each in three strengths."""
+        from pipelines.evaluation.image_corruptions import corrupted
+
+        return corrupted(frame, next(iter(self.fields)))
+
     def inputs(self, config: Any) -> list[Input]:
         """The file."""
         return [Input(name=name, dtype="bytes", description=about) for name, about in self.fields.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.task import class_output
+from pipelines.task import TaskConfig, class_output
 
 if TYPE_CHECKING:
     from contracts.bundle import Bundle
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 COMPARED = 64  # validation rows that show how exact the arithmetic of the served form is
 
 
-def served_as(folder: Path, examples: Examples, config: TextRecipe, engine: str) -> Bundle:
-    """The model files in `folder` as the bundle that they will be."""
+def served_as(folder: Path, examples: Any, config: TaskConfig, engine: str) -> Bundle:
+    """The model files in `folder` as the bundle that they will be; `examples` has ``task`` and ``classes``."""
     from pipelines.evaluation.scoring import provisional
 
     task = examples.task
@@ -27,7 +27,7 @@ def served_as(folder: Path, examples: Examples, config: TextRecipe, engine: str)
     return provisional(folder.parent, {**fields, "engine": engine, "signature": signature, "lineage": lineage})
 
 
-def engine_of(folder: Path, examples: Examples, config: TextRecipe, engine: str) -> Any:
+def engine_of(folder: Path, examples: Any, config: TaskConfig, engine: str) -> Any:
     """The engine `engine` of the model files in `folder`, on the CPU."""
     from contracts.engines import load_engine
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.recipes.image.finetune import FinetuneImage
 from pipelines.recipes.image.neural import ImageLoop
+from pipelines.recipes.image.probe import LinearProbe
 from pipelines.recipes.image.resnet import ResnetImage, ResnetModel
 from pipelines.recipes.image.task import ImageClassification
 from pipelines.task import GateConfig, TaskConfig, Threshold
@@ -30,6 +32,8 @@ class ImagesTask(ImageClassification):
             model=ResnetModel(widths=(8, 16, 32), blocks=(1, 1)),
             training=ImageLoop(epochs=10, batch_size=32, learning_rate=0.1, warmup=30),
         ),
+        "linear_probe": LinearProbe(recipe="linear_probe", gate=_GATE),
+        "finetune": FinetuneImage(recipe="finetune", gate=_GATE, augment=_AUGMENT),
     }
 
     def sample(self, config: Any) -> Iterator[tuple[str, bytes, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
@@ -23,7 +21,7 @@ from pipelines.recipes.image.neural import ImageLoop
 from pipelines.recipes.image.resnet import ResnetModel
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.pictures import AugmentConfig, augmented, decode_part, mixed, shuffled
-from tests.image_bundle import picture
+from tests.image_bundle import picture, shades
 
 TASK = get_task("images")
 share = st.floats(0, 1)
@@ -99,20 +97,7 @@ def test_pixels_of_training_are_those_that_a_service_decodes(tmp_path: Path) -> 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Dark and bright images, 40 for training and 10 for validation."""
-    rng = np.random.default_rng(0)
-    folder = tmp_path / "dataset"
-    folder.mkdir()
-    for name, rows in (("train", 40), ("valid", 10)):
-        labels = ["dark", "bright"] * (rows // 2)
-        files = []
-        for label in labels:
-            shade = rng.integers(0, 110, (8, 8, 3)) + (140 if label == "bright" else 0)
-            buffer = io.BytesIO()
-            Image.fromarray(shade.astype(np.uint8)).save(buffer, "PNG")
-            files.append(buffer.getvalue())
-        pd.DataFrame({"image": files, "label": labels}).to_parquet(folder / f"{name}.parquet")
-    return folder
+    return shades(tmp_path / "dataset")
 
 
 def small(**change: Any) -> Any:
@@ -161,5 +146,5 @@ def test_what_is_served_is_what_was_trained(tmp_path: Path, dataset: Path, preci
 
 
 def test_numbers_of_blocks_must_fit_the_widths() -> None:
-    with pytest.raises(PlatformError, match="blocks needs 3 numbers"):
+    with pytest.raises(PlatformError, match="blocks needs 2 numbers"):
         recipe_config(TASK, "resnet", {"model.blocks": [1]})

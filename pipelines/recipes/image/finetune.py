@@ -1,0 +1,50 @@
+"""Recipe `finetune`: a pretrained network of images goes on learning from the task's; torch, then ONNX."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+
+from contracts.errors import PlatformError
+from pipelines.recipes.image.base import Images
+from pipelines.recipes.image.neural import ImageLoop, NeuralImage, begin, fit
+from pipelines.recipes.image.resnet import finish
+from pipelines.task import STRICT, Progress
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FinetuneModel:
+    """Where the network is, see `pipelines.recipes.image.probe.ProbeModel`; a graph cannot be trained.
+
+    mirror: as of `pipelines.recipes.image.resnet.ResnetModel`.
+    """
+
+    backbone: str = ""
+    mirror: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class FinetuneImage(NeuralImage):
+    """All layers of a pretrained network, and a new linear one."""
+
+    model: FinetuneModel = field(default_factory=FinetuneModel)
+    training: ImageLoop = field(default_factory=lambda: ImageLoop(epochs=4, learning_rate=0.01, batch_size=32))
+
+    def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train, calibrate on ``valid``, and write the graph and ``image.json`` to `out`."""
+        from pipelines.training.image_backbone import backbone_here, pretrained_network
+
+        device = begin(self)
+        with backbone_here(self.model.backbone) as place:
+            if place.is_file():
+                raise PlatformError(
+                    f"a graph cannot be trained: {place}",
+                    fix="give a folder with config.json and model.safetensors, or --recipe linear_probe",
+                    code="bad_weights",
+                )
+            network = pretrained_network(place, images.spec, len(images.classes)).to(device)
+        history = fit(network, images, self, device, checkpoints, progress)
+        return finish(network, images, self, device, history, out, self.model.mirror)

@@ -1,0 +1,106 @@
+"""Recipe `linear_probe`: a linear model on the features of a pretrained network, which stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pipelines.recipes.image.base import ImageRecipe, Images, write_spec
+from pipelines.task import STRICT, Progress
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ProbeModel:
+    """Where the network is, and how strongly the linear model is held back.
+
+    backbone: folder with ``model.onnx``, or with config.json and model.safetensors as transformers saves them; or
+    s3://, ``package:NAME``, or ``hub:ORG/NAME@revision`` where the platform has a hub.  features: a value of the graph;
+    "" is its first output.  strengths: candidates for C of the logistic regression; the validation images choose.
+    """
+
+    backbone: str = ""
+    features: str = ""
+    strengths: Annotated[tuple[float, ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class LinearProbe(ImageRecipe):
+    """A linear model on frozen features; needs no torch where they come from ``model.onnx``."""
+
+    model: ProbeModel = field(default_factory=ProbeModel)
+
+    def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Fit on the features of the training images, and write one graph of both."""
+        from pipelines.training.image_backbone import backbone_here, features_of, with_linear
+
+        with backbone_here(self.model.backbone) as place:
+            graph = _graph(place, self, images)
+            given, held = (features_of(graph, images.spec, part, progress) for part in (images.train, images.valid))
+        found = _fit(given, held, images, self)
+        content, name = with_linear(graph, found["weights"], found["bias"])
+        (out / "model.onnx").write_bytes(content)
+        write_spec(out, images.spec.model_copy(update={"input": name, "output": "probabilities"}))
+        parameters = {"strength": found["strength"], "features": given.shape[1], "temperature": 1 / found["factor"]}
+        return {"history": found["history"], "parameters": parameters, "device": "cpu"}
+
+
+def _graph(place: Path, config: LinearProbe, images: Images) -> Any:
+    """The graph of features of a file, or of a folder that transformers saved."""
+    from pipelines.training.image_backbone import pretrained_network, read_graph
+
+    if place.is_file():
+        return read_graph(place, config.model.features, images.spec)
+    import onnx
+    from torch import nn
+
+    from pipelines.training.image_network import export
+
+    network = pretrained_network(place, images.spec, 1)
+    network.head = nn.Identity()
+    shape = (len(images.spec.mode), images.spec.height, images.spec.width)
+    graph = onnx.load_from_string(export(network, shape, 1.0))
+    for item in (*graph.graph.output, *graph.graph.node):  # the linear layer's output gets this name
+        if hasattr(item, "output"):
+            item.output[:] = ["features" if one == "probabilities" else one for one in item.output]
+        else:
+            item.name = "features"
+    return graph
+
+
+def _fit(given: Any, held: Any, images: Images, config: LinearProbe) -> dict[str, Any]:
+    """The logistic regression with the least loss on ``valid``, as weights of the features themselves."""
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+
+    from pipelines.training.calibration import fit_temperature
+
+    mean, deviation = given.mean(axis=0), np.maximum(given.std(axis=0), 1e-6)
+    scaled, unseen = (given - mean) / deviation, (held - mean) / deviation
+    classes = list(range(len(images.classes)))
+    history: list[dict[str, float]] = []
+    models = []
+    for strength in config.model.strengths:
+        model = LogisticRegression(C=strength, max_iter=500, class_weight="balanced").fit(scaled, images.train.labels)
+        models.append(model)
+        found = model.predict_proba(unseen)
+        accuracy = float((found.argmax(axis=1) == images.valid.labels).mean())
+        loss = float(log_loss(images.valid.labels, found, labels=classes))
+        history.append({"strength": strength, "valid_loss": loss, "valid_accuracy": accuracy})
+    at = min(range(len(models)), key=lambda one: history[one]["valid_loss"])
+    weights, bias = models[at].coef_.T, models[at].intercept_
+    if len(classes) == 2:  # one row of weights, for the second class
+        weights, bias = np.hstack([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
+    factor = fit_temperature(unseen @ weights + bias, images.valid.labels)
+    weights, bias = weights * factor / deviation[:, None], (bias - (mean / deviation) @ weights) * factor
+    return {
+        "weights": weights,
+        "bias": bias,
+        "strength": config.model.strengths[at],
+        "factor": factor,
+        "history": history,
+    }

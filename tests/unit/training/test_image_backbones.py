@@ -1,0 +1,158 @@
+"""Pretrained networks of images, the form that is served, and how a model is measured on images that are worse."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from contracts.engines import load_engine
+from contracts.errors import PlatformError
+from pipelines.evaluation.image_corruptions import CORRUPTIONS, STRENGTHS, corrupted
+from pipelines.evaluation.scoring import provisional
+from pipelines.recipes.image.neural import ImageLoop
+from pipelines.recipes.image.resnet import ResnetModel
+from pipelines.tasks import get_task, recipe_config
+from pipelines.tasks.images.signs import signs
+from tests.image_bundle import shades
+
+TASK = get_task("images")
+SIDES = {"image.width": 8, "image.height": 8}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return shades(tmp_path / "dataset")
+
+
+def backbone(folder: Path, side: int = 8) -> Path:
+    """A graph of ONNX: four channels of a convolution, by place; and their sum as a second output."""
+    rng = np.random.default_rng(0)
+    weights = numpy_helper.from_array(rng.normal(size=(4, 3, 3, 3)).astype(np.float32), "weights")
+    nodes = [
+        helper.make_node("Conv", ["pixels_in", "weights"], ["places"], kernel_shape=[3, 3]),
+        helper.make_node("ReduceMean", ["places"], ["means"], axes=[2, 3], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "backbone",
+        [helper.make_tensor_value_info("pixels_in", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info("places", TensorProto.FLOAT, [1, 4, side - 2, side - 2])],
+        [weights],
+    )
+    folder.mkdir(exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)
+    onnx.save(model, str(folder / "model.onnx"))
+    return folder
+
+
+def learned(config: Any, dataset: Path, out: Path) -> tuple[dict[str, Any], float]:
+    """What training says, and the accuracy of what it wrote, as it is served."""
+    found = config.train(TASK, dataset, out, out.parent / "checkpoints", lambda *args, **kwargs: None)
+    json.dumps(found)
+    signature = {"inputs": [item.model_dump() for item in TASK.inputs(config)], "output": found["output"]}
+    lineage = {"code_version": "", "data_version": "", "source": "", "seed": 1}
+    about = {"name": "images", "task": "images", "recipe": "r", "modality": "image", "engine": "onnx"}
+    engine = load_engine(provisional(out.parent, {**about, "signature": signature, "lineage": lineage}))
+    rows = pd.read_parquet(dataset / "valid.parquet")
+    answers = engine.predict({"image": rows["image"].to_numpy(object)})
+    return found, float((np.array(found["output"]["classes"])[answers.argmax(axis=1)] == rows["label"]).mean())
+
+
+@pytest.mark.parametrize("features", ["", "means"])
+def test_a_linear_model_on_the_features_of_a_graph(tmp_path: Path, dataset: Path, features: str) -> None:
+    given = {"model.backbone": str(backbone(tmp_path / "backbone")), "model.features": features}
+    found, accuracy = learned(recipe_config(TASK, "linear_probe", given | SIDES), dataset, tmp_path / "model")
+    assert found["parameters"]["features"] == 4
+    assert accuracy >= 0.9
+
+
+@pytest.mark.integration
+def test_a_folder_of_transformers_is_a_backbone_and_goes_on_learning(tmp_path: Path, dataset: Path) -> None:
+    import torch
+    from transformers import ResNetConfig, ResNetModel
+
+    torch.manual_seed(0)
+    sizes = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8], depths=[1, 1], layer_type="basic")
+    ResNetModel(sizes).save_pretrained(tmp_path / "weights")
+    given = {"model.backbone": str(tmp_path / "weights"), "image.width": 16, "image.height": 16}
+    probe, accuracy = learned(recipe_config(TASK, "linear_probe", given), dataset, tmp_path / "probe" / "model")
+    assert probe["parameters"]["features"] == 8
+    assert accuracy >= 0.8
+    change = {"training.epochs": 3, "training.batch_size": 8, "training.warmup": 1, "training.average": 0.5}
+    tuned, accuracy = learned(recipe_config(TASK, "finetune", given | change), dataset, tmp_path / "tuned" / "model")
+    assert len(tuned["history"]) == 3
+    assert accuracy >= 0.8
+    (tmp_path / "weights" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(PlatformError) as caught:
+        learned(recipe_config(TASK, "finetune", given), dataset, tmp_path / "model")
+    assert "transformers cannot read it" in str(caught.value.detail)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "said"),
+    [
+        ("linear_probe", {}, "starts from pretrained weights, and none are named"),
+        ("linear_probe", {"model.backbone": "{empty}"}, "neither model.onnx nor config.json"),
+        ("linear_probe", {"model.backbone": "{text}"}, "it is no graph"),
+        ("linear_probe", {"model.backbone": "{good}", "image.width": 16}, r"its input is \[1, 3, 8, 8\]"),
+        ("linear_probe", {"model.backbone": "{good}", "image.mode": "L"}, r"images are rows of \[1, 8, 8\]"),
+        ("linear_probe", {"model.backbone": "{good}", "model.features": "tail"}, "it has no value 'tail'"),
+        ("finetune", {"model.backbone": "{good}"}, "a graph cannot be trained"),
+    ],
+)
+def test_a_backbone_that_does_not_fit_says_why(
+    tmp_path: Path, dataset: Path, recipe: str, change: dict[str, Any], said: str
+) -> None:
+    places = {name: tmp_path / name for name in ("empty", "text", "good")}
+    for place in places.values():
+        place.mkdir()
+    backbone(places["good"])
+    (places["text"] / "model.onnx").write_text("no graph")
+    given = {key: value.format(**places) if isinstance(value, str) else value for key, value in change.items()}
+    with pytest.raises(PlatformError) as caught:
+        learned(recipe_config(TASK, recipe, SIDES | given), dataset, tmp_path / "model")
+    assert said.replace("\\", "") in f"{caught.value.headline} {caught.value.detail}"
+
+
+@pytest.mark.parametrize(("tolerance", "form"), [(1.0, "int8"), (-0.1, "fp32")])
+def test_int8_is_served_where_the_gate_allows_what_it_costs(
+    tmp_path: Path, dataset: Path, tolerance: float, form: str
+) -> None:
+    config: Any = recipe_config(TASK, "resnet", {**SIDES, "int8": True, "gate.int8_tolerance": tolerance})
+    config = replace(
+        config.training_part(),
+        model=ResnetModel(widths=(4, 8), blocks=(1,)),
+        training=ImageLoop(epochs=3, batch_size=8, warmup=2, learning_rate=0.05, average=0.8),
+    )
+    found, accuracy = learned(config, dataset, tmp_path / "model")
+    graph = onnx.load(str(tmp_path / "model" / "model.onnx")).graph
+    assert ("QuantizeLinear" in {node.op_type for node in graph.node}) == (form == "int8")
+    assert found["parameters"]["form"] == form
+    assert found["choices"][0]["passed"] == (form == "int8")
+    assert ("tolerance" in found) == (form == "int8")
+    assert accuracy >= 0.9
+
+
+def test_images_get_worse_with_each_strength() -> None:
+    [(_, sign, _), *_] = signs(seed=1, each=1)
+    frame = pd.DataFrame({"image": [sign] * 3, "label": ["ahead"] * 3})
+    before = np.asarray(Image.open(io.BytesIO(sign)), np.float64)
+    away = {}
+    for name, rows in corrupted(frame, "image"):
+        found = [np.asarray(Image.open(io.BytesIO(file)), np.float64) for file in rows["image"]]
+        away[name] = np.mean([np.abs(one - before).mean() for one in found])
+        assert list(rows["label"]) == ["ahead"] * 3
+    assert list(away) == [f"corrupted:{kind} {strength}" for kind in CORRUPTIONS for strength in STRENGTHS]
+    for kind in CORRUPTIONS:
+        first, second, third = (away[f"corrupted:{kind} {strength}"] for strength in STRENGTHS)
+        assert 0 < first < second < third, kind
