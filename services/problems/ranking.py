@@ -47,7 +47,7 @@ class RankingServing(Serving):
             "items": list(one.items),
             "scores": [round(score, _PLACES) for score in one.scores],
             "propensity": list(one.propensity),
-            **{name: round(value, _PLACES) for name, value in one.measures.items()},
+            **one.measures,
         }
         if one.why:
             found["why"] = Counter(one.why).most_common(1)[0][0]

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 from contracts import metric_names as names
 from contracts.errors import PlatformError
+from services.monitor.reference import FOREIGN, column_of
 from services.problems.ranking import EMPTY, SERVING
 from services.recommend import denied
 from services.recommend.denied import DenyList
-from tests.problem_bundles import lists
+from tests.problem_bundles import lists, small_recommender
 
 
 def recommend(served: Any, **body: Any) -> Any:
@@ -159,3 +161,25 @@ def test_what_people_take_of_lists_is_measured() -> None:
         False,
         False,
     ]
+
+
+def test_monitors_see_a_list_that_is_unlike_those_of_the_evaluation(tmp_path: Path) -> None:
+    from contracts.baseline import describe_answers
+    from contracts.problems import read_output
+    from pipelines.evaluation import get_evaluation
+
+    output: Any = read_output({"problem": "ranking", "k": 3, "longest": 5, "catalogue": 6})
+    answers = np.empty(60, dtype=object)
+    model, empty = small_recommender(), np.zeros(6, bool)
+    for at in range(60):
+        answers[at] = model.ranked(np.array([at % 3, 3 + at % 2]), empty, 1 + at % 3, 0.0)
+    evaluation = get_evaluation("ranking")
+    normal = describe_answers(evaluation.watched(output, None, answers))
+    logged = [SERVING.watched(SERVING.record(answers, evaluation, at)) for at in range(60)]
+    assert set(normal) == set(logged[0]) == {"answer", "diversity", "calibration", "tail", "listed", "why"}
+    for name, described in normal.items():
+        column: Any = column_of(name, described)
+        places = column.place([one[name] for one in logged])
+        assert FOREIGN not in places, name
+    wide: Any = column_of("listed", normal["listed"])
+    assert wide.place([50.0]).tolist() == [FOREIGN]
