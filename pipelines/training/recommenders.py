@@ -37,12 +37,15 @@ class PopularModel:
 
 @settings(frozen=True, kw_only=True, config=STRICT)
 class ItemKnnModel:
-    """Items that the same people take: cosine with shrinkage (B. Sarwar et al., 2001; R. Bell, Y. Koren, 2007)."""
+    """Items that the same people take: cosine with shrinkage (B. Sarwar et al., 2001; R. Bell, Y. Koren, 2007).
+
+    recency: here and below, items after which one of the history counts half, candidates; 0: all count alike.
+    """
 
     method: Literal["item_knn"] = "item_knn"
     shrink: Several = (0.0, 10.0, 50.0)
     neighbours: Annotated[int, Field(ge=1)] = 100
-    recency: Several = (0.0, 10.0)
+    recency: Several = (0.0, 5.0)
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -55,7 +58,7 @@ class EaseModel:
     method: Literal["ease"] = "ease"
     l2: Several = (50.0, 100.0, 200.0, 400.0)
     neighbours: Annotated[int, Field(ge=0)] = 1_000
-    recency: Several = (0.0, 10.0, 50.0)
+    recency: Several = (0.0, 3.0, 5.0, 10.0)
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -67,7 +70,7 @@ class AlsModel:
     l2: Several = (1.0, 5.0)
     confidence: Several = (5.0, 20.0)
     rounds: Annotated[int, Field(ge=1)] = 8
-    recency: Several = (0.0,)
+    recency: Several = (0.0, 5.0)
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -87,7 +90,7 @@ class GraphModel:
     person: Several = (0.5, 0.75)
     to_item: Several = (0.25, 0.0)
     neighbours: Annotated[int, Field(ge=1)] = 400
-    recency: Several = (0.0, 20.0)
+    recency: Several = (0.0, 5.0)
 
 
 Model = PopularModel | ItemKnnModel | EaseModel | AlsModel | GraphModel
