@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import AsyncIterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ import orjson
 from services.chat.answers import Asked, Choice, Form
 from services.chat.errors import error_document, gone, of_engine
 from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
+from services.errors import Problem
 from services.request_options import RequestOptions
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ class Generation:
         self._stream: EngineStream | None = None
         self._first: dict[str, Any] | None = None
         self._entered = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._late = False
         self.usage: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
     async def begin(self) -> None:
@@ -40,6 +45,9 @@ class Generation:
         asked, runtime = self._asked, self._runtime
         await runtime.admission.enter(len(asked.choices), asked.tokens, self._options.priority)
         self._entered = perf_counter()
+        if math.isfinite(self._options.deadline):  # also of a client that does not read: it holds a slot
+            left = max(0.0, self._options.deadline - self._entered)
+            self._timer = asyncio.get_running_loop().call_later(left, self._expire)
         try:
             self._stream = await EngineStream.open(runtime.process, asked.path, asked.body)
             self._first = await self._stream.next()
@@ -48,8 +56,7 @@ class Generation:
             raise of_engine(err, runtime.window) from err
         except EngineGoneError as err:
             self.close("failed")
-            runtime.ended()
-            raise gone() from err
+            raise self._gone() from err
         except BaseException:
             self.close("cancelled")
             raise
@@ -93,8 +100,7 @@ class Generation:
         except EngineRefusedError as err:
             raise of_engine(err, self._runtime.window) from err
         except EngineGoneError as err:
-            self._runtime.ended()
-            raise gone() from err
+            raise self._gone() from err
         finally:
             self.close("cancelled")
         return self._asked.form.document(self._asked.choices, self.usage)
@@ -119,14 +125,15 @@ class Generation:
             yield held + _error(error_document(of_engine(err, self._runtime.window)))
         except EngineGoneError:
             self.close("failed")
-            self._runtime.ended()
-            yield held + _error(error_document(gone()))
+            yield held + _error(error_document(self._gone()))
 
     def close(self, finish: str) -> None:
         """Give the slots back, and record the answers; those without an end of their own ended as `finish`."""
         if not self._entered:
             return
         seconds, self._entered = perf_counter() - self._entered, 0.0
+        if self._timer is not None:
+            self._timer.cancel()
         if self._stream is not None:
             self._stream.close()
         choices = self._asked.choices
@@ -135,6 +142,17 @@ class Generation:
             choice.finish = choice.finish or finish
         if finish != REFUSED:
             self._runtime.record(self._asked, self.usage, self._options.arrived)
+
+    def _expire(self) -> None:
+        self._late = True
+        self.close("failed")
+
+    def _gone(self) -> Problem:
+        """Why the engine's stream has no end: we left it, as the time is over, or it ended."""
+        if self._late:
+            return Problem(504, "timeout", "the answer took too long", fix="ask for fewer tokens, or allow more time")
+        self._runtime.ended()
+        return gone()
 
     def _count(self, choice: Choice) -> None:
         now, tokens = perf_counter(), self._runtime.tokens

@@ -262,6 +262,18 @@ def test_clients_that_leave_free_their_slots(client: openai.OpenAI, url: str) ->
     assert len(client.chat.completions.create(**say("x"), n=2).choices) == 2
 
 
+def test_a_stream_ends_when_its_time_is_over(url: str) -> None:
+    asked = {"model": "tiny", "messages": ENDLESS, "stream": True}
+    headers = {"x-request-timeout-ms": "700"}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=asked, headers=headers, timeout=60)
+    last = [line for line in answer.text.splitlines() if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
+    assert metric(url, names.SLOTS_BUSY) == 0
+    late = httpx.post(f"{url}/v1/chat/completions", json=asked | {"stream": False}, headers=headers, timeout=60)
+    assert (late.status_code, late.json()["error"]["code"]) in [(504, "timeout"), (504, "deadline_exceeded")]
+    assert httpx.get(f"{url}/readyz").status_code == 200
+
+
 def test_more_than_may_wait_is_told_to_come_back(url: str) -> None:
     async def story() -> tuple[openai.RateLimitError, str | None]:
         async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
