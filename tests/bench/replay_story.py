@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -244,10 +245,23 @@ def until_changed(stage: Stage) -> None:
 
 
 def learn(stage: Stage, at: Callable[[str], None] = lambda moment: None) -> None:
-    """Follow runs and rollouts until nothing is found any more; `at` is called in each stage of the first of them."""
+    """Follow runs and rollouts until nothing is found any more; `at` is called in each stage of the first of them.
+
+    The months may be over before, as windows of 30 days go on to change: then a version has taken over at least.
+    """
     found = stage.until("the change is seen", lambda: findings(stage.watched))
     stage.tell("the change is seen", found=found[:6], of=len(found))
     at("seen")
+    try:
+        _until_normal(stage, at)
+    except TimeoutError as err:
+        assert stage.replay is not None
+        if not stage.replay.finished or math.isnan(stage.at("version 2 has 100 %")):
+            raise
+        stage.tell(f"the months are over: {err}", found=findings(stage.watched))
+
+
+def _until_normal(stage: Stage, at: Callable[[str], None]) -> None:
     run, version = "", "1"
     while True:
         run = stage.until("a run starts", partial(_new_run, stage, run))
@@ -313,7 +327,9 @@ def conclusion(stage: Stage, name: str) -> list[Row]:
         ("first rollout done", "version 2 has 100 %"),
         ("normal again", next((e["what"] for e in reversed(stage.events) if e["what"].endswith("normal")), "-")),
     ):
-        rows.append(Row(case=f"{name}: {what}", contestant="fairlead", value=stage.at(event) - changed, unit="s"))
+        took = stage.at(event) - changed
+        if not math.isnan(took):
+            rows.append(Row(case=f"{name}: {what}", contestant="fairlead", value=took, unit="s"))
     log = _log(stage)
     log.verify()
     runs = [one for one in log.read() if one.action == "start_run"]
