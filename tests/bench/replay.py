@@ -54,7 +54,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only or known:
             folder = options.keep or Path(scratch)
-            stage = Stage(folder, name, months, options.day)
+            stage = Stage(folder, months, options.day)
             ended = 1
             try:
                 rows += known[name](stage)

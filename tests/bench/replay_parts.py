@@ -15,10 +15,12 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import yaml
 
 from deploy.cli.machine.kept_processes import KeptProcess
@@ -104,10 +106,14 @@ class Parts:
         child.wait()
 
     def stop(self) -> None:
-        """End everything."""
+        """End everything; a run would go on without who asked for it, in the home of the next scenario."""
         for name in ("watch", "monitor", "prometheus", "serve"):
             if name in self.children:
                 stop_group(self.children[name])
+        for one in psutil.process_iter():
+            with suppress(psutil.Error):
+                if one.uids().real == os.getuid() and one.environ().get("FAIRLEAD_HOME") == str(self.home):
+                    one.kill()
 
     @property
     def notes(self) -> Notes:

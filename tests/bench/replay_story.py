@@ -42,9 +42,8 @@ _NORMAL_DAYS = 8  # labels come after seven
 class Stage:
     """One scenario: its world, its parts, and what has happened when (seconds and days since the replay began)."""
 
-    def __init__(self, folder: Path, name: str, months: pd.DataFrame, day: float) -> None:
-        # A run goes on when its scenario is over: no other may have its home.
-        self.folder, self.day, self._months = folder / f"stage-{name.replace(' ', '-')}", day, months
+    def __init__(self, folder: Path, months: pd.DataFrame, day: float) -> None:
+        self.folder, self.day, self._months = folder / "stage", day, months
         self._trained = folder
         shutil.rmtree(self.folder, ignore_errors=True)
         self.events: list[dict[str, Any]] = []
