@@ -81,7 +81,7 @@ def service(port: int, engine_port: int) -> None:
     runtime.tokens = TokenMetrics(runtime.metrics, "front", "1", CLIENTS, [rule.name for rule in RULES])
     config = uvicorn.Config(
         asgi_app(runtime), host="127.0.0.1", port=port, loop="uvloop", http=impatient(10), lifespan="off",
-        log_config=None, access_log=False,
+        log_config=None, access_log=False, proxy_headers=False, server_header=False,
     )  # fmt: skip
     uvicorn.Server(config).run()
 
