@@ -93,6 +93,28 @@ sentinel failover-timeout store 2000
         primary.stop()
 
 
+@contextlib.contextmanager
+def no_promotion(address: str) -> Iterator[None]:
+    """The sentinel at `address` takes no primary for lost meanwhile."""
+    keeper, option = redis.Redis.from_url(address.partition("/0?")[0]), "down-after-milliseconds"
+    keeper.sentinel_set("store", option, 3_600_000)
+    yield
+    keeper.sentinel_set("store", option, 500)
+
+
+@contextlib.contextmanager
+def no_failover(nodes: list[Server]) -> Iterator[None]:
+    """No replica of the cluster takes the place of its primary meanwhile, and after it each may, however late."""
+    option = "cluster-replica-no-failover"
+    replicas = [node for node in nodes if "slave" in node.client.info()["role"]]
+    for node in replicas:
+        node.client.config_set(option, "yes")
+        node.client.config_set("cluster-replica-validity-factor", 0)
+    yield
+    for node in replicas:
+        node.client.config_set(option, "no")
+
+
 def until(what: str, holds: Callable[[], bool], patience: float = 30.0) -> None:
     """Wait until `holds` does."""
     end = time.monotonic() + patience

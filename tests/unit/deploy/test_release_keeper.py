@@ -123,8 +123,7 @@ def test_what_is_no_request_is_refused(keeper: ReleaseKeeper) -> None:
         keeper.ask(request("r1").model_copy(update={"command": "dance"}))
 
 
-def test_a_keeper_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deploy.cli.releases.keeper._PATIENCE", 0.0)
+def test_a_keeper_that_is_gone_is_named() -> None:
     with pytest.raises(PlatformError) as refused:
-        ReleaseKeeper(f"http://127.0.0.1:{free_port()}", "toy").read()
+        ReleaseKeeper(f"http://127.0.0.1:{free_port()}", "toy").read(patience=0.0)
     assert refused.value.code == "not_answered"
