@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def registry_tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Registry(Endpoints(home=str(folder))).prepare()
             (folder / "made").touch()
     return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def with_tables(registry_tables: Path) -> Callable[[Path], Path]:
+    """Makes a folder a home whose registry has its tables, and gives it back."""
+
+    def with_tables(home: Path) -> Path:
+        home.mkdir(parents=True, exist_ok=True)
+        shutil.copy(registry_tables, home)
+        return home
+
+    return with_tables
 
 
 def pytest_unconfigure() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,12 @@ TASK = Halved()
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def environment(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> dict[str, str]:
     """A package with the task, installed for child processes."""
     folder = tmp_path_factory.mktemp("package")
     install(folder, "halved", {"halved.py": TASK}, {"tasks": "halved = halved:TASK"})
     path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT), str(folder)])
-    home = Endpoints(home=str(folder / "home")).resolved().model_dump_json()
+    home = Endpoints(home=str(with_tables(folder / "home"))).resolved().model_dump_json()
     return {"PATH": os.environ["PATH"], "PYTHONPATH": path, "FAIRLEAD_ENDPOINTS": home}
 
 
@@ -112,8 +113,10 @@ def checked(events: list[dict[str, Any]]) -> dict[str, Any]:
     return said
 
 
-def test_they_run_on_this_machine_and_come_from_the_cache(environment: dict[str, str], tmp_path: Path) -> None:
-    one = Run(run_id="one", task="halved", endpoints=Endpoints(home=str(tmp_path)))
+def test_they_run_on_this_machine_and_come_from_the_cache(
+    environment: dict[str, str], tmp_path: Path, with_tables: Callable[[Path], Path]
+) -> None:
+    one = Run(run_id="one", task="halved", endpoints=Endpoints(home=str(with_tables(tmp_path))))
     events = pipelines(environment, "run", one.model_dump_json())
     assert events[0]["steps"] == steps(events) == STEPS
     checked(events)
@@ -124,8 +127,10 @@ def test_they_run_on_this_machine_and_come_from_the_cache(environment: dict[str,
     assert steps(again, "step_cached") == ["validate", "first", "build_dataset", "halve", "train", "note", "evaluate"]
 
 
-def test_in_one_pod_of_a_pipeline_for_any_task(environment: dict[str, str], tmp_path: Path) -> None:
-    own = {"FAIRLEAD_ENDPOINTS": Endpoints(home=str(tmp_path / "home")).resolved().model_dump_json()}
+def test_in_one_pod_of_a_pipeline_for_any_task(
+    environment: dict[str, str], tmp_path: Path, with_tables: Callable[[Path], Path]
+) -> None:
+    own = {"FAIRLEAD_ENDPOINTS": Endpoints(home=str(with_tables(tmp_path / "home"))).resolved().model_dump_json()}
     record = {"FAIRLEAD_RECORD": str(tmp_path / "record"), "FAIRLEAD_KFP_RUN": "kfp1", "FAIRLEAD_NODE": "full-x1.root"}
     made = launcher(environment, "few", tmp_path, **own, **record)
     made.run({"task": "halved"})

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -289,13 +290,13 @@ def test_a_slip_is_answered_with_what_is_accepted(shell, arguments, code, compla
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory: pytest.TempPathFactory) -> Shell:
+def copy(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> Shell:
     """A copy of the project to write new tasks into."""
     folder = tmp_path_factory.mktemp("copy")
     for name in ("contracts", "pipelines", "services", "feature_repo", "deploy"):
         shutil.copytree(ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder / "project")
-    return Shell(folder / "home", folder / "project")
+    return Shell(with_tables(folder / "home"), folder / "project")
 
 
 ROWS = {
@@ -344,9 +345,11 @@ def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) 
     assert bool(explain) == bool(prediction.get("reasons"))
 
 
-def test_a_package_without_an_edit_here_takes_a_file_to_a_service(tmp_path: Path) -> None:
+def test_a_package_without_an_edit_here_takes_a_file_to_a_service(
+    tmp_path: Path, with_tables: Callable[[Path], Path]
+) -> None:
     install_counts(tmp_path / "site")
-    shell = Shell(tmp_path / "home")
+    shell = Shell(with_tables(tmp_path / "home"))
     shell.environment["PYTHONPATH"] = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
     rows = []
     for at in range(400):
@@ -379,9 +382,11 @@ def test_a_package_without_an_edit_here_takes_a_file_to_a_service(tmp_path: Path
         process.communicate(timeout=60)
 
 
-def test_a_package_without_an_edit_here_brings_a_task_with_features(tmp_path: Path) -> None:
+def test_a_package_without_an_edit_here_brings_a_task_with_features(
+    tmp_path: Path, with_tables: Callable[[Path], Path]
+) -> None:
     install_visits(tmp_path / "site")
-    shell = Shell(tmp_path / "home")
+    shell = Shell(with_tables(tmp_path / "home"))
     shell.environment["PYTHONPATH"] = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
     rows = []
     for at in range(900):  # guests pay from 10 to 300, and twice as much at a celebration

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import shlex
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
-    return Shell(tmp_path_factory.mktemp("cures") / "home")
+def shell(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> Shell:
+    return Shell(with_tables(tmp_path_factory.mktemp("cures") / "home"))
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,7 @@ def test_two_processes_learn_what_one_learns(alone: tuple[Any, Path], dataset: P
 
 
 def test_a_killed_training_of_two_goes_on_from_its_checkpoint(dataset: Path, tmp_path: Path) -> None:
-    longer = {"training.epochs": 30, "training.patience": 30, "model.hidden": 48, "model.embedding": 96}
+    longer = {"training.epochs": 12, "training.patience": 12, "model.hidden": 48, "model.embedding": 96}
     child = subprocess.Popen(
         command(2, dataset, tmp_path, **longer), env=environment(), cwd=tmp_path, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, text=True,
@@ -108,7 +108,7 @@ def test_a_killed_training_of_two_goes_on_from_its_checkpoint(dataset: Path, tmp
         process.kill()
     child.wait()
     again = trained(2, dataset, tmp_path, **longer)
-    assert len(again["history"]) == 30
+    assert len(again["history"]) == 12
     assert again["epochs"][0] >= 3  # the first ones were not made again
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,13 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Platform:
+def platform(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> Platform:
     folder = tmp_path_factory.mktemp("platform")
     for tasks in ("few", "groups", "each"):
         own = get_task("news") if tasks == "each" else None
         compile_workflows(folder / tasks, Placement(cluster=True, image="registry/pipelines:1", tasks=tasks), task=own)
-    return Platform(Endpoints(home=str(folder / "home")).resolved(), folder)
+    home = with_tables(folder / "home")
+    return Platform(Endpoints(home=str(home)).resolved(), folder)
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,13 @@ def result_of(launcher: Launcher, task: str = TASK) -> dict[str, Any]:
     return dict(ends[-1]["result"])
 
 
-def test_a_run_of_one_task_makes_what_the_local_run_makes(platform: Platform, first: Launcher, tmp_path: Path) -> None:
+def test_a_run_of_one_task_makes_what_the_local_run_makes(
+    platform: Platform, first: Launcher, tmp_path: Path, with_tables: Callable[[Path], Path]
+) -> None:
     assert seen(first.events[TASK], "step_started") == seen(first.events[TASK], "step_finished") == STEPS
     result = result_of(first)
     assert (result["name"], result["champion"], result["gate_passed"]) == ("toy", True, True)
-    asked = Run(task="toy", run_id="toy-here", endpoints=Endpoints(home=str(tmp_path)))
+    asked = Run(task="toy", run_id="toy-here", endpoints=Endpoints(home=str(with_tables(tmp_path))))
     command = [sys.executable, "-m", "pipelines", "run", asked.model_dump_json()]
     done = subprocess.run(command, env=platform.environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-1000:]

@@ -78,8 +78,8 @@ class Shell:
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
-    made = Shell(tmp_path_factory.mktemp("loop") / "home")
+def shell(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> Iterator[Shell]:
+    made = Shell(with_tables(tmp_path_factory.mktemp("loop") / "home"))
     assert made("run", "toy", "--set", "loop.runs_per_week=5")["result"]["champion"] is True
     yield made
     for child in made.watches:

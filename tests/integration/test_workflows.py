@@ -83,9 +83,9 @@ def start() -> Iterator[Callable[..., Run]]:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shared by the tests of this module, because the first run creates MLflow's tables."""
-    return tmp_path_factory.mktemp("home")
+def home(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> Path:
+    """Shared by the tests of this module."""
+    return with_tables(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")

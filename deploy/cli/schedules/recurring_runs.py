@@ -107,8 +107,10 @@ def _there(asked: cron.Cron, zone: str, there: str) -> cron.Cron:
     raise PlatformError(
         f"schedules of this cluster are in {there}, and {str(asked)!r} of {zone} is no time of it the whole year",
         detail=f"the next would be {first:%Y-%m-%d %H:%M} there, {first.astimezone(UTC):%Y-%m-%d %H:%M} in UTC",
-        fix=f"say the time in {there}: --timezone {there}; or let an administrator set the cluster's zone: "
-        f"helm upgrade fairlead helm/platform --reuse-values --set pipelines.schedules.timezone={zone}",
+        fix=f"say the time in {there}: --timezone {there}; or let the loop start the model's runs, which takes any "
+        f"zone: --set 'loop.schedule={asked}' --set loop.zone={zone} in place of --cron and --timezone; or let an "
+        "administrator set the cluster's zone: helm upgrade fairlead helm/platform --reuse-values "
+        f"--set pipelines.schedules.timezone={zone}",
         code="timezone",
     )
 

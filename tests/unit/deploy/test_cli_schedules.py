@@ -104,6 +104,7 @@ def test_a_time_is_of_the_clusters_zone_or_is_moved_to_it_or_is_refused(
     error = fairlead(*asked, "tokyo", "--timezone", "Asia/Tokyo").json["error"]
     assert error["code"] == "timezone"
     assert "--set pipelines.schedules.timezone=Asia/Tokyo" in error["fix"]
+    assert "--set 'loop.schedule=30 8 * * 1-5' --set loop.zone=Asia/Tokyo" in error["fix"], "the loop takes it"
     assert fairlead(*asked, "mars", "--timezone", "Mars").json["error"]["code"] == "bad_timezone"
     assert len(cluster.api.recurring) == 2
 
