@@ -35,6 +35,8 @@ def of_engine(err: EngineRefusedError, window: int) -> Problem:
     if err.error.get("code") == 400:
         fix = "correct the schema, or what the model's chat template cannot say"
         return Problem(400, "invalid_request", "the model cannot be asked this", fix=fix)
+    if "grammar" in err.error.get("message", ""):
+        return Problem(400, "invalid_request", "no answer fits the schema", fix="correct its limits")
     return Problem(500, "engine-failed", "the model failed to answer", "see the service's log")
 
 

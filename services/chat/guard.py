@@ -66,6 +66,7 @@ RULES = (
             re.IGNORECASE | re.DOTALL,
         ),
     ),
+    Rule("control", "injection", re.compile(r"<\|[a-z_]{2,24}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")),
     Rule(
         "reveal",
         "injection",

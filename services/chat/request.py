@@ -13,6 +13,9 @@ from services.errors import Problem
 MAX_MESSAGES, MAX_TOOLS = 2_000, 64
 MAX_SCHEMA_BYTES, MAX_SCHEMA_NODES, MAX_REPEATED = 65_536, 2_000, 1_000
 _REPEATS = ("minItems", "maxItems", "minLength", "maxLength")
+_IGNORED = frozenset(
+    ("not", "if", "contains", "multipleOf", "patternProperties", "propertyNames", "uniqueItems", "dependentRequired")
+)  # keywords of JSON Schema that llama.cpp passes over
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Text = Annotated[str, Field(strict=True)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
@@ -281,7 +284,7 @@ def _check_tools(request: ChatRequest) -> None:
 
 
 def check_schema(schema: Mapping[str, Any], place: str) -> None:
-    """Refuse a JSON schema that would cost too much to keep to.
+    """Refuse a JSON schema that would cost too much to keep to, or of which llama.cpp would leave out a part.
 
     Raises:
         Problem: 400.
@@ -289,16 +292,28 @@ def check_schema(schema: Mapping[str, Any], place: str) -> None:
     size = len(json.dumps(schema))
     if size > MAX_SCHEMA_BYTES:
         raise refused(place, f"has {size} bytes, at most {MAX_SCHEMA_BYTES} are accepted")
-    nodes, left = 0, [schema]
+    left, parts = [schema], 0
     while left:
-        node: Any = left.pop()
-        nodes += 1
-        if nodes > MAX_SCHEMA_NODES:
+        node = left.pop()
+        parts += 1
+        if parts > MAX_SCHEMA_NODES:
             raise refused(place, f"has more than {MAX_SCHEMA_NODES} parts")
-        if isinstance(node, Mapping):
-            for name in _REPEATS:
-                if isinstance(node.get(name), int) and node[name] > MAX_REPEATED:
-                    raise refused(place, f"{name} is at most {MAX_REPEATED}")
-            left.extend(node.values())
-        elif isinstance(node, list):
-            left.extend(node)
+        if ignored := _IGNORED & node.keys():
+            raise refused(place, f"has {min(ignored)}, which an answer cannot be held to")
+        pattern = node.get("pattern", "^$")
+        if not (isinstance(pattern, str) and pattern.startswith("^") and pattern.endswith("$")):
+            raise refused(place, "has a pattern that is not from ^ to $, which an answer cannot be held to")
+        for name in _REPEATS:
+            if isinstance(node.get(name), int) and node[name] > MAX_REPEATED:
+                raise refused(place, f"{name} is at most {MAX_REPEATED}")
+        left.extend(_inner(node))
+
+
+def _inner(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The schemas in a schema; names of properties and values of an enumeration are none."""
+    found: list[Any] = [node.get(name) for name in ("items", "additionalProperties")]
+    for name in ("properties", "$defs", "definitions"):
+        found += node[name].values() if isinstance(node.get(name), Mapping) else []
+    for name in ("anyOf", "oneOf", "allOf", "prefixItems", "items"):
+        found += node[name] if isinstance(node.get(name), list) else []
+    return [one for one in found if isinstance(one, Mapping)]

@@ -38,6 +38,10 @@ CITY = {
 }
 CITY_NAMES = ("Paris", "Rome")
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
+UNMEETABLE = {
+    "type": "json_schema",
+    "json_schema": {"name": "none", "schema": {"type": "integer", "minimum": 5, "maximum": 3}},
+}
 ENDLESS: Any = [{"role": "user", "content": "A"}]  # capital letters go round until the window is full
 
 
@@ -232,15 +236,23 @@ def test_a_tool_call_is_streamed_in_pieces_with_their_index(client: openai.OpenA
         ({"tools": TOOLS}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": "auto"}, "tool_choice"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"response_format": UNMEETABLE}, None),
         ({"stream_options": {"include_usage": True}}, "stream_options"),
         ({"no_such_member": 1}, "no_such_member"),
     ],
 )
-def test_what_is_wrong_is_refused_in_openai_s_form(url: str, wrong: dict[str, Any], param: str) -> None:
+def test_what_is_wrong_is_refused_in_openai_s_form(url: str, wrong: dict[str, Any], param: str | None) -> None:
     answer = httpx.post(f"{url}/v1/chat/completions", json=say("w") | wrong, timeout=60)
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["param"]) == (400, "invalid_request_error", param)
     assert error["message"]
+
+
+@pytest.mark.parametrize("text", [b"\\ud800", b"\xff\xfe", b"\xf0\x9f\x98"])
+def test_half_a_character_is_no_text(url: str, text: bytes) -> None:
+    body = b'{"model": "tiny", "messages": [{"role": "user", "content": "%s"}]}' % text
+    answer = httpx.post(f"{url}/v1/chat/completions", content=body, headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed_json")
 
 
 def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:

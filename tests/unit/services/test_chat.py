@@ -106,12 +106,24 @@ def nested(levels: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "schema",
-    [nested(10_000), nested(MAX_SCHEMA_NODES // 2), {"type": "array", "maxItems": 1_000_000}, {"minLength": 5_000}],
+    [
+        nested(10_000),
+        nested(MAX_SCHEMA_NODES),
+        {"type": "array", "maxItems": 1_000_000},
+        {"minLength": 5_000},
+        {"type": "object", "properties": {"a": {"not": {"type": "string"}}}},
+        {"anyOf": [{"type": "string", "pattern": "abc("}]},
+    ],
 )
-def test_schemas_that_cost_too_much_are_refused(schema: dict[str, Any]) -> None:
+def test_schemas_that_cost_too_much_or_cannot_be_kept_are_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(Problem) as caught:
         check_schema(schema, "tools[0]")
     assert caught.value.errors[0][0] == "tools[0]"
+
+
+def test_names_of_properties_and_values_are_no_keywords() -> None:
+    named = {"type": "object", "properties": {"not": {"enum": [{"not": 1}]}, "pattern": {"type": "string"}}}
+    check_schema({**named, "$defs": {"if": {"type": "string", "pattern": "^a+$"}}}, "schema")
 
 
 def test_slots_go_to_the_urgent_first_then_by_arrival_and_come_back_from_who_gives_up() -> None:
