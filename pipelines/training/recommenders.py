@@ -56,7 +56,7 @@ class EaseModel:
     """
 
     method: Literal["ease"] = "ease"
-    l2: Several = (50.0, 100.0, 200.0, 400.0)
+    l2: Several = (200.0, 500.0)
     neighbours: Annotated[int, Field(ge=0)] = 1_000
     recency: Several = (0.0, 3.0, 5.0, 10.0)
 
