@@ -82,7 +82,9 @@ def train_recommender(
     log = read_log(parts)
     first = len(parts[0])
     order = np.argsort(-log.ages, kind="stable")
-    history, best, score = [], None, -1.0
+    history: list[dict[str, Any]] = []
+    best: dict[str, Any] | None = None
+    score = -1.0
     choices = candidates(model)
     arrays: dict[tuple[Any, ...], Arrays] = {}
     taken, before = log.taken(order[order < first], seed), log.histories(order[order < first])

@@ -60,7 +60,7 @@ class RecommendHandler:
         """
         if type(document) is not dict:
             raise invalid([("(request)", 'expected an object, such as {"user": "7", "k": 10}')])
-        checks = _checks(model.output.longest)
+        checks = _checks(_longest(model))
         accepted = ", ".join(checks)
         errors = [(name[:64], f"unknown member; accepted: {accepted}") for name in document if name not in checks]
         values: dict[str, Any] = {}
@@ -84,6 +84,12 @@ class RecommendHandler:
         if values["user"] and not model.engine.knows(values["user"]):  # type: ignore[attr-defined]
             batch.flags[0].append(UNKNOWN)
         return batch
+
+
+def _longest(model: Model) -> int:
+    """Items of the longest list that may be asked for."""
+    output: Any = model.output
+    return int(output.longest)
 
 
 def _checks(longest: int) -> dict[str, Callable[[Any], Any]]:
@@ -149,7 +155,7 @@ def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:
     properties: Mapping[str, Any] = {
         "user": {"type": ["string", "integer", "null"], "description": "who asks; unknown ones are served as well"},
         "items": {**names, "description": "items of the session, the latest last"},
-        "k": {"type": "integer", "minimum": 1, "maximum": model.output.longest, "default": fields["k"].default},
+        "k": {"type": "integer", "minimum": 1, "maximum": _longest(model), "default": fields["k"].default},
         "context": {"type": "object", "additionalProperties": False, "properties": {"attributes": attributes}},
         "diversity": {
             "type": "number",
