@@ -110,7 +110,8 @@ def _written(value: Any) -> str:
     import yaml
 
     def dumped(style: str | None) -> str:
-        text: str = yaml.safe_dump(value, default_flow_style=True, default_style=style, width=2**30, allow_unicode=True)
+        told = {"default_flow_style": True, "default_style": style, "width": 2**30, "allow_unicode": True}
+        text: str = yaml.safe_dump(value, sort_keys=False, **told)
         return text.removesuffix("\n").removesuffix("\n...")
 
     spellings: tuple[Callable[[], str], ...] = (

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from contracts.bundle import Input
@@ -44,6 +44,7 @@ def test_a_setting_without_key_or_value_is_refused(item) -> None:
 
 
 @given(_VALUE)
+@example({"\U00010000": None, "\x85": None})  # \x85 is a line break of YAML
 def test_a_printed_setting_is_read_as_the_same_value(value: Any) -> None:
     option, word = shlex.split(setting("data.drop", value))
     assert option == "--set"
@@ -142,5 +143,7 @@ def test_any_other_names_are_taken(names: list[str]) -> None:
         default_recipe="r",
         classes=None,
         inputs=lambda config: [Input(name=name, dtype="float64") for name in [*names, "9", "a__b", "\u540d"]],
+        request=lambda config: [],
+        columns=[],
     )
     assert recipe_config(task).recipe == "r"
