@@ -87,7 +87,7 @@ class LlamaEngine:
         rows = list(columns[self._input])
         with ThreadPoolExecutor(max(1, min(self.slots, len(rows)))) as pool:
             answers = list(pool.map(self._answer, rows))
-        found = np.empty(len(rows), dtype=object)
+        found: NDArray[np.object_] = np.empty(len(rows), dtype=object)
         found[:] = answers
         return found
 

@@ -54,7 +54,7 @@ class ChatRows(Rows):
             text if prompt is not None and (text := guard.passed(answer, guard.after)) else ""
             for prompt, answer in zip(asked, answers, strict=True)
         ]
-        found = np.empty(len(told), dtype=object)
+        found: Any = np.empty(len(told), dtype=object)
         found[:] = told
         return found
 
