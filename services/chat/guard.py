@@ -103,7 +103,7 @@ class Guard:
     """The rules that settings ask for."""
 
     def __init__(self, settings: GuardSettings) -> None:
-        self._action: dict[str, str] = {group: getattr(settings, group) for group in ("personal", "secrets", "injection")}
+        self._action: dict[str, str] = settings.model_dump()
         self.before = [rule for rule in RULES if self._action[rule.group] != "off"]
         self.after = [rule for rule in self.before if rule.group != "injection"]
 
