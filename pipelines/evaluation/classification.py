@@ -173,7 +173,7 @@ class Classification(ClassLabels):
         return f"it does not know class {foreign[0]!r}" if foreign else ""
 
     def batch(self, output: ClassificationOutput, decision: Decision | None) -> Batch:
-        """The class, and the probability of each."""
+        """The class, the probability of each, and whether a person is to decide, of models that refer."""
         return _Batch(output, decision)
 
     def batch_table(self, summary: Mapping[str, Any]) -> tuple[Sequence[str], Iterable[Sequence[str]]]:
@@ -208,7 +208,8 @@ class Classification(ClassLabels):
 class _Batch(Batch):
     def __init__(self, output: ClassificationOutput, decision: Decision | None) -> None:
         self.output, self.decision = output, decision
-        self.columns = [LABEL, *(f"probability_{name}" for name in output.classes)]
+        refers = ["refer"] if decision is not None and decision.refer is not None else []
+        self.columns = [LABEL, *(f"probability_{name}" for name in output.classes), *refers]
         self._counts = dict.fromkeys(output.classes, 0)
 
     def add(self, answers: Any) -> list[Any]:
@@ -219,7 +220,12 @@ class _Batch(Batch):
         for name, count in zip(self.output.classes, np.bincount(at, minlength=len(self._counts)), strict=True):
             self._counts[name] += int(count)
         labels = pa.array(np.array(self.output.classes)[at])
-        return [labels, *(pa.array(answers[:, each]) for each in range(answers.shape[1]))]
+        found = [labels, *(pa.array(answers[:, each]) for each in range(answers.shape[1]))]
+        if self.decision is not None and self.decision.refer is not None:
+            low, high = self.decision.refer
+            score = answers[:, self.output.classes.index(self.decision.positive)]
+            found.append(pa.array((score >= low) & (score < high)))
+        return found
 
     def document(self) -> dict[str, Any]:
         return {"labels": dict(self._counts)}

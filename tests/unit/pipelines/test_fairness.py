@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.checks.base import Candidate
 from pipelines.checks.fairness import CHECK
 from pipelines.data.sensitive import NOT_STATED, Sensitive, check_sensitive, read_groups, write_groups
 from pipelines.evaluation.fairness import Outcome, measure
+from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.task import Column, FairnessConfig, GateConfig
 from pipelines.training.mitigation import Mitigation, reweighed, with_parity
+from pipelines.training.scorecard import ScorecardConfig
+from pipelines.training.tabular import CostConfig
 from pipelines.training.tradeoff import chosen_strength
 
 
@@ -192,6 +197,63 @@ def test_the_least_strength_that_reaches_the_target_is_taken() -> None:
     assert chosen_strength(Mitigation(method="reweighing"), points) == 1.0
     with pytest.raises(PlatformError, match=r"reaches mitigation\.target 0\.99"):
         chosen_strength(Mitigation(method="reweighing", target=0.99), points)
+
+
+class _Loans(_Task):
+    problem, modality, classes, favourable = "classification", "tabular", ("repaid", "default"), "repaid"
+    sensitive = (Sensitive(name="sex"),)
+
+    def inputs(self, config: Any) -> list[Input]:
+        return [Input(name="income", dtype="float64"), Input(name="town", dtype="string", categories=["a", "b"])]
+
+
+def loans(rows: int, seed: int) -> pd.DataFrame:
+    """Women earn less, so that they are refused more often, and live in town b more often."""
+    rng = np.random.default_rng(seed)
+    woman = rng.random(rows) < 0.5
+    income = rng.normal(0, 1, rows) - 0.8 * woman
+    label = np.where(rng.logistic(size=rows) > 0.5 + 1.2 * income, "default", "repaid")
+    town = np.where(rng.random(rows) < np.where(woman, 0.8, 0.2), "b", "a")
+    ids = [f"{seed}-{at}" for at in range(rows)]
+    return pd.DataFrame({"id": ids, "income": income, "town": town, "label": label, "sex": np.where(woman, "w", "m")})
+
+
+def test_each_strength_is_trained_once_and_the_one_that_is_fair_enough_is_served(tmp_path: Path) -> None:
+    parts = {name: loans(4000, seed) for seed, name in enumerate(("train", "valid"))}
+    for name, frame in parts.items():
+        frame.drop(columns="sex").to_parquet(tmp_path / f"{name}.parquet")
+    write_groups(_Loans(), parts, pd.concat(parts.values()), tmp_path)
+    recipe = TabularRecipe(
+        recipe="fair",
+        model=ScorecardConfig(),
+        cost=CostConfig(false_negative=1.0),
+        mitigation=Mitigation(
+            method="parity", column="sex", strengths=(0.0, 0.1, 0.2, 0.3, 0.4), strength=0.0, target=0.8
+        ),
+    )
+
+    def train(out: str) -> dict[str, Any]:
+        (tmp_path / out).mkdir()
+        return recipe.train(_Loans(), tmp_path, tmp_path / out, tmp_path / "checkpoints", lambda *_, **__: None)  # type: ignore[arg-type]
+
+    found = train("first")
+    ratios = {one["strength"]: one["selection_ratio"] for one in found["tradeoff"]["points"]}
+    taken = found["tradeoff"]["taken"]
+    assert ratios[0.0] < 0.7
+    assert ratios[taken] >= 0.8
+    assert all(ratio < 0.8 for strength, ratio in ratios.items() if strength < taken)
+    card = (tmp_path / "first" / "scorecard.json").read_text()
+    assert card == (tmp_path / "checkpoints" / f"strength-{taken:g}" / "model" / "scorecard.json").read_text()
+    (tmp_path / "train.parquet").unlink()
+    with pytest.raises(FileNotFoundError):
+        replace(recipe, mitigation=Mitigation()).train(
+            _Loans(),
+            tmp_path,
+            tmp_path / "x",
+            tmp_path / "y",
+            lambda *_, **__: None,  # type: ignore[arg-type]
+        )
+    assert train("second") == found  # nothing is trained again
 
 
 def test_a_mitigation_needs_groups(tmp_path: Path) -> None:
