@@ -110,7 +110,7 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-trust bench-recommend bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language
+.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -119,6 +119,9 @@ bench-trust: $(RUN_ENV) $(DEV_ENV) ## Credit and fairness on real data (needs FA
 
 bench-recommend: $(RUN_ENV) $(DEV_ENV) ## Recommendation on real data, and the bubble test, JSON and plots in build/bench
 	$(BIN)/python -m tests.bench.recommend $(ARGS)
+
+bench-vision: $(RUN_ENV) $(DEV_ENV) ## Images on real data (needs FAIRLEAD_TEST_DATA), JSON in build/bench
+	$(BIN)/python -m tests.bench.vision $(ARGS)
 
 bench-rollouts: $(RUN_ENV) $(DEV_ENV) ## Right and wrong decisions of rollouts, and their router, JSON in build/bench
 	$(BIN)/python -m tests.bench.rollouts $(ARGS)

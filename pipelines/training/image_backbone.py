@@ -156,6 +156,7 @@ def pretrained_network(folder: Path, spec: ImageSpec, classes: int) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.body = body
+            self.head: Any = nn.Identity()
 
         def features(self, pixels: Any) -> Any:
             states = self.body(pixels).last_hidden_state

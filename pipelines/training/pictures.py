@@ -101,17 +101,24 @@ def augmented(pixels: NDArray[np.uint8], config: AugmentConfig, rng: np.random.G
     return made
 
 
+def _places(most: int, count: int, side: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Places along a side, moved by up to `most`, shape (count, side)."""
+    import numpy as np
+
+    moved = rng.integers(-most, most + 1, (count, 1)) + np.arange(side)[None]
+    return _mirrored(moved, side)
+
+
 def _moved(pixels: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Mirrored and moved: one gather for the batch."""
     import numpy as np
 
     count, high, wide = pixels.shape[:3]
-    down, across = (rng.integers(-int(side * config.crop), int(side * config.crop) + 1, count) for side in (high, wide))
-    rows, columns = np.arange(high)[None] + down[:, None], np.arange(wide)[None] + across[:, None]
-    rows, columns = _mirrored(rows, high), _mirrored(columns, wide)
+    rows = _places(int(high * config.crop), count, high, rng)
+    columns = _places(int(wide * config.crop), count, wide, rng)
     if config.flip:
-        flip = rng.random(count) < 0.5
-        columns = np.where(flip[:, None], columns[:, ::-1], columns)
+        flip = rng.random((count, 1)) < 0.5
+        columns = np.where(flip, columns[:, ::-1], columns)
     moved: NDArray[np.uint8] = pixels[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return moved
 
@@ -144,7 +151,8 @@ def _colored(pixels: NDArray[np.uint8], most: float, rng: np.random.Generator) -
     values = pixels.astype(np.float32)
     mean = values.mean(axis=(1, 2, 3), keepdims=True)
     values = ((values - mean) * contrast[:, None, None, None] + mean) * light[:, None, None, None]
-    return np.clip(values, 0, 255).astype(np.uint8)
+    colored: NDArray[np.uint8] = np.clip(values, 0, 255).astype(np.uint8)
+    return colored
 
 
 def _rectangle(sides: Sequence[int], share: float, rng: np.random.Generator) -> tuple[slice, slice]:

@@ -66,7 +66,7 @@ class ImageRecipe(TaskConfig):
     `gate.int8_tolerance` of `gate.primary` on the validation images.
     """
 
-    image: ImageConfig = field(default_factory=ImageConfig)
+    image: ImageConfig = field(default_factory=lambda: ImageConfig())
     split: SplitConfig = field(default_factory=SplitConfig)
     labels: Mapping[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from contracts.bundle import Input
 from pipelines.task import Column, TaskConfig
@@ -12,6 +12,8 @@ from pipelines.task import Column, TaskConfig
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+
+    from pipelines.task import Task
 
 
 class ImageClassification(ABC):
@@ -56,7 +58,7 @@ class ImageClassification(ABC):
         """The sample as ingest would read it from files."""
         from pipelines.data.image_files import sample_table
 
-        yield sample_table(self.sample(config), self)
+        yield sample_table(self.sample(config), cast("Task", self))
 
     def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
         """By a hash of the image, near duplicates together, or with the test part of its own source."""

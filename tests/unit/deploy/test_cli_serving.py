@@ -16,7 +16,7 @@ from contracts.bundle import Bundle, BundleDocument
 from contracts.errors import PlatformError
 from deploy.cli.machine.ports import free_port, is_free
 from deploy.cli.serving.endpoint import Endpoint, Served, flat
-from deploy.cli.serving.prediction import by_url, problem, read_rows, shown
+from deploy.cli.serving.prediction import by_url, given_rows, problem, read_rows, shown
 from deploy.cli.serving.serve import curl_line, warnings
 from services.server.launch import ServeCommand
 
@@ -220,6 +220,19 @@ def test_a_file_of_other_bytes_is_refused(tmp_path) -> None:
     (tmp_path / "rows.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(PlatformError, match="cannot read"):
         read_rows(str(tmp_path / "rows.json"))
+
+
+def test_a_row_is_given_as_json_or_as_a_file_of_an_image(tmp_path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8")
+    assert given_rows("", [str(tmp_path / "a.jpg")]) == [{"image": "/9g="}]
+    assert given_rows('{"a": 1}', []) == [{"a": 1}]
+    for given, images, said in (
+        ("", [], "nothing to predict"),
+        ("{}", ["a.jpg"], "both given"),
+        ("", ["nothing.jpg"], "cannot read --image 'nothing.jpg'"),
+    ):
+        with pytest.raises(PlatformError, match=said):
+            given_rows(given, images)
 
 
 def test_an_answer_that_is_no_problem_document_is_still_told() -> None:

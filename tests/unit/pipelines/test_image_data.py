@@ -17,13 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from contracts.bundle import write_bundle
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.data import image_sources
 from pipelines.data.image_files import inspected
 from pipelines.data.image_sources import RefusedError
 from pipelines.data.image_traits import near_groups, traits
-from tests.chain import Chain
-from tests.image_bundle import picture, png_header
+from pipelines.steps.batch_score import batch_score
+from tests.chain import PASSED, Chain
+from tests.image_bundle import SIGNATURE, image_source, picture, png_header
 
 SECRET = b"<script>alert(1)</script>"
 
@@ -245,6 +248,27 @@ def test_a_source_that_cannot_be_read_says_so(tmp_path: Path, name: str, content
     folder(place, {name: content})
     with pytest.raises(PlatformError, match=said):
         Chain(task="images", home=tmp_path / "home", source=str(place / name)).dataset("ingest")
+
+
+def test_a_folder_is_scored_by_file_and_a_bad_file_is_named(tmp_path: Path) -> None:
+    image_source(tmp_path / "made")
+    fields = {"name": "shades", "task": "shades", "recipe": "r", "modality": "image", "engine": "onnx"}
+    lineage = {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "2026-01-01T00:00:00Z"}
+    bundle = write_bundle(tmp_path / "made", tmp_path / "bundles", {
+        **fields, "signature": SIGNATURE, "lineage": lineage, "gate": PASSED
+    })  # fmt: skip
+    source = folder(tmp_path / "photos", {"a.png": picture(10), "deep/down/b.png": picture(240)})
+    ends = Endpoints(home=str(tmp_path / "home")).resolved().model_dump_json()
+    summary = batch_score(str(bundle.path), str(source), ends, str(tmp_path / "out"))
+    scored = pd.read_parquet(tmp_path / "out" / "part-00000.parquet")
+    assert dict(zip(scored["file"], scored["label_predicted"], strict=True)) == {
+        "a.png": "dark", "deep/down/b.png": "bright",
+    }  # fmt: skip
+    assert summary["rows"] == 2
+    assert "image" not in scored.columns
+    (source / "deep" / "broken.png").write_bytes(picture(10)[:40])
+    with pytest.raises(PlatformError, match=r"deep/broken\.png is"):
+        batch_score(str(bundle.path), str(source), ends, str(tmp_path / "again"))
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
