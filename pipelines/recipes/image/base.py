@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass as plain
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -30,11 +30,11 @@ class ImageConfig:
     mean, std: of each channel, from 0 to 1; () is what the training images have.
     """
 
-    width: int = Field(32, ge=8, le=1024)
-    height: int = Field(32, ge=8, le=1024)
+    width: Annotated[int, Field(ge=8, le=1024)] = 32
+    height: Annotated[int, Field(ge=8, le=1024)] = 32
     mode: Literal["RGB", "L"] = "RGB"
     fit: Literal["stretch", "crop"] = "crop"
-    crop_share: float = Field(1.0, gt=0, le=1)
+    crop_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -66,7 +66,7 @@ class ImageRecipe(TaskConfig):
     `gate.int8_tolerance` of `gate.primary` on the validation images.
     """
 
-    image: ImageConfig = field(default_factory=lambda: ImageConfig())
+    image: ImageConfig = field(default_factory=ImageConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     labels: Mapping[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()
