@@ -110,8 +110,9 @@ def _written(value: Any) -> str:
     import yaml
 
     def dumped(style: str | None) -> str:
-        told = {"default_flow_style": True, "default_style": style, "width": 2**30, "allow_unicode": True}
-        text: str = yaml.safe_dump(value, sort_keys=False, **told)
+        text: str = yaml.safe_dump(
+            value, default_flow_style=True, default_style=style, width=2**30, allow_unicode=True, sort_keys=False
+        )
         return text.removesuffix("\n").removesuffix("\n...")
 
     spellings: tuple[Callable[[], str], ...] = (
