@@ -151,7 +151,7 @@ def _write_texts(file: Path, task: Task, inputs: list[str]) -> None:
 
 
 def _add_fairness(
-    result: dict[str, Any], task: Task, least: int, dataset: Path, target: Path, given: tuple[Any, ...]
+    result: dict[str, Any], task: Task, least: int, dataset: Path, target: Path, given: tuple[Any, Any, Any, Any]
 ) -> None:
     """Measure the groups of the test rows into evaluation.json's `result`, and draw them."""
     groups = read_groups(dataset, "test", given[0]["id"])

@@ -6,7 +6,7 @@ None of them needs the group when the model is asked. Strengths are tried on the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +38,9 @@ class Mitigation:
 
     method: Literal["none", "reweighing", "parity"] = "none"
     column: str = ""
-    strength: float = Field(1.0, ge=0)
+    strength: Annotated[float, Field(ge=0)] = 1.0
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0)
-    target: float | None = Field(None, gt=0, le=1)
+    target: Annotated[float, Field(gt=0, le=1)] | None = None
 
     @property
     def is_on(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,10 +34,10 @@ class ScorecardConfig:
     """
 
     kind: Literal["scorecard"] = "scorecard"
-    bins: int = Field(6, ge=2)
-    min_share: float = Field(0.05, gt=0, lt=0.5)
-    double: float = Field(20.0, gt=0)
-    odds: float = Field(50.0, gt=0)
+    bins: Annotated[int, Field(ge=2)] = 6
+    min_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    double: Annotated[float, Field(gt=0)] = 20.0
+    odds: Annotated[float, Field(gt=0)] = 50.0
     points: int = 600
     c: float = 1.0
     rising: tuple[str, ...] = ()

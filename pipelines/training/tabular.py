@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class CostConfig:
     false_positive: float = 1.0
     false_negative: float | str = 5.0
     rule: Literal["observed", "expected"] = "observed"
-    review: float = Field(0.0, ge=0)
+    review: Annotated[float, Field(ge=0)] = 0.0
 
 
 AnyModel = LightGBMConfig | LogisticConfig | ScorecardConfig

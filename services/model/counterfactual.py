@@ -57,7 +57,7 @@ class Counterfactuals:
         if not single:
             return None
         flips, chances = self._tried(row, single)
-        found = [plan for plan, flip in zip(single, flips, strict=True) if flip]
+        found: list[tuple[Step, ...]] = [plan for plan, flip in zip(single, flips, strict=True) if flip]
         if not found:
             found = self._pairs(row, single, chances)
         if not found:

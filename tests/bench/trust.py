@@ -87,8 +87,8 @@ def trees(inputs: Any, x: Any, y: Any, fit: Any, held: Any, home: Path) -> Any:
     late[::FOLDS] = True
     strings = [item.name for item in inputs if item.dtype == "string"]
     columns = Columns(names=[item.name for item in inputs], categorical=strings, classes=2)
-    parts = [Rows(x=x[rows], y=y[rows], weight=np.ones(len(rows))) for rows in (fit[~late], fit[late])]
-    return fit_boosted(*parts, columns, config, SEED, home, silent).booster.predict(x[held], raw_score=True)
+    early, last = (Rows(x=x[rows], y=y[rows], weight=np.ones(len(rows))) for rows in (fit[~late], fit[late]))
+    return fit_boosted(early, last, columns, config, SEED, home, silent).booster.predict(x[held], raw_score=True)
 
 
 class Adult(TabularTask):
@@ -133,7 +133,8 @@ class AdultData:
 
     def __init__(self, home: Path) -> None:
         whole, self.test = adult_frame("adult.data"), adult_frame("adult.test")
-        self.task, self.folder = Adult(whole), home / "dataset"
+        self.task: Any = Adult(whole)
+        self.folder = home / "dataset"
         self.folder.mkdir(parents=True)
         held = np.random.default_rng(SEED).random(len(whole)) < 0.2
         parts = {"train": whole[~held], "valid": whole[held], "test": self.test}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -22,9 +22,9 @@ from pipelines.training.tabular import CostConfig, LogisticConfig
 class SimulatorConfig:
     """The default data. `disparity`: how far sex and origin decide about income and history; `shift`: a downturn."""
 
-    applications: int = Field(6_000, ge=1)
-    disparity: float = Field(1.0, ge=0, le=2)
-    shift: float = Field(0.0, ge=0, le=2)
+    applications: Annotated[int, Field(ge=1)] = 6_000
+    disparity: Annotated[float, Field(ge=0, le=2)] = 1.0
+    shift: Annotated[float, Field(ge=0, le=2)] = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -9,9 +9,10 @@ import pyarrow as pa
 import pytest
 
 from contracts.errors import PlatformError
-from pipelines.tasks import recipe_config
-from pipelines.tasks.credit import TASK
+from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.credit.columns import CARD_NAMES, GERMAN_NAMES
+
+TASK: Any = get_task("credit")
 
 
 def applications(**settings: Any) -> pd.DataFrame:

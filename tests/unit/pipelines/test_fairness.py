@@ -207,6 +207,9 @@ class _Loans(_Task):
         return [Input(name="income", dtype="float64"), Input(name="town", dtype="string", categories=["a", "b"])]
 
 
+LOANS: Any = _Loans()
+
+
 def loans(rows: int, seed: int) -> pd.DataFrame:
     """Women earn less, so that they are refused more often, and live in town b more often."""
     rng = np.random.default_rng(seed)
@@ -222,7 +225,7 @@ def test_each_strength_is_trained_once_and_the_one_that_is_fair_enough_is_served
     parts = {name: loans(4000, seed) for seed, name in enumerate(("train", "valid"))}
     for name, frame in parts.items():
         frame.drop(columns="sex").to_parquet(tmp_path / f"{name}.parquet")
-    write_groups(_Loans(), parts, pd.concat(parts.values()), tmp_path)
+    write_groups(LOANS, parts, pd.concat(parts.values()), tmp_path)
     recipe = TabularRecipe(
         recipe="fair",
         model=ScorecardConfig(),
@@ -234,7 +237,7 @@ def test_each_strength_is_trained_once_and_the_one_that_is_fair_enough_is_served
 
     def train(out: str) -> dict[str, Any]:
         (tmp_path / out).mkdir()
-        return recipe.train(_Loans(), tmp_path, tmp_path / out, tmp_path / "checkpoints", lambda *_, **__: None)  # type: ignore[arg-type]
+        return recipe.train(LOANS, tmp_path, tmp_path / out, tmp_path / "checkpoints", lambda *_, **__: None)
 
     found = train("first")
     ratios = {one["strength"]: one["selection_ratio"] for one in found["tradeoff"]["points"]}
@@ -247,11 +250,11 @@ def test_each_strength_is_trained_once_and_the_one_that_is_fair_enough_is_served
     (tmp_path / "train.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         replace(recipe, mitigation=Mitigation()).train(
-            _Loans(),
+            LOANS,
             tmp_path,
             tmp_path / "x",
             tmp_path / "y",
-            lambda *_, **__: None,  # type: ignore[arg-type]
+            lambda *_, **__: None,
         )
     assert train("second") == found  # nothing is trained again
 
