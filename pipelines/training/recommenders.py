@@ -81,8 +81,7 @@ class GraphModel:
     scaling (Y. Shen et al.: How powerful is graph convolution for recommendation?, 2021), which is also the walk P3 (C.
     Cooper et al., 2014). The last exponent takes from items that are popular (B. Paudel et al.: RP3beta, 2017).
 
-    from_item, person, to_item: exponents of the degrees, candidates.  neighbours: items that are kept of each; with
-    100, the weak links that many items of a history have together are lost (3 % of recall on a part of Gowalla).
+    from_item, person, to_item: exponents of the degrees, candidates.  neighbours: items that are kept of each.
     """
 
     method: Literal["graph_filter"] = "graph_filter"

@@ -21,7 +21,7 @@ import numpy as np
 
 from tests.bench.report import FOLDER, Row, write
 
-LEVELS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+LEVELS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PENALTIES = (0.0, 0.1, 0.2, 0.3)
 RECIPES = ("popular", "item_knn", "graph_filter", "als", "ease")
 FREE = 0.97  # of the best NDCG, at which diversity is read
