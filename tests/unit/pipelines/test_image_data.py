@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,10 @@ from pipelines.data import image_sources
 from pipelines.data.image_files import inspected
 from pipelines.data.image_sources import RefusedError
 from pipelines.data.image_traits import near_groups, traits
+from pipelines.data.schema import cast_column
+from pipelines.data.value_format import as_numbers
 from pipelines.steps.batch_score import batch_score
+from pipelines.task import Column
 from tests.chain import PASSED, Chain
 from tests.image_bundle import SIGNATURE, image_source, picture, png_header
 
@@ -291,3 +295,16 @@ def test_names_of_formats_are_those_that_are_read() -> None:
     from contracts.images import FORMATS
 
     assert set(image_sources.SUFFIXES.values()) == set(FORMATS)
+
+
+def test_a_text_like_a_number_of_endless_size_is_none() -> None:
+    """pandas ends the process at such an exponent, as digests of files have."""
+    texts = ["1e2147483648", "11e6213559008017189b", "3.5", " 4 ", None, "inf"]
+    found = as_numbers(pd.Series(texts, dtype=object))
+    assert found[2:4].tolist() == [3.5, 4.0]
+    assert found.isna().tolist() == [True, True, False, False, True, True]
+    typed, wrong = cast_column(
+        pa.chunked_array([pa.array(["1e2147483648", "x", "2"])]), Column(name="a", dtype="float64")
+    )
+    assert typed.to_pylist() == [None, None, 2.0]
+    assert wrong.tolist() == [True, True, False]
