@@ -107,13 +107,13 @@ class Recommender:
         fresh, affinity = self._new(recent, weights, free, min(round(k * self.spec.new_share), k))
         free[fresh] = False
         pool = _best(scores, free, max(k, self.spec.pool))
-        chosen = self._chosen(pool, scores, k - len(fresh), diversity)
+        chosen: Any = self._chosen(pool, scores, k - len(fresh), diversity)
         free[chosen] = False
         scale = min((float(scores[at]) for at in chosen), default=1.0)
         why, values = ["popular" if self.spec.method == "popular" else "similar"] * len(chosen), scores[chosen].tolist()
         if len(chosen) + len(fresh) < k:
             trend = self.arrays["trend"]
-            more = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
+            more: Any = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
             more = self._chosen(more, trend, k - len(fresh) - len(chosen), diversity)
             chosen, why = [*chosen, *more], [*why, *["popular"] * len(more)]
             values += (trend[more] * scale).tolist()

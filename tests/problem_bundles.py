@@ -203,7 +203,7 @@ def small_recommender(**spec: Any) -> Any:
     near = kinds @ kinds.T * np.arange(1, 7) / 10
     np.fill_diagonal(near, 0)
     rows = [np.flatnonzero(row) for row in near]
-    arrays = {
+    arrays: dict[str, Any] = {
         "similar.indptr": np.cumsum([0, *map(len, rows)], dtype=np.int64),
         "similar.indices": np.concatenate(rows).astype(np.int32),
         "similar.weights": np.concatenate([row[row > 0] for row in near]).astype(np.float32),

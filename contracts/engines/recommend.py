@@ -143,7 +143,8 @@ def write_model(folder: Path, model: Recommender, users: Sequence[str], historie
     (folder / IDS).write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
     ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
     flat = np.array([item for one in histories for item in one], dtype=np.int32)
-    for name, array in {**model.arrays, **dict(zip(HISTORIES, (ends, flat), strict=True))}.items():
+    read: dict[str, NDArray[Any]] = dict(zip(HISTORIES, (ends, flat), strict=True))
+    for name, array in {**model.arrays, **read}.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 

@@ -108,7 +108,7 @@ def batches(source: str, column: str, data: DataConfig) -> Iterator[Any]:
         raise empty(source)
 
 
-def sample_table(files: Iterable[tuple[str, bytes, str]], task: Task) -> Any:
+def sample_table(files: Iterable[tuple[str, bytes, str]], task: Any) -> Any:
     """Files that a task makes (name, content, class) as a table of its columns."""
     made = [{**inspected(name, file), task.id: name, task.label: label} for name, file, label in files]
     return table_of([{**row, ROW: at} for at, row in enumerate(made, 1)], task).drop_columns([ROW])

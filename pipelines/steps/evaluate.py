@@ -157,7 +157,10 @@ def _add_fairness(
     groups = read_groups(dataset, "test", given[0]["id"])
     if groups is None:
         return
-    outcome = get_evaluation(problem_of(task)).outcome(*given, getattr(task, "favourable", ""))
+    frame, answers, output, decision = given
+    outcome = get_evaluation(problem_of(task)).outcome(
+        frame, answers, output, decision, getattr(task, "favourable", "")
+    )
     if outcome is None:
         return
     result["fairness"] = fairness.measure(groups, outcome, least)

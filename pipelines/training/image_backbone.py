@@ -153,6 +153,8 @@ def pretrained_network(folder: Path, spec: ImageSpec, classes: int) -> Any:
         raise _bad(folder, f"it has no weights for {', '.join(sorted(lacking)[:3])} ({len(lacking)} in all)")
 
     class Pretrained(nn.Module):
+        head: nn.Module
+
         def __init__(self) -> None:
             super().__init__()
             self.body = body

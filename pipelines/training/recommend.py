@@ -157,7 +157,7 @@ def read_log(parts: Sequence[pd.DataFrame]) -> Log:
 def recommender(log: Log, taken: Taken, chosen: Mapping[str, Any], made: Arrays, lists: Any) -> Recommender:
     """A model in memory, of the arrays that a method made."""
     spec = RecommendSpec(
-        method=_METHOD.get(chosen["method"], "similar"),  # type: ignore[arg-type]
+        method=_METHOD.get(chosen["method"], "similar"),
         k=lists.k,
         longest=lists.longest,
         diversity=lists.diversity,

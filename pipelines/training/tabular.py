@@ -111,9 +111,9 @@ def train_tabular(
     out.mkdir(parents=True, exist_ok=True)
     rows = Rows(x=x_train, y=y_train), Rows(x=x_valid, y=y_valid)
     if mitigation and mitigation.is_on:
-        parts = zip(rows, ("train", "valid"), (train, valid), strict=True)
+        parts = zip(rows, (y_train, y_valid), ("train", "valid"), (train, valid), strict=True)
         costs = cost.false_positive, float(np.mean(losses))
-        fair = [(one.x, *mitigation.apply(dataset, name, frame["id"], one.y, costs)) for one, name, frame in parts]
+        fair = [(one.x, *mitigation.apply(dataset, name, frame["id"], y, costs)) for one, y, name, frame in parts]
         rows = tuple(Rows(x=x, y=y, weight=weight, judged_by_weight=True) for x, y, weight in fair)  # type: ignore[assignment]
     if isinstance(model, LightGBMConfig):
         fitted = _boosted(rows, inputs, classes, model, seed, out, checkpoints, progress)
@@ -125,8 +125,8 @@ def train_tabular(
                 fix="train another recipe, with --recipe",
                 code="bad_config",
             )
-        fit = _fit_logistic if isinstance(model, LogisticConfig) else _fit_card
-        fitted = fit(rows, inputs, model, seed, out)  # type: ignore[operator]
+        fit: Any = _fit_logistic if isinstance(model, LogisticConfig) else _fit_card
+        fitted = fit(rows, inputs, model, seed, out)
         progress(1, 1)
     calibration = fit_calibration(model.calibration if len(classes) == 2 else "none", fitted.raw, y_valid)
     fitted.save(calibration)

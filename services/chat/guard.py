@@ -114,7 +114,7 @@ class Guard:
 
     def refuses(self, rule: Rule) -> bool:
         """Whether a text in which the rule holds is refused."""
-        return self._action[rule.group] == "refuse"
+        return bool(self._action[rule.group] == "refuse")
 
     def passed(self, text: str, rules: Sequence[Rule]) -> str | None:
         """A whole text as it may go on; None when it is refused."""

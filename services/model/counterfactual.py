@@ -53,7 +53,7 @@ class Counterfactuals:
     def of(self, row: Row) -> list[dict[str, Any]] | None:
         """The changes, each with the old and the new value; None where no allowed change is enough."""
         steps = {item.name: self._steps(item, way, row[item.name]) for item, way in self._changes}
-        single = [(one,) for some in steps.values() for one in some]
+        single: list[tuple[Step, ...]] = [(one,) for some in steps.values() for one in some]
         if not single:
             return None
         flips, chances = self._tried(row, single)
@@ -70,7 +70,7 @@ class Counterfactuals:
             for step in self._shrunk(row, best)
         ]
 
-    def _pairs(self, row: Row, single: Sequence[tuple[Step]], chances: Any) -> list[tuple[Step, ...]]:
+    def _pairs(self, row: Row, single: Sequence[tuple[Step, ...]], chances: Any) -> list[tuple[Step, ...]]:
         best: dict[str, float] = {}
         for (step,), chance in zip(single, chances, strict=True):
             best[step.name] = max(best.get(step.name, 0.0), float(chance))
@@ -82,7 +82,7 @@ class Counterfactuals:
         flips, _ = self._tried(row, pairs)
         return [pair for pair, flip in zip(pairs, flips, strict=True) if flip]
 
-    def _all(self, row: Row, single: Sequence[tuple[Step]], chances: Any) -> list[tuple[Step, ...]]:
+    def _all(self, row: Row, single: Sequence[tuple[Step, ...]], chances: Any) -> list[tuple[Step, ...]]:
         """Every input at its best value, without those that can stay as they are."""
         now = float(self._tried(row, [()])[1][0])
         best: dict[str, tuple[float, Step]] = {}

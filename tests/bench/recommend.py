@@ -45,7 +45,8 @@ def recipe(name: str) -> Any:
     from pipelines.recipes.recommend.settings import ListConfig
     from pipelines.tasks import get_task, recipe_config
 
-    return replace(recipe_config(get_task("recommend"), name), list=ListConfig(diversity=0.0))
+    config: Any = recipe_config(get_task("recommend"), name)
+    return replace(config, list=ListConfig(diversity=0.0))
 
 
 def movielens(home: Path) -> Path:
@@ -76,7 +77,9 @@ def gowalla(home: Path) -> Path:
             user, *items = line.split()
             rows += [(user, item, part) for item in items]
     frame = pd.DataFrame(rows, columns=["user", "item", "part"])
-    frame = frame.assign(id=frame.index.astype(str), time=pd.NaT, rating=np.nan, attributes=None)
+    frame = frame.assign(
+        id=frame.index.astype(str), time=pd.Series(pd.NaT, index=frame.index), rating=np.nan, attributes=None
+    )
     config = replace(recipe("graph_filter"), split=SplitConfig(by="part", valid_share=0.1))
     return written(split_interactions(frame, config), home / "gowalla")
 
@@ -196,8 +199,8 @@ def trade_off(best: Trained, test: Any) -> Iterator[Row]:
 
     with figure(FOLDER / "recommend-trade-off.png", "Relevance and diversity", "distance in a list", "NDCG@20") as axes:
         for name, colour in (("dpp", BLUE), ("mmr", ORANGE)):
-            points = [(one["diversity"], one["ndcg"]) for one in curves[name]]
-            axes.plot(*zip(*points, strict=True), marker="o", color=colour, label=name.upper())
+            line = [(one["diversity"], one["ndcg"]) for one in curves[name]]
+            axes.plot(*zip(*line, strict=True), marker="o", color=colour, label=name.upper())
         axes.legend(loc="best")
 
 

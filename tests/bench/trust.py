@@ -149,7 +149,8 @@ class AdultData:
         recipe = TabularRecipe(recipe="adult", model=model, mitigation=mitigation, cost=CostConfig(false_negative=1.0))
         out = home / "model"
         out.mkdir(parents=True)
-        trained = recipe.train(self.task, self.folder, out, home / "checkpoints", silent)
+        task: Any = self.task
+        trained = recipe.train(task, self.folder, out, home / "checkpoints", silent)
         fields = {
             "name": "adult",
             "task": "adult",

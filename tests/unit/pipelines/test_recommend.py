@@ -44,6 +44,11 @@ def split(frame: pd.DataFrame, **settings: Any) -> dict[str, pd.DataFrame]:
     return TASK.split(frame, replace(CONFIG, split=SplitConfig(**settings)))
 
 
+def people(frame: pd.DataFrame) -> list[Any]:
+    """Rows with their columns as attributes."""
+    return list(frame.itertuples())
+
+
 def test_nothing_is_learned_from_the_future() -> None:
     frame = simulated()
     parts = split(frame.sample(frac=1, random_state=1))
@@ -51,10 +56,10 @@ def test_nothing_is_learned_from_the_future() -> None:
     cut = parts["valid"]["seconds"].max()
     later = frame[frame["time"].dt.as_unit("us").astype("int64") / 1e6 > cut]
     assert len(later) == pytest.approx(0.2 * len(frame), abs=2)
-    taken = {(row.who, item) for row in parts["test"].itertuples() for item in row.label.split("|")}
+    taken = {(row.who, item) for row in people(parts["test"]) for item in row.label.split("|")}
     assert taken <= set(zip(later["user"], later["item"], strict=True))
     known = pd.concat([parts["train"], parts["valid"]]).groupby("user")["label"].agg(set)
-    for row in parts["test"].itertuples():
+    for row in people(parts["test"]):
         assert set(filter(None, row.items.split("|"))) == known.get(row.who, set())
         assert not known.get(row.who, set()) & set(row.label.split("|"))
         assert row.user == "", "the list must follow from the history alone"
@@ -72,7 +77,8 @@ def test_each_person_s_newest_are_the_test() -> None:
 
 def test_a_benchmark_s_own_parts_are_kept() -> None:
     parts = ["train"] * 60 + ["test"] * 20
-    frame = clicks([(f"u{at % 7}", f"i{at}", 0) for at in range(80)], part=parts).assign(time=pd.NaT)
+    frame = clicks([(f"u{at % 7}", f"i{at}", 0) for at in range(80)], part=parts)
+    frame["time"] = pd.NaT
     found = split(frame, by="part")
     assert sum(label.count("|") + 1 for label in found["test"]["label"]) == 20
     assert len(found["train"]) + len(found["valid"]) == 60
@@ -101,7 +107,7 @@ def test_low_ratings_are_not_learned_from_and_their_items_are_not_listed_again(t
     frame["rating"] = np.where(np.arange(len(frame)) % 4 == 0, 1.0, 5.0)
     parts = split(frame, likes_from=3)
     assert set(parts["train"]["liked"]) == {True, False}
-    row = next(row for row in parts["test"].itertuples() if row.exclude)
+    row = next(row for row in people(parts["test"]) if row.exclude)
     assert not set(row.exclude.split("|")) & set(row.items.split("|"))
     for name, part in parts.items():
         part.to_parquet(tmp_path / f"{name}.parquet")

@@ -52,7 +52,9 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
 
 
 def rows_of(bundle: Bundle) -> list[dict[str, Any]]:
-    return {"text": SOME_TEXTS, "recommend": SOME_PEOPLE}.get(bundle.document.modality, SOME_NUMBERS)
+    found: dict[str, Any] = {"text": SOME_TEXTS, "recommend": SOME_PEOPLE}
+    rows: list[dict[str, Any]] = found.get(bundle.document.modality, SOME_NUMBERS)
+    return rows
 
 
 def tensors_of(bundle: Bundle) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import numpy as np
@@ -153,8 +153,9 @@ def test_lists_are_counted_observed_and_logged_with_their_propensity(serve_bundl
 
 
 def test_what_people_take_of_lists_is_measured() -> None:
-    shown = [{"items": ["a", "b"]}, {"items": ["c"]}, {"items": []}]
-    found = SERVING.measure(None, None, shown, [["b", "z"], ["c"], ["d"]])(None)
+    shown: list[dict[str, Any]] = [{"items": ["a", "b"]}, {"items": ["c"]}, {"items": []}]
+    output: Any = None
+    found = SERVING.measure(output, None, shown, [["b", "z"], ["c"], ["d"]])(None)
     assert found == pytest.approx({"taken": 2 / 3, "taken_reciprocal_rank": (0.5 + 1) / 3})
     assert [SERVING.is_right(one, taken, {}) for one, taken in zip(shown, (["b"], ["x"], []), strict=True)] == [
         True,
@@ -175,7 +176,7 @@ def test_monitors_see_a_list_that_is_unlike_those_of_the_evaluation(tmp_path: Pa
         answers[at] = model.ranked(np.array([at % 3, 3 + at % 2]), empty, 1 + at % 3, 0.0)
     evaluation = get_evaluation("ranking")
     normal = describe_answers(evaluation.watched(output, None, answers))
-    logged = [SERVING.watched(SERVING.record(answers, evaluation, at)) for at in range(60)]
+    logged = [SERVING.watched(SERVING.record(cast(Any, answers), cast(Any, evaluation), at)) for at in range(60)]
     assert set(normal) == set(logged[0]) == {"answer", "diversity", "calibration", "tail", "listed", "why"}
     for name, described in normal.items():
         column: Any = column_of(name, described)
