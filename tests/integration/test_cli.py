@@ -302,8 +302,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path],
 ROWS = {
     ("classification", "tabular"): {"customer_id": "C00001", "plan": "plus", "monthly_charge": 50, "support_calls": 6},
     ("multilabel", "tabular"): {
-        "kind": "lathe", "temperature": 84.0, "vibration": 5.2, "oil_pressure": 2.4, "hours": 4000.0,
-    },
+        "kind": "lathe", "temperature": 84.0, "vibration": 5.2, "oil_pressure": 2.4, "hours": 4000.0},
     ("regression", "tabular"): {"place": "lake", "area": 120.0, "rooms": 4, "built": 2015},
     ("classification", "text"): {"message": "The courier left my box outside and it rained on it."},
     ("multilabel", "text"): {"message": "The parcel came a week late. The box was torn open."},
@@ -336,13 +335,11 @@ def test_every_combination_of_a_new_task_has_a_row_here() -> None:
 def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) -> None:
     name, row = f"{modality}_{problem}", ROWS[problem, modality]
     copy("new-task", name, "--problem", problem, "--modality", modality, "--root", str(copy.project))
-    report = copy.json("run", name)
-    assert report["gate"]["passed"] is True, report["gate"]
+    assert (gate := copy.json("run", name)["gate"])["passed"] is True, gate
     explain = ["--explain"] if problem not in ("embedding", "generation") else []
     prediction = copy.json("predict", name, "--input", json.dumps(row), *explain)["predictions"][0]
     assert is_right(problem, prediction), prediction
-    assert prediction["flags"] == []
-    assert bool(explain) == bool(prediction.get("reasons"))
+    assert (prediction["flags"], bool(prediction.get("reasons"))) == ([], bool(explain))
 
 
 def test_a_package_without_an_edit_here_takes_a_file_to_a_service(
