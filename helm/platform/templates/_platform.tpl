@@ -69,6 +69,7 @@ containers:
       - {name: FAIRLEAD_HOME, value: /tmp/fairlead}
       - {name: FAIRLEAD_TRACKING, value: "http://{{ $mlflow.host }}:{{ $mlflow.port | int }}"}
       - {name: FAIRLEAD_ARTIFACTS, value: "s3://{{ $v.global.s3.bucket }}/bundles"}
+      - {name: FAIRLEAD_FEATURES, value: "s3://{{ $v.global.s3.bucket }}/features"}
       {{- if not (has "redis" .absent) }}
       {{- $redis := include "fairlead.part" (dict "context" .context "part" "redis") | fromYaml }}
       - {name: FAIRLEAD_ONLINE, value: "redis://{{ $redis.host }}:{{ $redis.port | int }}/0"}
