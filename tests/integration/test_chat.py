@@ -6,9 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,16 @@ import httpx
 import openai
 import psutil
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import metric_names as names
 from contracts.bundle import Bundle
-from deploy.cli.machine.ports import free_port
-from deploy.cli.machine.subprocesses import stop_group
 from deploy.cli.serving.chat import Conversation
 from deploy.cli.serving.chat_client import ChatClient
-from services.server.launch import serve_command
+from tests.chat_service import Service, metric, served, until
 from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import EMOJI
 
 pytestmark = pytest.mark.integration
-Service = tuple[str, "subprocess.Popen[bytes]"]
 CITY = {
     "type": "object",
     "properties": {"city": {"enum": ["Paris", "Rome"]}, "when": {"const": "{now}"}},
@@ -48,37 +42,6 @@ ENDLESS: Any = [{"role": "user", "content": "A"}]  # capital letters go round un
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return tiny_chat(tmp_path_factory.mktemp("tiny"))
-
-
-@contextmanager
-def served(bundle: Bundle, folder: Path, **settings: Any) -> Iterator[Service]:
-    """The service's address and its process."""
-    port = free_port()
-    command = serve_command(
-        "chat", str(bundle.path), port=port, version="3", predictions=str(folder / "log"), settings=settings
-    )
-    with (folder / "stderr").open("wb") as log:
-        process = subprocess.Popen(list(command.argv), env=command.env, stderr=log, start_new_session=True)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        until(lambda: process.poll() is not None or ready(url), folder / "stderr")
-        yield url, process
-    finally:
-        stop_group(process)
-
-
-def ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def until(true: Any, log: Path | None = None) -> None:
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end, log.read_text() if log else "it never became true"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -105,14 +68,6 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 def say(text: str) -> Any:
     return {"model": "tiny", "messages": [{"role": "user", "content": text}], "temperature": 0}
-
-
-def metric(url: str, name: str, **labels: str) -> float:
-    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
-        for sample in family.samples:
-            if sample.name == name and labels.items() <= sample.labels.items():
-                return sample.value
-    raise AssertionError(f"no {name} with {labels}")
 
 
 def test_the_model_is_listed_under_its_name_and_not_by_its_file(client: openai.OpenAI) -> None:

@@ -119,7 +119,7 @@ def measure_skew(endpoints: Endpoints, profile: str, model: str, rows: int) -> d
     if not found:
         raise PlatformError(
             f"no logged prediction of {model} is of a bundle that the registry has",
-            fix="serve a version of the registry: fairlead deploy " + name,
+            fix=f"serve a version of the registry: fairlead deploy {name}",
             code="unknown_model",
         )
     history, versions = history_of(endpoints, document.task), dict[str, Any]()

@@ -126,7 +126,7 @@ def show_endpoint(out: Console, endpoint: Endpoint, example: dict[str, Any]) -> 
     if endpoint.bundle.document.modality == "chat":
         out.print(f"OpenAI   {endpoint.url}/v1, model {endpoint.name}")
         out.print(
-            f"Chat     {endpoint.url}/chat in a browser; fairlead chat {endpoint.url} in a terminal", soft_wrap=True
+            f"Chat     in a browser {endpoint.url}/chat; in a terminal: fairlead chat {endpoint.url}", soft_wrap=True
         )
     out.print(f"Docs     {endpoint.url}/docs")
     out.print(f"Metrics  {endpoint.url}/metrics")

@@ -1,0 +1,59 @@
+"""The chat service over the tiny Llama, as tests start it and look at it."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from contracts.bundle import Bundle
+from deploy.cli.machine.ports import free_port
+from deploy.cli.machine.subprocesses import stop_group
+from services.server.launch import serve_command
+
+Service = tuple[str, "subprocess.Popen[bytes]"]
+
+
+@contextmanager
+def served(bundle: Bundle, folder: Path, **settings: Any) -> Iterator[Service]:
+    """The service's address and its process."""
+    port = free_port()
+    command = serve_command(
+        "chat", str(bundle.path), port=port, version="3", predictions=str(folder / "log"), settings=settings
+    )
+    with (folder / "stderr").open("wb") as log:
+        process = subprocess.Popen(list(command.argv), env=command.env, stderr=log, start_new_session=True)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: process.poll() is not None or ready(url), folder / "stderr")
+        yield url, process
+    finally:
+        stop_group(process)
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def until(true: Any, log: Path | None = None) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end, log.read_text() if log else "it never became true"
+        time.sleep(0.05)
+
+
+def metric(url: str, name: str, **labels: str) -> float:
+    for family in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    raise AssertionError(f"no {name} with {labels}")
