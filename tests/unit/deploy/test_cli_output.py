@@ -19,7 +19,20 @@ from deploy.cli.terminal.output import guarded, number, seconds, write_json
 COMMANDS = {
     *("deploy", "status", "diagnose", "audit", "watch", "labels", "predictions", "rollouts", "console", "monitor"),
     *("demo", "tasks", "run", "runs", "models", "compare", "promote", "rollback"),
-    *("serve", "predict", "score", "doctor", "ui", "new-task", "features", "data", "schedules", "pipelines"),
+    *(
+        "chat",
+        "fairness",
+        "serve",
+        "predict",
+        "score",
+        "doctor",
+        "ui",
+        "new-task",
+        "features",
+        "data",
+        "schedules",
+        "pipelines",
+    ),
 }
 GROUPS = {"audit", "predictions", "rollouts", "features", "data", "schedules", "pipelines"}
 
