@@ -310,6 +310,8 @@ def test_what_is_piped_in_is_one_prompt(url: str) -> None:
     command = [sys.executable, "-m", "deploy.cli", "chat", url, "--temperature", "0"]
     done = subprocess.run(command, input="two lines\nand w", capture_output=True, text=True, check=True)
     assert done.stdout == "xyz\n"
+    asked = subprocess.run([*command, "--json"], input="w", capture_output=True, text=True, check=True)
+    assert json.loads(asked.stdout) == {"model": "tiny", "answer": "xyz"}
     refused = subprocess.run([*command, "--max-tokens", str(1 << 19)], input="w", capture_output=True, text=True)
     assert refused.returncode == 1
     assert "the window of this model has" in refused.stderr

@@ -100,8 +100,9 @@ def chat(
     temperature: Annotated[float | None, typer.Option(min=0, max=2, help="0 always takes the likeliest token.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
 ) -> None:
-    """Talk to a model in the terminal; what is piped in is one prompt.
+    """Talk to a model in the terminal; what is piped in is one prompt, whose answer is one document with --json.
 
     A model of the registry is served while you talk. Answers come as they are written, and Ctrl-C stops one. /reset
     forgets the conversation, /system TEXT changes the system message, /exit ends. A service that wants an API key gets
@@ -114,7 +115,7 @@ def chat(
     """
     from deploy.cli.serving.chat import chat_with
 
-    chat_with(profile, model, system, max_tokens, temperature, seed)
+    chat_with(profile, model, system, max_tokens, temperature, seed, as_json)
 
 
 @guarded

@@ -14,7 +14,7 @@ from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.serving.chat_client import ChatClient
 from deploy.cli.serving.prediction import API_KEY
 from deploy.cli.serving.serve import open_endpoint, waiting
-from deploy.cli.terminal.output import console
+from deploy.cli.terminal.output import console, emit
 
 _HELP = "/reset forgets the conversation, /system TEXT sets who answers, /exit or Ctrl-D ends; Ctrl-C stops an answer."
 _END = frozenset({"/exit", "/quit"})
@@ -70,19 +70,28 @@ class Conversation:
 
 
 def chat_with(
-    profile: str, ref: str, system: str, max_tokens: int | None, temperature: float | None, seed: int | None
+    profile: str,
+    ref: str,
+    system: str,
+    max_tokens: int | None,
+    temperature: float | None,
+    seed: int | None,
+    as_json: bool = False,
 ) -> None:
     """Talk to a model of the registry, which is served meanwhile, or to the service at an address."""
     given = {"max_completion_tokens": max_tokens, "temperature": temperature, "seed": seed}
     options = {name: value for name, value in given.items() if value is not None}
     piped = not sys.stdin.isatty()
     prompt = sys.stdin.read().strip() if piped else ""
-    if piped and not prompt:
-        raise PlatformError("nothing was said", fix="pipe a text in, or start it in a terminal", code="bad_input")
+    if (piped or as_json) and not prompt:
+        fix = f"echo PROMPT | fairlead chat {ref}{' --json' if as_json else ', or start it in a terminal'}"
+        raise PlatformError("nothing was said", fix=fix, code="bad_input")
     with _reached(profile, ref) as client:
-        talk = Conversation(client, system, options, _write)
+        talk = Conversation(client, system, options, (lambda piece: None) if as_json else _write)
         if piped:
             talk.say(prompt)
+            if as_json:
+                emit({"model": client.model, "answer": talk.messages[-1]["content"]}, True, lambda out: None)
             return
         console().print(f"[bold]{client.model}[/]  {_HELP}", soft_wrap=True)
         while True:
