@@ -66,6 +66,8 @@ def task_of(problem: str) -> Any:
         recipes={"plain": TaskConfig(recipe="plain")},
         default_recipe="plain",
         inputs=lambda config: [],
+        request=lambda config: [],
+        columns=(),
     )
 
 
