@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from contracts.errors import PlatformError
 from pipelines.evaluation import get_evaluation
-from pipelines.evaluation.base import MetricNames
+from pipelines.evaluation.base import Evaluation, MetricNames
 from pipelines.settings import setting
 from pipelines.task import problem_of
 
@@ -68,3 +68,19 @@ def _written(rules: Sequence[Threshold]) -> list[dict[str, object]]:
     """As `--set` takes them: without the side that is not given."""
     found = [json.loads(TypeAdapter(type(rule)).dump_json(rule)) for rule in rules]
     return [{key: value for key, value in rule.items() if value is not None} for rule in found]
+
+
+def worth(evaluation: Evaluation, found: Mapping[str, float], metric: str) -> float:
+    """A metric of what was measured, as a number that is higher the better the model.
+
+    Raises:
+        PlatformError: ``code="bad_config"``: it was not measured.
+    """
+    if metric not in found:
+        raise PlatformError(
+            f"gate.primary {metric!r} is not measured for this task",
+            detail=f"measured: {', '.join(sorted(found))}",
+            fix=f"choose one of these, such as: {setting('gate.primary', sorted(found)[0])}",
+            code="bad_config",
+        )
+    return found[metric] if evaluation.higher_is_better(metric) else -found[metric]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.settings import setting
 from pipelines.task import problem_of
 
 if TYPE_CHECKING:
@@ -63,9 +62,9 @@ def _quality(images: Any, metric: str, config: TaskConfig) -> Callable[[Path], f
     """`metric` of the model in a folder on the validation images; turned round when less of it is better."""
     import pandas as pd
 
-    from contracts.errors import PlatformError
     from contracts.problems import read_output
     from pipelines.evaluation import get_evaluation
+    from pipelines.evaluation.gate_metrics import worth
     from pipelines.task import class_output
 
     evaluation = get_evaluation(problem_of(images.task))
@@ -75,13 +74,6 @@ def _quality(images: Any, metric: str, config: TaskConfig) -> Callable[[Path], f
     def measure(folder: Path) -> float:
         answers = _engine(folder, images, config).predict({images.column: images.valid.pixels})
         found = evaluation.measure_for(frame, answers, output, None)(None)
-        if metric not in found:
-            raise PlatformError(
-                f"gate.primary {metric!r} is not measured for this task",
-                detail=f"measured: {', '.join(sorted(found))}",
-                fix=f"choose one of these, such as: {setting('gate.primary', sorted(found)[0])}",
-                code="bad_config",
-            )
-        return found[metric] if evaluation.higher_is_better(metric) else -found[metric]
+        return worth(evaluation, found, metric)
 
     return measure

@@ -14,7 +14,6 @@ from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
 from pipelines.recipes.text.neural import NeuralText
 from pipelines.recipes.text.served import COMPARED, apart, engine_of, served_as
-from pipelines.settings import setting
 from pipelines.task import STRICT, GateConfig, Progress, problem_of
 
 if TYPE_CHECKING:
@@ -262,6 +261,7 @@ def _form(engine: str, examples: Examples, config: TransformerText, out: Path) -
 def _quality(examples: Examples, metric: str, config: TransformerText) -> Callable[[Path], float]:
     """`metric` of the model in a folder on the validation rows; turned round when less of it is better."""
     from pipelines.evaluation import get_evaluation, scoring
+    from pipelines.evaluation.gate_metrics import worth
 
     evaluation = get_evaluation(problem_of(examples.task))
 
@@ -271,14 +271,7 @@ def _quality(examples: Examples, metric: str, config: TransformerText) -> Callab
         engine = engine_of(folder, examples, config, config.model.engine)
         probability = scoring.predict(engine, columns, document)
         found = evaluation.measure_for(examples.valid, probability, document.signature.output, None)(None)
-        if metric not in found:
-            raise PlatformError(
-                f"gate.primary {metric!r} is not measured for this task",
-                detail=f"measured: {', '.join(sorted(found))}",
-                fix=f"choose one of these, such as: {setting('gate.primary', sorted(found)[0])}",
-                code="bad_config",
-            )
-        return found[metric] if evaluation.higher_is_better(metric) else -found[metric]
+        return worth(evaluation, found, metric)
 
     return measure
 

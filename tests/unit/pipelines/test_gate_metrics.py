@@ -12,6 +12,7 @@ from contracts.errors import PlatformError
 from contracts.problems import PROBLEMS
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.classification import METRICS
+from pipelines.evaluation.gate_metrics import worth
 from pipelines.settings import parse_setting
 from pipelines.task import TaskConfig, dump_config
 from pipelines.tasks import get_task, load_config, recipe_config
@@ -102,3 +103,12 @@ def test_a_rule_needs_exactly_one_side_before_anything_is_trained(toy: Any, side
     with pytest.raises(PlatformError, match="invalid configuration") as caught:
         recipe_config(toy, None, {"gate.thresholds": [{"metric": "roc_auc", **sides}]})
     assert "the rule for roc_auc needs either a minimum or a maximum" in caught.value.detail
+
+
+def test_the_better_of_two_models_is_worth_more_whichever_way_its_metric_goes() -> None:
+    evaluation = get_evaluation("regression")
+    lower = next(name for name in ("mae", "rmse") if not evaluation.higher_is_better(name))
+    assert worth(evaluation, {lower: 1.0}, lower) > worth(evaluation, {lower: 2.0}, lower)
+    assert worth(evaluation, {"r2": 0.9}, "r2") > worth(evaluation, {"r2": 0.1}, "r2")
+    with pytest.raises(PlatformError, match="r3"):
+        worth(evaluation, {"r2": 0.9}, "r3")
