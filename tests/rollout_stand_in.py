@@ -50,7 +50,7 @@ class StandIn(Endpoint):
 def fleet_of(folder: Path, port: int, promoted: list[str], labels: Labels = dict) -> LocalFleet:
     """The versions whose behaviour is in ``bundles/VERSION/bundle.json``."""
 
-    def make(version: str, at: int) -> Endpoint:
+    def make(version: str, at: int, grpc: int) -> Endpoint:
         return StandIn(folder, version, at)
 
     listen = (Address("127.0.0.1", port),)

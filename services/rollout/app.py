@@ -30,21 +30,19 @@ from services.rollout.store import Served
 def discovery_app(routing: Callable[[], Routing | None]) -> Starlette:
     """``/v3/discovery:routes`` and ``/v3/discovery:clusters``; unavailable while there is no routing."""
 
-    def discovery(kind: str) -> Callable[[Request], Any]:
-        async def answer(request: Request) -> Response:
-            now = routing()
-            if now is None:
-                return Response(status_code=503)
-            resources = envoy.clusters(now) if kind == "clusters" else [envoy.routes(now)]
-            version = hashlib.sha256(json.dumps(resources).encode()).hexdigest()[:16]
-            if (await request.json()).get("version_info") == version:
-                return Response(status_code=304)
-            return JSONResponse(envoy.discovery(kind, resources, version))
+    async def answer(request: Request) -> Response:
+        now, asked, kind = routing(), await request.json(), request.path_params["kind"]
+        if now is None:
+            return Response(status_code=503)
+        if asked.get("resource_names") == [envoy.GRPC]:
+            kind = "grpc_routes"
+        found = envoy.resources(kind, now)
+        version = hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+        if asked.get("version_info") == version:
+            return Response(status_code=304)
+        return JSONResponse(envoy.discovery(kind, found, version))
 
-        return answer
-
-    kinds = ("routes", "clusters")
-    return Starlette(routes=[Route(f"/v3/discovery:{kind}", discovery(kind), methods=["POST"]) for kind in kinds])
+    return Starlette(routes=[Route("/v3/discovery:{kind}", answer, methods=["POST"])])
 
 
 def metrics_route(served: Callable[[], Iterable[Served]]) -> Route:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts import storage
-from services.rollout.envoy import NAME, TYPE, Address, Json, socket
+from services.rollout.envoy import GRPC, KINDS, NAME, TYPE, Address, Json, socket
 
 LISTENS, TELLS, ADMIN = 3000, 9902, 9901
 """Ports of a pod: for clients; for statistics, readiness and the drain; for Envoy's own administration."""
@@ -38,31 +38,30 @@ end
 
 
 def bootstrap(
-    listen: Sequence[Address], admin: Address, source: Mapping[str, Any], tells: Address | None = None
+    listen: Sequence[Address],
+    admin: Address,
+    source: Mapping[str, Any],
+    tells: Address | None = None,
+    grpc: Address | None = None,
 ) -> Json:
     """What Envoy starts with.
 
     Args:
         listen: the addresses that clients ask.
         admin: where its administration is, on this machine or in this pod only.
-        source: by routes and clusters, where their configuration comes from, see `file_source` and `rest_source`.
+        source: by kind, where configuration comes from, see `file_source` and `rest_source`.
         tells: where others read its statistics (``/stats/prometheus``), ask whether it is there (``/ready``), and let
             it drain (``/drain``, answered when it has).
+        grpc: where clients of gRPC ask; None: nowhere.
     """
-    first, *others = [socket(address) for address in listen]
-    model = {
-        "name": NAME,
-        "address": first,
-        "additional_addresses": [{"address": other} for other in others],
-        "traffic_direction": "INBOUND",
-        "filter_chains": [{"filters": [_manager(NAME, {"rds": _routes(source["routes"])}, **_CLIENTS)]}],
-    }
+    clients = [_asked(NAME, listen, source["routes"])]
+    clients += [_asked(GRPC, [grpc], source["grpc_routes"])] if grpc else []
     return {
         "node": {"id": "router", "cluster": NAME},
         "admin": {"address": socket(admin)},
         "dynamic_resources": {"cds_config": source["clusters"]},
         "static_resources": {
-            "listeners": [model, *([_telling(tells)] if tells else [])],
+            "listeners": [*clients, *([_telling(tells)] if tells else [])],
             "clusters": [*source.get("static", ()), *([_cluster("admin", admin)] if tells else [])],
         },
         "overload_manager": {"resource_monitors": [_connections()]},
@@ -78,8 +77,17 @@ _CLIENTS: Json = {
 }
 
 
-def _routes(source: Json) -> Json:
-    return {"route_config_name": NAME, "config_source": source}
+def _asked(name: str, listen: Sequence[Address], source: Json) -> Json:
+    """The listener that clients ask, with the route configuration `name`."""
+    first, *others = [socket(address) for address in listen]
+    routes = {"rds": {"route_config_name": name, "config_source": source}}
+    return {
+        "name": name,
+        "address": first,
+        "additional_addresses": [{"address": other} for other in others],
+        "traffic_direction": "INBOUND",
+        "filter_chains": [{"filters": [_manager(name, routes, **_CLIENTS)]}],
+    }
 
 
 def _manager(name: str, routes: Json, filters: Sequence[Json] = (), **more: Any) -> Json:
@@ -127,13 +135,13 @@ def _cluster(name: str, address: Address) -> Json:
 
 
 def file_source(folder: str) -> Mapping[str, Any]:
-    """Configuration from ``routes.json`` and ``clusters.json`` of a folder, read again whenever one is replaced."""
+    """Configuration from ``KIND.json`` of a folder, read again whenever one is replaced."""
 
     def watched(kind: str) -> Json:
         path = {"path": f"{folder}/{kind}.json", "watched_directory": {"path": folder}}
         return {"resource_api_version": "V3", "path_config_source": path}
 
-    return {kind: watched(kind) for kind in ("routes", "clusters")}
+    return {kind: watched(kind) for kind in KINDS}
 
 
 def rest_source(server: Address, refresh: str = "1s") -> Mapping[str, Any]:
@@ -149,7 +157,7 @@ def rest_source(server: Address, refresh: str = "1s") -> Mapping[str, Any]:
             "request_timeout": "5s",
         },
     }
-    return {"routes": asked, "clusters": asked, "static": [_cluster("xds", server)]}
+    return {**dict.fromkeys(KINDS, asked), "static": [_cluster("xds", server)]}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,12 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="services.rollout.bootstrap", description=__doc__)
     parser.add_argument("--keeper", required=True, help="NAME:PORT of who tells it its routes")
     parser.add_argument("--host", default="0.0.0.0", help="address that it listens on")
+    parser.add_argument("--grpc-port", type=int, default=0, help="port that clients of gRPC ask; 0: none")
     parser.add_argument("--to", required=True, type=Path, help="file that it is written to")
     options = parser.parse_args(arguments)
     host, _, port = options.keeper.rpartition(":")
     source = rest_source(Address(host, int(port)))
     admin, tells = Address("127.0.0.1", ADMIN), Address(options.host, TELLS)
-    document = bootstrap([Address(options.host, LISTENS)], admin, source, tells)
+    grpc = Address(options.host, options.grpc_port) if options.grpc_port else None
+    document = bootstrap([Address(options.host, LISTENS)], admin, source, tells, grpc)
     storage.write_bytes(str(options.to), json.dumps(document).encode())
     return 0
 

@@ -63,6 +63,7 @@ class ClusterFleet:
 
     Args:
         served: the state now, which says where bundles are.  labels: what they say, by version.
+        grpc_port: of a version's pods; 0: they take none.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class ClusterFleet:
         labels: Callable[[], Mapping[str, Labelled]],
         resolve: Resolve = addresses,
         fetch: Fetch = fetched,
+        grpc_port: int = 0,
     ) -> None:
+        self._grpc_port = grpc_port
         self._slots, self._splitter, self._champion, self._served = slots, splitter, champion, served
         self._labels, self._resolve, self._fetch = labels, resolve, fetch
         self._followed = _resumed(served())
@@ -92,7 +95,12 @@ class ClusterFleet:
             return  # routers keep what they have
         placed = candidate if candidate in there else ""
         routing = Routing(
-            versions=there, champion=champion, candidate=placed, weight=weight if placed else 0, mirrors=mirrors
+            versions=there,
+            grpc={one: at._replace(port=self._grpc_port) for one, at in there.items()} if self._grpc_port else {},
+            champion=champion,
+            candidate=placed,
+            weight=weight if placed else 0,
+            mirrors=mirrors,
         )
         self._splitter.put(routing)
         self.routing = routing

@@ -3,13 +3,15 @@
 On a laptop the documents are files that Envoy watches, on a cluster it asks for them (`services.rollout.app`). A
 version is a cluster of Envoy. Beside each one stands a cluster that falls back on the other version when its own is not
 healthy or refuses a connection: those are what weights point at, so that a candidate that dies costs no request that
-had not reached it.
+had not reached it. Where versions take gRPC as well, each has two clusters more, and clients a second port.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+from pydantic import Field
 
 from contracts.document import Document
 
@@ -24,7 +26,17 @@ _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PREVIOUS = f"{TYPE}envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
 _AGGREGATE = f"{TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _RETRIES = "connect-failure,refused-stream,reset-before-request"  # a prediction may not be made twice
-NAME = "model"
+NAME, GRPC = "model", "grpc"
+"""Names of the route configurations: of HTTP, and of gRPC."""
+KINDS = ("clusters", "routes", "grpc_routes")
+"""What Envoy is told; clusters come first, so that each is there before a route to it."""
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+# Envoy's own are 1024 connections and 3 retries at once, so that a version that dies under load would cost requests.
+_LIMITS = {
+    "thresholds": [dict.fromkeys(("max_connections", "max_pending_requests", "max_requests", "max_retries"), 20_000)]
+}
 
 
 class Address(NamedTuple):
@@ -38,38 +50,51 @@ class Routing(Document):
     """Who gets which traffic.
 
     Attributes:
-        versions: where each version is.  champion: gets what nobody else does.
+        versions: where each version is.  grpc: where each takes gRPC; empty: none does.
+        champion: gets what nobody else does.
         candidate: gets `weight` % of predictions, or copies of all of them when it `mirrors`.
     """
 
     versions: dict[str, Address]
+    grpc: dict[str, Address] = Field({})
     champion: str
     candidate: str = ""
     weight: float = 0
     mirrors: bool = False
 
 
-def cluster_name(version: str) -> str:
-    """What Envoy's statistics call a version."""
-    return f"version-{version}"
+def cluster_name(version: str, to: str = NAME) -> str:
+    """What Envoy's statistics call a version, reached over HTTP or over gRPC."""
+    return f"version-{version}" if to == NAME else f"{to}-version-{version}"
 
 
 def clusters(routing: Routing) -> list[Json]:
-    """One cluster for each version, and one that falls back on the others."""
-    made = [_version_cluster(version, address) for version, address in sorted(routing.versions.items())]
-    return made + [_fallback_cluster(version, sorted(routing.versions)) for version in sorted(routing.versions)]
+    """One cluster for each version, and one that falls back on the others; the same for gRPC where there is some."""
+    plain: Json = {"explicit_http_config": {"http_protocol_options": {}}}
+    made = [_version_cluster(cluster_name(one), at, at.port, plain) for one, at in sorted(routing.versions.items())]
+    two: Json = {"explicit_http_config": {"http2_protocol_options": {}}}
+    made += [
+        _version_cluster(cluster_name(one, GRPC), at, routing.versions[one].port, two)
+        for one, at in sorted(routing.grpc.items())
+    ]
+    for to, versions in ((NAME, sorted(routing.versions)), (GRPC, sorted(routing.grpc))):
+        made += [_fallback_cluster(version, versions, to) for version in versions]
+    return made
 
 
-def _version_cluster(version: str, address: Address) -> Json:
+def _version_cluster(name: str, address: Address, health: int, protocol: Json) -> Json:
+    """A cluster of one version; its health is asked over HTTP at the port `health`."""
+    endpoint = {"address": socket(address), "health_check_config": {"port_value": health}}
     return {
-        "name": cluster_name(version),
+        "name": name,
+        "circuit_breakers": _LIMITS,
         "type": "STRICT_DNS",
         "connect_timeout": "1s",
         "ignore_health_on_host_removal": True,
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "load_assignment": {
-            "cluster_name": cluster_name(version),
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket(address)}}]}],
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
         },
         "health_checks": [
             {
@@ -84,7 +109,7 @@ def _version_cluster(version: str, address: Address) -> Json:
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: {
                 "@type": TYPE + _HTTP_OPTIONS,
-                "explicit_http_config": {"http_protocol_options": {}},
+                **protocol,
                 # Shorter than the servers', so that no request meets a connection that is being closed.
                 "common_http_protocol_options": {"idle_timeout": "30s"},
             }
@@ -92,15 +117,16 @@ def _version_cluster(version: str, address: Address) -> Json:
     }
 
 
-def _fallback_cluster(version: str, versions: Sequence[str]) -> Json:
+def _fallback_cluster(version: str, versions: Sequence[str], to: str) -> Json:
     order = [version, *(other for other in versions if other != version)]
     return {
-        "name": f"{cluster_name(version)}-first",
+        "name": f"{cluster_name(version, to)}-first",
+        "circuit_breakers": _LIMITS,
         "connect_timeout": "1s",
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
-            "typed_config": {"@type": _AGGREGATE, "clusters": [cluster_name(one) for one in order]},
+            "typed_config": {"@type": _AGGREGATE, "clusters": [cluster_name(one, to) for one in order]},
         },
     }
 
@@ -128,33 +154,43 @@ def routes(routing: Routing) -> Json:
         "route": _to(routing.champion),
     }
     labels = {"match": {"path": "/feedback"}, "route": _to(routing.champion)}
-    hosts = [
-        {
-            "name": NAME,
-            "domains": ["*"],
-            "routes": [*named, reading, labels, {"match": {"prefix": "/"}, "route": _split(routing)}],
-        }
-    ]
-    return {"@type": _ROUTES, "name": NAME, "virtual_hosts": hosts}
+    return _table(NAME, [*named, reading, labels, {"match": {"prefix": "/"}, "route": _split(routing)}])
 
 
-def _to(version: str) -> Json:
-    return {"cluster": f"{cluster_name(version)}-first", **_behaviour()}
+def grpc_routes(routing: Routing) -> Json:
+    """The route configuration of gRPC: predictions by weight, everything else to the champion."""
+    predictions = {"match": {"path": _INFER}, "route": _split(routing, GRPC)}
+    return _table(GRPC, [predictions, {"match": {"prefix": "/"}, "route": _to(routing.champion, GRPC)}])
 
 
-def _split(routing: Routing) -> Json:
+def resources(kind: str, routing: Routing) -> list[Json]:
+    """What Envoy is told of one of `KINDS`."""
+    if kind == "clusters":
+        return clusters(routing)
+    return [{"routes": routes, "grpc_routes": grpc_routes}[kind](routing)]
+
+
+def _table(name: str, of: Sequence[Json]) -> Json:
+    return {"@type": _ROUTES, "name": name, "virtual_hosts": [{"name": name, "domains": ["*"], "routes": list(of)}]}
+
+
+def _to(version: str, to: str = NAME) -> Json:
+    return {"cluster": f"{cluster_name(version, to)}-first", **_behaviour()}
+
+
+def _split(routing: Routing, to: str = NAME) -> Json:
     """Weights in hundredths of a percent; the candidate comes first, so that who is on it stays when weights rise."""
     if not routing.candidate:
-        return _to(routing.champion)
+        return _to(routing.champion, to)
     if routing.mirrors:
         share = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-        copies = [{"cluster": cluster_name(routing.candidate), "runtime_fraction": share}]
-        return {**_to(routing.champion), "request_mirror_policies": copies}
+        copies = [{"cluster": cluster_name(routing.candidate, to), "runtime_fraction": share}]
+        return {**_to(routing.champion, to), "request_mirror_policies": copies}
     part = round(routing.weight * 100)
     weights = [(routing.candidate, part), (routing.champion, 10_000 - part)]
     return {
         "weighted_clusters": {
-            "clusters": [{"name": f"{cluster_name(version)}-first", "weight": weight} for version, weight in weights],
+            "clusters": [{"name": f"{cluster_name(one, to)}-first", "weight": weight} for one, weight in weights],
             "use_hash_policy": True,
         },
         "hash_policy": [{"header": {"header_name": ENTITY_HEADER}}],
@@ -176,13 +212,11 @@ def _behaviour() -> Json:
     }
 
 
-def discovery(kind: str, resources: Sequence[Json], version: str) -> Json:
-    """A discovery response, as a file or as an answer; `kind` is routes or clusters."""
-    url = {"routes": _ROUTES, "clusters": _CLUSTERS}[kind]
+def discovery(kind: str, found: Sequence[Json], version: str) -> Json:
+    """A discovery response, as a file or as an answer; `kind` is one of `KINDS`."""
+    url = _CLUSTERS if kind == "clusters" else _ROUTES
     return {
         "version_info": version,
         "type_url": url,
-        "resources": [
-            {"@type": url, **{key: value for key, value in one.items() if key != "@type"}} for one in resources
-        ],
+        "resources": [{"@type": url, **{key: value for key, value in one.items() if key != "@type"}} for one in found],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.rollout import envoy
 from services.rollout.observation import samples
 
-STATISTICS = "/stats/prometheus?filter=^cluster.version-[^.]*.(membership_healthy|upstream_cx_)"
+STATISTICS = "/stats/prometheus?filter=^cluster.(grpc-|)version-[^.]*.(membership_healthy|upstream_cx_)"
 """Path below the address where Envoy serves its statistics."""
 
 _HEALTHY = "envoy_cluster_membership_healthy"
@@ -15,13 +15,14 @@ _UNREACHED = frozenset({f"{_CONNECTIONS}connect_fail", f"{_CONNECTIONS}destroy_r
 
 
 def routed(text: str) -> dict[str, tuple[bool, float]]:
-    """By version, whether Envoy takes it for healthy, and how many requests did not reach it."""
+    """By version, whether Envoy takes it for healthy, over gRPC too, and how many requests did not reach it."""
     healthy: dict[str, bool] = {}
     unreached: dict[str, float] = {}
     for name, labels, value in samples(text):
-        version = labels.get("envoy_cluster_name", "").removeprefix(envoy.cluster_name(""))
+        cluster = labels.get("envoy_cluster_name", "").removeprefix(f"{envoy.GRPC}-")
+        version = cluster.removeprefix(envoy.cluster_name(""))
         if name == _HEALTHY:
-            healthy[version] = value > 0
+            healthy[version] = value > 0 and healthy.get(version, True)
         elif name in _UNREACHED:
             unreached[version] = unreached.get(version, 0) + value
     return {version: (good, unreached.get(version, 0)) for version, good in healthy.items()}

@@ -45,7 +45,7 @@ class KeeperService:
         self._first = self._store.read() or _first(settings)
         champion, (router, linger) = Champion(settings.tracking, settings.model), _router(settings, kubernetes)
         slots = Slots(kubernetes, settings.slots, settings.replicas, settings.autoscaling, time.monotonic, linger)
-        self._fleet = ClusterFleet(slots, router, champion, self.served, self._labels)
+        self._fleet = ClusterFleet(slots, router, champion, self.served, self._labels, grpc_port=settings.grpc_port)
         self._keeper = Keeper(self._store, self._fleet, _record(settings), self._first)
         self._looked, self._ended = time.monotonic(), False
 

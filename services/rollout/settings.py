@@ -34,6 +34,7 @@ class KeeperSettings(Settings):
     host: str = Field("0.0.0.0", description="address that is listened on")
     port: int = Field(9110, ge=1, le=65535, description="port of requests and /metrics")
     xds_port: int = Field(9111, ge=1, le=65535, description="port that routers ask")
+    grpc_port: int = Field(0, ge=0, le=65535, description="port where versions take gRPC; 0: they take none")
     look_seconds: float = Field(1, gt=0, description="time between looks during a rollout")
     idle_seconds: float = Field(5, gt=0, description="time between looks without one")
 

@@ -193,7 +193,7 @@ def router() -> list[Row]:
             wait_for(f"http://127.0.0.1:{port}/v2/health/ready", folder / "server.log")
             routing = Routing(versions={"1": Address("127.0.0.1", port)}, champion="1")
             made = Router(folder / "router", (Address("127.0.0.1", front),), Address("127.0.0.1", admin))
-            made.write(routing, (), routing.versions)
+            made.write(routing, routing)
             process = made.start()
             try:
                 wait_for(f"http://127.0.0.1:{front}/readyz", folder / "router" / "envoy.log")

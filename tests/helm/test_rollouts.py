@@ -111,9 +111,7 @@ def render_router(replicas: int) -> list[Object]:
 
 
 def test_each_slot_has_an_autoscaler_and_a_budget_where_the_release_had_them() -> None:
-    objects = render(
-        "model-service", {**ON, "config": {"grpc_port": 0}}, files=(PRODUCTION,), release="toy", apis=OPERATOR
-    )
+    objects = render("model-service", ON, files=(PRODUCTION,), release="toy", apis=OPERATOR)
     scaled = [each["spec"]["scaleTargetRef"]["name"] for each in of_kind(objects, "HorizontalPodAutoscaler")]
     assert scaled == ["toy-a", "toy-b"]
     names = {each["metadata"]["name"] for each in of_kind(objects, "PodDisruptionBudget")}
@@ -124,6 +122,24 @@ def test_each_slot_has_an_autoscaler_and_a_budget_where_the_release_had_them() -
     for name in ("toy-a", "toy-rollouts"):
         ports = containers(dict(pods(objects))[f"Deployment/{name}"])[-1]["ports"]
         assert monitor["spec"]["podMetricsEndpoints"][0]["port"] in [port["name"] for port in ports]
+
+
+def test_grpc_passes_the_router_where_the_model_takes_it() -> None:
+    objects = release({"config": {"grpc_port": 3001}})
+    (service,) = [each for each in of_kind(objects, "Service") if each["metadata"]["name"] == "toy"]
+    assert {"name": "grpc", "port": 3001, "targetPort": "grpc", "appProtocol": "grpc"} in service["spec"]["ports"]
+    router = dict(pods(objects))["Deployment/toy-router"]
+    assert {"name": "grpc", "containerPort": 3001} in containers(router)[-1]["ports"]
+    assert "--grpc-port=3001" in router["spec"]["initContainers"][0]["command"]
+    keeper = environment(containers(dict(pods(objects))["Deployment/toy-rollouts"])[-1])
+    assert keeper["FAIRLEAD_ROLLOUT_GRPC_PORT"] == "3001"
+    slots = named(objects, "NetworkPolicy", "toy-slots")["spec"]["ingress"]
+    open_to = [
+        rule["from"][0]["podSelector"]["matchLabels"]
+        for rule in slots
+        if {"port": 3001, "protocol": "TCP"} in rule["ports"]
+    ]
+    assert [labels["app.kubernetes.io/component"] for labels in open_to] == ["router"]
 
 
 def test_helm_test_asks_for_what_the_champion_says() -> None:
@@ -137,7 +153,13 @@ def test_helm_test_asks_for_what_the_champion_says() -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"config": {"grpc_port": 3001}}, "the router takes HTTP only"),
+        (
+            {
+                "config": {"grpc_port": 3001},
+                "rollouts": {"enabled": True, "httpRoute": {"enabled": True, "parentRefs": [{"name": "gate"}]}},
+            },
+            "an HTTPRoute splits HTTP only",
+        ),
         ({"replicaCount": 0}, "has nobody to answer"),
         ({"model": {**SERVED["model"], "version": "a.b"}}, "is a part of names"),
         ({"model": {**SERVED["model"], "digest": "", "waitSeconds": 5}}, "needs an immutable first version"),

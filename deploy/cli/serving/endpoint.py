@@ -179,6 +179,19 @@ class Endpoint:
             self._child = None
 
     @property
+    def grpc(self) -> tuple[str, int] | None:
+        """Where it takes gRPC: host and port; None: nowhere.
+
+        Raises:
+            PlatformError: a setting is wrong.
+        """
+        from services.server.lifecycle import MODALITIES
+        from services.settings import load_settings
+
+        settings = load_settings(self._command.env, MODALITIES.get(self.bundle.document.modality).settings)
+        return (settings.grpc_host, settings.grpc_port) if settings.grpc_port else None
+
+    @property
     def pid(self) -> int | None:
         """Number of the process while it runs."""
         return self._child.pid if self._child else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +26,10 @@ _AGAIN = 5.0  # seconds until a process that ended by itself is started again
 
 
 class Note(Document):
-    """A process as it is written down: where it listens, its number and start."""
+    """A process as it is written down: where it listens, for gRPC too (0: nowhere), its number and start."""
 
     port: int
+    grpc: int = 0
     pid: int
     started: str
 
@@ -47,6 +48,7 @@ class Member:
 
     endpoint: Endpoint
     process: KeptProcess
+    grpc: int = 0
     leaving: float | None = None
 
 
@@ -54,23 +56,25 @@ class LocalFleet:
     """See `services.rollout.keeper.Fleet`.
 
     Args:
-        make: the endpoint of a version on a port, not started.  promote: makes a version the registry's champion.
-        withdraw: takes that from a version, for another one.
+        make: the endpoint of a version on a port, and one for gRPC (0: none), not started.
+        promote: makes a version the registry's champion.  withdraw: takes that from a version, for another one.
         clock: seconds.  labels: what they say, by version.
+        grpc: where clients of gRPC ask; None: nowhere, and no version takes any.
     """
 
     def __init__(
         self,
         folder: Path,
         listen: tuple[Address, ...],
-        make: Callable[[str, int], Endpoint],
+        make: Callable[[str, int, int], Endpoint],
         promote: Callable[[str, str], None],
         clock: Callable[[], float],
         labels: Callable[[], Mapping[str, Labelled]] = dict,
         withdraw: Callable[[str, str], None] = lambda version, champion: None,
+        grpc: Address | None = None,
     ) -> None:
         self._file, self._make, self._promote, self._clock = folder / "processes.json", make, promote, clock
-        self._listen, self._labels, self._withdraw = listen, labels, withdraw
+        self._listen, self._grpc, self._labels, self._withdraw = listen, grpc, labels, withdraw
         self._tried = 0.0
         self._members: dict[str, Member] = {}
         self._failed: dict[str, str] = {}  # versions that could not be started, and why
@@ -78,25 +82,32 @@ class LocalFleet:
         notes = Notes.model_validate_json(self._file.read_bytes()) if self._file.exists() else Notes()
         self._envoy = self._taken_over(notes)
         self._admin = notes.admin if self._envoy else free_port()
-        self.router = Router(folder, listen, Address(HOST, self._admin))
+        self.router = Router(folder, listen, Address(HOST, self._admin), grpc)
 
     def _taken_over(self, notes: Notes) -> KeptProcess | None:
         """Keep the versions that run, and the router that listens where it should; returns the router."""
         for version, note in notes.versions.items():
             process = KeptProcess(note.pid, note.started)
-            if process.alive():
+            if bool(note.grpc) != bool(self._grpc):
+                process.end(now=True)
+            elif process.alive():
                 try:
-                    self._members[version] = Member(self._make(version, note.port), process)
+                    self._members[version] = Member(self._make(version, note.port, note.grpc), process, note.grpc)
                 except PlatformError as err:
                     self._failed[version] = f"{err.headline}: {err.detail}"
                     process.end()
         if notes.router is None:
             return None
         router = KeptProcess(notes.router.pid, notes.router.started)
-        if notes.router.port == self._listen[0].port and router.alive():
+        if (notes.router.port, notes.router.grpc) == self._ports and router.alive():
             return router
         router.end(now=True)
         return None
+
+    @property
+    def _ports(self) -> tuple[int, int]:
+        """That clients ask; 0 where gRPC has none."""
+        return self._listen[0].port, self._grpc.port if self._grpc else 0
 
     @property
     def running(self) -> list[str]:
@@ -125,18 +136,25 @@ class LocalFleet:
         for version in wanted:
             self._run(version, again=version == champion)
         self._leave(wanted)
-        addresses = {version: Address(HOST, member.endpoint.port) for version, member in self._members.items()}
+        there = [version for version in wanted if version in self._members]
         self.routing = Routing(
-            versions={version: addresses[version] for version in wanted if version in addresses},
+            **self._addresses(there),
             champion=champion,
-            candidate=candidate if candidate in addresses else "",
+            candidate=candidate if candidate in there else "",
             weight=weight,
             mirrors=mirrors,
         )
-        self.router.write(self.routing, [one for one in addresses if one not in wanted], addresses)
+        self.router.write(self.routing, Routing(**self._addresses(self._members), champion=""))
         if self._envoy is None or not self._envoy.alive():
             self._envoy = self.router.start()
         self._write()
+
+    def _addresses(self, versions: Iterable[str]) -> dict[str, dict[str, Address]]:
+        members = {version: self._members[version] for version in versions}
+        return {
+            "versions": {version: Address(HOST, one.endpoint.port) for version, one in members.items()},
+            "grpc": {version: Address(HOST, one.grpc) for version, one in members.items() if one.grpc},
+        }
 
     def _run(self, version: str, again: bool) -> None:
         member = self._members.get(version)
@@ -148,14 +166,15 @@ class LocalFleet:
                 return
             self._tried = self._clock()
         try:
-            endpoint = self._make(version, free_port())
+            grpc = free_port() if self._grpc else 0
+            endpoint = self._make(version, free_port(), grpc)
             endpoint.start()
         except PlatformError as err:
             self._failed[version] = f"{err.headline}: {err.detail}"
             return
         self._failed.pop(version, None)
         assert endpoint.pid is not None
-        self._members[version] = Member(endpoint, KeptProcess.of(endpoint.pid))
+        self._members[version] = Member(endpoint, KeptProcess.of(endpoint.pid), grpc)
 
     def _leave(self, wanted: list[str]) -> None:
         now = self._clock()
@@ -219,9 +238,10 @@ class LocalFleet:
 
     def _write(self) -> None:
         assert self._envoy is not None
-        router = Note(port=self._listen[0].port, pid=self._envoy.pid, started=self._envoy.started)
+        port, grpc = self._ports
+        router = Note(port=port, grpc=grpc, pid=self._envoy.pid, started=self._envoy.started)
         versions = {
-            version: Note(port=one.endpoint.port, pid=one.process.pid, started=one.process.started)
+            version: Note(port=one.endpoint.port, grpc=one.grpc, pid=one.process.pid, started=one.process.started)
             for version, one in self._members.items()
         }
         text = Notes(router=router, admin=self._admin, versions=versions).model_dump_json()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from deploy.cli.machine.ports import HOST, free_port
-from deploy.cli.profiles.loading import load_deployment, load_endpoints
+from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.serving.endpoint import Endpoint, tail
 from deploy.cli.serving.serve import describe, open_endpoint, show_endpoint, waiting, warnings
 from deploy.cli.terminal.output import console, write_json
@@ -103,15 +103,17 @@ def _keeper(
     from services.rollout.recording import recorder
     from services.server.addresses import url
 
-    _check_settings(profile, first.name)
+    folder, grpc = store.folder / first.name, first.grpc
 
-    def make(version: str, at: int) -> Endpoint:
-        return open_endpoint(endpoints, profile, f"{first.name}:{version}", at, HOST, log)
+    def make(version: str, at: int, grpc_at: int) -> Endpoint:
+        own = {"grpc_host": HOST, "grpc_port": grpc_at} if grpc_at else {}
+        return open_endpoint(endpoints, profile, f"{first.name}:{version}", at, HOST, log, own)
 
-    listen = _addresses(store.folder / first.name, first.host, first.port)
+    listen = _addresses(folder, first.host, first.port)
+    ask = _addresses(folder, *grpc)[0] if grpc else None
     promote, counts = _promoter(endpoints, first.name), _LabelCounts()
     withdraw = _withdrawer(endpoints, first.name)
-    fleet = LocalFleet(store.folder / first.name, listen, make, promote, time.monotonic, counts, withdraw)
+    fleet = LocalFleet(folder, listen, make, promote, time.monotonic, counts, withdraw, ask)
     served = _served(store, first, ref, bool(fleet.running))
     served = served.model_copy(update={"pid": os.getpid(), "looked": time.time(), "url": url(first.host, first.port)})
     keeper = Keeper(store, fleet, recorder(AuditLog.of(endpoints)), served)
@@ -160,16 +162,6 @@ def _served(store: Store, first: Endpoint, ref: str, running: bool) -> Served:
     if running or (last is not None and not last.ended) or (refused and ref == first.name):
         return before
     return before.model_copy(update={"version": first.version})
-
-
-def _check_settings(profile: str, name: str) -> None:
-    """Two versions share a machine, and so cannot share a port of their own."""
-    if load_deployment(profile, name).config.get("grpc_port") or os.environ.get("FAIRLEAD_SERVICE_GRPC_PORT"):
-        raise PlatformError(
-            f"{name} has a port for gRPC, which two versions cannot share",
-            fix=f"leave grpc_port out of models/{name}.yaml, or serve without --rollouts",
-            code="bad_settings",
-        )
 
 
 def _addresses(folder: Path, host: str, port: int) -> tuple[Address, ...]:

@@ -38,15 +38,14 @@ class Router:
     """Envoy's files in a folder, and its process, which may be one of an earlier command.
 
     Attributes:
-        folder: configuration and log.  admin: where its statistics are.
+        folder: configuration and log.  admin: where its statistics are.  grpc: where clients of gRPC ask, if anywhere.
     """
 
-    def __init__(self, folder: Path, listen: Sequence[Address], admin: Address) -> None:
-        self.folder, self.admin = folder, admin
-        self._listen = listen
+    def __init__(self, folder: Path, listen: Sequence[Address], admin: Address, grpc: Address | None = None) -> None:
+        self.folder, self.admin, self.grpc = folder, admin, grpc
         self._written: dict[str, str] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        document = json.dumps(bootstrap(listen, admin, file_source(str(folder))), indent=1)
+        document = json.dumps(bootstrap(listen, admin, file_source(str(folder)), grpc=grpc), indent=1)
         storage.write_bytes(str(folder / "bootstrap.json"), document.encode())
 
     def start(self) -> KeptProcess:
@@ -57,11 +56,12 @@ class Router:
             child = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         return KeptProcess.of(child.pid)
 
-    def write(self, routing: Routing, leaving: Sequence[str], addresses: dict[str, Address]) -> None:
+    def write(self, routing: Routing, leaving: Routing) -> None:
         """Put routes and clusters in force; versions that leave keep their cluster until they are gone."""
-        wide = routing.model_copy(update={"versions": {**routing.versions, **{one: addresses[one] for one in leaving}}})
-        self._put("clusters", envoy.clusters(wide))
-        self._put("routes", [envoy.routes(routing)])
+        wide = {"versions": {**leaving.versions, **routing.versions}, "grpc": {**leaving.grpc, **routing.grpc}}
+        self._put("clusters", envoy.clusters(routing.model_copy(update=wide)))
+        for kind in envoy.KINDS[1:]:
+            self._put(kind, envoy.resources(kind, routing))
 
     def _put(self, kind: str, resources: Sequence[envoy.Json]) -> None:
         text = json.dumps(resources)

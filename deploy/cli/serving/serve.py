@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
@@ -45,11 +45,17 @@ def serve_model(profile: str, ref: str, port: int | None, host: str, as_json: bo
 
 
 def open_endpoint(
-    endpoints: Endpoints, profile: str, ref: str, port: int | None, host: str = HOST, log: bool = True
+    endpoints: Endpoints,
+    profile: str,
+    ref: str,
+    port: int | None,
+    host: str = HOST,
+    log: bool = True,
+    own: Mapping[str, Any] | None = None,
 ) -> Endpoint:
     """The endpoint of a model, not started yet, with the values of its file below the profile.
 
-    A plain name takes the reference from the file (by default its champion).
+    A plain name takes the reference from the file (by default its champion); settings in `own` win over the file's.
     """
     from contracts.registry import Registry, parse_ref
 
@@ -66,7 +72,7 @@ def open_endpoint(
             code="wrong_modality",
         )
     config = values.config if log else {**flat(values.config), "predictions.folder": ""}
-    return Endpoint(endpoints, version, bundle, port or values.port, config, host)
+    return Endpoint(endpoints, version, bundle, port or values.port, {**config, **(own or {})}, host)
 
 
 @contextlib.contextmanager

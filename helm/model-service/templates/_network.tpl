@@ -70,6 +70,8 @@ a client, they reach the slots. Requests to the keeper need a label. */}}
 {{- $keeper := include "model-service.ownPods" (dict "context" . "components" (list "rollout")) }}
 {{- $slot := include "model-service.ownPods" (dict "context" . "components" (list "slot")) }}
 {{- $envoys := has "router" (include "model-service.fronts" . | fromYaml).needed }}
+{{- $ports := list 3000 }}
+{{- with .Values.config.grpc_port }}{{- $ports = append $ports (. | int) }}{{- end }}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
 metadata:
@@ -80,8 +82,10 @@ spec:
   policyTypes: [Ingress, Egress]
   ingress:
     {{- if $envoys }}
-    - from: {{ concat ($router | fromJsonArray) ($keeper | fromJsonArray) $policy.metrics | toJson }}
+    - from: {{ concat ($keeper | fromJsonArray) $policy.metrics | toJson }}
       ports: [{protocol: TCP, port: 3000}]
+    - from: {{ $router }}
+      ports: {{ include "fairlead.np.ports" (dict "ports" $ports) }}
     {{- else }}
     {{- include "model-service.fromClients" (dict "context" . "ports" (list 3000) "more" (concat ($keeper | fromJsonArray) $policy.metrics)) | nindent 4 }}
     {{- end }}
@@ -101,13 +105,13 @@ spec:
     matchLabels: {{- include "fairlead.selectorLabels" (dict "context" . "component" "router") | nindent 6 }}
   policyTypes: [Ingress, Egress]
   ingress:
-    {{- include "model-service.fromClients" (dict "context" . "ports" (list 3000)) | nindent 4 }}
+    {{- include "model-service.fromClients" (dict "context" . "ports" $ports) | nindent 4 }}
     - from: {{ $keeper }}
       ports: [{protocol: TCP, port: 9902}]
   egress:
     {{- include "fairlead.np.dns" . | nindent 4 }}
     - to: {{ $slot }}
-      ports: [{protocol: TCP, port: 3000}]
+      ports: {{ include "fairlead.np.ports" (dict "ports" $ports) }}
     - to: {{ $keeper }}
       ports: [{protocol: TCP, port: 9111}]
 ---

@@ -39,6 +39,7 @@ fairlead.io/slot: {{ .slot }}
     "artifacts" .Values.rollouts.artifacts "tracking" .Values.rollouts.tracking
     "predictions" (ternary (.Values.config.predictions | default dict).folder "" (eq (include "model-service.logsToS3" .) "true"))
     "host" (include "fairlead.bind" (dict "context" .))
+    "grpc_port" (.Values.config.grpc_port | default 0 | int)
     "router" (ternary "httpRoute" "envoy" .Values.rollouts.httpRoute.enabled) "path" .Values.rollouts.httpRoute.path -}}
 {{- range $key, $value := $settings }}
 - {name: FAIRLEAD_ROLLOUT_{{ upper $key }}, value: {{ toJson $value | quote }}}
@@ -80,8 +81,8 @@ fairlead.io/slot: {{ .slot }}
 {{- if lt (include "model-service.minimum" . | int) 1 -}}
 {{- fail "rollouts.enabled with replicaCount 0 has nobody to answer. Fix: set replicaCount to 1 or more" -}}
 {{- end -}}
-{{- if .Values.config.grpc_port -}}
-{{- fail "rollouts.enabled with config.grpc_port: the router takes HTTP only. Fix: leave one of them" -}}
+{{- if and .Values.config.grpc_port .Values.rollouts.httpRoute.enabled -}}
+{{- fail "rollouts.httpRoute.enabled with config.grpc_port: an HTTPRoute splits HTTP only. Fix: leave one of them" -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -69,7 +69,7 @@ spec:
       initContainers:
         - name: configure
           {{- include "fairlead.container" (dict "context" . "values" (dict "extraEnvFrom" list) "image" (include "model-service.image" . | fromYaml) "resources" $router.resources) | nindent 10 }}
-          command: [python, -m, services.rollout.bootstrap, {{ printf "--keeper=%s:9111" $keeper | quote }}, {{ printf "--host=%s" (include "fairlead.bind" (dict "context" .)) | quote }}, --to=/etc/envoy/envoy.json]
+          command: [python, -m, services.rollout.bootstrap, {{ printf "--keeper=%s:9111" $keeper | quote }}, {{ printf "--host=%s" (include "fairlead.bind" (dict "context" .)) | quote }}, {{ printf "--grpc-port=%d" (.Values.config.grpc_port | default 0 | int) | quote }}, --to=/etc/envoy/envoy.json]
           volumeMounts: [{name: config, mountPath: /etc/envoy}]
       containers:
         - name: envoy
@@ -77,6 +77,9 @@ spec:
           args: [-c, /etc/envoy/envoy.json, --concurrency, {{ $router.threads | quote }}, --disable-hot-restart, --log-level, warn, --drain-time-s, "10"]
           ports:
             - {name: http, containerPort: 3000}
+            {{- with .Values.config.grpc_port }}
+            - {name: grpc, containerPort: {{ . | int }}}
+            {{- end }}
             - {name: told, containerPort: 9902}
           lifecycle: {preStop: {httpGet: {path: /drain, port: told}}}
           startupProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 1, timeoutSeconds: 3, failureThreshold: 600}

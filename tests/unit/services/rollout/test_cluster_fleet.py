@@ -37,11 +37,11 @@ class Release:
         self.router({"1": True})
         self.pods({"1.1.1.1": ("1", 100)})
 
-    def start(self) -> None:
+    def start(self, grpc_port: int = 0) -> None:
         slots = Slots(self.kubernetes, ("toy-a", "toy-b"), 1, False, lambda: self.now)
         envoys = Envoys("toy-router", self.resolve, self.fetch)
         told = (slots, envoys, Champion("", "toy"), lambda: self.served, lambda: {"2": Labelled(10.0, 1.0, {}, {})})
-        self.fleet = ClusterFleet(*told, self.resolve, self.fetch)
+        self.fleet = ClusterFleet(*told, self.resolve, self.fetch, grpc_port)
 
     def resolve(self, name: str) -> list[str]:
         return self.names.get(name, [])
@@ -74,6 +74,21 @@ def release(tmp_path: Path) -> Release:
     made = Release(tmp_path)
     made.arrange("1", "", 0, False)
     return made
+
+
+def test_versions_that_take_grpc_have_an_address_for_it_each(release: Release) -> None:
+    assert release.fleet.routing is not None
+    assert release.fleet.routing.grpc == {}
+    release.start(grpc_port=3001)
+    release.arrange("1", "", 0, False)
+    assert release.fleet.routing is not None
+    assert release.fleet.routing.grpc == {"1": Address("toy-a", 3001)}
+
+
+def test_a_version_that_takes_no_grpc_is_not_healthy(release: Release) -> None:
+    lost = 'envoy_cluster_membership_healthy{envoy_cluster_name="grpc-version-1"} 0'
+    release.texts[f"http://9.9.9.9:{TELLS}/stats/prometheus"] += "\n" + lost
+    assert not release.fleet.observe("1", "").champion.ready
 
 
 def test_routers_are_told_of_the_first_version_once_it_has_a_slot(release: Release) -> None:

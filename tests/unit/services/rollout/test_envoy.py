@@ -47,6 +47,36 @@ def test_each_version_falls_back_on_the_other_and_nothing_that_may_have_run_is_s
     assert retried == "connect-failure,refused-stream,reset-before-request"
 
 
+GRPC = {"1": Address("127.0.0.1", 4001), "2": Address("127.0.0.1", 4002)}
+
+
+def test_predictions_over_grpc_are_split_as_those_over_http_and_fall_back_among_themselves() -> None:
+    routing = Routing(versions=BOTH, grpc=GRPC, champion="1", candidate="2", weight=5)
+    infer, rest = envoy.grpc_routes(routing)["virtual_hosts"][0]["routes"]
+    assert infer["match"]["path"] == "/inference.GRPCInferenceService/ModelInfer"
+    parts = infer["route"]["weighted_clusters"]["clusters"]
+    assert [(part["name"], part["weight"]) for part in parts] == [
+        ("grpc-version-2-first", 500),
+        ("grpc-version-1-first", 9500),
+    ]
+    assert rest["route"]["cluster"] == "grpc-version-1-first"
+    made = {cluster["name"]: cluster for cluster in envoy.clusters(routing)}
+    assert made["grpc-version-2-first"]["cluster_type"]["typed_config"]["clusters"] == [
+        "grpc-version-2",
+        "grpc-version-1",
+    ]
+    (endpoint,) = made["grpc-version-2"]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["health_check_config"] == {"port_value": 3002}
+    assert endpoint["endpoint"]["address"]["socket_address"]["port_value"] == 4002
+
+
+def test_a_router_of_grpc_asks_for_its_own_routes() -> None:
+    client = TestClient(discovery_app(lambda: Routing(versions=BOTH, grpc=GRPC, champion="1")))
+    for name in (envoy.NAME, envoy.GRPC):
+        (table,) = client.post("/v3/discovery:routes", json={"resource_names": [name]}).json()["resources"]
+        assert table["name"] == name
+
+
 def test_the_configuration_is_served_once_and_metrics_tell_weights_and_phase() -> None:
     rollout = new_rollout("r", "model", "1", "2", "canary", RolloutPolicy(), 0.0)
     state = rollout.model_copy(update={"phase": "running", "step": 1})
