@@ -96,6 +96,35 @@ while True:
 """
 
 
+# The same question over gRPC.
+ASK_GRPC = """
+import json, os, time, grpc
+from services.oip import oip_pb2 as pb
+channel, given = grpc.insecure_channel(os.environ["URL"]), [("authorization", "Bearer " + os.environ["KEY"])]
+def ask(name, message, answer):
+    serialise = lambda one: one.SerializeToString()
+    call = channel.unary_unary("/inference.GRPCInferenceService/" + name, serialise, answer.FromString)
+    return call(message, metadata=given, timeout=5)
+until = time.monotonic() + float(os.environ["PATIENCE"])
+while True:
+    try:
+        about = ask("ModelMetadata", pb.ModelMetadataRequest(name="toy"), pb.ModelMetadataResponse)
+        break
+    except grpc.RpcError as err:
+        if time.monotonic() > until:
+            raise
+        time.sleep(0.5)
+(values,) = json.loads(os.environ["BODY"])["instances"]
+question = pb.ModelInferRequest(model_name="toy")
+for one in about.inputs:
+    tensor = question.inputs.add(name=one.name, datatype=one.datatype, shape=[1])
+    contents = getattr(tensor.contents, one.datatype.lower() + "_contents")
+    contents.append(values[one.name].encode() if one.datatype == "BYTES" else values[one.name])
+answer = ask("ModelInfer", question, pb.ModelInferResponse)
+print(json.dumps({"version": answer.model_version}))
+"""
+
+
 @dataclass(frozen=True)
 class Release:
     """What a test needs to know of the namespace and the bundles in its S3."""
@@ -144,11 +173,13 @@ class Release:
         found = kubectl("-n", self.namespace, "get", "secrets", "-l", chosen, "-o", "jsonpath={.items[0].data.key}")
         return base64.b64decode(found).decode()
 
-    def ask(self, name: str, labels: dict[str, str], url: str = "http://toy", key: str | None = None) -> Any:
+    def ask(
+        self, name: str, labels: dict[str, str], url: str = "http://toy", key: str | None = None, script: str = ASK
+    ) -> Any:
         """What a pod with `labels` gets from the service, with the key of release `toy` unless one is given."""
         given = {"URL": url, "BODY": self.body(), "KEY": self.key() if key is None else key}
         # Who may call is let in once the policies know the new pod; who may not has waited enough after one time-out.
-        self._pod(name, labels, ASK, {**given, "PATIENCE": "90" if labels == MAY_CALL else "0"})
+        self._pod(name, labels, script, {**given, "PATIENCE": "90" if labels == MAY_CALL else "0"})
         kubectl(
             "-n", self.namespace, "wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=180s"
         )

@@ -43,7 +43,7 @@ STRICT = QUICK.model_copy(
 
 def switch_on(release: Release, bundle: str) -> None:
     """Give the release `toy` rollouts, as `fairlead deploy` does, and a package of engines by its values."""
-    values = release.values(bundle) | {"rollouts": {"enabled": True}} | _package(release)
+    values = release.values(bundle) | {"rollouts": {"enabled": True}, "config": {"grpc_port": 3001}} | _package(release)
 
     def upgrade() -> None:
         done = release.upgrade_with(values, "--timeout", "240s")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.model_release import CHART, IMAGE, MAY_CALL, Release, make_bundles, publish
+from tests.e2e.model_release import ASK_GRPC, CHART, IMAGE, MAY_CALL, Release, make_bundles, publish
 from tests.e2e.release_rollouts import STRICT, keeper_of, roll_out, switch_on
 from tests.e2e.spaces import kubectl, need_image, space
 
@@ -144,6 +144,7 @@ def test_versions_come_by_evidence_and_no_request_fails(release: Release) -> Non
     assert (got["failed"], got["failures"]) == (0, [])
     assert set(got["versions"]) == {"one", "two", "weak"}
     assert release.ask("after-rollouts", MAY_CALL)["version"] == "two"
+    assert release.ask("over-grpc", MAY_CALL, "toy:3001", script=ASK_GRPC)["version"] == "two"
     assert release.helm("test", "toy", "--timeout", "240s").returncode == 0
 
 
