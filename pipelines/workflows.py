@@ -127,7 +127,7 @@ _ABOUT = {
 _CONTEXT = "what the step is told, as JSON"
 _PARAMETERS = {
     "task": "what is predicted, such as news",
-    "source": "rows, as a file or folder: s3://...; empty: the task's built-in data",
+    "source": "rows: s3://... (a file or folder), mongodb://host/database/collection; empty: the task's built-in data",
     "recipe": "a named configuration of the task; empty: its default",
     "settings": "what is other than in the recipe: key=value, with commas or line breaks between; of a batch, JSON",
     "promote": "make the model champion when it passes the gate",

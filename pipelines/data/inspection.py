@@ -14,6 +14,7 @@ from pipelines.data.chunks import ROW, text_format
 from pipelines.data.columns import NUMBERED, closest
 from pipelines.data.delimited import delimiter_fix, undecodable
 from pipelines.data.formats import packing
+from pipelines.data.origins import source_here
 from pipelines.data.schema import FALSE, MISSING, TRUE, cast_column, sample_of
 from pipelines.data.sources import column_names, kind_of, list_files, read_chunks
 from pipelines.data.value_format import value_format
@@ -73,7 +74,11 @@ def inspect(source: str, task: Task | None, overrides: Mapping[str, Any]) -> Ins
     Raises:
         PlatformError: the file cannot be read at all.
     """
-    path = list_files(source)[0]
+    with source_here(source, most=ROWS + 1) as here:
+        return _inspected(list_files(here)[0], task, overrides)
+
+
+def _inspected(path: Path, task: Task | None, overrides: Mapping[str, Any]) -> Inspection:
     given: dict[str, Any] = dict(overrides)
     names, table, unreadable, whole = _read(path, given)
     lacking = _match(names, task, given) if task else []
@@ -185,7 +190,9 @@ def _typed(
     """The values by the first type that nearly all of them have, and its name; the settings for it go to `given`."""
     if wanted is None and _is_text(values) and {text.lower() for text in known} <= {*TRUE, *FALSE}:
         return None, "true or false"
-    dtypes: Sequence[Any] = (wanted.dtype,) if wanted else ("int64", "float64", "timestamp")
+    moments = str(values.type).startswith("timestamp")  # which is a number to a cast
+    usual = ("timestamp",) if moments else ("int64", "float64", "timestamp")
+    dtypes: Sequence[Any] = (wanted.dtype,) if wanted else usual
     for dtype in dtypes if dtypes != ("string",) else ():
         column = wanted or Column(name=name, dtype=dtype, nullable=True)
         for _ in range(2):

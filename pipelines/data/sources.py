@@ -17,7 +17,7 @@ _KINDS = {
     **dict.fromkeys((".xlsx", ".xlsm"), "excel"),
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
 }
-_ROWS = 1 << 16  # rows of a chunk
+_ROWS, _BYTES = 1 << 16, 256 << 20  # rows of a chunk; about so many bytes of Parquet, whose rows may be files
 
 
 def list_files(source: str) -> list[Path]:
@@ -142,7 +142,8 @@ def _read_parquet(path: Path) -> Iterator[Chunk]:
 
     start = 1
     try:
-        for batch in _parquet(path).iter_batches(batch_size=_ROWS):
+        source = _parquet(path)
+        for batch in source.iter_batches(batch_size=_rows_at_once(source.metadata)):
             table = pa.Table.from_batches([batch])
             table = table.rename_columns([_free(name.strip()) for name in table.column_names])
             for at, kind in enumerate(table.schema):
@@ -155,6 +156,13 @@ def _read_parquet(path: Path) -> Iterator[Chunk]:
         raise PlatformError(
             f"{path.name} is damaged after row {start - 1}", detail=str(err), fix="write it again", code="bad_source"
         ) from err
+
+
+def _rows_at_once(metadata: Any) -> int:
+    """How many rows fit a chunk, by the heaviest row group."""
+    groups = (metadata.row_group(at) for at in range(metadata.num_row_groups))
+    heaviest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=0)
+    return max(1, min(_ROWS, _BYTES // max(heaviest, 1)))
 
 
 def _read_json(path: Path, names: list[str]) -> Iterator[Chunk]:

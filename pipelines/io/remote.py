@@ -84,13 +84,3 @@ def _copy_back(folder: Path, uri: str, copied: dict[str, tuple[int, int]]) -> No
             del copied[name]
     except (OSError, PlatformError) as err:  # a file that goes away while one looks, or a storage that is down
         _LOG.warning("checkpoints were not copied to %s: %s", uri, err)
-
-
-@contextmanager
-def source_here(source: str) -> Iterator[str]:
-    """The path of a file or folder of rows; "" (built-in data) and local paths stay as they are."""
-    if not source or not storage.is_remote(source):
-        yield source
-        return
-    with tempfile.TemporaryDirectory(prefix="fairlead-") as name:
-        yield str(storage.copy_here(source, Path(name)))

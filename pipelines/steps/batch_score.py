@@ -12,10 +12,10 @@ from contracts.endpoints import Endpoints
 from contracts.engines import load_engine
 from contracts.registry import Registry
 from pipelines.data.chunks import ROW
+from pipelines.data.origins import source_here
 from pipelines.evaluation import get_evaluation, scoring
 from pipelines.io import events
 from pipelines.io.files import fresh_folder, write_json
-from pipelines.io.remote import source_here
 from pipelines.steps import batch_rows
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
 
     Args:
         model: ``name``, ``name@alias``, ``name:version``, or the path of a bundle.
-        source: a path or ``s3://...``; has the columns of a request: all inputs, or entity keys, request fields and
-            the timestamp.
+        source: a path, ``s3://...`` or ``mongodb://...``; has the columns of a request: all inputs, or entity keys,
+            request fields and the timestamp.
         settings: how the source is read where it is not as the model's training data were, JSON by dotted key.
 
     Returns:

@@ -18,11 +18,11 @@ from pipelines.data import image_files
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
+from pipelines.data.origins import source_here
 from pipelines.data.sources import column_names, list_files, read_chunks
 from pipelines.data.versions import MANIFEST, Part, Staging, intact
 from pipelines.io import events
 from pipelines.io.files import read_json, write_json
-from pipelines.io.remote import source_here
 from pipelines.task import Task, TaskConfig, dump_config
 from pipelines.tasks import get_task, load_config
 
@@ -41,7 +41,8 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     Parts are Parquet; text columns are strings exactly as written, with the column ``_row`` (row number in the file).
     Rows that cannot be read are left out and listed in ``rejected.jsonl``. `out` gets a copy of ``manifest.json`` with
     the version's ``path``. The same source gives the same version and is not read again. `source` and `data_root` may
-    be in S3; a version is then made on this disk and uploaded, its manifest at the end.
+    be in S3; a version is then made on this disk and uploaded, its manifest at the end. `source` may be a collection of
+    MongoDB, of which one that grows is kept beside the versions.
 
     Returns:
         The version, 16 hex digits of the content's sha256.
@@ -49,7 +50,7 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     found = get_task(task)
     settings = load_config(found, config)
     try:
-        with source_here(source) as here:
+        with source_here(source, storage.join(data_root, task, ".collections")) as here:
             reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here))
             make = _version_in_s3 if storage.is_remote(data_root) else _version_here
             manifest = make(reading, storage.join(data_root, task))

@@ -28,7 +28,7 @@ def _group() -> None:
 @_data.command()
 @guarded
 def inspect(
-    source: Annotated[str, typer.Argument(metavar="FILE", help="CSV, TSV, JSON lines, Excel or Parquet, or a folder.")],
+    source: Annotated[str, typer.Argument(metavar="FILE", help="A file, a folder, s3://... or mongodb://...")],
     task: Annotated[str, typer.Option("--task", "-t", help="What it is for; see: fairlead tasks.")] = "",
     overrides: Annotated[list[str] | None, typer.Option("--set", help="How it is read, data.KEY=value.")] = None,
     as_json: Json = False,

@@ -71,7 +71,7 @@ def run(
     task: Annotated[str | None, typer.Argument(help="The task; see: fairlead tasks. Not needed with --resume.")] = None,
     recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A named configuration of the task.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="Change one setting, key=value.")] = None,
-    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")] = "",
+    source: Annotated[str, typer.Option("--source", "-s", help="A file, a folder, s3://... or mongodb://...")] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
     resume: Annotated[str | None, typer.Option("--resume", metavar="RUN", help="Go on, also with --set.")] = None,
     cron: Annotated[str, typer.Option(help="On a cluster: run at these times, five fields.")] = "",

@@ -121,7 +121,7 @@ def chat(
 @guarded
 def score(
     model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version, or a bundle's folder.")],
-    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")],
+    source: Annotated[str, typer.Option("--source", "-s", help="A file, a folder, s3://... or mongodb://...")],
     out: Annotated[str, typer.Option("--out", "-o", help="A new folder for the scored rows, as Parquet.")] = "scores",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="How the file is read; may be repeated.")

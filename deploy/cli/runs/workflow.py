@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from contracts.storage import is_remote
 from deploy.cli.machine.subprocesses import interrupts_wait
 from deploy.cli.profiles.homes import remember
 from deploy.cli.runs.workflow_process import WorkflowChild, read_run_file
@@ -95,13 +94,18 @@ def plan_scoring(endpoints: Endpoints, model: str, source: str, settings: Mappin
 
 def source_given(source: str) -> str:
     """An absolute path or address; refuses a path where nothing is."""
-    if source and not is_remote(source) and not Path(source).expanduser().exists():
+    from pipelines.data.origins import is_address
+
+    if not source or is_address(source):
+        return source
+    if not Path(source).expanduser().exists():
         raise PlatformError(
             f"source not found: {source}",
-            fix="give a CSV, TSV or Parquet file, a folder of them, or s3://...; without it the built-in data is used",
+            fix="give a CSV, TSV or Parquet file, a folder of them, s3://... or mongodb://host/database/collection; "
+            "without it the built-in data is used",
             code="bad_source",
         )
-    return source if not source or is_remote(source) else str(Path(source).expanduser().absolute())
+    return str(Path(source).expanduser().absolute())
 
 
 def execute(run: Run, show: Callable[[dict[str, Any]], None] = lambda event: None) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import pytest
 from contracts import storage
 from contracts.errors import PlatformError
 from pipelines import code_version
+from pipelines.data.origins import source_here
 from pipelines.data.versions import MANIFEST, address
-from pipelines.io.remote import folder_here, folder_kept, source_here
+from pipelines.io.remote import folder_here, folder_kept
 from pipelines.steps import ingest
 from pipelines.steps.validate import validate
 

@@ -1,0 +1,42 @@
+"""Where rows come from: a path, object storage or a collection of documents; steps read files of this disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from contracts import storage
+from pipelines.io import mongodb
+
+
+def is_address(source: str) -> bool:
+    """Whether `source` is no path of this disk.
+
+    Raises:
+        PlatformError: a scheme that nothing here can read, or an address that names no collection.
+    """
+    if mongodb.is_collection(source):
+        mongodb.parse(source)
+        return True
+    return storage.is_remote(source)
+
+
+@contextmanager
+def source_here(source: str, keep: str = "", most: int = 0) -> Iterator[str]:
+    """The path of a file or folder of rows; "" (built-in data) and local paths stay as they are.
+
+    keep: an address where what was read of a collection that grows is kept for the next time.
+    most: so many rows are enough, where not all have to be fetched; 0 is all.
+    """
+    if not source or not is_address(source):
+        yield source
+        return
+    with tempfile.TemporaryDirectory(prefix="fairlead-") as name:
+        if mongodb.is_collection(source):
+            from pipelines.data.collection import fetch
+
+            yield str(fetch(mongodb.parse(source), Path(name), keep, most))
+        else:
+            yield str(storage.copy_here(source, Path(name)))

@@ -1,0 +1,186 @@
+"""A collection of MongoDB by its address, which says no secret: records, logs and errors may hold it.
+
+``mongodb://[user@]host[:port][,host...]/database/collection[?key=value&...]``, or ``mongodb+srv://``. Of the keys these
+are ours, and all others are the driver's, such as ``authSource``, ``replicaSet`` and ``tls``:
+
+filter: of the documents, as extended JSON: ``filter={"country": "DE"}``; ``&`` in it is written ``%26``.
+fields: those that are read, by dotted names with commas between; all without it.
+grows: a field that only grows, such as the time of the last change: what was read before is not read again.
+key: of a collection that is written to: the columns that a document is known by; ``_id`` without it.
+
+User and password come from ``FAIRLEAD_MONGODB_USERNAME`` and ``FAIRLEAD_MONGODB_PASSWORD``. pymongo is imported when a
+connection is made.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, quote_plus, urlencode
+
+from contracts.errors import PlatformError
+
+USERNAME, PASSWORD = "FAIRLEAD_MONGODB_USERNAME", "FAIRLEAD_MONGODB_PASSWORD"
+_SCHEMES = ("mongodb://", "mongodb+srv://")
+_FORM = "mongodb://host:27017/database/collection"
+_OURS = ("filter", "fields", "grows", "key")
+_SECRET = ("tlscertificatekeyfilepassword", "authmechanismproperties", "proxypassword")
+_TIMEOUTS = {"serverselectiontimeoutms": 5_000, "connecttimeoutms": 5_000, "sockettimeoutms": 120_000}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """A collection, and what of it is meant. text: the address as it was given."""
+
+    text: str = field(repr=False)
+    scheme: str
+    user: str
+    hosts: str
+    database: str
+    collection: str
+    filter: dict[str, Any]
+    fields: tuple[str, ...]
+    grows: str
+    key: tuple[str, ...]
+    options: tuple[tuple[str, str], ...]
+
+    @property
+    def place(self) -> str:
+        """Server and collection, for people."""
+        return f"{self.scheme}{self.hosts}/{self.database}/{self.collection}"
+
+    def is_same_place(self, other: Address) -> bool:
+        """Whether both name one collection, by the same name of its server."""
+        return self.place == other.place
+
+
+def is_collection(address: str) -> bool:
+    """Whether an address names a collection of MongoDB."""
+    return address.startswith(_SCHEMES)
+
+
+def parse(text: str) -> Address:
+    """What an address says.
+
+    Raises:
+        PlatformError: ``code="bad_address"``, without the text, which may hold a password.
+    """
+    scheme, _, rest = text.partition("://")
+    place, _, query = rest.partition("?")
+    login, _, place = place.rpartition("@")
+    if ":" in login:
+        raise _bad("holds a password", f"leave it out, and set {PASSWORD} in the environment")
+    hosts, *names = place.split("/")
+    if not hosts or len(names) < 2 or not all(names):
+        raise _bad("names no collection", f"write {_FORM}")
+    given = parse_qsl(query, keep_blank_values=True)
+    if secret := next((key for key, _ in given if key.lower() in _SECRET), ""):
+        raise _bad(f"holds {secret}, which may be a secret", "use a way to log in that needs none in the address")
+    ours = {key: value for key, value in given if key in _OURS}
+    return Address(
+        text=text,
+        scheme=f"{scheme}://",
+        user=login,
+        hosts=hosts,
+        database=names[0],
+        collection="/".join(names[1:]),
+        filter=_filter(ours.get("filter", "")),
+        fields=_names(ours.get("fields", "")),
+        grows=ours.get("grows", ""),
+        key=_names(ours.get("key", "")),
+        options=tuple((key, value) for key, value in given if key not in _OURS),
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _filter(text: str) -> dict[str, Any]:
+    if not text.strip():
+        return {}
+    json_util = driver("bson.json_util")
+    try:
+        found = json_util.loads(text)
+    except (ValueError, TypeError, driver("bson.errors").BSONError) as err:
+        raise _bad("has a filter that is not JSON", 'write filter={"field": "value"}, in quotes', str(err)) from err
+    if not isinstance(found, dict):
+        raise _bad("has a filter that is no object", 'write filter={"field": "value"}, in quotes')
+    return found
+
+
+def _bad(what: str, fix: str, detail: str = "") -> PlatformError:
+    return PlatformError(f"the address of a MongoDB collection {what}", detail=detail, fix=fix, code="bad_address")
+
+
+def driver(module: str) -> Any:
+    """A module of pymongo or bson.
+
+    Raises:
+        PlatformError: ``code="missing_package"``.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as err:
+        raise PlatformError(
+            "reading and writing MongoDB needs the package pymongo",
+            fix="pip install 'fairlead[mongodb]'",
+            code="missing_package",
+        ) from err
+
+
+@contextmanager
+def opened(address: Address) -> Iterator[Any]:
+    """The collection, as pymongo knows it; what the server or the driver refuses is named.
+
+    Raises:
+        PlatformError: ``unreachable``, ``no_access`` or ``store_refused``.
+    """
+    errors = driver("pymongo.errors")
+    user, password = address.user or os.environ.get(USERNAME, ""), os.environ.get(PASSWORD, "")
+    if password and not user:
+        raise PlatformError(f"{PASSWORD} is set, and no user", fix=f"set {USERNAME} too", code="no_access")
+    login = f"{quote_plus(user)}:{quote_plus(password)}@" if password else f"{user}@" if user else ""
+    given = {key.lower() for key, _ in address.options}
+    waits = [(key, str(value)) for key, value in _TIMEOUTS.items() if key not in given]
+    uri = f"{address.scheme}{login}{address.hosts}/?{urlencode([*address.options, *waits])}"
+    try:
+        with driver("pymongo").MongoClient(uri, appname="fairlead", tz_aware=False) as client:
+            yield client[address.database][address.collection]
+    except errors.PyMongoError as err:
+        raise named(err, address, password) from err
+
+
+_REFUSED = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, and the latter as Atlas says it
+
+
+def named(err: Exception, address: Address, password: str = "") -> PlatformError:
+    """An error of the driver as one of ours: which server, what to do; without the password."""
+    errors = driver("pymongo.errors")
+    said = str(err)[:300]
+    for secret in filter(None, (password, quote_plus(password))):
+        said = said.replace(secret, "***")
+    if getattr(err, "code", None) in _REFUSED or "uthenticat" in said:
+        fix = f"set {USERNAME} and {PASSWORD}, or give the user the right to do it in database {address.database}"
+        return PlatformError(f"MongoDB refused this user: {address.place}", detail=said, fix=fix, code="no_access")
+    if isinstance(err, errors.AutoReconnect):
+        fix = "see whether it runs and can be reached from here, and correct the address"
+        return PlatformError(f"MongoDB does not answer: {address.place}", detail=said, fix=fix, code="unreachable")
+    if isinstance(err, (errors.InvalidURI, errors.ConfigurationError, errors.InvalidName)):
+        return _bad("is refused by the driver", f"correct it: {_FORM}?option=value", said)
+    fix = "correct what its message names: filter, fields and grows of the address"
+    return PlatformError(f"MongoDB refused what was asked: {address.place}", detail=said, fix=fix, code="store_refused")
+
+
+def read_options() -> Any:
+    """How documents are decoded: UUIDs as such, and moments that Python's range does not hold too."""
+    codec, binary = driver("bson.codec_options"), driver("bson.binary")
+    return codec.CodecOptions(
+        uuid_representation=binary.UuidRepresentation.STANDARD,
+        datetime_conversion=codec.DatetimeConversion.DATETIME_AUTO,
+    )

@@ -1,0 +1,252 @@
+"""MongoDB as a source: nothing is lost or read twice, whatever happens to the server and to the documents."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bson import Decimal128, ObjectId
+from pyarrow import parquet
+from pymongo.errors import AutoReconnect
+
+from contracts.errors import PlatformError
+from pipelines.data import collection
+from pipelines.data.document_file import DocumentFile
+from pipelines.data.inspection import inspect
+from pipelines.io import mongodb
+from pipelines.steps.ingest import ingest
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
+from tests.mongo_server import LOGIN, MongoServer
+
+pytestmark = pytest.mark.integration
+START = datetime(2024, 1, 1)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    made = MongoServer(tmp_path_factory.mktemp("mongo"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def shop(server: MongoServer) -> Iterator[Any]:
+    with server.database() as database:
+        for name in database.list_collection_names():
+            database.drop_collection(name)
+        yield database
+
+
+def rows(
+    server: MongoServer, folder: Path, name: str, keep: Path | None = None, **options: str
+) -> list[dict[str, Any]]:
+    """The documents of a collection as they are read."""
+    made = Path(folder, f"read-{time.monotonic_ns()}")
+    made.mkdir()
+    found = collection.fetch(mongodb.parse(server.address(name, **options)), made, str(keep or ""))
+    assert found.name == f"{name}.parquet"
+    return list(parquet.read_table(found).to_pylist())
+
+
+def article(number: int) -> dict[str, Any]:
+    return {
+        "_id": ObjectId(f"{number:024x}"),
+        "text": {"title": f"Rates and prices, part {number}", "body": "The bank said so. " * (1 + number % 5)},
+        "tags": [{"kind": "topic", "of": number % 4}],
+        "at": START + number * DAY,
+        "paid": Decimal128(f"{number}.50"),
+    }
+
+
+def test_a_task_takes_a_collection_as_its_source(server: MongoServer, shop: Any, tmp_path: Path) -> None:
+    news = get_task("news")
+    label, text = news.label, next(column.name for column in news.columns if column.name not in (news.id, news.label))
+    shop.articles.insert_many([article(number) | {"label": {"topic": str(number % 3)}} for number in range(300)])
+    names = {column.name: f"text.{'title' if column.name == text else 'body'}" for column in news.columns}
+    names |= {news.id: "_id", label: "label.topic"}
+    config = dump_config(recipe_config(news, None, {f"data.columns.{name}": at for name, at in names.items()}))
+    source = server.address("articles", filter='{"paid": {"$gte": {"$numberDecimal": "100"}}}')
+    data, out = str(tmp_path / "data"), tmp_path / "manifest.json"
+    version = ingest("news", config, source, data, str(out))
+    made = json.loads(out.read_text())
+    assert (made["rows"], made["source"], made["files"][0]["name"]) == (200, source, "articles.parquet")
+    assert ingest("news", config, source, data, str(out)) == version
+    shop.articles.update_one({"_id": article(250)["_id"]}, {"$set": {"text.title": "Corrected"}})
+    assert ingest("news", config, source, data, str(out)) != version
+
+
+def test_a_collection_is_looked_at_before_a_run(server: MongoServer, shop: Any) -> None:
+    shop.articles.insert_many([article(number) for number in range(50)])
+    found = inspect(server.address("articles", fields="at,text.title"), None, {})
+    assert [(column.name, column.kind) for column in found.columns] == [
+        ("_id", "text"), ("at", "timestamp"), ("text.title", "text"),
+    ]  # fmt: skip
+    assert found.rows == 50
+
+
+def test_ids_of_every_type_are_read_once_from_behind_any_of_them(
+    server: MongoServer, shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [1, 2.5, Decimal128("3"), "a", "b", {"k": 1}, b"x", ObjectId(), True, START, None]
+    shop.mixed.insert_many([{"_id": each, "n": number} for number, each in enumerate(ids)])
+    monkeypatch.setattr(collection, "_BATCH", 1)
+    monkeypatch.setattr(collection, "_PATIENCE", (0.0,))
+    find = collection._Reader._find
+
+    def cut(self: Any, *given: Any) -> Iterator[bytes]:
+        for raw in find(self, *given):
+            yield raw
+            raise AutoReconnect("cut")
+
+    monkeypatch.setattr(collection._Reader, "_find", cut)
+    read = rows(server, tmp_path, "mixed")
+    assert sorted(row["n"] for row in read) == list(range(len(ids)))
+
+
+def test_a_server_that_goes_away_in_the_middle_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = MongoServer(tmp_path / "mongo")
+    with server.database() as database:
+        database.articles.insert_many([article(number) for number in range(2_000)])
+    monkeypatch.setattr(collection, "_BATCH", 100)
+    add, seen = DocumentFile.add, []
+
+    def watched(self: Any, documents: Any, size: int) -> None:
+        add(self, documents, size)
+        seen.append(len(documents))
+        if len(seen) == 5:
+            server.stop(kill=True)
+            threading.Timer(1.0, server.start).start()
+
+    monkeypatch.setattr(DocumentFile, "add", watched)
+    read = rows(server, tmp_path, "articles")
+    server.stop()
+    assert [row["_id"] for row in read] == [str(article(number)["_id"]) for number in range(2_000)]
+    assert "does not answer, and is asked again" in capsys.readouterr().out
+
+
+def test_a_server_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
+    from deploy.cli.machine.ports import free_port
+
+    address = f"mongodb://127.0.0.1:{free_port()}/shop/articles?serverSelectionTimeoutMS=300"
+    with pytest.raises(
+        PlatformError, match=r"MongoDB does not answer: mongodb://127.0.0.1:\d+/shop/articles"
+    ) as caught:
+        collection.fetch(mongodb.parse(address), tmp_path)
+    assert caught.value.code == "unreachable"
+
+
+def test_who_may_not_read_is_told_so_and_no_password_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    user, password = LOGIN
+    server = MongoServer(tmp_path / "mongo")
+    with server.database() as database:
+        database.articles.insert_one(article(1))
+        database.client.admin.command("createUser", user, pwd=password, roles=[{"role": "read", "db": "shop"}])
+    server.stop()
+    server.start("--auth")
+    monkeypatch.setenv(mongodb.USERNAME, user)
+    monkeypatch.setenv(mongodb.PASSWORD, password)
+    assert len(rows(server, tmp_path, "articles")) == 1
+    for login in ({mongodb.PASSWORD: "wr0ng/word"}, {mongodb.PASSWORD: "", mongodb.USERNAME: ""}):
+        for name, value in login.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(PlatformError, match="MongoDB refused this user") as caught:
+            rows(server, tmp_path, "articles")
+        assert caught.value.code == "no_access"
+        assert mongodb.PASSWORD in caught.value.fix
+        shown = json.dumps(caught.value.as_dict()) + capsys.readouterr().out
+        assert password not in shown
+        assert "wr0ng" not in shown
+    server.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("nothing", {}, "collections of shop: articles"),
+        ("articles", {"filter": '{"at": 5}'}, "filter of the address"),
+        ("articles", {"filter": '{"at": {"$never": 5}}'}, "correct what its message names"),
+    ],
+)
+def test_an_empty_collection_says_what_there_is(
+    server: MongoServer, shop: Any, tmp_path: Path, name: str, options: dict[str, str], said: str
+) -> None:
+    shop.articles.insert_one(article(1))
+    with pytest.raises(PlatformError) as caught:
+        rows(server, tmp_path, name, None, **options)
+    assert said in str(caught.value)
+
+
+def test_documents_of_16_mb_are_read(server: MongoServer, shop: Any, tmp_path: Path) -> None:
+    for number in range(2):
+        shop.large.insert_one({"_id": number, "text": str(number) * (16 * 2**20 - 64)})
+    assert [len(row["text"]) for row in rows(server, tmp_path, "large")] == [16 * 2**20 - 64] * 2
+
+
+def test_what_changes_while_it_is_read_is_said(
+    server: MongoServer, shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop.articles.insert_many([article(number) for number in range(300)])
+    monkeypatch.setattr(collection, "_BATCH", 100)
+    add = DocumentFile.add
+
+    def watched(self: Any, documents: Any, size: int) -> None:
+        if not self.rows:
+            shop.articles.delete_one({"_id": article(7)["_id"]})
+            shop.articles.delete_one({"_id": article(250)["_id"]})
+        add(self, documents, size)
+
+    monkeypatch.setattr(DocumentFile, "add", watched)
+    read = rows(server, tmp_path, "articles")
+    assert len({row["_id"] for row in read}) == len(read) >= 299  # a server may show a cursor what was there before
+    assert f"changed while it was read: 298 documents now, {len(read)} read" in capsys.readouterr().out
+
+
+def test_only_what_is_new_is_read_and_the_result_is_that_of_reading_all(
+    server: MongoServer, shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tmp_path / "kept"
+    shop.articles.insert_many([article(number) for number in range(200)])
+    read = []
+    add = DocumentFile.add
+    monkeypatch.setattr(
+        DocumentFile, "add", lambda self, found, size: (read.append(len(found)), add(self, found, size))[1]
+    )
+
+    def both() -> tuple[list[dict[str, Any]], int]:
+        read.clear()
+        added = rows(server, tmp_path, "articles", keep, grows="at")
+        count = sum(read)
+        assert added == rows(server, tmp_path, "articles", grows="at")
+        return added, count
+
+    assert both()[1] == 201  # the last one is looked at again: others may have its moment
+    shop.articles.insert_many([article(number) for number in range(200, 250)])
+    shop.articles.update_one({"_id": article(5)["_id"]}, {"$set": {"at": START + 300 * DAY, "text.title": "New"}})
+    found, count = both()
+    assert (len(found), count, found[-1]["text.title"]) == (250, 52, "New")
+    shop.articles.delete_one({"_id": article(9)["_id"]})  # a count of the server tells: all are read again
+    assert len(both()[0]) == 249
+    shop.articles.insert_one({**article(400), "at": START})  # late, below what was read
+    assert len(both()[0]) == 250
+    shop.articles.update_one({"_id": article(400)["_id"]}, {"$set": {"at": START + 500 * DAY, "paid": "nothing"}})
+    found, _ = both()  # documents disagree: a column depends on all
+    assert found[-1]["paid"] == "nothing"
+
+
+def test_a_field_that_does_not_grow_is_refused(server: MongoServer, shop: Any, tmp_path: Path) -> None:
+    shop.articles.insert_many([article(1), {"_id": "none"}])
+    with pytest.raises(PlatformError, match=r"field 'at' of .* does not grow") as caught:
+        rows(server, tmp_path, "articles", grows="at")
+    assert caught.value.context["column"] == "at"
