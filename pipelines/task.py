@@ -50,6 +50,8 @@ class DataConfig:
     signs in numbers. times: column of the task -> how its moments are written: "s", "ms", "us" or "ns" (since 1970),
     "excel" (days of Excel), "dayfirst", "monthfirst", or a format as of strptime; without it ISO 8601. zone: of moments
     that have none, for example Europe/Berlin.
+    pii: column -> what happens to personal data in it (pipelines.data.personal): keep, or one of mask, label, hash,
+    encrypt, surrogate and drop, to what is found in its values; with ":whole" behind, to each value as a whole.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class DataConfig:
     times: Mapping[str, str] = field(default_factory=dict)
     zone: str = "UTC"
     drop: tuple[str, ...] = ()
+    pii: Mapping[str, str] = field(default_factory=dict)
     allow_leakage: tuple[str, ...] = ()
     max_bad_share: float = 0.05
     leakage_auc: float = 0.99

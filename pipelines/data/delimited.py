@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK = 8 << 20  # bytes parsed at a time; no row may be longer
+_ROW_SHOWN = re.compile(r"(got \d+): .*", re.DOTALL)  # what a row holds is no part of a message
 MOST_REJECTED = 100_000  # rows of a file: more are not bad rows but a wrong setting
 
 
@@ -227,7 +229,7 @@ def _unparsable(path: Path, err: Exception, last: int, form: TextFormat) -> Plat
         )
     return PlatformError(
         f"{path.name}: cannot be read after row {last}",
-        detail=str(err)[:500],
+        detail=_ROW_SHOWN.sub(r"\1", str(err))[:500],
         fix=delimiter_fix(path, form) or "correct the file, or set data.delimiter, data.header or data.quoted",
         code="bad_source",
         row=last + 1,

@@ -15,6 +15,7 @@ from pipelines.data.columns import NUMBERED, closest
 from pipelines.data.delimited import delimiter_fix, undecodable
 from pipelines.data.formats import packing
 from pipelines.data.origins import source_here
+from pipelines.data.personal import in_words, look
 from pipelines.data.schema import FALSE, MISSING, TRUE, cast_column, sample_of
 from pipelines.data.sources import column_names, kind_of, list_files, read_chunks
 from pipelines.data.value_format import value_format
@@ -171,6 +172,10 @@ def _describe(name: str, values: pa.ChunkedArray, wanted: Column | None, given: 
     if not known:
         found.kind, found.remarks = "empty", ["no value"]
         return found
+    kinds, shown = look(name, dict(Counter(known).most_common()))
+    if kinds:
+        found.remarks.append(f"holds personal data: {in_words(kinds)}")
+        found.examples = [text[:40] for text in shown[: len(found.examples)]]
     typed, found.kind = _typed(name, values, known, wanted, given, found.remarks)
     if typed is not None:
         bounds = pc.min_max(typed)

@@ -51,11 +51,18 @@ def render_data(dataset: Path, about: Mapping[str, Any], title: str = "") -> str
         groups=gone["groups"] if gone else [],
         left_out=left_out.in_words(gone) if gone else [],
         gone=gone,
+        personal=[_personal(name, each) for name, each in document.get("personal", {}).items()],
     )
 
 
 def _is_shown(name: str) -> bool:
     return name not in ("row_key", "id") and not name.startswith("slice_")
+
+
+def _personal(name: str, each: Mapping[str, Any]) -> dict[str, str]:
+    """A column with personal data: what happened to it, and in how many rows which kinds were found."""
+    found = ", ".join(f"{kind.replace('_', ' ')} ({number(rows)})" for kind, rows in each["found"].items())
+    return {"name": name, "operator": each["operator"] or "–", "found": found or "none"}
 
 
 def _file(each: Any) -> dict[str, Any]:

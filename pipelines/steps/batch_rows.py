@@ -19,6 +19,7 @@ from pipelines.data import image_files
 from pipelines.data.chunks import ROW, TextFormat, text_format
 from pipelines.data.columns import NUMBERED, column_fix
 from pipelines.data.delimited import undecodable
+from pipelines.data.personal import PersonalData
 from pipelines.data.schema import KEY_EXPECTED, cast_column, cast_key, expected, sample_of
 from pipelines.data.sources import column_names, list_files, read_chunks
 from pipelines.data.value_format import PLAIN, ValueFormat, value_format
@@ -113,7 +114,11 @@ def tables(source: str, bundle: Bundle, settings: Mapping[str, Any]) -> Iterator
     data = data_config(bundle.document.layout, settings)
     for path in list_files(source):
         plan = _plan(path, bundle.document.signature, data, settings)
+        here = {name: plan.layout.find(name, plan.names) or name for name in data.pii}
+        known = {name: called for name, called in here.items() if called in plan.names}
+        personal = PersonalData.of_columns(data, known, strict=False)
         for chunk in read_chunks(path, plan.names, plan.layout.form):
+            chunk = personal.apply(chunk)
             if chunk.rejected:
                 bad = chunk.rejected[0]
                 if bad.undecodable and (error := undecodable(path, plan.layout.form, f"row {bad.row}: {bad.reason}")):

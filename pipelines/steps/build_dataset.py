@@ -57,7 +57,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     _check(frames, [item.name for item in inputs], found)
     evaluation = get_evaluation(problem_of(found))
     lost = left_out.of_split(found, rows, frames, settings, evaluation.strata(rows[found.label]))
-    gone = left_out.joined(_before(Path(clean)), lost)
+    gone = left_out.joined(_before(Path(clean), "left_out"), lost)
     numbered = seen.is_numbered(found, settings.data.columns)
     keys = {name: seen.row_keys(frames[name], frame, found, numbered) for name in SPLITS}
     seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
@@ -69,6 +69,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         "labels": {name: evaluation.counts(frames[name]["label"]) for name in SPLITS},
         "slices": [name for name in frames["test"].columns if name.startswith("slice_")],
         "left_out": gone,
+        "personal": _before(Path(clean), "personal") or {},
     }
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
     if history:
@@ -78,10 +79,10 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     return summary
 
 
-def _before(clean: Path) -> dict[str, Any] | None:
-    """What was left out before; None where no report says it."""
+def _before(clean: Path, what: str) -> dict[str, Any] | None:
+    """What the step before found: `left_out` or `personal`; None where no report says it."""
     report = clean / "report.json"
-    found: dict[str, Any] | None = read_json(report).get("left_out") if report.exists() else None
+    found: dict[str, Any] | None = read_json(report).get(what) if report.exists() else None
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
 from pipelines.data.origins import source_here
+from pipelines.data.personal import UNDECLARED, PersonalData, treats
+from pipelines.data.personal import reading as personal_reading
 from pipelines.data.sources import column_names, list_files, read_chunks
 from pipelines.data.versions import MANIFEST, Part, Staging, intact
 from pipelines.io import events
@@ -42,19 +45,25 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     Rows that cannot be read are left out and listed in ``rejected.jsonl``. `out` gets a copy of ``manifest.json`` with
     the version's ``path``. The same source gives the same version and is not read again. `source` and `data_root` may
     be in S3; a version is then made on this disk and uploaded, its manifest at the end. `source` may be a collection of
-    MongoDB, of which one that grows is kept beside the versions.
+    MongoDB, of which one that grows is kept beside the versions, if nothing of it is redacted.
 
     Returns:
         The version, 16 hex digits of the content's sha256.
     """
     found = get_task(task)
     settings = load_config(found, config)
+    kept = "" if treats(settings.data) else storage.join(data_root, task, ".collections")
     try:
-        with source_here(source, storage.join(data_root, task, ".collections")) as here:
+        with source_here(source, kept) as here:
             reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here))
             make = _version_in_s3 if storage.is_remote(data_root) else _version_here
             manifest = make(reading, storage.join(data_root, task))
         write_json(Path(out), manifest)
+    except PlatformError as err:
+        if err.code == UNDECLARED and kept:
+            for one in storage.listing(kept):
+                storage.remove(one.uri)
+        raise
     except OSError as err:
         if err.errno in events.DISK_FULL and not err.filename:
             err.filename = str(data_root)
@@ -83,8 +92,9 @@ def _version_here(reading: _Reading, root: str) -> dict[str, Any]:
         folder = _known(known, base)
         if folder is None:
             staging = Staging(base / ".staging" / reading.fingerprint)
-            _fill(staging, reading.task, reading.config, reading.here, reading.files)
-            described = {"fingerprint": reading.fingerprint, "files": reading.files}
+            personal = PersonalData(reading.config.data, strict=bool(reading.here))
+            _fill(staging, reading, personal)
+            described = {"fingerprint": reading.fingerprint, "files": reading.files, "personal": personal.report()}
             folder = staging.publish(base, reading.task.name, {"source": reading.source or BUILT_IN, **described})
             write_json(known, {"version": folder.name})
     return {**read_json(folder / MANIFEST), "path": str(folder)}
@@ -135,18 +145,24 @@ def _fingerprint(task: Task, config: TaskConfig, source: str) -> tuple[str, list
         reading = {key: reading[key] for key in ("columns", "header", "delimiter", "quoted", "drop")}
     else:
         reading = {"config": json.loads(dump_config(config)), "code": code_version(task.name)}
-    text = json.dumps([_FORMAT, task.name, files, reading], sort_keys=True)
+    text = json.dumps([_FORMAT, task.name, files, reading, personal_reading(config.data)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32], files
 
 
-def _fill(staging: Staging, task: Task, config: TaskConfig, source: str, files: list[dict[str, Any]]) -> None:
+def _fill(staging: Staging, reading: _Reading, personal: PersonalData) -> None:
     """Write the parts that the journal does not have yet. What is there is read again, but not written again."""
+    task, config, source = reading.task, reading.config, reading.here
     through = staging.parts[-1].through if staging.parts else 0
     if staging.parts:
         events.emit("log", step="ingest", message=f"going on after row {through}: {len(staging.parts)} parts are there")
     writer = _PartWriter(staging, through)
-    for chunk in _chunks(task, config, source, files):
-        writer.add(chunk)
+    try:
+        for chunk in _chunks(task, config, source, reading.files):
+            writer.add(personal.apply(chunk))
+    except PlatformError as err:
+        if err.code == UNDECLARED:  # by chance the rows before were thought to be none
+            shutil.rmtree(staging.folder)
+        raise
     writer.flush()
     if not sum(part.rows for part in staging.parts):
         raise _nothing(source, staging.parts, text_format(config.data), bool(image_files.takes_images(task)))

@@ -50,7 +50,8 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     Types become those of ``task.columns`` (``timestamp`` is microseconds in UTC); other columns stay as they are.
 
     Returns:
-        rows, good, bad, the number of bad values per column and reason, and `left_out` (pipelines.data.left_out).
+        rows, good, bad, the number of bad values per column and reason, `left_out` (pipelines.data.left_out), and
+        `personal` (pipelines.data.personal).
 
     Raises:
         PlatformError: a column is missing or of a wrong type, more than ``data.max_bad_share`` of the rows are bad, or
@@ -64,13 +65,14 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     try:
         with _version(dataset) as (folder, manifest), _quarantine(target / QUARANTINE, manifest) as write:
             run.reject(folder / REJECTED, write)
+            personal = manifest.get("personal", {})
             for number, part in enumerate(manifest["parts"]):
                 good = run.part(_read_part(folder / part["name"]), write)
                 _write_part(good, target / f"part-{number:05d}.parquet")
                 events.emit("progress", step="validate", done=number + 1, total=len(manifest["parts"]), bad=run.bad)
     except OSError as err:
         raise events.from_os_error(err, "validate") from err
-    report = run.report(target / QUARANTINE)
+    report = {**run.report(target / QUARANTINE), "personal": personal}
     write_json(target / "report.json", report)
     _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE, run.cure())
     _check_labels(run.sample(), found)

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -58,7 +59,7 @@ def split_texts(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> dic
         part = assign(held, task.strata(rows["label"]), shares)
         parts = {name: rows[[p == name for p in part]] for name in ("train", "valid", "test")}
     else:
-        test = _prepare(task, read_texts(task, split.test_source, split.test_data), config)
+        test = _prepare(task, read_texts(task, split.test_source, _test_data(split.test_data, config.data)), config)
         theirs = set(task.keys(test))
         free = [key not in theirs for key in held]
         rest = rows[free]
@@ -113,6 +114,11 @@ def length_band(text: str) -> str:
     return "short" if words < 20 else "medium" if words < 100 else "long"
 
 
+def _test_data(test: DataConfig, data: DataConfig) -> DataConfig:
+    """Personal data in test sources is treated as in the others, where nothing else is said."""
+    return replace(test, pii=test.pii or data.pii)
+
+
 def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
     """A test source, read as ingest reads: columns of the task, as strings.
 
@@ -123,6 +129,7 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
 
     from pipelines.data.chunks import text_format
     from pipelines.data.columns import select
+    from pipelines.data.personal import PersonalData
     from pipelines.data.sources import column_names, list_files, read_chunks
 
     form = text_format(data)
@@ -130,6 +137,8 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
     for path in list_files(source):
         names = column_names(path, form)
         chosen = select(names, cast("Task", task), data, path)
+        kept = [*(name for _, name in chosen.keep), *chosen.numbered]
+        personal = PersonalData.of_columns(data, {name: name for name in kept}, strict=True)
         for chunk in read_chunks(path, names, form):
             if chunk.rejected:
                 bad = chunk.rejected[0]
@@ -140,7 +149,7 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
                     code="bad_source",
                     row=bad.row,
                 )
-            frames.append(chosen.apply(chunk.table).to_pandas())
+            frames.append(personal.apply(replace(chunk, table=chosen.apply(chunk.table))).table.to_pandas())
     frame = pd.concat(frames, ignore_index=True)
     found: pd.DataFrame = frame.reindex(columns=[column.name for column in task.columns])
     return found

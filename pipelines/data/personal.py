@@ -1,0 +1,267 @@
+"""Personal data in columns: found by content, treated as ``data.pii`` declares, refused where nothing is declared.
+
+It is the first thing that happens to a row, so that what was redacted is in no part, log, artifact or error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import PlatformError
+from contracts.pii.finding import KINDS, find
+from contracts.pii.redaction import KEYED, OPERATORS, Redacted, Redactor, keys_here
+from pipelines.data.chunks import ROW, Chunk, Rejected
+from pipelines.settings import setting
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipelines.task import DataConfig
+
+RULES = 1  # raise when the same values would be found or replaced otherwise
+KEEP = "keep"
+UNDECLARED = "undeclared_pii"
+WITHHELD = "(withheld)"
+_WHOLE = ":whole"
+_SHOWN = 5
+_CODE = re.compile(r"[\d\s-]+")  # a number, or the like: check digits may fit by chance
+_CHANCE = {kind.name: max(other.chance for other in KINDS if other.name == kind.name) for kind in KINDS}
+# Forms in which nothing of ours is: short numbers, moments, codes of few digits, words without digits or signs.
+_HARMLESS = (
+    r"(?i)^\s*(?:[-+]?\d{0,8}(?:[.,]\d{0,12})?(?:e[-+]?\d{1,3})?|[a-z_ -]*\d{0,5}[a-z]{0,3}"
+    r"|\d{4}-\d\d-\d\d(?:[t ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:z|[+-]\d\d:?\d\d)?)?|[^\p{Nd}@＠:：=＝是为]*)\s*$"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What happens to a column: `operator` to what is found in its values, or to each value as a whole."""
+
+    operator: str
+    whole: bool = False
+
+
+def rules_of(data: DataConfig) -> dict[str, Rule]:
+    """The rules of ``data.pii`` by column.
+
+    Raises:
+        PlatformError: ``code="bad_config"``: an operator that there is not.
+    """
+    made = {}
+    for column, said in data.pii.items():
+        operator = said.removesuffix(_WHOLE)
+        if operator not in OPERATORS and said != KEEP:
+            accepted = ", ".join([KEEP, *OPERATORS, *(f"{name}{_WHOLE}" for name in OPERATORS)])
+            raise PlatformError(
+                f"data.pii.{column}: unknown operator {said!r}",
+                detail=f"accepted: {accepted}",
+                fix="write one of these",
+                code="bad_config",
+                column=column,
+            )
+        made[column] = Rule(operator=operator, whole=said.endswith(_WHOLE))
+    return made
+
+
+def treats(data: DataConfig) -> bool:
+    """Whether something is taken out, so that the source must not be kept as it was."""
+    return any(rule.operator != KEEP for rule in rules_of(data).values())
+
+
+def reading(data: DataConfig) -> dict[str, Any]:
+    """What decides how personal data is treated, for a version's fingerprint; of the key its name alone."""
+    rules = rules_of(data)
+    keyed = any(rule.operator in KEYED for rule in rules.values())
+    return {"rules": RULES, "pii": dict(sorted(data.pii.items())), "key": keys_here().name if keyed else ""}
+
+
+@dataclass
+class _Seen:
+    """Of one column: rows by kind, in texts and among values that are numbers as a whole, and the first of them."""
+
+    texts: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    numbers: int = 0
+    rows: list[int] = field(default_factory=list)
+
+    def add(self, text: str, kinds: Iterable[str], times: int) -> None:
+        """A value in `times` rows, with the kinds that were found in it."""
+        code = _CODE.fullmatch(text) is not None and not text.isspace()
+        self.numbers += times if code else 0
+        for kind in kinds:
+            (self.codes if code else self.texts)[kind] += times
+
+    def sure(self) -> dict[str, int]:
+        """Rows by kind, without kinds that occur no more often than check digits fit by chance."""
+        found = dict(self.texts)
+        for kind, rows in self.codes.items():
+            expected, by_chance = _CHANCE[kind] * self.numbers, _CHANCE[kind] * (1 - _CHANCE[kind]) * self.numbers
+            if rows > expected + 2 * sqrt(by_chance):
+                found[kind] = found.get(kind, 0) + rows
+        return found
+
+
+class PersonalData:
+    """Treats the chunks of a source, and remembers what it found; made once for each reading.
+
+    Args:
+        strict: refuse a column with personal data for which nothing is declared.
+
+    Raises:
+        PlatformError: ``code="bad_config"`` or ``"no_pii_key"``.
+    """
+
+    def __init__(self, data: DataConfig, *, strict: bool = True) -> None:
+        self._rules, self._strict = rules_of(data), strict
+        self._sources = data.columns
+        self._redactors = {
+            operator: Redactor(operator)
+            for operator in {rule.operator for rule in self._rules.values()} - {KEEP} | {"label"}
+        }
+        self._treats = treats(data)
+        self._seen: dict[str, _Seen] = {}
+        self._rows = 0
+
+    @classmethod
+    def of_columns(cls, data: DataConfig, names: Mapping[str, str], *, strict: bool) -> PersonalData:
+        """For a file that need not have all columns: `names` of those it has, as the configuration calls them."""
+        known = {here: data.pii[called] for called, here in names.items() if called in data.pii}
+        return cls(replace(data, pii=known), strict=strict)
+
+    def apply(self, chunk: Chunk) -> Chunk:
+        """The chunk as it may be kept.
+
+        Raises:
+            PlatformError: ``code="undeclared_pii"``, with columns, kinds and rows; ``code="bad_config"`` for a column
+                that is not there.
+        """
+        names = [name for name in chunk.table.column_names if name != ROW]
+        if unknown := sorted(set(self._rules) - set(names)):
+            raise _no_column(unknown[0], names)
+        table = chunk.table
+        for name in names:
+            at = table.column_names.index(name)
+            if (treated := self._column(name, table.column(name), table.column(ROW))) is not None:
+                table = table.set_column(at, name, treated)
+        self._rows += table.num_rows
+        if self._strict and (undeclared := self._undeclared()):
+            raise self._refusal(undeclared)
+        return replace(chunk, table=table, rejected=[self._without(row) for row in chunk.rejected])
+
+    def report(self) -> dict[str, Any]:
+        """By column what was found and done, as JSON values; columns without either are left out."""
+        columns = {
+            name: {"operator": self._said(name), "found": self._seen[name].sure() if name in self._seen else {}}
+            for name in dict.fromkeys([*self._rules, *self._seen])
+        }
+        return {name: said for name, said in columns.items() if said["found"] or said["operator"]}
+
+    def _said(self, name: str) -> str:
+        rule = self._rules.get(name)
+        return "" if rule is None else f"{rule.operator}{_WHOLE if rule.whole else ''}"
+
+    def _column(self, name: str, values: pa.ChunkedArray, rows: pa.ChunkedArray) -> pa.ChunkedArray | None:
+        """The values of a column as they may be kept; None where they stay as they are."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        rule = self._rules.get(name)
+        if rule is None and not self._strict:
+            return None
+        if pa.types.is_integer(values.type) or (rule and rule.operator != KEEP and not pa.types.is_binary(values.type)):
+            values = values.cast(pa.string())
+        if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+            return None
+        coded = values.combine_chunks().dictionary_encode()
+        known = coded.dictionary.to_pylist()
+        counts = {each["values"]: each["counts"] for each in pc.value_counts(coded.indices).to_pylist()}
+        harmless = _harmless(coded.dictionary)
+        seen = self._seen.setdefault(name, _Seen())
+        made, hits = list(known), []
+        hint = f"{name} {self._sources.get(name, '')}"
+        for at, text in enumerate(known):
+            if text is None:
+                continue
+            found = [] if harmless[at] else find(text, hint=hint)
+            seen.add(text, {span.kind.name for span in found}, counts[at])
+            if found:
+                hits.append(at)
+            if rule and rule.operator != KEEP:
+                redactor = self._redactors[rule.operator]
+                made[at] = redactor.whole(text) if rule.whole else redactor.replace(text, found)
+        if hits and len(seen.rows) < _SHOWN:
+            where = pc.is_in(coded.indices, value_set=pa.array(hits, coded.indices.type))
+            seen.rows += rows.filter(where).slice(0, _SHOWN - len(seen.rows)).to_pylist()
+        if rule is None or rule.operator == KEEP:
+            return None
+        return pa.chunked_array([pa.array(made, pa.string()).take(coded.indices)])
+
+    def _without(self, row: Rejected) -> Rejected:
+        """A row that cannot be read, without what it may hold of any column."""
+        label = self._redactors["label"]
+        value = WITHHELD if self._treats and row.value else label.redact(row.value).text
+        known = None if row.label is None else WITHHELD if self._treats else label.redact(row.label).text
+        return replace(row, value=value, label=known)
+
+    def _undeclared(self) -> dict[str, dict[str, int]]:
+        found = {name: seen.sure() for name, seen in self._seen.items() if name not in self._rules}
+        return {name: kinds for name, kinds in found.items() if kinds}
+
+    def _refusal(self, found: Mapping[str, Mapping[str, int]]) -> PlatformError:
+        first = next(iter(found))
+        lines = [
+            f"{name}: {in_words(kinds)} (rows {', '.join(map(str, self._seen[name].rows))}"
+            f"{', ...' if sum(kinds.values()) > len(self._seen[name].rows) else ''})"
+            for name, kinds in found.items()
+        ]
+        told = " ".join(setting(f"data.pii.{name}", "label") for name in found)
+        return PlatformError(
+            f"column {first!r} holds personal data, and nothing says what happens to it: {in_words(found[first])}",
+            detail="\n  ".join([f"looked at {self._rows:,} rows", *lines]),
+            fix=f"{told}, or one of {', '.join(name for name in OPERATORS if name != 'label')}; {KEEP} leaves a column "
+            "as it is; data.drop leaves it out",
+            code=UNDECLARED,
+            column=first,
+            rows=self._seen[first].rows,
+            kinds={name: dict(kinds) for name, kinds in found.items()},
+        )
+
+
+def _harmless(values: pa.Array) -> list[bool | None]:
+    """Of texts, which have a form in which nothing is; None of those that are missing."""
+    import pyarrow.compute as pc
+
+    found: list[bool | None] = pc.match_substring_regex(values, _HARMLESS).to_pylist()
+    return found
+
+
+def look(name: str, values: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
+    """Rows by kind of personal data in the `values` of a column (with how often each occurs), and they without it."""
+    import pyarrow as pa
+
+    seen, label, without = _Seen(), Redactor("label"), []
+    for (text, times), harmless in zip(values.items(), _harmless(pa.array(values, pa.string())), strict=True):
+        done = Redacted(text=text, found=[]) if harmless else label.redact(text, hint=name)
+        seen.add(text, {span.kind.name for span in done.found}, times)
+        without.append(done.text)
+    return seen.sure(), without
+
+
+def in_words(found: Mapping[str, int]) -> str:
+    """Kinds and rows: "email in 2 rows"."""
+    return ", ".join(f"{kind} in {rows:,} {'row' if rows == 1 else 'rows'}" for kind, rows in found.items())
+
+
+def _no_column(name: str, names: Sequence[str]) -> PlatformError:
+    return PlatformError(
+        f"data.pii names {name!r}, which is no column of the data",
+        detail=f"columns: {', '.join(names[:40])}",
+        fix="name a column of the task, or one of the source that is not dropped",
+        code="bad_config",
+        column=name,
+    )

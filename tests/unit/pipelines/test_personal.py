@@ -1,0 +1,199 @@
+"""Columns with personal data: found by content, treated as declared, refused where nothing is declared."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from contracts.errors import PlatformError
+from contracts.pii.redaction import KEY
+from pipelines.data import personal
+from pipelines.data.chunks import ROW, Chunk, Rejected
+from pipelines.data.inspection import inspect
+from pipelines.data.personal import PersonalData
+from pipelines.settings import apply, parse_setting
+from pipelines.steps import ingest as step
+from pipelines.task import DataConfig
+from tests.leftovers import left
+from tests.pii_samples import card, mobile
+
+RNG = random.Random(3)
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "0d" * 32)
+
+
+def chunk(rejected: list[Rejected] | None = None, **columns: list[Any]) -> Chunk:
+    rows = len(next(iter(columns.values())))
+    return Chunk(pa.table({**columns, ROW: list(range(1, rows + 1))}), rows, rejected or [])
+
+
+def treated(said: dict[str, str], *, strict: bool = True, **columns: list[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = (
+        PersonalData(DataConfig(pii=said), strict=strict).apply(chunk(**columns)).table.to_pydict()
+    )
+    return found
+
+
+def refused(**columns: list[Any]) -> PlatformError:
+    with pytest.raises(PlatformError) as caught:
+        PersonalData(DataConfig()).apply(chunk(**columns))
+    assert caught.value.code == "undeclared_pii"
+    return caught.value
+
+
+def test_a_column_is_treated_as_declared() -> None:
+    values = ["call 13812345678", None, "", "nothing", "call 13812345678"]
+    assert treated({"note": "label"}, note=values)["note"] == ["call [PHONE]", None, "", "nothing", "call [PHONE]"]
+    assert treated({"note": "drop:whole"}, note=values)["note"] == ["", None, "", "", ""]
+    assert treated({"note": "keep"}, note=values)["note"] == values
+    hashed = treated({"note": "hash:whole"}, note=values)["note"]
+    assert hashed[0] == hashed[4] != hashed[3]
+
+
+def test_an_undeclared_column_is_named_with_its_kinds_and_rows() -> None:
+    error = refused(note=["fine", "a@b.org", "tel 13812345678 or a@b.org"], other=["x", "y", "京A12345"])
+    assert error.context["column"] == "note"
+    assert error.context["rows"] == [2, 3]
+    assert error.context["kinds"] == {"note": {"email": 2, "phone": 1}, "other": {"plate": 1}}
+    assert "email in 2 rows, phone in 1 row" in error.headline
+    assert "--set data.pii.note=label --set data.pii.other=label" in error.fix
+    assert not any(word in str(error) for word in ("a@b.org", "13812345678", "京A12345"))
+
+
+def test_whole_numbers_are_looked_at_as_well() -> None:
+    assert refused(phone=pa.array([int(mobile(RNG)) for _ in range(50)])).context["kinds"] == {"phone": {"phone": 50}}
+    assert treated({"phone": "mask"}, phone=[13812345678])["phone"] == ["*" * 11]
+
+
+def test_numbers_that_pass_by_chance_are_none() -> None:
+    ids = [str(RNG.randrange(10**15, 10**16)) for _ in range(3000)]
+    treated({}, ref=ids)
+    assert refused(ref=[*ids[:100], *(card(RNG) for _ in range(100))]).context["column"] == "ref"
+
+
+def test_a_name_of_the_source_is_a_word_nearby() -> None:
+    data = DataConfig(columns={"document": "护照号"})
+    with pytest.raises(PlatformError, match="passport in 2 rows"):
+        PersonalData(data).apply(chunk(document=["E12345678", "G87654321"]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["12.5", "1e-3", "2024-05-06 07:08:09.123456", "C000123", "note 3", "positive", "", "2018-04-01T00:00:00Z"],
+        ["一条评论，没有别的。", "Solid keyboard, nice sound.", "it is fine: really", "9.99"],
+    ],
+)
+def test_ordinary_columns_pass(values: list[str]) -> None:
+    assert treated({}, note=values)["note"] == values
+
+
+def test_what_was_said_of_a_built_in_source_is_done_and_the_rest_is_not_looked_at() -> None:
+    assert treated({"a": "label"}, strict=False, a=["a@b.org"], b=["a@b.org"]) == {
+        "a": ["[EMAIL]"],
+        "b": ["a@b.org"],
+        ROW: [1],
+    }
+
+
+def test_rows_that_cannot_be_read_keep_nothing() -> None:
+    bad = Rejected(2, "", "P1,Zhang,13812345678", "4 values, expected 3", "13812345678")
+    (kept,) = PersonalData(DataConfig()).apply(chunk([bad], note=["x"])).rejected
+    assert (kept.value, kept.label) == ("P1,Zhang,[PHONE]", "[PHONE]")
+    (kept,) = PersonalData(DataConfig(pii={"note": "hash:whole"})).apply(chunk([bad], note=["x"])).rejected
+    assert (kept.value, kept.label, kept.reason) == ("(withheld)", "(withheld)", "4 values, expected 3")
+
+
+def test_the_report_counts_rows_by_kind() -> None:
+    run = PersonalData(DataConfig(pii={"note": "label", "name": "hash:whole"}))
+    run.apply(chunk(note=["a@b.org", "a@b.org c@d.org", "x"], name=["Li", "Wu", "Xu"]))
+    run.apply(chunk(note=["a@b.org", "x", "x"], name=["Li", "Wu", "Xu"]))
+    assert run.report() == {
+        "note": {"operator": "label", "found": {"email": 3}},
+        "name": {"operator": "hash:whole", "found": {}},
+    }
+
+
+def test_settings_that_are_none() -> None:
+    for said in ("blur", "keep:whole", "hash:all", ""):
+        with pytest.raises(PlatformError, match=r"data\.pii\.note: unknown operator"):
+            PersonalData(DataConfig(pii={"note": said}))
+    with pytest.raises(PlatformError, match="names 'nte', which is no column") as caught:
+        treated({"nte": "label"}, note=["x"])
+    assert "note" in caught.value.detail
+
+
+def test_a_setting_is_written_like_others() -> None:
+    document = {"data": {"pii": {}}}
+    apply(document, *parse_setting("data.pii.note=hash:whole"))
+    assert document == {"data": {"pii": {"note": "hash:whole"}}}
+
+
+def test_another_key_or_rule_is_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataConfig(pii={"note": "hash"})
+    first = personal.reading(data)
+    assert first != personal.reading(DataConfig(pii={"note": "mask"}))
+    monkeypatch.setenv(KEY, "0e" * 32)
+    assert personal.reading(data) != first
+    monkeypatch.delenv(KEY)
+    with pytest.raises(PlatformError, match="need a key"):
+        personal.reading(data)
+    assert personal.reading(DataConfig(pii={"note": "mask"}))["key"] == ""
+
+
+@pytest.fixture
+def ingested(
+    toy: Any, toy_config: Callable[..., str], toy_frame: Any, toy_csv: Any, tmp_path: Path
+) -> Callable[..., Any]:
+    """Ingest rows of the toy task whose notes are given, with ``data.pii``; gives the manifest."""
+
+    def run(notes: list[str], **said: str) -> dict[str, Any]:
+        file = toy_csv(tmp_path / "in" / "toy.csv", toy_frame(len(notes)).assign(note=notes))
+        out = tmp_path / "home" / "manifest.json"
+        config = toy_config(data={"pii": said})
+        step.ingest("toy", config, str(file), str(tmp_path / "home" / "data"), str(out))
+        manifest: dict[str, Any] = json.loads(out.read_text())
+        return manifest
+
+    return run
+
+
+def test_ingest_keeps_nothing_of_it(ingested: Callable[..., Any], tmp_path: Path) -> None:
+    manifest = ingested(["ok", "write canary@leak.org"], note="label")
+    rows = parquet.read_table(Path(manifest["path"]) / "part-00000.parquet")
+    assert rows.column("note").to_pylist() == ["ok", "write [EMAIL]"]
+    assert manifest["personal"] == {"note": {"operator": "label", "found": {"email": 1}}}
+    assert left(tmp_path / "home", ["canary"]) == {}
+
+
+def test_a_refused_source_leaves_nothing(ingested: Callable[..., Any], tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="column 'note' holds personal data"):
+        ingested(["ok", "write canary@leak.org"])
+    assert left(tmp_path / "home", ["canary"]) == {}
+    assert set(left(tmp_path / "in", ["canary"])) == {"canary"}
+    assert ingested(["ok", "write canary@leak.org"], note="keep")["personal"]["note"]["found"] == {"email": 1}
+
+
+def test_another_declaration_is_another_version(ingested: Callable[..., Any]) -> None:
+    notes = ["ok", "write canary@leak.org"]
+    assert ingested(notes, note="label")["version"] != ingested(notes, note="mask")["version"]
+    assert ingested(notes, note="label")["version"] == ingested(notes, note="label")["version"]
+
+
+def test_a_look_at_a_file_shows_kinds_and_not_values(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text("id,contact\n1,a@b.org\n2,13812345678\n3,none\n")
+    found = inspect(str(file), None, {})
+    (contact,) = [column for column in found.columns if column.name == "contact"]
+    assert "holds personal data: email in 1 row, phone in 1 row" in contact.remarks
+    assert "a@b.org" not in str(found.columns)
