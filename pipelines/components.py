@@ -85,7 +85,7 @@ def added(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def batch_score(model: str, source: str, endpoints: str, settings: str, scores: Output[Dataset]):
+def batch_score(model: str, source: str, endpoints: str, settings: str, to: str, scores: Output[Dataset]):
     from pipelines.steps.calls import run_step
 
     run_step("batch_score", locals())

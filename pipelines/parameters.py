@@ -34,7 +34,7 @@ def parameters_of(run: Run, *, each: bool) -> dict[str, Any]:
     where = run.where.model_dump_json()
     if run.workflow == "batch_scoring":
         settings = json.dumps(run.config) if run.config else ""
-        return {"model": run.model, "source": run.source, "endpoints": where, "settings": settings}
+        return {"model": run.model, "source": run.source, "endpoints": where, "settings": settings, "to": run.to}
     if each:
         steps, values = graph(run.workflow, get_task(run.task)), values_of(run)
         told = {f"{step}_context": text for step, text in contexts(steps, values).items()}

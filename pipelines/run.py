@@ -47,7 +47,8 @@ class Run(BaseModel):
         config: the whole configuration of the task, or the settings of a batch by dotted key.
         source: rows, as a path or address; empty is the task's built-in data.
         dataset: the version to train on, for the workflow ``training``; empty is the only one.
-        model, out: what scores, and the new folder for a copy of the scores, for the workflow ``batch_scoring``.
+        model, out, to: of the workflow ``batch_scoring``: what scores, the new folder for a copy of the scores, and a
+            collection for them.
         settings: of the run and not of its task, by dotted key (`pipelines.run_settings`).
         distributed_job: how several pods train (`pipelines.training`); empty where one does.
         nonce: steps of another one do not come from the cache, so a run that has its own runs every step once.
@@ -68,6 +69,7 @@ class Run(BaseModel):
     dataset: str = ""
     model: str = ""
     out: str = ""
+    to: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
     placing: Placing = Placing()
     distributed_job: dict[str, Any] = Field(default_factory=dict)

@@ -140,6 +140,7 @@ _PARAMETERS = {
     "spread": "how several pods train, as JSON; empty: one does",
     "model": "name, name@alias or name:version of the registry, or a bundle",
     "asked": "what the run was asked, as JSON, for who looks at it; no step reads it",
+    "to": "a collection for the scores: mongodb://host/database/collection?key=COLUMN; empty: none",
     "data_version": "name of the dataset version",
 }
-_MAY_BE_EMPTY = {"asked", "run", "endpoints", "settings"}
+_MAY_BE_EMPTY = {"asked", "run", "endpoints", "settings", "to"}

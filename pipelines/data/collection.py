@@ -64,17 +64,18 @@ class _Read:
         return not any(disagree(found) for found in self.kinds.values())
 
 
-def fetch(address: Address, folder: Path, keep: str = "", most: int = 0) -> Path:
+def fetch(address: Address, folder: Path, step: str = "", keep: str = "", most: int = 0) -> Path:
     """Read a collection into ``folder/<collection>.parquet``.
 
+    step: the one whose events say what is found; "" says nothing.
     keep: where what was read is kept for the next time, a folder or ``s3://...``, with a field that grows.
-    most: read so many documents only, and tell nothing meanwhile; 0 is all.
+    most: read so many documents only; 0 is all.
 
     Raises:
         PlatformError: the server does not answer or refuses, or there are no documents.
     """
     with mongodb.opened(address) as collection:
-        reader = _Reader(address, collection, folder, most)
+        reader = _Reader(address, collection, folder, step, most)
         if not (address.grows and keep) or most:
             found = reader.whole()
         else:
@@ -122,11 +123,12 @@ def _keep(read: _Read, place: str) -> None:
 class _Reader:
     """Reads one collection."""
 
-    def __init__(self, address: Address, collection: Any, folder: Path, most: int) -> None:
+    def __init__(self, address: Address, collection: Any, folder: Path, step: str, most: int) -> None:
         self._address, self._collection, self._folder, self._most = address, collection, folder, most
+        self._step = step
         self._errors = mongodb.driver("pymongo.errors")
         self._options = mongodb.read_options()
-        self._report = events.progress("ingest") if not most else lambda *_, **__: None
+        self._report = events.progress(step) if step else lambda *_, **__: None
         self._answered = False  # a server that was never there is not waited for
 
     def whole(self) -> _Read:
@@ -264,8 +266,8 @@ class _Reader:
             )
 
     def _say(self, message: str) -> None:
-        if not self._most:
-            events.emit("log", step="ingest", message=message)
+        if self._step:
+            events.emit("log", step=self._step, message=message)
 
     def _say_schema(self, read: _Read) -> None:
         columns = [f"{column.name} {column.type}" for column in schema_of(read.kinds)]

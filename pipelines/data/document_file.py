@@ -12,6 +12,7 @@ from pipelines.data.documents import Kinds, Rows, conformed, type_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_OBJECT_IDS = {"fairlead.object_ids": "_id"}
 _ROWS, _BYTES = 1 << 16, 32 << 20  # of a row group; it ends with the row that reaches one of them
 
 
@@ -41,7 +42,7 @@ class DocumentFile:
         if self._open is None or table.schema != self._open.schema:
             self._end()
             piece = self._file.with_name(f"{self._file.name}.{len(self._pieces)}")
-            self._open = _Groups(piece, table.schema)
+            self._open = _Groups(piece, self._kinds)
             self._pieces.append(piece)
         self._open.write(table)
 
@@ -57,7 +58,7 @@ class DocumentFile:
         if len(self._pieces) == 1:
             os.replace(self._pieces[0], self._file)
         elif self._pieces:
-            out = _Groups(self._file, schema_of(self._kinds))
+            out = _Groups(self._file, self._kinds)
             for piece in self._pieces:
                 for table in _tables(piece):
                     out.write(conformed(table, self._kinds))
@@ -76,11 +77,11 @@ def schema_of(kinds: Kinds) -> pa.Schema:
 class _Groups:
     """Writes row groups that end where their content says, not where tables do."""
 
-    def __init__(self, file: Path, schema: pa.Schema) -> None:
+    def __init__(self, file: Path, kinds: Kinds) -> None:
         from pyarrow import parquet
 
-        self.schema = schema
-        self._writer = parquet.ParquetWriter(file, schema, compression="zstd", compression_level=1)
+        self.schema, self._kinds = schema_of(kinds), kinds
+        self._writer = parquet.ParquetWriter(file, self.schema, compression="zstd", compression_level=1)
         self._waiting: list[pa.Table] = []
         self._rows = self._bytes = 0
 
@@ -108,7 +109,19 @@ class _Groups:
 
     def close(self) -> None:
         self._group()
+        if self._kinds.get("_id") == {"id"}:  # of all documents, also those that came last
+            self._writer.add_key_value_metadata(_OBJECT_IDS)
         self._writer.close()
+
+
+def has_object_ids(file: Path) -> bool:
+    """Whether the texts in column ``_id`` of a file were ObjectIds; a file of another origin says nothing of it."""
+    from pyarrow import parquet
+
+    if file.suffix != ".parquet" or not file.is_file():
+        return False
+    said = parquet.read_metadata(file).metadata or {}
+    return all(said.get(key.encode()) == value.encode() for key, value in _OBJECT_IDS.items())
 
 
 def _row_bytes(table: pa.Table) -> Any:
@@ -149,7 +162,7 @@ def merged(out: Path, known: Path, newer: Path, kinds: Kinds) -> int:
 
     replaced = pa.concat_tables(_tables(newer, ["_id"])).column("_id")
     rows = 0
-    groups = _Groups(out, schema_of(kinds))
+    groups = _Groups(out, kinds)
     for table in _tables(known):
         kept = table.filter(pc.invert(pc.is_in(table.column("_id"), value_set=replaced)))
         groups.write(conformed(kept, kinds))

@@ -24,9 +24,10 @@ def is_address(source: str) -> bool:
 
 
 @contextmanager
-def source_here(source: str, keep: str = "", most: int = 0) -> Iterator[str]:
+def source_here(source: str, step: str = "", keep: str = "", most: int = 0) -> Iterator[str]:
     """The path of a file or folder of rows; "" (built-in data) and local paths stay as they are.
 
+    step: the one whose events say what is found on the way; "" says nothing.
     keep: an address where what was read of a collection that grows is kept for the next time.
     most: so many rows are enough, where not all have to be fetched; 0 is all.
     """
@@ -37,6 +38,6 @@ def source_here(source: str, keep: str = "", most: int = 0) -> Iterator[str]:
         if mongodb.is_collection(source):
             from pipelines.data.collection import fetch
 
-            yield str(fetch(mongodb.parse(source), Path(name), keep, most))
+            yield str(fetch(mongodb.parse(source), Path(name), step, keep, most))
         else:
             yield str(storage.copy_here(source, Path(name)))

@@ -16,7 +16,7 @@ from pipelines.data.origins import source_here
 from pipelines.evaluation import get_evaluation, scoring
 from pipelines.io import events
 from pipelines.io.files import fresh_folder, write_json
-from pipelines.steps import batch_rows
+from pipelines.steps import batch_documents, batch_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,7 +25,7 @@ FLAGS = "flags"
 _UNKNOWN_SHARE = 0.2  # of rows without features: more is said, for the model then answers by its defaults
 
 
-def batch_score(model: str, source: str, endpoints: str, out: str, settings: str = "") -> dict[str, Any]:
+def batch_score(model: str, source: str, endpoints: str, out: str, settings: str = "", to: str = "") -> dict[str, Any]:
     """Score every row of `source` (text or Parquet) and write ``part-*.parquet`` and ``summary.json`` to `out`.
 
     Each row gets the columns of its problem's `Batch`, such as ``label_predicted`` and ``probability_<class>``, and
@@ -37,12 +37,16 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
         source: a path, ``s3://...`` or ``mongodb://...``; has the columns of a request: all inputs, or entity keys,
             request fields and the timestamp.
         settings: how the source is read where it is not as the model's training data were, JSON by dotted key.
+        to: ``mongodb://...``, a collection that gets a document for each row when all have their answers; its ``key``
+            names the columns that a row is known by.
 
     Returns:
         The summary: rows, what the problem says of the answers, rows per flag, renamed columns, warnings and the
         model's digest.
     """
-    where = Endpoints.model_validate_json(endpoints)
+    where, target = Endpoints.model_validate_json(endpoints), batch_documents.target_of(to, source)
+    if target:
+        batch_documents.reach(target)
     bundle = _open(model, where)
     engine = load_engine(bundle, threads=2)
     document = bundle.document
@@ -52,12 +56,14 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     flagged = Counter[str]()
     renamed: dict[str, str] = {}
     report = events.progress("batch_score")
+    keys: tuple[str, ...] = ()
     rows = 0
-    with fresh_folder(Path(out)) as folder, source_here(source) as here:
+    with fresh_folder(Path(out)) as folder, source_here(source, "batch_score") as here:
         for number, (table, columns, flags) in enumerate(batch_rows.scorable(here, bundle, settings, where)):
             answers = batch.add(scoring.predict(engine, columns, document))
             flagged.update(flags.counts())
             table = table.drop_columns([ROW, *files])
+            keys = batch_documents.keys_in(target, table.column_names) if target else ()
             names = free_names(table.column_names, made)
             renamed |= {old: new for old, new in zip(table.column_names, names, strict=True) if old != new}
             _write(table.rename_columns(names), made, [*answers, flags.column()], folder / f"part-{number:05d}.parquet")
@@ -73,6 +79,10 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
             "renamed": renamed,
             "warnings": _warnings(flagged, rows),
         }
+        if target:
+            named = {key: renamed.get(key, key) for key in keys}
+            about = {"model": model, "digest": bundle.digest}
+            summary["written"] = batch_documents.write_documents(target, folder, named, made, about, here)
         write_json(folder / "summary.json", summary)
     return summary
 

@@ -263,7 +263,9 @@ def _register(given: dict[str, Any]) -> Any:
 def _batch_score(given: dict[str, Any]) -> Any:
     from pipelines.steps import batch_score
 
-    return batch_score.batch_score(*_of(given, "model", "source", "endpoints", "scores", "settings"))
+    return batch_score.batch_score(
+        *_of({"to": "", **given}, "model", "source", "endpoints", "scores", "settings", "to")
+    )
 
 
 def _work(step: str, given: dict[str, Any]) -> Any:
@@ -350,6 +352,6 @@ CALLS: dict[str, Call] = {
         artifact=("published", "published"),
     ),
     "batch_score": Call(
-        call=_batch_score, takes=_same("model", "source", "endpoints", "settings"), artifact=("scores", "scores")
+        call=_batch_score, takes=_same("model", "source", "endpoints", "settings", "to"), artifact=("scores", "scores")
     ),
 }

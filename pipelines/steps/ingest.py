@@ -54,7 +54,7 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     settings = load_config(found, config)
     kept = "" if treats(settings.data) else storage.join(data_root, task, ".collections")
     try:
-        with source_here(source, kept) as here:
+        with source_here(source, "ingest", kept) as here:
             reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here))
             make = _version_in_s3 if storage.is_remote(data_root) else _version_here
             manifest = make(reading, storage.join(data_root, task))

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,20 @@ from bson import Decimal128, ObjectId
 from pyarrow import parquet
 from pymongo.errors import AutoReconnect
 
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from deploy.cli.feedback.label_source import Columns, read_rows
 from pipelines.data import collection
 from pipelines.data.document_file import DocumentFile
 from pipelines.data.inspection import inspect
 from pipelines.io import mongodb
+from pipelines.steps import batch_documents
+from pipelines.steps.batch_score import batch_score
 from pipelines.steps.ingest import ingest
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, recipe_config
 from tests.mongo_server import LOGIN, MongoServer
+from tests.problem_bundles import house_prices
 
 pytestmark = pytest.mark.integration
 START = datetime(2024, 1, 1)
@@ -51,7 +56,7 @@ def rows(
     """The documents of a collection as they are read."""
     made = Path(folder, f"read-{time.monotonic_ns()}")
     made.mkdir()
-    found = collection.fetch(mongodb.parse(server.address(name, **options)), made, str(keep or ""))
+    found = collection.fetch(mongodb.parse(server.address(name, **options)), made, "ingest", str(keep or ""))
     assert found.name == f"{name}.parquet"
     return list(parquet.read_table(found).to_pylist())
 
@@ -250,3 +255,85 @@ def test_a_field_that_does_not_grow_is_refused(server: MongoServer, shop: Any, t
     with pytest.raises(PlatformError, match=r"field 'at' of .* does not grow") as caught:
         rows(server, tmp_path, "articles", grows="at")
     assert caught.value.context["column"] == "at"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(house_prices(tmp_path_factory.mktemp("houses")).path)
+
+
+def house(number: int) -> dict[str, Any]:
+    return {"_id": ObjectId(f"{number:024x}"), "size": 40.0 + number % 100, "rooms": float(1 + number % 5)}
+
+
+def scored(model: str, folder: Path, source: str, to: str) -> dict[str, Any]:
+    where = Endpoints(home=str(folder / "home")).resolved().model_dump_json()
+    return batch_score(model, source, where, str(folder / f"scores-{time.monotonic_ns()}"), to=to)
+
+
+def test_scores_are_written_once_however_often_they_are_made(
+    server: MongoServer, shop: Any, tmp_path: Path, model: str
+) -> None:
+    shop.houses.insert_many([house(number) for number in range(60)])
+    source, to = server.address("houses"), server.address("prices")
+    summary = scored(model, tmp_path, source, to)
+    assert summary["written"] == {"place": to, "documents": 60}
+    first = list(shop.prices.find().sort("_id", 1))
+    assert [document["_id"] for document in first] == [house(number)["_id"] for number in range(60)]
+    assert set(first[0]) == {"_id", "value_predicted", "low_predicted", "high_predicted", "flags", "model", "digest"}
+    assert first[0]["digest"] == summary["digest"]
+    shop.houses.insert_one(house(60) | {"size": -1.0})
+    scored(model, tmp_path, source, to)
+    again = list(shop.prices.find().sort("_id", 1))
+    assert again[:60] == first
+    assert again[60]["flags"] == ["out_of_range:size"]
+
+
+def test_rows_of_a_file_are_known_by_columns_that_are_named(
+    server: MongoServer, shop: Any, tmp_path: Path, model: str
+) -> None:
+    file = tmp_path / "houses.csv"
+    file.write_text("street,number,size,rooms\nA,1,50,2\nA,2,60,3\nB,1,70,4\n")
+    scored(model, tmp_path, str(file), server.address("prices", key="street,number"))
+    assert shop.prices.find_one({"_id": {"street": "A", "number": "2"}})["value_predicted"] > 0
+    for key, said in (("street", "2 rows have street 'A'"), ("", "no column '_id'")):
+        with pytest.raises(PlatformError, match=said) as caught:
+            scored(model, tmp_path, str(file), server.address("other", **({"key": key} if key else {})))
+        assert "key=" in caught.value.fix
+    assert shop.other.count_documents({}) == 0
+
+
+def test_labels_come_from_a_collection_of_annotations(server: MongoServer, shop: Any) -> None:
+    shop.reviews.insert_many(
+        [{"of": f"p{n}", "said": {"verdict": str(n % 2)}, "time": START + n * DAY} for n in range(3)]
+    )
+    (found,) = read_rows(server.address("reviews"), Columns(id="of", label="said.verdict"))
+    assert found == [(f"p{n}", str(n % 2), (START + n * DAY).replace(tzinfo=UTC)) for n in range(3)]
+
+
+def test_scores_do_not_replace_what_they_are_of(server: MongoServer, shop: Any, tmp_path: Path, model: str) -> None:
+    shop.houses.insert_one(house(1))
+    with pytest.raises(PlatformError, match="would replace the rows"):
+        scored(model, tmp_path, server.address("houses", filter='{"size": 41}'), server.address("houses"))
+    assert shop.houses.find_one() == house(1)
+
+
+def test_a_server_that_goes_away_gets_all_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str) -> None:
+    server = MongoServer(tmp_path / "mongo")
+    file = tmp_path / "houses.csv"
+    file.write_text("id,size,rooms\n" + "".join(f"{number},{40 + number % 90},3\n" for number in range(2_500)))
+    write, calls = batch_documents._write, []
+
+    def watched(*given: Any) -> None:
+        calls.append(len(given[2]))
+        if len(calls) == 2:
+            server.stop(kill=True)
+            threading.Timer(1.0, server.start).start()
+        write(*given)
+
+    monkeypatch.setattr(batch_documents, "_write", watched)
+    scored(model, tmp_path, str(file), server.address("prices", key="id"))
+    with server.database() as database:
+        assert {document["_id"] for document in database.prices.find()} == {str(number) for number in range(2_500)}
+    server.stop()
+    assert calls == [1_000, 1_000, 500]

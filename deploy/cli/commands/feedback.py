@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 @guarded
 def labels(
     model: Annotated[str, typer.Argument(help="A model: name (its champion), name@alias or name:version.")],
-    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV or Parquet with id, label and maybe time.")],
+    source: Annotated[
+        str, typer.Option("--source", "-s", help="CSV, TSV, Parquet or mongodb://..., with id, label, maybe time.")
+    ],
     id_column: Annotated[str, typer.Option(help="The column of prediction ids.")] = "id",
     label_column: Annotated[str, typer.Option(help="The column of what turned out to be true.")] = "label",
     time_column: Annotated[
@@ -40,6 +42,7 @@ def labels(
     [bold]Examples[/]
       fairlead labels fraud --source chargebacks.csv
       fairlead labels fraud --source reviewed.parquet --id-column prediction --label-column verdict
+      fairlead labels fraud --source mongodb://db:27017/shop/reviews --id-column prediction --label-column verdict
     """
     from deploy.cli.feedback.label_source import Columns
     from deploy.cli.feedback.labels import import_labels

@@ -123,6 +123,9 @@ def score(
     model: Annotated[str, typer.Argument(help="A model: name, name@alias or name:version, or a bundle's folder.")],
     source: Annotated[str, typer.Option("--source", "-s", help="A file, a folder, s3://... or mongodb://...")],
     out: Annotated[str, typer.Option("--out", "-o", help="A new folder for the scored rows, as Parquet.")] = "scores",
+    to: Annotated[
+        str, typer.Option("--to", metavar="ADDRESS", help="Also to mongodb://host/database/collection?key=COLUMN.")
+    ] = "",
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="How the file is read; may be repeated.")
     ] = None,
@@ -135,11 +138,15 @@ def score(
     are read as the endpoint reads them. A file is read as the model's training data were, unless --set data.* says
     otherwise. Each row gets its flags, as an endpoint gives them.
 
+    With --to each row also becomes a document of a MongoDB collection, known by the columns that `key` names, else by
+    _id; scoring again replaces it.
+
     [bold]Examples[/]
       fairlead score fraud --source payments.csv --out scored
       fairlead score news:2 --source articles/ --json
+      fairlead score fraud --source payments.csv --to 'mongodb://db:27017/shop/scores?key=payment_id'
       fairlead score fraud --source export.csv --set 'data.delimiter=;' --set data.columns.amount=betrag
     """
     from deploy.cli.runs.batch_scoring import score_rows
 
-    score_rows(profile, model, source, out, overrides or [], as_json)
+    score_rows(profile, model, source, out, to, overrides or [], as_json)

@@ -1,4 +1,4 @@
-"""Rows of a file of labels: CSV, TSV or Parquet with an id, a label and, where it is not now, a time."""
+"""Labels of a file or a collection of MongoDB: rows with an id, a label and, where it is not now, a time."""
 
 from __future__ import annotations
 
@@ -48,12 +48,20 @@ def read_rows(source: str, columns: Columns) -> Iterator[list[tuple[Any, Any, An
     Raises:
         PlatformError: there is no such file, it is none of the formats, a column is missing, or it cannot be read.
     """
+    from pipelines.data.origins import source_here
+
+    with source_here(source) as here:
+        yield from _rows(Path(here).expanduser(), source, columns)
+
+
+def _rows(file: Path, source: str, columns: Columns) -> Iterator[list[tuple[Any, Any, Any]]]:
     import pyarrow as pa
 
-    file = Path(source).expanduser()
     if not file.is_file():
         raise PlatformError(
-            f"no such file: {source}", fix="give the path of a CSV, TSV or Parquet file", code="not_found"
+            f"no such file: {source}",
+            fix="give the path of a CSV, TSV or Parquet file, or mongodb://...",
+            code="not_found",
         )
     read = _parquet if file.suffix == ".parquet" else _text if file.suffix in _TEXT else None
     if read is None:

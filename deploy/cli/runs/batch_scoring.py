@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from pipelines.run import Run
 
 
-def score_rows(profile: str, model: str, source: str, out: str, overrides: list[str], as_json: bool) -> None:
-    """Score every row of `source` into the new folder `out`: Parquet parts and ``summary.json``."""
+def score_rows(profile: str, model: str, source: str, out: str, to: str, overrides: list[str], as_json: bool) -> None:
+    """Score every row of `source` into the new folder `out`: Parquet parts, ``summary.json``; and to a collection."""
     endpoints = load_endpoints(profile)
     settings = {}
     if overrides:
         from pipelines.settings import parse_setting
 
         settings = dict(parse_setting(item) for item in overrides)
-    run = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()))
+    run = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()), to)
     _known(endpoints, model)
     run_scoring(run.having(profile=profile), as_json)
 
@@ -71,4 +71,6 @@ def _show(to: Console, document: dict[str, Any]) -> None:
     for warning in document["warnings"]:
         to.print(Text.assemble(("Warning  ", "bold yellow"), warning), soft_wrap=True)
     to.print(f"Scored   {document['rows']:,} rows by {document['model']}  {seconds(document['seconds'])}")
+    if written := document.get("written"):
+        to.print(f"Written  {written['documents']:,} documents to {written['place']}", soft_wrap=True)
     to.print(f"Look     {document['out']}", soft_wrap=True)

@@ -51,7 +51,7 @@ def resumed(endpoints: Endpoints, record: Mapping[str, Any], options: RunOptions
     )
     if before.workflow == "batch_scoring":
         wanted = before.config | settings
-        checked = plan_scoring(endpoints, before.model, again.source, wanted, before.out)
+        checked = plan_scoring(endpoints, before.model, again.source, wanted, before.out, before.to)
         return again.having(nonce="", config=checked.config, changed=changes(before.config, wanted))
     settings, of_run = split(given)
     changed = {key: value for key, value in of_run.items() if before.settings.get(key) != value}

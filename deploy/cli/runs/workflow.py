@@ -72,7 +72,9 @@ def plan_run(endpoints: Endpoints, task: str, recipe: str | None = None, options
     )
 
 
-def plan_scoring(endpoints: Endpoints, model: str, source: str, settings: Mapping[str, Any], out: str) -> Run:
+def plan_scoring(
+    endpoints: Endpoints, model: str, source: str, settings: Mapping[str, Any], out: str, to: str = ""
+) -> Run:
     """A batch to score; refuses a source that is not there, a folder that is, or an unknown setting."""
     if settings:
         from pipelines.task import data_config
@@ -80,13 +82,19 @@ def plan_scoring(endpoints: Endpoints, model: str, source: str, settings: Mappin
         data_config({}, settings)
     if out and Path(out).exists():
         raise PlatformError(f"{out} exists", fix="remove it, or name a new folder: --out FOLDER", code="exists")
+    given = source_given(source)
+    if to:
+        from pipelines.steps.batch_documents import target_of
+
+        target_of(to, given)
     return Run(
         run_id=new_run_id("score"),
         workflow="batch_scoring",
         config=dict(settings),
-        source=source_given(source),
+        source=given,
         model=model,
         out=out,
+        to=to,
         endpoints=endpoints,
         profile=DEFAULT_PROFILE,
     )

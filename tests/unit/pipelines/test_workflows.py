@@ -113,7 +113,7 @@ def test_parameters_of_a_published_pipeline_keep_their_names(tasks: Any, tmp_pat
         "ingestion": {"task": True, "source": False, **same},
         "training": {"task": True, "dataset": False, **same, **learn},
         "full": {"task": True, "source": False, **same, **learn},
-        "batch_scoring": {"model": True, "source": True, "endpoints": False, "settings": False},
+        "batch_scoring": {"model": True, "source": True, "endpoints": False, "settings": False, "to": False},
     }
 
 
