@@ -6,7 +6,10 @@ from services.chat.routes import OPENAI
 from services.chat.runtime import ChatRuntime, ChatSettings
 from services.feedback.api import FEEDBACK
 from services.model.predict import PREDICT
+from services.model.redact import REDACT
 from services.oip.routes import OIP
 from services.server.lifecycle import Modality
 
-MODALITY = Modality(name="chat", runtime=ChatRuntime, apis=(OPENAI, PREDICT, OIP, FEEDBACK), settings=ChatSettings)
+MODALITY = Modality(
+    name="chat", runtime=ChatRuntime, apis=(OPENAI, PREDICT, OIP, FEEDBACK, REDACT), settings=ChatSettings
+)

@@ -11,6 +11,7 @@ from contracts.engine import Engine, TokenEngine
 from services.feedback.api import FEEDBACK
 from services.model.columns import Column
 from services.model.predict import PREDICT
+from services.model.redact import REDACT
 from services.model.request_schema import Batch
 from services.model.rows import Rows
 from services.model.runtime import RowRuntime
@@ -53,4 +54,4 @@ class TextRows(Rows):
         return sum(lengths) if self._tokens is None else self._tokens.padded(lengths)
 
 
-MODALITY = Modality(name="text", runtime=partial(RowRuntime, rows=TextRows), apis=(PREDICT, OIP, FEEDBACK))
+MODALITY = Modality(name="text", runtime=partial(RowRuntime, rows=TextRows), apis=(PREDICT, OIP, FEEDBACK, REDACT))

@@ -1,4 +1,4 @@
-"""Commands about files of data: inspect."""
+"""Commands about files of data: inspect, redact."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ _data = typer.Typer(no_args_is_help=True, help="Look at a file before anything i
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``data`` to the command line."""
+    """Add the commands of this file to the command line."""
     app.add_typer(_data, name="data", rich_help_panel="Train")
+    app.command("redact", rich_help_panel="Govern")(redact)
 
 
 @_data.callback()
@@ -52,6 +53,43 @@ def inspect(
     found = inspect(source, get_task(task) if task else None, given)
     command = run_command(found, source, task or "TASK", given)
     emit({**asdict(found), "run": command}, as_json, lambda to: _show(to, found, command, task))
+
+
+@guarded
+def redact(
+    files: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="Text in UTF-8; none: stdin.")] = None,
+    operator: Annotated[
+        str, typer.Option("--operator", "-o", help="label, mask, drop, hash, encrypt or surrogate.")
+    ] = "label",
+    kind: Annotated[
+        list[str] | None, typer.Option("--kind", "-k", help="Only this kind, such as phone; may be given again.")
+    ] = None,
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="Where the files go; default: stdout.")] = "",
+    check: Annotated[bool, typer.Option("--check", help="Change nothing, tell lines and kinds.")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Decrypt what the operator encrypt wrote.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take personal data out of texts, English and Chinese.
+
+    Finds e-mail, telephone, Chinese ID, bank card, IBAN, IP, passport, plate, social credit code, US social security
+    number, addresses, keys and passwords; not names. The same value gets the same hash, token or surrogate everywhere,
+    by the key FAIRLEAD_PII_KEY. With --check the exit code is 3 where something is found, and values are not shown.
+
+    [bold]Examples[/]
+      fairlead redact letters.txt > clean.txt
+      fairlead redact logs/a.log logs/b.log --operator hash --out clean/
+      fairlead redact --check src/config.yaml
+      echo "call 13812345678" | fairlead redact --operator mask
+    """
+    from deploy.cli.privacy.redacting import check_files, redact_files, reveal_files
+
+    given, kinds = files or [], kind or []
+    if check:
+        check_files(given, kinds, as_json)
+    elif reveal:
+        reveal_files(given, out)
+    else:
+        redact_files(given, operator, kinds, out, as_json)
 
 
 def _show(to: Console, found: Any, command: str, task: str) -> None:

@@ -30,6 +30,7 @@ COMMANDS = {
         "new-task",
         "features",
         "data",
+        "redact",
         "schedules",
         "pipelines",
     ),

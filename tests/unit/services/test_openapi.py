@@ -58,6 +58,7 @@ def test_every_route_is_described(serve: Any, make_bundle: Any) -> None:
     served = {
         "/predict",
         "/feedback",
+        "/redact",
         "/startupz",
         "/livez",
         "/readyz",

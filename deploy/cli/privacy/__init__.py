@@ -1,0 +1,1 @@
+"""Use cases about personal data."""
