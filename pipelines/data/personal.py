@@ -29,6 +29,8 @@ UNDECLARED = "undeclared_pii"
 WITHHELD = "(withheld)"
 _WHOLE = ":whole"
 _SHOWN = 5
+_PROVEN = frozenset({"card", "cn_id", "iban", "secret"})  # one of these is no chance
+_MENTIONED = 0.01  # share of the rows up to which other kinds are mentions, as news and reviews have them
 _CODE = re.compile(r"[\d\s-]+")  # a number, or the like: check digits may fit by chance
 _CHANCE = {kind.name: max(other.chance for other in KINDS if other.name == kind.name) for kind in KINDS}
 # Forms in which nothing of ours is: short numbers, moments, codes of few digits, words without digits or signs.
@@ -104,6 +106,11 @@ class _Seen:
             if rows > expected + 2 * sqrt(by_chance):
                 found[kind] = found.get(kind, 0) + rows
         return found
+
+    def refused(self, rows: int) -> dict[str, int]:
+        """Of those that are sure, kinds for which a column of so many rows has to be declared."""
+        sure = self.sure()
+        return {kind: count for kind, count in sure.items() if kind in _PROVEN or count > _MENTIONED * rows}
 
 
 class PersonalData:
@@ -209,7 +216,7 @@ class PersonalData:
         return replace(row, value=value, label=known)
 
     def _undeclared(self) -> dict[str, dict[str, int]]:
-        found = {name: seen.sure() for name, seen in self._seen.items() if name not in self._rules}
+        found = {name: seen.refused(self._rows) for name, seen in self._seen.items() if name not in self._rules}
         return {name: kinds for name, kinds in found.items() if kinds}
 
     def _refusal(self, found: Mapping[str, Mapping[str, int]]) -> PlatformError:

@@ -62,7 +62,7 @@ def _is_shown(name: str) -> bool:
 def _personal(name: str, each: Mapping[str, Any]) -> dict[str, str]:
     """A column with personal data: what happened to it, and in how many rows which kinds were found."""
     found = ", ".join(f"{kind.replace('_', ' ')} ({number(rows)})" for kind, rows in each["found"].items())
-    return {"name": name, "operator": each["operator"] or "–", "found": found or "none"}
+    return {"name": name, "operator": each["operator"] or "stays", "found": found or "none"}
 
 
 def _file(each: Any) -> dict[str, Any]:

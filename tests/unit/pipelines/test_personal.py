@@ -70,6 +70,19 @@ def test_an_undeclared_column_is_named_with_its_kinds_and_rows() -> None:
     assert not any(word in str(error) for word in ("a@b.org", "13812345678", "京A12345"))
 
 
+@pytest.mark.parametrize(
+    ("mention", "said"), [("tel 13812345678 or a@b.org", ""), (f"of {card(RNG)}", "card in 1 row")]
+)
+def test_a_mention_here_and_there_is_noted_and_only_what_is_proven_is_refused(mention: str, said: str) -> None:
+    personal, texts = PersonalData(DataConfig()), ["a story of nobody"] * 150 + [mention]
+    if said:
+        with pytest.raises(PlatformError, match=said):
+            personal.apply(chunk(story=texts))
+        return
+    assert personal.apply(chunk(story=texts)).table.column("story").to_pylist() == texts
+    assert personal.report()["story"] == {"operator": "", "found": {"phone": 1, "email": 1}}
+
+
 def test_whole_numbers_are_looked_at_as_well() -> None:
     assert refused(phone=pa.array([int(mobile(RNG)) for _ in range(50)])).context["kinds"] == {"phone": {"phone": 50}}
     assert treated({"phone": "mask"}, phone=[13812345678])["phone"] == ["*" * 11]
