@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from contracts.garbage import collect_rarely
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run it; errors of a run are events on stdout, others are text on stderr."""
+    collect_rarely()
     given = _parser().parse_args(arguments)
     asked: dict[str, Any] = {}
     try:

@@ -18,6 +18,10 @@ import psutil
 import pytest
 from hypothesis import settings
 
+from contracts.garbage import collect_rarely
+
+collect_rarely()
+
 # A machine may be busy: how long an example takes says nothing about the code.
 settings.register_profile("fairlead", deadline=None, max_examples=50)
 settings.load_profile("fairlead")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _ENDS = ("low", "high")
 
 
-def _lightgbm() -> Any:
+def import_lightgbm() -> Any:
     """LightGBM, which asks for these two packages only to take their objects, and gets arrays here: 2 s of imports."""
     if "lightgbm" not in sys.modules:
         hidden = [name for name in ("sklearn", "pandas") if name not in sys.modules]
@@ -57,7 +57,7 @@ class LightGBMEngine:
         self._ends = [self._read(f"model.{end}") for end in _ENDS if (self._folder / f"model.{end}.txt").exists()]
 
     def _read(self, name: str) -> Any:
-        return _lightgbm().Booster(model_file=str(self._folder / f"{name}.txt"))
+        return import_lightgbm().Booster(model_file=str(self._folder / f"{name}.txt"))
 
     def _predict(self, data: Matrix) -> Matrix:
         value = self._run(self._booster, data)

@@ -6,6 +6,7 @@ import signal
 import sys
 from types import FrameType
 
+from contracts.garbage import collect_rarely
 from deploy.cli.commands import (
     audit,
     console,
@@ -51,6 +52,7 @@ for part in parts:
 
 def main() -> None:
     """Run the command line; Ctrl-C and SIGTERM end it the same way."""
+    collect_rarely()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         app()

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from contracts.errors import PlatformError
+from contracts.garbage import collect_rarely
 from pipelines.io.library_errors import is_final, meaning
 from pipelines.io.record import Record, now, open_record
 from pipelines.run import Run
@@ -55,6 +56,7 @@ def running(step: str, about: Run | None = None) -> Iterator[Callable[[Any], Non
     that has failed for good in an earlier try of its pod fails again at once; `about` is what the run was asked, for
     a record that does not say it yet.
     """
+    collect_rarely()
     began = time.perf_counter()
     result: list[Any] = []
     telling = _Telling(step, open_record(os.environ))

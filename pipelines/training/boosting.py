@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from contracts.engines.lightgbm import import_lightgbm
 from contracts.errors import PlatformError
 from pipelines.task import STRICT, Progress
 
@@ -146,8 +147,7 @@ def fit_boosted(
 
 
 def _datasets(train: Rows, valid: Rows, columns: Columns) -> tuple[Any, Any]:
-    import lightgbm as lgb
-
+    lgb = import_lightgbm()
     names = plain_names(columns.names)
     categorical = [plain for plain, name in zip(names, columns.names, strict=True) if name in columns.categorical]
     options: dict[str, Any] = {
@@ -188,7 +188,7 @@ def _block(
     history: list[dict[str, float]],
     progress: Progress,
 ) -> Any:
-    import lightgbm as lgb
+    lgb = import_lightgbm()
 
     def report(env: Any) -> None:
         row = {f"{name}_{metric}": float(value) for name, metric, value, _ in env.evaluation_result_list}
@@ -277,8 +277,7 @@ def _stopped(history: Sequence[dict[str, float]], config: LightGBMConfig, column
 
 
 def _load(folder: Path) -> tuple[Any, list[dict[str, float]]]:
-    import lightgbm as lgb
-
+    lgb = import_lightgbm()
     state = folder / "state.json"
     if not state.exists():
         return None, []

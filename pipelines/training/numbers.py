@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from contracts.bundle import Input
+from contracts.engines.lightgbm import import_lightgbm
 from contracts.errors import PlatformError
 from contracts.tabular_engine import matrix
 from pipelines.data.value_format import as_numbers
@@ -68,8 +69,7 @@ def conformal_margin(true: Floats, low: Floats, high: Floats, coverage: float) -
 
 def _save_moved(fitted: Any, shift: float, file: Path) -> None:
     """Answers of the booster in `file` are greater by `shift`: so are those of all leaves of its first tree."""
-    import lightgbm as lgb
-
+    lgb = import_lightgbm()
     booster = lgb.Booster(model_str=fitted.booster.model_to_string(num_iteration=fitted.rounds))
     for leaf in range(booster.dump_model(num_iteration=1)["tree_info"][0]["num_leaves"]):
         booster.set_leaf_output(0, leaf, booster.get_leaf_output(0, leaf) + shift)

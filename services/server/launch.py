@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts.errors import PlatformError
+from contracts.garbage import collect_rarely
 from services.server.lifecycle import MODALITIES, Modality
 from services.settings import PREFIX, load_settings
 
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=3000)
     options = parser.parse_args(arguments)
+    collect_rarely()
     try:
         modality: Modality = MODALITIES.get(options.modality)
         settings = load_settings(kind=modality.settings)
