@@ -5,24 +5,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import TokenEngine
 from contracts.engines import load_engine
-from contracts.errors import PlatformError
-
-pytest.importorskip("transformers", reason="it is part of the extra torch")
-
 from contracts.engines.torch_text import CONFIG, WEIGHTS, read_classifier
+from contracts.errors import PlatformError
 from pipelines.training.pretrained import new_classifier, pretrained_classifier
-from pipelines.training.transformer import Network, export_transformer
+from tests.late import Late
+
+torch, tensors = Late("torch"), Late("safetensors.torch")
+transformer = Late("pipelines.training.transformer")
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="it is part of the extra torch")
 
 SIZES: dict[str, Any] = {
     "vocabulary": 60,
@@ -56,7 +56,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     torch.manual_seed(3)
-    model = Network(new_classifier(classes=3, **SIZES))
+    model = transformer.Network(new_classifier(classes=3, **SIZES))
     for weights in model.parameters():
         torch.nn.init.normal_(weights, std=0.3)
     words = {"[PAD]": 0, "[START]": 40, "[UNK]": 41} | {f"w{at}": at for at in range(1, 40)}
@@ -66,7 +66,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Bundle]:
     made = {}
     for engine in ("onnx", "torch"):
         folder = tmp_path_factory.mktemp(engine)
-        export_transformer(model, folder / "model", engine=engine, gpu_precision="bf16")
+        transformer.export_transformer(model, folder / "model", engine=engine, gpu_precision="bf16")
         tokenizer.save(str(folder / "model" / "tokenizer.json"))
         made[engine] = bundle_at(folder, engine)
     return made
@@ -84,9 +84,10 @@ def test_torch_and_onnx_answer_alike_and_alone_as_together(bundles: dict[str, Bu
     np.testing.assert_allclose(got, alone, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_gpu_answers_in_bf16_nearly_as_a_cpu_does(bundles: dict[str, Bundle], compiled: bool) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU on this machine")
     engine: Any = load_engine(bundles["torch"], device="cuda", compiled=compiled)
     assert (engine.device.type, engine.dtype) == ("cuda", torch.bfloat16)
     expected = load_engine(bundles["torch"], device="cpu").predict({"text": TEXTS})
@@ -153,7 +154,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_weights_have_the_names_that_transformers_uses(tmp_path: Path) -> None:
-    names = set(load_file(written(tmp_path) / WEIGHTS))
+    names = set(tensors.load_file(written(tmp_path) / WEIGHTS))
     assert "bert.encoder.layer.1.attention.self.query.weight" in names
     assert {"bert.pooler.dense.bias", "classifier.weight", "bert.embeddings.token_type_embeddings.weight"} <= names
     config = json.loads((tmp_path / CONFIG).read_text())
@@ -162,17 +163,17 @@ def test_weights_have_the_names_that_transformers_uses(tmp_path: Path) -> None:
 
 def test_weights_without_a_classifier_get_a_new_one_only_for_training(tmp_path: Path) -> None:
     folder = written(tmp_path)
-    tensors = {
+    kept = {
         name.removeprefix("bert."): value
-        for name, value in load_file(folder / WEIGHTS).items()
+        for name, value in tensors.load_file(folder / WEIGHTS).items()
         if not name.startswith(("classifier", "bert.pooler"))
     }
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    tensors.save_file(kept, folder / WEIGHTS, metadata={"format": "pt"})
     model = pretrained_classifier(folder, 5, 0.2)
     assert model.classifier.out_features == 5
     assert model.dropout.p == 0.2
     name = "embeddings.position_embeddings.weight"
-    torch.testing.assert_close(model.bert.state_dict()[name], tensors[name])
+    torch.testing.assert_close(model.bert.state_dict()[name], kept[name])
     with pytest.raises(PlatformError, match="no usable weights") as caught:
         read_classifier(folder, 3)
     assert "bert.pooler.dense" in caught.value.detail or "classifier" in caught.value.detail

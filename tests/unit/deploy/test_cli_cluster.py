@@ -292,7 +292,7 @@ class Guarded(http.server.BaseHTTPRequestHandler):
 def release_of_fraud(programs: Any) -> Iterator[str]:
     """A cluster with a release `fraud` whose forwarded port is a Guarded endpoint's; its address."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         service = {"metadata": {"name": "fraud-x"}, "spec": {"ports": [{"name": "http", "port": 80}]}}
         secret = {"data": {"key": base64.b64encode(b"made-once").decode(), "keys": ""}}
         chosen = "-l app.kubernetes.io/instance=fraud,app.kubernetes.io/component=server"

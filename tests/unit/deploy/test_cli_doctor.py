@@ -90,7 +90,7 @@ def test_a_tracking_server_is_asked() -> None:
             pass
 
     with http.server.HTTPServer(("127.0.0.1", 0), Healthy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
         assert registry(address).level == "ok"
         server.shutdown()

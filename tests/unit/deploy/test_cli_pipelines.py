@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import kfp
 import pytest
 import yaml
 
@@ -15,6 +14,9 @@ from deploy.cli.cluster import kfp_api
 from deploy.cli.pipelines import publish
 from pipelines.steps.calls import ORDER
 from tests.kfp_stand_in import StandIn, kfp_stand_in
+from tests.late import Late
+
+kfp = Late("kfp")
 
 NAMES = sorted(f"fairlead-{name.replace('_', '-')}" for name in ORDER)
 

@@ -36,7 +36,7 @@ def url() -> Iterator[str]:
     Echo.connections = set()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/echo"
         server.shutdown()
 

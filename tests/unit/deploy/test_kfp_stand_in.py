@@ -12,10 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import kfp
-import kfp_server_api
 import pytest
-from kfp import compiler, dsl
 
 from deploy.cli.cluster.kube import Kube
 from tests import argo_documents
@@ -24,6 +21,9 @@ from tests.kfp_api import run_document
 from tests.kfp_run import Run
 from tests.kfp_stand_in import GROUP_CONCAT, StandIn, kfp_stand_in
 from tests.kubectl_stand_in import event
+from tests.late import Late
+
+kfp, kfp_server_api = Late("kfp"), Late("kfp_server_api")
 
 RECORDINGS = Path(__file__).parents[4] / "shared" / "cases" / "kubeflow"
 _CACHED = {name: {"cached": True} for name in ("validate", "materialise", "build_dataset", "train", "evaluate")}
@@ -40,15 +40,19 @@ SCENARIOS: dict[str, tuple[dict[str, dict[str, Any]], float]] = {
 }
 
 
-@dsl.component(base_image="registry/pipelines:1")
-def work(text: str) -> str:
-    return text
+def compile_two_steps(file: Path) -> None:
+    from kfp import compiler, dsl
 
+    @dsl.component(base_image="registry/pipelines:1")
+    def work(text: str) -> str:
+        return text
 
-@dsl.pipeline(name="full")
-def two_steps(task: str = "news") -> None:
-    first = work(text=task).set_display_name("prepare")
-    work(text=first.output).set_caching_options(False)
+    @dsl.pipeline(name="full")
+    def two_steps(task: str = "news") -> None:
+        first = work(text=task).set_display_name("prepare")
+        work(text=first.output).set_caching_options(False)
+
+    compiler.Compiler().compile(two_steps, str(file))
 
 
 @pytest.fixture
@@ -58,14 +62,14 @@ def stand_in() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def client(stand_in: StandIn) -> kfp.Client:
+def client(stand_in: StandIn) -> Any:
     return kfp.Client(host=stand_in.url)
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> str:
     file = tmp_path / "full.yaml"
-    compiler.Compiler().compile(two_steps, str(file))
+    compile_two_steps(file)
     return str(file)
 
 
@@ -182,7 +186,7 @@ def _row(task: dict[str, Any]) -> str:
     return f"{task.get('display_name')} {task.get('state')} {ended} {len(task.get('child_tasks', []))} {keys}"
 
 
-def test_the_client_of_kubeflow_runs_lists_and_ends_runs(stand_in: StandIn, client: kfp.Client, package: str) -> None:
+def test_the_client_of_kubeflow_runs_lists_and_ends_runs(stand_in: StandIn, client: Any, package: str) -> None:
     assert client.get_kfp_healthz().multi_user is False
     stand_in.api.scenarios = [Scenario(tasks=grouped("all", all={"tries": (Try(seconds=NEVER),)}))]
     experiment = client.create_experiment("news")
@@ -206,7 +210,7 @@ def test_the_client_of_kubeflow_runs_lists_and_ends_runs(stand_in: StandIn, clie
         client.get_run(first.run_id)
 
 
-def test_schedules_are_kept_listed_paused_and_fired(stand_in: StandIn, client: kfp.Client, package: str) -> None:
+def test_schedules_are_kept_listed_paused_and_fired(stand_in: StandIn, client: Any, package: str) -> None:
     experiment = client.create_experiment("news").experiment_id
     asked = {"cron_expression": "0 0 3 * * *", "pipeline_package_path": package, "no_catchup": True}
     made = client.create_recurring_run(experiment, "news-20261127-152641-2105", **asked)
@@ -226,7 +230,7 @@ def test_schedules_are_kept_listed_paused_and_fired(stand_in: StandIn, client: k
         client.create_recurring_run(experiment, "x", **{**asked, "cron_expression": "daily"})
 
 
-def test_pipelines_have_versions_and_runs_refer_to_them(client: kfp.Client, package: str) -> None:
+def test_pipelines_have_versions_and_runs_refer_to_them(client: Any, package: str) -> None:
     made = client.upload_pipeline(package, "full", description="all steps")
     assert client.get_pipeline_id("full") == made.pipeline_id
     second = client.upload_pipeline_version(package, "0.2.0", pipeline_id=made.pipeline_id)
@@ -240,7 +244,7 @@ def test_pipelines_have_versions_and_runs_refer_to_them(client: kfp.Client, pack
     assert client.wait_for_run_completion(run.run_id, timeout=10, sleep_duration=0.05).state == "SUCCEEDED"
 
 
-def test_it_misbehaves_when_asked_to(stand_in: StandIn, client: kfp.Client, package: str) -> None:
+def test_it_misbehaves_when_asked_to(stand_in: StandIn, client: Any, package: str) -> None:
     experiment = client.create_experiment("news").experiment_id
     run = client.run_pipeline(experiment, "one", package).run_id
     stand_in.breaks = GROUP_CONCAT

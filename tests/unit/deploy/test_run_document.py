@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from kfp_server_api import V2beta1Run, V2beta1RuntimeConfig
 
 from contracts.endpoints import Endpoints
 from deploy.cli.cluster_runs.run_document import asked_of
@@ -18,6 +17,9 @@ from pipelines.io.record import read_run, write_run
 from pipelines.run import Placing, Run, shown
 from pipelines.tasks import get_task, recipe_config
 from pipelines.values import as_document
+from tests.late import Late
+
+api = Late("kfp_server_api")
 
 CONFIG = as_document(recipe_config(get_task("news")))
 STORED: dict[str, Any] = {
@@ -40,8 +42,8 @@ EACH = {  # the parameters of a pipeline with a task for each step, as they were
 
 
 def kubeflow(given: dict[str, Any]) -> Any:
-    config = V2beta1RuntimeConfig(parameters=given)
-    return V2beta1Run(run_id="3f0c", display_name="x", created_at=datetime.now(UTC), runtime_config=config)
+    config = api.V2beta1RuntimeConfig(parameters=given)
+    return api.V2beta1Run(run_id="3f0c", display_name="x", created_at=datetime.now(UTC), runtime_config=config)
 
 
 @pytest.mark.parametrize(("given", "record"), [(EACH, STORED), (EACH, None), ({"task": "news"}, STORED)])

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from sklearn import metrics as reference
 
 from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
@@ -21,6 +20,9 @@ from pipelines.evaluation.leakage import check_leakage
 from pipelines.evaluation.measures import bootstrap
 from pipelines.evaluation.multilabel import label_matrix
 from pipelines.task import DataConfig
+from tests.late import Late
+
+reference = Late("sklearn.metrics")
 
 RNG = np.random.default_rng(3)
 ROWS = 300

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from google.protobuf import json_format, struct_pb2
-from kfp import dsl
 
 from contracts.bundle import GateDecision
 from pipelines.evaluation.curves import confusion, curves, roc
 from pipelines.pages import kubeflow
 from pipelines.pages.data_report import render_data
+from tests.late import Late
+
+dsl = Late("kfp.dsl")
 
 HOSTILE = "<script>alert(1)</script>|*x*"
 

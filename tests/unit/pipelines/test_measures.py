@@ -10,13 +10,15 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn import metrics as reference
 
 from contracts.problems.classification import ClassificationOutput
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.class_measures import RANKED, Rule, binary, classification, multiclass, on_scale
 from pipelines.evaluation.classification import METRICS
 from pipelines.evaluation.measures import auc, bootstrap, finite, paired_bootstrap
+from tests.late import Late
+
+reference = Late("sklearn.metrics")
 
 RNG = np.random.default_rng(5)
 SCORE = np.round(RNG.random(500), 2)  # rounded: many ties

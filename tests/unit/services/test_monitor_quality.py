@@ -11,14 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import (
-    average_precision_score,
-    f1_score,
-    mean_squared_error,
-    precision_score,
-    r2_score,
-    recall_score,
-)
 
 from contracts.problems import get_problem
 from contracts.problems.multilabel import MultilabelOutput
@@ -27,7 +19,10 @@ from services.feedback.label_writing import write_labels
 from services.feedback.records import Label
 from services.monitor.labelled import FILE
 from services.problems import get_serving, measures
+from tests.late import Late
 from tests.monitor_log import NOON, Log
+
+reference = Late("sklearn.metrics")
 
 ROWS = st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 10), st.integers(1, 3)), min_size=5, max_size=60)
 
@@ -39,17 +34,19 @@ def test_metrics_are_those_of_scikit_learn(rows: list[tuple[bool, bool, int, int
     score, weight = np.array([row[2] / 10 for row in rows]), np.array([float(row[3]) for row in rows])
     found = measures.binary(true, said, score)(weight)
     if true.any() and said.any():
-        assert found["precision"] == pytest.approx(precision_score(true, said, sample_weight=weight))
-        assert found["recall"] == pytest.approx(recall_score(true, said, sample_weight=weight))
-        assert found["average_precision"] == pytest.approx(average_precision_score(true, score, sample_weight=weight))
+        assert found["precision"] == pytest.approx(reference.precision_score(true, said, sample_weight=weight))
+        assert found["recall"] == pytest.approx(reference.recall_score(true, said, sample_weight=weight))
+        assert found["average_precision"] == pytest.approx(
+            reference.average_precision_score(true, score, sample_weight=weight)
+        )
     both = measures.classes(true.astype(np.int64), said.astype(np.int64), 2)(weight)
     assert both["accuracy"] == pytest.approx(float(np.average(true == said, weights=weight)))
     if true.any() and not true.all():
-        assert both["macro_f1"] == pytest.approx(f1_score(true, said, average="macro", sample_weight=weight))
+        assert both["macro_f1"] == pytest.approx(reference.f1_score(true, said, average="macro", sample_weight=weight))
     number = measures.numbers(score, score[::-1])(weight)
-    assert number["rmse"] ** 2 == pytest.approx(mean_squared_error(score, score[::-1], sample_weight=weight))
+    assert number["rmse"] ** 2 == pytest.approx(reference.mean_squared_error(score, score[::-1], sample_weight=weight))
     if len(set(score)) > 1:
-        assert number["r2"] == pytest.approx(r2_score(score, score[::-1], sample_weight=weight))
+        assert number["r2"] == pytest.approx(reference.r2_score(score, score[::-1], sample_weight=weight))
 
 
 def _label(log: Log, wrong: float = 0.0) -> list[Label]:

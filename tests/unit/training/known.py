@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from kubernetes.client import models
+from tests.late import Late
+
+models = Late("kubernetes.client.models")
+
 
 _PLAIN: dict[str, Any] = {
     "str": str,

@@ -105,7 +105,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     def train(release: str, ends: str = "Complete", **changes: Any) -> Api:
         api = Api(tmp_path / "place", release, ends)
         servers.append(api)
-        threading.Thread(target=api.serve_forever, daemon=True).start()
+        threading.Thread(target=api.serve_forever, args=(0.02,), daemon=True).start()
         config = {
             "apiVersion": "v1",
             "kind": "Config",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from contracts.errors import PlatformError
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.device import resolve_device
 from pipelines.training.loop import LoopConfig, run_epochs
+from tests.late import Late
 
-torch = pytest.importorskip("torch", reason="the loop trains torch models")
+torch = Late("torch")
+pytestmark = pytest.mark.skipif(find_spec("torch") is None, reason="the loop trains torch models")
 
 
 class KilledError(Exception):
@@ -132,7 +135,7 @@ def test_saving_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Monke
         stream.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fail)
+    monkeypatch.setattr("torch.save", fail)
     with pytest.raises(OSError, match="No space"):
         checkpoint.save({"w": torch.zeros(3)}, {"n": 2})
     loaded = checkpoint.load()

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from contracts.bundle import Bundle, write_bundle
 from contracts.engines import load_engine
-from pipelines.training.quantise import quantise_if_as_good
-
-pytest.importorskip("transformers", reason="it is part of the extra torch")
-
 from pipelines.training.pretrained import new_classifier, new_encoder, pretrained_encoder
-from pipelines.training.transformer import Network, encoder_graph, export_transformer
+from pipelines.training.quantise import quantise_if_as_good
+from tests.late import Late
+
+torch, transformer = Late("torch"), Late("pipelines.training.transformer")
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="it is part of the extra torch")
 
 SIZES: dict[str, Any] = {
     "vocabulary": 60,
@@ -35,15 +35,15 @@ LINEAGE = {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "
 
 
 @pytest.fixture(scope="module")
-def model() -> Network:
+def model() -> Any:
     torch.manual_seed(3)
-    return Network(new_classifier(classes=3, **SIZES)).eval()
+    return transformer.Network(new_classifier(classes=3, **SIZES)).eval()
 
 
 @pytest.fixture
-def folder(model: Network, tmp_path: Path) -> Path:
+def folder(model: Any, tmp_path: Path) -> Path:
     target = tmp_path / "source" / "model"
-    export_transformer(model, target)
+    transformer.export_transformer(model, target)
     words = {"[PAD]": 0} | {f"w{at}": at for at in range(1, 60)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[PAD]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -69,9 +69,7 @@ def texts(lengths: list[int]) -> dict[str, Any]:
 LENGTHS = [1, 3, 3, 4, 9, 10, 20, 39]
 
 
-def test_the_exported_model_answers_as_torch_does_for_every_length(
-    model: Network, folder: Path, tmp_path: Path
-) -> None:
+def test_the_exported_model_answers_as_torch_does_for_every_length(model: Any, folder: Path, tmp_path: Path) -> None:
     engine = engine_of(folder, tmp_path / "bundles")
     columns = texts(LENGTHS)
     got = engine.predict(columns)
@@ -88,7 +86,7 @@ def test_an_encoder_is_exported_with_its_padding_unseen(tmp_path: Path) -> None:
     encoder = new_encoder(**SIZES)
     encoder.save_pretrained(tmp_path)
     again = pretrained_encoder(tmp_path).train()  # the graph has no dropout all the same
-    session = onnxruntime.InferenceSession(encoder_graph(again).SerializeToString())
+    session = onnxruntime.InferenceSession(transformer.encoder_graph(again).SerializeToString())
     ids = np.random.default_rng(1).integers(1, 60, (3, 9))
     mask = (np.arange(9) < np.array([[9], [4], [1]])).astype(np.int64)
     got = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
