@@ -8,7 +8,7 @@ BIN := .venv/bin
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 RUN_ENV := .venv/.run-$(KEY)
 DEV_ENV := .venv/.dev-$(KEY)
-RUN_EXTRAS := pipelines,services,feature-store
+RUN_EXTRAS := pipelines,services,feature-store,search
 RUN_IMPORTS := bentoml, duckdb, feast, kfp.local, lightgbm, matplotlib.pyplot, mlflow, onnxruntime, pandas, pandera, sklearn
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 

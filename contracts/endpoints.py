@@ -28,6 +28,11 @@ class Endpoints(Settings):
     online: str = Field("", description="online store, a SQLite file or redis://; default <home>/features/online.db")
     predictions: str = Field("", description="folder or s3:// of logged predictions; default <home>/predictions")
 
+    studies: str = Field(
+        "",
+        description="SQL server for trials of searches, as mysql+pymysql://user@host/database; "
+        "its password is FAIRLEAD_SEARCH_PASSWORD; default a file",
+    )
     hub: str = Field("", description="https:// of the hub that ``hub:ORG/NAME`` weights may come from; default none")
 
     def uri(self, name: str) -> str:
@@ -70,4 +75,6 @@ class Endpoints(Settings):
         """The same addresses, all absolute, so that they can cross a process border."""
         names = ["data", "runs", "cache", "artifacts", "features", "online", "predictions"]
         values = {name: self.uri(name) for name in names}
-        return Endpoints(home=str(self.scratch()), tracking=self.tracking_uri, hub=self.hub, **values)
+        return Endpoints(
+            home=str(self.scratch()), tracking=self.tracking_uri, studies=self.studies, hub=self.hub, **values
+        )

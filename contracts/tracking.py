@@ -63,6 +63,28 @@ def track_run(
     return run_id, f"#/experiments/{experiment_id}/runs/{run_id}"
 
 
+def track_nested(
+    endpoints: Endpoints, experiment: str, parent: str, children: Sequence[tuple[str, Mapping[str, Any], Any, str]]
+) -> None:
+    """Record runs below the run with the id `parent`: name, parameters, metrics and status of each."""
+    resolved = endpoints.resolved()
+    client = connect(resolved)
+    from mlflow.entities import Metric, Param, RunStatus
+
+    experiment_id = _experiment(client, resolved, experiment)
+    stamp = int(datetime.now(UTC).timestamp() * 1000)
+    for name, params, metrics, status in children:
+        tags = {"mlflow.parentRunId": parent, "trial": status}
+        run_id: str = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+        client.log_batch(
+            run_id,
+            metrics=[Metric(key, float(value), stamp, 0) for key, value in metrics.items()],
+            params=[Param(key, str(value)[:500]) for key, value in params.items()],
+        )
+        ended = RunStatus.FAILED if status == "failed" else RunStatus.FINISHED
+        client.set_terminated(run_id, status=RunStatus.to_string(ended))
+
+
 def _experiment(client: Any, endpoints: Endpoints, name: str) -> str:
     from mlflow.exceptions import MlflowException
 

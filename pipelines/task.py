@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
@@ -15,6 +15,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.loop_policy import LoopPolicy
 from contracts.rollout_policy import RolloutPolicy
+from pipelines.search.settings import SearchConfig
 from pipelines.settings import apply
 
 if TYPE_CHECKING:
@@ -147,7 +148,10 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TaskConfig:
-    """A configuration that can train; a recipe is a named instance. Subclasses add `model` and more, and `train`."""
+    """A configuration that can train; a recipe is a named instance. Subclasses add `model` and more, and `train`.
+
+    A class of a section may declare ``SPACE``, what a search of it may change: key -> `Dimension`.
+    """
 
     recipe: str
     seed: int = 7
@@ -155,13 +159,19 @@ class TaskConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     rollout: RolloutPolicy = field(default_factory=RolloutPolicy)
     loop: LoopPolicy = field(default_factory=LoopPolicy)
+    search: SearchConfig = field(default_factory=SearchConfig)
+
+    # A recipe whose training reports a loss as it goes names it here, so that a search may end hopeless trials early.
+    reports: ClassVar[str] = ""
 
     def training_part(self) -> Self:
         """The configuration without what gate, rollouts and loop look at, so that another limit trains nothing again.
 
         A recipe whose training reads `gate` keeps the fields that it reads.
         """
-        return replace(self, gate=GateConfig(), rollout=RolloutPolicy(), loop=LoopPolicy())
+        metrics = self.search.metrics or (self.gate.primary,)
+        search = replace(self.search, metrics=metrics) if self.search.trials else SearchConfig()
+        return replace(self, gate=GateConfig(), rollout=RolloutPolicy(), loop=LoopPolicy(), search=search)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.

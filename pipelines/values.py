@@ -123,7 +123,7 @@ def known_version(task: Task, where: Endpoints, version: str, source: str) -> di
 
 
 def data_part(task: Task, config: TaskConfig) -> TaskConfig:
-    """The configuration with `model`, `cost`, `gate`, `rollout`, `loop` and, where possible, the recipe of the default.
+    """The configuration with the default's sections that say nothing about the data and, where possible, its recipe.
 
     Recipes that differ in these only have the same data, and so share the cache of every step before training.
     """
@@ -131,7 +131,7 @@ def data_part(task: Task, config: TaskConfig) -> TaskConfig:
     if type(base) is not type(config):
         base = find_recipe(task, config.recipe) or config
     assert is_dataclass(config)
-    names = ("model", "cost", "gate", "rollout", "loop", "recipe")
+    names = ("model", "cost", "gate", "rollout", "loop", "search", "recipe")
     learned = {field.name: getattr(base, field.name) for field in fields(config) if field.name in names}
     return replace(config, **learned)
 

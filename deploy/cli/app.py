@@ -22,6 +22,7 @@ from deploy.cli.commands import (
     rollouts,
     runs,
     schedules,
+    search,
     serving,
 )
 from deploy.cli.terminal.output import EXIT_INTERRUPTED
@@ -31,6 +32,7 @@ __all__ = ["app", "main"]
 
 parts = (
     runs,
+    search,
     schedules,
     data,
     models,

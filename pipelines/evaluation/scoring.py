@@ -15,9 +15,12 @@ from contracts.engine import Engine
 from contracts.engines import find_engine
 from contracts.errors import PlatformError
 from contracts.problems.base import Problem
+from pipelines.task import reading_settings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from pipelines.task import Task, TaskConfig
 
 ANSWERS = "answers.npy"  # of a candidate to the test rows; not part of its bundle
 _WARM_UP, _LATENCY_SECONDS = 5, 2.0  # calls that are not counted; of all calls together
@@ -29,6 +32,40 @@ def provisional(folder: Path, fields: Mapping[str, Any]) -> Bundle:
     lineage = {**fields["lineage"], "created": "1970-01-01T00:00:00Z"}
     document = BundleDocument.model_validate({**fields, "lineage": lineage, "gate": UNDECIDED, "files": {}})
     return Bundle(folder, document, "")
+
+
+def fields_of(
+    task: Task,
+    config: TaskConfig,
+    trained: Mapping[str, Any],
+    lineage: Mapping[str, Any] | None = None,
+    has_features: bool = False,
+) -> dict[str, Any]:
+    """A BundleDocument's fields of what a recipe has trained, without metrics, gate and files.
+
+    Args:
+        trained: see `TaskConfig.train`.  lineage: of a model that is measured and not published, nothing is known.
+    """
+    given = lineage or {"code_version": "", "data_version": "", "source": ""}
+    return {
+        "name": task.name,
+        "task": task.name,
+        "recipe": config.recipe,
+        "modality": task.modality,
+        "engine": trained["engine"],
+        "signature": {
+            "inputs": [item.model_dump() for item in task.inputs(config)],
+            "output": trained["output"],
+            "entities": list(task.entities) if has_features else [],
+            "request": [item.model_dump() for item in task.request(config)],
+            "timestamp": task.timestamp if has_features else None,
+        },
+        "decision": trained["decision"],
+        "feature_service": task.feature_service,
+        "parameters": trained["parameters"],
+        "layout": reading_settings(config.data),
+        "lineage": {**given, "seed": config.seed},
+    }
 
 
 def columns_of(frame: pd.DataFrame, inputs: Sequence[Input]) -> dict[str, NDArray[Any]]:

@@ -26,7 +26,7 @@ from pipelines.evaluation.measures import bootstrap, finite
 from pipelines.io import events
 from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.pages import data_report
-from pipelines.task import Task, problem_of, reading_settings
+from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
 
 if TYPE_CHECKING:
@@ -64,25 +64,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     if not (source / "test.parquet").exists():
         raise missing(source / "test.parquet")
     frame = pd.read_parquet(source / "test.parquet").reset_index(drop=True)
-    fields: dict[str, Any] = {
-        "name": found.name,
-        "task": found.name,
-        "recipe": settings.recipe,
-        "modality": found.modality,
-        "engine": trained["engine"],
-        "signature": {
-            "inputs": [item.model_dump() for item in found.inputs(settings)],
-            "output": trained["output"],
-            "entities": list(found.entities) if has_features else [],
-            "request": [item.model_dump() for item in found.request(settings)],
-            "timestamp": found.timestamp if has_features else None,
-        },
-        "decision": trained["decision"],
-        "feature_service": found.feature_service,
-        "parameters": trained["parameters"],
-        "layout": reading_settings(settings.data),
-        "lineage": {**json.loads(lineage), "seed": settings.seed},
-    }
+    fields = scoring.fields_of(found, settings, trained, json.loads(lineage), has_features)
     bundle = scoring.provisional(target, fields)
     engine = load_engine(bundle, threads=1)
     document, signature = bundle.document, bundle.document.signature
@@ -125,6 +107,10 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     if tradeoff := trained.get("tradeoff"):
         result["tradeoff"] = tradeoff
         group_plots.tradeoff(target / "plots" / "tradeoff.png", tradeoff, settings.gate.fairness.selection_ratio)
+    if search := trained.get("search"):
+        from pipelines.search.outcome import judged
+
+        result["search"] = judged(search, found, settings, Path(model), frame, given, target / "plots")
     _write_texts(target / REASON_TEXTS, found, [item.name for item in signature.inputs])
     result["left_out"] = read_json(source / "dataset.json").get("left_out")
     about = {"task": found.name, "source": fields["lineage"]["source"], "version": fields["lineage"]["data_version"]}

@@ -14,7 +14,7 @@ from contracts.audit import AuditLog
 from contracts.bundle import GateDecision, write_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import CHALLENGER, Registry
-from contracts.tracking import track_run
+from contracts.tracking import track_nested, track_run
 from pipelines.data import left_out
 from pipelines.evaluation import scoring
 from pipelines.io import events
@@ -24,6 +24,7 @@ from pipelines.pages.card import render_card
 from pipelines.tasks import get_task, load_config
 
 _TABLE = "left_out.json"
+_NESTED = 200  # trials of a search that are runs below this one, the last ones
 
 
 def register(
@@ -129,7 +130,22 @@ def _track(
         **shown_as,
     }
     parameters = {"recipe": fields["recipe"], "seed": fields["lineage"]["seed"], **fields["parameters"]}
-    return track_run(where, fields["task"], run, parameters, metrics, curves, shown, tags)
+    search = evaluation.get("search")
+    if search:
+        tags["search"] = search.get("verdict", "")
+    tracked = track_run(where, fields["task"], run, parameters, metrics, curves, shown, tags)
+    if search:
+        children = [
+            (f"trial {one['number']}", one["settings"], _valid(one["values"]), one["state"])
+            for one in search["trials"][-_NESTED:]
+        ]
+        track_nested(where, fields["task"], tracked[0], children)
+    return tracked
+
+
+def _valid(values: dict[str, float]) -> dict[str, float]:
+    """Metrics of the validation rows, by names that are not those of the test rows."""
+    return {_metric_name(f"valid.{name}"): value for name, value in values.items()}
 
 
 def read_history(candidate: Path) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ def train(
     `checkpoints` must be the same folder, or ``s3://`` address, when the same training is started again; it is emptied
     after success. In S3 it outlives the machine.
     `distributed_job`, JSON of `pods.DistributedJob`: other pods train then, and this one waits for them.
-    `hub`: see `Endpoints`.
+    `hub`: see `Endpoints`.  With ``search.trials`` the best of a search is trained, see `pipelines.search`.
 
     Returns:
         engine, device and the last point of the learning curve.
@@ -42,6 +42,12 @@ def train(
     settings = load_config(found, config)
     _check_inputs(dataset, [item.model_dump() for item in found.inputs(settings)])
     target = Path(out)
+    if distributed_job and settings.search.trials:
+        raise PlatformError(
+            "a search trains in processes of one pod, and this run is to train over several",
+            fix="leave out --train-nodes, or search first and train the best over several pods",
+            code="bad_config",
+        )
     if distributed_job:
         from pipelines.training.distributed_job import train_by_job
         from pipelines.training.pods import DistributedJob
@@ -56,7 +62,13 @@ def train(
     model.mkdir(parents=True)
     try:
         with hub_allowed(hub), folder_kept(checkpoints) as kept, exclusive(Path(kept), target) as folder:
-            trained = settings.train(found, Path(dataset), model, folder, events.progress("train"))
+            report = events.progress("train")
+            if settings.search.trials:
+                from pipelines.search.run_search import search_and_train
+
+                trained = search_and_train(found, settings, Path(dataset), target, folder, report)
+            else:
+                trained = settings.train(found, Path(dataset), model, folder, report)
             shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(target / ".checkpoints", ignore_errors=True)
     except OSError as err:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts.engines.lightgbm import import_lightgbm
 from contracts.errors import PlatformError
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT, Progress
 
 _PLAIN = re.compile(r"[\w.+-]+")
@@ -54,6 +55,16 @@ class LightGBMConfig:
     rising: tuple[str, ...] = ()
     falling: tuple[str, ...] = ()
     hide_share: Share = 1.0
+
+    # The number of rounds is not searched: the validation rows stop each training.
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "learning_rate": Dimension(low=0.01, high=0.2, log=True),
+        "leaves": Dimension(low=4, high=128, log=True),
+        "min_leaf": Dimension(low=5, high=200, log=True),
+        "feature_fraction": Dimension(low=0.3, high=1.0),
+        "bagging_fraction": Dimension(low=0.5, high=1.0),
+        "l2": Dimension(low=0.001, high=100.0, log=True),
+    }
 
 
 @plain_dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def train_labels(
         "output": {"problem": "multilabel", "labels": list(labels), "thresholds": thresholds},
         "decision": None,
         "history": [{"valid_loss": value} for value in means],
-        "parameters": {**{key: getattr(model, key) for key in model.__dataclass_fields__}, **rounds},
+        "parameters": {**{one.name: getattr(model, one.name) for one in fields(model)}, **rounds},
         "device": "cpu",
     }
 

@@ -6,14 +6,15 @@ point of accuracy on short news. What is served is a plain linear model: ratio t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from dataclasses import dataclass as plain_dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:
@@ -39,6 +40,15 @@ class LinearConfig:
     ratio_smoothing: float = 0.3
     ratio_powers: tuple[float, ...] = Field(default=(0.5,), min_length=1)
     class_weights: bool = True
+
+    # The SVM's C is not searched: every training chooses it of `strengths`.
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "longest_ngram": Dimension(low=1, high=3),
+        "min_documents": Dimension(low=1, high=5),
+        "class_weights": Dimension(choices=(True, False)),
+        "ratio_powers": Dimension(choices=((0.0,), (0.25,), (0.5,), (1.0,))),
+        "ratio_smoothing": Dimension(low=0.03, high=3.0, log=True, when={"ratio_powers": ((0.25,), (0.5,), (1.0,))}),
+    }
 
 
 @plain_dataclass(frozen=True)

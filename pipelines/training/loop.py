@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.distributed import Group, group
@@ -39,6 +40,12 @@ class LoopConfig:
     class_weights: bool = True
     device: str = "auto"
     threads: int = 1
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "learning_rate": Dimension(low=0.0003, high=0.01, log=True),
+        "batch_size": Dimension(low=16, high=128, log=True),
+        "weight_decay": Dimension(low=0.0001, high=0.3, log=True),
+    }
 
 
 def run_epochs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def train_number(
 
     fitted = fit("value", None)
     fitted.booster.save_model(str(out / "model.txt"), num_iteration=fitted.rounds)
-    parameters = {key: getattr(model, key) for key in model.__dataclass_fields__} | {"best_round": fitted.rounds}
+    parameters = {one.name: getattr(model, one.name) for one in fields(model)} | {"best_round": fitted.rounds}
     if coverage is not None:
         ends = {"low": fit("low", (1 - coverage) / 2), "high": fit("high", (1 + coverage) / 2)}
         true = np.asarray(rows["valid"].y, dtype=np.float64)

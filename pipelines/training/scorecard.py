@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from contracts.bundle import Input
 from contracts.engines.scorecard import FILE, Attribute, Characteristic, Scorecard
 from contracts.errors import PlatformError
 from pipelines.formatting import number
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT
 from pipelines.training.binning import Binned, Floats, Ints, bin_category, bin_number
 from pipelines.training.boosting import Columns, Share, check_monotone
@@ -44,6 +45,12 @@ class ScorecardConfig:
     falling: tuple[str, ...] = ()
     calibration: Literal["platt", "isotonic", "none"] = "platt"
     hide_share: Share = 0.0
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "bins": Dimension(low=3, high=12),
+        "min_share": Dimension(low=0.01, high=0.15, log=True),
+        "c": Dimension(low=0.01, high=100.0, log=True),
+    }
 
 
 def fit_scorecard(

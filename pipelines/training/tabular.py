@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field, replace
+from dataclasses import field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import Calibration, matrix
 from pipelines.data.hidden import read_hidden
+from pipelines.search.settings import Dimension
 from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
 from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, Share, fit_boosted
@@ -45,6 +46,12 @@ class LogisticConfig:
     calibration: Literal["platt", "isotonic", "none"] = "platt"
     max_iterations: int = 500
     hide_share: Share = 0.1
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "c": Dimension(low=0.001, high=100.0, log=True),
+        "log_scale": Dimension(choices=(True, False)),
+        "calibration": Dimension(choices=("platt", "isotonic", "none")),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -339,4 +346,4 @@ def _need_all_classes(y: NDArray[np.int64], classes: Sequence[str], split: str) 
 
 
 def _flat(config: AnyModel) -> dict[str, Any]:
-    return {key: getattr(config, key) for key in config.__dataclass_fields__}
+    return {one.name: getattr(config, one.name) for one in fields(config)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,8 @@ def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
     report["model_card"] = str(bundle.path / "card.html")
     if (page := bundle.path / "data.html").exists():
         report["data_report"] = str(page)
+    if search := json.loads((bundle.path / "evaluation.json").read_text(encoding="utf-8")).get("search"):
+        report["search"] = search
     return report
 
 
@@ -142,6 +145,10 @@ def tracking_page(endpoints: Endpoints, page: str) -> str:
 
 def show_report(out: Console, report: dict[str, Any]) -> None:
     """Gate table, model version and where to look."""
+    if "search" in report:
+        from deploy.cli.training.search import show_search
+
+        show_search(out, report["search"])
     if "gate" in report:
         show_gate(out, report["gate"])
     result = report.get("result") or {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.image.base import ImageRecipe, Images
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
 from pipelines.training.pictures import AugmentConfig
@@ -40,6 +42,12 @@ class ImageLoop(LoopConfig):
     momentum: float = 0.9
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "learning_rate": Dimension(low=0.02, high=0.6, log=True),
+        "weight_decay": Dimension(low=0.00005, high=0.005, log=True),
+        "smoothing": Dimension(low=0.0, high=0.2),
+    }
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class NeuralImage(ImageRecipe):
@@ -47,6 +55,8 @@ class NeuralImage(ImageRecipe):
 
     training: ImageLoop = field(default_factory=ImageLoop)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    reports: ClassVar[str] = "valid_loss"
 
 
 def begin(config: NeuralImage) -> str:

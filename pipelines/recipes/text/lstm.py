@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.text.neural import NeuralText
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ class LstmConfig:
     hidden: int = 64
     bidirectional: bool = True
     dropout: float = 0.5
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "embedding": Dimension(low=32, high=256, log=True),
+        "hidden": Dimension(low=16, high=128, log=True),
+        "dropout": Dimension(low=0.0, high=0.7),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

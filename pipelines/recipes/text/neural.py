@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass as settings
 
@@ -24,6 +24,8 @@ class NeuralText(TextRecipe):
 
     training: LoopConfig = field(default_factory=LoopConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+    reports: ClassVar[str] = "valid_loss"
 
 
 @dataclass(frozen=True, kw_only=True)

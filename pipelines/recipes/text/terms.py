@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT
 
 if TYPE_CHECKING:
@@ -27,6 +29,11 @@ class TermsConfig:
     longest_ngram: int = 2
     min_documents: int = 2
     max_terms: int = 200_000
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "longest_ngram": Dimension(low=1, high=3),
+        "min_documents": Dimension(low=1, high=5),
+    }
 
 
 @plain_dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic.dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
 from pipelines.recipes.text.neural import NeuralText
 from pipelines.recipes.text.served import COMPARED, apart, engine_of, served_as
+from pipelines.search.settings import Dimension
 from pipelines.task import STRICT, GateConfig, Progress, problem_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ class TransformerModel:
     engine: Literal["onnx", "torch"] = "onnx"
     int8: bool = True
     gpu_precision: Literal["fp32", "bf16"] = "bf16"
+
+    # Sizes are those of the pretrained weights where there are such.
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "dropout": Dimension(low=0.0, high=0.5),
+        "layers": Dimension(low=1, high=4, when={"pretrained": ("",)}),
+        "inner": Dimension(low=128, high=512, log=True, when={"pretrained": ("",)}),
+    }
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -1,0 +1,54 @@
+"""Commands around a training: search."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
+from deploy.cli.terminal.output import guarded
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file to the command line."""
+    app.command("search", rich_help_panel="Train")(search)
+
+
+@guarded
+def search(
+    task: Annotated[str, typer.Argument(help="The task; see: fairlead tasks.")],
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A named configuration of the task.")] = None,
+    trials: Annotated[int, typer.Option("--trials", "-n", min=1, help="How many combinations are tried.")] = 30,
+    time: Annotated[str, typer.Option("--time", help="No trial starts after so long: 90s, 10m, 2h.")] = "",
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", "-m", help="What is optimised; several give a front.")
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, max=64, help="Processes at a time.")] = 1,
+    name: Annotated[str, typer.Option(help="Goes on with the search of that name, if there is one.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change one setting, key=value.")] = None,
+    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")] = "",
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Run every step again.")] = False,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Search the hyper-parameters of a recipe, and train the best: a run like any other, with gate, card and bundle.
+
+    The recipe declares what is searched; --set search.space replaces it. Trials are measured on the validation rows;
+    the test rows are looked at once, for the best beside the recipe as it is. Metrics are those of the gate, latency_ms
+    and bundle_mb; the first decides. Limits: --set 'search.at_most={latency_ms: 5}', and search.at_least.
+
+    A search that was stopped or whose storage went away goes on with: fairlead run --resume RUN
+
+    [bold]Examples[/]
+      fairlead search fraud
+      fairlead search credit --recipe lightgbm --trials 60 --workers 2 --time 10m
+      fairlead search credit --recipe lightgbm --metric roc_auc --metric latency_ms
+      fairlead search news --recipe embedding_lstm --set 'search.space={model.hidden: {low: 16, high: 64, log: true}}'
+    """
+    from deploy.cli.runs.workflow import RunOptions
+    from deploy.cli.training.search import SearchOptions, search_task
+
+    asked = SearchOptions(trials=trials, time=time, metrics=metric or (), workers=workers, name=name)
+    options = RunOptions(overrides=overrides or [], source=source, no_cache=no_cache, profile=profile)
+    search_task(task, recipe, asked, options, as_json)

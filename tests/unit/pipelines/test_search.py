@@ -1,0 +1,286 @@
+"""A search inside a training: its space, its trials, what it finds and what the test rows say of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.errors import PlatformError
+from pipelines.evaluation import search_plots
+from pipelines.pages.card import render_card
+from pipelines.search import found, run_search, study, trial
+from pipelines.search.outcome import verdict
+from pipelines.search.worker import Job, Worker
+from pipelines.steps.evaluate import evaluate
+from pipelines.steps.train import train
+
+SPACE = {"model.rounds": {"low": 1, "high": 30, "log": True}}
+
+
+class Inline:
+    """In place of the processes of a search: its workers one after the other, in this process."""
+
+    def __init__(self, job: Path, count: int) -> None:
+        self.job, self.count = job, count
+
+    def __enter__(self) -> Inline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def running(self) -> bool:
+        for index in range(self.count):
+            Worker(Job.model_validate_json(self.job.read_text()), index).run()
+        return False
+
+
+@pytest.fixture
+def searched(
+    candidate: Path, toy_config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., dict[str, Any]]:
+    """A function that searches the toy task as the given settings say; gives the document of the search."""
+    monkeypatch.setattr(run_search, "_Workers", Inline)
+    monkeypatch.setattr(run_search, "_WAIT", 0.0)
+
+    def search(folder: str = "one", **settings: Any) -> dict[str, Any]:
+        config = toy_config(search={"trials": 6, "space": SPACE, "metrics": ["roc_auc"], **settings})
+        place = str(tmp_path / folder / "checkpoints")
+        train("toy", config, str(candidate / "dataset"), place, str(tmp_path / "out"))
+        document: dict[str, Any] = json.loads((tmp_path / "out" / "train.json").read_text())["search"]
+        return document
+
+    return search
+
+
+# The trials
+
+
+def test_an_inner_dataset_has_the_validation_rows_as_its_test_and_hides_them_from_training(
+    candidate: Path, toy: Any, tmp_path: Path
+) -> None:
+    trial.inner_dataset(toy, candidate / "dataset", tmp_path / "inner")
+    outer = {name: pd.read_parquet(candidate / "dataset" / f"{name}.parquet") for name in ("train", "valid", "test")}
+    inner = {name: pd.read_parquet(tmp_path / "inner" / f"{name}.parquet") for name in ("train", "valid", "test")}
+    assert list(inner["test"]["id"]) == list(outer["valid"]["id"])
+    assert [*inner["train"]["id"], *inner["valid"]["id"]] == list(outer["train"]["id"])  # in time: the newest held back
+    assert not set(inner["train"]["id"]) & set(inner["test"]["id"])
+    assert len(inner["valid"]) == pytest.approx(0.15 * len(outer["train"]), abs=1)
+
+
+def test_a_share_of_the_rows_is_always_the_same_and_part_of_a_larger_one(
+    candidate: Path, toy: Any, tmp_path: Path
+) -> None:
+    ids = []
+    for at, share in enumerate((0.2, 0.2, 0.5)):
+        trial.inner_dataset(toy, candidate / "dataset", tmp_path / str(at), share)
+        rows = [pd.read_parquet(tmp_path / str(at) / f"{name}.parquet")["id"] for name in ("train", "valid")]
+        ids.append({*rows[0], *rows[1]})
+    assert ids[0] == ids[1] < ids[2]
+    assert 20 <= len(ids[0]) <= 60
+
+
+def test_the_first_trial_is_the_recipe_and_the_best_is_trained_on_all_rows(
+    searched: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    document = searched()
+    assert document["trials"][0]["settings"] == {"model.rounds": 15}
+    assert document["counts"]["tried"] == 6
+    values = [one["values"]["roc_auc"] for one in document["trials"]]
+    assert document["best"]["valid"]["roc_auc"] == max(values)
+    assert document["default"]["valid"]["roc_auc"] == values[0]
+    trained = json.loads((tmp_path / "out" / "train.json").read_text())
+    chosen = document["best"]["settings"]["model.rounds"]
+    assert trained["parameters"]["rounds"] == trained["parameters"]["searched.model.rounds"] == chosen
+    assert document["best"]["command"] == f"--set model.rounds={chosen}"
+    assert not (tmp_path / "one" / "checkpoints").exists()  # done: the next training starts afresh
+
+
+def test_one_seed_gives_one_search(searched: Callable[..., dict[str, Any]]) -> None:
+    tried = [[one["settings"] for one in searched(folder)["trials"]] for folder in ("one", "two")]
+    assert tried[0] == tried[1]
+
+
+def test_a_search_that_was_stopped_goes_on_with_its_trials(
+    searched: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_search, "document", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        searched(trials=4)
+    monkeypatch.setattr(run_search, "document", found.document)
+    before = study.counted
+    seen: list[int] = []
+
+    def counting(trials: Any) -> int:
+        seen.append(before(trials))
+        return seen[-1]
+
+    monkeypatch.setattr(study, "counted", counting)
+    assert searched(trials=4)["counts"]["tried"] == 4
+    assert seen[0] == 4  # nothing was asked for again
+
+
+def test_a_trial_that_fails_is_told_and_the_search_goes_on(
+    toy: Any, searched: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = type(toy.recipes["tree"]).train
+
+    def sometimes(self: Any, *given: Any) -> Any:
+        if self.model.rounds < 15:
+            raise ValueError("too few rounds")
+        return own(self, *given)
+
+    monkeypatch.setattr(type(toy.recipes["tree"]), "train", sometimes)
+    document = searched(trials=12)
+    assert document["counts"]["failed"] > 0
+    assert document["counts"]["failed"] + document["counts"]["tried"] == 12
+    assert all("too few rounds" in one["error"] for one in document["trials"] if one["state"] == "failed")
+    assert document["best"]["settings"]["model.rounds"] >= 15
+
+
+def test_a_search_in_which_every_trial_fails_stops_early_and_says_the_first_reason(
+    toy: Any, searched: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def never(self: Any, *_: Any) -> Any:
+        tried.append(self.model.rounds)
+        raise ValueError("it cannot be")
+
+    monkeypatch.setattr(type(toy.recipes["tree"]), "train", never)
+    with pytest.raises(PlatformError, match="found nothing: 5 trials failed") as caught:
+        searched(trials=50)
+    assert len(tried) == 5
+    assert "it cannot be" in str(caught.value.detail)
+
+
+def test_limits_are_kept_and_named_when_nothing_keeps_them(searched: Callable[..., dict[str, Any]]) -> None:
+    document = searched(at_least={"roc_auc": 0.5}, at_most={"bundle_mb": 5.0})
+    assert all(one["within"] for one in document["trials"])
+    assert set(document["trials"][0]["values"]) == {"roc_auc", "bundle_mb"}
+    with pytest.raises(PlatformError, match="none of 6 trials keeps the limits: bundle_mb at most 1e-05"):
+        searched("two", at_most={"bundle_mb": 1e-5})
+
+
+def test_two_metrics_give_a_front(searched: Callable[..., dict[str, Any]]) -> None:
+    document = searched(metrics=["roc_auc", "ece"], trials=10)
+    points = {one["number"]: one["values"] for one in document["trials"]}
+    assert document["front"]
+    for number in document["front"]:
+        mine = points[number]
+        assert not any(o["roc_auc"] > mine["roc_auc"] and o["ece"] < mine["ece"] for o in points.values())
+    assert document["best"]["valid"]["roc_auc"] == max(one["roc_auc"] for one in points.values())
+
+
+def test_a_named_search_goes_on_with_more_trials_and_not_for_something_else(
+    searched: Callable[..., dict[str, Any]],
+) -> None:
+    searched(name="mine", trials=3)
+    document = searched(name="mine", trials=5)
+    assert document["counts"]["tried"] == 5
+    with pytest.raises(PlatformError, match="there is a search called 'toy/mine' already") as caught:
+        searched(name="mine", trials=9, metrics=["average_precision"])
+    assert "--name" in str(caught.value.fix)
+
+
+def test_trials_of_two_parts_of_one_search_count_once(searched: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    where = f"sqlite:///{tmp_path}/trials.db"
+    first = searched(storage=where, name="shared", workers=3, trials=7)
+    again = searched("two", storage=where, name="shared", workers=2, trials=7)
+    assert first["counts"]["tried"] == again["counts"]["tried"] == 7
+    assert sorted(one["number"] for one in again["trials"]) == list(range(7))
+
+
+def test_time_that_is_up_starts_no_trial(searched: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(PlatformError, match="no trial was done in the time that was given"):
+        searched(seconds=1e-9)
+
+
+def test_a_storage_that_never_was_there_ends_the_search(searched: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(PlatformError, match="the storage of the search is away"):
+        searched(storage="sqlite:////nowhere/at/all.db", patience=0.01)
+
+
+# What it finds
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        ({"test": 0.02, "interval": [0.01, 0.03]}, "the search helps: +0.0200"),
+        ({"test": 0.001, "interval": [0.0002, 0.002]}, "there is little to gain here: +0.0010"),
+        ({"test": 0.01, "interval": [-0.01, 0.03]}, "which may be chance"),
+        ({"test": -0.02, "interval": [-0.03, -0.01]}, "the search does harm"),
+        ({"test": None, "interval": None}, "not defined on the test rows"),
+    ],
+)
+def test_the_verdict_weighs_size_and_chance(gain: Any, said: str) -> None:
+    assert said in verdict({"metric": "roc_auc", **gain}, 0.9)
+
+
+class Point:
+    """What is asked of a trial to be chosen."""
+
+    def __init__(self, number: int, values: list[float]) -> None:
+        self.number, self.values, self.constraints = number, values, {}
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30), st.floats(0, 0.5))
+def test_what_is_chosen_is_on_the_front_and_within_the_tolerance(values: Any, tolerance: float) -> None:
+    trials: Any = [Point(at, [*each]) for at, each in enumerate(values)]
+    front = found._front(trials, [True, False])
+    taken: Any = found.chosen(front, [True, False], tolerance)
+    assert taken in front
+    best = max(one.values[0] for one in trials)
+    assert taken.values[0] >= best - tolerance
+    assert not any(one.values[0] > taken.values[0] and one.values[1] < taken.values[1] for one in trials)
+    if not tolerance:
+        assert taken.values[0] == best
+
+
+def test_test_rows_are_looked_at_once_and_the_card_shows_the_search(
+    searched: Callable[..., dict[str, Any]], candidate: Path, tmp_path: Path, toy_config: Callable[..., str]
+) -> None:
+    document = searched(trials=10)
+    assert "test" not in document["best"]
+    shutil.copytree(candidate / "dataset", tmp_path / "dataset")
+    lineage = json.dumps({"code_version": "c", "data_version": "d", "source": "built-in"})
+    config = toy_config(search={"trials": 10, "space": SPACE, "metrics": ["roc_auc"]})
+    evaluate("toy", config, str(candidate / "dataset"), str(tmp_path / "out"), lineage, str(tmp_path / "judged"))
+    result = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
+    search = result["search"]
+    assert search["best"]["test"]["roc_auc"] == result["metrics"]["roc_auc"]
+    own = json.loads((candidate / "candidate" / "evaluation.json").read_text())["metrics"]["roc_auc"]
+    assert search["default"]["test"]["roc_auc"] == pytest.approx(own)
+    assert search["gain"]["test"] == pytest.approx(result["metrics"]["roc_auc"] - own)
+    fields = json.loads((tmp_path / "judged" / "candidate.json").read_text())
+    page = render_card(tmp_path / "judged", fields, "Will the parcel be late?")
+    assert search["verdict"][1:] in page
+    assert "<code>model.rounds</code>" in page
+    assert "search history" in page
+
+
+def test_plots_of_one_value_and_of_none_are_drawn(tmp_path: Path) -> None:
+    one = {"number": 0, "values": {"mae": 1.0, "latency_ms": 2.0}, "within": True, "settings": {}}
+    search = {
+        "metrics": ["mae", "latency_ms"],
+        "higher": [False, False],
+        "trials": [one, {**one, "number": 1, "within": False}, {**one, "number": 2, "values": {}}],
+        "importance": {},
+        "front": [0],
+        "default": {"valid": {}},
+        "best": {"number": 0},
+    }
+    search_plots.draw(tmp_path, search)
+    assert {file.name for file in tmp_path.iterdir()} == {"search_history.png", "search_front.png"}
