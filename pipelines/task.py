@@ -15,7 +15,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.loop_policy import LoopPolicy
 from contracts.rollout_policy import RolloutPolicy
-from pipelines.search.settings import SearchConfig
+from pipelines.search_space import SearchConfig
 from pipelines.settings import apply
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from pipelines.evaluation.gate_metrics import check_gate
 from pipelines.io.record import RUN, open_record, read_run
 from pipelines.io.step_cache import FOLDER
 from pipelines.run import Run, new_run_id
+from pipelines.search.space import check_search
 from pipelines.task import Task, TaskConfig, dump_config
 from pipelines.tasks import changed_config, find_recipe, get_task, load_config, recipe_config
 
@@ -85,12 +86,12 @@ def chosen_config(
         PlatformError: unknown recipe, unknown key, or a value of the wrong type.
     """
     if not sections:
-        return recipe_config(task, recipe or None, settings or {})
+        return check_search(task, recipe_config(task, recipe or None, settings or {}))
     name = recipe or sections.get("recipe") or task.default_recipe
     base = as_document(recipe_config(task, name))
     config = changed_config(task, {**base, **sections, "recipe": name}, settings or {})
     check_gate(task, config)
-    return config
+    return check_search(task, config)
 
 
 def run_id(task: str, given: str, environ: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from pipelines.search import study as studies
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.settings import setting
 
 if TYPE_CHECKING:

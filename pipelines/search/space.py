@@ -9,8 +9,8 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from pipelines.evaluation import get_evaluation
-from pipelines.search.settings import Dimension, declared_space
 from pipelines.search.trial import SERVING, changed
+from pipelines.search_space import Dimension, declared_space
 from pipelines.settings import setting
 from pipelines.task import Task, TaskConfig, dump_config, problem_of
 
@@ -52,6 +52,13 @@ def checked_space(task: Task, config: TaskConfig) -> dict[str, Dimension]:
         )
     check_metrics(task, config)
     return found
+
+
+def check_search(task: Task, config: TaskConfig) -> TaskConfig:
+    """The configuration, refused when it asks for a search that cannot be made, see `checked_space`."""
+    if config.search.trials:
+        checked_space(task, config)
+    return config
 
 
 def check_metrics(task: Task, config: TaskConfig) -> None:

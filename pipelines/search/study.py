@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
-from pipelines.search.settings import Dimension, SearchConfig
+from pipelines.search_space import Dimension, SearchConfig
 
 if TYPE_CHECKING:
     from optuna import Study, Trial

@@ -19,8 +19,8 @@ from contracts.errors import PlatformError
 from pipelines.io.events import named
 from pipelines.io.files import read_json
 from pipelines.search import study as studies
-from pipelines.search.settings import Dimension
 from pipelines.search.trial import changed, higher_is_better, train_and_measure
+from pipelines.search_space import Dimension
 from pipelines.tasks import get_task, load_config
 
 if TYPE_CHECKING:

@@ -109,10 +109,6 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
     _check_names(task.name, "input", [item.name for item in task.inputs(config)], _BUILT)
     check_sensitive(task, [item.name for item in (*task.inputs(config), *task.request(config))])
     check_gate(task, config)
-    if config.search.trials:
-        from pipelines.search.space import checked_space
-
-        checked_space(task, config)
     return config
 
 

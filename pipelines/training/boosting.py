@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from contracts.engines.lightgbm import import_lightgbm
 from contracts.errors import PlatformError
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 
 _PLAIN = re.compile(r"[\w.+-]+")

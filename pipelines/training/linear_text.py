@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.distributed import Group, group

@@ -19,7 +19,7 @@ from contracts.bundle import Input
 from contracts.engines.scorecard import FILE, Attribute, Characteristic, Scorecard
 from contracts.errors import PlatformError
 from pipelines.formatting import number
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT
 from pipelines.training.binning import Binned, Floats, Ints, bin_category, bin_number
 from pipelines.training.boosting import Columns, Share, check_monotone

@@ -21,7 +21,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import Calibration, matrix
 from pipelines.data.hidden import read_hidden
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
 from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, Share, fit_boosted

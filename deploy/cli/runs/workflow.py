@@ -51,13 +51,13 @@ def plan_run(endpoints: Endpoints, task: str, recipe: str | None = None, options
     """A new run of a task; refuses an unknown task, recipe, key or source before anything starts."""
     from pipelines.run_settings import split
     from pipelines.settings import parse_setting
-    from pipelines.tasks import get_task, recipe_config
-    from pipelines.values import as_document
+    from pipelines.tasks import get_task
+    from pipelines.values import as_document, chosen_config
 
     told = options or RunOptions()
     found = get_task(task)
     of_task, settings = split(dict(parse_setting(item) for item in told.overrides))
-    config = recipe_config(found, recipe, of_task)
+    config = chosen_config(found, recipe or "", {}, of_task)
     run_id = new_run_id(task)
     return Run(
         run_id=run_id,

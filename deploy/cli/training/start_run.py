@@ -146,7 +146,7 @@ def tracking_page(endpoints: Endpoints, page: str) -> str:
 def show_report(out: Console, report: dict[str, Any]) -> None:
     """Gate table, model version and where to look."""
     if "search" in report:
-        from deploy.cli.training.search import show_search
+        from deploy.cli.training.search_report import show_search
 
         show_search(out, report["search"])
     if "gate" in report:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.image.base import ImageRecipe, Images
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
 from pipelines.training.pictures import AugmentConfig

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.text.neural import NeuralText
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT
 
 if TYPE_CHECKING:

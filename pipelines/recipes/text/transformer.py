@@ -14,7 +14,7 @@ from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
 from pipelines.recipes.text.neural import NeuralText
 from pipelines.recipes.text.served import COMPARED, apart, engine_of, served_as
-from pipelines.search.settings import Dimension
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT, GateConfig, Progress, problem_of
 
 if TYPE_CHECKING:

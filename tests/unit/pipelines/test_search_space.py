@@ -13,10 +13,11 @@ import pytest
 
 from contracts.errors import PlatformError
 from pipelines.search import study
-from pipelines.search.settings import Dimension, declared_space
 from pipelines.search.space import checked_space
+from pipelines.search_space import Dimension, declared_space
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, load_config, recipe_config
+from pipelines.values import chosen_config
 
 
 def toy_space(toy: Any, **space: Any) -> dict[str, Dimension]:
@@ -82,9 +83,9 @@ def test_a_run_with_a_wrong_space_or_metric_is_refused_before_it_starts() -> Non
     credit = get_task("credit")
     space = {"model.c": {"low": 1.0, "high": 1.0}}
     with pytest.raises(PlatformError, match="c has one value"):
-        recipe_config(credit, "logistic", {"search.trials": 5, "search.space": space})
+        chosen_config(credit, "logistic", {}, {"search.trials": 5, "search.space": space})
     with pytest.raises(PlatformError, match="'roc_auk' is not measured") as caught:
-        recipe_config(credit, "logistic", {"search.trials": 5, "search.metrics": ["roc_auk"]})
+        chosen_config(credit, "logistic", {}, {"search.trials": 5, "search.metrics": ["roc_auk"]})
     assert "--metric roc_auc" in str(caught.value.fix)
 
 
