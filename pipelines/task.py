@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Input
@@ -122,6 +122,19 @@ class FairnessConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class PrivacyBudget:
+    """What the private models of one version of a data set may cost together.
+
+    epsilon: with the model that is judged; None for no limit.  delta: at which costs are added up.  required: a model
+    that is not private is refused.
+    """
+
+    epsilon: Annotated[float, Field(gt=0)] | None = 8.0
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class GateConfig:
     """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
@@ -144,6 +157,7 @@ class GateConfig:
     max_latency_ms: float = 50.0
     max_bundle_mb: float = 500.0
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
+    privacy: PrivacyBudget = field(default_factory=PrivacyBudget)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -167,11 +181,18 @@ class TaskConfig:
     def training_part(self) -> Self:
         """The configuration without what gate, rollouts and loop look at, so that another limit trains nothing again.
 
-        A recipe whose training reads `gate` keeps the fields that it reads.
+        A recipe whose training reads `gate` keeps the fields that it reads: a private one the budget, which may not
+        allow it.
         """
+        kept = GateConfig(privacy=self.gate.privacy) if self.is_private else GateConfig()
         metrics = self.search.metrics or (self.gate.primary,)
         search = replace(self.search, metrics=metrics) if self.search.trials else SearchConfig()
-        return replace(self, gate=GateConfig(), rollout=RolloutPolicy(), loop=LoopPolicy(), search=search)
+        return replace(self, gate=kept, rollout=RolloutPolicy(), loop=LoopPolicy(), search=search)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether training is differentially private, by a setting ``privacy`` that some recipes have."""
+        return bool(getattr(getattr(self, "privacy", None), "is_on", False))
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.
@@ -181,9 +202,10 @@ class TaskConfig:
         Returns a dict with ``engine`` (see contracts/engines), ``output`` (of the signature, see contracts/problems;
         ``{"problem": "classification", "classes": [...]}``), ``decision`` (a contracts.bundle.Decision as dict, or
         None), ``history`` (list of dicts, one per round or epoch, may be empty), ``parameters`` (flat dict to log) and
-        ``device``; and, if it chose between forms of the model, ``choices`` (list of contracts.bundle.Check as dicts:
-        what passed is served) and ``tolerance`` (how far answers may lie from the golden ones, where arithmetic is less
-        than exact). Must resume from `checkpoints` after a kill.
+        ``device``; if it was private, ``privacy`` (see `pipelines.training.privacy.charge`); and, if it chose between
+        forms of the model, ``choices`` (list of contracts.bundle.Check as dicts: what passed is
+        served) and ``tolerance`` (how far answers may lie from the golden ones, where arithmetic is less than exact).
+        Must resume from `checkpoints` after a kill.
         """
         raise PlatformError(
             f"recipe {self.recipe} of task {task.name} cannot train",

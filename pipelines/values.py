@@ -49,6 +49,7 @@ def values_of(run: Run) -> dict[str, Any]:
         "promote": run.promote,
         "nonce": run.nonce,
         "hub": where.hub,
+        "ledger": where.model_dump() if config.is_private else "",
         "distributed_job": run.distributed_job or "",
     }
     return values | (known_version(task, where, run.dataset, run.source) if run.workflow == "training" else {})
@@ -132,7 +133,7 @@ def data_part(task: Task, config: TaskConfig) -> TaskConfig:
     if type(base) is not type(config):
         base = find_recipe(task, config.recipe) or config
     assert is_dataclass(config)
-    names = ("model", "cost", "gate", "rollout", "loop", "search", "recipe")
+    names = ("model", "cost", "privacy", "gate", "rollout", "loop", "search", "recipe")
     learned = {field.name: getattr(base, field.name) for field in fields(config) if field.name in names}
     return replace(config, **learned)
 

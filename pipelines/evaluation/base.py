@@ -225,6 +225,10 @@ class Evaluation(ABC):
         """Who gets the answer that is good for them, of whom it is true, and how probable; None where none is good."""
         return None
 
+    def losses(self, frame: pd.DataFrame, answers: Any, output: Any) -> NDArray[np.float64] | None:
+        """How far each answer is from its label, by what training lowers, shape (rows,); None where it is not known."""
+        return None
+
     def take(self, answers: Any, rows: NDArray[Any]) -> Any:
         """The answers to some rows, given by their positions or a mask."""
         return answers[rows]

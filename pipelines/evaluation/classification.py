@@ -115,6 +115,14 @@ class Classification(ClassLabels):
         plots.confusion(folder / "confusion_matrix.png", counts, classes, f" at threshold {threshold:.3g}")
         plots.score_histogram(folder / "scores.png", score, positive, (classes[1 - at], classes[at]), threshold)
 
+    def losses(self, frame: pd.DataFrame, answers: Any, output: ClassificationOutput) -> NDArray[np.float64]:
+        """Cross entropy."""
+        import numpy as np
+
+        true = positions(frame, output.classes)
+        found: NDArray[np.float64] = -np.log(np.clip(answers[np.arange(len(true)), true], 1e-12, 1.0))
+        return found
+
     def curves(
         self, frame: pd.DataFrame, answers: Any, output: ClassificationOutput, decision: Decision | None
     ) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         "slices": [name for name in frames["test"].columns if name.startswith("slice_")],
         "left_out": gone,
         "personal": _before(Path(clean), "personal") or {},
+        "data_version": _before(Path(clean), "version") or "",
     }
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
     if history:
@@ -79,11 +80,10 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     return summary
 
 
-def _before(clean: Path, what: str) -> dict[str, Any] | None:
-    """What the step before found: `left_out` or `personal`; None where no report says it."""
+def _before(clean: Path, what: str) -> Any:
+    """What the step before says of `left_out`, `personal` or the `version`; None where no report does."""
     report = clean / "report.json"
-    found: dict[str, Any] | None = read_json(report).get(what) if report.exists() else None
-    return found
+    return read_json(report).get(what) if report.exists() else None
 
 
 def read_parts(folder: Path) -> pd.DataFrame:

@@ -235,8 +235,10 @@ def _train(given: dict[str, Any]) -> Any:
     from pipelines.steps import train
 
     place = _checkpoints(given, *_of(given, "task", "config", "dataset", "code_version", "nonce"))
-    called = {"hub": "", **given, "checkpoints": place}  # runs that began before there were hubs have none
-    return train.train(*_of(called, "task", "config", "dataset", "checkpoints", "model", "distributed_job", "hub"))
+    called = {"hub": "", "ledger": "", **given, "checkpoints": place}  # as in runs that began before there were such
+    return train.train(
+        *_of(called, "task", "config", "dataset", "checkpoints", "model", "distributed_job", "hub", "ledger")
+    )
 
 
 def _evaluate(given: dict[str, Any]) -> Any:
@@ -329,7 +331,9 @@ CALLS: dict[str, Call] = {
     ),
     "train": Call(
         call=_train,
-        told=_same("task", "checkpoints", "code_version", "nonce", "distributed_job", "hub", config="train_config"),
+        told=_same(
+            "task", "checkpoints", "code_version", "nonce", "distributed_job", "hub", "ledger", config="train_config"
+        ),
         takes=_same(dataset="built"),
         artifact=("model", "model"),
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.baseline import FILE, describe_answers, describe_inputs
-from contracts.bundle import REASON_TEXTS, BundleDocument, Golden
+from contracts.bundle import REASON_TEXTS, BundleDocument, Golden, Input
 from contracts.content import describe_content, unknown_share
 from contracts.engine import MAX_PIXELS, DecodingEngine, Engine, TokenEngine
 from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
 from pipelines.data.sensitive import read_groups
-from pipelines.evaluation import fairness, get_evaluation, group_plots, plots, scoring
+from pipelines.evaluation import fairness, get_evaluation, group_plots, membership, plots, scoring
 from pipelines.evaluation.base import Measure
+from pipelines.evaluation.made_up import made_up
 from pipelines.evaluation.measures import bootstrap, finite
 from pipelines.io import events
 from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
@@ -43,7 +44,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         lineage: JSON with code_version, data_version and source.
         out: gets model/, features.json (with features), seen.bin, golden.jsonl, baseline.json, evaluation.json,
             plots/*.png, data.html (`pipelines.pages.data_report`), answers.npy (of the test rows) and
-            candidate.json (a BundleDocument without gate and files).
+            candidate.json (a BundleDocument without gate and files). Of a private model there is no seen.bin,
+            baseline.json, plot or data.html, and the golden rows are made up.
 
     Returns:
         The metrics.
@@ -57,7 +59,9 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     target.mkdir(parents=True, exist_ok=True)
     ignored = shutil.ignore_patterns(seen.FILE)
     shutil.copytree(Path(model) / "model", target / "model", dirs_exist_ok=True, ignore=ignored)
-    seen.carry(source, Path(model) / "model", target)
+    private = trained.get("privacy")  # nothing that shows rows, or who they were of, goes with such a model
+    if not private:
+        seen.carry(source, Path(model) / "model", target)
     has_features = (source / "features.json").exists()
     if has_features:
         shutil.copy(source / "features.json", target / "features.json")
@@ -65,6 +69,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         raise missing(source / "test.parquet")
     frame = pd.read_parquet(source / "test.parquet").reset_index(drop=True)
     fields = scoring.fields_of(found, settings, trained, json.loads(lineage), has_features)
+    fields["parameters"] = {**fields["parameters"], **in_parameters(private)}
     bundle = scoring.provisional(target, fields)
     engine = load_engine(bundle, threads=1)
     document, signature = bundle.document, bundle.document.signature
@@ -82,28 +87,23 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         _add_slice(result, name, rows, served, document, settings.seed)
     result["latency_ms"] = scoring.latency(engine, columns)
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
-    chosen = evaluation.golden_rows(signature.output, answers, find_engine(document).golden)
-    _write_golden(target / "golden.jsonl", engine, columns, chosen, document, tolerance)
-    moments = _seconds(frame, found.timestamp)
-    watched = evaluation.described(signature.inputs)
-    normal: dict[str, Any] = {
-        "rows": len(frame),
-        "inputs": describe_inputs(columns, watched, moments),
-        "answer": describe_answers(evaluation.watched(signature.output, document.decision, answers), moments),
-    }
-    known: dict[str, Any] = normal["inputs"]
-    seen_as = _as_logged(engine, columns)
-    for name, content in describe_content(seen_as, watched, known, _unknown(engine, columns)).items():
-        known[name] |= content
-    normal |= evaluation.baseline(signature.output, answers) | evaluation.expected(frame, answers)
-    write_json(target / FILE, normal)
+    shown = made_up(signature.inputs, settings.seed) if private else columns
+    replies = scoring.predict(engine, shown, document) if private else answers
+    chosen = evaluation.golden_rows(signature.output, replies, find_engine(document).golden)
+    _write_golden(target / "golden.jsonl", engine, shown, chosen, document, tolerance)
     given = (frame, answers, signature.output, document.decision)
+    if hasattr(settings, "privacy"):
+        result["membership"] = membership.measure(engine, document, source, given, private, settings.seed)
+    result["privacy"] = private
     (target / "plots").mkdir(exist_ok=True)
-    evaluation.draw(target / "plots", *given, result)
-    plots.learning_curve(target / "plots" / "learning_curve.png", trained["history"])
-    result |= evaluation.curves(*given)
+    if not private:
+        moments = _seconds(frame, found.timestamp)
+        _write_baseline(target / FILE, moments, engine, columns, signature.inputs, given)
+        evaluation.draw(target / "plots", *given, result)
+        plots.learning_curve(target / "plots" / "learning_curve.png", trained["history"])
+        result |= evaluation.curves(*given)
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
-    _add_fairness(result, found, settings.gate.fairness.min_rows, source, target, given)
+    _add_fairness(result, found, settings.gate.fairness.min_rows, source, None if private else target, given)
     if tradeoff := trained.get("tradeoff"):
         result["tradeoff"] = tradeoff
         group_plots.tradeoff(target / "plots" / "tradeoff.png", tradeoff, settings.gate.fairness.selection_ratio)
@@ -114,13 +114,39 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     _write_texts(target / REASON_TEXTS, found, [item.name for item in signature.inputs])
     result["left_out"] = read_json(source / "dataset.json").get("left_out")
     about = {"task": found.name, "source": fields["lineage"]["source"], "version": fields["lineage"]["data_version"]}
-    write_text(target / data_report.FILE, data_report.render_data(source, about, found.title))
+    if not private:
+        write_text(target / data_report.FILE, data_report.render_data(source, about, found.title))
     result["bundle_mb"] = round(scoring.folder_mb(target), 3)
     write_json(target / "evaluation.json", result)
     evaluation.save(target / scoring.ANSWERS, answers)
     candidate = {**fields, "metrics": result["metrics"], "slices": result["slices"]}
     write_json(target / "candidate.json", candidate)
     return {"rows": len(frame), **result["metrics"]}
+
+
+def _write_baseline(
+    file: Path,
+    moments: NDArray[np.int64] | None,
+    engine: Engine,
+    columns: Mapping[str, NDArray[Any]],
+    inputs: Sequence[Input],
+    given: tuple[Any, Any, Any, Any],
+) -> None:
+    """What normal looks like, of the test rows."""
+    frame, answers, output, decision = given
+    evaluation = get_evaluation(output.problem)
+    watched = evaluation.described(inputs)
+    normal: dict[str, Any] = {
+        "rows": len(frame),
+        "inputs": describe_inputs(columns, watched, moments),
+        "answer": describe_answers(evaluation.watched(output, decision, answers), moments),
+    }
+    known: dict[str, Any] = normal["inputs"]
+    seen_as = _as_logged(engine, columns)
+    for name, content in describe_content(seen_as, watched, known, _unknown(engine, columns)).items():
+        known[name] |= content
+    normal |= evaluation.baseline(output, answers) | evaluation.expected(frame, answers)
+    write_json(file, normal)
 
 
 def _write_texts(file: Path, task: Task, inputs: list[str]) -> None:
@@ -137,9 +163,9 @@ def _write_texts(file: Path, task: Task, inputs: list[str]) -> None:
 
 
 def _add_fairness(
-    result: dict[str, Any], task: Task, least: int, dataset: Path, target: Path, given: tuple[Any, Any, Any, Any]
+    result: dict[str, Any], task: Task, least: int, dataset: Path, target: Path | None, given: tuple[Any, Any, Any, Any]
 ) -> None:
-    """Measure the groups of the test rows into evaluation.json's `result`, and draw them."""
+    """Measure the groups of the test rows into evaluation.json's `result`, and draw them below `target`."""
     groups = read_groups(dataset, "test", given[0]["id"])
     if groups is None:
         return
@@ -150,8 +176,16 @@ def _add_fairness(
     if outcome is None:
         return
     result["fairness"] = fairness.measure(groups, outcome, least)
+    if target is None:
+        return
     group_plots.rates(target / "plots" / "fairness.png", result["fairness"])
     group_plots.calibration(target / "plots", groups, outcome, least)
+
+
+def in_parameters(private: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What a bundle and MLflow show of a private training beside other parameters."""
+    names = ("epsilon", "delta", "clip", "noise_multiplier", "steps")
+    return {name: private[name] for name in names} if private else {}
 
 
 def _no_variants(frame: pd.DataFrame, settings: Any) -> Iterable[tuple[str, pd.DataFrame]]:

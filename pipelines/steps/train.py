@@ -18,15 +18,23 @@ from pipelines.io import events
 from pipelines.io.files import read_json, write_json
 from pipelines.io.remote import folder_kept
 from pipelines.io.weights import HUB, hub_allowed
-from pipelines.task import Task, problem_of
+from pipelines.task import Task, TaskConfig, problem_of
 from pipelines.tasks import get_task, load_config
+from pipelines.training.privacy import Account, account_of, paid_by
 
 _KEYS = {"engine", "output", "decision", "history", "parameters", "device"}
 _PATIENCE = 20.0  # seconds to wait for a killed run's process to let go of its checkpoints
 
 
 def train(
-    task: str, config: str, dataset: str, checkpoints: str, out: str, distributed_job: str = "", hub: str = ""
+    task: str,
+    config: str,
+    dataset: str,
+    checkpoints: str,
+    out: str,
+    distributed_job: str = "",
+    hub: str = "",
+    ledger: str = "",
 ) -> dict[str, Any]:
     """Train on `dataset`; `out` gets ``model/`` and ``train.json``.
 
@@ -34,6 +42,7 @@ def train(
     after success. In S3 it outlives the machine.
     `distributed_job`, JSON of `pods.DistributedJob`: other pods train then, and this one waits for them.
     `hub`: see `Endpoints`.  With ``search.trials`` the best of a search is trained, see `pipelines.search`.
+    `ledger`: of a private training, JSON of the endpoints whose registry keeps what it costs.
 
     Returns:
         engine, device and the last point of the learning curve.
@@ -48,6 +57,7 @@ def train(
             fix="leave out --train-nodes, or search first and train the best over several pods",
             code="bad_config",
         )
+    account = _account(found, settings, dataset, ledger, bool(distributed_job)) if settings.is_private else None
     if distributed_job:
         from pipelines.training.distributed_job import train_by_job
         from pipelines.training.pods import DistributedJob
@@ -61,7 +71,12 @@ def train(
     shutil.rmtree(model, ignore_errors=True)
     model.mkdir(parents=True)
     try:
-        with hub_allowed(hub), folder_kept(checkpoints) as kept, exclusive(Path(kept), target) as folder:
+        with (
+            hub_allowed(hub),
+            paid_by(account),
+            folder_kept(checkpoints) as kept,
+            exclusive(Path(kept), target) as folder,
+        ):
             report = events.progress("train")
             if settings.search.trials:
                 from pipelines.search.run_search import search_and_train
@@ -83,6 +98,32 @@ def train(
     _check_output(trained["output"], found, settings.recipe)
     write_json(target / "train.json", trained)
     return _summary(trained)
+
+
+def _account(task: Task, config: TaskConfig, dataset: str, ledger: str, spread: bool) -> Account:
+    """Who pays for a private training, which several pods cannot share: each would add noise of its own."""
+    if trials := config.search.trials:
+        raise PlatformError(
+            "a private model is not searched for: every trial would have to be paid for",
+            detail=f"search.trials is {trials}",
+            fix="--set search.trials=0",
+            code="not_private",
+        )
+    if spread:
+        raise PlatformError(
+            "a private model is trained by one process",
+            detail="the run asks for several",
+            fix="leave out resources.train.nodes, or train without privacy.epsilon",
+            code="not_private",
+        )
+    if task.feature_service:
+        raise PlatformError(
+            f"task {task.name} has features that are made of other rows, which no privacy of single rows covers",
+            detail="a row is in the histories of its entities, and so in what is learned of others",
+            fix="train without privacy.epsilon, or take a task without feature_service",
+            code="not_private",
+        )
+    return account_of(ledger, read_json(Path(dataset) / "dataset.json"), task.name, config.recipe, config.gate.privacy)
 
 
 def _check_output(output: Any, task: Task, recipe: str) -> None:

@@ -64,6 +64,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     run = _Validation(found, settings.data)
     try:
         with _version(dataset) as (folder, manifest), _quarantine(target / QUARANTINE, manifest) as write:
+            run.version = str(manifest.get("version", ""))
             run.reject(folder / REJECTED, write)
             personal = manifest.get("personal", {})
             for number, part in enumerate(manifest["parts"]):
@@ -104,6 +105,7 @@ class _Validation:
         self.form = value_format(data)
         self.schema = build_schema(task.columns)
         self.drop = set(data.drop) - {column.name for column in task.columns}
+        self.version = ""  # of the data set
         self.good = self.bad = 0
         self.reasons: Counter[tuple[str, str]] = Counter()
         self._first: Counter[tuple[str, str]] = Counter()  # of each bad row, its first reason
@@ -248,7 +250,8 @@ class _Validation:
             for (c, r), n in self._first.most_common()
         ]
         found = left_out.document(rows, groups, left_out.losers("validate", self._labels, self._lost))
-        return {"rows": rows, "good": self.good, "bad": self.bad, "reasons": listed, "left_out": found}
+        counts = {"rows": rows, "good": self.good, "bad": self.bad}
+        return {"version": self.version, **counts, "reasons": listed, "left_out": found}
 
 
 def _shortened(table: pa.Table) -> pa.Table:

@@ -56,7 +56,7 @@ def run_epochs(
     steps_per_epoch: int,
     loss: Callable[[Any, Any], Any],
     evaluate: Callable[[Any], dict[str, float]],
-    monitor: str,
+    monitor: str | None,
     config: LoopConfig,
     seed: int,
     checkpoint: Checkpoint,
@@ -69,7 +69,8 @@ def run_epochs(
             processes, be this process's share of each (see `pipelines.training.distributed`).
         steps_per_epoch: how many batches an epoch has.
         loss: scalar tensor of (model, batch).  evaluate: metrics of the model on held-out data.
-        monitor: the metric that decides, smaller is better; on a tie the earlier epoch wins.
+        monitor: the metric that decides, smaller is better; on a tie the earlier epoch wins. None: the last weights are
+            taken, after all epochs, and nothing is said of the loss of the training rows, as a private model needs it.
 
     With several processes `loss` must be scaled so that its mean over them is the loss of the whole batch. Process 0
     alone reads and writes checkpoints.
@@ -105,7 +106,8 @@ def run_epochs(
             network, model, average, optimizer, batches(epoch), loss, config, rate, steps, here
         )
         average.eval()
-        history.append({"epoch": epoch + 1, **here.agree({"train_loss": train_loss, **evaluate(average)})})
+        shown = {} if monitor is None else {"train_loss": train_loss}
+        history.append({"epoch": epoch + 1, **here.agree({**shown, **evaluate(average)})})
         if _best(history, monitor) == epoch:
             best = copy.deepcopy(average.state_dict())
         state = {"model": model.state_dict(), "average": average.state_dict(), "best": best}
@@ -173,10 +175,12 @@ def _track(average: Any, model: Any, decay: float) -> None:
             kept.copy_(counted)
 
 
-def _best(history: list[dict[str, float]], monitor: str) -> int:
+def _best(history: list[dict[str, float]], monitor: str | None) -> int:
+    if monitor is None:
+        return len(history) - 1
     values = [entry[monitor] for entry in history]
     return values.index(min(values))
 
 
-def _stalled(history: list[dict[str, float]], monitor: str, patience: int) -> bool:
+def _stalled(history: list[dict[str, float]], monitor: str | None, patience: int) -> bool:
     return bool(history) and len(history) - 1 - _best(history, monitor) >= patience

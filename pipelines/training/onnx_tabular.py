@@ -1,8 +1,8 @@
-"""A calibrated linear model as an ONNX graph, with the contribution of every input beside the probability."""
+"""Calibrated models of a table as an ONNX graph: linear ones, with the contribution of every input, and networks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,7 @@ class LinearForm:
 
 def save_linear(form: LinearForm, calibration: Mapping[str, Any], path: Path) -> None:
     """Write the graph: float64 ``features`` (n, inputs) -> ``probabilities`` (n, 2), ``contributions`` (n, inputs)."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     constants = {
         "median": form.median,
@@ -61,16 +60,89 @@ def save_linear(form: LinearForm, calibration: Mapping[str, Any], path: Path) ->
         helper.make_node("Concat", ["negative", "positive"], ["probabilities"], axis=1),
     ]
     width = len(form.weights)
+    _write("linear", nodes, constants, width, {"probabilities": 2, "contributions": width}, path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkForm:
+    """A perceptron of numbers, which of them are missing, and categories (`pipelines.training.network.vectors`).
+
+    numbers: places of the inputs that are numbers; mean, deviation: of them when they are bent; far: how many
+    deviations count at most.  categories: place and count of the others.  layers: weights (made, given) and biases.
+    """
+
+    numbers: Sequence[int]
+    mean: Floats
+    deviation: Floats
+    far: float
+    categories: Sequence[tuple[int, int]]
+    layers: Sequence[tuple[Floats, Floats]]
+
+
+def save_network(form: NetworkForm, calibration: Mapping[str, Any], path: Path) -> None:
+    """Write the graph: float64 ``features`` (n, inputs) -> ``probabilities`` (n, 2)."""
+    from onnx import TensorProto, helper
+
     double = TensorProto.DOUBLE
+    places = [at for at, count in form.categories for _ in range(count)]
+    constants: dict[str, Any] = {
+        "numbers": np.asarray(form.numbers, np.int64),
+        "mean": form.mean,
+        "deviation": form.deviation,
+        "nearest": np.float64(-form.far),
+        "farthest": np.float64(form.far),
+        "places": np.asarray(places, np.int64),
+        "codes": np.array([code for _, count in form.categories for code in range(count)], np.float64),
+        "zero": np.float64(0.0),
+        "one": np.float64(1.0),
+    }
+    nodes = [
+        helper.make_node("Gather", ["features", "numbers"], ["given"], axis=1),
+        helper.make_node("IsNaN", ["given"], ["missing"]),
+        helper.make_node("Where", ["missing", "zero", "given"], ["filled"]),
+        *_bend(True, helper),
+        helper.make_node("Sub", ["bent", "mean"], ["centred"]),
+        helper.make_node("Div", ["centred", "deviation"], ["wide"]),
+        helper.make_node("Clip", ["wide", "nearest", "farthest"], ["near"]),
+        helper.make_node("Where", ["missing", "zero", "near"], ["scaled"]),
+        helper.make_node("Cast", ["missing"], ["is_missing"], to=double),
+        helper.make_node("Gather", ["features", "places"], ["named"], axis=1),
+        helper.make_node("Equal", ["named", "codes"], ["are"]),
+        helper.make_node("Cast", ["are"], ["is_category"], to=double),
+        helper.make_node("Concat", ["scaled", "is_missing", "is_category"], ["layer0"], axis=1),
+    ]
+    for at, (weights, bias) in enumerate(form.layers):
+        constants |= {f"weights{at}": weights.T.copy(), f"bias{at}": bias}
+        last = at == len(form.layers) - 1
+        nodes += [
+            helper.make_node("MatMul", [f"layer{at}", f"weights{at}"], [f"product{at}"]),
+            helper.make_node("Add", [f"product{at}", f"bias{at}"], ["score" if last else f"sum{at}"]),
+            *([] if last else [helper.make_node("Relu", [f"sum{at}"], [f"layer{at + 1}"])]),
+        ]
+    nodes += _calibrate(calibration, constants, helper)
+    nodes += [
+        helper.make_node("Sub", ["one", "positive"], ["negative"]),
+        helper.make_node("Concat", ["negative", "positive"], ["probabilities"], axis=1),
+    ]
+    _write("network", nodes, constants, len(form.numbers) + len(form.categories), {"probabilities": 2}, path)
+
+
+def _write(
+    name: str, nodes: Any, constants: Mapping[str, Any], width: int, outputs: Mapping[str, int], path: Path
+) -> None:
+    """A checked graph of ``features`` (n, width), whose outputs have so many columns each."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def tensor(called: str, columns: int) -> Any:
+        return helper.make_tensor_value_info(called, TensorProto.DOUBLE, ["n", columns])
+
     graph = helper.make_graph(
         nodes,
-        "linear",
-        [helper.make_tensor_value_info("features", double, ["n", width])],
-        [
-            helper.make_tensor_value_info("probabilities", double, ["n", 2]),
-            helper.make_tensor_value_info("contributions", double, ["n", width]),
-        ],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        name,
+        [tensor("features", width)],
+        [tensor(called, columns) for called, columns in outputs.items()],
+        [numpy_helper.from_array(np.asarray(value), called) for called, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.checker.check_model(model)

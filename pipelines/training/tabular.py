@@ -1,4 +1,4 @@
-"""Training of tabular recipes: LightGBM and logistic regression, calibrated, with a threshold chosen by cost.
+"""Training of tabular recipes, calibrated, with a threshold chosen by cost.
 
 Used by tasks; what it writes is self-contained (LightGBM text, ONNX) and read by contracts.tabular_engine.
 """
@@ -26,6 +26,8 @@ from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
 from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, Share, fit_boosted
 from pipelines.training.mitigation import Mitigation
+from pipelines.training.network import NetworkConfig, check_private, fit_network, form_of
+from pipelines.training.privacy import PrivacyConfig
 from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odds, save_scorecard
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ class CostConfig:
     review: Annotated[float, Field(ge=0)] = 0.0
 
 
-AnyModel = LightGBMConfig | LogisticConfig | ScorecardConfig
+AnyModel = LightGBMConfig | LogisticConfig | ScorecardConfig | NetworkConfig
 
 
 @plain_dataclass(frozen=True, kw_only=True)
@@ -86,6 +88,8 @@ class Fitted:
     save: Callable[[dict[str, Any]], None]
     history: list[dict[str, float]] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    privacy: dict[str, Any] | None = None
 
 
 def train_tabular(
@@ -99,6 +103,7 @@ def train_tabular(
     checkpoints: Path,
     progress: Progress,
     mitigation: Mitigation | None = None,
+    privacy: PrivacyConfig | None = None,
 ) -> dict[str, Any]:
     """Train on ``dataset/{train,valid}.parquet`` and rows as served without features, write the model to `out`.
 
@@ -109,7 +114,10 @@ def train_tabular(
     from pipelines.evaluation.scoring import columns_of
 
     train, valid = (pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid"))
-    train = pd.concat([train, *read_hidden(dataset, "train", model.hide_share)], ignore_index=True)
+    if private := bool(privacy and privacy.is_on):
+        check_private(model, cost, bool(mitigation and mitigation.is_on), privacy, len(train))
+    hidden = [] if private else read_hidden(dataset, "train", model.hide_share)
+    train = pd.concat([train, *hidden], ignore_index=True)
     index = {name: i for i, name in enumerate(classes)}
     x_train, x_valid = (matrix(inputs, columns_of(f, inputs)) for f in (train, valid))
     y_train, y_valid = (np.asarray(f["label"].map(index), dtype=np.int64) for f in (train, valid))
@@ -132,10 +140,14 @@ def train_tabular(
                 fix="train another recipe, with --recipe",
                 code="bad_config",
             )
-        fit: Any = _fit_logistic if isinstance(model, LogisticConfig) else _fit_card
-        fitted = fit(rows, inputs, model, seed, out)
-        progress(1, 1)
-    calibration = fit_calibration(model.calibration if len(classes) == 2 else "none", fitted.raw, y_valid)
+        if isinstance(model, NetworkConfig):
+            fitted = _fit_network(rows, inputs, model, privacy or PrivacyConfig(), seed, out, checkpoints, progress)
+        else:
+            fit: Any = _fit_logistic if isinstance(model, LogisticConfig) else _fit_card
+            fitted = fit(rows, inputs, model, seed, out)
+            progress(1, 1)
+    kind = model.calibration if len(classes) == 2 and not private else "none"
+    calibration = fit_calibration(kind, fitted.raw, y_valid)
     fitted.save(calibration)
     decision = None
     if len(classes) == 2:
@@ -148,7 +160,8 @@ def train_tabular(
         "decision": decision,
         "history": fitted.history,
         "parameters": {**_flat(model), **fitted.parameters},
-        "device": "cpu",
+        "device": fitted.device,
+        **({"privacy": fitted.privacy} if fitted.privacy else {}),
     }
 
 
@@ -230,6 +243,31 @@ def _fit_card(rows: tuple[Rows, Rows], inputs: Sequence[Input], model: Scorecard
         raw=log_odds(card, inputs, valid.x),
         save=lambda calibration: save_scorecard(card, calibration, out),
         parameters={"base_points": card.base, "inputs_used": len(card.characteristics)},
+    )
+
+
+def _fit_network(
+    rows: tuple[Rows, Rows],
+    inputs: Sequence[Input],
+    model: NetworkConfig,
+    privacy: PrivacyConfig,
+    seed: int,
+    out: Path,
+    checkpoints: Path,
+    progress: Progress,
+) -> Fitted:
+    from pipelines.training.onnx_tabular import save_network
+
+    found = fit_network(rows, inputs, model, privacy, seed, checkpoints, progress)
+    form = form_of(inputs, found)
+    return Fitted(
+        engine="onnx",
+        raw=found.raw,
+        save=lambda calibration: save_network(form, calibration, out / "model.onnx"),
+        history=found.history,
+        parameters=found.parameters,
+        device=found.device,
+        privacy=found.privacy,
     )
 
 
@@ -346,4 +384,6 @@ def _need_all_classes(y: NDArray[np.int64], classes: Sequence[str], split: str) 
 
 
 def _flat(config: AnyModel) -> dict[str, Any]:
-    return {one.name: getattr(config, one.name) for one in fields(config)}
+    given = {one.name: getattr(config, one.name) for one in fields(config)}
+    nested = given.pop("training", None)
+    return {**given, **({one.name: getattr(nested, one.name) for one in fields(nested)} if nested else {})}

@@ -1,4 +1,4 @@
-"""Commands about registered models: models, compare, promote, rollback."""
+"""Commands about registered models: models, compare, promote, rollback, privacy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REF = "A model: name (its champion), name@alias or name:version."
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     govern = "Govern"
-    for command in (models, compare, promote, rollback):
+    for command in (models, compare, promote, rollback, privacy):
         app.command(command.__name__, rich_help_panel=govern)(command)
 
 
@@ -101,3 +101,23 @@ def rollback(
     from deploy.cli.models.promotion import rollback_model
 
     rollback_model(profile, name, as_json)
+
+
+@guarded
+def privacy(
+    task: Annotated[str | None, typer.Argument(help="Only of this task.")] = None,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Show what differentially private trainings have cost each version of a data set, and its budget.
+
+    Every private training is charged before it begins, whatever becomes of it; one that the budget does not allow is
+    refused. With --json also the noise, the share of rows and the steps of each.
+
+    [bold]Examples[/]
+      fairlead privacy
+      fairlead privacy credit --json
+    """
+    from deploy.cli.models.privacy import show_ledger
+
+    show_ledger(profile, task, as_json)

@@ -1,4 +1,4 @@
-"""LightGBM, scorecard and logistic regression as recipes of any tabular task."""
+"""LightGBM, scorecard, logistic regression and a network as recipes of any tabular task."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from pydantic.dataclasses import dataclass
 from pipelines.task import STRICT, Progress, TaskConfig, class_output
 from pipelines.training.boosting import LightGBMConfig
 from pipelines.training.mitigation import Mitigation
-from pipelines.training.scorecard import ScorecardConfig
-from pipelines.training.tabular import CostConfig, LogisticConfig
+from pipelines.training.privacy import PrivacyConfig
+from pipelines.training.tabular import AnyModel, CostConfig
 
 if TYPE_CHECKING:
     from pipelines.task import Task
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TabularRecipe(TaskConfig):
-    """Which model, what a wrong answer costs, and how groups are to be treated alike."""
+    """Which model, what a wrong answer costs, how groups are to be treated alike, and what may be told of a row."""
 
-    model: LightGBMConfig | LogisticConfig | ScorecardConfig = field(default_factory=LightGBMConfig)
+    model: AnyModel = field(default_factory=LightGBMConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     mitigation: Mitigation = field(default_factory=Mitigation)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `train_tabular`; with a mitigation, one model for each strength that is tried."""
@@ -74,7 +75,17 @@ class TabularRecipe(TaskConfig):
 
         inputs = task.inputs(self)
         return train_tabular(
-            dataset, inputs, classes, self.model, self.cost, self.seed, out, checkpoints, progress, mitigation
+            dataset,
+            inputs,
+            classes,
+            self.model,
+            self.cost,
+            self.seed,
+            out,
+            checkpoints,
+            progress,
+            mitigation,
+            self.privacy,
         )
 
 

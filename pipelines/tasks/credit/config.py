@@ -14,8 +14,10 @@ from pipelines.recipes.tabular.task import SplitConfig
 from pipelines.task import STRICT, DataConfig, FairnessConfig, GateConfig, TaskConfig, Threshold
 from pipelines.tasks.credit.columns import CARD_NAMES, FALLING, GERMAN_NAMES, RISING
 from pipelines.training.boosting import LightGBMConfig
+from pipelines.training.network import NetworkConfig
+from pipelines.training.privacy import PrivacyConfig
 from pipelines.training.scorecard import ScorecardConfig
-from pipelines.training.tabular import CostConfig, LogisticConfig
+from pipelines.training.tabular import AnyModel, CostConfig, LogisticConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -31,7 +33,7 @@ class SimulatorConfig:
 class CreditConfig(TabularRecipe):
     """A recipe of the task. `layout`: which columns there are; `bad`: the outcome that is a default, as written."""
 
-    model: LightGBMConfig | LogisticConfig | ScorecardConfig = field(default_factory=ScorecardConfig)
+    model: AnyModel = field(default_factory=ScorecardConfig)
     cost: CostConfig = field(
         # Of the amount: what a loan that is repaid earns, what one that is not loses, what a person costs who looks.
         default_factory=lambda: CostConfig(false_positive=0.15, false_negative=0.45, rule="expected", review=0.02)
@@ -76,6 +78,7 @@ RECIPES: Mapping[str, TaskConfig] = {
         recipe="lightgbm", gate=_GATE, model=LightGBMConfig(leaves=15, rising=_OWN_RISING, falling=FALLING)
     ),
     "logistic": CreditConfig(recipe="logistic", gate=_GATE, model=LogisticConfig()),
+    "network": CreditConfig(recipe="network", gate=_GATE, model=NetworkConfig(), privacy=PrivacyConfig(clip=5.0)),
     "german": CreditConfig(
         recipe="german",
         gate=_GERMAN_GATE,

@@ -11,7 +11,8 @@ from pydantic.dataclasses import dataclass
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.training.boosting import LightGBMConfig
-from pipelines.training.tabular import CostConfig, LogisticConfig
+from pipelines.training.network import NetworkConfig
+from pipelines.training.tabular import AnyModel, CostConfig, LogisticConfig
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -48,7 +49,7 @@ class SplitConfig:
 class FraudConfig(TabularRecipe):
     """A recipe of the task."""
 
-    model: LightGBMConfig | LogisticConfig = field(default_factory=lambda: LightGBMConfig(refit=True))
+    model: AnyModel = field(default_factory=lambda: LightGBMConfig(refit=True))
     split: SplitConfig = field(default_factory=SplitConfig)
     cost: CostConfig = field(default_factory=lambda: CostConfig(false_positive=10.0, false_negative="amount"))
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
@@ -88,6 +89,7 @@ _LINEAR = LogisticConfig(c=0.1, log_scale=False)
 RECIPES: Mapping[str, TaskConfig] = {
     "lightgbm": FraudConfig(recipe="lightgbm", gate=_GATE, model=LightGBMConfig(refit=True, rising=("amount",))),
     "logistic": FraudConfig(recipe="logistic", gate=_GATE, model=_LINEAR),
+    "network": FraudConfig(recipe="network", gate=_GATE, model=NetworkConfig()),
     "handbook": FraudConfig(recipe="handbook", gate=_GATE, data=_HANDBOOK, split=_HANDBOOK_SPLIT, model=_TREES),
     "handbook_logistic": FraudConfig(
         recipe="handbook_logistic", gate=_GATE, data=_HANDBOOK, split=_HANDBOOK_SPLIT, model=_LINEAR

@@ -38,6 +38,7 @@ DECIDES = {
     "checkpoints": [],
     "distributed_job": [],
     "hub": ["train", "evaluate"],
+    "ledger": ["train", "evaluate"],
 }
 VALUES = st.fixed_dictionaries({name: st.text(max_size=8) for name in DECIDES})
 
