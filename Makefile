@@ -114,7 +114,7 @@ charts: ## Check the charts and pack them into build/charts
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
-bench-trust: $(RUN_ENV) $(DEV_ENV) ## Credit and fairness on real data (needs FAIRLEAD_TEST_DATA), JSON and plots in build/bench
+bench-trust: $(RUN_ENV) $(DEV_ENV) build/peers/accounting ## Credit, fairness and privacy on real data (needs FAIRLEAD_TEST_DATA), JSON and plots in build/bench
 	$(BIN)/python -m tests.bench.trust $(ARGS)
 
 bench-recommend: $(RUN_ENV) $(DEV_ENV) ## Recommendation on real data, and the bubble test, JSON and plots in build/bench
@@ -146,6 +146,7 @@ $(PEERS)/ray: PACKAGES := 'ray[serve]'
 $(PEERS)/kserve: PACKAGES := 'kserve>=0.21,<0.22'
 $(PEERS)/feast: PACKAGES := 'feast[duckdb]==0.67.0' 'duckdb<2'
 $(PEERS)/evidently: PACKAGES := evidently 'pandas<3'
+$(PEERS)/accounting: PACKAGES := dp-accounting
 $(PEERS)/nannyml: PACKAGES := nannyml statsmodels
 $(PEERS)/%: | $(RUN_ENV)
 	@echo "Installing $(PACKAGES) into $@ (a minute, once)"

@@ -1,4 +1,4 @@
-"""Credit scoring and fairness on real data: ``make bench-trust [ARGS=german]``.
+"""Credit scoring, fairness and privacy on real data: ``make bench-trust [ARGS=german]``.
 
 Needs FAIRLEAD_TEST_DATA, a folder with ``tabular/``: German credit and Adult. Splits and seeds are fixed; what is
 chosen is chosen on rows for training, Adult's test file is asked once for each row of the table. Sex, race and age in
@@ -21,7 +21,7 @@ import numpy as np
 from contracts.engines import load_engine
 from contracts.tabular_engine import matrix
 from pipelines.data.sensitive import Sensitive, write_groups
-from pipelines.evaluation import fairness, get_evaluation, group_plots
+from pipelines.evaluation import fairness, get_evaluation, group_plots, membership
 from pipelines.evaluation.measures import auc
 from pipelines.evaluation.scoring import columns_of, predict, provisional
 from pipelines.recipes.tabular.base import TabularRecipe
@@ -31,9 +31,11 @@ from pipelines.tasks.credit.columns import GERMAN_NAMES, inputs_of
 from pipelines.tasks.credit.config import RECIPES
 from pipelines.training.boosting import Columns, LightGBMConfig, Rows, fit_boosted
 from pipelines.training.mitigation import Mitigation
+from pipelines.training.privacy import PrivacyConfig
 from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odds
 from pipelines.training.tabular import CostConfig, LogisticConfig
 from tests.bench.report import FOLDER, Row, write
+from tests.bench.trust_privacy import private
 
 FOLDS, REPEATS, SEED = 5, 5, 7
 BOOSTED = LightGBMConfig(rounds=2000, learning_rate=0.02, leaves=31, min_leaf=20, feature_fraction=0.5, refit=True)
@@ -117,6 +119,9 @@ class Measured:
     area: float
     ratio: float
     tradeoff: Any
+    privacy: Any
+    attack: Any
+    seconds: float
 
 
 def adult_frame(name: str) -> Any:
@@ -144,13 +149,19 @@ class AdultData:
 
         write_groups(self.task, parts, pd.concat([whole, self.test]), self.folder)
 
-    def measured(self, home: Path, model: Any, mitigation: Mitigation) -> Measured:
+    def measured(
+        self, home: Path, model: Any, mitigation: Mitigation, privacy: PrivacyConfig | None = None
+    ) -> Measured:
         """Train a recipe and ask its engine about the test file."""
-        recipe = TabularRecipe(recipe="adult", model=model, mitigation=mitigation, cost=CostConfig(false_negative=1.0))
+        cost = CostConfig(false_negative=1.0, rule="observed" if privacy is None else "expected")
+        asked = privacy or PrivacyConfig()
+        recipe = TabularRecipe(recipe="adult", model=model, mitigation=mitigation, cost=cost, privacy=asked)
         out = home / "model"
         out.mkdir(parents=True)
         task: Any = self.task
+        began = time.process_time()
         trained = recipe.train(task, self.folder, out, home / "checkpoints", silent)
+        seconds = time.process_time() - began
         fields = {
             "name": "adult",
             "task": "adult",
@@ -166,7 +177,8 @@ class AdultData:
         }
         bundle = provisional(home, fields)
         document, frame = bundle.document, self.test.assign(label=self.test["income"])
-        answers = predict(load_engine(bundle), columns_of(frame, document.signature.inputs), document)
+        engine = load_engine(bundle)
+        answers = predict(engine, columns_of(frame, document.signature.inputs), document)
         evaluation = get_evaluation("classification")
         given = (frame, answers, document.signature.output, document.decision)
         metrics = evaluation.measure_for(*given)(None)
@@ -178,6 +190,9 @@ class AdultData:
             area=metrics["roc_auc"],
             ratio=groups["selection_ratio"],
             tradeoff=trained.get("tradeoff"),
+            seconds=seconds,
+            privacy=trained.get("privacy"),
+            attack=membership.measure(engine, document, self.folder, given, trained.get("privacy"), SEED),
         )
 
 
@@ -271,6 +286,7 @@ def main(names: list[str]) -> int:
         "adult": adult,
         "fair": fair,
         "reasons": reasons,
+        "privacy": lambda home: private(home, AdultData(home)),
     }
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for name in names or parts for row in parts[name](Path(folder) / name)]
