@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass as plain
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.privacy_ledger import Release
 from pipelines.io.files import write_json
+from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.boosting import Floats, Rows, Share
 from pipelines.training.loop import LoopConfig
@@ -61,6 +62,11 @@ class NetworkConfig:
     )
     calibration: Literal["platt", "isotonic", "none"] = "platt"
     hide_share: Share = 0.1
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "training.learning_rate": Dimension(low=1e-3, high=3e-2, log=True),
+        "training.weight_decay": Dimension(low=1e-4, high=0.3, log=True),
+    }
 
 
 @plain(frozen=True, kw_only=True)
