@@ -30,6 +30,10 @@ class PlatformError(Exception):
             lines.append(f"  Fix: {self.fix}")
         return "\n".join(lines)
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback: the cure, since the cell that asked stands above it."""
+        return [f"{type(self).__name__}: {self}"]
+
     def as_dict(self) -> dict[str, Any]:
         """The error as JSON-ready data; `from_dict` is its inverse."""
         return {

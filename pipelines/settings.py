@@ -45,7 +45,12 @@ def split_settings(text: str) -> list[str]:
 
 def setting(key: str, value: Any) -> str:
     """``--set key=value`` as a shell takes it; `parse_setting` reads the same value from it."""
-    return f"--set {shlex.quote(f'{key}={_written(value)}')}"
+    return f"--set {shlex.quote(assigned(key, value))}"
+
+
+def assigned(key: str, value: Any) -> str:
+    """``key=value``, from which `parse_setting` reads the same value."""
+    return f"{key}={_written(value)}"
 
 
 def apply(document: dict[str, Any], key: str, value: Any) -> None:

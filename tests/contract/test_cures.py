@@ -28,7 +28,7 @@ from pipelines.task import dump_config
 from pipelines.tasks import get_task, task_names
 
 ROOT = Path(deploy.__file__).parents[1]
-PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy")
+PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy", "fairlead")
 PROSE = {"make": {"it", "the", "room", "a", "them"}, "fairlead": {"is", "is.", "and"}}
 HELM = {
     "deploy/cli/project/checks/kubernetes.py",

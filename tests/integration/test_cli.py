@@ -293,7 +293,7 @@ def test_a_slip_is_answered_with_what_is_accepted(shell, arguments, code, compla
 def copy(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> Shell:
     """A copy of the project to write new tasks into."""
     folder = tmp_path_factory.mktemp("copy")
-    for name in ("contracts", "pipelines", "services", "feature_repo", "deploy"):
+    for name in ("contracts", "pipelines", "services", "feature_repo", "deploy", "fairlead"):
         shutil.copytree(ROOT / name, folder / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder / "project")
     return Shell(with_tables(folder / "home"), folder / "project")

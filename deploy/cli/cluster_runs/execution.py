@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from pipelines.run import Placing, Run
 
 
-def execute_on_cluster(profile: Profile, run: Run, as_json: bool) -> dict[str, Any]:
-    """Submit, follow to the end, and return the content of its run.json.
+def execute_on_cluster(
+    profile: Profile, run: Run, as_json: bool, show: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Submit, follow to the end, and return the content of its run.json; `show` sees every event.
 
     Ctrl-C stops to follow; the run goes on. What failed for want of memory, or lost its pods, is started once more:
     what is done comes from the cache.
@@ -50,7 +52,7 @@ def execute_on_cluster(profile: Profile, run: Run, as_json: bool) -> dict[str, A
     found = noted(access, kfp_run, asked)
     while True:
         with Followed(access.records, found.kfp_run) as sign:
-            state = _followed(access, found, run.profile, as_json)
+            state = _followed(access, found, run.profile, as_json, show)
             later = _started_again(access, found, state, sign)
         if later is None:
             return concluded(found, state, run.profile, run.placing)
@@ -130,8 +132,19 @@ def follow_run(
     return concluded(found, _followed(access, found, profile, as_json), profile, placing)
 
 
-def _followed(access: Access, found: Found, profile: str, as_json: bool) -> State:
+def _followed(
+    access: Access,
+    found: Found,
+    profile: str,
+    as_json: bool,
+    show: Callable[[dict[str, Any]], None] | None = None,
+) -> State:
     follower = Follower(access, found.kfp_run, found.asked)
+    if show is not None:
+        try:
+            return follower.follow(show)
+        except PlatformError as err:
+            raise _with_commands(err, found, profile) from err
     with detachable(found.run_id, profile, as_json):
         try:
             if as_json:

@@ -91,19 +91,7 @@ def history_of(endpoints: Endpoints, task: str) -> History:
 
 def show_views(profile: str, as_json: bool) -> None:
     """Every view of every task."""
-    document = [
-        {
-            "task": history.task,
-            "view": view["name"],
-            "keys": [key["name"] for key in view["join_keys"]],
-            "features": len(view["features"]),
-            "ttl_seconds": view["ttl_seconds"],
-            "service": history.plan["service"],
-            "known_until": history.plan["known_until"],
-        }
-        for history in histories(load_endpoints(profile))
-        for view in history.plan["views"]
-    ]
+    document = all_views(load_endpoints(profile))
 
     def show(out: Console) -> None:
         if not document:
@@ -125,6 +113,23 @@ def show_views(profile: str, as_json: bool) -> None:
     emit(document, as_json, show)
 
 
+def all_views(endpoints: Endpoints) -> list[dict[str, Any]]:
+    """Every view of every task: keys, number of features, time to live, service, until when it is known."""
+    return [
+        {
+            "task": history.task,
+            "view": view["name"],
+            "keys": [key["name"] for key in view["join_keys"]],
+            "features": len(view["features"]),
+            "ttl_seconds": view["ttl_seconds"],
+            "service": history.plan["service"],
+            "known_until": history.plan["known_until"],
+        }
+        for history in histories(endpoints)
+        for view in history.plan["views"]
+    ]
+
+
 def duration(seconds: float | None) -> str:
     """A time for a table, in its largest unit."""
     if not seconds:
@@ -137,9 +142,32 @@ def duration(seconds: float | None) -> str:
 
 def show_view(profile: str, name: str, as_json: bool) -> None:
     """One view with values as they are served when it was last known."""
+    document = one_view(load_endpoints(profile), name)
+
+    def show(out: Console) -> None:
+        keys, service = ", ".join(document["keys"]), document["service"]
+        out.print(f"[bold]{name}[/]  by {keys}  of task {document['task']}, service {service}")
+        newest = duration(document["newest_seconds_ago"])
+        out.print(f"Entities  {document['entities']:,} online; the newest value is {newest} old")
+        out.print(f"Lives     {duration(document['ttl_seconds'])}; known until {document['known_until']}")
+        out.print(f"Used by   {', '.join(document['used_by']) or '-'}")
+        rows = table("feature", "type", "missing", "values", right=("missing",))
+        for item in document["features"]:
+            values = "  ".join(number(value, 3) for value in item["values"])
+            rows.add_row(item["name"], item["dtype"], f"{item['missing']:.1%}", values)
+        out.print(rows)
+
+    emit(document, as_json, show)
+
+
+def one_view(endpoints: Endpoints, name: str) -> dict[str, Any]:
+    """A view with its features, some values as they are served, how fresh they are, and which models use them.
+
+    Raises:
+        PlatformError: there is none of the name.
+    """
     from deploy.cli.features.online_check import served_sample
 
-    endpoints = load_endpoints(profile)
     for history in histories(endpoints):
         if name in history.views:
             break
@@ -150,9 +178,10 @@ def show_view(profile: str, name: str, as_json: bool) -> None:
         )
     view = next(view for view in history.plan["views"] if view["name"] == name)
     sample = served_sample(history.plan, view, endpoints.uri("online"), 200)
-    document = {
+    return {
         "view": name,
         "task": history.task,
+        "service": history.plan["service"],
         "keys": [key["name"] for key in view["join_keys"]],
         "ttl_seconds": view["ttl_seconds"],
         "schema": view["schema"],
@@ -165,20 +194,6 @@ def show_view(profile: str, name: str, as_json: bool) -> None:
         ],
         "used_by": _users(endpoints, history),
     }
-
-    def show(out: Console) -> None:
-        keys, service = ", ".join(document["keys"]), history.plan["service"]
-        out.print(f"[bold]{name}[/]  by {keys}  of task {history.task}, service {service}")
-        out.print(f"Entities  {sample.entities:,} online; the newest value is {duration(sample.newest)} old")
-        out.print(f"Lives     {duration(view['ttl_seconds'])}; known until {document['known_until']}")
-        out.print(f"Used by   {', '.join(document['used_by']) or '-'}")
-        rows = table("feature", "type", "missing", "values", right=("missing",))
-        for item in document["features"]:
-            values = "  ".join(number(value, 3) for value in item["values"])
-            rows.add_row(item["name"], item["dtype"], f"{item['missing']:.1%}", values)
-        out.print(rows)
-
-    emit(document, as_json, show)
 
 
 def _users(endpoints: Endpoints, history: History) -> list[str]:

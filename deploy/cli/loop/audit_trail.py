@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from contracts.audit import AuditLog
+from contracts.audit import AuditLog, Entry
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.terminal.output import EXIT_ERROR, emit, table
 
@@ -23,7 +23,7 @@ _SHOWN = 60  # characters of evidence
 def show_entries(profile: str, subject: str | None, since: str, as_json: bool) -> None:
     """The entries of one subject or of all, oldest first."""
     log = AuditLog.of(load_endpoints(profile))
-    found = log.read(since=_start(since), subject=subject)
+    found = entries(log, subject, since)
 
     def show(out: Console) -> None:
         if not found:
@@ -31,14 +31,22 @@ def show_entries(profile: str, subject: str | None, since: str, as_json: bool) -
             return
         rows = table("no.", "time (UTC)", "who", "did", "to", "why", right=("no.",))
         for entry in found:
-            why = entry.reason or _short(entry.evidence)
-            rows.add_row(
-                str(entry.sequence), entry.time[:19].replace("T", " "), entry.actor, entry.action, entry.subject, why
-            )
+            moment = entry.time[:19].replace("T", " ")
+            rows.add_row(str(entry.sequence), moment, entry.actor, entry.action, entry.subject, why(entry))
         out.print(rows)
         out.print("Evidence: --json. Whether the log is whole: fairlead audit verify", markup=False)
 
     emit([entry.as_dict() for entry in found], as_json, show)
+
+
+def entries(log: AuditLog, subject: str | None, since: str) -> list[Entry]:
+    """The entries of one subject or of all, oldest first; `since` is a moment, or 90m, 12h, 7d, 2w ago."""
+    return log.read(since=_start(since), subject=subject)
+
+
+def why(entry: Entry) -> str:
+    """The reason of an entry, else its evidence in a few words."""
+    return entry.reason or _short(entry.evidence)
 
 
 def verify_log(profile: str, as_json: bool) -> None:
@@ -72,7 +80,7 @@ def verify_log(profile: str, as_json: bool) -> None:
 
 def export_entries(profile: str, subject: str | None, since: str) -> None:
     """Each entry as one line of JSON on stdout."""
-    for entry in AuditLog.of(load_endpoints(profile)).read(since=_start(since), subject=subject):
+    for entry in entries(AuditLog.of(load_endpoints(profile)), subject, since):
         sys.stdout.write(json.dumps(entry.as_dict(), ensure_ascii=False) + "\n")
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from contracts.bundle import Bundle, BundleDocument
+    from contracts.endpoints import Endpoints
     from contracts.registry import ModelVersion
 
 # Shown in the table of models, the first ones that a version has.
@@ -23,28 +24,12 @@ _MAIN_METRICS = ("average_precision", "roc_auc", "accuracy", "macro_f1", "brier"
 
 def show_models(profile: str, name: str | None, as_json: bool) -> None:
     """Every version of one model or of all, newest first."""
-    from contracts.registry import Registry
-    from contracts.registry_file import place_of
-
-    endpoints = load_endpoints(profile)
-    registry = Registry(endpoints)
-    known = registry.names()
-    if name is not None and name not in known:
-        raise PlatformError(
-            f"no model {name!r}",
-            detail=f"registered models in {place_of(endpoints.tracking)}: {', '.join(known) or 'none'}",
-            fix=f"fairlead run {name}",
-            code="unknown_model",
-            home=str(endpoints.scratch()),
-            model=name,
-        )
-    versions = [version for each in ([name] if name else known) for version in registry.versions(each)]
+    versions, empty = registered(load_endpoints(profile), name)
 
     def show(out: Console) -> None:
         if not versions:
-            out.print(f"No models in {place_of(endpoints.tracking)}. Train one: fairlead run TASK", soft_wrap=True)
-            if others := elsewhere(endpoints.scratch()):
-                out.print(f"There are {others}", soft_wrap=True, markup=False)
+            for line in empty:
+                out.print(line, soft_wrap=True, markup=False)
             return
         rows = table("model", "aliases", "gate", "recipe", "metrics", "created (UTC)")
         for version in versions:
@@ -59,6 +44,32 @@ def show_models(profile: str, name: str | None, as_json: bool) -> None:
         out.print(rows)
 
     emit([version.as_dict() for version in versions], as_json, show)
+
+
+def registered(endpoints: Endpoints, name: str | None) -> tuple[list[ModelVersion], list[str]]:
+    """Versions of one model or of all, newest first, and lines to say where there is none.
+
+    Raises:
+        PlatformError: ``code="unknown_model"``.
+    """
+    from contracts.registry import Registry
+    from contracts.registry_file import place_of
+
+    registry = Registry(endpoints)
+    known = registry.names()
+    if name is not None and name not in known:
+        raise PlatformError(
+            f"no model {name!r}",
+            detail=f"registered models in {place_of(endpoints.tracking)}: {', '.join(known) or 'none'}",
+            fix=f"fairlead run {name}",
+            code="unknown_model",
+            home=str(endpoints.scratch()),
+            model=name,
+        )
+    empty = [f"No models in {place_of(endpoints.tracking)}. Train one: fairlead run TASK"]
+    if not known and (others := elsewhere(endpoints.scratch())):
+        empty.append(f"There are {others}")
+    return [version for each in ([name] if name else known) for version in registry.versions(each)], empty
 
 
 def main_metrics(metrics: dict[str, float], count: int = 2, separator: str = ", ") -> str:
@@ -79,31 +90,14 @@ def _verdict(version: ModelVersion) -> Any:
 
 def show_comparison(profile: str, first: str, second: str, as_json: bool) -> None:
     """Metrics and slices of two versions with their difference (second minus first), gates and lineage."""
-    from contracts.registry import Registry
-
-    registry = Registry(load_endpoints(profile))
-    versions = [registry.resolve(ref) for ref in (first, second)]
-    bundles = [registry.fetch(f"{v.name}:{v.version}") for v in versions]
+    versions, bundles, document = compared(load_endpoints(profile), first, second)
     documents = [bundle.document for bundle in bundles]
     names = [f"{v.name}:{v.version}" for v in versions]
-    same_data = documents[0].lineage.data_version == documents[1].lineage.data_version
-    same_rows = _same_rows(bundles)
-    document: dict[str, Any] = {
-        "versions": [version.as_dict() for version in versions],
-        "same_data": same_data,
-        "same_rows": same_rows,
-        "metrics": differences(documents[0].metrics, documents[1].metrics),
-        "slices": differences(_flat_slices(documents[0]), _flat_slices(documents[1])),
-        "gates": [each.gate.model_dump() for each in documents],
-        "lineage": [each.lineage.model_dump() for each in documents],
-    }
 
     def show(out: Console) -> None:
         out.print(_facts(names, versions, documents))
-        if not same_data:
-            out.print("[yellow]The two were evaluated on different data versions.[/]")
-        if not same_rows:
-            out.print(f"[yellow]{_UNLIKE_ROWS if same_rows is False else _UNKNOWN_ROWS}[/]")
+        for line in reservations(document):
+            out.print(line, style="yellow", markup=False)
         out.print(_differences_table("metrics", names, document["metrics"]))
         primary = (bundles[1].read_json("evaluation.json") or {}).get("primary", "")
         shown = {key: item for key, item in document["slices"].items() if key.endswith(f" {primary}")}
@@ -114,6 +108,36 @@ def show_comparison(profile: str, first: str, second: str, as_json: bool) -> Non
             out.print("Other metrics of the slices: --json")
 
     emit(document, as_json, show)
+
+
+def compared(endpoints: Endpoints, first: str, second: str) -> tuple[list[ModelVersion], list[Bundle], dict[str, Any]]:
+    """Two versions, their bundles, and what differs between them as a document."""
+    from contracts.registry import Registry
+
+    registry = Registry(endpoints)
+    versions = [registry.resolve(ref) for ref in (first, second)]
+    bundles = [registry.fetch(f"{v.name}:{v.version}") for v in versions]
+    documents = [bundle.document for bundle in bundles]
+    return (
+        versions,
+        bundles,
+        {
+            "versions": [version.as_dict() for version in versions],
+            "same_data": documents[0].lineage.data_version == documents[1].lineage.data_version,
+            "same_rows": _same_rows(bundles),
+            "metrics": differences(documents[0].metrics, documents[1].metrics),
+            "slices": differences(_flat_slices(documents[0]), _flat_slices(documents[1])),
+            "gates": [each.gate.model_dump() for each in documents],
+            "lineage": [each.lineage.model_dump() for each in documents],
+        },
+    )
+
+
+def reservations(document: dict[str, Any]) -> list[str]:
+    """Why the differences of a comparison may come from the data, and not from the models."""
+    lines = [] if document["same_data"] else ["The two were evaluated on different data versions."]
+    same_rows = document["same_rows"]
+    return lines if same_rows else [*lines, _UNLIKE_ROWS if same_rows is False else _UNKNOWN_ROWS]
 
 
 _UNLIKE_ROWS = "The two were evaluated on different test rows: the differences come from the rows, too."
@@ -183,26 +207,40 @@ def _differences_table(title: str, names: list[str], found: dict[str, dict[str, 
 
 def promote_model(profile: str, ref: str, override: str, as_json: bool) -> None:
     """Make a version the champion, and say what it replaced."""
+    before, version = promoted(load_endpoints(profile), ref, override)
+    _show_change("is now the champion", before, version, as_json)
+
+
+def promoted(endpoints: Endpoints, ref: str, override: str = "") -> tuple[ModelVersion | None, ModelVersion]:
+    """Make a version the champion, and note it; the champion before and now.
+
+    Raises:
+        PlatformError: ``code="gate"``: it was refused, and no reason is given.
+    """
     from contracts.registry import Registry
 
-    endpoints = load_endpoints(profile)
     registry = Registry(endpoints)
     before = _champion(registry, ref)
     version = registry.promote(ref, override=override)
     note(endpoints, "promote", f"{version.name}:{version.version}", reason=override, evidence=_changed(before, version))
-    _show_change("is now the champion", before, version, as_json)
+    return before, version
 
 
 def rollback_model(profile: str, name: str, as_json: bool) -> None:
     """Go back to the champion before this one."""
+    before, version = rolled_back(load_endpoints(profile), name)
+    _show_change("is the champion again", before, version, as_json)
+
+
+def rolled_back(endpoints: Endpoints, name: str) -> tuple[ModelVersion | None, ModelVersion]:
+    """Make the previous champion the champion again, and note it; the champion before and now."""
     from contracts.registry import Registry
 
-    endpoints = load_endpoints(profile)
     registry = Registry(endpoints)
     before = _champion(registry, name)
     version = registry.rollback(name)
     note(endpoints, "rollback", f"{version.name}:{version.version}", evidence=_changed(before, version))
-    _show_change("is the champion again", before, version, as_json)
+    return before, version
 
 
 def _changed(before: ModelVersion | None, after: ModelVersion) -> dict[str, Any]:

@@ -49,10 +49,7 @@ def monitor_models(
     endpoints = load_endpoints(profile)
     monitor = _monitor(endpoints, model, port, every, keep_days)
     if once:
-        try:
-            _show_once(endpoints, monitor.look(), model, as_json)
-        finally:
-            monitor.release()
+        _show_once(_looked(endpoints, monitor, model), as_json)
         return
     end = monitor.serve() if port else lambda: None
     stop, out = threading.Event(), console()
@@ -99,12 +96,20 @@ def _monitor(endpoints: Endpoints, model: str | None, port: int, every: float, k
     return Monitor(load(MonitorSettings, environ={}, overrides=given))
 
 
-def _show_once(endpoints: Endpoints, reports: Mapping[str, Report], model: str | None, as_json: bool) -> None:
-    """The reports; exit code 3 where something has changed, 1 where a log cannot be read.
+def look_once(endpoints: Endpoints, model: str | None) -> Mapping[str, Report]:
+    """The report of one model, or of all that have a log, with what is new in their logs.
 
     Raises:
         PlatformError: there is no log of the model, or of any.
     """
+    return _looked(endpoints, _monitor(endpoints, model, 0, 5.0, 0), model)
+
+
+def _looked(endpoints: Endpoints, monitor: Monitor, model: str | None) -> Mapping[str, Report]:
+    try:
+        reports = monitor.look()
+    finally:
+        monitor.release()
     empty = not any(
         report.get("versions") or report.get("error") or report.get("standing_by") for report in reports.values()
     )
@@ -115,6 +120,11 @@ def _show_once(endpoints: Endpoints, reports: Mapping[str, Report], model: str |
             fix=f"fairlead serve {model or 'MODEL'}, and ask it",
             code="no_predictions",
         )
+    return reports
+
+
+def _show_once(reports: Mapping[str, Report], as_json: bool) -> None:
+    """The reports; exit code 3 where something has changed, 1 where a log cannot be read."""
     if as_json:
         write_json({"models": reports})
     else:

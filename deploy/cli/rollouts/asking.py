@@ -76,12 +76,8 @@ def hand_over(
 
 def start_rollout(env: str, ref: str, strategy: Strategy, reason: str, as_json: bool) -> None:
     """Ask for the rollout of a version that the gate has let through; its bundle has the rules."""
-    from contracts.registry import CHALLENGER, Registry, parse_ref
-
-    name, registry, rollouts = parse_ref(ref)[0], Registry(load_endpoints(env)), open_rollouts(env)
-    version = _let_through(registry, f"{name}@{CHALLENGER}" if ref == name else ref)
-    request = _request(registry, rollouts, version, strategy, secrets.token_hex(8), actor(), reason)
-    served = rollouts.ask(name, request)
+    version, served = started(env, ref, strategy, reason)
+    name = version.name
 
     def show(out: Console) -> None:
         out.print(f"[bold]{name}:{version.version}[/] is on its way ({strategy}), instead of {name}:{served.version}")
@@ -89,6 +85,20 @@ def start_rollout(env: str, ref: str, strategy: Strategy, reason: str, as_json: 
         out.print(f"End it   fairlead rollouts abort {name} --profile {env} --reason WHY")
 
     emit(_document(served), as_json, show)
+
+
+def started(env: str, ref: str, strategy: Strategy, reason: str) -> tuple[ModelVersion, Served]:
+    """Ask for the rollout of a version, for a plain name its newest; the version, and how the model stands then.
+
+    Raises:
+        PlatformError: the gate refused it, or nobody serves the model with rollouts.
+    """
+    from contracts.registry import CHALLENGER, Registry, parse_ref
+
+    name, registry, rollouts = parse_ref(ref)[0], Registry(load_endpoints(env)), open_rollouts(env)
+    version = _let_through(registry, f"{name}@{CHALLENGER}" if ref == name else ref)
+    request = _request(registry, rollouts, version, strategy, secrets.token_hex(8), actor(), reason)
+    return version, rollouts.ask(name, request)
 
 
 def _let_through(registry: Registry, ref: str) -> ModelVersion:

@@ -29,11 +29,16 @@ def show_rollouts(profile: str, name: str | None, follow: bool, as_json: bool) -
     elif follow:
         _follow(store, name, profile, as_json)
     else:
-        one = _read(store, name, profile)
+        one = read_served(store, name, profile)
         emit(document(one), as_json, lambda out: out.print(page(one)))
 
 
-def _read(store: Rollouts, name: str, profile: str) -> Served:
+def read_served(store: Rollouts, name: str, profile: str) -> Served:
+    """How a model stands that is or was served with rollouts.
+
+    Raises:
+        PlatformError: ``code="no_rollout"``: it never was.
+    """
     served = store.read(name)
     if served is None:
         raise PlatformError(
@@ -66,7 +71,7 @@ def _follow(store: Rollouts, name: str, profile: str, as_json: bool) -> None:
     from rich.live import Live
 
     out = console()
-    served, said = _read(store, name, profile), ""
+    served, said = read_served(store, name, profile), ""
     live = Live(page(served), console=out, auto_refresh=False) if out.is_terminal and not as_json else None
     with live or _nothing():
         while True:
@@ -79,7 +84,7 @@ def _follow(store: Rollouts, name: str, profile: str, as_json: bool) -> None:
             if rollout is None or rollout.ended:
                 return
             time.sleep(_LOOK)
-            served = _read(store, name, profile)
+            served = read_served(store, name, profile)
 
 
 def _nothing() -> Any:

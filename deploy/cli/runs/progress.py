@@ -16,7 +16,7 @@ from deploy.cli.terminal.output import EXIT_INTERRUPTED, console, number, second
 from pipelines.data.left_out import in_words
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.progress import ProgressColumn
 
     from pipelines.run import Run
@@ -88,6 +88,10 @@ class RunProgress:
 
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
+
+    def picture(self) -> RenderableType:
+        """The bars as they are now, for whoever has no terminal to draw them in."""
+        return self._bars.get_renderable()
 
     def show(self, event: dict[str, Any]) -> None:
         """Show one event; kinds that are no news about a step are ignored."""

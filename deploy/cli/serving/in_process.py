@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from deploy.cli.serving.endpoint import flat
 
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
     from contracts.endpoints import Endpoints
     from contracts.registry import ModelVersion
 
+R = TypeVar("R")
+
 
 class InProcessService:
-    """The service of one model version; a context manager. Predictions are not logged."""
+    """The service of one model version; a context manager. Predictions are not logged.
+
+    Its event loop has a thread of its own, because a notebook's kernel runs one in the thread that asks.
+    """
 
     def __init__(
         self, endpoints: Endpoints, version: ModelVersion, bundle: Bundle, settings: Mapping[str, Any] | None = None
@@ -32,6 +38,7 @@ class InProcessService:
         self._settings = load(ServiceSettings, environ={}, overrides=overrides)
         self._modality = bundle.document.modality
         self._runner = asyncio.Runner()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fairlead-service")
         self._log = logging.getLogger("fairlead.service")
         self._log_level = self._log.level
         self._runtime: Any = None
@@ -43,13 +50,26 @@ class InProcessService:
 
         self._runtime = MODALITIES.get(self._modality).make()
         self._app = asgi_app(self._runtime)
-        self._runner.run(self._start())
+        try:
+            self._run(self._start())
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
-        self._runner.run(self._runtime.stop())
-        self._runner.close()
-        self._log.setLevel(self._log_level)
+        try:
+            self._run(self._runtime.stop())
+        finally:
+            self._end()
+            self._log.setLevel(self._log_level)
+
+    def _run(self, work: Coroutine[Any, Any, R]) -> R:
+        return self._thread.submit(self._runner.run, work).result()
+
+    def _end(self) -> None:
+        self._thread.submit(self._runner.close).result()
+        self._thread.shutdown()
 
     async def _start(self) -> None:
         await self._runtime.start(self._settings)
@@ -68,7 +88,7 @@ class InProcessService:
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         """Status and document that a POST of `body` to a path of the service answers."""
-        return self._runner.run(self._post(path, json.dumps(body).encode()))
+        return self._run(self._post(path, json.dumps(body).encode()))
 
     async def _post(self, path: str, body: bytes) -> tuple[int, Any]:
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -33,16 +33,7 @@ def predict_rows(
     profile: str, ref: str, rows: list[Any], url: str | None, env: str | None, explain: bool, as_json: bool
 ) -> None:
     """Predict the given rows and print the answers in their order."""
-    if url and env:
-        raise PlatformError("--url and --env name two endpoints", fix="leave one of them out", code="bad_input")
-    key = os.environ.get(API_KEY, "")
-    if env:
-        from deploy.cli.releases.release_address import reach_release
-
-        url, made = reach_release(env, ref)
-        key = key or made
-    answers = list(by_url(url, rows, explain, key) if url else by_bundle(profile, ref, rows, explain))
-    document = {**answers[0], "predictions": [row for answer in answers for row in answer["predictions"]]}
+    document = answered(profile, ref, rows, url, env, explain)
 
     def show(out: Console) -> None:
         predictions = document["predictions"]
@@ -52,6 +43,36 @@ def predict_rows(
             out.print(f"... and {len(predictions) - _SHOWN} more; --json prints all")
 
     emit(document, as_json, show)
+
+
+def answered(
+    profile: str,
+    ref: str,
+    rows: list[Any],
+    url: str | None = None,
+    env: str | None = None,
+    explain: bool = False,
+    key: str = "",
+) -> dict[str, Any]:
+    """The answers for the given rows in their order: model, version and predictions.
+
+    key: API key of the endpoint; "" is that of the environment, then the release's own.
+
+    Raises:
+        PlatformError: nothing answers, or it refuses a row, and says which.
+    """
+    if url and env:
+        raise PlatformError("--url and --env name two endpoints", fix="leave one of them out", code="bad_input")
+    if not rows:
+        raise PlatformError("no rows to predict", fix="give at least one", code="bad_input")
+    key = key or os.environ.get(API_KEY, "")
+    if env:
+        from deploy.cli.releases.release_address import reach_release
+
+        url, made = reach_release(env, ref)
+        key = key or made
+    answers = list(by_url(url, rows, explain, key) if url else by_bundle(profile, ref, rows, explain))
+    return {**answers[0], "predictions": [row for answer in answers for row in answer["predictions"]]}
 
 
 def given_rows(given: str, images: list[str]) -> list[Any]:
@@ -203,7 +224,7 @@ def shown(predictions: list[dict[str, Any]]) -> Table:
     numeric = [name for name in names if isinstance(first[name], float)]
     made = table("row", *names, "notes", right=("row", *numeric))
     for index, one in enumerate(predictions):
-        made.add_row(str(index), *(_cell(one[name]) for name in names), _notes(one))
+        made.add_row(str(index), *(_cell(one[name]) for name in names), notes(one))
     return made
 
 
@@ -218,11 +239,13 @@ def _cell(value: Any) -> str:
     return ", ".join([*cells, *map(_cell, value[_ITEMS:])]) or "-"
 
 
-def _notes(one: dict[str, Any]) -> str:
-    reasons = [f"{_named(reason)} ({reason['contribution']:+.2f})" for reason in one.get("reasons") or []]
+def notes(one: dict[str, Any]) -> str:
+    """The reasons of a prediction and its flags, as words; a dash without any."""
+    reasons = [f"{named(reason)} ({reason['contribution']:+.2f})" for reason in one.get("reasons") or []]
     return ", ".join([*reasons, *(one.get("flags") or [])]) or "-"
 
 
-def _named(reason: dict[str, Any]) -> str:
+def named(reason: dict[str, Any]) -> str:
+    """The feature of a reason with its value."""
     value = reason["value"]
     return str(reason["feature"]) if value is None else f"{reason['feature']}={number(value, 2)}"

@@ -34,6 +34,37 @@ _ROUTER_PATIENCE = 30.0
 
 def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_json: bool, log: bool) -> None:
     """Serve a model whose next versions take over by rollouts, until Ctrl-C."""
+    with _opened(profile, ref, port, host, log) as (keeper, fleet, front):
+        try:
+            _wait_ready(fleet, front)
+            metrics = f"http://{HOST}:{_serve_metrics(keeper)}/metrics"
+            _tell(front, metrics, profile, as_json)
+            _look_after(keeper, threading.Event())
+        except KeyboardInterrupt:
+            if not as_json:
+                console().print("\nStopped. A rollout that is under way goes on when it is served again.")
+
+
+@contextlib.contextmanager
+def rollouts_served(profile: str, ref: str, port: int | None, host: str = HOST, log: bool = True) -> Iterator[Endpoint]:
+    """The endpoint of a model whose next versions take over by rollouts, which a thread looks after meanwhile."""
+    with _opened(profile, ref, port, host, log) as (keeper, fleet, front):
+        _wait_ready(fleet, front)
+        ended = threading.Event()
+        thread = threading.Thread(target=_look_after, args=(keeper, ended), name="fairlead-rollouts", daemon=True)
+        thread.start()
+        try:
+            yield front
+        finally:
+            ended.set()
+            thread.join()
+
+
+@contextlib.contextmanager
+def _opened(
+    profile: str, ref: str, port: int | None, host: str, log: bool
+) -> Iterator[tuple[Keeper, LocalFleet, Endpoint]]:
+    """What looks after a model, its processes, and its endpoint, which is starting; all end with the block."""
     from contracts.registry import parse_ref
     from deploy.cli.serving.router import envoy_program
     from services.rollout.store import Store
@@ -42,23 +73,19 @@ def serve_with_rollouts(profile: str, ref: str, port: int | None, host: str, as_
     endpoints, name = load_endpoints(profile), parse_ref(ref)[0]
     store = Store(endpoints.scratch("rollouts"))
     with _alone(store, name):
-        keeper, fleet, front = _keeper(
-            store, endpoints, profile, open_endpoint(endpoints, profile, ref, port, host, log), ref, log
-        )
+        first = open_endpoint(endpoints, profile, ref, port, host, log)
+        keeper, fleet, front = _keeper(store, endpoints, profile, first, ref, log)
         try:
-            _wait_ready(fleet, front)
-            metrics = f"http://{HOST}:{_serve_metrics(keeper)}/metrics"
-            _tell(front, metrics, profile, as_json)
-            said = ""
-            while True:
-                time.sleep(_LOOK)
-                said = _tick(keeper, said)
-        except KeyboardInterrupt:
-            if not as_json:
-                console().print("\nStopped. A rollout that is under way goes on when it is served again.")
+            yield keeper, fleet, front
         finally:
             fleet.stop()
             store.write(keeper.served.model_copy(update={"looked": 0.0}))  # nobody looks after it from now on
+
+
+def _look_after(keeper: Keeper, ended: threading.Event) -> None:
+    said = ""
+    while not ended.wait(_LOOK):
+        said = _tick(keeper, said)
 
 
 def _tick(keeper: Keeper, said: str) -> str:

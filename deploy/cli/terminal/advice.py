@@ -23,6 +23,7 @@ _PARTS = re.compile(rf"(?P<command>{_COMMAND})|(?P<settings>{_SETTING}(?:\s+{_SE
 _OPTION = rf"(?:--[a-z][a-z-]*[ =]{_WORD}|--no-cache)"
 _OPTIONS = re.compile(rf"(?P<command>{_COMMAND})|(?:(?<=: )|^)(?P<options>{_OPTION}(?:\s+{_OPTION})*)")
 _OURS = re.compile(r"\bfairlead((?: [a-z][a-z-]*)+)(?=(?P<rest>(?:(?!\bfairlead )[^;])*))")
+_PYTHON = {"set": "settings", "input": "rows", "env": "profile"}
 _LISTINGS = {"unknown_model": "fairlead models", "unknown_features": "fairlead features list"}
 
 
@@ -114,6 +115,16 @@ def completed(fix: str, words: Sequence[str], profile: str) -> str:
         return " ".join([part[0][:at], *profile_words(profile)]) + part[0][at:]
 
     return _OURS.sub(placed, _OPTIONS.sub(whole, fix))
+
+
+def as_arguments(fix: str) -> str:
+    """`fix` for a person who calls Python: options outside of commands as arguments, ``--url`` as ``url=``."""
+
+    def spelled(part: re.Match[str]) -> str:
+        name = (part["name"] or "").replace("-", "_")
+        return part["command"] or f"{_PYTHON.get(name, name)}="
+
+    return re.sub(rf"(?P<command>{_COMMAND})|--(?P<name>[a-z][a-z-]*)(?:[ =](?=[A-Z{{\w]))?", spelled, fix)
 
 
 def _without(words: Sequence[str], options: str) -> list[str]:

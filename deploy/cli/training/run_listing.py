@@ -30,20 +30,7 @@ _COLOURS = {
 
 def show_tasks(as_json: bool) -> None:
     """All tasks with their recipes; the default recipe is marked."""
-    from pipelines.tasks import get_task, recipes_of, task_names
-
-    found = [get_task(name) for name in task_names()]
-    document: list[dict[str, Any]] = [
-        {
-            "name": task.name,
-            "title": task.title,
-            "modality": task.modality,
-            "recipes": sorted(recipes_of(task)),
-            "default_recipe": task.default_recipe,
-            "feature_service": task.feature_service,
-        }
-        for task in found
-    ]
+    document = all_tasks()
 
     def show(out: Console) -> None:
         rows = table("task", "what it predicts", "modality", "recipes (* default)", "features")
@@ -56,12 +43,35 @@ def show_tasks(as_json: bool) -> None:
     emit(document, as_json, show)
 
 
+def all_tasks() -> list[dict[str, Any]]:
+    """Every task: name, title, modality, recipes, the default one and its feature service."""
+    from pipelines.tasks import get_task, recipes_of, task_names
+
+    return [
+        {
+            "name": task.name,
+            "title": task.title,
+            "modality": task.modality,
+            "recipes": sorted(recipes_of(task)),
+            "default_recipe": task.default_recipe,
+            "feature_service": task.feature_service,
+        }
+        for task in map(get_task, task_names())
+    ]
+
+
 def show_runs(profile: str, limit: int, as_json: bool, alone: bool = True) -> None:
     """The latest runs, newest first; `alone`: nothing is asked of one of them."""
     if not alone:
         raise PlatformError(
             "which run?", detail="see: fairlead runs", fix="fairlead runs RUN --follow", code="bad_option"
         )
+    runs, empty = latest_runs(profile, limit)
+    emit([_summary(run) for run in runs], as_json, lambda out: _show_list(out, runs, empty))
+
+
+def latest_runs(profile: str, limit: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """Records of the latest runs, newest first, and lines to say where there is none."""
     where = load_profile(profile)
     if where.cluster is not None:
         from deploy.cli.cluster_runs.access import open_access
@@ -77,7 +87,7 @@ def show_runs(profile: str, limit: int, as_json: bool, alone: bool = True) -> No
             empty.append(f"There are {others}")
     for run in runs:
         _way_on(run, profile)
-    emit([_summary(run) for run in runs], as_json, lambda out: _show_list(out, runs, empty))
+    return runs, empty
 
 
 def _show_list(out: Console, runs: list[dict[str, Any]], empty: list[str]) -> None:
@@ -104,19 +114,8 @@ def _show_list(out: Console, runs: list[dict[str, Any]], empty: list[str]) -> No
 
 def show_run(profile: str, run_id: str, as_json: bool) -> None:
     """One run: steps, error, result, gate."""
-    where = load_profile(profile)
-    if where.cluster is not None:
-        from deploy.cli.cluster_runs.access import open_access
-        from deploy.cli.cluster_runs.lookup import find_run as find_cluster_run
-        from deploy.cli.cluster_runs.lookup import look_at
-
-        access = open_access(where)
-        run = look_at(access, find_cluster_run(access, run_id))
-    else:
-        run = find_run(load_endpoints(profile), run_id)
-    again = _way_on(run, profile)
-    made = "version" in (run.get("result") or {})
-    report = build_report(load_endpoints(profile), run) if made else {k: v for k, v in run.items() if k != "pid"}
+    run, again = found_run(profile, run_id)
+    report = report_of(profile, run)
 
     def show(out: Console) -> None:
         out.print(f"[bold]{run['run_id']}[/]  ", _coloured(run["status"]), f"  {_asked(run)}")
@@ -135,6 +134,31 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
         _show_failure(out, run, again)
 
     emit(report, as_json, show)
+
+
+def found_run(profile: str, run_id: str) -> tuple[dict[str, Any], str]:
+    """The record of one run, and the command that goes on with it where it failed, else "".
+
+    Raises:
+        PlatformError: ``code="unknown_run"``.
+    """
+    where = load_profile(profile)
+    if where.cluster is not None:
+        from deploy.cli.cluster_runs.access import open_access
+        from deploy.cli.cluster_runs.lookup import find_run as find_cluster_run
+        from deploy.cli.cluster_runs.lookup import look_at
+
+        access = open_access(where)
+        run = look_at(access, find_cluster_run(access, run_id))
+    else:
+        run = find_run(load_endpoints(profile), run_id)
+    return run, _way_on(run, profile)
+
+
+def report_of(profile: str, run: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run, with gate, metrics and pages of the model that it has made."""
+    made = "version" in (run.get("result") or {})
+    return build_report(load_endpoints(profile), run) if made else {k: v for k, v in run.items() if k != "pid"}
 
 
 def _restarts(run: dict[str, Any]) -> Iterator[str]:

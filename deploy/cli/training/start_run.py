@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from contracts.bundle import Bundle
     from contracts.endpoints import Endpoints
+    from deploy.cli.cluster.cluster_settings import Profile
     from pipelines.run import Run
 
 UI_ADDRESS = "http://127.0.0.1:5000"
@@ -38,23 +39,10 @@ def run_task(task: str | None, recipe: str | None, resume: str | None, options: 
             fix="name a cluster's profile: --profile cluster",
             code="no_cluster",
         )
-    if resume:
-        if task or recipe:
-            raise _keeps_its_task(resume, [task, recipe], options)
-        if where.cluster is not None:
-            from deploy.cli.cluster_runs.execution import plan_resume_on_cluster
-
-            run = plan_resume_on_cluster(where, endpoints, resume, options)
-        else:
-            run = plan_resume(endpoints, resume, options)
-        if run.workflow == "batch_scoring":
-            run_scoring(run, as_json)
-            return
-    elif task:
-        run = plan_run(endpoints, task, recipe, options)
-    else:
-        raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
-    if where.cluster is None:
+    run = planned(where, endpoints, task, recipe, resume, options)
+    if run.workflow == "batch_scoring":
+        run_scoring(run, as_json)
+    elif where.cluster is None:
         conclude(run_with_progress(run, as_json), as_json)
     elif options.cron:
         from deploy.cli.schedules.schedule_actions import make_schedule
@@ -64,6 +52,27 @@ def run_task(task: str | None, recipe: str | None, resume: str | None, options: 
         from deploy.cli.cluster_runs.execution import execute_on_cluster
 
         conclude(build_report(endpoints, execute_on_cluster(where, run, as_json)), as_json)
+
+
+def planned(
+    where: Profile, endpoints: Endpoints, task: str | None, recipe: str | None, resume: str | None, options: RunOptions
+) -> Run:
+    """A new run of `task`, or what goes on with the run `resume`; nothing is started.
+
+    Raises:
+        PlatformError: an unknown task, recipe, setting, source or run, or one that cannot be resumed.
+    """
+    if resume:
+        if task or recipe:
+            raise _keeps_its_task(resume, [task, recipe], options)
+        if where.cluster is not None:
+            from deploy.cli.cluster_runs.execution import plan_resume_on_cluster
+
+            return plan_resume_on_cluster(where, endpoints, resume, options)
+        return plan_resume(endpoints, resume, options)
+    if not task:
+        raise PlatformError("which task?", detail="see: fairlead tasks", fix="fairlead run TASK")
+    return plan_run(endpoints, task, recipe, options)
 
 
 def _keeps_its_task(resume: str, given: Sequence[str | None], options: RunOptions) -> PlatformError:

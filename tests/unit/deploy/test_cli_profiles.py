@@ -84,7 +84,7 @@ def test_a_misspelt_value_is_refused(tmp_path) -> None:
 
 def test_no_code_asks_for_a_profile_by_name() -> None:
     pattern = re.compile(r"(if|elif|case|match)\b.*\bprofile\s*(==|!=|in\s*[\(\[\{])")
-    packages = ("contracts", "pipelines", "services", "feature_repo", "deploy")
+    packages = ("contracts", "pipelines", "services", "feature_repo", "deploy", "fairlead")
     files = [file for package in packages for file in (ROOT / package).rglob("*.py")]
     assert files
     assert [str(file) for file in files if pattern.search(file.read_text(encoding="utf-8"))] == []

@@ -1,0 +1,55 @@
+"""The platform from Python: what the command line does, with results that a notebook shows as tables and plots.
+
+>>> import fairlead                                     # doctest: +SKIP
+>>> run = fairlead.run("fraud", recipe="logistic")      # doctest: +SKIP
+>>> with fairlead.serve(run.model) as endpoint:         # doctest: +SKIP
+...     endpoint.predict(endpoint.example(), explain=True)
+
+Every function takes ``profile=``, a name below ``deploy/env/`` or a YAML file; by default FAIRLEAD_CLI_PROFILE, else
+``local``. Its home is found as the command line finds it: in the current folder, or in a folder above. What fails is a
+`PlatformError`, which says what to do. Importing this loads nothing but the standard library: each function imports
+what it needs.
+"""
+
+from __future__ import annotations
+
+from contracts.errors import PlatformError
+from fairlead.feature_store import feature_view, features
+from fairlead.guard import home
+from fairlead.monitoring import DriftReport, Rollout, audit, monitor, roll_out, rollouts
+from fairlead.registry import Comparison, Model, compare, model, models, promote, rollback
+from fairlead.serving import Predictions, Service, predict, serve
+from fairlead.tables import Listing, Page, Plots
+from fairlead.training import Run, get_run, run, runs, tasks
+
+__all__ = [
+    "Comparison",
+    "DriftReport",
+    "Listing",
+    "Model",
+    "Page",
+    "PlatformError",
+    "Plots",
+    "Predictions",
+    "Rollout",
+    "Run",
+    "Service",
+    "audit",
+    "compare",
+    "feature_view",
+    "features",
+    "get_run",
+    "home",
+    "model",
+    "models",
+    "monitor",
+    "predict",
+    "promote",
+    "roll_out",
+    "rollback",
+    "rollouts",
+    "run",
+    "runs",
+    "serve",
+    "tasks",
+]
