@@ -43,7 +43,7 @@ up: ## The platform on a cluster on this machine (needs Docker, kind, helm)
 	@deploy/local/up.sh
 
 ##@ Change it
-.PHONY: setup new-task test e2e lint fmt type verify schemas protos compile
+.PHONY: setup new-task test notebooks e2e lint fmt type verify schemas protos compile
 setup: $(RUN_ENV) $(DEV_ENV) ## Create .venv with everything that development needs
 	@echo "Ready. Next: make demo, make test"
 
@@ -56,6 +56,9 @@ new-task: $(RUN_ENV) ## Write a task that runs at once: make new-task NAME=churn
 test: $(RUN_ENV) $(DEV_ENV) ## Unit, contract, chart and integration tests
 	$(BIN)/python -m pytest -n $$(( $$(getconf _NPROCESSORS_ONLN) + 1 )) --maxprocesses 8 --dist loadfile --no-loadscope-reorder \
 	  tests/integration tests/contract tests/unit tests/helm $(ARGS)
+
+notebooks: $(RUN_ENV) $(DEV_ENV) ## Run the notebooks from top to bottom, results in build/notebooks
+	$(BIN)/python -m tests.notebooks $(ARGS)
 
 e2e: $(RUN_ENV) $(DEV_ENV) ## The charts installed in the cluster of KUBECONFIG: minutes
 	$(BIN)/python -m pytest tests/e2e $(ARGS)

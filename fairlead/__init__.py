@@ -13,6 +13,8 @@ what it needs.
 
 from __future__ import annotations
 
+import logging
+
 from contracts.errors import PlatformError
 from fairlead.feature_store import feature_view, features
 from fairlead.guard import home
@@ -21,6 +23,9 @@ from fairlead.registry import Comparison, Model, compare, model, models, promote
 from fairlead.serving import Predictions, Service, predict, serve
 from fairlead.tables import Listing, Page, Plots
 from fairlead.training import Run, get_run, run, runs, tasks
+
+# What parts of the platform log goes where the program says, and nowhere by itself.
+logging.getLogger("fairlead").addHandler(logging.NullHandler())
 
 __all__ = [
     "Comparison",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from contracts.errors import PlatformError
 from fairlead.guard import endpoints_of, profile_name, told
 from fairlead.progress import in_notebook
 from fairlead.tables import Listing, bar, heading, html_table, stairs, text_table
@@ -14,7 +15,7 @@ from fairlead.tables import Listing, bar, heading, html_table, stairs, text_tabl
 if TYPE_CHECKING:
     from contracts.audit import Entry
 
-_LOOK = 0.5  # seconds between looks at a rollout that is followed
+_LOOK, _AGAIN = 0.5, 2.0  # seconds between looks at a rollout that is followed, and at a log
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class DriftReport:
         """Inputs and answers that have changed, in any version that is served."""
         return tuple(self.document["drifted"])
 
+    @property
+    def rows(self) -> int:
+        """Rows that were read, of all versions together."""
+        return sum(one["rows"] for one in self.document["versions"].values())
+
     def inputs(self, version: str) -> Listing[tuple[str, Mapping[str, Any]]]:
         """Each input of a version: rows seen, PSI (population stability index), what chance alone makes of it."""
         one = self.document["versions"][version]
@@ -50,21 +56,44 @@ class DriftReport:
         title = f"{self.model}:{version}, {one['rows']:,} rows until {one['newest']}"
         return Listing(one["inputs"].items(), cells, [one["note"] or "nothing is watched"], title)
 
+    def _latest_first(self) -> list[Listing[tuple[str, Mapping[str, Any]]]]:
+        found = self.document["versions"]
+        return [self.inputs(name) for name in sorted(found, key=lambda one: found[one]["newest"] or "", reverse=True)]
+
     def __repr__(self) -> str:
-        return "\n".join(map(repr, map(self.inputs, self.document["versions"])))
+        return "\n".join(map(repr, self._latest_first()))
 
     def _repr_html_(self) -> str:
-        return "".join(self.inputs(version)._repr_html_() for version in self.document["versions"])
+        return "".join(one._repr_html_() for one in self._latest_first())
 
 
 @told
-def monitor(model: str, *, profile: str | None = None) -> DriftReport:
+def monitor(
+    model: str,
+    *,
+    until: Callable[[DriftReport], object] = lambda report: True,
+    timeout: float = 60.0,
+    profile: str | None = None,
+) -> DriftReport:
     """Read what is new in the prediction log of a model, and compare it with what was normal in training.
+
+    Args:
+        until: look again until it holds of the report, as ``lambda report: report.drifted``. The log is written a
+            moment after an answer, and a change is told from chance by panes of 10 seconds. After `timeout` seconds
+            the report is what there is.
 
     Raises:
         PlatformError: ``code="no_predictions"``: nothing is logged yet; or the log cannot be read.
     """
-    from contracts.errors import PlatformError
+    end = time.monotonic() + timeout
+    found = _looked(model, profile)
+    while not until(found) and time.monotonic() < end:
+        time.sleep(_AGAIN)
+        found = _looked(model, profile)
+    return found
+
+
+def _looked(model: str, profile: str | None) -> DriftReport:
     from deploy.cli.monitoring.watching import look_once
 
     report = look_once(endpoints_of(profile), model)[model]
@@ -133,7 +162,6 @@ class Rollout:
         Raises:
             PlatformError: ``code="not_ended"``: it has not within `timeout` seconds.
         """
-        from contracts.errors import PlatformError
 
         until, now, shown = time.monotonic() + timeout, self.refresh(), _Shown() if progress else None
         while not now.ended:
@@ -250,7 +278,6 @@ def roll_out(
     Raises:
         PlatformError: the gate refused the version, nobody serves the model with rollouts, or the profile is a cluster.
     """
-    from contracts.errors import PlatformError
     from deploy.cli.profiles.loading import load_profile
     from deploy.cli.rollouts.asking import started
 

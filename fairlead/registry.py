@@ -37,6 +37,10 @@ class Model:
         return f"{self.record.name}:{self.record.version}"
 
     @property
+    def name(self) -> str:
+        return self.record.name
+
+    @property
     def aliases(self) -> tuple[str, ...]:
         return self.record.aliases
 

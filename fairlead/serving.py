@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -229,10 +230,17 @@ def predict(
 
 
 def _rows(given: Any) -> list[Any]:
-    """Rows as JSON has them: of a mapping one, of a data frame all, with times as text."""
+    """Rows as JSON has them: of a mapping one, of a data frame all, with times as text and NaN as missing."""
     if hasattr(given, "to_json"):
         import json
 
         found: list[Any] = json.loads(given.to_json(orient="records", date_format="iso"))
         return found
-    return [dict(given)] if isinstance(given, Mapping) else [dict(row) for row in given]
+    rows = [given] if isinstance(given, Mapping) else given
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]
+
+
+def _plain(value: Any) -> Any:
+    """A value of numpy as one of Python, and no number (NaN) as none."""
+    value = value.item() if getattr(value, "shape", None) == () else value
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -39,9 +39,10 @@ COPY feature_repo feature_repo
 COPY services services
 COPY pipelines pipelines
 COPY deploy deploy
+COPY fairlead fairlead
 # Compiled, and proven to load: a container's root is read-only.
 RUN python -m compileall -q /app \
- && python -c 'import pipelines.workflows, deploy.cli.app, mlflow, feast, lightgbm, sklearn.linear_model, pandera, duckdb' && rm -rf /tmp/*
+ && python -c 'import pipelines.workflows, deploy.cli.app, fairlead, mlflow, feast, lightgbm, sklearn.linear_model, pandera, duckdb' && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown
 ARG VERSION=0.1.0

@@ -193,7 +193,7 @@ def problem(status: int, body: Any) -> PlatformError:
     return PlatformError(
         str(body["title"]),
         detail="\n  ".join(filter(None, [str(body.get("detail") or ""), *fields])),
-        fix=str(body.get("fix") or "correct the rows of --input"),
+        fix=str(body.get("fix") or "correct what --input gives"),
         code=str(body.get("type", "")).rpartition(":")[2].replace("-", "_") or "refused",
     )
 
