@@ -124,7 +124,7 @@ def as_arguments(fix: str) -> str:
         name = (part["name"] or "").replace("-", "_")
         return part["command"] or f"{_PYTHON.get(name, name)}="
 
-    return re.sub(rf"(?P<command>{_COMMAND})|--(?P<name>[a-z][a-z-]*)(?:=| (?=[A-Z0-9]))?", spelled, fix)
+    return re.sub(rf"(?P<command>{_COMMAND})|--(?P<name>[a-z][a-z-]*)(?:=| (?=[A-Z0-9]|[\w.]+=))?", spelled, fix)
 
 
 def _without(words: Sequence[str], options: str) -> list[str]:
