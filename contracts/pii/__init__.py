@@ -1,2 +1,5 @@
-"""Personal data in texts: what is found (`finding`), of which kinds (`everywhere`, `english`, `chinese`), and what is
-done about it (`redaction`). Standard library alone, but for the operator `encrypt`, which needs cryptography."""
+"""Personal data in texts: what is found (`finding`), of which kinds, and what is done about it (`redaction`).
+
+Kinds are in `everywhere`, `english`, `chinese` and `people`. Standard library alone, but for the
+operator `encrypt`, which needs cryptography.
+"""

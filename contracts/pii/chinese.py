@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from contracts.pii import checks
-from contracts.pii.kind import Draw, Kind, compact, never, words
+from contracts.pii.kind import Draw, Kind, apart, compact, never, words
 
 _FREE = r"(?<![0-9A-Za-z])(?<!\d\.)"  # nothing of a number or a word before
 _END = r"(?![0-9A-Za-z]|\.\d)"
+_ID_GROUPS = r"[1-8](?:[ -]{0,2}\d){16}[ -]{0,2}[\dXx]"
 _PHONE = words(
     "电话",
     "手机",
@@ -77,7 +78,7 @@ def _address(draw: Draw, value: str) -> str:
 
 ID = Kind(
     name="cn_id",
-    pattern=re.compile(r"(?<![0-9A-Za-z])[1-8](?:[ -]{0,2}\d){16}[ -]{0,2}[\dXx](?![0-9A-Za-z])"),
+    pattern=re.compile(rf"(?<![0-9A-Za-z])(?:[1-8]\d{{16}}[\dXx]|{apart(_ID_GROUPS)})(?![0-9A-Za-z])"),
     valid=checks.chinese_id,
     rank=10,
     chance=0.0001,
@@ -98,7 +99,7 @@ MOBILE = Kind(
     pattern=re.compile(
         r"(?:(?<![0-9A-Za-z+])|(?<=tel)|(?<=wx)|(?<=qq)|(?<=TEL)|(?<=Tel)|(?<=phone))(?<!\d\.)"
         r"(?:(?:\+|00)?86[ -]?|\(\+?86\) ?)?"
-        r"(?:1[3-9]\d[ -]?\d{4}[ -]?\d{4}|1[3-9]\d[ -]\d{3}[ -]\d{5}|(?<!\d[ -])1(?: ?[3-9])(?:[ -]?\d){9}(?! \d))"
+        rf"(?:1[3-9]\d{{9}}|{apart('1[ -]?[3-9](?:[ -]?[0-9]){9}')})"
         r"(?![0-9A-Za-z]|\.\d)"
     ),
     valid=_mobile,
@@ -122,7 +123,7 @@ LANDLINE = Kind(
 CREDIT_CODE = Kind(
     name="cn_credit_code",
     pattern=re.compile(
-        r"(?<![0-9A-Za-z])[1-9AGNYagny][0-9A-Za-z](?:[ -]?\d){6}(?:[ -]?[0-9A-Za-z]){10}(?![0-9A-Za-z])"
+        r"(?<![0-9A-Za-z])[1-9AGNYagny][0-9A-Za-z][ -]?\d{6}[ -]?[0-9A-Za-z]{9}[ -]?[0-9A-Za-z](?![0-9A-Za-z])"
     ),
     valid=checks.credit_code,
     rank=9,

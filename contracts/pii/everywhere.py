@@ -6,10 +6,27 @@ import re
 from dataclasses import replace
 
 from contracts.pii import checks
-from contracts.pii.kind import Draw, Kind, never, words
+from contracts.pii.kind import Draw, Kind, apart, never, words
 
 _CARD = words(
-    "card", "credit", "visa", "mastercard", "amex", "debit", "payment", "卡号", "银行卡", "信用卡", "账号", "账户", "卡"
+    "card",
+    "credit",
+    "pay",
+    "visa",
+    "mastercard",
+    "amex",
+    "debit",
+    "payment",
+    "卡号",
+    "银行卡",
+    "信用卡",
+    "账号",
+    "账户",
+    "卡",
+)
+_GROUPS = (
+    r"\d{4}(?:[ -]\d{4}){2,3}(?:[ -]?\d{1,3})?|\d{4}[ -]\d{6}[ -]\d{4,5}|\d{6}[ -]\d{9,13}"
+    r"|(?<!\d )\d(?: \d){14,18}(?! ?\d)"
 )
 _NETWORKS = ("198.18", "198.19")  # RFC 2544: for measurements, nobody's
 
@@ -77,17 +94,21 @@ IBAN = Kind(
 )
 CARD = Kind(
     name="card",
-    pattern=re.compile(
-        r"(?<![0-9A-Za-z])(?<!\d\.)(?:\d{12,19}|\d{4}(?:[ -]\d{4}){2,3}(?:[ -]?\d{1,3})?|\d{4}[ -]\d{6}[ -]\d{4,5}"
-        r"|\d{6}[ -]\d{9,13}|(?<!\d )\d(?: \d){14,18}(?! ?\d))(?![0-9A-Za-z]|\.\d)"
-    ),
+    pattern=re.compile(rf"(?<![0-9A-Za-z])(?<!\d\.)(?:\d{{12,19}}|{apart(_GROUPS)})(?![0-9A-Za-z]|\.\d)"),
     valid=checks.card,
     rank=8,
     chance=0.1,
     surrogate=_card,
     split=True,
 )
-OTHER_CARD = replace(CARD, valid=checks.any_card, context=_CARD, alone=never, rank=5)
+OTHER_CARD = replace(
+    CARD,
+    pattern=re.compile(rf"(?<![0-9A-Za-z])(?<!\d\.)(?:\d{{12,19}}|{_GROUPS})(?![0-9A-Za-z]|\.\d)"),
+    valid=checks.any_card,
+    context=_CARD,
+    alone=never,
+    rank=5,
+)
 TOKEN = Kind(
     name="secret",
     pattern=re.compile(

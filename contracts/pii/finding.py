@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from contracts.errors import PlatformError
-from contracts.pii import chinese, english, everywhere
-from contracts.pii.kind import Kind, compact
+from contracts.pii import chinese, english, everywhere, people
+from contracts.pii.kind import Kind
 
-KINDS: tuple[Kind, ...] = (*everywhere.KINDS, *chinese.KINDS, *english.KINDS)
+KINDS: tuple[Kind, ...] = (*everywhere.KINDS, *chinese.KINDS, *english.KINDS, *people.KINDS)
 NAMES = tuple(sorted({kind.name for kind in KINDS}))
 # What redaction writes is not personal data again.
 TOKEN = re.compile(
@@ -119,7 +119,7 @@ def _valid_end(kind: Kind, text: str, start: int, end: int) -> int:
     """Where the value ends: of a number in groups, the last ones may be of another number; 0 when it is none."""
     while True:
         raw = text[start:end]
-        if kind.valid(raw if kind.name == "ip" else compact(raw)):
+        if kind.valid(kind.known(raw)):
             return end
         cut = max(raw.rfind(" "), raw.rfind("-")) if kind.split else -1
         if cut <= 0 or not kind.pattern.match(text, start, start + cut):
@@ -129,11 +129,12 @@ def _valid_end(kind: Kind, text: str, start: int, end: int) -> int:
 
 def _believed(kind: Kind, text: str, start: int, end: int, said: str) -> bool:
     raw = text[start:end]
-    if kind.alone(raw, compact(raw)):
+    if kind.alone(raw, kind.known(raw)):
         return True
     if kind.context is None:
         return False
-    around = f"{text[max(start - _BEFORE, 0) : start]} {text[end : end + _AFTER]} {said}".casefold()
+    before = text[max(start - _BEFORE, 0) : start]
+    around = (before if kind.before else f"{before} {text[end : end + _AFTER]} {said}").casefold()
     return kind.context.search(around) is not None
 
 

@@ -51,13 +51,15 @@ class Kind:
     Attributes:
         name: in reports, tokens and labels.
         pattern: of plain text (`finding.Plain`); a group ``value`` is what is meant, where that is not all of it.
-        valid: whether the compact value can be one, asked when the pattern fits.
+        valid: whether a value as it is known can be one, asked when the pattern fits.
         context: words nearby, before or after, or in the name of the column.
-        alone: whether a value (as written; compact) is believed without such words.
+        before: words count only right before the value.
+        alone: whether a value (as written; as known) is believed without such words.
         known: the value as it is known, however it was written; what is hashed, and drawn surrogates by.
         rank: among those that overlap the highest counts, then the longest.
         chance: share of random texts which fit the pattern that are valid.
-        surrogate: a made-up value in place of the compact one.
+        surrogate: a made-up value in place of the known one.
+        stops: whether it stops a run that does not say what happens to it; names in a text of which a few are do not.
         split: the number may be written in groups, so other numbers may stand beside it.
     """
 
@@ -65,11 +67,13 @@ class Kind:
     pattern: Pattern[str]
     valid: Callable[[str], bool] = bool
     context: Pattern[str] | None = None
+    before: bool = False
     alone: Callable[[str, str], bool] = lambda text, value: True
     known: Callable[[str], str] = compact
     rank: int = 5
     chance: float = 0.0
     surrogate: Callable[[Draw, str], str] = _like
+    stops: bool = True
     split: bool = False
 
 
@@ -77,6 +81,11 @@ def words(*found: str) -> Pattern[str]:
     """Words, whole in English; Chinese has no borders of words."""
     parts = [word if not word.isascii() else rf"(?<![a-z]){word}(?![a-z])" for word in found]
     return re.compile("|".join(parts))
+
+
+def apart(groups: str) -> str:
+    """A pattern of numbers in groups that are no part of a longer list of numbers."""
+    return rf"(?<!\d[ -])(?:{groups})(?![ -]\d)"
 
 
 def never(text: str, value: str) -> bool:

@@ -13,8 +13,9 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from contracts.pii.finding import KINDS, find
-from contracts.pii.redaction import KEYED, OPERATORS, Redacted, Redactor, keys_here
+from contracts.pii.finding import KINDS, Span, find
+from contracts.pii.people import is_named
+from contracts.pii.redaction import KEYED, OPERATORS, Redactor, keys_here
 from pipelines.data.chunks import ROW, Chunk, Rejected
 from pipelines.settings import setting
 
@@ -84,19 +85,29 @@ def reading(data: DataConfig) -> dict[str, Any]:
 
 @dataclass
 class _Seen:
-    """Of one column: rows by kind, in texts and among values that are numbers as a whole, and the first of them."""
+    """Of one column: rows by kind, in texts and among values that are numbers as a whole, and the first of them.
+
+    quiet: of the rows in texts those that stop no run, see `Kind.stops`.
+    """
 
     texts: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
+    quiet: Counter[str] = field(default_factory=Counter)
     numbers: int = 0
     rows: list[int] = field(default_factory=list)
 
-    def add(self, text: str, kinds: Iterable[str], times: int) -> None:
-        """A value in `times` rows, with the kinds that were found in it."""
+    def add(self, text: str, found: Iterable[Span], times: int) -> None:
+        """A value in `times` rows, with what was found in it."""
         code = _CODE.fullmatch(text) is not None and not text.isspace()
         self.numbers += times if code else 0
-        for kind in kinds:
+        stopping = {span.kind.name for span in found if span.kind.stops}
+        for kind in {span.kind.name for span in found}:
             (self.codes if code else self.texts)[kind] += times
+            self.quiet[kind] += 0 if kind in stopping else times
+
+    def stops(self) -> dict[str, int]:
+        """`sure` without what stops no run."""
+        return {kind: rows for kind, rows in self.sure().items() if rows > self.quiet[kind]}
 
     def sure(self) -> dict[str, int]:
         """Rows by kind, without kinds that occur no more often than check digits fit by chance."""
@@ -108,9 +119,9 @@ class _Seen:
         return found
 
     def refused(self, rows: int) -> dict[str, int]:
-        """Of those that are sure, kinds for which a column of so many rows has to be declared."""
-        sure = self.sure()
-        return {kind: count for kind, count in sure.items() if kind in _PROVEN or count > _MENTIONED * rows}
+        """Of those that stop a run, kinds for which a column of so many rows has to be declared."""
+        found = self.stops()
+        return {kind: count for kind, count in found.items() if kind in _PROVEN or count > _MENTIONED * rows}
 
 
 class PersonalData:
@@ -161,9 +172,9 @@ class PersonalData:
         return replace(chunk, table=table, rejected=[self._without(row) for row in chunk.rejected])
 
     def report(self) -> dict[str, Any]:
-        """By column what was found and done, as JSON values; columns without either are left out."""
+        """By column what was done, and rows by kind of what was found, as JSON values; columns without are left out."""
         columns = {
-            name: {"operator": self._said(name), "found": self._seen[name].sure() if name in self._seen else {}}
+            name: {"operator": self._said(name), "found": self._found(name)}
             for name in dict.fromkeys([*self._rules, *self._seen])
         }
         return {name: said for name, said in columns.items() if said["found"] or said["operator"]}
@@ -171,6 +182,10 @@ class PersonalData:
     def _said(self, name: str) -> str:
         rule = self._rules.get(name)
         return "" if rule is None else f"{rule.operator}{_WHOLE if rule.whole else ''}"
+
+    def _found(self, name: str) -> dict[str, int]:
+        seen = self._seen.get(name, _Seen())
+        return seen.sure() if name in self._rules else seen.stops()
 
     def _column(self, name: str, values: pa.ChunkedArray, rows: pa.ChunkedArray) -> pa.ChunkedArray | None:
         """The values of a column as they may be kept; None where they stay as they are."""
@@ -185,22 +200,21 @@ class PersonalData:
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
             return None
         coded = values.combine_chunks().dictionary_encode()
-        known = coded.dictionary.to_pylist()
-        counts = {each["values"]: each["counts"] for each in pc.value_counts(coded.indices).to_pylist()}
-        harmless = _harmless(coded.dictionary)
-        seen = self._seen.setdefault(name, _Seen())
-        made, hits = list(known), []
         hint = f"{name} {self._sources.get(name, '')}"
-        for at, text in enumerate(known):
-            if text is None:
-                continue
-            found = [] if harmless[at] else find(text, hint=hint)
-            seen.add(text, {span.kind.name for span in found}, counts[at])
+        read = _worth_reading(coded.dictionary, hint) if rule is None else range(len(coded.dictionary))
+        if not read:
+            return None
+        counts = {each["values"]: each["counts"] for each in pc.value_counts(coded.indices).to_pylist()}
+        seen = self._seen.setdefault(name, _Seen())
+        made, hits = [], []
+        for at, text in zip(read, coded.dictionary.take(pa.array(read, pa.int64())).to_pylist(), strict=True):
+            found = find(text, hint=hint)
+            seen.add(text, found, counts[at])
             if found:
                 hits.append(at)
             if rule and rule.operator != KEEP:
                 redactor = self._redactors[rule.operator]
-                made[at] = redactor.whole(text) if rule.whole else redactor.replace(text, found)
+                made.append(redactor.whole(text) if rule.whole else redactor.replace(text, found))
         if hits and len(seen.rows) < _SHOWN:
             where = pc.is_in(coded.indices, value_set=pa.array(hits, coded.indices.type))
             seen.rows += rows.filter(where).slice(0, _SHOWN - len(seen.rows)).to_pylist()
@@ -239,24 +253,27 @@ class PersonalData:
         )
 
 
-def _harmless(values: pa.Array) -> list[bool | None]:
-    """Of texts, which have a form in which nothing is; None of those that are missing."""
+def _worth_reading(values: pa.Array, hint: str) -> list[int]:
+    """Places of the texts that may hold what stops a run: not those whose form has nothing of it."""
+    import numpy as np
     import pyarrow.compute as pc
 
-    found: list[bool | None] = pc.match_substring_regex(values, _HARMLESS).to_pylist()
-    return found
+    if is_named(hint):
+        return list(range(len(values)))
+    harmless = pc.match_substring_regex(values, _HARMLESS)
+    return [int(at) for at in np.flatnonzero(~harmless.to_numpy(zero_copy_only=False).astype(bool))]
 
 
 def look(name: str, values: Mapping[str, int]) -> tuple[dict[str, int], list[str]]:
     """Rows by kind of personal data in the `values` of a column (with how often each occurs), and they without it."""
     import pyarrow as pa
 
-    seen, label, without = _Seen(), Redactor("label"), []
-    for (text, times), harmless in zip(values.items(), _harmless(pa.array(values, pa.string())), strict=True):
-        done = Redacted(text=text, found=[]) if harmless else label.redact(text, hint=name)
-        seen.add(text, {span.kind.name for span in done.found}, times)
-        without.append(done.text)
-    return seen.sure(), without
+    texts, seen, label = list(values), _Seen(), Redactor("label")
+    for at in _worth_reading(pa.array(texts, pa.string()), name):
+        done = label.redact(texts[at], hint=name)
+        seen.add(texts[at], done.found, values[texts[at]])
+        texts[at] = done.text
+    return seen.sure(), texts
 
 
 def in_words(found: Mapping[str, int]) -> str:

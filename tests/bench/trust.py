@@ -1,8 +1,8 @@
-"""Credit scoring, fairness and privacy on real data: ``make bench-trust [ARGS=german]``.
+"""Credit scoring, fairness, privacy and personal data on real data: ``make bench-trust [ARGS=german]``.
 
-Needs FAIRLEAD_TEST_DATA, a folder with ``tabular/``: German credit and Adult. Splits and seeds are fixed; what is
-chosen is chosen on rows for training, Adult's test file is asked once for each row of the table. Sex, race and age in
-German credit, sex and race in Adult, are no inputs.
+Needs FAIRLEAD_TEST_DATA, a folder with ``tabular/`` (German credit, Adult), ``pii-en/`` and ``ner-zh/``. Splits and
+seeds are fixed; what is chosen is chosen on rows for training, Adult's test file is asked once for each row of the
+table. Sex, race and age in German credit, sex and race in Adult, are no inputs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from pipelines.training.privacy import PrivacyConfig
 from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odds
 from pipelines.training.tabular import CostConfig, LogisticConfig
 from tests.bench.report import FOLDER, Row, write
+from tests.bench.trust_personal import personal
 from tests.bench.trust_privacy import private
 
 FOLDS, REPEATS, SEED = 5, 5, 7
@@ -287,6 +288,7 @@ def main(names: list[str]) -> int:
         "fair": fair,
         "reasons": reasons,
         "privacy": lambda home: private(home, AdultData(home)),
+        "personal": personal,
     }
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for name in names or parts for row in parts[name](Path(folder) / name)]

@@ -72,8 +72,9 @@ def redact(
     """Take personal data out of texts, English and Chinese.
 
     Finds e-mail, telephone, Chinese ID, bank card, IBAN, IP, passport, plate, social credit code, US social security
-    number, addresses, keys and passwords; not names. The same value gets the same hash, token or surrogate everywhere,
-    by the key FAIRLEAD_PII_KEY. With --check the exit code is 3 where something is found, and values are not shown.
+    number, addresses, keys and passwords; names only beside a title or a word such as 姓名. The same value gets the
+    same hash, token or surrogate everywhere, by the key FAIRLEAD_PII_KEY. With --check the exit code is 3 where
+    something is found, and values are not shown.
 
     [bold]Examples[/]
       fairlead redact letters.txt > clean.txt

@@ -94,6 +94,14 @@ def test_numbers_that_pass_by_chance_are_none() -> None:
     assert refused(ref=[*ids[:100], *(card(RNG) for _ in range(100))]).context["column"] == "ref"
 
 
+def test_names_in_a_text_stop_no_run_and_a_column_of_names_does() -> None:
+    texts = ["Mr. Weber was there", "请王先生来"]
+    run = PersonalData(DataConfig())
+    assert run.apply(chunk(note=texts)).table.column("note").to_pylist() == texts
+    assert refused(customer_name=["Anna Berg", "王小明"]).context["kinds"] == {"customer_name": {"name": 2}}
+    assert treated({"note": "label"}, note=texts)["note"] == ["Mr. [NAME] was there", "请[NAME]先生来"]
+
+
 def test_a_name_of_the_source_is_a_word_nearby() -> None:
     data = DataConfig(columns={"document": "护照号"})
     with pytest.raises(PlatformError, match="passport in 2 rows"):
