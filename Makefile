@@ -3,6 +3,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Each step of a run is a process: without bytecode it compiles its libraries again, 2 s of 4 with torch.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)

@@ -7,6 +7,7 @@ import inspect
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,10 @@ from contracts.garbage import collect_rarely
 
 # Modules and collected tests are no garbage, and looking for some among them takes a fifth of the time of imports.
 gc.disable()
+
+# Tests start hundreds of processes, and each would compile the same libraries anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A machine may be busy: how long an example takes says nothing about the code.
 settings.register_profile("fairlead", deadline=None, max_examples=50)
@@ -80,14 +85,32 @@ _TOGETHER = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file stays with one worker, and so do files that load the same heavy library."""
+    """A file stays with one worker, as do files that load the same heavy library, and a worker with its folder.
+
+    The tests of a folder need much the same libraries, and each worker loads its own: what has begun a folder goes on
+    there, and then where no other worker is.
+    """
     if config.getoption("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
+    at: dict[Any, str] = {}  # the folder of each worker
+
     class Scheduling(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return _TOGETHER[0] if nodeid.startswith(_TOGETHER) else str(super()._split_scope(nodeid))
+            return "torch/files" if nodeid.startswith(_TOGETHER) else str(super()._split_scope(nodeid))
+
+        def _assign_work_unit(self, node: Any) -> None:
+            taken = {folder for worker, folder in at.items() if worker is not node}
+
+            def order(scope: str) -> int:
+                folder = scope.rpartition("/")[0]
+                return 0 if folder == at.get(node) else 2 if folder in taken else 1
+
+            scope = min(self.workqueue, key=order)  # of equals the first
+            at[node] = scope.rpartition("/")[0]
+            self.workqueue.move_to_end(scope, last=False)
+            super()._assign_work_unit(node)
 
     return Scheduling(config, log)
 
