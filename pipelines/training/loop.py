@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
@@ -46,6 +47,18 @@ class LoopConfig:
         "batch_size": Dimension(low=16, high=128, log=True),
         "weight_decay": Dimension(low=0.0001, high=0.3, log=True),
     }
+
+
+def eager(optimizer: Any) -> Any:
+    """A torch optimizer's class without what keeps its steps from being compiled: no compiler is here.
+
+    An optimizer loads the compiler, which takes 2 s and 100 MB, only to tell it so.
+    """
+    import torch
+
+    named = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+    plain = {name: inspect.unwrap(getattr(optimizer, name)) for name in named}
+    return type(optimizer.__name__, (optimizer,), {**plain, "step": torch.no_grad()(inspect.unwrap(optimizer.step))})
 
 
 def run_epochs(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from pipelines.evaluation.classification import METRICS
-from tests.integration.test_cli import Shell
+from tests.shell import Shell
 
 pytestmark = pytest.mark.integration
 

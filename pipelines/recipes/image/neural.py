@@ -82,7 +82,7 @@ def fit(
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.distributed import group
     from pipelines.training.linear_text import class_weight
-    from pipelines.training.loop import run_epochs
+    from pipelines.training.loop import eager, run_epochs
     from pipelines.training.pictures import augmented, mixed, shuffled
 
     training, here, train, spec = config.training, group(), images.train, images.spec
@@ -122,7 +122,7 @@ def fit(
         accuracy = float((found.argmax(dim=1) == target).double().mean())
         return {"valid_loss": float(cross_entropy(found, target)), "valid_accuracy": accuracy}
 
-    optimizer = torch.optim.SGD(
+    optimizer = eager(torch.optim.SGD)(
         [one for one in model.parameters() if one.requires_grad],
         lr=training.learning_rate,
         momentum=training.momentum,

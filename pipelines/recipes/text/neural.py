@@ -106,7 +106,7 @@ def fit(
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.distributed import group
     from pipelines.training.linear_text import class_weight
-    from pipelines.training.loop import run_epochs
+    from pipelines.training.loop import eager, run_epochs
 
     training, here, ids, labels = config.training, group(), corpus.ids, corpus.labels
     lengths = np.array([len(row) for row in ids["train"]], np.int64)
@@ -142,7 +142,9 @@ def fit(
         accuracy = float((found.argmax(dim=1) == target).double().mean())
         return {"valid_loss": float(cross_entropy(found, target)), "valid_accuracy": accuracy}
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay)
+    optimizer = eager(torch.optim.AdamW)(
+        model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
     return run_epochs(
         model,
         optimizer,

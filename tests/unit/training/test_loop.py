@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from contracts.errors import PlatformError
 from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.device import resolve_device
-from pipelines.training.loop import LoopConfig, run_epochs
+from pipelines.training.loop import LoopConfig, eager, run_epochs
 from tests.late import Late
 
 torch = Late("torch")
@@ -41,7 +43,7 @@ def train(
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     net = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(16, 2))
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.01, weight_decay=0.01)
+    optimizer = eager(torch.optim.AdamW)(net.parameters(), lr=0.01, weight_decay=0.01)
     x, y = data()
 
     def evaluate(model: Any) -> dict[str, float]:
@@ -170,3 +172,30 @@ def test_the_rate_rises_and_falls_to_zero(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.optim.AdamW, "step", seen)
     train(tmp_path, epochs=2, warmup=2, learning_rate=0.6, schedule="linear")
     assert rates == pytest.approx([0.3, 0.6, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+LOADED = """
+import sys
+import torch
+from pipelines.training.loop import eager
+
+def steps(optimizer, **settings):
+    torch.manual_seed(1)
+    layer = torch.nn.Linear(3, 1)
+    made = optimizer(layer.parameters(), lr=0.1, weight_decay=0.1, **settings)
+    for _ in range(3):
+        made.zero_grad()
+        layer(torch.ones(2, 3)).sum().backward()
+        made.step()
+        made.load_state_dict(made.state_dict())
+    return layer.weight.tolist()
+
+named = (torch.optim.SGD, {"momentum": 0.9, "nesterov": True}), (torch.optim.AdamW, {})
+ours = [steps(eager(kind), **settings) for kind, settings in named]
+assert "torch._dynamo" not in sys.modules
+assert ours == [steps(kind, **settings) for kind, settings in named]
+"""
+
+
+def test_an_optimizer_without_the_compiler_takes_the_same_steps() -> None:
+    subprocess.run([sys.executable, "-c", LOADED], check=True)
