@@ -73,7 +73,7 @@ class Translator(io.TextIOBase):
         elif kind == "step_finished":
             self._current = None
             self.results[step] = event.get("result")
-            self._state.step(step, "finished", event.get("seconds"), event.get("result"))
+            self._state.step(step, "finished", event.get("seconds"), event.get("result"), event.get("memory_peak"))
         elif kind == "step_failed":
             self._current = None
             self.error = PlatformError.from_dict(event["error"])

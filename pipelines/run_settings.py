@@ -17,6 +17,7 @@ from pipelines.resources import STEPS, Resources
 
 TASKS = ("few", "groups", "each")
 NODES = ("fixed", "growing")
+PLAN = ("kept", "ignored")
 _ALL = "all"
 _SMALLEST = 32 * 2**20
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -41,6 +42,11 @@ def split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def tasks_of(settings: Mapping[str, Any]) -> Any:
     """How many steps share a pod: few, groups or each."""
     return settings.get("workflow.tasks", TASKS[0])
+
+
+def keeps_plan(settings: Mapping[str, Any]) -> bool:
+    """Whether a run is refused that does not fit by its plan."""
+    return bool(settings.get("workflow.plan", PLAN[0]) == PLAN[0])
 
 
 def growing(settings: Mapping[str, Any]) -> bool:
@@ -91,9 +97,9 @@ def _flat(defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def _checked(key: str, value: Any) -> dict[str, Any]:
     section, *path = key.split(".")
     if section == "workflow":
-        accepted = {"tasks": TASKS, "nodes": NODES}.get(".".join(path))
+        accepted = {"tasks": TASKS, "nodes": NODES, "plan": PLAN}.get(".".join(path))
         if accepted is None:
-            raise _wrong(key, "accepted: workflow.tasks, workflow.nodes")
+            raise _wrong(key, "accepted: workflow.tasks, workflow.nodes, workflow.plan")
         if value not in accepted:
             raise _wrong(key, f"got {value!r}; accepted: {', '.join(accepted)}")
         return {key: value}

@@ -17,6 +17,7 @@ from contracts.errors import PlatformError
 from pipelines.event_stream import Translator, sender
 from pipelines.io.events import from_os_error, unexpected
 from pipelines.parameters import parameters_of
+from pipelines.planned import refuse_what_cannot_fit
 from pipelines.preflight import preflight
 from pipelines.resources import Placement
 from pipelines.run import Run
@@ -49,6 +50,7 @@ def _run(asked: Run, folder: Path, send: Any) -> int:
         try:
             given = parameters_of(asked, each=tasks_of(asked.settings) == "each")
             preflight(asked.workflow, asked.task, asked.where)
+            refuse_what_cannot_fit(asked)
             send("run_started", workflow=asked.workflow, task=asked.task, steps=list(order))
             if len(order) == 1:
                 _execute_alone(order[0], given, folder, translator)

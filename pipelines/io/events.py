@@ -19,7 +19,7 @@ from typing import Any
 from contracts.errors import PlatformError
 from contracts.garbage import collect_rarely
 from pipelines.io.library_errors import is_final, meaning
-from pipelines.io.record import Record, now, open_record
+from pipelines.io.record import Record, memory_peak, now, open_record
 from pipelines.run import Run
 
 _MIN_INTERVAL = 0.2  # seconds between two progress events of one step
@@ -106,7 +106,7 @@ class _Telling:
 
     def finished(self, result: Any, began: float) -> None:
         seconds = round(time.perf_counter() - began, 3)
-        emit("step_finished", step=self.step, seconds=seconds, result=result)
+        emit("step_finished", step=self.step, seconds=seconds, memory_peak=memory_peak(), result=result)
         if self.record:
             self.record.write_step(self.step, "finished", started=self.at, seconds=seconds, result=result)
             self.record.close()

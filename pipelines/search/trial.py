@@ -38,19 +38,19 @@ def changed(task: Task, config: TaskConfig, values: Mapping[str, Any]) -> Any:
     return load_config(task, json.dumps(document))
 
 
-def inner_dataset(task: Task, dataset: Path, out: Path, share: float = 1.0) -> None:
+def inner_dataset(task: Task, dataset: Path, out: Path, share: float = 1.0, draw: float = 997.0) -> None:
     """A dataset in itself, of the training and validation rows of `dataset`: its test part is the validation part.
 
     Tasks with moments hold back their newest training rows, others rows by the hash of their key.
 
     Args:
         out: is filled whole or not at all; what does not change is linked.
-        share: of the training rows, drawn by their key.
+        share: of the training rows, drawn by their key.  draw: a prime, other rows by another one.
     """
     import pandas as pd
 
     train = pd.read_parquet(dataset / "train.parquet")
-    train = train[_places(train["row_key"], 997.0) < share]
+    train = train[_places(train["row_key"], draw) < share]
     held = _places(train["row_key"], 991.0) < _HELD
     if task.timestamp:
         held[:], held[round(len(train) * (1 - _HELD)) :] = False, True

@@ -1,4 +1,4 @@
-"""Commands around a training: search."""
+"""Commands around a training: what it will need, and which settings are best."""
 
 from __future__ import annotations
 
@@ -12,7 +12,38 @@ from deploy.cli.terminal.output import guarded
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
+    app.command("plan", rich_help_panel="Train")(plan)
     app.command("search", rich_help_panel="Train")(search)
+
+
+@guarded
+def plan(
+    task: Annotated[str, typer.Argument(help="The task; see: fairlead tasks.")],
+    recipe: Annotated[str | None, typer.Option("--recipe", "-r", help="A named configuration of the task.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="Change one setting, key=value.")] = None,
+    source: Annotated[str, typer.Option("--source", "-s", help="CSV, TSV, Parquet, or a folder of them.")] = "",
+    time: Annotated[str, typer.Option("--time", help="For small fits, of which three are made at least.")] = "60s",
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Say what a training will need before it starts: rows, time, memory, disk, and what more data would bring.
+
+    The data are made as the run makes them, and are in its cache then. A few small trainings, each in a process of its
+    own, say how time, memory and quality grow with the rows: bands, never one number. What runs took beside their plans
+    corrects the next one. fairlead run refuses what does not fit by its plan.
+
+    [bold]Examples[/]
+      fairlead plan credit --recipe lightgbm
+      fairlead plan news --source articles.csv --recipe embedding_lstm --time 5m
+      fairlead plan fraud --set model.leaves=255 --json
+    """
+    from deploy.cli.runs.workflow import RunOptions
+    from deploy.cli.training.plan import plan_task
+    from deploy.cli.training.search import duration
+
+    plan_task(
+        task, recipe, duration(time), RunOptions(overrides=overrides or [], source=source, profile=profile), as_json
+    )
 
 
 @guarded

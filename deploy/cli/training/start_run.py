@@ -118,6 +118,8 @@ def _execute_shown(run: Run) -> dict[str, Any]:
 def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
     """run.json's content plus the gate decision, metrics and the places to look, for people and for ``--json``."""
     report = {key: value for key, value in state.items() if key != "pid"}
+    from pipelines.planned import key_of_record, read_plan, taken
+
     result = state.get("result") or {}
     if "version" not in result:  # no model: the run failed, or it scored or only prepared data
         return report
@@ -132,6 +134,8 @@ def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
         report["data_report"] = str(page)
     if search := json.loads((bundle.path / "evaluation.json").read_text(encoding="utf-8")).get("search"):
         report["search"] = search
+    if (plan := read_plan(endpoints, key_of_record(state))) and (took := taken(plan, state)):
+        report["plan"] = took
     return report
 
 
@@ -158,6 +162,10 @@ def show_report(out: Console, report: dict[str, Any]) -> None:
         from deploy.cli.training.search_report import show_search
 
         show_search(out, report["search"])
+    if "plan" in report:
+        said = {"seconds": "time", "memory_peak": "memory"}
+        off = [f"{name} {report['plan'][key]['off']:+.0%}" for key, name in said.items() if key in report["plan"]]
+        out.print(f"Plan     the training took beside its plan: {', '.join(off)}", markup=False)
     if "gate" in report:
         show_gate(out, report["gate"])
     result = report.get("result") or {}

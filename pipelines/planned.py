@@ -1,0 +1,140 @@
+"""The plans of runs: kept beside the runs, compared with what they really took, and asked before a run starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from contracts.quantities import shown
+from pipelines.io.files import write_json
+from pipelines.run import Run
+from pipelines.run_settings import keeps_plan
+from pipelines.tasks import get_task, load_config
+from pipelines.values import as_document
+
+FOLDER = "plans"
+FULL = 0.9  # of the memory that there is
+_KEPT = 10  # comparisons of a plan with what was taken
+
+
+def key_of(run: Run) -> str:
+    """Names what decides how much a training takes: task, configuration of the training, and source."""
+    config = load_config(get_task(run.task), json.dumps(run.config))
+    told = [run.task, as_document(config.training_part()), run.source]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def read_plan(where: Endpoints, key: str) -> dict[str, Any] | None:
+    """The plan of a `key_of`; None where there is none, or half a document."""
+    try:
+        found = json.loads((where.scratch(FOLDER) / f"{key}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_plan(where: Endpoints, key: str, plan: Mapping[str, Any]) -> None:
+    """Keep a plan in place of an older one of the same training."""
+    write_json(where.scratch(FOLDER) / f"{key}.json", dict(plan))
+
+
+def taken(plan: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the training of a run took beside its plan; None where it did not train, or was planned later."""
+    step = (record.get("steps") or {}).get("train") or {}
+    if step.get("status") != "finished" or not step.get("seconds") or str(record.get("started")) < str(plan["made"]):
+        return None
+    found: dict[str, Any] = {"run": record.get("run_id"), "recipe": plan["recipe"], "task": plan["task"]}
+    for name in ("seconds", "memory_peak"):
+        if name in step:
+            likely = plan["train"][name]["likely"]
+            found[name] = {"planned": likely, "took": step[name], "off": step[name] / likely - 1}
+    return found
+
+
+def wrong_before(where: Endpoints, task: str, recipe: str, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How wrong the plans of a task's recipe were, the newest last: of runs that have ended, and as plans remember."""
+    found: dict[str, dict[str, Any]] = {}
+    keyed = [(key_of_record(record), record) for record in records if record.get("task") == task]
+    for plan in _plans(where):
+        if plan.get("task") != task or plan.get("recipe") != recipe:
+            continue
+        found |= {one["run"]: one for one in plan.get("wrong", [])}
+        done = [taken(plan, record) for key, record in keyed if key == plan["key"]]
+        found |= {str(one["run"]): one for one in done if one}
+    return list(found.values())[-_KEPT:]
+
+
+def correction(wrong: list[dict[str, Any]], name: str) -> float:
+    """By what plans are to be multiplied to be right in the middle of those before; 1 where nothing is known."""
+    ratios = [1 + one[name]["off"] for one in wrong if name in one]
+    return median(ratios) if ratios else 1.0
+
+
+def refuse_what_cannot_fit(run: Run) -> None:
+    """Refuse a run whose plan says that this machine has too little memory or disk for it.
+
+    Raises:
+        PlatformError: ``code="does_not_fit"``, with what would fit.
+    """
+    if run.workflow not in ("full", "training") or not keeps_plan(run.settings):
+        return
+    plan = read_plan(run.where, key_of(run))
+    if plan is None:
+        return
+    need, limit = float(plan["need"]), memory_limit()
+    if need > FULL * limit:
+        rows = int(plan["rows"]["train"] * FULL * limit / need)
+        raise PlatformError(
+            f"the run does not fit: it needs about {shown(int(need))} of memory, and {shown(limit)} are here",
+            detail=f"by its plan of {plan['made']}; at most {FULL:.0%} of the memory is planned with",
+            fix=f"take about {rows:,} rows instead of {plan['rows']['train']:,}, or a machine with "
+            f"{shown(int(need / FULL))}; on a cluster: --set resources.train.memory={plan['resources']}; "
+            "to try it all the same: --set workflow.plan=ignored",
+            code="does_not_fit",
+        )
+    if (disk := float(plan["disk"])) > (free := _free(run.where.scratch())):
+        raise PlatformError(
+            f"the run does not fit on the disk: it writes about {shown(int(disk))}, and {shown(free)} are free",
+            detail=f"by its plan of {plan['made']}, in {run.where.scratch()}",
+            fix="free some space, or set another folder in the profile; all the same: --set workflow.plan=ignored",
+            code="does_not_fit",
+        )
+
+
+def memory_limit() -> int:
+    """Bytes of memory that a process here may have: of the machine, or of its container."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            found = min(found, int(Path(file).read_text()))
+    return found
+
+
+def _free(folder: Path) -> int:
+    import shutil
+
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
+
+
+def key_of_record(record: Mapping[str, Any]) -> str:
+    """`key_of` a run that has ended, by its record; "" where its task or configuration is not there any more."""
+    try:
+        return key_of(Run.model_validate(record))
+    except (PlatformError, ValueError, KeyError):
+        return ""
+
+
+def _plans(where: Endpoints) -> Iterator[dict[str, Any]]:
+    folder = where.scratch(FOLDER)
+    files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime) if folder.is_dir() else []
+    for file in files:
+        if plan := read_plan(where, file.stem):
+            yield plan

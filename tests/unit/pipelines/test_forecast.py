@@ -1,0 +1,56 @@
+"""From small fits to the whole: what lies on a law is found, and a band is never turned round."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.forecast import amount, learning_curve
+
+SIZES = [1000.0, 2000.0, 4000.0]
+
+
+@given(st.floats(0.0, 50.0), st.floats(1e-5, 1e-1), st.floats(4000, 100_000))
+def test_what_grows_in_line_is_within_the_band(fixed: float, each: float, target: float) -> None:
+    band = amount(SIZES, [fixed + each * size for size in SIZES], target)
+    assert band.low <= fixed + each * target <= band.high
+    assert band.low <= band.likely <= band.high
+
+
+@given(st.lists(st.floats(0.01, 1e6), min_size=3, max_size=3), st.floats(100, 1e6))
+def test_a_band_is_in_order_whatever_was_measured(values: list[float], target: float) -> None:
+    band = amount(SIZES, values, target)
+    assert 0 <= band.low <= band.likely * 1.0001
+    assert band.likely <= band.high * 1.0001
+    if target >= SIZES[-1]:
+        assert band.high >= max(values)
+
+
+def test_one_size_alone_is_scaled() -> None:
+    assert amount([1000.0, 1000.0], [2.0, 2.0], 3000).high >= 6.0
+
+
+@settings(max_examples=8)
+@given(st.floats(0.0, 0.2), st.floats(0.2, 1.5), st.integers(0, 1000))
+def test_an_error_that_follows_either_form_is_within_the_band(floor: float, slope: float, seed: int) -> None:
+    def truth(rows: float) -> float:
+        return floor + 0.5 * (rows / 500.0) ** -slope
+
+    rng = np.random.default_rng(seed)
+    errors = {size: [truth(size) * float(np.exp(rng.normal(0, 0.002))) for _ in range(3)] for size in SIZES}
+    band, far = learning_curve(errors, [10_000, 40_000])
+    assert band.low <= truth(10_000) * 1.03
+    assert band.high >= truth(10_000) * 0.97
+    assert far.likely <= band.likely * 1.0001
+
+
+def test_errors_that_rise_with_rows_promise_nothing() -> None:
+    (band,) = learning_curve({1000.0: [0.1], 2000.0: [0.11], 4000.0: [0.13]}, [10_000])
+    assert band.likely == pytest.approx(0.113, abs=0.02)
+
+
+def test_a_curve_is_the_same_every_time() -> None:
+    errors = {1000.0: [0.3, 0.31], 2000.0: [0.25, 0.24], 4000.0: [0.2]}
+    assert learning_curve(errors, [9000]) == learning_curve(errors, [9000])
