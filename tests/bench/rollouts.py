@@ -237,8 +237,12 @@ def main() -> int:
         "answers": lambda: answers(options.rollouts),
         "router": router,
     }
-    rows = [row for name, part in parts.items() if options.only in (None, name) for row in part()]
-    return write("rollouts", "make bench-rollouts", rows)
+    rows, status = [], 0
+    for name, part in parts.items():
+        if options.only in (None, name):
+            rows += part()
+            status = write("rollouts", "make bench-rollouts", rows)  # a part takes minutes: what is known is shown
+    return status
 
 
 if __name__ == "__main__":
