@@ -38,6 +38,7 @@ class PlatformGlobal(Global):
     sql: Store
     s3: ObjectStore
     redis: Store
+    mongodb: Store
     predictions: PredictionLog
     metadata: Place
     network_policy: SharedNetwork

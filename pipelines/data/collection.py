@@ -10,12 +10,14 @@ again; so the result is that of reading all.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,10 +208,7 @@ class _Reader:
             try:
                 raw = next(cursor, None)
             except (self._errors.AutoReconnect, self._errors.CursorNotFound) as err:
-                if tries >= len(_PATIENCE) or not self._answered:
-                    raise
-                self._say(f"{self._address.place} does not answer, and is asked again: {type(err).__name__}")
-                time.sleep(_PATIENCE[tries])
+                self._wait(tries, err)
                 tries += 1
                 cursor = self._find(asked, after)
                 continue
@@ -251,12 +250,30 @@ class _Reader:
             ) from err
         return found
 
+    def _wait(self, tries: int, err: Exception) -> None:
+        """Wait before the next try after `tries`; raises what is wrong where there is none, or no server ever was."""
+        if tries >= len(_PATIENCE) or not self._answered:
+            raise err
+        self._say(f"{self._address.place} does not answer, and is asked again: {type(err).__name__}")
+        time.sleep(_PATIENCE[tries])
+
     def _about(self) -> int:
         """The number of documents; without a filter as the server remembers it."""
-        return int(self._collection.estimated_document_count()) if not self._address.filter else self._count()
+        return self._count() if self._address.filter else self._counted(self._collection.estimated_document_count)
 
     def _count(self) -> int:
-        return int(self._collection.count_documents(self._address.filter))
+        return self._counted(partial(self._collection.count_documents, self._address.filter))
+
+    def _counted(self, count: Callable[[], int]) -> int:
+        for tries in itertools.count():
+            try:
+                found = int(count())
+            except self._errors.AutoReconnect as err:
+                self._wait(tries, err)
+            else:
+                self._answered = True
+                return found
+        raise AssertionError("one of the tries ends it")
 
     def _changed(self, rows: int, there: int) -> None:
         if rows != there:

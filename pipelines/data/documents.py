@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -57,15 +57,14 @@ class Rows:
             self.rows += 1
 
     def _add(self, document: Mapping[str, Any], level: _Level) -> None:
-        rows = self.rows
+        rows, columns = self.rows, level.columns
         for key, value in document.items():
-            if isinstance(value, dict):
-                below = level.below.get(key)
-                self._add(value, below or level.deeper(key))
+            if value.__class__ is dict:
+                self._add(value, level.below.get(key) or level.deeper(key))
                 continue
-            column = level.columns.get(key)
+            column = columns.get(key)
             if column is None:
-                column = level.columns[key] = self._columns.setdefault(level.name + _plain(key), [])
+                column = columns[key] = self._columns.setdefault(level.name + _plain(key), [])
                 if len(self._columns) > MOST_COLUMNS:
                     raise _too_many(self._columns)
             if len(column) < rows:
@@ -155,8 +154,8 @@ def _array(values: list[Any], kind: Any) -> pa.Array:
     import pyarrow as pa
 
     if pa.types.is_string(kind):
-        texts = [value if value.__class__ is str else None if value is None else as_text(value) for value in values]
-        return pa.array(texts, pa.string())
+        texts = {kind: _text_of(kind) for kind in set(map(type, values))}
+        return pa.array([texts[value.__class__](value) for value in values], pa.string())
     if pa.types.is_timestamp(kind):
         if all(value is None or isinstance(value, datetime) for value in values):
             return pa.array(values, pa.timestamp("ms")).cast(kind)
@@ -166,26 +165,37 @@ def _array(values: list[Any], kind: Any) -> pa.Array:
 
 def as_text(value: Any) -> str:
     """A value as text, equal for equal values."""
-    name = type(value).__name__
-    if name == "str":
-        return str(value)
-    if name == "bool":
-        return "true" if value else "false"
-    if name == "float":
-        return str(int(value)) if value.is_integer() and abs(value) <= _EXACT else repr(value)
-    if _KINDS.get(name) == "moment":
-        import numpy as np
-
-        return f"{np.datetime64(milliseconds(value), 'ms')}Z"
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if name in _KINDS:
-        return str(value)
-    return json.dumps(value, default=_nested, ensure_ascii=False)
+    found: str = _text_of(type(value))(value)
+    return found
 
 
-def _nested(value: Any) -> Any:
+def _text_of(kind: type) -> Callable[[Any], Any]:
+    """The function that makes values of a type text; null stays null."""
+    return _TEXTS.get(_KINDS.get(kind.__name__, "json"), str)
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value.is_integer() and abs(value) <= _EXACT else repr(value)
+
+
+def _moment(value: Any) -> str:
+    import numpy as np
+
+    return f"{np.datetime64(milliseconds(value), 'ms')}Z"
+
+
+def _nested(value: Any) -> str:
     return as_text(value) if type(value).__name__ in _KINDS else str(value)
+
+
+_TEXTS: dict[str, Callable[[Any], Any]] = {
+    "": lambda value: None,
+    "bool": lambda value: "true" if value else "false",
+    "float": _number,
+    "moment": _moment,
+    "bytes": lambda value: base64.b64encode(value).decode(),
+    "json": json.JSONEncoder(default=_nested, ensure_ascii=False).encode,
+}
 
 
 def milliseconds(moment: Any) -> int:
@@ -225,5 +235,5 @@ def _widened(column: pa.ChunkedArray, kind: Any) -> pa.ChunkedArray:
         values = column.cast(pa.int64()).to_pylist()
         texts = [None if value is None else f"{np.datetime64(value, 'ms')}Z" for value in values]
     else:
-        texts = [None if value is None else as_text(value) for value in column.to_pylist()]
+        texts = [as_text(value) for value in column.to_pylist()]
     return pa.chunked_array([pa.array(texts, pa.string())])

@@ -28,7 +28,7 @@ _SCHEMES = ("mongodb://", "mongodb+srv://")
 _FORM = "mongodb://host:27017/database/collection"
 _OURS = ("filter", "fields", "grows", "key")
 _SECRET = ("tlscertificatekeyfilepassword", "authmechanismproperties", "proxypassword")
-_TIMEOUTS = {"serverselectiontimeoutms": 5_000, "connecttimeoutms": 5_000, "sockettimeoutms": 120_000}
+_TIMEOUTS = {"serverselectiontimeoutms": 5_000, "sockettimeoutms": 120_000}
 
 
 @dataclass(frozen=True, kw_only=True)

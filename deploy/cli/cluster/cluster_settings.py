@@ -52,6 +52,10 @@ class Cluster(Settings):
     scratch: str = Field("/tmp/fairlead", description="folder of a pod for what need not outlive it")
     storage: Storage = Storage()
     redis: SecretRef = SecretRef(name="fairlead-redis", password_key="password")
+    mongodb: SecretRef = Field(
+        SecretRef(user_key="username", password_key="password"),
+        description="credentials of sources and targets that are mongodb://; none: no user",
+    )
     salt: SecretRef = Field(
         SecretRef(name="fairlead-predictions", password_key="salt"),
         description="salt of the prediction log, which all models share",

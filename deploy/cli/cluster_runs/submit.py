@@ -143,13 +143,16 @@ def _environment(cluster: Cluster) -> dict[str, str]:
 
 
 def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
-    secret, redis = cluster.storage.secret, cluster.redis
+    secret, redis, mongodb = cluster.storage.secret, cluster.redis, cluster.mongodb
     found = {}
     if secret.name:
         found["AWS_ACCESS_KEY_ID"] = (secret.name, secret.user_key)
         found["AWS_SECRET_ACCESS_KEY"] = (secret.name, secret.password_key)
     if redis.name:
         found["FAIRLEAD_REDIS_PASSWORD"] = (redis.name, redis.password_key)
+    if mongodb.name:
+        found["FAIRLEAD_MONGODB_USERNAME"] = (mongodb.name, mongodb.user_key)
+        found["FAIRLEAD_MONGODB_PASSWORD"] = (mongodb.name, mongodb.password_key)
     return found
 
 

@@ -60,6 +60,13 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" (printf "global.s3.keys.%s" $who) "keys" (list "access-key" "secret-key")) -}}
 {{- end -}}
 {{- end -}}
+{{- $mongodb := .Values.global.mongodb -}}
+{{- if ne (empty $mongodb.host) (empty $mongodb.existingSecret) -}}
+{{- fail "global.mongodb needs a host and its credentials. Fix: set global.mongodb.host, and global.mongodb.existingSecret to a Secret with the keys username, password" -}}
+{{- end -}}
+{{- with $mongodb.existingSecret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.mongodb.existingSecret" "keys" (list "username" "password")) -}}
+{{- end -}}
 {{- with $sql.existingSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.sql.existingSecret" "keys" $keys) -}}
 {{- end -}}

@@ -62,6 +62,14 @@ def test_what_is_submitted_carries_what_pods_need_and_no_secret(
     assert "accelerator" not in executors["exec-prepare"]["container"]["resources"]
 
 
+def test_steps_get_the_credentials_of_a_mongodb_where_the_profile_names_their_secret() -> None:
+    named = SecretRef(name="documents", user_key="username", password_key="password")
+    assert "FAIRLEAD_MONGODB_PASSWORD" not in submit._secrets(Cluster())
+    found = submit._secrets(Cluster(mongodb=named))
+    assert found["FAIRLEAD_MONGODB_USERNAME"] == ("documents", "username")
+    assert found["FAIRLEAD_MONGODB_PASSWORD"] == ("documents", "password")
+
+
 def test_what_the_run_before_took_is_asked_for_with_room(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any, tmp_path: Path
 ) -> None:
