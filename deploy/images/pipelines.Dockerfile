@@ -18,6 +18,11 @@ RUN if [ "$TORCH" = yes ]; then \
       python requirements.py torch > torch.txt \
       && /opt/venv/bin/pip install --no-compile ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt -r torch.txt; \
     fi
+# JupyterLab, for the variant of people's workbenches.
+ARG WORKBENCH=no
+RUN if [ "$WORKBENCH" = yes ]; then \
+      python requirements.py workbench > workbench.txt && /opt/venv/bin/pip install --no-compile -c constraints.txt -r workbench.txt; \
+    fi
 COPY deploy/images/trim.sh ./
 RUN sh trim.sh /opt/venv
 # What is inside, for scanners; made by a tool that stays out of the result.
@@ -40,6 +45,7 @@ COPY services services
 COPY pipelines pipelines
 COPY deploy deploy
 COPY fairlead fairlead
+COPY notebooks notebooks
 # Compiled, and proven to load: a container's root is read-only.
 RUN python -m compileall -q /app \
  && python -c 'import pipelines.workflows, deploy.cli.app, fairlead, mlflow, feast, lightgbm, sklearn.linear_model, pandera, duckdb' && rm -rf /tmp/*

@@ -110,6 +110,28 @@ class Console(Workload):
     """As in a pod; default: spread over hosts and zones where possible."""
 
 
+class WorkbenchVolume(Values):
+    """A claim for each person."""
+
+    enabled: bool
+    size: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?([kMGT]|[KMGT]i)$")]
+    storage_class: Name
+
+
+class Workbench(Workload):
+    """JupyterLab, a pod for each person."""
+
+    users: Annotated[
+        list[Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]],
+        Field(json_schema_extra={"uniqueItems": True}),
+    ]
+    image: Image
+    idle_seconds: Annotated[int, Field(ge=0)]
+    existing_secret: Name
+    persistence: WorkbenchVolume
+    extra_egress: Objects
+
+
 class Monitor(Workload):
     """What compares the prediction log with training data."""
 
@@ -180,6 +202,7 @@ class ChartValues(Chart):
     s3: S3
     mlflow: MLflow
     console: Console
+    workbench: Workbench
     monitor: Monitor
     skew: Skew
     loop: Loop

@@ -16,7 +16,11 @@ from tests.helm.program import CHARTS
 
 MINIMAL = CHARTS / "model-service" / "ci" / "minimal-values.yaml"
 ALERTS = {"enabled": True, "existingSecret": "receivers"}
-EVERYTHING = {"pipelines": {"ui": {"enabled": True}}, "monitoring": {"mode": "prometheus", "alertmanager": ALERTS}}
+EVERYTHING = {
+    "pipelines": {"ui": {"enabled": True}},
+    "monitoring": {"mode": "prometheus", "alertmanager": ALERTS},
+    "workbench": {"users": ["ada"]},
+}
 # Kubelets ask there, whom no policy stops.
 HEALTH = {("workflow-controller", 6060)}
 BY_VALUES = ("server", "test", "slot", "router", "rollout")

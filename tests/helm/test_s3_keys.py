@@ -19,7 +19,7 @@ WATCHERS = {
     "Deployment/fairlead-console",
     "CronJob/fairlead-skew",
 }
-EVERYTHING = ("fairlead-mlflow", "fairlead-demo-training", "fairlead-check", "fairlead-keeper")
+EVERYTHING = ("fairlead-mlflow", "fairlead-demo-training", "fairlead-check", "fairlead-keeper", "fairlead-workbench")
 
 
 def keys(made: list[Object]) -> dict[str, set[str]]:

@@ -44,6 +44,7 @@ clients:
   steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
   prometheus: [alertmanager:9093, kubernetes]
   console: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, model:3000, router:3000, rollouts:9110, kubernetes]
+  workbench: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, prometheus:9090, model:3000, router:3000, rollouts:9110, kubernetes]
   monitor: [s3:9000]
   skew: [s3:9000, mlflow:5000]
   loop: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, rollouts:9110, kubernetes]

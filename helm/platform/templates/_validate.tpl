@@ -32,6 +32,9 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "console.existingSecret" "keys" (list "keys" "session")) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.workbench.users .Values.workbench.existingSecret -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" .Values.workbench.existingSecret "value" "workbench.existingSecret" "keys" .Values.workbench.users) -}}
+{{- end -}}
 {{- if and .Values.demo.enabled .Values.demo.model.digest -}}
 {{- fail "demo.model.digest is set, but the demo serves what its own training makes. Fix: install helm/model-service for a model of your own, and leave demo.model.digest empty" -}}
 {{- end -}}
