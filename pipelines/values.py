@@ -13,10 +13,12 @@ from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.code_version import code_version
+from pipelines.data import register
 from pipelines.data.versions import MANIFEST
 from pipelines.evaluation.gate_metrics import check_gate
 from pipelines.io.record import RUN, open_record, read_run
 from pipelines.io.step_cache import FOLDER
+from pipelines.plugins import task_folder
 from pipelines.run import Run, new_run_id
 from pipelines.search.space import check_search
 from pipelines.task import Task, TaskConfig, dump_config
@@ -30,7 +32,7 @@ def values_of(run: Run) -> dict[str, Any]:
     """The values of a run that begins now (`pipelines.steps.calls`), before its steps add to them.
 
     Raises:
-        PlatformError: a dataset version that is not there.
+        PlatformError: a dataset version that is not there, or a source that the task's register refuses.
     """
     task, where = get_task(run.task), run.where.resolved()
     config = load_config(task, json.dumps(run.config))
@@ -52,7 +54,9 @@ def values_of(run: Run) -> dict[str, Any]:
         "ledger": where.model_dump() if config.is_private else "",
         "distributed_job": run.distributed_job or "",
     }
-    return values | (known_version(task, where, run.dataset, run.source) if run.workflow == "training" else {})
+    made = values | (known_version(task, where, run.dataset, run.source) if run.workflow == "training" else {})
+    register.require(task_folder(task.name), str(made["source"]))
+    return made
 
 
 def as_document(config: TaskConfig) -> dict[str, Any]:

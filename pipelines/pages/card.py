@@ -12,7 +12,7 @@ from typing import Any
 
 from contracts.bundle import BundleDocument, GateDecision
 from contracts.engines.scorecard import read_scorecard
-from pipelines.data import left_out
+from pipelines.data import left_out, register
 from pipelines.data.hidden import SLICE, cases
 from pipelines.evaluation import get_evaluation, scoring
 from pipelines.evaluation.base import Evaluation
@@ -38,6 +38,7 @@ def render_card(folder: Path, fields: Mapping[str, Any], title: str) -> str:
         evaluation=evaluation,
         card=read_scorecard(folder / "model"),
         left_out=_left_out(evaluation.get("left_out")),
+        origin=register.in_words(evaluation.get("origin") or {}),
         rows_text=by.rows_text(evaluation),
         decision_text=by.decision_text(document),
         answers_text=by.answers_text(document),

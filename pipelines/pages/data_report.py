@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data import left_out
+from pipelines.data import left_out, register
 from pipelines.formatting import number
 from pipelines.io.files import read_json
 from pipelines.pages.render import render
@@ -51,6 +51,7 @@ def render_data(dataset: Path, about: Mapping[str, Any], title: str = "") -> str
         groups=gone["groups"] if gone else [],
         left_out=left_out.in_words(gone) if gone else [],
         gone=gone,
+        origin=register.in_words(document.get("origin") or {}),
         personal=[_personal(name, each) for name, each in document.get("personal", {}).items()],
     )
 

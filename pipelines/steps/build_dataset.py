@@ -69,7 +69,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         "labels": {name: evaluation.counts(frames[name]["label"]) for name in SPLITS},
         "slices": [name for name in frames["test"].columns if name.startswith("slice_")],
         "left_out": gone,
-        "personal": _before(Path(clean), "personal") or {},
+        **{name: _before(Path(clean), name) or {} for name in ("personal", "origin")},
         "data_version": _before(Path(clean), "version") or "",
     }
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
@@ -81,7 +81,7 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
 
 
 def _before(clean: Path, what: str) -> Any:
-    """What the step before says of `left_out`, `personal` or the `version`; None where no report does."""
+    """What the step before says of `left_out`, `personal`, `origin` or the `version`; None where no report does."""
     report = clean / "report.json"
     return read_json(report).get(what) if report.exists() else None
 

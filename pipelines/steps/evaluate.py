@@ -112,7 +112,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
 
         result["search"] = judged(search, found, settings, Path(model), frame, given, target / "plots")
     _write_texts(target / REASON_TEXTS, found, [item.name for item in signature.inputs])
-    result["left_out"] = read_json(source / "dataset.json").get("left_out")
+    result |= {name: read_json(source / "dataset.json").get(name) for name in ("left_out", "origin")}
     about = {"task": found.name, "source": fields["lineage"]["source"], "version": fields["lineage"]["data_version"]}
     if not private:
         write_text(target / data_report.FILE, data_report.render_data(source, about, found.title))

@@ -15,7 +15,7 @@ from contracts import storage
 from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
 from pipelines.code_version import code_version
-from pipelines.data import image_files
+from pipelines.data import image_files, register
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
@@ -26,6 +26,7 @@ from pipelines.data.sources import column_names, list_files, read_chunks
 from pipelines.data.versions import MANIFEST, Part, Staging, intact
 from pipelines.io import events
 from pipelines.io.files import read_json, write_json
+from pipelines.plugins import task_folder
 from pipelines.task import Task, TaskConfig, dump_config
 from pipelines.tasks import get_task, load_config
 
@@ -47,11 +48,15 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     be in S3; a version is then made on this disk and uploaded, its manifest at the end. `source` may be a collection of
     MongoDB, of which one that grows is kept beside the versions, if nothing of it is redacted.
 
+    Raises:
+        PlatformError: the source cannot be read, the task's register refuses it, or it holds undeclared personal data.
+
     Returns:
         The version, 16 hex digits of the content's sha256.
     """
     found = get_task(task)
     settings = load_config(found, config)
+    register.require(task_folder(task), source)
     kept = "" if treats(settings.data) else storage.join(data_root, task, ".collections")
     try:
         with source_here(source, "ingest", kept) as here:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts import storage
 from contracts.errors import PlatformError
-from pipelines.data import left_out
+from pipelines.data import left_out, register
 from pipelines.data.chunks import ROW
 from pipelines.data.rules import build_schema, find_violations
 from pipelines.data.schema import KEY_EXPECTED, cast_column, cast_key, expected, missing_column, sample_of
@@ -25,6 +25,7 @@ from pipelines.evaluation.leakage import check_leakage
 from pipelines.io import events
 from pipelines.io.files import missing, read_json, write_json
 from pipelines.io.remote import folder_here
+from pipelines.plugins import task_folder
 from pipelines.settings import setting
 from pipelines.task import DataConfig, Task, problem_of
 from pipelines.tasks import get_task, load_config
@@ -51,7 +52,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
 
     Returns:
         rows, good, bad, the number of bad values per column and reason, `left_out` (pipelines.data.left_out), and
-        `personal` (pipelines.data.personal).
+        `personal` (pipelines.data.personal) and `origin` (pipelines.data.register).
 
     Raises:
         PlatformError: a column is missing or of a wrong type, more than ``data.max_bad_share`` of the rows are bad, or
@@ -67,13 +68,14 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
             run.version = str(manifest.get("version", ""))
             run.reject(folder / REJECTED, write)
             personal = manifest.get("personal", {})
+            origin = register.require(task_folder(task), str(manifest.get("source", "")))
             for number, part in enumerate(manifest["parts"]):
                 good = run.part(_read_part(folder / part["name"]), write)
                 _write_part(good, target / f"part-{number:05d}.parquet")
                 events.emit("progress", step="validate", done=number + 1, total=len(manifest["parts"]), bad=run.bad)
     except OSError as err:
         raise events.from_os_error(err, "validate") from err
-    report = {**run.report(target / QUARANTINE), "personal": personal}
+    report = {**run.report(target / QUARANTINE), "personal": personal, "origin": origin}
     write_json(target / "report.json", report)
     _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE, run.cure())
     _check_labels(run.sample(), found)

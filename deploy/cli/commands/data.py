@@ -1,4 +1,4 @@
-"""Commands about files of data: inspect, redact."""
+"""Commands about data and where it is from: inspect, redact, sources."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contracts.errors import PlatformError
 from deploy.cli.terminal.options import Json
 from deploy.cli.terminal.output import emit, guarded, table
 
@@ -18,7 +19,8 @@ _data = typer.Typer(no_args_is_help=True, help="Look at a file before anything i
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     app.add_typer(_data, name="data", rich_help_panel="Train")
-    app.command("redact", rich_help_panel="Govern")(redact)
+    for command in (redact, sources):
+        app.command(command.__name__, rich_help_panel="Govern")(command)
 
 
 @_data.callback()
@@ -91,6 +93,29 @@ def redact(
         reveal_files(given, out)
     else:
         redact_files(given, operator, kinds, out, as_json)
+
+
+@guarded
+def sources(
+    task: Annotated[str, typer.Argument(help="A task; default: all that have a register.")] = "",
+    source: Annotated[str, typer.Option("--source", help="May this path or address be learned from?")] = "",
+    as_json: Json = False,
+) -> None:
+    """Show what the register of a task says of its data sources: sources.yaml in the task's folder.
+
+    A run refuses a source that is not registered, was given for another purpose, whose consent has ended, or that is
+    kept for too long; so does this command, with exit code 3, for --source, and for a task that has such an entry.
+
+    [bold]Examples[/]
+      fairlead sources
+      fairlead sources credit --json
+      fairlead sources credit --source s3://bank/applications/2026-11.parquet
+    """
+    from deploy.cli.privacy.sources import show_sources
+
+    if source and not task:
+        raise PlatformError("for which task?", fix="fairlead sources TASK --source ...", code="bad_input")
+    show_sources(task, source, as_json)
 
 
 def _show(to: Console, found: Any, command: str, task: str) -> None:

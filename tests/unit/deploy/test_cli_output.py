@@ -31,6 +31,7 @@ COMMANDS = {
         "features",
         "data",
         "redact",
+        "sources",
         "schedules",
         "pipelines",
     ),

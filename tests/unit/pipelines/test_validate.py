@@ -57,7 +57,15 @@ def test_good_rows_get_the_tasks_types(check: Run, toy_frame: Any) -> None:
     report, clean, quarantine = check(frame)
     nothing = {"rows_read": 50, "rows_left_out": 0, "groups": [], "classes": []}
     assert report.pop("version")
-    assert report == {"rows": 50, "good": 50, "bad": 0, "reasons": [], "left_out": nothing, "personal": {}}
+    assert report == {
+        "rows": 50,
+        "good": 50,
+        "bad": 0,
+        "reasons": [],
+        "left_out": nothing,
+        "personal": {},
+        "origin": {},
+    }
     assert quarantine == []
     pd.testing.assert_frame_equal(clean, frame, check_dtype=False)
     assert str(clean["sent"].dtype) == "datetime64[us, UTC]"
