@@ -229,7 +229,7 @@ def _run(
     from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
     from pipelines.training.checkpoint import Checkpoint
-    from pipelines.training.loop import run_epochs
+    from pipelines.training.loop import eager, run_epochs
 
     training, rows = config.training, len(labels[0])
     share, steps = steps_of(rows, training.batch_size)
@@ -248,7 +248,7 @@ def _run(
         with torch.no_grad():
             return {"valid_loss": float(entropy(current(seen[1])[:, 0], labels[1]))}
 
-    optimizer: Any = torch.optim.AdamW(
+    optimizer: Any = eager(torch.optim.AdamW)(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     rows_seen = hashlib.sha256(b"".join(one.cpu().numpy().tobytes() for one in (*seen, *labels, weight)))

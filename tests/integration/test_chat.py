@@ -8,10 +8,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import openai
 import psutil
 import pytest
 
@@ -20,8 +19,14 @@ from contracts.bundle import Bundle
 from deploy.cli.serving.chat import Conversation
 from deploy.cli.serving.chat_client import ChatClient
 from tests.chat_service import Service, metric, served, until
+from tests.late import Late
 from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import EMOJI
+
+if TYPE_CHECKING:
+    import openai
+else:
+    openai = Late("openai")
 
 pytestmark = pytest.mark.integration
 CITY = {
@@ -32,10 +37,8 @@ CITY = {
 }
 CITY_NAMES = ("Paris", "Rome")
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
-UNMEETABLE = {
-    "type": "json_schema",
-    "json_schema": {"name": "none", "schema": {"type": "integer", "minimum": 5, "maximum": 3}},
-}
+WRONG = {"type": "integer", "minimum": 5, "maximum": 3}
+UNMEETABLE = {"type": "json_schema", "json_schema": {"name": "none", "schema": WRONG}}
 ENDLESS: Any = [{"role": "user", "content": "A"}]  # capital letters go round until the window is full
 
 

@@ -55,10 +55,18 @@ def follow(shell: Shell, typed: list[str], most: int = 8) -> tuple[dict[str, Any
     raise AssertionError(f"no end of faults: {faults}")
 
 
-def test_a_run_with_five_faults_becomes_a_model_by_pasting_its_cures(shell: Shell, articles: Path) -> None:
+@pytest.fixture(scope="module")
+def cured(shell: Shell, articles: Path) -> tuple[dict[str, Any], list[str]]:
+    """The report of a run that had several faults, and these."""
     settings = ["split.valid_share=0.5", "split.test_share=0.5", "gate.primary=f1:nothing", "data.drop=[unknown]"]
     typed = ["run", "news", "--source", str(articles), *(word for item in settings for word in ("--set", item))]
-    report, faults = follow(shell, typed)
+    return follow(shell, typed)
+
+
+def test_a_run_with_five_faults_becomes_a_model_by_pasting_its_cures(
+    shell: Shell, cured: tuple[dict[str, Any], list[str]]
+) -> None:
+    report, faults = cured
     assert faults == ["bad_schema", "leakage", "bad_config", "bad_config"]
     assert len(shell.json("runs")) == 1
     config = report["config"]
@@ -69,10 +77,13 @@ def test_a_run_with_five_faults_becomes_a_model_by_pasting_its_cures(shell: Shel
     assert report["attempt"] == len(faults) + 1
 
 
-def test_a_step_whose_cached_output_is_damaged_is_made_again_by_pasting_the_cure(shell: Shell, articles: Path) -> None:
-    settings = ["data.columns.category=Category", "data.drop=[decided later, desk]", "gate.primary=accuracy"]
+def test_a_step_whose_cached_output_is_damaged_is_made_again_by_pasting_the_cure(
+    shell: Shell, articles: Path, cured: tuple[dict[str, Any], list[str]]
+) -> None:
+    split = cured[0]["config"]["split"]
+    settings = ["data.columns.category=Category", "data.drop=[unknown, decided later, desk]", "gate.primary=accuracy"]
+    settings += [f"split.{name}={split[name]}" for name in ("valid_share", "test_share")]
     typed = ["run", "news", "--source", str(articles), *(word for item in settings for word in ("--set", item))]
-    follow(shell, typed)
     for file in (shell.home / "data" / ".steps" / "train").rglob("train.json"):
         file.write_text(file.read_text()[:-20])
     report, faults = follow(shell, [*typed, "--set", "gate.champion_tolerance=0.3"])

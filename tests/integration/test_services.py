@@ -115,8 +115,8 @@ class Service:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
 
     def wait(self, path: str = "/readyz", status: int = 200) -> httpx.Response:
-        """Wait until `path` answers with `status`."""
-        deadline = time.monotonic() + 60
+        """Wait until `path` answers with `status`; a machine may be busy."""
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.log.read_text()
             with contextlib.suppress(httpx.TransportError):

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
@@ -22,6 +20,13 @@ from pipelines.training.network import NetworkConfig, check_private, fit_network
 from pipelines.training.onnx_tabular import save_network
 from pipelines.training.privacy import PrivacyConfig, as_private, drawn, noise_for, spent
 from pipelines.training.tabular import CostConfig, LogisticConfig
+from tests.late import Late
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+else:
+    torch, nn = Late("torch"), Late("torch.nn")
 
 INPUTS = [Input(name="amount", dtype="float64"), Input(name="kind", dtype="string", categories=["a", "b", "c"])]
 SMALL = NetworkConfig(hidden=(4,), training=LoopConfig(epochs=2, batch_size=50, class_weights=False))
