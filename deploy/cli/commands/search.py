@@ -78,8 +78,9 @@ def search(
       fairlead search news --recipe embedding_lstm --set 'search.space={model.hidden: {low: 16, high: 64, log: true}}'
     """
     from deploy.cli.runs.workflow import RunOptions
-    from deploy.cli.training.search import SearchOptions, search_task
+    from deploy.cli.training.search import SearchOptions, duration, search_task
 
-    asked = SearchOptions(trials=trials, time=time, metrics=metric or (), workers=workers, name=name)
+    seconds = duration(time) if time else 0.0
+    asked = SearchOptions(trials=trials, seconds=seconds, metrics=metric or (), workers=workers, name=name)
     options = RunOptions(overrides=overrides or [], source=source, no_cache=no_cache, profile=profile)
     search_task(task, recipe, asked, options, as_json)

@@ -280,3 +280,33 @@ def test_without_rollouts_and_features_it_says_how_to_get_them(home: Path) -> No
     with pytest.raises(PlatformError) as caught:
         fairlead.rollouts("fraud")
     assert caught.value.code == "no_rollout"
+
+
+def test_a_search_is_a_run_that_is_told_to_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    one = {"number": 0, "state": "tried", "values": {"roc_auc": 0.9}, "settings": {"model.c": 1.0}}
+    found = {"trials": [one], "best": {"settings": {"model.c": 1.0}}, "verdict": "there is little to gain here"}
+
+    def run(task: str, **given: Any) -> fairlead.Run:
+        asked.update(given, task=task)
+        return fairlead.Run({"run_id": "credit-1", "status": "succeeded", "search": found})
+
+    monkeypatch.setattr(fairlead.planning, "run", run)
+    made = fairlead.search("credit", recipe="logistic", trials=5, metrics=["roc_auc"], settings={"seed": 3})
+    told = {"search.trials": 5, "search.workers": 1, "search.metrics": ["roc_auc"], "seed": 3}
+    assert asked["settings"] == told
+    assert made.best == {"model.c": 1.0}
+    assert "there is little to gain here" in repr(made.trials)
+    assert made.trials.frame()["roc_auc"].tolist() == [0.9]
+
+
+def test_a_plan_is_a_table_of_bands() -> None:
+    band = {"low": 1.0, "likely": 2.0, "high": 3.0}
+    train = {"seconds": band, "memory_peak": {key: value * 2**30 for key, value in band.items()}}
+    learning = [{"rows": 1000, "low": 0.7, "likely": 0.8, "high": 0.9}]
+    document = {"train": train, "metric": "roc_auc", "learning": learning, "need": 2**31, "limit": 2**32}
+    plan = fairlead.Plan(document)
+    assert plan.fits
+    assert "roc_auc, 1,000 rows" in repr(plan)
+    assert "It fits here." in plan._repr_html_()
+    assert "it does not fit here" in repr(fairlead.Plan({**document, "limit": 2**31}))
