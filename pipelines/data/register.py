@@ -134,8 +134,8 @@ def _wrong(file: Path, err: ValidationError) -> PlatformError:
         *before, last = map(str, item["loc"]) if item["loc"] else ("(all)",)
         key = ".".join([*before, last])
         if item["type"] == "extra_forbidden":
-            kind: type[BaseModel] = {0: Register, 2: Source}.get(len(before), Consent)
-            known = sorted(kind.model_fields)
+            kinds: dict[int, type[BaseModel]] = {0: Register, 2: Source}
+            known = sorted(kinds.get(len(before), Consent).model_fields)
             near = difflib.get_close_matches(last, known, 1)
             lines.append(f"{key}: unknown key{f'; {near[0]} is meant?' if near else ''}; accepted: {', '.join(known)}")
         else:

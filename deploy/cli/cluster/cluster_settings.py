@@ -56,6 +56,10 @@ class Cluster(Settings):
         SecretRef(user_key="username", password_key="password"),
         description="credentials of sources and targets that are mongodb://; none: no user",
     )
+    pii: SecretRef = Field(
+        SecretRef(password_key="key"),
+        description="key of hashes, encryption and surrogates of personal data (FAIRLEAD_PII_KEY); none: no key",
+    )
     salt: SecretRef = Field(
         SecretRef(name="fairlead-predictions", password_key="salt"),
         description="salt of the prediction log, which all models share",

@@ -153,6 +153,8 @@ def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
     if mongodb.name:
         found["FAIRLEAD_MONGODB_USERNAME"] = (mongodb.name, mongodb.user_key)
         found["FAIRLEAD_MONGODB_PASSWORD"] = (mongodb.name, mongodb.password_key)
+    if cluster.pii.name:
+        found["FAIRLEAD_PII_KEY"] = (cluster.pii.name, cluster.pii.password_key)
     return found
 
 

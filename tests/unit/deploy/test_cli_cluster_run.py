@@ -70,6 +70,12 @@ def test_steps_get_the_credentials_of_a_mongodb_where_the_profile_names_their_se
     assert found["FAIRLEAD_MONGODB_PASSWORD"] == ("documents", "password")
 
 
+def test_the_key_of_personal_data_is_of_a_secret() -> None:
+    assert "FAIRLEAD_PII_KEY" not in submit._secrets(Cluster())
+    found = submit._secrets(Cluster(pii=SecretRef(name="pii", password_key="key")))
+    assert found["FAIRLEAD_PII_KEY"] == ("pii", "key")
+
+
 def test_what_the_run_before_took_is_asked_for_with_room(
     kubeflow: StandIn, cluster_profile: str, fairlead: Any, tmp_path: Path
 ) -> None:
