@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from contracts.pii.checks import chinese_id, iban, luhn
+from contracts.pii.kind import compact
 from services.settings import GuardSettings
 
 HELD = 200  # characters at the end of a stream that may wait for what they are the beginning of
@@ -17,22 +19,9 @@ HELD = 200  # characters at the end of a stream that may wait for what they are 
 _OPEN = re.compile(r"(?:-----BEGIN[A-Z ]{0,30}-{0,5}|(?:[\w@.%+/=()_-]|(?<=[\d)]) )+)\Z", re.ASCII)
 
 
-def _luhn(text: str) -> bool:
-    digits = [int(sign) for sign in reversed(text) if sign.isdigit()]
-    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
-    return 13 <= len(digits) <= 19 and (sum(digits[::2]) + sum(doubled)) % 10 == 0
-
-
-def _iban(text: str) -> bool:
-    """ISO 13616: the number that the turned signs stand for is 1 modulo 97."""
-    signs = re.sub(r"\s", "", text).upper()
-    return 15 <= len(signs) <= 34 and int("".join(str(int(one, 36)) for one in signs[4:] + signs[:4])) % 97 == 1
-
-
-def _resident(text: str) -> bool:
-    """GB 11643: the last sign of a Chinese resident's number is a checksum of the others."""
-    weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-    return "10X98765432"[sum(int(a) * b for a, b in zip(text, weights, strict=False)) % 11] == text[-1].upper()
+def _number(check: Callable[[str], bool]) -> Callable[[str], bool]:
+    """A check of a number as it may be written, in groups."""
+    return lambda text: check(compact(text))
 
 
 @dataclass(frozen=True)
@@ -48,9 +37,14 @@ class Rule:
 _EARLIER = r"(?:previous|prior|above|earlier|preceding|system|your)"
 RULES = (
     Rule("email", "personal", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+", re.ASCII)),
-    Rule("card", "personal", re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)", re.ASCII), _luhn),
-    Rule("iban", "personal", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)", re.ASCII), _iban),
-    Rule("resident", "personal", re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{9}[\dXx](?!\d)", re.ASCII), _resident),
+    Rule("card", "personal", re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)", re.ASCII), _number(luhn)),
+    Rule("iban", "personal", re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?: ?[A-Z0-9]){11,30}(?!\w)", re.ASCII), _number(iban)),
+    Rule(
+        "resident",
+        "personal",
+        re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{9}[\dXx](?!\d)", re.ASCII),
+        _number(chinese_id),
+    ),
     Rule("phone", "personal", re.compile(r"(?<![\w+])\+\d{1,3}(?:[ -]?\(?\d{1,4}\)?){2,5}(?!\d)", re.ASCII)),
     Rule("mobile", "personal", re.compile(r"(?<!\d)1[3-9]\d{9}(?!\d)", re.ASCII)),  # of China
     Rule("aws_key", "secrets", re.compile(r"(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)", re.ASCII)),
