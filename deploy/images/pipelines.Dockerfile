@@ -46,9 +46,13 @@ COPY pipelines pipelines
 COPY deploy deploy
 COPY fairlead fairlead
 COPY notebooks notebooks
-# Compiled, and proven to load: a container's root is read-only.
-RUN python -m compileall -q /app \
- && python -c 'import pipelines.workflows, deploy.cli.app, fairlead, mlflow, feast, lightgbm, sklearn.linear_model, pandera, duckdb' && rm -rf /tmp/*
+# Compiled, and proven to load: a container's root is read-only. What is imported here has its bytecode in the image, or
+# each step would compile its libraries again, half of its start.
+RUN export PYTHONDONTWRITEBYTECODE= \
+ && python -m compileall -q /app \
+ && python -c 'import pipelines.workflows, deploy.cli.app, fairlead, mlflow, feast, lightgbm, sklearn.linear_model, pandera, duckdb' \
+ && python -c 'from importlib import import_module, util; [import_module(name) for name in ("torch", "transformers") if util.find_spec(name)]' \
+ && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown
 ARG VERSION=0.1.0

@@ -109,6 +109,13 @@ def test_dependencies_come_before_code_and_the_last_user_has_no_rights(file: Pat
 
 
 @pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+def test_what_is_proven_to_load_leaves_its_bytecode_in_the_image(file: Path) -> None:
+    (proof,) = [step for step in steps(file) if "compileall" in step]
+    assert proof.startswith("RUN export PYTHONDONTWRITEBYTECODE= ")
+    assert " python -c 'import " in proof.split("compileall")[1]
+
+
+@pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
 def test_the_labels_say_what_and_which_commit(file: Path) -> None:
     text = file.read_text()
     for label in ("title", "description", "source", "licenses", "version", "revision"):

@@ -65,6 +65,11 @@ def found(profile: Profile) -> dict[str, Finding]:
     return {finding.check: finding for finding in check_pipelines(profile)}
 
 
+def one(profile: Profile, check: str) -> Finding:
+    """What one check finds; those after it are not made."""
+    return next(finding for finding in check_pipelines(profile) if finding.check == check)
+
+
 def test_a_cluster_that_takes_runs_is_well(cluster: StandIn, profile: Profile) -> None:
     publish(profile)
     made = found(profile)
@@ -102,21 +107,21 @@ def test_each_part_that_is_not_ready_or_not_there_is_named(
     cluster: StandIn, profile: Profile, part: str, level: str, said: str
 ) -> None:
     has_parts(cluster, *ALL, down=(part,))
-    made = found(profile)["Kubeflow parts"]
+    made = one(profile, "Kubeflow parts")
     assert (made.level, made.found) == (level, said)
     has_parts(cluster, *(name for name in ALL if name != part))
-    assert found(profile)["Kubeflow parts"].found == said.replace("not ready", "not there")
+    assert one(profile, "Kubeflow parts").found == said.replace("not ready", "not there")
 
 
 def test_images_are_on_a_node_or_could_not_be_pulled(cluster: StandIn, profile: Profile) -> None:
     where = cluster.kubectl.objects[0]
     where["status"] = {**where["status"], "images": [{"names": [f"docker.io/{IMAGE}", DRIVER]}]}
-    assert found(profile)["images of steps"].found == "2 are on a node"
+    assert one(profile, "images of steps").found == "2 are on a node"
     state = {"waiting": {"reason": "ImagePullBackOff", "message": "not found"}}
     status = {"containerStatuses": [{"name": "main", "image": IMAGE, "imageID": "", "state": state}]}
     spec = {"containers": [{"name": "main"}]}
     cluster.kubectl.objects.append({"kind": "Pod", "metadata": {"name": "step"}, "spec": spec, "status": status})
-    made = found(profile)["images of steps"]
+    made = one(profile, "images of steps")
     assert (made.level, made.found) == ("fail", f"{IMAGE}: ImagePullBackOff")
 
 
@@ -131,7 +136,7 @@ def test_rights_that_are_missing_are_named_for_people_and_for_steps(cluster: Sta
 
 def test_nodes_that_are_too_small_are_told_with_the_numbers(cluster: StandIn, profile: Profile) -> None:
     cluster.kubectl.objects[0] = node(cpu="2", memory="512Mi")
-    made = found(profile)["room for a run"]
+    made = one(profile, "room for a run")
     assert made.level == "fail"
     assert "the largest node has" in made.found
 
@@ -140,7 +145,7 @@ def test_workflows_of_another_release_are_named(cluster: StandIn, profile: Profi
     assert profile.cluster is not None
     publish(profile)
     newer = profile.model_copy(update={"cluster": profile.cluster.model_copy(update={"image": "registry/pipelines:3"})})
-    made = found(newer)["published pipelines"]
+    made = one(newer, "published pipelines")
     assert (made.level, made.fix) == ("warn", "fairlead pipelines publish")
     assert "fairlead-full" in made.found
 
