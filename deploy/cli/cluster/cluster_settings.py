@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from pydantic import Field
 
@@ -10,7 +12,14 @@ from contracts.endpoints import Endpoints
 from contracts.settings import Settings
 
 
-def _image() -> str:
+def _image(given: Mapping[str, Any]) -> str:
+    """The image of this version, in the registry of one's own where there is one."""
+    name = _usual()
+    registry = given.get("image_registry", "")
+    return f"{registry}/{name.partition('/')[2]}" if registry else name
+
+
+def _usual() -> str:
     try:
         return f"ghcr.io/fairlead/pipelines:{version('fairlead')}"
     except PackageNotFoundError:  # a source tree on the path, not installed
@@ -47,6 +56,8 @@ class Cluster(Settings):
     namespace: str = Field("fairlead", description="where the platform, its steps and its models run")
     kfp: str = Field("http://ml-pipeline:8888", description="Kubeflow Pipelines API")
     prometheus: str = Field("http://fairlead-prometheus:9090", description="for `fairlead status`; empty: none")
+    image_registry: str = Field("", description="registry that has all images; as global.imageRegistry of the chart")
+    image_pull_secrets: tuple[str, ...] = Field((), description="names of its pull secrets, for releases of models")
     image: str = Field(default_factory=_image, description="image of the steps, by tag or digest")
     service_account: str = Field("pipeline-runner", description="identity of the step pods")
     scratch: str = Field("/tmp/fairlead", description="folder of a pod for what need not outlive it")

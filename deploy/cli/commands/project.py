@@ -1,4 +1,4 @@
-"""Commands about the project and this machine: doctor, new-task, ui."""
+"""Commands about the project and this machine: doctor, images, new-task, ui."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     panel = "Project"
     app.command("doctor", rich_help_panel=panel)(doctor)
+    app.command("images", rich_help_panel=panel)(images)
     app.command("ui", rich_help_panel=panel)(ui)
     app.command("new-task", rich_help_panel=panel)(new_task)
 
@@ -45,6 +46,30 @@ def doctor(
 
     chosen = profile or os.environ.get("FAIRLEAD_CLI_PROFILE") or ("cluster" if cluster else DEFAULT_PROFILE)
     run_doctor(chosen, as_json, cluster, probe)
+
+
+@guarded
+def images(
+    values: Annotated[list[Path] | None, typer.Option("--values", "-f", help="Values of the platform's chart.")] = None,
+    mirror: Annotated[str, typer.Option(metavar="REGISTRY", help="Also show the commands that copy them there.")] = "",
+    digests: Annotated[bool, typer.Option("--digests", help="Ask the registries for their digests.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Fail when the mirror lacks one.")] = False,
+    profile: Annotated[str, typer.Option("--profile", "-p", help="Whose steps are meant.")] = "cluster",
+    as_json: Json = False,
+) -> None:
+    """List every image of the platform, its steps and its models, and how to copy them to a registry of one's own.
+
+    Needs helm; nothing is asked but with --digests and --check. The mirror is then the chart's global.imageRegistry and
+    the profile's cluster.image_registry. Exit code 1 when it lacks an image.
+
+    [bold]Examples[/]
+      fairlead images
+      fairlead images -f values-production.yaml --mirror registry.example.com --digests
+      fairlead images --mirror registry.example.com --check
+    """
+    from deploy.cli.project.images import show_images
+
+    show_images(profile, values or [], mirror, digests, check, as_json)
 
 
 @guarded

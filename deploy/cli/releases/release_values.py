@@ -13,7 +13,7 @@ import yaml
 
 from contracts.errors import PlatformError
 from contracts.registry import ModelVersion
-from deploy.cli.cluster.cluster_settings import Profile
+from deploy.cli.cluster.cluster_settings import Cluster, Profile
 
 _HEADER = """\
 # Values of the release {release}, see helm/model-service/values.yaml. The section `model` is written by
@@ -57,12 +57,21 @@ def first_values(profile: Profile, features: bool) -> dict[str, Any]:
             "secretKeyKey": key.password_key,
         }
     }
+    if images := _images(profile.cluster):
+        values["global"] = images
     if features:
         config["online"] = profile.online
         if redis.name:
             secrets["online"] = {"name": redis.name, "key": redis.password_key}
     values |= {name: section for name, section in (("config", config), ("secrets", secrets)) if section}
     return values
+
+
+def _images(cluster: Cluster) -> dict[str, Any]:
+    """Where images come from, as the charts are told; {} for where they were published."""
+    secrets = [{"name": name} for name in cluster.image_pull_secrets]
+    said = {"imageRegistry": cluster.image_registry, "imagePullSecrets": secrets}
+    return {name: value for name, value in said.items() if value}
 
 
 def log_values(profile: Profile) -> dict[str, Any]:

@@ -22,6 +22,12 @@ cluster:
   prometheus: {{ if has "prometheus" $absent }}""{{ else }}http://{{ $part.prometheus.host }}:{{ $part.prometheus.port | int }}{{ end }}
   storage: {endpoint: "{{ $part.s3.scheme }}://{{ $part.s3.host }}:{{ $part.s3.port | int }}", region: {{ .context.Values.global.s3.region }}, secret: {name: {{ $part.s3.secret }}}, models: {name: {{ include "fairlead.s3Secret" (dict "context" .context "who" "models") }}}, watchers: {name: {{ include "fairlead.s3Secret" (dict "context" .context "who" "watchers") }}}}
   redis: {name: {{ $part.redis.secret }}, password_key: password}
+  {{- with .context.Values.global.imageRegistry }}
+  image_registry: {{ . }}
+  {{- end }}
+  {{- with .context.Values.global.imagePullSecrets }}
+  image_pull_secrets: [{{ range $i, $secret := . }}{{ if $i }}, {{ end }}{{ $secret.name }}{{ end }}]
+  {{- end }}
   {{- with (.context.Values.global.mongodb | default dict).existingSecret }}
   mongodb: {name: {{ . }}, user_key: username, password_key: password}
   {{- end }}

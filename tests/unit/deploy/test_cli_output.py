@@ -27,6 +27,7 @@ COMMANDS = {
         "score",
         "doctor",
         "ui",
+        "images",
         "new-task",
         "features",
         "data",
