@@ -12,6 +12,7 @@ from pipelines.evaluation.base import FEW
 from pipelines.evaluation.measures import EPS, Floats, Measure, Ranking, bins_of, ece, mean
 
 RANKED = frozenset({"average_precision", "roc_auc"})  # from the order of scores: dear where classes are many
+_OF_BOTH = ("accuracy", "macro_f1", "f1:")  # of two classes: what is not of the positive one alone
 _KEPT = 20_000_000  # scores whose order is kept for the next weights
 
 
@@ -46,10 +47,12 @@ def classification(
     score, rule = probability[:, positive], rule or Rule()
     predicted = np.where(score >= rule.threshold, positive, 1 - positive)
     of_positive = binary(label == positive, score, rule)
+    if only is not None and not any(name.startswith(_OF_BOTH) for name in only):
+        return of_positive
     of_both = _by_class(label, predicted, list(classes), per_class)
 
     def measure(weight: Floats | None = None) -> dict[str, float]:
-        return of_positive(weight) | _shown(of_both(weight), ("accuracy", "macro_f1", "f1:"))
+        return of_positive(weight) | _shown(of_both(weight), _OF_BOTH)
 
     return measure
 

@@ -206,7 +206,7 @@ def test_restarts_lose_no_request_of_a_client_that_looks_at_readiness(floats: An
     """Two servers; one after the other is stopped and started under load, and no request is sent twice."""
     results: list[int | str] = []
     ready: set[int] = set()
-    stop = threading.Event()
+    stop, calm = threading.Event(), threading.Event()  # calm while a server only starts, which takes the processor
     with services(tmp_path) as begin:
         running = [begin(floats, drain_seconds=1.0) for _ in range(2)]
         for service in running:
@@ -234,16 +234,20 @@ def test_restarts_lose_no_request_of_a_client_that_looks_at_readiness(floats: An
                     results.append(client.post("/predict", json=BODY).status_code)
                 except httpx.TransportError as err:
                     results.append(repr(err))
-                time.sleep(0.002)  # else the clients keep the interpreter from the one that watches
+                time.sleep(
+                    0.02 if calm.is_set() else 0.002
+                )  # else the clients keep the interpreter from the one that watches
 
         threads = [threading.Thread(target=watch), *(threading.Thread(target=ask) for _ in range(4))]
         for thread in threads:
             thread.start()
         for at in (0, 1, 0):
+            calm.clear()
             time.sleep(0.7)
             running[at].process.send_signal(signal.SIGTERM)
             assert running[at].process.wait(timeout=20) == 0
             ready.discard(at)
+            calm.set()
             fresh = begin(floats, drain_seconds=1.0)
             fresh.wait()
             running[at] = fresh
