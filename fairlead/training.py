@@ -74,6 +74,11 @@ class Run:
         return gate_listing(self.document.get("gate"))
 
     @property
+    def cost(self) -> dict[str, Any]:
+        """Hours of cores, memory and GPUs, and money at the prices of the profile, by step; of `get_run`, else {}."""
+        return dict(self.document.get("cost") or {})
+
+    @property
     def card(self) -> Page | None:
         """The card of its model."""
         path = self.document.get("model_card")

@@ -7,7 +7,7 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from contracts.errors import PlatformError
@@ -73,11 +73,11 @@ class Translator(io.TextIOBase):
         elif kind == "step_finished":
             self._current = None
             self.results[step] = event.get("result")
-            self._state.step(step, "finished", event.get("seconds"), event.get("result"), event.get("memory_peak"))
+            self._state.step(step, "finished", event.get("seconds"), event.get("result"), _used(event))
         elif kind == "step_failed":
             self._current = None
             self.error = PlatformError.from_dict(event["error"])
-            self._state.step(step, "failed", event.get("seconds"))
+            self._state.step(step, "failed", event.get("seconds"), used=_used(event))
         self._send(kind, **event)
 
     def skipped_before(self, step: str | None) -> None:
@@ -130,3 +130,8 @@ def sender(stream: TextIO, run_id: str) -> Callable[..., None]:
         stream.flush()
 
     return send
+
+
+def _used(event: Mapping[str, Any]) -> dict[str, Any]:
+    """What a step says that it took: bytes of memory at most, seconds of processor."""
+    return {name: event[name] for name in ("memory_peak", "cpu_seconds") if event.get(name) is not None}

@@ -40,11 +40,15 @@ class RunState:
         self._write()
 
     def step(
-        self, name: str, status: str, seconds: float | None = None, result: Any = None, memory_peak: int | None = None
+        self,
+        name: str,
+        status: str,
+        seconds: float | None = None,
+        result: Any = None,
+        used: Mapping[str, Any] | None = None,
     ) -> None:
-        """Note that a step started, finished, was cached or failed; bytes of memory that it had at most."""
-        entry: dict[str, Any] = {"status": status, "seconds": seconds}
-        entry |= {} if memory_peak is None else {"memory_peak": memory_peak}
+        """Note that a step started, finished, was cached or failed, and what it took (memory_peak, cpu_seconds)."""
+        entry: dict[str, Any] = {"status": status, "seconds": seconds, **(used or {})}
         self.document["steps"][name] = entry if result is None else {**entry, "result": result}
         self._write()
 

@@ -19,7 +19,7 @@ from typing import Any
 from contracts.errors import PlatformError
 from contracts.garbage import collect_rarely
 from pipelines.io.library_errors import is_final, meaning
-from pipelines.io.record import Record, memory_peak, now, open_record
+from pipelines.io.record import Record, cpu_seconds, memory_peak, now, open_record
 from pipelines.run import Run
 
 _MIN_INTERVAL = 0.2  # seconds between two progress events of one step
@@ -91,6 +91,7 @@ class _Telling:
 
     def __init__(self, step: str, record: Record | None) -> None:
         self.step, self.record, self.at = step, record, now()
+        self._cpu = cpu_seconds()
 
     def started(self, asked: Run) -> None:
         if self.record:
@@ -106,14 +107,18 @@ class _Telling:
 
     def finished(self, result: Any, began: float) -> None:
         seconds = round(time.perf_counter() - began, 3)
-        emit("step_finished", step=self.step, seconds=seconds, memory_peak=memory_peak(), result=result)
+        emit("step_finished", step=self.step, seconds=seconds, **self._used(), result=result)
         if self.record:
             self.record.write_step(self.step, "finished", started=self.at, seconds=seconds, result=result)
             self.record.close()
 
+    def _used(self) -> dict[str, Any]:
+        """Bytes of memory at most, and seconds of processor, of this step."""
+        return {"memory_peak": memory_peak(), "cpu_seconds": round(cpu_seconds() - self._cpu, 3)}
+
     def failed(self, error: PlatformError, began: float) -> None:
         seconds, said = round(time.perf_counter() - began, 3), error.as_dict()
-        emit("step_failed", step=self.step, seconds=seconds, error=said)
+        emit("step_failed", step=self.step, seconds=seconds, **self._used(), error=said)
         if self.record:
             final = is_final(error)
             self.record.write_step(self.step, "failed", started=self.at, seconds=seconds, error=said, final=final)

@@ -185,6 +185,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def cpu_seconds() -> float:
+    """Seconds of processor that this process and its ended children took so far."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
 def memory_peak() -> int | None:
     """Bytes that this process and the largest of its children held at most.
 

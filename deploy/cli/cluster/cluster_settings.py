@@ -80,7 +80,17 @@ class Cluster(Settings):
     )
 
 
+class Prices(Settings):
+    """What an hour of a machine costs. A price of zero is one: what it is of costs nothing."""
+
+    currency: str = Field("EUR", description="in which the prices are; it is only shown")
+    core_hour: float = Field(0.0, ge=0, allow_inf_nan=False, description="of one core (vCPU)")
+    gib_hour: float = Field(0.0, ge=0, allow_inf_nan=False, description="of one GiB of memory")
+    gpu_hour: float = Field(0.0, ge=0, allow_inf_nan=False, description="of one GPU")
+
+
 class Profile(Endpoints):
-    """A profile: addresses, and the cluster that runs it if there is one."""
+    """A profile: addresses, the cluster that runs it if there is one, and what that costs if somebody says it."""
 
     cluster: Cluster | None = None
+    prices: Prices | None = None

@@ -92,7 +92,11 @@ def pod_endpoints(profile: Profile) -> Endpoints:
         PlatformError: ``code="local_address"``: an address that pods do not share.
     """
     assert profile.cluster is not None
-    given = profile.model_dump(exclude={"cluster"}) | {"home": profile.cluster.scratch, "runs": "", "cache": ""}
+    given = profile.model_dump(exclude={"cluster", "prices"}) | {
+        "home": profile.cluster.scratch,
+        "runs": "",
+        "cache": "",
+    }
     for name in ("data", "artifacts", "features", "tracking"):
         if "://" not in given[name] or given[name].startswith("sqlite:"):
             raise PlatformError(

@@ -1,4 +1,4 @@
-"""Commands around a training: what it will need, and which settings are best."""
+"""Commands around a training: what it will need, which settings are best, and what it cost."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     app.command("plan", rich_help_panel="Train")(plan)
     app.command("search", rich_help_panel="Train")(search)
+    app.command("cost", rich_help_panel="Train")(cost)
 
 
 @guarded
@@ -84,3 +85,27 @@ def search(
     asked = SearchOptions(trials=trials, seconds=seconds, metrics=metric or (), workers=workers, name=name)
     options = RunOptions(overrides=overrides or [], source=source, no_cache=no_cache, profile=profile)
     search_task(task, recipe, asked, options, as_json)
+
+
+@guarded
+def cost(
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="One run, by step; a unique start will do.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the latest runs.")] = 20,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """What runs cost: hours of cores, memory and GPUs, and money at the prices of the profile.
+
+    Each step counts with the larger of what it asked for and what it used; idle is the difference. Without `prices` in
+    the profile (core_hour, gib_hour, gpu_hour, currency) only hours are shown.
+
+    [bold]Examples[/]
+      fairlead cost
+      fairlead cost fraud-20260102-030405-9f3c
+      fairlead cost --profile cluster --json
+    """
+    from deploy.cli.training.cost_listing import show_costs
+
+    show_costs(profile, run_id, limit, as_json)

@@ -49,9 +49,8 @@ def load_profile(profile: str) -> Profile:
 
     # Other parts of the platform share the prefix, so only the addresses are read here.
     names = {f"FAIRLEAD_{name.upper()}" for name in _ADDRESSES}
-    known = {
-        name: value for name, value in os.environ.items() if name in names or name.startswith("FAIRLEAD_CLUSTER__")
-    }
+    sections = ("FAIRLEAD_CLUSTER__", "FAIRLEAD_PRICES__")
+    known = {name: value for name, value in os.environ.items() if name in names or name.startswith(sections)}
     return load(Profile, profile_file(profile), environ=known)
 
 
@@ -96,7 +95,7 @@ def load_endpoints(profile: str) -> Endpoints:
         from deploy.cli.cluster.port_forward import reached
 
         found = reached(found)
-    return Endpoints(**found.model_dump(exclude={"cluster"})).resolved()
+    return Endpoints(**found.model_dump(exclude={"cluster", "prices"})).resolved()
 
 
 def deployment_file(profile: str, model: str) -> Path:

@@ -11,6 +11,7 @@ from deploy.cli.runs import local_runs
 from deploy.cli.runs.run_files import find_run, list_runs
 from deploy.cli.terminal.advice import pasteable, resume_command, settings_of
 from deploy.cli.terminal.output import emit, seconds, table
+from deploy.cli.training.cost import in_words, run_cost
 from deploy.cli.training.start_run import build_report, conclude, show_report
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ def show_run(profile: str, run_id: str, as_json: bool) -> None:
             rows.add_row(name, str(step.get("status")), seconds(step.get("seconds")), _note(step))
         if rows.rows:
             out.print(rows)
+        if said := in_words(report["cost"]) if "cost" in report else "":
+            out.print(f"Cost     {said}", markup=False)
         show_report(out, report)
         _show_failure(out, run, again)
 
@@ -156,9 +159,12 @@ def found_run(profile: str, run_id: str) -> tuple[dict[str, Any], str]:
 
 
 def report_of(profile: str, run: dict[str, Any]) -> dict[str, Any]:
-    """The record of a run, with gate, metrics and pages of the model that it has made."""
-    made = "version" in (run.get("result") or {})
-    return build_report(load_endpoints(profile), run) if made else {k: v for k, v in run.items() if k != "pid"}
+    """The record of a run, with what it cost, and gate, metrics and pages of the model that it has made."""
+    made, where = "version" in (run.get("result") or {}), load_profile(profile)
+    report = build_report(load_endpoints(profile), run) if made else {k: v for k, v in run.items() if k != "pid"}
+    if run.get("task") and run["status"] != "running":
+        report["cost"] = run_cost(run, where.prices, on_cluster=where.cluster is not None)
+    return report
 
 
 def _restarts(run: dict[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from deploy.cli.terminal.output import guarded, number, seconds, write_json
 
 COMMANDS = {
     *("deploy", "status", "diagnose", "audit", "watch", "labels", "predictions", "rollouts", "console", "monitor"),
-    *("demo", "tasks", "run", "runs", "plan", "search", "models", "compare", "promote", "rollback", "privacy"),
+    *("demo", "tasks", "run", "runs", "plan", "search", "cost", "models", "compare", "promote", "rollback", "privacy"),
     *(
         "chat",
         "fairness",
