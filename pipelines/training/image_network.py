@@ -5,22 +5,28 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from math import gcd
+from typing import Any, Literal
 
 OPSET = 17
 
 
-def residual_network(classes: int, channels: int, widths: Sequence[int], blocks: Sequence[int]) -> Any:
+def residual_network(
+    classes: int, channels: int, widths: Sequence[int], blocks: Sequence[int], norm: Literal["batch", "group"] = "batch"
+) -> Any:
     """A small residual network (K. He et al.: Deep residual learning, 2016): pixels (rows, channels, height, width) to
     logits (rows, classes).
 
     A convolution to ``widths[0]`` channels; then for each further width one that halves the sides, and as many residual
     blocks of two convolutions as `blocks` says. The largest value of each channel goes to a linear layer.
+    norm: ``batch`` reads the other images of a batch, ``group`` (Y. Wu, K. He: Group normalization, 2018) only its own.
     """
     from torch import nn
 
     def layer(given: int, made: int, stride: int = 1) -> Any:
         convolution = nn.Conv2d(given, made, 3, stride, 1, bias=False)
+        if norm == "group":  # whose gradients are kept of each image, which forbids to write over values
+            return nn.Sequential(convolution, nn.GroupNorm(gcd(8, made), made), nn.ReLU())
         return nn.Sequential(convolution, nn.BatchNorm2d(made), nn.ReLU(inplace=True))
 
     class Residual(nn.Module):

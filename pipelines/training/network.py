@@ -10,7 +10,6 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass as plain
 from dataclasses import field
 from pathlib import Path
@@ -32,12 +31,11 @@ from pipelines.training.loop import LoopConfig
 from pipelines.training.onnx_tabular import NetworkForm
 from pipelines.training.privacy import (
     PrivacyConfig,
-    as_private,
-    charge,
     check_settings,
     drawn,
-    noise_for,
+    pay,
     private_loop,
+    privately,
     steps_of,
 )
 
@@ -146,7 +144,11 @@ def fit_network(
             column=open_ended[0],
         )
     train = rows[0]
-    paid = _paid(train, inputs, config, privacy, checkpoints) if privacy.is_on else None
+    paid = None
+    if privacy.is_on:
+        before = [Release(noise=_SPREAD_NOISE / float(privacy.epsilon or 1), share=1.0, steps=1)]
+        loop = config.training
+        paid = pay(privacy, len(train.y), loop.batch_size, loop.epochs, checkpoints, before)
     spread = _spread(train.x, inputs) if paid is None else _noisy_spread(train.x, inputs, paid, checkpoints)
     seen = [torch.from_numpy(vectors(inputs, one.x, spread)).to(device) for one in rows]
     labels = [torch.from_numpy(np.asarray(one.y, np.float32)).to(device) for one in rows]
@@ -253,8 +255,8 @@ def _run(
     )
     rows_seen = hashlib.sha256(b"".join(one.cpu().numpy().tobytes() for one in (*seen, *labels, weight)))
     decides = paid["id"] if paid else f"{config}|{seed}|{device}|{rows_seen.hexdigest()}"
-    private = as_private(model, optimizer, privacy, paid, training.batch_size, "--recipe network") if paid else None
-    with private or nullcontext(optimizer) as steps_by:
+    private = (privacy, paid) if paid else None
+    with privately(model, optimizer, private, training.batch_size, "--recipe network") as steps_by:
         return run_epochs(
             model,
             steps_by,
@@ -274,16 +276,6 @@ def _spread(x: Floats, inputs: Sequence[Input]) -> Spread:
     given = bent(x[:, numbers_of(inputs)])
     mean, deviation = (np.nan_to_num(found(given, axis=0)) for found in (np.nanmean, np.nanstd))
     return Spread(mean=mean, deviation=np.where(deviation > 0, deviation, 1.0), counts={})
-
-
-def _paid(
-    train: Rows, inputs: Sequence[Input], config: NetworkConfig, privacy: PrivacyConfig, checkpoints: Path
-) -> dict[str, Any]:
-    rows, epochs = len(train.y), config.training.epochs
-    share, steps = steps_of(rows, config.training.batch_size)
-    spread = Release(noise=_SPREAD_NOISE / float(privacy.epsilon or 1), share=1.0, steps=1)
-    noise = noise_for(privacy, share, steps * epochs, [spread])
-    return charge(privacy, [spread, Release(noise=noise, share=share, steps=steps * epochs)], rows, checkpoints)
 
 
 def _noisy_spread(x: Floats, inputs: Sequence[Input], paid: Mapping[str, Any], checkpoints: Path) -> Spread:

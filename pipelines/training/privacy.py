@@ -43,12 +43,12 @@ _MOST = 4096.0  # of a noise multiplier
 class PrivacyConfig:
     """Differential privacy of the training rows.
 
-    epsilon: what a model may cost; None for a model that is not private.  delta: the chance that the promise does not
-    hold; below one in the number of rows.  clip: the largest norm of the gradient of one row, what is above is cut;
-    where it is small, classes with few rows are said too seldom.
+    epsilon: what a model may cost, at most 50, where nothing is promised any more; None for one that is not private.
+    delta: the chance that the promise does not hold; below one in the number of rows.  clip: the largest norm of the
+    gradient of one row, what is above is cut; where it is small, classes with few rows are said too seldom.
     """
 
-    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    epsilon: Annotated[float, Field(gt=0, le=50)] | None = None
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     clip: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
@@ -267,6 +267,15 @@ def check_settings(config: PrivacyConfig, rows: int, refused: dict[str, tuple[bo
             )  # fmt: skip
 
 
+def pay(
+    config: PrivacyConfig, rows: int, batch: int, epochs: int, checkpoints: Path, before: Sequence[Release] = ()
+) -> dict[str, Any]:
+    """`charge` for a loop over batches of `batch` rows in the mean, and for what is released `before`."""
+    share, steps = steps_of(rows, batch)
+    noise = noise_for(config, share, steps * epochs, before)
+    return charge(config, [*before, Release(noise=noise, share=share, steps=steps * epochs)], rows, checkpoints)
+
+
 @contextmanager
 def as_private(
     model: Any, optimizer: Any, config: PrivacyConfig, told: Mapping[str, Any], batch: int, fix: str
@@ -302,6 +311,18 @@ def as_private(
             generator=generator,
         )
     by_row.to_standard_module()
+
+
+@contextmanager
+def privately(
+    model: Any, optimizer: Any, private: tuple[PrivacyConfig, Mapping[str, Any]] | None, batch: int, fix: str
+) -> Iterator[Any]:
+    """`as_private` where that was paid for, else the optimizer itself."""
+    if private is None:
+        yield optimizer
+        return
+    with as_private(model, optimizer, *private, batch, fix) as steps_by:
+        yield steps_by
 
 
 def drawn(rows: int, share: float, steps: int) -> Iterator[Any]:

@@ -16,11 +16,15 @@ from contracts.errors import PlatformError
 from contracts.images import SPEC, ImageSpec
 from pipelines.recipes.image.served import choose_form
 from pipelines.recipes.text.settings import SplitConfig
-from pipelines.task import STRICT, GateConfig, Progress, Task, TaskConfig, class_output
+from pipelines.task import STRICT, Progress, Task, TaskConfig, class_output
 from pipelines.training.distributed import group
 
 if TYPE_CHECKING:
     from pipelines.training.pictures import Pictures
+
+
+_EVEN = {"RGB": (0.5, 0.5, 0.5), "L": (0.5,)}
+_WIDTH = {"RGB": (0.25, 0.25, 0.25), "L": (0.25,)}
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -76,8 +80,9 @@ class ImageRecipe(TaskConfig):
         """Keeps what weights of 8 bits are measured by, where training chooses them."""
         if not self.int8:
             return super().training_part()
-        kept = GateConfig(primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
-        return replace(super().training_part(), gate=kept)
+        part = super().training_part()
+        kept = replace(part.gate, primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
+        return replace(part, gate=kept)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Learn from the images; writes the files that `contracts.engines.onnx_image` serves."""
@@ -122,7 +127,8 @@ def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -
     train, valid = (
         decode_part(dataset / f"{name}.parquet", column, spec, classes, scratch) for name in ("train", "valid")
     )
-    mean, deviation = channel_scale(train)
+    # Of a private training they are as of no image, but of all colours alike.
+    mean, deviation = channel_scale(train) if not config.is_private else (_EVEN[image.mode], _WIDTH[image.mode])
     spec = spec.model_copy(update={"mean": image.mean or mean, "std": image.std or deviation})
     return Images(
         task=task, train=train, valid=valid, classes=classes, spec=spec, dataset=dataset, column=column, scratch=scratch

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipelines.training.privacy import PrivacyConfig
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImageLoop(LoopConfig):
@@ -71,9 +73,18 @@ def begin(config: NeuralImage) -> str:
 
 
 def fit(
-    model: Any, images: Images, config: NeuralImage, device: str, checkpoints: Path, progress: Progress
+    model: Any,
+    images: Images,
+    config: NeuralImage,
+    device: str,
+    checkpoints: Path,
+    progress: Progress,
+    private: tuple[PrivacyConfig, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model`, of pixels to logits, ending with the weights of the epoch with the least loss of ``valid``."""
+    """Train `model`, of pixels to logits, ending with the weights of the epoch with the least loss of ``valid``.
+
+    private: what is asked, and what was paid for it; then with those of the last epoch.
+    """
     import numpy as np
     import torch
     from torch.nn.functional import cross_entropy
@@ -84,17 +95,21 @@ def fit(
     from pipelines.training.linear_text import class_weight
     from pipelines.training.loop import eager, run_epochs
     from pipelines.training.pictures import augmented, mixed, shuffled
+    from pipelines.training.privacy import drawn, private_loop, privately, steps_of
 
-    training, here, train, spec = config.training, group(), images.train, images.spec
+    here, train, spec = group(), images.train, images.spec
+    training = private_loop(config.training) if private else config.training
     classes = len(images.classes)
     balanced = class_weight(train.labels, classes) if training.class_weights else np.ones(classes)
     weight = torch.tensor(balanced, dtype=torch.float32, device=device)
-    size = min(training.batch_size, max(4, len(train.labels) // 10))  # at least ten steps an epoch
+    size = training.batch_size if private else min(training.batch_size, max(4, len(train.labels) // 10))
+    share, steps = steps_of(len(train.labels), size)
     eye = np.eye(classes, dtype=np.float32)
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
-        for rows in shuffled(len(train.labels), size, rng):
+        for found in drawn(len(train.labels), share, steps) if private else shuffled(len(train.labels), size, rng):
+            rows = found if len(found) else np.zeros(1, np.int64)  # a step without rows is a row that does not count
             # Every process draws the same changes for all images, and takes its share after that.
             pixels = augmented(train.pixels[np.sort(rows)], config.augment, rng)
             pixels, targets = mixed(pixels, eye[train.labels[np.sort(rows)]], config.augment, rng)
@@ -104,7 +119,7 @@ def fit(
             yield (
                 _tensor(spec.normalised(pixels[mine]), device),
                 _tensor(targets[mine], device),
-                here.size / copies / total,
+                float(len(found) > 0) if private else here.size / copies / total,
             )
 
     def loss(current: Any, batch: Any) -> Any:
@@ -130,19 +145,22 @@ def fit(
         weight_decay=training.weight_decay,
     )
     named = (dump_config(config), device, train.fingerprint(), images.valid.fingerprint(), spec.model_dump_json())
-    return run_epochs(
-        model.to(memory_format=torch.channels_last),
-        optimizer,
-        batches=batches,
-        steps_per_epoch=sum(1 for _ in shuffled(len(train.labels), size, np.random.default_rng(0))),
-        loss=loss,
-        evaluate=evaluate,
-        monitor="valid_loss",
-        config=training,
-        seed=config.seed,
-        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
-        progress=progress,
-    )
+    decides = "|".join((*named, private[1]["id"])) if private else "|".join(named)
+    epoch_steps = steps if private else sum(1 for _ in shuffled(len(train.labels), size, np.random.default_rng(0)))
+    with privately(model, optimizer, private, size, "--set model.norm=group") as steps_by:
+        return run_epochs(
+            model if private else model.to(memory_format=torch.channels_last),
+            steps_by,
+            batches=batches,
+            steps_per_epoch=epoch_steps,
+            loss=loss,
+            evaluate=evaluate,
+            monitor=None if private else "valid_loss",
+            config=training,
+            seed=config.seed,
+            checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", decides),
+            progress=progress,
+        )
 
 
 def autocast(precision: str, device: str) -> Any:

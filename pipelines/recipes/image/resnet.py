@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from pipelines.recipes.image.base import Images, write_spec
 from pipelines.recipes.image.neural import NeuralImage, begin, fit, scores
 from pipelines.task import STRICT, Progress
+from pipelines.training.privacy import PrivacyConfig, check_settings, pay
 
 _Positive = Annotated[int, Field(ge=1, le=2048)]
 
@@ -21,12 +22,13 @@ class ResnetModel:
     """Sizes of the network, see `pipelines.training.image_network.residual_network`.
 
     widths: channels of the stages, of which each but the first halves the sides.  blocks: residual blocks of each stage
-    but the first.  mirror: answer with the mean over an image and its mirror image, which takes twice as long; not
-    where left and right are different classes.
+    but the first.  norm: ``group`` for a private training, which ``batch`` cannot have.  mirror: answer with the mean
+    over an image and its mirror image, which takes twice as long; not where left and right are different classes.
     """
 
     widths: Annotated[tuple[_Positive, ...], Field(min_length=2, max_length=8)] = (16, 32, 64, 128)
     blocks: tuple[Annotated[int, Field(ge=0, le=16)], ...] = (1, 1, 0)
+    norm: Literal["batch", "group"] = "batch"
     mirror: bool = False
 
     @model_validator(mode="after")
@@ -41,16 +43,34 @@ class ResnetImage(NeuralImage):
     """A residual network from scratch."""
 
     model: ResnetModel = field(default_factory=ResnetModel)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train, calibrate on ``valid``, and write the graph and ``image.json`` to `out`."""
         from pipelines.training.image_network import residual_network
 
-        device = begin(self)
+        device, shape = begin(self), self.model
+        paid = self._paid(len(images.train.labels), checkpoints) if self.privacy.is_on else None
         channels = len(images.spec.mode)
-        network = residual_network(len(images.classes), channels, self.model.widths, self.model.blocks).to(device)
-        history = fit(network, images, self, device, checkpoints, progress)
-        return finish(network, images, self, device, history, out, self.model.mirror)
+        network = residual_network(len(images.classes), channels, shape.widths, shape.blocks, shape.norm).to(device)
+        history = fit(network, images, self, device, checkpoints, progress, (self.privacy, paid) if paid else None)
+        return finish(network, images, self, device, history, out, shape.mirror, paid)
+
+    def _paid(self, rows: int, checkpoints: Path) -> dict[str, Any]:
+        """What a private training costs, once nothing else tells of single images."""
+        whole = self.augment.mixup + self.augment.cutmix
+        check_settings(
+            self.privacy,
+            rows,
+            {
+                "model.norm": (self.model.norm == "batch", "batch norm mixes the images of a batch", "group"),
+                "augment.mixup": (self.augment.mixup > 0, f"{whole:g} of the batches lay images over one another", 0.0),
+                "augment.cutmix": (self.augment.cutmix > 0, "images get parts of one another", 0.0),
+                "training.precision": (self.training.precision != "fp32", "gradients are kept of each image", "fp32"),
+                "int8": (self.int8, "weights of 8 bits are chosen by images and pay nothing", False),
+            },
+        )
+        return pay(self.privacy, rows, self.training.batch_size, self.training.epochs, checkpoints)
 
 
 def finish(
@@ -61,8 +81,9 @@ def finish(
     history: list[dict[str, float]],
     out: Path,
     mirror: bool,
+    paid: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Calibrate a trained network on ``valid`` and write its graph; what `ImageRecipe.learn` returns."""
+    """Calibrate a trained network on ``valid``, if it is not private, and write its graph; see `ImageRecipe.learn`."""
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.distributed import group
     from pipelines.training.image_network import export, mirrored_too
@@ -70,7 +91,8 @@ def finish(
     if not group().leads:
         return {"history": history, "parameters": {}, "device": device}
     served = mirrored_too(network) if mirror else network
-    factor = fit_temperature(scores(served, images.valid.pixels, config, images, device), images.valid.labels)
+    held = scores(served, images.valid.pixels, config, images, device)
+    factor = 1.0 if paid else fit_temperature(held, images.valid.labels)
     sides = (len(images.spec.mode), images.spec.height, images.spec.width)
     (out / "model.onnx").write_bytes(export(served, sides, factor))
     write_spec(out, images.spec)
@@ -79,4 +101,4 @@ def finish(
         "epochs_run": len(history),
         "weights": sum(one.numel() for one in network.parameters()),
     }
-    return {"history": history, "parameters": parameters, "device": device}
+    return {"history": history, "parameters": parameters, "device": device, **({"privacy": paid} if paid else {})}

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 from pipelines.recipes.text.neural import NeuralText
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
+from pipelines.training.privacy import PrivacyConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
@@ -38,25 +39,35 @@ class LstmText(NeuralText):
     """Embedding and LSTM."""
 
     model: LstmConfig = field(default_factory=LstmConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
     def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `train_lstm`."""
         return train_lstm(examples, self, out, checkpoints, progress)
 
 
-def build_model(vocabulary: int, classes: int, config: LstmConfig) -> Any:
-    """A torch module: ids (rows, tokens), padded on the right, and lengths (rows,) >= 1 -> logits (rows, classes)."""
+def build_model(vocabulary: int, classes: int, config: LstmConfig, private: bool = False) -> Any:
+    """A torch module: ids (rows, tokens), padded on the right, and lengths (rows,) >= 1 -> logits (rows, classes).
+
+    private: of layers that give the gradient of each row, which is slower; weights have the same names.
+    """
     import torch
     from torch import nn
+
+    lstm: Any = nn.LSTM
+    if private:
+        from opacus.layers import DPLSTM
+
+        lstm = DPLSTM
 
     class LstmClassifier(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.embedding = nn.Embedding(vocabulary, config.embedding)
             nn.init.normal_(self.embedding.weight, std=0.1)
-            self.lstm = nn.LSTM(config.embedding, config.hidden, batch_first=True)
+            self.lstm = lstm(config.embedding, config.hidden, batch_first=True)
             if config.bidirectional:
-                self.lstm_reverse = nn.LSTM(config.embedding, config.hidden, batch_first=True)
+                self.lstm_reverse = lstm(config.embedding, config.hidden, batch_first=True)
             self.dropout = nn.Dropout(config.dropout)
             states = config.hidden * (2 if config.bidirectional else 1)
             self.head = nn.Linear(2 * (states + config.embedding), classes)
@@ -84,7 +95,10 @@ def build_model(vocabulary: int, classes: int, config: LstmConfig) -> Any:
 def train_lstm(
     examples: Examples, config: LstmText, out: Path, checkpoints: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Train until the loss of ``valid`` stops falling, calibrate on it; write tokenizer, graph and spec to `out`."""
+    """Train until the loss of ``valid`` stops falling, calibrate on it; write tokenizer, graph and spec to `out`.
+
+    A private training goes to its end, is not calibrated, and takes its vocabulary from the task's own sample.
+    """
     import numpy as np
 
     from pipelines.recipes.text.examples import write_spec
@@ -92,22 +106,28 @@ def train_lstm(
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.distributed import group
     from pipelines.training.onnx_text import write_lstm_graph
+    from pipelines.training.privacy import check_settings, pay
     from pipelines.training.tokens import PAD_ID, UNKNOWN_ID, train_tokenizer
 
     device, texts = begin(examples, config)
+    privacy, loop, rows, paid = config.privacy, config.training, len(examples.train), None
+    if privacy.is_on:
+        check_settings(privacy, rows, {})
+        paid = pay(privacy, rows, loop.batch_size, loop.epochs, checkpoints)
     tokenizer = train_tokenizer(
-        texts["train"],
+        public_texts(examples, config) if paid else texts["train"],
         unit=config.text.unit,
         vocabulary=config.text.vocabulary,
         min_frequency=config.text.min_frequency,
     )
     limit = config.text.max_tokens
     corpus = Corpus.of(examples, texts, tokenizer, limit, pad_id=PAD_ID, unknown_id=UNKNOWN_ID)
-    model = build_model(tokenizer.get_vocab_size(), len(examples.classes), config.model).to(device)
-    history = fit(model, corpus, config, device, checkpoints, progress)
+    model = build_model(tokenizer.get_vocab_size(), len(examples.classes), config.model, bool(paid)).to(device)
+    history = fit(model, corpus, config, device, checkpoints, progress, (privacy, paid) if paid else None)
     if not group().leads:
         return {"history": history, "parameters": {}, "device": device}
-    factor = fit_temperature(scores(model, corpus.ids["valid"], PAD_ID, device), corpus.labels["valid"])
+    held = scores(model, corpus.ids["valid"], PAD_ID, device)
+    factor = 1.0 if paid else fit_temperature(held, corpus.labels["valid"])
     tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
     tensors["head.weight"], tensors["head.bias"] = tensors["head.weight"] * factor, tensors["head.bias"] * factor
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
@@ -120,4 +140,15 @@ def train_lstm(
         "epochs_run": len(history),
         "weights": sum(p.numel() for p in model.parameters()),
     }
-    return {"history": history, "parameters": parameters, "device": device}
+    private = {"privacy": paid} if paid else {}
+    return {"history": history, "parameters": parameters, "device": device, **private}
+
+
+def public_texts(examples: Examples, config: LstmText) -> list[str]:
+    """The texts of the sample that ships with the task: they are known to everybody."""
+    import pandas as pd
+
+    from pipelines.recipes.text.examples import joined_texts
+
+    sample = pd.concat([table.to_pandas() for table in examples.task.default_source(config)])
+    return joined_texts(sample.fillna(dict.fromkeys(examples.fields, "")), examples.fields, config.text.max_characters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +17,7 @@ from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
+    from pipelines.training.privacy import PrivacyConfig
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -94,9 +96,18 @@ def begin(examples: Examples, config: NeuralText) -> tuple[str, dict[str, list[s
 
 
 def fit(
-    model: Any, corpus: Corpus, config: NeuralText, device: str, checkpoints: Path, progress: Progress
+    model: Any,
+    corpus: Corpus,
+    config: NeuralText,
+    device: str,
+    checkpoints: Path,
+    progress: Progress,
+    private: tuple[PrivacyConfig, Mapping[str, Any]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model`, of ids (rows, tokens) and lengths (rows,) to logits, until the loss of ``valid`` stops falling."""
+    """Train `model`, of ids (rows, tokens) and lengths (rows,) to logits, until the loss of ``valid`` stops falling.
+
+    private: what is asked, and what was paid for it; then to the end of all epochs.
+    """
     import numpy as np
     import torch
     from torch.nn.functional import cross_entropy
@@ -107,13 +118,16 @@ def fit(
     from pipelines.training.distributed import group
     from pipelines.training.linear_text import class_weight
     from pipelines.training.loop import eager, run_epochs
+    from pipelines.training.privacy import drawn, private_loop, privately, steps_of
 
     training, here, ids, labels = config.training, group(), corpus.ids, corpus.labels
+    training = private_loop(training) if private else training
     lengths = np.array([len(row) for row in ids["train"]], np.int64)
     balanced = class_weight(labels["train"], corpus.classes) if training.class_weights else np.ones(corpus.classes)
     weight = torch.tensor(balanced, dtype=torch.float32, device=device)
     # A few hundred articles would be a handful of steps an epoch; smaller batches make it at least twenty.
-    batch_size = min(training.batch_size, max(4, len(lengths) // 20))
+    batch_size = training.batch_size if private else min(training.batch_size, max(4, len(lengths) // 20))
+    share, steps = steps_of(len(lengths), batch_size)
 
     def noisy(row: Any, rng: np.random.Generator) -> Any:
         words = augment(row[corpus.marks :], config.augment, corpus.unknown_id, rng)
@@ -121,14 +135,15 @@ def fit(
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
-        for rows in bucket(lengths, batch_size, rng):
+        for found in drawn(len(lengths), share, steps) if private else bucket(lengths, batch_size, rng):
+            rows = found if len(found) else np.zeros(1, np.int64)  # a step without rows is a row that does not count
             # Every process draws the same noise for all rows, and takes its share after that.
-            drawn = [noisy(ids["train"][at], rng) for at in rows]
+            changed = [noisy(ids["train"][at], rng) for at in rows]
             targets = torch.from_numpy(labels["train"][rows]).to(device)
             mine = here.share(np.arange(len(rows))) if len(rows) >= here.size else np.arange(len(rows))
             copies = 1 if len(rows) >= here.size else here.size  # too few to share: each does all of them
-            padded, sizes = pad([drawn[at] for at in mine], corpus.pad_id)
-            scale = here.size / copies / float(weight[targets].sum())
+            padded, sizes = pad([changed[at] for at in mine], corpus.pad_id)
+            scale = float(len(found) > 0) if private else here.size / copies / float(weight[targets].sum())
             inputs = torch.from_numpy(padded).to(device), torch.from_numpy(sizes).to(device)
             yield *inputs, targets[torch.from_numpy(mine).to(device)], scale
 
@@ -145,19 +160,22 @@ def fit(
     optimizer = eager(torch.optim.AdamW)(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    return run_epochs(
-        model,
-        optimizer,
-        batches=batches,
-        steps_per_epoch=-(-len(lengths) // batch_size),
-        loss=loss,
-        evaluate=evaluate,
-        monitor="valid_loss",
-        config=training,
-        seed=config.seed,
-        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", corpus.fingerprint(dump_config(config), device)),
-        progress=progress,
-    )
+    paid = private[1]["id"] if private else ""
+    decides = corpus.fingerprint(dump_config(config), device, paid)
+    with privately(model, optimizer, private, batch_size, "train --recipe embedding_lstm") as steps_by:
+        return run_epochs(
+            model,
+            steps_by,
+            batches=batches,
+            steps_per_epoch=steps if private else -(-len(lengths) // batch_size),
+            loss=loss,
+            evaluate=evaluate,
+            monitor=None if private else "valid_loss",
+            config=training,
+            seed=config.seed,
+            checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", decides),
+            progress=progress,
+        )
 
 
 def scores(model: Any, rows: list[Any], pad_id: int, device: str, size: int = 256) -> Any:

@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.privacy_ledger import Release
+from pipelines.recipes.text.examples import Examples
+from pipelines.recipes.text.lstm import LstmConfig, build_model
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.boosting import Rows
+from pipelines.training.image_network import residual_network
 from pipelines.training.loop import LoopConfig
 from pipelines.training.network import NetworkConfig, check_private, fit_network, form_of
 from pipelines.training.onnx_tabular import save_network
@@ -59,7 +63,7 @@ def gaussian(noise: float, delta: float) -> float:
     return high
 
 
-@pytest.mark.parametrize("value", [0, -1, "inf", "nan"])
+@pytest.mark.parametrize("value", [0, -1, 51, "inf", "nan"])
 def test_an_epsilon_that_promises_nothing_is_refused_by_name(value: Any) -> None:
     with pytest.raises(PlatformError) as err:
         recipe_config(get_task("credit"), "network", {"privacy.epsilon": value})
@@ -203,3 +207,73 @@ def test_strings_without_a_list_of_categories_are_refused(tmp_path: Path) -> Non
     inputs = [INPUTS[0], Input(name="kind", dtype="string")]
     with pytest.raises(PlatformError, match="kind"):
         fit_network(table(), inputs, SMALL, PrivacyConfig(), 7, tmp_path, silent)
+
+
+def rows_of(model: nn.Module, *given: torch.Tensor) -> float:
+    """How far the gradients of rows, added up, are from the gradient of their sum, beside its size."""
+    import opacus
+
+    def loss() -> torch.Tensor:
+        labels = torch.arange(len(given[0])) % 3
+        return nn.functional.cross_entropy(model(*given), labels, reduction="sum")
+
+    whole = torch.autograd.grad(loss(), list(model.parameters()))
+    opacus.GradSampleModule(model, loss_reduction="sum")
+    loss().backward()
+    parameters: list[Any] = list(model.parameters())
+    pairs = zip(parameters, whole, strict=True)
+    return max(float((p.grad_sample.sum(0) - g).abs().max() / g.abs().max()) for p, g in pairs)
+
+
+def test_the_gradients_of_texts_and_images_add_up_to_the_ordinary_one() -> None:
+    """Where a library multiplies them by the size of a batch, cutting hides it."""
+    torch.manual_seed(0)
+    lstm = build_model(50, 3, LstmConfig(embedding=8, hidden=4, dropout=0.0), private=True)
+    lengths = torch.tensor([9, 5, 3, 9, 1, 7])
+    ids = torch.randint(2, 50, (6, 9)).masked_fill(torch.arange(9)[None] >= lengths[:, None], 0)
+    assert rows_of(lstm, ids, lengths) < 1e-4
+    assert rows_of(residual_network(3, 3, (8, 16), (1,), "group"), torch.randn(6, 3, 16, 16)) < 1e-4
+
+
+def test_a_private_lstm_has_the_weights_of_an_ordinary_one() -> None:
+    config = LstmConfig(embedding=8, hidden=4)
+    private, plain = build_model(50, 3, config, private=True), build_model(50, 3, config)
+    plain.load_state_dict({name: value for name, value in private.state_dict().items() if ".l0." not in name})
+    ids, lengths = torch.randint(2, 50, (4, 7)), torch.tensor([7, 7, 3, 1])
+    torch.testing.assert_close(private.eval()(ids, lengths), plain.eval()(ids, lengths))
+
+
+@pytest.mark.parametrize(
+    ("settings", "fix"),
+    [
+        ({}, "--set model.norm=group"),
+        ({"model.norm": "group", "augment.mixup": 0.5}, "--set augment.mixup=0.0"),
+        ({"model.norm": "group", "training.precision": "bf16"}, "--set training.precision=fp32"),
+        ({"model.norm": "group", "int8": True}, "--set int8=false"),
+    ],
+)
+def test_images_that_are_mixed_cannot_be_learned_from_privately(
+    settings: dict[str, Any], fix: str, tmp_path: Path
+) -> None:
+    recipe: Any = recipe_config(get_task("images"), "resnet", {"privacy.epsilon": 2.0, **settings})
+    with pytest.raises(PlatformError) as err:
+        recipe._paid(500, tmp_path)
+    assert err.value.code == "not_private"
+    assert fix in err.value.fix
+
+
+def test_words_of_private_texts_come_from_the_sample_of_the_task(tmp_path: Path) -> None:
+    task: Any = get_task("sentiment")
+    secret = ["xyzzyquux is my word", "and xyzzyquux again", "good good", "bad bad"] * 20
+    rows = pd.DataFrame({"text": secret, "aspect": "", "label": ["positive", "negative"] * 40})
+    examples = Examples(
+        task=task, train=rows, valid=rows[:8], fields=("text", "aspect"), classes=["negative", "positive"]
+    )
+    quick = {"training.epochs": 1, "training.batch_size": 16, "model.embedding": 4, "model.hidden": 2}
+    for epsilon in (8.0, None):
+        config: Any = recipe_config(task, "embedding_lstm", {"privacy.epsilon": epsilon, **quick})
+        found = config.learn(examples, tmp_path, tmp_path / f"checkpoints-{epsilon}", silent)
+        assert ("xyzzyquux" in (tmp_path / "tokenizer.json").read_text()) == (epsilon is None)
+        assert ("privacy" in found) == (epsilon is not None)
+        assert ("train_loss" in found["history"][0]) == (epsilon is None)
+        assert (found["parameters"]["temperature"] == 1.0) == (epsilon is not None)
