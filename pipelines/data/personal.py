@@ -16,6 +16,7 @@ from contracts.errors import PlatformError
 from contracts.pii.finding import KINDS, Span, find
 from contracts.pii.people import is_named
 from contracts.pii.redaction import KEYED, OPERATORS, Redactor, keys_here
+from contracts.pii.rules import KEEP, rules_of
 from pipelines.data.chunks import ROW, Chunk, Rejected
 from pipelines.settings import setting
 
@@ -25,10 +26,8 @@ if TYPE_CHECKING:
     from pipelines.task import DataConfig
 
 RULES = 1  # raise when the same values would be found or replaced otherwise
-KEEP = "keep"
 UNDECLARED = "undeclared_pii"
 WITHHELD = "(withheld)"
-_WHOLE = ":whole"
 _SHOWN = 5
 _PROVEN = frozenset({"card", "cn_id", "iban", "secret"})  # one of these is no chance
 _MENTIONED = 0.01  # share of the rows up to which other kinds are mentions, as news and reviews have them
@@ -41,44 +40,14 @@ _HARMLESS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """What happens to a column: `operator` to what is found in its values, or to each value as a whole."""
-
-    operator: str
-    whole: bool = False
-
-
-def rules_of(data: DataConfig) -> dict[str, Rule]:
-    """The rules of ``data.pii`` by column.
-
-    Raises:
-        PlatformError: ``code="bad_config"``: an operator that there is not.
-    """
-    made = {}
-    for column, said in data.pii.items():
-        operator = said.removesuffix(_WHOLE)
-        if operator not in OPERATORS and said != KEEP:
-            accepted = ", ".join([KEEP, *OPERATORS, *(f"{name}{_WHOLE}" for name in OPERATORS)])
-            raise PlatformError(
-                f"data.pii.{column}: unknown operator {said!r}",
-                detail=f"accepted: {accepted}",
-                fix="write one of these",
-                code="bad_config",
-                column=column,
-            )
-        made[column] = Rule(operator=operator, whole=said.endswith(_WHOLE))
-    return made
-
-
 def treats(data: DataConfig) -> bool:
     """Whether something is taken out, so that the source must not be kept as it was."""
-    return any(rule.operator != KEEP for rule in rules_of(data).values())
+    return any(rule.operator != KEEP for rule in rules_of(data.pii).values())
 
 
 def reading(data: DataConfig) -> dict[str, Any]:
     """What decides how personal data is treated, for a version's fingerprint; of the key its name alone."""
-    rules = rules_of(data)
+    rules = rules_of(data.pii)
     keyed = any(rule.operator in KEYED for rule in rules.values())
     return {"rules": RULES, "pii": dict(sorted(data.pii.items())), "key": keys_here().name if keyed else ""}
 
@@ -135,7 +104,7 @@ class PersonalData:
     """
 
     def __init__(self, data: DataConfig, *, strict: bool = True) -> None:
-        self._rules, self._strict = rules_of(data), strict
+        self._rules, self._strict = rules_of(data.pii), strict
         self._sources = data.columns
         self._redactors = {
             operator: Redactor(operator)
@@ -180,8 +149,7 @@ class PersonalData:
         return {name: said for name, said in columns.items() if said["found"] or said["operator"]}
 
     def _said(self, name: str) -> str:
-        rule = self._rules.get(name)
-        return "" if rule is None else f"{rule.operator}{_WHOLE if rule.whole else ''}"
+        return str(self._rules.get(name, ""))
 
     def _found(self, name: str) -> dict[str, int]:
         seen = self._seen.get(name, _Seen())

@@ -48,7 +48,8 @@ class PredictHandler:
             document = await request.json()
             start = perf_counter()
             instances, top, counterfactual = self._members(document, model)
-            batch = model.schemas.choose(list(instances[0]) if type(instances[0]) is dict else []).rows(instances)
+            schema = model.schemas.choose(list(instances[0]) if type(instances[0]) is dict else [])
+            batch = await model.schemas.checked(partial(schema.rows, instances))
         metrics = self._runtime.metrics
         metrics.stage["decode"].observe(perf_counter() - start)
         scored = await run(self._runtime, model, batch, top, request.options, counterfactual=counterfactual)

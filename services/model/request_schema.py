@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from services.errors import invalid
 from services.model.columns import Column, Errors, Field, Flags
 
 VALUE = "instances[{row}].{name}"
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, slots=True)  # not frozen: that costs 2 us each
@@ -71,11 +73,15 @@ def merge(batches: Sequence[Batch]) -> Batch:
 
 @dataclass(frozen=True)
 class RequestSchema:
-    """One way to ask for predictions: these fields, of which `optional` may be left out."""
+    """One way to ask for predictions: these fields, of which `optional` may be left out.
+
+    clean: by field with personal data, what makes a value what the model has learned in its place.
+    """
 
     name: Literal["by_entity", "by_features"]
     fields: tuple[Field, ...]
     optional: frozenset[str] = frozenset()
+    clean: Mapping[str, Callable[[str], str]] = field(default_factory=dict)
     names: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,21 +111,32 @@ class RequestSchema:
             item.name: [one.get(item.name, absent.get(item.name)) for one in instances] for item in self.fields
         })  # fmt: skip
 
-    def batch(self, values: Mapping[str, Sequence[Any]], where: str = VALUE) -> Batch:
-        """Check values by column, all of the same length; `where` names a value in the error."""
+    def batch(self, values: Mapping[str, Sequence[Any]], where: str = VALUE, *, learned: bool = False) -> Batch:
+        """Check values by column, all of the same length; `where` names a value in the error.
+
+        learned: the values are of the data set, in which nothing is left to `clean`.
+        """
         rows = len(next(iter(values.values())))
         flags: Flags = [[] for _ in range(rows)]
         columns: dict[str, Column] = {}
         errors: list[tuple[str, str]] = []
         found: Errors = []
         for item in self.fields:
-            columns[item.name] = item.column(values[item.name], flags, found)
+            given = values[item.name]
+            if item.name in self.clean and not learned:
+                given = self._cleaned(item, given)
+            columns[item.name] = item.column(given, flags, found)
             if found:
                 errors.extend((where.format(row=row, name=item.name), text) for row, text in found)
                 found.clear()
         if errors:
             raise invalid(errors)
         return Batch(schema=self.name, rows=rows, columns=columns, flags=flags, where=where)
+
+    def _cleaned(self, item: Field, values: Sequence[Any]) -> list[Any]:
+        """Texts without personal data; what is refused anyway stays as it is."""
+        clean = self.clean[item.name]
+        return [clean(one) if type(one) is str and len(one) <= item.max_chars else one for one in values]
 
     def _wrong_keys(self, row: int, instance: Mapping[str, Any]) -> list[tuple[str, str]]:
         accepted = ", ".join(item.name for item in self.fields)
@@ -144,11 +161,13 @@ class RequestSchemas:
     by_features: RequestSchema
 
     @classmethod
-    def of(cls, signature: Signature, *, max_chars: int, lookup: bool) -> RequestSchemas:
+    def of(
+        cls, signature: Signature, *, max_chars: int, lookup: bool, clean: Mapping[str, Callable[[str], str]]
+    ) -> RequestSchemas:
         """Derive the schemas; without `lookup` (no online store) only ``by_features`` is accepted."""
         may_lack = frozenset(item.name for item in signature.inputs if item.optional)
         given_all = tuple(Field.of(item, max_chars) for item in signature.inputs)
-        by_features = RequestSchema("by_features", given_all, may_lack)
+        by_features = RequestSchema("by_features", given_all, may_lack, clean)
         if not lookup or not (signature.entities or signature.request):
             return cls(by_entity=None, by_features=by_features)
         given = {item.name: item for item in signature.inputs if item.source == "request"}
@@ -159,7 +178,11 @@ class RequestSchemas:
         if signature.timestamp:
             fields.append(Field(name=signature.timestamp, kind="timestamp", description="default: now"))
             optional = frozenset({signature.timestamp})
-        return cls(by_entity=RequestSchema("by_entity", tuple(fields), optional), by_features=by_features)
+        return cls(by_entity=RequestSchema("by_entity", tuple(fields), optional, clean), by_features=by_features)
+
+    async def checked(self, check: Callable[[], T]) -> T:
+        """What `check` makes of a request; on another thread where texts are cleaned, which takes a while."""
+        return await asyncio.to_thread(check) if self.by_features.clean else check()
 
     @property
     def main(self) -> RequestSchema:

@@ -10,6 +10,7 @@ from contracts.baseline import FILE as BASELINE
 from contracts.bundle import Bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from contracts.pii.rules import cleaners
 from services.batching.batcher import Batcher
 from services.batching.executor import Executor, cpu_shares
 from services.batching.queue_items import BatchLimits
@@ -144,7 +145,12 @@ class RowRuntime(Runtime):
         settings, signature = self.settings, bundle.document.signature
         get_serving(signature.problem)  # refused before anything is loaded
         lookup = self._open_lookup(bundle, settings) if self._open_lookup else None
-        schemas = RequestSchemas.of(signature, max_chars=settings.max_text_chars, lookup=lookup is not None)
+        asked = {*signature.entities, *(item.name for item in (*signature.inputs, *signature.request))}
+        pii = bundle.document.layout.get("pii", {})
+        clean = cleaners({name: said for name, said in pii.items() if name in asked})  # others need no key here
+        schemas = RequestSchemas.of(
+            signature, max_chars=settings.max_text_chars, lookup=lookup is not None, clean=clean
+        )
         engine = load_engine(
             bundle,
             threads=settings.threads,

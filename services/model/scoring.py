@@ -215,7 +215,8 @@ def replay(model: Model) -> int:
     if not examples:
         raise _mismatch(model, "golden.jsonl has no examples")
     batch = model.schemas.by_features.batch(
-        {item.name: [one.inputs.get(item.name) for one in examples] for item in model.schemas.by_features.fields}
+        {item.name: [one.inputs.get(item.name) for one in examples] for item in model.schemas.by_features.fields},
+        learned=True,
     )
     problem, output = model.problem, model.output
     answers = model.engine.predict(batch.columns)
@@ -234,7 +235,8 @@ def warm(model: Model) -> tuple[float, float]:
     """
     first = next(iter(model.bundle.golden()))
     schema = model.schemas.by_features
-    batch = model.rows.prepared(schema.batch({item.name: [first.inputs.get(item.name)] for item in schema.fields}))
+    values = {item.name: [first.inputs.get(item.name)] for item in schema.fields}
+    batch = model.rows.prepared(schema.batch(values, learned=True))
     shortest, end = math.inf, perf_counter() + _WARM_SECONDS
     for _ in range(_WARM_CALLS):
         start = perf_counter()

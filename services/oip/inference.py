@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -54,7 +55,8 @@ async def infer(
         Problem: 400 and 422 see `oip.read_request`, others see `predict.run`.
     """
     start = perf_counter()
-    batch, wanted = oip.read_request(document, model.schemas, runtime.settings.max_instances, model.tensors)
+    read = partial(oip.read_request, document, model.schemas, runtime.settings.max_instances, model.tensors)
+    batch, wanted = await model.schemas.checked(read)
     stage = runtime.metrics.stage
     stage["decode"].observe(perf_counter() - start)
     scored = await run(runtime, model, batch, 0, options)

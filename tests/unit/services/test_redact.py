@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
-from contracts.pii.redaction import KEY, keys_of, reveal
+from contracts.pii.redaction import KEY, Redactor, keys_of, reveal
 from services.model.redact import _redactor
+from tests.leftovers import left
 
 SECRET = "7f" * 32
 TEXT = "张三 13812345678 mail a@b.org"
@@ -88,3 +90,47 @@ def test_nothing_is_logged(served: Any, caplog: pytest.LogCaptureFixture) -> Non
     post(served, texts=[TEXT])
     post(served, texts=[TEXT], operator="blur")
     assert "13812345678" not in caplog.text + json.dumps([str(vars(one)) for one in caplog.records])
+
+
+PII = {"title": "hash", "content": "label"}
+SIGNATURE = {"inputs": [{"name": name, "dtype": "string"} for name in PII], "classes": ["a", "b", "c"]}
+
+
+@pytest.fixture
+def articles(serve: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """A model that has learned from redacted texts, with a log that keeps texts."""
+    monkeypatch.setenv(KEY, SECRET)
+    golden = [({"title": "[phone#0123456789abcdef]", "content": "[PHONE]"}, [0.2, 0.5, 0.3])]
+    fields = {"name": "articles", "modality": "text", "engine": "onnx", "decision": None, "layout": {"pii": PII}}
+    log = {"folder": str(tmp_path / "log"), "text": "truncate"}
+    return serve(make_bundle(SIGNATURE, golden, **fields), predictions=log)
+
+
+def test_a_model_is_asked_about_what_it_has_learned_from(articles: Any, tmp_path: Path) -> None:
+    row = {"title": "call 13812345678", "content": f"{TEXT} now"}
+    assert articles.predict(row).status_code == 200
+    hashed = Redactor("hash", keys=keys_of(SECRET)).redact("call 13812345678").text
+    assert articles.engine.seen[-1] == {"title": [hashed], "content": ["张三 [PHONE] mail [EMAIL] now"]}
+    tensors = [{"name": name, "datatype": "BYTES", "shape": [1], "data": [text]} for name, text in row.items()]
+    assert articles.client.post("/v2/models/articles/infer", json={"inputs": tensors}).status_code == 200
+    assert articles.engine.seen[-1] == articles.engine.seen[-2]
+    articles.client.__exit__()
+    assert left(tmp_path / "log", ["13812345678", "a@b.org"]) == {}
+    assert left(tmp_path / "log", ["[PHONE]"])
+
+
+def test_without_the_key_that_it_needs_a_model_is_not_ready(
+    serve: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+    served = serve(make_bundle(layout={"pii": {"country": "hash:whole"}}))
+    answer = served.predict({"amount": 1, "country": "AT"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:fairlead:problem:no-pii-key")
+
+
+def test_a_column_that_nobody_asks_with_needs_no_key(
+    serve: Any, make_bundle: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+    served = serve(make_bundle(layout={"pii": {"customer": "hash:whole"}}))
+    assert served.predict({"amount": 1, "country": "AT"}).status_code == 200
