@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import functools
 import json
 import re
 import shlex
@@ -22,23 +23,24 @@ import deploy
 from contracts.errors import PlatformError
 from deploy.cli.app import app
 from pipelines.__main__ import _parser
-from pipelines.run_settings import NODES, TASKS, split
+from pipelines.run_settings import NODES, PLAN, TASKS, split
 from pipelines.settings import apply
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, task_names
 
 ROOT = Path(deploy.__file__).parents[1]
 PACKAGES = ("contracts", "pipelines", "services", "feature_repo", "deploy", "fairlead")
-PROSE = {"make": {"it", "the", "room", "a", "them"}, "fairlead": {"is", "is.", "and"}}
+PROSE = {"make": {"it", "the", "room", "a", "them", "one"}, "fairlead": {"is", "is.", "and", "pii"}}
 HELM = {
     "deploy/cli/project/checks/kubernetes.py",
+    "deploy/cli/project/images.py",
     "deploy/cli/schedules/recurring_runs.py",
 }  # whose settings may be values of the platform's chart
 SAMPLES = {
     **dict.fromkeys(("other", "free_after(port, host)", "next_free(port)"), "3001"),
     "strategy": "canary",
 }  # of what is filled in
-END = {"or", "and", "to", "for", "with"}  # words of a sentence that goes on behind a command
+END = {"or", "and", "to", "for", "with", "refuses"}  # words of a sentence that goes on behind a command
 WORD = r"""(?:'[^']*'|"[^"]*"|,(?=\S)|[^\s'";,&|<>()`])+"""
 COMMAND = re.compile(rf"(?<![`\w-])(?<!install )(?<!upgrade )(?<!-n )(fairlead|make)((?: {WORD})+)")
 SETTING = re.compile(r"--set[ =]'?([A-Za-z_][\w.-]*)=")
@@ -115,9 +117,15 @@ def _sentence_left_out(words: list[str]) -> list[str]:
     return kept
 
 
+@functools.cache
+def our_command() -> Any:
+    """The command line; Typer reads the signature of every command again at each call."""
+    return get_command(app)
+
+
 def parse(words: list[str]) -> None:
     """What the command line does before it runs a command; raises its usage error."""
-    command: Any = get_command(app)
+    command: Any = our_command()
     context = command.context_class(command, info_name="fairlead")
     while hasattr(command, "commands"):
         if command.invoke_without_command and (not words or words[0].startswith("-")):
@@ -179,7 +187,7 @@ def test_every_setting_that_is_printed_is_a_key_of_a_recipe_or_of_the_chart() ->
 def _of_a_run(key: str) -> bool:
     """Whether a run takes it beside the settings of its task; NAME is any step, and KEY any of its needs."""
     key = key.replace(".NAME.", ".train.").replace(".KEY", ".memory")
-    for value in ("1Gi", 1, *TASKS, *NODES):
+    for value in ("1Gi", 1, *TASKS, *NODES, *PLAN):
         with contextlib.suppress(PlatformError):
             return bool(split({key: value})[1])
     return False
@@ -192,7 +200,11 @@ def _values(chart: str) -> dict[str, Any]:
 
 def _takes(document: dict[str, Any], key: str) -> bool:
     *sections, last = key.split(".")
-    if "NAME" in last and ".".join(sections) not in ("data.columns", "data.times"):  # any key there of this form
+    if "NAME" in last and ".".join(sections) not in (
+        "data.columns",
+        "data.times",
+        "data.pii",
+    ):  # any key there of this form
         for section in sections:
             document = document.get(section, {})
         return any(re.fullmatch(last.replace("NAME", ".+"), name) for name in document)
@@ -204,7 +216,7 @@ def _takes(document: dict[str, Any], key: str) -> bool:
 
 
 def test_every_option_in_a_cure_is_one_of_a_command() -> None:
-    command: Any = get_command(app)
+    command: Any = our_command()
     known = {"--set", *_options(_parser())}
     for sub in command.commands.values():
         for leaf in getattr(sub, "commands", {"": sub}).values():
