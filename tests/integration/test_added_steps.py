@@ -90,10 +90,26 @@ def pipelines(environment: dict[str, str], *words: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"event"')]
 
 
-def launcher(environment: dict[str, str], tasks: str, folder: Path, *words: str, **more: str) -> Launcher:
-    pipelines(environment, "compile", "--tasks", tasks, "--out", str(folder / "made"), *words)
+COMPILE = """
+import sys
+from pipelines.__main__ import main
+
+for tasks, *words in (["few"], ["each", "--task", "halved"], ["groups", "--task", "halved"]):
+    main(["compile", "--tasks", tasks, "--out", f"{sys.argv[1]}/{tasks}", *words])
+"""
+
+
+@pytest.fixture(scope="module")
+def compiled(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workflows of each kind of pods, in folders of their names."""
+    folder = tmp_path_factory.mktemp("compiled")
+    subprocess.run([sys.executable, "-c", COMPILE, str(folder)], env=environment, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def launcher(environment: dict[str, str], made: Path, folder: Path, **more: str) -> Launcher:
     (folder / "store").mkdir()
-    return Launcher(folder / "made" / "full.yaml", folder / "store", {**environment, **more})
+    return Launcher(made / "full.yaml", folder / "store", {**environment, **more})
 
 
 def steps(events: list[dict[str, Any]], kind: str = "step_finished") -> list[str]:
@@ -128,11 +144,11 @@ def test_they_run_on_this_machine_and_come_from_the_cache(
 
 
 def test_in_one_pod_of_a_pipeline_for_any_task(
-    environment: dict[str, str], tmp_path: Path, with_tables: Callable[[Path], Path]
+    environment: dict[str, str], compiled: Path, tmp_path: Path, with_tables: Callable[[Path], Path]
 ) -> None:
     own = {"FAIRLEAD_ENDPOINTS": Endpoints(home=str(with_tables(tmp_path / "home"))).resolved().model_dump_json()}
     record = {"FAIRLEAD_RECORD": str(tmp_path / "record"), "FAIRLEAD_KFP_RUN": "kfp1", "FAIRLEAD_NODE": "full-x1.root"}
-    made = launcher(environment, "few", tmp_path, **own, **record)
+    made = launcher(environment, compiled / "few", tmp_path, **own, **record)
     made.run({"task": "halved"})
     (events,) = made.events.values()
     assert steps(events) == STEPS
@@ -156,8 +172,8 @@ print(json.dumps(parameters_of(Run(run_id="each", task="halved", config=config, 
 """
 
 
-def test_in_a_pod_for_each_step(environment: dict[str, str], tmp_path: Path) -> None:
-    made = launcher(environment, "each", tmp_path, "--task", "halved")
+def test_in_a_pod_for_each_step(environment: dict[str, str], compiled: Path, tmp_path: Path) -> None:
+    made = launcher(environment, compiled / "each", tmp_path)
     command = [sys.executable, "-c", ARGUMENTS]
     made.run(json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout))
     assert [steps(events) for events in made.events.values()] == [[step] for step in STEPS]
@@ -165,8 +181,8 @@ def test_in_a_pod_for_each_step(environment: dict[str, str], tmp_path: Path) -> 
     checked([event for events in made.events.values() for event in events])
 
 
-def test_in_pods_of_groups(environment: dict[str, str], tmp_path: Path) -> None:
-    groups = launcher(environment, "groups", tmp_path, "--task", "halved")
+def test_in_pods_of_groups(environment: dict[str, str], compiled: Path, tmp_path: Path) -> None:
+    groups = launcher(environment, compiled / "groups", tmp_path)
     groups.run({"task": "halved"})
     assert {name: steps(events) for name, events in groups.events.items()} == {
         "prepare": STEPS[:5],
