@@ -68,8 +68,8 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
         job: task, config (the training's, as JSON), dataset, folder (empty), metric.
 
     Returns:
-        rows that were trained on, seconds and memory_peak of the training, bytes of the model, and the metric's value
-        on the validation rows (None where it is not defined).
+        rows that were trained on, seconds, cpu_seconds and memory_peak of the training, bytes of the model, and the
+        metric's value on the validation rows (None where it is not defined).
     """
     import pandas as pd
 
@@ -79,14 +79,15 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
     checkpoints = folder / "checkpoints" / "fit"
     (folder / "model").mkdir(parents=True)
     checkpoints.mkdir(parents=True)
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     trained = config.train(task, dataset, folder / "model", checkpoints, lambda *_, **__: None)
-    seconds, peak = time.perf_counter() - began, memory_peak()
+    seconds, spent, peak = time.perf_counter() - began, time.process_time() - worked, memory_peak()
     rows = sum(len(pd.read_parquet(dataset / f"{part}.parquet", columns=["id"])) for part in ("train", "valid"))
     found = measured(task, config, trained, folder, dataset / "test.parquet", (job["metric"],))
     return {
         "rows": rows,
         "seconds": seconds,
+        "cpu_seconds": spent,
         "memory_peak": peak,
         "model_bytes": sum(file.stat().st_size for file in (folder / "model").rglob("*") if file.is_file()),
         "value": found.get(job["metric"]),

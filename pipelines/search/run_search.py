@@ -49,7 +49,8 @@ def search_and_train(
     import_optuna()
     space = checked_space(task, config)
     config = replace(config, search=replace(config.search, space=space))
-    folder, name = place(task, config, dataset, checkpoints)
+    shared, name = place(task, config, dataset, checkpoints)
+    folder = checkpoints / "search"
     data = folder / "dataset"
     if not data.exists():
         inner_dataset(task, dataset, data)
@@ -62,7 +63,7 @@ def search_and_train(
     }
     search = config.search
     storage = studies.patiently(
-        lambda: studies.open_storage(studies.address(search, folder)), search.patience, "opening it"
+        lambda: studies.open_storage(studies.address(search, shared)), search.patience, "opening it"
     )
     directions: list[studies.Direction] = [
         "maximize" if higher_is_better(task, each) else "minimize" for each in search.metrics
@@ -76,6 +77,7 @@ def search_and_train(
         | {key: key_value(known, key) for key in space},
         dataset=data,
         folder=folder,
+        shared=shared,
         study=name,
         until=began + search.seconds if search.seconds else 0.0,
     )
@@ -102,7 +104,7 @@ def import_optuna() -> None:
 
 
 def place(task: Task, config: TaskConfig, dataset: Path, checkpoints: Path) -> tuple[Path, str]:
-    """The folder of a search, the same when it is started again, and the name of its study."""
+    """The folder of a study, which searches of one name share, and its name; the same when it is started again."""
     if name := config.search.name:
         key = hashlib.sha256(f"{task.name}\0{name}".encode()).hexdigest()[:24]
         return checkpoints.parent / "studies" / key, f"{task.name}/{name}"

@@ -37,8 +37,8 @@ class Job(BaseModel):
 
     Attributes:
         config: of the recipe, as JSON.  known: its values by key, for conditions.  dataset: an `inner_dataset`.
-        folder: for what trials write, and the lock for asking.  until: seconds since 1970 after which no trial starts,
-            0 for none.
+        folder: for what trials write.  shared: of the study's file and the lock for asking.
+        until: seconds since 1970 after which no trial starts, 0 for none.
     """
 
     task: str
@@ -47,6 +47,7 @@ class Job(BaseModel):
     known: dict[str, Any]
     dataset: Path
     folder: Path
+    shared: Path
     study: str
     until: float = 0.0
 
@@ -70,7 +71,7 @@ class Worker:
         def opened() -> Study:
             return optuna.load_study(
                 study_name=self.job.study,
-                storage=studies.open_storage(studies.address(search, self.job.folder)),
+                storage=studies.open_storage(studies.address(search, self.job.shared)),
                 sampler=studies.sampler(search, self.config.seed + index, any(d.when for d in self.job.space.values())),
                 pruner=studies.pruner(search, type(self.config).reports),
             )
@@ -80,7 +81,7 @@ class Worker:
     def run(self) -> None:
         """Work until enough is tried, the time is up, or nothing works."""
         while not self._ended():
-            lock = self.job.folder / ".ask.lock"
+            lock = self.job.shared / ".ask.lock"
             trial = studies.ask(self.study, self.config.search.trials, self.who, lock, self.patience)
             if trial is None:
                 return

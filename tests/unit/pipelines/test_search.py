@@ -53,7 +53,7 @@ def searched(
 
     def search(folder: str = "one", **settings: Any) -> dict[str, Any]:
         config = toy_config(search={"trials": 6, "space": SPACE, "metrics": ["roc_auc"], **settings})
-        place = str(tmp_path / folder / "checkpoints")
+        place = str(tmp_path / "checkpoints" / folder)
         train("toy", config, str(candidate / "dataset"), place, str(tmp_path / "out"))
         document: dict[str, Any] = json.loads((tmp_path / "out" / "train.json").read_text())["search"]
         return document
@@ -101,7 +101,7 @@ def test_the_first_trial_is_the_recipe_and_the_best_is_trained_on_all_rows(
     chosen = document["best"]["settings"]["model.rounds"]
     assert trained["parameters"]["rounds"] == trained["parameters"]["searched.model.rounds"] == chosen
     assert document["best"]["command"] == f"--set model.rounds={chosen}"
-    assert not (tmp_path / "one" / "checkpoints").exists()  # done: the next training starts afresh
+    assert not (tmp_path / "checkpoints" / "one").exists()  # done: the next training starts afresh
 
 
 def test_one_seed_gives_one_search(searched: Callable[..., dict[str, Any]]) -> None:
@@ -163,6 +163,24 @@ def test_a_search_in_which_every_trial_fails_stops_early_and_says_the_first_reas
         searched(trials=50)
     assert len(tried) == 5
     assert "it cannot be" in str(caught.value.detail)
+
+
+@pytest.mark.parametrize("pruner", ["auto", "none"])
+def test_what_a_training_reports_ends_hopeless_trials(
+    toy: Any, searched: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, pruner: str
+) -> None:
+    own, begun = type(toy.recipes["tree"]).train, []
+
+    def reporting(self: Any, task: Any, dataset: Any, out: Any, checkpoints: Any, progress: Any) -> Any:
+        begun.append(1)
+        for epoch in range(6):
+            progress(epoch, 6, loss=0.1 if len(begun) <= 6 else 5.0)
+        return own(self, task, dataset, out, checkpoints, lambda *_, **__: None)
+
+    monkeypatch.setattr(type(toy.recipes["tree"]), "train", reporting)
+    monkeypatch.setattr(type(toy.recipes["tree"]), "reports", "loss")
+    counts = searched(trials=9, pruner=pruner)["counts"]
+    assert (counts["tried"], counts["ended early"]) == ((6, 3) if pruner == "auto" else (9, 0))
 
 
 def test_limits_are_kept_and_named_when_nothing_keeps_them(searched: Callable[..., dict[str, Any]]) -> None:
@@ -284,3 +302,24 @@ def test_plots_of_one_value_and_of_none_are_drawn(tmp_path: Path) -> None:
     }
     search_plots.draw(tmp_path, search)
     assert {file.name for file in tmp_path.iterdir()} == {"search_history.png", "search_front.png"}
+
+
+def test_two_searches_of_one_name_at_a_time_share_their_trials_and_nothing_else(
+    searched: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner: list[dict[str, Any]] = []
+
+    class Between(Inline):
+        """Another search begins, works and ends before this one has tried anything."""
+
+        def running(self) -> bool:
+            if not inner:
+                inner.append({})
+                inner.append(searched("other", name="both", trials=4))
+            return super().running()
+
+    monkeypatch.setattr(run_search, "_Workers", Between)
+    document = searched("one", name="both", trials=6)
+    assert inner[1]["counts"]["tried"] == 4
+    assert document["counts"]["tried"] == 6
+    assert document["trials"][:4] == inner[1]["trials"]
