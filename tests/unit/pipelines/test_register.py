@@ -1,186 +1,194 @@
-"""The register of sources: what is not in it, or must not be used today, is refused with whom to ask."""
+"""Registration: the bundle with its card is published whatever the gate said; only what passed is promoted."""
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 
+from contracts.audit import AuditLog
+from contracts.bundle import read_bundle
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from pipelines.data import register
+from pipelines.data import left_out
+from pipelines.formatting import number
+from pipelines.pages.card import _html
+from pipelines.steps import register as step
 
-TODAY = date(2026, 11, 29)
-ENTRY: dict[str, Any] = {
-    "where": ["applications/*.csv", "s3://bank/applications/*"],
-    "origin": "the bank's own applications",
-    "licence": "internal",
-    "purposes": ["credit", "reporting"],
-    "personal": True,
-    "consent": {"basis": "contract, GDPR 6(1)b", "until": "2027-01-31"},
-    "collected": "2026-01-01",
-    "retention_days": 730,
-    "contact": "dpo@bank.example",
-}
+
+class FakeRegistry:
+    """Notes what is asked of the registry."""
+
+    calls: list[Any]
+
+    def __init__(self, endpoints: Any) -> None:
+        pass
+
+    def publish(self, bundle: Any, run_id: str) -> Any:
+        self.calls.append(("publish", bundle.digest[:8], run_id))
+        return SimpleNamespace(name="toy", version="4", path=str(bundle.path))
+
+    def set_alias(self, ref: str, alias: str) -> None:
+        self.calls.append(("alias", ref, alias))
+
+    def promote(self, ref: str) -> None:
+        self.calls.append(("promote", ref))
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[..., Path]:
-    """A task's folder with a register of one source; a value of None takes a key away."""
+def publish(
+    candidate: Path, toy_config: Callable[..., str], endpoints: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[dict[str, Any], list[Any], dict[str, Any]]]:
+    """Register with a gate decision; gives the result, the registry's calls and what was tracked."""
 
-    def made(**changed: Any) -> Path:
-        entry = {key: value for key, value in {**ENTRY, **changed}.items() if value is not None}
-        text = yaml.safe_dump({"purpose": "credit", "sources": {"applications": entry}})
-        (tmp_path / register.FILE).write_text(text)
-        return tmp_path
+    def run(
+        passed: bool = True, promote: bool = True, gone: Any = None, **compared: Any
+    ) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
+        tracked: dict[str, Any] = {}
 
-    return made
+        def track(
+            where: Any, experiment: str, name: str, params: Any, metrics: Any, curves: Any, folder: Path, tags: Any
+        ) -> Any:
+            files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+            tracked.update(params=params, metrics=metrics, curves=curves, files=files, tags=tags, name=name)
+            return "run-9", "#/experiments/1/runs/run-9"
+
+        source = candidate / "candidate"
+        if gone is not None:
+            source = Path(shutil.copytree(source, tmp_path / "candidate"))
+            evaluation = json.loads((source / "evaluation.json").read_text())
+            (source / "evaluation.json").write_text(json.dumps(evaluation | {"left_out": gone}))
+        FakeRegistry.calls = []
+        monkeypatch.setattr(step, "Registry", FakeRegistry)
+        monkeypatch.setattr(step, "track_run", track)
+        check = {"metric": "roc_auc", "rule": "at least", "value": 0.87, "limit": 0.6, "passed": passed} | compared
+        reasons = [] if passed else ["roc_auc is 0.87, must be at least 0.99"]
+        decision = {"passed": passed, "checks": [check], "champion": None, "reasons": reasons}
+        (tmp_path / "gate.json").write_text(json.dumps(decision))
+        arguments = (str(source), str(tmp_path / "gate.json"), endpoints, "toy-1", promote)
+        config = toy_config(rollout={"step_samples": 7}, loop={"runs_per_week": 5})
+        result = step.register("toy", config, *arguments, str(tmp_path / "out.json"))
+        assert json.loads((tmp_path / "out.json").read_text()) == result
+        return result, FakeRegistry.calls, tracked
+
+    return run
 
 
-def refused(folder: Path, source: str = "applications/a.csv", today: date = TODAY) -> PlatformError:
-    with pytest.raises(PlatformError) as caught:
-        register.require(folder, source, today)
-    return caught.value
+def test_what_passed_becomes_challenger_and_champion(publish: Any, endpoints: str) -> None:
+    result, calls, _ = publish()
+    assert [c[0] for c in calls] == ["publish", "alias", "promote"]
+    assert calls[1:] == [("alias", "toy:4", "challenger"), ("promote", "toy:4")]
+    assert (result["gate_passed"], result["champion"], result["version"]) == (True, True, "4")
+    noted = AuditLog.of(Endpoints.model_validate_json(endpoints)).read()[-1]
+    assert (noted.actor, noted.action, noted.subject) == ("run:toy-1", "promote", "toy:4")
 
 
-@pytest.mark.parametrize(
-    "source", ["applications/a.csv", "/data/applications/b.csv", "s3://bank/applications/2026/c.parquet"]
-)
-def test_a_registered_source_gives_its_entry(write: Callable[..., Path], source: str) -> None:
-    found = register.require(write(), source, TODAY)
-    assert (found["name"], found["purpose"], found["contact"]) == ("applications", "credit", "dpo@bank.example")
-    assert register.in_words(found)[-1] == (
-        "Personal data: contract, GDPR 6(1)b until 2027-01-31; collected since 2026-01-01, kept for 730 days."
+@pytest.mark.parametrize(("passed", "promote"), [(False, True), (True, False), (False, False)])
+def test_nothing_else_becomes_champion_but_all_is_published(publish: Any, passed: bool, promote: bool) -> None:
+    result, calls, _ = publish(passed, promote)
+    assert [c[0] for c in calls] == ["publish", "alias"]
+    assert (result["gate_passed"], result["champion"]) == (passed, False)
+    assert read_bundle(result["path"]).document.gate.passed == passed
+
+
+def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
+    result, _, _ = publish()
+    bundle = read_bundle(result["path"])
+    assert bundle.digest == result["digest"]
+    assert bundle.document.lineage.run == "toy-1"
+    assert (bundle.document.rollout.step_samples, bundle.document.loop.runs_per_week) == (7, 5)
+    assert {"card.html", "data.html", "golden.jsonl", "baseline.json", "evaluation.json", "model/model.onnx"} <= set(
+        bundle.document.files
     )
-
-
-def test_without_a_register_and_for_built_in_data_nothing_is_asked(write: Callable[..., Path], tmp_path: Path) -> None:
-    assert register.require(tmp_path, "anything.csv") == {}
-    folder = write()
-    assert register.require(folder, "") == register.require(folder, "built-in") == {}
+    assert {"candidate.json", "answers.npy"}.isdisjoint(bundle.document.files)
 
 
 @pytest.mark.parametrize(
-    "source", ["other.csv", "applications/a.parquet", "s3://b/applications/a", "my-applications/a.csv"]
-)
-def test_a_source_that_is_not_registered(write: Callable[..., Path], source: str) -> None:
-    error = refused(write(), source)
-    assert error.code == "unregistered_source"
-    assert "applications: applications/*.csv, s3://bank/applications/*" in error.detail
-    assert register.FILE in error.fix
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
+    ("rows", "interval", "shown"),
     [
-        ({"consent": {"basis": "consent", "until": "2026-11-28"}}, "consent ended on 2026-11-28"),
-        ({"purposes": "marketing"}, "given for marketing, not for credit"),
-        ({"collected": "2024-11-28"}, "kept for longer than said: until 2026-11-28"),
+        (812, [-0.02, 0.12], "Difference 0.05, 95 % interval -0.02 to 0.12; 812 rows compared, 3 left out"),
+        (None, None, "Difference 0.05; no rows compared, 3 left out"),
     ],
 )
-def test_what_must_not_be_used(write: Callable[..., Path], changed: dict[str, Any], said: str) -> None:
-    error = refused(write(**changed))
-    assert (error.code, error.context["source"]) == ("source_refused", "applications")
-    assert said in error.headline
-    assert "dpo@bank.example" in error.fix
-
-
-def test_the_last_day_counts(write: Callable[..., Path]) -> None:
-    folder = write(consent={"basis": "consent", "until": "2026-11-29"}, collected="2024-11-29")
-    assert register.require(folder, "applications/a.csv", TODAY)
-    assert "consent ended" in refused(folder, today=date(2026, 11, 30)).headline
-
-
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ({"license": "x", "licence": None}, "sources.applications.license: unknown key; licence is meant?"),
-        ({"consent": {"base": "x", "basis": "y"}}, "sources.applications.consent.base: unknown key; basis is meant?"),
-        ({"contact": None}, "sources.applications.contact"),
-        ({"personal": "sometimes"}, "sources.applications.personal"),
-        ({"collected": "yesterday"}, "sources.applications.collected"),
-        ({"retention_days": 0}, "sources.applications.retention_days"),
-        ({"purposes": []}, "sources.applications.purposes"),
-    ],
-)
-def test_a_register_with_a_mistake_names_the_key(
-    write: Callable[..., Path], changed: dict[str, Any], said: str
+def test_the_comparison_with_the_champion_is_in_the_card_and_tracked(
+    publish: Any, rows: int | None, interval: Any, shown: str
 ) -> None:
-    error = refused(write(**changed))
-    assert error.code == "bad_register"
-    assert said in error.detail
-
-
-def test_personal_data_needs_a_reason_and_an_end(write: Callable[..., Path]) -> None:
-    error = refused(write(consent=None, retention_days=None))
-    assert "does not say consent, retention_days" in error.headline
-    assert register.require(
-        write(consent=None, collected=None, retention_days=None, personal=False), "applications/a.csv"
+    result, _, tracked = publish(
+        against="toy:3", difference=0.05, interval=interval, rows_compared=rows, rows_left_out=3
     )
+    card = (Path(result["path"]) / "card.html").read_text()
+    assert shown in card
+    assert f"champion toy:3, {'same rows' if rows else 'as recorded'}" in card
+    found = {name: value for name, value in tracked["metrics"].items() if name.startswith("champion.")}
+    ends = {"champion.difference.roc_auc.low": -0.02, "champion.difference.roc_auc.high": 0.12} if interval else {}
+    assert found == {"champion.difference.roc_auc": 0.05} | ends
 
 
-@pytest.mark.parametrize("text", ["", "[", "purpose: credit", "- a", "purpose: credit\nsources: {}\n"])
-def test_a_file_that_is_no_register(tmp_path: Path, text: str) -> None:
-    (tmp_path / register.FILE).write_text(text)
-    assert refused(tmp_path).code == "bad_register"
+def test_rows_left_out_are_in_the_card_the_result_and_mlflow(publish: Any) -> None:
+    _, _, tracked = publish()
+    assert (tracked["metrics"]["rows_left_out"], "left_out.json" in tracked["files"]) == (0, True)
+    group = {"step": "validate", "reason": "note: byte 0xe9 is not UTF-8", "rows": 4, "where": "/q.csv"}
+    found = left_out.document(200, [group], left_out.losers("validate", {"a": 100, "b": 100}, {"a": 20}))
+    result, _, tracked = publish(gone=found)
+    card = (Path(result["path"]) / "card.html").read_text()
+    for line in left_out.in_words(found):
+        assert f"<p>{line}</p>" in card
+    assert result["left_out"] == found
+    assert (tracked["metrics"]["rows_read"], tracked["metrics"]["rows_left_out"]) == (200, 4)
+    assert json.loads(tracked["tags"]["mlflow.loggedArtifacts"]) == [{"path": "left_out.json", "type": "table"}]
 
 
-def test_a_run_is_refused_before_it_begins_and_by_its_first_step(
-    write: Callable[..., Path],
-    toy: Any,
-    toy_config: Callable[..., str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from pipelines import values
-    from pipelines.run import Run
-    from pipelines.steps import ingest
-
-    folder = write()
-    monkeypatch.setattr(values, "task_folder", lambda name: folder)
-    monkeypatch.setattr(ingest, "task_folder", lambda name: folder)
-    monkeypatch.setattr(values, "code_version", lambda name: "code")
-    asked = Run.model_validate(
-        {
-            "task": "toy",
-            "source": "other.csv",
-            "config": json.loads(toy_config()),
-            "endpoints": {"home": str(tmp_path / "home")},
-        }
-    )
-    for call in (
-        lambda: values.values_of(asked),
-        lambda: ingest.ingest("toy", toy_config(), "other.csv", str(tmp_path / "data"), str(tmp_path / "out.json")),
+def test_the_card_needs_no_other_file_and_shows_what_matters(publish: Any) -> None:
+    result, _, _ = publish(passed=False)
+    card = (Path(result["path"]) / "card.html").read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", card)
+    assert card.count("data:image/png;base64,") == 5
+    assert "<code>data.html</code> of the bundle" in card
+    for text in (
+        "Will the parcel be late?",
+        "refused",
+        "roc_auc is 0.87, must be at least 0.99",
+        "Average precision",
+        "95 % interval",
+        "pallet",
+        "distance",
+        "curl -s http://localhost:3000/predict",
+        "built-in",
     ):
-        with pytest.raises(PlatformError, match=r"source other\.csv is not registered"):
-            call()
-    assert not (tmp_path / "data").exists()
+        assert text in card, text
 
 
-def test_the_entry_is_in_the_data_set_and_on_its_page(
-    write: Callable[..., Path],
-    toy: Any,
-    toy_config: Callable[..., str],
-    toy_frame: Any,
-    toy_csv: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from pipelines.io.files import read_json
-    from pipelines.pages.data_report import render_data
-    from pipelines.steps import build_dataset, ingest, validate
+def test_the_run_is_tracked_with_curves_plots_and_slices(publish: Any) -> None:
+    _, _, tracked = publish()
+    assert tracked["name"] == "toy-1"
+    assert tracked["params"]["rounds"] == 15
+    assert tracked["metrics"]["slice.kind.box.average_precision"] > 0
+    assert len(tracked["curves"]) == 15
+    assert {"card.html", "data.html", "plots/calibration.png"} <= set(tracked["files"])
+    assert tracked["tags"]["gate"] == "passed"
 
-    folder = write()
-    for step in (ingest, validate):
-        monkeypatch.setattr(step, "task_folder", lambda name: folder)
-    monkeypatch.setattr(register, "date", type("Day", (date,), {"today": classmethod(lambda cls: TODAY)}))
-    file, out = toy_csv(tmp_path / "applications" / "a.csv", toy_frame(200)), tmp_path / "out.json"
-    ingest.ingest("toy", toy_config(), str(file), str(tmp_path / "data"), str(out))
-    validate.validate("toy", toy_config(), str(out), str(tmp_path / "clean"))
-    build_dataset.build_dataset("toy", toy_config(), str(tmp_path / "clean"), "", str(tmp_path / "set"))
-    assert read_json(tmp_path / "set" / "dataset.json")["origin"]["licence"] == "internal"
-    assert "contact dpo@bank.example" in render_data(tmp_path / "set", {})
+
+def test_a_candidate_that_is_gone_is_an_error_with_a_cure(toy: Any, endpoints: str, tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="missing or damaged"):
+        step.register("toy", "{}", str(tmp_path), str(tmp_path / "gate.json"), endpoints, "r", True, "out")
+
+
+def test_readme_text_is_escaped_in_the_card() -> None:
+    html = _html("Use **this** for <b>x</b>:\n\n- `one`\n- two\n\n| a | b |")
+    assert html == (
+        "<p>Use <strong>this</strong> for &lt;b&gt;x&lt;/b&gt;:</p>\n<ul><li><code>one</code></li><li>two</li></ul>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(None, "–"), (1234567, "1,234,567"), (0.123456, "0.1235"), (12345.678, "12,345.7"), (True, "True")],
+)
+def test_numbers_in_the_card_are_for_people(value: Any, shown: str) -> None:
+    assert number(value) == shown
