@@ -127,9 +127,10 @@ def _written(value: Any) -> str:
         lambda: dumped(None),
         lambda: dumped('"'),
     )
-    for spelling in spellings:
-        text = spelling()
-        if "'" not in text and _same(_read(text), value):
+    texts = [spelling() for spelling in spellings]
+    # A shell writes ' in five characters, so one without it comes first.
+    for text in sorted(texts, key=lambda text: "'" in text):
+        if _same(_read(text), value):
             return text
     return dumped(None)
 

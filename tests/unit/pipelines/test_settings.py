@@ -45,6 +45,7 @@ def test_a_setting_without_key_or_value_is_refused(item) -> None:
 
 @given(_VALUE)
 @example({"\U00010000": None, "\x85": None})  # \x85 is a line break of YAML
+@example({"'\x85": None})
 def test_a_printed_setting_is_read_as_the_same_value(value: Any) -> None:
     option, word = shlex.split(setting("data.drop", value))
     assert option == "--set"
