@@ -284,7 +284,7 @@ class _Reader:
 
     def _say(self, message: str) -> None:
         if self._step:
-            events.emit("log", step=self._step, message=message)
+            events.emit("note", step=self._step, message=message)
 
     def _say_schema(self, read: _Read) -> None:
         columns = [f"{column.name} {column.type}" for column in schema_of(read.kinds)]

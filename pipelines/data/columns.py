@@ -90,8 +90,13 @@ def column_fix(column: str, source: str, names: list[str], path: Path, data: Dat
 
 
 def closest(name: str, names: list[str]) -> str:
-    """The one of `names` that is `name` but for case, spaces and signs, or nearly so; "" when none is."""
-    plain = {re.sub(r"[\W_]+", "", each).casefold(): each for each in reversed(names)}
+    """The one of `names` that is `name` but for case, spaces and signs, or nearly so; "" when none is.
+
+    Of a nested field its last part may be it.
+    """
+    deep = {each.rpartition(".")[2]: each for each in reversed(names) if "." in each}
+    plain = {re.sub(r"[\W_]+", "", last).casefold(): each for last, each in deep.items()}
+    plain |= {re.sub(r"[\W_]+", "", each).casefold(): each for each in reversed(names)}
     wanted = re.sub(r"[\W_]+", "", name).casefold()
     found = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.85)
     return plain[found[0]] if found else ""

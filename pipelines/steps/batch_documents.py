@@ -153,5 +153,5 @@ def _write(collection: Any, address: Address, requests: list[Any]) -> None:
             if wait is None:
                 raise
             text = f"{address.place} does not answer, and is asked again: {type(err).__name__}"
-            events.emit("log", step="batch_score", message=text)
+            events.emit("note", step="batch_score", message=text)
             time.sleep(wait)

@@ -95,6 +95,8 @@ def test_a_collection_is_looked_at_before_a_run(server: MongoServer, shop: Any) 
         ("_id", "text"), ("at", "timestamp"), ("text.title", "text"),
     ]  # fmt: skip
     assert found.rows == 50
+    meant = inspect(server.address("articles"), get_task("news"), {}).settings
+    assert meant["data.columns.title"] == "text.title"
 
 
 def test_ids_of_every_type_are_read_once_from_behind_any_of_them(

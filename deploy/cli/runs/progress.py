@@ -105,6 +105,8 @@ class RunProgress:
             self._wait(step, str(event["reason"]), starting=event.get("kind") == "starting")
         elif kind == "step_retry":
             self._say(step, _retry(event))
+        elif kind == "note":
+            self._out.print(f"         {event['message']}", markup=False, soft_wrap=True)
         elif kind in ("cluster_silent", "cluster_back"):
             self._out.print(_cluster(event), markup=False, soft_wrap=True)
         elif kind == "progress" and step:

@@ -15,6 +15,7 @@ EVENTS: list[dict[str, Any]] = [
     {"event": "run_started", "run_id": "r", "steps": ["ingest", "train"]},
     {"event": "step_started", "step": "ingest"},
     {"event": "progress", "step": "ingest", "done": 300_000, "total": 1_200_000, "rows": 12},
+    {"event": "note", "step": "ingest", "message": "articles: 12 documents, 2 columns: _id string, text.title string"},
     {"event": "step_finished", "step": "ingest", "seconds": 3.21},
     {"event": "step_cached", "step": "validate", "seconds": 0.0},
     {"event": "log", "step": "train", "message": "a library says something"},
@@ -35,6 +36,7 @@ def shown(*, terminal: bool) -> str:
 
 def test_without_a_terminal_each_finished_step_is_one_line() -> None:
     assert shown(terminal=False).splitlines() == [
+        "         articles: 12 documents, 2 columns: _id string, text.title string",
         "ok ingest                3.2 s",
         " = validate              0.0 s  unchanged, from the cache",
         " x train            1 min 05 s  failed",
