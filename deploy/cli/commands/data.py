@@ -1,4 +1,4 @@
-"""Commands about data and where it is from: inspect, redact, sources."""
+"""Commands about data and where it is from: inspect, anonymity, redact, sources."""
 
 from __future__ import annotations
 
@@ -21,11 +21,6 @@ def register(app: typer.Typer) -> None:
     app.add_typer(_data, name="data", rich_help_panel="Train")
     for command in (redact, sources):
         app.command(command.__name__, rich_help_panel="Govern")(command)
-
-
-@_data.callback()
-def _group() -> None:
-    """Keeps ``inspect`` a word of its own while it is the only command."""
 
 
 @_data.command()
@@ -55,6 +50,38 @@ def inspect(
     found = inspect(source, get_task(task) if task else None, given)
     command = run_command(found, source, task or "TASK", given)
     emit({**asdict(found), "run": command}, as_json, lambda to: _show(to, found, command, task))
+
+
+@_data.command()
+@guarded
+def anonymity(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="What is to be given away.")],
+    by: Annotated[list[str], typer.Option("--by", help="A column by which others may know somebody; again for more.")],
+    secret: Annotated[str, typer.Option("--secret", help="The column that they are to learn nothing of.")] = "",
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="How it is read, data.KEY=value.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure how well people hide among each other in all rows of a file: k-anonymity, and l-diversity of a secret.
+
+    Rows that are alike in all columns of --by are a group: k is the size of the smallest, l the fewest different values
+    of --secret in one. Values are not shown.
+
+    [bold]Examples[/]
+      fairlead data anonymity published.csv --by age --by town
+      fairlead data anonymity published.csv --by age --by town --secret diagnosis --json
+    """
+    from pipelines.data.anonymity import FEW, measure
+    from pipelines.settings import parse_setting
+    from pipelines.task import data_config
+
+    found = measure(source, by, secret, data_config({}, dict(map(parse_setting, overrides or []))))
+    lines = [
+        f"k = {found['k']}: the smallest of {found['groups']:,} groups of {found['rows']:,} rows",
+        f"{found['alone']:,} rows are alone, {found['few']:,} are in groups of fewer than {FEW}",
+    ]
+    if secret:
+        lines.append(f"l = {found['l']}: {found['same']:,} rows are in groups that give {secret} away")
+    emit(found, as_json, lambda to: to.print("\n".join(lines), markup=False, soft_wrap=True))
 
 
 @guarded
