@@ -21,8 +21,8 @@ EVERYTHING = {
     "monitoring": {"mode": "prometheus", "alertmanager": ALERTS},
     "workbench": {"users": ["ada"]},
 }
-# Kubelets ask there, whom no policy stops.
-HEALTH = {("workflow-controller", 6060)}
+# Kubelets ask there, whom no policy stops; kubectl port-forward comes by them.
+HEALTH = {("workflow-controller", 6060), ("workbench", 8888)}
 BY_VALUES = ("server", "test", "slot", "router", "rollout")
 """Components of models' releases: which of their edges they have depends on their values."""
 OWN = ("server", "slot", "router", "rollout")

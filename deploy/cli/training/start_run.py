@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -132,7 +131,7 @@ def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
     report["model_card"] = str(bundle.path / "card.html")
     if (page := bundle.path / "data.html").exists():
         report["data_report"] = str(page)
-    if search := json.loads((bundle.path / "evaluation.json").read_text(encoding="utf-8")).get("search"):
+    if search := (bundle.read_json("evaluation.json") or {}).get("search"):
         report["search"] = search
     if (plan := read_plan(endpoints, key_of_record(state))) and (took := taken(plan, state)):
         report["plan"] = took
