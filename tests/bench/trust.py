@@ -36,7 +36,7 @@ from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odd
 from pipelines.training.tabular import CostConfig, LogisticConfig
 from tests.bench.report import FOLDER, Row, write
 from tests.bench.trust_personal import personal
-from tests.bench.trust_privacy import private
+from tests.bench.trust_privacy import likelihood_ratio, private
 
 FOLDS, REPEATS, SEED = 5, 5, 7
 BOOSTED = LightGBMConfig(rounds=2000, learning_rate=0.02, leaves=31, min_leaf=20, feature_fraction=0.5, refit=True)
@@ -288,6 +288,7 @@ def main(names: list[str]) -> int:
         "fair": fair,
         "reasons": reasons,
         "privacy": lambda home: private(home, AdultData(home)),
+        "attack": lambda home: likelihood_ratio(home, AdultData(home)),
         "personal": personal,
     }
     with tempfile.TemporaryDirectory() as folder:

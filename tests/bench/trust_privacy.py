@@ -8,10 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from contracts.privacy_ledger import Release
+from contracts.tabular_engine import matrix
+from pipelines.evaluation import membership
+from pipelines.evaluation.scoring import columns_of
+from pipelines.training.boosting import Rows
 from pipelines.training.loop import LoopConfig
 from pipelines.training.mitigation import Mitigation
-from pipelines.training.network import NetworkConfig
+from pipelines.training.network import NetworkConfig, fit_network
 from pipelines.training.privacy import PrivacyConfig, spent
 from tests.bench.report import Row
 
@@ -21,6 +27,18 @@ NETWORK = NetworkConfig(
     training=LoopConfig(epochs=20, patience=20, batch_size=1024, learning_rate=0.01, average=0.95, class_weights=False)
 )
 CLIP, DELTA = 2.0, 1e-5
+SHADOWS, POOL, SEED = 16, 2_000, 7
+# Large for its rows, and trained for long: what it knows by heart is what an attack finds.
+BY_HEART = NetworkConfig(
+    hidden=(128,),
+    training=LoopConfig(
+        epochs=60, patience=60, batch_size=100, learning_rate=0.01, average=0.5, weight_decay=0.0, class_weights=False
+    ),
+)
+
+
+def silent(*_: Any, **__: Any) -> None:
+    """Progress that nobody looks at."""
 
 
 def private(home: Path, files: Any) -> Iterator[Row]:
@@ -46,6 +64,39 @@ def private(home: Path, files: Any) -> Iterator[Row]:
         goal="<= 3",
     )
     yield from _beside_another([*releases, [one for some in releases for one in some]])
+
+
+def likelihood_ratio(home: Path, files: Any) -> Iterator[Row]:
+    """The attack that knows most: for each row, how models answer that have seen it, and that have not.
+
+    N. Carlini et al.: Membership inference attacks from first principles, 2022, with `SHADOWS` models of random halves
+    of `POOL` rows of Adult, and normal distributions of one width. The attacked model has seen another half.
+    """
+    import pandas as pd
+
+    inputs = files.task.inputs(None)
+    frame = pd.read_parquet(files.folder / "train.parquet").iloc[:POOL]
+    x, y = matrix(inputs, columns_of(frame, inputs)), (frame["label"] == ">50K").to_numpy().astype(np.int64)
+    sides = np.where(y == 1, 1.0, -1.0)
+    rng = np.random.default_rng(SEED)
+    halves = [rng.permutation(POOL) < POOL // 2 for _ in range(SHADOWS + 1)]
+    for name, asked in (("plain", PrivacyConfig()), ("epsilon 1", PrivacyConfig(epsilon=1.0, clip=CLIP, delta=DELTA))):
+        said = np.empty((SHADOWS + 1, POOL))
+        for at, half in enumerate(halves):
+            # All rows are held out, so that a model is asked about all.
+            rows = Rows(x=x[half], y=y[half]), Rows(x=x, y=y)
+            said[at] = sides * fit_network(rows, inputs, BY_HEART, asked, at, home / name / str(at), silent).raw
+        attacked, shadows, seen = said[-1], said[:-1], np.array(halves[:-1])
+        inside, outside = (
+            np.where(mask, shadows, 0).sum(axis=0) / np.maximum(mask.sum(axis=0), 1) for mask in (seen, ~seen)
+        )
+        width = float(np.std(np.where(seen, shadows - inside, shadows - outside)))
+        ratio = ((attacked - outside) ** 2 - (attacked - inside) ** 2) / (2 * width**2)
+        members, others = -ratio[halves[-1]], -ratio[~halves[-1]]
+        found = membership.attack(members, others, SEED)
+        case = f"Adult, {POOL // 2} rows, likelihood-ratio attack"
+        yield Row(case=case, contestant=name, value=found["auc"], unit="AUC")
+        yield Row(case=f"{case} at 1 % false alarms", contestant=name, value=100 * found["found"], unit="% found")
 
 
 def _beside_another(trainings: list[list[Release]]) -> Iterator[Row]:
