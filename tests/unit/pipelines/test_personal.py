@@ -6,12 +6,14 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from contracts.bundle import Signature
 from contracts.errors import PlatformError
 from contracts.pii.redaction import KEY
 from pipelines.data import personal
@@ -20,6 +22,7 @@ from pipelines.data.inspection import inspect
 from pipelines.data.personal import PersonalData
 from pipelines.settings import apply, parse_setting
 from pipelines.steps import ingest as step
+from pipelines.steps.batch_rows import tables
 from pipelines.task import DataConfig
 from tests.leftovers import left
 from tests.pii_samples import card, mobile
@@ -218,3 +221,14 @@ def test_a_look_at_a_file_shows_kinds_and_not_values(tmp_path: Path) -> None:
     (contact,) = [column for column in found.columns if column.name == "contact"]
     assert "holds personal data: email in 1 row, phone in 1 row" in contact.remarks
     assert "a@b.org" not in str(found.columns)
+
+
+def test_a_batch_is_treated_as_its_model_was_learned_from(tmp_path: Path) -> None:
+    inputs = [{"name": "note", "dtype": "string"}]
+    signature = Signature.model_validate({"inputs": inputs, "classes": ["a", "b"]})
+    layout = {"pii": {"note": "label", "name": "drop:whole", "absent": "mask"}, "columns": {"note": "text"}}
+    bundle: Any = SimpleNamespace(document=SimpleNamespace(layout=layout, signature=signature))
+    file = tmp_path / "batch.csv"
+    file.write_text("text,name,other\ntel 13812345678,Zhang,a@b.org\n")
+    ((_, table),) = tables(str(file), bundle, {})
+    assert table.drop([ROW]).to_pylist() == [{"text": "tel [PHONE]", "name": "", "other": "a@b.org"}]
