@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -35,7 +36,12 @@ def render(
     apis: tuple[str, ...] = (),
 ) -> list[Object]:
     """The objects that `chart` renders with `files`, and `values` over them."""
-    code, text = _rendered(chart, tuple(map(str, files)), json.dumps(values or {}), release, apis)
+    return copy.deepcopy(_objects(chart, tuple(map(str, files)), json.dumps(values or {}), release, apis))
+
+
+@lru_cache(maxsize=128)
+def _objects(chart: str, files: tuple[str, ...], values: str, release: str, apis: tuple[str, ...]) -> list[Object]:
+    code, text = _rendered(chart, files, values, release, apis)
     assert code == 0, text
     return [document for document in yaml.load_all(text, Loader=_LOADER) if document]
 

@@ -38,5 +38,6 @@ def helm(*arguments: str, given: str = "", program: str = "helm") -> subprocess.
     if not path:
         pytest.skip(f"{program} is not on PATH, and FAIRLEAD_TEST_CLUSTER does not name a folder that has it")
     home = tempfile.gettempdir()
-    environment = {"PATH": os.environ["PATH"], "HOME": home, "KUBECONFIG": "/nonexistent"}
+    # Go looks for garbage less often: a quarter of a rendering's time.
+    environment = {"PATH": os.environ["PATH"], "HOME": home, "KUBECONFIG": "/nonexistent", "GOGC": "400"}
     return subprocess.run([path, *arguments], input=given, capture_output=True, text=True, check=False, env=environment)
