@@ -320,6 +320,6 @@ def _at(document: Mapping[str, Any], name: str) -> Any:
 
 def _behind(last: Any) -> dict[str, Any]:
     """What comes after an _id: greater ones of its type, and those of later types."""
-    place = next(at for at, (_, names) in enumerate(_IDS) if type(last).__name__ in names)
+    place = next((at for at, (_, names) in enumerate(_IDS) if type(last).__name__ in names), len(_IDS))
     later = [name for name, _ in _IDS[place + 1 :]]
     return {"$or": [{"_id": {"$gt": last}}, {"_id": {"$type": later}}]} if later else {"_id": {"$gt": last}}

@@ -150,7 +150,7 @@ def opened(address: Address) -> Iterator[Any]:
     waits = [(key, str(value)) for key, value in _TIMEOUTS.items() if key not in given]
     uri = f"{address.scheme}{login}{address.hosts}/?{urlencode([*address.options, *waits])}"
     try:
-        with driver("pymongo").MongoClient(uri, appname="fairlead", tz_aware=False) as client:
+        with driver("pymongo").MongoClient(uri, appname="fairlead", uuidRepresentation="standard") as client:
             yield client[address.database][address.collection]
     except errors.PyMongoError as err:
         raise named(err, address, password) from err

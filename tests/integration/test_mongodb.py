@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
-from bson import Decimal128, ObjectId
+from bson import CodecOptions, Decimal128, ObjectId
+from bson.binary import UuidRepresentation
 from pyarrow import parquet
 from pymongo.errors import AutoReconnect
 
@@ -99,11 +101,16 @@ def test_a_collection_is_looked_at_before_a_run(server: MongoServer, shop: Any) 
     assert meant["data.columns.title"] == "text.title"
 
 
+MIXED = [1, 2.5, Decimal128("3"), "a", "b", {"k": 1}, b"x", ObjectId(), True, START, None]
+
+
+@pytest.mark.parametrize("ids", [MIXED, [UUID(int=number) for number in range(4)]], ids=["mixed", "uuid"])
 def test_ids_of_every_type_are_read_once_from_behind_any_of_them(
-    server: MongoServer, shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: MongoServer, shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: list[Any]
 ) -> None:
-    ids = [1, 2.5, Decimal128("3"), "a", "b", {"k": 1}, b"x", ObjectId(), True, START, None]
-    shop.mixed.insert_many([{"_id": each, "n": number} for number, each in enumerate(ids)])
+    kept = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
+    mixed = shop.get_collection("mixed", kept)
+    mixed.insert_many([{"_id": each, "n": number} for number, each in enumerate(ids)])
     monkeypatch.setattr(collection, "_BATCH", 1)
     monkeypatch.setattr(collection, "_PATIENCE", (0.0,))
     find = collection._Reader._find
