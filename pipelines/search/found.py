@@ -116,8 +116,10 @@ def _trial(trial: FrozenTrial, metrics: Sequence[str], space: Mapping[str, Dimen
 
 
 def _values(trial: FrozenTrial, metrics: Sequence[str]) -> dict[str, float]:
-    measured: Mapping[str, float] = trial.user_attrs.get("measured", {})
-    return {name: float(value) for name, value in measured.items()} if trial.state.name == "COMPLETE" else {}
+    if trial.state.name != "COMPLETE":
+        return {}
+    limited: Mapping[str, float] = trial.user_attrs.get("measured", {})
+    return {**dict(zip(metrics, map(float, trial.values), strict=True)), **limited}
 
 
 def _settings(trial: FrozenTrial, space: Mapping[str, Dimension]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ Direction = Literal["minimize", "maximize"]
 
 PASSWORD = "FAIRLEAD_SEARCH_PASSWORD"
 WORKER, ERROR = "worker", "error"  # attributes of a trial: who works on it, and why it has no value
+HOPELESS = 5  # failed trials without one that did not, after which no more are tried
 _SIGNED = "signed"  # attribute of a study: what its values belong to
 _BEAT, _GRACE = 60, 180  # seconds between signs of life, and until a trial of another machine counts as lost
 NAMELESS = 15.0  # seconds until a trial counts as lost that nobody has put a name on
@@ -160,12 +161,21 @@ def failed(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" and ERROR in trial.user_attrs
 
 
-def ask(study: Study, most: int, who: str, lock: Path, patience: float) -> Trial | None:
-    """The next trial, or None when there are `most`. Processes of this machine ask one after the other."""
+def ask(study: Study, most: int, who: str, lock: Path, patience: float, look: bool) -> Trial | None:
+    """The next trial, or None when there are `most`, or nothing works. Processes of this machine ask in turn.
+
+    Args:
+        look: first for trials that nobody works on; after a storage was away that is done anyway.
+    """
+    tries = 0
 
     def asked() -> Trial | None:
-        reclaim(study, who)
-        if counted(study.get_trials(deepcopy=False)) >= most:
+        nonlocal tries
+        tries += 1
+        if look or tries > 1:
+            reclaim(study, who)
+        trials = study.get_trials(deepcopy=False)
+        if counted(trials) >= most or hopeless(trials):
             return None
         trial = study.ask()
         trial.set_user_attr(WORKER, who)
@@ -173,6 +183,12 @@ def ask(study: Study, most: int, who: str, lock: Path, patience: float) -> Trial
 
     with file_lock(lock):
         return patiently(asked, patience, "asking for a trial")
+
+
+def hopeless(trials: Sequence[FrozenTrial]) -> bool:
+    """Whether `HOPELESS` trials have failed, and none has not."""
+    done = any(one.state.name in ("COMPLETE", "PRUNED") for one in trials)
+    return not done and sum(map(failed, trials)) >= HOPELESS
 
 
 def reclaim(study: Study, idle: str = "") -> int:

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 
     from pipelines.task import Task, TaskConfig
 
-HOPELESS = 5  # failed trials without one that did not, after which no more are tried
 _BEAT = 30.0  # seconds between two signs of life
+_FIRST = 1.0  # until the first: short trials need none
+_LOOK = 10.0  # seconds between two looks for trials that nobody works on
 
 
 class Job(BaseModel):
@@ -80,19 +81,14 @@ class Worker:
 
     def run(self) -> None:
         """Work until enough is tried, the time is up, or nothing works."""
-        while not self._ended():
-            lock = self.job.shared / ".ask.lock"
-            trial = studies.ask(self.study, self.config.search.trials, self.who, lock, self.patience)
+        lock, looked = self.job.shared / ".ask.lock", 0.0
+        while not self.job.until or time.time() < self.job.until:
+            look = time.monotonic() - looked > _LOOK
+            looked = time.monotonic() if look else looked
+            trial = studies.ask(self.study, self.config.search.trials, self.who, lock, self.patience, look)
             if trial is None:
                 return
             self._try(trial)
-
-    def _ended(self) -> bool:
-        if self.job.until and time.time() > self.job.until:
-            return True
-        trials = self._storage(lambda: self.study.get_trials(deepcopy=False))
-        done = any(one.state.name in ("COMPLETE", "PRUNED") for one in trials)
-        return not done and sum(map(studies.failed, trials)) >= HOPELESS
 
     def _try(self, trial: Trial) -> None:
         from optuna.exceptions import TrialPruned
@@ -128,7 +124,8 @@ class Worker:
             raise PlatformError(
                 f"{absent[0]} is not defined on the validation rows", fix="choose another --metric", code="bad_config"
             )
-        self._storage(lambda: trial.set_user_attr("measured", found))
+        if search.at_most or search.at_least:
+            self._storage(lambda: trial.set_user_attr("measured", found))
         for sign, limits in ((1.0, search.at_most), (-1.0, search.at_least)):
             for name, limit in limits.items():
                 beyond = sign * (found[name] - limit)
@@ -153,6 +150,7 @@ class Worker:
         return report
 
     def _live(self, trial: Trial, ended: threading.Event) -> None:
+        ended.wait(_FIRST)
         while not ended.is_set():
             self._storage(lambda: studies.beat(self.study, trial))
             ended.wait(_BEAT)
