@@ -42,19 +42,30 @@ def measure(
     Args:
         given: the test rows, the answers to them, output and decision.  private: what the model promises.
     """
-    import pandas as pd
-
     frame, answers, output, _ = given
     evaluation, rng = get_evaluation(output.problem), np.random.default_rng(seed)
     others = evaluation.losses(frame, answers, output)
     if others is None:
         return None
-    rows = pd.read_parquet(dataset / "train.parquet")
-    some = rows.iloc[np.sort(rng.permutation(len(rows))[:ROWS])].reset_index(drop=True)
+    some = _some_rows(dataset / "train.parquet", rng)
     said = predict(engine, columns_of(some, document.signature.inputs), document)
     members = evaluation.losses(some, said, output)
     assert members is not None
     return {**attack(members, rng.permutation(others)[:ROWS], seed), "bound": bound(private) if private else None}
+
+
+def _some_rows(file: Path, rng: np.random.Generator) -> pd.DataFrame:
+    """At most `ROWS` rows, each as probable, in their order; the table, which may hold files, is read in parts."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(file) as table:
+        chosen, parts, at = np.sort(rng.permutation(table.metadata.num_rows)[:ROWS]), [], 0
+        for batch in table.iter_batches(ROWS):
+            parts.append(batch.take(pa.array(chosen[(chosen >= at) & (chosen < at + len(batch))] - at)))
+            at += len(batch)
+        some: pd.DataFrame = pa.Table.from_batches(parts).to_pandas(ignore_metadata=True)
+    return some
 
 
 def attack(members: NDArray[np.float64], others: NDArray[np.float64], seed: int) -> dict[str, Any]:

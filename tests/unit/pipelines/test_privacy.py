@@ -211,3 +211,16 @@ def test_made_up_rows_follow_what_is_declared() -> None:
             assert set(columns[item.name]) <= set(item.categories)
         elif item.minimum is not None:
             assert min(columns[item.name]) >= item.minimum
+
+
+def test_rows_for_the_attack_are_drawn_from_all_and_each_once(tmp_path: Path) -> None:
+    import pandas as pd
+
+    from pipelines.evaluation import membership
+
+    pd.DataFrame({"at": range(5000)}).to_parquet(tmp_path / "train.parquet")
+    found = membership._some_rows(tmp_path / "train.parquet", np.random.default_rng(1))["at"]
+    assert len(found) == membership.ROWS
+    assert found.is_monotonic_increasing
+    assert found.is_unique
+    assert 2300 < found.mean() < 2700
