@@ -71,6 +71,7 @@ class Account:
 
 
 _paying: ContextVar[Account | None] = ContextVar("privacy account", default=None)
+_free: ContextVar[bool] = ContextVar("privacy of public rows", default=False)
 
 
 @contextmanager
@@ -81,6 +82,16 @@ def paid_by(account: Account | None) -> Iterator[None]:
         yield
     finally:
         _paying.reset(token)
+
+
+@contextmanager
+def of_public_rows() -> Iterator[None]:
+    """Let private trainings cost nothing meanwhile: everybody knows the rows, as those of a bench."""
+    token = _free.set(True)
+    try:
+        yield
+    finally:
+        _free.reset(token)
 
 
 def account_of(ledger: str, dataset: dict[str, Any], task: str, recipe: str, budget: PrivacyBudget) -> Account:
@@ -186,16 +197,23 @@ def _enough(config: PrivacyConfig, share: float, steps: int, before: Sequence[Re
 def charge(config: PrivacyConfig, releases: Sequence[Release], rows: int, checkpoints: Path) -> dict[str, Any]:
     """Pay for `releases` before they are made; what a model and its card say of it.
 
-    A training that goes on from `checkpoints` was paid for when it began. Without an account nothing is paid, and the
-    gate will not have the model.
+    A training that goes on from `checkpoints` was paid for when it began.
 
     Raises:
+        PlatformError: ``code="no_ledger"``: nobody pays, as in a plan, whose trainings would tell of rows too.
         PlatformError: ``code="privacy_budget"``: the data set's budget does not allow it; nothing is charged then.
     """
     file, account = checkpoints / "privacy.json", _paying.get()
     if file.exists():
         known: dict[str, Any] = json.loads(file.read_text())
         return known
+    if account is None and not _free.get():
+        raise PlatformError(
+            "a private training needs a ledger to be charged to",
+            detail="it is not the training of a run",
+            fix="train by fairlead run; plan without privacy.epsilon, which takes about as much memory and less time",
+            code="no_ledger",
+        )
     step = releases[-1]
     told: dict[str, Any] = {
         "id": secrets.token_hex(8),

@@ -18,7 +18,7 @@ from pipelines.training.boosting import Rows
 from pipelines.training.loop import LoopConfig
 from pipelines.training.mitigation import Mitigation
 from pipelines.training.network import NetworkConfig, fit_network
-from pipelines.training.privacy import PrivacyConfig, spent
+from pipelines.training.privacy import PrivacyConfig, of_public_rows, spent
 from tests.bench.report import Row
 
 ACCOUNTING = Path("build") / "peers" / "accounting" / "bin" / "python"
@@ -48,7 +48,8 @@ def private(home: Path, files: Any) -> Iterator[Row]:
     for epsilon in (None, 3.0, 1.0):
         name = "plain" if epsilon is None else f"epsilon {epsilon:g}"
         asked = PrivacyConfig(epsilon=epsilon, clip=CLIP, delta=DELTA)
-        found = files.measured(home / name.replace(" ", "-"), NETWORK, Mitigation(), asked)
+        with of_public_rows():
+            found = files.measured(home / name.replace(" ", "-"), NETWORK, Mitigation(), asked)
         seconds[name] = found.seconds
         goal = ">= 0.891" if epsilon == 1.0 else ""
         yield Row(case="Adult, network, ROC AUC", contestant=name, value=found.area, unit="AUC", goal=goal)
@@ -85,7 +86,8 @@ def likelihood_ratio(home: Path, files: Any) -> Iterator[Row]:
         for at, half in enumerate(halves):
             # All rows are held out, so that a model is asked about all.
             rows = Rows(x=x[half], y=y[half]), Rows(x=x, y=y)
-            said[at] = sides * fit_network(rows, inputs, BY_HEART, asked, at, home / name / str(at), silent).raw
+            with of_public_rows():
+                said[at] = sides * fit_network(rows, inputs, BY_HEART, asked, at, home / name / str(at), silent).raw
         attacked, shadows, seen = said[-1], said[:-1], np.array(halves[:-1])
         inside, outside = (
             np.where(mask, shadows, 0).sum(axis=0) / np.maximum(mask.sum(axis=0), 1) for mask in (seen, ~seen)

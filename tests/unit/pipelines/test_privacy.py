@@ -130,6 +130,14 @@ def test_a_training_without_a_ledger_or_in_several_pods_is_refused(made: Path) -
         train.train("credit", setup({}), str(made / "dataset"), "c", "o", distributed_job="{}")
 
 
+def test_a_training_outside_a_run_which_nobody_pays_for_is_refused(made: Path, tmp_path: Path) -> None:
+    task = get_task("credit")
+    config = recipe_config(task, "network", SETTINGS)
+    with pytest.raises(PlatformError, match="needs a ledger") as err:
+        config.train(task, made / "dataset", tmp_path / "model", tmp_path / "checkpoints", lambda *_, **__: None)
+    assert "plan without privacy.epsilon" in err.value.fix
+
+
 def test_features_of_other_rows_cannot_be_learned_from_privately(tmp_path: Path) -> None:
     task = get_task("fraud")
     private = {"privacy.epsilon": 1.0, "cost.rule": "expected", "cost.false_negative": 60.0}

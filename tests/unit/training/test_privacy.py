@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from pipelines.training.image_network import residual_network
 from pipelines.training.loop import LoopConfig
 from pipelines.training.network import NetworkConfig, check_private, fit_network, form_of
 from pipelines.training.onnx_tabular import save_network
-from pipelines.training.privacy import PrivacyConfig, as_private, drawn, noise_for, spent
+from pipelines.training.privacy import PrivacyConfig, as_private, drawn, noise_for, of_public_rows, spent
 from pipelines.training.tabular import CostConfig, LogisticConfig
 from tests.late import Late
 
@@ -34,6 +35,12 @@ else:
 
 INPUTS = [Input(name="amount", dtype="float64"), Input(name="kind", dtype="string", categories=["a", "b", "c"])]
 SMALL = NetworkConfig(hidden=(4,), training=LoopConfig(epochs=2, batch_size=50, class_weights=False))
+
+
+@pytest.fixture(autouse=True)
+def _nobody_pays() -> Iterator[None]:
+    with of_public_rows():
+        yield
 
 
 def silent(*_: Any, **__: Any) -> None:
