@@ -224,8 +224,8 @@ def test_a_follower_that_comes_back_late_follows_what_the_keeper_started(
     kubeflow.api.scenarios = [died("lost"), well()]
     seen = following._followed
 
-    def late(access: Any, found: Any, profile: str, as_json: bool) -> Any:
-        state = seen(access, found, profile, as_json)
+    def late(access: Any, found: Any, *how: Any) -> Any:
+        state = seen(access, found, *how)
         if len(kubeflow.api.runs) == 1:
             ended(kubeflow.run)
             write_followed(RECORDS, found.kfp_run, {"by": "laptop-1", "beat": 1})
