@@ -105,7 +105,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
             def order(scope: str) -> int:
                 folder = scope.rpartition("/")[0]
-                return 0 if folder == at.get(node) else 2 if folder in taken else 1
+                first = folder in (at.get(node), "tests/integration")  # long files are not to be last
+                return 0 if first else 2 if folder in taken else 1
 
             scope = min(self.workqueue, key=order)  # of equals the first
             at[node] = scope.rpartition("/")[0]
