@@ -42,7 +42,9 @@ def amount(rows: Sequence[float], values: Sequence[float], target: float) -> Ban
     line = _line(n, y, target)
     power = _power(n, y, target)
     low, high = sorted((line, power))
-    low, high = max(low, float(y.max()) if target >= n.max() else 0.0), max(high, float(y.max()))
+    if target >= n.max():  # all rows take no less than some of them; the median, since one fit may have waited
+        largest = float(np.median(y[n == n.max()]))
+        low, high = max(low, largest), max(high, largest)
     return Band(low * (1 - _ROOM), float(np.sqrt(max(low, 1e-12) * max(high, 1e-12))), high * (1 + _ROOM))
 
 
