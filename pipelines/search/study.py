@@ -72,7 +72,8 @@ def open_storage(where: str) -> BaseStorage:
     if "://" not in where:
         Path(where).parent.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(where, lock_obj=JournalFileOpenLock(where)))
-    local = {"connect_args": {"timeout": 30}} if where.startswith("sqlite") else {"pool_pre_ping": True}
+    # No ping before each use of a connection: one that is gone fails, and what it was to do is done again.
+    local = {"connect_args": {"timeout": 30}} if where.startswith("sqlite") else {}
     return RDBStorage(
         where,
         engine_kwargs=local,
