@@ -30,6 +30,8 @@ UNDECLARED = "undeclared_pii"
 WITHHELD = "(withheld)"
 _SHOWN = 5
 _PROVEN = frozenset({"card", "cn_id", "iban", "secret"})  # one of these is no chance
+_CHECKED = _PROVEN | {"cn_credit_code"}  # a number of these has check digits
+_FEW = 3  # numbers in a form without check digits that are no chance, if they are half of a column's
 _MENTIONED = 0.01  # share of the rows up to which other kinds are mentions, as news and reviews have them
 _CODE = re.compile(r"[\d\s-]+")  # a number, or the like: check digits may fit by chance
 _CHANCE = {kind.name: max(other.chance for other in KINDS if other.name == kind.name) for kind in KINDS}
@@ -56,7 +58,7 @@ def reading(data: DataConfig) -> dict[str, Any]:
 class _Seen:
     """Of one column: rows by kind, in texts and among values that are numbers as a whole, and the first of them.
 
-    quiet: of the rows in texts those that stop no run, see `Kind.stops`.
+    quiet: of the rows in texts those that stop no run, see `Kind.stops`.  named: kinds that the column's name says.
     """
 
     texts: Counter[str] = field(default_factory=Counter)
@@ -64,6 +66,13 @@ class _Seen:
     quiet: Counter[str] = field(default_factory=Counter)
     numbers: int = 0
     rows: list[int] = field(default_factory=list)
+    named: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, hint: str) -> _Seen:
+        """Of a column about which `hint` says something, such as its name."""
+        said = hint.casefold().replace("_", " ")
+        return cls(named=frozenset(kind.name for kind in KINDS if kind.context and kind.context.search(said)))
 
     def add(self, text: str, found: Iterable[Span], times: int) -> None:
         """A value in `times` rows, with what was found in it."""
@@ -83,6 +92,8 @@ class _Seen:
         found = dict(self.texts)
         for kind, rows in self.codes.items():
             expected, by_chance = _CHANCE[kind] * self.numbers, _CHANCE[kind] * (1 - _CHANCE[kind]) * self.numbers
+            if kind not in _CHECKED | self.named and rows < max(_FEW, self.numbers / 2):
+                continue  # a large number among others
             if rows > expected + 2 * sqrt(by_chance):
                 found[kind] = found.get(kind, 0) + rows
         return found
@@ -173,7 +184,7 @@ class PersonalData:
         if not read:
             return None
         counts = {each["values"]: each["counts"] for each in pc.value_counts(coded.indices).to_pylist()}
-        seen = self._seen.setdefault(name, _Seen())
+        seen = self._seen.setdefault(name, _Seen.of(hint))
         made, hits = [], []
         for at, text in zip(read, coded.dictionary.take(pa.array(read, pa.int64())).to_pylist(), strict=True):
             found = find(text, hint=hint)
@@ -236,7 +247,7 @@ def look(name: str, values: Mapping[str, int]) -> tuple[dict[str, int], list[str
     """Rows by kind of personal data in the `values` of a column (with how often each occurs), and they without it."""
     import pyarrow as pa
 
-    texts, seen, label = list(values), _Seen(), Redactor("label")
+    texts, seen, label = list(values), _Seen.of(name), Redactor("label")
     for at in _worth_reading(pa.array(texts, pa.string()), name):
         done = label.redact(texts[at], hint=name)
         seen.add(texts[at], done.found, values[texts[at]])

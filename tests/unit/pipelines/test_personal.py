@@ -91,6 +91,13 @@ def test_whole_numbers_are_looked_at_as_well() -> None:
     assert treated({"phone": "mask"}, phone=[13812345678])["phone"] == ["*" * 11]
 
 
+def test_large_numbers_among_others_are_no_telephones() -> None:
+    assert treated({}, revenue=pa.array([1, 13_000_000_001]))["revenue"] == [1, 13_000_000_001]
+    amounts = pa.array([RNG.randrange(1_000, 10**11) for _ in range(3000)])
+    assert treated({}, revenue=amounts)["revenue"] == amounts.to_pylist()
+    assert refused(mobile=pa.array([1, 13_000_000_001])).context["kinds"] == {"mobile": {"phone": 1}}
+
+
 def test_numbers_that_pass_by_chance_are_none() -> None:
     ids = [str(RNG.randrange(10**15, 10**16)) for _ in range(3000)]
     treated({}, ref=ids)
