@@ -3,8 +3,8 @@
 A column is described by its ``kind``: ``number`` has ``edges`` (deciles) with the ``shares`` of the known values
 between them, ``category`` the ``shares`` of its commonest values and of all ``other`` ones, ``text`` a number's of its
 ``length``, and ``file`` nothing but its traits. ``missing`` is the share without a value, and ``rows`` of the document
-says how many were counted. Where rows have moments, ``varies`` is how far single hours and days of the week are from
-all rows, as PSI beyond chance.
+says how many were counted, that of a trait how many for it. Where rows have moments, ``varies`` is how far single hours
+and days of the week are from all rows, as PSI beyond chance.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What texts and images are like, in a few numbers that tell nothing of what they say: for logs, which keep no content.
 
 A trait has a name and, for a value, a number, the name of a category, or None where it says nothing. ``baseline.json``
-describes them in the entry of their input as ``traits``, and has in ``grams`` what `familiar` looks for. Which inputs
-have traits is said by their dtype: `TRAITS`.
+describes them in the entry of their input as ``traits``, and has in ``grams`` what `familiar` looks for, in ``center``
+the unit vector that `DISTANCE` is measured from. Which inputs have traits is said by their dtype: `TRAITS`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.baseline import category, number
+from contracts.baseline import category, listed, number
 from contracts.bundle import Input
 
 Traits = dict[str, float | str | None]
 Describe = Callable[[Any], Traits]
 SEPARATOR = ":"  # between the name of an input and that of a trait, where both are columns
+DISTANCE = "distance"  # of the model's own vector of a row from the usual one: 1 - cosine, from 0 to 2
 UNKNOWN = "unknown"  # share of tokens that the model's tokenizer does not know, of its first text
 
 _MOST = 4  # inputs that are described, for speed
 _LOOKED, _STEP = 192, 4  # characters of a text that are looked at; of its trigrams every fourth, for speed
 _LETTERS = 48  # of these for its script
 _GRAMS, _ROWS = 4_000, 3  # character trigrams that are kept, and texts that must have one
+_CENTER, _VECTORS = 4, 32  # every fourth vector makes the center, of at least so many; the others are measured
 _SIDE = 32  # lines of an image that are looked at, and pixels of each
 # Where the blocks of scripts begin (Unicode 15); what lies between is other letters.
 _BLOCKS = (
@@ -118,17 +120,25 @@ def unknown_share(ids: Sequence[int], unknown: int) -> float | None:
     return round(ids.count(unknown) / len(ids), 4) if len(ids) else None
 
 
+def distance(vector: NDArray[Any], center: NDArray[np.float64]) -> Traits:
+    """`DISTANCE` of a row's vector, shape (width,), from a `center` of length one; {} of a vector without direction."""
+    length = float(np.linalg.norm(vector))
+    return {DISTANCE: round(1 - float(vector @ center) / length, 6)} if length else {}
+
+
 def describe_content(
     columns: Mapping[str, NDArray[Any]],
     inputs: Sequence[Input],
     normal: Mapping[str, Any],
     unknown: Sequence[float | None] = (),
+    vectors: Sequence[NDArray[np.float64]] = (),
 ) -> dict[str, dict[str, Any]]:
-    """``traits`` and ``grams`` of each input that has some, for its entry in the baseline.
+    """``traits``, ``grams`` and ``center`` of each input that has some, for its entry in the baseline.
 
     Args:
         normal: the entries so far.
         unknown: of each row the share of unknown tokens, where the model has a tokenizer.
+        vectors: of some rows the model's own, where it has one; as `unknown` of the first of these inputs.
     """
     found: dict[str, dict[str, Any]] = {}
     for item in [item for item in inputs if _has_traits(item, normal.get(item.name, {}))][:_MOST]:
@@ -138,10 +148,25 @@ def describe_content(
         describe = TRAITS[item.dtype]({"grams": grams})
         rows = [describe(value) for value in (values[1::2] if grams else values)]
         traits = _described(rows)
+        center = np.zeros(0) if found else _center(vectors)
         if unknown and not found:
             traits |= _described([{UNKNOWN: share} for share in unknown])
-        found[item.name] = {"traits": traits, **({"grams": grams} if grams else {})}
+        if len(center):  # measured of other rows than it was made of, for those are nearer
+            others = [vector for at, vector in enumerate(vectors) if at % _CENTER]
+            traits |= _described([row for row in (distance(one, center) for one in others) if row])
+        more = {"grams": grams, "center": listed(center)}
+        found[item.name] = {"traits": traits, **{name: said for name, said in more.items() if said}}
     return found
+
+
+def _center(vectors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The direction of the mean of some unit vectors, in float32; nothing of too few, or where there is none."""
+    if len(vectors) < _VECTORS:
+        return np.zeros(0)
+    some = np.stack(vectors[::_CENTER]).astype(np.float64)
+    mean = (some / np.maximum(np.linalg.norm(some, axis=1, keepdims=True), 1e-12)).mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return (mean / length).astype(np.float32).astype(np.float64) if length > 1e-6 else np.zeros(0)
 
 
 def _described(rows: Sequence[Traits]) -> dict[str, Any]:
@@ -152,6 +177,7 @@ def _described(rows: Sequence[Traits]) -> dict[str, Any]:
             described[name] = category([str(value or "") for value in values])
         else:
             described[name] = number(np.array([math.nan if one is None else one for one in values], dtype=np.float64))
+        described[name]["rows"] = len(rows)
     return described
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from contracts.bundle import Bundle, Signature
 
 MAX_PIXELS = 25_000_000  # of all images of one request
+VECTOR = "vector"  # output of a graph that has an encoder: shape (rows, width)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,28 @@ class DecodingEngine(Protocol):
             UnreadableError: naming the files that cannot be decoded, or have more than `max_pixels` together.
         """
         ...
+
+
+@runtime_checkable
+class VectorEngine(Protocol):
+    """An engine that may have a vector of each row beside its answer, from which it is told how far rows are from usual
+    ones.
+
+    Attributes:
+        has_vector: whether this bundle's graph has the output `VECTOR`.
+    """
+
+    has_vector: bool
+
+    def vector(self, row: Any) -> NDArray[np.float64]:
+        """The vector of one row, shape (width,): of its token ids, or of its pixels as `decode` makes them; safe to
+        call from any thread."""
+        ...
+
+
+def vector_of(engine: Engine) -> Callable[[Any], NDArray[np.float64]] | None:
+    """`VectorEngine.vector` of an engine whose bundle has one."""
+    return engine.vector if isinstance(engine, VectorEngine) and engine.has_vector else None
 
 
 def graph_outputs(signature: Signature) -> dict[str, int]:

@@ -69,8 +69,8 @@ def encoded(file: bytes) -> str:
     return base64.b64encode(file).decode()
 
 
-def image_source(folder: Path, *, rows: str | int = "rows", **spec: Any) -> None:
-    """Write ``model/`` and ``golden.jsonl`` of a bundle that says how bright an image is."""
+def image_source(folder: Path, *, rows: str | int = "rows", vector: bool = False, **spec: Any) -> None:
+    """Write ``model/`` and ``golden.jsonl`` of a bundle that says how bright an image is; its vector is its color."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -88,11 +88,15 @@ def image_source(folder: Path, *, rows: str | int = "rows", **spec: Any) -> None
         helper.make_tensor("last", TensorProto.INT64, [1], [1]),
         helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0]),
     ]
+    answers = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [rows, 2])]
+    if vector:
+        nodes.append(helper.make_node("ReduceMean", ["pixels"], ["vector"], axes=[2, 3], keepdims=0))
+        answers.append(helper.make_tensor_value_info("vector", TensorProto.FLOAT, [rows, sides[0]]))
     graph = helper.make_graph(
         nodes,
         "shades",
         [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [rows, *shape])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [rows, 2])],
+        answers,
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)

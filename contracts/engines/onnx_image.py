@@ -1,12 +1,12 @@
 """Image models: an ONNX graph of pixels, and how a file becomes the pixels that it was trained on.
 
-The files of ``model/``: ``model.onnx`` (float32 pixels to answers, such as a score per class) and
-``image.json`` (`contracts.images.ImageSpec`).
+The files of ``model/``: ``model.onnx`` (float32 pixels to answers, such as a score per class, and `VECTOR` where it has
+one) and ``image.json`` (`contracts.images.ImageSpec`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from contracts.bundle import Bundle
 from contracts.engine import (
     MAX_PIXELS,
+    VECTOR,
     EngineOptions,
     EngineSpec,
     Reason,
@@ -36,7 +37,7 @@ _TINY = 1e-15
 
 
 class OnnxImageEngine:
-    """Serves an image bundle; see `contracts.engine.Engine` and `contracts.engine.DecodingEngine`."""
+    """Serves an image bundle; see `contracts.engine.Engine`, `DecodingEngine` and `VectorEngine` there."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         import onnxruntime as ort
@@ -57,6 +58,9 @@ class OnnxImageEngine:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = onnx_providers(ort.get_available_providers())
         self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
+        self._only_needed = ort.RunOptions()
+        self._only_needed.only_execute_path_to_fetches = True
+        self.has_vector = VECTOR in {item.name for item in self._session.get_outputs()}
         given = {item.name: item for item in self._session.get_inputs()}
         if list(given) != [self._spec.input] or given[self._spec.input].type != "tensor(float)":
             raise _refused(bundle, f"model.onnx has inputs {', '.join(given)}, expected {self._spec.input} of float32")
@@ -103,12 +107,18 @@ class OnnxImageEngine:
         given, parts = columns[self._name], []
         for at in range(0, len(given), self._at_once):
             some = given[at : at + self._at_once]
-            parts.append(self._run(self._decoded(some, MAX_PIXELS, False, at) if some.dtype == object else some))
+            pixels = self._decoded(some, MAX_PIXELS, False, at) if some.dtype == object else some
+            parts.append(self._run(pixels, self._names))
         scores = np.concatenate(parts).astype(np.float64)
         if self._spec.softmax:
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         exact: NDArray[np.float64] = self._problem.exact(self._output, scores)
         return exact
+
+    def vector(self, row: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """What the last layer makes its scores of, of one image's pixels."""
+        found: NDArray[np.float64] = self._run(row[None], [VECTOR])[0].astype(np.float64)
+        return found
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """What covering a patch of the image takes from the log-odds of its class: occlusion (M. Zeiler, R. Fergus:
@@ -140,11 +150,11 @@ class OnnxImageEngine:
         ]
         return [Reason(feature=named[at], value=None, contribution=float(lost[at])) for at in order]
 
-    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _run(self, pixels: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float32]:
         rows = len(pixels)
         if self._fixed and rows < self._at_once:
             pixels = np.concatenate([pixels, np.zeros((self._at_once - rows, *pixels.shape[1:]), np.uint8)])
-        found = self._session.run(self._names, {self._spec.input: self._spec.normalised(pixels)})
+        found = self._session.run(names, {self._spec.input: self._spec.normalised(pixels)}, self._only_needed)
         return side_by_side(found, len(pixels))[:rows]
 
 

@@ -1,8 +1,8 @@
 """Text models as an ONNX graph.
 
 The files of ``model/`` beside those of `contracts.text_engine`: ``model.onnx`` (input ``ids``: int64, shape (rows,
-tokens), padded on the right; outputs: `graph_outputs`) and, when the graph is linear in its terms, ``terms.npy``
-(int32, shape (terms, longest n-gram): the token ids of each term, padded by -1).
+tokens), padded on the right; outputs: `graph_outputs`, and `VECTOR` where it has an encoder) and, when the graph is
+linear in its terms, ``terms.npy`` (int32, shape (terms, longest n-gram): the token ids of each term, padded by -1).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers, side_by_side
+from contracts.engine import VECTOR, EngineOptions, EngineSpec, Reason, onnx_providers, side_by_side
 from contracts.errors import PlatformError
 from contracts.text_engine import TextEngine
 
@@ -26,6 +26,9 @@ class OnnxTextEngine(TextEngine):
     """An ONNX graph. Results do not depend on the other rows of a call, unless its weights are int8.
 
     A graph with int8 weights takes the scale of its activations from all rows of a run.
+
+    Attributes:
+        has_vector: see `contracts.engine.VectorEngine`.
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
@@ -40,9 +43,15 @@ class OnnxTextEngine(TextEngine):
         self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
         self._only_needed = ort.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True  # explanations cost nothing when not asked for
+        self.has_vector = VECTOR in {one.name for one in self._session.get_outputs()}
         # Read now: what lies on the disk later may be another model.
         terms = folder / "terms.npy"
         self._terms: NDArray[np.int32] | None = np.load(terms, allow_pickle=False) if terms.exists() else None
+
+    def vector(self, row: Sequence[int]) -> NDArray[np.float64]:
+        """The encoder's vector of one text's token ids."""
+        found: NDArray[np.float64] = self._output([VECTOR], [row])[0]
+        return found
 
     def _run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float64]:
         return self._output(self._names, rows)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from contracts.baseline import FILE, describe_answers, describe_inputs
 from contracts.bundle import REASON_TEXTS, BundleDocument, Golden, Input
 from contracts.content import describe_content, unknown_share
-from contracts.engine import MAX_PIXELS, DecodingEngine, Engine, TokenEngine
+from contracts.engine import MAX_PIXELS, DecodingEngine, Engine, TokenEngine, vector_of
 from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
@@ -33,7 +33,7 @@ from pipelines.tasks import get_task, load_config
 if TYPE_CHECKING:
     import pandas as pd
 
-_DECODED = 500  # files whose content is described
+_DECODED, _VECTORS = 500, 400  # files whose content is described, and rows whose vector is
 _SLICE_VALUES = 40  # of one slice, the commonest
 
 
@@ -143,7 +143,8 @@ def _write_baseline(
     }
     known: dict[str, Any] = normal["inputs"]
     seen_as = _as_logged(engine, columns)
-    for name, content in describe_content(seen_as, watched, known, _unknown(engine, columns)).items():
+    described = describe_content(seen_as, watched, known, _unknown(engine, columns), _vectors(engine, seen_as))
+    for name, content in described.items():
         known[name] |= content
     normal |= evaluation.baseline(output, answers) | evaluation.expected(frame, answers)
     write_json(file, normal)
@@ -197,7 +198,7 @@ def _as_logged(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> dict[str,
     if not isinstance(engine, DecodingEngine):
         return dict(columns)
     rows = len(next(iter(columns.values())))
-    chosen = np.unique(np.linspace(0, rows - 1, min(rows, _DECODED)).astype(np.int64))
+    chosen = _evenly(rows, _DECODED)
     return engine.decode({name: values[chosen] for name, values in columns.items()}, MAX_PIXELS * len(chosen))
 
 
@@ -207,6 +208,19 @@ def _unknown(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> list[float 
     if unknown is None or not isinstance(engine, TokenEngine):
         return []
     return [unknown_share(ids, unknown) for ids in engine.tokenise(columns)]
+
+
+def _vectors(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float64]]:
+    """Of some rows, evenly from all, the model's own vector; each alone, as a service does. Empty where it has none."""
+    vector = vector_of(engine)
+    if vector is None:
+        return []
+    rows = engine.tokenise(columns) if isinstance(engine, TokenEngine) else next(iter(columns.values()))
+    return [vector(rows[at]) for at in _evenly(len(rows), _VECTORS)]
+
+
+def _evenly(rows: int, most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
 
 
 def _seconds(frame: pd.DataFrame, column: str | None) -> NDArray[np.int64] | None:

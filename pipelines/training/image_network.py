@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from math import gcd
+from pathlib import Path
 from typing import Any, Literal
 
 OPSET = 17
@@ -86,3 +87,24 @@ def export(network: Any, shape: Sequence[int], factor: float) -> bytes:
             dynamic_axes={"pixels": {0: "rows"}, "probabilities": {0: "rows"}},
         )
     return made.getvalue()
+
+
+def show_vector(file: Path) -> None:
+    """Give the graph of a network one more output, ``vector``: the features that its last linear layer takes.
+
+    Other outputs stay what they are; a graph that has no such layer stays as it is.
+    """
+    import onnx
+    from onnx import TensorProto, helper
+
+    from contracts.engine import VECTOR
+
+    model = onnx.load(str(file))
+    graph = model.graph
+    names = {item.name for item in graph.output} | {name for node in graph.node for name in node.output}
+    layers = [node for node in graph.node if node.op_type == "Gemm"]
+    if not layers or VECTOR in names:
+        return
+    graph.node.append(helper.make_node("Identity", [layers[-1].input[0]], [VECTOR]))
+    graph.output.append(helper.make_tensor_value_info(VECTOR, TensorProto.FLOAT, ["rows", "features"]))
+    file.write_bytes(model.SerializeToString())

@@ -75,7 +75,7 @@ def write_encoder_graph(
     weights: NDArray[np.float64],
     bias: NDArray[np.float64],
 ) -> None:
-    """Terms and vector side by side into a softmax of linear scores: ``ids`` to ``probabilities``.
+    """Terms and vector side by side into a softmax of linear scores: ``ids`` to ``probabilities``, and ``vector``.
 
     Args:
         vectors: the file of a `vector_graph`.
@@ -101,7 +101,8 @@ def write_encoder_graph(
         "weights": weights.astype(np.float32),
         "bias": bias.astype(np.float32),
     }
-    _rebuild(model.graph, [*model.graph.node, *nodes], constants, {"probabilities": weights.shape[1]})
+    outputs = {"probabilities": weights.shape[1], "vector": weights.shape[0] - len(terms)}
+    _rebuild(model.graph, [*model.graph.node, *nodes], constants, outputs)
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
 

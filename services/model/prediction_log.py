@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from datetime import UTC, datetime
 from random import Random
 from time import monotonic, sleep, time
@@ -28,6 +29,7 @@ from services.feedback.line_file import append
 from services.feedback.records import SCHEMA
 from services.logs import log_event
 from services.metrics.service_metrics import ServiceMetrics
+from services.model.distances import Distances
 from services.model.request_schema import Batch
 from services.model.scoring import Scored
 from services.problems import get_serving
@@ -85,6 +87,7 @@ class PredictionLog:
         metrics: ServiceMetrics,
         normal: Mapping[str, Any] | None = None,
         unknown_id: int | None = None,
+        vector: Callable[[Any], Any] | None = None,
     ) -> None:
         self._settings, self._about = settings, {"schema": SCHEMA, **about}
         self._logged, self._lost = metrics.logged, metrics.lost
@@ -94,7 +97,9 @@ class PredictionLog:
             _reachable(self._folder)
         self._salt = (settings.salt or secrets.token_hex(16)).encode()
         self._said = get_serving(signature.problem).recorder(normal or {})
-        self._traits, self._unknown = traits_of(signature.inputs, (normal or {}).get("inputs", {})), unknown_id
+        usual = (normal or {}).get("inputs", {})
+        self._traits, self._unknown = traits_of(signature.inputs, usual), unknown_id
+        self._distances = {} if vector is None else Distances.of_inputs(vector, usual)
         self._entities, self._stamp = frozenset(signature.entities), signature.timestamp or ""
         # What is not one of the known categories may be anything, a name for example: it counts as free text.
         strings = [item for item in signature.inputs if item.dtype == "string"]
@@ -168,7 +173,7 @@ class PredictionLog:
 
     def _inputs(self, columns: Mapping[str, Any], batch: Batch, row: int, contents: list[_Content]) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
-        tokens = batch.prepared[row] if self._unknown is not None and batch.prepared else None
+        tokens = batch.prepared[row] if batch.prepared else None
         for name, values in columns.items():
             value = values[row]
             if name in self._entities:
@@ -177,8 +182,11 @@ class PredictionLog:
                 kept = self._file(value, contents) if name in self._files else self._text(value)
                 if name in self._traits and isinstance(kept, dict) and len(value):
                     contents.append(_Content(kept, self._traits[name], looked_at(value)))
-                    if tokens is not None:
+                    whole = value if name in self._files else tokens
+                    if tokens is not None and self._unknown is not None:
                         contents.append(_Content(kept, self._unknown_share, tokens))
+                    if whole is not None and name in self._distances and self._distances[name].is_due():
+                        contents.append(_Content(kept, self._distances[name], copy(whole)))
                     tokens = None  # they are of all texts together
                 inputs[name] = kept
             else:

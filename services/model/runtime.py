@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from contracts.baseline import FILE as BASELINE
 from contracts.bundle import Bundle
+from contracts.engine import vector_of
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.pii.rules import cleaners
@@ -164,5 +165,7 @@ class RowRuntime(Runtime):
         if settings.predictions.folder:
             about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}
             normal, unknown = bundle.read_json(BASELINE), getattr(engine, "unknown_id", None)
-            self.log = PredictionLog(settings.predictions, signature, about, self.metrics, normal, unknown)
+            self.log = PredictionLog(
+                settings.predictions, signature, about, self.metrics, normal, unknown, vector_of(engine)
+            )
         return model, examples, warm(model)

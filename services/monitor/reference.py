@@ -38,6 +38,7 @@ class Column:
         bins: in words.  shares: of the reference, one for each bin.  edges, names: what decides a value's bin.
         closed: whether a name that is not among `names` is new.
         varies: how far single hours of the day and days of the week are from all, as PSI.
+        rows: of the reference that have this column; 0: all of them.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Column:
     names: Mapping[str, int]
     closed: bool = True
     varies: tuple[float, float] = (0.0, 0.0)
+    rows: int = 0
 
     def place(self, values: Sequence[Any]) -> Places:
         """The bin of each logged value; `UNSAID` for one that says nothing."""
@@ -106,7 +108,8 @@ def column_of(name: str, described: Mapping[str, Any], item: Input | None = None
     found = _column_of(name, described, item)
     if isinstance(found, str):
         return found
-    return replace(found, varies=(varies.get("hour", 0.0), varies.get("day", 0.0)))
+    hours_and_days = (varies.get("hour", 0.0), varies.get("day", 0.0))
+    return replace(found, varies=hours_and_days, rows=int(described.get("rows", 0)))
 
 
 def _column_of(name: str, described: Mapping[str, Any], item: Input | None) -> Column | str:

@@ -42,7 +42,7 @@ class Verdict:
 
 
 class ColumnTests:
-    """Tests the columns of one version against its reference of so many rows."""
+    """Tests the columns of one version against its reference of so many rows, where a column has none of its own."""
 
     def __init__(self, columns: list[Column], rows: float, rules: Rules) -> None:
         self.columns, self.rules = columns, rules
@@ -56,8 +56,8 @@ class ColumnTests:
         self._shares: Numbers = np.concatenate([*own, *valid]) if columns else np.zeros(0)
         self._all_starts: Places = np.cumsum([0, *widths, *([FIRST + 1] * len(valid))])[:-1].astype(np.int64)
         self._degrees: Numbers = np.array([max(0.0, (shares > 0).sum() - 1.0) for shares in [*own, *valid]])
-        self._rows = np.full(len(self._owner), float(rows))
-        self._reference = self._shares * rows
+        self._rows = np.array([float(columns[at].rows or rows) for at in self._owner])
+        self._reference = self._shares * divergence.spread(self._rows, self._all_starts, len(self._shares))
         self._radius = evidence.ball_radius(rules.tolerated, self._degrees, self._rows)
         # A window within a day is within some hours, and within one day of the week.
         within = [max(column.varies) if max(column.varies) > _VARIES else 0.0 for column in columns]

@@ -18,6 +18,7 @@ from pipelines.recipes.image.served import choose_form
 from pipelines.recipes.text.settings import SplitConfig
 from pipelines.task import STRICT, Progress, Task, TaskConfig, class_output
 from pipelines.training.distributed import group
+from pipelines.training.image_network import show_vector
 
 if TYPE_CHECKING:
     from pipelines.training.pictures import Pictures
@@ -93,6 +94,8 @@ class ImageRecipe(TaskConfig):
             if self.int8 and group().leads:
                 chosen = choose_form(out, images, self)
                 found = {**found, **chosen, "parameters": {**found["parameters"], **chosen["parameters"]}}
+            if group().leads and not self.is_private:
+                show_vector(out / "model.onnx")
         return {"engine": "onnx", "output": class_output(task, self, images.classes), "decision": None, **found}
 
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.bundle import Input
-from contracts.content import describe_content, image_traits, looked_at, text_traits, traits_of, unknown_share
+from contracts.content import (
+    describe_content,
+    distance,
+    image_traits,
+    looked_at,
+    text_traits,
+    traits_of,
+    unknown_share,
+)
 
 ENGLISH = ["the bank said that profit rose", "what analysts had expected", "the company had a strong quarter"] * 8
 NOTE = Input(name="note", dtype="string")
@@ -60,6 +68,37 @@ def test_the_share_of_unknown_tokens_is_of_the_first_text() -> None:
     found = describe_content(columns, inputs, {}, [unknown_share([1, 7], 7), unknown_share([], 7)])
     assert (found["note"]["traits"]["unknown"]["mean"], found["note"]["traits"]["unknown"]["missing"]) == (0.5, 0.5)
     assert "unknown" not in found["more"]["traits"]
+
+
+def _around(direction: list[float], rows: int) -> list[Any]:
+    """Vectors about a direction, of many lengths."""
+    rng = np.random.default_rng(5)
+    return [(rng.normal(direction, 0.3)) * rng.uniform(1, 9) for _ in range(rows)]
+
+
+def test_the_distance_from_the_usual_vector_is_of_the_first_text_and_of_other_rows_than_the_center() -> None:
+    columns = {"note": np.array(["a", "b"], object), "more": np.array(["a", "b"], object)}
+    inputs, vectors = [NOTE, Input(name="more", dtype="string")], [*_around([2.0, 2.0, 0.0], 99), np.zeros(3)]
+    found = describe_content(columns, inputs, {}, vectors=vectors)
+    center = np.array(found["note"]["center"])
+    assert center == pytest.approx([0.5**0.5, 0.5**0.5, 0.0], abs=0.05)
+    assert np.linalg.norm(center) == pytest.approx(1, abs=1e-6)
+    told = found["note"]["traits"]["distance"]
+    assert (told["rows"], told["missing"]) == (74, 0), "three of four, and the one without direction says nothing"
+    measured = [float(distance(one, center)["distance"] or 0) for at, one in enumerate(vectors[:-1]) if at % 4]
+    assert told["mean"] == pytest.approx(np.mean(measured))
+    assert "center" not in found["more"]
+    assert "distance" not in found["more"]["traits"]
+    assert distance(-7 * center, center)["distance"] == pytest.approx(2)
+    assert distance(np.zeros(3), center) == {}
+
+
+@pytest.mark.parametrize("vectors", [_around([1.0, 0.0], 31), [], [np.array([1.0, 0]), np.array([-1.0, 0])] * 32])
+def test_of_few_vectors_or_such_without_a_direction_nothing_is_said(vectors: list[Any]) -> None:
+    turned = [one if at % 8 else -one for at, one in enumerate(vectors)]  # of every fourth, which are all alike
+    found = describe_content({"note": np.array(["a"], object)}, [NOTE], {}, vectors=turned)["note"]
+    assert "center" not in found
+    assert set(found["traits"]) == {"script"}
 
 
 def _image(change: Any = lambda pixels: pixels) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contracts.bundle import Bundle, BundleDocument
-from contracts.engine import DecodingEngine, UnreadableError
+from contracts.engine import DecodingEngine, UnreadableError, vector_of
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.images import ImageSpec
@@ -84,6 +84,19 @@ def test_gray_of_sixteen_bits_is_scaled_and_not_cut(engine: Any) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.full((5, 5), 257 * 51, np.uint16)).save(buffer, "PNG")
     assert bright(engine, buffer.getvalue()) == pytest.approx([0.2], abs=0.005)
+
+
+def test_a_graph_without_a_vector_has_none(engine: Any) -> None:
+    assert vector_of(engine) is None
+
+
+@pytest.mark.parametrize("rows", ["rows", 3])
+def test_a_vector_is_of_the_pixels_of_one_row(tmp_path: Path, rows: Any) -> None:
+    engine = engine_of(tmp_path, width=8, height=4, rows=rows, vector=True)
+    vector = vector_of(engine)
+    assert vector is not None
+    assert vector(decoded(engine, picture((255, 51, 0)))) == pytest.approx([1.0, 0.2, 0.0])
+    assert bright(engine, picture(102), picture(51)) == pytest.approx([0.4, 0.2])
 
 
 def half(width: int, height: int, *, kind: str = "PNG", orientation: int = 0) -> bytes:

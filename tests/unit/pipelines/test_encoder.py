@@ -161,6 +161,31 @@ def test_it_learns_and_is_served_from_its_own_files(chain: Chain) -> None:
     assert {file.name for file in (candidate / "model").iterdir()} == {"model.onnx", "text.json", "tokenizer.json"}
 
 
+def test_the_encoder_s_vector_of_served_texts_is_as_far_from_the_usual_one_as_the_baseline_says(chain: Chain) -> None:
+    from contracts.engine import vector_of
+    from contracts.engines import load_engine
+    from pipelines.evaluation.scoring import provisional
+    from services.model.distances import Distances
+
+    candidate = chain.path("candidate")
+    bundle = provisional(candidate, json.loads((candidate / "candidate.json").read_text()))
+    engine: Any = load_engine(bundle)
+    normal = json.loads((candidate / "baseline.json").read_text())["inputs"]
+    vector = vector_of(engine)
+    assert vector is not None
+    [(name, found)] = Distances.of_inputs(vector, normal).items()
+    assert name == next(item.name for item in bundle.document.signature.inputs if item.dtype == "string")
+    test = pd.read_parquet(chain.path("dataset") / "test.parquet")
+    ids = engine.tokenise({one: test[one].to_numpy(object) for one in ("title", "content")})[:200]
+    usual, told = [float(found(row)["distance"] or 0) for row in ids], normal[name]["traits"]["distance"]
+    assert len(normal[name]["center"]) == WIDTH
+    assert told["rows"] == 3 * min(400, len(test)) // 4
+    assert np.mean(usual) == pytest.approx(told["mean"], abs=told["deviation"] / 2)
+    rng = np.random.default_rng(1)
+    foreign = [float(found(rng.integers(4, 300, 12).tolist())["distance"] or 0) for _ in range(50)]
+    assert np.mean(foreign) > told["mean"] + told["deviation"]
+
+
 def test_served_probabilities_are_those_of_its_parts(chain: Chain, folder: Path) -> None:
     from pipelines.steps.train import train
 

@@ -71,6 +71,25 @@ def test_json_carries_base64(start: Any) -> None:
     assert answer.json()["predictions"][1]["probabilities"] == pytest.approx({"dark": 0.2, "bright": 0.8}, abs=1e-6)
 
 
+def test_how_far_an_image_is_from_usual_ones_is_logged(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_source(tmp_path / "source", vector=True)
+    normal = {"inputs": {"image": {"kind": "file", "center": [3**-0.5] * 3}}}
+    (tmp_path / "source" / "baseline.json").write_text(json.dumps(normal))
+    fields = {"name": "shades", "task": "shades", "recipe": "r", "modality": "image", "engine": "onnx"}
+    more = {"signature": SIGNATURE, "gate": {"passed": True, "checks": []}, "lineage": LINEAGE}
+    made = write_bundle(tmp_path / "source", tmp_path / "bundles", fields | more)
+    monkeypatch.setattr("services.model.runtime.load_engine", load_engine)
+    served = serve(made, predictions={"folder": str(tmp_path / "log")})
+    served.predict(*[{"image": encoded(picture((255, 0, 0)))}] * 3)
+    served.runtime.log.close()
+    [file] = (tmp_path / "log").rglob("*.jsonl")
+    told = [json.loads(line)["inputs"]["image"] for line in file.read_text().splitlines()]
+    assert told[0]["distance"] == pytest.approx(1 - 3**-0.5, abs=1e-6)
+    assert ["distance" in one for one in told] == [True, False, False]
+
+
 def test_a_form_carries_several_files_in_order(start: Any) -> None:
     served = start()
     assert labels(form(served, ("file", BRIGHT), ("file", DARK), ("image", BRIGHT))) == ["bright", "dark", "bright"]

@@ -110,6 +110,27 @@ def test_texts_of_another_language_are_seen_and_older_records_say_nothing(
     assert found["inputs"]["note:script"]["rows"] == (800 if given else 0)
 
 
+@pytest.mark.parametrize(("moved", "named"), [(0.0, []), (0.15, ["note:distance"])])
+def test_rows_far_from_usual_ones_are_seen_and_those_that_were_not_measured_are_not_missing(
+    tmp_path: Path, moved: float, named: list[str]
+) -> None:
+    rng = np.random.default_rng(4)
+    vectors = [rng.normal([1.0, *[0.0] * 15], 0.2) for _ in range(400)]
+    note = Input(name="note", dtype="string")
+    content = describe_content({"note": np.array(["a"], object)}, [note], {}, vectors=vectors)["note"]
+    usual = [1 - one[0] / np.linalg.norm(one) for one in vectors]
+    del content["traits"]["script"]
+    log = Log(tmp_path, note={"kind": "text", "length": {"edges": [9.0], "shares": [1.0]}, **content})
+    for _ in range(120):
+        log.write(1, rate=2, note={"chars": 9, "distance": round(rng.choice(usual) + moved, 6)})
+        log.write(1, rate=8)
+    found = log.look(log.monitor())
+    one, other = found["inputs"]["note:distance"], found["inputs"]["size"]
+    assert (found["rows"], one["rows"], one["missing"]) == (1_200, 240, 0)
+    assert _drifted(found) == named
+    assert one["noise_floor"] > 1.5 * other["noise_floor"], "few rows say what is usual"
+
+
 def test_a_restart_goes_on_and_counts_no_record_twice(log: Log) -> None:
     log.write(20)
     log.look(log.monitor())

@@ -27,7 +27,7 @@ from services.feedback.hashing import hashed
 from services.feedback.line_file import append
 from services.feedback.records import Prediction
 from services.metrics.service_metrics import ServiceMetrics
-from services.model import prediction_log
+from services.model import distances, prediction_log
 from services.model.prediction_log import PredictionLog, new_id
 from services.model.request_schema import Batch
 from services.problems import get_serving
@@ -89,13 +89,17 @@ def test_an_unknown_category_counts_as_text(serve: Any, make_bundle: Any, tmp_pa
     assert found[0]["inputs"]["country"] == {"chars": 8}
 
 
-def of_content(folder: Path, make_bundle: Any, **settings: Any) -> tuple[PredictionLog, Any]:
+def of_content(
+    folder: Path, make_bundle: Any, vector: Any = None, center: Any = None, **settings: Any
+) -> tuple[PredictionLog, Any]:
     """A log of a model of texts and images, and what adds one prediction to it."""
     inputs = [Input(name="note", dtype="string"), Input(name="photo", dtype="bytes")]
     signature = make_bundle().document.signature.model_copy(update={"inputs": inputs})
     about, normal = {"model": "m", "version": "1"}, {"inputs": {"note": {"kind": "text", "grams": ["the", "he "]}}}
+    for name, one in (center or {}).items():
+        normal["inputs"].setdefault(name, {})["center"] = one
     told = PredictionLogSettings(folder=str(folder), **settings)
-    log = PredictionLog(told, signature, about, ServiceMetrics("m", "1"), normal, unknown_id=7)
+    log = PredictionLog(told, signature, about, ServiceMetrics("m", "1"), normal, 7, vector)
     columns = {"note": np.array(["the secret"], object), "photo": np.full((1, 8, 8, 3), 9, np.uint8)}
     batch = Batch(schema="by_features", rows=1, columns=columns, flags=[[]], prepared=[[1, 7, 7, 4]])
     scored: Any = SimpleNamespace(answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs=columns)
@@ -111,6 +115,45 @@ def test_of_texts_and_files_their_traits_are_kept_and_no_content(tmp_path: Path,
         "note": {"chars": 10, "script": "latin", "familiar": 0.5, "unknown": 0.5},
         "photo": {"brightness": 9.0, "contrast": 0.0, "sharpness": 0.0},
     }
+
+
+@pytest.mark.parametrize(("name", "row"), [("note", [1, 7, 7, 4]), ("photo", np.full((8, 8, 3), 9).tolist())])
+def test_the_writer_measures_how_far_few_rows_are_from_usual_ones(
+    tmp_path: Path, make_bundle: Any, monkeypatch: pytest.MonkeyPatch, name: str, row: Any
+) -> None:
+    clock, asked = [100.0], list[Any]()
+    monkeypatch.setattr(distances, "monotonic", lambda: clock[0])
+
+    def vector(given: Any) -> Any:
+        asked.append((threading.current_thread().name, np.asarray(given).tolist()))
+        return np.array([3.0, 4.0])
+
+    log, add = of_content(tmp_path / "log", make_bundle, vector, {name: [1.0, 0.0]})
+    for _ in range(50):
+        add()
+    log.close()
+    assert asked == [("prediction-log", row)]
+    of_rows = [one["inputs"][name].get("distance") for one in records(tmp_path / "log")]
+    assert of_rows == [0.4] + [None] * 49
+    assert all("distance" not in one["inputs"][name] for one in records(tmp_path / "log")[1:]), "and no null"
+
+
+def test_a_model_whose_vector_fails_is_logged_without_and_says_so_once(
+    tmp_path: Path, make_bundle: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distances, "_SECONDS", 0.0)
+
+    def vector(given: Any) -> Any:
+        raise RuntimeError("no memory")
+
+    log, add = of_content(tmp_path / "log", make_bundle, vector, {"note": [1.0, 0.0]})
+    with caplog.at_level(logging.WARNING):
+        add()
+        add()
+        log.close()
+        add()
+    assert [one["inputs"]["note"]["unknown"] for one in records(tmp_path / "log")] == [0.5, 0.5]
+    assert [one.getMessage() for one in caplog.records] == ["distance_failed"]
 
 
 def test_of_a_file_its_hash_is_kept_where_that_is_asked_for(tmp_path: Path, make_bundle: Any) -> None:

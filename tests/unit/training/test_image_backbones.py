@@ -62,9 +62,12 @@ def learned(config: Any, dataset: Path, out: Path) -> tuple[dict[str, Any], floa
     signature = {"inputs": [item.model_dump() for item in TASK.inputs(config)], "output": found["output"]}
     lineage = {"code_version": "", "data_version": "", "source": "", "seed": 1}
     about = {"name": "images", "task": "images", "recipe": "r", "modality": "image", "engine": "onnx"}
-    engine = load_engine(provisional(out.parent, {**about, "signature": signature, "lineage": lineage}))
+    engine: Any = load_engine(provisional(out.parent, {**about, "signature": signature, "lineage": lineage}))
     rows = pd.read_parquet(dataset / "valid.parquet")
     answers = engine.predict({"image": rows["image"].to_numpy(object)})
+    [pixels, *_] = engine.decode({"image": rows["image"].to_numpy(object)})["image"]
+    assert engine.has_vector
+    assert len(engine.vector(pixels)) == found["parameters"].get("features", len(engine.vector(pixels)))
     return found, float((np.array(found["output"]["classes"])[answers.argmax(axis=1)] == rows["label"]).mean())
 
 

@@ -136,10 +136,16 @@ def test_what_is_served_is_what_was_trained(tmp_path: Path, dataset: Path, preci
     signature = {"inputs": [item.model_dump() for item in TASK.inputs(config)], "output": found["output"]}
     lineage = {"code_version": "", "data_version": "", "source": "", "seed": 1}
     about = {"name": "images", "task": "images", "recipe": "resnet", "modality": "image", "engine": "onnx"}
-    engine = load_engine(provisional(tmp_path, {**about, "signature": signature, "lineage": lineage}))
+    engine: Any = load_engine(provisional(tmp_path, {**about, "signature": signature, "lineage": lineage}))
     rows = pd.read_parquet(dataset / "valid.parquet")
     answers = engine.predict({"image": rows["image"].to_numpy(object)})
     assert (np.array(found["output"]["classes"])[answers.argmax(axis=1)] == rows["label"]).mean() >= 0.9
+    pixels = engine.decode({"image": rows["image"].to_numpy(object)})["image"]
+    vectors = np.array([engine.vector(one) for one in pixels])
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    [dark, bright] = [units[rows["label"] == label] for label in found["output"]["classes"][::-1]]
+    assert vectors.shape == (10, 8)
+    assert (dark @ dark.T).mean() > (dark @ bright.T).mean(), "images of one class are nearer to each other"
     [reasons, *_] = engine.explain({"image": rows["image"].to_numpy(object)[:1]}, 3)
     assert len(reasons) == 3
     assert abs(reasons[0].contribution) >= abs(reasons[2].contribution) > 0
