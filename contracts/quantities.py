@@ -40,7 +40,7 @@ def cpu(cores: Decimal | int) -> str:
 def shown(size: Decimal | int, unit: str = "Gi") -> str:
     """Bytes for people: ``7.6Gi``; or a number of cores with `unit` "": ``1.5``."""
     amount = Decimal(size) / _BINARY.get(unit, Decimal(1))
-    if unit == "Gi" and amount < 1:
-        return shown(size, "Mi")
-    text = f"{amount:.1f}" if unit != "Mi" else f"{amount:.0f}"
+    if amount < 1 and size and (smaller := {"Gi": "Mi", "Mi": "Ki"}.get(unit)):
+        return shown(size, smaller)
+    text = f"{amount:.0f}" if unit in ("Mi", "Ki") else f"{amount:.1f}"
     return text.removesuffix(".0") + unit

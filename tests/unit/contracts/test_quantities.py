@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import quantities
-from contracts.quantities import parse
+from contracts.quantities import parse, shown
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,8 @@ def test_a_unit_is_a_factor(number: int, unit: str) -> None:
 def test_amounts_for_people() -> None:
     assert [quantities.shown(s) for s in (8 * 2**30, int(7.6 * 2**30), 64 * 2**20)] == ["8Gi", "7.6Gi", "64Mi"]
     assert [quantities.shown(parse(c), "") for c in ("4", "1500m")] == ["4", "1.5"]
+
+
+@pytest.mark.parametrize(("size", "said"), [(0, "0Gi"), (300_000, "293Ki"), (3 << 20, "3Mi"), (3 << 30, "3Gi")])
+def test_bytes_are_shown_in_the_unit_that_fits(size: int, said: str) -> None:
+    assert shown(size) == said
