@@ -38,7 +38,7 @@ VALUES: dict[str, Any] = {
 }
 MODEL = CHART.parent / "model-service" / "ci" / "minimal-values.yaml"
 # Their policies are only there while they run: as a hook, and with the demo; or say what a release's values name.
-ELSEWHERE = {"check", "demo-training", "server", "test", "slot", "rollout"}
+ELSEWHERE = {"check", "demo-training", "server", "test", "slot", "rollout", "workbench"}
 SHARED = {"slot": (3000,), "router": (3000, 9902), "rollout": (9110, 9111)}  # of a release whose versions share traffic
 
 
