@@ -31,7 +31,7 @@ def discovery_app(routing: Callable[[], Routing | None]) -> Starlette:
     """``/v3/discovery:routes`` and ``/v3/discovery:clusters``; unavailable while there is no routing."""
 
     async def answer(request: Request) -> Response:
-        now, asked, kind = routing(), await request.json(), request.path_params["kind"]
+        now, asked, kind = routing(), await request.json(), request.url.path.rpartition(":")[2]
         if now is None:
             return Response(status_code=503)
         if asked.get("resource_names") == [envoy.GRPC]:
@@ -42,7 +42,8 @@ def discovery_app(routing: Callable[[], Routing | None]) -> Starlette:
             return Response(status_code=304)
         return JSONResponse(envoy.discovery(kind, found, version))
 
-    return Starlette(routes=[Route("/v3/discovery:{kind}", answer, methods=["POST"])])
+    kinds = ("routes", "clusters")
+    return Starlette(routes=[Route(f"/v3/discovery:{kind}", answer, methods=["POST"]) for kind in kinds])
 
 
 def metrics_route(served: Callable[[], Iterable[Served]]) -> Route:

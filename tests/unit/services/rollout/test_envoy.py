@@ -75,6 +75,7 @@ def test_a_router_of_grpc_asks_for_its_own_routes() -> None:
     for name in (envoy.NAME, envoy.GRPC):
         (table,) = client.post("/v3/discovery:routes", json={"resource_names": [name]}).json()["resources"]
         assert table["name"] == name
+    assert client.post("/v3/discovery:listeners", json={}).status_code == 404
 
 
 def test_the_configuration_is_served_once_and_metrics_tell_weights_and_phase() -> None:
