@@ -103,31 +103,40 @@ class Recommender:
             free[history] = False
         recent = history[-self.spec.history :]
         weights = self._weights(len(recent))
-        scores = self.scores(recent, weights)
         fresh, affinity = self._new(recent, weights, free, min(round(k * self.spec.new_share), k))
         free[fresh] = False
-        pool = _best(scores, free, max(k, self.spec.pool))
-        chosen: Any = self._chosen(pool, scores, k - len(fresh), diversity)
+        pool, values = self.retrieved(recent, weights, free, max(k, self.spec.pool))
+        chosen = self._chosen(pool, values, k - len(fresh), diversity)
         free[chosen] = False
-        scale = min((float(scores[at]) for at in chosen), default=1.0)
-        why, values = ["popular" if self.spec.method == "popular" else "similar"] * len(chosen), scores[chosen].tolist()
+        score = dict(zip(pool.tolist(), values.tolist(), strict=True))
+        found = [score[at] for at in chosen]
+        scale = min(found, default=1.0)
+        why = ["popular" if self.spec.method == "popular" else "similar"] * len(chosen)
         if len(chosen) + len(fresh) < k:
             trend = self.arrays["trend"]
-            more: Any = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
-            more = self._chosen(more, trend, k - len(fresh) - len(chosen), diversity)
-            chosen, why = [*chosen, *more], [*why, *["popular"] * len(more)]
-            values += (trend[more] * scale).tolist()
+            more = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
+            extra = self._chosen(more, trend[more], k - len(fresh) - len(chosen), diversity)
+            chosen, why = [*chosen, *extra], [*why, *["popular"] * len(extra)]
+            found += (trend[extra] * scale).tolist()
         chosen, why = [*chosen, *fresh], [*why, *["new"] * len(fresh)]
-        values += (affinity * scale).tolist()
+        found += (affinity * scale).tolist()
         because = self._because(recent, weights, chosen, why)
         return Ranked(
             items=tuple(self.items[at] for at in chosen),
-            scores=tuple(float(value) for value in values),
+            scores=tuple(float(value) for value in found),
             why=tuple(why),
             because=because,
             propensity=(1.0,) * len(chosen),
             measures=self._measures(recent, weights, np.array(chosen, dtype=np.int64)),
         )
+
+    def retrieved(
+        self, recent: Indices, weights: NDArray[np.float64], free: Mask, count: int
+    ) -> tuple[Indices, NDArray[np.float64]]:
+        """At most `count` free items with the highest scores above 0, in their order, and their scores."""
+        scores = self.scores(recent, weights)
+        pool = _best(scores, free, count)
+        return pool, np.asarray(scores[pool], dtype=np.float64)
 
     def scores(self, recent: Indices, weights: NDArray[np.float64]) -> NDArray[Any]:
         """Of all items; 0, or less, where nothing speaks for one."""
@@ -181,11 +190,11 @@ class Recommender:
         order = np.lexsort((candidates, -affinity))[:places]
         return candidates[order].tolist(), affinity[order]
 
-    def _chosen(self, pool: Indices, scores: NDArray[Any], k: int, diversity: float) -> list[int]:
-        """Items of a pool, that is in the order of the scores."""
+    def _chosen(self, pool: Indices, values: NDArray[Any], k: int, diversity: float) -> list[int]:
+        """Items of a pool, that is in the order of its values."""
         if k <= 0 or not len(pool):
             return []
-        relevance = _unit(np.asarray(scores[pool], dtype=np.float64))
+        relevance = _unit(np.asarray(values, dtype=np.float64))
         if self.spec.penalty:
             relevance = _unit(relevance - self.spec.penalty * _unit(np.log1p(self.arrays["people"][pool])))
             order = np.argsort(-relevance, kind="stable")
