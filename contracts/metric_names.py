@@ -39,6 +39,11 @@ GUARD_HITS = "fairlead_guard_hits_total"
 SLOTS = "fairlead_slots"
 SLOTS_BUSY = "fairlead_slots_busy"
 
+ADAPTERS_HELD = "fairlead_adapters_held"
+ADAPTER_READS = "fairlead_adapter_reads_total"
+ADAPTERS_EVICTED = "fairlead_adapter_evictions_total"
+ADAPTER_UPDATES = "fairlead_adapter_updates_total"
+
 MONITOR_DISTANCE = "fairlead_monitor_drift_distance"
 MONITOR_DRIFT = "fairlead_monitor_drift_detected"
 MONITOR_MISSING = "fairlead_monitor_missing_ratio"
@@ -103,6 +108,13 @@ TOKEN_LABELS: dict[str, tuple[str, ...]] = {
     SLOTS: ("model",),
     SLOTS_BUSY: ("model",),
 }
+# Of model servers with adapters of persons or customers, beside those.
+ADAPTER_LABELS: dict[str, tuple[str, ...]] = {
+    ADAPTERS_HELD: ("model",),
+    ADAPTER_READS: ("model", "outcome"),
+    ADAPTERS_EVICTED: ("model",),
+    ADAPTER_UPDATES: ("model", "outcome"),
+}
 # Of the monitor; gauges describe the latest complete window, and the answer is the input "(answer)".
 MONITOR_LABELS: dict[str, tuple[str, ...]] = {
     MONITOR_DISTANCE: ("model", "version", "input", "measure"),  # measure: psi or js
@@ -144,6 +156,7 @@ STORE_LABELS: dict[str, tuple[str, ...]] = {FEATURE_FRESHNESS: ("task", "view"),
 EXPORTED: dict[str, tuple[str, ...]] = {
     **LABELS,
     **TOKEN_LABELS,
+    **ADAPTER_LABELS,
     **MONITOR_LABELS,
     **RUN_LABELS,
     **ROLLOUT_LABELS,
@@ -155,6 +168,10 @@ STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
 SHED_REASONS = ("queue_full", "deadline_unreachable", "deadline_passed", "rate_limited", "stopping")
 # What became of labels that were posted: kept, not fit for the model, or not written.
 FEEDBACK_OUTCOMES = ("accepted", "refused", "failed")
+# Where an adapter came from: memory, or Redis and the store; or why there is none.
+ADAPTER_OUTCOMES = ("hit", "loaded", "missing", "other_base", "unreadable", "unavailable")
+# What became of feedback for an adapter: learned; learned before; its answer is not known any more; not kept.
+ADAPTER_UPDATE_OUTCOMES = ("learned", "repeated", "unknown", "failed")
 # How an answer ended: by itself, at its limit, as a tool call, by the guard, because the client left, or by a failure.
 FINISHES = ("stop", "length", "tool_calls", "content_filter", "cancelled", "failed")
 GUARD_SIDES = ("before", "after")  # in what was said, in what was answered

@@ -17,6 +17,7 @@ from pydantic import Field
 from contracts import reranking
 from contracts.document import Document
 from contracts.problems.ranking import Ranked
+from contracts.taste import Taste
 
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -92,11 +93,12 @@ class Recommender:
         latest = list(dict.fromkeys(code for code in reversed(codes) if code >= 0))
         return np.array(latest[::-1], dtype=np.int64), blocked
 
-    def ranked(self, history: Indices, blocked: Mask, k: int, diversity: float) -> Ranked:
+    def ranked(self, history: Indices, blocked: Mask, k: int, diversity: float, taste: Taste | None = None) -> Ranked:
         """The list for a history, the oldest item first; no item of `blocked`, nor of what the rules forbid, is in it.
 
         Args:
             history: each item once.
+            taste: of the person, which puts the candidates in its order.
         """
         free = ~(blocked | self.fixed)
         if not self.spec.repeat:
@@ -106,6 +108,8 @@ class Recommender:
         fresh, affinity = self._new(recent, weights, free, min(round(k * self.spec.new_share), k))
         free[fresh] = False
         pool, values = self.retrieved(recent, weights, free, max(k, self.spec.pool))
+        said: dict[int, float] = {}
+        pool, values = _preferred(pool, values, taste, self.arrays["vectors"], said)
         chosen = self._chosen(pool, values, k - len(fresh), diversity)
         free[chosen] = False
         score = dict(zip(pool.tolist(), values.tolist(), strict=True))
@@ -115,7 +119,8 @@ class Recommender:
         if len(chosen) + len(fresh) < k:
             trend = self.arrays["trend"]
             more = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
-            extra = self._chosen(more, trend[more], k - len(fresh) - len(chosen), diversity)
+            more, values = _preferred(more, np.asarray(trend[more]), taste, self.arrays["vectors"], said)
+            extra = self._chosen(more, values, k - len(fresh) - len(chosen), diversity)
             chosen, why = [*chosen, *extra], [*why, *["popular"] * len(extra)]
             found += (trend[extra] * scale).tolist()
         chosen, why = [*chosen, *fresh], [*why, *["new"] * len(fresh)]
@@ -128,6 +133,7 @@ class Recommender:
             because=because,
             propensity=(1.0,) * len(chosen),
             measures=self._measures(recent, weights, np.array(chosen, dtype=np.int64)),
+            base=() if taste is None else tuple(said.get(at, 0.0) for at in chosen),
         )
 
     def retrieved(
@@ -269,6 +275,16 @@ def _best(scores: NDArray[Any], free: Mask, count: int) -> Indices:
     if len(found) > count:
         found = found[np.argpartition(-scores[found], count - 1)[:count]]
     return found[np.lexsort((found, -scores[found]))]
+
+
+def _preferred(
+    pool: Indices, values: NDArray[np.float64], taste: Taste | None, vectors: NDArray[Any], said: dict[int, float]
+) -> tuple[Indices, NDArray[np.float64]]:
+    """Candidates and their values in a person's order; what the base says of them, from 0 to 1, is added to `said`."""
+    if taste is None or not len(pool):
+        return pool, values
+    said.update(zip(pool.tolist(), (values / max(float(values[0]), 1e-12)).tolist(), strict=True))
+    return taste.ordered(pool, values, vectors)
 
 
 def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,6 +33,21 @@ class PredictionLogSettings(Settings):
     salt: str = Field("", description="key of the hashes; empty: random, hashes then match within one process only")
 
 
+class AdapterSettings(Settings):
+    """Where the small parts of single persons or customers are; empty `folder`: the base answers alone."""
+
+    folder: str = Field("", description="adapters: a folder, or s3://bucket/prefix, which needs redis; empty: none")
+    redis: str = Field("", description="redis:// of their hot copies, which servers of one model share; empty: none")
+    entity: str = Field(
+        "",
+        pattern=r"^$|^[A-Za-z_][A-Za-z0-9_]{0,63}$",
+        description="field of requests that says whose; empty: the user of recommendations, else the only entity",
+    )
+    cached: int = Field(20_000, ge=1, description="adapters in memory; those that were not used for longest leave")
+    fresh_seconds: float = Field(0.5, ge=0, le=60, description="what another server has learned shows so soon")
+    wait_seconds: int = Field(3600, ge=1, le=604_800, description="answers wait so long for feedback that teaches")
+
+
 class CorsSettings(Settings):
     """Which web pages may ask the service from a browser; none by default."""
 
@@ -125,6 +140,7 @@ class ServiceSettings(Settings):
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
+    adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings.model_validate({}))
 
 
 def _origin(text: str) -> str:

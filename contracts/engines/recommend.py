@@ -21,6 +21,7 @@ from contracts.engine import EngineOptions, EngineSpec, Reason
 from contracts.errors import PlatformError
 from contracts.problems.ranking import SEPARATOR, listed
 from contracts.recommender import Recommender, RecommendSpec
+from contracts.taste import Taste
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +68,8 @@ class RecommendEngine:
         self._denied = np.zeros(len(self.model.items), dtype=bool)
 
     @cached_property
-    def _places(self) -> dict[str, int]:
+    def places(self) -> dict[str, int]:
+        """The place of each item in the arrays."""
         return {item: at for at, item in enumerate(self.model.items)}
 
     @cached_property
@@ -88,13 +90,15 @@ class RecommendEngine:
         denied[self._of(items)] = True
         self._denied = denied
 
-    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
-        """One list per row."""
+    def predict(
+        self, columns: Mapping[str, NDArray[Any]], tastes: Sequence[Taste] | None = None
+    ) -> NDArray[np.object_]:
+        """One list per row; with `tastes`, one of each row's person, in their order."""
         names = ("user", "items", "k", "diversity", "exclude", "attributes")
-        rows = list(zip(*(columns[name] for name in names), strict=True))
+        rows: list[tuple[Any, ...]] = list(zip(*(columns[name] for name in names), strict=True))
         found = np.empty(len(rows), dtype=object)
         for at, row in enumerate(rows):
-            found[at] = self._answer(*row)
+            found[at] = self._answer(*row, taste=None if tastes is None else tastes[at])
         return found
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
@@ -102,16 +106,18 @@ class RecommendEngine:
         detail = "each item of an answer says what speaks for it: why, because"
         raise PlatformError("this model gives no other reasons", detail=detail, code="not_explainable")
 
-    def _answer(self, user: str, items: str, k: float, diversity: float, exclude: str, attributes: str) -> Any:
-        spec = self.model.spec
-        history, blocked = self.model.history([*self._stored(user), *self._of(listed(items))])
+    def _answer(
+        self, user: str, items: str, k: float, diversity: float, exclude: str, attributes: str, *, taste: Taste | None
+    ) -> Any:
+        spec, taken = self.model.spec, () if taste is None else taste.taken
+        history, blocked = self.model.history([*self._stored(user), *taken, *self._of(listed(items))])
         blocked |= self._denied
         blocked[self._of(listed(exclude))] = True
         if attributes:
             blocked |= ~self._with(listed(attributes))
         size = spec.k if math.isnan(k) else int(min(max(k, 0), spec.longest))
         level = spec.diversity if math.isnan(diversity) else float(min(max(diversity, 0.0), 1.0))
-        return self.model.ranked(history, blocked, size, level)
+        return self.model.ranked(history, blocked, size, level, taste)
 
     def _stored(self, user: str) -> list[int]:
         """What is known of a person, see `Recommender.history`."""
@@ -124,7 +130,7 @@ class RecommendEngine:
 
     def _of(self, items: Iterable[str]) -> list[int]:
         """The places of the items that there are."""
-        places = self._places
+        places = self.places
         return [places[item] for item in items if item in places]
 
     def _with(self, attributes: Sequence[str]) -> NDArray[np.bool_]:

@@ -50,6 +50,7 @@ class Ranked:
         because: of each item those of the history that it is similar to; empty where it is there for another reason.
         propensity: of each item the chance that it would be shown at its place; 1 where nothing is left to chance.
         measures: some of `MEASURES`.
+        base: of each item what the base says of it, from 0 to 1, where a person's own layer comes after it, else empty.
     """
 
     items: tuple[str, ...]
@@ -58,6 +59,7 @@ class Ranked:
     because: tuple[tuple[str, ...], ...]
     propensity: tuple[float, ...]
     measures: Mapping[str, float] = field(default_factory=dict)
+    base: tuple[float, ...] = ()
 
 
 class Ranking(Problem["NDArray[np.object_]"]):

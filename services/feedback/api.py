@@ -36,7 +36,7 @@ class FeedbackHandler:
             Problem: 409 where labels cannot be kept, 422 for what is no label of the model, 503 when the disk is full.
         """
         runtime = self._runtime
-        signature, folder = runtime.opened().document.signature, self._folder()
+        signature, folder, learned = runtime.opened().document.signature, self._folder(), {}
         document = await request.json()
         counted = runtime.metrics.feedback
         given = document.get("labels") if type(document) is dict else None
@@ -46,17 +46,20 @@ class FeedbackHandler:
             counted["refused"].inc(len(given) if type(given) is list else 1)
             raise
         try:
-            await asyncio.to_thread(write_labels, folder, runtime.name, labels)
+            if folder:
+                await asyncio.to_thread(write_labels, folder, runtime.name, labels)
+            if runtime.learn is not None:
+                learned = {"learned": await asyncio.to_thread(runtime.learn, labels)}
         except PlatformError as err:
             counted["failed"].inc(len(labels))
             raise unavailable(err) from err
         counted["accepted"].inc(len(labels))
-        answer = {"model": runtime.name, "version": runtime.version, "accepted": len(labels)}
+        answer = {"model": runtime.name, "version": runtime.version, "accepted": len(labels), **learned}
         return Answer(orjson.dumps(answer))
 
     def _folder(self) -> str:
         folder = self._runtime.settings.predictions.folder
-        if not folder:
+        if not folder and self._runtime.learn is None:
             raise Problem(
                 409,
                 "no-prediction-log",
@@ -130,10 +133,12 @@ def feedback_paths(runtime: Runtime) -> dict[str, Any]:
         "properties": {"labels": many},
     }
     text = {"type": "string"}
+    said = "labels that adapters have learned from; others came before, or their answers are not known any more"
+    learned = {"learned": {"type": "integer", "description": said}} if runtime.learn is not None else {}
     answer = {
         "type": "object",
         "required": ["model", "version", "accepted"],
-        "properties": {"model": text, "version": text, "accepted": {"type": "integer"}},
+        "properties": {"model": text, "version": text, "accepted": {"type": "integer"}, **learned},
     }
     return {"/feedback": {"post": operation("Tell what was true", "feedback", answer, request)}}
 

@@ -169,6 +169,10 @@ def record(runtime: RowRuntime, model: Model, batch: Batch, scored: Scored, arri
         if words:
             metrics.flagged.inc()
     ids = [new_id() for _ in scored.decided]
+    if model.personal is not None:
+        for identifier, shown in zip(ids, scored.shown, strict=True):
+            if shown is not None:
+                model.personal.remember(identifier, shown)
     if log is not None:
         latency_ms = round((perf_counter() - arrived) * 1e3, 3)
         for row, identifier in enumerate(ids):

@@ -162,11 +162,23 @@ class RequestSchemas:
 
     @classmethod
     def of(
-        cls, signature: Signature, *, max_chars: int, lookup: bool, clean: Mapping[str, Callable[[str], str]]
+        cls,
+        signature: Signature,
+        *,
+        max_chars: int,
+        lookup: bool,
+        clean: Mapping[str, Callable[[str], str]],
+        whose: str = "",
     ) -> RequestSchemas:
-        """Derive the schemas; without `lookup` (no online store) only ``by_features`` is accepted."""
+        """Derive the schemas; without `lookup` (no online store) only ``by_features`` is accepted.
+
+        whose: the field that names an adapter; where the model does not ask for it, every row may have it beside.
+        """
         may_lack = frozenset(item.name for item in signature.inputs if item.optional)
         given_all = tuple(Field.of(item, max_chars) for item in signature.inputs)
+        beside = Field(name=whose, kind="input", default="", max_chars=256, description="whose adapter is wanted")
+        if whose and whose not in {item.name for item in given_all}:
+            given_all, may_lack = (*given_all, beside), may_lack | {whose}
         by_features = RequestSchema("by_features", given_all, may_lack, clean)
         if not lookup or not (signature.entities or signature.request):
             return cls(by_entity=None, by_features=by_features)
@@ -178,6 +190,8 @@ class RequestSchemas:
         if signature.timestamp:
             fields.append(Field(name=signature.timestamp, kind="timestamp", description="default: now"))
             optional = frozenset({signature.timestamp})
+        if whose and whose not in {item.name for item in fields}:
+            fields, optional = [*fields, beside], optional | {whose}
         return cls(by_entity=RequestSchema("by_entity", tuple(fields), optional, clean), by_features=by_features)
 
     async def checked(self, check: Callable[[], T]) -> T:

@@ -36,9 +36,9 @@ class Rows:
         """Whether preparing these rows takes less than handing them to a thread."""
         return True
 
-    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any]) -> Any:
-        """The engine's answers to all rows."""
-        return self.engine.predict(inputs)
+    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any], **beside: Any) -> Any:
+        """The engine's answers to all rows; `beside` goes to the engine, see `services.adapters.layer.Layer.apply`."""
+        return self.engine.predict(inputs, **beside)
 
     def padded(self, lengths: Sequence[int]) -> int:
         """How much the engine computes for rows of these lengths, padding included."""

@@ -12,6 +12,7 @@ from contracts.engine import vector_of
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.pii.rules import cleaners
+from services.adapters.personal import open_personal
 from services.batching.batcher import Batcher
 from services.batching.executor import Executor, cpu_shares
 from services.batching.queue_items import BatchLimits
@@ -49,7 +50,7 @@ class RowRuntime(Runtime):
 
     async def start(self, settings: ServiceSettings | None = None) -> None:
         """Begin to load the bundle, see `Runtime.start`; the model's threads are there from now on."""
-        self._model = self.log = self._preparer = None
+        self._model = self.log = self._preparer = self.learn = None
         await super().start(settings)
         shares = cpu_shares(self.settings.workers, self.settings.threads) if self.settings.pin_cpus else None
         self.executor = Executor(self.settings.workers, self._crashed, shares)
@@ -63,6 +64,8 @@ class RowRuntime(Runtime):
                 await asyncio.to_thread(executor.stop)
         if self.log is not None:
             await asyncio.to_thread(self.log.close)
+        if self._model is not None and self._model.personal is not None:
+            await asyncio.to_thread(self._model.personal.close)
 
     def model(self) -> Model:
         """The model that answers requests.
@@ -96,13 +99,14 @@ class RowRuntime(Runtime):
             pending=settings.max_concurrency,
             wait=settings.batch_wait_ms / 1e3,
             # A look-up waits for others, which must not stop the loop.
-            inline=0.0 if model.lookup else settings.inline_ms / 1e3,
+            inline=0.0 if model.lookup or model.personal else settings.inline_ms / 1e3,
         )
         self.batcher = batcher = Batcher(model.score_all, self.executor, limits, metrics)
         metrics.queue_depth.set_function(lambda: batcher.depth)
         metrics.padded = model.rows.padded
         if model.rows.threads:
             self._preparer = Executor(model.rows.threads, self._crashed)
+        self.learn = model.personal.learn if model.personal else None
         self._model = model
         batcher.learn("by_features", size, shortest)
         return {"golden_examples": examples}
@@ -149,9 +153,6 @@ class RowRuntime(Runtime):
         asked = {*signature.entities, *(item.name for item in (*signature.inputs, *signature.request))}
         pii = bundle.document.layout.get("pii", {})
         clean = cleaners({name: said for name, said in pii.items() if name in asked})  # others need no key here
-        schemas = RequestSchemas.of(
-            signature, max_chars=settings.max_text_chars, lookup=lookup is not None, clean=clean
-        )
         engine = load_engine(
             bundle,
             threads=settings.threads,
@@ -160,7 +161,15 @@ class RowRuntime(Runtime):
             slots=settings.slots,
             window=settings.window,
         )
-        model = Model(bundle, engine, self._rows(engine, settings), schemas, lookup, self.metrics)
+        personal = open_personal(settings, bundle, engine, self.name, self.metrics.registry)
+        schemas = RequestSchemas.of(
+            signature,
+            max_chars=settings.max_text_chars,
+            lookup=lookup is not None,
+            clean=clean,
+            whose=personal.entity if personal else "",
+        )
+        model = Model(bundle, engine, self._rows(engine, settings), schemas, lookup, self.metrics, personal)
         examples = replay(model)
         if settings.predictions.folder:
             about = {"model": self.name, "version": self.version, "digest": bundle.digest[:12]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from time import perf_counter
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from contracts.bundle import REASON_TEXTS, Bundle
 from contracts.engine import Engine, Reason
 from contracts.errors import PlatformError
 from contracts.problems.base import Problem, Tensor
+from services.adapters.personal import Personal, Shown
 from services.metrics.service_metrics import ServiceMetrics
 from services.model.columns import Column
 from services.model.counterfactual import Counterfactuals
@@ -49,6 +51,7 @@ class Scored:
         reasons: per row, empty unless they were asked for; all of them where principal reasons are told.
         changes: per row, empty unless they were asked for, see `services.model.counterfactual`; {} of a row whose
             answer is favourable.
+        shown: per row, empty unless there are adapters: what they can learn from, see `services.adapters.personal`.
     """
 
     inputs: dict[str, Column]
@@ -56,6 +59,7 @@ class Scored:
     decided: list[Any]
     reasons: list[list[Reason]]
     changes: list[dict[str, Any]] = field(default_factory=list)
+    shown: list[Shown | None] = field(default_factory=list)
 
     def part(self, problem: Problem[Any], start: int, end: int, given: Mapping[str, Column]) -> Scored:
         """The rows from `start` to `end`; inputs that were `given` get their own type back."""
@@ -69,6 +73,7 @@ class Scored:
             decided=self.decided[start:end],
             reasons=self.reasons[start:end],
             changes=self.changes[start:end],
+            shown=self.shown[start:end],
         )
 
 
@@ -102,6 +107,7 @@ def joined(problem: Problem[Any], batch: Batch, works: Sequence[Work], parts: Se
         decided=[decided for one in parts for decided in one.decided],
         reasons=[reasons for one in parts for reasons in one.reasons],
         changes=[changes for one in parts for changes in one.changes],
+        shown=[shown for one in parts for shown in one.shown],
     )
 
 
@@ -116,7 +122,9 @@ class Model:
         schemas: RequestSchemas,
         lookup: Lookup | None,
         metrics: ServiceMetrics,
+        personal: Personal | None = None,
     ) -> None:
+        self.personal = personal
         self.bundle, self.engine, self.rows, self.schemas = bundle, engine, rows, schemas
         self.lookup, self.metrics = lookup, metrics
         signature = bundle.document.signature
@@ -148,11 +156,17 @@ class Model:
                 columns = self.lookup.join(batch, self.metrics)
             start = _observe(stage["features"], start)
         inputs = {name: columns[name] for name in self._inputs}
-        answers = self.rows.predict(inputs, batch.prepared)
+        shown: list[Shown | None] = []
+        engine = partial(self.rows.predict, inputs, batch.prepared)
+        if self.personal is None:
+            answers = engine()
+        else:
+            batch = batch if not alone or looked_up else copied(batch)  # it adds flags, as a look-up does
+            answers, shown = self.personal.predict(engine, columns, batch.flags)
         start = _observe(stage["infer"], start)
         reasons = self._reasons(works[0], inputs) if works[0].top else []
         decided = self.problem.decide(self.output, self.decision, answers)
-        whole = Scored(inputs=inputs, answers=answers, decided=decided, reasons=reasons)
+        whole = Scored(inputs=inputs, answers=answers, decided=decided, reasons=reasons, shown=shown)
         if works[0].counterfactual and self.counterfactuals is not None:
             whole.changes = self._changes(works[0], inputs, decided)
         if alone:

@@ -26,11 +26,11 @@ class RecommendRows(Rows):
         super().__init__(engine, settings)
         self._denied = DenyList(settings.deny_file) if settings.deny_file else None
 
-    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any]) -> Any:
+    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any], **beside: Any) -> Any:
         """The engine's answers to all rows."""
         if self._denied is not None and (items := self._denied.changed()) is not None:
             self.engine.deny(items)  # type: ignore[attr-defined]
-        return self.engine.predict(inputs)
+        return self.engine.predict(inputs, **beside)
 
 
 MODALITY = Modality(

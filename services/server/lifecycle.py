@@ -97,6 +97,7 @@ class Runtime(ABC):
         self.on_ready: Callable[[], None] | None = None
         self._loading: asyncio.Task[None] | None = None
         self.on_stop: list[Stop] = []
+        self.learn: Callable[[Sequence[Any]], int] | None = None  # from labels, where there are adapters
 
     @abstractmethod
     async def open(self, bundle: Bundle) -> Mapping[str, Any]:

@@ -43,11 +43,11 @@ class TextRows(Rows):
         columns = batch.columns.values()
         return sum(len(value) for one in columns if one.dtype == object for value in one) < _TOKENISED_AT_ONCE
 
-    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any]) -> Any:
+    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any], **beside: Any) -> Any:
         """The engine's answers to all rows."""
         if prepared and self._tokens is not None:
-            return self._tokens.predict_ids(prepared)
-        return self.engine.predict(inputs)
+            return self._tokens.predict_ids(prepared, **beside)
+        return self.engine.predict(inputs, **beside)
 
     def padded(self, lengths: Sequence[int]) -> int:
         """Tokens that the engine computes, padding included."""

@@ -1,0 +1,1 @@
+"""Personal parts over a shared model: kept, found, applied and learned."""

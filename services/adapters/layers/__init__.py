@@ -1,0 +1,1 @@
+"""Layers, by the problem that they are for."""

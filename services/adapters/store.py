@@ -1,0 +1,95 @@
+"""Adapters in a folder or in S3, the place that says which version is the last::
+
+<folder>/<model>/<2 digits>/<entity>/<base, 12 digits>/<version>.safetensors
+
+All that is of one entity lies below one prefix, whatever the base, so that it is deleted whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts import storage
+from contracts.numbered import NumberedBytes
+
+_SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """The last version of an entity's adapter.
+
+    Attributes:
+        version: 0 where there is none.
+        others: whether the entity has one of another base.
+    """
+
+    version: int
+    data: bytes
+    others: bool = False
+
+
+class AdapterStore:
+    """The adapters of one model over one base.
+
+    Args:
+        folder: a folder, or s3://bucket/prefix.
+        base: digest of the bundle.
+    """
+
+    def __init__(self, folder: str, model: str, base: str) -> None:
+        self.folder = folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute())
+        self._model, self._base = model, base[:12]
+
+    def last(self, entity: str) -> Kept:
+        """The last version of an entity's adapter.
+
+        Raises:
+            PlatformError: the storage's own.
+        """
+        version, data = self._of(entity).last_bytes()
+        others = not version and any(
+            base != self._base and NumberedBytes(storage.join(self._home(entity), base), _SUFFIX).last_bytes()[0]
+            for base in storage.list_names(self._home(entity))
+        )
+        return Kept(version=version, data=data, others=others)
+
+    def put(self, entity: str, version: int, data: bytes) -> bool:
+        """Make this the version that follows the last; False where another one went on meanwhile, or forgot them.
+
+        Raises:
+            PlatformError: the storage's own.
+        """
+        try:
+            return self._of(entity).put_bytes(version, data)
+        except FileNotFoundError:  # the folder was removed with what was in it, while this was being written
+            return self._of(entity).put_bytes(version, data)
+
+    def _of(self, entity: str) -> NumberedBytes:
+        return NumberedBytes(storage.join(self._home(entity), self._base), _SUFFIX)
+
+    def _home(self, entity: str) -> str:
+        return home(self.folder, self._model, entity)
+
+
+def home(folder: str, model: str, entity: str) -> str:
+    """Below what all adapters of an entity lie."""
+    return storage.join(folder, model, entity[:2], entity)
+
+
+def remove_all(folder: str, model: str, entity: str) -> int:
+    """Remove the adapters of an entity over every base, those that are written meanwhile as well; how many there were.
+
+    Raises:
+        PlatformError: the storage's own.
+    """
+    place = home(folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute()), model, entity)
+    count = sum(NumberedBytes(storage.join(place, base), _SUFFIX).remove() for base in storage.list_names(place))
+    if not storage.is_remote(place):
+        with contextlib.suppress(OSError):  # one of another process is just being written
+            for base in Path(place).iterdir():
+                base.rmdir()
+            Path(place).rmdir()
+    return count
