@@ -44,6 +44,9 @@ ADAPTER_READS = "fairlead_adapter_reads_total"
 ADAPTERS_EVICTED = "fairlead_adapter_evictions_total"
 ADAPTER_UPDATES = "fairlead_adapter_updates_total"
 
+ENCRYPTED_ROWS = "fairlead_encrypted_rows_total"
+ENCRYPTED_KEYS = "fairlead_encrypted_keys"
+
 MONITOR_DISTANCE = "fairlead_monitor_drift_distance"
 MONITOR_DRIFT = "fairlead_monitor_drift_detected"
 MONITOR_MISSING = "fairlead_monitor_missing_ratio"
@@ -115,6 +118,11 @@ ADAPTER_LABELS: dict[str, tuple[str, ...]] = {
     ADAPTERS_EVICTED: ("model",),
     ADAPTER_UPDATES: ("model", "outcome"),
 }
+# Of services that answer encrypted rows, beside those.
+ENCRYPTED_LABELS: dict[str, tuple[str, ...]] = {
+    ENCRYPTED_ROWS: ("model", "version", "layout"),
+    ENCRYPTED_KEYS: ("model",),
+}
 # Of the monitor; gauges describe the latest complete window, and the answer is the input "(answer)".
 MONITOR_LABELS: dict[str, tuple[str, ...]] = {
     MONITOR_DISTANCE: ("model", "version", "input", "measure"),  # measure: psi or js
@@ -157,6 +165,7 @@ EXPORTED: dict[str, tuple[str, ...]] = {
     **LABELS,
     **TOKEN_LABELS,
     **ADAPTER_LABELS,
+    **ENCRYPTED_LABELS,
     **MONITOR_LABELS,
     **RUN_LABELS,
     **ROLLOUT_LABELS,

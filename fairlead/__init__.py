@@ -21,7 +21,7 @@ from fairlead.guard import home
 from fairlead.monitoring import DriftReport, Rollout, audit, monitor, roll_out, rollouts
 from fairlead.planning import Plan, Search, plan, search
 from fairlead.registry import Comparison, Model, compare, model, models, promote, rollback
-from fairlead.serving import Predictions, Service, predict, serve
+from fairlead.serving import Encrypted, Predictions, Service, encrypted, predict, serve
 from fairlead.tables import Listing, Page, Plots
 from fairlead.training import Run, get_run, run, runs, tasks
 
@@ -31,6 +31,7 @@ logging.getLogger("fairlead").addHandler(logging.NullHandler())
 __all__ = [
     "Comparison",
     "DriftReport",
+    "Encrypted",
     "Listing",
     "Model",
     "Page",
@@ -44,6 +45,7 @@ __all__ = [
     "Service",
     "audit",
     "compare",
+    "encrypted",
     "feature_view",
     "features",
     "get_run",

@@ -16,6 +16,7 @@ from fairlead.tables import Html, Listing, bar, heading, html_table, text_table
 if TYPE_CHECKING:
     import pandas as pd
 
+    from deploy.cli.serving.encrypted import EncryptedClient
     from deploy.cli.serving.endpoint import Endpoint
 
     Rows = Mapping[str, Any] | Iterable[Mapping[str, Any]] | pd.DataFrame
@@ -97,8 +98,9 @@ class Service:
     It ends with the process that started it, at the latest.
     """
 
-    def __init__(self, ref: str, profile: str, port: int | None, rollouts: bool, log: bool) -> None:
+    def __init__(self, ref: str, profile: str, port: int | None, rollouts: bool, log: bool, encrypted: bool) -> None:
         self._ref, self._profile, self._port, self._rollouts, self._log = ref, profile, port, rollouts, log
+        self._encrypted = encrypted
         self._stack = ExitStack()
         self._endpoint: Endpoint | None = None
 
@@ -118,15 +120,16 @@ class Service:
 
     def _opened(self, stack: ExitStack) -> Any:
         from deploy.cli.machine.ports import free_port
+        from deploy.cli.serving.serve import ENCRYPTED, check_alone, open_endpoint
 
         port = self._port or free_port()
+        check_alone(self._rollouts, self._encrypted)
         if self._rollouts:
             from deploy.cli.serving.rollout_serving import rollouts_served
 
             return rollouts_served(self._profile, self._ref, port, log=self._log)
-        from deploy.cli.serving.serve import open_endpoint
-
-        endpoint = open_endpoint(endpoints_of(self._profile), self._profile, self._ref, port, log=self._log)
+        own = ENCRYPTED if self._encrypted else {}
+        endpoint = open_endpoint(endpoints_of(self._profile), self._profile, self._ref, port, log=self._log, own=own)
         stack.callback(endpoint.stop)
         endpoint.start()
         endpoint.wait_ready()
@@ -186,7 +189,13 @@ class Service:
 
 @told
 def serve(
-    ref: str, *, port: int | None = None, rollouts: bool = False, log: bool = True, profile: str | None = None
+    ref: str,
+    *,
+    port: int | None = None,
+    rollouts: bool = False,
+    log: bool = True,
+    encrypted: bool = False,
+    profile: str | None = None,
 ) -> Service:
     """A model to be served on this machine; ``with`` starts and ends it, or `Service.start` and `Service.stop` do.
 
@@ -195,8 +204,9 @@ def serve(
         port: None is any that is free.
         rollouts: whether later versions take over by `roll_out`, behind a router.
         log: whether its predictions are kept, redacted, for labels and monitors.
+        encrypted: whether it also answers encrypted rows, see `encrypted`.
     """
-    return Service(ref, profile_name(profile), port, rollouts, log)
+    return Service(ref, profile_name(profile), port, rollouts, log, encrypted)
 
 
 @told
@@ -227,6 +237,59 @@ def predict(
 
     found = answered(profile_name(profile), ref, _rows(rows), url, env, explain, key)
     return Predictions(f"{found['model']}:{found['version']}", tuple(found["predictions"]))
+
+
+class Encrypted:
+    """Asks an endpoint by encrypted rows; the secret key is this object's, is never sent, and goes with it.
+
+    Attributes:
+        model: which version answers, ``credit:3``.  sent, received: bytes so far, public keys included.
+    """
+
+    def __init__(self, client: EncryptedClient) -> None:
+        self._client = client
+
+    @property
+    def model(self) -> str:
+        """Which version answers."""
+        return f"{self._client.published.model}:{self._client.published.version}"
+
+    @property
+    def sent(self) -> int:
+        """Bytes that the service got."""
+        return self._client.sent
+
+    @property
+    def received(self) -> int:
+        """Bytes that came back."""
+        return self._client.received
+
+    @told
+    def predict(self, rows: Rows) -> Predictions:
+        """The answers for some rows, or for one, in their order; all inputs of the model have to be given.
+
+        Raises:
+            PlatformError: a row is refused, and it says which field.
+        """
+        return Predictions(self.model, tuple(self._client.predict(_rows(rows))))
+
+    def __repr__(self) -> str:
+        return f"{self.model}, encrypted: {self.sent / 1e6:.1f} MB sent, {self.received / 1e6:.1f} MB received"
+
+
+@told
+def encrypted(ref: str, *, url: str | None = None, env: str | None = None, key: str = "") -> Encrypted:
+    """A client of an endpoint that scores rows without seeing them, nor its answers: linear models and scorecards.
+
+    Args:
+        url, env, key: which endpoint, as in `predict`; one of the first two is needed.
+
+    Raises:
+        PlatformError: ``code="encrypted_off"``: it answers no encrypted rows; ``code="missing_extra"``: no TenSEAL.
+    """
+    from deploy.cli.serving.encrypted import open_client
+
+    return Encrypted(open_client(ref, url, env, key))
 
 
 def _rows(given: Any) -> list[Any]:

@@ -91,6 +91,20 @@ class GuardSettings(Settings):
     )
 
 
+class EncryptedSettings(Settings):
+    """Encrypted inference of linear models, see docs/trust.md; needs the extra `encrypted`."""
+
+    enabled: bool = Field(False, description="answer POST /encrypted/score")
+    max_keys: int = Field(16, ge=1, le=1000, description="public keys that are kept, 6 MiB each; the oldest go first")
+    max_key_bytes: int = Field(1 << 20, ge=1 << 16, description="bytes of public keys; larger ones are refused")
+    max_body_bytes: int = Field(32 << 20, ge=1 << 20, description="of a request with ciphertexts, 0.24 MB each")
+    max_waiting: int = Field(4, ge=1, le=256, description="requests that are computed or wait for it; more get 429")
+    budget_rows: int = Field(
+        10_000, ge=1, description="rows that one caller may have scored in budget_seconds; answers tell of the weights"
+    )
+    budget_seconds: float = Field(86_400, gt=0, description="time after which the budget of a caller is whole again")
+
+
 class ServiceSettings(Settings):
     """Which bundle is served, and the limits within which it answers."""
 
@@ -138,6 +152,7 @@ class ServiceSettings(Settings):
     grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0: none")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 or :: in a pod")
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
+    encrypted: EncryptedSettings = Field(default_factory=lambda: EncryptedSettings.model_validate({}))
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
     adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings.model_validate({}))

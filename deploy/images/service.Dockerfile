@@ -1,6 +1,7 @@
 # The model server: any bundle of the modalities that it is built for. The chart's command is `python -m services.server.launch MODALITY`.
 #   docker build -f deploy/images/service.Dockerfile -t ghcr.io/fairlead/service:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
 # MODALITIES=tabular leaves out what only texts and images need; MODALITIES=chat has llama.cpp (100 MB), which the others do without.
+# EXTRAS= leaves out TenSEAL (6 MB), which answers encrypted rows where config.encrypted.enabled asks for it.
 # VARIANT=gpu puts ONNX Runtime's CUDA build in the place of the CPU's, and adds torch for bundles of engine torch.
 ARG BASE=python:3.11-slim
 
@@ -11,7 +12,8 @@ WORKDIR /src
 # What is installed changes seldom: its layers come before any code.
 COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
 ARG MODALITIES="tabular text image recommend"
-RUN python requirements.py serving $MODALITIES > requirements.txt \
+ARG EXTRAS=encrypted
+RUN python requirements.py serving $MODALITIES $EXTRAS > requirements.txt \
  && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
 ARG VARIANT=cpu
 # Its releases are not always those of the CPU's build.
@@ -49,7 +51,7 @@ ARG MODALITIES="tabular text image recommend"
 RUN export PYTHONDONTWRITEBYTECODE= \
  && python -m compileall -q /app \
  && python -c 'import sys, boto3, services.server.bento; from services.server.lifecycle import MODALITIES; [MODALITIES.get(name) for name in sys.argv[1:]]' $MODALITIES \
- && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL", "xllamacpp") if util.find_spec(name)]' \
+ && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL", "tenseal", "xllamacpp") if util.find_spec(name)]' \
  && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown

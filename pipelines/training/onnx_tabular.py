@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.encrypted import FILE, LinearModel
+
 Floats = NDArray[np.float64]
 
 
@@ -30,7 +32,10 @@ class LinearForm:
 
 
 def save_linear(form: LinearForm, calibration: Mapping[str, Any], path: Path) -> None:
-    """Write the graph: float64 ``features`` (n, inputs) -> ``probabilities`` (n, 2), ``contributions`` (n, inputs)."""
+    """Write the graph: float64 ``features`` (n, inputs) -> ``probabilities`` (n, 2), ``contributions`` (n, inputs).
+
+    Beside it the same as numbers, from which services answer encrypted rows.
+    """
     from onnx import TensorProto, helper
 
     constants = {
@@ -61,6 +66,17 @@ def save_linear(form: LinearForm, calibration: Mapping[str, Any], path: Path) ->
     ]
     width = len(form.weights)
     _write("linear", nodes, constants, width, {"probabilities": 2, "contributions": width}, path)
+    numbers = LinearModel(
+        median=form.median.tolist(),
+        mean=form.mean.tolist(),
+        deviation=form.deviation.tolist(),
+        weights=form.weights.tolist(),
+        absent=form.absent.tolist(),
+        bias=form.bias,
+        log_scale=form.log_scale,
+        calibration=dict(calibration),
+    )
+    path.with_name(FILE).write_text(numbers.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)

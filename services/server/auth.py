@@ -77,10 +77,7 @@ class KeyRing:
             Problem: 401 without a known key in ``authorization: Bearer`` or ``x-api-key``; 429 above its rate.
         """
         self._look_again()
-        given = headers.get(b"x-api-key") or b""
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer":
-            given = token.strip()
+        given = given_key(headers)
         key = self._keys.get(digest_of(given)) if given else None
         if key is None:
             title = "the API key is not known" if given else "an API key is needed"
@@ -149,6 +146,12 @@ class KeyRing:
                 Holder(name=found["name"], operator=bool(found["operator"])), rate, max(1.0, rate), monotonic()
             )
         return stamp, keys
+
+
+def given_key(headers: Mapping[bytes, bytes]) -> bytes:
+    """The API key that a request carries; empty without one."""
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key") or b""
 
 
 def digest_of(key: bytes) -> str:

@@ -35,6 +35,7 @@ from pipelines.training.privacy import PrivacyConfig
 from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odds
 from pipelines.training.tabular import CostConfig, LogisticConfig
 from tests.bench.report import FOLDER, Row, write
+from tests.bench.trust_encrypted import encrypted
 from tests.bench.trust_personal import personal
 from tests.bench.trust_privacy import likelihood_ratio, private
 
@@ -290,6 +291,7 @@ def main(names: list[str]) -> int:
         "privacy": lambda home: private(home, AdultData(home)),
         "attack": lambda home: likelihood_ratio(home, AdultData(home)),
         "personal": personal,
+        "encrypted": encrypted,
     }
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for name in names or parts for row in parts[name](Path(folder) / name)]

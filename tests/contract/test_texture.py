@@ -88,7 +88,7 @@ def test_every_modality_has_an_extra_and_services_is_their_sum() -> None:
 
 def test_what_services_import_is_declared() -> None:
     distributions = packages_distributions()
-    declared = {name_of(line) for line in requirements("services", "feedback", "console")}
+    declared = {name_of(line) for line in requirements("services", "feedback", "console", "encrypted")}
     for path in sorted((ROOT / "services").rglob("*.py")):
         for name in imported(path):
             top = name.split(".")[0]

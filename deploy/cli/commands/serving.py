@@ -30,6 +30,9 @@ def serve(
     rollouts: Annotated[
         bool, typer.Option("--rollouts", help="Let later versions take over by rollouts, behind a router (Envoy).")
     ] = False,
+    encrypted: Annotated[
+        bool, typer.Option("--encrypted", help="Also answer encrypted rows: logistic regressions and scorecards.")
+    ] = False,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -46,17 +49,19 @@ def serve(
     [bold]Examples[/]
       fairlead serve fraud
       fairlead serve fraud --rollouts
+      fairlead serve credit --encrypted
       fairlead serve fraud:3 --port 3010
       fairlead serve fraud --host 0.0.0.0
     """
-    if rollouts:
+    if rollouts and not encrypted:
         from deploy.cli.serving.rollout_serving import serve_with_rollouts
 
         serve_with_rollouts(profile, model, port, host.strip("[]"), as_json, log)
         return
-    from deploy.cli.serving.serve import serve_model
+    from deploy.cli.serving.serve import ENCRYPTED, check_alone, serve_model
 
-    serve_model(profile, model, port, host.strip("[]"), as_json, log)
+    check_alone(rollouts, encrypted)
+    serve_model(profile, model, port, host.strip("[]"), as_json, log, ENCRYPTED if encrypted else {})
 
 
 @guarded
@@ -73,6 +78,10 @@ def predict(
         str | None, typer.Option("--env", help="Ask the model's release in this environment's cluster.")
     ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Add the reasons of each prediction.")] = False,
+    encrypted: Annotated[
+        bool,
+        typer.Option("--encrypted", help="Send encrypted rows: the service reads neither them nor its answers."),
+    ] = False,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -86,9 +95,15 @@ def predict(
       fairlead predict fraud --input - --url http://127.0.0.1:3001 < payments.jsonl
       fairlead predict fraud --input payments.jsonl --env cluster
       fairlead predict images --image sign.jpg --explain
+      fairlead predict credit --input applicant.json --encrypted --url http://127.0.0.1:3001
     """
     from deploy.cli.serving.prediction import given_rows, predict_rows
 
+    if encrypted:
+        from deploy.cli.serving.encrypted import predict_encrypted
+
+        predict_encrypted(model, given_rows(given, images or []), url, env, explain, as_json)
+        return
     predict_rows(profile, model, given_rows(given, images or []), url, env, explain, as_json)
 
 

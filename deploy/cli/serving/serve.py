@@ -18,10 +18,35 @@ if TYPE_CHECKING:
 
     from contracts.endpoints import Endpoints
 
+ENCRYPTED = {"encrypted.enabled": True}
 
-def serve_model(profile: str, ref: str, port: int | None, host: str, as_json: bool, log: bool = True) -> None:
+
+def check_alone(rollouts: bool, encrypted: bool) -> None:
+    """Refuse what does not go together.
+
+    Raises:
+        PlatformError: ``code="bad_input"``.
+    """
+    if rollouts and encrypted:
+        raise PlatformError(
+            "encrypted rows and rollouts are not served together",
+            detail="rows are prepared for one version",
+            fix="leave --rollouts or --encrypted out",
+            code="bad_input",
+        )
+
+
+def serve_model(
+    profile: str,
+    ref: str,
+    port: int | None,
+    host: str,
+    as_json: bool,
+    log: bool = True,
+    own: Mapping[str, Any] | None = None,
+) -> None:
     """Resolve the reference once, start the service, say where it is, and wait; without `log` it keeps nothing."""
-    with open_endpoint(load_endpoints(profile), profile, ref, port, host, log) as endpoint:
+    with open_endpoint(load_endpoints(profile), profile, ref, port, host, log, own) as endpoint:
         try:
             endpoint.start()
             for line in warnings(endpoint):

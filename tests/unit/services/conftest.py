@@ -23,6 +23,7 @@ from services.model.runtime import OpenLookup, RowRuntime
 from services.server.bento import asgi_app
 from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
+from services.tabular.encrypted import TabularRuntime
 from tests.s3_folder import FolderClient
 
 AMOUNT = {"name": "amount", "dtype": "float64", "minimum": 0, "maximum": 10000}
@@ -155,7 +156,7 @@ def serve_bundle() -> Iterator[Server]:
             path = bundle.path if isinstance(bundle, Bundle) else bundle
             runtime = MODALITIES.get(modality).make()
             if open_lookup is not None:
-                runtime = RowRuntime(MODALITIES.get(modality), open_lookup=open_lookup)
+                runtime = TabularRuntime(MODALITIES.get(modality), open_lookup=open_lookup)
 
             @contextlib.asynccontextmanager
             async def lifespan(_: Any) -> AsyncIterator[None]:
