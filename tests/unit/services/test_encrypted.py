@@ -25,7 +25,7 @@ from pipelines.training.onnx_tabular import LinearForm, save_linear
 from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, save_scorecard
 from tests.unit.services.conftest import BundleMaker, Served, Server
 
-INPUTS = [
+INPUTS: list[dict[str, Any]] = [
     {"name": "amount", "dtype": "float64"},
     {"name": "age", "dtype": "float64"},
     {"name": "kind", "dtype": "string", "categories": ["a", "b", "c"]},
@@ -382,7 +382,7 @@ def test_random_damage_never_ends_the_service(logistic: Served) -> None:
 def test_client_notices_rows_that_were_scored_under_other_keys(logistic: Served) -> None:
     other = client_of(logistic)
     client = client_of(logistic)
-    client._encrypted = other._encrypted  # type: ignore[method-assign]
+    client._encrypted = other._encrypted
     for rows in (1, 3000):
         with pytest.raises(PlatformError, match="do not decrypt to scores"):
             client.predict(rows_of(rows))
