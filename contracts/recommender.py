@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from contracts import reranking
+from contracts import ranking_features, reranking
 from contracts.document import Document
 from contracts.problems.ranking import Ranked
+from contracts.ranker import STATE_ARRAY, Ranker
 from contracts.taste import Taste
 
 Indices = NDArray[np.int64]
@@ -71,12 +72,14 @@ class Recommender:
         arrays: ``people`` (that had an item), ``trend`` (from 0 to 1), ``fresh`` (new items) and ``vectors`` (of length
             one, or zero) by item; ``factors`` by item, or the rows ``similar.indptr``, ``similar.indices``,
             ``similar.weights``: what an item of the history adds to the scores of others.
+        ranker: puts the candidates in another order, and its chances in the place of their scores.
     """
 
     spec: RecommendSpec
     items: Sequence[str]
     attributes: Sequence[str]
     arrays: Mapping[str, NDArray[Any]]
+    ranker: Ranker | None = None
     fixed: Mask = field(init=False)  # items that are never listed
 
     def __post_init__(self) -> None:
@@ -107,7 +110,7 @@ class Recommender:
         weights = self._weights(len(recent))
         fresh, affinity = self._new(recent, weights, free, min(round(k * self.spec.new_share), k))
         free[fresh] = False
-        pool, values = self.retrieved(recent, weights, free, max(k, self.spec.pool))
+        pool, values = self.candidates(recent, weights, free, k)
         said: dict[int, float] = {}
         pool, values = _preferred(pool, values, taste, self.arrays["vectors"], said)
         chosen = self._chosen(pool, values, k - len(fresh), diversity)
@@ -136,6 +139,19 @@ class Recommender:
             base=() if taste is None else tuple(said.get(at, 0.0) for at in chosen),
         )
 
+    def candidates(
+        self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int
+    ) -> tuple[Indices, NDArray[np.float64]]:
+        """Free items for a list of `k` and their relevance, in its order: by the ranker, if there is one."""
+        if self.ranker is None:
+            return self.retrieved(recent, weights, free, max(k, self.spec.pool))
+        pool, values = self.retrieved(recent, weights, free, max(k, self.ranker.spec.candidates))
+        if not len(pool):
+            return pool, values
+        chances = self.ranker.chances(self.features(recent, pool, values), pool, recent)
+        order = np.argsort(-chances, kind="stable")[: max(k, self.spec.pool)]
+        return pool[order], chances[order]
+
     def retrieved(
         self, recent: Indices, weights: NDArray[np.float64], free: Mask, count: int
     ) -> tuple[Indices, NDArray[np.float64]]:
@@ -143,6 +159,27 @@ class Recommender:
         scores = self.scores(recent, weights)
         pool = _best(scores, free, count)
         return pool, np.asarray(scores[pool], dtype=np.float64)
+
+    def standing(self, recent: Indices, items: Indices) -> tuple[NDArray[np.float64], Indices]:
+        """How items stand among all that are not of the history: score over the best one's, and how many are above."""
+        others = np.array(self.scores(recent, self._weights(len(recent))), dtype=np.float64)
+        scores = others[items]
+        others[recent] = -np.inf
+        ordered = np.sort(others)
+        above = len(ordered) - np.searchsorted(ordered, scores, side="right")
+        return scores / max(float(ordered[-1]), 1e-12), above
+
+    def features(self, recent: Indices, pool: Indices, scores: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Of the candidates, in the order of the retriever's scores, for its ranker."""
+        assert self.ranker is not None
+        state = self.ranker.arrays[STATE_ARRAY][pool]
+        relative, places = scores / max(float(scores[0]), 1e-12), np.arange(len(pool))
+        vectors = self.arrays["vectors"]
+        return ranking_features.features(recent, pool, relative, places, state, vectors, self._popularity)
+
+    @cached_property
+    def _popularity(self) -> NDArray[np.float64]:
+        return ranking_features.popularity_of(self.arrays["people"])
 
     def scores(self, recent: Indices, weights: NDArray[np.float64]) -> NDArray[Any]:
         """Of all items; 0, or less, where nothing speaks for one."""

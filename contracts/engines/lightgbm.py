@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from contracts.engine import EngineOptions, EngineSpec, Reason
-from contracts.tabular_engine import Calibration, Columns, Matrix, matrix, top_reasons
+from contracts.tabular_engine import Calibration, Columns, Matrix, import_lightgbm, matrix, top_reasons
 
 if TYPE_CHECKING:
     from contracts.bundle import Bundle
 
 _ENDS = ("low", "high")
-
-
-def import_lightgbm() -> Any:
-    """LightGBM, which asks for these two packages only to take their objects, and gets arrays here: 2 s of imports."""
-    if "lightgbm" not in sys.modules:
-        hidden = [name for name in ("sklearn", "pandas") if name not in sys.modules]
-        sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None: the import system's "is not there"
-        try:
-            import lightgbm
-        finally:
-            for name in hidden:
-                del sys.modules[name]
-    import lightgbm
-
-    return lightgbm
 
 
 class LightGBMEngine:

@@ -20,6 +20,8 @@ from contracts.bundle import Bundle, Input
 from contracts.engine import EngineOptions, EngineSpec, Reason
 from contracts.errors import PlatformError
 from contracts.problems.ranking import SEPARATOR, listed
+from contracts.ranker import SPEC as RANKER
+from contracts.ranker import read_ranker
 from contracts.recommender import Recommender, RecommendSpec
 from contracts.taste import Taste
 
@@ -142,7 +144,10 @@ class RecommendEngine:
 
 
 def write_model(folder: Path, model: Recommender, users: Sequence[str], histories: Sequence[Sequence[int]]) -> None:
-    """Write what `read_model` reads; `histories` are those of the people, see `Recommender.history`."""
+    """Write what `read_model` reads; `histories` are those of the people, see `Recommender.history`.
+
+    The file of a ranker's own model is its maker's to write.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPEC).write_text(model.spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
     ids = {"items": list(model.items), "attributes": list(model.attributes), "users": list(users)}
@@ -150,6 +155,9 @@ def write_model(folder: Path, model: Recommender, users: Sequence[str], historie
     ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
     flat = np.array([item for one in histories for item in one], dtype=np.int32)
     read: dict[str, NDArray[Any]] = dict(zip(HISTORIES, (ends, flat), strict=True))
+    if model.ranker is not None:
+        (folder / RANKER).write_text(model.ranker.spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        read |= model.ranker.arrays
     for name, array in {**model.arrays, **read}.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
@@ -165,7 +173,8 @@ def read_model(folder: Path) -> tuple[Recommender, list[str], tuple[NDArray[Any]
         ids = json.loads((folder / IDS).read_text(encoding="utf-8"))
         arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in folder.glob("*.npy")}
         histories = (arrays.pop(HISTORIES[0]), arrays.pop(HISTORIES[1]))
-        model = Recommender(spec, ids["items"], ids["attributes"], arrays)
+        ranker = read_ranker(folder, arrays, len(ids["items"]))
+        model = Recommender(spec, ids["items"], ids["attributes"], arrays, ranker)
         _check(model, ids["users"], histories)
     except (OSError, ValidationError, ValueError, KeyError) as err:
         raise PlatformError(

@@ -30,10 +30,10 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     Args:
         clean: folder of validated parts.  features: document of the materialise step; "" for a task without
             features.
-        out: gets ``{train,valid,test}.parquet`` (with ``row_key``), ``seen.bin`` (hashes of training and validation
-            rows), ``groups_{train,valid,test}.parquet`` of a task with sensitive columns, ``dataset.json`` and, with
-            features, ``features.json`` (the plan) and rows as they are served without features
-            (`pipelines.data.hidden`).
+        out: gets ``{train,valid,test}.parquet`` (with ``row_key``), other tables that the split gives, ``seen.bin``
+            (hashes of training and validation rows), ``groups_{train,valid,test}.parquet`` of a task with sensitive
+            columns, ``dataset.json`` and, with features, ``features.json`` (the plan) and rows as they are served
+            without features (`pipelines.data.hidden`).
 
     Returns:
         rows and label counts per split, and what was left out up to here.
@@ -53,7 +53,9 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         frame = join(frame, history)
     inputs = found.inputs(settings)
     report(2, 3, doing="split", rows=len(frame))
-    frames = found.split(frame, settings)
+    frames = dict(found.split(frame, settings))
+    for name in frames.keys() - set(SPLITS):  # what a recipe learns from beside the rows
+        frames.pop(name).to_parquet(target / f"{name}.parquet", index=False)
     _check(frames, [item.name for item in inputs], found)
     evaluation = get_evaluation(problem_of(found))
     lost = left_out.of_split(found, rows, frames, settings, evaluation.strata(rows[found.label]))

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from contracts.engines.lightgbm import import_lightgbm
 from contracts.errors import PlatformError
+from contracts.tabular_engine import import_lightgbm
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 

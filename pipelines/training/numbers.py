@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from contracts.bundle import Input
-from contracts.engines.lightgbm import import_lightgbm
 from contracts.errors import PlatformError
-from contracts.tabular_engine import matrix
+from contracts.tabular_engine import import_lightgbm, matrix
 from pipelines.data.value_format import as_numbers
 from pipelines.task import Progress
 from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, fit_boosted

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.bundle import Check
 from contracts.engines.recommend import write_model
 from contracts.problems.ranking import listed
+from contracts.ranker import Ranker
 from contracts.recommender import Recommender, RecommendSpec
 from pipelines.evaluation.list_measures import OF_RANKS, ranks
 from pipelines.task import Progress
@@ -33,7 +35,8 @@ _DAY = 86_400.0
 class Log:
     """Interactions as numbers, in the order of time; `liked` is false where a person did not like what they took.
 
-    ages: days before the last one.  items, attributes: their names, and `has` which of them an item has.
+    seconds: since 1970.  ages: days before the last one.  items, attributes: their names, and `has` which of them an
+    item has.
     """
 
     users: list[str]
@@ -41,6 +44,7 @@ class Log:
     attributes: list[str]
     user_of: NDArray[np.int64]
     item_of: NDArray[np.int64]
+    seconds: NDArray[np.float64]
     ages: NDArray[np.float64]
     liked: NDArray[np.bool_]
     has: NDArray[np.float32]
@@ -66,7 +70,7 @@ class Log:
 
 
 def train_recommender(
-    dataset: Path, model: Model, lists: Any, seed: int, out: Path, progress: Progress
+    dataset: Path, model: Model, lists: Any, seed: int, out: Path, progress: Progress, again: SecondStage | None = None
 ) -> dict[str, Any]:
     """Choose the settings by NDCG of what the validation part holds, then learn from both parts.
 
@@ -74,7 +78,8 @@ def train_recommender(
     it is not listed again.
 
     Args:
-        lists: a `pipelines.recipes.recommend.settings.ListConfig`.
+        lists: a `pipelines.recipes.recommend.settings.ListConfig`.  again: makes the second stage, see
+            `pipelines.training.second_stage`; None: there is none.
     """
     import pandas as pd
 
@@ -103,16 +108,43 @@ def train_recommender(
     whole = log.taken(order, seed)
     final = recommender(log, whole, best, fit(whole, best), lists)
     users, served = _served(log, log.histories(order), dataset / "test.parquet")
+    second = Second({}, {})
+    if again is not None:
+        retriever = recommender(log, taken, best, fit(taken, best), lists)
+        second = again(dataset, log, retriever, order[order < first], best, lists, seed)
+        final = replace(final, ranker=second.ranker)
     write_model(out, final, users, served)
+    for name, content in second.files.items():
+        (out / name).write_bytes(content)
     return {
         "engine": "recommend",
         "output": {"problem": "ranking", "k": lists.k, "longest": lists.longest, "catalogue": len(log.items)},
         "decision": None,
         "history": history,
-        "parameters": {"method": best["method"], **_settings(best), "people": len(log.users), "items": len(log.items)},
+        "parameters": {
+            "method": best["method"],
+            **_settings(best),
+            "people": len(log.users),
+            "items": len(log.items),
+            **second.parameters,
+        },
+        **({"choices": [second.choice.model_dump()]} if second.choice else {}),
         "device": "cpu",
         "tolerance": 1e-3,
     }
+
+
+@dataclass(frozen=True)
+class Second:
+    """What came of a second stage: its files, what is said of it, the ranker where it is served, and the verdict."""
+
+    files: Mapping[str, bytes]
+    parameters: Mapping[str, Any]
+    ranker: Ranker | None = None
+    choice: Check | None = None
+
+
+SecondStage = Callable[..., Second]
 
 
 def candidates(model: Model) -> list[dict[str, Any]]:
@@ -148,6 +180,7 @@ def read_log(parts: Sequence[pd.DataFrame]) -> Log:
         attributes=attributes,
         user_of=user_of.astype(np.int64),
         item_of=item_of.astype(np.int64),
+        seconds=times,
         ages=(times.max() - times) / _DAY,
         liked=rows["liked"].to_numpy(dtype=bool),
         has=has,

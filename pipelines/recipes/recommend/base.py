@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,12 @@ class RecommendRecipe(RecommendConfig):
         """See `pipelines.training.recommend.train_recommender`."""
         from pipelines.training.recommend import train_recommender
 
-        return train_recommender(dataset, self.model, self.list, self.seed, out, progress)
+        again = None
+        if self.ranker.kind != "none":
+            from pipelines.training.second_stage import second_stage
+
+            again = partial(second_stage, settings=self.ranker)
+        return train_recommender(dataset, self.model, self.list, self.seed, out, progress, again)
 
 
 def recommend_recipes(base: RecommendRecipe) -> Mapping[str, RecommendRecipe]:

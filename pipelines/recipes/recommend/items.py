@@ -1,14 +1,18 @@
-"""The table of items: what each is like."""
+"""Tables beside the interactions: what each item is like, and whatever else a recipe reads by names of columns."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
 from contracts.problems.ranking import SEPARATOR
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pipelines.recipes.recommend.settings import ItemsConfig
+    from pipelines.task import DataConfig
 
 
 def read_items(config: ItemsConfig) -> dict[str, str]:
@@ -17,33 +21,52 @@ def read_items(config: ItemsConfig) -> dict[str, str]:
     Raises:
         PlatformError: as ingest does, and ``code="bad_schema"`` where a column is missing.
     """
+    found = dict[str, str]()
+    for table in read_columns(config.source, config.data, ("item", "attributes"), "items"):
+        columns = (table.column(name).to_pylist() for name in ("item", "attributes"))
+        for item, attributes in zip(*columns, strict=True):
+            names_of = [part.strip() for part in str(attributes or "").split(SEPARATOR)]
+            found[str(item)] = SEPARATOR.join(filter(None, names_of))
+    return found
+
+
+def read_columns(
+    source: str, data: DataConfig, wanted: Sequence[str], section: str, optional: Sequence[str] = ()
+) -> Iterator[pa.Table]:
+    """The columns of a file or folder of tables under the names that a recipe gives them.
+
+    Args:
+        section: of the configuration, which has `source` and `data`.  optional: columns that may be missing.
+
+    Raises:
+        PlatformError: as ingest does, and ``code="bad_schema"`` where a column is missing.
+    """
     from pipelines.data.chunks import text_format
+    from pipelines.data.origins import source_here
     from pipelines.data.sources import column_names, list_files, read_chunks
 
-    form, found = text_format(config.data), dict[str, str]()
-    wanted = {name: config.data.columns.get(name, name) for name in ("item", "attributes")}
-    for path in list_files(config.source):
-        names = column_names(path, form)
-        if absent := [name for name in wanted.values() if name not in names]:
-            raise PlatformError(
-                f"the table of items has no column {absent[0]!r}",
-                detail=f"{path.name} has: {', '.join(names)}",
-                fix="say which ones they are: --set items.data.columns.item=NAME, items.data.columns.attributes=NAME",
-                code="bad_schema",
-                column=absent[0],
-            )
-        for chunk in read_chunks(path, names, form):
-            if chunk.rejected:
-                bad = chunk.rejected[0]
+    form = text_format(data)
+    given = {name: data.columns.get(name, name) for name in (*wanted, *optional)}
+    with source_here(source) as here:
+        for path in list_files(here):
+            names = column_names(path, form)
+            if absent := [name for name in wanted if given[name] not in names]:
                 raise PlatformError(
-                    f"table of items {path.name}: row {bad.row} cannot be read",
-                    detail=bad.reason,
-                    fix="correct the row, or items.data (header, delimiter, quoted)",
-                    code="bad_source",
-                    row=bad.row,
+                    f"the table of {section} has no column {given[absent[0]]!r}",
+                    detail=f"{path.name} has: {', '.join(names)}",
+                    fix=f"say which ones they are: --set {section}.data.columns.{absent[0]}=NAME",
+                    code="bad_schema",
+                    column=given[absent[0]],
                 )
-            columns = (chunk.table.column(name).to_pylist() for name in wanted.values())
-            for item, attributes in zip(*columns, strict=True):
-                names_of = [part.strip() for part in str(attributes or "").split(SEPARATOR)]
-                found[str(item)] = SEPARATOR.join(filter(None, names_of))
-    return found
+            kept = [name for name in given if given[name] in names]
+            for chunk in read_chunks(path, names, form):
+                if chunk.rejected:
+                    bad = chunk.rejected[0]
+                    raise PlatformError(
+                        f"table of {section} {path.name}: row {bad.row} cannot be read",
+                        detail=bad.reason,
+                        fix=f"correct the row, or {section}.data (header, delimiter, quoted)",
+                        code="bad_source",
+                        row=bad.row,
+                    )
+                yield chunk.table.select([given[name] for name in kept]).rename_columns(kept)

@@ -41,6 +41,40 @@ class ItemsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class ImpressionsConfig:
+    """A table of what was shown, a row for each place of a list, see `pipelines.recipes.recommend.impressions`.
+
+    source: a file or folder, read by `data`; ``built-in``: that of the built-in data; empty: none.
+    """
+
+    source: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class RankerConfig:
+    """A second stage that learns from impressions, and is served where it beats the retriever on the validation part.
+
+    kind: ``lambdarank``, boosted trees (C. Burges, 2010); ``dlrm``, a small network (M. Naumov et al., 2019).
+    candidates: of the retriever.  positions: ``estimate`` takes the bias of places out of the clicks; ``none``: clicks
+    count as they are.  held_back: share of the training part's time whose impressions are learned from, with a
+    retriever that has not seen it.  lists: at most, the latest.  rounds, leaves, rate: of the trees.  epochs, width: of
+    the network.
+    """
+
+    kind: Literal["none", "lambdarank", "dlrm"] = "none"
+    candidates: Annotated[int, Field(ge=1, le=5_000)] = 500
+    positions: Literal["estimate", "none"] = "estimate"
+    held_back: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    lists: Annotated[int, Field(ge=1)] = 20_000
+    rounds: Annotated[int, Field(ge=1)] = 80
+    leaves: Annotated[int, Field(ge=2)] = 6
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.05
+    epochs: Annotated[int, Field(ge=1)] = 8
+    width: Annotated[int, Field(ge=2, le=256)] = 16
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ListConfig:
     """What a list is, unless a request says otherwise; see `contracts.recommender.RecommendSpec`.
 
@@ -67,4 +101,6 @@ class RecommendConfig(TaskConfig):
     model: Model = field(default_factory=GraphModel)
     split: SplitConfig = field(default_factory=SplitConfig)
     items: ItemsConfig = field(default_factory=ItemsConfig)
+    impressions: ImpressionsConfig = field(default_factory=ImpressionsConfig)
+    ranker: RankerConfig = field(default_factory=RankerConfig)
     list: ListConfig = field(default_factory=ListConfig)

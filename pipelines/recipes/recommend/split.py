@@ -38,6 +38,31 @@ def split_interactions(frame: pd.DataFrame, config: RecommendConfig) -> dict[str
     return {**made, TEST: _people(rows)}
 
 
+def moments(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
+    """When the validation and the test part of each person begin, in seconds since 1970: columns user, valid, test.
+
+    Raises:
+        PlatformError: the parts are not parts of time.
+    """
+    import pandas as pd
+
+    if config.split.by == "part":
+        raise PlatformError(
+            "impressions are split by their moment, and this split has none",
+            fix=f"split by time, {setting('split.by', 'time')}, or leave impressions.source empty",
+            code="bad_config",
+        )
+    rows = _checked(frame, config)
+    rows["fate"], rows["user"] = _fates(rows, config.split), rows["user"].astype(str)
+    users = pd.Index(rows["user"].unique(), name="user")
+    found = pd.DataFrame(index=users)
+    for name, part in (("test", (TEST,)), ("valid", (VALID, TEST))):
+        later = rows[rows["fate"].isin(part)]
+        first = later["seconds"].min() if config.split.by == "time" else later.groupby("user")["seconds"].min()
+        found[name] = first if config.split.by == "time" else first.reindex(users).fillna(np.inf)
+    return found.reset_index()
+
+
 def left_out(frame: pd.DataFrame, config: RecommendConfig) -> Mapping[str, Any]:
     """Why interactions are in no part, a mask by reason."""
     fate = _fates(_checked(frame, config), config.split).reindex(frame.index)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from contracts.bundle import Input
+from contracts.errors import PlatformError
 from pipelines.task import Column, TaskConfig
 
 if TYPE_CHECKING:
@@ -44,10 +46,28 @@ class RecommendTask(ABC):
         """The built-in interactions."""
 
     def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
-        """See `pipelines.recipes.recommend.split`."""
-        from pipelines.recipes.recommend.split import split_interactions
+        """See `pipelines.recipes.recommend.split`; and ``impressions``, where there are any."""
+        from pipelines.recipes.recommend.impressions import split_impressions
+        from pipelines.recipes.recommend.split import moments, split_interactions
 
-        return split_interactions(frame, config)
+        frames = split_interactions(frame, config)
+        if config.impressions.source:
+            frames["impressions"] = split_impressions(
+                config, moments(frame, config), partial(self.default_impressions, config)
+            )
+        return frames
+
+    def default_impressions(self, config: Any) -> pd.DataFrame:
+        """What was shown in the built-in data, see `pipelines.recipes.recommend.impressions`.
+
+        Raises:
+            PlatformError: there is nothing of the kind.
+        """
+        raise PlatformError(
+            f"task {self.name} has no built-in impressions",
+            fix="give a table: --set impressions.source=FILE",
+            code="bad_config",
+        )
 
     def left_out(self, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> Mapping[str, Any]:
         """Interactions of the future, of rare items, and those that come again."""

@@ -10,6 +10,7 @@ from pipelines.task import TaskConfig
 from pipelines.tasks.recommend.config import RECIPES
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 
@@ -26,6 +27,12 @@ class Recommend(RecommendTask):
         from pipelines.tasks.recommend.simulator import simulate
 
         return simulate(config.simulator, config.seed)
+
+    def default_impressions(self, config: Any) -> pd.DataFrame:
+        """What was shown to those who clicked."""
+        from pipelines.tasks.recommend.simulator import impressions
+
+        return impressions(config.simulator, config.seed)
 
 
 TASK = Recommend()

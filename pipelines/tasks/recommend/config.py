@@ -8,7 +8,13 @@ from dataclasses import field, replace
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.recommend.base import RecommendRecipe, recommend_recipes
-from pipelines.recipes.recommend.settings import ItemsConfig, ListConfig, SplitConfig
+from pipelines.recipes.recommend.settings import (
+    ImpressionsConfig,
+    ItemsConfig,
+    ListConfig,
+    RankerConfig,
+    SplitConfig,
+)
 from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.tasks.recommend.simulator import SimulatorConfig
 from pipelines.training.recommenders import EaseModel
@@ -46,7 +52,13 @@ _MOVIELENS = replace(
     split=SplitConfig(by="user", min_people=3),
 )
 
+# Popularity is one of the features: a ranker that thinks much of it has a reason.
+_RANKED = replace(
+    _BASE, impressions=ImpressionsConfig(source="built-in"), list=replace(_LISTS, penalty=0.0, new_share=0.05)
+)
+
 RECIPES: Mapping[str, TaskConfig] = {
     **recommend_recipes(_BASE),
+    **{kind: replace(_RANKED, recipe=kind, ranker=RankerConfig(kind=kind)) for kind in ("lambdarank", "dlrm")},
     "movielens": _MOVIELENS,
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from contracts.problems.ranking import SEPARATOR
 from pipelines.task import STRICT
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 ATTRIBUTES = (
@@ -26,6 +27,7 @@ ATTRIBUTES = (
     "humour", "music", "nature", "romance", "science", "sports",
 )  # fmt: skip
 _FORGOTTEN = 0.9  # of boredom, what is left after a visit
+_APART = 40  # seconds between the clicks of two places
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -45,6 +47,12 @@ class SimulatorConfig:
     new_share: float = 0.3
     crowd: float = 0.5
     boredom: float = 0.25
+
+
+def looks(places: int) -> NDArray[np.float64]:
+    """The chance that each place of a list is looked at: the truth that a ranker has to estimate."""
+    found: NDArray[np.float64] = 1 / np.arange(1, places + 1) ** 0.5
+    return found
 
 
 class World:
@@ -83,7 +91,7 @@ class World:
 
     def take(self, people: NDArray[np.int64], lists: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the items that they are shown people click, place by place; -1 is no item. They remember it."""
-        look = 1 / np.arange(1, lists.shape[1] + 1) ** 0.5
+        look = looks(lists.shape[1])
         kind = self.kind[lists] * (lists >= 0)[:, :, None]
         bored = self.config.boredom * np.einsum("pia,pa->pi", kind, self.bored[people])
         likes = 1 / (1 + np.exp(-(np.take_along_axis(self.liking[people], np.maximum(lists, 0), 1) - bored - 3.0)))
@@ -103,22 +111,43 @@ class World:
         return SEPARATOR.join(ATTRIBUTES[at] for at in np.flatnonzero(self.has[item]))
 
 
-def simulate(config: SimulatorConfig, seed: int, world: World | None = None) -> Iterator[pa.Table]:
-    """Clicks of all days, in the columns of the task; those in a `world` that goes on afterwards."""
-    import pyarrow as pa
+class Visit(NamedTuple):
+    """A list that a person was shown.
 
+    Attributes:
+        items: by their places.  taken: which of them were clicked.
+    """
+
+    person: int
+    at: datetime
+    items: NDArray[np.int64]
+    taken: NDArray[np.bool_]
+
+
+def visits(config: SimulatorConfig, seed: int, world: World | None = None) -> Iterator[Visit]:
+    """The visits of all days, in a `world` that goes on afterwards."""
     world = world or World(config, seed)
     start, rng = datetime.fromisoformat(f"{config.start}T00:00:00+00:00"), np.random.default_rng(seed + 1)
-    rows: list[tuple[str, str, datetime, str]] = []
     for day in range(config.days):
         people = world.visitors()
         lists = world.show(people, day)
         taken = world.take(people, lists)
         at = rng.integers(6 * 3600, 23 * 3600, len(people))
-        for person, place in zip(*np.nonzero(taken), strict=True):
-            item = int(lists[person, place])
-            moment = start + timedelta(days=day, seconds=int(at[person]) + 40 * int(place))
-            rows.append((f"u{people[person]:04d}", f"i{item:04d}", moment, world.names(item)))
+        for row, person in enumerate(people.tolist()):
+            yield Visit(person, start + timedelta(days=day, seconds=int(at[row])), lists[row], taken[row])
+
+
+def simulate(config: SimulatorConfig, seed: int, world: World | None = None) -> Iterator[pa.Table]:
+    """Clicks of all days, in the columns of the task; those in a `world` that goes on afterwards."""
+    import pyarrow as pa
+
+    world = world or World(config, seed)
+    rows: list[tuple[str, str, datetime, str]] = []
+    for visit in visits(config, seed, world):
+        for place in np.flatnonzero(visit.taken).tolist():
+            item = int(visit.items[place])
+            moment = visit.at + timedelta(seconds=_APART * place)
+            rows.append((f"u{visit.person:04d}", f"i{item:04d}", moment, world.names(item)))
     rows.sort(key=lambda row: (row[2], row[0], row[1]))
     users, items, moments, attributes = zip(*rows, strict=True)
     yield pa.table({
@@ -129,4 +158,20 @@ def simulate(config: SimulatorConfig, seed: int, world: World | None = None) -> 
         "rating": pa.nulls(len(rows), pa.float64()),
         "attributes": attributes,
         "part": pa.nulls(len(rows), pa.string()),
+    })  # fmt: skip
+
+
+def impressions(config: SimulatorConfig, seed: int) -> pd.DataFrame:
+    """What was shown in the visits of `simulate`, see `pipelines.recipes.recommend.impressions`."""
+    import pandas as pd
+
+    found = list(visits(config, seed))
+    shown = np.array([len(visit.items) for visit in found])
+    return pd.DataFrame({
+        "list": np.repeat([f"v{number:06d}" for number in range(len(found))], shown),
+        "user": np.repeat([f"u{visit.person:04d}" for visit in found], shown),
+        "item": [f"i{item:04d}" for visit in found for item in visit.items.tolist()],
+        "place": np.concatenate([np.arange(1, count + 1) for count in shown]),
+        "clicked": np.concatenate([visit.taken for visit in found]),
+        "time": np.repeat(pd.DatetimeIndex([visit.at for visit in found]), shown),
     })  # fmt: skip
