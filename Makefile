@@ -208,5 +208,5 @@ $(RUN_ENV): | $(BIN)/python
 
 $(DEV_ENV): | $(RUN_ENV)
 	@echo "Installing what neural recipes and tests need (a few minutes, once)"
-	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),torch,dev]'
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),torch,federation,dev]'
 	@rm -f .venv/.dev-*; touch $@

@@ -7,6 +7,7 @@ the run finds them in the cache.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -31,7 +32,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     """Make the data of a run, and datasets with shares of its training rows.
 
     Args:
-        job: run (a `Run`), folder (of the shares), shares (share -> repeats).
+        job: run (a `Run`), folder (of the shares), shares (share -> repeats), keep (where the whole dataset is kept, if
+            it is).
 
     Returns:
         rows by part, bytes of the dataset, seconds of these steps, memory_peak, and fits: share, repeat and dataset.
@@ -45,6 +47,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         group.run(_DATA)
         seconds = time.perf_counter() - began
         dataset = group.path("built")
+        if keep := job.get("keep"):
+            shutil.copytree(dataset, keep, dirs_exist_ok=True)
         fits = []
         for share, repeats in job["shares"]:
             for repeat in range(repeats):

@@ -12,6 +12,7 @@ from deploy.cli.commands import (
     console,
     data,
     features,
+    federation,
     feedback,
     loop,
     models,
@@ -33,6 +34,7 @@ __all__ = ["app", "main"]
 parts = (
     runs,
     search,
+    federation,
     schedules,
     data,
     models,

@@ -157,7 +157,7 @@ def learning_curve(file: Path, history: Sequence[Mapping[str, Any]]) -> bool:
     import matplotlib
 
     rows = [row for row in history if isinstance(row, Mapping)]
-    skip = {*_ALONG, "seconds", "lr", "learning_rate"}
+    skip = {*_ALONG, "seconds", "lr", "learning_rate", "sites"}
     names = sorted({k for row in rows for k, v in row.items() if isinstance(v, int | float) and k not in skip})
     panels: list[tuple[str, list[str]]] = [
         ("loss", [name for name in names if "loss" in name]),

@@ -111,6 +111,11 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         from pipelines.search.outcome import judged
 
         result["search"] = judged(search, found, settings, Path(model), frame, given, target / "plots")
+    if federation := trained.get("federation"):
+        from pipelines.evaluation import federation_plots
+
+        result["federation"] = federation
+        federation_plots.draw(target / "plots", federation, trained["history"])
     _write_texts(target / REASON_TEXTS, found, [item.name for item in signature.inputs])
     result |= {name: read_json(source / "dataset.json").get(name) for name in ("left_out", "origin")}
     about = {"task": found.name, "source": fields["lineage"]["source"], "version": fields["lineage"]["data_version"]}

@@ -195,13 +195,18 @@ def check_private(model: Any, cost: Any, weighs: bool, privacy: PrivacyConfig | 
 
 def form_of(inputs: Sequence[Input], found: Fit) -> NetworkForm:
     """What is written of a trained network."""
+    return form_of_layers(inputs, found.layers, found.spread)
+
+
+def form_of_layers(inputs: Sequence[Input], layers: Sequence[tuple[Floats, Floats]], spread: Spread) -> NetworkForm:
+    """What is written of a network, wherever it was trained."""
     return NetworkForm(
         numbers=numbers_of(inputs),
-        mean=found.spread.mean,
-        deviation=found.spread.deviation,
+        mean=spread.mean,
+        deviation=spread.deviation,
         far=_FAR,
         categories=categories_of(inputs),
-        layers=found.layers,
+        layers=layers,
     )
 
 

@@ -122,7 +122,7 @@ def train_tabular(
     x_train, x_valid = (matrix(inputs, columns_of(f, inputs)) for f in (train, valid))
     y_train, y_valid = (np.asarray(f["label"].map(index), dtype=np.int64) for f in (train, valid))
     _need_all_classes(y_train, classes, "train")
-    losses = _row_costs(cost, valid)  # before the fit, which takes long
+    losses = row_costs(cost, valid)  # before the fit, which takes long
     out.mkdir(parents=True, exist_ok=True)
     rows = Rows(x=x_train, y=y_train), Rows(x=x_valid, y=y_valid)
     if mitigation and mitigation.is_on:
@@ -153,7 +153,7 @@ def train_tabular(
     if len(classes) == 2:
         calibrated = Calibration(calibration)
         cut = float(calibrated(np.zeros(1))[0]) if mitigation and mitigation.cuts_at_zero else None
-        decision = _decision(classes, calibrated(np.asarray(fitted.raw)), y_valid, cost, losses, cut)
+        decision = decide(classes, calibrated(np.asarray(fitted.raw)), y_valid, cost, losses, cut)
     return {
         "engine": fitted.engine,
         "output": {"problem": "classification", "classes": list(classes)},
@@ -165,7 +165,7 @@ def train_tabular(
     }
 
 
-def _decision(
+def decide(
     classes: Sequence[str],
     probability: Floats,
     label: NDArray[np.int64],
@@ -358,7 +358,7 @@ def _weights(y: NDArray[Any], positive: float) -> Floats:
     return np.where(y == 1, share, 1.0)
 
 
-def _row_costs(cost: CostConfig, frame: pd.DataFrame) -> Floats:
+def row_costs(cost: CostConfig, frame: pd.DataFrame) -> Floats:
     if isinstance(cost.false_negative, str):
         numeric = [str(name) for name in frame.select_dtypes("number").columns]
         if cost.false_negative not in numeric:

@@ -61,14 +61,14 @@ def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, An
     with tempfile.TemporaryDirectory(prefix="fairlead-plan-") as name:
         folder = Path(name)
         job = {"run": run.document(), "folder": str(folder / "shares"), "shares": _SHARES}
-        data = _measured("prepare", job, folder)
+        data = measured_apart("prepare", job, folder)
         say(f"ok data           {seconds(data['seconds']):>12}  {data['rows']['train']:,} training rows")
         fits, began = [], time.monotonic()
         wanted = sorted(data["fits"], key=lambda one: (one["repeat"], one["share"]))
         for at, one in enumerate(wanted):
             if at >= _FEWEST and time.monotonic() - began > most:
                 break
-            fit = _measured(
+            fit = measured_apart(
                 "fit",
                 {
                     "task": run.task,
@@ -138,8 +138,8 @@ def forecast(
     }
 
 
-def _measured(what: str, job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The result of a process of `pipelines.planning`."""
+def measured_apart(what: str, job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The result of a process of `pipelines.planning`, of `what` it does: prepare or fit."""
     given, result, log = folder / f"{what}.json", folder / f"{what}-result.json", folder / f"{what}.log"
     result.unlink(missing_ok=True)
     given.write_text(json.dumps(job), encoding="utf-8")

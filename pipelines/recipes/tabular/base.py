@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
+from pipelines.federation.settings import FederationConfig
 from pipelines.task import STRICT, Progress, TaskConfig, class_output
 from pipelines.training.boosting import LightGBMConfig
 from pipelines.training.mitigation import Mitigation
@@ -28,12 +29,18 @@ class TabularRecipe(TaskConfig):
     cost: CostConfig = field(default_factory=CostConfig)
     mitigation: Mitigation = field(default_factory=Mitigation)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
-        """See `train_tabular`; with a mitigation, one model for each strength that is tried."""
+        """See `train_tabular`; with a mitigation, one model for each strength that is tried; or by a federation."""
         from pipelines.training.tradeoff import chosen_strength, tried
 
         classes = task.classes or _classes(dataset)
+        if self.federation.is_on:
+            from pipelines.federation.train import train_federated
+
+            found = train_federated(self, task, classes, dataset, out, checkpoints, progress)
+            return {**found, "output": class_output(task, self, classes)}
         if not self.mitigation.is_on:
             found = self._train(task, classes, dataset, out, checkpoints, progress, self.mitigation)
             return {**found, "output": class_output(task, self, classes)}

@@ -18,7 +18,22 @@ from deploy.cli.terminal.output import guarded, number, seconds, write_json
 
 COMMANDS = {
     *("deploy", "status", "diagnose", "audit", "watch", "labels", "predictions", "rollouts", "console", "monitor"),
-    *("demo", "tasks", "run", "runs", "plan", "search", "cost", "models", "compare", "promote", "rollback", "privacy"),
+    *(
+        "demo",
+        "tasks",
+        "run",
+        "runs",
+        "plan",
+        "search",
+        "federate",
+        "federation",
+        "cost",
+        "models",
+        "compare",
+        "promote",
+        "rollback",
+        "privacy",
+    ),
     *(
         "chat",
         "fairness",
@@ -37,7 +52,7 @@ COMMANDS = {
         "pipelines",
     ),
 }
-GROUPS = {"audit", "predictions", "rollouts", "features", "data", "schedules", "pipelines"}
+GROUPS = {"federation", "audit", "predictions", "rollouts", "features", "data", "schedules", "pipelines"}
 
 
 def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:

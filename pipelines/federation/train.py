@@ -1,0 +1,318 @@
+"""Training by sites in place of one that has all rows; what comes of it is a model like any other.
+
+The coordinator keeps the validation and the test rows of its own data: they decide about calibration, threshold and
+gate. Its training rows are shared out among the sites of a simulation, and are not used when partners' sites train.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.bundle import Input
+from contracts.errors import PlatformError
+from contracts.privacy_ledger import Release
+from contracts.tabular_engine import Calibration, matrix
+from pipelines.federation.certificates import make_certificates
+from pipelines.federation.coordinator import Coordinator, Member
+from pipelines.federation.engine import Hub, free_port
+from pipelines.federation.learner import Local, count_of, first_weights, layers_of, log_odds, measured, shapes_of
+from pipelines.federation.local_sites import LocalSites
+from pipelines.federation.models import Model, model_of, width_of
+from pipelines.federation.settings import FederationConfig
+from pipelines.federation.splitting import shared_out
+from pipelines.io.files import write_json, write_text
+from pipelines.settings import setting
+from pipelines.task import Progress
+from pipelines.training.network import NetworkConfig, Spread
+from pipelines.training.privacy import charge, check_settings, noise_for
+from pipelines.training.tabular import decide, fit_calibration, row_costs
+
+if TYPE_CHECKING:
+    from pipelines.task import Task
+
+Floats = NDArray[np.float64]
+_KEPT = "federation.json"
+_AVERAGED = 0.8  # share of the running mean that each of the last rounds leaves of what was before
+_LINEAR = Local(epochs=1, batch_size=512, learning_rate=0.02, decay=0.0, clip=1.0, proximal=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Valid:
+    """The coordinator's validation rows. x: shape (rows, inputs)."""
+
+    x: Floats
+    y: NDArray[np.int64]
+    losses: Floats
+
+
+@dataclass(kw_only=True)
+class _State:
+    """Where a training is after a round: what goes on from here goes on as if nothing had been."""
+
+    weights: Floats
+    velocity: Floats
+    average: Floats
+    round: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    mean: Floats = field(default_factory=lambda: np.zeros(0))
+    deviation: Floats = field(default_factory=lambda: np.zeros(0))
+
+    def spread(self) -> Spread:
+        return Spread(mean=self.mean, deviation=self.deviation, counts={})
+
+
+def train_federated(
+    recipe: Any,
+    task: Task,
+    classes: Sequence[str],
+    dataset: Path,
+    out: Path,
+    checkpoints: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Train by the sites of ``recipe.federation``; the result is TaskConfig.train's, and ``federation`` for the card.
+
+    Args:
+        recipe: with the sections model, cost, mitigation, privacy and federation.
+
+    Raises:
+        PlatformError: ``code="no_sites"``, ``code="quorum"``; ``code="bad_config"``, what cannot be federated.
+    """
+    config, inputs = recipe.federation, task.inputs(recipe)
+    model = model_of(recipe.model, inputs)
+    if len(classes) != 2:
+        raise PlatformError(
+            "a federated training needs two classes",
+            detail=f"got {len(classes)}",
+            fix="train it in one place: fairlead run " + task.name,
+            code="bad_config",
+        )
+    if recipe.mitigation.is_on:
+        raise PlatformError(
+            "a mitigation needs the groups of all rows in one place",
+            detail=f"mitigation.method is {recipe.mitigation.method}",
+            fix=setting("mitigation.method", "none"),
+            code="bad_config",
+        )
+    private = _paid(recipe, checkpoints) if recipe.privacy.is_on else None
+    valid = _valid_rows(recipe, inputs, classes, dataset)
+    shapes = shapes_of(width_of(model, inputs), model.hidden)
+    told = {
+        "task": task.name,
+        "model": {**asdict(recipe.model), "kind": recipe.model.kind},
+        "secure": config.secure,
+        "privacy": private and {"clip": private["clip"], "noise": private["noise_multiplier"], "least": config.least,
+                                "epsilon": private["epsilon"]},
+    }  # fmt: skip
+    with _sites(config, recipe.seed, inputs, classes, dataset, checkpoints) as (hub, alive):
+        leader = Coordinator(hub, config, told, alive)
+        try:
+            leader.admit([one.model_dump() for one in inputs], list(classes))
+            state = _resumed(checkpoints, leader, model, shapes, recipe, private, valid)
+            _rounds(state, leader, model, shapes, recipe, private, valid, checkpoints, progress)
+            raw = log_odds(state.average, shapes, model.features(valid.x, state.spread()))
+            kind = "none" if private else recipe.model.calibration
+            calibration = fit_calibration(kind, raw, valid.y)
+            out.mkdir(parents=True, exist_ok=True)
+            model.save(layers_of(state.average, shapes), state.spread(), calibration, out / "model.onnx")
+            arrays = {"weights": state.average, "mean": state.mean, "deviation": state.deviation}
+            leader.finish({**arrays, "model": np.frombuffer((out / "model.onnx").read_bytes(), np.uint8)})
+        except PlatformError:
+            leader.end()
+            raise
+    (checkpoints / _KEPT).unlink(missing_ok=True)
+    answers = Calibration(calibration)(raw)
+    return {
+        "engine": "onnx",
+        "output": {"problem": "classification", "classes": list(classes)},
+        "decision": decide(classes, answers, valid.y, recipe.cost, valid.losses, None),
+        "history": state.history,
+        "parameters": _parameters(recipe, state, count_of(shapes)),
+        "device": "cpu",
+        "federation": _document(config, leader.members, state, bool(private)),
+        **({"privacy": private} if private else {}),
+    }
+
+
+def _rounds(
+    state: _State,
+    leader: Coordinator,
+    model: Model,
+    shapes: list[tuple[int, int]],
+    recipe: Any,
+    private: Mapping[str, Any] | None,
+    valid: _Valid,
+    checkpoints: Path,
+    progress: Progress,
+) -> None:
+    config, seen = recipe.federation, model.features(valid.x, state.spread())
+    how = asdict(_local(recipe))
+
+    def quality(weights: Floats) -> dict[str, float]:
+        return measured(log_odds(weights, shapes, seen), valid.y)
+
+    while state.round < config.rounds:
+        number = state.round + 1
+        arrays = {"weights": state.weights, "mean": state.mean, "deviation": state.deviation}
+        start = state.weights
+
+        def loss(step: Floats, at: Floats = start) -> float:
+            return quality(at + step)["loss"]
+
+        added, sites = leader.learn(number, arrays, {"how": how, "seed": recipe.seed}, loss)
+        state.velocity = config.momentum * state.velocity + added
+        state.weights = state.weights + state.velocity
+        late = number > config.rounds // 2
+        state.average = _AVERAGED * state.average + (1 - _AVERAGED) * state.weights if late else state.weights
+        found = {f"valid_{name}": value for name, value in quality(state.average).items()}
+        state.history.append({"round": float(number), **found, "sites": float(sites)})
+        state.round = number
+        _keep(checkpoints, state, leader.members)
+        progress(number, config.rounds, **found, sites=sites)
+
+
+def _local(recipe: Any) -> Local:
+    config = recipe.federation
+    how = _LINEAR
+    if isinstance(recipe.model, NetworkConfig):
+        loop = recipe.model.training
+        how = replace(
+            how, batch_size=loop.batch_size, learning_rate=loop.learning_rate, decay=loop.weight_decay, clip=loop.clip
+        )
+    return replace(how, epochs=config.local_epochs, proximal=config.proximal)
+
+
+def _paid(recipe: Any, checkpoints: Path) -> dict[str, Any]:
+    """Pay for the rounds. One row, or all rows of one site, change the sum of the updates by twice the clip at most."""
+    config, privacy = recipe.federation, recipe.privacy
+    check_settings(
+        privacy,
+        1,
+        {
+            "federation.rule": (config.rule != "mean", "noise counts on the sum of all sites", "mean"),
+            "cost.rule": (recipe.cost.rule == "observed", "it takes the threshold from rows", "expected"),
+            "cost.false_negative": (isinstance(recipe.cost.false_negative, str), "it takes the mean of a column", 5.0),
+        },
+    )  # fmt: skip
+    noise = noise_for(privacy, 1.0, config.rounds)
+    return charge(privacy, [Release(noise=noise, share=1.0, steps=config.rounds)], len(config.names), checkpoints)
+
+
+def _valid_rows(recipe: Any, inputs: Sequence[Input], classes: Sequence[str], dataset: Path) -> _Valid:
+    import pandas as pd
+
+    from pipelines.evaluation.scoring import columns_of
+
+    frame = pd.read_parquet(dataset / "valid.parquet")
+    index = {name: at for at, name in enumerate(classes)}
+    return _Valid(
+        x=matrix(inputs, columns_of(frame, inputs)),
+        y=np.asarray(frame["label"].map(index), dtype=np.int64),
+        losses=row_costs(recipe.cost, frame),
+    )
+
+
+@contextmanager
+def _sites(
+    config: FederationConfig,
+    seed: int,
+    inputs: Sequence[Input],
+    classes: Sequence[str],
+    dataset: Path,
+    checkpoints: Path,
+) -> Iterator[tuple[Hub, Callable[[], None]]]:
+    """The coordinator's end, and what raises when the simulated sites have died."""
+    if config.sites:
+        with Hub(config.listen, Path(config.certificates), config.sites) as hub:
+            yield hub, lambda: None
+        return
+    folder = checkpoints / "sites"
+    shutil.rmtree(folder, ignore_errors=True)
+    _share_out(config, seed, inputs, classes, dataset, folder)
+    make_certificates(folder / "certificates", config.names, ["localhost"], days=30)
+    server = f"localhost:{free_port()}"
+    with (
+        Hub(server, folder / "certificates", config.names) as hub,
+        LocalSites(folder, config.names, server, config.faults) as sites,
+    ):
+        yield hub, sites.check
+
+
+def _share_out(
+    config: FederationConfig, seed: int, inputs: Sequence[Input], classes: Sequence[str], dataset: Path, folder: Path
+) -> None:
+    """Files of rows for every simulated site; what is learned from and what a site judges by are split alike."""
+    import pandas as pd
+
+    frames = {name: pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid")}
+    whole = pd.concat(list(frames.values()), ignore_index=True)
+    parts = shared_out(whole, config.clients, config.split, config.alpha, seed)
+    learns = len(frames["train"])
+    for name, rows in zip(config.names, parts, strict=True):
+        (folder / name).mkdir(parents=True)
+        whole.iloc[rows[rows < learns]].to_parquet(folder / name / "train.parquet")
+        whole.iloc[rows[rows >= learns]].to_parquet(folder / name / "valid.parquet")
+        known = {"inputs": [one.model_dump() for one in inputs], "classes": list(classes)}
+        write_json(folder / name / "site.json", known)
+
+
+def _resumed(
+    checkpoints: Path,
+    leader: Coordinator,
+    model: Model,
+    shapes: list[tuple[int, int]],
+    recipe: Any,
+    private: Mapping[str, Any] | None,
+    valid: _Valid,
+) -> _State:
+    """What an earlier process of this training has kept, or the beginning."""
+    file = checkpoints / _KEPT
+    if file.exists():
+        kept = json.loads(file.read_text())
+        for name, document in kept.pop("members").items():
+            refused = leader.members[name].refused
+            leader.members[name] = Member(**{**document, "refused": document["refused"] or refused})
+        arrays = ("weights", "velocity", "average", "mean", "deviation")
+        return _State(**{key: np.array(value) if key in arrays else value for key, value in kept.items()})
+    # How the coordinator's rows lie costs nothing of the sites' privacy.
+    spread = model.agree(model.sums(valid.x) if private else leader.sums())
+    first = first_weights(shapes, recipe.seed)
+    return _State(
+        weights=first, velocity=np.zeros_like(first), average=first, mean=spread.mean, deviation=spread.deviation
+    )
+
+
+def _keep(checkpoints: Path, state: _State, members: Mapping[str, Member]) -> None:
+    document = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(state).items()}
+    document["members"] = {name: asdict(member) for name, member in members.items()}
+    write_text(checkpoints / _KEPT, json.dumps(document))
+
+
+def _parameters(recipe: Any, state: _State, weights: int) -> dict[str, Any]:
+    config = recipe.federation
+    names = ("rule", "rounds", "local_epochs", "proximal", "momentum", "secure", "split")
+    told = {f"federation.{name}": getattr(config, name) for name in names}
+    return {**told, "federation.sites": len(config.names), "weights": weights, "rounds_run": state.round}
+
+
+def _document(config: FederationConfig, members: Mapping[str, Member], state: _State, private: bool) -> dict[str, Any]:
+    """What the card says of the sites."""
+    return {
+        "rule": config.rule,
+        "secure": config.secure,
+        "private": private,
+        "simulated": bool(config.clients),
+        "split": config.split if config.clients else "",
+        "rounds": state.round,
+        "faults": dict(config.faults),
+        "sites": [asdict(member) for member in members.values()],
+    }

@@ -1,0 +1,95 @@
+"""A federation of real processes over mutual TLS on this machine, from rows to a graph that answers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contracts.errors import PlatformError
+from pipelines.federation.settings import FederationConfig
+from pipelines.recipes.tabular.base import TabularRecipe
+from pipelines.recipes.tabular.task import TabularTask
+from pipelines.task import Column
+from pipelines.training.network import NetworkConfig
+from pipelines.training.tabular import CostConfig
+
+pytestmark = pytest.mark.integration
+
+
+class Loans(TabularTask):
+    name, title, id, label = "loans", "Who repays?", "id", "label"
+    classes = ("no", "yes")
+    columns = (
+        Column(name="id", dtype="string"),
+        Column(name="income", dtype="float64"),
+        Column(name="debt", dtype="float64", nullable=True),
+        Column(name="kind", dtype="string", categories=("a", "b")),
+        Column(name="label", dtype="string"),
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    import pandas as pd
+
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name, rows in (("train", 900), ("valid", 400)):
+        made = pd.DataFrame(
+            {
+                "id": [f"{name}-{at}" for at in range(rows)],
+                "income": rng.lognormal(3, 1, rows),
+                "debt": rng.lognormal(2, 1, rows),
+                "kind": rng.choice(["a", "b"], rows),
+            }
+        )
+        odds = np.log1p(made["income"]) - np.log1p(made["debt"]) + (made["kind"] == "a")
+        made["label"] = np.where(odds + rng.normal(0, 0.5, rows) > 1.5, "yes", "no")
+        made.to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def trained(dataset: Path, home: Path, **federation: Any) -> dict[str, Any]:
+    recipe = TabularRecipe(
+        recipe="network",
+        model=NetworkConfig(hidden=(4,), calibration="none"),
+        cost=CostConfig(rule="expected"),
+        federation=FederationConfig(**federation),
+    )
+    (home / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return recipe.train(Loans(), dataset, home / "model", home / "checkpoints", lambda *_, **__: None)
+
+
+def test_sites_die_and_misbehave_and_a_training_goes_on_after_a_quorum_was_missed(
+    dataset: Path, tmp_path: Path
+) -> None:
+    asked = {"clients": 5, "rounds": 7, "deadline": 20}
+    with pytest.raises(PlatformError) as failed:
+        trained(dataset, tmp_path, **asked, secure=True, quorum=0.8, faults={"site-2": "drop", "site-4": "drop"})
+    assert failed.value.code == "quorum"
+    assert "in round 3" in str(failed.value)
+    assert "site-2: it is gone" in failed.value.detail
+    faults = {"site-2": "drop", "site-3": "nan", "site-5": "schema"}
+    found = trained(dataset, tmp_path, **asked, quorum=0.4, faults=faults)
+    sites = {one["name"]: one for one in found["federation"]["sites"]}
+    assert [row["round"] for row in found["history"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["sites"] for row in found["history"]] == [5, 5, 3, 3, 2, 2, 2]  # the first two were of the first time
+    assert found["history"][-1]["valid_roc_auc"] > 0.8
+    assert sites["site-2"]["decision"] is None
+    assert "not finite" in sites["site-3"]["refused"]
+    assert "another schema" in sites["site-5"]["refused"]
+    assert all(sites[name]["decision"]["accepted"] for name in ("site-1", "site-4"))
+    assert (tmp_path / "model" / "model.onnx").stat().st_size > 500
+    assert not [name for name in os.listdir("/proc") if name.isdigit() and _runs(name, str(tmp_path))]
+
+
+def _runs(process: str, text: str) -> bool:
+    try:
+        return text in Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return False
