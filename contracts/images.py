@@ -21,6 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # What Pillow's readers raise for files that are cut off or made up.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError)
 SPEC = "image.json"
+_GRAY = 114
 _RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -32,7 +33,8 @@ class ImageSpec(Document):
     """The content of ``image.json``: what happens to a file before the graph sees it.
 
     Attributes:
-        mode: channels, RGB or gray.  fit: ``stretch`` changes the shape of an image, ``crop`` takes its middle.
+        mode: channels, RGB or gray.  fit: ``stretch`` changes the shape of an image, ``crop`` takes its middle, and
+            ``pad`` keeps all of it, from the upper left corner on, with gray beside or below it.
         crop_share: of the shorter side, what ``crop`` keeps; 0.875 is the custom of ImageNet (224 of 256).
         mean, std: per channel, of values from 0 to 1.  layout: whether channels come before rows and columns.
         input, output: names in the graph; no output: those of `graph_outputs`.
@@ -43,7 +45,7 @@ class ImageSpec(Document):
     width: int = Field(ge=1, le=4096)
     height: int = Field(ge=1, le=4096)
     mode: Literal["RGB", "L"] = "RGB"
-    fit: Literal["stretch", "crop"] = "stretch"
+    fit: Literal["stretch", "crop", "pad"] = "stretch"
     crop_share: float = Field(1.0, gt=0, le=1)
     resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, ...] = (0.0,)
@@ -58,6 +60,11 @@ class ImageSpec(Document):
         mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
         values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if self.layout == "channels_first" else values
+
+    def factors(self, width: int, height: int) -> tuple[float, float]:
+        """Of an image of this size, by what a place in it is multiplied to be that in the pixels; not of ``crop``."""
+        across, down = self.width / width, self.height / height
+        return (min(across, down),) * 2 if self.fit == "pad" else (across, down)
 
 
 class TooLargeError(Exception):
@@ -94,16 +101,37 @@ def read_pixels(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uin
         TooLargeError: more than `most` pixels.
         BROKEN: one of these, where it is no image or is cut off.
     """
-    opened = open_image(file, most)
-    size = opened.width * opened.height
-    image = upright(opened).convert(spec.mode)
-    box = None
+    pixels, (width, height) = read_sized(file, spec, most)
+    return pixels, width * height
+
+
+def read_sized(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """As `read_pixels`, with the width and the height that the file shows, turned as its camera noted."""
+    image = upright(open_image(file, most)).convert(spec.mode)
+    shown, box = image.size, None
     if spec.fit == "crop":
         # Cut before it is resized: a line of a million pixels must not become a million lines.
         scale = min(image.width / spec.width, image.height / spec.height) * spec.crop_share
         wide, high = spec.width * scale, spec.height * scale
         left, top = (image.width - wide) / 2, (image.height - high) / 2
         box = (left, top, left + wide, top + high)
-    if box is not None or image.size != (spec.width, spec.height):
+    if spec.fit == "pad":
+        image = _padded(image, spec)
+    elif box is not None or image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), _RESAMPLE[spec.resample], box)
-    return np.asarray(image, np.uint8).reshape(spec.height, spec.width, len(spec.mode)), size
+    return np.asarray(image, np.uint8).reshape(spec.height, spec.width, len(spec.mode)), shown
+
+
+def _padded(image: Image.Image, spec: ImageSpec) -> Image.Image:
+    factor = spec.factors(*image.size)[0]
+    sides = (
+        max(1, min(spec.width, round(image.width * factor))),
+        max(1, min(spec.height, round(image.height * factor))),
+    )
+    if image.size != sides:
+        image = image.resize(sides, _RESAMPLE[spec.resample])
+    if sides == (spec.width, spec.height):
+        return image
+    whole = Image.new(spec.mode, (spec.width, spec.height), _GRAY if spec.mode == "L" else (_GRAY,) * 3)
+    whole.paste(image, (0, 0))
+    return whole

@@ -14,6 +14,7 @@ SCORE = "fairlead_prediction_score"
 VALUE = "fairlead_prediction_value"
 ANSWER_WORDS = "fairlead_answer_words"
 LIST_DIVERSITY = "fairlead_list_diversity"
+OBJECTS = "fairlead_objects"
 FEATURE_AGE = "fairlead_feature_age_seconds"
 FEATURE_STATUS = "fairlead_feature_reads_total"
 FEATURE_FRESHNESS = "fairlead_feature_freshness_seconds"
@@ -86,6 +87,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     VALUE: ("model", "version"),  # of regressions
     ANSWER_WORDS: ("model", "version"),  # of generation
     LIST_DIVERSITY: ("model", "version"),  # of rankings
+    OBJECTS: ("model", "version"),  # of detections
     FEATURE_AGE: ("model", "view"),
     FEATURE_STATUS: ("model", "view", "status"),
     QUEUE_DEPTH: ("model",),
@@ -191,6 +193,7 @@ LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 TOKEN_SECONDS_BUCKETS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 SCORE_BUCKETS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 WORD_BUCKETS = (0.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+OBJECT_BUCKETS = (0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 AGE_BUCKETS = (60.0, 3600.0, 21600.0, 86400.0, 259200.0, 604800.0, 2592000.0)
 ROW_BUCKETS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0)
 TOKEN_BUCKETS = (16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0)

@@ -342,6 +342,7 @@ class Task(Protocol):
     # A task may have ``reason_texts``, what people are told of a reason: input -> {"en": ..., "zh": ...}.
     # A task may have ``changes``, the inputs that a counterfactual may change: input -> "up", "down" or "any".
     # A task may have ``variants(frame, config)``: test rows as they may also arrive, as slices of that name.
+    # A task of images may have ``entries(source, column, label, data)``, see `pipelines.data.image_sources.entries`.
     # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
 
     def inputs(self, config: Any) -> list[Input]:

@@ -6,7 +6,7 @@ one) and ``image.json`` (`contracts.images.ImageSpec`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from contracts.engine import (
     side_by_side,
 )
 from contracts.errors import PlatformError
-from contracts.images import BROKEN, FORMATS, SPEC, ImageSpec, TooLargeError, read_pixels
+from contracts.images import BROKEN, FORMATS, SPEC, ImageSpec, TooLargeError, read_sized
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,10 +46,10 @@ class OnnxImageEngine:
         try:
             self._spec = ImageSpec.model_validate_json((folder / SPEC).read_bytes())
         except (OSError, ValidationError) as err:
-            raise _refused(bundle, str(err)) from err
+            raise refused(bundle, str(err)) from err
         inputs = [item.name for item in signature.inputs if item.dtype == "bytes"]
         if len(inputs) != 1 or len(signature.inputs) != 1:
-            raise _refused(bundle, "its signature must have one input of type bytes, and no other")
+            raise refused(bundle, "its signature must have one input of type bytes, and no other")
         self._name = inputs[0]
         self._problem, self._output = signature.problem, signature.output
         self._names = [self._spec.output] if self._spec.output else list(graph_outputs(signature))
@@ -63,14 +63,14 @@ class OnnxImageEngine:
         self.has_vector = VECTOR in {item.name for item in self._session.get_outputs()}
         given = {item.name: item for item in self._session.get_inputs()}
         if list(given) != [self._spec.input] or given[self._spec.input].type != "tensor(float)":
-            raise _refused(bundle, f"model.onnx has inputs {', '.join(given)}, expected {self._spec.input} of float32")
+            raise refused(bundle, f"model.onnx has inputs {', '.join(given)}, expected {self._spec.input} of float32")
         channels = len(self._spec.mode)
         at_once = max(1, WORKING_NUMBERS // (self._spec.width * self._spec.height * channels))
         rows = given[self._spec.input].shape[0]
         self._fixed = isinstance(rows, int)
         self._at_once: int = rows if self._fixed else at_once
         if {len(self._spec.mean), len(self._spec.std)} - {1, channels}:
-            raise _refused(bundle, f"mean and std must have one number or {channels}, as mode {self._spec.mode} has")
+            raise refused(bundle, f"mean and std must have one number or {channels}, as mode {self._spec.mode} has")
 
     def decode(self, columns: Mapping[str, NDArray[Any]], max_pixels: int = MAX_PIXELS) -> dict[str, NDArray[Any]]:
         """The pixels of files, uint8, shape (rows, height, width, channels); what is decoded already stays.
@@ -83,21 +83,34 @@ class OnnxImageEngine:
 
     def _decoded(self, files: NDArray[Any], most: int, together: bool = True, first: int = 0) -> NDArray[np.uint8]:
         """`most` pixels are for all files `together`, or for each; errors count rows from `first`."""
-        spec, left = self._spec, most
+        spec = self._spec
         pixels = np.empty((len(files), spec.height, spec.width, len(spec.mode)), np.uint8)
-        errors: list[tuple[int, str, str]] = []
+        for row, found, _ in self._read(files, most, together, first):
+            pixels[row] = found
+        return pixels
+
+    def _read(
+        self, files: NDArray[Any], most: int, together: bool, first: int
+    ) -> Iterator[tuple[int, NDArray[np.uint8], tuple[int, int]]]:
+        """Each file's row, pixels and own width and height; see `_decoded`.
+
+        Raises:
+            UnreadableError: after the last, naming every file that cannot be read.
+        """
+        left, errors = most, []
         for row, file in enumerate(files):
             try:
-                pixels[row], used = read_pixels(file, spec, left)
-                left -= used if together else 0
+                pixels, shown = read_sized(file, self._spec, left)
             except TooLargeError as err:
                 text = f"has {err} pixels, {left} of the {most} that one request may have are left"
                 errors.append((first + row, self._name, text))
             except BROKEN:
                 errors.append((first + row, self._name, f"is no image that can be read; expected {', '.join(FORMATS)}"))
+            else:
+                left -= shown[0] * shown[1] if together else 0
+                yield row, pixels, shown
         if errors:
             raise UnreadableError(errors)
-        return pixels
 
     def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """Answers, such as probabilities of shape (rows, classes), of files or of what `decode` made of them.
@@ -167,7 +180,8 @@ def _percent(start: int, end: int, whole: int) -> str:
     return f"{round(100 * start / whole)}-{round(100 * end / whole)}%"
 
 
-def _refused(bundle: Bundle, detail: str) -> PlatformError:
+def refused(bundle: Bundle, detail: str) -> PlatformError:
+    """That a bundle's files are none that this engine can serve."""
     return PlatformError(
         f"image model refused: {bundle.model_path}", detail=detail, fix="publish the model again", code="bad_bundle"
     )

@@ -15,6 +15,7 @@ OURS = (
     "embedding",
     "generation",
     "ranking",
+    "detection",
 )  # described in bundle.schema.json
 
 

@@ -39,7 +39,7 @@ def takes_images(task: Task) -> str:
 def fingerprint(source: str, task: Task, data: DataConfig, report: Callable[..., None]) -> dict[str, Any]:
     """The source as one file of a dataset version: names, labels and bytes of all files decide its hash."""
     digest, size, number = hashlib.sha256(), 0, 0
-    for number, entry in enumerate(entries(source, takes_images(task), task.label, data), 1):
+    for number, entry in enumerate(_entries(source, task, data), 1):
         size += _note(digest, entry, _content(entry))
         if number % 1000 == 0:
             report(number, None, files=number)
@@ -53,15 +53,16 @@ def read_images(source: str, task: Task, data: DataConfig, known: dict[str, Any]
         PlatformError: the files are not those of the fingerprint `known` any more, or there are none.
     """
     digest, rows, rejected, held, number = hashlib.sha256(), [], [], 0, 0
-    for number, entry in enumerate(entries(source, takes_images(task), task.label, data), 1):
+    for number, entry in enumerate(_entries(source, task, data), 1):
         content = _content(entry)
         _note(digest, entry, content)
         try:
             row = inspected(entry.name, content)
-            rows.append({**row, ROW: number, task.id: entry.name, task.label: _labelled(entry)})
+            rows.append({**row, ROW: number, task.id: entry.name, task.label: _labelled(entry, row)})
             held += len(row["content"])
         except RefusedError as err:
-            rejected.append(Rejected(number, takes_images(task), "", str(err), entry.label or None, file=entry.name))
+            label = entry.label if entry.label and entry.settle is None else None
+            rejected.append(Rejected(number, takes_images(task), "", str(err), label, file=entry.name))
         if len(rows) + len(rejected) >= _CHUNK_ROWS or held >= _CHUNK_BYTES:
             yield Chunk(table_of(rows, task), number, rejected)
             rows, rejected, held = [], [], 0
@@ -152,7 +153,16 @@ def _unreadable(content: bytes, err: Exception) -> str:
     return f"is cut off or damaged: {str(err)[:80]}"
 
 
-def _labelled(entry: Entry) -> str:
+def _entries(source: str, task: Task, data: DataConfig) -> Iterator[Entry]:
+    """The files of a source; a task whose labels are no classes says itself how they are read, by its ``entries``."""
+    read = getattr(task, "entries", entries)
+    found: Iterator[Entry] = read(source, takes_images(task), task.label, data)
+    return found
+
+
+def _labelled(entry: Entry, row: dict[str, Any]) -> str:
+    if entry.settle is not None:
+        return entry.settle((row["width"], row["height"]))
     if not entry.label:
         raise RefusedError("has no class: it lies in no folder of one, or its row has no label")
     return entry.label

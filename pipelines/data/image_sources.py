@@ -38,11 +38,17 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of a source: its name there, its class ("" for none), and how its bytes are read."""
+    """One file of a source: its name there, what it is said to show, such as its class ("" for none), and how its bytes
+    are read.
+
+    settle: the label of an image of this width and height, where it depends on them; raises `RefusedError` if it
+    cannot be right.
+    """
 
     name: str
     label: str
     read: Callable[[], bytes]
+    settle: Callable[[tuple[int, int]], str] | None = None
 
 
 def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[Entry]:
@@ -68,8 +74,8 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
     )
 
 
-def _bounded(stream: IO[bytes] | None) -> bytes:
-    """At most one byte more than is accepted, whatever a header says: an archive may hold a bomb."""
+def bounded(stream: IO[bytes] | None) -> bytes:
+    """The bytes of a file, at most one more than is accepted, whatever a header says: an archive may hold a bomb."""
     if stream is None:
         raise RefusedError("is no file")
     with stream:
@@ -90,7 +96,7 @@ def _of_folder(root: Path) -> Iterator[Entry]:
     for path in found:
         name = path.relative_to(root).as_posix()
         if not _hidden(name) and (path.parent != root or path.suffix.lower() in SUFFIXES):
-            yield Entry(name, _class_of(name), lambda path=path: _bounded(path.open("rb")))  # type: ignore[misc]
+            yield Entry(name, _class_of(name), lambda path=path: bounded(path.open("rb")))  # type: ignore[misc]
 
 
 def _of_zip(path: Path) -> Iterator[Entry]:
@@ -101,7 +107,7 @@ def _of_zip(path: Path) -> Iterator[Entry]:
                     yield Entry(
                         item.filename,
                         _class_of(item.filename),
-                        lambda item=item: _bounded(archive.open(item)),  # type: ignore[misc]
+                        lambda item=item: bounded(archive.open(item)),  # type: ignore[misc]
                     )
     except zipfile.BadZipFile as err:
         raise _damaged(path, err) from err
@@ -115,7 +121,7 @@ def _of_tar(path: Path) -> Iterator[Entry]:
                     yield Entry(
                         item.name,
                         _class_of(item.name),
-                        lambda item=item: _bounded(archive.extractfile(item)),  # type: ignore[misc]
+                        lambda item=item: bounded(archive.extractfile(item)),  # type: ignore[misc]
                     )
     except (tarfile.TarError, EOFError, zlib.error) as err:
         raise _damaged(path, err) from err
@@ -166,6 +172,6 @@ def _row(root: Path, given: Any, label: str, number: int) -> Entry:
         path = (root / name).resolve()
         if not path.is_relative_to(root):
             raise RefusedError("lies outside of the folder of its manifest")
-        return _bounded(path.open("rb"))
+        return bounded(path.open("rb"))
 
     return Entry(name or f"row {number}", label, read)

@@ -23,9 +23,9 @@ ROWS = 200  # of the test images, evenly from all
 STRENGTHS = (1, 2, 3)
 
 
-def corrupted(frame: pd.DataFrame, column: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Name of a slice and its rows, files of `column` changed, for each kind and strength."""
-    some = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(len(frame), ROWS)).astype(int))]
+def corrupted(frame: pd.DataFrame, column: str, rows: int = ROWS) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name of a slice and its rows, at most so many, files of `column` changed, for each kind and strength."""
+    some = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, min(len(frame), rows)).astype(int))]
     images = [upright(open_image(file, MAX_PIXELS)).convert("RGB") for file in some[column]]
     for kind, change in CORRUPTIONS.items():
         for strength in STRENGTHS:

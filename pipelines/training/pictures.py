@@ -75,12 +75,12 @@ def decode_part(file: Path, column: str, spec: ImageSpec, classes: Sequence[str]
     return Pictures(pixels, labels)
 
 
-def channel_scale(pictures: Pictures) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def channel_scale(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of each channel, of values from 0 to 1, over up to 2,000 images."""
     import numpy as np
 
-    step = max(1, len(pictures.pixels) // 2_000)
-    some = pictures.pixels[::step].reshape(-1, pictures.pixels.shape[-1]).astype(np.float64) / 255
+    step = max(1, len(pixels) // 2_000)
+    some = pixels[::step].reshape(-1, pixels.shape[-1]).astype(np.float64) / 255
     mean, deviation = some.mean(axis=0), np.maximum(some.std(axis=0), 0.02)
     return tuple(round(float(one), 4) for one in mean), tuple(round(float(one), 4) for one in deviation)
 

@@ -14,7 +14,8 @@ from contracts.document import Document
 _LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _REFUSED = frozenset({"400", "413", "415", "422"})
-_OBSERVED = tuple(f"{name}_bucket" for name in (names.SCORE, names.VALUE, names.ANSWER_WORDS, names.LIST_DIVERSITY))
+_HISTOGRAMS = (names.SCORE, names.VALUE, names.ANSWER_WORDS, names.LIST_DIVERSITY, names.OBJECTS)
+_OBSERVED = tuple(f"{name}_bucket" for name in _HISTOGRAMS)
 # Asked by machines that look after the server, or by people who read; their answers say nothing about a version.
 _UNJUDGED = frozenset(
     {"/metrics", "/startupz", "/", "/docs", "/openapi.json", "/docs.json", "/assets/{file}", "/v2", "/feedback"}

@@ -82,6 +82,10 @@ def predict(
         bool,
         typer.Option("--encrypted", help="Send encrypted rows: the service reads neither them nor its answers."),
     ] = False,
+    draw: Annotated[
+        str,
+        typer.Option("--draw", metavar="FILE", help="Write the image with its boxes; of several out.png, out-2.png."),
+    ] = "",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -96,15 +100,17 @@ def predict(
       fairlead predict fraud --input payments.jsonl --env cluster
       fairlead predict images --image sign.jpg --explain
       fairlead predict credit --input applicant.json --encrypted --url http://127.0.0.1:3001
+      fairlead predict objects --image tray.jpg --draw out.png
     """
     from deploy.cli.serving.prediction import given_rows, predict_rows
 
+    rows = given_rows(given, images or [])
     if encrypted:
         from deploy.cli.serving.encrypted import predict_encrypted
 
-        predict_encrypted(model, given_rows(given, images or []), url, env, explain, as_json)
+        predict_encrypted(model, rows, url, env, explain, as_json)
         return
-    predict_rows(profile, model, given_rows(given, images or []), url, env, explain, as_json)
+    predict_rows(profile, model, rows, url, env, explain, as_json, draw, images or [])
 
 
 @guarded

@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +30,24 @@ Ask = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def predict_rows(
-    profile: str, ref: str, rows: list[Any], url: str | None, env: str | None, explain: bool, as_json: bool
+    profile: str,
+    ref: str,
+    rows: list[Any],
+    url: str | None,
+    env: str | None,
+    explain: bool,
+    as_json: bool,
+    draw: str = "",
+    images: Sequence[str] = (),
 ) -> None:
-    """Predict the given rows and print the answers in their order."""
+    """Predict the given rows and print the answers in their order; with `draw`, also write the `images` with boxes."""
+    from deploy.cli.serving.drawing import check_target, draw_boxes
+
+    if draw:
+        check_target(draw, images)
     document = answered(profile, ref, rows, url, env, explain)
+    if draw:
+        document["drawn"] = draw_boxes(draw, images, document["predictions"])
 
     def show(out: Console) -> None:
         predictions = document["predictions"]
@@ -41,6 +55,8 @@ def predict_rows(
         out.print(shown(predictions[:_SHOWN]))
         if len(predictions) > _SHOWN:
             out.print(f"... and {len(predictions) - _SHOWN} more; --json prints all")
+        if draw:
+            out.print(f"drawn: {', '.join(document['drawn'])}", soft_wrap=True)
 
     emit(document, as_json, show)
 

@@ -38,7 +38,7 @@ class ImageConfig:
     width: Annotated[int, Field(ge=8, le=1024)] = 32
     height: Annotated[int, Field(ge=8, le=1024)] = 32
     mode: Literal["RGB", "L"] = "RGB"
-    fit: Literal["stretch", "crop"] = "crop"
+    fit: Literal["stretch", "crop", "pad"] = "crop"
     crop_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     resample: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
     mean: tuple[float, ...] = ()
@@ -131,7 +131,7 @@ def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -
         decode_part(dataset / f"{name}.parquet", column, spec, classes, scratch) for name in ("train", "valid")
     )
     # Of a private training they are as of no image, but of all colours alike.
-    mean, deviation = channel_scale(train) if not config.is_private else (_EVEN[image.mode], _WIDTH[image.mode])
+    mean, deviation = channel_scale(train.pixels) if not config.is_private else (_EVEN[image.mode], _WIDTH[image.mode])
     spec = spec.model_copy(update={"mean": image.mean or mean, "std": image.std or deviation})
     return Images(
         task=task, train=train, valid=valid, classes=classes, spec=spec, dataset=dataset, column=column, scratch=scratch

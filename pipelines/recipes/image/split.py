@@ -1,10 +1,11 @@
 """From image files to the three parts of a data set: near duplicates are never in two of them.
 
-A task of images is `pipelines.recipes.image.task.ImageClassification`.
+A task of images is `pipelines.recipes.image.task.ImageTask`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
@@ -22,36 +23,56 @@ _DARK, _BRIGHT = 0.33, 0.66
 _SMALL, _LARGE = 64, 512  # of the shorter side
 
 
+Prepare = Callable[[Any, "pd.DataFrame", Any], "pd.DataFrame"]  # task, clean rows, configuration
+
+
 def split_images(task: Any, frame: pd.DataFrame, config: ImageRecipe) -> dict[str, pd.DataFrame]:
     """``train``, ``valid`` and ``test``, each with the image, id, label, row_key and the slices.
 
     Raises:
         PlatformError: shares that leave nothing, a part without rows, or classes that cannot be learned or measured.
     """
+    parts = parted(task, frame, config, prepare_classes, lambda rows: list(rows["label"]))
+    check_classes(task, parts, config)
+    check_rows(task, parts, config)
+    return parts
+
+
+def parted(
+    task: Any, frame: pd.DataFrame, config: Any, prepare: Prepare, strata: Callable[[pd.DataFrame], Sequence[str]]
+) -> dict[str, pd.DataFrame]:
+    """The three parts of prepared rows, near duplicates together, each of the `strata` in all of them; not checked.
+
+    Raises:
+        PlatformError: shares that leave nothing, or a test source that cannot be read.
+    """
     split = config.split
     check_shares(split)
-    rows = _prepare(task, frame, config)
+    rows = prepare(task, frame, config)
     if not split.test_source:
         held = near_groups(rows["row_key"].tolist(), rows["look"].tolist())
-        part = assign(held, list(rows["label"]), {"test": split.test_share, "valid": split.valid_share})
+        part = assign(held, strata(rows), {"test": split.test_share, "valid": split.valid_share})
         parts = {name: rows[[p == name for p in part]] for name in ("train", "valid", "test")}
     else:
-        test = _prepare(task, _test_source(task, config), config)
+        test = prepare(task, _test_source(task, config), config)
         both = near_groups([*rows["row_key"], *test["row_key"]], [*rows["look"], *test["look"]])
         theirs = set(both[len(rows) :])
         free = [key not in theirs for key in both[: len(rows)]]
         rest, left = rows[free], [key for key in both[: len(rows)] if key not in theirs]
-        part = assign(left, list(rest["label"]), {"valid": split.valid_share})
+        part = assign(left, strata(rest), {"valid": split.valid_share})
         parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
-    check_classes(task, parts, config)
-    check_rows(task, parts, config)
     return {name: one.drop(columns="look").reset_index(drop=True) for name, one in parts.items()}
 
 
-def _prepare(task: Any, frame: pd.DataFrame, config: ImageRecipe) -> pd.DataFrame:
+def prepare_classes(task: Any, frame: pd.DataFrame, config: Any) -> pd.DataFrame:
+    """Rows whose label is a class."""
+    return prepare_images(task, frame).assign(label=class_labels(task, frame[task.label], config.labels))
+
+
+def prepare_images(task: Any, frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows without a label."""
     out = frame[["image", "look"]].copy()
     out["id"] = frame[task.id].astype(str)
-    out["label"] = class_labels(task, frame[task.label], config.labels)
     out["row_key"] = frame["sha256"].astype(str)
     bright, side = frame["brightness"].astype(float), frame[["width", "height"]].min(axis=1)
     out["slice_brightness"] = [band(value, _DARK, _BRIGHT, ("dark", "middle", "bright")) for value in bright]
@@ -64,7 +85,7 @@ def band(value: float, low: float, high: float, names: tuple[str, str, str]) -> 
     return names[0] if value < low else names[1] if value < high else names[2]
 
 
-def _test_source(task: Any, config: ImageRecipe) -> Any:
+def _test_source(task: Any, config: Any) -> Any:
     """The images of ``split.test_source``; all of them must be readable.
 
     Raises:

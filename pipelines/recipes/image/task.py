@@ -1,4 +1,4 @@
-"""What all tasks of images are: a subclass says where its sample comes from and which classes it tells apart."""
+"""What all tasks of images are: a subclass says where its sample comes from and what it tells of an image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
-class ImageClassification(ABC):
-    """Base of a task that tells the class of an image, see `pipelines.task.Task`.
+class ImageTask(ABC):
+    """Base of a task whose rows are images, see `pipelines.task.Task`; a subclass has ``problem`` and ``split``.
 
     Sources are those of `pipelines.data.image_files`. The columns after the label are what ingest knows of a file.
 
@@ -40,7 +40,6 @@ class ImageClassification(ABC):
         Column(name="brightness", dtype="float64", minimum=0, maximum=1),
     )
     texts = "images"
-    problem = "classification"
     modality = "image"
     label = "label"
     id = "id"
@@ -48,7 +47,6 @@ class ImageClassification(ABC):
     entities: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
     feature_service: str | None = None
-    default_recipe = "resnet"
 
     @abstractmethod
     def sample(self, config: Any) -> Iterator[tuple[str, bytes, str]]:
@@ -59,12 +57,6 @@ class ImageClassification(ABC):
         from pipelines.data.image_files import sample_table
 
         yield sample_table(self.sample(config), cast("Task", self))
-
-    def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
-        """By a hash of the image, near duplicates together, or with the test part of its own source."""
-        from pipelines.recipes.image.split import split_images
-
-        return split_images(self, frame, config)
 
     def left_out(self, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> Mapping[str, Any]:
         """Images that stand in the test source too, or nearly so."""
@@ -85,3 +77,16 @@ class ImageClassification(ABC):
     def request(self, config: Any) -> list[Input]:
         """Nothing beside the input."""
         return []
+
+
+class ImageClassification(ImageTask):
+    """Base of a task that tells the class of an image."""
+
+    problem = "classification"
+    default_recipe = "resnet"
+
+    def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+        """By a hash of the image, near duplicates together, or with the test part of its own source."""
+        from pipelines.recipes.image.split import split_images
+
+        return split_images(self, frame, config)

@@ -1,0 +1,66 @@
+"""``fairlead predict --draw``: the images of a request with the boxes of their answers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import PlatformError
+
+_COLOURS = ("#17a34a", "#2563a8", "#d9730d", "#9333ea", "#dc2626", "#0891b2", "#b45309", "#be185d")
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
+
+
+def check_target(draw: str, images: Sequence[str]) -> None:
+    """Refuse a picture that cannot be written before anything is predicted.
+
+    Raises:
+        PlatformError: ``code="bad_input"``: no image is given, or the file's name ends in no format of images.
+    """
+    if not images:
+        raise PlatformError("--draw needs images", fix="give them with --image FILE", code="bad_input")
+    if Path(draw).suffix.lower() not in _FORMATS:
+        raise PlatformError(
+            f"no picture can be written to {draw}",
+            detail=f"accepted endings: {', '.join(_FORMATS)}",
+            fix="--draw out.png",
+            code="bad_input",
+        )
+
+
+def draw_boxes(draw: str, images: Sequence[str], predictions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write each image with its boxes; of several, the second to ``out-2.png`` and so on. Returns the files.
+
+    Raises:
+        PlatformError: ``code="bad_input"``: the answers have no boxes, or the folder is not there.
+    """
+    from contracts.engine import MAX_PIXELS
+    from contracts.images import open_image, upright
+    from contracts.storage import write_bytes
+    from pipelines.evaluation.box_pictures import drawn
+
+    if any("objects" not in one for one in predictions):
+        raise PlatformError(
+            "the answers have no boxes to draw", fix="leave --draw out, or ask a model of detection", code="bad_input"
+        )
+    target, written = Path(draw).expanduser(), []
+    names = sorted({item["label"] for one in predictions for item in one["objects"]})
+    colours = {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(names)}
+    for number, (file, one) in enumerate(zip(images, predictions, strict=True), 1):
+        image = upright(open_image(Path(file).expanduser().read_bytes(), MAX_PIXELS))
+        boxes = [
+            (item["box"], f"{item['label']} {item['score']:.2f}", colours[item["label"]]) for item in one["objects"]
+        ]
+        place = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+        buffer = io.BytesIO()
+        drawn(image, reversed(boxes)).save(buffer, _FORMATS[place.suffix.lower()])
+        try:
+            write_bytes(str(place), buffer.getvalue())
+        except OSError as err:
+            raise PlatformError(
+                f"cannot write {place}", detail=str(err), fix="give a file in a folder that is there", code="bad_input"
+            ) from err
+        written.append(str(place))
+    return written

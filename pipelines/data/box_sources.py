@@ -1,0 +1,213 @@
+"""Where images with boxes come from: Pascal VOC's XML, COCO's JSON, or a manifest of paths and objects.
+
+A box is left, top, right, bottom in pixels of the image as it is seen. What an annotation says stays as it is until the
+size of its image is known; then it is checked, and an image with a box that cannot be right is refused with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from contracts.errors import PlatformError
+from contracts.problems.detection import Truth, read_truth, write_truth
+from pipelines.data.image_sources import MAX_BYTES, SUFFIXES, Entry, RefusedError, bounded
+from pipelines.data.image_sources import entries as image_entries
+
+if TYPE_CHECKING:
+    from pipelines.task import DataConfig
+
+_XML_BYTES = 4 << 20
+_JSON_BYTES = 1 << 30
+_APART = ("annotations", "labels", "xml", "jpegimages", "images")
+_OVER = 2.0  # pixels by which a box may reach over an edge, as the tools of annotators round
+
+
+def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[Entry]:
+    """The images of `source` with what is on them; as `pipelines.data.image_sources.entries`.
+
+    Raises:
+        PlatformError: ``code="bad_source"``: not there, or not of a kind that is read.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _of_voc(path, None)
+    if path.is_file() and path.suffix.lower() == ".txt" and (path.parents[2] / "Annotations").is_dir():
+        return _of_voc(path.parents[2], path.read_text(encoding="utf-8").split("\n"))
+    if path.is_file() and path.suffix.lower() == ".json":
+        return _of_coco(path)
+    if path.is_file():
+        return (
+            Entry(one.name, one.label, one.read, partial(_of_text, one.label))
+            for one in image_entries(source, column, label, data)
+        )
+    raise PlatformError(
+        f"source not found: {source}",
+        detail="accepted: a folder of images with Pascal VOC's XML, or a list of its ImageSets; COCO's JSON; a "
+        "manifest (CSV, JSON lines, Parquet) with a column of objects as JSON",
+        fix="give the folder above Annotations and JPEGImages, or the file with the annotations beside the images",
+        code="bad_source",
+    )
+
+
+def settled(objects: Sequence[tuple[str, Sequence[float], bool]], said: tuple[int, int], size: tuple[int, int]) -> str:
+    """The label of an image of `size` (width, height) whose annotation says that it is of the size `said`; 0: nothing.
+
+    Raises:
+        RefusedError: naming the first object that cannot be right.
+    """
+    if all(said) and said != size:
+        raise RefusedError(f"is {size[0]}x{size[1]}, its annotation is of an image of {said[0]}x{said[1]}")
+    return write_truth(_checked(at, *one, size) for at, one in enumerate(objects, 1))
+
+
+def _checked(at: int, label: str, box: Sequence[float], crowd: bool, size: tuple[int, int]) -> Truth:
+    what = f"object {at}" + (f" ({label})" if label else "")
+    if not label:
+        raise RefusedError(f"{what} has no class, or one that is not declared")
+    left, top, right, bottom = box
+    if not all(-1e9 < side < 1e9 for side in box):
+        raise RefusedError(f"the box of {what} has a side that is no number")
+    if right < left or bottom < top:
+        raise RefusedError(f"the box of {what} has its corners swapped: {_said(box)}")
+    if right <= left or bottom <= top:
+        raise RefusedError(f"the box of {what} has no area: {_said(box)}")
+    if min(left, top) < -_OVER or right > size[0] + _OVER or bottom > size[1] + _OVER:
+        raise RefusedError(f"the box of {what} reaches out of the image, which is {size[0]}x{size[1]}: {_said(box)}")
+    inside = (max(0.0, left), max(0.0, top), min(float(size[0]), right), min(float(size[1]), bottom))
+    if inside[2] <= inside[0] or inside[3] <= inside[1]:
+        raise RefusedError(f"the box of {what} lies outside of the image, which is {size[0]}x{size[1]}: {_said(box)}")
+    return Truth(label, inside, crowd)
+
+
+def _said(box: Sequence[float]) -> str:
+    return ", ".join(f"{name} {side:g}" for name, side in zip(("left", "top", "right", "bottom"), box, strict=True))
+
+
+def _of_text(text: str, size: tuple[int, int]) -> str:
+    """Of a manifest: objects as a label column holds them."""
+    try:
+        found = [(one.label, one.box, one.crowd) for one in read_truth(text or "[]")]
+    except ValueError as err:
+        raise RefusedError(f"has objects that cannot be read: {err}") from None
+    return settled(found, (0, 0), size)
+
+
+def _of_voc(root: Path, listed: Sequence[str] | None) -> Iterator[Entry]:
+    """An XML file for each image; `listed` are the names of those that are asked for, without what they end in."""
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    images = {_key(root, path): path for path in files if path.suffix.lower() in SUFFIXES}
+    told = {_key(root, path): path for path in files if path.suffix.lower() == ".xml"}
+    if not told:
+        raise PlatformError(
+            f"no annotations below {root}",
+            detail=f"{len(images)} images, no file that ends in .xml",
+            fix="give COCO's JSON file, or a folder with an XML file for each image",
+            code="bad_source",
+        )
+    # The first word: some lists say behind a name whether the image has objects of a class.
+    wanted = [line.split()[0] for line in listed if line.split()] if listed is not None else sorted({*images, *told})
+    for stem in wanted:
+        image, xml = images.get(stem), told.get(stem)
+        name = image.relative_to(root).as_posix() if image else stem
+        text = _text_of(xml) if xml else "has no annotation: write one without objects if nothing is on it"
+        yield Entry(name, text, partial(_read, image), partial(_of_xml, text))
+
+
+def _key(root: Path, path: Path) -> str:
+    """What an image and its annotation have in common: their place, but for the folders that tell them apart."""
+    parts = path.relative_to(root).parent.parts
+    return "/".join([*(part for part in parts if part.lower() not in _APART), path.stem])
+
+
+def _read(image: Path | None) -> bytes:
+    if image is None:
+        raise RefusedError("is annotated, and no image of its name is there")
+    return bounded(image.open("rb"))
+
+
+def _text_of(xml: Path) -> str:
+    with xml.open("rb") as stream:
+        return stream.read(_XML_BYTES + 1).decode("utf-8", "replace")
+
+
+def _of_xml(text: str, size: tuple[int, int]) -> str:
+    if not text.lstrip().startswith("<"):
+        raise RefusedError(text or "has an empty annotation")
+    if len(text) > _XML_BYTES or "<!" in text.replace("<!--", ""):
+        raise RefusedError("has an annotation that is larger than 4 MB, or declares a document type")
+    try:
+        tree = ElementTree.fromstring(text)
+        said = (int(float(tree.findtext("size/width") or 0)), int(float(tree.findtext("size/height") or 0)))
+        found = [
+            (
+                (one.findtext("name") or "").strip(),
+                [float(one.findtext(f"bndbox/{side}") or "nan") for side in ("xmin", "ymin", "xmax", "ymax")],
+                False,
+            )
+            for one in tree.iter("object")
+        ]
+    except (ElementTree.ParseError, ValueError) as err:
+        raise RefusedError(f"has an annotation that cannot be read: {str(err)[:80]}") from None
+    return settled(found, said, size)
+
+
+def _of_coco(path: Path) -> Iterator[Entry]:
+    """``images``, ``annotations`` and ``categories`` of one file; images lie beside it, or where COCO has them."""
+    if path.stat().st_size > _JSON_BYTES:
+        raise _no_coco(path, f"it is larger than {_JSON_BYTES >> 20} MB")
+    try:
+        document = json.loads(path.read_bytes())
+        names = {one["id"]: str(one["name"]) for one in document["categories"]}
+        of_image: dict[Any, list[Mapping[str, Any]]] = {one["id"]: [] for one in document["images"]}
+        for one in document["annotations"]:
+            if one["image_id"] not in of_image:
+                raise _no_coco(path, f"annotation {one.get('id')} is of image {one['image_id']}, which is not there")
+            of_image[one["image_id"]].append(one)
+    except (ValueError, KeyError, TypeError) as err:
+        raise _no_coco(path, f"{type(err).__name__}: {str(err)[:100]}") from err
+    for image in document["images"]:
+        mine = of_image[image["id"]]
+        size = (int(image.get("width") or 0), int(image.get("height") or 0))
+        label = json.dumps([size, [[names.get(one.get("category_id"), ""), one.get("bbox")] for one in mine]])
+        name = str(image.get("file_name", ""))
+        yield Entry(name, label, partial(_beside, path, name), partial(_of_boxes, mine, names, size))
+
+
+def _of_boxes(
+    mine: Sequence[Mapping[str, Any]], names: Mapping[Any, str], said: tuple[int, int], size: tuple[int, int]
+) -> str:
+    found = []
+    for at, one in enumerate(mine, 1):
+        box = one.get("bbox")
+        if type(box) is not list or len(box) != 4 or any(type(side) not in (int, float) for side in box):
+            raise RefusedError(f"object {at} has no bbox of four numbers")
+        left, top, wide, high = map(float, box)
+        label = names.get(one.get("category_id"), "")
+        found.append((label, (left, top, left + wide, top + high), bool(one.get("iscrowd", 0))))
+    return settled(found, said, size)
+
+
+def _beside(path: Path, name: str) -> bytes:
+    above = path.parent.parent.resolve()
+    part = path.stem.removeprefix("instances_")
+    for folder in (path.parent, path.parent / "images", above, above / "images", above / part, above / "images" / part):
+        file = (folder / name).resolve()
+        if name and file.is_file() and file.is_relative_to(above):
+            if file.stat().st_size > MAX_BYTES:
+                raise RefusedError(f"is larger than {MAX_BYTES >> 20} MB")
+            return bounded(file.open("rb"))
+    raise RefusedError("is not beside the file with the annotations, nor in images/ there")
+
+
+def _no_coco(path: Path, detail: str) -> PlatformError:
+    return PlatformError(
+        f"{path.name} has not the form of COCO's annotations",
+        detail=detail,
+        fix='give an object with "images", "annotations" and "categories", each a list of objects with an id',
+        code="bad_source",
+    )

@@ -1,0 +1,225 @@
+"""Recipe `centernet`: a small detector without anchors, from scratch; torch, then ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from pipelines.recipes.detection.base import DetectionRecipe, Labelled
+from pipelines.search_space import Dimension
+from pipelines.task import STRICT, Progress
+from pipelines.training.loop import LoopConfig
+from pipelines.training.scenes import SceneAugment
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipelines.training.scenes import Scenes
+
+_Width = Annotated[int, Field(ge=4, le=1024)]
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CenternetModel:
+    """The shape of the network, see `pipelines.training.detector.detector`."""
+
+    widths: Annotated[tuple[_Width, ...], Field(min_length=2, max_length=7)] = (16, 24, 48, 96)
+    blocks: Annotated[int, Field(ge=0, le=16)] = 1
+    head: _Width = 48
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DetectorLoop(LoopConfig):
+    """How long and how to train; the weights of the epoch with the highest average precision of ``valid`` are kept.
+
+    precision: bf16 rounds within the network, and is faster where the processor has it.
+    """
+
+    epochs: int = 40
+    patience: int = 40
+    batch_size: int = 8
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.05
+    warmup: int = 60
+    schedule: Literal["constant", "linear"] = "linear"
+    clip: float = 10.0
+    average: float = 0.995
+    class_weights: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "learning_rate": Dimension(low=0.001, high=0.01, log=True),
+        "weight_decay": Dimension(low=0.005, high=0.1, log=True),
+    }
+
+    @model_validator(mode="after")
+    def _unweighted(self) -> Self:
+        if self.class_weights:
+            raise ValueError("a detector has no class weights: its loss counts each object alike")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CenternetRecipe(DetectionRecipe):
+    """A detector without anchors."""
+
+    model: CenternetModel = field(default_factory=CenternetModel)
+    training: DetectorLoop = field(default_factory=DetectorLoop)
+    augment: SceneAugment = field(default_factory=SceneAugment)
+
+    reports: ClassVar[str] = "valid_loss"
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        step = 2 ** len(self.model.widths)
+        for name in ("width", "height"):
+            side = getattr(self.image, name)
+            if side % step:
+                near = max(step, round(side / step) * step)
+                raise ValueError(f"image.{name} is {side}, expected a multiple of {step}, such as {near}")
+        return self
+
+    def learn(self, images: Labelled, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train and write the graph."""
+        from pipelines.training.detector import detector, export
+        from pipelines.training.device import import_torch, resolve_device
+        from pipelines.training.distributed import group
+
+        device, torch = resolve_device(self.training.device), import_torch()
+        torch.set_num_threads(self.training.threads)
+        torch.manual_seed(self.seed)
+        channels, shape = len(images.spec.mode), self.model
+        network = detector(len(images.classes), channels, shape.widths, shape.blocks, shape.head).to(device)
+        history = fit(network, images, self, device, checkpoints, progress)
+        if group().leads:
+            sides = (channels, images.spec.height, images.spec.width)
+            (out / "model.onnx").write_bytes(export(network, sides, self.thresholds.overlap))
+        weights = sum(one.numel() for one in network.parameters())
+        return {
+            "history": history,
+            "parameters": {"epochs_run": len(history), "weights": weights},
+            "device": device,
+        }
+
+
+def fit(
+    model: Any, images: Labelled, config: CenternetRecipe, device: str, checkpoints: Path, progress: Progress
+) -> list[dict[str, float]]:
+    """Train `model`, ending with the weights of the epoch with the least ``valid_error``, see `quality`."""
+    import numpy as np
+    import torch
+
+    from pipelines.recipes.image.neural import autocast
+    from pipelines.task import dump_config
+    from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.detector import STRIDE
+    from pipelines.training.detector_loss import detector_loss
+    from pipelines.training.distributed import group
+    from pipelines.training.loop import eager, run_epochs
+    from pipelines.training.pictures import shuffled
+    from pipelines.training.scenes import changed
+
+    here, train, training = group(), images.train, config.training
+    size = min(training.batch_size, max(1, len(train.pixels) // 4))
+
+    def batches(epoch: int) -> Any:
+        rng = np.random.default_rng([config.seed, epoch])
+        for rows in shuffled(len(train.pixels), size, rng):
+            # Every process draws the same changes for all images, and takes its share after that.
+            made = [changed(train.pixels[at], train.scenes[at], config.augment, rng) for at in np.sort(rows)]
+            pixels, wanted, total = asked(made, images)
+            shared = len(rows) >= 2 * here.size
+            mine = here.share(np.arange(len(rows))) if shared else np.arange(len(rows))
+            yield (
+                tensor(images.spec.normalised(pixels[mine]), device),
+                [tensor(one[mine], device) for one in wanted],
+                [one / (here.size if shared else 1) for one in total],
+            )
+
+    def loss(current: Any, batch: Any) -> Any:
+        with autocast(training.precision, device):
+            logits, sides = current(batch[0])
+        return detector_loss(logits.float(), sides.float(), *batch[1], STRIDE, batch[2])
+
+    optimizer = eager(torch.optim.AdamW)(
+        model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    prints = (train.fingerprint(), images.valid.fingerprint())
+    named = (dump_config(config), device, *prints, images.spec.model_dump_json(), *images.classes)
+    return run_epochs(
+        model.to(memory_format=torch.channels_last),
+        optimizer,
+        batches=batches,
+        steps_per_epoch=sum(1 for _ in shuffled(len(train.pixels), size, np.random.default_rng(0))),
+        loss=loss,
+        evaluate=lambda current: quality(current, images, config, device),
+        monitor="valid_error",
+        config=training,
+        seed=config.seed,
+        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", "|".join(named)),
+        progress=progress,
+    )
+
+
+def asked(made: Any, images: Labelled) -> tuple[NDArray[np.uint8], list[Any], list[float]]:
+    """Pixels and targets of some images, stacked, and the sums that the loss of all of them is divided by."""
+    import numpy as np
+
+    from pipelines.training.detector import STRIDE
+    from pipelines.training.scenes import targets
+
+    cells = (images.spec.height // STRIDE, images.spec.width // STRIDE)
+    parts = [targets(scene, len(images.classes), cells, STRIDE) for _, scene in made]
+    heat, sides, weight = (np.stack(some) for some in zip(*parts, strict=True))
+    return np.stack([pixels for pixels, _ in made]), [heat, sides, weight], [float((heat == 1).sum()), weight.sum()]
+
+
+def quality(model: Any, images: Labelled, config: CenternetRecipe, device: str) -> dict[str, float]:
+    """``valid_loss`` of the validation images, and ``valid_error``, 1 - mean average precision, without suppression."""
+    import numpy as np
+    import torch
+
+    from contracts.problems.detection import Detections
+    from pipelines.evaluation.box_measures import Matched
+    from pipelines.recipes.image.neural import autocast
+    from pipelines.training.detector import MOST, STRIDE, decoded
+    from pipelines.training.detector_loss import detector_loss
+
+    valid: Scenes = images.valid
+    step, losses, found = 16, [], []
+    model.eval()
+    with torch.no_grad():
+        for at in range(0, len(valid.pixels), step):
+            some = list(zip(valid.pixels[at : at + step], valid.scenes[at : at + step], strict=True))
+            pixels, wanted, total = asked(some, images)
+            with autocast(config.training.precision, device):
+                logits, sides = model(tensor(images.spec.normalised(pixels), device))
+            logits, sides = logits.float(), sides.float()
+            losses.append(
+                (
+                    len(some),
+                    float(detector_loss(logits, sides, *(tensor(one, device) for one in wanted), STRIDE, total)),
+                )
+            )
+            for boxes, each in zip(*(one.cpu().double().numpy() for one in decoded(logits, sides)), strict=True):
+                order = np.argsort(-each.max(axis=0), kind="stable")[:MOST]
+                found.append(Detections(boxes[order], each.max(axis=0)[order], each.argmax(axis=0)[order]))
+    truth = [scene.truth(images.classes) for scene in valid.scenes]
+    reached = Matched(truth, found, images.classes, whole=True).measure()["map"]
+    mean = sum(many * value for many, value in losses) / sum(many for many, _ in losses)
+    return {"valid_loss": mean, "valid_error": 1.0 - (reached if reached == reached else 0.0)}
+
+
+def tensor(values: Any, device: str) -> Any:
+    """Of an array, on the device."""
+    import numpy as np
+    import torch
+
+    made = torch.from_numpy(np.ascontiguousarray(values)).to(device)
+    return made.contiguous(memory_format=torch.channels_last) if made.ndim == 4 else made

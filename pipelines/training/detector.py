@@ -1,0 +1,175 @@
+"""A small detector without anchors: each cell of a map says what has its middle there, and how far its sides are.
+
+X. Zhou, D. Wang, P. Krähenbühl: Objects as points, 2019; sides are learned around the middles too, as in Z. Liu et al.:
+Training-time-friendly network for real-time object detection, 2020.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+OPSET = 17
+STRIDE = 4  # pixels of a cell
+CANDIDATES, MOST = 300, 100  # peaks of an image that become boxes; boxes that are left after suppression
+SCORED = 0.01  # boxes of a lower score are not given at all
+_LARGEST = 6.0  # of the logarithm of a side, in cells
+
+
+def detector(classes: int, channels: int, widths: Sequence[int], blocks: int, head: int) -> Any:
+    """A residual network (K. He et al., 2016) whose maps are added from coarse to fine (T.-Y. Lin et al.: Feature
+    pyramid networks, 2017).
+
+    Pixels (rows, channels, height, width) to logits (rows, classes, height / 4, width / 4) and distances of the sides
+    from the middle of a cell, left, top, right, bottom, in pixels, (rows, 4, height / 4, width / 4). Sides of an image
+    must be multiples of ``2 ** len(widths)``.
+
+    widths: channels at strides 2, 4, 8 and so on.  blocks: residual blocks of each but the first.  head: channels of
+    the layer before each answer.
+    """
+    import torch
+    from torch import nn
+
+    def layer(given: int, made: int, stride: int = 1) -> Any:
+        return nn.Sequential(
+            nn.Conv2d(given, made, 3, stride, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU(inplace=True)
+        )
+
+    class Residual(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.inner = nn.Sequential(
+                layer(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
+            )
+
+        def forward(self, values: Any) -> Any:
+            return torch.relu(values + self.inner(values))
+
+    class Detector(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = layer(channels, widths[0], 2)
+            self.stages = nn.ModuleList(
+                nn.Sequential(layer(before, width, 2), *(Residual(width) for _ in range(blocks)))
+                for before, width in pairwise(widths)
+            )
+            self.across = nn.ModuleList(nn.Conv2d(width, head, 1) for width in widths[1:])
+            self.smooth = nn.ModuleList(layer(head, head) for _ in widths[2:])
+            self.heat = nn.Sequential(layer(head, head), nn.Conv2d(head, classes, 1))
+            self.sides = nn.Sequential(layer(head, head), nn.Conv2d(head, 4, 1))
+            nn.init.constant_(self.heat[-1].bias, -4.6)  # objects are rare: 1 % to begin with
+
+        def forward(self, pixels: Any) -> tuple[Any, Any]:
+            values, maps = self.stem(pixels), []
+            for stage, across in zip(self.stages, self.across, strict=True):
+                values = stage(values)
+                maps.append(across(values))
+            found = maps[-1]
+            for finer, smooth in zip(maps[-2::-1], self.smooth, strict=True):
+                found = smooth(finer + nn.functional.interpolate(found, scale_factor=2.0, mode="nearest"))
+            return self.heat(found), torch.exp(self.sides(found).clamp(max=_LARGEST)) * STRIDE
+
+    return Detector()
+
+
+def decoded(logits: Any, sides: Any) -> tuple[Any, Any]:
+    """The peaks of the answers of a `detector`: boxes (rows, candidates, 4), left, top, right and bottom in pixels of
+    the input, and of each class their scores (rows, classes, candidates), 0 but for one."""
+    import torch
+
+    scores = torch.sigmoid(logits)
+    peaks = scores * (torch.nn.functional.max_pool2d(scores, 3, 1, 1) == scores)
+    classes, high, wide = (int(side) for side in scores.shape[1:])
+    best, at = peaks.flatten(1).topk(min(CANDIDATES, classes * high * wide), dim=1)
+    kind, cell = at // (high * wide), at % (high * wide)
+    x, y = ((cell % wide).float() + 0.5) * STRIDE, ((cell // wide).float() + 0.5) * STRIDE
+    away = sides.flatten(2).gather(2, cell[:, None].expand(-1, 4, -1))
+    boxes = torch.stack([x - away[:, 0], y - away[:, 1], x + away[:, 2], y + away[:, 3]], dim=2)
+    numbers = torch.arange(classes, device=kind.device)[None, :, None]
+    return boxes, (kind[:, None] == numbers).float() * best[:, None]
+
+
+def export(network: Any, shape: Sequence[int], overlap: float) -> bytes:
+    """A graph of ``pixels`` (rows, *shape) to ``detections`` (rows, MOST, 6), the best first.
+
+    Of each: left, top, right and bottom in pixels of the input, score, class number. What overlaps a better one of its
+    class by more than `overlap` (intersection over union) is left out; places without a box have score 0.
+    """
+    import torch
+    from torch import nn
+
+    class Decoded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Any) -> tuple[Any, Any]:
+            return decoded(*self.network(pixels))
+
+    made = io.BytesIO()
+    served = Decoded().eval().cpu()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
+        torch.onnx.export(
+            served,
+            (torch.zeros(2, *shape),),
+            made,  # type: ignore[arg-type]  # which its annotation leaves out
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=["boxes", "scores"],
+            dynamic_axes={name: {0: "rows"} for name in ("pixels", "boxes", "scores")},
+        )
+    return _suppressed(made.getvalue(), overlap)
+
+
+def _suppressed(graph: bytes, overlap: float) -> bytes:
+    """The graph with its outputs ``boxes`` and ``scores`` (rows, classes, candidates) as `export` gives them."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load_from_string(graph)
+    constants = {
+        "most": np.array([CANDIDATES], np.int64),
+        "overlap": np.array([overlap], np.float32),
+        "least": np.array([SCORED], np.float32),
+        "kept_count": np.array([MOST], np.int64),
+        "nothing": np.array([0.0], np.float32),
+        "last": np.array([2], np.int64),
+        "flat": np.array([0, -1], np.int64),
+        "repeats": np.array([1, 1, 4], np.int64),
+        "padding": np.array([0, 0, 0, MOST], np.int64),
+    }
+    node = helper.make_node
+    nodes = [
+        node("NonMaxSuppression", ["boxes", "scores", "most", "overlap", "least"], ["chosen"]),
+        # Of the chosen (row, class, candidate) the scores stay, all others become 0.
+        node("GatherND", ["scores", "chosen"], ["chosen_scores"]),
+        node("Sub", ["scores", "scores"], ["no_scores"]),
+        node("ScatterND", ["no_scores", "chosen", "chosen_scores"], ["left"]),
+        node("Reshape", ["left", "flat"], ["left_flat"]),
+        node("Pad", ["left_flat", "padding", "nothing"], ["left_enough"]),
+        node("TopK", ["left_enough", "kept_count"], ["best", "places"], axis=1),
+        node("Shape", ["scores"], ["shape"]),
+        node("Gather", ["shape", "last"], ["candidates"]),
+        node("Div", ["places", "candidates"], ["number"]),
+        node("Mod", ["places", "candidates"], ["candidate"]),
+        node("Unsqueeze", ["candidate", "last"], ["candidate_each"]),
+        node("Tile", ["candidate_each", "repeats"], ["candidate_four"]),
+        node("GatherElements", ["boxes", "candidate_four"], ["kept_boxes"], axis=1),
+        node("Unsqueeze", ["best", "last"], ["kept_scores"]),
+        node("Cast", ["number"], ["number_float"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["number_float", "last"], ["kept_classes"]),
+        node("Concat", ["kept_boxes", "kept_scores", "kept_classes"], ["detections"], axis=2),
+    ]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["rows", MOST, 6]))
+    onnx.checker.check_model(model)
+    made: bytes = model.SerializeToString()
+    return made
