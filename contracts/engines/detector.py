@@ -16,7 +16,7 @@ from contracts.bundle import Bundle
 from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason
 from contracts.engines.onnx_image import OnnxImageEngine, refused
 from contracts.errors import PlatformError
-from contracts.problems.detection import Detections
+from contracts.problems.detection import DetectionOutput, Detections
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +41,9 @@ class DetectorEngine(OnnxImageEngine):
         if self._spec.fit == "crop":
             raise refused(bundle, "image.json says crop, where objects may be lost; expected stretch or pad")
         self._names = [self._spec.output or OUTPUT]
+        if not isinstance(self._output, DetectionOutput):
+            raise refused(bundle, f"its answers are of problem {self._output.problem}, expected detection")
+        self._longest = self._output.longest
 
     def decode(self, columns: Mapping[str, NDArray[Any]], max_pixels: int = MAX_PIXELS) -> dict[str, NDArray[Any]]:
         """`Picture` of each file, an object array, shape (rows,); what is decoded already stays.
@@ -60,7 +63,7 @@ class DetectorEngine(OnnxImageEngine):
             made[row].shown = shown
         return made
 
-    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> Any:
         """`Detections` of each file, or of each `Picture`, an object array, shape (rows,)."""
         given = columns[self._name]
         answers = np.empty(len(given), object)
@@ -79,7 +82,7 @@ class DetectorEngine(OnnxImageEngine):
         boxes = np.clip(there[:, :4] / np.tile(self._spec.factors(*shown), 2), 0, np.tile(shown, 2))
         inside = ((boxes[:, 2:] - boxes[:, :2]) > 0).all(axis=1)
         there, boxes = there[inside], boxes[inside]
-        order = np.argsort(-there[:, 4], kind="stable")[: self._output.longest]
+        order = np.argsort(-there[:, 4], kind="stable")[: self._longest]
         return Detections(boxes[order], np.minimum(there[order, 4], 1.0), there[order, 5].astype(np.int64))
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:

@@ -51,6 +51,15 @@ class Detections:
     scores: NDArray[np.float64]
     classes: NDArray[np.int64]
 
+    def __eq__(self, other: object) -> bool:
+        import numpy as np
+
+        if not isinstance(other, Detections):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 @dataclass(frozen=True, slots=True)
 class Truth:
@@ -221,7 +230,7 @@ class Detection(Problem["NDArray[np.object_]"]):
         sides: Any = (tuple[float, float, float, float], Field(description=about))
         one = create_model("Object", label=(one_of(output.labels), ...), score=(Probability, ...), box=sides)
         many: Any = (
-            list[one],  # type: ignore[valid-type]
+            list[one],
             Field(description="the best first; empty where nothing is found", max_length=output.longest),
         )
         return create_model("Prediction", objects=many)
@@ -241,7 +250,12 @@ class Detection(Problem["NDArray[np.object_]"]):
         """Of the four tensors."""
         if name == "count":
             return [len(found) for found in decided]
-        key, nothing = {"labels": ("label", [""]), "scores": ("score", [0.0]), "boxes": ("box", [0.0] * 4)}[name]
+        kinds: dict[str, tuple[str, list[Any]]] = {
+            "labels": ("label", [""]),
+            "scores": ("score", [0.0]),
+            "boxes": ("box", [0.0] * 4),
+        }
+        key, nothing = kinds[name]
         made: list[Any] = []
         for found in decided:
             for one in found:

@@ -47,7 +47,7 @@ class Detection(Evaluation):
         "false_alarms": "False alarms of an image",
     }
     plots = ("examples", "precision_recall", "counts", "learning_curve")
-    two_kinds = "different images"
+    two_kinds = "different sets of objects"
 
     def metric_names(self, task: Any, config: Any) -> MetricNames:
         """Those of all boxes, and the average precision of each class."""
@@ -274,7 +274,8 @@ def best_thresholds(
     """Of each class the threshold with the highest F1 on these images; or, if `miss` and `alarm` are above 0, that with
     the least cost, of which a missed object has `miss` and a false alarm `alarm`.
 
-    It lies in the middle between the scores on its two sides; 0.5 for a class without an object.
+    It lies in the middle between the scores on its two sides, or above all of them where nothing should be answered;
+    0.5 for a class without an object.
     """
     import numpy as np
 
@@ -292,15 +293,16 @@ def best_thresholds(
         if not len(order) or not there[name]:
             chosen.append(0.5)
             continue
-        sorted_scores, hits = np.array(scores[at])[order], np.cumsum(np.array(right[at])[order])
-        many = np.arange(1, len(order) + 1)
-        worth = (
-            -(miss * (there[name] - hits) + alarm * (many - hits)) if miss > 0 and alarm > 0
-            else 2 * hits / (many + there[name])
-        )  # fmt: skip
-        best = int(worth.argmax())
-        below = float(sorted_scores[best + 1]) if best + 1 < len(order) else 0.0
-        chosen.append(round((float(sorted_scores[best]) + below) / 2, 4))
+        ranked, hits = np.array(scores[at])[order], np.append(0, np.cumsum(np.array(right[at])[order]))
+        many = np.arange(len(order) + 1)  # answered; 0: nothing is
+        if miss > 0 and alarm > 0:
+            worth = -(miss * (there[name] - hits) + alarm * (many - hits))
+        else:
+            worth = 2 * hits / (many + there[name])
+        edges = np.concatenate([[1.0], ranked, [0.0]])  # the threshold for so many lies between two of them
+        apart = edges[:-1] > edges[1:]  # boxes of one score are answered together
+        best = int(np.where(apart, worth, -np.inf).argmax())
+        chosen.append(float(edges[best] + edges[best + 1]) / 2)
     return tuple(chosen)
 
 

@@ -10,7 +10,10 @@ import io
 import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 OPSET = 17
 STRIDE = 4  # pixels of a cell
@@ -58,9 +61,10 @@ def detector(classes: int, channels: int, widths: Sequence[int], blocks: int, he
             )
             self.across = nn.ModuleList(nn.Conv2d(width, head, 1) for width in widths[1:])
             self.smooth = nn.ModuleList(layer(head, head) for _ in widths[2:])
-            self.heat = nn.Sequential(layer(head, head), nn.Conv2d(head, classes, 1))
+            middles: Any = nn.Conv2d(head, classes, 1)
+            self.heat = nn.Sequential(layer(head, head), middles)
             self.sides = nn.Sequential(layer(head, head), nn.Conv2d(head, 4, 1))
-            nn.init.constant_(self.heat[-1].bias, -4.6)  # objects are rare: 1 % to begin with
+            nn.init.constant_(middles.bias, -4.6)  # objects are rare: 1 % to begin with
 
         def forward(self, pixels: Any) -> tuple[Any, Any]:
             values, maps = self.stem(pixels), []
@@ -133,7 +137,7 @@ def _suppressed(graph: bytes, overlap: float) -> bytes:
     from onnx import TensorProto, helper, numpy_helper
 
     model = onnx.load_from_string(graph)
-    constants = {
+    constants: dict[str, NDArray[Any]] = {
         "most": np.array([CANDIDATES], np.int64),
         "overlap": np.array([overlap], np.float32),
         "least": np.array([SCORED], np.float32),

@@ -9,7 +9,7 @@ _SIDES = 5.0  # how much the sides count beside the middles, as TTFNet has it
 
 
 def detector_loss(
-    logits: Any, sides: Any, heat: Any, boxes: Any, weight: Any, stride: int, total: Sequence[float]
+    logits: Any, sides: Any, heat: Any, boxes: Any, weight: Any, *, stride: int, total: Sequence[float]
 ) -> Any:
     """The loss of a batch, a scalar tensor; targets as `pipelines.training.scenes.targets` makes them, stacked.
 

@@ -145,7 +145,7 @@ def fit(
     def loss(current: Any, batch: Any) -> Any:
         with autocast(training.precision, device):
             logits, sides = current(batch[0])
-        return detector_loss(logits.float(), sides.float(), *batch[1], STRIDE, batch[2])
+        return detector_loss(logits.float(), sides.float(), *batch[1], stride=STRIDE, total=batch[2])
 
     optimizer = eager(torch.optim.AdamW)(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
@@ -201,12 +201,9 @@ def quality(model: Any, images: Labelled, config: CenternetRecipe, device: str) 
             with autocast(config.training.precision, device):
                 logits, sides = model(tensor(images.spec.normalised(pixels), device))
             logits, sides = logits.float(), sides.float()
-            losses.append(
-                (
-                    len(some),
-                    float(detector_loss(logits, sides, *(tensor(one, device) for one in wanted), STRIDE, total)),
-                )
-            )
+            targets = [tensor(one, device) for one in wanted]
+            value = detector_loss(logits, sides, *targets, stride=STRIDE, total=total)
+            losses.append((len(some), float(value)))
             for boxes, each in zip(*(one.cpu().double().numpy() for one in decoded(logits, sides)), strict=True):
                 order = np.argsort(-each.max(axis=0), kind="stable")[:MOST]
                 found.append(Detections(boxes[order], each.max(axis=0)[order], each.argmax(axis=0)[order]))

@@ -65,12 +65,12 @@ def tray(rng: np.random.Generator, parts: int) -> tuple[bytes, list[Truth]]:
         draw.polygon([tuple(one) for one in (shadow * _FINE).tolist()], fill=tuple(int(one * 0.6) for one in side))
         draw.polygon([tuple(one) for one in (corners * _FINE).tolist()], fill=fill, outline=edge, width=2)
         if hole > 0:
-            ends = [*((middle - hole) * _FINE), *((middle + hole) * _FINE)]
-            draw.ellipse(ends, fill=tuple(int(one * 0.75) for one in side), outline=edge, width=2)
+            around = np.concatenate([middle - hole, middle + hole]) * _FINE
+            draw.ellipse(around.tolist(), fill=tuple(int(one * 0.75) for one in side), outline=edge, width=2)
         objects.append(Truth(name, tuple(round(one, 1) for one in box)))  # type: ignore[arg-type]
     soft = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.5)))
-    pixels = np.asarray(soft.resize((WIDE, HIGH), Image.Resampling.BOX), np.float32)
-    pixels = pixels * rng.uniform(0.6, 1.1) + rng.normal(0, rng.uniform(2, 9), pixels.shape)
+    seen = np.asarray(soft.resize((WIDE, HIGH), Image.Resampling.BOX), np.float32)
+    pixels = seen * rng.uniform(0.6, 1.1) + rng.normal(0, rng.uniform(2, 9), seen.shape)
     buffer = io.BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=int(rng.integers(75, 95)))
     return buffer.getvalue(), objects

@@ -17,6 +17,7 @@ from contracts.plugins import Rooms
 from contracts.problems import OURS, PROBLEMS, get_problem, read_output
 from contracts.problems.base import Output
 from contracts.problems.classification import Decision
+from contracts.problems.detection import Detections
 from contracts.problems.ranking import Ranked
 from tests.packages import install
 
@@ -31,6 +32,9 @@ ANSWERS: dict[str, tuple[dict[str, Any], list[list[float]]]] = {
 LISTS = np.empty(2, dtype=object)
 LISTS[0] = Ranked(("a", "b"), (0.9, 0.5), ("similar", "new"), (("c",), ()), (1.0, 1.0), {"novelty": 2.5, "tail": 0.5})
 LISTS[1] = Ranked((), (), (), (), ())
+SCENES = np.empty(2, dtype=object)
+SCENES[0] = Detections(np.array([[0.0, 1.0, 5.0, 4.0], [2.0, 2.0, 3.0, 9.0]]), np.array([0.9, 0.4]), np.array([1, 0]))
+SCENES[1] = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
 TEXTS = np.array(["Rain tomorrow.", "明天下雨。"], dtype=object)
 
 
@@ -39,6 +43,8 @@ def of(name: str) -> tuple[Any, Any, Any]:
         return get_problem(name), read_output({"problem": name, "max_characters": 20}), TEXTS
     if name == "ranking":
         return get_problem(name), read_output({"problem": name, "k": 2, "longest": 3, "catalogue": 5}), LISTS
+    if name == "detection":
+        return get_problem(name), read_output({"problem": name, "labels": ["a", "b"], "thresholds": [0.5, 0.5]}), SCENES
     fields, rows = ANSWERS[name]
     return get_problem(name), read_output({"problem": name, **fields}), np.array(rows)
 

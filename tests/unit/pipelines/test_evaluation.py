@@ -13,6 +13,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
+from contracts.problems.detection import Detections, Truth, write_truth
 from contracts.problems.ranking import Ranked
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.embedding import ranks
@@ -45,6 +46,21 @@ def _lists() -> Any:
     return found
 
 
+def _scenes() -> tuple[list[str], Any]:
+    """Images with objects of every size, of which most are found, some twice, and some are not there."""
+    labels, found = [], np.empty(ROWS, dtype=object)
+    for at in range(ROWS):
+        many = at % 4
+        corner, side = RNG.uniform(0, 200, (many, 2)), RNG.choice([15.0, 60.0, 150.0], (many, 1))
+        boxes, kinds = np.concatenate([corner, corner + side], axis=1), RNG.integers(0, 2, many)
+        labels.append(write_truth(Truth("ab"[k], tuple(box)) for k, box in zip(kinds, boxes.tolist(), strict=True)))
+        said = np.concatenate([boxes + RNG.normal(0, 2, boxes.shape), [[300.0, 300.0, 320.0, 330.0]]])
+        scores = np.append(RNG.random(many), RNG.random() / 2)
+        order = np.argsort(-scores)
+        found[at] = Detections(said[order], scores[order], np.append(kinds, at % 2)[order])
+    return labels, found
+
+
 CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "classification": (
         {"classes": ["a", "b", "c"], "ordered": True},
@@ -72,6 +88,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
         ["|".join(dict.fromkeys(row[4:])) for row in _WORDS],
         _lists(),
     ),
+    "detection": ({"labels": ["a", "b"], "thresholds": [0.4, 0.6], "longest": 10}, *_scenes()),
 }
 
 
@@ -135,7 +152,7 @@ def test_batch_scoring_writes_a_column_for_each_name_and_sums_up(problem: str) -
 
 
 @pytest.mark.parametrize(
-    "problem", [problem for problem in OURS if problem not in ("generation", "ranking")]
+    "problem", [problem for problem in OURS if problem not in ("generation", "ranking", "detection")]
 )  # have no order
 def test_a_column_made_from_the_label_gives_it_away_and_noise_does_not(problem: str) -> None:
     evaluation, frame, _, _ = case(problem)
