@@ -163,9 +163,11 @@ def test_examples_show_hits_misses_and_false_alarms(tmp_path: Path) -> None:
     said = as_answers([one, Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)), one])
     frame = pd.DataFrame({"image": files, "label": [write_truth(some) for some in truth]})
     EVALUATION.draw(tmp_path, frame, said, output(0.5), None, SimpleNamespace())
-    colours = {colour for _, colour in Image.open(tmp_path / "examples.png").convert("RGB").getcolors(1 << 20) or []}
+    colours: set[Any] = {
+        colour for _, colour in Image.open(tmp_path / "examples.png").convert("RGB").getcolors(1 << 20) or []
+    }
     for wanted in (HIT, MISS, ALARM):
-        rgb = tuple(int(wanted[at : at + 2], 16) for at in (1, 3, 5))
+        rgb: Any = tuple(int(wanted[at : at + 2], 16) for at in (1, 3, 5))
         assert min(sum(abs(a - b) for a, b in zip(rgb, colour, strict=True)) for colour in colours) < 30
 
 

@@ -83,7 +83,7 @@ def test_labels_are_objects_and_say_whether_an_answer_was_right() -> None:
     told = serving.label(SAID, [{"label": "spot", "box": [4, 4, 12, 12]}])
     jsonschema.validate(told, serving.label_schema(SAID))
     assert serving.label_of_text(SAID, '[{"label": "spot", "box": [4, 4, 12, 12]}]') == told
-    records = [{"found": [SPOT]}, {"found": [SPOT]}, {"found": []}]
+    records: list[Any] = [{"found": [SPOT]}, {"found": [SPOT]}, {"found": []}]
     labels: list[Any] = [told, [], told]
     assert [serving.is_right(one, label, {}) for one, label in zip(records, labels, strict=True)] == [
         True,

@@ -96,7 +96,7 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_shares() -> None:
 
     def of(rows: slice) -> float:
         some = (one[rows] for one in (logits, sides, heat, boxes, weight))
-        return float(detector_loss(*some, stride=STRIDE, total=total))  # type: ignore[misc]
+        return float(detector_loss(*some, stride=STRIDE, total=total))
 
     assert of(slice(0, 1)) + of(slice(1, 4)) == pytest.approx(of(slice(0, 4)), rel=1e-5)
 
@@ -230,7 +230,8 @@ def test_a_training_that_was_killed_goes_on_to_the_same_model(dataset: Path, tmp
 
 def test_scenes_are_in_pixels_of_the_network(dataset: Path, tmp_path: Path) -> None:
     task = get_task("objects")
-    images = read_labelled(task, recipe_config(task, None, SMALL), dataset, tmp_path)
+    config: Any = recipe_config(task, None, SMALL)
+    images = read_labelled(task, config, dataset, tmp_path)
     said = read_truth(pd.read_parquet(dataset / "valid.parquet")["label"].iloc[0])
     assert np.allclose(images.valid.scenes[0].boxes, np.array([one.box for one in said]).reshape(-1, 4) / 2, atol=1e-3)
     assert images.train.pixels.shape == (28, 64, 80, 3)
