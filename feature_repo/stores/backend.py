@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from feature_repo.stores.packed_rows import Layout
@@ -42,6 +42,14 @@ class Backend(Protocol):
 
     def remove(self, project: str, view: str) -> None:
         """Delete all rows of a view."""
+        ...
+
+    def keys(self, project: str, view: str) -> Iterator[bytes]:
+        """The keys of all entities of a view."""
+        ...
+
+    def delete(self, project: str, view: str, keys: Sequence[bytes]) -> int:
+        """Delete the rows of some entities, so that no byte of them stays; returns how many there were."""
         ...
 
     def sample(self, project: str, view: str, limit: int) -> list[tuple[bytes, bytes]]:

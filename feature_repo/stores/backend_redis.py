@@ -284,11 +284,20 @@ class RedisBackend:
                 batch = []
         self._unlink(batch)
 
-    def _unlink(self, names: list[bytes]) -> None:
+    def keys(self, project: str, view: str) -> Iterator[bytes]:
+        head = len(_head(project, view)) + len(_TAGS[0])
+        for name in self.names(project, view):
+            yield name[head:]
+
+    def delete(self, project: str, view: str, keys: Sequence[bytes]) -> int:
+        """Of the server's memory; its files on disk keep rows until they are written anew."""
+        return self._unlink(redis_keys(project, view, keys))
+
+    def _unlink(self, names: list[bytes]) -> int:
         pipe = self.client.pipeline(transaction=False)
         for name in names:
             pipe.execute_command("UNLINK", name)
-        self._retrying(pipe.execute, 0)
+        return sum(self._retrying(pipe.execute, 0))
 
     def sample(self, project: str, view: str, limit: int) -> list[tuple[bytes, bytes]]:
         names: list[bytes] = []

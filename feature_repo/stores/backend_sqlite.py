@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,21 @@ class SqliteBackend:
         connection = self._writing()
         with connection:
             connection.execute(f"DROP TABLE IF EXISTS {_table(project, view)}")
+
+    def keys(self, project: str, view: str) -> Iterator[bytes]:
+        for (key,) in self.reading().execute(f"SELECT key FROM {_table(project, view)}"):
+            yield key
+
+    def delete(self, project: str, view: str, keys: Sequence[bytes]) -> int:
+        """The file is written anew: free pages and the log of writes keep what was deleted, and former rows."""
+        connection = self._writing()
+        with connection:
+            found = connection.executemany(
+                f"DELETE FROM {_table(project, view)} WHERE key = ?", [[key] for key in keys]
+            )
+        connection.execute("VACUUM")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return found.rowcount
 
     def sample(self, project: str, view: str, limit: int) -> list[tuple[bytes, bytes]]:
         query = f"SELECT key, row FROM {_table(project, view)} LIMIT {int(limit)}"

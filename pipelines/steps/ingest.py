@@ -19,6 +19,7 @@ from pipelines.data import image_files, register
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
+from pipelines.data.forgotten import Forgotten
 from pipelines.data.origins import source_here
 from pipelines.data.personal import UNDECLARED, PersonalData, treats
 from pipelines.data.personal import reading as personal_reading
@@ -60,7 +61,8 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     kept = "" if treats(settings.data) else storage.join(data_root, task, ".collections")
     try:
         with source_here(source, "ingest", kept) as here:
-            reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here))
+            forgotten = Forgotten.read(data_root, task)
+            reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here), forgotten)
             make = _version_in_s3 if storage.is_remote(data_root) else _version_here
             manifest = make(reading, storage.join(data_root, task))
         write_json(Path(out), manifest)
@@ -78,7 +80,7 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
 
 @dataclass(frozen=True)
 class _Reading:
-    """What is read: `source` as it was named, `here` where it is on this disk."""
+    """What is read: `source` as it was named, `here` where it is on this disk; `forgotten`: who is left out."""
 
     task: Task
     config: TaskConfig
@@ -86,20 +88,32 @@ class _Reading:
     here: str
     fingerprint: str
     files: list[dict[str, Any]]
+    forgotten: Forgotten
+
+    @property
+    def known_as(self) -> str:
+        """What its version is found by."""
+        return self.forgotten.fingerprint(self.fingerprint)
 
 
 def _version_here(reading: _Reading, root: str) -> dict[str, Any]:
     """The manifest of the version below the folder `root`, which is made when it is not there."""
     base = Path(root)
     base.mkdir(parents=True, exist_ok=True)
-    known = base / ".sources" / f"{reading.fingerprint}.json"
-    with file_lock(base / ".locks" / reading.fingerprint):  # a second run of the same source waits, then finds it done
+    known = base / ".sources" / f"{reading.known_as}.json"
+    with file_lock(base / ".locks" / reading.known_as):  # a second run of the same source waits, then finds it done
         folder = _known(known, base)
         if folder is None:
-            staging = Staging(base / ".staging" / reading.fingerprint)
+            staging = Staging(base / ".staging" / reading.known_as)
             personal = PersonalData(reading.config.data, strict=bool(reading.here))
             _fill(staging, reading, personal)
-            described = {"fingerprint": reading.fingerprint, "files": reading.files, "personal": personal.report()}
+            described: dict[str, Any] = {
+                "fingerprint": reading.fingerprint,
+                "files": reading.files,
+                "personal": personal.report(),
+            }
+            gone = sum(reading.forgotten.rows)
+            described |= {"forgotten": gone} if gone else {}
             folder = staging.publish(base, reading.task.name, {"source": reading.source or BUILT_IN, **described})
             write_json(known, {"version": folder.name})
     return {**read_json(folder / MANIFEST), "path": str(folder)}
@@ -107,7 +121,7 @@ def _version_here(reading: _Reading, root: str) -> dict[str, Any]:
 
 def _version_in_s3(reading: _Reading, root: str) -> dict[str, Any]:
     """The manifest of the version below the address `root`; two runs at once upload the same bytes."""
-    known = storage.join(root, ".sources", f"{reading.fingerprint}.json")
+    known = storage.join(root, ".sources", f"{reading.known_as}.json")
     if storage.exists(known):
         address = storage.join(root, json.loads(storage.read_bytes(known))["version"])
         if storage.exists(storage.join(address, MANIFEST)):
@@ -163,7 +177,7 @@ def _fill(staging: Staging, reading: _Reading, personal: PersonalData) -> None:
     writer = _PartWriter(staging, through)
     try:
         for chunk in _chunks(task, config, source, reading.files):
-            writer.add(personal.apply(chunk))
+            writer.add(personal.apply(reading.forgotten.without(chunk)))
     except PlatformError as err:
         if err.code == UNDECLARED:  # by chance the rows before were thought to be none
             shutil.rmtree(staging.folder)

@@ -37,7 +37,7 @@ def forget(folder: str, model: str, keys: Mapping[str, str], salt: str) -> Forgo
     Raises:
         PlatformError: ``code="compacting"`` when another process replaces files, or the storage's own.
     """
-    accepted = {name: {key, hashed(salt.encode(), key)} for name, key in keys.items()}
+    accepted = _accepted(keys, salt)
     with alone(home(folder, model, "labels")) as of_labels, alone(home(folder, model)) as of_predictions:
         turns = of_labels, of_predictions
         ids = {one.id for one in _all(folder, model, turns) if _is(one, accepted)}
@@ -46,6 +46,16 @@ def forget(folder: str, model: str, keys: Mapping[str, str], salt: str) -> Forgo
         if ids:
             _note(home(folder, model), removed)
     return removed
+
+
+def count(folder: str, model: str, keys: Mapping[str, str], salt: str) -> int:
+    """How many predictions `forget` would remove."""
+    accepted = _accepted(keys, salt)
+    return len({one.id for one in _all(folder, model, []) if _is(one, accepted)})
+
+
+def _accepted(keys: Mapping[str, str], salt: str) -> dict[str, set[str]]:
+    return {name: {key, hashed(salt.encode(), key)} for name, key in keys.items()}
 
 
 def removals(folder: str, model: str) -> list[dict[str, Any]]:

@@ -122,6 +122,14 @@ def test_views_are_counted_sampled_and_removed_by_themselves(server: Any) -> Non
     assert (backend.count("p", "v"), backend.count("p", "v2")) == (0, 3)
 
 
+def test_rows_of_some_entities_are_deleted(server: Any) -> None:
+    backend = RedisBackend(server.address, writing=True)
+    backend.store("p", "v", LAYOUT, names(20), rows([1] * 20, 5), 0)
+    assert set(backend.keys("p", "v")) == set(names(20))
+    assert backend.delete("p", "v", [*names(3), b"nobody"]) == 3
+    assert set(backend.keys("p", "v")) == set(names(20)) - set(names(3))
+
+
 def test_keys_of_others_in_the_same_database_are_left_alone(server: Any) -> None:
     server.client.rpush("fl:p:v:theirs", "a", "b")
     server.client.set("fl:p:v", "theirs")

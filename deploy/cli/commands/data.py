@@ -1,4 +1,4 @@
-"""Commands about data and where it is from: inspect, anonymity, redact, sources."""
+"""Commands about data and where it is from: inspect, anonymity, redact, sources, forget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contracts.errors import PlatformError
-from deploy.cli.terminal.options import Json
+from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
 from deploy.cli.terminal.output import emit, guarded, table
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _data = typer.Typer(no_args_is_help=True, help="Look at a file before anything i
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
     app.add_typer(_data, name="data", rich_help_panel="Train")
-    for command in (redact, sources):
+    for command in (redact, sources, forget):
         app.command(command.__name__, rich_help_panel="Govern")(command)
 
 
@@ -171,3 +171,29 @@ def _show(to: Console, found: Any, command: str, task: str) -> None:
     if found.lacking:
         to.print(f"Lacking  {', '.join(found.lacking)}: say which column each one is", style="yellow", soft_wrap=True)
     to.print(f"Run      {escape(command)}" + ("" if task else "   (tasks: fairlead tasks)"), soft_wrap=True)
+
+
+@guarded
+def forget(
+    entity: Annotated[
+        str, typer.Option("--entity", metavar="[COLUMN=]KEY", help="Who: a key of the task's entity, or of its rows.")
+    ],
+    task: Annotated[str, typer.Option("--task", "-t", help="Only in this task; default: in all that have data.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing, say what there is.")] = False,
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Take a person's rows out of all that is kept: data, features, online store, predictions, labels, caches, logs.
+
+    Versions of the data are replaced by ones without the rows, and the person is left out whenever a source is read
+    again. Models that were trained with the rows are named, with what to do. The audit log notes it by a keyed hash. It
+    may be ended at any time; the next call goes on.
+
+    [bold]Examples[/]
+      fairlead forget --entity customer_id=C000017 --dry-run
+      fairlead forget --entity customer_id=C000017
+      fairlead forget --entity A0004711 --task credit --json
+    """
+    from deploy.cli.privacy.forgetting import forget
+
+    forget(profile, entity, task, dry_run, as_json)

@@ -47,6 +47,7 @@ COMMANDS = {
         "features",
         "data",
         "redact",
+        "forget",
         "sources",
         "schedules",
         "pipelines",
