@@ -53,6 +53,10 @@ class DataConfig:
     that have none, for example Europe/Berlin.
     pii: column -> what happens to personal data in it (pipelines.data.personal): keep, or one of mask, label, hash,
     encrypt, surrogate and drop, to what is found in its values; with ":whole" behind, to each value as a whole.
+    tagger: what finds names, places and organisations in the columns of `pii`: the folder of a bundle whose answers are
+    spans, or presidio, see `contracts.pii.finders`.
+    tagged: text files have a token and its tag on each line, and an empty line between texts (CoNLL, IOB); their
+    columns are called text and spans.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -60,12 +64,14 @@ class DataConfig:
     delimiter: str = ","
     quoted: bool = True
     encoding: str = ""
+    tagged: bool = False
     decimal: Literal[".", ","] = "."
     thousands: Literal["", ".", ",", " ", "'"] = ""
     times: Mapping[str, str] = field(default_factory=dict)
     zone: str = "UTC"
     drop: tuple[str, ...] = ()
     pii: Mapping[str, str] = field(default_factory=dict)
+    tagger: str = ""
     allow_leakage: tuple[str, ...] = ()
     max_bad_share: float = 0.05
     leakage_auc: float = 0.99

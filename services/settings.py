@@ -153,6 +153,9 @@ class ServiceSettings(Settings):
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 or :: in a pod")
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
     encrypted: EncryptedSettings = Field(default_factory=lambda: EncryptedSettings.model_validate({}))
+    tagger: str = Field(
+        "", description="of /redact: folder of a bundle that finds names, places and organisations, or presidio"
+    )
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
     adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings.model_validate({}))

@@ -225,3 +225,38 @@ def lists(folder: Path, **spec: Any) -> Bundle:
     inputs = [item.model_dump() for item in request_inputs(model.spec)]
     output = {"problem": "ranking", "k": model.spec.k, "longest": model.spec.longest, "catalogue": len(model.items)}
     return publish(folder, "recommend", "recommend", output, inputs=inputs)
+
+
+def name_tagger(folder: Path, **words: str) -> Bundle:
+    """Spans of the type that `words` gives a word, such as ``anna="PER"``; a name of several is one span."""
+    from contracts.engines.tagger import FILE, TaggerSpec
+    from contracts.tagging import tokenise
+    from pipelines.training.tagger import write_tagger_graph
+
+    words = words or {"late": "ORG", "rude": "PER", "and": "PER"}
+    kinds, size, hidden = sorted(set(words.values())), 4096, 2
+    tags = 1 + 2 * len(kinds)
+    embedding = np.zeros((size, tags), np.float32)
+    for word, kind in words.items():
+        embedding[tokenise(word, size).ids[0, 0], 1 + 2 * kinds.index(kind)] = 8
+    shapes = {"weight_ih": (4 * hidden, tags), "weight_hh": (4 * hidden, hidden)}
+    shapes |= {"bias_ih": (4 * hidden,), "bias_hh": (4 * hidden,)}
+    empty = {
+        f"{name}.{part}_l0": np.zeros(shape, np.float32)
+        for name in ("lstm", "lstm_reverse")
+        for part, shape in shapes.items()
+    }
+    head = np.concatenate([np.zeros((tags, 2 * hidden)), np.eye(tags)], axis=1).astype(np.float32)
+    head[2::2] = head[1::2]  # what begins may go on as well
+    bias = np.array([4.0] + [0.0] * (tags - 1), np.float32)
+    model = folder / "source" / "model"
+    model.mkdir(parents=True)
+    write_tagger_graph(
+        model / "model.onnx", {"embedding.weight": embedding, **empty, "head.weight": head, "head.bias": bias}
+    )
+    moves = np.zeros((tags, tags))
+    moves[range(1, tags, 2), range(2, tags, 2)] = 1  # rather go on than begin anew
+    moves[range(2, tags, 2), range(2, tags, 2)] = 1
+    spec = TaggerSpec(size=size, transitions=moves.tolist(), max_characters=10_000, max_tokens=8)
+    (model / FILE).write_text(spec.model_dump_json())
+    return publish(folder, "text", "tagger", {"problem": "tagging", "types": kinds})

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from functools import cache
 
 from contracts.errors import PlatformError
-from contracts.pii import chinese, english, everywhere, people
+from contracts.pii import chinese, english, everywhere, people, tagged
+from contracts.pii.finders import Finder, Place
 from contracts.pii.kind import Kind
 
 KINDS: tuple[Kind, ...] = (*everywhere.KINDS, *chinese.KINDS, *english.KINDS, *people.KINDS)
-NAMES = tuple(sorted({kind.name for kind in KINDS}))
+NAMES = tuple(sorted({kind.name for kind in (*KINDS, *tagged.KINDS)}))
 # What redaction writes is not personal data again.
 TOKEN = re.compile(
     rf"\[(?:{'|'.join(NAMES).upper()}|VALUE|[a-z_]{{2,30}}#[0-9a-f]{{16}}|[a-z_]{{2,30}}![0-9A-Za-z_-]{{20,}})\]"
 )
+_FREE = re.compile(rb"\0+")  # signs that nothing else has taken
+_INNER = re.compile(r"\w(?:.*\w)?", re.DOTALL)
 _BEFORE, _AFTER = 40, 20  # signs around a value in which words tell what it is
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufe0e\ufe0f\u20e3\ufeff]")
 
@@ -72,11 +75,31 @@ def _forms() -> dict[int, str]:
     return made
 
 
-def find(text: str, *, hint: str = "", kinds: Iterable[str] = NAMES, tried: Counter[str] | None = None) -> list[Span]:
-    """Personal data of `kinds` in `text`, by place, without overlaps.
+def find(
+    text: str,
+    *,
+    hint: str = "",
+    kinds: Iterable[str] = NAMES,
+    finder: Finder | None = None,
+    tried: Counter[str] | None = None,
+) -> list[Span]:
+    """Personal data of `kinds` in `text`, by place, without overlaps; see `find_all`."""
+    return find_all([text], hint=hint, kinds=kinds, finder=finder, tried=tried)[0]
+
+
+def find_all(
+    texts: Sequence[str],
+    *,
+    hint: str = "",
+    kinds: Iterable[str] = NAMES,
+    finder: Finder | None = None,
+    tried: Counter[str] | None = None,
+) -> list[list[Span]]:
+    """Of each text the personal data of `kinds`, by place, without overlaps.
 
     Args:
-        hint: words that tell what the text is, such as the name of its column.
+        hint: words that tell what the texts are, such as the name of their column.
+        finder: of what has no form; what it finds joins what patterns find.
         tried: counts by kind what had the form, also where it was none, see `Kind.chance`.
 
     Raises:
@@ -90,15 +113,24 @@ def find(text: str, *, hint: str = "", kinds: Iterable[str] = NAMES, tried: Coun
             fix="pick from these",
             code="unknown_pii",
         )
-    read = plain(text)
-    said = hint.casefold().replace("_", " ")
-    found = [
-        span
-        for kind in KINDS
-        if kind.name in wanted
-        for span in _of_kind(kind, read, said, tried if tried is not None else Counter())
+    said, counts = hint.casefold().replace("_", " "), tried if tried is not None else Counter()
+    read = [plain(text) for text in texts]
+    places: Sequence[Sequence[Place]] = finder.places([one.text for one in read]) if finder else [()] * len(read)
+    return [
+        _without_overlaps(
+            [
+                *(span for kind in KINDS if kind.name in wanted for span in _of_kind(kind, one, said, counts)),
+                *(_of_place(place, one) for place in some if place[2].name in wanted),
+            ],
+            one,
+        )
+        for one, some in zip(read, places, strict=True)
     ]
-    return _without_overlaps(found, read)
+
+
+def _of_place(place: Place, read: Plain) -> Span:
+    start, end, kind = place
+    return Span(start=start, end=end, kind=kind, value=kind.known(read.text[start:end]))
 
 
 def _of_kind(kind: Kind, read: Plain, said: str, tried: Counter[str]) -> Iterator[Span]:
@@ -139,16 +171,31 @@ def _believed(kind: Kind, text: str, start: int, end: int, said: str) -> bool:
 
 
 def _without_overlaps(found: list[Span], read: Plain) -> list[Span]:
-    """The highest rank first, then the longest; what redaction wrote is taken already."""
+    """The highest rank first, then the longest; what redaction wrote is taken already.
+
+    What a finder says beyond a higher one stays: a name of which a pattern knows a half is found whole.
+    """
     taken = bytearray(len(read.text))
     for match in TOKEN.finditer(read.text) if "[" in read.text else ():
         taken[match.start() : match.end()] = b"\1" * (match.end() - match.start())
     kept = []
     for span in sorted(found, key=lambda one: (-one.kind.rank, one.start - one.end, one.start)):
-        if not any(taken[span.start : span.end]):
-            taken[span.start : span.end] = b"\1" * (span.end - span.start)
-            kept.append(span)
+        for start, end in _free(taken, span, read.text):
+            taken[start:end] = b"\1" * (end - start)
+            whole = (start, end) == (span.start, span.end)
+            value = span.value if whole else span.kind.known(read.text[start:end])
+            kept.append(Span(start=start, end=end, kind=span.kind, value=value))
     return [
         Span(start=read.place(one.start), end=read.place(one.end), kind=one.kind, value=one.value)
         for one in sorted(kept, key=lambda one: one.start)
     ]
+
+
+def _free(taken: bytearray, span: Span, text: str) -> list[tuple[int, int]]:
+    """All of the span; of one that a finder gave and others overlap, the parts beside these that hold something."""
+    if not any(taken[span.start : span.end]):
+        return [(span.start, span.end)]
+    if span.kind not in tagged.KINDS:
+        return []
+    parts = [match.span() for match in _FREE.finditer(taken, span.start, span.end)]
+    return [match.span() for start, end in parts if (match := _INNER.search(text, start, end))]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from contracts.errors import PlatformError
+from contracts.pii.finders import Finder
 from contracts.pii.redaction import OPERATORS, Redactor
 
 KEEP = "keep"
@@ -45,15 +46,15 @@ def rules_of(pii: Mapping[str, str]) -> dict[str, Rule]:
     return made
 
 
-def cleaners(pii: Mapping[str, str]) -> dict[str, Callable[[str], str]]:
+def cleaners(pii: Mapping[str, str], finder: Finder | None = None) -> dict[str, Callable[[str], str]]:
     """By column that is treated, what makes a value what the data set has in its place.
 
     Raises:
         PlatformError: ``code="no_pii_key"``: an operator needs a key, and there is none here.
     """
-    return {column: _cleaner(column, rule) for column, rule in rules_of(pii).items() if rule.operator != KEEP}
+    return {column: _cleaner(column, rule, finder) for column, rule in rules_of(pii).items() if rule.operator != KEEP}
 
 
-def _cleaner(column: str, rule: Rule) -> Callable[[str], str]:
-    redactor = Redactor(rule.operator)
+def _cleaner(column: str, rule: Rule, finder: Finder | None) -> Callable[[str], str]:
+    redactor = Redactor(rule.operator, finder=finder)
     return redactor.whole if rule.whole else lambda text: redactor.redact(text, hint=column).text

@@ -16,6 +16,7 @@ OURS = (
     "generation",
     "ranking",
     "detection",
+    "tagging",
 )  # described in bundle.schema.json
 
 

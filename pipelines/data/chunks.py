@@ -23,6 +23,7 @@ class TextFormat:
     delimiter: str = ","
     quoted: bool = True
     encoding: str = ""
+    tagged: bool = False
 
 
 def text_format(data: DataConfig) -> TextFormat:

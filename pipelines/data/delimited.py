@@ -25,7 +25,7 @@ MOST_REJECTED = 100_000  # rows of a file: more are not bad rows but a wrong set
 
 def text_sample(path: Path, form: TextFormat) -> str:
     """The beginning of a text file, decoded."""
-    with formats.named(path), _open(path, form) as stream:
+    with formats.named(path), open_text(path, form) as stream:
         return str(stream.read(1 << 16).decode("utf-8", errors="replace"))
 
 
@@ -77,7 +77,7 @@ def _delimiter(path: Path, form: TextFormat) -> str:
     return "\t" if tabbed and form.delimiter == "," else form.delimiter
 
 
-def _open(path: Path, form: TextFormat) -> Any:
+def open_text(path: Path, form: TextFormat) -> Any:
     """A stream of a text file's content in UTF-8, without a byte order mark."""
     with formats.named(path), formats.open_unpacked(path) as stream:
         encoding = encoding_of(stream.read(4), form.encoding)
@@ -103,7 +103,7 @@ def read_text(path: Path, names: list[str], form: TextFormat, label: str) -> Ite
     counter = _RowCounter(skipped)
     last = rejected = 0
     try:
-        with formats.named(path), _open(path, form) as stream:
+        with formats.named(path), open_text(path, form) as stream:
             reader = arrow_csv.open_csv(
                 stream,
                 # Without threads, because only then rows that are skipped come with their number.

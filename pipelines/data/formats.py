@@ -170,7 +170,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, str], str]]:
     """
     number = 0
     with named(path), open_unpacked(path) as stream:
-        for line in _lines(stream):
+        for line in lines_of(stream):
             if not line.strip():
                 continue
             number += 1
@@ -212,7 +212,8 @@ def _nested(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _lines(stream: Any) -> Iterator[bytes]:
+def lines_of(stream: Any) -> Iterator[bytes]:
+    """Lines without their ends, the last one also where it is empty."""
     rest = b""
     while block := stream.read(1 << 20):
         *whole, rest = (rest + block).split(b"\n")

@@ -13,7 +13,8 @@ from math import sqrt
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from contracts.pii.finding import KINDS, Span, find
+from contracts.pii.finders import open_finder
+from contracts.pii.finding import KINDS, Span, find_all
 from contracts.pii.people import is_named
 from contracts.pii.redaction import KEYED, OPERATORS, Redactor, keys_here
 from contracts.pii.rules import KEEP, rules_of
@@ -51,7 +52,9 @@ def reading(data: DataConfig) -> dict[str, Any]:
     """What decides how personal data is treated, for a version's fingerprint; of the key its name alone."""
     rules = rules_of(data.pii)
     keyed = any(rule.operator in KEYED for rule in rules.values())
-    return {"rules": RULES, "pii": dict(sorted(data.pii.items())), "key": keys_here().name if keyed else ""}
+    finder = open_finder(data.tagger) if treats(data) else None
+    named = {"tagger": finder.name} if finder else {}
+    return {"rules": RULES, "pii": dict(sorted(data.pii.items())), "key": keys_here().name if keyed else "", **named}
 
 
 @dataclass
@@ -117,8 +120,9 @@ class PersonalData:
     def __init__(self, data: DataConfig, *, strict: bool = True) -> None:
         self._rules, self._strict = rules_of(data.pii), strict
         self._sources = data.columns
+        self._finder = open_finder(data.tagger) if treats(data) else None
         self._redactors = {
-            operator: Redactor(operator)
+            operator: Redactor(operator, finder=self._finder)
             for operator in {rule.operator for rule in self._rules.values()} - {KEEP} | {"label"}
         }
         self._treats = treats(data)
@@ -186,8 +190,9 @@ class PersonalData:
         counts = {each["values"]: each["counts"] for each in pc.value_counts(coded.indices).to_pylist()}
         seen = self._seen.setdefault(name, _Seen.of(hint))
         made, hits = [], []
-        for at, text in zip(read, coded.dictionary.take(pa.array(read, pa.int64())).to_pylist(), strict=True):
-            found = find(text, hint=hint)
+        finder = self._finder if rule and rule.operator != KEEP and not rule.whole else None
+        texts = coded.dictionary.take(pa.array(read, pa.int64())).to_pylist()
+        for at, text, found in zip(read, texts, find_all(texts, hint=hint, finder=finder), strict=True):
             seen.add(text, found, counts[at])
             if found:
                 hits.append(at)

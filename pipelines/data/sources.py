@@ -9,6 +9,8 @@ from typing import Any
 from contracts.errors import PlatformError
 from pipelines.data import formats
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty
+from pipelines.data.conll import NAMES as OF_TAGGED
+from pipelines.data.conll import read_conll
 from pipelines.data.delimited import read_text, text_names
 
 _KINDS = {
@@ -78,6 +80,8 @@ def column_names(path: Path, form: TextFormat) -> list[str]:
 
 def _names(path: Path, form: TextFormat) -> list[str]:
     kind = kind_of(path)
+    if kind == "text" and form.tagged:
+        return OF_TAGGED
     if kind == "parquet":
         return list(_parquet(path).schema_arrow.names)
     if kind == "json":
@@ -119,7 +123,9 @@ def read_chunks(path: Path, names: list[str], form: TextFormat, label: str = "")
         return _read_parquet(path)
     if kind == "json":
         return _read_json(path, names)
-    return _read_excel(path, names, form.header) if kind == "excel" else read_text(path, names, form, label)
+    if kind == "text" and form.tagged:
+        return _read_rows(read_conll(path, form), names)
+    return _read_rows(_excel_rows(path, form.header), names) if kind == "excel" else read_text(path, names, form, label)
 
 
 def _parquet(path: Path) -> Any:
@@ -182,11 +188,16 @@ def _read_json(path: Path, names: list[str]) -> Iterator[Chunk]:
         yield _chunk(names, rows, number, rejected)
 
 
-def _read_excel(path: Path, names: list[str], header: bool) -> Iterator[Chunk]:
-    rows: list[tuple[int, list[str]]] = []
+def _excel_rows(path: Path, header: bool) -> Iterator[tuple[int, list[str]]]:
     for number, row in enumerate(formats.read_excel(path), 0 if header else 1):
         if number and any(row):
-            rows.append((number, row))
+            yield number, row
+
+
+def _read_rows(numbered: Iterator[tuple[int, list[str]]], names: list[str]) -> Iterator[Chunk]:
+    rows: list[tuple[int, list[str]]] = []
+    for number, row in numbered:
+        rows.append((number, row))
         if len(rows) >= _ROWS:
             yield _chunk(names, rows, number, [])
             rows = []

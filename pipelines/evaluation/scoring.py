@@ -14,6 +14,7 @@ from contracts.bundle import Bundle, BundleDocument, GateDecision, Input
 from contracts.engine import Engine
 from contracts.engines import find_engine
 from contracts.errors import PlatformError
+from contracts.pii.finders import pinned
 from contracts.problems.base import Problem
 from pipelines.task import reading_settings
 
@@ -63,7 +64,7 @@ def fields_of(
         "decision": trained["decision"],
         "feature_service": task.feature_service,
         "parameters": trained["parameters"],
-        "layout": reading_settings(config.data),
+        "layout": {**reading_settings(config.data), "tagger": pinned(config.data.tagger)},
         "lineage": {**given, "seed": config.seed},
     }
 

@@ -141,13 +141,10 @@ def write_lstm_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> 
         "lowest": np.array([-1e9], np.float32),
         "merge": np.array([0, 0, hidden * len(directions)], np.int64),
         "embedding": tensors["embedding.weight"],
-        "w": np.stack([_gates(tensors[f"{name}.weight_ih_l0"]) for name in directions]),
-        "r": np.stack([_gates(tensors[f"{name}.weight_hh_l0"]) for name in directions]),
+        "w": np.stack([gates(tensors[f"{name}.weight_ih_l0"]) for name in directions]),
+        "r": np.stack([gates(tensors[f"{name}.weight_hh_l0"]) for name in directions]),
         "b": np.stack(
-            [
-                np.concatenate([_gates(tensors[f"{name}.bias_{part}_l0"]) for part in ("ih", "hh")])
-                for name in directions
-            ]
+            [np.concatenate([gates(tensors[f"{name}.bias_{part}_l0"]) for part in ("ih", "hh")]) for name in directions]
         ),
         "head_weight": tensors["head.weight"],
         "head_bias": tensors["head.bias"],
@@ -175,7 +172,7 @@ def _pooling(node: Any) -> list[Any]:
     ]
 
 
-def _gates(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def gates(weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """torch orders the gates input, forget, cell, output; ONNX input, output, forget, cell."""
     import numpy as np
 

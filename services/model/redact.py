@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.errors import PlatformError
+from contracts.pii.finders import open_finder
 from contracts.pii.finding import NAMES
 from contracts.pii.redaction import OPERATORS, Redacted, Redactor, counted
 from services.errors import Problem, invalid
@@ -34,10 +35,10 @@ class RedactHandler:
             Problem: 409 without the key that an operator needs, 422 for what is no such request.
         """
         texts, redactor = self._asked(await request.json())
-        if sum(map(len, texts)) <= _AT_ONCE:
-            done = [redactor.redact(text) for text in texts]
+        if sum(map(len, texts)) <= _AT_ONCE and redactor.finder is None:
+            done = redactor.redact_all(texts)
         else:
-            done = await asyncio.to_thread(_all, redactor, texts)
+            done = await asyncio.to_thread(redactor.redact_all, texts)
         return Answer(orjson.dumps({"results": [_result(one) for one in done], "counts": _counts(done)}))
 
     def _asked(self, document: Any) -> tuple[list[str], Redactor]:
@@ -60,19 +61,15 @@ class RedactHandler:
             errors.append(("kinds", f"expected a list of: {', '.join(NAMES)}"))
         if errors:
             raise invalid(errors)
-        return texts, _redactor(operator, tuple(kinds))
+        return texts, _redactor(operator, tuple(kinds), settings.tagger)
 
 
 @lru_cache(maxsize=64)
-def _redactor(operator: str, kinds: tuple[str, ...]) -> Redactor:
+def _redactor(operator: str, kinds: tuple[str, ...], tagger: str) -> Redactor:
     try:
-        return Redactor(operator, kinds=kinds)
+        return Redactor(operator, kinds=kinds, finder=open_finder(tagger))
     except PlatformError as err:
         raise Problem(409, err.code.replace("_", "-"), err.headline, err.detail, fix=err.fix) from err
-
-
-def _all(redactor: Redactor, texts: Sequence[str]) -> list[Redacted]:
-    return [redactor.redact(text) for text in texts]
 
 
 def _result(done: Redacted) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from contracts.bundle import Bundle
 from contracts.engine import vector_of
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from contracts.pii.finders import open_finder
 from contracts.pii.rules import cleaners
 from services.adapters.personal import open_personal
 from services.batching.batcher import Batcher
@@ -151,8 +152,11 @@ class RowRuntime(Runtime):
         get_serving(signature.problem)  # refused before anything is loaded
         lookup = self._open_lookup(bundle, settings) if self._open_lookup else None
         asked = {*signature.entities, *(item.name for item in (*signature.inputs, *signature.request))}
-        pii = bundle.document.layout.get("pii", {})
-        clean = cleaners({name: said for name, said in pii.items() if name in asked})  # others need no key here
+        layout = bundle.document.layout
+        pii = {name: said for name, said in layout.get("pii", {}).items() if name in asked}  # others need no key here
+        where, _, tagger = layout.get("tagger", "").partition("#") if pii else ("", "", "")
+        clean = cleaners(pii, open_finder(f"{settings.tagger or where}#{tagger}") if where else None)
+        open_finder(settings.tagger)  # refused before it is asked
         engine = load_engine(
             bundle,
             threads=settings.threads,

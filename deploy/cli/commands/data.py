@@ -93,6 +93,10 @@ def redact(
     kind: Annotated[
         list[str] | None, typer.Option("--kind", "-k", help="Only this kind, such as phone; may be given again.")
     ] = None,
+    tagger: Annotated[
+        str,
+        typer.Option("--tagger", help="Finds names, places and organisations: a model, a bundle's folder, presidio."),
+    ] = "",
     out: Annotated[str, typer.Option(metavar="FOLDER", help="Where the files go; default: stdout.")] = "",
     check: Annotated[bool, typer.Option("--check", help="Change nothing, tell lines and kinds.")] = False,
     reveal: Annotated[bool, typer.Option("--reveal", help="Decrypt what the operator encrypt wrote.")] = False,
@@ -101,25 +105,26 @@ def redact(
     """Take personal data out of texts, English and Chinese.
 
     Finds e-mail, telephone, Chinese ID, bank card, IBAN, IP, passport, plate, social credit code, US social security
-    number, addresses, keys and passwords; names only beside a title or a word such as 姓名. The same value gets the
-    same hash, token or surrogate everywhere, by the key FAIRLEAD_PII_KEY. With --check the exit code is 3 where
-    something is found, and values are not shown.
+    number, addresses, keys and passwords; names only beside a title or a word such as 姓名, or what --tagger finds
+    (`fairlead run names` trains one). The same value gets the same hash, token or surrogate everywhere, by the key
+    FAIRLEAD_PII_KEY. With --check the exit code is 3 where something is found, and values are not shown.
 
     [bold]Examples[/]
       fairlead redact letters.txt > clean.txt
       fairlead redact logs/a.log logs/b.log --operator hash --out clean/
       fairlead redact --check src/config.yaml
+      fairlead redact letters.txt --tagger names > clean.txt
       echo "call 13812345678" | fairlead redact --operator mask
     """
     from deploy.cli.privacy.redacting import check_files, redact_files, reveal_files
 
     given, kinds = files or [], kind or []
     if check:
-        check_files(given, kinds, as_json)
+        check_files(given, kinds, as_json, tagger)
     elif reveal:
         reveal_files(given, out)
     else:
-        redact_files(given, operator, kinds, out, as_json)
+        redact_files(given, operator, kinds, out, as_json, tagger)
 
 
 @guarded

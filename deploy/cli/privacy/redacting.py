@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from contracts.errors import PlatformError
+from contracts.pii.finders import Finder, open_finder
 from contracts.pii.finding import NAMES, find
 from contracts.pii.redaction import Redactor, reveal
 from deploy.cli.terminal.output import EXIT_REFUSED, console, table, write_json
@@ -24,7 +25,9 @@ _KEY_BEGINS, _KEY_ENDS = "-----BEGIN", "-----END"
 _LISTED = 50
 
 
-def redact_files(files: Sequence[str], operator: str, kinds: Sequence[str], out: str, as_json: bool) -> None:
+def redact_files(
+    files: Sequence[str], operator: str, kinds: Sequence[str], out: str, as_json: bool, tagger: str = ""
+) -> None:
     """Write the redacted text of `files` (none, or "-": standard input) to `out`, a folder, or to standard output.
 
     What was found is told on standard error, by kind.
@@ -32,7 +35,7 @@ def redact_files(files: Sequence[str], operator: str, kinds: Sequence[str], out:
     Raises:
         PlatformError: a file that is no text, a kind, operator or key that is none, or a file that would be replaced.
     """
-    redactor = Redactor(operator, kinds=kinds or NAMES)
+    redactor = Redactor(operator, kinds=kinds or NAMES, finder=_finder(tagger))
     counts: Counter[str] = Counter()
 
     def done(text: str) -> str:
@@ -59,13 +62,14 @@ def reveal_files(files: Sequence[str], out: str) -> None:
     _rewrite(files, out, reveal)
 
 
-def check_files(files: Sequence[str], kinds: Sequence[str], as_json: bool) -> None:
+def check_files(files: Sequence[str], kinds: Sequence[str], as_json: bool, tagger: str = "") -> None:
     """Tell where `files` hold personal data, by line and kind and without the values; exit code 3 where they do."""
+    finder = _finder(tagger)
     found = [
         {"file": name, "line": line, "kind": span.kind.name}
         for name in files or ["-"]
         for first, text in _numbered(name)
-        for span, line in _lines(text, first, kinds)
+        for span, line in _lines(text, first, kinds, finder)
     ]
     if as_json:
         write_json({"found": found})
@@ -75,9 +79,19 @@ def check_files(files: Sequence[str], kinds: Sequence[str], as_json: bool) -> No
         raise typer.Exit(EXIT_REFUSED)
 
 
-def _lines(text: str, first: int, kinds: Sequence[str]) -> Iterator[tuple[Any, int]]:
+def _finder(tagger: str) -> Finder | None:
+    """A folder, Presidio, or a model of the registry, by default its champion."""
+    if not tagger or Path(tagger).exists() or tagger.partition(":")[0] == "presidio":
+        return open_finder(tagger)
+    from contracts.registry import Registry
+    from deploy.cli.profiles.loading import load_endpoints
+
+    return open_finder(str(Registry(load_endpoints("local")).fetch(tagger).path))
+
+
+def _lines(text: str, first: int, kinds: Sequence[str], finder: Finder | None) -> Iterator[tuple[Any, int]]:
     at, line = 0, first
-    for span in find(text, kinds=kinds or NAMES):
+    for span in find(text, kinds=kinds or NAMES, finder=finder):
         line, at = line + text.count("\n", at, span.start), span.start
         yield span, line
 

@@ -126,13 +126,10 @@ class TextMultilabel(TextTask):
 
     def strata(self, labels: pd.Series[Any]) -> list[str]:
         """The rarest label of each row."""
-        from collections import Counter
-
         from pipelines.evaluation.multilabel import labels_of
+        from pipelines.recipes.text.split import rarest
 
-        names = [labels_of(text) for text in labels]
-        count = Counter(name for some in names for name in some)
-        return [min(some, key=lambda name: (count[name], name), default="") for some in names]
+        return rarest([labels_of(text) for text in labels])
 
     def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
         """Every label must be in the training part."""
@@ -179,6 +176,32 @@ class TextEmbedding(TextTask):
         from pipelines.recipes.text.split import check_two
 
         check_two(self, parts, "test", "the measure of vectors", "groups")
+
+
+class TextTagging(TextTask):
+    """Base of a task that finds spans in a text; in the data JSON, see `contracts.problems.tagging.labelled`."""
+
+    problem = "tagging"
+    default_recipe = "tagger"
+
+    def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
+        """Spans by place, in one form of JSON; none where the value is missing."""
+        from pipelines.recipes.text.split import span_labels
+
+        return span_labels(self, values)
+
+    def strata(self, labels: pd.Series[Any]) -> list[str]:
+        """The rarest type of each row."""
+        from contracts.problems.tagging import labelled
+        from pipelines.recipes.text.split import rarest
+
+        return rarest([[kind for _, _, kind in labelled(value)] for value in labels])
+
+    def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
+        """Every type must be in the training part, and no span beyond its text."""
+        from pipelines.recipes.text.split import check_spans
+
+        check_spans(self, parts)
 
 
 class TextGeneration(TextTask):

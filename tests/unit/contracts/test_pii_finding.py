@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
-from contracts.pii import checks
+from contracts.pii import checks, tagged
 from contracts.pii.finding import KINDS, NAMES, find
 from tests.pii_samples import WIDE, chinese_id, ordinary, samples
 
@@ -161,7 +161,7 @@ def test_a_kind_that_there_is_not() -> None:
 
 
 def test_every_kind_has_a_name_in_tokens() -> None:
-    assert set(NAMES) == {kind.name for kind in KINDS}
+    assert set(NAMES) == {kind.name for kind in (*KINDS, *tagged.KINDS)}
     assert all(name.replace("_", "").isalpha() and name.islower() for name in NAMES)
 
 

@@ -19,6 +19,8 @@ from contracts.problems.base import Output
 from contracts.problems.classification import Decision
 from contracts.problems.detection import Detections
 from contracts.problems.ranking import Ranked
+from contracts.problems.tagging import labelled
+from contracts.tagging import Tagged
 from tests.packages import install
 
 DECISION = Decision(positive="b", threshold=0.3, false_positive_cost=1.0, false_negative_cost=2.0)
@@ -35,12 +37,16 @@ LISTS[1] = Ranked((), (), (), (), ())
 SCENES = np.empty(2, dtype=object)
 SCENES[0] = Detections(np.array([[0.0, 1.0, 5.0, 4.0], [2.0, 2.0, 3.0, 9.0]]), np.array([0.9, 0.4]), np.array([1, 0]))
 SCENES[1] = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
+SPANS = np.empty(2, dtype=object)
+SPANS[:] = [[Tagged(0, 4, "PER", 0.9), Tagged(8, 14, "LOC", 0.7)], []]
 TEXTS = np.array(["Rain tomorrow.", "明天下雨。"], dtype=object)
 
 
 def of(name: str) -> tuple[Any, Any, Any]:
     if name == "generation":
         return get_problem(name), read_output({"problem": name, "max_characters": 20}), TEXTS
+    if name == "tagging":
+        return get_problem(name), read_output({"problem": name, "types": ["PER", "LOC"]}), SPANS
     if name == "ranking":
         return get_problem(name), read_output({"problem": name, "k": 2, "longest": 3, "catalogue": 5}), LISTS
     if name == "detection":
@@ -140,6 +146,58 @@ def test_what_is_no_list_is_refused(changed: dict[str, Any], said: str) -> None:
     assert "is str, not a list of items" in problem.wrong(output, wrong, 2)
 
 
+def test_spans_are_what_they_were_or_the_other_one_is_named() -> None:
+    problem, output, answers = of("tagging")
+    assert problem.wrong(output, answers, 2) == ""
+    expected = json.loads(json.dumps(problem.expected(output, answers, 0)))
+    assert problem.differs(output, expected, answers, 0, 1e-9) == ""
+    assert "expected score 0.8" in problem.differs(output, [[0, 4, "PER", 0.8], expected[1]], answers, 0, 1e-3)
+    assert "expected LOC from 0 to 4" in problem.differs(output, [[0, 4, "LOC", 0.9], expected[1]], answers, 0, 1e-3)
+    assert problem.differs(output, expected, answers, 1, 1.0) == "expected 2 spans, got 0"
+    assert problem.differs(output, None, answers, 0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("spans", "said"),
+    [
+        ("PER", "is str, not a list of spans"),
+        ([Tagged(3, 3, "PER", 0.5)], "is empty, or overlaps"),
+        ([Tagged(0, 4, "PER", 0.5), Tagged(3, 5, "LOC", 0.5)], "overlaps the one before"),
+        ([Tagged(0, 4, "ORG", 0.5)], "has type 'ORG'"),
+        ([Tagged(0, 4, "PER", float("nan"))], "score nan"),
+    ],
+)
+def test_what_is_no_list_of_spans_is_refused(spans: Any, said: str) -> None:
+    problem, output, answers = of("tagging")
+    wrong = answers.copy()
+    wrong[0] = spans
+    assert said in problem.wrong(output, wrong, 2)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        '[[9, 12, "LOC"], [0, 3, "PER"]]',
+        [{"start": 9, "end": 12, "label": "LOC"}, {"start": 0, "end": 3, "type": "PER"}],
+        [
+            {"start_position": 0, "end_position": 3, "entity_type": "PER", "entity_value": "Ann"},
+            {"start_position": 9, "end_position": 12, "entity_type": "LOC"},
+        ],
+    ],
+)
+def test_spans_are_read_as_other_tools_write_them(given: Any) -> None:
+    assert labelled(given) == [(0, 3, "PER"), (9, 12, "LOC")]
+    assert labelled("") == []
+
+
+@pytest.mark.parametrize(
+    "given", ["{}", "[[1, 2]]", '[[2, 1, "A"]]', '[[0, 1.5, "A"]]', '[[0, true, "A"]]', "[7]", "x"]
+)
+def test_what_is_no_span_is_refused_without_its_value(given: str) -> None:
+    with pytest.raises(ValueError, match=r"span|Expecting value"):
+        labelled(given)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_documents_follow_their_model_and_tensors_have_the_size_they_say(name: str) -> None:
     problem, output, answers = of(name)
@@ -237,5 +295,5 @@ def test_an_unknown_room_is_refused_with_the_nearest() -> None:
     assert caught.value.fix == "did you mean regression?"
     assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
         "detector", "extractive", "lightgbm", "llamacpp", "onnx_image", "onnx_tabular", "onnx_text", "recommend",
-        "scorecard", "torch_text",
+        "scorecard", "tagger", "torch_text",
     ]  # fmt: skip

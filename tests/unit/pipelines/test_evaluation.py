@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
 from contracts.problems.detection import Detections, Truth, write_truth
 from contracts.problems.ranking import Ranked
+from contracts.tagging import Tagged
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.embedding import ranks
 from pipelines.evaluation.leakage import check_leakage
@@ -61,6 +63,19 @@ def _scenes() -> tuple[list[str], Any]:
     return labels, found
 
 
+def _spans() -> tuple[list[str], Any]:
+    """Labels of up to three words each, of which some are missed, some are of another type, and some are too long."""
+    labels, found = [], np.empty(ROWS, dtype=object)
+    for at in range(ROWS):
+        true = [(9 * one, 9 * one + 4, ("PER", "LOC")[(at + one) % 2]) for one in range(at % 4)]
+        labels.append(json.dumps(true))
+        said = [
+            (start, end + (at % 7 == 0), "ORG" if at % 11 == 0 else kind) for start, end, kind in true[at % 3 == 0 :]
+        ]
+        found[at] = [Tagged(start, end, kind, 0.5 + at % 50 / 100) for start, end, kind in said]
+    return labels, found
+
+
 CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "classification": (
         {"classes": ["a", "b", "c"], "ordered": True},
@@ -89,6 +104,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
         _lists(),
     ),
     "detection": ({"labels": ["a", "b"], "thresholds": [0.4, 0.6], "longest": 10}, *_scenes()),
+    "tagging": ({"types": ["LOC", "ORG", "PER"]}, *_spans()),
 }
 
 
@@ -152,7 +168,7 @@ def test_batch_scoring_writes_a_column_for_each_name_and_sums_up(problem: str) -
 
 
 @pytest.mark.parametrize(
-    "problem", [problem for problem in OURS if problem not in ("generation", "ranking", "detection")]
+    "problem", [problem for problem in OURS if problem not in ("generation", "ranking", "detection", "tagging")]
 )  # have no order
 def test_a_column_made_from_the_label_gives_it_away_and_noise_does_not(problem: str) -> None:
     evaluation, frame, _, _ = case(problem)

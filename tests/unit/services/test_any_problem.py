@@ -38,11 +38,12 @@ from tests.problem_bundles import (
     linear_prices,
     linear_vectors,
     lists,
+    name_tagger,
     publish,
     vectors,
 )
 
-MAKERS = (house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts, lists)
+MAKERS = (house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts, lists, name_tagger)
 
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)

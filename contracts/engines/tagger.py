@@ -1,0 +1,125 @@
+"""Spans of texts by a graph of token tags in ONNX.
+
+The files of ``model/``: ``tagger.json`` (`TaggerSpec`) and ``model.onnx`` (input ``ids``: int64, shape (rows, tokens,
+`contracts.tagging.FEATURES`), padded on the right with 0; output ``logits``: float32, shape (rows, tokens, tags)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from contracts.bundle import Bundle
+from contracts.document import Document
+from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers
+from contracts.errors import PlatformError
+from contracts.tagging import FEATURES, Tagged, Tokens, pieces, spans, tokenise
+from contracts.texts import join_fields
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FILE = "tagger.json"
+_AT_ONCE = 4_096  # tokens that the graph computes at a time, padding included
+
+
+class TaggerSpec(Document):
+    """The content of ``tagger.json``.
+
+    Attributes:
+        size: of the table of hashes.
+        transitions: score of one tag (row) behind another (column).
+        caution: what is taken from the logit of "outside", see `contracts.tagging.spans`.
+        max_characters: a text is cut here before it is read.
+        max_tokens: a longer text is read in pieces.
+    """
+
+    format: Literal[1] = 1
+    size: int = Field(ge=2)
+    transitions: list[list[float]]
+    caution: float = 0.0
+    max_characters: int = Field(ge=1)
+    max_tokens: int = Field(256, ge=8)
+
+
+class TaggerEngine:
+    """See `contracts.engine.Engine`; the answer to a row does not depend on the others."""
+
+    def __init__(self, bundle: Bundle, threads: int = 1) -> None:
+        import onnxruntime as ort
+
+        try:
+            self._spec = TaggerSpec.model_validate_json((bundle.model_path / FILE).read_bytes())
+        except (OSError, ValidationError) as err:
+            raise PlatformError(
+                f"text model refused: {bundle.model_path}",
+                detail=str(err),
+                fix="publish the model again",
+                code="bad_bundle",
+            ) from err
+        self._transitions = np.array(self._spec.transitions, np.float64)
+        signature = bundle.document.signature
+        self._inputs = [item.name for item in signature.inputs if item.dtype == "string"]
+        self.types: list[str] = list(signature.output.types)  # type: ignore[attr-defined]
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = onnx_providers(ort.get_available_providers())
+        self._session = ort.InferenceSession(str(bundle.model_path / "model.onnx"), options, providers=providers)
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+        """The spans of each row, in the text that its fields joined make."""
+        rows = zip(*(columns[name] for name in self._inputs), strict=True)
+        found = self.tag([join_fields(fields, self._spec.max_characters) for fields in rows])
+        answers = np.empty(len(found), dtype=object)
+        answers[:] = found
+        return answers
+
+    def tag(self, texts: Sequence[str]) -> list[list[Tagged]]:
+        """The spans of each text."""
+        read = [tokenise(text, self._spec.size) for text in texts]
+        parts = [
+            (row, part)
+            for row, tokens in enumerate(read)
+            for part in pieces(texts[row], tokens.places, self._spec.max_tokens)
+            if part.stop > part.start
+        ]
+        found: list[list[Tagged]] = [[] for _ in texts]
+        for (row, part), logits in zip(parts, self._logits(read, parts), strict=True):
+            found[row] += spans(logits, read[row].places[part], self.types, self._transitions, self._spec.caution)
+        return found
+
+    def _logits(self, read: Sequence[Tokens], parts: Sequence[tuple[int, slice]]) -> list[NDArray[np.float32]]:
+        """Of each part, those of similar length together."""
+        sizes = [part.stop - part.start for _, part in parts]
+        order = sorted(range(len(parts)), key=sizes.__getitem__)
+        found: list[NDArray[np.float32]] = [np.zeros((0, 0), np.float32)] * len(parts)
+        start = 0
+        while start < len(order):
+            end = start + 1
+            while end < len(order) and (end + 1 - start) * sizes[order[end]] <= _AT_ONCE:
+                end += 1
+            ids = np.zeros((end - start, sizes[order[end - 1]], FEATURES), np.int64)
+            for at, chosen in enumerate(order[start:end]):
+                row, part = parts[chosen]
+                ids[at, : sizes[chosen]] = read[row].ids[part]
+            (logits,) = self._session.run(["logits"], {"ids": ids})
+            for at, chosen in enumerate(order[start:end]):
+                found[chosen] = logits[at, : sizes[chosen]]
+            start = end
+        return found
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """None: a span is not one answer that something speaks for."""
+        raise PlatformError("this model gives no reasons", detail="its answers are spans", code="not_explainable")
+
+
+def load(bundle: Bundle, options: EngineOptions) -> TaggerEngine:
+    """See `contracts.engines.load_engine`."""
+    return TaggerEngine(bundle, options.threads)
+
+
+ENGINE = EngineSpec(name="tagger", modality="text", extra="services", batch_rows=64, load=load)

@@ -1,0 +1,173 @@
+"""Spans in texts by tags of tokens: how a text becomes numbers for the graph, and tags become spans.
+
+Tokens are single Chinese and Japanese characters, and runs of other letters and of digits. Of each, and of those beside
+it, hashes are taken (J. Moody, Hash Embeddings, 2017), so that a model holds no word or name that it has seen. Tags are
+``O``, and ``B-`` and ``I-`` of each type (L. Ramshaw, M. Marcus, 1995).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FEATURES = 6  # hashes of a token
+_HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_TOKEN = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+|\d+|\S")
+_SINGLE = re.compile(rf"[{_HAN}]")
+_ENDS = frozenset(".!?;\n。！？；")
+_SURE = 10.0  # by how much the logit of O is the highest
+_NEVER = -1e9
+
+
+class Tagged(NamedTuple):
+    """``text[start:end]`` is of `kind`; `score` is the mean probability of its tags."""
+
+    start: int
+    end: int
+    kind: str
+    score: float
+
+
+class Tokens(NamedTuple):
+    """Places of the tokens of a text, shape (tokens, 2), and their hashes, shape (tokens, FEATURES), from 1 on."""
+
+    places: NDArray[np.int64]
+    ids: NDArray[np.int64]
+
+
+def tags_of(kinds: Sequence[str]) -> list[str]:
+    """The tags in the order of the graph's output."""
+    return ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
+
+
+def tokenise(text: str, size: int) -> Tokens:
+    """The tokens of `text`, with hashes below `size`."""
+    found = [match.span() for match in _TOKEN.finditer(text)]
+    places = np.array(found, np.int64).reshape(-1, 2)
+    if not found:
+        return Tokens(places, np.zeros((0, FEATURES), np.int64))
+    of_token = np.array([_hashes(text[start:end]) for start, end in found], np.uint32)
+    word, shape, first, last, single = of_token.T
+    gaps = [1] + [_gap(text[end:start]) for (_, end), (start, _) in pairwise(found)]
+    around = np.concatenate([[7, 11], word, [13, 17]]).astype(np.uint32)
+    far, before, here, after, farther = (around[at : at + len(word)] for at in range(5))
+    alone = single.astype(bool)
+    columns = [
+        here,
+        _mix(before, here),
+        _mix(here, after),
+        _mix(shape, np.array(gaps, np.uint32)),
+        np.where(alone, _mix(_mix(far, before), here), first),
+        np.where(alone, _mix(_mix(here, after), farther), last),
+    ]
+    ids = np.stack([_mix(column, np.full(1, at, np.uint32)) for at, column in enumerate(columns)], axis=1)
+    return Tokens(places, (ids % np.uint32(size - 1)).astype(np.int64) + 1)
+
+
+@lru_cache(maxsize=50_000)
+def _hashes(token: str) -> tuple[int, int, int, int, int]:
+    """Of the word, of its shape, of its first and last letters; and whether it is a single sign of its script."""
+    plain = unicodedata.normalize("NFKC", token)
+    word = "".join("0" if sign.isdigit() else sign for sign in plain.casefold())
+    shape = "".join("X" if s.isupper() else "x" if s.islower() else "0" if s.isdigit() else s for s in plain[:1])
+    rest = "X" if len(plain) > 1 and plain.isupper() else "x"
+    told = (word, f"{shape}{rest}{min(len(plain), 12)}", f"<{word[:3]}", f"{word[-3:]}>")
+    code, *others = (zlib.crc32(text.encode("utf-8", "replace")) for text in told)
+    return code, others[0], others[1], others[2], int(_SINGLE.fullmatch(token) is not None)
+
+
+def _gap(between: str) -> int:
+    return 3 if "\n" in between else 2 if between else 1
+
+
+def _mix(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """One hash of two (the finaliser of MurmurHash3)."""
+    found = a * np.uint32(0x9E3779B1) + b * np.uint32(0x85EBCA6B) + np.uint32(0x27D4EB2F)
+    found = (found ^ (found >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    found = (found ^ (found >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return found ^ (found >> np.uint32(16))
+
+
+def pieces(text: str, places: NDArray[np.int64], most: int) -> Iterator[slice]:
+    """Tokens that are read together: at most `most`, up to the end of a sentence where one is near enough."""
+    start, count = 0, len(places)
+    while count - start > most:
+        ends = (at for at in range(start + most, start + most // 2, -1) if text[places[at - 1, 0]] in _ENDS)
+        end = next(ends, start + most)
+        yield slice(start, end)
+        start = end
+    yield slice(start, count)
+
+
+def possible(tags: int) -> NDArray[np.bool_]:
+    """Whether one tag (row) may be followed by another (column): ``I-`` goes on with what is of its type."""
+    found = np.ones((tags, tags), bool)
+    found[:, 2::2] = False
+    for at in range(2, tags, 2):
+        found[[at - 1, at], at] = True
+    return found
+
+
+def spans(
+    logits: NDArray[np.float32],
+    places: NDArray[np.int64],
+    kinds: Sequence[str],
+    transitions: NDArray[np.float64],
+    caution: float = 0.0,
+) -> list[Tagged]:
+    """The spans of the likeliest tags, by Viterbi's algorithm.
+
+    Args:
+        logits: shape (tokens, tags).  transitions: shape (tags, tags), of one behind another; a text begins behind O.
+        caution: taken from the logit of ``O``: more is found, and more of it wrongly.
+    """
+    scores = logits.astype(np.float64)
+    scores[:, 0] -= caution
+    allowed = np.where(possible(scores.shape[1]), transitions, _NEVER)
+    # What is outside so surely ends what the tags before it have to do with those behind it.
+    inside = scores[:, 1:].max(axis=1, initial=_NEVER) > scores[:, 0] - _SURE
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8))).reshape(-1, 2)
+    found: list[Tagged] = []
+    for start, end in edges.tolist():
+        found += _joined(_best(scores[start:end], allowed), scores[start:end], places[start:end], kinds)
+    return found
+
+
+def _best(scores: NDArray[np.float64], transitions: NDArray[np.float64]) -> list[int]:
+    """The likeliest path of tags between two tokens that are outside."""
+    every = np.arange(scores.shape[1])
+    best, back = scores[0] + transitions[0], []
+    for row in scores[1:]:
+        ways = best[:, None] + transitions
+        came = ways.argmax(axis=0)
+        back.append(came)
+        best = ways[came, every] + row
+    path = [int((best + transitions[:, 0]).argmax())]
+    for came in reversed(back):
+        path.append(int(came[path[-1]]))
+    return path[::-1]
+
+
+def _joined(
+    path: Sequence[int], scores: NDArray[np.float64], places: NDArray[np.int64], kinds: Sequence[str]
+) -> Iterator[Tagged]:
+    chances = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+    at = 0
+    while at < len(path):
+        end = at + 1
+        if path[at]:
+            while end < len(path) and path[end] and path[end] % 2 == 0:
+                end += 1
+            sure = float(np.mean([chances[each, path[each]] for each in range(at, end)]))
+            yield Tagged(int(places[at, 0]), int(places[end - 1, 1]), kinds[(path[at] - 1) // 2], sure)
+        at = end

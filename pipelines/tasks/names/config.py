@@ -1,0 +1,40 @@
+"""Configuration of the task and its recipes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from pipelines.recipes.text.tagger import TaggerText
+from pipelines.task import STRICT, GateConfig, TaskConfig, Threshold
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class SampleConfig:
+    """The built-in data. texts: how many sentences are made."""
+
+    texts: Annotated[int, Field(ge=20)] = 600
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NamesConfig(TaggerText):
+    """The recipe, and how large the built-in data are."""
+
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+
+# What the generated sample reaches with room for another seed; real data deserves limits of its own.
+_GATE = GateConfig(
+    primary="f1",
+    thresholds=(
+        Threshold(metric="f1", minimum=0.8),
+        Threshold(metric="recall", minimum=0.8),
+        Threshold(metric="leaked", maximum=0.1),
+    ),
+)
+
+RECIPES: Mapping[str, TaskConfig] = {"tagger": NamesConfig(recipe="tagger", gate=_GATE)}

@@ -1,0 +1,277 @@
+"""A tagger of tokens in torch: hashed embeddings, convolutions of growing reach or an LSTM, and tags; then as ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic.dataclasses import dataclass as settings
+
+from contracts.problems.tagging import Labelled
+from pipelines.search_space import Dimension
+from pipelines.task import STRICT
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+NEVER = -10_000.0
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class TaggerModel:
+    """Sizes and dropout.
+
+    size: rows of the table of hashes.  embedding, hidden: widths.  dropout: of vectors and of states.
+    """
+
+    size: int = 32_768
+    embedding: int = 48
+    hidden: int = 96
+    dropout: float = 0.35
+
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "embedding": Dimension(low=16, high=96, log=True),
+        "hidden": Dimension(low=32, high=192, log=True),
+        "dropout": Dimension(low=0.1, high=0.6),
+    }
+
+
+def build_model(tags: int, config: TaggerModel) -> Any:
+    """A torch module: ids (rows, tokens, FEATURES), padded by 0, and lengths (rows,) -> logits (rows, tokens, tags)."""
+    import torch
+    from torch import nn
+
+    class Tagger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(config.size, config.embedding, padding_idx=0)
+            nn.init.normal_(self.embedding.weight, std=0.02)
+            with torch.no_grad():
+                self.embedding.weight[0] = 0
+            self.dropout = nn.Dropout(config.dropout)
+            self.lstm = nn.LSTM(config.embedding, config.hidden, batch_first=True)
+            self.lstm_reverse = nn.LSTM(config.embedding, config.hidden, batch_first=True)
+            self.head = nn.Linear(2 * config.hidden + config.embedding, tags)
+            self.transitions = nn.Parameter(torch.zeros(tags, tags))
+
+        def forward(self, ids: Any, lengths: Any) -> Any:
+            vectors = self.dropout(self.embedding(ids).sum(dim=2))
+            forth = self.lstm(vectors)[0]
+            # Each row turned round within its own length: padding stays behind the text in both directions.
+            places = torch.arange(ids.shape[1], device=ids.device)[None, :]
+            turned = (lengths[:, None] - 1 - places).clamp(min=0)[:, :, None]
+            back = self.lstm_reverse(vectors.gather(1, turned.expand_as(vectors)))[0]
+            back = back.gather(1, turned.expand_as(back))
+            return self.head(self.dropout(torch.cat([forth, back, vectors], dim=2)))
+
+    return Tagger()
+
+
+def transition_scores(weights: Any) -> Any:
+    """Scores of one tag (row) after another (column), those that cannot be far below all others.
+
+    weights: a torch tensor, shape (tags, tags).
+    """
+    import torch
+
+    from contracts.tagging import possible
+
+    return weights.masked_fill(~torch.from_numpy(possible(len(weights))).to(weights.device), NEVER)
+
+
+def sequence_loss(logits: Any, transitions: Any, tags: Any, lengths: Any) -> Any:
+    """Minus the log-likelihood of `tags`, summed over rows (J. Lafferty, A. McCallum, F. Pereira: CRF, 2001).
+
+    Args:
+        logits: shape (rows, tokens, tags).  transitions: of `transition_scores`; a text begins as if behind an O.
+        tags: shape (rows, tokens), -100 where there is no token.
+    """
+    import torch
+
+    rows = torch.arange(len(tags), device=tags.device)
+    real = tags >= 0
+    known = tags.clamp(min=0)
+    before = torch.cat([torch.zeros_like(known[:, :1]), known[:, :-1]], dim=1)
+    steps = logits.gather(2, known[:, :, None])[:, :, 0] + transitions[before, known]
+    truth = (steps * real).sum(dim=1)
+    reached = logits[:, 0] + transitions[0]
+    states = [reached]
+    for at in range(1, logits.shape[1]):
+        reached = torch.logsumexp(reached[:, :, None] + transitions[None], dim=1) + logits[:, at]
+        states.append(reached)
+    last = torch.stack(states, dim=1)[rows, lengths - 1]
+    return ((torch.logsumexp(last, dim=1) - truth) * real[:, 0]).sum()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """Texts with their spans, and the tokens of these."""
+
+    texts: Sequence[str]
+    spans: Sequence[Sequence[Labelled]]
+
+
+def encode(text: str, labels: Sequence[Labelled], kinds: Sequence[str], size: int) -> tuple[Any, Any]:
+    """Hashes of the tokens of `text`, shape (tokens, FEATURES), and their tags, shape (tokens,).
+
+    A token belongs to the span that it begins in; of spans that overlap the longest counts.
+    """
+    import numpy as np
+
+    from contracts.tagging import tokenise
+
+    tokens = tokenise(text, size)
+    tags = np.zeros(len(tokens.places), np.int64)
+    starts = tokens.places[:, 0]
+    for start, end, kind in sorted(labels, key=lambda one: one[1] - one[0]):
+        inside = np.flatnonzero((starts >= start) & (starts < end))
+        if len(inside):
+            tags[inside] = 2 + 2 * kinds.index(kind)
+            tags[inside[0]] -= 1
+            if inside[-1] + 1 < len(tags) and tags[inside[-1] + 1] and tags[inside[-1] + 1] % 2 == 0:
+                tags[inside[-1] + 1] -= 1  # what is left of a shorter span begins anew
+    return tokens.ids, tags
+
+
+class Mentions:
+    """Other values for labelled spans: so a model learns the words around them, and what names are made of."""
+
+    def __init__(self, data: Texts) -> None:
+        self._of: dict[str, list[str]] = {}
+        for text, spans in zip(data.texts, data.spans, strict=True):
+            for start, end, kind in spans:
+                self._of.setdefault(kind, []).append(text[start:end])
+        self._parts = {kind: _halves(values) for kind, values in self._of.items()}
+
+    def replaced(
+        self, text: str, spans: Sequence[Labelled], share: float, rng: np.random.Generator
+    ) -> tuple[str, list[Labelled]]:
+        """The text with about `share` of its spans replaced by others of their type."""
+        made, labels, at, length = [], [], 0, 0
+        for start, end, kind in spans:
+            if start < at:
+                continue  # overlaps the one before
+            value = text[start:end]
+            if rng.random() < share:
+                value = self._other(kind, value, rng)
+            made += [text[at:start], value]
+            length += start - at
+            labels.append((length, length + len(value), kind))
+            length, at = length + len(value), end
+        return "".join([*made, text[at:]]), labels
+
+    def _other(self, kind: str, value: str, rng: np.random.Generator) -> str:
+        """One that was seen, or one that begins as one and ends as another of the same length."""
+        firsts, lasts = self._parts[kind].get(_form(value), ([], []))
+        if firsts and rng.random() < 0.5:
+            return firsts[rng.integers(len(firsts))] + lasts[rng.integers(len(lasts))]
+        values = self._of[kind]
+        return values[rng.integers(len(values))]
+
+
+def _form(value: str) -> str:
+    """Values that can be put together: short ones of Chinese characters, of the same length; two words."""
+    if len(value) in (2, 3) and all("\u4e00" <= sign <= "\u9fff" for sign in value):
+        return str(len(value))
+    return "words" if value.count(" ") == 1 else ""
+
+
+def _halves(values: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
+    found: dict[str, tuple[list[str], list[str]]] = {}
+    for value in values:
+        if form := _form(value):
+            cut = value.index(" ") if form == "words" else 1
+            firsts, lasts = found.setdefault(form, ([], []))
+            firsts.append(value[:cut])
+            lasts.append(value[cut:])
+    return found
+
+
+def batches(
+    data: Texts, kinds: Sequence[str], size: int, batch: int, share: float, hide: float, rng: np.random.Generator
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """Padded ids, lengths and tags (-100: no token) of an epoch; `hide` is the chance of a hash to be left out."""
+    import numpy as np
+
+    from pipelines.training.batches import bucket
+
+    mentions = Mentions(data)
+    lengths = np.array([len(text) for text in data.texts], np.int64)
+    for rows in bucket(lengths, batch, rng):
+        made = [mentions.replaced(data.texts[at], data.spans[at], share, rng) for at in rows]
+        ids, sizes, tags = padded([encode(text, spans, kinds, size) for text, spans in made])
+        yield ids * (rng.random(ids.shape) >= hide), sizes, tags
+
+
+def padded(rows: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, Any]:
+    """Ids (rows, longest, FEATURES), lengths (at least 1) and tags (rows, longest) of rows of `encode`."""
+    import numpy as np
+
+    from contracts.tagging import FEATURES
+
+    sizes = np.array([max(1, len(tags)) for _, tags in rows], np.int64)
+    ids = np.zeros((len(rows), int(sizes.max()), FEATURES), np.int64)
+    tags = np.full(ids.shape[:2], -100, np.int64)
+    for at, (some, told) in enumerate(rows):
+        ids[at, : len(told)], tags[at, : len(told)] = some, told
+    return ids, sizes, tags
+
+
+def write_tagger_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+    """The graph of `build_model`, of its state_dict, as `contracts.engines.tagger` executes it.
+
+    The table of hashes is kept in half precision, which is most of the file.
+    """
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from contracts.tagging import FEATURES
+    from pipelines.training.onnx_text import IR_VERSION, OPSET, gates
+
+    names = ("lstm", "lstm_reverse")
+    hidden = tensors["lstm.weight_hh_l0"].shape[1]
+    node = helper.make_node
+    nodes = [
+        node("Gather", ["embedding", "ids"], ["rows"], axis=0),
+        node("Cast", ["rows"], ["full"], to=TensorProto.FLOAT),
+        node("ReduceSum", ["full", "axis_2"], ["vectors"], keepdims=0),
+        node("ReduceMax", ["ids", "axis_2"], ["highest"], keepdims=0),
+        node("Sign", ["highest"], ["real"]),
+        node("ReduceSum", ["real", "axis_1"], ["tokens"], keepdims=0),
+        node("Cast", ["tokens"], ["length"], to=TensorProto.INT32),
+        node("Transpose", ["vectors"], ["sequence"], perm=[1, 0, 2]),
+        node("LSTM", ["sequence", "w", "r", "b", "length"], ["states"], hidden_size=hidden, direction="bidirectional"),
+        node("Transpose", ["states"], ["by_row"], perm=[2, 0, 1, 3]),
+        node("Reshape", ["by_row", "merge"], ["merged"]),
+        node("Concat", ["merged", "vectors"], ["features"], axis=2),
+        node("MatMul", ["features", "head_weight"], ["scores"]),
+        node("Add", ["scores", "head_bias"], ["logits"]),
+    ]
+    constants = {
+        "axis_1": np.array([1], np.int64),
+        "axis_2": np.array([2], np.int64),
+        "merge": np.array([0, 0, 2 * hidden], np.int64),
+        "embedding": tensors["embedding.weight"].astype(np.float16),
+        "w": np.stack([gates(tensors[f"{name}.weight_ih_l0"]) for name in names]),
+        "r": np.stack([gates(tensors[f"{name}.weight_hh_l0"]) for name in names]),
+        "b": np.stack(
+            [np.concatenate([gates(tensors[f"{name}.bias_{p}_l0"]) for p in ("ih", "hh")]) for name in names]
+        ),
+        "head_weight": np.ascontiguousarray(tensors["head.weight"].T),
+        "head_bias": tensors["head.bias"],
+    }
+    graph = helper.make_graph(
+        nodes,
+        "tagger",
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows", "tokens", FEATURES])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", "tokens", len(tensors["head.bias"])])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString(deterministic=True))

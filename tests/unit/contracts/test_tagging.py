@@ -1,0 +1,130 @@
+"""Tokens, hashes, and the likeliest spans."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts.engines import load_engine
+from contracts.engines.tagger import TaggerEngine
+from contracts.errors import PlatformError
+from contracts.tagging import pieces, possible, spans, tags_of, tokenise
+from tests.problem_bundles import name_tagger
+
+KINDS = ["PER", "LOC"]
+TAGS = tags_of(KINDS)
+
+
+def shown(text: str) -> list[str]:
+    return [text[start:end] for start, end in tokenise(text, 1024).places]
+
+
+def test_tokens_are_words_numbers_marks_and_single_chinese_characters() -> None:
+    assert shown("Dr. O'Neill, 45\u00a0Main: 王小明ab") == [
+        "Dr", ".", "O", "'", "Neill", ",", "45", "Main", ":", "王", "小", "明", "ab",
+    ]  # fmt: skip
+    assert shown(" \n\t") == []
+
+
+def test_hashes_tell_the_word_its_form_and_those_beside_it() -> None:
+    first, other, same = (tokenise(text, 1 << 16).ids for text in ("at Rome now", "at Oslo now", "at Rome now"))
+    assert (first == same).all()
+    assert first.min() >= 1
+    assert (first[1] != other[1]).sum() >= 4  # word, both pairs, and letters
+    assert first[1, 3] == other[1, 3]  # the form
+    assert first[0, 0] == other[0, 0]
+    assert first[0, 2] != other[0, 2]  # the word behind it
+
+
+@given(st.text(max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_any_text_is_read_and_places_are_in_order(text: str) -> None:
+    tokens = tokenise(text, 64)
+    edges = tokens.places.ravel().tolist()
+    assert edges == sorted(edges)
+    assert "".join(text[a:b] for a, b in tokens.places).split() == "".join(text.split()).split()
+    if len(tokens.ids):
+        assert 1 <= tokens.ids.min() <= tokens.ids.max() < 64
+
+
+@given(st.integers(0, 60), st.integers(8, 20))
+@settings(max_examples=50, deadline=None)
+def test_pieces_are_all_tokens_once(count: int, most: int) -> None:
+    text = "ab. " * (count // 2) + "x" * (count % 2)
+    tokens = tokenise(text, 64)
+    found = list(pieces(text, tokens.places, most))
+    assert [at for part in found for at in range(len(tokens.places))[part]] == list(range(len(tokens.places)))
+    assert all(part.stop - part.start <= most for part in found)
+    assert all(text[tokens.places[part.stop - 1, 0]] == "." for part in found[:-1])
+
+
+@given(st.lists(st.lists(st.floats(-4, 4), min_size=5, max_size=5), min_size=1, max_size=5), st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_the_likeliest_path_is_that_of_trying_all(rows: list[list[float]], seed: int) -> None:
+    scores = np.array(rows)
+    moves = np.random.default_rng(seed).normal(0, 1, (5, 5))
+    allowed = possible(5)
+
+    def total(path: tuple[int, ...]) -> float:
+        ends = (0, *path, 0)
+        if not all(allowed[a, b] for a, b in itertools.pairwise(ends)):
+            return -np.inf
+        return sum(moves[a, b] for a, b in itertools.pairwise(ends)) + sum(
+            scores[at, tag] for at, tag in enumerate(path)
+        )
+
+    best = max(itertools.product(range(5), repeat=len(rows)), key=total)
+    wanted, open_ = [], None
+    for at, tag in enumerate([*best, 0]):
+        if open_ is not None and (tag == 0 or tag % 2):
+            wanted.append((open_, at, KINDS[(best[open_] - 1) // 2]))
+            open_ = None
+        if tag % 2:
+            open_ = at
+    places = np.array([[at, at + 1] for at in range(len(rows))])
+    found = spans(scores.astype(np.float32), places, KINDS, moves)
+    assert [one[:3] for one in found] == wanted
+    assert all(0 < one.score <= 1 for one in found)
+
+
+def test_nothing_goes_on_with_what_did_not_begin() -> None:
+    allowed = possible(len(TAGS))
+    pairs = {(TAGS[a], TAGS[b]) for a, b in zip(*np.nonzero(allowed), strict=True)}
+    assert ("O", "I-PER") not in pairs
+    assert ("B-LOC", "I-PER") not in pairs
+    assert {("B-PER", "I-PER"), ("I-PER", "I-PER"), ("I-LOC", "B-LOC"), ("I-PER", "O")} <= pairs
+
+
+def test_caution_finds_more() -> None:
+    logits, places = np.array([[2.0, 1.0, -9, -9, -9]], np.float32), np.array([[0, 3]])
+    still = np.zeros((5, 5))
+    assert spans(logits, places, KINDS, still) == []
+    assert [one[:3] for one in spans(logits, places, KINDS, still, caution=1.5)] == [(0, 3, "PER")]
+
+
+def test_an_engine_reads_long_and_empty_texts_and_a_row_does_not_depend_on_others(tmp_path: Path) -> None:
+    engine = load_engine(name_tagger(tmp_path, anna="PER", berg="PER", 罗="LOC", 马="LOC"))
+    assert isinstance(engine, TaggerEngine)
+    texts = ["I saw Anna Berg in 罗马. " * 9, "", "Anna\n\nBerg", "nobody"]
+    together = engine.tag(texts)
+    assert together == [engine.tag([text])[0] for text in texts]
+    assert [(texts[0][one.start : one.end], one.kind) for one in together[0]] == [
+        ("Anna Berg", "PER"),
+        ("罗马", "LOC"),
+    ] * 9
+    assert [one[:3] for one in together[2]] == [(0, 10, "PER")]
+    assert together[1] == together[3] == []
+    with pytest.raises(PlatformError, match="gives no reasons"):
+        engine.explain({}, 3)
+
+
+def test_a_tagger_without_its_settings_is_refused(tmp_path: Path) -> None:
+    bundle = name_tagger(tmp_path)
+    (bundle.model_path / "tagger.json").write_text("{}")
+    with pytest.raises(PlatformError, match="text model refused"):
+        load_engine(bundle)

@@ -1,0 +1,160 @@
+"""Texts with spans: how they are read, split, changed for training, and learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contracts.errors import PlatformError
+from contracts.tagging import tags_of
+from pipelines.data.chunks import TextFormat
+from pipelines.data.sources import column_names, read_chunks
+from pipelines.evaluation.tagging import counted, ratios
+from pipelines.tasks import get_task, recipe_config
+from pipelines.training.tagger import Mentions, Texts, encode
+
+TAGGED = TextFormat(tagged=True)
+
+
+def rows(path: Path) -> list[tuple[str, list[list[Any]]]]:
+    names = column_names(path, TAGGED)
+    assert names == ["text", "spans"]
+    table = next(iter(read_chunks(path, names, TAGGED))).table
+    return [
+        (text, json.loads(spans))
+        for text, spans in zip(*(table.column(name).to_pylist() for name in names), strict=True)
+    ]
+
+
+def test_a_token_and_its_tag_on_each_line_are_a_text_with_spans(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(
+        "王\tB-PER\n明\tI-PER\n在\tO\n北\tB-LOC\n京\tI-LOC\n\n\nAnna NNP B-PER\nBerg NNP I-PER\n. . O\n"
+    )
+    assert rows(tmp_path / "a.txt") == [
+        ("王明在北京", [[0, 2, "PER"], [3, 5, "LOC"]]),
+        ("Anna Berg .", [[0, 9, "PER"]]),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "spans"),
+    [
+        (["B-PER", "B-PER", "O"], [[0, 1, "PER"], [1, 2, "PER"]]),
+        (["I-PER", "I-PER", "I-LOC"], [[0, 2, "PER"], [2, 3, "LOC"]]),
+        (["B-PER", "E-PER", "S-PER"], [[0, 2, "PER"], [2, 3, "PER"]]),
+        (["O", "O", "O"], []),
+    ],
+)
+def test_forms_of_tags(tmp_path: Path, tags: list[str], spans: list[list[Any]]) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(f"{sign}\t{tag}" for sign, tag in zip("甲乙丙", tags, strict=True)))
+    assert rows(tmp_path / "a.txt") == [("甲乙丙", spans)]
+
+
+def test_a_line_without_a_tag_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("王\tB-PER\n明\n")
+    with pytest.raises(PlatformError, match=r"a\.txt: line 2 has no tag"):
+        rows(tmp_path / "a.txt")
+
+
+def frame(*given: tuple[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "id": [f"t{at}" for at in range(len(given))],
+            "text": [one for one, _ in given],
+            "spans": [two for _, two in given],
+        }
+    )
+
+
+def split(given: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    task = get_task("names")
+    return task.split(given, recipe_config(task, "tagger"))
+
+
+def test_spans_that_cannot_be_are_refused_with_their_row() -> None:
+    good = [(f"Ann {at} met Bo", '[[0, 3, "PER"]]') for at in range(30)]
+    assert set(split(frame(*good))) == {"train", "valid", "test"}
+    with pytest.raises(PlatformError, match="row 31: spans is no list of spans") as caught:
+        split(frame(*good, ("Secret Name", "Secret")))
+    assert "Secret" not in str(caught.value)
+    with pytest.raises(PlatformError, match="row 't30': a span ends at 99, and the text has 4 characters"):
+        split(frame(*good, ("Anna", '[[0, 99, "PER"]]')))
+    with pytest.raises(PlatformError, match="no text of the training part has a span"):
+        split(frame(*((text, None) for text, _ in good)))
+
+
+def test_tokens_get_the_tags_of_the_span_that_they_begin_in() -> None:
+    kinds = ["LOC", "PER"]
+    tags = tags_of(kinds)
+    _, found = encode("Anna Berg, Rome!", [(0, 9, "PER"), (11, 15, "LOC")], kinds, 64)
+    assert [tags[one] for one in found] == ["B-PER", "I-PER", "O", "B-LOC", "O"]
+    _, found = encode("Anna Berg Rome", [(0, 14, "LOC"), (0, 4, "PER")], kinds, 64)
+    assert [tags[one] for one in found] == ["B-LOC", "I-LOC", "I-LOC"]
+
+
+def test_replaced_spans_are_of_their_type_and_stand_where_they_are_said_to() -> None:
+    texts = ["王小明在北京", "Anna Berg is in Rome", "李四来了"]
+    data = Texts(texts=texts, spans=[[(0, 3, "PER"), (4, 6, "LOC")], [(0, 9, "PER"), (16, 20, "LOC")], [(0, 2, "PER")]])
+    mentions, rng = Mentions(data), np.random.default_rng(1)
+    places = {"北京", "Rome"}
+    for _ in range(50):
+        text, labels = mentions.replaced(texts[1], data.spans[1], 1.0, rng)
+        (start, end, person), (begin, stop, place) = labels
+        assert (person, place) == ("PER", "LOC")
+        assert text[begin:stop] in places | {"北京"}
+        assert text[end:begin] == " is in "
+        assert text[start:end] in {"王小明", "Anna Berg", "李四"}
+    assert mentions.replaced(texts[0], data.spans[0], 0.0, rng) == (texts[0], data.spans[0])
+
+
+def test_a_span_counts_when_both_borders_are_right_and_leaks_where_none_covers_it() -> None:
+    truth = [[(0, 4, "PER"), (6, 10, "LOC")]]
+    sums = counted(truth, [[(0, 4, "PER"), (6, 8, "LOC")]], ["LOC", "PER"])[0]
+    assert ratios(sums[1]) == {"recall": 1.0, "precision": 1.0, "f1": 1.0, "leaked": 0.0}
+    assert ratios(sums[0]) == {"recall": 0.0, "precision": 0.0, "f1": 0.0, "leaked": 0.5}
+    assert np.isnan(ratios([0, 0, 0, 0, 0])["recall"])
+
+
+def test_the_graph_answers_as_the_module_that_was_trained(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    import onnxruntime as ort
+
+    from contracts.tagging import tokenise
+    from pipelines.training.tagger import TaggerModel, build_model, padded, write_tagger_graph
+
+    torch.manual_seed(1)
+    model = build_model(5, TaggerModel(size=64, embedding=6, hidden=4)).eval()
+    with torch.no_grad():
+        model.embedding.weight.copy_(model.embedding.weight.half().float() * 20)
+    ids, lengths, _ = padded([(tokenise(text, 64).ids, [0] * n) for text, n in (("Anna Berg in Rome", 4), ("王", 1))])
+    wanted = model(torch.from_numpy(ids), torch.from_numpy(lengths)).detach().numpy()
+    file = tmp_path / "model.onnx"
+    write_tagger_graph(file, {name: value.numpy() for name, value in model.state_dict().items()})
+    (found,) = ort.InferenceSession(str(file)).run(["logits"], {"ids": ids})
+    np.testing.assert_allclose(found[0], wanted[0], atol=2e-3)
+    np.testing.assert_allclose(found[1, :1], wanted[1, :1], atol=2e-3)
+
+
+def test_the_loss_is_minus_the_log_of_the_share_that_the_true_path_has() -> None:
+    import itertools
+
+    torch = pytest.importorskip("torch")
+    from pipelines.training.tagger import sequence_loss, transition_scores
+
+    torch.manual_seed(2)
+    logits, moves = torch.randn(1, 3, 5, dtype=torch.float64), transition_scores(torch.randn(5, 5, dtype=torch.float64))
+
+    def score(path: tuple[int, ...]) -> Any:
+        pairs = itertools.pairwise((0, *path))
+        return sum(moves[a, b] for a, b in pairs) + sum(logits[0, at, tag] for at, tag in enumerate(path))
+
+    every = torch.stack([score(path) for path in itertools.product(range(5), repeat=3)])
+    wanted = torch.logsumexp(every, 0) - score((1, 2, 0))
+    filled = torch.cat([logits, torch.randn(1, 2, 5, dtype=torch.float64)], dim=1)
+    tags = torch.tensor([[1, 2, 0, -100, -100]])
+    assert torch.isclose(sequence_loss(filled, moves, tags, torch.tensor([3])), wanted)
