@@ -11,7 +11,13 @@ from typing import Any
 from contracts.errors import PlatformError
 
 _NEXT = re.compile(r"\s*[\w.#-]+\s*=")
-_FREE = (["data", "columns"], ["data", "times"], ["data", "pii"])  # mappings whose keys are the user's own
+_FREE = (
+    ["data", "columns"],
+    ["data", "times"],
+    ["data", "pii"],
+    ["gate", "redaction", "recall"],
+    ["gate", "redaction", "leaked"],
+)  # mappings whose keys are the user's own
 
 
 def parse_setting(item: str) -> tuple[str, Any]:

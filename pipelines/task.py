@@ -55,6 +55,7 @@ class DataConfig:
     encrypt, surrogate and drop, to what is found in its values; with ":whole" behind, to each value as a whole.
     tagger: what finds names, places and organisations in the columns of `pii`: the folder of a bundle whose answers are
     spans, or presidio, see `contracts.pii.finders`.
+    pii_labelled: a file of texts with labelled spans, by which the run measures how well personal data is found.
     tagged: text files have a token and its tag on each line, and an empty line between texts (CoNLL, IOB); their
     columns are called text and spans.
     """
@@ -72,12 +73,13 @@ class DataConfig:
     drop: tuple[str, ...] = ()
     pii: Mapping[str, str] = field(default_factory=dict)
     tagger: str = ""
+    pii_labelled: str = ""
     allow_leakage: tuple[str, ...] = ()
     max_bad_share: float = 0.05
     leakage_auc: float = 0.99
 
 
-_CHECKS = ("allow_leakage", "max_bad_share", "leakage_auc")
+_CHECKS = ("pii_labelled", "allow_leakage", "max_bad_share", "leakage_auc")
 
 
 def reading_settings(data: DataConfig) -> dict[str, Any]:
@@ -141,6 +143,14 @@ class PrivacyBudget:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class RedactionLimits:
+    """Of the personal data in ``data.pii_labelled``, by kind or ``all``: the least recall, and the most that leaks."""
+
+    recall: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
+    leaked: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class GateConfig:
     """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
@@ -164,6 +174,7 @@ class GateConfig:
     max_bundle_mb: float = 500.0
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
     privacy: PrivacyBudget = field(default_factory=PrivacyBudget)
+    redaction: RedactionLimits = field(default_factory=RedactionLimits)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

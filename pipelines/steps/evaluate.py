@@ -20,7 +20,7 @@ from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
 from pipelines.data.sensitive import read_groups
-from pipelines.evaluation import fairness, get_evaluation, group_plots, membership, plots, scoring
+from pipelines.evaluation import fairness, get_evaluation, group_plots, membership, plots, redaction, scoring
 from pipelines.evaluation.base import Measure
 from pipelines.evaluation.made_up import made_up
 from pipelines.evaluation.measures import bootstrap, finite
@@ -103,6 +103,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         plots.learning_curve(target / "plots" / "learning_curve.png", trained["history"])
         result |= evaluation.curves(*given)
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
+    if settings.data.pii_labelled:
+        result["redaction"] = redaction.measure(settings.data)
     _add_fairness(result, found, settings.gate.fairness.min_rows, source, None if private else target, given)
     if tradeoff := trained.get("tradeoff"):
         result["tradeoff"] = tradeoff
