@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from tests.bench.report import FOLDER, Row, write
 from tests.bench.trust_encrypted import encrypted
 from tests.bench.trust_personal import personal
 from tests.bench.trust_privacy import likelihood_ratio, private
+from tests.bench.trust_taggers import taggers
 
 FOLDS, REPEATS, SEED = 5, 5, 7
 BOOSTED = LightGBMConfig(rounds=2000, learning_rate=0.02, leaves=31, min_leaf=20, feature_fraction=0.5, refit=True)
@@ -290,8 +292,8 @@ def main(names: list[str]) -> int:
         "reasons": reasons,
         "privacy": lambda home: private(home, AdultData(home)),
         "attack": lambda home: likelihood_ratio(home, AdultData(home)),
-        "personal": personal,
         "encrypted": encrypted,
+        "personal": lambda home: chain(personal(home), taggers(home)),
     }
     with tempfile.TemporaryDirectory() as folder:
         rows = [row for name in names or parts for row in parts[name](Path(folder) / name)]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from contracts.pii.redaction import KEY
+from tests.problem_bundles import name_tagger
 
 TEXT = "张三 13812345678\nno one\nmail a@b.org\n"
 
@@ -91,3 +92,12 @@ def test_a_file_that_is_no_text(fairlead: Callable[..., Any], tmp_path: Path) ->
     said = fairlead("redact", str(file), "--out", str(tmp_path / "to"))
     assert "is no text in UTF-8" in said.err
     assert list((tmp_path / "to").iterdir()) == []
+
+
+def test_a_tagger_finds_names(fairlead: Callable[..., Any], tmp_path: Path) -> None:
+    folder = str(name_tagger(tmp_path, anna="PER").path)
+    assert fairlead("redact", "--tagger", folder, stdin="Anna was here").out == "[NAME] was here"
+    assert fairlead("redact", "--check", "--tagger", folder, stdin="Anna was here").code == 3
+    said = fairlead("redact", "--tagger", "nobody", stdin="Anna")
+    assert said.code == 1
+    assert "nobody" in said.err

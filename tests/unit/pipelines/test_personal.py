@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,13 +20,14 @@ from contracts.pii.redaction import KEY
 from pipelines.data import personal
 from pipelines.data.chunks import ROW, Chunk, Rejected
 from pipelines.data.inspection import inspect
-from pipelines.data.personal import PersonalData
+from pipelines.data.personal import PersonalData, reading
 from pipelines.settings import apply, parse_setting
 from pipelines.steps import ingest as step
 from pipelines.steps.batch_rows import tables
 from pipelines.task import DataConfig
 from tests.leftovers import left
 from tests.pii_samples import card, mobile
+from tests.problem_bundles import name_tagger
 
 RNG = random.Random(3)
 
@@ -239,3 +241,16 @@ def test_a_batch_is_treated_as_its_model_was_learned_from(tmp_path: Path) -> Non
     file.write_text("text,name,other\ntel 13812345678,Zhang,a@b.org\n")
     ((_, table),) = tables(str(file), bundle, {})
     assert table.drop([ROW]).to_pylist() == [{"text": "tel [PHONE]", "name": "", "other": "a@b.org"}]
+
+
+def test_a_tagger_takes_names_out_and_another_one_is_another_version(tmp_path: Path) -> None:
+    first, second = (
+        str(name_tagger(tmp_path / name, **{name: "PER"}).path) for name in ("anna", "carl")
+    )  # fmt: skip
+    data = DataConfig(pii={"note": "label", "who": "hash:whole"}, tagger=first)
+    made = PersonalData(data).apply(chunk(note=["Anna and Carl", "Anna"], who=["Anna", "Anna"])).table
+    assert made.column("note").to_pylist() == ["[NAME] and Carl", "[NAME]"]
+    assert made.column("who")[0].as_py().startswith("[value#")
+    told = [reading(replace(data, tagger=where)) for where in (first, second, "")]
+    assert len({json.dumps(one) for one in told}) == 3
+    assert reading(DataConfig(tagger=first)) == reading(DataConfig())  # nothing is treated by it

@@ -9,9 +9,11 @@ from typing import Any
 import jsonschema
 import pytest
 
+from contracts.pii.finders import pinned
 from contracts.pii.redaction import KEY, Redactor, keys_of, reveal
 from services.model.redact import _redactor
 from tests.leftovers import left
+from tests.problem_bundles import name_tagger
 
 SECRET = "7f" * 32
 TEXT = "张三 13812345678 mail a@b.org"
@@ -134,3 +136,31 @@ def test_a_column_that_nobody_asks_with_needs_no_key(
     monkeypatch.delenv(KEY, raising=False)
     served = serve(make_bundle(layout={"pii": {"customer": "hash:whole"}}))
     assert served.predict({"amount": 1, "country": "AT"}).status_code == 200
+
+
+@pytest.fixture
+def tagger(tmp_path: Path) -> str:
+    return str(name_tagger(tmp_path / "tagger", anna="PER", berg="PER").path)
+
+
+def test_a_tagger_finds_names_where_the_service_has_one(serve: Any, make_bundle: Any, tagger: str) -> None:
+    served = serve(make_bundle(), tagger=tagger)
+    (result,) = post(served, texts=["Anna Berg, 13812345678"]).json()["results"]
+    assert result["text"] == "[NAME], [PHONE]"
+    assert result["found"][0] == {"kind": "name", "start": 0, "end": 9}
+
+
+def test_a_model_is_asked_by_the_tagger_that_treated_its_data(serve: Any, make_bundle: Any, tagger: str) -> None:
+    golden = [({"title": "[NAME]", "content": ""}, [0.2, 0.5, 0.3])]
+    layout = {"pii": {"title": "label"}, "tagger": pinned(tagger)}
+    fields = {"name": "articles", "modality": "text", "engine": "onnx", "decision": None, "layout": layout}
+    served = serve(make_bundle(SIGNATURE, golden, **fields))
+    assert served.predict({"title": "Anna Berg", "content": "Anna"}).status_code == 200
+    assert served.engine.seen[-1] == {"title": ["[NAME]"], "content": ["Anna"]}
+
+
+def test_with_another_tagger_a_model_is_not_ready(serve: Any, make_bundle: Any, tagger: str, tmp_path: Path) -> None:
+    other = str(name_tagger(tmp_path / "other", carl="PER").path)
+    served = serve(make_bundle(layout={"pii": {"country": "label"}, "tagger": pinned(tagger)}), tagger=other)
+    answer = served.predict({"amount": 1, "country": "AT"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:fairlead:problem:bad-tagger")
