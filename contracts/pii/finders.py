@@ -1,7 +1,8 @@
 """What finds names, places and organisations: a tagger's bundle, or Presidio where it is installed.
 
-It is named by value: the folder of a bundle, ``presidio``, or ``presidio:zh`` for another language than English. With
-``#NAME`` behind it must be the very one that has this name: so a model says which one its data were treated by.
+It is named by value: the folder of a bundle, ``presidio``, ``presidio:de`` for another language than English, or
+``presidio:FILE.yaml`` for a configuration of its own. With ``#NAME`` behind it must be the very one that has this name:
+so a model says which one its data were treated by.
 """
 
 from __future__ import annotations

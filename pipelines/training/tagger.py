@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+from pydantic import Field
 from pydantic.dataclasses import dataclass as settings
 
 from contracts.problems.tagging import Labelled
@@ -38,6 +39,19 @@ class TaggerModel:
         "hidden": Dimension(low=32, high=192, log=True),
         "dropout": Dimension(low=0.1, high=0.6),
     }
+
+
+@settings(frozen=True, kw_only=True, config=STRICT)
+class ChangeConfig:
+    """Chances, while training.
+
+    replaced: of a labelled span to be another of its type, so that the words around it are learned.  lowered: of a text
+    to be in small letters, as people write to each other.  hide: of a hash to be left out.
+    """
+
+    replaced: Annotated[float, Field(ge=0, le=1)] = 0.3
+    lowered: Annotated[float, Field(ge=0, le=1)] = 0.02
+    hide: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
 
 def build_model(tags: int, config: TaggerModel) -> Any:
@@ -192,9 +206,9 @@ def _halves(values: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
 
 
 def batches(
-    data: Texts, kinds: Sequence[str], size: int, batch: int, share: float, hide: float, rng: np.random.Generator
+    data: Texts, kinds: Sequence[str], size: int, batch: int, change: ChangeConfig, rng: np.random.Generator
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
-    """Padded ids, lengths and tags (-100: no token) of an epoch; `hide` is the chance of a hash to be left out."""
+    """Padded ids, lengths and tags (-100: no token) of an epoch."""
     import numpy as np
 
     from pipelines.training.batches import bucket
@@ -202,9 +216,20 @@ def batches(
     mentions = Mentions(data)
     lengths = np.array([len(text) for text in data.texts], np.int64)
     for rows in bucket(lengths, batch, rng):
-        made = [mentions.replaced(data.texts[at], data.spans[at], share, rng) for at in rows]
-        ids, sizes, tags = padded([encode(text, spans, kinds, size) for text, spans in made])
-        yield ids * (rng.random(ids.shape) >= hide), sizes, tags
+        made = [mentions.replaced(data.texts[at], data.spans[at], change.replaced, rng) for at in rows]
+        small = rng.random(len(made)) < change.lowered
+        ids, sizes, tags = padded(
+            [
+                encode(_lower(text) if low else text, spans, kinds, size)
+                for (text, spans), low in zip(made, small, strict=True)
+            ]
+        )
+        yield ids * (rng.random(ids.shape) >= change.hide), sizes, tags
+
+
+def _lower(text: str) -> str:
+    """In small letters, each sign where it was."""
+    return "".join(low if len(low := sign.lower()) == 1 else sign for sign in text)
 
 
 def padded(rows: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, Any]:

@@ -39,8 +39,8 @@ ENGLISH: dict[str, Any] = {
     "training.epochs": 40,
     "training.patience": 10,
     "training.batch_size": 8,
-    "replaced": 0.5,
-    "hide": 0.1,
+    "change.replaced": 0.5,
+    "change.hide": 0.1,
 }
 
 

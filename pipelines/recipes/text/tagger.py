@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from pipelines.recipes.text.settings import TextConfig, TextTaskConfig
 from pipelines.task import STRICT, GateConfig, Progress, TaskConfig
 from pipelines.training.loop import LoopConfig
-from pipelines.training.tagger import TaggerModel
+from pipelines.training.tagger import ChangeConfig, TaggerModel
 
 if TYPE_CHECKING:
     from pipelines.task import Task
@@ -26,8 +26,7 @@ _COMPARED = 2_000  # validation rows that are measured after each epoch
 class TaggerText(TextTaskConfig):
     """Of `text` only `max_characters` applies.
 
-    replaced: chance of a labelled span to be another of its type while training.  hide: chance of a hash to be left
-    out.
+    change: what texts become while training.
     cautions: candidates for what is taken from the logit of "outside"; the validation rows choose by F-beta with
     `recall_weight` as beta: above 1 what is missed weighs more than what is found wrongly.
     """
@@ -39,8 +38,7 @@ class TaggerText(TextTaskConfig):
             epochs=10, batch_size=32, learning_rate=4e-3, weight_decay=0.0, warmup=100, schedule="linear"
         )
     )
-    replaced: Annotated[float, Field(ge=0, le=1)] = 0.3
-    hide: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    change: ChangeConfig = field(default_factory=ChangeConfig)
     cautions: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
     recall_weight: Annotated[float, Field(gt=0)] = 2.0
 
@@ -130,7 +128,7 @@ def _fit(
 
     def made(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
-        for batch in batches(data["train"], kinds, config.model.size, size, config.replaced, config.hide, rng):
+        for batch in batches(data["train"], kinds, config.model.size, size, config.change, rng):
             yield tensors(*batch)
 
     def loss(current: Any, batch: Any) -> Any:

@@ -26,7 +26,7 @@ class NamesTask(TextTagging):
     )
     label = "spans"
     fields: Mapping[str, str] = {"text": "the text; places of spans count its characters"}
-    sample = Path(__file__).with_name("simulator.py")
+    sample = Path(__file__).with_name("parts.yaml")
     recipes: Mapping[str, TaskConfig] = RECIPES
 
     def default_source(self, config: Any) -> Iterator[pa.Table]:

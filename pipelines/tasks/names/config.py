@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -15,9 +15,10 @@ from pipelines.task import STRICT, GateConfig, TaskConfig, Threshold
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class SampleConfig:
-    """The built-in data. texts: how many sentences are made."""
+    """The built-in data. texts: how many sentences are made.  languages: in turn."""
 
-    texts: Annotated[int, Field(ge=20)] = 600
+    texts: Annotated[int, Field(ge=20, le=20_000)] = 600
+    languages: Annotated[tuple[Literal["english", "chinese"], ...], Field(min_length=1)] = ("english", "chinese")
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

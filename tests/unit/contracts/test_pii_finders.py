@@ -140,18 +140,29 @@ def stand_in(
         def __init__(self, supported_languages: list[str]) -> None:
             if fails:
                 raise fails
-            asked.languages = supported_languages
+            self.supported_languages = asked.languages = supported_languages
 
-        def analyze(self, text: str, language: str) -> list[Any]:
+        def get_supported_entities(self, language: str) -> list[str]:
+            return ["EMAIL_ADDRESS", "PERSON", "LOCATION", "US_ITIN", "URL"]
+
+        def analyze(self, text: str, language: str, entities: list[str]) -> list[Any]:
             asked.texts.append((text, language))
+            assert entities == ["PERSON", "LOCATION"]  # others fetch from the internet, or are no kind here
             return [SimpleNamespace(entity_type=kind, start=a, end=b, score=score) for kind, a, b, score in found]
 
-    module.AnalyzerEngine = AnalyzerEngine  # type: ignore[attr-defined]
+    class AnalyzerEngineProvider:
+        def __init__(self, analyzer_engine_conf_file: str) -> None:
+            asked.file = analyzer_engine_conf_file
+
+        def create_engine(self) -> AnalyzerEngine:
+            return AnalyzerEngine(["es"])
+
+    module.AnalyzerEngine, module.AnalyzerEngineProvider = AnalyzerEngine, AnalyzerEngineProvider  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "presidio_analyzer", module)
     return asked
 
 
-def test_presidio_is_a_finder_for_those_who_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_presidio_is_a_finder_for_those_who_have_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = [("PERSON", 0, 9, 0.8), ("PERSON", 5, 9, 0.85), ("LOCATION", 13, 18, 0.7), ("US_ITIN", 0, 4, 0.9)]
     asked = stand_in(monkeypatch, found)
     finder = open_finder("presidio:de")
@@ -161,6 +172,12 @@ def test_presidio_is_a_finder_for_those_who_have_it(monkeypatch: pytest.MonkeyPa
     ]  # fmt: skip
     assert (asked.texts, asked.languages) == ([("Anna Berg in Turin", "de")], ["de"])
     assert finder.name.endswith("-de")
+    (tmp_path / "own.yaml").write_text("supported_languages: [es]")
+    other = open_finder(f"presidio:{tmp_path / 'own.yaml'}")
+    assert other is not None
+    assert other.places(["x"]) != [[]]
+    assert (asked.file, asked.texts[-1]) == (str(tmp_path / "own.yaml"), ("x", "es"))
+    assert other.name != finder.name
 
 
 def test_without_presidio_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
