@@ -139,12 +139,13 @@ def spans(
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8))).reshape(-1, 2)
     found: list[Tagged] = []
     for start, end in edges.tolist():
-        found += _joined(_best(scores[start:end], allowed), scores[start:end], places[start:end], kinds)
+        path = _best(scores[start:end], allowed, ends=end == len(scores))
+        found += _joined(path, scores[start:end], places[start:end], kinds)
     return found
 
 
-def _best(scores: NDArray[np.float64], transitions: NDArray[np.float64]) -> list[int]:
-    """The likeliest path of tags between two tokens that are outside."""
+def _best(scores: NDArray[np.float64], transitions: NDArray[np.float64], ends: bool) -> list[int]:
+    """The likeliest path of tags behind one that is outside, and before another where the text does not end."""
     every = np.arange(scores.shape[1])
     best, back = scores[0] + transitions[0], []
     for row in scores[1:]:
@@ -152,7 +153,7 @@ def _best(scores: NDArray[np.float64], transitions: NDArray[np.float64]) -> list
         came = ways.argmax(axis=0)
         back.append(came)
         best = ways[came, every] + row
-    path = [int((best + transitions[:, 0]).argmax())]
+    path = [int((best if ends else best + transitions[:, 0]).argmax())]
     for came in reversed(back):
         path.append(int(came[path[-1]]))
     return path[::-1]
