@@ -107,7 +107,7 @@ class Tagging(Problem["NDArray[np.object_]"]):
             type=(one_of(output.types), ...),
             score=(Probability, Field(description="mean probability of its tags")),
         )
-        return create_model("Prediction", spans=(list[span], Field(description="by place, without overlaps")))  # type: ignore[valid-type]
+        return create_model("Prediction", spans=(list[span], Field(description="by place, without overlaps")))
 
     def tensors(self, output: TaggingOutput) -> list[Tensor]:
         """The spans of a row as JSON."""
