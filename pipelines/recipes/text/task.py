@@ -186,7 +186,7 @@ class TextTagging(TextTask):
 
     def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
         """Spans by place, in one form of JSON; none where the value is missing."""
-        from pipelines.recipes.text.split import span_labels
+        from pipelines.recipes.text.spans import span_labels
 
         return span_labels(self, values)
 
@@ -199,7 +199,7 @@ class TextTagging(TextTask):
 
     def check_labels(self, parts: Mapping[str, pd.DataFrame], config: Any) -> None:
         """Every type must be in the training part, and no span beyond its text."""
-        from pipelines.recipes.text.split import check_spans
+        from pipelines.recipes.text.spans import check_spans
 
         check_spans(self, parts)
 
