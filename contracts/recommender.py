@@ -16,6 +16,7 @@ from pydantic import Field
 
 from contracts import ranking_features, reranking
 from contracts.document import Document
+from contracts.exploration import DRAWS, explored
 from contracts.problems.ranking import Ranked
 from contracts.ranker import STATE_ARRAY, Ranker
 from contracts.taste import Taste
@@ -39,6 +40,9 @@ class RecommendSpec(Document):
         new_share: of a list for items that are new.
         repeat: whether items of the history may be listed again.
         deny: items that are never listed.
+        explore: what is left to chance where a request asks for it: ``epsilon``, each place with probability `epsilon`,
+            which then gets one of the first `among` candidates; ``thompson``, the order too, by draws of the ranker's
+            last layer.
         regularisation, confidence: of the factors.
         everybody: people, of which ``people`` are parts.
         attributed: whether the vectors are attributes, one for each of their names.
@@ -57,6 +61,9 @@ class RecommendSpec(Document):
     new_share: float = Field(0.0, ge=0, le=1)
     repeat: bool = False
     deny: list[str] = Field([])
+    explore: Literal["none", "epsilon", "thompson"] = "none"
+    epsilon: float = Field(0.1, gt=0, lt=1)
+    among: int = Field(50, ge=1)
     regularisation: float = 0.0
     confidence: float = 0.0
     everybody: int = Field(ge=1)
@@ -96,12 +103,21 @@ class Recommender:
         latest = list(dict.fromkeys(code for code in reversed(codes) if code >= 0))
         return np.array(latest[::-1], dtype=np.int64), blocked
 
-    def ranked(self, history: Indices, blocked: Mask, k: int, diversity: float, taste: Taste | None = None) -> Ranked:
+    def ranked(
+        self,
+        history: Indices,
+        blocked: Mask,
+        k: int,
+        diversity: float,
+        taste: Taste | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> Ranked:
         """The list for a history, the oldest item first; no item of `blocked`, nor of what the rules forbid, is in it.
 
         Args:
             history: each item once.
             taste: of the person, which puts the candidates in its order.
+            rng: leaves to chance what the spec says; None: nothing.
         """
         free = ~(blocked | self.fixed)
         if not self.spec.repeat:
@@ -110,11 +126,15 @@ class Recommender:
         weights = self._weights(len(recent))
         fresh, affinity = self._new(recent, weights, free, min(round(k * self.spec.new_share), k))
         free[fresh] = False
-        pool, values = self.candidates(recent, weights, free, k)
         said: dict[int, float] = {}
-        pool, values = _preferred(pool, values, taste, self.arrays["vectors"], said)
+        orders = [
+            _preferred(*order, taste, self.arrays["vectors"], said)
+            for order in self.orders(recent, weights, free, k, rng)
+        ]
+        pool, values = orders[0]
         chosen = self._chosen(pool, values, k - len(fresh), diversity)
         free[chosen] = False
+        first, wide = len(chosen), [at for order, _ in orders for at in order[: self.spec.among].tolist()]
         score = dict(zip(pool.tolist(), values.tolist(), strict=True))
         found = [score[at] for at in chosen]
         scale = min(found, default=1.0)
@@ -123,18 +143,27 @@ class Recommender:
             trend = self.arrays["trend"]
             more = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
             more, values = _preferred(more, np.asarray(trend[more]), taste, self.arrays["vectors"], said)
+            wide += more[: self.spec.among].tolist()
             extra = self._chosen(more, values, k - len(fresh) - len(chosen), diversity)
             chosen, why = [*chosen, *extra], [*why, *["popular"] * len(extra)]
             found += (trend[extra] * scale).tolist()
         chosen, why = [*chosen, *fresh], [*why, *["new"] * len(fresh)]
         found += (affinity * scale).tolist()
+        propensity = [1.0] * len(chosen)
+        if rng is not None and self.spec.explore != "none":
+            others = [self._chosen(*order, first, diversity) for order in orders[1:]]
+            lists = [one + chosen[first:] for one in (chosen[:first], *others)]
+            places = dict(zip(chosen, zip(found, why, strict=True), strict=True))
+            chosen, propensity = explored(lists, 0, wide, self.spec.epsilon, rng)
+            by_chance = [places.get(at, (score.get(at, scale), "chance")) for at in chosen]
+            found, why = [each for each, _ in by_chance], [each for _, each in by_chance]
         because = self._because(recent, weights, chosen, why)
         return Ranked(
             items=tuple(self.items[at] for at in chosen),
             scores=tuple(float(value) for value in found),
             why=tuple(why),
             because=because,
-            propensity=(1.0,) * len(chosen),
+            propensity=tuple(propensity),
             measures=self._measures(recent, weights, np.array(chosen, dtype=np.int64)),
             base=() if taste is None else tuple(said.get(at, 0.0) for at in chosen),
         )
@@ -151,6 +180,20 @@ class Recommender:
         chances = self.ranker.chances(self.features(recent, pool, values), pool, recent)
         order = np.argsort(-chances, kind="stable")[: max(k, self.spec.pool)]
         return pool[order], chances[order]
+
+    def orders(
+        self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int, rng: np.random.Generator | None
+    ) -> list[tuple[Indices, NDArray[np.float64]]]:
+        """`candidates`, of which Thompson sampling has several orders: the first is shown, all are as likely."""
+        pool, values = self.candidates(recent, weights, free, k)
+        if rng is None or self.spec.explore != "thompson" or self.ranker is None or not len(pool):
+            return [(pool, values)]
+        scores, _ = self.standing(recent, pool)
+        order = np.argsort(-scores, kind="stable")
+        pool = pool[order]
+        found = self.features(recent, pool, scores[order])
+        drawn = self.ranker.draws(found, values[order], DRAWS, rng)
+        return [(pool[by], one[by]) for one in drawn for by in [np.argsort(-one, kind="stable")]]
 
     def retrieved(
         self, recent: Indices, weights: NDArray[np.float64], free: Mask, count: int

@@ -58,6 +58,14 @@ def request_inputs(spec: RecommendSpec) -> list[Input]:
             default="",
             description=f"only items with one of these attributes are listed, {several}; empty: all",
         ),
+        Input(
+            name="explore",
+            dtype="int64",
+            default=0,
+            minimum=0,
+            maximum=1,
+            description="1: what the recipe leaves to chance is left to it; 0: the same list every time",
+        ),
     ]
     return [item.model_copy(update={"optional": True}) for item in fields]
 
@@ -96,8 +104,10 @@ class RecommendEngine:
         self, columns: Mapping[str, NDArray[Any]], tastes: Sequence[Taste] | None = None
     ) -> NDArray[np.object_]:
         """One list per row; with `tastes`, one of each row's person, in their order."""
-        names = ("user", "items", "k", "diversity", "exclude", "attributes")
-        rows: list[tuple[Any, ...]] = list(zip(*(columns[name] for name in names), strict=True))
+        names = ("user", "items", "k", "diversity", "exclude", "attributes", "explore")
+        count = len(columns["user"])
+        given = {"explore": np.zeros(count), **columns}  # bundles of earlier releases do not ask for it
+        rows: list[tuple[Any, ...]] = list(zip(*(given[name] for name in names), strict=True))
         found = np.empty(len(rows), dtype=object)
         for at, row in enumerate(rows):
             found[at] = self._answer(*row, taste=None if tastes is None else tastes[at])
@@ -109,7 +119,16 @@ class RecommendEngine:
         raise PlatformError("this model gives no other reasons", detail=detail, code="not_explainable")
 
     def _answer(
-        self, user: str, items: str, k: float, diversity: float, exclude: str, attributes: str, *, taste: Taste | None
+        self,
+        user: str,
+        items: str,
+        k: float,
+        diversity: float,
+        exclude: str,
+        attributes: str,
+        explore: float,
+        *,
+        taste: Taste | None,
     ) -> Any:
         spec, taken = self.model.spec, () if taste is None else taste.taken
         history, blocked = self.model.history([*self._stored(user), *taken, *self._of(listed(items))])
@@ -119,7 +138,8 @@ class RecommendEngine:
             blocked |= ~self._with(listed(attributes))
         size = spec.k if math.isnan(k) else int(min(max(k, 0), spec.longest))
         level = spec.diversity if math.isnan(diversity) else float(min(max(diversity, 0.0), 1.0))
-        return self.model.ranked(history, blocked, size, level, taste)
+        rng = np.random.default_rng() if explore == 1 and spec.explore != "none" else None
+        return self.model.ranked(history, blocked, size, level, taste, rng)
 
     def _stored(self, user: str) -> list[int]:
         """What is known of a person, see `Recommender.history`."""

@@ -79,6 +79,7 @@ class RecommendHandler:
             "diversity": fields["diversity"].default if values["diversity"] is None else values["diversity"],
             "exclude": values["exclude"],
             "attributes": values["context"],
+            "explore": 1,
         }
         batch = model.schemas.by_features.batch({name: [given[name]] for name in fields}, where="{name}")
         if values["user"] and not model.engine.knows(values["user"]):  # type: ignore[attr-defined]

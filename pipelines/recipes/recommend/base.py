@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
+from contracts.errors import PlatformError
 from pipelines.recipes.recommend.settings import RecommendConfig
+from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
 from pipelines.training.recommenders import AlsModel, EaseModel, GraphModel, ItemKnnModel, PopularModel
 
@@ -27,6 +29,12 @@ class RecommendRecipe(RecommendConfig):
         from pipelines.training.recommend import train_recommender
 
         again = None
+        if self.list.explore == "thompson" and self.ranker.kind == "none":
+            raise PlatformError(
+                "list.explore thompson draws from the last layer of a ranker, and there is none",
+                fix=f"{setting('ranker.kind', 'lambdarank')}, or {setting('list.explore', 'epsilon')}",
+                code="bad_config",
+            )
         if self.ranker.kind != "none":
             from pipelines.training.second_stage import second_stage
 

@@ -2,7 +2,7 @@
 
 Columns: ``list`` (names the list), ``user``, ``item``, ``place`` (from 1), ``clicked`` (0 or 1), ``time`` (RFC 3339, or
 seconds since 1970), and, where the order was left to chance, ``propensity``: the chance that the item would be there.
-``fairlead off-policy MODEL --write FILE`` writes them of a served model's log.
+``fairlead predictions judge MODEL --write FILE`` writes them of a served model's log.
 """
 
 from __future__ import annotations
@@ -95,6 +95,7 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
     again = made.duplicated(["list", "place"]) | made.duplicated(["list", "item"])
     if again.any():
         raise _wrong(made, again, "place", "each place and each item once in a list")
+    made["time"] = made.groupby("list")["time"].transform("min")
     return made.sort_values(["time", "list", "place"], kind="stable").reset_index(drop=True)
 
 

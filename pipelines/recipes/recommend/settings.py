@@ -92,6 +92,9 @@ class ListConfig:
     history: Annotated[int, Field(ge=1)] = 500
     repeat: bool = False
     deny: tuple[str, ...] = ()
+    explore: Literal["none", "epsilon", "thompson"] = "none"
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    among: Annotated[int, Field(ge=1)] = 50
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -184,3 +184,20 @@ def test_monitors_see_a_list_that_is_unlike_those_of_the_evaluation(tmp_path: Pa
         assert FOREIGN not in places, name
     wide: Any = column_of("listed", normal["listed"])
     assert wide.place([50.0]).tolist() == [FOREIGN]
+
+
+def test_what_is_left_to_chance_is_logged_with_its_chance_and_rows_get_the_same_list(
+    serve_bundle: Any, tmp_path: Path
+) -> None:
+    served = serve_bundle(
+        lists(tmp_path, explore="epsilon", epsilon=0.5), predictions={"folder": str(tmp_path / "log")}
+    )
+    shown = {tuple(items(served, user="ann", exclude=["f"])) for _ in range(20)}
+    assert len(shown) > 1
+    rows = {str(served.predict({"user": "ann"}).json()["predictions"][0]["items"]) for _ in range(10)}
+    assert len(rows) == 1, "golden examples are answered as they were"
+    served.runtime.log.close()
+    lines = [json.loads(line) for file in (tmp_path / "log").rglob("*.jsonl") for line in file.open()]
+    assert not any("f" in line["items"] for line in lines[:20])
+    assert all(0 < chance < 1 for line in lines[:20] for chance in line["propensity"])
+    assert lines[-1]["propensity"] == [1.0] * 3
