@@ -19,6 +19,12 @@ FEATURE_AGE = "fairlead_feature_age_seconds"
 FEATURE_STATUS = "fairlead_feature_reads_total"
 FEATURE_FRESHNESS = "fairlead_feature_freshness_seconds"
 FEATURE_MISSING = "fairlead_feature_missing_ratio"
+STREAM_ROWS = "fairlead_stream_rows_total"
+STREAM_LAG = "fairlead_stream_lag_messages"
+STREAM_NEWEST = "fairlead_stream_newest_timestamp_seconds"
+STREAM_PUSH = "fairlead_stream_push_seconds"
+STREAM_FAILURES = "fairlead_stream_push_failures_total"
+STREAM_UP = "fairlead_stream_up"
 QUEUE_DEPTH = "fairlead_queue_depth"
 BATCH_ROWS = "fairlead_batch_rows"
 BATCH_TOKENS = "fairlead_batch_tokens"
@@ -163,6 +169,15 @@ QUEUE_WAIT = "fairlead_queue_wait_seconds"
 RECORDED_LABELS: dict[str, tuple[str, ...]] = {QUEUE_WAIT: ("namespace", "pod", "model")}
 # Not of a service: `fairlead features check --metrics` writes them.
 STORE_LABELS: dict[str, tuple[str, ...]] = {FEATURE_FRESHNESS: ("task", "view"), FEATURE_MISSING: ("task", "view")}
+# Of the consumer of topics, `python -m feature_repo.stream`.
+STREAM_LABELS: dict[str, tuple[str, ...]] = {
+    STREAM_ROWS: ("topic", "outcome"),  # outcome: pushed, refused or tombstone
+    STREAM_LAG: ("topic", "partition"),
+    STREAM_NEWEST: ("topic",),
+    STREAM_PUSH: ("topic",),
+    STREAM_FAILURES: ("topic",),
+    STREAM_UP: (),  # 1 while a broker answers
+}
 EXPORTED: dict[str, tuple[str, ...]] = {
     **LABELS,
     **TOKEN_LABELS,
@@ -172,6 +187,7 @@ EXPORTED: dict[str, tuple[str, ...]] = {
     **RUN_LABELS,
     **ROLLOUT_LABELS,
     **STORE_LABELS,
+    **STREAM_LABELS,
 }
 # "queue" is the wait for a free thread; the others are work.
 STAGES = ("decode", "queue", "features", "infer", "explain", "encode")

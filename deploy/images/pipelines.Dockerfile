@@ -10,7 +10,7 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 # What is installed changes seldom: its layers come before any code.
 COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
-RUN python requirements.py pipelines mongodb feature-store search console > requirements.txt \
+RUN python requirements.py pipelines mongodb feature-store streams search console > requirements.txt \
  && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
 ARG TORCH=no
 ARG TORCH_INDEX=

@@ -6,7 +6,19 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from deploy.values.shared import Chart, Global, Image, Objects, Persistence, Resources, Store, Values, Workload
+from deploy.values.shared import (
+    Chart,
+    Global,
+    Image,
+    Name,
+    Objects,
+    Persistence,
+    Port,
+    Resources,
+    Store,
+    Values,
+    Workload,
+)
 
 SqlName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 
@@ -37,6 +49,23 @@ class Registry(Values):
     apply: Definitions
 
 
+class Brokers(Values):
+    """Where a network policy lets the consumer go."""
+
+    cidr: str
+    ports: list[Port]
+
+
+class Stream(Workload):
+    """The consumer of topics."""
+
+    enabled: bool
+    config: dict[str, Any]
+    existing_secret: Name
+    brokers: Brokers
+    replicas: Annotated[int, Field(ge=0)]
+
+
 class FeatureStoreGlobal(Global):
     """Stores that this chart uses."""
 
@@ -51,4 +80,5 @@ class ChartValues(Chart):
     common_labels: dict[str, str]
     redis: Redis
     registry: Registry
+    stream: Stream
     extra_objects: list[Any]

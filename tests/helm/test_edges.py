@@ -20,6 +20,7 @@ EVERYTHING = {
     "pipelines": {"ui": {"enabled": True}},
     "monitoring": {"mode": "prometheus", "alertmanager": ALERTS},
     "workbench": {"users": ["ada"]},
+    "feature-store": {"stream": {"enabled": True, "config": {"brokers": "kafka:9092", "topics": [{"topic": "t"}]}}},
 }
 # Kubelets ask there, whom no policy stops; kubectl port-forward comes by them.
 HEALTH = {("workflow-controller", 6060), ("workbench", 8888)}
@@ -124,7 +125,8 @@ def test_a_pod_with_an_access_label_reaches_that_server_only(server: str, ports:
         if network(objects).lets(client, target, port)
     }
     assert reached == BY_LABEL.get(server, ports)
-    assert server in ("controller", "slot", "router", "monitor", "loop") or reached, "people can ask for nothing of it"
+    for_parts = ("controller", "slot", "router", "monitor", "loop", "stream")
+    assert server in for_parts or reached, "people can ask for nothing of it"
 
 
 def test_clients_of_other_namespaces_come_in_by_their_labels_where_they_are_named() -> None:

@@ -1,4 +1,4 @@
-"""Commands about features: list, show, materialise, check, backfill."""
+"""Commands about features: list, show, materialise, check, backfill, stream."""
 
 from __future__ import annotations
 
@@ -111,3 +111,20 @@ def check(
     from deploy.cli.features.feature_views import check_features
 
     check_features(profile, task, sample, metrics, as_json)
+
+
+@_features.command()
+@guarded
+def stream(
+    config: Annotated[
+        str, typer.Argument(metavar="FILE", help="Brokers, topics and push sources; see docs/features.md.")
+    ],
+) -> None:
+    """Push the rows of Kafka topics into the feature store, until Ctrl-C.
+
+    [bold]Examples[/]
+      fairlead features stream stream.yaml
+    """
+    from deploy.cli.features.following import follow_topics
+
+    follow_topics(config)

@@ -28,9 +28,11 @@ servers:
   rollouts: {component: rollout, ports: [9110, 9111]} # requests and metrics, what routers are told
   monitor: {component: monitor, ports: [9109]} # metrics only
   loop: {component: loop, ports: [9110]} # metrics only
+  stream: {component: stream, ports: [9112]} # metrics only
 clients:
   mlflow: [sql:3306, s3:9000]
   definitions: [sql:3306, redis:6379]
+  stream: [sql:3306, redis:6379] # and brokers, by its values
   demo-training: [s3:9000, mlflow:5000, redis:6379]
   ml-pipeline: [sql:3306, s3:9000, kubernetes]
   persistenceagent: [pipelines:8888, pipelines:8887, kubernetes]
@@ -56,7 +58,7 @@ clients:
   slot: [s3:9000, redis:6379]
   router: [slot:3000, rollouts:9111]
   rollout: [slot:3000, router:9902, s3:9000, mlflow:5000, kubernetes]
-scrapes: [pipelines:8888, controller:9090, model:3000, slot:3000, rollouts:9110, alertmanager:9093, monitor:9109, loop:9110]
+scrapes: [pipelines:8888, controller:9090, model:3000, slot:3000, rollouts:9110, alertmanager:9093, monitor:9109, loop:9110, stream:9112]
 {{- end -}}
 
 {{/* fairlead.edgesOf: what "component" connects to, in the order of the table, as a JSON list of {server, ports}; not the servers in "absent". */}}

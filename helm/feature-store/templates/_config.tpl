@@ -3,7 +3,7 @@
 {{- $sql := include "fairlead.part" (dict "context" . "part" "sql") | fromYaml -}}
 {{- $redis := include "fairlead.part" (dict "context" . "part" "redis") | fromYaml -}}
 project: {{ .Values.registry.project }}
-provider: local
+provider: feature_repo.stores.push.CheckedProvider
 registry:
   registry_type: sql
   path: mysql+pymysql://{{ .Values.registry.user }}:${FEAST_SQL_PASSWORD}@{{ $sql.host }}:{{ $sql.port | int }}/{{ .Values.registry.database }}
