@@ -1,12 +1,13 @@
 """What finds names, places and organisations: a tagger's bundle, or Presidio where it is installed.
 
-It is named by value: the folder of a bundle, ``presidio``, ``presidio:de`` for another language than English, or
-``presidio:FILE.yaml`` for a configuration of its own. With ``#NAME`` behind it must be the very one that has this name:
-so a model says which one its data were treated by.
+It is named by value: the folder of a bundle, here or in S3, ``presidio``, ``presidio:de`` for another language than
+English, or ``presidio:FILE.yaml`` for a configuration of its own. With ``#NAME`` behind it must be the one that has
+this name: so a model says which one its data were treated by.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -73,10 +74,15 @@ class BundleFinder:
     """See `Finder`: the tagger of a bundle, verified."""
 
     def __init__(self, where: str) -> None:
-        from contracts.bundle import read_bundle
+        from contracts import storage
+        from contracts.bundle import DOCUMENT, read_bundle
         from contracts.engines import load_engine
 
-        bundle = read_bundle(Path(where).expanduser())
+        folder = Path(where).expanduser()
+        if storage.is_remote(where):
+            self._here = tempfile.TemporaryDirectory(prefix="fairlead-tagger-")  # as long as the finder lives
+            folder = storage.download(where, Path(self._here.name) / "bundle", last=DOCUMENT)
+        bundle = read_bundle(folder)
         output: Any = bundle.document.signature.output
         if output.problem != "tagging":
             raise PlatformError(

@@ -277,7 +277,7 @@ def write_tagger_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -
         node("MatMul", ["features", "head_weight"], ["scores"]),
         node("Add", ["scores", "head_bias"], ["logits"]),
     ]
-    constants = {
+    constants: dict[str, Any] = {
         "axis_1": np.array([1], np.int64),
         "axis_2": np.array([2], np.int64),
         "merge": np.array([0, 0, 2 * hidden], np.int64),

@@ -19,6 +19,8 @@ import pytest
 from contracts import storage
 from contracts.audit import AuditLog
 from contracts.errors import PlatformError
+from contracts.pii.finders import open_finder, pinned
+from tests.problem_bundles import name_tagger
 
 CLUSTER = os.environ.get("FAIRLEAD_TEST_CLUSTER", "")
 pytestmark = [
@@ -140,3 +142,11 @@ def test_a_file_larger_than_memory_may_take_is_sent_in_pieces(store: str, tmp_pa
     assert grown < 60 * 1024  # KiB, of 200 MiB
     back = storage.copy_here(target, tmp_path / "back")
     assert filecmp.cmp(back, source, shallow=False)
+
+
+def test_a_tagger_is_read_from_there(store: str, tmp_path: Path) -> None:
+    storage.upload(name_tagger(tmp_path, anna="PER").path, f"{store}-tagger", last="bundle.json")
+    finder = open_finder(f"{store}-tagger")
+    assert finder is not None
+    assert [(start, end, kind.name) for start, end, kind in finder.places(["Hello Anna"])[0]] == [(6, 10, "name")]
+    assert pinned(f"{store}-tagger") == f"{store}-tagger#{finder.name}"

@@ -13,7 +13,9 @@ from contracts.errors import PlatformError
 from contracts.pii.finders import open_finder
 from pipelines.checks.redaction import CHECK
 from pipelines.evaluation.redaction import compared, measure
+from pipelines.pages.card import render_card
 from pipelines.task import DataConfig, GateConfig, RedactionLimits
+from tests.chain import Chain
 from tests.problem_bundles import name_tagger
 
 TEXTS = ["call 13812345678 or ann@example.com", "Anna Berg lives here", "nothing at all"]
@@ -87,3 +89,18 @@ def test_the_gate_holds_limits_by_kind_and_what_was_not_measured_is_not_kept(tmp
     assert found.notes == ["gate.redaction: no text of data.pii_labelled has 'iban'"]
     assert not judged(RedactionLimits(recall={"phone": 0.5}), None).checks[0].passed
     assert judged(RedactionLimits(), None).checks == []
+
+
+def test_a_run_shows_it_in_the_card_and_is_refused_below_a_limit(tmp_path: Path) -> None:
+    given = {"data.pii_labelled": written(tmp_path), "gate.redaction.recall.name": 0.9}
+    chain = Chain(task="summaries", home=tmp_path / "home", overrides=given)
+    chain.dataset()
+    folder = chain.candidate()
+    card = render_card(folder, json.loads((folder / "candidate.json").read_text()), "summaries")
+    assert "Personal data: what is found" in card
+    assert "<td>name</td>" in card
+    assert "Anna Berg" not in card
+    ends = chain.endpoints.model_dump_json()
+    chain.call("gate", chain.path("dataset"), folder, ends, chain.path("gate.json"))
+    decision = json.loads(chain.path("gate.json").read_text())
+    assert [one["metric"] for one in decision["checks"] if not one["passed"]] == ["redaction:name:recall"]
