@@ -239,7 +239,7 @@ def name_tagger(folder: Path, **words: str) -> Bundle:
     embedding = np.zeros((size, tags), np.float32)
     for word, kind in words.items():
         embedding[tokenise(word, size).ids[0, 0], 1 + 2 * kinds.index(kind)] = 8
-    shapes = {"weight_ih": (4 * hidden, tags), "weight_hh": (4 * hidden, hidden)}
+    shapes: dict[str, tuple[int, ...]] = {"weight_ih": (4 * hidden, tags), "weight_hh": (4 * hidden, hidden)}
     shapes |= {"bias_ih": (4 * hidden,), "bias_hh": (4 * hidden,)}
     empty = {
         f"{name}.{part}_l0": np.zeros(shape, np.float32)
