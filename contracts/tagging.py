@@ -129,13 +129,13 @@ def spans(
 
     Args:
         logits: shape (tokens, tags).  transitions: shape (tags, tags), of one behind another; a text begins behind O.
-        caution: taken from the logit of ``O``: more is found, and more of it wrongly.
+        caution: added for each span behind an ``O``: more are found, and more of them wrongly; none gets longer by it.
     """
     scores = logits.astype(np.float64)
-    scores[:, 0] -= caution
     allowed = np.where(possible(scores.shape[1]), transitions, _NEVER)
+    allowed[0, 1::2] += caution
     # What is outside so surely ends what the tags before it have to do with those behind it.
-    inside = scores[:, 1:].max(axis=1, initial=_NEVER) > scores[:, 0] - _SURE
+    inside = scores[:, 1:].max(axis=1, initial=_NEVER) > scores[:, 0] - _SURE - caution
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8))).reshape(-1, 2)
     found: list[Tagged] = []
     for start, end in edges.tolist():

@@ -32,7 +32,7 @@ class TaggerSpec(Document):
     Attributes:
         size: of the table of hashes.
         transitions: score of one tag (row) behind another (column).
-        caution: what is taken from the logit of "outside", see `contracts.tagging.spans`.
+        caution: what is added for each span, see `contracts.tagging.spans`.
         max_characters: a text is cut here before it is read.
         max_tokens: a longer text is read in pieces.
     """

@@ -31,8 +31,12 @@ CHINESE: dict[str, Any] = {
     "split.test_data.tagged": True,
     "split.valid_share": 0.05,
     "model.size": 65_536,
-    "training.epochs": 6,
+    "training.epochs": 8,
     "training.batch_size": 48,
+    "change.replaced": 0.5,
+    "change.hide": 0.15,
+    "recall_weight": 4.0,
+    "cautions": [0.0, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0],
 }
 ENGLISH: dict[str, Any] = {
     "split.valid_share": 0.15,

@@ -27,7 +27,7 @@ class TaggerText(TextTaskConfig):
     """Of `text` only `max_characters` applies.
 
     change: what texts become while training.
-    cautions: candidates for what is taken from the logit of "outside"; the validation rows choose by F-beta with
+    cautions: candidates for what is added to the score of each span; the validation rows choose by F-beta with
     `recall_weight` as beta: above 1 what is missed weighs more than what is found wrongly.
     """
 
@@ -112,6 +112,7 @@ def _fit(
 
     import numpy as np
     import torch
+    from torch.nn.functional import cross_entropy
 
     from pipelines.task import dump_config
     from pipelines.training.checkpoint import Checkpoint
@@ -136,7 +137,10 @@ def _fit(
 
     def total(current: Any, batch: Any) -> Any:
         ids, lengths, tags = batch
-        return sequence_loss(current(ids, lengths), transition_scores(current.transitions), tags, lengths)
+        logits = current(ids, lengths)
+        # Of single tokens too: paths alone leave the tags that cannot follow without a score that means anything.
+        single = cross_entropy(logits.flatten(0, 1), tags.flatten(), ignore_index=-100, reduction="sum")
+        return sequence_loss(logits, transition_scores(current.transitions), tags, lengths) + single
 
     def evaluate(current: Any) -> dict[str, float]:
         """Of a part of the rows, which is enough to tell epochs apart: `valid_error` is one minus the F1 of spans."""
@@ -144,7 +148,7 @@ def _fit(
         with torch.no_grad():
             parts = [held[start : start + 64] for start in range(0, len(held), 64)]
             lost = sum(float(total(current, tensors(*padded(part)))) for part in parts)
-        score = _beta_score(*_sums(current, seen, kinds, config, device, 0.0), 1.0)
+        score = _beta_score(*_sums(current, seen, kinds, config, device, [0.0])[0], 1.0)
         return {"valid_loss": lost / max(1, sum(len(tags) for _, tags in held)), "valid_error": 1 - score}
 
     optimizer = eager(torch.optim.AdamW)(
@@ -172,7 +176,8 @@ def _caution(
     model: Any, data: Texts, kinds: Sequence[str], config: TaggerText, device: str
 ) -> tuple[float, dict[str, float]]:
     """The candidate with the best F-beta on `data`, and what it reaches there."""
-    found = {each: _sums(model, data, kinds, config, device, each) for each in sorted(set(config.cautions))}
+    candidates = sorted(set(config.cautions))
+    found = dict(zip(candidates, _sums(model, data, kinds, config, device, candidates), strict=True))
     best = max(found, key=lambda each: (_beta_score(*found[each], config.recall_weight), -each))
     hit, said, there = found[best]
     return best, {"valid_recall": round(hit / max(1, there), 4), "valid_precision": round(hit / max(1, said), 4)}
@@ -183,15 +188,16 @@ def _beta_score(hit: int, said: int, there: int, beta: float) -> float:
 
 
 def _sums(
-    model: Any, data: Texts, kinds: Sequence[str], config: TaggerText, device: str, caution: float
-) -> tuple[int, int, int]:
-    """Spans of `data` that are found, that are said to be there, and that are there."""
+    model: Any, data: Texts, kinds: Sequence[str], config: TaggerText, device: str, cautions: Sequence[float]
+) -> list[tuple[int, int, int]]:
+    """For each caution: spans of `data` that are found, that are said to be there, and that are there."""
+    import numpy as np
     import torch
 
     from contracts.tagging import FEATURES, spans, tokenise
 
     moves = model.transitions.detach().cpu().numpy()
-    hit = said = there = 0
+    sums = np.zeros((len(cautions), 3), np.int64)
     order = sorted(range(len(data.texts)), key=lambda at: len(data.texts[at]))
     model.eval()
     for start in range(0, len(order), 64):
@@ -204,7 +210,8 @@ def _sums(
         with torch.no_grad():
             logits = model(ids.to(device), lengths.to(device)).float().cpu().numpy()
         for place, (at, one) in enumerate(zip(rows, read, strict=True)):
-            given = {span[:3] for span in spans(logits[place, : len(one.ids)], one.places, kinds, moves, caution)}
             wanted = set(data.spans[at])
-            hit, said, there = hit + len(given & wanted), said + len(given), there + len(wanted)
-    return hit, said, there
+            for number, caution in enumerate(cautions):
+                given = {span[:3] for span in spans(logits[place, : len(one.ids)], one.places, kinds, moves, caution)}
+                sums[number] += [len(given & wanted), len(given), len(wanted)]
+    return [(int(hit), int(said), int(there)) for hit, said, there in sums]
