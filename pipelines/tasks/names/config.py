@@ -17,7 +17,7 @@ from pipelines.task import STRICT, GateConfig, TaskConfig, Threshold
 class SampleConfig:
     """The built-in data. texts: how many sentences are made.  languages: in turn."""
 
-    texts: Annotated[int, Field(ge=20, le=20_000)] = 600
+    texts: Annotated[int, Field(ge=20, le=20_000)] = 500
     languages: Annotated[tuple[Literal["english", "chinese"], ...], Field(min_length=1)] = ("english", "chinese")
 
 
