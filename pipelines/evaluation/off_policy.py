@@ -169,16 +169,17 @@ def _reward_model(
     return guess
 
 
-def replayed(engine: Any, rows: pd.DataFrame, before: pd.DataFrame) -> list[tuple[str, ...]]:
+def replayed(engine: Any, rows: pd.DataFrame, before: pd.DataFrame | None) -> list[tuple[str, ...]]:
     """The lists that a model gives for the histories that people had when the logged ones were shown to them.
 
     Args:
         engine: of the model.  before: interactions: columns user, item and seconds; the clicks of `rows` join them.
+            None: the model's own, for lists of a time after it was made.
     """
     import pandas as pd
 
     clicks = rows.loc[rows["clicked"], ["user", "item", "time"]].rename(columns={"time": "seconds"})
-    taken = pd.concat([before[["user", "item", "seconds"]], clicks], ignore_index=True)
+    taken = clicks if before is None else pd.concat([before[["user", "item", "seconds"]], clicks], ignore_index=True)
     taken = taken.drop_duplicates(["user", "item"]).sort_values("seconds", kind="stable")
     of_user = {
         user: (part["seconds"].to_numpy(), part["item"].to_numpy()) for user, part in taken.groupby("user", sort=False)
@@ -188,7 +189,8 @@ def replayed(engine: Any, rows: pd.DataFrame, before: pd.DataFrame) -> list[tupl
     for _, one in rows.groupby("list", sort=False):
         seconds, items = of_user.get(one["user"].iloc[0], none)
         history = items[: int(np.searchsorted(seconds, one["time"].iloc[0], side="left"))]
-        asked = {"user": "", "items": SEPARATOR.join(history), "exclude": "", "attributes": ""}
+        name = "" if before is not None else one["user"].iloc[0]
+        asked = {"user": name, "items": SEPARATOR.join(history), "exclude": "", "attributes": ""}
         columns: dict[str, Any] = {name: np.array([text], dtype=object) for name, text in asked.items()}
         longest = float(one["place"].max())
         columns |= {"k": np.array([longest]), "diversity": np.array([np.nan]), "explore": np.zeros(1)}

@@ -10,7 +10,7 @@ from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
 from deploy.cli.terminal.output import guarded
 
 _Model = Annotated[str, typer.Argument(help="The model's name.")]
-_predictions = typer.Typer(no_args_is_help=True, help="The log of predictions: compact, list, forget.")
+_predictions = typer.Typer(no_args_is_help=True, help="The log of predictions: compact, list, judge, forget.")
 
 
 def register(app: typer.Typer) -> None:
@@ -93,6 +93,33 @@ def list_(
     from deploy.cli.feedback.log_actions import list_days
 
     list_days(profile, model, count, as_json)
+
+
+@_predictions.command()
+@guarded
+def judge(
+    model: Annotated[str, typer.Argument(help="A recommender: name (its champion), name@alias or name:version.")],
+    lists: Annotated[
+        str, typer.Option(help="Table of impressions; default: lists of the log, and the feedback to them.")
+    ] = "",
+    write: Annotated[str, typer.Option(metavar="FILE", help="Write the impressions here, as Parquet.")] = "",
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Say what a model's lists would have earned, from lists of others that were partly left to chance.
+
+    Off-policy evaluation by inverse propensities, by normalised ones, and doubly robust, each with its interval. The
+    lists must be younger than the model, which would know the clicks otherwise, and name who asked: the log keeps names
+    with predictions.text=truncate. What is written with --write is what recipes with a ranker learn from.
+
+    [bold]Examples[/]
+      fairlead predictions judge recommend@challenger
+      fairlead predictions judge recommend:7 --lists shown.parquet
+      fairlead predictions judge recommend --write shown.parquet
+    """
+    from deploy.cli.feedback.judging import judge_lists
+
+    judge_lists(profile, model, lists, write, as_json)
 
 
 @_predictions.command()
