@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from contracts import ranking_features, reranking
+from contracts.choosing import Choice, unit
 from contracts.document import Document
 from contracts.exploration import DRAWS, explored
 from contracts.problems.ranking import Ranked
+from contracts.providers import Exposure, best_paid, inserted
 from contracts.ranker import STATE_ARRAY, Ranker
 from contracts.taste import Taste
 
@@ -39,7 +41,10 @@ class RecommendSpec(Document):
         history: latest items that count.
         new_share: of a list for items that are new.
         repeat: whether items of the history may be listed again.
-        deny: items that are never listed.
+        deny: items that are never listed; allow: only these are, where there are any.
+        sponsored: items that were paid for: of those that the rules allow the best stand at the places, from 1, of
+            `sponsored_places`, and are marked.
+        exposure: how much providers that were given less of people's looks than they earned are raised, from 0 to 1.
         explore: what is left to chance where a request asks for it: ``epsilon``, each place with probability `epsilon`,
             which then gets one of the first `among` candidates; ``thompson``, the order too, by draws of the ranker's
             last layer.
@@ -53,7 +58,7 @@ class RecommendSpec(Document):
     k: int = Field(20, ge=1)
     longest: int = Field(100, ge=1)
     diversity: float = Field(0.0, ge=0, le=1)
-    rerank: Literal["dpp", "mmr"] = "dpp"
+    rerank: Literal["dpp", "mmr", "calibrated"] = "dpp"
     pool: int = Field(100, ge=1)
     penalty: float = Field(0.0, ge=0, le=1)
     recency: float = Field(0.0, ge=0)
@@ -61,6 +66,10 @@ class RecommendSpec(Document):
     new_share: float = Field(0.0, ge=0, le=1)
     repeat: bool = False
     deny: list[str] = Field([])
+    allow: list[str] = Field([])
+    sponsored: list[str] = Field([])
+    sponsored_places: list[int] = Field([])
+    exposure: float = Field(0.0, ge=0, le=1)
     explore: Literal["none", "epsilon", "thompson"] = "none"
     epsilon: float = Field(0.1, gt=0, lt=1)
     among: int = Field(50, ge=1)
@@ -78,7 +87,8 @@ class Recommender:
         items, attributes: their names, in the order of the arrays.
         arrays: ``people`` (that had an item), ``trend`` (from 0 to 1), ``fresh`` (new items) and ``vectors`` (of length
             one, or zero) by item; ``factors`` by item, or the rows ``similar.indptr``, ``similar.indices``,
-            ``similar.weights``: what an item of the history adds to the scores of others.
+            ``similar.weights``: what an item of the history adds to the scores of others; ``age``, from which on
+            people are shown an item, and ``provider``, a number or -1, where there are any.
         ranker: puts the candidates in another order, and its chances in the place of their scores.
     """
 
@@ -90,8 +100,9 @@ class Recommender:
     fixed: Mask = field(init=False)  # items that are never listed
 
     def __post_init__(self) -> None:
-        denied = set(self.spec.deny)
-        object.__setattr__(self, "fixed", np.array([item in denied for item in self.items], dtype=bool))
+        denied, allowed = set(self.spec.deny), set(self.spec.allow)
+        fixed = [item in denied or bool(allowed and item not in allowed) for item in self.items]
+        object.__setattr__(self, "fixed", np.array(fixed, dtype=bool))
 
     def history(self, codes: Sequence[int]) -> tuple[Indices, Mask]:
         """Places of items, the oldest first, as `ranked` takes them: each once, where it comes last.
@@ -111,6 +122,7 @@ class Recommender:
         diversity: float,
         taste: Taste | None = None,
         rng: np.random.Generator | None = None,
+        exposure: Exposure | None = None,
     ) -> Ranked:
         """The list for a history, the oldest item first; no item of `blocked`, nor of what the rules forbid, is in it.
 
@@ -118,6 +130,7 @@ class Recommender:
             history: each item once.
             taste: of the person, which puts the candidates in its order.
             rng: leaves to chance what the spec says; None: nothing.
+            exposure: of providers so far, to which the list is added.
         """
         free = ~(blocked | self.fixed)
         if not self.spec.repeat:
@@ -131,32 +144,47 @@ class Recommender:
             _preferred(*order, taste, self.arrays["vectors"], said)
             for order in self.orders(recent, weights, free, k, rng)
         ]
+        slots = sum(place <= k - len(fresh) for place in self.spec.sponsored_places)
+        paid = best_paid(np.flatnonzero(free & self._sponsored), *orders[0], self.arrays["trend"], slots)
+        free[paid] = False
+        orders = [(order[~np.isin(order, paid)], each[~np.isin(order, paid)]) for order, each in orders]
         pool, values = orders[0]
-        chosen = self._chosen(pool, values, k - len(fresh), diversity)
+        wanted = reranking.mix(self.arrays["vectors"][recent], weights) if len(recent) else None
+        spec, arrays = self.spec, self.arrays
+        choose = Choice(arrays["vectors"], arrays["people"], spec.rerank, spec.penalty, wanted, exposure, spec.exposure)
+        room = k - len(fresh) - len(paid)
+        chosen = choose(pool, values, room, diversity)
         free[chosen] = False
         first, wide = len(chosen), [at for order, _ in orders for at in order[: self.spec.among].tolist()]
         score = dict(zip(pool.tolist(), values.tolist(), strict=True))
         found = [score[at] for at in chosen]
         scale = min(found, default=1.0)
         why = ["popular" if self.spec.method == "popular" else "similar"] * len(chosen)
-        if len(chosen) + len(fresh) < k:
+        if len(chosen) < room:
             trend = self.arrays["trend"]
             more = _best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
-            more, values = _preferred(more, np.asarray(trend[more]), taste, self.arrays["vectors"], said)
+            more, lately = _preferred(more, np.asarray(trend[more]), taste, self.arrays["vectors"], said)
             wide += more[: self.spec.among].tolist()
-            extra = self._chosen(more, values, k - len(fresh) - len(chosen), diversity)
+            extra = choose(more, lately, room - len(chosen), diversity)
             chosen, why = [*chosen, *extra], [*why, *["popular"] * len(extra)]
             found += (trend[extra] * scale).tolist()
         chosen, why = [*chosen, *fresh], [*why, *["new"] * len(fresh)]
         found += (affinity * scale).tolist()
         propensity = [1.0] * len(chosen)
         if rng is not None and self.spec.explore != "none":
-            others = [self._chosen(*order, first, diversity) for order in orders[1:]]
+            others = [choose(*order, first, diversity) for order in orders[1:]]
             lists = [one + chosen[first:] for one in (chosen[:first], *others)]
             places = dict(zip(chosen, zip(found, why, strict=True), strict=True))
             chosen, propensity = explored(lists, 0, wide, self.spec.epsilon, rng)
             by_chance = [places.get(at, (score.get(at, scale), "chance")) for at in chosen]
             found, why = [each for each, _ in by_chance], [each for _, each in by_chance]
+        if exposure is not None:
+            exposure.shown(pool, unit(values), chosen)
+        if paid:
+            marked = [(at, score.get(at, scale), "sponsored", 1.0) for at in paid]
+            rows = list(zip(chosen, found, why, propensity, strict=True))
+            rows = inserted(rows, marked, self.spec.sponsored_places)
+            chosen, found, why, propensity = (list(column) for column in zip(*rows, strict=True))
         because = self._because(recent, weights, chosen, why)
         return Ranked(
             items=tuple(self.items[at] for at in chosen),
@@ -276,23 +304,6 @@ class Recommender:
         order = np.lexsort((candidates, -affinity))[:places]
         return candidates[order].tolist(), affinity[order]
 
-    def _chosen(self, pool: Indices, values: NDArray[Any], k: int, diversity: float) -> list[int]:
-        """Items of a pool, that is in the order of its values."""
-        if k <= 0 or not len(pool):
-            return []
-        relevance = _unit(np.asarray(values, dtype=np.float64))
-        if self.spec.penalty:
-            relevance = _unit(relevance - self.spec.penalty * _unit(np.log1p(self.arrays["people"][pool])))
-            order = np.argsort(-relevance, kind="stable")
-            pool, relevance = pool[order], relevance[order]
-        if not diversity or not self.arrays["vectors"].shape[1]:
-            found: list[int] = pool[:k].tolist()
-            return found
-        vectors = np.asarray(self.arrays["vectors"][pool], dtype=np.float64)
-        choose = reranking.dpp if self.spec.rerank == "dpp" else reranking.mmr
-        chosen: list[int] = pool[choose(relevance, vectors, k, diversity)].tolist()
-        return chosen
-
     def _because(
         self, recent: Indices, weights: NDArray[np.float64], chosen: Sequence[int], why: Sequence[str]
     ) -> tuple[tuple[str, ...], ...]:
@@ -329,18 +340,16 @@ class Recommender:
         """See `contracts.problems.ranking.MEASURES`."""
         if not len(chosen):
             return {}
-        people, vectors = self.arrays["people"], np.asarray(self.arrays["vectors"][chosen], dtype=np.float64)
-        found = {
-            "novelty": float(reranking.self_information(people[chosen], self.spec.everybody).mean()),
-            "tail": float((people[chosen] < self._head).mean()),
-        }
-        if vectors.shape[1] and (distance := reranking.distance(vectors)) is not None:
-            found["diversity"] = distance
-        if self.spec.attributed and len(recent):
-            wanted, listed = _mix(self.arrays["vectors"][recent], weights), _mix(vectors, np.ones(len(chosen)))
-            if wanted.any() and listed.any():
-                found["calibration"] = reranking.miscalibration(wanted, listed)
-        return {name: round(value, 9) for name, value in found.items()}
+        vectors = np.asarray(self.arrays["vectors"][chosen], dtype=np.float64)
+        wanted = (
+            reranking.mix(self.arrays["vectors"][recent], weights) if self.spec.attributed and len(recent) else None
+        )
+        return reranking.measures(self.arrays["people"][chosen], self.spec.everybody, self._head, vectors, wanted)
+
+    @cached_property
+    def _sponsored(self) -> Mask:
+        names = set(self.spec.sponsored)
+        return np.array([item in names for item in self.items], dtype=bool)
 
     @cached_property
     def _head(self) -> float:
@@ -365,17 +374,3 @@ def _preferred(
         return pool, values
     said.update(zip(pool.tolist(), (values / max(float(values[0]), 1e-12)).tolist(), strict=True))
     return taste.ordered(pool, values, vectors)
-
-
-def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From 0 to 1; all 1 where they are equal."""
-    low, high = values.min(), values.max()
-    return (values - low) / (high - low) if high > low else np.ones(len(values))
-
-
-def _mix(vectors: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Shares of the attributes of items, each item's own sum to one."""
-    has = np.asarray(vectors > 0, dtype=np.float64)
-    shares = has / np.maximum(has.sum(axis=1, keepdims=True), 1)
-    total: NDArray[np.float64] = weights @ shares
-    return total / total.sum() if total.any() else total

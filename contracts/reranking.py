@@ -58,6 +58,28 @@ def dpp(relevance: Floats, vectors: Floats, k: int, diversity: float) -> list[in
     return chosen
 
 
+def calibrated(relevance: Floats, kinds: Floats, wanted: Floats, k: int, level: float) -> list[int]:
+    """The places of `k` items whose attributes are in the proportions of a history (H. Steck, 2018), greedily.
+
+    Args:
+        kinds: of each candidate shares of attributes, see `shares`.  wanted: those of the history, in all one.
+        level: from 0, relevance alone, to 1, proportions alone.
+    """
+    k = min(k, len(relevance))
+    chosen: list[int] = []
+    total, free, there = np.zeros(len(wanted)), np.ones(len(relevance), dtype=bool), wanted > 0
+    for step in range(k):
+        listed = (total + kinds) / (step + 1)
+        mixed = (1 - _SMOOTHED) * listed[:, there] + _SMOOTHED * wanted[there]
+        apart = (wanted[there] * np.log(wanted[there] / mixed)).sum(axis=1)
+        gain = (1 - level) * relevance - level * apart
+        at = int(np.where(free, gain, -np.inf).argmax())
+        chosen.append(at)
+        free[at] = False
+        total = total + kinds[at]
+    return chosen
+
+
 def distance(vectors: Floats) -> float | None:
     """The mean distance of two items, 1 minus their cosine (C.-N. Ziegler et al., 2005); None of less than two."""
     count = len(vectors)
@@ -81,3 +103,37 @@ def miscalibration(wanted: Floats, listed: Floats) -> float:
     mixed = (1 - _SMOOTHED) * listed + _SMOOTHED * wanted
     there = wanted > 0
     return max(0.0, float((wanted[there] * np.log(wanted[there] / mixed[there])).sum()))
+
+
+def mix(vectors: NDArray[Any], weights: Floats) -> Floats:
+    """Shares of the attributes of items, each item's own sum to one."""
+    total: Floats = weights @ shares(vectors)
+    return total / total.sum() if total.any() else total
+
+
+def shares(vectors: NDArray[Any]) -> Floats:
+    """Of each item one, shared by its attributes."""
+    has = np.asarray(vectors > 0, dtype=np.float64)
+    return np.asarray(has / np.maximum(has.sum(axis=1, keepdims=True), 1))
+
+
+def measures(
+    people: NDArray[Any], everybody: float, head: float, vectors: Floats, wanted: Floats | None
+) -> dict[str, float]:
+    """What `contracts.problems.ranking.MEASURES` are of the items of a list.
+
+    Args:
+        people: that had each item, of `everybody`; from `head` on it is among the most popular.  wanted: the mix of the
+            person's own attributes; None: there is none.
+    """
+    found = {
+        "novelty": float(self_information(people, everybody).mean()),
+        "tail": float((people < head).mean()),
+    }
+    if vectors.shape[1] and (apart := distance(vectors)) is not None:
+        found["diversity"] = apart
+    if wanted is not None:
+        listed = mix(vectors, np.ones(len(vectors)))
+        if wanted.any() and listed.any():
+            found["calibration"] = miscalibration(wanted, listed)
+    return {name: round(value, 9) for name, value in found.items()}

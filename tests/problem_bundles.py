@@ -16,7 +16,7 @@ NUMBERS = [{"name": "size", "dtype": "float64", "minimum": 0}, {"name": "rooms",
 TEXT = [{"name": "text", "dtype": "string"}]
 SOME_NUMBERS = [{"size": 40.0, "rooms": 1.0}, {"size": 120.0, "rooms": 4.0}, {"size": 75.0, "rooms": 3.0}]
 SOME_TEXTS = [{"text": "late again"}, {"text": "rude staff"}, {"text": "late and rude"}]
-_ASKED = {"user": "", "items": "", "k": 3, "diversity": 0.3, "exclude": "", "attributes": "", "explore": 0}
+_ASKED = {"user": "", "items": "", "k": 3, "diversity": 0.3, "exclude": "", "attributes": "", "explore": 0, "age": 0}
 SOME_PEOPLE = [{**_ASKED, "user": "ann"}, {**_ASKED, "items": "b|c"}, {**_ASKED, "user": "nobody", "exclude": "a"}]
 WORDS = ("[PAD]", "[UNK]", "late", "rude", "again")
 

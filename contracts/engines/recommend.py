@@ -20,6 +20,7 @@ from contracts.bundle import Bundle, Input
 from contracts.engine import EngineOptions, EngineSpec, Reason
 from contracts.errors import PlatformError
 from contracts.problems.ranking import SEPARATOR, listed
+from contracts.providers import Exposure
 from contracts.ranker import SPEC as RANKER
 from contracts.ranker import read_ranker
 from contracts.recommender import Recommender, RecommendSpec
@@ -64,7 +65,15 @@ def request_inputs(spec: RecommendSpec) -> list[Input]:
             default=0,
             minimum=0,
             maximum=1,
-            description="1: what the recipe leaves to chance is left to it; 0: the same list every time",
+            description="1: what the recipe leaves to chance is left to it, and providers get what they are owed",
+        ),
+        Input(
+            name="age",
+            dtype="float64",
+            default=0,
+            minimum=0,
+            maximum=150,
+            description="of who asks, in years; items with an age limit are listed from it on; 0: not known",
         ),
     ]
     return [item.model_copy(update={"optional": True}) for item in fields]
@@ -76,6 +85,8 @@ class RecommendEngine:
     def __init__(self, bundle: Bundle) -> None:
         self.model, self.users, self._histories = read_model(bundle.model_path)
         self._denied = np.zeros(len(self.model.items), dtype=bool)
+        arrays, owed = self.model.arrays, self.model.spec.exposure > 0
+        self.exposure = Exposure(np.asarray(arrays["provider"], np.int64)) if owed and "provider" in arrays else None
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -104,9 +115,13 @@ class RecommendEngine:
         self, columns: Mapping[str, NDArray[Any]], tastes: Sequence[Taste] | None = None
     ) -> NDArray[np.object_]:
         """One list per row; with `tastes`, one of each row's person, in their order."""
-        names = ("user", "items", "k", "diversity", "exclude", "attributes", "explore")
+        names = ("user", "items", "k", "diversity", "exclude", "attributes", "explore", "age")
         count = len(columns["user"])
-        given = {"explore": np.zeros(count), **columns}  # bundles of earlier releases do not ask for it
+        given = {
+            "explore": np.zeros(count),
+            "age": np.zeros(count),
+            **columns,
+        }  # bundles of earlier releases do not ask for it
         rows: list[tuple[Any, ...]] = list(zip(*(given[name] for name in names), strict=True))
         found = np.empty(len(rows), dtype=object)
         for at, row in enumerate(rows):
@@ -127,6 +142,7 @@ class RecommendEngine:
         exclude: str,
         attributes: str,
         explore: float,
+        age: float,
         *,
         taste: Taste | None,
     ) -> Any:
@@ -136,10 +152,13 @@ class RecommendEngine:
         blocked[self._of(listed(exclude))] = True
         if attributes:
             blocked |= ~self._with(listed(attributes))
+        if "age" in self.model.arrays:
+            blocked |= self.model.arrays["age"] > (0.0 if math.isnan(age) else age)
         size = spec.k if math.isnan(k) else int(min(max(k, 0), spec.longest))
         level = spec.diversity if math.isnan(diversity) else float(min(max(diversity, 0.0), 1.0))
-        rng = np.random.default_rng() if explore == 1 and spec.explore != "none" else None
-        return self.model.ranked(history, blocked, size, level, taste, rng)
+        live = explore == 1
+        rng = np.random.default_rng() if live and spec.explore != "none" else None
+        return self.model.ranked(history, blocked, size, level, taste, rng, self.exposure if live else None)
 
     def _stored(self, user: str) -> list[int]:
         """What is known of a person, see `Recommender.history`."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEPARATOR = "|"  # between the items of a list, in data and in inputs
-Why = Literal["similar", "popular", "new", "chance"]
+Why = Literal["similar", "popular", "new", "chance", "sponsored"]
 # Of one list; what cannot be said of it, such as the calibration to a history that is not there, is left out.
 MEASURES: Mapping[str, str] = {
     "novelty": "mean self-information of the items, in bits; 0 for what everybody has",

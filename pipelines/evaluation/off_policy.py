@@ -193,6 +193,11 @@ def replayed(engine: Any, rows: pd.DataFrame, before: pd.DataFrame | None) -> li
         asked = {"user": name, "items": SEPARATOR.join(history), "exclude": "", "attributes": ""}
         columns: dict[str, Any] = {name: np.array([text], dtype=object) for name, text in asked.items()}
         longest = float(one["place"].max())
-        columns |= {"k": np.array([longest]), "diversity": np.array([np.nan]), "explore": np.zeros(1)}
+        columns |= {
+            "k": np.array([longest]),
+            "diversity": np.array([np.nan]),
+            "explore": np.zeros(1),
+            "age": np.zeros(1),
+        }
         found.append(engine.predict(columns)[0].items)
     return found

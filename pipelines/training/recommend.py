@@ -36,7 +36,7 @@ class Log:
     """Interactions as numbers, in the order of time; `liked` is false where a person did not like what they took.
 
     seconds: since 1970.  ages: days before the last one.  items, attributes: their names, and `has` which of them an
-    item has.
+    item has; `named` are all of each item.
     """
 
     users: list[str]
@@ -48,6 +48,7 @@ class Log:
     ages: NDArray[np.float64]
     liked: NDArray[np.bool_]
     has: NDArray[np.float32]
+    named: list[list[str]]
 
     def taken(self, rows: NDArray[Any], seed: int) -> Taken:
         """Of some rows, those that were liked."""
@@ -184,6 +185,7 @@ def read_log(parts: Sequence[pd.DataFrame]) -> Log:
         ages=(times.max() - times) / _DAY,
         liked=rows["liked"].to_numpy(dtype=bool),
         has=has,
+        named=of_items,
     )
 
 
@@ -202,6 +204,10 @@ def recommender(log: Log, taken: Taken, chosen: Mapping[str, Any], made: Arrays,
         new_share=lists.new_share,
         repeat=lists.repeat,
         deny=sorted(lists.deny),
+        allow=sorted(lists.allow),
+        sponsored=list(lists.sponsored),
+        sponsored_places=sorted(lists.sponsored_places),
+        exposure=lists.exposure,
         explore=lists.explore,
         epsilon=lists.epsilon,
         among=lists.among,
@@ -222,6 +228,14 @@ def recommender(log: Log, taken: Taken, chosen: Mapping[str, Any], made: Arrays,
         else np.zeros(len(oldest), bool),
         "vectors": log.has / np.maximum(length, 1) if log.attributes else taken.vectors,
     }
+    if lists.ages:
+        arrays["age"] = np.array(
+            [max((lists.ages.get(name, 0.0) for name in names), default=0.0) for names in log.named], dtype=np.float32
+        )
+    if lists.provider:
+        of = [next((name for name in names if name.startswith(lists.provider)), "") for names in log.named]
+        numbers = {name: at for at, name in enumerate(sorted(set(of) - {""}))}
+        arrays["provider"] = np.array([numbers.get(name, -1) for name in of], dtype=np.int64)
     return Recommender(spec, log.items, log.attributes, arrays)
 
 

@@ -78,7 +78,8 @@ class RecommendHandler:
             "k": fields["k"].default if values["k"] is None else values["k"],
             "diversity": fields["diversity"].default if values["diversity"] is None else values["diversity"],
             "exclude": values["exclude"],
-            "attributes": values["context"],
+            "attributes": values["context"][0],
+            "age": values["context"][1],
             "explore": 1,
         }
         batch = model.schemas.by_features.batch({name: [given[name]] for name in fields}, where="{name}")
@@ -138,13 +139,18 @@ def _level(given: Any) -> float | None:
     return None if given is None else float(given)
 
 
-def _context(given: Any) -> str:
-    """The attributes that items must have one of."""
+def _context(given: Any) -> tuple[str, float]:
+    """The attributes that items must have one of, and the age of who asks."""
     if given is None:
-        return ""
-    if type(given) is not dict or not given.keys() <= {"attributes"}:
-        raise ValueError('expected an object with "attributes", a list of names of which an item must have one')
-    return _names(given.get("attributes"))
+        return "", 0.0
+    if type(given) is not dict or not given.keys() <= {"attributes", "age"}:
+        raise ValueError(
+            'expected an object with "attributes", a list of names of which an item must have one, and "age" in years'
+        )
+    age = given.get("age", 0)
+    if type(age) not in (int, float) or not 0 <= age <= 150:
+        raise ValueError("expected an age from 0 to 150")
+    return _names(given.get("attributes")), float(age)
 
 
 def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:

@@ -28,6 +28,12 @@ class RecommendRecipe(RecommendConfig):
         """See `pipelines.training.recommend.train_recommender`."""
         from pipelines.training.recommend import train_recommender
 
+        if self.list.exposure and not self.list.provider:
+            raise PlatformError(
+                "list.exposure evens out what providers are given, and no attribute says who they are",
+                fix=f"say how such attributes begin: {setting('list.provider', 'by:')}",
+                code="bad_config",
+            )
         again = None
         if self.list.explore == "thompson" and self.ranker.kind == "none":
             raise PlatformError(

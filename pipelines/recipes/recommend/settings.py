@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Literal
 
@@ -79,12 +80,14 @@ class ListConfig:
     """What a list is, unless a request says otherwise; see `contracts.recommender.RecommendSpec`.
 
     new_share: of a list for items that are there for less than `new_days`.  deny: items that are never listed.
+    ages: from which age on people are shown items with an attribute; who does not say their age is not.
+    provider: how attributes begin that name who an item is from; `exposure` needs it.
     """
 
     k: Annotated[int, Field(ge=1)] = 20
     longest: Annotated[int, Field(ge=1, le=1_000)] = 100
     diversity: Share = 0.2
-    rerank: Literal["dpp", "mmr"] = "dpp"
+    rerank: Literal["dpp", "mmr", "calibrated"] = "dpp"
     pool: Annotated[int, Field(ge=1)] = 100
     penalty: Share = 0.0
     new_share: Share = 0.0
@@ -92,6 +95,12 @@ class ListConfig:
     history: Annotated[int, Field(ge=1)] = 500
     repeat: bool = False
     deny: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    ages: Mapping[str, Annotated[float, Field(ge=0, le=150)]] = field(default_factory=dict)
+    sponsored: tuple[str, ...] = ()
+    sponsored_places: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    provider: str = ""
+    exposure: Share = 0.0
     explore: Literal["none", "epsilon", "thompson"] = "none"
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.1
     among: Annotated[int, Field(ge=1)] = 50

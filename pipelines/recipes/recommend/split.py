@@ -197,7 +197,7 @@ def _asked(rows: pd.DataFrame) -> pd.DataFrame:
     made = rows[["user"]].copy()
     for name in ("items", "exclude", "attributes"):
         made[name] = rows[name] if name in rows and name != "attributes" else ""
-    return made.assign(k=np.nan, diversity=np.nan, explore=0)
+    return made.assign(k=np.nan, diversity=np.nan, explore=0, age=0.0)
 
 
 def _people(rows: pd.DataFrame) -> pd.DataFrame:

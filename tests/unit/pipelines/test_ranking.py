@@ -269,3 +269,32 @@ def test_impressions_are_read_as_written_and_split_by_their_moment(tmp_path: Pat
             frame.assign(part=["train", "test"] * (len(frame) // 2) + ["train"] * (len(frame) % 2)),
             replace(settings, split=SplitConfig(by="part")),
         )
+
+
+def test_age_limits_and_providers_are_attributes_of_items(tmp_path: Path) -> None:
+    frame = next(simulate(SMALL, 7)).to_pandas()
+    frame["attributes"] = frame["attributes"] + np.where(frame["item"] < "i0030", "|by:anna", "|by:ben")
+    settings = recipe_config(TASK)
+    rules = replace(settings.list, ages={"crime": 16, "romance": 12}, provider="by:", exposure=0.5)  # type: ignore[attr-defined]
+    for name, part in TASK.split(frame, settings).items():
+        part.to_parquet(tmp_path / f"{name}.parquet")
+    settings = replace(settings, list=rules)  # type: ignore[call-arg]
+    settings.train(TASK, tmp_path, tmp_path / "model", tmp_path, lambda *a, **k: None)
+    model = read_model(tmp_path / "model")[0]
+    said = frame.drop_duplicates("item").set_index("item")["attributes"].str.split("|")
+    wanted = [16.0 if "crime" in said[item] else 12.0 if "romance" in said[item] else 0.0 for item in model.items]
+    assert model.arrays["age"].tolist() == wanted
+    assert {item: int(at) for item, at in zip(model.items, model.arrays["provider"], strict=True)} == {
+        item: int(item >= "i0030") for item in model.items
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [({"explore": "thompson"}, "draws from the last layer of a ranker"), ({"exposure": 0.5}, "no attribute says who")],
+)
+def test_lists_that_need_what_is_not_there_are_refused(changed: dict[str, Any], said: str, tmp_path: Path) -> None:
+    settings: Any = recipe_config(TASK)
+    settings = replace(settings, list=replace(settings.list, **changed))
+    with pytest.raises(PlatformError, match=said):
+        settings.train(TASK, tmp_path, tmp_path, tmp_path, lambda *a, **k: None)
