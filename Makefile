@@ -90,7 +90,7 @@ compile: $(RUN_ENV) ## Compile the workflows for a cluster into build/workflows
 	@$(BIN)/python -m pipelines compile --out build/workflows
 
 ##@ Ship it
-.PHONY: images sbom charts
+.PHONY: images sbom charts wheels
 # ENGINE=podman works as well. The GPU variants: make images ENGINE_ARGS="--build-arg VARIANT=gpu --build-arg TORCH=yes" TAG=0.1.0-gpu
 ENGINE ?= docker
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -113,6 +113,13 @@ charts: ## Check the charts and pack them into build/charts
 	@for chart in platform model-service feature-store pipelines monitoring; do \
 	  helm package helm/$$chart --destination build/charts || exit 1; \
 	done
+
+EXTRA ?= pipelines
+wheels: $(RUN_ENV) ## Everything that an extra needs, for machines without a package index: make wheels EXTRA=services
+	@rm -rf build/lib build/wheels  # setuptools would take what is no more in the tree
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir build/wheels -c constraints.txt '.[$(EXTRA)]'
+	@cd build/wheels && sha256sum *.whl > SHA256SUMS
+	@echo "There: sha256sum --check SHA256SUMS && pip install --no-index --find-links . 'fairlead[$(EXTRA)]'"
 
 ##@ Measure it
 .PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-scale bench-search
