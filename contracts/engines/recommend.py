@@ -2,6 +2,7 @@
 
 ``model/`` has ``recommend.json`` (`RecommendSpec`), ``ids.json`` (names of items, attributes and people) and a ``.npy``
 for each array; ``histories.indptr`` and ``histories.indices`` are the items of each person, see `Recommender.history`.
+Of many items there is an index, see `contracts.nearest`. All of them are mapped, and read in place.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
+from contracts import tower
 from contracts.bundle import Bundle, Input
 from contracts.engine import EngineOptions, EngineSpec, Reason
 from contracts.errors import PlatformError
+from contracts.nearest import read_nearest
 from contracts.problems.ranking import SEPARATOR, listed
 from contracts.providers import Exposure
 from contracts.ranker import SPEC as RANKER
@@ -210,16 +213,22 @@ def read_model(folder: Path) -> tuple[Recommender, list[str], tuple[NDArray[Any]
     try:
         spec = RecommendSpec.model_validate_json((folder / SPEC).read_bytes())
         ids = json.loads((folder / IDS).read_text(encoding="utf-8"))
-        arrays = {file.stem: np.load(file, mmap_mode="r", allow_pickle=False) for file in folder.glob("*.npy")}
+        arrays = {file.stem: _mapped(file) for file in folder.glob("*.npy")}
         histories = (arrays.pop(HISTORIES[0]), arrays.pop(HISTORIES[1]))
         ranker = read_ranker(folder, arrays, len(ids["items"]))
-        model = Recommender(spec, ids["items"], ids["attributes"], arrays, ranker)
+        nearest = read_nearest(folder, arrays.get("factors"))
+        model = Recommender(spec, ids["items"], ids["attributes"], arrays, ranker, nearest=nearest)
         _check(model, ids["users"], histories)
     except (OSError, ValidationError, ValueError, KeyError) as err:
         raise PlatformError(
             f"recommender refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"
         ) from err
     return model, ids["users"], histories
+
+
+def _mapped(file: Path) -> NDArray[Any]:
+    """An array that is read where it lies; as a plain one, which is quicker to take parts of."""
+    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
 
 
 def _check(model: Recommender, users: Sequence[str], histories: tuple[NDArray[Any], NDArray[Any]]) -> None:
@@ -230,10 +239,13 @@ def _check(model: Recommender, users: Sequence[str], histories: tuple[NDArray[An
     """
     items, method = len(model.items), model.spec.method
     rows = {"people": items, "trend": items, "fresh": items, "vectors": items}
-    rows |= {"similar": {"similar.indptr": items + 1}, "factors": {"factors": items}, "popular": {}}[method]
+    factors = {"factors": items}
+    rows |= {"similar": {"similar.indptr": items + 1}, "factors": factors, "tower": factors, "popular": {}}[method]
     for name, wanted in rows.items():
         if len(model.arrays[name]) != wanted:
             raise ValueError(f"{name} has {len(model.arrays[name])} rows, not {wanted}: it is of another catalogue")
+    if method == "tower":
+        tower.check(model.arrays)
     if len(histories[0]) != len(users) + 1:
         raise ValueError(f"there are {len(histories[0]) - 1} histories of {len(users)} people")
     named = {"histories": histories}

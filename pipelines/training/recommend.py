@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Check
 from contracts.engines.recommend import write_model
+from contracts.nearest import write_nearest
 from contracts.problems.ranking import listed
 from contracts.ranker import Ranker
 from contracts.recommender import Recommender, RecommendSpec
@@ -23,12 +26,15 @@ from pipelines.training.recommenders import Arrays, Model, Taken, fit
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_matrix
 
 _ATTRIBUTES = 64  # that are told apart, the commonest
 _ASKED = 1_000  # people who choose the settings
-_METHOD = {"popular": "popular", "als": "factors"}  # of the others: similar
+_METHOD = {"popular": "popular", "als": "factors", "two_tower": "tower"}  # of the others: similar
 _SHARED = frozenset({"recency", "half_life"})  # settings that no array depends on but for `trend`
+_SEARCHED = 200  # people whose searches say how wide an index must search
 _DAY = 86_400.0
+_WORDS, _WORD = 2**14, re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Log:
     """Interactions as numbers, in the order of time; `liked` is false where a person did not like what they took.
 
     seconds: since 1970.  ages: days before the last one.  items, attributes: their names, and `has` which of them an
-    item has; `named` are all of each item.
+    item has; `named` are all of each item.  content: see `Taken`.
     """
 
     users: list[str]
@@ -49,6 +55,7 @@ class Log:
     liked: NDArray[np.bool_]
     has: NDArray[np.float32]
     named: list[list[str]]
+    content: csr_matrix | None = None
 
     def taken(self, rows: NDArray[Any], seed: int) -> Taken:
         """Of some rows, those that were liked."""
@@ -59,7 +66,7 @@ class Log:
         matrix = csr_matrix((np.ones(len(rows)), (self.user_of[rows], self.item_of[rows])), shape=shape)
         matrix.data[:] = 1.0
         ages = self.ages[rows] - (self.ages[rows].min() if len(rows) else 0)
-        return Taken(matrix, ages, self.item_of[rows], seed)
+        return Taken(matrix, ages, self.item_of[rows], seed, self.user_of[rows], self.content)
 
     def histories(self, rows: NDArray[Any]) -> list[list[int]]:
         """Of each person the items, the oldest first; one that was not liked is written as ~item."""
@@ -71,7 +78,14 @@ class Log:
 
 
 def train_recommender(
-    dataset: Path, model: Model, lists: Any, seed: int, out: Path, progress: Progress, again: SecondStage | None = None
+    dataset: Path,
+    model: Model,
+    lists: Any,
+    seed: int,
+    out: Path,
+    progress: Progress,
+    again: SecondStage | None = None,
+    index: Any = None,
 ) -> dict[str, Any]:
     """Choose the settings by NDCG of what the validation part holds, then learn from both parts.
 
@@ -80,12 +94,13 @@ def train_recommender(
 
     Args:
         lists: a `pipelines.recipes.recommend.settings.ListConfig`.  again: makes the second stage, see
-            `pipelines.training.second_stage`; None: there is none.
+            `pipelines.training.second_stage`; None: there is none.  index: an `IndexConfig` there; None: no index.
     """
     import pandas as pd
 
     parts = [pd.read_parquet(dataset / f"{name}.parquet") for name in ("train", "valid")]
-    log = read_log(parts)
+    catalogue = pd.read_parquet(dataset / "items.parquet") if model.method == "two_tower" else None
+    log = read_log(parts, catalogue)
     first = len(parts[0])
     order = np.argsort(-log.ages, kind="stable")
     history: list[dict[str, Any]] = []
@@ -115,6 +130,10 @@ def train_recommender(
         second = again(dataset, log, retriever, order[order < first], best, lists, seed)
         final = replace(final, ranker=second.ranker)
     write_model(out, final, users, served)
+    if index is not None and "factors" in final.arrays and len(log.items) > index.above:
+        searched = [final.asked(served[at]) for at in _evenly(len(served), _SEARCHED)]
+        threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+        write_nearest(out, final.arrays["factors"], searched, final.listed_from, index.recall, threads)
     for name, content in second.files.items():
         (out / name).write_bytes(content)
     return {
@@ -159,15 +178,24 @@ def _settings(chosen: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in chosen.items() if name != "method"}
 
 
-def read_log(parts: Sequence[pd.DataFrame]) -> Log:
-    """The interactions of some parts, one after another."""
+def read_log(parts: Sequence[pd.DataFrame], catalogue: pd.DataFrame | None = None) -> Log:
+    """The interactions of some parts, one after another.
+
+    Args:
+        catalogue: items, with attributes and text; those that nobody took are items as well.
+    """
     import pandas as pd
 
     rows = pd.concat(parts, ignore_index=True)
     user_of, users = pd.factorize(rows["user"], sort=True)
-    item_of, items = pd.factorize(rows["label"], sort=True)
+    said = rows.drop_duplicates("label", keep="last").set_index("label")["item_attributes"].to_dict()
+    texts: dict[str, str] = {}
+    if catalogue is not None:
+        said |= dict(zip(catalogue["item"], catalogue["attributes"], strict=True))
+        texts = dict(zip(catalogue["item"], catalogue["text"], strict=True))
+    items = np.array(sorted(map(str, said)), dtype=object)
+    item_of = pd.Index(items).get_indexer(rows["label"])
     times = rows["seconds"].to_numpy(dtype=np.float64)
-    said = rows.drop_duplicates("label", keep="last").set_index("label")["item_attributes"]
     of_items = [listed(said[item]) for item in items]
     counts = Counter(name for names in of_items for name in names)
     attributes = sorted(name for name, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:_ATTRIBUTES])
@@ -186,7 +214,20 @@ def read_log(parts: Sequence[pd.DataFrame]) -> Log:
         liked=rows["liked"].to_numpy(dtype=bool),
         has=has,
         named=of_items,
+        content=None if catalogue is None else _content(of_items, [texts.get(item, "") for item in items]),
     )
+
+
+def _content(attributes: Sequence[Sequence[str]], texts: Sequence[str]) -> csr_matrix:
+    """What items are, as words that are hashed: attributes whole, texts in words."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    named = [
+        [*(f"={name}" for name in names), *_WORD.findall(text.lower())]
+        for names, text in zip(attributes, texts, strict=True)
+    ]
+    hashed = HashingVectorizer(analyzer=list, n_features=_WORDS, alternate_sign=False, norm="l1", dtype=np.float32)
+    return hashed.transform(named).tocsr()
 
 
 def recommender(log: Log, taken: Taken, chosen: Mapping[str, Any], made: Arrays, lists: Any) -> Recommender:
@@ -247,8 +288,13 @@ def _wanted(log: Log, before: Sequence[Sequence[int]], rows: NDArray[Any]) -> tu
         if before[user]:
             later.setdefault(user, []).append(log.items[item])
     users = sorted(later)
-    chosen = [users[at] for at in np.linspace(0, len(users) - 1, min(len(users), _ASKED)).astype(int)] if users else []
+    chosen = [users[at] for at in _evenly(len(users), _ASKED)]
     return chosen, [later[user] for user in chosen]
+
+
+def _evenly(count: int, most: int) -> list[int]:
+    """At most `most` of so many places."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist() if count else []
 
 
 def _measured(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -15,6 +13,8 @@ from pydantic.dataclasses import dataclass as settings
 from contracts.errors import PlatformError
 from pipelines.settings import setting
 from pipelines.task import STRICT
+from pipelines.training import two_tower
+from pipelines.training.taken import Taken as Taken
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -23,7 +23,6 @@ Arrays = dict[str, NDArray[Any]]
 Share = Annotated[float, Field(ge=0)]
 Several = Annotated[tuple[Share, ...], Field(min_length=1)]
 _BLOCK = 2_000  # items whose neighbours are computed at once
-_DIMENSIONS = 16  # of vectors of items
 _DENSE = 15_000  # items of which all pairs fit into memory as numbers
 
 
@@ -92,38 +91,29 @@ class GraphModel:
     recency: Several = (0.0, 5.0)
 
 
-Model = PopularModel | ItemKnnModel | EaseModel | AlsModel | GraphModel
+@settings(frozen=True, kw_only=True, config=STRICT)
+class TowerModel:
+    """Two networks that meet in a vector, see `pipelines.training.two_tower`; items that nobody took have one as well.
+
+    dimensions: of the vectors.  hidden: units of the person's layer.  context: items before one that foretell it.
+    temperature: of the softmax, candidates.  dropped: share of the items that are shown by their attributes and text
+    alone.  negatives: items drawn from all, beside those of the batch.  epochs, examples: whichever ends first.
+    """
+
+    method: Literal["two_tower"] = "two_tower"
+    dimensions: Annotated[int, Field(ge=2, le=512)] = 64
+    hidden: Annotated[int, Field(ge=1)] = 128
+    context: Annotated[int, Field(ge=1)] = 50
+    temperature: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (0.1, 0.2)
+    dropped: Annotated[float, Field(ge=0, le=1)] = 0.2
+    recency: Share = 10.0
+    batch: Annotated[int, Field(ge=2)] = 1_024
+    negatives: Annotated[int, Field(ge=0)] = 1_024
+    epochs: Annotated[int, Field(ge=1)] = 20
+    examples: Annotated[int, Field(ge=1)] = 4_000_000
 
 
-@dataclass(frozen=True)
-class Taken:
-    """Who took what: `matrix` of people by items, ones; days of each item's interactions before the last one."""
-
-    matrix: csr_matrix
-    ages: NDArray[np.float64]  # days, of each interaction
-    item_of: NDArray[np.int64]  # of each interaction
-    seed: int = 0
-    people: NDArray[np.float64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "people", np.asarray(self.matrix.sum(axis=0), dtype=np.float64).ravel())
-
-    @cached_property
-    def vectors(self) -> NDArray[np.float32]:
-        """How alike the people of items are: the first singular vectors, each item's of length one."""
-        from sklearn.utils.extmath import randomized_svd
-
-        count = min(_DIMENSIONS, *self.matrix.shape)
-        scale = 1 / np.sqrt(np.maximum(self.people, 1))
-        _, sizes, turned = randomized_svd(self.matrix.multiply(scale).tocsr(), count, random_state=self.seed)
-        found = turned.T * sizes
-        return np.asarray(found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12), dtype=np.float32)
-
-    def trend(self, half_life: float) -> NDArray[np.float32]:
-        """How much each item is taken lately, from 0 to 1."""
-        weights = 0.5 ** (self.ages / half_life) if half_life else np.ones(len(self.ages))
-        total = np.bincount(self.item_of, weights=weights, minlength=self.matrix.shape[1])
-        return np.asarray(total / max(total.max(initial=0.0), 1e-12), dtype=np.float32)
+Model = PopularModel | ItemKnnModel | EaseModel | AlsModel | GraphModel | TowerModel
 
 
 def fit(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
@@ -134,6 +124,7 @@ def fit(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
         "ease": _ease,
         "als": _als,
         "graph_filter": _graph_filter,
+        "two_tower": two_tower.fit,
     }
     return makers[chosen["method"]](taken, chosen)
 

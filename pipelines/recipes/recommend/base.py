@@ -14,7 +14,7 @@ from contracts.errors import PlatformError
 from pipelines.recipes.recommend.settings import RecommendConfig
 from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
-from pipelines.training.recommenders import AlsModel, EaseModel, GraphModel, ItemKnnModel, PopularModel
+from pipelines.training.recommenders import AlsModel, EaseModel, GraphModel, ItemKnnModel, PopularModel, TowerModel
 
 if TYPE_CHECKING:
     from pipelines.task import Task
@@ -45,10 +45,10 @@ class RecommendRecipe(RecommendConfig):
             from pipelines.training.second_stage import second_stage
 
             again = partial(second_stage, settings=self.ranker)
-        return train_recommender(dataset, self.model, self.list, self.seed, out, progress, again)
+        return train_recommender(dataset, self.model, self.list, self.seed, out, progress, again, self.index)
 
 
 def recommend_recipes(base: RecommendRecipe) -> Mapping[str, RecommendRecipe]:
     """A recipe of each method by its name, with all else as `base` has it."""
-    models = (GraphModel(), PopularModel(), ItemKnnModel(), EaseModel(), AlsModel())
+    models = (GraphModel(), PopularModel(), ItemKnnModel(), EaseModel(), AlsModel(), TowerModel())
     return {model.method: replace(base, recipe=model.method, model=model) for model in models}

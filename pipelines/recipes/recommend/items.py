@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from pipelines.task import DataConfig
 
 
-def read_items(config: ItemsConfig) -> dict[str, str]:
-    """The attributes of each item, separated by ``|``.
+def read_items(config: ItemsConfig) -> dict[str, tuple[str, str]]:
+    """Of each item its attributes, separated by ``|``, and its text: of the column ``text``, where the table has one.
 
     Raises:
         PlatformError: as ingest does, and ``code="bad_schema"`` where a column is missing.
     """
-    found = dict[str, str]()
-    for table in read_columns(config.source, config.data, ("item", "attributes"), "items"):
-        columns = (table.column(name).to_pylist() for name in ("item", "attributes"))
-        for item, attributes in zip(*columns, strict=True):
+    found = dict[str, tuple[str, str]]()
+    needed = ("item", "attributes", *(("text",) if "text" in config.data.columns else ()))
+    for table in read_columns(config.source, config.data, needed, "items", ("text",)):
+        columns = [table.column(name).to_pylist() for name in ("item", "attributes")]
+        said = table.column("text").to_pylist() if "text" in table.column_names else [""] * table.num_rows
+        for item, attributes, text in zip(*columns, said, strict=True):
             names_of = [part.strip() for part in str(attributes or "").split(SEPARATOR)]
-            found[str(item)] = SEPARATOR.join(filter(None, names_of))
+            found[str(item)] = SEPARATOR.join(filter(None, names_of)), str(text or "")
     return found
 
 
@@ -46,7 +48,7 @@ def read_columns(
     from pipelines.data.sources import column_names, list_files, read_chunks
 
     form = text_format(data)
-    given = {name: data.columns.get(name, name) for name in (*wanted, *optional)}
+    given = {name: data.columns.get(name, name) for name in dict.fromkeys((*wanted, *optional))}
     with source_here(source) as here:
         for path in list_files(here):
             names = column_names(path, form)

@@ -35,7 +35,11 @@ class SplitConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class ItemsConfig:
-    """A table of the items: `source` is a file or folder, read by `data`, with the columns item and attributes."""
+    """A table of the items: `source` is a file or folder, read by `data`, with the columns item, attributes and
+    perhaps text.
+
+    Recipe `two_tower` learns from the text, and lists items of the table that nobody took yet.
+    """
 
     source: str = ""
     data: DataConfig = field(default_factory=DataConfig)
@@ -73,6 +77,18 @@ class RankerConfig:
     rate: Annotated[float, Field(gt=0, le=1)] = 0.05
     epochs: Annotated[int, Field(ge=1)] = 8
     width: Annotated[int, Field(ge=2, le=256)] = 16
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class IndexConfig:
+    """How candidates are found by recipes whose items have vectors (`als`, `two_tower`), see `contracts.nearest`.
+
+    above: items from which on there is an index; all are compared with below.  recall: share of what an exact search
+    finds that the index must find, or the gate refuses it.
+    """
+
+    above: Annotated[int, Field(ge=1)] = 100_000
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.98
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -115,4 +131,5 @@ class RecommendConfig(TaskConfig):
     items: ItemsConfig = field(default_factory=ItemsConfig)
     impressions: ImpressionsConfig = field(default_factory=ImpressionsConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)
+    index: IndexConfig = field(default_factory=IndexConfig)
     list: ListConfig = field(default_factory=ListConfig)

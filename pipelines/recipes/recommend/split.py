@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pipelines.recipes.recommend.settings import RecommendConfig, SplitConfig
 
+ITEMS = "items"
 TRAIN, VALID, TEST, FUTURE, AGAIN, RARE = "train", "valid", "test", "future", "again", "rare"
 _REASONS = {
     FUTURE: "the interaction is in the future",
@@ -27,15 +28,17 @@ _BANDS = ((0, "none"), (5, "1 to 5"), (20, "6 to 20"), (100, "21 to 100"))
 
 
 def split_interactions(frame: pd.DataFrame, config: RecommendConfig) -> dict[str, pd.DataFrame]:
-    """``train`` and ``valid`` have a row for each interaction, ``test`` one for each person who took something.
+    """``train`` and ``valid`` have a row for each interaction, ``test`` one for each person who took something, and
+    ``items`` one for each item that there is, with its attributes and its text.
 
     Raises:
         PlatformError: names with the sign that separates them, moments that are missing, or parts that are not named.
     """
-    rows = _checked(frame, config)
+    table = _table(config)
+    rows = _checked(frame, config, table)
     rows["fate"] = _fates(rows, config.split)
     made = {name: _interactions(rows[rows["fate"] == name]) for name in (TRAIN, VALID)}
-    return {**made, TEST: _people(rows)}
+    return {**made, TEST: _people(rows), ITEMS: _items(rows, table)}
 
 
 def moments(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
@@ -52,7 +55,7 @@ def moments(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
             fix=f"split by time, {setting('split.by', 'time')}, or leave impressions.source empty",
             code="bad_config",
         )
-    rows = _checked(frame, config)
+    rows = _checked(frame, config, {})
     rows["fate"], rows["user"] = _fates(rows, config.split), rows["user"].astype(str)
     users = pd.Index(rows["user"].unique(), name="user")
     found = pd.DataFrame(index=users)
@@ -65,11 +68,32 @@ def moments(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
 
 def left_out(frame: pd.DataFrame, config: RecommendConfig) -> Mapping[str, Any]:
     """Why interactions are in no part, a mask by reason."""
-    fate = _fates(_checked(frame, config), config.split).reindex(frame.index)
+    fate = _fates(_checked(frame, config, {}), config.split).reindex(frame.index)
     return {reason: (fate == name).to_numpy() for name, reason in _REASONS.items()}
 
 
-def _checked(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
+def _table(config: RecommendConfig) -> dict[str, tuple[str, str]]:
+    """The table of items, where there is one."""
+    if not config.items.source:
+        return {}
+    from pipelines.recipes.recommend.items import read_items
+
+    return read_items(config.items)
+
+
+def _items(rows: pd.DataFrame, table: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """All items that are in the table or were taken by anybody, in the past that the data have."""
+    import pandas as pd
+
+    taken = rows[~rows["fate"].isin([FUTURE, RARE])].drop_duplicates("item", keep="last")
+    said = zip(taken["item"].astype(str), taken["item_attributes"], strict=True)
+    every = {item: (attributes, "") for item, attributes in said} | dict(table)
+    items = sorted(every)
+    both = [every[item] for item in items]
+    return pd.DataFrame({"item": items, "attributes": [a for a, _ in both], "text": [t for _, t in both]}, dtype=object)
+
+
+def _checked(frame: pd.DataFrame, config: RecommendConfig, table: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
     """The interactions in the order of time, each with its item's attributes and whether it was liked."""
 
     for name in ("user", "item"):
@@ -94,7 +118,7 @@ def _checked(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
     rows = frame[["id", "user", "item", "time", "part"]].copy()
     rows["seconds"] = _seconds(rows["time"])
     rows["liked"] = True if least is None else (frame["rating"].isna() | (frame["rating"] >= least)).to_numpy(bool)
-    rows["item_attributes"] = _attributes(frame, config)
+    rows["item_attributes"] = _attributes(frame, table)
     ordered: pd.DataFrame = rows.assign(_at=np.arange(len(rows))).sort_values(["seconds", "_at"], kind="stable")
     return ordered.drop(columns="_at")
 
@@ -106,13 +130,11 @@ def _seconds(times: pd.Series[Any]) -> NDArray[np.float64]:
     return times.to_numpy(dtype="datetime64[us]").astype(np.int64) / 1e6
 
 
-def _attributes(frame: pd.DataFrame, config: RecommendConfig) -> pd.Series[Any]:
+def _attributes(frame: pd.DataFrame, table: Mapping[str, tuple[str, str]]) -> pd.Series[Any]:
     """Of the interaction's item, from the table of items where there is one."""
-    if not config.items.source:
+    if not table:
         return frame["attributes"].fillna("").astype(str)
-    from pipelines.recipes.recommend.items import read_items
-
-    return frame["item"].astype(str).map(read_items(config.items)).fillna("")
+    return frame["item"].astype(str).map({item: attributes for item, (attributes, _) in table.items()}).fillna("")
 
 
 def _fates(rows: pd.DataFrame, split: SplitConfig) -> pd.Series[Any]:
