@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     from contracts.problems.detection import DetectionOutput
 
 HIT, MISS, ALARM = "#17a34a", "#f59e0b", "#dc2626"
-_SIDE, _GAP, _COLUMNS, _EACH = 300, 8, 3, 3  # pixels of an example and between two; in a line; of a kind
+_SIDE, _GAP, _HEAD = 300, 8, 18  # pixels of an example, between two, and of its title
+_COLUMNS, _EACH = 3, 3  # examples in a line, and of a kind
 Drawn = tuple[Sequence[float], str, str]  # box, what is written above it, colour
 
 
@@ -60,18 +60,24 @@ def examples(
         some = [at for at in order if at not in used][:_EACH]
         used.update(some)
         shown += [(name, at) for at in some]
-    step, head = _SIDE + _GAP, 18
-    lines = -(-len(shown) // _COLUMNS)
-    sheet = Image.new("RGB", (_COLUMNS * step, lines * (step + head)), "white")
-    for place, (name, at) in enumerate(shown):
+    pictures = []
+    for name, at in shown:
         whole = upright(open_image(images[at], MAX_PIXELS)).convert("RGB")
         factor = min(_SIDE / whole.width, _SIDE / whole.height)
         small = whole.resize([max(1, round(side * factor)) for side in whole.size], Image.Resampling.BILINEAR)
-        left, top = place % _COLUMNS * step, place // _COLUMNS * (step + head)
-        sheet.paste(drawn(small, told[at], factor), (left, top + head))
         hits, misses, alarms = counts[at]
-        _write(sheet, (left, top), f"{name}: {hits} right, {misses} missed, {alarms} false")
-    sheet.quantize(192).save(file, optimize=True)
+        title = f"{name}: {hits} right, {misses} missed, {alarms} false"
+        pictures.append((title, drawn(small, told[at], factor)))
+    lines = [pictures[at : at + _COLUMNS] for at in range(0, len(pictures), _COLUMNS)]
+    heights = [_HEAD + max(picture.height for _, picture in line) + _GAP for line in lines]
+    sheet, top = Image.new("RGB", (_COLUMNS * (_SIDE + _GAP), sum(heights)), "white"), 0
+    for line, height in zip(lines, heights, strict=True):
+        for place, (title, picture) in enumerate(line):
+            _write(sheet, (place * (_SIDE + _GAP), top), title)
+            sheet.paste(picture, (place * (_SIDE + _GAP), top + _HEAD))
+        top += height
+    # Of the ways to get along with few colours the one that keeps rare ones, such as those of boxes.
+    sheet.quantize(250, Image.Quantize.MAXCOVERAGE).save(file, optimize=True)
 
 
 def _write(sheet: Image.Image, place: tuple[int, int], text: str) -> None:
@@ -94,10 +100,3 @@ def _told(truth: Sequence[Truth], one: Detections, output: DetectionOutput) -> l
         for at, it in enumerate(found)
         if it != -2
     ]
-
-
-def png(image: Image.Image) -> bytes:
-    """As a file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -10,6 +10,7 @@ from typing import Any
 from contracts.errors import PlatformError
 
 _COLOURS = ("#17a34a", "#2563a8", "#d9730d", "#9333ea", "#dc2626", "#0891b2", "#b45309", "#be185d")
+_LEAST_SIDE = 360  # of a picture
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 
 
@@ -54,8 +55,10 @@ def draw_boxes(draw: str, images: Sequence[str], predictions: Sequence[Mapping[s
             (item["box"], f"{item['label']} {item['score']:.2f}", colours[item["label"]]) for item in one["objects"]
         ]
         place = target if number == 1 else target.with_stem(f"{target.stem}-{number}")
+        factor = max(1, -(-_LEAST_SIDE // min(image.size)))  # a small one becomes larger, or labels would cover it
+        large = image.convert("RGB").resize((image.width * factor, image.height * factor))
         buffer = io.BytesIO()
-        drawn(image, reversed(boxes)).save(buffer, _FORMATS[place.suffix.lower()])
+        drawn(large, reversed(boxes), factor).save(buffer, _FORMATS[place.suffix.lower()])
         try:
             write_bytes(str(place), buffer.getvalue())
         except OSError as err:
