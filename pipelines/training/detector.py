@@ -79,6 +79,35 @@ def detector(classes: int, channels: int, widths: Sequence[int], blocks: int, he
     return Detector()
 
 
+def mirrored_too(network: Any, across: bool, down: bool) -> Any:
+    """The mean over an image and its mirror images, left to right, top to bottom and both, as far as they are asked
+    for: of the scores, and of the sides as they are then called."""
+    import torch
+    from torch import nn
+
+    ways = [[], *([[3]] if across else []), *([[2]] if down else []), *([[2, 3]] if across and down else [])]
+
+    class Mirrored(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Any) -> tuple[Any, Any]:
+            scores: Any = 0.0
+            distances: Any = 0.0
+            for way in ways:
+                logits, sides = self.network(pixels.flip(way) if way else pixels)
+                logits, sides = (logits.flip(way), sides.flip(way)) if way else (logits, sides)
+                left, top, right, bottom = sides.split(1, dim=1)
+                left, right = (right, left) if 3 in way else (left, right)
+                top, bottom = (bottom, top) if 2 in way else (top, bottom)
+                scores = scores + torch.sigmoid(logits) / len(ways)
+                distances = distances + torch.cat([left, top, right, bottom], dim=1) / len(ways)
+            return torch.logit(scores, eps=1e-6), distances
+
+    return Mirrored()
+
+
 def decoded(logits: Any, sides: Any) -> tuple[Any, Any]:
     """The peaks of the answers of a `detector`: boxes (rows, candidates, 4), left, top, right and bottom in pixels of
     the input, and of each class their scores (rows, classes, candidates), 0 but for one."""

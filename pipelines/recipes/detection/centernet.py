@@ -27,11 +27,16 @@ _Width = Annotated[int, Field(ge=4, le=1024)]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CenternetModel:
-    """The shape of the network, see `pipelines.training.detector.detector`."""
+    """The shape of the network, see `pipelines.training.detector.detector`.
+
+    mirror: answer with the mean over an image and its mirror image, which takes twice as long, or over all four of
+    them, left to right and top to bottom, which takes four times as long.
+    """
 
     widths: Annotated[tuple[_Width, ...], Field(min_length=2, max_length=7)] = (16, 24, 48, 96)
     blocks: Annotated[int, Field(ge=0, le=16)] = 1
     head: _Width = 48
+    mirror: Literal["no", "across", "both"] = "no"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -87,7 +92,7 @@ class CenternetRecipe(DetectionRecipe):
 
     def learn(self, images: Labelled, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train and write the graph."""
-        from pipelines.training.detector import detector, export
+        from pipelines.training.detector import detector, export, mirrored_too
         from pipelines.training.device import import_torch, resolve_device
         from pipelines.training.distributed import group
 
@@ -99,7 +104,8 @@ class CenternetRecipe(DetectionRecipe):
         history = fit(network, images, self, device, checkpoints, progress)
         if group().leads:
             sides = (channels, images.spec.height, images.spec.width)
-            (out / "model.onnx").write_bytes(export(network, sides, self.thresholds.overlap))
+            served = network if shape.mirror == "no" else mirrored_too(network, True, shape.mirror == "both")
+            (out / "model.onnx").write_bytes(export(served, sides, self.thresholds.overlap))
         weights = sum(one.numel() for one in network.parameters())
         return {
             "history": history,

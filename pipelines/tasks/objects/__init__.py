@@ -28,7 +28,7 @@ class ObjectsTask(ObjectDetection):
             gate=_GATE,
             image=ImageConfig(width=160, height=128, fit="pad"),
             model=CenternetModel(widths=(16, 24, 48), head=32),
-            training=DetectorLoop(epochs=14, batch_size=4),
+            training=DetectorLoop(epochs=12, batch_size=4),
             augment=SceneAugment(upend=True),
         ),
     }
@@ -37,7 +37,7 @@ class ObjectsTask(ObjectDetection):
         """See `pipelines.tasks.objects.parts`."""
         from pipelines.tasks.objects.parts import trays
 
-        return trays(seed=1, count=320)
+        return trays(seed=1, count=280)
 
 
 TASK = ObjectsTask()

@@ -18,7 +18,7 @@ from pipelines.evaluation.scoring import fields_of, provisional
 from pipelines.recipes.detection.base import read_labelled
 from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.objects.parts import trays
-from pipelines.training.detector import MOST, STRIDE, decoded, detector, export
+from pipelines.training.detector import MOST, STRIDE, decoded, detector, export, mirrored_too
 from pipelines.training.detector_loss import detector_loss
 from pipelines.training.scenes import Scene, SceneAugment, changed, targets
 from tests.late import Late
@@ -167,6 +167,20 @@ def test_the_graph_gives_the_boxes_of_the_network_of_which_none_overlaps_a_bette
             same = there[there[:, 5] == kind][:, :4]
             near = overlaps(same, same) - np.eye(len(same))
             assert near.max(initial=0) <= 0.3 + 1e-4
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_the_mean_over_mirror_images_is_mirrored_with_the_image(down: bool) -> None:
+    torch.manual_seed(1)
+    network = mirrored_too(detector(2, 3, (4, 8), 0, 8).eval(), True, down)
+    pixels = torch.randn(1, 3, 16, 32)
+    with torch.no_grad():
+        logits, sides = network(pixels)
+        for way, swapped in (([3], [2, 1, 0, 3]), ([2], [0, 3, 2, 1])):
+            other, far = network(pixels.flip(way))
+            alike = torch.allclose(other.flip(way), logits, atol=1e-4)
+            alike = alike and torch.allclose(far.flip(way)[:, swapped], sides, atol=1e-3)
+            assert alike == (down or way == [3])
 
 
 def test_a_graph_without_an_object_gives_none() -> None:
