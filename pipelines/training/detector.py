@@ -22,61 +22,80 @@ SCORED = 0.01  # boxes of a lower score are not given at all
 _LARGEST = 6.0  # of the logarithm of a side, in cells
 
 
-def detector(classes: int, channels: int, widths: Sequence[int], blocks: int, head: int) -> Any:
-    """A residual network (K. He et al., 2016) whose maps are added from coarse to fine (T.-Y. Lin et al.: Feature
-    pyramid networks, 2017).
+def detector(classes: int, body: Any, widths: Sequence[int], head: int) -> Any:
+    """Answers on the maps of a `body`, added from coarse to fine (T.-Y. Lin et al.: Feature pyramid networks, 2017).
 
-    Pixels (rows, channels, height, width) to logits (rows, classes, height / 4, width / 4) and distances of the sides
-    from the middle of a cell, left, top, right, bottom, in pixels, (rows, 4, height / 4, width / 4). Sides of an image
-    must be multiples of ``2 ** len(widths)``.
+    Pixels to logits (rows, classes, height / 4, width / 4) and distances of the sides from the middle of a cell, left,
+    top, right, bottom, in pixels, (rows, 4, height / 4, width / 4).
 
-    widths: channels at strides 2, 4, 8 and so on.  blocks: residual blocks of each but the first.  head: channels of
-    the layer before each answer.
+    body: pixels (rows, channels, height, width) to maps at strides 4, 8 and so on, of `widths` channels.  head:
+    channels of the layer before each answer.
     """
     import torch
     from torch import nn
 
-    def layer(given: int, made: int, stride: int = 1) -> Any:
-        return nn.Sequential(
-            nn.Conv2d(given, made, 3, stride, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU(inplace=True)
-        )
-
-    class Residual(nn.Module):
-        def __init__(self, width: int) -> None:
-            super().__init__()
-            self.inner = nn.Sequential(
-                layer(width, width), nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-            )
-
-        def forward(self, values: Any) -> Any:
-            return torch.relu(values + self.inner(values))
-
     class Detector(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.stem = layer(channels, widths[0], 2)
-            self.stages = nn.ModuleList(
-                nn.Sequential(layer(before, width, 2), *(Residual(width) for _ in range(blocks)))
-                for before, width in pairwise(widths)
-            )
-            self.across = nn.ModuleList(nn.Conv2d(width, head, 1) for width in widths[1:])
-            self.smooth = nn.ModuleList(layer(head, head) for _ in widths[2:])
+            self.body = body
+            self.across = nn.ModuleList(nn.Conv2d(width, head, 1) for width in widths)
+            self.smooth = nn.ModuleList(_layer(head, head) for _ in widths[1:])
             middles: Any = nn.Conv2d(head, classes, 1)
-            self.heat = nn.Sequential(layer(head, head), middles)
-            self.sides = nn.Sequential(layer(head, head), nn.Conv2d(head, 4, 1))
+            self.heat = nn.Sequential(_layer(head, head), middles)
+            self.sides = nn.Sequential(_layer(head, head), nn.Conv2d(head, 4, 1))
             nn.init.constant_(middles.bias, -4.6)  # objects are rare: 1 % to begin with
 
         def forward(self, pixels: Any) -> tuple[Any, Any]:
-            values, maps = self.stem(pixels), []
-            for stage, across in zip(self.stages, self.across, strict=True):
-                values = stage(values)
-                maps.append(across(values))
+            maps = [across(one) for one, across in zip(self.body(pixels), self.across, strict=True)]
             found = maps[-1]
             for finer, smooth in zip(maps[-2::-1], self.smooth, strict=True):
                 found = smooth(finer + nn.functional.interpolate(found, scale_factor=2.0, mode="nearest"))
             return self.heat(found), torch.exp(self.sides(found).clamp(max=_LARGEST)) * STRIDE
 
     return Detector()
+
+
+def residual_body(channels: int, widths: Sequence[int], blocks: int) -> Any:
+    """A small residual network (K. He et al.: Deep residual learning, 2016), which gives the maps at strides 4, 8 and
+    so on; sides of an image must be multiples of ``2 ** len(widths)``.
+
+    widths: channels at strides 2, 4, 8 and so on.  blocks: residual blocks of each but the first.
+    """
+    import torch
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            last = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+            self.inner = nn.Sequential(_layer(width, width), last, nn.BatchNorm2d(width))
+
+        def forward(self, values: Any) -> Any:
+            return torch.relu(values + self.inner(values))
+
+    class Body(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = _layer(channels, widths[0], 2)
+            self.stages = nn.ModuleList(
+                nn.Sequential(_layer(before, width, 2), *(Residual(width) for _ in range(blocks)))
+                for before, width in pairwise(widths)
+            )
+
+        def forward(self, pixels: Any) -> list[Any]:
+            values, maps = self.stem(pixels), []
+            for stage in self.stages:
+                values = stage(values)
+                maps.append(values)
+            return maps
+
+    return Body()
+
+
+def _layer(given: int, made: int, stride: int = 1) -> Any:
+    from torch import nn
+
+    return nn.Sequential(nn.Conv2d(given, made, 3, stride, 1, bias=False), nn.BatchNorm2d(made), nn.ReLU(inplace=True))
 
 
 def mirrored_too(network: Any, across: bool, down: bool) -> Any:

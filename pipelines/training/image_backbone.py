@@ -127,17 +127,12 @@ def with_linear(model: Any, weights: NDArray[np.float64], bias: NDArray[np.float
     return content, next(item.name for item in graph.input if item.name not in known)
 
 
-def pretrained_network(folder: Path, spec: ImageSpec, classes: int) -> Any:
-    """A network of a folder that transformers saved, without its head: pixels to logits by a new linear layer.
-
-    ``body`` are the pretrained layers, ``head`` the new one. No code of the folder is run.
+def pretrained_body(folder: Path) -> Any:
+    """The network of a folder that transformers saved, without its head. No code of the folder is run.
 
     Raises:
-        PlatformError: ``code="bad_weights"``: it cannot be read, or does not take such pixels.
+        PlatformError: ``code="bad_weights"``: it cannot be read, or lacks weights.
     """
-    import torch
-    from torch import nn
-
     from pipelines.training.pretrained import import_transformers
 
     transformers = import_transformers()
@@ -151,6 +146,62 @@ def pretrained_network(folder: Path, spec: ImageSpec, classes: int) -> Any:
         raise _bad(folder, f"transformers cannot read it: {str(err)[:300]}") from err
     if lacking := [name for name in about["missing_keys"] if "pooler" not in name]:
         raise _bad(folder, f"it has no weights for {', '.join(sorted(lacking)[:3])} ({len(lacking)} in all)")
+    return body
+
+
+def pretrained_maps(folder: Path, spec: ImageSpec, most: int = 32) -> tuple[Any, list[int]]:
+    """What a network of a folder says of the places of an image: pixels to maps at strides 4, 8 and so on, up to `most`
+    as far as it has them, and their channels.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: it cannot be read, has no such maps, or does not take such pixels.
+    """
+    import torch
+    from torch import nn
+
+    body, sides = pretrained_body(folder), (spec.height, spec.width)
+    try:
+        with torch.no_grad():
+            states = body(torch.zeros(2, len(spec.mode), *sides), output_hidden_states=True).hidden_states
+    except (RuntimeError, ValueError, TypeError, AttributeError) as err:
+        raise _bad(folder, f"it does not take images of {spec.width}x{spec.height}: {str(err)[:200]}") from err
+    shapes = [tuple(one.shape[1:]) for one in states]
+    last = {  # of each stride the last map
+        sides[0] // shape[1]: at
+        for at, shape in enumerate(shapes)
+        if len(shape) == 3 and sides[0] % shape[1] == 0 and sides[1] == sides[0] // shape[1] * shape[2]
+    }
+    strides = [4]
+    while strides[-1] * 2 in last and strides[-1] < most:
+        strides.append(strides[-1] * 2)
+    if 4 not in last or len(strides) < 2:
+        raise _bad(folder, f"its maps have strides {sorted(last) or 'none'}, expected 4, 8 and so on")
+    chosen = [last[stride] for stride in strides]
+
+    class Maps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = body
+
+        def forward(self, pixels: Any) -> list[Any]:
+            found = self.body(pixels, output_hidden_states=True).hidden_states
+            return [found[at] for at in chosen]
+
+    return Maps(), [int(shapes[at][0]) for at in chosen]
+
+
+def pretrained_network(folder: Path, spec: ImageSpec, classes: int) -> Any:
+    """A network of a folder that transformers saved, without its head: pixels to logits by a new linear layer.
+
+    ``body`` are the pretrained layers, ``head`` the new one.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: it cannot be read, or does not take such pixels.
+    """
+    import torch
+    from torch import nn
+
+    body = pretrained_body(folder)
 
     class Pretrained(nn.Module):
         head: nn.Module

@@ -1,8 +1,11 @@
-"""Recipe `centernet`: a small detector without anchors, from scratch; torch, then ONNX."""
+"""Recipe `centernet`: a small detector without anchors, from scratch; and what trains any such detector.
+
+Torch, then ONNX.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from contracts.errors import PlatformError
 from pipelines.recipes.detection.base import DetectionRecipe, Labelled
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
@@ -20,23 +24,30 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from contracts.images import ImageSpec
     from pipelines.training.scenes import Scenes
 
 _Width = Annotated[int, Field(ge=4, le=1024)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CenternetModel:
-    """The shape of the network, see `pipelines.training.detector.detector`.
+class DetectorModel:
+    """What answers on the maps of a network.
 
-    mirror: answer with the mean over an image and its mirror image, which takes twice as long, or over all four of
-    them, left to right and top to bottom, which takes four times as long.
+    head: channels before each answer.  mirror: answer with the mean over an image and its mirror image, which takes
+    twice as long, or over all four of them, left to right and top to bottom, which takes four times as long.
     """
+
+    head: _Width = 48
+    mirror: Literal["no", "across", "both"] = "no"
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CenternetModel(DetectorModel):
+    """The network, see `pipelines.training.detector.residual_body`."""
 
     widths: Annotated[tuple[_Width, ...], Field(min_length=2, max_length=7)] = (16, 24, 48, 96)
     blocks: Annotated[int, Field(ge=0, le=16)] = 1
-    head: _Width = 48
-    mirror: Literal["no", "across", "both"] = "no"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -71,23 +82,35 @@ class DetectorLoop(LoopConfig):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class CenternetRecipe(DetectionRecipe):
-    """A detector without anchors."""
+class NeuralDetector(DetectionRecipe):
+    """Base of the recipes that train a detector without anchors; a subclass has `body` and `stride`."""
 
-    model: CenternetModel = field(default_factory=CenternetModel)
+    model: DetectorModel = field(default_factory=DetectorModel)
     training: DetectorLoop = field(default_factory=DetectorLoop)
     augment: SceneAugment = field(default_factory=SceneAugment)
 
     reports: ClassVar[str] = "valid_loss"
 
+    @property
+    def stride(self) -> int:
+        """The sides of images are multiples of it."""
+        return 32
+
+    def body(self, spec: ImageSpec) -> tuple[Any, Sequence[int]]:
+        """A network of pixels to maps at strides 4, 8 and so on, and their channels."""
+        raise PlatformError(
+            f"recipe {self.recipe} has no network",
+            fix=f"give its class {type(self).__name__} a method body, as CenternetRecipe has",
+            code="bad_task",
+        )
+
     @model_validator(mode="after")
     def _even(self) -> Self:
-        step = 2 ** len(self.model.widths)
         for name in ("width", "height"):
             side = getattr(self.image, name)
-            if side % step:
-                near = max(step, round(side / step) * step)
-                raise ValueError(f"image.{name} is {side}, expected a multiple of {step}, such as {near}")
+            if side % self.stride:
+                near = max(self.stride, round(side / self.stride) * self.stride)
+                raise ValueError(f"image.{name} is {side}, expected a multiple of {self.stride}, such as {near}")
         return self
 
     def learn(self, images: Labelled, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
@@ -99,12 +122,12 @@ class CenternetRecipe(DetectionRecipe):
         device, torch = resolve_device(self.training.device), import_torch()
         torch.set_num_threads(self.training.threads)
         torch.manual_seed(self.seed)
-        channels, shape = len(images.spec.mode), self.model
-        network = detector(len(images.classes), channels, shape.widths, shape.blocks, shape.head).to(device)
+        body, widths = self.body(images.spec)
+        network = detector(len(images.classes), body, widths, self.model.head).to(device)
         history = fit(network, images, self, device, checkpoints, progress)
         if group().leads:
-            sides = (channels, images.spec.height, images.spec.width)
-            served = network if shape.mirror == "no" else mirrored_too(network, True, shape.mirror == "both")
+            sides, mirror = (len(images.spec.mode), images.spec.height, images.spec.width), self.model.mirror
+            served = network if mirror == "no" else mirrored_too(network, True, mirror == "both")
             (out / "model.onnx").write_bytes(export(served, sides, self.thresholds.overlap))
         weights = sum(one.numel() for one in network.parameters())
         return {
@@ -114,8 +137,26 @@ class CenternetRecipe(DetectionRecipe):
         }
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class CenternetRecipe(NeuralDetector):
+    """A detector from scratch."""
+
+    model: CenternetModel = field(default_factory=CenternetModel)
+
+    @property
+    def stride(self) -> int:
+        """Of the coarsest map."""
+        return int(2 ** len(self.model.widths))
+
+    def body(self, spec: ImageSpec) -> tuple[Any, Sequence[int]]:
+        """A small residual network."""
+        from pipelines.training.detector import residual_body
+
+        return residual_body(len(spec.mode), self.model.widths, self.model.blocks), self.model.widths[1:]
+
+
 def fit(
-    model: Any, images: Labelled, config: CenternetRecipe, device: str, checkpoints: Path, progress: Progress
+    model: Any, images: Labelled, config: NeuralDetector, device: str, checkpoints: Path, progress: Progress
 ) -> list[dict[str, float]]:
     """Train `model`, ending with the weights of the epoch with the least ``valid_error``, see `quality`."""
     import numpy as np
@@ -186,7 +227,7 @@ def asked(made: Any, images: Labelled) -> tuple[NDArray[np.uint8], list[Any], li
     return np.stack([pixels for pixels, _ in made]), [heat, sides, weight], [float((heat == 1).sum()), weight.sum()]
 
 
-def quality(model: Any, images: Labelled, config: CenternetRecipe, device: str) -> dict[str, float]:
+def quality(model: Any, images: Labelled, config: NeuralDetector, device: str) -> dict[str, float]:
     """``valid_loss`` of the validation images, and ``valid_error``, 1 - mean average precision, without suppression."""
     import numpy as np
     import torch

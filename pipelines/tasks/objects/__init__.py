@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.recipes.detection.centernet import CenternetModel, CenternetRecipe, DetectorLoop
+from pipelines.recipes.detection.finetune import FinetuneDetector
 from pipelines.recipes.detection.task import ObjectDetection
 from pipelines.recipes.image.base import ImageConfig
 from pipelines.task import GateConfig, TaskConfig, Threshold
@@ -29,6 +30,12 @@ class ObjectsTask(ObjectDetection):
             image=ImageConfig(width=160, height=128, fit="pad"),
             model=CenternetModel(widths=(16, 24, 48), head=32),
             training=DetectorLoop(epochs=12, batch_size=4),
+            augment=SceneAugment(upend=True),
+        ),
+        "finetune": FinetuneDetector(
+            recipe="finetune",
+            gate=_GATE,
+            image=ImageConfig(width=160, height=128, fit="pad"),
             augment=SceneAugment(upend=True),
         ),
     }

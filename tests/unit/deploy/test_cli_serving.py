@@ -235,6 +235,32 @@ def test_a_row_is_given_as_json_or_as_a_file_of_an_image(tmp_path) -> None:
             given_rows(given, images)
 
 
+def test_boxes_are_drawn_on_the_images_that_were_asked_about(tmp_path) -> None:
+    from PIL import Image
+
+    from deploy.cli.serving.drawing import check_target, draw_boxes
+
+    for name, size in (("a.png", (400, 500)), ("b.png", (40, 50))):
+        Image.new("RGB", size, "white").save(tmp_path / name)
+    files = [str(tmp_path / name) for name in ("a.png", "b.png")]
+    found = [{"label": "cup", "score": 0.9, "box": [100.0, 200.0, 300.0, 400.0]}]
+    said = [{"objects": found}, {"objects": [{**found[0], "box": [10.0, 20.0, 30.0, 40.0]}]}]
+    first, second = draw_boxes(str(tmp_path / "out.png"), files, said)
+    assert (first, second) == (str(tmp_path / "out.png"), str(tmp_path / "out-2.png"))
+    large, small = Image.open(first), Image.open(second)
+    assert large.size == (400, 500)
+    assert small.size == (360, 450), "a small image is drawn larger, so that labels do not cover it"
+    for image in (large, small):
+        edge = image.getpixel((image.width // 2, image.height * 4 // 5))
+        assert edge != (255, 255, 255)
+        assert image.getpixel((image.width // 2, image.height * 3 // 5)) == (255, 255, 255)
+    with pytest.raises(PlatformError, match="no boxes to draw"):
+        draw_boxes(str(tmp_path / "out.png"), files[:1], [{"label": "dark"}])
+    for draw, images, complaint in (("out.txt", files, "no picture can be written"), ("out.png", [], "needs images")):
+        with pytest.raises(PlatformError, match=complaint):
+            check_target(draw, images)
+
+
 def test_an_answer_that_is_no_problem_document_is_still_told() -> None:
     assert "answered 502" in problem(502, "<html>").headline
 

@@ -13,13 +13,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.errors import PlatformError
+from contracts.images import ImageSpec
 from contracts.problems.detection import overlaps, read_truth
 from pipelines.evaluation.scoring import fields_of, provisional
 from pipelines.recipes.detection.base import read_labelled
 from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.objects.parts import trays
-from pipelines.training.detector import MOST, STRIDE, decoded, detector, export, mirrored_too
+from pipelines.training.detector import (
+    MOST,
+    STRIDE,
+    decoded,
+    detector,
+    export,
+    mirrored_too,
+    residual_body,
+)
 from pipelines.training.detector_loss import detector_loss
+from pipelines.training.image_backbone import pretrained_maps
 from pipelines.training.scenes import Scene, SceneAugment, changed, targets
 from tests.late import Late
 
@@ -144,7 +155,7 @@ def test_an_object_that_is_mostly_out_of_the_image_is_left_out() -> None:
 @pytest.mark.parametrize("classes", [1, 3])
 def test_the_graph_gives_the_boxes_of_the_network_of_which_none_overlaps_a_better_one(classes: int) -> None:
     torch.manual_seed(3)
-    network = detector(classes, 3, (4, 8, 8), 1, 8).eval()
+    network = detector(classes, residual_body(3, (4, 8, 8), 1), (8, 8), 8).eval()
     with torch.no_grad():
         network.heat[-1].bias.fill_(0.0)
     session = ort.InferenceSession(export(network, (3, 48, 64), 0.3), providers=["CPUExecutionProvider"])
@@ -172,7 +183,7 @@ def test_the_graph_gives_the_boxes_of_the_network_of_which_none_overlaps_a_bette
 @pytest.mark.parametrize("down", [False, True])
 def test_the_mean_over_mirror_images_is_mirrored_with_the_image(down: bool) -> None:
     torch.manual_seed(1)
-    network = mirrored_too(detector(2, 3, (4, 8), 0, 8).eval(), True, down)
+    network = mirrored_too(detector(2, residual_body(3, (4, 8), 0), (8,), 8).eval(), True, down)
     pixels = torch.randn(1, 3, 16, 32)
     with torch.no_grad():
         logits, sides = network(pixels)
@@ -184,7 +195,7 @@ def test_the_mean_over_mirror_images_is_mirrored_with_the_image(down: bool) -> N
 
 
 def test_a_graph_without_an_object_gives_none() -> None:
-    network = detector(2, 3, (4, 8), 0, 8).eval()
+    network = detector(2, residual_body(3, (4, 8), 0), (8,), 8).eval()
     with torch.no_grad():
         network.heat[-1].bias.fill_(-50.0)
     session = ort.InferenceSession(export(network, (3, 16, 16), 0.5), providers=["CPUExecutionProvider"])
@@ -250,3 +261,42 @@ def test_scenes_are_in_pixels_of_the_network(dataset: Path, tmp_path: Path) -> N
     assert np.allclose(images.valid.scenes[0].boxes, np.array([one.box for one in said]).reshape(-1, 4) / 2, atol=1e-3)
     assert images.train.pixels.shape == (28, 64, 80, 3)
     assert images.train.fingerprint() != images.valid.fingerprint()
+
+
+def small_resnet(folder: Path) -> Path:
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4, 8, 8], depths=[1, 1, 1], layer_type="basic")
+    ResNetModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_pretrained_network_learns_to_find_objects(dataset: Path, tmp_path: Path) -> None:
+    task = get_task("objects")
+    sides: dict[str, float] = {
+        "image.width": 96,
+        "image.height": 64,
+        "training.epochs": 2,
+        "training.warmup": 2,
+        "model.head": 8,
+    }
+    sides["training.learning_rate"] = 0.01
+    weights = small_resnet(tmp_path / "weights")
+    config: Any = recipe_config(task, "finetune", sides | {"model.backbone": str(weights)})
+    found = config.train(task, dataset, tmp_path / "made" / "model", tmp_path / "state", lambda *_, **__: None)
+    assert found["history"][1]["train_loss"] < found["history"][0]["train_loss"]
+    session = ort.InferenceSession(str(tmp_path / "made" / "model" / "model.onnx"), providers=["CPUExecutionProvider"])
+    [said] = session.run(None, {"pixels": np.zeros((1, 3, 64, 96), np.float32)})
+    assert said.shape == (1, MOST, 6)
+    with pytest.raises(PlatformError, match="none are named"):
+        recipe_config(task, "finetune", sides).train(task, dataset, tmp_path / "x" / "model", tmp_path, print)
+
+
+def test_a_network_without_fine_maps_is_refused(tmp_path: Path) -> None:
+    from transformers import ResNetConfig, ResNetModel
+
+    config = ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")
+    ResNetModel(config).save_pretrained(tmp_path)
+    with pytest.raises(PlatformError, match="no usable backbone") as caught:
+        pretrained_maps(tmp_path, ImageSpec(width=64, height=64))
+    assert "its maps have strides [4], expected 4, 8 and so on" in str(caught.value.detail)
