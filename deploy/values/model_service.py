@@ -82,6 +82,7 @@ class Secrets(Values):
 
     salt: SecretKey
     online: SecretKey
+    adapters: SecretKey
     keys: ApiKeys
     test: SecretKey
     check: bool
@@ -143,6 +144,7 @@ class NetworkPolicy(Values):
     metrics: Objects
     storage: Objects
     online: Objects
+    adapters: Objects
     extra_egress: Objects
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.helm.chart import Object, environment, of_kind, render
+from tests.helm.chart import Object, environment, of_kind, refused, render
 from tests.helm.program import CHARTS
 
 DIGEST = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
@@ -71,3 +71,34 @@ def test_predictions_logged_in_s3_give_the_server_what_it_needs_to_write_there()
         (policy,) = [each for each in of_kind(objects, "NetworkPolicy") if each["metadata"]["name"] == "fraud"]
         assert [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]] == ports
     assert pod(logs)["metadata"]["labels"]["fairlead.io/access-s3"] == "true"
+
+
+ADAPTERS = {"adapters": {"folder": "s3://personal/adapters"}}
+PEERS = [{"podSelector": {"matchLabels": {"app": "redis"}}}]
+
+
+def test_the_redis_of_adapters_comes_from_a_secret_and_is_off_by_default() -> None:
+    assert not [name for name in server(made()) if "ADAPTERS" in name]
+    secrets = {"salt": {"name": "salt"}, "adapters": {"name": "hot"}}
+    objects = made(config=ADAPTERS, secrets=secrets, networkPolicy={"adapters": PEERS})
+    assert server(objects)["FAIRLEAD_SERVICE_ADAPTERS__REDIS"] == {"secretKeyRef": {"name": "hot", "key": "url"}}
+    assert "AWS_ACCESS_KEY_ID" in server(objects), "adapters are kept in S3"
+    (config,) = [
+        one["data"] for one in of_kind(objects, "ConfigMap") if "FAIRLEAD_SERVICE_ADAPTERS__FOLDER" in one["data"]
+    ]
+    assert config["FAIRLEAD_SERVICE_ADAPTERS__FOLDER"] == '"s3://personal/adapters"'
+    ways = [rule for one in of_kind(objects, "NetworkPolicy") for rule in one["spec"].get("egress", [])]
+    assert {"to": PEERS, "ports": [{"protocol": "TCP", "port": 6379}]} in ways
+
+
+@pytest.mark.parametrize(
+    ("values", "fix"),
+    [
+        ({"config": ADAPTERS}, "secrets.salt.name"),
+        ({"config": ADAPTERS, "secrets": {"salt": {"name": "salt"}}}, "secrets.adapters.name"),
+        ({"config": {"adapters": {"redis": "redis://:word@redis:6379"}}}, "secrets.adapters.name"),
+        ({"secrets": {"adapters": {"name": "hot"}}}, "networkPolicy.adapters"),
+    ],
+)
+def test_what_adapters_lack_is_said_before_anything_is_installed(values: dict[str, Any], fix: str) -> None:
+    assert fix in refused("model-service", {**S3, **STORAGE, **values})

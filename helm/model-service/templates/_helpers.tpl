@@ -65,16 +65,18 @@ s3://{{ (.Values.global.s3 | default dict).bucket | default "fairlead" }}/predic
 {{- toYaml $salt -}}
 {{- end -}}
 
-{{/* model-service.logsToS3: "true" when predictions are logged in S3; the server then has the storage's credentials too. */}}
+{{/* model-service.logsToS3: "true" when predictions are logged, or adapters kept, in S3; the server then has the storage's credentials too. */}}
 {{- define "model-service.logsToS3" -}}
-{{- if hasPrefix "s3://" ((.Values.config.predictions | default dict).folder | default (include "model-service.sharedLog" .)) -}}true{{- end -}}
+{{- if hasPrefix "s3://" ((.Values.config.predictions | default dict).folder | default (include "model-service.sharedLog" .)) -}}true
+{{- else if hasPrefix "s3://" ((.Values.config.adapters | default dict).folder | default "") -}}true{{- end -}}
 {{- end -}}
 
 {{/* model-service.needs: which guarded parts of a platform a pod talks to, see fairlead.podLabels. */}}
 {{- define "model-service.needs" -}}
 {{- $needs := list -}}
 {{- if or (hasPrefix "s3://" .Values.model.source) (include "model-service.logsToS3" .) -}}{{- $needs = append $needs "s3" -}}{{- end -}}
-{{- if hasPrefix "redis" (.Values.config.online | default "") -}}{{- $needs = append $needs "redis" -}}{{- end -}}
+{{- $adapters := .Values.config.adapters | default dict -}}
+{{- if or (hasPrefix "redis" (.Values.config.online | default "")) (hasPrefix "redis" ($adapters.redis | default "")) .Values.secrets.adapters.name -}}{{- $needs = append $needs "redis" -}}{{- end -}}
 {{- toJson $needs -}}
 {{- end -}}
 
