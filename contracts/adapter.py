@@ -8,7 +8,7 @@ form carries the last layer of a ranking, a correction of a classification, or m
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT = "fairlead-adapter-1"
 MAX_BYTES = 64 << 20  # of one adapter; matrices of low rank have some millions of numbers
-_SAID = ("format", "layer", "base", "entity", "version")
+_SAID = ("format", "layer", "base", "entity", "version", "updates")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class Adapter:
         entity: keyed hash of whose it is.
         version: 1 for the first; each update makes the next.
         tensors: by name; numbers of at most 64 bits.
+        updates: marks of the latest updates that are in it, by which who made one finds it in a later version.
         pieces: what a layer derives from the tensors, kept as long as they are in memory.
     """
 
@@ -40,6 +41,7 @@ class Adapter:
     entity: str
     version: int
     tensors: Mapping[str, NDArray[Any]]
+    updates: Sequence[str] = ()
     pieces: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def to_bytes(self) -> bytes:
@@ -47,7 +49,8 @@ class Adapter:
         import numpy as np
         from safetensors.numpy import save
 
-        said = dict(zip(_SAID, (FORMAT, self.layer, self.base, self.entity, str(self.version)), strict=True))
+        values = (FORMAT, self.layer, self.base, self.entity, str(self.version), " ".join(self.updates))
+        said = dict(zip(_SAID, values, strict=True))
         return save({name: np.ascontiguousarray(one) for name, one in self.tensors.items()}, said)
 
 
@@ -66,11 +69,13 @@ def read_adapter(data: bytes) -> Adapter:
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
         said = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-        form, layer, base, entity, version = (said[name] for name in _SAID)
+        form, layer, base, entity, version, updates = (said[name] for name in _SAID)
         if form != FORMAT:
             raise ValueError(f"its format is {form}, not {FORMAT}")
         _check_finite(tensors)
-        return Adapter(layer=layer, base=base, entity=entity, version=int(version), tensors=tensors)
+        return Adapter(
+            layer=layer, base=base, entity=entity, version=int(version), tensors=tensors, updates=updates.split()
+        )
     except (SafetensorError, ValueError, KeyError, TypeError) as err:
         detail = f"its header has no {err.args[0]}" if isinstance(err, KeyError) else str(err)
         raise PlatformError(

@@ -36,10 +36,15 @@ class NumberedBytes:
 
     def put_bytes(self, number: int, data: bytes) -> bool:
         """Make this the version `number`, one more than the last; False where others went on meanwhile, or where the
-        last one was removed: who has seen what is gone must not bring it back."""
+        last one was removed: who has seen what is gone must not bring it back.
+
+        Others may have gone on from this very version before it was known here that it counts; then it is False too.
+        """
         if not storage.write_new(self._address(number), data):
             return False
         numbers = self._numbers()
+        if numbers and numbers[-1] > number:  # who has seen this one may just be looking for it: it must not go
+            return False
         if numbers[-1:] != [number] or (number > 1 and number - 1 not in numbers):
             storage.remove(self._address(number))
             return False

@@ -1,6 +1,7 @@
 """Adapters in memory: found in Redis or their store when they are asked for, and the least recently used leave first.
 
-A copy in memory is looked up again after `fresh` seconds, so that what another server has learned shows within them.
+What another server has learned shows within `fresh` seconds: while the changes that Redis announces are followed, a
+copy in memory holds until its own is among them; else it is looked up again after that time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from services.adapters.metrics import AdapterMetrics
 from services.adapters.store import AdapterStore, Kept
 from services.logs import log_event
 
+_LONGEST = 60.0  # seconds after which a copy is looked up in any case
 MISSING, OTHER_BASE = "adapter_missing", "adapter_of_another_base"
 UNREADABLE, UNAVAILABLE = "adapter_unreadable", "adapter_unavailable"
 
@@ -63,6 +65,8 @@ class AdapterCache:
         self._store, self._hot, self._base, self._fits, self._metrics = store, hot, base, fits, metrics
         self._size, self._fresh, self._clock = size, fresh, clock
         self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._changes: dict[str, float] = {}  # entities that have changed of late, and when that was heard
+        self._polled = self._since = -_LONGEST  # all changes between the two are known
         self._lock = Lock()
         metrics.held.set_function(lambda: len(self._entries))
 
@@ -76,11 +80,28 @@ class AdapterCache:
             held = {one: self._entries[one] for one in wanted if one in self._entries}
             for one in held:
                 self._entries.move_to_end(one)
-        stale = [one for one in wanted if one not in held or not 0 <= now - held[one].at < self._fresh]
+        stale = [one for one in wanted if one not in held or not self._is_fresh(held[one], now)]
         self._metrics.reads["hit"].inc(len(wanted) - len(stale))
         if stale:
             held |= self._looked_up(stale, held, now)
         return [held[one] for one in entities]
+
+    def changed(self, entities: Sequence[str], at: float) -> None:
+        """What has been announced until `at`, a time of the clock; called often, and never while Redis is away."""
+        with self._lock:
+            if at - self._polled > self._fresh:
+                self._since = at
+            self._polled = at
+            for entity in entities:
+                self._changes[entity] = at
+                self._entries.pop(entity, None)
+            if len(self._changes) > self._size:
+                self._changes = {one: heard for one, heard in self._changes.items() if at - heard < _LONGEST}
+
+    def _is_fresh(self, entry: Entry, now: float) -> bool:
+        age = now - entry.at
+        followed = self._since <= entry.at and now - self._polled < self._fresh
+        return 0 <= age < (_LONGEST if followed else self._fresh)
 
     def put(self, entity: str, adapter: Adapter) -> None:
         """What was just learned here."""
@@ -154,8 +175,8 @@ class AdapterCache:
         with self._lock:
             for entity, entry in entries.items():
                 known = self._entries.get(entity)
-                if known is not None and known.at > entry.at:
-                    continue  # it was learned here while Redis was asked
+                if (known is not None and known.at > entry.at) or self._changes.get(entity, -1.0) >= entry.at:
+                    continue  # it has changed while it was looked up
                 self._entries[entity] = entry
                 self._entries.move_to_end(entity)
             while len(self._entries) > self._size:

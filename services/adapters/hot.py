@@ -23,7 +23,8 @@ _OTHERS = b"others"  # in the place of bytes: there is none, but the entity has 
 _KEEP_SECONDS = 30 * 86_400
 _NONE_SECONDS = 3600  # for which it is remembered that an entity has none
 _REST_SECONDS = 1.0  # for which Redis is not asked again after it has failed
-_FLUSH_SECONDS = 0.01
+_ANNOUNCED = 100_000
+_FLUSH_SECONDS = 0.02
 _IN_MEMORY = 50_000  # answers
 _MAX_QUEUED = 20_000
 
@@ -52,7 +53,10 @@ class HotCopies:
         return None if found is None else [_kept(value) for value in found]
 
     def put(self, entity: str, kept: Kept) -> bool:
-        """Keep a copy; False where Redis does not answer, or has a later version."""
+        """Keep a copy; False where Redis does not answer, or has a later version.
+
+        It is not announced: that a copy of what is known was made changes nothing.
+        """
         data = kept.data or (_OTHERS if kept.others else b"")
         value, seconds = b"%012d%b" % (kept.version, data), _KEEP_SECONDS if kept.version else _NONE_SECONDS
         key = self._key(entity)
@@ -61,6 +65,28 @@ class HotCopies:
     def drop(self, entity: str) -> None:
         """Remove the copy of an entity's adapter."""
         self._asked(lambda: self.client.delete(self._key(entity)), None)
+
+    def announce(self, entity: str) -> None:
+        """Tell all servers that an entity's adapter is another one now; after it is."""
+        self._asked(lambda: _announce(self.client, self._head, entity), None)
+
+    def changes(self, last: str) -> tuple[str, list[str]] | None:
+        """Entities that were announced after the mark `last`, and the next mark; None where Redis does not answer.
+
+        Args:
+            last: "" gives no entities, and the mark of now.
+        """
+        key = f"{self._head}:changes"
+
+        def ask() -> tuple[str, list[str]]:
+            if not last:
+                newest = self.client.xrevrange(key, count=1)
+                return (newest[0][0].decode() if newest else "0-0"), []
+            found = self.client.xread({key: last})
+            rows = found[0][1] if found else []
+            return (rows[-1][0].decode() if rows else last), [row[b"entity"].decode() for _, row in rows]
+
+        return self._asked(ask, None)
 
     def remember(self, answers: Mapping[str, bytes], seconds: int) -> bool:
         """Keep what was answered, by the ids of the answers; False where Redis does not answer."""
@@ -126,6 +152,10 @@ class HotCopies:
             return otherwise
 
 
+def _announce(client: Any, head: str, entity: str) -> None:
+    client.xadd(f"{head}:changes", {"entity": entity}, maxlen=_ANNOUNCED, approximate=True)
+
+
 def _kept(value: bytes | None) -> Kept | None:
     if value is None:
         return None
@@ -148,6 +178,7 @@ def forget_hot(address: str, model: str, entity: str, seconds: int) -> int:
     keys = list(client.scan_iter(match=f"{head}:of:{entity}:*", count=5000))
     for key in keys:
         client.delete(key)
+    _announce(client, head, entity)
     client.close()
     return len(keys)
 

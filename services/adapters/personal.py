@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from random import random
-from time import sleep
+from secrets import token_hex
+from threading import Event, Thread
+from time import monotonic, sleep
 from typing import Any
 
 import orjson
@@ -27,6 +29,8 @@ from services.feedback.records import Label, id_time
 from services.settings import ServiceSettings
 
 _TRIES, _PAUSE = 40, 0.005
+_FOLLOW_SECONDS = 0.1
+_MARKS = 16
 Shown = tuple[str, Any]  # the entity of an answer, and what its layer needs to learn from it
 
 
@@ -57,6 +61,9 @@ class Personal:
         self._model, self._base, self._salt = model, base, salt.encode()
         self._answers = Answers(hot, wait)
         self._cache = AdapterCache(store, hot, base, layer.fits, metrics, cached, fresh)
+        self._closed, self._pause = Event(), min(fresh / 4, _FOLLOW_SECONDS)
+        if hot is not None and fresh:
+            Thread(target=self._follow, args=(hot,), name="adapter-changes", daemon=True).start()
 
     def predict(
         self, engine: Callable[..., Any], columns: Mapping[str, Any], flags: Sequence[list[str]]
@@ -112,8 +119,18 @@ class Personal:
         return count
 
     def close(self) -> None:
-        """Write what is queued."""
+        """Write what is queued, and end the threads."""
+        self._closed.set()
         self._answers.close()
+
+    def _follow(self, hot: HotCopies) -> None:
+        """Hear of changes that other servers make."""
+        last = ""
+        while not self._closed.wait(self._pause):
+            now = monotonic()
+            if (found := hot.changes(last)) is not None:
+                last, entities = found
+                self._cache.changed(entities, now)
 
     def _groups(self, labels: Sequence[Label]) -> dict[str, list[_Taught]]:
         """What labels teach, by the entity."""
@@ -133,7 +150,7 @@ class Personal:
 
     def _update(self, entity: str, taught: Sequence[_Taught]) -> None:
         """Make the next version: of two who see the same one, one starts again from what the other has made."""
-        examples = [one.example for one in taught]
+        examples, mark = [one.example for one in taught], token_hex(4)
         for attempt in range(_TRIES):
             kept = self._store.last(entity)
             known = self._readable(entity, kept)
@@ -143,10 +160,14 @@ class Personal:
                 entity=entity,
                 version=kept.version + 1,
                 tensors=self._layer.learned(known, examples),
+                updates=[*([] if known is None else known.updates), mark][-_MARKS:],
             )
             data = new.to_bytes()
             if self._store.put(entity, new.version, data):
                 self._publish(entity, new, data, min(one.moment for one in taught))
+                return
+            found = self._readable(entity, self._store.last(entity))
+            if found is not None and mark in found.updates:  # another one has gone on from it already
                 return
             sleep(_PAUSE * attempt * random())
         raise PlatformError(
@@ -160,6 +181,7 @@ class Personal:
         """Let all servers see a version, unless its entity has been forgotten meanwhile."""
         if self._hot is not None:
             self._hot.put(entity, Kept(version=new.version, data=data))
+            self._hot.announce(entity)
         if self._forgotten(entity) > moment:
             remove_all(self._store.folder, self._model, entity)
         elif self._hot is None or self._store.last(entity).version >= new.version:

@@ -260,7 +260,15 @@ def bubbles(home: Path) -> Iterator[Row]:
             axes.legend(loc="best")
 
 
-PARTS = {"movielens": small, "gowalla": large, "bubble": bubbles}
+def adapters(home: Path) -> Iterator[Row]:
+    """Personal parts: whether they help, and what 10,000 of them cost."""
+    from tests.bench.recommend_adapters import cost_rows, help_rows
+
+    yield from help_rows(sys.stdout.write)
+    yield from cost_rows(home, sys.stdout.write)
+
+
+PARTS = {"movielens": small, "gowalla": large, "bubble": bubbles, "adapters": adapters}
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from contracts.taste import BASE_ALONE, Taste
 from services.adapters.layer import Applied, Example, Layer
 from services.adapters.posterior import Floats, Posterior, as_tensors, posterior_of, wrong_shapes
 
-BASE_WEIGHT, BASE_PRECISION = 3.0, 4.0  # logits between an item of no relevance and the most relevant one
+BASE_WEIGHT, BASE_PRECISION = 4.0, 16.0  # logits between an item of no relevance and the most relevant one
 _CLICKED, _CLICKED_PRECISION = -2.0, 1.0
 VECTOR_PRECISION = 1.0
 KEPT = 0.98  # of the certainty, at each update: tastes change
