@@ -72,10 +72,11 @@ class Recommender(Retriever):
             _preferred(*order, taste, self.arrays["vectors"], said)
             for order in self.orders(recent, weights, free, k, rng)
         ]
-        slots = sum(place <= k - len(fresh) for place in self.spec.sponsored_places)
-        paid = best_paid(np.flatnonzero(free & self._sponsored), *orders[0], self.arrays["trend"], slots)
-        free[paid] = False
-        orders = [(order[~np.isin(order, paid)], each[~np.isin(order, paid)]) for order, each in orders]
+        paid: list[int] = []
+        if slots := sum(place <= k - len(fresh) for place in self.spec.sponsored_places):
+            paid = best_paid(np.flatnonzero(free & self._sponsored), *orders[0], self.arrays["trend"], slots)
+            free[paid] = False
+            orders = [(order[~np.isin(order, paid)], each[~np.isin(order, paid)]) for order, each in orders]
         pool, values = orders[0]
         wanted = reranking.mix(self.arrays["vectors"][recent], weights) if len(recent) else None
         spec, arrays = self.spec, self.arrays
@@ -141,15 +142,17 @@ class Recommender(Retriever):
         self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int, rng: np.random.Generator | None
     ) -> list[tuple[Indices, NDArray[np.float64]]]:
         """`candidates`, of which Thompson sampling has several orders: the first is shown, all are as likely."""
-        pool, values = self.candidates(recent, weights, free, k)
-        if rng is None or self.spec.explore != "thompson" or self.ranker is None or not len(pool):
+        ranker = self.ranker
+        if rng is None or self.spec.explore != "thompson" or ranker is None:
+            return [self.candidates(recent, weights, free, k)]
+        pool, values = self.retrieved(recent, weights, free, max(k, ranker.spec.candidates))
+        if not len(pool):
             return [(pool, values)]
-        scores, _ = self.standing(recent, pool)
-        order = np.argsort(-scores, kind="stable")
-        pool = pool[order]
-        found = self.features(recent, pool, scores[order])
-        drawn = self.ranker.draws(found, values[order], DRAWS, rng)
-        return [(pool[by], one[by]) for one in drawn for by in [np.argsort(-one, kind="stable")]]
+        found = self.features(recent, pool, values)
+        chances = ranker.chances(found, pool, recent)
+        best = np.argsort(-chances, kind="stable")[: max(k, self.spec.pool)]
+        drawn = ranker.draws(found[best], chances[best], DRAWS, rng)
+        return [(pool[best][by], one[by]) for one in drawn for by in [np.argsort(-one, kind="stable")]]
 
     def features(self, recent: Indices, pool: Indices, scores: NDArray[np.float64]) -> NDArray[np.float32]:
         """Of the candidates, in the order of the retriever's scores, for its ranker."""

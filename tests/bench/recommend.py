@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.bench import recommend_ranking
 from tests.bench.report import FOLDER, Row, write
 
 LEVELS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -268,7 +269,14 @@ def adapters(home: Path) -> Iterator[Row]:
     yield from cost_rows(home, sys.stdout.write)
 
 
-PARTS = {"movielens": small, "gowalla": large, "bubble": bubbles, "adapters": adapters}
+PARTS = {
+    "movielens": small,
+    "gowalla": large,
+    "bubble": bubbles,
+    "adapters": adapters,
+    "rankers": recommend_ranking.rankers,
+    "off-policy": recommend_ranking.off_policies,
+}
 
 
 def main() -> int:
