@@ -31,6 +31,7 @@ from pipelines.io.files import write_json
 from pipelines.settings import setting
 from pipelines.task import STRICT, PrivacyBudget
 from pipelines.training.device import import_torch
+from pipelines.training.ghost_clipping import GhostLayers, ghost_optimizer, is_linear
 
 _ERROR = 0.004  # share of epsilon by which the accountant's answer may be above the true one
 _FAR = 20.0  # an epsilon beyond which the error grows no more
@@ -320,22 +321,25 @@ def as_private(
         raise PlatformError(
             "this network cannot be trained privately", detail=str(faults[0]), fix=fix, code="not_private"
         )
-    by_row = opacus.GradSampleModule(model, loss_reduction="sum")  # hooks of the model's own layers
-    device = next(model.parameters()).device
-    generator = torch.Generator(device=device)
+    generator = torch.Generator(device=next(model.parameters()).device)
     generator.manual_seed(secrets.randbits(63))
+    settings = {
+        "noise_multiplier": told["noise_multiplier"],
+        "max_grad_norm": config.clip,
+        "expected_batch_size": batch,
+        "loss_reduction": "mean",
+        "generator": generator,
+    }
+    made = opacus.optimizers.DPOptimizer
+    if is_linear(model):
+        ghosts = GhostLayers(model)
+        yield ghost_optimizer(made, ghosts, optimizer, **settings)
+        ghosts.remove()
+        return
+    by_row = opacus.GradSampleModule(model, loss_reduction="sum")  # hooks of the model's own layers
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Full backward hook"
-        )  # of the first layer, whose inputs learn nothing
-        yield opacus.optimizers.DPOptimizer(
-            optimizer,
-            noise_multiplier=told["noise_multiplier"],
-            max_grad_norm=config.clip,
-            expected_batch_size=batch,
-            loss_reduction="mean",
-            generator=generator,
-        )
+        warnings.filterwarnings("ignore", message="Full backward hook")  # of a first layer, whose inputs learn nothing
+        yield made(optimizer, **settings)
     by_row.to_standard_module()
 
 

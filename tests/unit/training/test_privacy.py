@@ -19,6 +19,7 @@ from pipelines.recipes.text.examples import Examples
 from pipelines.recipes.text.lstm import LstmConfig, build_model
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.boosting import Rows
+from pipelines.training.ghost_clipping import is_linear
 from pipelines.training.image_network import residual_network
 from pipelines.training.loop import LoopConfig
 from pipelines.training.network import NetworkConfig, check_private, fit_network, form_of
@@ -153,6 +154,48 @@ def test_no_row_moves_the_weights_further_than_the_clip_and_noise_is_never_the_s
     assert float(moved.norm()) <= 1e-3
     noisy = [stepped(clip=1.0, noise=1.0)[0] for _ in range(2)]
     assert not torch.equal(*noisy)
+
+
+def chain(*layers: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3), *layers, nn.Linear(3, 1))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 40])
+@pytest.mark.parametrize("clip", [1e-3, 0.5, 1e6])
+def test_gradients_that_are_never_made_are_cut_like_those_that_are(
+    rows: int, clip: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways to cut, of the same rows, without noise; some rows are above the clip of 0.5 and some below."""
+    torch.manual_seed(rows)
+    x, y, moved = torch.randn(rows, 5), torch.randn(rows), []
+    for ghosts in (True, False):
+        monkeypatch.setattr("pipelines.training.privacy.is_linear", lambda model, now=ghosts: now and is_linear(model))
+        model = chain()
+        before = [one.detach().clone() for one in model.parameters()]
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        config, told = PrivacyConfig(epsilon=1.0, clip=clip), {"noise_multiplier": 0.0}
+        with as_private(model, optimizer, config, told, 8, "") as private:
+            for _ in range(2):
+                private.zero_grad()
+                ((model(x)[:, 0] - y) ** 2).sum().backward()
+                with torch.no_grad():
+                    model(torch.randn(3, 5))  # an evaluation between, which leaves nothing behind
+                private.step()
+        assert not model[0]._forward_hooks
+        pairs = zip(before, model.parameters(), strict=True)
+        moved.append(torch.cat([(old - new.detach()).flatten() for old, new in pairs]))
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-4, atol=1e-7)
+    assert bool(moved[0].any()) == (rows > 0)
+
+
+def test_only_chains_of_linear_layers_are_cut_without_their_gradients() -> None:
+    shared = nn.Linear(3, 3)
+    assert is_linear(chain())
+    assert is_linear(nn.Linear(2, 1))
+    assert not is_linear(chain(nn.LayerNorm(3)))
+    assert not is_linear(chain(shared, shared))
+    assert not is_linear(nn.Sequential(nn.Linear(3, 2, bias=False)))
 
 
 def test_batch_norm_is_refused_with_the_fix_that_the_recipe_gives() -> None:
