@@ -66,15 +66,18 @@ def calibration(folder: Path, groups: pd.DataFrame, outcome: Outcome, least: int
 
 
 def tradeoff(file: Path, found: Mapping[str, Any], wanted: float | None) -> None:
-    """Accuracy over the ratio of selection on the validation rows, a point for each strength that was tried."""
-    points = [one for one in found["points"] if one["selection_ratio"] is not None]
+    """Accuracy over the ratio of selection on the validation rows: a line for each method, a point each strength."""
+    points = [{"method": found["method"], **one} for one in found["points"] if one["selection_ratio"] is not None]
     title = f"Price of {found['method']} by {found['column']} (validation)"
     with figure(file, title, "lowest over highest rate of selection", "accuracy") as axes:
-        x, y = [one["selection_ratio"] for one in points], [one["accuracy"] for one in points]
-        axes.plot(x, y, "o-", color=BLUE)
-        for one in points:
-            said = f" {one['strength']:g}" + (", taken" if one["strength"] == found["taken"] else "")
-            axes.annotate(said, (one["selection_ratio"], one["accuracy"]), fontsize=8)
+        for colour, method in zip(_COLOURS, dict.fromkeys(one["method"] for one in points), strict=False):
+            line = [one for one in points if one["method"] == method]
+            x, y = [one["selection_ratio"] for one in line], [one["accuracy"] for one in line]
+            axes.plot(x, y, "o-", color=colour, label=method.replace("_", " "))
+            for one in line:
+                taken = method == found["method"] and one["strength"] == found["taken"]
+                said = f" {one['strength']:g}" + (", taken" if taken else "")
+                axes.annotate(said, (one["selection_ratio"], one["accuracy"]), fontsize=8)
         if wanted is not None:
             axes.axvline(wanted, color=ORANGE, linestyle="--", linewidth=1.2, label=f"limit {wanted:g}")
-            axes.legend(loc="best")
+        axes.legend(loc="best", fontsize=8)

@@ -96,11 +96,76 @@ def bin_category(codes: Floats, categories: int, label: Ints, weight: Floats, mo
     )
 
 
-def _fine(values: Floats) -> Floats:
+def fine_number(values: Floats, label: Ints, weight: Floats, most: int, least: float) -> Binned:
+    """Bins of about equally many rows, at most so many, and as many again where one value has half of them.
+
+    Each has at least that share of the rows.
+    """
+    known = ~np.isnan(values)
+    distinct, counts = np.unique(values[known], return_counts=True)
+    edges = _fine(values[known], most)
+    if len(counts) > 1 and counts.max() * 2 > counts.sum():
+        common = distinct[np.argmax(counts)]
+        others = _fine(values[known & (values != common)], most)
+        after = distinct[np.argmax(counts) + 1 :][:1]
+        edges = np.unique([*edges, *others, *(after if common == distinct[0] else [])])
+    at = np.searchsorted(edges, values[known], side="right")
+    total, positive = (_counts(at, w[known], len(edges) + 1) for w in (weight, weight * label))
+    kept, rows = list[int](), 0.0
+    for place, more in enumerate(total.tolist()):
+        rows += more
+        left = float(total[place + 1 :].sum())
+        if place < len(edges) and rows >= least * weight.sum() and left >= least * weight.sum():
+            kept.append(place + 1)
+            rows = 0.0
+    starts = [0, *kept]
+    sums = _sums(starts, total, positive)
+    return Binned(
+        edges=[float(edges[start - 1]) for start in kept],
+        weight=np.append(sums[0], weight[~known].sum()),
+        positive=np.append(sums[1], (weight * label)[~known].sum()),
+    )
+
+
+def each_category(codes: Floats, categories: int, label: Ints, weight: Floats, least: float) -> Binned:
+    """A bin of its own for each category, but for those with less than that share of the rows, which share one."""
+    known = ~np.isnan(codes)
+    at = codes[known].astype(np.int64)
+    total, positive = (_counts(at, w[known], categories) for w in (weight, weight * label))
+    large = total >= least * weight.sum()
+    groups = np.where(large, np.cumsum(large) - 1, large.sum())
+    size = int(groups.max(initial=-1)) + 1
+    return Binned(
+        groups=groups.tolist(),
+        weight=np.append(_counts(groups, total, size), weight[~known].sum()),
+        positive=np.append(_counts(groups, positive, size), (weight * label)[~known].sum()),
+    )
+
+
+def joined_alike(one: Binned, value: Ints) -> tuple[Binned, Ints]:
+    """Neighbouring bins of a number, and bins of categories, with the same `value` as one; and the values left."""
+    last = len(one.weight) - 1
+    if one.edges is not None:
+        starts = [0, *(at for at in range(1, last) if value[at] != value[at - 1])]
+        sums = _sums(starts, one.weight[:last], one.positive[:last])
+        return Binned(
+            edges=[one.edges[start - 1] for start in starts[1:]],
+            weight=np.append(sums[0], one.weight[last]),
+            positive=np.append(sums[1], one.positive[last]),
+        ), np.append(value[starts], value[last])
+    distinct, place = np.unique(value[:last], return_inverse=True)
+    return Binned(
+        groups=[int(place[at]) for at in one.groups or []],
+        weight=np.append(_counts(place, one.weight[:last], len(distinct)), one.weight[last]),
+        positive=np.append(_counts(place, one.positive[:last], len(distinct)), one.positive[last]),
+    ), np.append(distinct, value[last])
+
+
+def _fine(values: Floats, most: int = _FINE) -> Floats:
     """Edges of equally many rows, of three significant digits: what a card prints is what it does."""
     if not len(values):
         return np.zeros(0)
-    edges = np.quantile(values, np.linspace(0, 1, _FINE + 1)[1:-1])
+    edges = np.quantile(values, np.linspace(0, 1, most + 1)[1:-1])
     rounded = np.unique([float(f"{edge:.3g}") for edge in edges])
     found: Floats = rounded[(rounded > values.min()) & (rounded <= values.max())]
     return found

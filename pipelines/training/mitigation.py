@@ -5,6 +5,7 @@ None of them needs the group when the model is asked. Strengths are tried on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from contracts.errors import PlatformError
 from pipelines.data.sensitive import NOT_STATED, read_groups
 from pipelines.settings import setting
 from pipelines.task import STRICT
+from pipelines.training.exponentiated_gradient import Constraint
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -24,49 +26,52 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Mitigation:
-    """How training rows are weighed.
+    """How groups are to be treated alike.
 
     method: ``reweighing`` gives every group and class the weight that it would have if both were independent (F.
     Kamiran, T. Calders: Data preprocessing techniques for classification without discrimination, 2012), to the power
     of `strength`. ``parity`` gives every row its part in the error and in `strength` times the gap of selection between
     its group and all rows, the best response of a reduction to learning with costs (A. Agarwal et al.: A reductions
-    approach to fair classification, 2018); the answer is one model and no lottery.
+    approach to fair classification, 2018). ``exponentiated_gradient`` finds that part by fairlearn so that a share
+    `strength` of the gap is gone, for any number of groups and either `constraint`. Each is one model, no lottery.
+    constraint: what ``exponentiated_gradient`` holds: equal selection, or equal errors in each class.
     column: the sensitive column.
     strengths: what is tried; the card shows each. `strength` is taken, or, with `target`, the least one with which the
     lowest rate of selection is at least so much of the highest.
+    compare: other methods that are tried with these strengths too, for the plot alone; none of them is taken.
     """
 
-    method: Literal["none", "reweighing", "parity"] = "none"
+    method: Literal["none", "reweighing", "parity", "exponentiated_gradient"] = "none"
+    constraint: Constraint = "demographic_parity"
     column: str = ""
     strength: Annotated[float, Field(ge=0)] = 1.0
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0)
     target: Annotated[float, Field(gt=0, le=1)] | None = None
+    compare: tuple[Literal["reweighing", "parity", "exponentiated_gradient"], ...] = ()
 
     @property
     def is_on(self) -> bool:
-        """Whether rows are weighed."""
+        """Whether groups are treated at all."""
         return self.method != "none"
 
     @property
     def cuts_at_zero(self) -> bool:
         """Whether the answer that costs less is that of the raw score's sign, as costs are in the weights."""
-        return self.method == "parity"
+        return self.method in ("parity", "exponentiated_gradient")
 
     def apply(
-        self, dataset: Path, part: str, ids: Any, label: Ints, costs: tuple[float, float]
-    ) -> tuple[Ints, Floats | None]:
-        """The labels and weights to train with.
+        self, dataset: Path, parts: Sequence[tuple[str, Any, Ints]], x: Floats, costs: tuple[float, float]
+    ) -> list[tuple[Ints, Floats | None]]:
+        """The labels and weights to train with, of each part.
 
         Args:
-            ids: of rows of the part, some perhaps more than once.
-            costs: of a false alarm and of a miss.
+            parts: name, ids of rows, some perhaps more than once, and labels; the training rows are the first.
+            x: inputs of the training rows.  costs: of a false alarm and of a miss.
         """
         if not self.is_on:
-            return label, None
-        group = self._groups(dataset, part, ids)
-        if self.method == "reweighing":
-            return reweighed(group, label, self.strength)
-        return with_parity(group, label, self.strength, costs)
+            return [(label, None) for _, _, label in parts]
+        given = [(self._groups(dataset, name, ids), label) for name, ids, label in parts]
+        return _WEIGHINGS[self.method](self, given, x, costs)
 
     def _groups(self, dataset: Path, part: str, ids: Any) -> NDArray[Any]:
         groups = read_groups(dataset, part, ids)
@@ -104,7 +109,7 @@ def reweighed(group: NDArray[Any], label: Ints, strength: float) -> tuple[Ints, 
 def with_parity(
     group: NDArray[Any], label: Ints, strength: float, costs: tuple[float, float] = (1.0, 1.0)
 ) -> tuple[Ints, Floats]:
-    """The cheaper answer of each row as its label, and what the other one would cost more as its weight.
+    """`with_push` by the gap of each group.
 
     Groups whose share of the second class is below that of all rows gain by it, others lose.
     """
@@ -114,6 +119,46 @@ def with_parity(
         rows = group == name
         push[rows] = np.sign(overall - label[rows].mean()) / rows[stated].mean()
     push[stated] -= push[stated].mean()
+    return with_push(label, strength * push, costs)
+
+
+def with_push(label: Ints, push: Floats, costs: tuple[float, float]) -> tuple[Ints, Floats]:
+    """The cheaper answer of each row as its label, and what the other one would cost more as its weight.
+
+    push: what the second class gains.  costs: of a false alarm and of a miss; only which part of both counts.
+    """
     alarm, miss = (2 * cost / sum(costs) for cost in costs)
-    gain = np.where(label == 1, miss, -alarm) + strength * push
+    gain = np.where(label == 1, miss, -alarm) + push
     return (gain > 0).astype(np.int64), np.abs(gain)
+
+
+Given = Sequence[tuple[NDArray[Any], Ints]]  # groups and labels of each part
+
+
+def _reweigh(
+    asked: Mitigation, given: Given, x: Floats, costs: tuple[float, float]
+) -> list[tuple[Ints, Floats | None]]:
+    return [reweighed(group, label, asked.strength) for group, label in given]
+
+
+def _parity(asked: Mitigation, given: Given, x: Floats, costs: tuple[float, float]) -> list[tuple[Ints, Floats | None]]:
+    return [with_parity(group, label, asked.strength, costs) for group, label in given]
+
+
+def _by_gradient(
+    asked: Mitigation, given: Given, x: Floats, costs: tuple[float, float]
+) -> list[tuple[Ints, Floats | None]]:
+    from pipelines.training.exponentiated_gradient import gains
+
+    group, label = given[0]
+    stated, table = group != NOT_STATED, dict[tuple[str, int], float]()
+    if asked.strength > 0:
+        alarm, miss = (2 * cost / sum(costs) for cost in costs)
+        table = gains(
+            x[stated], group[stated], label[stated], asked.strength, asked.constraint, (alarm, miss), asked.column
+        )
+    pushes = [np.array([table.get((str(g), int(y)), 0.0) for g, y in zip(*one, strict=True)]) for one in given]
+    return [with_push(label, push, costs) for (_, label), push in zip(given, pushes, strict=True)]
+
+
+_WEIGHINGS = {"reweighing": _reweigh, "parity": _parity, "exponentiated_gradient": _by_gradient}

@@ -21,7 +21,16 @@ from contracts.errors import PlatformError
 from pipelines.formatting import number
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT
-from pipelines.training.binning import Binned, Floats, Ints, bin_category, bin_number
+from pipelines.training.binning import (
+    Binned,
+    Floats,
+    Ints,
+    bin_category,
+    bin_number,
+    each_category,
+    fine_number,
+    joined_alike,
+)
 from pipelines.training.boosting import Columns, Share, check_monotone
 
 
@@ -30,11 +39,17 @@ class ScorecardConfig:
     """A scorecard. `odds` good to bad have `points`, and twice as good ones `double` more.
 
     bins, min_share: of an input at most so many, each of at least that share of the rows.
-    rising, falling: numbers with which the chance of the second class never falls, or never rises; any other number
-        does one of both, whichever fits better.  c: 1 / L2 of the regression.  hide_share: as in LightGBMConfig.
+    fit: ``evidence`` joins bins until each input goes one way, and weighs the evidence of an input as one. ``steps``
+        takes fine bins, all categories, and a ridge regression on the steps between them, see
+        `pipelines.training.step_weights`: better, of more lines, and an input that is in neither of the next two may
+        turn. Its `c` is small, such as 0.005 of a thousand rows.
+    rising, falling: numbers with which the chance of the second class never falls, or never rises; with ``evidence``
+        any other number does one of both, whichever fits better.
+    c: 1 / L2 of the regression.  hide_share: as in LightGBMConfig.
     """
 
     kind: Literal["scorecard"] = "scorecard"
+    fit: Literal["evidence", "steps"] = "evidence"
     bins: Annotated[int, Field(ge=2)] = 6
     min_share: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
     double: Annotated[float, Field(gt=0)] = 20.0
@@ -63,11 +78,25 @@ def fit_scorecard(
     Raises:
         PlatformError: ``code="bad_config"`` for a wrong name; ``code="bad_data"`` when nothing tells the classes apart.
     """
-    from sklearn.linear_model import LogisticRegression
-
     strings = [item.name for item in inputs if item.dtype == "string"]
     columns = Columns(names=[item.name for item in inputs], categorical=strings, classes=2)
     check_monotone(columns, config.rising, config.falling)
+    found = _FITS[config.fit](inputs, x, y, weight, config, seed)
+    if found is None:
+        raise PlatformError(
+            "no input tells the two classes apart",
+            detail=f"tried: {', '.join(columns.names)}",
+            fix="give more rows, or other inputs",
+            code="bad_data",
+        )
+    return found
+
+
+def _of_evidence(
+    inputs: Sequence[Input], x: Floats, y: Ints, weight: Floats, config: ScorecardConfig, seed: int
+) -> Scorecard | None:
+    from sklearn.linear_model import LogisticRegression
+
     binned = [_binned(item, x[:, at], y, weight, config) for at, item in enumerate(inputs)]
     evidence = np.column_stack([one.woe[one.place(x[:, at])] for at, one in enumerate(binned)])
     used = [at for at in range(len(inputs)) if np.ptp(evidence[:, at]) > 0]
@@ -76,15 +105,31 @@ def fit_scorecard(
         model.fit(evidence[:, used], y, sample_weight=weight)
         turned = [at for at, slope in zip(used, model.coef_[0], strict=True) if slope >= 0]
         if not turned:
-            return _card(inputs, binned, dict(zip(used, model.coef_[0], strict=True)), model.intercept_[0], config)
+            slopes = zip(used, model.coef_[0], strict=True)
+            added = {at: slope * binned[at].woe for at, slope in slopes}
+            return _card(inputs, binned, added, model.intercept_[0], config)
         worst = max(zip(used, model.coef_[0], strict=True), key=lambda pair: pair[1])[0]
         used = [at for at in used if at != worst]
-    raise PlatformError(
-        "no input tells the two classes apart",
-        detail=f"tried: {', '.join(columns.names)}",
-        fix="give more rows, or other inputs",
-        code="bad_data",
-    )
+    return None
+
+
+def _of_steps(
+    inputs: Sequence[Input], x: Floats, y: Ints, weight: Floats, config: ScorecardConfig, seed: int
+) -> Scorecard | None:
+    from pipelines.training.step_weights import fit_steps
+
+    binned = [
+        each_category(x[:, at], len(item.categories or []), y, weight, config.min_share)
+        if item.dtype == "string"
+        else fine_number(x[:, at], y, weight, config.bins, config.min_share)
+        for at, item in enumerate(inputs)
+    ]
+    added, bias = fit_steps(binned, x, y, weight, config.c, [_direction(item, config) for item in inputs])
+    telling = {at: bins for at, bins in enumerate(added) if np.ptp(bins) > 0}
+    return _card(inputs, binned, telling, bias, config) if telling else None
+
+
+_FITS = {"evidence": _of_evidence, "steps": _of_steps}
 
 
 def log_odds(card: Scorecard, inputs: Sequence[Input], x: Floats) -> Floats:
@@ -110,22 +155,27 @@ def save_scorecard(card: Scorecard, calibration: Mapping[str, Any], out: Path) -
 def _binned(item: Input, x: Floats, y: Ints, weight: NDArray[np.float64], config: ScorecardConfig) -> Binned:
     if item.dtype == "string":
         return bin_category(x, len(item.categories or []), y, weight, config.bins, config.min_share)
-    direction = int(item.name in config.rising) - int(item.name in config.falling)
-    return bin_number(x, y, weight, config.bins, config.min_share, direction)
+    return bin_number(x, y, weight, config.bins, config.min_share, _direction(item, config))
+
+
+def _direction(item: Input, config: ScorecardConfig) -> int:
+    return int(item.name in config.rising) - int(item.name in config.falling)
 
 
 def _card(
-    inputs: Sequence[Input], binned: Sequence[Binned], slopes: Mapping[int, float], bias: float, config: ScorecardConfig
+    inputs: Sequence[Input], binned: Sequence[Binned], added: Mapping[int, Floats], bias: float, config: ScorecardConfig
 ) -> Scorecard:
+    """`added`: the log-odds of the positive class of each bin, of each input that is on the card."""
     factor = config.double / np.log(2)
     level = config.points - factor * np.log(config.odds)
     base, characteristics = level - factor * bias, []
-    for at, slope in slopes.items():
-        one = binned[at]
-        exact = -factor * slope * one.woe
+    for at, odds in added.items():
+        exact = -factor * odds
         lowest = float(exact.min())
         base += lowest
-        points = np.round(exact - lowest).astype(int)
+        one, points = binned[at], np.round(exact - lowest).astype(np.int64)
+        if config.fit == "steps":
+            one, points = joined_alike(one, points)
         share = one.weight / one.weight.sum()
         lines = zip(_said(inputs[at], one), points.tolist(), share, one.rate, one.woe, strict=True)
         characteristics.append(

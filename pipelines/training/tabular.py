@@ -126,10 +126,10 @@ def train_tabular(
     out.mkdir(parents=True, exist_ok=True)
     rows = Rows(x=x_train, y=y_train), Rows(x=x_valid, y=y_valid)
     if mitigation and mitigation.is_on:
-        parts = zip(rows, (y_train, y_valid), ("train", "valid"), (train, valid), strict=True)
-        costs = cost.false_positive, float(np.mean(losses))
-        fair = [(one.x, *mitigation.apply(dataset, name, frame["id"], y, costs)) for one, y, name, frame in parts]
-        rows = tuple(Rows(x=x, y=y, weight=weight, judged_by_weight=True) for x, y, weight in fair)  # type: ignore[assignment]
+        parts = [("train", train["id"], y_train), ("valid", valid["id"], y_valid)]
+        fair = mitigation.apply(dataset, parts, x_train, (cost.false_positive, float(np.mean(losses))))
+        pairs = zip((x_train, x_valid), fair, strict=True)
+        rows = tuple(Rows(x=x, y=y, weight=weight, judged_by_weight=True) for x, (y, weight) in pairs)  # type: ignore[assignment]
     if isinstance(model, LightGBMConfig):
         fitted = _boosted(rows, inputs, classes, model, seed, out, checkpoints, progress)
     else:

@@ -43,6 +43,16 @@ from tests.bench.trust_taggers import taggers
 
 FOLDS, REPEATS, SEED = 5, 5, 7
 BOOSTED = LightGBMConfig(rounds=2000, learning_rate=0.02, leaves=31, min_leaf=20, feature_fraction=0.5, refit=True)
+CARD = ScorecardConfig(fit="steps", bins=60, min_share=0.0005, c=0.03, double=40.0)
+# What is asked of German credit's other rows in each fold: whichever answers them best answers the fold.
+CARDS = (
+    ScorecardConfig(rising=("term_months", "installment_rate")),
+    *(
+        ScorecardConfig(fit="steps", bins=bins, min_share=0.02, c=c, rising=("term_months", "installment_rate"))
+        for bins in (8, 12, 20)
+        for c in (0.003, 0.005, 0.01)
+    ),
+)
 NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
 STRENGTHS = (0.0, 0.1, 0.15, 0.2, 0.22, 0.24, 0.26, 0.3)
 
@@ -68,12 +78,19 @@ def german(home: Path) -> Iterator[Row]:
         frame[name] = frame[name].str.strip()
     inputs = inputs_of("german")
     x, y = matrix(inputs, columns_of(frame, inputs)), (frame["outcome"] == 0).to_numpy(dtype=np.int64)
-    found: dict[str, list[float]] = {"scorecard": [], "lightgbm": []}
+    found: dict[str, list[float]] = {"scorecard": [], "scorecard, settings chosen in the fold": [], "lightgbm": []}
+
+    def card(config: ScorecardConfig, fit: Any, held: Any) -> float:
+        made = fit_scorecard(inputs, x[fit], y[fit], np.ones(len(fit)), config, SEED)
+        return auc(y[held] == 1, log_odds(made, inputs, x[held]))
+
     for seed in range(REPEATS):
         for fit, held in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x, y):
             config = RECIPES["german"].model  # type: ignore[attr-defined]
-            card = fit_scorecard(inputs, x[fit], y[fit], np.ones(len(fit)), config, SEED)
-            found["scorecard"].append(auc(y[held] == 1, log_odds(card, inputs, x[held])))
+            found["scorecard"].append(card(config, fit, held))
+            inner = list(StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(x[fit], y[fit]))
+            best = max(CARDS, key=lambda one: np.mean([card(one, fit[a], fit[b]) for a, b in inner]))
+            found["scorecard, settings chosen in the fold"].append(card(best, fit, held))
             found["lightgbm"].append(auc(y[held] == 1, trees(inputs, x, y, fit, held, home / f"{seed}-{held[0]}")))
     case, known = "German credit, 5-fold ROC AUC", {"scorecard": ">= 0.80"}
     for name, values in found.items():
@@ -203,12 +220,16 @@ class AdultData:
 def adult(home: Path) -> Iterator[Row]:
     """Quality of three models, without sex and race."""
     files, case = AdultData(home), "Adult, test file, ROC AUC"
-    models = {"lightgbm": BOOSTED, "scorecard": ScorecardConfig(bins=10, min_share=0.01), "logistic": LogisticConfig()}
+    models = {"lightgbm": BOOSTED, "scorecard": CARD, "logistic": LogisticConfig()}
+    areas = {}
     for name, model in models.items():
         found = files.measured(home / name, model, Mitigation())
+        areas[name] = found.area
         goal = {"lightgbm": ">= 0.928"}.get(name, "")
         yield Row(case=case, contestant=f"fairlead {name}", value=found.area, unit="AUC", goal=goal)
         yield Row(case="Adult, test file", contestant=f"fairlead {name}", value=found.accuracy, unit="% accuracy")
+    behind = areas["lightgbm"] - areas["scorecard"]
+    yield Row(case="Adult, LightGBM less scorecard", contestant="fairlead", value=behind, unit="AUC", goal="<= 0.01")
 
 
 def fair(home: Path) -> Iterator[Row]:

@@ -44,27 +44,27 @@ class TabularRecipe(TaskConfig):
         if not self.mitigation.is_on:
             found = self._train(task, classes, dataset, out, checkpoints, progress, self.mitigation)
             return {**found, "output": class_output(task, self, classes)}
-        points, fits = [], {}
-        for strength in sorted({*self.mitigation.strengths, self.mitigation.strength}):
-            one = replace(self.mitigation, strength=strength)
-            folder = checkpoints / f"strength-{strength:g}"
-            done, model = folder / "done.json", folder / "model"
-            if not done.exists():
-                shutil.rmtree(model, ignore_errors=True)
-                fitted = self._train(task, classes, dataset, model, folder / "rounds", progress, one)
-                done.with_suffix(".part").write_text(json.dumps(fitted))
-                done.with_suffix(".part").replace(done)
-            fits[strength] = json.loads(done.read_text())
-            points.append(tried(task, self, classes, dataset, model, fits[strength], strength))
-        taken = chosen_strength(self.mitigation, points)
-        shutil.copytree(checkpoints / f"strength-{taken:g}" / "model", out, dirs_exist_ok=True)
-        parameters = {**fits[taken]["parameters"], "mitigation": self.mitigation.method, "strength": taken}
-        tradeoff = {
-            "column": self.mitigation.column,
-            "method": self.mitigation.method,
-            "points": points,
-            "taken": taken,
-        }
+        asked = self.mitigation
+        points: list[dict[str, Any]] = []
+        fits: dict[float, dict[str, Any]] = {}
+        for method in dict.fromkeys((asked.method, *asked.compare)):
+            for strength in sorted({*asked.strengths, asked.strength}):
+                one = replace(asked, method=method, strength=strength)
+                folder = _tried(checkpoints, one)
+                done, model = folder / "done.json", folder / "model"
+                if not done.exists():
+                    shutil.rmtree(model, ignore_errors=True)
+                    fitted = self._train(task, classes, dataset, model, folder / "rounds", progress, one)
+                    done.with_suffix(".part").write_text(json.dumps(fitted))
+                    done.with_suffix(".part").replace(done)
+                found = json.loads(done.read_text())
+                if method == asked.method:
+                    fits[strength] = found
+                points.append({"method": method, **tried(task, self, classes, dataset, model, found, strength)})
+        taken = chosen_strength(asked, [one for one in points if one["method"] == asked.method])
+        shutil.copytree(_tried(checkpoints, replace(asked, strength=taken)) / "model", out, dirs_exist_ok=True)
+        parameters = {**fits[taken]["parameters"], "mitigation": asked.method, "strength": taken}
+        tradeoff = {"column": asked.column, "method": asked.method, "points": points, "taken": taken}
         output = class_output(task, self, classes)
         return {**fits[taken], "parameters": parameters, "output": output, "tradeoff": tradeoff}
 
@@ -94,6 +94,11 @@ class TabularRecipe(TaskConfig):
             mitigation,
             self.privacy,
         )
+
+
+def _tried(checkpoints: Path, one: Mitigation) -> Path:
+    """Where the model of one method and strength is kept."""
+    return checkpoints / f"{one.method}-{one.strength:g}"
 
 
 def _classes(dataset: Path) -> list[str]:

@@ -85,7 +85,7 @@ RECIPES: Mapping[str, TaskConfig] = {
         data=_GERMAN,
         layout="german",
         bad="0",
-        model=ScorecardConfig(rising=("term_months", "installment_rate")),
+        model=ScorecardConfig(fit="steps", bins=8, min_share=0.02, c=0.005, rising=("term_months", "installment_rate")),
     ),
     "card_defaults": CreditConfig(
         recipe="card_defaults",

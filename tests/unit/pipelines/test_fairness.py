@@ -20,6 +20,7 @@ from pipelines.data.sensitive import NOT_STATED, Sensitive, check_sensitive, rea
 from pipelines.evaluation.fairness import Outcome, measure
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.task import Column, FairnessConfig, GateConfig
+from pipelines.training.exponentiated_gradient import gains
 from pipelines.training.mitigation import Mitigation, reweighed, with_parity
 from pipelines.training.scorecard import ScorecardConfig
 from pipelines.training.tabular import CostConfig
@@ -246,7 +247,7 @@ def test_each_strength_is_trained_once_and_the_one_that_is_fair_enough_is_served
     assert ratios[taken] >= 0.8
     assert all(ratio < 0.8 for strength, ratio in ratios.items() if strength < taken)
     card = (tmp_path / "first" / "scorecard.json").read_text()
-    assert card == (tmp_path / "checkpoints" / f"strength-{taken:g}" / "model" / "scorecard.json").read_text()
+    assert card == (tmp_path / "checkpoints" / f"parity-{taken:g}" / "model" / "scorecard.json").read_text()
     (tmp_path / "train.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         replace(recipe, mitigation=Mitigation()).train(
@@ -259,10 +260,85 @@ def test_each_strength_is_trained_once_and_the_one_that_is_fair_enough_is_served
     assert train("second") == found  # nothing is trained again
 
 
+def weighed(on: Mitigation, folder: Path, ids: list[str], label: list[int], x: Any = None) -> Any:
+    given = np.zeros((len(ids), 1)) if x is None else x
+    return on.apply(folder, [("train", ids, np.array(label))], given, (1.0, 1.0))
+
+
 def test_a_mitigation_needs_groups(tmp_path: Path) -> None:
     on = Mitigation(method="reweighing", column="sex")
     with pytest.raises(PlatformError, match="is no sensitive column"):
-        on.apply(tmp_path, "train", ["a"], np.array([1]), (1.0, 1.0))
+        weighed(on, tmp_path, ["a"], [1])
     pd.DataFrame({"id": ["a", "b"], "sex": ["w", "w"]}).to_parquet(tmp_path / "groups_train.parquet")
     with pytest.raises(PlatformError, match="fewer than two groups"):
-        on.apply(tmp_path, "train", ["a", "b"], np.array([1, 0]), (1.0, 1.0))
+        weighed(on, tmp_path, ["a", "b"], [1, 0])
+
+
+def prepared(folder: Path, rows: int = 3000) -> None:
+    parts = {name: loans(rows, seed) for seed, name in enumerate(("train", "valid"))}
+    for name, frame in parts.items():
+        frame.drop(columns="sex").to_parquet(folder / f"{name}.parquet")
+    write_groups(LOANS, parts, pd.concat(parts.values()), folder)
+
+
+def trained(folder: Path, model: Any = None, **asked: Any) -> dict[str, Any]:
+    recipe = TabularRecipe(
+        recipe="fair",
+        model=model or ScorecardConfig(),
+        cost=CostConfig(false_negative=1.0),
+        mitigation=Mitigation(column="sex", **asked),
+    )
+    (folder / "out").mkdir(exist_ok=True)
+    found: dict[str, Any] = recipe.train(LOANS, folder, folder / "out", folder / "checkpoints", lambda *_, **__: None)
+    return found
+
+
+def test_the_gradient_finds_a_model_within_the_bound_and_others_are_shown_beside_it(tmp_path: Path) -> None:
+    prepared(tmp_path, 1500)
+    asked: dict[str, Any] = {"method": "exponentiated_gradient", "strengths": (0.0, 0.9), "strength": 0.0}
+    found = trained(tmp_path, **asked, target=0.8, compare=("parity",))["tradeoff"]
+    assert {one["method"] for one in found["points"]} == {"exponentiated_gradient", "parity"}
+    ratios = {one["strength"]: one for one in found["points"] if one["method"] == found["method"]}
+    assert ratios[0.0]["selection_ratio"] < 0.7 < 0.8 <= ratios[found["taken"]]["selection_ratio"]
+    assert ratios[0.9]["accuracy"] > 0.6  # it has a price, and is no lottery
+
+
+def given_to_gradient(only: str = "") -> tuple[Any, Any, Any]:
+    frame = loans(600, 3)
+    label = (frame["label"] == "default").to_numpy().astype(np.int64)
+    sex = frame["sex"].to_numpy(dtype=object)
+    label = np.where(sex == only, 0, label)
+    return np.stack([frame["income"], frame["town"] == "b"], axis=1).astype(float), sex, label
+
+
+def test_equal_errors_are_another_constraint_than_equal_selection() -> None:
+    equal = gains(*given_to_gradient(), 1.0, "demographic_parity", (1.0, 1.0), "sex")
+    assert equal["w", 0] == equal["w", 1] < 0 < equal["m", 0] == equal["m", 1]
+    errors = gains(*given_to_gradient(), 1.0, "equalized_odds", (1.0, 1.0), "sex")
+    assert errors["w", 0] != errors["w", 1]
+
+
+def test_a_group_of_one_class_has_no_errors_to_make_equal() -> None:
+    with pytest.raises(PlatformError, match="group 'w' of 'sex' are of one class") as err:
+        gains(*given_to_gradient("w"), 1.0, "equalized_odds", (1.0, 1.0), "sex")
+    assert err.value.fix.endswith("--set mitigation.constraint=demographic_parity")
+    found = gains(*given_to_gradient("w"), 1.0, "demographic_parity", (1.0, 1.0), "sex")
+    assert found["w", 0] == found["w", 1] > 0 > found["m", 0]
+
+
+def test_more_than_the_whole_gap_cannot_be_taken_away() -> None:
+    with pytest.raises(PlatformError, match="takes away more than there is"):
+        gains(*given_to_gradient(), 1.5, "demographic_parity", (1.0, 1.0), "sex")
+
+
+def test_rows_that_do_not_say_their_group_gain_and_lose_nothing(tmp_path: Path) -> None:
+    x, sex, label = given_to_gradient()
+    sex[::5] = NOT_STATED
+    ids = [str(at) for at in range(len(sex))]
+    pd.DataFrame({"id": ids, "sex": sex}).to_parquet(tmp_path / "groups_train.parquet")
+    ((found, weight),) = weighed(
+        Mitigation(method="exponentiated_gradient", column="sex", strength=0.9), tmp_path, ids, label.tolist(), x
+    )
+    assert (found[::5] == label[::5]).all()
+    assert (weight[::5] == 1).all()
+    assert (weight[sex != NOT_STATED] != 1).all()

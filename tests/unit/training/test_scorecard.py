@@ -16,9 +16,11 @@ from contracts.engines import load_engine
 from contracts.engines.scorecard import read_scorecard
 from contracts.errors import PlatformError
 from contracts.tabular_engine import matrix
+from pipelines.evaluation.measures import auc
 from pipelines.evaluation.scoring import provisional
-from pipelines.training.binning import bin_category, bin_number
+from pipelines.training.binning import bin_category, bin_number, each_category, fine_number, joined_alike
 from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odds, save_scorecard
+from pipelines.training.step_weights import fit_steps
 
 INPUTS = [
     Input(name="income", dtype="float64"),
@@ -86,8 +88,71 @@ def test_every_category_has_one_bin(codes: list[int], seed: int) -> None:
     assert np.bincount(found.place(x), minlength=len(found.weight)).tolist() == found.weight.tolist()
 
 
-def test_the_engine_answers_as_training_computes_and_reasons_add_up(tmp_path: Path) -> None:
-    card = fitted()
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(0.0), st.just(float("nan"))), min_size=2, max_size=80),
+    seed=st.integers(0, 9),
+    most=st.integers(2, 30),
+)
+def test_fine_bins_hold_every_row_once_and_alike_neighbours_become_one(
+    values: list[float], seed: int, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = np.array(values), rng.integers(0, 2, len(values))
+    found = fine_number(x, y, np.ones(len(x)), most, 0.05)
+    assert np.bincount(found.place(x), minlength=len(found.weight)).tolist() == found.weight.tolist()
+    assert len(found.weight) == 2 or found.weight[:-1].min() >= 0.05 * len(x)
+    codes = np.where(np.isnan(x), np.nan, rng.integers(0, 6, len(x)))
+    for given_to, binned in ((x, found), (codes, each_category(codes, 6, y, np.ones(len(x)), 0.1))):
+        points = rng.integers(0, 2, len(binned.weight))
+        joined, left = joined_alike(binned, points)
+        assert left[joined.place(given_to)].tolist() == points[binned.place(given_to)].tolist()
+        assert joined.weight.sum() == pytest.approx(len(x))
+        assert joined.positive.sum() == pytest.approx(binned.positive.sum())
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 99), c=st.sampled_from([0.001, 0.1, 10.0]), direction=st.sampled_from(["rising", "falling"]))
+def test_steps_against_the_direction_of_an_input_are_none(seed: int, c: float, direction: str) -> None:
+    given, y = rows(300, seed)
+    config = ScorecardConfig(fit="steps", bins=12, min_share=0.01, c=c, **{direction: ("income", "late")})
+    try:
+        card = fit_scorecard(INPUTS, matrix(INPUTS, given), y, np.ones(len(y)), config, 7)
+    except PlatformError as err:
+        assert err.code == "bad_data"  # noqa: PT017  nothing is left that tells the classes apart
+        return
+    for one in card.characteristics:
+        if one.edges is not None:
+            points = [line.points for line in one.attributes[:-1]]
+            assert points == sorted(points, reverse=direction == "rising")
+
+
+def test_steps_find_the_middle_that_is_best() -> None:
+    rng = np.random.default_rng(3)
+    x = np.stack([rng.uniform(0, 100, 4000), rng.poisson(1.0, 4000).astype(float), rng.integers(0, 3, 4000)], axis=1)
+    y = (rng.random(4000) < 1 / (1 + np.exp(2 - np.abs(x[:, 0] - 50) / 10))).astype(int)
+    areas = {}
+    for fit in ("evidence", "steps"):
+        card = fit_scorecard(INPUTS, x, y, np.ones(4000), ScorecardConfig(fit=fit, bins=20, min_share=0.01, c=0.1), 7)
+        areas[fit] = auc(y == 1, log_odds(card, INPUTS, x))
+    assert areas["steps"] > 0.75
+    assert areas["steps"] > areas["evidence"] + 0.1
+
+
+def test_rows_that_weigh_twice_are_rows_that_are_there_twice() -> None:
+    given, y = rows(400, 5)
+    x = matrix(INPUTS, given)
+    binned = [fine_number(x[:, at], y, np.ones(len(y)), 8, 0.02) for at in (0, 1)]
+    once, bias = fit_steps(binned, x[:, :2], y, np.full(len(y), 2.0), 0.05, [0, 0])
+    twice, other = fit_steps(binned, np.repeat(x[:, :2], 2, axis=0), np.repeat(y, 2), np.ones(2 * len(y)), 0.05, [0, 0])
+    assert bias == pytest.approx(other, abs=1e-4)
+    for one, two in zip(once, twice, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-3)
+
+
+@pytest.mark.parametrize("fit", ["evidence", "steps"])
+def test_the_engine_answers_as_training_computes_and_reasons_add_up(fit: str, tmp_path: Path) -> None:
+    card = fitted(fit=fit, bins=10)
     engine, (columns, _) = engine_of(tmp_path, card), rows(200, 2)
     columns["home"][0] = "castle"
     odds = log_odds(card, INPUTS, matrix(INPUTS, columns))
