@@ -67,6 +67,11 @@ MONITOR_QUALITY_LOW = "fairlead_monitor_quality_low"
 MONITOR_QUALITY_HIGH = "fairlead_monitor_quality_high"
 MONITOR_QUALITY_REFERENCE = "fairlead_monitor_quality_reference"
 MONITOR_QUALITY_DROPPED = "fairlead_monitor_quality_dropped"
+MONITOR_GROUP_ROWS = "fairlead_monitor_group_rows"
+MONITOR_GROUP_RATE = "fairlead_monitor_group_rate"
+MONITOR_FAIRNESS = "fairlead_monitor_fairness"
+MONITOR_FAIRNESS_LIMIT = "fairlead_monitor_fairness_limit"
+MONITOR_FAIRNESS_BROKEN = "fairlead_monitor_fairness_broken"
 MONITOR_LABELS_JOINED = "fairlead_monitor_labels_total"
 MONITOR_LAST_PASS = "fairlead_monitor_last_pass_timestamp_seconds"
 
@@ -146,6 +151,11 @@ MONITOR_LABELS: dict[str, tuple[str, ...]] = {
     MONITOR_QUALITY_HIGH: ("model", "version", "metric", "slice"),
     MONITOR_QUALITY_REFERENCE: ("model", "version", "metric"),
     MONITOR_QUALITY_DROPPED: ("model", "version", "metric", "slice"),
+    MONITOR_GROUP_ROWS: ("model", "version", "column", "group", "of"),  # of: predictions, or those with labels
+    MONITOR_GROUP_RATE: ("model", "version", "column", "group", "rate"),  # rate: selection, tpr, fpr or calibration
+    MONITOR_FAIRNESS: ("model", "version", "column", "measure"),  # measure: as in `contracts.fairness.MEASURES`
+    MONITOR_FAIRNESS_LIMIT: ("model", "version", "column", "measure"),  # of the gate, where it has one
+    MONITOR_FAIRNESS_BROKEN: ("model", "version", "column", "measure"),  # 1: beyond the limit, and not by chance
     MONITOR_LABELS_JOINED: ("model", "outcome"),  # outcome: joined, unknown, contradicting or repeated
     MONITOR_LAST_PASS: ("model",),
 }

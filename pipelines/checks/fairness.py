@@ -7,8 +7,8 @@ from typing import Any
 
 from contracts.bundle import Check
 from contracts.errors import PlatformError
+from contracts.fairness import BETWEEN, MEASURES
 from pipelines.checks.base import Candidate, Finding
-from pipelines.evaluation.fairness import BETWEEN, MEASURES
 from pipelines.settings import setting
 from pipelines.task import FairnessConfig
 

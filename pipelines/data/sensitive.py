@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from contracts.fairness import NOT_STATED
 from pipelines.formatting import number
 
 if TYPE_CHECKING:
     import pandas as pd
-
-NOT_STATED = "(not stated)"
 
 
 @dataclass(frozen=True, kw_only=True)

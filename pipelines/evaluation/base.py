@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from contracts.bundle import BundleDocument, Input
+    from contracts.fairness import Outcome
     from contracts.problems.classification import Decision
-    from pipelines.evaluation.fairness import Outcome
     from pipelines.task import AddedStep
 
 Measure = Callable[[Any], dict[str, float]]  # metrics by name, of weights for the rows; None: every row once

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from contracts.bundle import BundleDocument
+    from contracts.fairness import Outcome
     from contracts.problems.classification import ClassificationOutput, Decision
-    from pipelines.evaluation.fairness import Outcome
 
 METRICS = (
     "average_precision", "roc_auc", "precision", "recall", "f1", "accuracy", "macro_f1", "cost", "brier", "log_loss",
@@ -162,7 +162,7 @@ class Classification(ClassLabels):
         favourable: str,
     ) -> Outcome | None:
         """Of the favourable class; where none is said, of the one of two that is looked for."""
-        from pipelines.evaluation.fairness import Outcome
+        from contracts.fairness import Outcome
 
         name = favourable or (decision.positive if decision else "")
         if name not in output.classes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.evaluation.fairness import BETWEEN, Outcome
+from contracts.fairness import BETWEEN, Outcome
 from pipelines.evaluation.plots import BLUE, GREY, ORANGE, figure
 
 if TYPE_CHECKING:

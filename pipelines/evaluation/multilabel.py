@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from contracts.bundle import BundleDocument
+    from contracts.fairness import Outcome
     from contracts.problems.multilabel import MultilabelOutput
-    from pipelines.evaluation.fairness import Outcome
 
 METRICS = (
     "micro_f1", "macro_f1", "precision", "recall", "average_precision", "subset_accuracy", "hamming_loss", "log_loss",
@@ -109,7 +109,7 @@ class Multilabel(Evaluation):
         self, frame: pd.DataFrame, answers: Any, output: MultilabelOutput, decision: Any, favourable: str
     ) -> Outcome | None:
         """Of the favourable label."""
-        from pipelines.evaluation.fairness import Outcome
+        from contracts.fairness import Outcome
 
         if favourable not in output.labels:
             return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts import fairness
 from contracts.baseline import FILE, describe_answers, describe_inputs
 from contracts.bundle import REASON_TEXTS, BundleDocument, Golden, Input
 from contracts.content import describe_content, unknown_share
@@ -20,7 +21,7 @@ from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
 from pipelines.data.sensitive import read_groups
-from pipelines.evaluation import fairness, get_evaluation, group_plots, membership, plots, redaction, scoring
+from pipelines.evaluation import get_evaluation, group_plots, membership, plots, redaction, scoring
 from pipelines.evaluation.base import Measure
 from pipelines.evaluation.made_up import made_up
 from pipelines.evaluation.measures import bootstrap, finite

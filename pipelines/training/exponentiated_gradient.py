@@ -149,7 +149,8 @@ def _trees(x: Floats) -> Any:
         def fit(self, rows: Any, label: Any, sample_weight: Any = None) -> Any:
             data.set_label(np.asarray(label, dtype=np.float64)).set_weight(np.asarray(sample_weight))
             self.classes_ = np.array([0, 1])
-            self.answers_ = (lightgbm.train(_TREES, data, _GROWN).predict(x, raw_score=True) > 0).astype(np.int64)
+            said = np.asarray(lightgbm.train(_TREES, data, _GROWN).predict(x, raw_score=True))
+            self.answers_ = (said > 0).astype(np.int64)
             return self
 
         def predict(self, rows: Any) -> Any:

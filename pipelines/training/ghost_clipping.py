@@ -28,7 +28,7 @@ class GhostLayers:
     def __init__(self, model: Any) -> None:
         from torch import nn
 
-        self.layers = [one for one in model.modules() if type(one) is nn.Linear]
+        self.layers: list[Any] = [one for one in model.modules() if type(one) is nn.Linear]
         self._given: list[Any] = [None] * len(self.layers)
         self._back: list[Any] = [None] * len(self.layers)
         self._hooks = [one.register_forward_hook(self._hook(at)) for at, one in enumerate(self.layers)]

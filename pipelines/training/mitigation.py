@@ -15,7 +15,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from contracts.errors import PlatformError
-from pipelines.data.sensitive import NOT_STATED, read_groups
+from contracts.fairness import NOT_STATED
+from pipelines.data.sensitive import read_groups
 from pipelines.settings import setting
 from pipelines.task import STRICT
 from pipelines.training.exponentiated_gradient import Constraint

@@ -26,9 +26,10 @@ def tried(
     """The quality and the ratio of selection of one trained model, by the engine that would serve it."""
     import pandas as pd
 
+    from contracts import fairness
     from contracts.engines import load_engine
     from pipelines.data.sensitive import read_groups
-    from pipelines.evaluation import fairness, get_evaluation, scoring
+    from pipelines.evaluation import get_evaluation, scoring
     from pipelines.task import class_output
 
     fields = {

@@ -26,6 +26,7 @@ class Known:
 
     Attributes:
         baseline: the bundle's ``baseline.json``, {} for none.
+        fairness: what the bundle's evaluation said of groups; None for a model without.
         metrics: of the bundle's evaluation, by name.
     """
 
@@ -33,6 +34,7 @@ class Known:
     serving: Serving | None = None
     document: BundleDocument | None = None
     baseline: Mapping[str, Any] = field(default_factory=dict)
+    fairness: Mapping[str, Any] | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -54,16 +56,17 @@ def find(artifacts: str, model: str, digest: str) -> Known:
     document = parse_document(text, folder)
     signature, serving = document.signature, get_serving(document.signature.problem)
     inputs = {item.name: item for item in signature.inputs}
-    baseline = _read(folder, FILE, document)
+    baseline, evaluation = _read(folder, FILE, document), _read(folder, "evaluation.json", document)
+    fairness = evaluation.get("fairness")
     if not baseline:
-        return Known(normal=Normal(inputs=inputs), serving=serving, document=document)
+        return Known(normal=Normal(inputs=inputs), serving=serving, document=document, fairness=fairness)
     # A problem of a package may have a baseline of its evaluation's base, and a log that nothing is taken from.
     watches = type(serving).watched is not Serving.watched
     answer = serving.normal(signature.output, document.decision, baseline) if watches else {}
-    rows = baseline.get("rows") or _read(folder, "evaluation.json", document).get("rows")
+    rows = baseline.get("rows") or evaluation.get("rows")
     columns = {**_with_traits(baseline.get("inputs", {})), **{f"({name})": one for name, one in answer.items()}}
     normal = Normal(columns=columns, rows=rows and int(rows), inputs=inputs)
-    return Known(normal=normal, serving=serving, document=document, baseline=baseline)
+    return Known(normal=normal, serving=serving, document=document, baseline=baseline, fairness=fairness)
 
 
 def _with_traits(described: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from contracts import metric_names as names
+from contracts.fairness import MEASURES
 
 _HELP = {
     names.MONITOR_DISTANCE: "Distance of an input from its reference.",
@@ -24,9 +25,15 @@ _HELP = {
     names.MONITOR_QUALITY_HIGH: "Upper end of the quality's interval.",
     names.MONITOR_QUALITY_REFERENCE: "The same in the bundle's evaluation.",
     names.MONITOR_QUALITY_DROPPED: "1 where the whole interval is worse than the bundle's value.",
+    names.MONITOR_GROUP_ROWS: "Predictions of a group, and those of them with labels.",
+    names.MONITOR_GROUP_RATE: "Rates of a group that has enough rows to be judged.",
+    names.MONITOR_FAIRNESS: "How far the groups of a column are apart; selection_ratio is lowest over highest.",
+    names.MONITOR_FAIRNESS_LIMIT: "The gate's limit on the same.",
+    names.MONITOR_FAIRNESS_BROKEN: "1 where the whole interval is beyond the gate's limit.",
     names.MONITOR_LABELS_JOINED: "Labels read, by what became of them.",
     names.MONITOR_LAST_PASS: "When the log was read last.",
 }
+_ERRORS = ("tpr", "fpr", "calibration")
 
 
 class Reports(Collector):
@@ -58,6 +65,7 @@ class Reports(Collector):
                 say(names.MONITOR_LABELS_JOINED, count, model, outcome)
             for version, one in versions.items():
                 _say_quality(say, one["quality"], model, version)
+                _say_groups(say, one["groups"], model, version)
                 for column, ratio in one["skew"].items():
                     say(names.MONITOR_SKEW, ratio, model, version, column)
                 say(names.MONITOR_ROWS, one["rows"], model, version)
@@ -78,6 +86,27 @@ def _say_quality(say: Any, quality: Iterable[Mapping[str, Any]], model: str, ver
             say(names.MONITOR_QUALITY_DROPPED, float(one["dropped"]), *labels)
             if not one["slice"]:
                 say(names.MONITOR_QUALITY_REFERENCE, one["reference"], *labels[:3])
+
+
+def _say_groups(say: Any, found: Mapping[str, Any], *labels: str) -> None:
+    """Of a group with too few rows nothing but how many."""
+    for column, one in found.get("columns", {}).items():
+        for group in one["groups"]:
+            named = *labels, column, group["name"]
+            say(names.MONITOR_GROUP_ROWS, group["rows"], *named, "predictions")
+            say(names.MONITOR_GROUP_ROWS, group["labelled"], *named, "labels")
+            judged = {"selection": group["judged"], **dict.fromkeys(_ERRORS, group["errors_judged"])}
+            for rate in (rate for rate, enough in judged.items() if enough):
+                if group[rate]["value"] is not None:
+                    say(names.MONITOR_GROUP_RATE, group[rate]["value"], *named, rate)
+        for measure in MEASURES:
+            if one[measure] is not None:
+                say(names.MONITOR_FAIRNESS, one[measure], *labels, column, measure)
+    for check in found.get("checks", ()):
+        column, _, measure = check["metric"].rpartition(":")
+        say(names.MONITOR_FAIRNESS_LIMIT, check["limit"], *labels, column, measure)
+        if check["value"] is not None:
+            say(names.MONITOR_FAIRNESS_BROKEN, float(check["sure"]), *labels, column, measure)
 
 
 def _say_shares(say: Any, found: Mapping[str, Any], *labels: str) -> None:

@@ -17,6 +17,7 @@ from services.feedback.layout import home
 from services.feedback.reading import Position, new_predictions
 from services.feedback.records import Prediction
 from services.monitor.bundles import Known, find
+from services.monitor.group_watch import GroupWatch
 from services.monitor.history import History
 from services.monitor.labelled import Labelled
 from services.monitor.quality import Expected, measured, past_errors
@@ -38,7 +39,17 @@ class ModelMonitor:
         report: the latest, {} before the first pass.
     """
 
-    def __init__(self, folder: str, artifacts: str, model: str, rules: Rules, *, lease_seconds: float = 60) -> None:
+    def __init__(
+        self,
+        folder: str,
+        artifacts: str,
+        model: str,
+        rules: Rules,
+        groups: GroupWatch | None = None,
+        *,
+        lease_seconds: float = 60,
+    ) -> None:
+        self._groups = groups or GroupWatch("", "id", folder, model, rules)
         self.model, self._folder, self._artifacts, self._rules = model, folder, artifacts, rules
         self._home = storage.join(home(folder, model), FOLDER)
         self._lease = Lease(storage.join(self._home, "lease"), lease_seconds)
@@ -75,6 +86,7 @@ class ModelMonitor:
                 break
         self._forget(now)
         self._join(now)
+        self._groups.look(now, {version: known for version, (_, _, known) in self._versions.items()})
         self.report = self._reported(now)
         self._keep_lease()
         if self._versions:
@@ -171,6 +183,7 @@ class ModelMonitor:
             "labels": dict(self._labels.outcomes),
             "labels_waiting": self._labels.waiting,
             "versions": versions,
+            "groups_error": self._groups.error,
             "drifted": sorted({name for one in versions.values() for name in one["drifted"]}),
         }
 
@@ -179,6 +192,7 @@ class ModelMonitor:
         return {
             "skew": self._skew.get(version, {}),
             "quality": self._quality.get(version, []),
+            "groups": self._groups.found.get(version, {}),
             "labelled": len(self._labels.rows.get(version, ())),
             "estimate": expected.estimates(known, self._errors.get(version, {})),
         }
@@ -235,4 +249,12 @@ def _categorical(known: Known) -> frozenset[str]:
 def _about(model: str, now: datetime) -> dict[str, Any]:
     """A report of nothing."""
     time = now.astimezone(UTC).isoformat(timespec="seconds")
-    return {"form": _FORM, "model": model, "time": time, "labels": {}, "versions": {}, "drifted": []}
+    return {
+        "form": _FORM,
+        "model": model,
+        "time": time,
+        "labels": {},
+        "versions": {},
+        "groups_error": {},
+        "drifted": [],
+    }

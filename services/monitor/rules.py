@@ -17,6 +17,8 @@ class Rules(Settings):
     window_seconds: float = Field(600, gt=0, description="what tables and metrics describe while nothing has changed")
     late_seconds: float = Field(60, ge=0, description="rows this far behind the newest count as late, in their pane")
     labels_seconds: float = Field(300, gt=0, description="time from one join of labels to the next; each reads days")
+    groups_seconds: float = Field(3600, gt=0, description="time from one measure of groups to the next; reads days")
+    groups_days: int = Field(30, ge=1, le=3660, description="of the log that groups are measured in, back from now")
     effect: float = Field(0.1, gt=0, description="PSI beyond that of chance, from which on a change is worth an alarm")
     tolerated: float = Field(0.01, ge=0, description="change that is none, as Kullback-Leibler divergence in nats")
     false_alarm_weeks: float = Field(4, gt=0, description="weeks of unchanged traffic to a false alarm, at least")

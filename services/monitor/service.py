@@ -14,6 +14,7 @@ from contracts.errors import PlatformError
 from services.feedback.layout import models
 from services.logs import log_event
 from services.monitor.exposition import Reports
+from services.monitor.group_watch import GroupWatch
 from services.monitor.housekeeping import Housekeeping
 from services.monitor.model_monitor import ModelMonitor
 from services.monitor.settings import PREFIX, MonitorSettings
@@ -37,6 +38,7 @@ class Monitor:
         self._watched: dict[str, ModelMonitor] = {}
         self._failing: dict[str, str] = {}
         self._drifted: dict[str, list[str]] = {}
+        self._groupless: dict[str, Mapping[str, Any]] = {}
         self._house = Housekeeping(settings.predictions, settings.keep_days)
         self.reports = Reports()
 
@@ -60,7 +62,8 @@ class Monitor:
         if watch is None:
             one = self._settings
             lasts = max(one.lease_seconds, 3 * one.every_seconds)  # three passes may be missed
-            watch = ModelMonitor(one.predictions, one.artifacts, model, one.rules, lease_seconds=lasts)
+            groups = GroupWatch(one.groups, one.groups_key, one.predictions, model, one.rules)
+            watch = ModelMonitor(one.predictions, one.artifacts, model, one.rules, groups, lease_seconds=lasts)
             self._watched[model] = watch
         try:
             report = watch.look(now)
@@ -71,11 +74,18 @@ class Monitor:
             return {**watch.report, "model": model, "error": _as_error(err)}
         self._failing.pop(model, None)
         self.reports.put(model, report, time.time())
+        self._tell_groups(model, report["groups_error"])
         found = report["drifted"]
         if found != self._drifted.get(model, []):
             log_event("drift", logging.WARNING if found else logging.INFO, model=model, inputs=found)
         self._drifted[model] = found
         return report
+
+    def _tell_groups(self, model: str, error: Mapping[str, Any]) -> None:
+        """Say once that groups cannot be measured."""
+        if error and self._groupless.get(model) != error:
+            log_event("groups_failed", logging.ERROR, model=model, **error)
+        self._groupless[model] = error
 
     def _stood_by(self, model: str, watch: ModelMonitor, err: PlatformError) -> dict[str, Any]:
         """The report of the monitor that watches this model; what this one knew of it is forgotten."""

@@ -22,6 +22,11 @@ class MonitorSettings(Settings):
 
     predictions: str = Field("", description="folder or s3:// of the prediction log; reports are kept beside it")
     artifacts: str = Field("", description="folder or s3:// of published bundles, whose baselines are the reference")
+    groups: str = Field(
+        "",
+        description="folder or s3:// of <model>.parquet or .csv: who is of which group; read, never kept; empty: none",
+    )
+    groups_key: str = Field("id", description="its column that names a prediction, by id, or by one of its entities")
     models: list[str] = Field([], description="models to watch; empty: all that have a log")
     host: str = Field("0.0.0.0", description="address that metrics are served on")
     port: int = Field(9109, ge=0, le=65535, description="port of /metrics; 0: none")

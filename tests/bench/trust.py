@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from contracts import fairness
 from contracts.engines import load_engine
 from contracts.tabular_engine import matrix
 from pipelines.data.sensitive import Sensitive, write_groups
-from pipelines.evaluation import fairness, get_evaluation, group_plots, membership
+from pipelines.evaluation import get_evaluation, group_plots, membership
 from pipelines.evaluation.measures import auc
 from pipelines.evaluation.scoring import columns_of, predict, provisional
 from pipelines.recipes.tabular.base import TabularRecipe

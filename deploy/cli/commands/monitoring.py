@@ -31,6 +31,9 @@ def monitor(
     keep_days: Annotated[
         int, typer.Option(min=0, help="Finished days of the log that are kept; older ones are removed; 0: all.")
     ] = 0,
+    groups: Annotated[
+        str, typer.Option("--groups", metavar="FOLDER", help="Measure groups, by FOLDER/MODEL.csv or .parquet.")
+    ] = "",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -41,7 +44,9 @@ def monitor(
     beside the log. While it runs, finished days of the log become Parquet, and of two monitors of one model the second
     waits until the first is gone. --skew compares what was logged with the same entity and moment joined from the
     history, as training does; a running monitor does so each day (in a cluster a pod of the platform), and exports the
-    result for two. With --once or --skew the exit code is 3 where something has changed.
+    result for two. --groups is a folder with a table of each model that says of a prediction's id whom it is about, as
+    in `fairlead fairness`: groups are measured every hour, and nothing of the table is kept. With --once or --skew the
+    exit code is 3 where something has changed.
 
     [bold]Examples[/]
       fairlead monitor fraud --once
@@ -65,7 +70,7 @@ def monitor(
     def daily(name: str) -> None:
         skew_quietly(profile, name, rows)
 
-    monitor_models(profile, model, every_model, once, port, every, keep_days, as_json, daily)
+    monitor_models(profile, model, every_model, once, port, every, keep_days, as_json, daily, groups)
 
 
 @guarded

@@ -34,11 +34,13 @@ def monitor_models(
     keep_days: int,
     as_json: bool,
     daily: Callable[[str], None],
+    groups: str = "",
 ) -> None:
     """Watch one model, or all that have a log; with `once` show what there is and end.
 
     Args:
         daily: is called with each model that is watched, once a day.
+        groups: a folder with tables of groups, see `services.monitor.settings`.
     """
     if (model is None) != every_model:
         raise PlatformError(
@@ -47,7 +49,7 @@ def monitor_models(
             code="bad_input",
         )
     endpoints = load_endpoints(profile)
-    monitor = _monitor(endpoints, model, port, every, keep_days)
+    monitor = _monitor(endpoints, model, port, every, keep_days, groups)
     if once:
         _show_once(_looked(endpoints, monitor, model), as_json)
         return
@@ -79,7 +81,9 @@ def monitor_models(
         end()
 
 
-def _monitor(endpoints: Endpoints, model: str | None, port: int, every: float, keep_days: int) -> Monitor:
+def _monitor(
+    endpoints: Endpoints, model: str | None, port: int, every: float, keep_days: int, groups: str = ""
+) -> Monitor:
     from contracts.settings import load
     from services.monitor.service import Monitor
     from services.monitor.settings import MonitorSettings
@@ -92,6 +96,7 @@ def _monitor(endpoints: Endpoints, model: str | None, port: int, every: float, k
         "port": port,
         "every_seconds": every,
         "keep_days": keep_days,
+        "groups": groups,
     }
     return Monitor(load(MonitorSettings, environ={}, overrides=given))
 
@@ -147,6 +152,8 @@ def show_report(out: Console, report: Report) -> None:
             f"{report.get('time', 'no time yet')}",
             soft_wrap=True,
         )
+    if error := report.get("groups_error"):
+        out.print(f"Groups are not measured: {error['headline']}; {error['fix']}", style="yellow", markup=False)
     for version, one in report.get("versions", {}).items():
         out.print(
             f"[bold]{report['model']}:{version}[/]  {one['rows']:,} rows until {one['newest']}, "
@@ -164,6 +171,11 @@ def show_report(out: Console, report: Report) -> None:
         if skewed := {name: ratio for name, ratio in one.get("skew", {}).items() if ratio > _SKEWED}:
             said = ", ".join(f"{name} {ratio:.0%}" for name, ratio in skewed.items())
             out.print(f"Served otherwise than the history says, share of rows: {said}", soft_wrap=True, style="yellow")
+        for check in (one.get("groups") or {}).get("checks", ()):
+            if not check["passed"]:
+                sure = "" if check["sure"] else ", which may be chance"
+                said = f"{check['metric']} is {number(check['value'])}, and {check['rule']} {number(check['limit'])}"
+                out.print(f"Groups: {said} is asked for{sure}", style="yellow", markup=False)
         for name, reason in one["unwatched"].items():
             out.print(f"{name} is not watched: {reason}", soft_wrap=True, markup=False)
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from contracts.fairness import NOT_STATED, Outcome, measure
 from pipelines.checks.base import Candidate
 from pipelines.checks.fairness import CHECK
-from pipelines.data.sensitive import NOT_STATED, Sensitive, check_sensitive, read_groups, write_groups
-from pipelines.evaluation.fairness import Outcome, measure
+from pipelines.data.sensitive import Sensitive, check_sensitive, read_groups, write_groups
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.task import Column, FairnessConfig, GateConfig
 from pipelines.training.exponentiated_gradient import gains

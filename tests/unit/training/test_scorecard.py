@@ -115,7 +115,8 @@ def test_fine_bins_hold_every_row_once_and_alike_neighbours_become_one(
 @given(seed=st.integers(0, 99), c=st.sampled_from([0.001, 0.1, 10.0]), direction=st.sampled_from(["rising", "falling"]))
 def test_steps_against_the_direction_of_an_input_are_none(seed: int, c: float, direction: str) -> None:
     given, y = rows(300, seed)
-    config = ScorecardConfig(fit="steps", bins=12, min_share=0.01, c=c, **{direction: ("income", "late")})
+    one_way: dict[str, Any] = {direction: ("income", "late")}
+    config = ScorecardConfig(fit="steps", bins=12, min_share=0.01, c=c, **one_way)
     try:
         card = fit_scorecard(INPUTS, matrix(INPUTS, given), y, np.ones(len(y)), config, 7)
     except PlatformError as err:

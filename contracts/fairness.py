@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from itertools import combinations, permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.sensitive import NOT_STATED
-
-if TYPE_CHECKING:
-    import pandas as pd
-
 Masks = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 _Z = 1.959964
+NOT_STATED = "(not stated)"  # the group of a row that says none
 BETWEEN = " and "  # joins the names of columns, and of groups, of an intersection
 MEASURES = ("selection_ratio", "tpr_gap", "fpr_gap", "calibration_gap")
 
@@ -42,19 +38,41 @@ class Outcome:
     chance: Floats
 
 
-def measure(groups: pd.DataFrame, outcome: Outcome, least: int) -> dict[str, Any]:
+def measure(groups: Any, outcome: Outcome, least: int) -> dict[str, Any]:
     """Of every sensitive column and every two of them: the groups, and how far apart they are.
 
-    A group of fewer than `least` rows is named and not judged, and so are rows whose group is not stated.
+    `groups` has the group of each row by column: a data frame, or a dict of lists. A group of fewer than `least` rows
+    is named and not judged, and so are rows whose group is not stated.
     """
     found = {}
-    names = [str(name) for name in groups.columns]
+    columns = {str(name): np.asarray(groups[name], dtype=object) for name in groups}
     for size in (1, 2):
-        for chosen in combinations(names, size):
-            stated = (groups[list(chosen)] != NOT_STATED).all(axis=1)
-            joined = groups[list(chosen)].agg(BETWEEN.join, axis=1).where(stated, NOT_STATED)
-            found[BETWEEN.join(chosen)] = _column(joined.to_numpy(dtype=object), outcome, least)
+        for chosen in combinations(columns, size):
+            texts = [columns[name] for name in chosen]
+            stated = np.all([column != NOT_STATED for column in texts], axis=0)
+            both = np.array([BETWEEN.join(row) for row in zip(*texts, strict=True)], dtype=object)
+            found[BETWEEN.join(chosen)] = _column(np.where(stated, both, NOT_STATED), outcome, least)
     return {"good": outcome.good, "least": least, "columns": found}
+
+
+def at_best(found: Mapping[str, Any], name: str) -> float | None:
+    """How fair a measure of a column may be all the same: the end of its 95 % interval that is nearest to fair.
+
+    Of a difference of rates, by their intervals (R. Newcombe: Interval estimation for the difference between
+    independent proportions, 1998); None where nothing can be said.
+    """
+    if name == "selection_ratio":
+        return None if found["interval"] is None else float(found["interval"][1])
+    judged = [one[name.removesuffix("_gap")] for one in found["groups"] if one["judged"]]
+    rates = [one for one in judged if one and one["value"] is not None]
+    if name == "calibration_gap":
+        ends = [max(one["low"], -one["high"], 0.0) for one in rates]
+    else:
+        ends = [
+            one["value"] - other["value"] - float(np.hypot(one["value"] - one["low"], other["high"] - other["value"]))
+            for one, other in permutations(rates, 2)
+        ]
+    return max(0.0, *ends) if ends else None
 
 
 def _column(names: NDArray[Any], outcome: Outcome, least: int) -> dict[str, Any]:
