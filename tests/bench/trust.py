@@ -55,6 +55,7 @@ CARDS = (
     ),
 )
 NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
+SHARES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 1.0)
 STRENGTHS = (0.0, 0.1, 0.15, 0.2, 0.22, 0.24, 0.26, 0.3)
 
 
@@ -240,6 +241,9 @@ def fair(home: Path) -> Iterator[Row]:
         "no mitigation": Mitigation(),
         "reweighing": Mitigation(method="reweighing", column="sex", strength=1.0, strengths=(0.0, 1.0, 2.0)),
         "parity": Mitigation(method="parity", column="sex", target=0.82, strengths=STRENGTHS),
+        "exponentiated gradient": Mitigation(
+            method="exponentiated_gradient", column="sex", target=0.82, strengths=SHARES, strength=0.0
+        ),
     }
     for name, mitigation in wanted.items():
         found = files.measured(home / name.replace(" ", "-"), model, mitigation)
