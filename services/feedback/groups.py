@@ -141,7 +141,8 @@ def counts_for(document: BundleDocument, fairness: Mapping[str, Any] | None, tab
             fix="declare the sensitive columns in its task, see pipelines/data/sensitive.py, and train it again",
             code="no_groups",
         )
-    return GroupCounts(table, fairness["good"], document.signature.output.classes)
+    classes: Sequence[str] = getattr(document.signature.output, "classes", ())
+    return GroupCounts(table, fairness["good"], classes)
 
 
 def _both(selection: Mapping[str, Any], errors: Mapping[str, Any] | None) -> dict[str, Any]:

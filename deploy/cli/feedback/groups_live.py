@@ -49,7 +49,7 @@ def _measured(bundle: Bundle, folder: str, version: str, table: GroupTable, days
     for one in joined(folder, bundle.document.name, end - timedelta(days=days), end):
         if one.prediction.version == version:
             counts.add(one)
-    return counts.measured(known["least"], bundle.document.gate.checks)
+    return counts.measured(known["least"] if known else 1, bundle.document.gate.checks)
 
 
 def _table(source: str, columns: Sequence[str]) -> GroupTable:
