@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from deploy.values.feature_store import SqlName
 from deploy.values.shared import (
     Chart,
+    Cidr,
     Global,
     HttpRoute,
     Image,
@@ -18,9 +19,12 @@ from deploy.values.shared import (
     ObjectStore,
     Persistence,
     Place,
+    RecipeName,
     Resources,
     SharedNetwork,
+    SiteName,
     Store,
+    TaskName,
     Values,
     Workload,
 )
@@ -158,6 +162,31 @@ class Loop(Workload):
     extra_egress: Objects
 
 
+class FederationService(Values):
+    """Where sites connect to."""
+
+    type: Literal["ClusterIP", "LoadBalancer", "NodePort"]
+    """Type of the Service."""
+    annotations: dict[str, str]
+    """Its annotations."""
+
+
+class Federation(Workload):
+    """A training by partners' sites."""
+
+    enabled: bool
+    task: TaskName
+    recipe: RecipeName
+    sites: Annotated[list[SiteName], Field(json_schema_extra={"uniqueItems": True})]
+    existing_secret: Name
+    source: str
+    settings: dict[str, Any]
+    image: Image
+    service: FederationService
+    cidr: Cidr
+    scratch: Annotated[str, Field(pattern=r"^[0-9]+(Mi|Gi)$")]
+
+
 class PredictionLog(Values):
     """The log of what models answered."""
 
@@ -206,6 +235,7 @@ class ChartValues(Chart):
     monitor: Monitor
     skew: Skew
     loop: Loop
+    federation: Federation
     pipelines: Part
     feature_store: Part = Field(alias="feature-store")
     monitoring: Part

@@ -13,6 +13,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^$|^[a-z0-9]([-a-z0-9.]{0,251}
 Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$")] | float
 Port = Annotated[int, Field(ge=1, le=65535)]
 Objects = list[dict[str, Any]]
+Cidr = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+TaskName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+RecipeName = Annotated[str, StringConstraints(pattern=r"^$|^[a-z][a-z0-9_]*$")]
+SiteName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][-A-Za-z0-9]{0,59}$")]
 
 
 class Values(Settings):
@@ -174,7 +178,7 @@ class Place(Values):
 
     host: Annotated[str, StringConstraints(pattern=r"^$|^[A-Za-z0-9]([-A-Za-z0-9.]*[A-Za-z0-9])?$")]
     """Host name; empty: the embedded one."""
-    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    cidr: Cidr
     """Addresses that the network policies open for it."""
 
 
@@ -211,14 +215,14 @@ class ObjectStore(Values):
     existing_secret: Name
     """Secret with its passwords; must be set for a server of your own."""
     keys: ObjectStoreKeys
-    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    cidr: Cidr
     """Addresses that the network policies open for it."""
 
 
 class KubernetesApi(Values):
     """Where the Kubernetes API is."""
 
-    cidr: Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F.:]+/[0-9]{1,3}$")]
+    cidr: Cidr
     """Addresses that the network policies open for it."""
     ports: list[Port]
     """Its ports."""

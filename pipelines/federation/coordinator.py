@@ -31,7 +31,7 @@ _CLOCK = 300.0  # seconds by which a site's clock may differ
 
 @dataclass(kw_only=True)
 class Member:
-    """What is known of one site. measured: what it says of the weights of each round, of its own rows."""
+    """What is known of one site. measured: what it says, of its own rows, of the weights that each round has left."""
 
     name: str
     refused: str = ""
@@ -155,7 +155,7 @@ class Coordinator:
             if not self.told["privacy"]:
                 member.rows = float(weight)
             if found := answer.document.get("measured"):
-                member.measured.append({"round": float(self._round), **{key: float(found[key]) for key in found}})
+                member.measured.append({"round": float(self._round - 1), **{key: float(found[key]) for key in found}})
         return good
 
     def _combined(self, good: Mapping[str, Floats], answers: Answers, loss: Callable[[Floats], float]) -> Floats:

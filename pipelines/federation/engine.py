@@ -31,6 +31,12 @@ class Hub:
     """
 
     def __init__(self, listen: str, certificates: Path, sites: Iterable[str]) -> None:
+        if "[" in listen:
+            raise PlatformError(
+                f"the engine cannot listen on {listen}: it has IPv4 only",
+                fix="--listen 0.0.0.0:8443, or leave global.pods.bindAddress as it is",
+                code="bad_config",
+            )
         self.sites = tuple(sites)
         self._cell = _cell(COORDINATOR, listen, certificates)
         self._here: set[str] = set()

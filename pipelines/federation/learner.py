@@ -5,7 +5,7 @@ Weights are one vector, layer by layer, of each the matrix (made, given) row by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -81,6 +81,41 @@ def measured(raw: Floats, y: NDArray[np.int64]) -> dict[str, float]:
     if 0 < y.sum() < len(y):
         found["roc_auc"] = float(auc(y == 1, raw))
     return found
+
+
+def learned_privately(
+    weights: Floats,
+    shapes: Sequence[tuple[int, int]],
+    seen: NDArray[np.float32],
+    y: NDArray[np.int64],
+    how: Local,
+    private: Mapping[str, Any],
+) -> Floats:
+    """As `learned`, by `steps` noisy steps, of which each row is in the share `drawn` by chance (Opacus)."""
+    import torch
+    from torch.nn.functional import binary_cross_entropy_with_logits as entropy
+
+    from pipelines.training.loop import eager
+    from pipelines.training.privacy import PrivacyConfig, as_private, drawn
+
+    torch.set_num_threads(1)
+    parts: list[Any] = []
+    for matrix, bias in layers_of(weights, shapes):
+        layer = torch.nn.Linear(matrix.shape[1], matrix.shape[0])
+        layer.weight.data, layer.bias.data = (torch.tensor(one, dtype=torch.float32) for one in (matrix, bias))
+        parts += [layer, torch.nn.ReLU()]
+    model = torch.nn.Sequential(*parts[:-1])
+    rows, labels = torch.from_numpy(seen), torch.from_numpy(y.astype(np.float32))
+    optimizer = eager(torch.optim.AdamW)(model.parameters(), lr=how.learning_rate, weight_decay=how.decay)
+    told, batch = {"noise_multiplier": private["noise"]}, max(1, round(private["drawn"] * len(y)))
+    with as_private(model, optimizer, PrivacyConfig(clip=private["clip"]), told, batch, "--recipe network") as steps_by:
+        for chosen in drawn(len(y), private["drawn"], private["steps"]):
+            at = torch.from_numpy(np.asarray(chosen, np.int64))
+            steps_by.zero_grad()
+            entropy(model(rows[at])[:, 0], labels[at], reduction="sum").backward()  # type: ignore[no-untyped-call]
+            steps_by.step()
+    after = np.concatenate([one.detach().double().numpy().ravel() for one in model.parameters()])
+    return np.asarray(np.clip(after, -_DIVERGED, _DIVERGED) - weights)
 
 
 def learned(

@@ -24,12 +24,18 @@ from pipelines.io.files import write_json
 class LocalSites:
     """The processes of a simulation. Use as a context.
 
-    folder: has a folder of rows for each site, and ``certificates``. faults: site -> what it does wrong.
+    folder: has a folder of rows for each site, and ``certificates``.  faults: site -> what it does wrong.
+    private: whether they are to train privately, for which more is imported.
     """
 
-    def __init__(self, folder: Path, sites: tuple[str, ...], server: str, faults: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, sites: tuple[str, ...], server: str, faults: Mapping[str, str], private: bool
+    ) -> None:
         self._job, self._log = folder / "sites.json", folder / "sites.log"
-        write_json(self._job, {"folder": str(folder), "sites": list(sites), "server": server, "faults": dict(faults)})
+        write_json(
+            self._job,
+            {"folder": str(folder), "sites": list(sites), "server": server, "faults": dict(faults), "private": private},
+        )
 
     def __enter__(self) -> LocalSites:
         command = [sys.executable, "-m", "pipelines.federation.local_sites", str(self._job)]
@@ -69,6 +75,8 @@ def main(job: Path) -> None:
     import torch  # noqa: F401
 
     asked = json.loads(job.read_text())
+    if asked["private"]:
+        import opacus  # noqa: F401
     forks = multiprocessing.get_context("fork")
     children = [forks.Process(target=_be, args=(name, asked), name=name) for name in asked["sites"]]
     for child in children:

@@ -28,6 +28,8 @@ class FederationConfig:
     share `trim` at both ends of every coordinate (D. Yin et al. 2018); "screened" is the mean without
     the share `trim` of those that serve the coordinator's validation rows least (C. Xie et al.: Zeno, 2019).
     norm_bound: an update that is longer than so many times the median is cut to that; 0 cuts nothing.
+    unit: of ``privacy.epsilon``: "row", a site's own training is private, and each of its steps draws the share `drawn`
+    of the rows; or "site", all rows of one together, which takes hundreds of sites.
     secure: the coordinator learns the sum of the updates only (`pipelines.federation.secure_sum`).
     quorum: share of the sites that must answer.  deadline: seconds for an answer.  join: seconds for sites to come.
     faults: what simulated sites do wrong, to rehearse it: site -> drop, late, nan, shape, schema, sign or flip.
@@ -46,6 +48,8 @@ class FederationConfig:
     rule: Literal["mean", "trimmed", "screened"] = "mean"
     trim: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
     norm_bound: Annotated[float, Field(ge=0)] = 2.0
+    unit: Literal["row", "site"] = "row"
+    drawn: Annotated[float, Field(gt=0, le=1)] = 0.2
     secure: bool = False
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.6
     deadline: Annotated[float, Field(gt=0)] = 60.0

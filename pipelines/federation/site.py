@@ -27,7 +27,7 @@ from contracts.tabular_engine import matrix
 from pipelines.federation.aggregate import clipped
 from pipelines.federation.certificates import checker, signer
 from pipelines.federation.engine import attend
-from pipelines.federation.learner import Local, count_of, learned, log_odds, measured, shapes_of
+from pipelines.federation.learner import Local, count_of, learned, learned_privately, log_odds, measured, shapes_of
 from pipelines.federation.messages import PROTOCOL, Message
 from pipelines.federation.models import Model, model_of, width_of
 from pipelines.federation.secure_sum import Keys, Masker, as_words
@@ -189,9 +189,12 @@ class Site:
         private = self._asked["privacy"]
         about = {} if private else self._measured(weights, shapes, spread)
         seed = [int(asked["seed"]), int(asked["round"]), *self.name.encode()]
-        update = self.update(weights, shapes, self._model.features(rows.x, spread), Local(**asked["how"]), seed)
-        if private:
-            update = self._with_noise(update, private)
+        seen, how = self._model.features(rows.x, spread), Local(**asked["how"])
+        if private and private["unit"] == "row":
+            update = learned_privately(weights, shapes, seen, rows.y, how, private)
+        else:
+            update = self.update(weights, shapes, seen, how, seed)
+            update = self._with_noise(update, private) if private else update
         return self._given(request, "update", update, 1.0 if private else float(len(rows.y)), about)
 
     def _measured(self, weights: Floats, shapes: Any, spread: Spread) -> dict[str, Any]:

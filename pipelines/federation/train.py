@@ -110,10 +110,9 @@ def train_federated(
         "task": task.name,
         "model": {**asdict(recipe.model), "kind": recipe.model.kind},
         "secure": config.secure,
-        "privacy": private and {"clip": private["clip"], "noise": private["noise_multiplier"], "least": config.least,
-                                "epsilon": private["epsilon"]},
-    }  # fmt: skip
-    with _sites(config, recipe.seed, inputs, classes, dataset, checkpoints) as (hub, alive):
+        "privacy": _told(config, private) if private else None,
+    }
+    with _sites(config, recipe.seed, inputs, classes, dataset, checkpoints, bool(private)) as (hub, alive):
         leader = Coordinator(hub, config, told, alive)
         try:
             leader.admit([one.model_dump() for one in inputs], list(classes))
@@ -192,19 +191,42 @@ def _local(recipe: Any) -> Local:
 
 
 def _paid(recipe: Any, checkpoints: Path) -> dict[str, Any]:
-    """Pay for the rounds. One row, or all rows of one site, change the sum of the updates by twice the clip at most."""
+    """Pay for the rounds: for every step that a row may be in, or for every sum of updates.
+
+    Of those, one row, or all rows of one site, change the sum by twice the clip at most, which is what noise is of.
+    """
     config, privacy = recipe.federation, recipe.privacy
+    rows = config.unit == "row"
     check_settings(
         privacy,
         1,
         {
-            "federation.rule": (config.rule != "mean", "noise counts on the sum of all sites", "mean"),
+            "federation.rule": (not rows and config.rule != "mean", "noise counts on the sum of all sites", "mean"),
             "cost.rule": (recipe.cost.rule == "observed", "it takes the threshold from rows", "expected"),
             "cost.false_negative": (isinstance(recipe.cost.false_negative, str), "it takes the mean of a column", 5.0),
         },
     )  # fmt: skip
-    noise = noise_for(privacy, 1.0, config.rounds)
-    return charge(privacy, [Release(noise=noise, share=1.0, steps=config.rounds)], len(config.names), checkpoints)
+    share, steps = (config.drawn, config.rounds * _steps(config)) if rows else (1.0, config.rounds)
+    noise = noise_for(privacy, share, steps)
+    return charge(privacy, [Release(noise=noise, share=share, steps=steps)], len(config.names), checkpoints)
+
+
+def _steps(config: FederationConfig) -> int:
+    """Of a site in a round."""
+    return config.local_epochs * max(1, round(1 / config.drawn))
+
+
+def _told(config: FederationConfig, private: Mapping[str, Any]) -> dict[str, Any]:
+    """What sites are told of the noise that they are to add."""
+    return {
+        "unit": config.unit,
+        "clip": private["clip"],
+        "noise": private["noise_multiplier"],
+        "epsilon": private["epsilon"],
+        "least": config.least,
+        "drawn": config.drawn,
+        "steps": _steps(config),
+    }
 
 
 def _valid_rows(recipe: Any, inputs: Sequence[Input], classes: Sequence[str], dataset: Path) -> _Valid:
@@ -229,6 +251,7 @@ def _sites(
     classes: Sequence[str],
     dataset: Path,
     checkpoints: Path,
+    private: bool,
 ) -> Iterator[tuple[Hub, Callable[[], None]]]:
     """The coordinator's end, and what raises when the simulated sites have died."""
     if config.sites:
@@ -242,7 +265,7 @@ def _sites(
     server = f"localhost:{free_port()}"
     with (
         Hub(server, folder / "certificates", config.names) as hub,
-        LocalSites(folder, config.names, server, config.faults) as sites,
+        LocalSites(folder, config.names, server, config.faults, private) as sites,
     ):
         yield hub, sites.check
 
@@ -281,8 +304,10 @@ def _resumed(
         for name, document in kept.pop("members").items():
             refused = leader.members[name].refused
             leader.members[name] = Member(**{**document, "refused": document["refused"] or refused})
-        arrays = ("weights", "velocity", "average", "mean", "deviation")
-        return _State(**{key: np.array(value) if key in arrays else value for key, value in kept.items()})
+        state = _State(weights=np.array(kept["weights"]), velocity=np.array(kept["velocity"]), average=np.zeros(0))
+        state.average, state.round, state.history = np.array(kept["average"]), kept["round"], kept["history"]
+        state.mean, state.deviation = np.array(kept["mean"]), np.array(kept["deviation"])
+        return state
     # How the coordinator's rows lie costs nothing of the sites' privacy.
     spread = model.agree(model.sums(valid.x) if private else leader.sums())
     first = first_weights(shapes, recipe.seed)

@@ -38,6 +38,7 @@ from pipelines.training.scorecard import ScorecardConfig, fit_scorecard, log_odd
 from pipelines.training.tabular import CostConfig, LogisticConfig
 from tests.bench.report import FOLDER, Row, write
 from tests.bench.trust_encrypted import encrypted
+from tests.bench.trust_federated import federated
 from tests.bench.trust_personal import personal
 from tests.bench.trust_privacy import likelihood_ratio, private
 from tests.bench.trust_taggers import taggers
@@ -318,6 +319,7 @@ def main(names: list[str]) -> int:
         "reasons": reasons,
         "privacy": lambda home: private(home, AdultData(home)),
         "attack": lambda home: likelihood_ratio(home, AdultData(home)),
+        "federated": lambda home: federated(home, AdultData(home)),
         "encrypted": encrypted,
         "personal": lambda home: chain(personal(home), taggers(home)),
     }

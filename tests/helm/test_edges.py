@@ -21,9 +21,12 @@ EVERYTHING = {
     "monitoring": {"mode": "prometheus", "alertmanager": ALERTS},
     "workbench": {"users": ["ada"]},
     "feature-store": {"stream": {"enabled": True, "config": {"brokers": "kafka:9092", "topics": [{"topic": "t"}]}}},
+    "federation": {"enabled": True, "sites": ["bank-a"], "existingSecret": "keys", "cidr": "198.51.100.0/24"},
 }
 # Kubelets ask there, whom no policy stops; kubectl port-forward comes by them.
 HEALTH = {("workflow-controller", 6060), ("workbench", 8888)}
+FROM_OUTSIDE = {("federation", 8443)}
+"""Sites of partners, which are let in by their addresses."""
 BY_VALUES = ("server", "test", "slot", "router", "rollout")
 """Components of models' releases: which of their edges they have depends on their values."""
 OWN = ("server", "slot", "router", "rollout")
@@ -98,7 +101,7 @@ def test_every_part_of_the_table_is_one_of_the_charts_and_listens_there() -> Non
     components = {pod.component for pod in running(objects)}
     assert set(table().clients) <= components
     said = {(component, port) for component, ports in table().servers.values() for port in ports}
-    assert said == listening(objects) - HEALTH
+    assert said == listening(objects) - HEALTH - FROM_OUTSIDE
     used = {edge for component in table().clients for edge in table().edges(component)}
     assert said == used, "a server that nobody connects to is not one"
 

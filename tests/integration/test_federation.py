@@ -62,7 +62,8 @@ def trained(dataset: Path, home: Path, **federation: Any) -> dict[str, Any]:
         federation=FederationConfig(**federation),
     )
     (home / "checkpoints").mkdir(parents=True, exist_ok=True)
-    return recipe.train(Loans(), dataset, home / "model", home / "checkpoints", lambda *_, **__: None)
+    task: Any = Loans()
+    return recipe.train(task, dataset, home / "model", home / "checkpoints", lambda *_, **__: None)
 
 
 def test_sites_die_and_misbehave_and_a_training_goes_on_after_a_quorum_was_missed(

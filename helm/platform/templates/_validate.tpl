@@ -35,6 +35,14 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- if and .Values.workbench.users .Values.workbench.existingSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" .Values.workbench.existingSecret "value" "workbench.existingSecret" "keys" .Values.workbench.users) -}}
 {{- end -}}
+{{- with .Values.federation -}}
+{{- if and .enabled (or (not .sites) (not .existingSecret)) -}}
+{{- fail "federation.enabled needs sites and certificates. Fix: fairlead federation certificates keys --site NAME --host HOST; then set federation.sites, and federation.existingSecret to a Secret with the keys ca.pem, server.crt, server.key" -}}
+{{- end -}}
+{{- if .enabled -}}
+{{- include "fairlead.requireSecret" (dict "context" $ "secret" .existingSecret "value" "federation.existingSecret" "keys" (list "ca.pem" "server.crt" "server.key")) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.demo.enabled .Values.demo.model.digest -}}
 {{- fail "demo.model.digest is set, but the demo serves what its own training makes. Fix: install helm/model-service for a model of your own, and leave demo.model.digest empty" -}}
 {{- end -}}

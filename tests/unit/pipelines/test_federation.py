@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,129 +13,24 @@ import pytest
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.federation import coordinator, site
-from pipelines.federation.certificates import check_names, make_certificates
-from pipelines.federation.coordinator import Coordinator
-from pipelines.federation.learner import Local, count_of, first_weights, layers_of, log_odds, shapes_of
-from pipelines.federation.messages import Message, of_error, packed, unpacked
+from pipelines.federation.certificates import check_names
+from pipelines.federation.engine import Hub
+from pipelines.federation.learner import count_of, layers_of, log_odds, shapes_of
+from pipelines.federation.messages import Message
 from pipelines.federation.models import model_of, width_of
-from pipelines.federation.rehearsal import FAULTS
 from pipelines.federation.settings import FederationConfig
-from pipelines.federation.site import DECISION, Site, SiteRules
+from pipelines.federation.site import DECISION, SiteRules
 from pipelines.federation.splitting import shared_out
-from pipelines.io.files import read_json, write_json
+from pipelines.io.files import read_json
 from pipelines.task import validated
 from pipelines.training.boosting import LightGBMConfig
-from pipelines.training.network import NetworkConfig
 from pipelines.training.tabular import LogisticConfig
-
-INPUTS = [
-    Input(name="income", dtype="float64"),
-    Input(name="debt", dtype="float64"),
-    Input(name="kind", dtype="string", categories=["a", "b"]),
-]
-CLASSES = ["no", "yes"]
-NETWORK = NetworkConfig(hidden=(4,))
-HOW = asdict(Local(epochs=1, batch_size=32, learning_rate=0.05, decay=0.0, clip=1.0, proximal=0.0))
-
-
-def frame(rows: int, seed: int = 0) -> Any:
-    import pandas as pd
-
-    rng = np.random.default_rng(seed)
-    made = pd.DataFrame(
-        {
-            "id": [f"{seed}-{at}" for at in range(rows)],
-            "income": rng.lognormal(3, 1, rows),
-            "debt": np.where(rng.random(rows) < 0.1, np.nan, rng.lognormal(2, 1, rows)),
-            "kind": rng.choice(["a", "b"], rows),
-        }
-    )
-    odds = np.log1p(made["income"]) - np.log1p(made["debt"].fillna(5)) + (made["kind"] == "a")
-    return made.assign(label=np.where(odds + rng.normal(0, 0.5, rows) > 1.5, "yes", "no"))
-
-
-class Together:
-    """A hub whose sites are objects here. late: sites that never answer in time."""
-
-    def __init__(self, sites: Mapping[str, Site], late: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-        self.sites, self.late, self.sent = sites, late, []
-
-    def present(self) -> set[str]:
-        return set(self.sites)
-
-    def wait_for_sites(self, seconds: float, alive: Callable[[], None]) -> set[str]:
-        return self.present()
-
-    def ask(self, requests: Mapping[str, Message], seconds: float, patient: Any) -> Mapping[str, Message]:
-        found = {}
-        for name, request in requests.items():
-            if name in self.late:
-                continue
-            try:
-                answer = self.sites[name].answer(unpacked(packed(request), "server"))
-            except PlatformError as err:
-                answer = of_error(err)
-            found[name] = unpacked(packed(answer), name)
-            self.sent.append((request.document["ask"], name, found[name]))
-        return found
-
-    def tell(self, names: Any, message: Message) -> None:
-        self.sent.append((message.document["ask"], "", message))
-
-
-class Parties:
-    """Sites with rows of their own, and a coordinator."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(
-        self,
-        config: FederationConfig,
-        *,
-        model: Any = NETWORK,
-        rules: SiteRules | None = None,
-        late: set[str] | None = None,
-        privacy: Any = None,
-    ) -> tuple[Coordinator, Together]:
-        keys = self.folder / "keys"
-        make_certificates(keys, config.names, ["localhost"])
-        sites = {}
-        for at, name in enumerate(config.names):
-            data = self.folder / name
-            data.mkdir(exist_ok=True)
-            frame(200, at).to_parquet(data / "train.parquet")
-            frame(80, 100 + at).to_parquet(data / "valid.parquet")
-            write_json(data / "site.json", {"inputs": [one.model_dump() for one in INPUTS], "classes": CLASSES})
-            kind = FAULTS.get(config.faults.get(name, ""), Site)
-            sites[name] = kind(name, data, keys, rules or SiteRules(accept={"roc_auc": 0.6}))
-        told = {"task": "t", "model": {**asdict(model), "kind": model.kind}, "secure": config.secure}
-        hub = Together(sites, late or set())
-        return Coordinator(hub, config, {**told, "privacy": privacy}), hub  # type: ignore[arg-type]
+from tests.federation_parties import HOW, INPUTS, NETWORK, Parties, admitted, arrays, frame, rounds
 
 
 @pytest.fixture
 def parties(tmp_path: Path) -> Parties:
     return Parties(tmp_path)
-
-
-def admitted(leader: Coordinator) -> Coordinator:
-    leader.admit([one.model_dump() for one in INPUTS], CLASSES)
-    return leader
-
-
-def arrays(leader: Coordinator, model: Any = NETWORK) -> dict[str, Any]:
-    known = model_of(model, INPUTS)
-    spread = known.agree(leader.sums())
-    weights = first_weights(shapes_of(width_of(known, INPUTS), known.hidden), 7)
-    return {"weights": weights, "mean": spread.mean, "deviation": spread.deviation}
-
-
-def rounds(leader: Coordinator, given: dict[str, Any], count: int, privacy: bool = False) -> dict[str, Any]:
-    for number in range(1, count + 1):
-        added, _ = leader.learn(number, given, {"how": HOW, "seed": 7}, lambda step: float(np.square(step).sum()))
-        given = {**given, "weights": given["weights"] + added}
-    return given
 
 
 @pytest.mark.parametrize("model", [NETWORK, LogisticConfig(), LogisticConfig(log_scale=False)])
@@ -168,7 +62,11 @@ def test_a_secure_sum_gives_the_same_model_and_hides_every_update(parties: Parti
 
 def test_who_does_not_fit_is_left_out_and_says_why(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
     leader, hub = parties(FederationConfig(clients=6, faults={"site-2": "schema"}, quorum=0.3))
-    about = {"site-3": {"code": "other"}, "site-4": {"time": time.time() + 86_400}, "site-5": {"classes": ["no"]}}
+    about: dict[str, dict[str, Any]] = {
+        "site-3": {"code": "other"},
+        "site-4": {"time": time.time() + 86_400},
+        "site-5": {"classes": ["no"]},
+    }
 
     def answering(name: str, found: Message, changed: Mapping[str, Any]) -> Any:
         return lambda request: Message(document={**found.document, **changed})
@@ -264,7 +162,7 @@ def test_a_site_judges_the_model_and_keeps_it(parties: Parties) -> None:
 
 
 def test_private_updates_are_cut_and_noisy_and_tell_nothing_else(parties: Parties) -> None:
-    privacy = {"clip": 0.5, "noise": 4.0, "least": 2, "epsilon": 3.0}
+    privacy = {"unit": "site", "clip": 0.5, "noise": 4.0, "least": 2, "epsilon": 3.0}
     leader, hub = parties(FederationConfig(clients=3), privacy=privacy)
     admitted(leader)
     with pytest.raises(PlatformError, match="sums"):
@@ -278,6 +176,42 @@ def test_private_updates_are_cut_and_noisy_and_tell_nothing_else(parties: Partie
     assert deviation == pytest.approx(2 * 0.5 * 4.0 / np.sqrt(2), rel=0.25)
     again = hub.sites["site-1"]._with_noise(np.zeros(width), privacy)
     assert not np.any(again == hub.sites["site-1"]._with_noise(np.zeros(width), privacy))
+
+
+def test_private_training_of_a_site_is_noisy_by_its_own_steps(parties: Parties) -> None:
+    privacy = {"unit": "row", "clip": 1.0, "noise": 50.0, "least": 2, "epsilon": 3.0, "drawn": 0.2, "steps": 5}
+    leader, hub = parties(FederationConfig(clients=3), privacy=privacy)
+    admitted(leader)
+    width = count_of(shapes_of(width_of(model_of(NETWORK, INPUTS), INPUTS), (4,)))
+    given = {"weights": np.zeros(width), "mean": np.zeros(2), "deviation": np.ones(2)}
+    for _ in range(2):
+        leader.learn(1, given, {"how": HOW, "seed": 7}, lambda step: 0.0)
+    updates = [answer.arrays["update"] for ask, name, answer in hub.sent if ask == "learn" and name == "site-1"]
+    assert not np.any(updates[0][updates[0] != 0] == updates[1][updates[0] != 0])  # same rows, weights and seed
+    assert all(answer.document == {"weight": 1.0} for ask, _, answer in hub.sent if ask == "learn")
+
+
+def test_what_a_private_federation_charges_is_every_step_that_a_row_may_be_in(tmp_path: Path) -> None:
+    from pipelines.federation.train import _paid
+    from pipelines.recipes.tabular.base import TabularRecipe
+    from pipelines.training.privacy import PrivacyConfig, of_public_rows
+    from pipelines.training.tabular import CostConfig
+
+    def paid(**federation: Any) -> dict[str, Any]:
+        asked = FederationConfig(clients=10, rounds=6, **federation)
+        privacy, cost = PrivacyConfig(epsilon=3.0), CostConfig(rule="expected")
+        recipe = TabularRecipe(recipe="network", model=NETWORK, privacy=privacy, cost=cost, federation=asked)
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        with of_public_rows():
+            return _paid(recipe, folder)
+
+    rows, sites = paid(drawn=0.25, local_epochs=2), paid(unit="site")
+    assert (rows["releases"][0]["share"], rows["releases"][0]["steps"]) == (0.25, 6 * 2 * 4)
+    assert (sites["releases"][0]["share"], sites["releases"][0]["steps"]) == (1.0, 6)
+    assert 2.9 < rows["epsilon"] <= 3.0
+    with pytest.raises(PlatformError, match=r"federation\.rule"):
+        paid(unit="site", rule="trimmed")
 
 
 @pytest.mark.parametrize("split", ["iid", "dirichlet", "kind"])
@@ -349,6 +283,14 @@ def test_weights_are_layers_and_log_odds_are_what_the_graph_answers(tmp_path: Pa
         graph = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
         found = graph.run(["probabilities"], {"features": x})[0][:, 1]
         assert found == pytest.approx(1 / (1 + np.exp(-raw)), abs=1e-5)
+
+
+def test_a_coordinator_listens_on_ipv4_only(tmp_path: Path) -> None:
+    with pytest.raises(PlatformError, match="IPv4 only"):
+        Hub("[::]:8443", tmp_path, ["bank-a"])
+    with pytest.raises(PlatformError, match=r"no ca\.pem") as failed:
+        Hub("localhost:8443", tmp_path, ["bank-a"])
+    assert "fairlead federation certificates" in failed.value.fix
 
 
 def test_code_of_another_version_has_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
