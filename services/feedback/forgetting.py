@@ -70,7 +70,13 @@ def _all(folder: str, model: str, turns: Sequence[Turn]) -> Iterator[Prediction]
 
 
 def _is(one: Prediction, accepted: Mapping[str, set[str]]) -> bool:
-    return all(str(one.entities.get(name)) in values for name, values in accepted.items())
+    return all(_key(one, name) in values for name, values in accepted.items())
+
+
+def _key(one: Prediction, name: str) -> str:
+    """The key of a record: of its entity, or an input such as the user of recommendations, as far as it was logged."""
+    found = one.entities.get(name, one.inputs.get(name))
+    return str(found.get("hash") if isinstance(found, Mapping) else found)
 
 
 def _remove(folder: str, model: str, kind: Kind, ids: set[str], turns: Sequence[Turn]) -> int:

@@ -6,60 +6,24 @@ that was ended is made again: what is done stays done.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from contracts import storage
 from contracts.errors import PlatformError
+from deploy.cli.privacy.taking_out import Done, Forgetting, Log, Person, document_of
 from deploy.cli.privacy.traces import Traces
-from deploy.cli.profiles.audit_record import note
-from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.profiles.loading import load_deployment, load_endpoints
 from deploy.cli.profiles.log_salt import salt_of
 from deploy.cli.terminal.output import console, emit, table
-from pipelines.data import forgotten
 from pipelines.tasks import get_task, task_names
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from contracts.endpoints import Endpoints
+    from contracts.registry import Registry
     from pipelines.task import Task
-
-_PLAN = "features.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Person:
-    """Whose rows of a task: those whose `column` is `text`, a canonical key."""
-
-    task: Task
-    column: str
-    text: str
-
-
-@dataclass(kw_only=True)
-class Done:
-    """What was found of a person in a task, and taken out unless it was a dry run: rows, entries and files.
-
-    versions: of the data: name, rows, and by what it was replaced.  models: versions trained with rows of theirs.
-    """
-
-    task: str
-    column: str
-    versions: list[dict[str, Any]] = field(default_factory=list)
-    features: int = 0
-    online: int = 0
-    predictions: int = 0
-    labels: int = 0
-    steps: int = 0
-    models: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def found(self) -> bool:
-        """Whether there was anything."""
-        return bool(self.versions or self.features or self.online or self.predictions or self.steps or self.models)
 
 
 def forget(profile: str, entity: str, task: str, dry_run: bool, as_json: bool) -> None:
@@ -70,13 +34,13 @@ def forget(profile: str, entity: str, task: str, dry_run: bool, as_json: bool) -
     """
     endpoints = load_endpoints(profile)
     persons = _persons(endpoints, task, entity)
-    salts = {person.task.name: _salts(endpoints, profile, person) for person in persons}  # before anything is changed
+    logs = {person.task.name: _logs(endpoints, profile, person) for person in persons}  # before anything is changed
     traces = Traces(endpoints.scratch(), persons[0].text)
     done = []
     with console(stderr=True).status("looking") as status:
         for person in persons:
             status.update(f"{person.task.name}: {'looking' if dry_run else 'taking out'}")
-            done.append(_Forgetting(endpoints, person, salts[person.task.name], dry_run).run())
+            done.append(Forgetting(endpoints, person, logs[person.task.name], dry_run).run())
         # What is looked at only is still in the online store.
         files, left = traces.look(overwrite=not dry_run, skip=endpoints.uri("online") if dry_run else "")
     document = {
@@ -126,7 +90,7 @@ def _column(task: Task, column: str, explicit: bool) -> str:
     """The column that names entities of a task; "" where it has not the one that was asked for."""
     names = tuple(task.entities) or (task.id,)
     if column:
-        return column if column in (*task.entities, task.id) else ""
+        return column if column in (*task.entities, *(one.name for one in task.columns)) else ""
     if len(names) > 1:
         raise PlatformError(
             f"task {task.name} is about several kinds of entities",
@@ -142,182 +106,33 @@ def _has_data(endpoints: Endpoints, task: str) -> bool:
     return any(storage.exists(place) for place in places)
 
 
-def _salts(endpoints: Endpoints, profile: str, person: Person) -> dict[str, str]:
-    """The salt of each model's log that may have records of the person."""
+def _logs(endpoints: Endpoints, profile: str, person: Person) -> list[Log]:
+    """The models of a task that are served; ids of rows are in no log.
+
+    Raises:
+        PlatformError: ``code="random_salt"``: records of a log cannot be found.
+    """
     from contracts.registry import Registry
     from services.feedback.layout import models
+    from services.settings import AdapterSettings
 
-    if person.column not in person.task.entities:
-        return {}  # a log has entities, and no ids of rows
-    logged = set(models(endpoints.uri("predictions")))
-    if not logged:
-        return {}
-    of_task = {person.task.name, *(one for one in Registry(endpoints).names() if one in logged)}
-    return {name: salt_of(endpoints, profile, name) for name in sorted(logged & of_task)}
+    if person.column == person.task.id:
+        return []
+    logged, found, registry = set(models(endpoints.uri("predictions"))), [], Registry(endpoints)
+    others = [name for name in (registry.names() if logged else []) if _task_of(registry, name) == person.task.name]
+    for name in sorted({person.task.name, *others}):
+        given = load_deployment(profile, name).config.get("adapters") or {}
+        adapters = AdapterSettings.model_validate(given) if isinstance(given, dict) else None
+        whose = adapters is not None and adapters.folder and adapters.entity in ("", person.column)
+        if name in logged or whose:
+            salt = salt_of(endpoints, profile, name)
+            found.append(Log(model=name, salt=salt, adapters=adapters if whose else None))
+    return found
 
 
-class _Forgetting:
-    """One person in one task."""
-
-    def __init__(self, endpoints: Endpoints, person: Person, salts: dict[str, str], dry_run: bool) -> None:
-        self._ends, self._person, self._salts, self._dry = endpoints, person, salts, dry_run
-        self._data, self._task = endpoints.uri("data"), person.task.name
-        self._texts = {person.text}
-        self._affected: set[str] = set()
-        self._done = Done(task=self._task, column=person.column)
-
-    def run(self) -> Done:
-        """Look, and take out."""
-        column, text = self._person.column, self._person.text
-        versions = forgotten.versions(self._data, self._task)
-        for version in versions:
-            self._texts |= version.texts(column, text)
-        rows = {version.name: forgotten.rows_of(version, column, text) for version in versions}
-        here = [version for version in versions if rows[version.name]]
-        self._affected = {version.name for version in here} | self._before()
-        entry = None
-        if not self._dry:
-            entry = forgotten.remember(self._data, self._task, column, text, self._affected)
-        for version in here:
-            said: dict[str, Any] = {"version": version.name, "rows": rows[version.name]}
-            if not self._dry:
-                said["replaced_by"] = forgotten.rewrite(self._data, self._task, version, column, text)
-                forgotten.remove(version)
-            self._done.versions.append(said)
-        if not self._dry:
-            there = {version.name for version in forgotten.versions(self._data, self._task)}
-            for name in self._affected - there:  # what a call that was ended left of them
-                forgotten.remove_all(storage.join(self._data, self._task, name))
-        self._features_and_online()
-        self._log()
-        if not self._dry:
-            forgotten.name_sources(self._data, self._task)
-            if here:  # what was read of a collection that grows, and what killed runs began to read
-                forgotten.remove_all(storage.join(self._data, self._task, ".collections"))
-                forgotten.remove_all(storage.join(self._data, self._task, ".staging"))
-        self._steps()
-        self._models()
-        if entry is not None:
-            said = {**asdict(self._done), "entity": entry.hash, "models": [one["ref"] for one in self._done.models]}
-            note(self._ends, "forget_entity", self._task, evidence=said)
-        return self._done
-
-    def _before(self) -> set[str]:
-        """Versions that had rows of the person when they were to be forgotten before."""
-        known = forgotten.Forgotten.read(self._data, self._task)
-        name = forgotten.hashed(known.key, self._person.column, self._person.text) if known.entries else ""
-        return {version for one in known.entries if one.hash == name for version in one.versions}
-
-    def _features_and_online(self) -> None:
-        root = storage.join(self._ends.uri("features"), self._task)
-        plans: dict[tuple[str, str], Any] = {}
-        for name in storage.list_names(root):
-            address = storage.join(root, name)
-            if name.startswith(".") or not storage.exists(storage.join(address, _PLAN)):
-                continue
-            plan = json.loads(storage.read_bytes(storage.join(address, _PLAN)))
-            for view in plan["views"]:
-                if self._person.column in {key["name"] for key in view["join_keys"]}:
-                    plans[plan["project"], view["name"]] = view
-                    self._done.features += self._history(address, view)
-        if plans:
-            self._done.online = sum(self._online(project, view) for (project, _), view in plans.items())
-
-    def _history(self, address: str, view: Any) -> int:
-        column = view.get("columns", {}).get(self._person.column, self._person.column)
-        source = view["source"] if "://" in view["source"] else storage.join(address, view["source"])
-        rows = 0
-        for file in storage.listing(source):
-            if not file.uri.endswith(".parquet"):
-                continue
-            if self._dry:
-                with forgotten.file_here(file.uri) as here:
-                    rows += forgotten.matching(here, column, self._texts)
-            else:
-                rows += forgotten.take_out(file.uri, column, self._texts)
-        return rows
-
-    def _online(self, project: str, view: Any) -> int:
-        """Rows of the online store whose key has the person's."""
-        from feature_repo.stores.backend import open_backend
-        from feature_repo.stores.keys import deserialise_key, serialise_keys
-
-        address, name, column = self._ends.uri("online"), view["name"], self._person.column
-        if "://" not in address and not Path(address).exists():
-            return 0
-        backend = open_backend(address, writing=True)
-        try:
-            if not backend.has(project, name):
-                return 0
-            if len(view["join_keys"]) == 1:
-                texts = sorted(self._texts) if view["join_keys"][0]["dtype"] == "string" else [self._person.text]
-                keys = serialise_keys(view["join_keys"], {column: texts})
-                keys = [key for key, row in zip(keys, backend.fetch(project, [(name, keys)])[0], strict=True) if row]
-            else:
-                keys = [key for key in backend.keys(project, name) if str(deserialise_key(key)[column]) in self._texts]
-            if keys and not self._dry:
-                backend.delete(project, name, keys)
-            return len(keys)
-        finally:
-            backend.close()
-
-    def _log(self) -> None:
-        from services.feedback import forgetting
-
-        for model, salt in self._salts.items():
-            for text in sorted(self._texts):
-                keys = {self._person.column: text}
-                if self._dry:
-                    self._done.predictions += forgetting.count(self._ends.uri("predictions"), model, keys, salt)
-                else:
-                    removed = forgetting.forget(self._ends.uri("predictions"), model, keys, salt)
-                    self._done.predictions += removed.predictions
-                    self._done.labels += removed.labels
-
-    def _steps(self) -> None:
-        """Entries of the cache of steps that were made of an affected version, or have rows of the person."""
-        for root in (storage.join(self._data, ".steps"), str(self._ends.scratch("cache", "steps"))):
-            for step in storage.list_names(root):
-                for key in [] if step.startswith(".") else storage.list_names(storage.join(root, step)):
-                    place = storage.join(root, step, key)
-                    if self._is_of(place):
-                        self._done.steps += 1
-                        if not self._dry:
-                            storage.remove(storage.join(place, "result.json"))
-                            forgotten.remove_all(place)
-
-    def _is_of(self, place: str) -> bool:
-        for file in storage.listing(place):
-            if file.uri.endswith(".parquet"):
-                with forgotten.file_here(file.uri) as here:
-                    if forgotten.matching(here, self._person.column, self._texts):
-                        return True
-            elif file.uri.endswith((".json", "/out")):
-                content = storage.read_bytes(file.uri)
-                if any(version.encode() in content for version in self._affected):
-                    return True
-        return False
-
-    def _models(self) -> None:
-        from contracts.bundle import DOCUMENT, parse_document
-        from contracts.registry import Registry
-
-        if not self._affected:
-            return
-        registry = Registry(self._ends)
-        for name in registry.names():
-            for version in registry.versions(name):
-                place = storage.join(version.path, DOCUMENT)
-                try:
-                    document = parse_document(storage.read_bytes(place), version.path)
-                except PlatformError as err:
-                    if err.code != "not_found":
-                        raise
-                    continue
-                if document.task == self._task and document.lineage.data_version in self._affected:
-                    aliases = list(version.aliases)
-                    said = {"aliases": aliases, "data_version": document.lineage.data_version}
-                    self._done.models.append({"ref": f"{name}:{version.version}", **said})
+def _task_of(registry: Registry, name: str) -> str:
+    """The task of a model, by the first of its bundles that is there."""
+    return next((document.task for one in registry.versions(name) if (document := document_of(one))), "")
 
 
 def _to_do(done: Done) -> list[str]:
@@ -333,10 +148,10 @@ def _to_do(done: Done) -> list[str]:
 
 def _show(out: Console, done: list[Done], document: dict[str, Any]) -> None:
     said = "Found, nothing is changed" if document["dry_run"] else "Taken out"
-    made = table("task", "by", "data", "features", "online", "predictions", "labels", "cached steps")
+    made = table("task", "by", "data", "features", "online", "predictions", "labels", "adapters", "cached steps")
     for one in done:
         rows = ", ".join(f"{each['version']}: {each['rows']:,} rows" for each in one.versions) or "-"
-        counts = (one.features, one.online, one.predictions, one.labels, one.steps)
+        counts = (one.features, one.online, one.predictions, one.labels, one.adapters, one.steps)
         made.add_row(one.task, one.column, rows, *(f"{count:,}" for count in counts))
     out.print(said)
     out.print(made)

@@ -35,6 +35,7 @@ from pipelines.io.step_cache import StepCache
 from pipelines.steps.ingest import ingest
 from pipelines.task import dump_config
 from pipelines.tasks import get_task
+from services.adapters.store import AdapterStore
 from services.feedback import layout
 from services.feedback.hashing import hashed
 from services.feedback.line_file import append
@@ -283,6 +284,25 @@ def test_rows_whose_key_has_two_parts_are_found_by_one(
     assert (task["features"], task["online"]) == (1, 2)
     assert list(backend.keys("fraud", "pairs")) == [keys[1]]
     assert left(endpoints.path("home"), [PERSON]) == {}
+
+
+def test_adapters_of_the_person_go(
+    filled: Home, fairlead: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_SERVICE_PREDICTIONS__SALT", "salt")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "profile.yaml").write_text("home: home\n")
+    config = {"config": {"adapters": {"folder": str(tmp_path / "adapters"), "entity": "customer_id"}}}
+    (tmp_path / "models" / "fraud.yaml").write_text(json.dumps(config))
+    store = AdapterStore(str(tmp_path / "adapters"), "fraud", "ab" * 32)
+    for who in (PERSON, OTHER):
+        store.put(hashed(b"salt", who), 1, b"weights")
+    asked = ("forget", "--entity", f"customer_id={PERSON}", "--json", "--profile", str(tmp_path / "profile.yaml"))
+    for more, count in ((["--dry-run"], 1), ([], 1), ([], 0)):
+        said = fairlead(*asked, *more)
+        assert said.json["tasks"][0]["adapters"] == count
+    assert store.last(hashed(b"salt", PERSON)).version == 0
+    assert store.last(hashed(b"salt", OTHER)).version == 1
 
 
 def test_the_audit_log_says_it_and_not_who(filled: Home, fairlead: Call) -> None:
