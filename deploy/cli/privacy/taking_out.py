@@ -232,7 +232,7 @@ class Forgetting:
 
 def document_of(version: ModelVersion) -> BundleDocument | None:
     """What a version's bundle says; None where it is not there any more."""
-    from contracts.bundle import DOCUMENT
+    from contracts.bundle import DOCUMENT, parse_document
 
     try:
         return parse_document(storage.read_bytes(storage.join(version.path, DOCUMENT)), version.path)
