@@ -12,6 +12,7 @@ from contracts import reranking
 from contracts.providers import Exposure
 
 Floats = NDArray[np.float64]
+_BY = {"dpp": reranking.dpp, "mmr": reranking.mmr, "spread": reranking.spread}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,7 @@ class Choice:
             if self.wanted is None or not self.wanted.any():
                 return list(range(min(k, len(relevance))))
             return reranking.calibrated(relevance, reranking.shares(vectors), self.wanted, k, diversity)
-        choose = reranking.dpp if self.rerank == "dpp" else reranking.mmr
-        return choose(relevance, np.asarray(vectors, dtype=np.float64), k, diversity)
+        return _BY[self.rerank](relevance, np.asarray(vectors, dtype=np.float64), k, diversity)
 
 
 def unit(values: NDArray[Any]) -> Floats:

@@ -49,7 +49,7 @@ class RecommendSpec(Document):
     k: int = Field(20, ge=1)
     longest: int = Field(100, ge=1)
     diversity: float = Field(0.0, ge=0, le=1)
-    rerank: Literal["dpp", "mmr", "calibrated"] = "dpp"
+    rerank: Literal["dpp", "mmr", "calibrated", "spread"] = "dpp"
     pool: int = Field(100, ge=1)
     penalty: float = Field(0.0, ge=0, le=1)
     recency: float = Field(0.0, ge=0)

@@ -15,6 +15,7 @@ from pipelines.settings import setting
 from pipelines.task import STRICT
 from pipelines.training import two_tower
 from pipelines.training.taken import Taken as Taken
+from pipelines.training.taken import power
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -23,6 +24,7 @@ Arrays = dict[str, NDArray[Any]]
 Share = Annotated[float, Field(ge=0)]
 Several = Annotated[tuple[Share, ...], Field(min_length=1)]
 _BLOCK = 2_000  # items whose neighbours are computed at once
+_DENSE_BLOCK, _PAIRS = 500, 100_000  # items whose weights to all others are there at once, and at most
 _DENSE = 15_000  # items of which all pairs fit into memory as numbers
 
 
@@ -81,6 +83,9 @@ class GraphModel:
     Cooper et al., 2014). The last exponent takes from items that are popular (B. Paudel et al.: RP3beta, 2017).
 
     from_item, person, to_item: exponents of the degrees, candidates.  neighbours: items that are kept of each.
+    smooth: how much of an ideal low-pass filter is added, of the `rank` smoothest vectors of the graph, candidates (of
+    the same paper; with these degrees in J. Choi et al.: Blurring-sharpening process models, 2023). It compares all
+    pairs of items.
     """
 
     method: Literal["graph_filter"] = "graph_filter"
@@ -88,6 +93,8 @@ class GraphModel:
     person: Several = (0.5, 0.75)
     to_item: Several = (0.25, 0.0)
     neighbours: Annotated[int, Field(ge=1)] = 400
+    smooth: Several = (0.0,)
+    rank: Annotated[int, Field(ge=1)] = 512
     recency: Several = (0.0, 5.0)
 
 
@@ -139,11 +146,13 @@ def _item_knn(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
 
 
 def _graph_filter(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
+    if chosen.get("smooth"):
+        return _smoothed(taken, chosen)
     from scipy.sparse import diags
 
     people = np.asarray(taken.matrix.sum(axis=1), dtype=np.float64).ravel()
-    scaled = diags(_power(people, chosen["person"])) @ taken.matrix
-    source, target = (_power(taken.people, chosen[name]) for name in ("from_item", "to_item"))
+    scaled = diags(power(people, chosen["person"])) @ taken.matrix
+    source, target = (power(taken.people, chosen[name]) for name in ("from_item", "to_item"))
 
     def weights(item: int, others: NDArray[Any], counts: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(counts * source[item] * target[others])
@@ -151,9 +160,30 @@ def _graph_filter(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
     return _neighbours(taken.matrix, scaled.tocsr(), chosen["neighbours"], weights)
 
 
-def _power(degrees: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
-    """The degrees to the power of minus `exponent`; 0 of those without any."""
-    return np.where(degrees > 0, np.maximum(degrees, 1e-12) ** -exponent, 0.0)
+def _smoothed(taken: Taken, chosen: Mapping[str, Any]) -> Arrays:
+    """One hop and the low-pass filter, the largest weights of each item."""
+    count, most = taken.matrix.shape[1], int(chosen["neighbours"])
+    if count > _PAIRS:
+        raise PlatformError(
+            f"model.smooth compares all pairs of {count:,} items, which takes too long",
+            detail=f"at most {_PAIRS:,} items are accepted",
+            fix=setting("model.smooth", [0.0]),
+            code="too_many_items",
+        )
+    hop, vectors = taken.normalised(chosen["person"]), taken.smooth(chosen["person"], int(chosen["rank"]))
+    turned = hop.T.tocsr()
+    left = power(taken.people, chosen["from_item"] - 0.5).astype(np.float32)
+    right = power(taken.people, chosen["to_item"] - 0.5).astype(np.float32)
+    rows = []
+    for start in range(0, count, _DENSE_BLOCK):
+        block = slice(start, min(start + _DENSE_BLOCK, count))
+        weights = (turned[block] @ hop).toarray()
+        weights += (np.float32(chosen["smooth"]) * vectors[block]) @ vectors.T
+        weights *= left[block, None] * right
+        weights[np.arange(len(weights)), np.arange(block.start, block.stop)] = 0
+        kept = np.argpartition(-np.abs(weights), min(most, count) - 1, axis=1)[:, :most]
+        rows += [_largest(places, row[places], 0) for places, row in zip(kept, weights, strict=True)]
+    return _rows(rows)
 
 
 def _neighbours(

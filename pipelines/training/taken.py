@@ -30,9 +30,28 @@ class Taken:
     user_of: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     content: csr_matrix | None = None
     people: NDArray[np.float64] = field(init=False)
+    _smooth: dict[tuple[float, int], NDArray[np.float32]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "people", np.asarray(self.matrix.sum(axis=0), dtype=np.float64).ravel())
+
+    def normalised(self, person: float) -> csr_matrix:
+        """People by items over the roots of their degrees, those of people to the power of `person`."""
+        from scipy.sparse import diags
+
+        sizes = np.asarray(self.matrix.sum(axis=1), dtype=np.float64).ravel()
+        left, right = power(sizes, person / 2), power(self.people, 0.5)
+        return (diags(left) @ self.matrix @ diags(right)).tocsr().astype(np.float32)
+
+    def smooth(self, person: float, rank: int) -> NDArray[np.float32]:
+        """The first right singular vectors of `normalised`, shape (items, rank): what changes least along the graph."""
+        from sklearn.utils.extmath import randomized_svd
+
+        if (person, rank) not in self._smooth:
+            count = min(rank, *self.matrix.shape)
+            _, _, found = randomized_svd(self.normalised(person), count, n_iter=3, random_state=self.seed)
+            self._smooth[person, rank] = np.ascontiguousarray(found.T, dtype=np.float32)
+        return self._smooth[person, rank]
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
@@ -50,3 +69,8 @@ class Taken:
         weights = 0.5 ** (self.ages / half_life) if half_life else np.ones(len(self.ages))
         total = np.bincount(self.item_of, weights=weights, minlength=self.matrix.shape[1])
         return np.asarray(total / max(total.max(initial=0.0), 1e-12), dtype=np.float32)
+
+
+def power(degrees: NDArray[np.float64], exponent: float) -> NDArray[np.float64]:
+    """The degrees to the power of minus `exponent`; 0 of those without any."""
+    return np.where(degrees > 0, np.maximum(degrees, 1e-12) ** -exponent, 0.0)

@@ -21,7 +21,8 @@ class SplitConfig:
 
     by: ``time``, the newest interactions of all people, so that nothing is learned from the future; ``user``, the
     newest of each person; ``leave_one_out``, the last of each person, the one before it chooses; ``part``, as the
-    column `part` says (train, valid or test), where a benchmark has its own split: without valid a hash draws it.
+    column `part` says (train, valid or test), where a benchmark has its own split: without valid a hash draws a share
+    of each person.
     valid_share: of what is not test.  min_people: items that fewer people took are left out.
     likes_from: a rating below this is no liking: it is not learned from, and the item is not listed again.
     """
@@ -103,7 +104,7 @@ class ListConfig:
     k: Annotated[int, Field(ge=1)] = 20
     longest: Annotated[int, Field(ge=1, le=1_000)] = 100
     diversity: Share = 0.2
-    rerank: Literal["dpp", "mmr", "calibrated"] = "dpp"
+    rerank: Literal["dpp", "mmr", "calibrated", "spread"] = "dpp"
     pool: Annotated[int, Field(ge=1)] = 100
     penalty: Share = 0.0
     new_share: Share = 0.0

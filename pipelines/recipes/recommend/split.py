@@ -178,7 +178,7 @@ def _part(rows: pd.DataFrame, split: SplitConfig) -> pd.Series[Any]:
 
 
 def _named_part(rows: pd.DataFrame, valid_share: float) -> pd.Series[Any]:
-    """As the column says; without validation a hash draws it from what is for training.
+    """As the column says; without validation a hash draws a share of what each person has for training.
 
     Raises:
         PlatformError: another name, or no test.
@@ -199,8 +199,11 @@ def _named_part(rows: pd.DataFrame, valid_share: float) -> pd.Series[Any]:
     if (made == VALID).any():
         return made
     pairs = (rows["user"].astype(str) + SEPARATOR + rows["item"].astype(str)).to_numpy(dtype=object)
-    drawn = (pd.util.hash_array(pairs, categorize=False) >> np.uint64(11)) / 2.0**53
-    return made.mask((made == TRAIN) & (drawn < valid_share), VALID)
+    drawn = pd.Series(pd.util.hash_array(pairs, categorize=False), index=rows.index)[made == TRAIN]
+    people = drawn.groupby(rows["user"][drawn.index])
+    size = people.transform("size")
+    chosen = people.rank(method="first") <= np.ceil(size * valid_share)
+    return made.mask((chosen & (size > 1)).reindex(rows.index, fill_value=False), VALID)
 
 
 def _interactions(rows: pd.DataFrame) -> pd.DataFrame:

@@ -44,7 +44,7 @@ _MOVIELENS = replace(
     recipe="movielens",
     gate=replace(_GATE, thresholds=(Threshold(metric="ndcg", minimum=0.1), Threshold(metric="diversity", minimum=0.6))),
     model=EaseModel(),
-    list=ListConfig(),
+    list=ListConfig(rerank="spread"),
     data=DataConfig(
         columns={"id": "#row", "user": "userId", "item": "movieId", "time": "timestamp"}, times={"time": "s"}
     ),

@@ -16,7 +16,7 @@ from contracts.engines import load_engine
 from contracts.engines.recommend import read_model, request_inputs
 from contracts.errors import PlatformError
 from contracts.recommender import Recommender, RecommendSpec
-from contracts.reranking import distance, dpp, miscalibration, mmr, self_information
+from contracts.reranking import distance, dpp, miscalibration, mmr, self_information, spread
 from tests.problem_bundles import lists, small_recommender
 
 RNG = np.random.default_rng(5)
@@ -120,6 +120,52 @@ def test_popularity_is_held_against_an_item() -> None:
         for one in (plain, held)
     ]
     assert np.mean(novelty[1]) > np.mean(novelty[0]) + 0.1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 20), st.integers(1, 25), st.floats(0, 1), st.integers(0, 9))
+def test_a_spread_list_is_the_greedy_of_its_sum_in_the_order_of_relevance(
+    count: int, k: int, diversity: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(0, 1, (count, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    relevance = np.sort(rng.random(count))[::-1]
+    found = spread(relevance, vectors, k, diversity)
+    assert found == sorted(set(found)), "the most relevant first, none twice"
+    assert len(found) == min(k, count)
+    size, chosen = min(k, count), list[int]()
+    for _ in range(size):
+        gains = {
+            at: (1 - diversity) * 20 / (20 + at)
+            + diversity * sum(1 - vectors[at] @ vectors[other] for other in chosen) / max(1, size - 1)
+            for at in range(count)
+            if at not in chosen
+        }
+        chosen.append(max(gains, key=lambda at: (round(gains[at], 9), -at)))
+    assert set(found) == set(chosen) or _tied(relevance, vectors, size, diversity, found, chosen)
+
+
+def _tied(relevance: Any, vectors: Any, size: int, diversity: float, found: list[int], chosen: list[int]) -> bool:
+    """Whether two lists have the same sum within rounding, so that either may be the greedy one."""
+    sums = []
+    for each in (found, chosen):
+        apart = sum(1 - vectors[a] @ vectors[b] for a in each for b in each if a < b)
+        sums.append((1 - diversity) * sum(20 / (20 + at) for at in each) + diversity * apart / max(1, size - 1))
+    return abs(sums[0] - sums[1]) < 1e-6
+
+
+def test_more_asked_for_spreads_a_list_more() -> None:
+    vectors = RNG.normal(0, 1, (60, 4))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    relevance = np.linspace(1, 0, 60)
+    assert spread(relevance, vectors, 10, 0.0) == list(range(10))
+    found = [distance(vectors[spread(relevance, vectors, 10, level)]) for level in (0.0, 0.5, 0.8, 1.0)]
+    assert found == sorted(found)  # type: ignore[type-var]
+    other = distance(vectors[dpp(relevance, vectors, 10, 1.0)])
+    assert found[-1] is not None
+    assert other is not None
+    assert found[-1] > other
 
 
 def test_greedy_dpp_takes_what_raises_the_determinant_most() -> None:

@@ -267,3 +267,26 @@ def test_a_bubble_is_measured_round_by_round_and_reranking_widens_it() -> None:
     assert shipped[0]["entropy"] > bare[0]["entropy"]
     assert all(0 <= one["tail"] <= 1 and one["clicks"] > 0 for one in shipped)
     assert bubble(config, rounds=1) == shipped[:1], "the same world every time"
+
+
+def test_a_low_pass_filter_is_added_to_the_hop() -> None:
+    data = taken()
+    r, users = data.matrix.toarray(), np.maximum(data.matrix.toarray().sum(axis=1), 1)
+    scaled = r / np.sqrt(users)[:, None] / np.sqrt(data.people)
+    _, _, turned = np.linalg.svd(scaled, full_matrices=False)
+    expected = scaled.T @ scaled + 0.6 * turned[:4].T @ turned[:4]
+    expected = expected / np.sqrt(data.people)[:, None] * np.sqrt(data.people)
+    np.fill_diagonal(expected, 0)
+    chosen = {"method": "graph_filter", "from_item": 1.0, "person": 1.0, "to_item": 0.0, "smooth": 0.6, "rank": 4}
+    assert dense(fit(data, {**chosen, "neighbours": 12}), 12) == pytest.approx(expected, abs=1e-4)
+    few = dense(fit(data, {**chosen, "neighbours": 3}), 12)
+    assert ((few != 0).sum(axis=1) <= 3).all()
+    assert few[few != 0] == pytest.approx(expected[few != 0], abs=1e-4)
+
+
+def test_validation_is_a_share_of_each_person_where_a_benchmark_has_none() -> None:
+    rows = [(f"u{user}", f"i{at}", 0) for user in range(6) for at in range(4 * user + 2)]
+    frame = clicks([*rows, ("alone", "i0", 0), ("alone", "i1", 0)], part=["train"] * (len(rows) + 1) + ["test"])
+    frame["time"] = pd.NaT
+    found = split(frame, by="part", valid_share=0.2)["valid"].groupby("user").size()
+    assert found.to_dict() == {f"u{user}": int(np.ceil((4 * user + 2) * 0.2)) for user in range(6)}
