@@ -19,6 +19,7 @@ from contracts.fairness import NOT_STATED
 from pipelines.data.sensitive import read_groups
 from pipelines.settings import setting
 from pipelines.task import STRICT
+from pipelines.training.adversary import UNKNOWN, Opponent
 from pipelines.training.exponentiated_gradient import Constraint
 
 Floats = NDArray[np.float64]
@@ -35,20 +36,22 @@ class Mitigation:
     its group and all rows, the best response of a reduction to learning with costs (A. Agarwal et al.: A reductions
     approach to fair classification, 2018). ``exponentiated_gradient`` finds that part by fairlearn so that a share
     `strength` of the gap is gone, for any number of groups and either `constraint`. Each is one model, no lottery.
-    constraint: what ``exponentiated_gradient`` holds: equal selection, or equal errors in each class.
+    ``adversarial`` trains a network against one that guesses the group from its answer, see
+    `pipelines.training.adversary`, `strength` times as hard as for the label; for all epochs.
+    constraint: of the last two: equal selection, or equal errors in each class.
     column: the sensitive column.
     strengths: what is tried; the card shows each. `strength` is taken, or, with `target`, the least one with which the
     lowest rate of selection is at least so much of the highest.
     compare: other methods that are tried with these strengths too, for the plot alone; none of them is taken.
     """
 
-    method: Literal["none", "reweighing", "parity", "exponentiated_gradient"] = "none"
+    method: Literal["none", "reweighing", "parity", "exponentiated_gradient", "adversarial"] = "none"
     constraint: Constraint = "demographic_parity"
     column: str = ""
     strength: Annotated[float, Field(ge=0)] = 1.0
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0)
     target: Annotated[float, Field(gt=0, le=1)] | None = None
-    compare: tuple[Literal["reweighing", "parity", "exponentiated_gradient"], ...] = ()
+    compare: tuple[Literal["reweighing", "parity", "exponentiated_gradient", "adversarial"], ...] = ()
 
     @property
     def is_on(self) -> bool:
@@ -73,6 +76,15 @@ class Mitigation:
             return [(label, None) for _, _, label in parts]
         given = [(self._groups(dataset, name, ids), label) for name, ids, label in parts]
         return _WEIGHINGS[self.method](self, given, x, costs)
+
+    def opponent(self, dataset: Path, ids: Any) -> Opponent | None:
+        """Whom a network is trained against, by the ids of its training rows; None without ``adversarial``."""
+        if self.method != "adversarial":
+            return None
+        names = self._groups(dataset, "train", ids)
+        number = {name: at for at, name in enumerate(sorted(set(names) - {NOT_STATED}))}
+        groups = np.array([number.get(name, UNKNOWN) for name in names], dtype=np.int64)
+        return Opponent(groups=groups, strength=self.strength, sees_truth=self.constraint == "equalized_odds")
 
     def _groups(self, dataset: Path, part: str, ids: Any) -> NDArray[Any]:
         groups = read_groups(dataset, part, ids)
@@ -162,4 +174,15 @@ def _by_gradient(
     return [with_push(label, push, costs) for (_, label), push in zip(given, pushes, strict=True)]
 
 
-_WEIGHINGS = {"reweighing": _reweigh, "parity": _parity, "exponentiated_gradient": _by_gradient}
+def _as_they_are(
+    asked: Mitigation, given: Given, x: Floats, costs: tuple[float, float]
+) -> list[tuple[Ints, Floats | None]]:
+    return [(label, np.ones(len(label))) for _, label in given]
+
+
+_WEIGHINGS = {
+    "reweighing": _reweigh,
+    "parity": _parity,
+    "exponentiated_gradient": _by_gradient,
+    "adversarial": _as_they_are,
+}

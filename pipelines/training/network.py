@@ -26,6 +26,7 @@ from contracts.privacy_ledger import Release
 from pipelines.io.files import write_json
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
+from pipelines.training.adversary import Opponent, against, opposed
 from pipelines.training.boosting import Floats, Rows, Share
 from pipelines.training.loop import LoopConfig
 from pipelines.training.onnx_tabular import NetworkForm
@@ -125,8 +126,9 @@ def fit_network(
     seed: int,
     checkpoints: Path,
     progress: Progress,
+    opponent: Opponent | None = None,
 ) -> Fit:
-    """Train until the loss of the validation rows stops falling; a private network trains for all epochs.
+    """Train until the loss of the validation rows stops falling; for all epochs if privately or against an opponent.
 
     Raises:
         PlatformError: ``code="bad_data"``: strings without a list of categories.
@@ -155,7 +157,9 @@ def fit_network(
     given = train.weight if train.weight is not None else np.ones(len(train.y))
     weight = torch.from_numpy(given.astype(np.float32)).to(device)
     model = _perceptron(seen[0].shape[1], config.hidden).to(device)
-    history = _run(model, seen, labels, weight, config, privacy, paid, seed, checkpoints, progress, device)
+    _, steps = steps_of(len(train.y), config.training.batch_size)
+    trained = model if opponent is None else opposed(model, opponent, 1, steps * config.training.epochs)
+    history = _run(trained, seen, labels, weight, config, privacy, paid, seed, checkpoints, progress, device, opponent)
     with torch.no_grad():
         raw = model(seen[1])[:, 0].double().cpu().numpy()
     layers = [
@@ -231,6 +235,7 @@ def _run(
     checkpoints: Path,
     progress: Progress,
     device: str,
+    opponent: Opponent | None,
 ) -> list[dict[str, float]]:
     import torch
     from torch.nn.functional import binary_cross_entropy_with_logits as entropy
@@ -247,9 +252,12 @@ def _run(
         for at in chosen:
             yield torch.from_numpy(np.asarray(at, np.int64)).to(device)
 
+    guessed = against(opponent, device)
+
     def loss(current: Any, at: Any) -> Any:
-        found = entropy(current(seen[0][at])[:, 0], labels[0][at], weight=weight[at], reduction="sum")
-        return found if paid else found / weight[at].sum()
+        answers, extra = guessed(current, (seen[0][at],), labels[0][at], at)
+        found = entropy(answers[:, 0], labels[0][at], weight=weight[at], reduction="sum")
+        return found if paid else found / weight[at].sum() + extra
 
     def evaluate(current: Any) -> dict[str, float]:
         with torch.no_grad():
@@ -259,7 +267,8 @@ def _run(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     rows_seen = hashlib.sha256(b"".join(one.cpu().numpy().tobytes() for one in (*seen, *labels, weight)))
-    decides = paid["id"] if paid else f"{config}|{seed}|{device}|{rows_seen.hexdigest()}"
+    faced = opponent.fingerprint() if opponent else ""
+    decides = paid["id"] if paid else f"{config}|{seed}|{device}|{rows_seen.hexdigest()}{faced}"
     private = (privacy, paid) if paid else None
     with privately(model, optimizer, private, training.batch_size, "--recipe network") as steps_by:
         return run_epochs(
@@ -269,7 +278,7 @@ def _run(
             steps_per_epoch=steps,
             loss=loss,
             evaluate=evaluate,
-            monitor=None if paid else "valid_loss",
+            monitor=None if paid or opponent else "valid_loss",
             config=private_loop(training) if paid else training,
             seed=seed,
             checkpoint=Checkpoint(checkpoints / "network.pt", decides),

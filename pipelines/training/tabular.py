@@ -24,6 +24,7 @@ from pipelines.data.hidden import read_hidden
 from pipelines.search_space import Dimension
 from pipelines.settings import setting
 from pipelines.task import STRICT, Progress
+from pipelines.training.adversary import Opponent
 from pipelines.training.boosting import Columns, Floats, LightGBMConfig, Rows, Share, fit_boosted
 from pipelines.training.mitigation import Mitigation
 from pipelines.training.network import NetworkConfig, check_private, fit_network, form_of
@@ -130,6 +131,13 @@ def train_tabular(
         fair = mitigation.apply(dataset, parts, x_train, (cost.false_positive, float(np.mean(losses))))
         pairs = zip((x_train, x_valid), fair, strict=True)
         rows = tuple(Rows(x=x, y=y, weight=weight, judged_by_weight=True) for x, (y, weight) in pairs)  # type: ignore[assignment]
+    opponent = mitigation.opponent(dataset, train["id"]) if mitigation else None
+    if opponent and not isinstance(model, NetworkConfig):
+        raise PlatformError(
+            f"a {model.kind} cannot be trained against an adversary, as it is not trained with torch",
+            fix=f"train a network, with --recipe network, or {setting('mitigation.method', 'exponentiated_gradient')}",
+            code="bad_config",
+        )
     if isinstance(model, LightGBMConfig):
         fitted = _boosted(rows, inputs, classes, model, seed, out, checkpoints, progress)
     else:
@@ -141,7 +149,8 @@ def train_tabular(
                 code="bad_config",
             )
         if isinstance(model, NetworkConfig):
-            fitted = _fit_network(rows, inputs, model, privacy or PrivacyConfig(), seed, out, checkpoints, progress)
+            asked = privacy or PrivacyConfig()
+            fitted = _fit_network(rows, inputs, model, asked, seed, out, checkpoints, progress, opponent)
         else:
             fit: Any = _fit_logistic if isinstance(model, LogisticConfig) else _fit_card
             fitted = fit(rows, inputs, model, seed, out)
@@ -255,10 +264,11 @@ def _fit_network(
     out: Path,
     checkpoints: Path,
     progress: Progress,
+    opponent: Opponent | None,
 ) -> Fitted:
     from pipelines.training.onnx_tabular import save_network
 
-    found = fit_network(rows, inputs, model, privacy, seed, checkpoints, progress)
+    found = fit_network(rows, inputs, model, privacy, seed, checkpoints, progress, opponent)
     form = form_of(inputs, found)
     return Fitted(
         engine="onnx",

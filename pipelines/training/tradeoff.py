@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,50 @@ from pipelines.training.mitigation import Mitigation
 
 if TYPE_CHECKING:
     from pipelines.task import Task, TaskConfig
+
+
+def by_strength(
+    task: Task,
+    config: TaskConfig,
+    classes: Sequence[str],
+    dataset: Path,
+    out: Path,
+    checkpoints: Path,
+    train: Callable[[Mitigation, Path, Path], dict[str, Any]],
+) -> dict[str, Any]:
+    """One model for each method and strength that is tried; the one that is taken is written to `out`.
+
+    Args:
+        config: a recipe with `mitigation`.
+        train: by a mitigation, to a folder, with checkpoints in another; gives `TaskConfig.train`'s result.
+    """
+    asked: Mitigation = config.mitigation  # type: ignore[attr-defined]
+    points: list[dict[str, Any]] = []
+    fits: dict[float, dict[str, Any]] = {}
+    for method in dict.fromkeys((asked.method, *asked.compare)):
+        for strength in sorted({*asked.strengths, asked.strength}):
+            one = replace(asked, method=method, strength=strength)
+            folder = _kept(checkpoints, one)
+            done, model = folder / "done.json", folder / "model"
+            if not done.exists():
+                shutil.rmtree(model, ignore_errors=True)
+                fitted = train(one, model, folder / "rounds")
+                done.with_suffix(".part").write_text(json.dumps(fitted))
+                done.with_suffix(".part").replace(done)
+            found = json.loads(done.read_text())
+            if method == asked.method:
+                fits[strength] = found
+            points.append({"method": method, **tried(task, config, classes, dataset, model, found, strength)})
+    taken = chosen_strength(asked, [one for one in points if one["method"] == asked.method])
+    shutil.copytree(_kept(checkpoints, replace(asked, strength=taken)) / "model", out, dirs_exist_ok=True)
+    parameters = {**fits[taken]["parameters"], "mitigation": asked.method, "strength": taken}
+    tradeoff = {"column": asked.column, "method": asked.method, "points": points, "taken": taken}
+    return {**fits[taken], "parameters": parameters, "tradeoff": tradeoff}
+
+
+def _kept(checkpoints: Path, one: Mitigation) -> Path:
+    """Where the model of one method and strength is kept."""
+    return checkpoints / f"{one.method}-{one.strength:g}"
 
 
 def tried(
@@ -59,7 +106,7 @@ def tried(
     if groups is not None and outcome is not None:
         measured = fairness.measure(groups[[column]], outcome, config.gate.fairness.min_rows)
         found = {key: measured["columns"][column][key] for key in fairness.MEASURES}
-    return {"strength": strength, **{key: metrics[key] for key in ("accuracy", "roc_auc", "cost")}, **found}
+    return {"strength": strength, **{key: metrics.get(key) for key in ("accuracy", "roc_auc", "cost")}, **found}
 
 
 def chosen_strength(mitigation: Mitigation, points: Sequence[Mapping[str, Any]]) -> float:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import field, replace
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +31,7 @@ class TabularRecipe(TaskConfig):
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `train_tabular`; with a mitigation, one model for each strength that is tried; or by a federation."""
-        from pipelines.training.tradeoff import chosen_strength, tried
+        from pipelines.training.tradeoff import by_strength
 
         classes = task.classes or _classes(dataset)
         if self.federation.is_on:
@@ -44,29 +42,12 @@ class TabularRecipe(TaskConfig):
         if not self.mitigation.is_on:
             found = self._train(task, classes, dataset, out, checkpoints, progress, self.mitigation)
             return {**found, "output": class_output(task, self, classes)}
-        asked = self.mitigation
-        points: list[dict[str, Any]] = []
-        fits: dict[float, dict[str, Any]] = {}
-        for method in dict.fromkeys((asked.method, *asked.compare)):
-            for strength in sorted({*asked.strengths, asked.strength}):
-                one = replace(asked, method=method, strength=strength)
-                folder = _tried(checkpoints, one)
-                done, model = folder / "done.json", folder / "model"
-                if not done.exists():
-                    shutil.rmtree(model, ignore_errors=True)
-                    fitted = self._train(task, classes, dataset, model, folder / "rounds", progress, one)
-                    done.with_suffix(".part").write_text(json.dumps(fitted))
-                    done.with_suffix(".part").replace(done)
-                found = json.loads(done.read_text())
-                if method == asked.method:
-                    fits[strength] = found
-                points.append({"method": method, **tried(task, self, classes, dataset, model, found, strength)})
-        taken = chosen_strength(asked, [one for one in points if one["method"] == asked.method])
-        shutil.copytree(_tried(checkpoints, replace(asked, strength=taken)) / "model", out, dirs_exist_ok=True)
-        parameters = {**fits[taken]["parameters"], "mitigation": asked.method, "strength": taken}
-        tradeoff = {"column": asked.column, "method": asked.method, "points": points, "taken": taken}
-        output = class_output(task, self, classes)
-        return {**fits[taken], "parameters": parameters, "output": output, "tradeoff": tradeoff}
+
+        def train(one: Mitigation, to: Path, kept: Path) -> dict[str, Any]:
+            return self._train(task, classes, dataset, to, kept, progress, one)
+
+        found = by_strength(task, self, classes, dataset, out, checkpoints, train)
+        return {**found, "output": class_output(task, self, classes)}
 
     def _train(
         self,
@@ -94,11 +75,6 @@ class TabularRecipe(TaskConfig):
             mitigation,
             self.privacy,
         )
-
-
-def _tried(checkpoints: Path, one: Mitigation) -> Path:
-    """Where the model of one method and strength is kept."""
-    return checkpoints / f"{one.method}-{one.strength:g}"
 
 
 def _classes(dataset: Path) -> list[str]:

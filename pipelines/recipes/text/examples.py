@@ -14,17 +14,22 @@ if TYPE_CHECKING:
 
     from pipelines.recipes.text.settings import TextConfig, TextTaskConfig
     from pipelines.task import Task
+    from pipelines.training.adversary import Opponent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """What a recipe learns from: the rows of a data set, the fields that its texts are made of, and the classes."""
+    """What a recipe learns from: the rows of a data set, the fields that its texts are made of, and the classes.
+
+    opponent: whom a network is trained against, if it is.
+    """
 
     task: Task
     train: pd.DataFrame
     valid: pd.DataFrame
     fields: tuple[str, ...]
     classes: list[str]
+    opponent: Opponent | None = None
 
     @classmethod
     def read(cls, task: Task, config: TextTaskConfig, dataset: Path, order: Sequence[str] = ()) -> Examples:

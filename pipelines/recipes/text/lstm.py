@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 
+from contracts.errors import PlatformError
+from pipelines.recipes.text.examples import Examples
 from pipelines.recipes.text.neural import NeuralText
 from pipelines.search_space import Dimension
-from pipelines.task import STRICT, Progress
+from pipelines.settings import setting
+from pipelines.task import STRICT, Progress, class_output
+from pipelines.training.mitigation import Mitigation
 from pipelines.training.privacy import PrivacyConfig
 
 if TYPE_CHECKING:
-    from pipelines.recipes.text.examples import Examples
+    from pipelines.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -36,10 +40,44 @@ class LstmConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LstmText(NeuralText):
-    """Embedding and LSTM."""
+    """Embedding and LSTM. mitigation: ``adversarial`` or none, for tasks with sensitive columns."""
 
     model: LstmConfig = field(default_factory=LstmConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    mitigation: Mitigation = field(default_factory=Mitigation)
+
+    def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """As any recipe of texts; with a mitigation, one model for each strength that is tried.
+
+        Raises:
+            PlatformError: ``code="bad_config"``: a mitigation that weighs the rows of a table.
+        """
+        from pipelines.training.tradeoff import by_strength
+
+        if not self.mitigation.is_on:
+            return super().train(task, dataset, out, checkpoints, progress)
+        if {self.mitigation.method, *self.mitigation.compare} != {"adversarial"}:
+            raise PlatformError(
+                "texts are treated alike by an adversary, and in no other way",
+                detail=f"mitigation.method is {self.mitigation.method!r}",
+                fix=setting("mitigation.method", "adversarial"),
+                code="bad_config",
+            )
+        out.mkdir(parents=True, exist_ok=True)
+
+        def train(one: Mitigation, to: Path, kept: Path) -> dict[str, Any]:
+            return replace(self, mitigation=one)._trained(task, dataset, to, kept, progress)
+
+        classes = Examples.read(task, self, dataset, self.order).classes
+        found = by_strength(task, self, classes, dataset, out, checkpoints, train)
+        return {**found, "output": class_output(task, self, classes)}
+
+    def _trained(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        examples = Examples.read(task, self, dataset, self.order)
+        out.mkdir(parents=True, exist_ok=True)
+        opponent = self.mitigation.opponent(dataset, examples.train["id"])
+        found = self.learn(replace(examples, opponent=opponent), out, checkpoints, progress)
+        return {"engine": "onnx", "decision": None, **found}
 
     def learn(self, examples: Examples, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """See `train_lstm`."""
@@ -112,7 +150,8 @@ def train_lstm(
     device, texts = begin(examples, config)
     privacy, loop, rows, paid = config.privacy, config.training, len(examples.train), None
     if privacy.is_on:
-        check_settings(privacy, rows, {})
+        weighs = config.mitigation.is_on, "it reads the groups of rows, and pays nothing", "none"
+        check_settings(privacy, rows, {"mitigation.method": weighs})
         paid = pay(privacy, rows, loop.batch_size, loop.epochs, checkpoints)
     tokenizer = train_tokenizer(
         public_texts(examples, config) if paid else texts["train"],
@@ -123,7 +162,8 @@ def train_lstm(
     limit = config.text.max_tokens
     corpus = Corpus.of(examples, texts, tokenizer, limit, pad_id=PAD_ID, unknown_id=UNKNOWN_ID)
     model = build_model(tokenizer.get_vocab_size(), len(examples.classes), config.model, bool(paid)).to(device)
-    history = fit(model, corpus, config, device, checkpoints, progress, (privacy, paid) if paid else None)
+    private = (privacy, paid) if paid else None
+    history = fit(model, corpus, config, device, checkpoints, progress, private, examples.opponent)
     if not group().leads:
         return {"history": history, "parameters": {}, "device": device}
     held = scores(model, corpus.ids["valid"], PAD_ID, device)
@@ -140,8 +180,8 @@ def train_lstm(
         "epochs_run": len(history),
         "weights": sum(p.numel() for p in model.parameters()),
     }
-    private = {"privacy": paid} if paid else {}
-    return {"history": history, "parameters": parameters, "device": device, **private}
+    told = {"privacy": paid} if paid else {}
+    return {"history": history, "parameters": parameters, "device": device, **told}
 
 
 def public_texts(examples: Examples, config: LstmText) -> list[str]:

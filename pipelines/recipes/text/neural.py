@@ -17,6 +17,7 @@ from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
+    from pipelines.training.adversary import Opponent
     from pipelines.training.privacy import PrivacyConfig
 
 
@@ -103,16 +104,18 @@ def fit(
     checkpoints: Path,
     progress: Progress,
     private: tuple[PrivacyConfig, Mapping[str, Any]] | None = None,
+    opponent: Opponent | None = None,
 ) -> list[dict[str, float]]:
     """Train `model`, of ids (rows, tokens) and lengths (rows,) to logits, until the loss of ``valid`` stops falling.
 
-    private: what is asked, and what was paid for it; then to the end of all epochs.
+    private: what is asked, and what was paid for it; then, and against an opponent, to the end of all epochs.
     """
     import numpy as np
     import torch
     from torch.nn.functional import cross_entropy
 
     from pipelines.task import dump_config
+    from pipelines.training.adversary import against, opposed
     from pipelines.training.batches import augment, bucket, pad
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.distributed import group
@@ -145,11 +148,15 @@ def fit(
             padded, sizes = pad([changed[at] for at in mine], corpus.pad_id)
             scale = float(len(found) > 0) if private else here.size / copies / float(weight[targets].sum())
             inputs = torch.from_numpy(padded).to(device), torch.from_numpy(sizes).to(device)
-            yield *inputs, targets[torch.from_numpy(mine).to(device)], scale
+            yield inputs, targets[torch.from_numpy(mine).to(device)], scale, torch.from_numpy(rows[mine]).to(device)
+
+    guessed = against(opponent, device)
 
     def loss(current: Any, batch: Any) -> Any:
         """The weighted mean over the whole batch, of which this is a share."""
-        return cross_entropy(current(batch[0], batch[1]), batch[2], weight=weight, reduction="sum") * batch[3]
+        inputs, targets, scale, rows = batch
+        answers, extra = guessed(current, inputs, targets, rows)
+        return cross_entropy(answers, targets, weight=weight, reduction="sum") * scale + extra
 
     def evaluate(current: Any) -> dict[str, float]:
         found = torch.from_numpy(scores(current, ids["valid"], corpus.pad_id, device))
@@ -157,20 +164,22 @@ def fit(
         accuracy = float((found.argmax(dim=1) == target).double().mean())
         return {"valid_loss": float(cross_entropy(found, target)), "valid_accuracy": accuracy}
 
+    each = steps if private else -(-len(lengths) // batch_size)
+    trained = model if opponent is None else opposed(model, opponent, corpus.classes, each * training.epochs)
     optimizer = eager(torch.optim.AdamW)(
-        model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+        trained.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     paid = private[1]["id"] if private else ""
-    decides = corpus.fingerprint(dump_config(config), device, paid)
+    decides = corpus.fingerprint(dump_config(config), device, paid, opponent.fingerprint() if opponent else "")
     with privately(model, optimizer, private, batch_size, "train --recipe embedding_lstm") as steps_by:
         return run_epochs(
-            model,
+            trained,
             steps_by,
             batches=batches,
-            steps_per_epoch=steps if private else -(-len(lengths) // batch_size),
+            steps_per_epoch=each,
             loss=loss,
             evaluate=evaluate,
-            monitor=None if private else "valid_loss",
+            monitor=None if private or opponent else "valid_loss",
             config=training,
             seed=config.seed,
             checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", decides),
