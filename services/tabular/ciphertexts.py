@@ -41,8 +41,6 @@ class Evaluator:
         own.global_scale = 2.0**SCALE_BITS
         self._parameters = _first_field(own.serialize(save_secret_key=False))
         self._level = tenseal.ckks_vector(own, [0.0] * SLOTS).ciphertext()[0].parms_id()
-        self._repeated = np.zeros(SLOTS)
-        self._repeated[: self.per_ciphertext * self.width] = np.tile(self._weights, self.per_ciphertext)
 
     def keys(self, data: bytes) -> Any:
         """The public keys of a caller.
@@ -79,7 +77,8 @@ class Evaluator:
             check()
             here = min(left, self.per_ciphertext)
             left -= here
-            product = self._loaded(keys, frame, at) * self._repeated.tolist()
+            factors = _used(np.tile(self._weights, here))
+            product = self._loaded(keys, frame, at) * factors
             answers.append(self._answer(keys, product, self._masks(here)))
         return answers
 
@@ -88,7 +87,7 @@ class Evaluator:
         total = None
         for at, (frame, weight) in enumerate(zip(frames, self._weights.tolist(), strict=True)):
             check()
-            part = self._loaded(keys, frame, at) * weight
+            part = self._loaded(keys, frame, at) * (weight if rows == SLOTS else _used(np.full(rows, weight)))
             total = part if total is None else total + part
         added = _uniform(SLOTS, REACH)
         added[:rows] = self._bias + _uniform(rows, _FLOOD)
@@ -132,6 +131,14 @@ def _uniform(count: int, reach: float) -> NDArray[np.float64]:
     drawn = np.frombuffer(os.urandom(8 * count), dtype=np.uint64).astype(np.float64)
     found: NDArray[np.float64] = (drawn / 2.0**63 - 1.0) * reach
     return found
+
+
+def _used(factors: NDArray[np.float64]) -> list[float]:
+    """Factors of all slots: what a client put into those that it does not say it uses is multiplied by zero."""
+    found = np.zeros(SLOTS)
+    found[: len(factors)] = factors
+    whole: list[float] = found.tolist()
+    return whole
 
 
 def _first_field(serialised: bytes) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 import tenseal
 
 from contracts.bundle import Bundle
-from contracts.encrypted import SLOTS, key_id, open_linear
+from contracts.encrypted import REACH, SLOTS, key_id, open_linear
 from contracts.errors import PlatformError
 from tests.unit.services.conftest import BundleMaker, Served, Server
 from tests.unit.services.encrypted.conftest import MODELS, client_of, columns_of, rows_of
@@ -112,7 +112,6 @@ def test_answers_hide_what_each_input_contributes(logistic: Served, linear: Call
     assert first.sum() == pytest.approx(second.sum(), abs=1e-3)
     assert np.abs(first - second).min() > 1e-3
     assert np.abs(first).max() > 100
-    assert np.abs(decrypted[0][width:]).min() >= 0
     assert np.abs(decrypted[0][width:] - decrypted[1][width:]).max() > 100  # unused slots are answered with noise
 
 
@@ -123,6 +122,21 @@ def test_unused_slots_of_columns_are_answered_with_noise(logistic: Served) -> No
     found = client._decrypted(client._answers("columns", 2, frames, 1)[0])
     assert found[0] == pytest.approx(found[1], abs=1e-3)
     assert (np.abs(found[2:] - found[0]) > 1).mean() > 0.99
+
+
+def test_what_lies_in_slots_that_are_not_used_does_not_reach_the_answer(logistic: Served) -> None:
+    """Numbers so large that no mask would hide their products."""
+    client = client_of(logistic)
+    _, slots = client._prepared(rows_of(1))
+    width = slots.shape[1]
+    honest, large = np.zeros(SLOTS), np.full(SLOTS, 3e5)
+    honest[:width] = large[:width] = slots[0]
+    for values in (honest, large):
+        found = client._decrypted(client._answers("rows", 1, [client._encrypted(values)], 1)[0])
+        assert np.abs(found[width:]).max() < REACH + 1
+    frames = [client._encrypted(np.concatenate([column, np.full(SLOTS - 1, 3e5)])) for column in slots.T]
+    found = client._decrypted(client._answers("columns", 1, frames, 1)[0])
+    assert np.abs(found[1:]).max() < REACH + 1
 
 
 def test_budget_is_kept_per_caller(linear: Callable[[str], Bundle], serve_bundle: Server) -> None:
