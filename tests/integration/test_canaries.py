@@ -1,4 +1,5 @@
-"""Canaries in a source: after a run no byte of its home has one, whatever became of the row that had it."""
+"""Canaries in a source: after a run no byte of its home has one, whatever became of the row that had it; and after
+somebody is forgotten, none names them."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from tests.toy.toy_task import TASK, toy_frame
 pytestmark = pytest.mark.integration
 TOY, ROOT = Path(__file__).parents[1] / "toy", Path(__file__).parents[2]
 SECRET = "c0ffee" * 11
+FORGOTTEN, NEIGHBOUR = "PARCEL-OF-NOBODY-7", "ANOTHER-PARCEL-8"
 CANARIES = [
     "13812349876",
     "canary@leak.example.org",
@@ -38,6 +40,7 @@ def source(folder: Path, frame: Any) -> Path:
         sent=frame["sent"].dt.strftime("%Y-%m-%dT%H:%M:%S"), sender="Zhāng Canary", card="6222021234567890128"
     )
     rows["note"] = [CANARIES[at % 3] if at % 5 == 0 else note for at, note in enumerate(rows["note"])]
+    rows.loc[[7, 8], "parcel"] = [FORGOTTEN, NEIGHBOUR]
     rows["distance"] = rows["distance"].astype(str)
     rows.loc[3, ["distance", "note"]] = ["far", f"call {CANARIES[0]}"]  # to the quarantine
     text = io.StringIO()
@@ -56,10 +59,15 @@ def run(home: Path, run_id: str, file: Path, pii: dict[str, str]) -> tuple[int, 
     config = json.loads(dump_config(TASK.recipes["tree"]))
     config["data"]["pii"] = pii
     asked |= {"config": config}
+    return called(["pipelines", "run", json.dumps(asked)])
+
+
+def called(arguments: list[str], **environment: str) -> tuple[int, str]:
+    """A module as a process; its exit code and all that it printed."""
     path = os.pathsep.join([str(TOY), str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "pipelines", "run", json.dumps(asked)],
-        env=os.environ | {"PYTHONPATH": path, KEY: SECRET},
+        [sys.executable, "-m", *arguments],
+        env=os.environ | {"PYTHONPATH": path, KEY: SECRET} | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -85,3 +93,19 @@ def test_nothing_redacted_is_left_anywhere(tmp_path: Path, with_tables: Callable
     assert "encrypt:whole" in page
     assert set(left(file.parent, CANARIES)) == set(CANARIES)  # the search finds what is there
     assert document["steps"]["validate"]["result"]["bad"] == 3  # far, too few values, not UTF-8
+    assert len(left(home, [FORGOTTEN])[FORGOTTEN]) >= 3  # parts and cached steps
+    told = forget(home)
+    assert left(home, [FORGOTTEN]) == {}
+    assert left(home, [NEIGHBOUR])
+    (task,) = told["tasks"]
+    assert task["versions"][0]["rows"] == 1
+    assert [one["ref"] for one in task["models"]] == ["toy:1"]
+    assert told["left"] == []
+
+
+def forget(home: Path) -> Any:
+    code, said = called(
+        ["deploy.cli", "forget", "--entity", f"parcel={FORGOTTEN}", "--task", "toy", "--json"], FAIRLEAD_HOME=str(home)
+    )
+    assert code == 0, said
+    return json.loads(said)
