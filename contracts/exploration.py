@@ -6,6 +6,7 @@ Without it a log only says how good the lists were that were shown; with it, als
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import comb
 
 import numpy as np
@@ -56,6 +57,7 @@ def propensities(base: Sequence[int], shown: Sequence[int], pool: int, share: fl
     return found
 
 
+@lru_cache(maxsize=1024)
 def _drawn(count: int, pool: int, share: float, certain: int) -> float:
     """The chance that a place gets one item, where `certain` places, this one too, are left to chance in any case."""
     if count < certain:

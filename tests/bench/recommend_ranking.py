@@ -21,8 +21,8 @@ from tests.bench.report import Row
 KINDS = ("none", "lambdarank", "dlrm")
 SEEDS = (7, 8, 9)
 LISTED, CANDIDATES = 10, 500
-TIMES, VISITS, SHARES = 200, 4, (0.1, 0.3)
-DRAWN_TIMES = 20  # of Thompson sampling, each list of which is computed
+TIMES, VISITS, SHARES = 60, 4, (0.1, 0.3)
+DRAWN_TIMES = 10  # of Thompson sampling, each list of which is computed
 
 
 def config(kind: str, seed: int) -> Any:
