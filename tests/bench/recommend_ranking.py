@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,7 @@ class Built:
         self.world = World(settings.simulator, seed)
         frame = next(simulate(settings.simulator, seed, self.world)).to_pandas()
         folder.mkdir(parents=True)
+        self.folder = folder
         for name, part in task.split(frame, settings).items():
             part.to_parquet(folder / f"{name}.parquet")
         start = perf_counter()
@@ -109,7 +110,7 @@ def rankers(home: Path) -> Iterator[Row]:
             if one.model.ranker is not None:
                 look = np.array(one.model.ranker.spec.looked)
                 measured["looks, mean error"] = float(np.abs(look / look[0] - looks(len(look))).mean())
-                measured |= speed(one.model)
+                measured |= {**calibration(one), **speed(one.model)}
             served = one.out["parameters"].get("ranker", "none")
             sys.stdout.write(f"{kind}, seed {seed}, served {served}: {measured} {one.out.get('choices')}\n")
             sys.stdout.flush()
@@ -120,6 +121,25 @@ def rankers(home: Path) -> Iterator[Row]:
             yield Row(case=name, contestant=kind, value=float(np.mean(values)), unit="mean of worlds", goal=goal)
 
 
+def calibration(one: Built) -> dict[str, float]:
+    """Clicks that are said of the impressions of the test, over those that came, and how far tenths of them are off."""
+    import pandas as pd
+
+    from contracts.ranker import logistic
+    from pipelines.training.ranking import of_lists
+    from pipelines.training.recommend import read_log
+    from pipelines.training.shown import shown
+
+    log = read_log([pd.read_parquet(one.folder / f"{name}.parquet") for name in ("train", "valid")])
+    rows, ranker = shown(log, one.model, one.shown, 10_000), one.model.ranker
+    assert ranker is not None
+    look = np.array(ranker.spec.looked)[rows.places]
+    said = look * logistic(ranker.spec.slope * of_lists(ranker.raw, rows) + ranker.spec.intercept)
+    tenths = np.array_split(np.argsort(said, kind="stable"), 10)
+    apart = [abs(float(said[part].mean() - rows.clicked[part].mean())) for part in tenths]
+    return {"clicks said over clicks": float(said.sum() / rows.clicked.sum()), "ECE": float(np.mean(apart))}
+
+
 def speed(model: Any) -> dict[str, float]:
     """Features and chances of 500 candidates."""
     rng, times = np.random.default_rng(1), []
@@ -127,11 +147,12 @@ def speed(model: Any) -> dict[str, float]:
     for _ in range(200):
         pool = rng.integers(0, len(model.items), CANDIDATES)
         scores = np.sort(rng.random(CANDIDATES))[::-1]
-        start = perf_counter()
+        start = thread_time()
         model.ranker.chances(model.features(history, pool, scores), pool, history)
-        times.append((perf_counter() - start) * 1e3)
+        times.append((thread_time() - start) * 1e3)
     return {
-        f"500 candidates, {name}, ms": float(np.percentile(times, part)) for name, part in (("p50", 50), ("p99", 99))
+        f"500 candidates, {name}, cpu ms": float(np.percentile(times, part))
+        for name, part in (("p50", 50), ("p99", 99))
     }
 
 
