@@ -17,6 +17,18 @@ if TYPE_CHECKING:
 _SUM = 1e-3  # as far as half precision may be off
 
 
+class ByGroup(Document):
+    """Thresholds of groups, for batches that say the group of each row; requests have none.
+
+    Attributes:
+        column: the kind of group.  thresholds: by group; others have the common one.  reason: why there are any.
+    """
+
+    column: str
+    thresholds: dict[str, float]
+    reason: str
+
+
 class Decision(Document):
     """How probabilities become a label; binary tasks only: positive when p >= threshold."""
 
@@ -25,6 +37,7 @@ class Decision(Document):
     false_positive_cost: float
     false_negative_cost: float | str
     refer: tuple[float, float] | None = Field(None, description="a person decides from the first to below the second")
+    by_group: ByGroup | None = Field(None, description="for batches with a table of groups; requests have none")
 
 
 class ClassificationOutput(Output):

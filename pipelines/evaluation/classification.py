@@ -202,6 +202,11 @@ class Classification(ClassLabels):
         said = markupsafe.Markup(
             "Answer <code>{}</code> from a probability of {} on. A false alarm costs {}, a miss {}."
         ).format(decision.positive, number(decision.threshold), number(decision.false_positive_cost), miss)
+        if (by := decision.by_group) is not None:
+            own = ", ".join(f"{name} {number(at)}" for name, at in by.thresholds.items())
+            said += markupsafe.Markup(" Batches that say {} take thresholds by group: {}. Reason: {}.").format(
+                by.column, own, by.reason
+            )
         if decision.refer is None:
             return said
         low, high = map(number, decision.refer)

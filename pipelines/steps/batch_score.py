@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipelines.data.origins import source_here
 from pipelines.evaluation import get_evaluation, scoring
 from pipelines.io import events
 from pipelines.io.files import fresh_folder, write_json
-from pipelines.steps import batch_documents, batch_rows
+from pipelines.steps import batch_documents, batch_groups, batch_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
         model: ``name``, ``name@alias``, ``name:version``, or the path of a bundle.
         source: a path, ``s3://...`` or ``mongodb://...``; has the columns of a request: all inputs, or entity keys,
             request fields and the timestamp.
-        settings: how the source is read where it is not as the model's training data were, JSON by dotted key.
+        settings: how the source is read where it is not as the model's training data were, JSON by dotted key; and
+            ``groups.table`` and ``groups.key``, see `pipelines.steps.batch_groups`.
         to: ``mongodb://...``, a collection that gets a document for each row when all have their answers; its ``key``
             names the columns that a row is known by.
 
@@ -48,6 +50,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     if target:
         batch_documents.reach(target)
     bundle = _open(model, where)
+    reading, grouping = batch_groups.parted(batch_rows.parsed(settings))
+    cuts = batch_groups.GroupCuts(bundle.document, grouping)
     engine = load_engine(bundle, threads=2)
     document = bundle.document
     files = [item.name for item in document.signature.inputs if item.dtype == "bytes"]  # are not written again
@@ -59,8 +63,12 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     keys: tuple[str, ...] = ()
     rows = 0
     with fresh_folder(Path(out)) as folder, source_here(source, "batch_score") as here:
-        for number, (table, columns, flags) in enumerate(batch_rows.scorable(here, bundle, settings, where)):
-            answers = batch.add(scoring.predict(engine, columns, document))
+        chunks = batch_rows.scorable(here, bundle, json.dumps(reading), where)
+        for number, (table, columns, flags) in enumerate(chunks):
+            said = scoring.predict(engine, columns, document)
+            answers = batch.add(cuts.apply(table, said))
+            if grouping:  # what the model said; only what follows from it is by group
+                answers[1 : 1 + said.shape[1]] = [pa.array(said[:, at]) for at in range(said.shape[1])]
             flagged.update(flags.counts())
             table = table.drop_columns([ROW, *files])
             keys = batch_documents.keys_in(target, table.column_names) if target else ()
@@ -77,7 +85,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
             **batch.document(),
             "flags": dict(sorted(flagged.items())),
             "renamed": renamed,
-            "warnings": _warnings(flagged, rows),
+            **cuts.document(),
+            "warnings": [*_warnings(flagged, rows), *cuts.warnings],
         }
         if target:
             named = {key: renamed.get(key, key) for key in keys}

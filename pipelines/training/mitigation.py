@@ -21,9 +21,11 @@ from pipelines.settings import setting
 from pipelines.task import STRICT
 from pipelines.training.adversary import UNKNOWN, Opponent
 from pipelines.training.exponentiated_gradient import Constraint
+from pipelines.training.group_thresholds import thresholds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+_REASON = 10  # characters of one that says something
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -38,20 +40,24 @@ class Mitigation:
     `strength` of the gap is gone, for any number of groups and either `constraint`. Each is one model, no lottery.
     ``adversarial`` trains a network against one that guesses the group from its answer, see
     `pipelines.training.adversary`, `strength` times as hard as for the label; for all epochs.
-    constraint: of the last two: equal selection, or equal errors in each class.
+    ``thresholds`` changes no model: each group gets a threshold of its own that takes away a share `strength` of the
+    gap of selection. Requests say no group and keep the common one, by which the gate judges; ``fairlead score`` with
+    ``groups.table`` takes them. reason: why, which the bundle keeps; there must be one.
+    constraint: of the two before: equal selection, or equal errors in each class.
     column: the sensitive column.
     strengths: what is tried; the card shows each. `strength` is taken, or, with `target`, the least one with which the
     lowest rate of selection is at least so much of the highest.
     compare: other methods that are tried with these strengths too, for the plot alone; none of them is taken.
     """
 
-    method: Literal["none", "reweighing", "parity", "exponentiated_gradient", "adversarial"] = "none"
+    method: Literal["none", "reweighing", "parity", "exponentiated_gradient", "adversarial", "thresholds"] = "none"
     constraint: Constraint = "demographic_parity"
     column: str = ""
     strength: Annotated[float, Field(ge=0)] = 1.0
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0)
     target: Annotated[float, Field(gt=0, le=1)] | None = None
-    compare: tuple[Literal["reweighing", "parity", "exponentiated_gradient", "adversarial"], ...] = ()
+    compare: tuple[Literal["reweighing", "parity", "exponentiated_gradient", "adversarial", "thresholds"], ...] = ()
+    reason: str = ""
 
     @property
     def is_on(self) -> bool:
@@ -77,14 +83,45 @@ class Mitigation:
         given = [(self._groups(dataset, name, ids), label) for name, ids, label in parts]
         return _WEIGHINGS[self.method](self, given, x, costs)
 
-    def opponent(self, dataset: Path, ids: Any) -> Opponent | None:
-        """Whom a network is trained against, by the ids of its training rows; None without ``adversarial``."""
+    def opponent(self, dataset: Path, ids: Any, kind: str = "network") -> Opponent | None:
+        """Whom a network is trained against, by the ids of its training rows; None without ``adversarial``.
+
+        Raises:
+            PlatformError: ``code="bad_config"``: a model of another `kind`.
+        """
         if self.method != "adversarial":
             return None
+        if kind != "network":
+            raise PlatformError(
+                f"a {kind} cannot be trained against an adversary, as it is not trained with torch",
+                fix=f"train a network, with --recipe network, or {setting('mitigation.method', 'parity')}",
+                code="bad_config",
+            )
         names = self._groups(dataset, "train", ids)
         number = {name: at for at, name in enumerate(sorted(set(names) - {NOT_STATED}))}
         groups = np.array([number.get(name, UNKNOWN) for name in names], dtype=np.int64)
         return Opponent(groups=groups, strength=self.strength, sees_truth=self.constraint == "equalized_odds")
+
+    def by_group(self, dataset: Path, ids: Any, probability: Floats, common: float) -> dict[str, Any] | None:
+        """The thresholds of groups by the validation rows, for a bundle's decision; None without ``thresholds``."""
+        if self.method != "thresholds":
+            return None
+        found = thresholds(probability, self._groups(dataset, "valid", ids), common, self.strength)
+        return {"column": self.column, "thresholds": found, "reason": self.reason.strip()}
+
+    def check_reason(self) -> None:
+        """Refuse thresholds by group that nobody gave a reason for.
+
+        Raises:
+            PlatformError: ``code="bad_config"``.
+        """
+        if self.method == "thresholds" and len(self.reason.strip()) < _REASON:
+            raise PlatformError(
+                "thresholds by group need a reason, which is kept in the bundle",
+                detail="the same probability gets other answers in another group, which is unlawful in many places",
+                fix=setting("mitigation.reason", "who allowed it, when, and for what"),
+                code="bad_config",
+            )
 
     def _groups(self, dataset: Path, part: str, ids: Any) -> NDArray[Any]:
         groups = read_groups(dataset, part, ids)
@@ -185,4 +222,5 @@ _WEIGHINGS = {
     "parity": _parity,
     "exponentiated_gradient": _by_gradient,
     "adversarial": _as_they_are,
+    "thresholds": _as_they_are,
 }

@@ -131,13 +131,7 @@ def train_tabular(
         fair = mitigation.apply(dataset, parts, x_train, (cost.false_positive, float(np.mean(losses))))
         pairs = zip((x_train, x_valid), fair, strict=True)
         rows = tuple(Rows(x=x, y=y, weight=weight, judged_by_weight=True) for x, (y, weight) in pairs)  # type: ignore[assignment]
-    opponent = mitigation.opponent(dataset, train["id"]) if mitigation else None
-    if opponent and not isinstance(model, NetworkConfig):
-        raise PlatformError(
-            f"a {model.kind} cannot be trained against an adversary, as it is not trained with torch",
-            fix=f"train a network, with --recipe network, or {setting('mitigation.method', 'exponentiated_gradient')}",
-            code="bad_config",
-        )
+    opponent = mitigation.opponent(dataset, train["id"], model.kind) if mitigation else None
     if isinstance(model, LightGBMConfig):
         fitted = _boosted(rows, inputs, classes, model, seed, out, checkpoints, progress)
     else:
@@ -160,9 +154,12 @@ def train_tabular(
     fitted.save(calibration)
     decision = None
     if len(classes) == 2:
-        calibrated = Calibration(calibration)
-        cut = float(calibrated(np.zeros(1))[0]) if mitigation and mitigation.cuts_at_zero else None
-        decision = decide(classes, calibrated(np.asarray(fitted.raw)), y_valid, cost, losses, cut)
+        said = Calibration(calibration)(np.append(fitted.raw, 0.0))
+        said, zero = said[:-1], float(said[-1])
+        cut = zero if mitigation and mitigation.cuts_at_zero else None
+        decision = decide(classes, said, y_valid, cost, losses, cut)
+        if mitigation and (by := mitigation.by_group(dataset, valid["id"], said, decision["threshold"])):
+            decision["by_group"] = by
     return {
         "engine": fitted.engine,
         "output": {"problem": "classification", "classes": list(classes)},

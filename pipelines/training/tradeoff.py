@@ -33,6 +33,7 @@ def by_strength(
         train: by a mitigation, to a folder, with checkpoints in another; gives `TaskConfig.train`'s result.
     """
     asked: Mitigation = config.mitigation  # type: ignore[attr-defined]
+    asked.check_reason()
     points: list[dict[str, Any]] = []
     fits: dict[float, dict[str, Any]] = {}
     for method in dict.fromkeys((asked.method, *asked.compare)):
@@ -77,6 +78,7 @@ def tried(
     from contracts.engines import load_engine
     from pipelines.data.sensitive import read_groups
     from pipelines.evaluation import get_evaluation, scoring
+    from pipelines.evaluation.group_cuts import moved
     from pipelines.task import class_output
 
     fields = {
@@ -96,13 +98,16 @@ def tried(
     engine = load_engine(scoring.provisional(model.parent, fields))
     frame = pd.read_parquet(dataset / "valid.parquet")
     answers = scoring.predict(engine, scoring.columns_of(frame, document.signature.inputs), document)
+    groups = read_groups(dataset, "valid", frame["id"])
+    column = config.mitigation.column  # type: ignore[attr-defined]
+    if groups is not None and document.decision is not None:
+        positive = list(classes).index(document.decision.positive)
+        answers = moved(answers, groups[column], positive, document.decision)
     evaluation = get_evaluation(document.signature.output.problem)
     given = (frame, answers, document.signature.output, document.decision)
     metrics = evaluation.measure_for(*given)(None)
     outcome = evaluation.outcome(*given, getattr(task, "favourable", ""))
-    groups = read_groups(dataset, "valid", frame["id"])
     found: dict[str, Any] = {"selection_ratio": None}
-    column = config.mitigation.column  # type: ignore[attr-defined]
     if groups is not None and outcome is not None:
         measured = fairness.measure(groups[[column]], outcome, config.gate.fairness.min_rows)
         found = {key: measured["columns"][column][key] for key in fairness.MEASURES}

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.fairness import NOT_STATED, Outcome, measure
 from pipelines.checks.base import Candidate
 from pipelines.checks.fairness import CHECK
 from pipelines.data.sensitive import Sensitive, check_sensitive, read_groups, write_groups
-from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.task import Column, FairnessConfig, GateConfig
-from pipelines.training.exponentiated_gradient import gains
-from pipelines.training.mitigation import Mitigation, reweighed, with_parity
-from pipelines.training.scorecard import ScorecardConfig
-from pipelines.training.tabular import CostConfig
-from pipelines.training.tradeoff import chosen_strength
 
 
 def groups(*counts: tuple[str, int, int, int, int]) -> tuple[pd.DataFrame, Outcome]:
@@ -163,182 +153,3 @@ def test_a_sensitive_column_is_no_input(name: str, inputs: list[str]) -> None:
     task.sensitive = (Sensitive(name=name),)
     with pytest.raises(PlatformError, match=f"sensitive column '{name}'"):
         check_sensitive(task, inputs)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(["a", "b", NOT_STATED]), st.integers(0, 1)), min_size=8, max_size=200))
-def test_reweighing_makes_group_and_class_independent(rows: list[tuple[str, int]]) -> None:
-    rows = [*rows, *((name, y) for name in "ab" for y in (0, 1))]
-    group, y = np.array([g for g, _ in rows], dtype=object), np.array([y for _, y in rows])
-    label, weight = reweighed(group, y, 1.0)
-    stated = group != NOT_STATED
-    shares = [np.average(y[group == name], weights=weight[group == name]) for name in "ab"]
-    assert label is y
-    assert shares == pytest.approx([y[stated].mean()] * 2)
-    assert (weight[~stated] == 1).all()
-    assert (reweighed(group, y, 0.0)[1] == 1).all()
-
-
-def test_parity_gives_the_poorer_group_more_and_nothing_at_strength_zero() -> None:
-    group, y = np.array(["a"] * 50 + ["b"] * 50, dtype=object), np.array([1] * 30 + [0] * 20 + [1] * 10 + [0] * 40)
-    label, weight = with_parity(group, y, 0.0)
-    assert label.tolist() == y.tolist()
-    assert (weight == 1).all()
-    label, weight = with_parity(group, y, 0.1)
-    assert weight[50] > 1 > weight[0]
-    assert (with_parity(group, y, 1.0)[0][50:] == 1).all()
-    label, weight = with_parity(group, y, 0.0, (1.0, 3.0))
-    assert set(weight[label == 1]) == {1.5}
-    assert set(weight[label == 0]) == {0.5}
-
-
-def test_the_least_strength_that_reaches_the_target_is_taken() -> None:
-    points = [{"strength": at, "selection_ratio": ratio} for at, ratio in ((0.0, None), (0.5, 0.85), (1.0, 0.95))]
-    assert chosen_strength(Mitigation(method="reweighing", target=0.8), points) == 0.5
-    assert chosen_strength(Mitigation(method="reweighing"), points) == 1.0
-    with pytest.raises(PlatformError, match=r"reaches mitigation\.target 0\.99"):
-        chosen_strength(Mitigation(method="reweighing", target=0.99), points)
-
-
-class _Loans(_Task):
-    problem, modality, classes, favourable = "classification", "tabular", ("repaid", "default"), "repaid"
-    sensitive = (Sensitive(name="sex"),)
-
-    def inputs(self, config: Any) -> list[Input]:
-        return [Input(name="income", dtype="float64"), Input(name="town", dtype="string", categories=["a", "b"])]
-
-
-LOANS: Any = _Loans()
-
-
-def loans(rows: int, seed: int) -> pd.DataFrame:
-    """Women earn less, so that they are refused more often, and live in town b more often."""
-    rng = np.random.default_rng(seed)
-    woman = rng.random(rows) < 0.5
-    income = rng.normal(0, 1, rows) - 0.8 * woman
-    label = np.where(rng.logistic(size=rows) > 0.5 + 1.2 * income, "default", "repaid")
-    town = np.where(rng.random(rows) < np.where(woman, 0.8, 0.2), "b", "a")
-    ids = [f"{seed}-{at}" for at in range(rows)]
-    return pd.DataFrame({"id": ids, "income": income, "town": town, "label": label, "sex": np.where(woman, "w", "m")})
-
-
-def test_each_strength_is_trained_once_and_the_one_that_is_fair_enough_is_served(tmp_path: Path) -> None:
-    parts = {name: loans(4000, seed) for seed, name in enumerate(("train", "valid"))}
-    for name, frame in parts.items():
-        frame.drop(columns="sex").to_parquet(tmp_path / f"{name}.parquet")
-    write_groups(LOANS, parts, pd.concat(parts.values()), tmp_path)
-    recipe = TabularRecipe(
-        recipe="fair",
-        model=ScorecardConfig(),
-        cost=CostConfig(false_negative=1.0),
-        mitigation=Mitigation(
-            method="parity", column="sex", strengths=(0.0, 0.1, 0.2, 0.3, 0.4), strength=0.0, target=0.8
-        ),
-    )
-
-    def train(out: str) -> dict[str, Any]:
-        (tmp_path / out).mkdir()
-        return recipe.train(LOANS, tmp_path, tmp_path / out, tmp_path / "checkpoints", lambda *_, **__: None)
-
-    found = train("first")
-    ratios = {one["strength"]: one["selection_ratio"] for one in found["tradeoff"]["points"]}
-    taken = found["tradeoff"]["taken"]
-    assert ratios[0.0] < 0.7
-    assert ratios[taken] >= 0.8
-    assert all(ratio < 0.8 for strength, ratio in ratios.items() if strength < taken)
-    card = (tmp_path / "first" / "scorecard.json").read_text()
-    assert card == (tmp_path / "checkpoints" / f"parity-{taken:g}" / "model" / "scorecard.json").read_text()
-    (tmp_path / "train.parquet").unlink()
-    with pytest.raises(FileNotFoundError):
-        replace(recipe, mitigation=Mitigation()).train(
-            LOANS,
-            tmp_path,
-            tmp_path / "x",
-            tmp_path / "y",
-            lambda *_, **__: None,
-        )
-    assert train("second") == found  # nothing is trained again
-
-
-def weighed(on: Mitigation, folder: Path, ids: list[str], label: list[int], x: Any = None) -> Any:
-    given = np.zeros((len(ids), 1)) if x is None else x
-    return on.apply(folder, [("train", ids, np.array(label))], given, (1.0, 1.0))
-
-
-def test_a_mitigation_needs_groups(tmp_path: Path) -> None:
-    on = Mitigation(method="reweighing", column="sex")
-    with pytest.raises(PlatformError, match="is no sensitive column"):
-        weighed(on, tmp_path, ["a"], [1])
-    pd.DataFrame({"id": ["a", "b"], "sex": ["w", "w"]}).to_parquet(tmp_path / "groups_train.parquet")
-    with pytest.raises(PlatformError, match="fewer than two groups"):
-        weighed(on, tmp_path, ["a", "b"], [1, 0])
-
-
-def prepared(folder: Path, rows: int = 3000) -> None:
-    parts = {name: loans(rows, seed) for seed, name in enumerate(("train", "valid"))}
-    for name, frame in parts.items():
-        frame.drop(columns="sex").to_parquet(folder / f"{name}.parquet")
-    write_groups(LOANS, parts, pd.concat(parts.values()), folder)
-
-
-def trained(folder: Path, model: Any = None, **asked: Any) -> dict[str, Any]:
-    recipe = TabularRecipe(
-        recipe="fair",
-        model=model or ScorecardConfig(),
-        cost=CostConfig(false_negative=1.0),
-        mitigation=Mitigation(column="sex", **asked),
-    )
-    (folder / "out").mkdir(exist_ok=True)
-    found: dict[str, Any] = recipe.train(LOANS, folder, folder / "out", folder / "checkpoints", lambda *_, **__: None)
-    return found
-
-
-def test_the_gradient_finds_a_model_within_the_bound_and_others_are_shown_beside_it(tmp_path: Path) -> None:
-    prepared(tmp_path, 1500)
-    asked: dict[str, Any] = {"method": "exponentiated_gradient", "strengths": (0.0, 0.9), "strength": 0.0}
-    found = trained(tmp_path, **asked, target=0.8, compare=("parity",))["tradeoff"]
-    assert {one["method"] for one in found["points"]} == {"exponentiated_gradient", "parity"}
-    ratios = {one["strength"]: one for one in found["points"] if one["method"] == found["method"]}
-    assert ratios[0.0]["selection_ratio"] < 0.7 < 0.8 <= ratios[found["taken"]]["selection_ratio"]
-    assert ratios[0.9]["accuracy"] > 0.6  # it has a price, and is no lottery
-
-
-def given_to_gradient(only: str = "") -> tuple[Any, Any, Any]:
-    frame = loans(600, 3)
-    label = (frame["label"] == "default").to_numpy().astype(np.int64)
-    sex = frame["sex"].to_numpy(dtype=object)
-    label = np.where(sex == only, 0, label)
-    return np.stack([frame["income"], frame["town"] == "b"], axis=1).astype(float), sex, label
-
-
-def test_equal_errors_are_another_constraint_than_equal_selection() -> None:
-    equal = gains(*given_to_gradient(), 1.0, "demographic_parity", (1.0, 1.0), "sex")
-    assert equal["w", 0] == equal["w", 1] < 0 < equal["m", 0] == equal["m", 1]
-    errors = gains(*given_to_gradient(), 1.0, "equalized_odds", (1.0, 1.0), "sex")
-    assert errors["w", 0] != errors["w", 1]
-
-
-def test_a_group_of_one_class_has_no_errors_to_make_equal() -> None:
-    with pytest.raises(PlatformError, match="group 'w' of 'sex' are of one class") as err:
-        gains(*given_to_gradient("w"), 1.0, "equalized_odds", (1.0, 1.0), "sex")
-    assert err.value.fix.endswith("--set mitigation.constraint=demographic_parity")
-    found = gains(*given_to_gradient("w"), 1.0, "demographic_parity", (1.0, 1.0), "sex")
-    assert found["w", 0] == found["w", 1] > 0 > found["m", 0]
-
-
-def test_more_than_the_whole_gap_cannot_be_taken_away() -> None:
-    with pytest.raises(PlatformError, match="takes away more than there is"):
-        gains(*given_to_gradient(), 1.5, "demographic_parity", (1.0, 1.0), "sex")
-
-
-def test_rows_that_do_not_say_their_group_gain_and_lose_nothing(tmp_path: Path) -> None:
-    x, sex, label = given_to_gradient()
-    sex[::5] = NOT_STATED
-    ids = [str(at) for at in range(len(sex))]
-    pd.DataFrame({"id": ids, "sex": sex}).to_parquet(tmp_path / "groups_train.parquet")
-    ((found, weight),) = weighed(
-        Mitigation(method="exponentiated_gradient", column="sex", strength=0.9), tmp_path, ids, label.tolist(), x
-    )
-    assert (found[::5] == label[::5]).all()
-    assert (weight[::5] == 1).all()
-    assert (weight[sex != NOT_STATED] != 1).all()
