@@ -19,7 +19,7 @@ from contracts.errors import PlatformError
 from fairlead.feature_store import feature_view, features
 from fairlead.guard import home
 from fairlead.monitoring import DriftReport, Rollout, audit, monitor, roll_out, rollouts
-from fairlead.planning import Plan, Search, plan, search
+from fairlead.planning import Federation, Plan, Search, federate, plan, search
 from fairlead.registry import Comparison, Model, compare, model, models, promote, rollback
 from fairlead.serving import Encrypted, Predictions, Service, encrypted, predict, serve
 from fairlead.tables import Listing, Page, Plots
@@ -32,6 +32,7 @@ __all__ = [
     "Comparison",
     "DriftReport",
     "Encrypted",
+    "Federation",
     "Listing",
     "Model",
     "Page",
@@ -48,6 +49,7 @@ __all__ = [
     "encrypted",
     "feature_view",
     "features",
+    "federate",
     "get_run",
     "home",
     "model",

@@ -110,6 +110,49 @@ def plan(
     return Plan(made_plan(asked, seconds, lambda text: None))
 
 
+class Federation(Run):
+    """A run that was trained by sites."""
+
+    @property
+    def sites(self) -> Listing[Mapping[str, Any]]:
+        """What each site did, and its decision about the model."""
+        found = (self.document.get("federation") or {}).get("sites", [])
+        shown = ("name", "rows", "rounds", "late", "refused")
+        return Listing(found, lambda one: {name: one[name] for name in shown}, title=f"{len(found)} sites")
+
+
+@told
+def federate(
+    task: str,
+    *,
+    recipe: str | None = None,
+    clients: int = 10,
+    split_by: str = "iid",
+    secure: bool = False,
+    settings: Mapping[str, Any] | None = None,
+    source: str | Path = "",
+    progress: bool = True,
+    profile: str | None = None,
+) -> Federation:
+    """Train by simulated sites that keep their rows, and wait for it.
+
+    Args:
+        clients: sites, each a process of this machine.  split_by: how they share the rows: iid, dirichlet or a column.
+        secure: hide single updates.  settings, source, progress: as of `run`, such as ``{"federation.rounds": 40}``.
+
+    Raises:
+        PlatformError: what cannot be federated, or too few sites.
+    """
+    from deploy.cli.training.federation import Federation as Asked
+    from deploy.cli.training.federation import federable, federation_settings
+
+    asked = Asked(clients=clients, split=split_by, secure=secure)
+    told_settings = {**federation_settings(asked), **(settings or {})}
+    able = federable(task, recipe)
+    made = run(task, recipe=able, settings=told_settings, source=source, progress=progress, profile=profile)
+    return Federation(made.document)
+
+
 @told
 def search(
     task: str,

@@ -232,7 +232,7 @@ class Coordinator:
 
         answers = self.hub.ask(numbered, seconds, patient)
         missing = set(requests) - set(answers)
-        for name in missing:
+        for name in missing & self.hub.present():
             self.members[name].late += 1
         self._tardy = (self._tardy | missing) - set(answers)
         return answers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from contracts.errors import PlatformError
-from deploy.cli.profiles.loading import load_endpoints
+from deploy.cli.profiles.loading import load_endpoints, load_profile
 from deploy.cli.runs.workflow import RunOptions, plan_run
 from deploy.cli.terminal.output import EXIT_REFUSED, console, emit, number
 from deploy.cli.training.plan import measured_apart
@@ -54,7 +54,18 @@ class Place:
 
 
 def federate_task(task: str, recipe: str | None, asked: Federation, options: RunOptions, as_json: bool) -> None:
-    """Federate, and exit with 3 when the gate refused the model."""
+    """Federate, and exit with 3 when the gate refused the model.
+
+    Raises:
+        PlatformError: what cannot be federated, or not there.
+    """
+    if asked.sites and load_profile(options.profile).cluster is not None:
+        raise PlatformError(
+            "partners' sites cannot reach a step of a workflow",
+            detail=f"profile {options.profile} is of a cluster",
+            fix="lead them from there by the platform's values, federation.enabled=true, or from this machine",
+            code="bad_option",
+        )
     told = [assigned(key, value) for key, value in federation_settings(asked).items()]
     run_task(task, federable(task, recipe), None, replace(options, overrides=[*told, *options.overrides]), as_json)
 
@@ -78,17 +89,29 @@ def federation_settings(asked: Federation) -> dict[str, Any]:
     return {f"federation.{key}": value for key, value in told.items() if value != {}}
 
 
-def federable(task: str, recipe: str | None) -> str | None:
-    """The recipe that is asked for, or the first of the task that can be federated."""
-    if recipe:
-        return recipe
+def federable(task: str, recipe: str | None) -> str:
+    """The recipe that is asked for, or the first of the task that can be federated.
+
+    Raises:
+        PlatformError: ``code="bad_option"``: this one cannot, or none of the task's.
+    """
     from pipelines.tasks import get_task
 
     found = get_task(task)
-    known = [found.default_recipe, *found.recipes]
-    return next(
-        (name for name in known if getattr(getattr(found.recipes[name], "model", None), "kind", "") in _KINDS), None
-    )
+    able = [
+        name
+        for name in [found.default_recipe, *found.recipes]
+        if getattr(getattr(found.recipes[name], "model", None), "kind", "") in _KINDS
+        and hasattr(found.recipes[name], "federation")
+    ]
+    if not able or (recipe in found.recipes and recipe not in able):
+        raise PlatformError(
+            f"recipe {recipe} of task {task} cannot be federated" if able else f"task {task} cannot be federated",
+            detail="its training is no sum of what sites have learned; networks and logistic regressions of tables can",
+            fix=f"--recipe {able[0]}" if able else "fairlead federate credit",
+            code="bad_option",
+        )
+    return recipe or able[0]
 
 
 def make_keys(folder: Path, sites: Sequence[str], hosts: Sequence[str], days: int, as_json: bool) -> None:

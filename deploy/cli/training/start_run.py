@@ -131,8 +131,8 @@ def build_report(endpoints: Endpoints, state: dict[str, Any]) -> dict[str, Any]:
     report["model_card"] = str(bundle.path / "card.html")
     if (page := bundle.path / "data.html").exists():
         report["data_report"] = str(page)
-    if search := (bundle.read_json("evaluation.json") or {}).get("search"):
-        report["search"] = search
+    evaluation = bundle.read_json("evaluation.json") or {}
+    report |= {name: evaluation[name] for name in ("search", "federation") if evaluation.get(name)}
     if (plan := read_plan(endpoints, key_of_record(state))) and (took := taken(plan, state)):
         report["plan"] = took
     return report
@@ -161,6 +161,10 @@ def show_report(out: Console, report: dict[str, Any]) -> None:
         from deploy.cli.training.search_report import show_search
 
         show_search(out, report["search"])
+    if "federation" in report:
+        from deploy.cli.training.federation_report import show_federation
+
+        show_federation(out, report["federation"])
     if "plan" in report:
         said = {"seconds": "time", "memory_peak": "memory"}
         off = [f"{name} {report['plan'][key]['off']:+.0%}" for key, name in said.items() if key in report["plan"]]

@@ -300,6 +300,21 @@ def test_a_search_is_a_run_that_is_told_to_search(monkeypatch: pytest.MonkeyPatc
     assert made.trials.frame()["roc_auc"].tolist() == [0.9]
 
 
+def test_a_federation_is_a_run_by_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    sites = [{"name": "site-1", "rows": 40.0, "rounds": 3, "late": 0, "refused": ""}]
+
+    def run(task: str, **given: Any) -> fairlead.Run:
+        asked.update(given, task=task)
+        return fairlead.Run({"run_id": "credit-1", "status": "succeeded", "federation": {"sites": sites}})
+
+    monkeypatch.setattr(fairlead.planning, "run", run)
+    made = fairlead.federate("credit", clients=4, split_by="purpose", settings={"federation.rounds": 3})
+    told = {"federation.clients": 4, "federation.split": "purpose", "federation.rounds": 3}
+    assert (asked["settings"], asked["recipe"]) == (told, "logistic")
+    assert made.sites.frame()["rows"].tolist() == [40.0]
+
+
 def test_a_plan_is_a_table_of_bands() -> None:
     band = {"low": 1.0, "likely": 2.0, "high": 3.0}
     train = {"seconds": band, "memory_peak": {key: value * 2**30 for key, value in band.items()}}
