@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 from contracts.errors import PlatformError
 from contracts.problems.detection import Truth, read_truth, write_truth
-from pipelines.data.image_sources import MAX_BYTES, SUFFIXES, Entry, RefusedError, bounded
+from pipelines.data.image_sources import ARCHIVES, MAX_BYTES, SUFFIXES, Entry, RefusedError, bounded
 from pipelines.data.image_sources import entries as image_entries
 
 if TYPE_CHECKING:
@@ -40,6 +40,12 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
         return _of_voc(path.parents[2], path.read_text(encoding="utf-8").split("\n"))
     if path.is_file() and path.suffix.lower() == ".json":
         return _of_coco(path)
+    if path.is_file() and path.name.lower().endswith(ARCHIVES):
+        raise PlatformError(
+            f"{path.name} is an archive; boxes are read from its files",
+            fix="unpack it, and give the folder, or the file with the annotations in it",
+            code="bad_source",
+        )
     if path.is_file():
         return (
             Entry(one.name, one.label, one.read, partial(_of_text, one.label))

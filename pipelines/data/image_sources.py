@@ -28,7 +28,7 @@ SUFFIXES = {
     ".webp": "WEBP",
     ".gif": "GIF",
 }
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _PATHS = ("image", "path", "file", "filename")  # columns of a manifest that are looked for
 
 
@@ -62,13 +62,13 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
     path = Path(source).expanduser()
     if path.is_dir():
         return _of_folder(path)
-    if path.is_file() and path.name.lower().endswith(_ARCHIVES):
+    if path.is_file() and path.name.lower().endswith(ARCHIVES):
         return _of_zip(path) if path.name.lower().endswith(".zip") else _of_tar(path)
     if path.is_file() and kind_of(path):
         return _of_manifest(path, column, label, data)
     raise PlatformError(
         f"{'no images can be read from' if path.exists() else 'source not found:'} {source}",
-        detail=f"accepted: a folder for each class; a manifest (CSV, JSON lines, Parquet); {', '.join(_ARCHIVES)}",
+        detail=f"accepted: a folder for each class; a manifest (CSV, JSON lines, Parquet); {', '.join(ARCHIVES)}",
         fix="give the folder above the folders of the classes, or a manifest with a path and a label in each row",
         code="bad_source",
     )

@@ -210,10 +210,11 @@ def test_a_manifest_has_its_objects_as_json(tmp_path: Path) -> None:
         found[2].settle(SIZE)  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["nothing", "empty"])
+@pytest.mark.parametrize("name", ["nothing", "empty", "packed.zip"])
 def test_a_source_without_annotations_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PlatformError, match=r"source not found|no annotations below") as caught:
+    (tmp_path / "packed.zip").write_bytes(b"PK")
+    with pytest.raises(PlatformError, match=r"source not found|no annotations below|is an archive") as caught:
         list(entries(str(tmp_path / name), "image", "label", DataConfig()))
     assert caught.value.code == "bad_source"
 
