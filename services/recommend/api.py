@@ -159,11 +159,16 @@ def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:
     fields = {item.name: item for item in model.schemas.by_features.fields}
     names = {"type": "array", "items": {"type": ["string", "integer"]}, "maxItems": _LISTED}
     attributes = {**names, "description": "of which an item must have one"}
+    age = {"type": "number", "minimum": 0, "maximum": 150, "description": "in years; items may have an age limit"}
     properties: Mapping[str, Any] = {
         "user": {"type": ["string", "integer", "null"], "description": "who asks; unknown ones are served as well"},
         "items": {**names, "description": "items of the session, the latest last"},
         "k": {"type": "integer", "minimum": 1, "maximum": _longest(model), "default": fields["k"].default},
-        "context": {"type": "object", "additionalProperties": False, "properties": {"attributes": attributes}},
+        "context": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"attributes": attributes, "age": age},
+        },
         "diversity": {
             "type": "number",
             "minimum": 0,

@@ -76,6 +76,8 @@ def test_more_diversity_is_given_to_who_asks(serve_bundle: Any, tmp_path: Path) 
         ({"exclude": ["a|b"]}, "exclude", "without |"),
         ({"exclude": [""]}, "exclude", "1 to 256 characters"),
         ({"context": {"place": "home"}}, "context", 'an object with "attributes"'),
+        ({"context": {"age": -1}}, "context", "an age from 0 to 150"),
+        ({"context": {"age": "old"}}, "context", "an age from 0 to 150"),
         ({"users": "ann"}, "users", "unknown member; accepted: user, items, k"),
     ],
 )
