@@ -60,7 +60,7 @@ class GroupCuts:
                 fix="score without groups.table, or train with mitigation.method=thresholds",
                 code="bad_config",
             )
-        if settings:
+        if settings and self._by is not None:
             self._of = _read(str(settings[TABLE]), self._key, self._by.column)
         elif self._by is not None:
             self.warnings.append(

@@ -25,6 +25,15 @@ from pipelines.training.group_thresholds import thresholds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Method = Literal[
+    "reweighing",
+    "oversampling",
+    "undersampling",
+    "parity",
+    "exponentiated_gradient",
+    "adversarial",
+    "thresholds",
+]
 _REASON = 10  # characters of one that says something
 
 
@@ -38,6 +47,9 @@ class Mitigation:
     its group and all rows, the best response of a reduction to learning with costs (A. Agarwal et al.: A reductions
     approach to fair classification, 2018). ``exponentiated_gradient`` finds that part by fairlearn so that a share
     `strength` of the gap is gone, for any number of groups and either `constraint`. Each is one model, no lottery.
+    ``oversampling`` draws rows of groups and classes that are too few again, ``undersampling`` leaves out some of those
+    that are too many, until both are independent, to the power of `strength`; without `column` until classes are as
+    many. Training rows alone are drawn: what is measured, and how probabilities are calibrated, is by rows as they are.
     ``adversarial`` trains a network against one that guesses the group from its answer, see
     `pipelines.training.adversary`, `strength` times as hard as for the label; for all epochs.
     ``thresholds`` changes no model: each group gets a threshold of its own that takes away a share `strength` of the
@@ -50,13 +62,13 @@ class Mitigation:
     compare: other methods that are tried with these strengths too, for the plot alone; none of them is taken.
     """
 
-    method: Literal["none", "reweighing", "parity", "exponentiated_gradient", "adversarial", "thresholds"] = "none"
+    method: Literal["none"] | Method = "none"
     constraint: Constraint = "demographic_parity"
     column: str = ""
     strength: Annotated[float, Field(ge=0)] = 1.0
     strengths: tuple[float, ...] = (0.0, 0.5, 1.0)
     target: Annotated[float, Field(gt=0, le=1)] | None = None
-    compare: tuple[Literal["reweighing", "parity", "exponentiated_gradient", "adversarial", "thresholds"], ...] = ()
+    compare: tuple[Method, ...] = ()
     reason: str = ""
 
     @property
@@ -124,6 +136,8 @@ class Mitigation:
             )
 
     def _groups(self, dataset: Path, part: str, ids: Any) -> NDArray[Any]:
+        if not self.column and self.method in _SAMPLINGS:
+            return np.full(len(ids), "all", dtype=object)
         groups = read_groups(dataset, part, ids)
         known = [] if groups is None else list(map(str, groups.columns))
         if groups is None or self.column not in known:
@@ -217,7 +231,41 @@ def _as_they_are(
     return [(label, np.ones(len(label))) for _, label in given]
 
 
+def _resample(
+    asked: Mitigation, given: Given, x: Floats, costs: tuple[float, float]
+) -> list[tuple[Ints, Floats | None]]:
+    (group, label), *others = given
+    drawn = resampled(group, label, asked.strength, _SAMPLINGS[asked.method], bool(asked.column))
+    return [(label, drawn), *((one, np.ones(len(one))) for _, one in others)]
+
+
+def resampled(group: NDArray[Any], label: Ints, strength: float, over: bool, by_group: bool) -> Floats:
+    """How often each row is drawn: of a group and class that is short at least once, `over`; else at most once."""
+    cells = [(group == name) & (label == value) for name in sorted(set(group) - {NOT_STATED}) for value in (0, 1)]
+    cells = [cell for cell in cells if cell.any()]
+    sizes = np.array([cell.sum() for cell in cells], dtype=np.float64)
+    stated = group != NOT_STATED
+    wanted = np.array(
+        [
+            (group == group[cell][0]).sum() * (label[stated] == label[cell][0]).mean() if by_group else 1.0
+            for cell in cells
+        ]
+    )
+    ratio = wanted / sizes
+    share = (ratio / (ratio.min() if over else ratio.max())) ** strength
+    rng, drawn = np.random.default_rng(7), np.ones(len(label))
+    for cell, often in zip(cells, share, strict=True):
+        rows, whole = np.flatnonzero(cell), int(often)
+        more = rng.permutation(rows)[: round((often - whole) * len(rows))]
+        drawn[rows] = whole
+        drawn[more] += 1
+    return drawn
+
+
+_SAMPLINGS = {"oversampling": True, "undersampling": False}
 _WEIGHINGS = {
+    "oversampling": _resample,
+    "undersampling": _resample,
     "reweighing": _reweigh,
     "parity": _parity,
     "exponentiated_gradient": _by_gradient,

@@ -257,7 +257,7 @@ def _run(
     def loss(current: Any, at: Any) -> Any:
         answers, extra = guessed(current, (seen[0][at],), labels[0][at], at)
         found = entropy(answers[:, 0], labels[0][at], weight=weight[at], reduction="sum")
-        return found if paid else found / weight[at].sum() + extra
+        return found if paid else found / weight[at].sum().clamp(min=1e-9) + extra
 
     def evaluate(current: Any) -> dict[str, float]:
         with torch.no_grad():

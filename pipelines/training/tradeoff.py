@@ -100,7 +100,7 @@ def tried(
     answers = scoring.predict(engine, scoring.columns_of(frame, document.signature.inputs), document)
     groups = read_groups(dataset, "valid", frame["id"])
     column = config.mitigation.column  # type: ignore[attr-defined]
-    if groups is not None and document.decision is not None:
+    if groups is not None and column and document.decision is not None:
         positive = list(classes).index(document.decision.positive)
         answers = moved(answers, groups[column], positive, document.decision)
     evaluation = get_evaluation(document.signature.output.problem)
@@ -108,7 +108,7 @@ def tried(
     metrics = evaluation.measure_for(*given)(None)
     outcome = evaluation.outcome(*given, getattr(task, "favourable", ""))
     found: dict[str, Any] = {"selection_ratio": None}
-    if groups is not None and outcome is not None:
+    if groups is not None and column and outcome is not None:
         measured = fairness.measure(groups[[column]], outcome, config.gate.fairness.min_rows)
         found = {key: measured["columns"][column][key] for key in fairness.MEASURES}
     return {"strength": strength, **{key: metrics.get(key) for key in ("accuracy", "roc_auc", "cost")}, **found}

@@ -26,7 +26,7 @@ from pipelines.steps.batch_groups import GroupCuts, parted
 from pipelines.task import Column
 from pipelines.training.exponentiated_gradient import gains
 from pipelines.training.group_thresholds import thresholds
-from pipelines.training.mitigation import Mitigation, reweighed, with_parity
+from pipelines.training.mitigation import Mitigation, resampled, reweighed, with_parity
 from pipelines.training.scorecard import ScorecardConfig
 from pipelines.training.tabular import CostConfig, LogisticConfig
 from pipelines.training.tradeoff import chosen_strength
@@ -50,6 +50,39 @@ def test_reweighing_makes_group_and_class_independent(rows: list[tuple[str, int]
     assert shares == pytest.approx([y[stated].mean()] * 2)
     assert (weight[~stated] == 1).all()
     assert (reweighed(group, y, 0.0)[1] == 1).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.sampled_from(["a", "b", NOT_STATED]), st.integers(0, 1)), min_size=20, max_size=300),
+    over=st.booleans(),
+    by_group=st.booleans(),
+)
+def test_rows_are_drawn_until_group_and_class_are_independent_and_none_is_lost_or_made_up(
+    rows: list[tuple[str, int]], over: bool, by_group: bool
+) -> None:
+    rows = [*rows, *((name, y) for name in "ab" for y in (0, 1))] * 4
+    group, y = np.array([g if by_group else "all" for g, _ in rows], dtype=object), np.array([y for _, y in rows])
+    drawn = resampled(group, y, 1.0, over, by_group)
+    assert (drawn == drawn.round()).all()
+    assert (drawn >= 1).all() if over else (drawn <= 1).all()
+    assert (drawn[group == NOT_STATED] == 1).all()
+    assert (resampled(group, y, 0.0, over, by_group) == 1).all()
+    names = "ab" if by_group else ["all"]
+    shares = [np.average(y[group == name], weights=drawn[group == name]) for name in names]
+    wanted = y[group != NOT_STATED].mean() if by_group else 0.5
+    least = min(drawn[group == name].sum() for name in names)
+    assert shares == pytest.approx([wanted] * len(names), abs=1.5 / least)
+
+
+def test_classes_are_made_as_many_without_groups_in_the_training_rows_alone(tmp_path: Path) -> None:
+    asked = Mitigation(method="oversampling")
+    parts = [("train", list("abcd"), np.array([0, 0, 0, 1])), ("valid", list("ef"), np.array([0, 1]))]
+    (_, train), (_, valid) = asked.apply(tmp_path, parts, np.zeros((4, 1)), (1.0, 1.0))
+    assert train is not None
+    assert train.tolist() == [1, 1, 1, 3]
+    assert valid is not None
+    assert valid.tolist() == [1, 1]
 
 
 def test_parity_gives_the_poorer_group_more_and_nothing_at_strength_zero() -> None:
@@ -204,17 +237,21 @@ def test_more_than_the_whole_gap_cannot_be_taken_away() -> None:
         gains(*given_to_gradient(), 1.5, "demographic_parity", (1.0, 1.0), "sex")
 
 
-def test_rows_that_do_not_say_their_group_gain_and_lose_nothing(tmp_path: Path) -> None:
+def test_rows_that_do_not_say_their_group_or_are_of_a_new_one_gain_and_lose_nothing(tmp_path: Path) -> None:
     x, sex, label = given_to_gradient()
     sex[::5] = NOT_STATED
     ids = [str(at) for at in range(len(sex))]
     pd.DataFrame({"id": ids, "sex": sex}).to_parquet(tmp_path / "groups_train.parquet")
-    ((found, weight),) = weighed(
-        Mitigation(method="exponentiated_gradient", column="sex", strength=0.9), tmp_path, ids, label.tolist(), x
-    )
+    pd.DataFrame({"id": ["new", "old"], "sex": ["x", "w"]}).to_parquet(tmp_path / "groups_valid.parquet")
+    on = Mitigation(method="exponentiated_gradient", column="sex", strength=0.9)
+    parts = [("train", ids, label), ("valid", ["new", "old"], np.array([1, 1]))]
+    (found, weight), (_, others) = on.apply(tmp_path, parts, x, (1.0, 1.0))
+    assert weight is not None
+    assert others is not None
     assert (found[::5] == label[::5]).all()
     assert (weight[::5] == 1).all()
     assert (weight[sex != NOT_STATED] != 1).all()
+    assert others[0] == 1 != others[1]
 
 
 REASON = "allowed by the board of credit, 12 May, for a study of offers"
