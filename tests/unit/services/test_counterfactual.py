@@ -91,6 +91,18 @@ def test_a_refusal_is_told_with_which_change_it_would_be_none(serve: Any, make_b
     assert served.predict(rows[0], counterfactual=1).status_code == 422
 
 
+def test_a_refusal_that_no_allowed_change_would_flip_says_so(serve: Any, make_bundle: Any, tmp_path: Any) -> None:
+    (tmp_path / "source").mkdir()
+    given = {"favourable": "genuine", "texts": {"amount": {"en": "a", "zh": "b"}}, "changes": {"amount": "up"}}
+    (tmp_path / "source" / "reasons.json").write_text(json.dumps(given))
+    normal = {"inputs": {"amount": {"edges": [0.0, 100.0, 200.0, 900.0], "shares": [0.3, 0.3, 0.4]}}}
+    (tmp_path / "source" / "baseline.json").write_text(json.dumps(normal))
+    (refused,) = (
+        serve(make_bundle()).predict({"amount": 500, "country": "AT"}, counterfactual=True).json()["predictions"]
+    )
+    assert refused["counterfactual"] == {"possible": False, "changes": []}
+
+
 def test_a_model_without_changes_refuses(serve: Any, make_bundle: Any) -> None:
     refused = serve(make_bundle()).predict({"amount": 500, "country": "AT"}, counterfactual=True)
     assert refused.status_code == 422
