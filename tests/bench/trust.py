@@ -56,7 +56,7 @@ CARDS = (
     ),
 )
 NUMBERS = ("age", "education-num", "capital-gain", "capital-loss", "hours-per-week")
-SHARES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.85, 0.9, 1.0)
+SHARES = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9)
 STRENGTHS = (0.0, 0.1, 0.15, 0.2, 0.22, 0.24, 0.26, 0.3)
 
 
