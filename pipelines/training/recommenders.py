@@ -117,7 +117,7 @@ class TowerModel:
     batch: Annotated[int, Field(ge=2)] = 1_024
     negatives: Annotated[int, Field(ge=0)] = 1_024
     epochs: Annotated[int, Field(ge=1)] = 20
-    examples: Annotated[int, Field(ge=1)] = 4_000_000
+    examples: Annotated[int, Field(ge=1)] = 2_000_000
 
 
 Model = PopularModel | ItemKnnModel | EaseModel | AlsModel | GraphModel | TowerModel

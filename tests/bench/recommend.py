@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench import recommend_ranking
+from tests.bench.recommend_large import fits
 from tests.bench.recommend_serving import serving
 from tests.bench.report import FOLDER, Row, write
 
@@ -289,6 +290,7 @@ PARTS = {
     "rankers": recommend_ranking.rankers,
     "off-policy": recommend_ranking.off_policies,
     "serving": serving,
+    "large": fits,
 }
 
 

@@ -155,3 +155,21 @@ def test_few_items_have_no_index_and_nothing_to_check(dataset: Path, tmp_path: P
     assert not (tmp_path / "model" / FILE).exists()
     (tmp_path / "home").mkdir()
     assert CHECK.find(candidate(dataset, tmp_path / "model", tmp_path / "home")).checks == ()
+
+
+@pytest.mark.parametrize("kind", ["one item each", "all alike"])
+def test_people_who_tell_nothing_apart_are_served(kind: str, tmp_path: Path) -> None:
+    users, items = range(12), range(6)
+    taken = [(user, user % 6) for user in users] if kind == "one item each" else [(u, i) for u in users for i in items]
+    rows = pd.DataFrame(
+        [(f"u{user}", f"i{item}", pd.Timestamp("2026-01-01", tz="UTC") + pd.Timedelta(hours=at)) for at, (user, item) in
+         enumerate(taken)], columns=["user", "item", "time"]
+    ).assign(rating=np.nan, attributes=None, part=None)  # fmt: skip
+    rows["id"] = rows.index.astype(str)
+    for name, part in get_task("recommend").split(rows, CONFIG).items():
+        part.to_parquet(tmp_path / f"{name}.parquet")
+    train(tmp_path, tmp_path / "model", replace(QUICK, epochs=1))
+    model = read_model(tmp_path / "model")[0]
+    found = model.ranked(*model.history([0]), 20, 0.3)
+    assert set(found.items) == set(model.items) - {model.items[0]}
+    assert all(np.isfinite(found.scores))
