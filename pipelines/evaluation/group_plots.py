@@ -68,7 +68,7 @@ def calibration(folder: Path, groups: pd.DataFrame, outcome: Outcome, least: int
 def tradeoff(file: Path, found: Mapping[str, Any], wanted: float | None) -> None:
     """Accuracy over the ratio of selection on the validation rows: a line for each method, a point each strength."""
     points = [{"method": found["method"], **one} for one in found["points"] if one["selection_ratio"] is not None]
-    title = f"Price of {found['method']} by {found['column']} (validation)"
+    title = f"Price of alike treatment by {found['column'] or 'class'} (validation)"
     with figure(file, title, "lowest over highest rate of selection", "accuracy") as axes:
         for colour, method in zip(_COLOURS, dict.fromkeys(one["method"] for one in points), strict=False):
             line = [one for one in points if one["method"] == method]

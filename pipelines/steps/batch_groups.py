@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,13 @@ class GroupCuts:
         names = [self._of.get(str(value), NOT_STATED) for value in table.column(self._key).to_pylist()]
         self._counts.update(name if name in self._by.thresholds else NOT_STATED for name in names)
         return moved(answers, names, self._classes.index(self._decision.positive), self._decision)
+
+    def told(self, made: list[Any], names: Sequence[str], answers: Any) -> list[Any]:
+        """The columns `made` of what `apply` gave: what follows is by group, probabilities are what the model said."""
+        import pyarrow as pa
+
+        said = {f"probability_{name}": pa.array(answers[:, at]) for at, name in enumerate(self._classes)}
+        return made if self._of is None else [said.get(name, one) for name, one in zip(names, made, strict=True)]
 
     def document(self) -> dict[str, Any]:
         """What was done, for the summary; {} where nothing was."""

@@ -66,9 +66,7 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
         chunks = batch_rows.scorable(here, bundle, json.dumps(reading), where)
         for number, (table, columns, flags) in enumerate(chunks):
             said = scoring.predict(engine, columns, document)
-            answers = batch.add(cuts.apply(table, said))
-            if grouping:  # what the model said; only what follows from it is by group
-                answers[1 : 1 + said.shape[1]] = [pa.array(said[:, at]) for at in range(said.shape[1])]
+            answers = cuts.told(batch.add(cuts.apply(table, said)), batch.columns, said)
             flagged.update(flags.counts())
             table = table.drop_columns([ROW, *files])
             keys = batch_documents.keys_in(target, table.column_names) if target else ()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from services.feedback.joining import Joined
 
 KEY = "id"  # of predictions
-_MOST = 500_000  # predictions that are measured, the newest
+_MOST = 200_000  # predictions that are measured, the newest
 
 
 @dataclass(frozen=True, kw_only=True)

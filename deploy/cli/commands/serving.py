@@ -159,6 +159,9 @@ def score(
     are read as the endpoint reads them. A file is read as the model's training data were, unless --set data.* says
     otherwise. Each row gets its flags, as an endpoint gives them.
 
+    A model with thresholds by group (mitigation.method=thresholds) takes them where --set groups.table names a table
+    with the group of each row, and --set groups.key its key, a column of the rows; nothing of it is kept.
+
     With --to each row also becomes a document of a MongoDB collection, known by the columns that `key` names, else by
     _id; scoring again replaces it.
 

@@ -31,11 +31,19 @@ def score(candidate: Path, endpoints: str, tmp_path: Path) -> Callable[..., tupl
     bundle = write_bundle(candidate / "candidate", tmp_path / "bundles", fields)
 
     def run(
-        content: Any, name: str = "rows.csv", *, layout: dict[str, Any] | None = None, settings: Any = None
+        content: Any,
+        name: str = "rows.csv",
+        *,
+        layout: dict[str, Any] | None = None,
+        settings: Any = None,
+        by_group: dict[str, Any] | None = None,
     ) -> tuple[dict[str, Any], pd.DataFrame]:
         made = bundle
         if layout is not None:
             made = write_bundle(candidate / "candidate", tmp_path / "bundles", {**fields, "layout": layout})
+        if by_group is not None:
+            changed = {**fields, "decision": {**fields["decision"], "by_group": by_group}}
+            made = write_bundle(candidate / "candidate", tmp_path / "bundles", changed)
         source = tmp_path / name
         if isinstance(content, bytes):
             source.write_bytes(content)
@@ -67,6 +75,22 @@ def test_the_scores_are_those_of_the_evaluation(score: Any, candidate: Path) -> 
     _, scored = score(frame, "rows.parquet")
     expected = np.array([row["expected"] for row in golden])
     assert scored[["probability_no", "probability_yes"]].to_numpy() == pytest.approx(expected, abs=1e-9)
+
+
+def test_thresholds_by_group_decide_and_leave_what_the_model_says_as_it_is(score: Any, tmp_path: Path) -> None:
+    rows = b"ref,kind,stops,distance\nA,box,1,10\nB,pallet,,990\nC,box,2,500\nD,box,2,500\n"
+    summary, plain = score(rows)
+    by = {"column": "sex", "thresholds": {"w": 0.0, "m": 1.0}, "reason": "allowed by the board, 12 May"}
+    (tmp_path / "people.csv").write_text("ref,sex\nA,w\nB,m\nC,w\n")
+    asked = {"groups.table": str(tmp_path / "people.csv"), "groups.key": "ref"}
+    summary, scored = score(rows, settings=asked, by_group=by)
+    assert scored["label_predicted"].tolist() == ["yes", "no", "yes", plain["label_predicted"][3]]
+    assert scored["probability_yes"].tolist() == plain["probability_yes"].tolist()
+    assert sum(summary["labels"].values()) == 4
+    assert summary["thresholds_by_group"]["reason"] == by["reason"]
+    summary, unsaid = score(rows, by_group=by)
+    assert unsaid["label_predicted"].tolist() == plain["label_predicted"].tolist()
+    assert "answered by the common one" in summary["warnings"][0]
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
