@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 NEVER = -10_000.0
+_COMPOSED = 0.5  # of the values that replace others
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -45,11 +46,13 @@ class TaggerModel:
 class ChangeConfig:
     """Chances, while training.
 
-    replaced: of a labelled span to be another of its type, so that the words around it are learned.  lowered: of a text
-    to be in small letters, as people write to each other.  hide: of a hash to be left out.
+    replaced: of a labelled span to be another of its type, so that the words around it count.  alone: of a text to
+    be one of its spans and nothing else, as in lists and signatures.  lowered: of a text to be in small letters, as
+    people write to each other.  hide: of a hash to be left out.
     """
 
     replaced: Annotated[float, Field(ge=0, le=1)] = 0.3
+    alone: Annotated[float, Field(ge=0, le=1)] = 0.02
     lowered: Annotated[float, Field(ge=0, le=1)] = 0.02
     hide: Annotated[float, Field(ge=0, lt=1)] = 0.05
 
@@ -159,7 +162,7 @@ class Mentions:
         for text, spans in zip(data.texts, data.spans, strict=True):
             for start, end, kind in spans:
                 self._of.setdefault(kind, []).append(text[start:end])
-        self._parts = {kind: _halves(values) for kind, values in self._of.items()}
+        self._parts = {kind: _parts(values) for kind, values in self._of.items()}
 
     def replaced(
         self, text: str, spans: Sequence[Labelled], share: float, rng: np.random.Generator
@@ -179,10 +182,10 @@ class Mentions:
         return "".join([*made, text[at:]]), labels
 
     def _other(self, kind: str, value: str, rng: np.random.Generator) -> str:
-        """One that was seen, or one that begins as one and ends as another of the same length."""
-        firsts, lasts = self._parts[kind].get(_form(value), ([], []))
-        if firsts and rng.random() < 0.5:
-            return firsts[rng.integers(len(firsts))] + lasts[rng.integers(len(lasts))]
+        """One that was seen, or one put together of parts of several of the same form."""
+        parts = self._parts[kind].get(_form(value))
+        if parts and rng.random() < _COMPOSED:
+            return "".join(some[rng.integers(len(some))] for some in parts)
         values = self._of[kind]
         return values[rng.integers(len(values))]
 
@@ -194,14 +197,22 @@ def _form(value: str) -> str:
     return "words" if value.count(" ") == 1 else ""
 
 
-def _halves(values: Sequence[str]) -> dict[str, tuple[list[str], list[str]]]:
-    found: dict[str, tuple[list[str], list[str]]] = {}
+def _cut(value: str) -> tuple[str, ...]:
+    """Its parts: each character, or the first word and what is behind it."""
+    if _form(value) != "words":
+        return tuple(value)
+    at = value.index(" ")
+    return value[:at], value[at:]
+
+
+def _parts(values: Sequence[str]) -> dict[str, list[list[str]]]:
+    """By form, what stands in each place of the values."""
+    found: dict[str, list[list[str]]] = {}
     for value in values:
         if form := _form(value):
-            cut = value.index(" ") if form == "words" else 1
-            firsts, lasts = found.setdefault(form, ([], []))
-            firsts.append(value[:cut])
-            lasts.append(value[cut:])
+            places = found.setdefault(form, [[] for _ in _cut(value)])
+            for some, part in zip(places, _cut(value), strict=True):
+                some.append(part)
     return found
 
 
@@ -217,6 +228,7 @@ def batches(
     lengths = np.array([len(text) for text in data.texts], np.int64)
     for rows in bucket(lengths, batch, rng):
         made = [mentions.replaced(data.texts[at], data.spans[at], change.replaced, rng) for at in rows]
+        made = [_alone(text, spans, rng) if rng.random() < change.alone else (text, spans) for text, spans in made]
         small = rng.random(len(made)) < change.lowered
         ids, sizes, tags = padded(
             [
@@ -225,6 +237,14 @@ def batches(
             ]
         )
         yield ids * (rng.random(ids.shape) >= change.hide), sizes, tags
+
+
+def _alone(text: str, spans: list[Labelled], rng: np.random.Generator) -> tuple[str, list[Labelled]]:
+    """One of the spans as a text; the text where it has none."""
+    if not spans:
+        return text, spans
+    start, end, kind = spans[rng.integers(len(spans))]
+    return text[start:end], [(0, end - start, kind)]
 
 
 def _lower(text: str) -> str:

@@ -109,6 +109,10 @@ def test_replaced_spans_are_of_their_type_and_stand_where_they_are_said_to() -> 
         assert text[begin:stop] in places | {"北京"}
         assert text[end:begin] == " is in "
         assert text[start:end] in {"王小明", "Anna Berg", "李四"}
+    made = {mentions.replaced("王小明来", [(0, 3, "PER")], 1.0, rng)[0] for _ in range(200)}
+    assert made == {"王小明来", "Anna Berg来", "李四来"}  # one of three characters is put together of itself alone
+    pair = Mentions(Texts(texts=["王小明", "李大海"], spans=[[(0, 3, "PER")], [(0, 3, "PER")]]))
+    assert "王大明" in {pair.replaced("王小明", [(0, 3, "PER")], 1.0, rng)[0] for _ in range(200)}
     assert mentions.replaced(texts[0], data.spans[0], 0.0, rng) == (texts[0], data.spans[0])
 
 
