@@ -1,8 +1,8 @@
 """Detectors: an ONNX graph of pixels to boxes, of which none overlaps a better one, and where they are in the image.
 
 The files of ``model/``: ``model.onnx`` (float32 pixels to ``detections``, shape (rows, objects, 6): left, top, right,
-bottom in those pixels, score, class number; score 0 where there is no object) and ``image.json``
-(`contracts.images.ImageSpec`, whose fit is ``stretch`` or ``pad``).
+bottom in those pixels, score, class number; score 0 where there is no object; and to `VECTOR` where it has one) and
+``image.json`` (`contracts.images.ImageSpec`, whose fit is ``stretch`` or ``pad``).
 """
 
 from __future__ import annotations
@@ -84,6 +84,10 @@ class DetectorEngine(OnnxImageEngine):
         there, boxes = there[inside], boxes[inside]
         order = np.argsort(-there[:, 4], kind="stable")[: self._longest]
         return Detections(boxes[order], np.minimum(there[order, 4], 1.0), there[order, 5].astype(np.int64))
+
+    def vector(self, row: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """See `contracts.engine.VectorEngine`."""
+        return super().vector(np.asarray(row))
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """None: a box says itself where it comes from.

@@ -149,6 +149,7 @@ def export(network: Any, shape: Sequence[int], overlap: float) -> bytes:
 
     Of each: left, top, right and bottom in pixels of the input, score, class number. What overlaps a better one of its
     class by more than `overlap` (intersection over union) is left out; places without a box have score 0.
+    A second output, `contracts.engine.VECTOR`, tells images apart.
     """
     import torch
     from torch import nn
@@ -175,16 +176,33 @@ def export(network: Any, shape: Sequence[int], overlap: float) -> bytes:
             output_names=["boxes", "scores"],
             dynamic_axes={name: {0: "rows"} for name in ("pixels", "boxes", "scores")},
         )
-    return _suppressed(made.getvalue(), overlap)
-
-
-def _suppressed(graph: bytes, overlap: float) -> bytes:
-    """The graph with its outputs ``boxes`` and ``scores`` (rows, classes, candidates) as `export` gives them."""
-    import numpy as np
     import onnx
+
+    model = onnx.load_from_string(made.getvalue())
+    _suppress(model, overlap)
+    _show_vector(model)
+    onnx.checker.check_model(model)
+    graph: bytes = model.SerializeToString()
+    return graph
+
+
+def _show_vector(model: Any) -> None:
+    """Give a graph one more output, ``vector``: the mean over all places of its coarsest map, if it has several."""
+    from onnx import TensorProto, helper
+
+    from contracts.engine import VECTOR
+
+    coarsest = next((node.input[0] for node in model.graph.node if node.op_type == "Resize"), None)
+    if coarsest is not None:
+        model.graph.node.append(helper.make_node("ReduceMean", [coarsest], [VECTOR], axes=[2, 3], keepdims=0))
+        model.graph.output.append(helper.make_tensor_value_info(VECTOR, TensorProto.FLOAT, ["rows", "features"]))
+
+
+def _suppress(model: Any, overlap: float) -> None:
+    """Turn the outputs ``boxes`` and ``scores`` (rows, classes, candidates) of a graph into that of `export`."""
+    import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    model = onnx.load_from_string(graph)
     constants: dict[str, NDArray[Any]] = {
         "most": np.array([CANDIDATES], np.int64),
         "overlap": np.array([overlap], np.float32),
@@ -222,6 +240,3 @@ def _suppressed(graph: bytes, overlap: float) -> bytes:
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["rows", MOST, 6]))
-    onnx.checker.check_model(model)
-    made: bytes = model.SerializeToString()
-    return made

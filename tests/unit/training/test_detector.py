@@ -160,10 +160,11 @@ def test_the_graph_gives_the_boxes_of_the_network_of_which_none_overlaps_a_bette
         network.heat[-1].bias.fill_(0.0)
     session = ort.InferenceSession(export(network, (3, 48, 64), 0.3), providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).normal(0, 1, (3, 3, 48, 64)).astype(np.float32)
-    [found] = session.run(None, {"pixels": pixels})
-    assert found.shape == (3, MOST, 6)
-    [alone] = session.run(None, {"pixels": pixels[1:2]})
+    found, vectors = session.run(None, {"pixels": pixels})
+    assert (found.shape, vectors.shape) == ((3, MOST, 6), (3, 8))
+    alone, vector = session.run(None, {"pixels": pixels[1:2]})
     assert np.allclose(alone[0], found[1], atol=1e-4)
+    assert np.allclose(vector[0], vectors[1], atol=1e-4)
     with torch.no_grad():
         boxes, scores = (one.numpy() for one in decoded(*network(torch.from_numpy(pixels))))
     for row, some in enumerate(found):
@@ -286,7 +287,7 @@ def test_a_pretrained_network_learns_to_find_objects(dataset: Path, tmp_path: Pa
     found = config.train(task, dataset, tmp_path / "made" / "model", tmp_path / "state", lambda *_, **__: None)
     assert found["history"][1]["train_loss"] < found["history"][0]["train_loss"]
     session = ort.InferenceSession(str(tmp_path / "made" / "model" / "model.onnx"), providers=["CPUExecutionProvider"])
-    [said] = session.run(None, {"pixels": np.zeros((1, 3, 64, 96), np.float32)})
+    said, _ = session.run(None, {"pixels": np.zeros((1, 3, 64, 96), np.float32)})
     assert said.shape == (1, MOST, 6)
     with pytest.raises(PlatformError, match="none are named"):
         recipe_config(task, "finetune", sides).train(task, dataset, tmp_path / "x" / "model", tmp_path, print)
