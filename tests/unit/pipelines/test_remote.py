@@ -46,6 +46,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     fakes: dict[str, Any] = {
         "exists": lambda uri: at(uri).exists(),
+        "list_names": lambda uri: sorted(one.name for one in at(uri).iterdir()) if at(uri).is_dir() else [],
         "read_bytes": lambda uri: at(uri).read_bytes(),
         "write_bytes": write,
         "upload": upload,
