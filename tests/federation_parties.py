@@ -11,7 +11,7 @@ import numpy as np
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
-from pipelines.federation.certificates import make_certificates
+from pipelines.federation.certificates import checker, make_certificates
 from pipelines.federation.coordinator import Coordinator
 from pipelines.federation.learner import Local, first_weights, shapes_of
 from pipelines.federation.messages import Message, of_error, packed, unpacked
@@ -51,8 +51,9 @@ def frame(rows: int, seed: int = 0) -> Any:
 class Together:
     """A hub whose sites are objects here. late: sites that never answer in time."""
 
-    def __init__(self, sites: Mapping[str, Site], late: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    def __init__(self, sites: Mapping[str, Site], late: set[str], check: Any) -> None:
         self.sites, self.late, self.sent = sites, late, []
+        self.check = check
 
     def present(self) -> set[str]:
         return set(self.sites)
@@ -104,7 +105,7 @@ class Parties:
             kind = FAULTS.get(config.faults.get(name, ""), Site)
             sites[name] = kind(name, data, keys, rules or SiteRules(accept={"roc_auc": 0.6}))
         told = {"task": "t", "model": {**asdict(model), "kind": model.kind}, "secure": config.secure}
-        hub = Together(sites, late or set())
+        hub = Together(sites, late or set(), checker(keys))
         return Coordinator(hub, config, {**told, "privacy": privacy}), hub  # type: ignore[arg-type]
 
 
@@ -115,7 +116,7 @@ def admitted(leader: Coordinator) -> Coordinator:
 
 def arrays(leader: Coordinator, model: Any = NETWORK) -> dict[str, Any]:
     known = model_of(model, INPUTS)
-    spread = known.agree(leader.sums())
+    spread = known.agree(leader.sums(len(known.sums(np.zeros((0, len(INPUTS)))))))
     weights = first_weights(shapes_of(width_of(known, INPUTS), known.hidden), 7)
     return {"weights": weights, "mean": spread.mean, "deviation": spread.deviation}
 

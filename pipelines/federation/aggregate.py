@@ -30,19 +30,6 @@ class Rule:
     loss: Callable[[Floats], float]
 
 
-def fault_of(update: object, weights: int) -> str:
-    """Why this cannot be an update of so many weights; empty where it can."""
-    if not isinstance(update, np.ndarray):
-        return "it has no update"
-    if update.shape != (weights,):
-        return f"its update has shape {update.shape}, and not ({weights},)"
-    if update.dtype.kind != "f":
-        return f"its update is of {update.dtype}, and not of floating point numbers"
-    if wrong := int((~np.isfinite(update)).sum()):
-        return f"{wrong} of {weights} numbers of its update are not finite"
-    return ""
-
-
 def bounded(updates: Updates, times: float) -> tuple[Updates, NDArray[np.bool_]]:
     """Updates longer than `times` the median are cut to that, and which were; 0 cuts nothing."""
     norms = np.linalg.norm(updates.values, axis=1)

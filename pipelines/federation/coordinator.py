@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import PlatformError
-from pipelines.federation.aggregate import RULES, Rule, Updates, bounded, fault_of
+from pipelines.federation.aggregate import RULES, Rule, Updates, bounded
+from pipelines.federation.answers import checked
 from pipelines.federation.engine import Answers, Hub
-from pipelines.federation.messages import PROTOCOL, Message
-from pipelines.federation.secure_sum import Keys, as_numbers, summed, threshold_of
+from pipelines.federation.messages import PROTOCOL, Message, of_error
+from pipelines.federation.secure_sum import Keys, as_numbers, summed, threshold_of, verify
 from pipelines.federation.settings import FederationConfig
 from pipelines.federation.site import code_digest
 from pipelines.settings import setting
@@ -77,10 +78,10 @@ class Coordinator:
             self.members[name].refused = f"it did not come within {self.config.join:g} s"
         self._need(self._admitted(), "when the federation began")
 
-    def sums(self) -> Floats:
-        """The sums of all sites."""
+    def sums(self, width: int) -> Floats:
+        """The sums of all sites, so many numbers."""
         for _ in range(_TRIES):
-            total = self._secure("sums", {}, {}) if self.config.secure else self._plain_sums()
+            total = self._secure("sums", {}, {}, width) if self.config.secure else self._plain_sums(width)
             if total is not None:
                 return total
         raise self._too_few("for the sums that scaling needs")
@@ -98,18 +99,18 @@ class Coordinator:
             PlatformError: ``code="quorum"``: too few sites have answered, twice.
         """
         self._round = number
-        told = {**about, "round": number, "deadline": self.config.deadline}
+        told, width = {**about, "round": number, "deadline": self.config.deadline}, len(arrays["weights"])
         for _ in range(_TRIES):
             self._alive()
             if self.config.secure:
-                total = self._secure("learn", told, arrays)
+                total = self._secure("learn", told, arrays, width)
                 if total is not None:
                     return total, self._last
                 continue
-            answers = self._ask("learn", self._to_all(told, arrays), self.config.deadline)
-            good = self._usable(answers, len(arrays["weights"]))
+            good = self._good(self._ask("learn", self._to_all(told, arrays), self.config.deadline, width))
             if len(good) >= self.config.least:
-                return self._combined(good, answers, loss), len(good)
+                self._note(good)
+                return self._combined(good, loss), len(good)
         raise self._too_few(f"in round {number}")
 
     def finish(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -125,42 +126,39 @@ class Coordinator:
         """Say that it is over."""
         self.hub.tell(self.members, Message(document={"ask": "end", "number": self._next()}))
 
-    def _plain_sums(self) -> Floats | None:
-        answers = self._ask("sums", self._to_all({}, {}), self.config.deadline)
-        found = [answer.arrays["sums"] for answer in answers.values() if "sums" in answer.arrays]
-        shapes = {one.shape for one in found}
-        if len(found) < self.config.least or len(shapes) != 1 or not all(np.isfinite(one).all() for one in found):
+    def _plain_sums(self, width: int) -> Floats | None:
+        found = self._good(self._ask("sums", self._to_all({}, {}), self.config.deadline, width))
+        if len(found) < self.config.least:
             return None
-        return np.asarray(np.sum(found, axis=0))
+        return np.asarray(np.sum([answer.arrays["sums"] for answer in found.values()], axis=0))
 
-    def _usable(self, answers: Answers, weights: int) -> dict[str, Floats]:
-        """The updates that are updates; who sends others is noted, and asked no more after some rounds."""
+    def _good(self, answers: Answers) -> dict[str, Message]:
+        """Those without an error; who sends what cannot be used is noted, and asked no more after some rounds."""
         good = {}
         for name, answer in answers.items():
-            error = answer.document.get("error")
-            update = answer.arrays.get("update")
-            fault = error["headline"] if error else fault_of(update, weights)
-            weight: Any = answer.document.get("weight")
-            if not fault and not (isinstance(weight, int | float) and 0 < weight < 1e12):
-                fault = f"it says that it has {weight!r} rows"
-            member = self.members[name]
-            if fault:
-                member.faults.append(fault)
-                if len(member.faults) >= _STRIKES:
-                    member.refused = fault
+            error, member = answer.document.get("error"), self.members[name]
+            if not error:
+                good[name] = answer
                 continue
-            assert update is not None
-            good[name] = np.asarray(update, dtype=np.float64)
-            member.rounds += 1
-            if not self.told["privacy"]:
-                member.rows = float(weight)
-            if found := answer.document.get("measured"):
-                member.measured.append({"round": float(self._round - 1), **{key: float(found[key]) for key in found}})
+            member.faults.append(error["headline"])
+            if len(member.faults) >= _STRIKES:
+                member.refused = error["headline"]
         return good
 
-    def _combined(self, good: Mapping[str, Floats], answers: Answers, loss: Callable[[Floats], float]) -> Floats:
-        rows = np.array([float(answers[name].document["weight"]) for name in good])
-        updates, cut = bounded(Updates(values=np.stack(list(good.values())), rows=rows), self._bound())
+    def _note(self, answers: Mapping[str, Message]) -> None:
+        """Count the round, and what sites say of the weights that the last one has left."""
+        for name, answer in answers.items():
+            member, found = self.members[name], answer.document.get("measured")
+            member.rounds += 1
+            if not self.told["privacy"]:
+                member.rows = float(answer.document["weight"])
+            if found:
+                member.measured.append({"round": float(self._round - 1), **{key: float(found[key]) for key in found}})
+
+    def _combined(self, good: Mapping[str, Message], loss: Callable[[Floats], float]) -> Floats:
+        rows = np.array([float(answer.document["weight"]) for answer in good.values()])
+        values = np.stack([answer.arrays["update"].astype(np.float64) for answer in good.values()])
+        updates, cut = bounded(Updates(values=values, rows=rows), self._bound())
         for name, was in zip(good, cut, strict=True):
             self.members[name].cut += int(was)
         return RULES[self.config.rule](updates, Rule(trim=self.config.trim, loss=loss))
@@ -169,7 +167,9 @@ class Coordinator:
         """Private updates are cut by their sites; noise makes them all about as long."""
         return 0.0 if self.told["privacy"] else self.config.norm_bound
 
-    def _secure(self, ask: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Floats | None:
+    def _secure(
+        self, ask: str, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], width: int
+    ) -> Floats | None:
         """One secure sum: of updates the mean by rows, of sums the sum; None where too many have gone."""
         sum_id, seconds = secrets.token_hex(16), self.config.deadline
 
@@ -178,13 +178,10 @@ class Coordinator:
                 key: Message(document={**one.document, "sum": sum_id}, arrays=one.arrays)
                 for key, one in requests.items()
             }
-            found = self._ask(name, given, seconds)
-            for key, answer in found.items():
-                if error := answer.document.get("error"):
-                    self.members[key].faults.append(error["headline"])
-            return {key: answer for key, answer in found.items() if "error" not in answer.document}
+            return self._good(self._ask(name, given, seconds, width))
 
-        keys = {name: one.document for name, one in step("keys", self._to_all({}, {})).items()}
+        shown = {name: Keys.from_dict(one.document) for name, one in step("keys", self._to_all({}, {})).items()}
+        keys = {name: one.as_dict() for name, one in shown.items() if self._signed(name, sum_id, one)}
         if len(keys) < max(3, self.config.least):
             return None
         shares = step("shares", dict.fromkeys(keys, Message(document={"keys": keys})))
@@ -195,7 +192,7 @@ class Coordinator:
             for name in shares
         }
         asked = {name: Message(document={**about, "shares": mine[name]}, arrays=arrays) for name in shares}
-        masked = {name: one.arrays["masked"] for name, one in step(ask, asked).items() if "masked" in one.arrays}
+        masked = {name: one.arrays["masked"] for name, one in step(ask, asked).items()}
         if len(masked) < max(threshold_of(len(keys)), self.config.least):
             return None
         told = {"survivors": sorted(masked), "dropped": sorted(set(shares) - set(masked))}
@@ -204,7 +201,7 @@ class Coordinator:
             name: {other: bytes.fromhex(share) for other, share in one.document.items()} for name, one in opened.items()
         }
         try:
-            words = summed(sum_id, masked, {name: Keys.from_dict(one) for name, one in keys.items()}, shares, gave)
+            words = summed(sum_id, masked, {name: shown[name] for name in keys}, shares, gave)
         except PlatformError:
             return None
         self._last = len(masked)
@@ -213,13 +210,22 @@ class Coordinator:
         numbers = as_numbers(words)
         return numbers[:-1] if ask == "sums" else numbers[:-1] / max(numbers[-1], 1.0)
 
+    def _signed(self, name: str, sum_id: str, keys: Keys) -> bool:
+        """Whether they are the site's own; the others would not go on with keys that are not."""
+        try:
+            verify(name, sum_id, keys, self.hub.check)
+        except PlatformError as err:
+            self._good({name: of_error(err)})
+            return False
+        return True
+
     def _admitted(self) -> list[str]:
         return [name for name, member in self.members.items() if not member.refused]
 
     def _to_all(self, about: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> dict[str, Message]:
         return dict.fromkeys(self._admitted(), Message(document=about, arrays=arrays))
 
-    def _ask(self, what: str, requests: Mapping[str, Message], seconds: float) -> Answers:
+    def _ask(self, what: str, requests: Mapping[str, Message], seconds: float, width: int = 0) -> Answers:
         number = self._next()
         numbered = {
             name: Message(document={**one.document, "ask": what, "number": number}, arrays=one.arrays)
@@ -235,7 +241,7 @@ class Coordinator:
         for name in missing & self.hub.present():
             self.members[name].late += 1
         self._tardy = (self._tardy | missing) - set(answers)
-        return answers
+        return {name: checked(what, name, numbered[name], answer, width) for name, answer in answers.items()}
 
     def _next(self) -> int:
         self._number += 1

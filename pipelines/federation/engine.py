@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.federation.certificates import COORDINATOR, credentials
+from pipelines.federation.certificates import COORDINATOR, checker, credentials
 from pipelines.federation.messages import Message, of_error, packed, unpacked
 
 _CHANNEL, _TOPIC = "fairlead", "ask"
@@ -39,6 +39,7 @@ class Hub:
             )
         self.sites = tuple(sites)
         self._cell = _cell(COORDINATOR, listen, certificates)
+        self.check = checker(certificates)
         self._here: set[str] = set()
         self._changed = threading.Condition()
         self._cell.set_cell_connected_cb(self._came)

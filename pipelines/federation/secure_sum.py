@@ -106,6 +106,15 @@ class Keys:
         return cls(certificate=document["certificate"], **found)
 
 
+def verify(name: str, sum_id: str, keys: Keys, check: Check) -> None:
+    """Check that site `name` has signed these keys for this sum.
+
+    Raises:
+        PlatformError: ``code="not_secure"``.
+    """
+    check(name, keys.certificate, _signed(sum_id, name, keys.share, keys.mask), keys.signature)
+
+
 class Masker:
     """A site's part of one sum, called `sum_id`: `keys`, `shares`, `masked` and `unmask`, in this order, each once."""
 
@@ -132,7 +141,7 @@ class Masker:
         if len(peers) < 3 or peers.get(self.name) != self.keys or self._peers:
             raise _refused(self.name, f"keys of {len(peers)} sites, of which 3 are needed, this one's among them, once")
         for name, keys in peers.items():
-            check(name, keys.certificate, _signed(self.sum_id, name, keys.share, keys.mask), keys.signature)
+            verify(name, self.sum_id, keys, check)
         self._peers, self._threshold = dict(peers), threshold_of(len(peers))
         places = places_of(peers)
         private = int.from_bytes(self._mask.private_bytes_raw(), "big")

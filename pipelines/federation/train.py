@@ -309,7 +309,7 @@ def _resumed(
         state.mean, state.deviation = np.array(kept["mean"]), np.array(kept["deviation"])
         return state
     # How the coordinator's rows lie costs nothing of the sites' privacy.
-    spread = model.agree(model.sums(valid.x) if private else leader.sums())
+    spread = model.agree(model.sums(valid.x) if private else leader.sums(len(model.sums(valid.x[:0]))))
     first = first_weights(shapes, recipe.seed)
     return _State(
         weights=first, velocity=np.zeros_like(first), average=first, mean=spread.mean, deviation=spread.deviation

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import PlatformError
+from pipelines.federation.certificates import make_certificates
+from pipelines.federation.engine import Hub, free_port
+from pipelines.federation.messages import Message
 from pipelines.federation.settings import FederationConfig
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.recipes.tabular.task import TabularTask
@@ -18,6 +24,19 @@ from pipelines.training.network import NetworkConfig
 from pipelines.training.tabular import CostConfig
 
 pytestmark = pytest.mark.integration
+
+
+SITE = """
+import pathlib, sys, time
+from pipelines.federation.engine import attend
+
+class Over:
+    def wait(self):
+        print("connecting", flush=True)
+        time.sleep(60)
+
+attend("bank-a", sys.argv[1], pathlib.Path(sys.argv[2]), lambda asked: asked, Over())
+"""
 
 
 class Loans(TabularTask):
@@ -87,6 +106,38 @@ def test_sites_die_and_misbehave_and_a_training_goes_on_after_a_quorum_was_misse
     assert all(sites[name]["decision"]["accepted"] for name in ("site-1", "site-4"))
     assert (tmp_path / "model" / "model.onnx").stat().st_size > 500
     assert not [name for name in os.listdir("/proc") if name.isdigit() and _runs(name, str(tmp_path))]
+
+
+@pytest.mark.parametrize(
+    ("at", "copied"),
+    [
+        ("site", {"bank-a.crt": "bank-b.crt", "bank-a.key": "bank-b.key"}),
+        ("site", {"ca.pem": "other/ca.pem", "bank-a.crt": "other/bank-a.crt", "bank-a.key": "other/bank-a.key"}),
+        ("server", {"server.crt": "bank-b.crt", "server.key": "bank-b.key"}),
+        ("site", {}),
+    ],
+    ids=["a site as another", "a site of another authority", "a site as the coordinator", "who it says"],
+)
+def test_only_who_is_who_it_says_is_connected(at: str, copied: dict[str, str], tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    make_certificates(keys, ["bank-a", "bank-b"], ["localhost"])
+    make_certificates(keys / "other", ["bank-a"], ["localhost"])
+    for name in ("site", "server"):
+        shutil.copytree(keys, tmp_path / name)
+    for name, source in copied.items():
+        shutil.copy(keys / source, tmp_path / at / name)
+    server = f"localhost:{free_port()}"
+    with Hub(server, tmp_path / "server", ["bank-a"]) as hub:
+        command = [sys.executable, "-c", SITE, server, str(tmp_path / "site")]
+        site = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert site.stdout is not None
+        assert site.stdout.readline() == "connecting\n"
+        came = hub.wait_for_sites(2.0 if copied else 30.0)
+        found = hub.ask({"bank-a": Message(document={"ask": "hello"})}, 5.0, lambda left, answered: True)
+        site.kill()
+        site.communicate()
+    assert came == (set() if copied else {"bank-a"})
+    assert {name: answer.document for name, answer in found.items()} == ({} if copied else {"bank-a": {"ask": "hello"}})
 
 
 def _runs(process: str, text: str) -> bool:

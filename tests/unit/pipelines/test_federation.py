@@ -165,8 +165,8 @@ def test_private_updates_are_cut_and_noisy_and_tell_nothing_else(parties: Partie
     privacy = {"unit": "site", "clip": 0.5, "noise": 4.0, "least": 2, "epsilon": 3.0}
     leader, hub = parties(FederationConfig(clients=3), privacy=privacy)
     admitted(leader)
-    with pytest.raises(PlatformError, match="sums"):
-        leader.sums()
+    with pytest.raises(PlatformError, match="too few sites for the sums"):
+        leader.sums(6)
     width = count_of(shapes_of(width_of(model_of(NETWORK, INPUTS), INPUTS), (4,)))
     given = {"weights": np.zeros(width), "mean": np.zeros(2), "deviation": np.ones(2)}
     leader.learn(1, given, {"how": HOW, "seed": 7}, lambda step: 0.0)
@@ -212,6 +212,37 @@ def test_what_a_private_federation_charges_is_every_step_that_a_row_may_be_in(tm
     assert 2.9 < rows["epsilon"] <= 3.0
     with pytest.raises(PlatformError, match=r"federation\.rule"):
         paid(unit="site", rule="trimmed")
+
+
+GARBAGE = (
+    Message(),
+    Message(document={"weight": "many", "accepted": 1, "inputs": [1], "time": "now", "error": 3}),
+    Message(document={"weight": 1.0, "share": "zz", "accepted": True, "reasons": [3], "measured": {"loss": "low"}}),
+    Message(document={"weight": 1.0}, arrays={"update": np.zeros(3), "sums": np.zeros((2, 2)), "masked": np.zeros(9)}),
+    Message(document={"weight": 1.0}, arrays={"update": np.zeros(19, np.int64), "sums": np.full(6, np.nan)}),
+)
+
+
+ASKED = (
+    *((ask, False) for ask in ("hello", "sums", "learn", "finish")),
+    *((ask, True) for ask in ("keys", "shares", "sums", "learn", "unmask")),
+)
+
+
+@pytest.mark.parametrize(
+    ("ask", "secure", "garbage"),
+    [(*one, (at + more) % len(GARBAGE)) for at, one in enumerate(ASKED) for more in (0, 2)],
+)
+def test_whatever_one_site_answers_the_others_go_on(
+    parties: Parties, ask: str, garbage: int, secure: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leader, hub = parties(FederationConfig(clients=5, secure=secure, quorum=0.8))
+    one, own = hub.sites["site-5"], hub.sites["site-5"].answer
+    monkeypatch.setattr(one, "answer", lambda asked: GARBAGE[garbage] if asked.document["ask"] == ask else own(asked))
+    given = rounds(leader, arrays(admitted(leader)), 1)
+    assert np.isfinite(given["weights"]).all()
+    leader.finish({**given, "model": np.frombuffer(b"onnx", np.uint8)})
+    assert all(leader.members[name].decision for name in ("site-1", "site-4"))
 
 
 @pytest.mark.parametrize("split", ["iid", "dirichlet", "kind"])

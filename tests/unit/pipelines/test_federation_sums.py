@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from contracts.errors import PlatformError
-from pipelines.federation.aggregate import RULES, Rule, Updates, bounded, clipped, fault_of
+from pipelines.federation.aggregate import RULES, Rule, Updates, bounded, clipped
 from pipelines.federation.certificates import checker, make_certificates, signer
 from pipelines.federation.messages import Message, packed, unpacked
 from pipelines.federation.secure_sum import (
@@ -81,21 +81,6 @@ def test_a_clipped_update_keeps_its_direction(update: Any, most: float) -> None:
     found = clipped(update, most)
     assert np.linalg.norm(found) <= most * (1 + 1e-9)
     assert float(found @ update) == pytest.approx(float(np.linalg.norm(found) * np.linalg.norm(update)), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("update", "why"),
-    [
-        (None, "no update"),
-        (np.zeros(3), "shape (3,)"),
-        (np.zeros((2, 2)), "shape (2, 2)"),
-        (np.array([1, 2, 3, 4]), "int64"),
-        (np.array([1.0, np.nan, np.inf, 0.0]), "2 of 4"),
-    ],
-)
-def test_what_is_no_update_is_named(update: Any, why: str) -> None:
-    assert why in fault_of(update, 4)
-    assert fault_of(np.zeros(4), 4) == ""
 
 
 @given(arrays.arrays(np.float64, 20, elements=st.floats(-1e6, 1e6)), st.integers(1, 50))
