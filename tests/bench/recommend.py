@@ -274,6 +274,13 @@ def bubbles(home: Path) -> Iterator[Row]:
             axes.legend(loc="best")
 
 
+def ratings(home: Path) -> Iterator[Row]:
+    """How far off ratings are predicted."""
+    from tests.bench.recommend_ratings import rating_rows
+
+    yield from rating_rows(data() / "ml-latest-small", sys.stdout.write)
+
+
 def adapters(home: Path) -> Iterator[Row]:
     """Personal parts: whether they help, and what 10,000 of them cost."""
     from tests.bench.recommend_adapters import cost_rows, help_rows
@@ -286,6 +293,7 @@ PARTS = {
     "movielens": small,
     "gowalla": large,
     "bubble": bubbles,
+    "ratings": ratings,
     "adapters": adapters,
     "rankers": recommend_ranking.rankers,
     "off-policy": recommend_ranking.off_policies,

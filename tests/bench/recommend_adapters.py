@@ -26,6 +26,7 @@ from tests.bench.report import Row
 
 SEEDS = (11, 12, 13)
 ROUNDS, LISTED = 8, 10
+UNITS = {"ndcg": "NDCG@10", "liking": "true liking", "clicks": "clicks"}
 BASE = "0" * 64
 
 
@@ -146,21 +147,24 @@ def _ndcg(liking: Any, there: Any, free: Any) -> NDArray[np.float64]:
 
 def help_rows(say: Callable[[str], object]) -> Iterator[Row]:
     """Whether adapters help, on all seeds together."""
+    runs = {kind: [_split(town(seed), kind) for seed in SEEDS] for kind in ("base", "session", "adapter")}
     for group in ("changed", "same"):
-        for kind in ("base", "session", "adapter"):
-            means = []
-            for seed in SEEDS:
-                here = town(seed)
-                who = here.changed if group == "changed" else ~here.changed
-                means.append([{name: float(one[name][who].mean()) for name in one} for one in rounds_of(here, kind)])
+        for kind, found in runs.items():
             for at in (0, 3, ROUNDS - 1):
-                mean = {name: float(np.mean([one[at][name] for one in means])) for name in means[0][0]}
+                mean = {name: float(np.mean([one[group][at][name] for one in found])) for name in UNITS}
                 say(f"{group} {kind} round {at + 1}: {mean}\n")
-                for name, unit in (("ndcg", "NDCG@10"), ("liking", "true liking")):
-                    yield Row(
-                        case=f"adapters, taste {group}, {unit} in round {at + 1} ({mean['clicks']:.1f} clicks)",
-                        contestant=kind, value=mean[name], unit=unit,
-                    )  # fmt: skip
+                for name in ("ndcg", "liking"):
+                    case = f"adapters, taste {group}, round {at + 1} ({mean['clicks']:.1f} clicks), {UNITS[name]}"
+                    yield Row(case=case, contestant=kind, value=mean[name], unit=UNITS[name])
+
+
+def _split(here: Town, kind: str) -> dict[str, list[dict[str, float]]]:
+    """The rounds of those whose taste has changed, and of the others, as means over people."""
+    rounds = rounds_of(here, kind)
+    groups = {"changed": here.changed, "same": ~here.changed}
+    return {
+        group: [{name: float(one[name][who].mean()) for name in one} for one in rounds] for group, who in groups.items()
+    }
 
 
 PEOPLE, ITEMS, WIDTH, NEAR = 10_000, 5_000, 64, 60
