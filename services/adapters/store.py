@@ -50,11 +50,7 @@ class AdapterStore:
             PlatformError: the storage's own.
         """
         version, data = self._of(entity).last_bytes()
-        others = not version and any(
-            base != self._base and NumberedBytes(storage.join(self._home(entity), base), _SUFFIX).last_bytes()[0]
-            for base in storage.list_names(self._home(entity))
-        )
-        return Kept(version=version, data=data, others=others)
+        return Kept(version=version, data=data, others=not version and bool(bases_of(self.folder, self._model, entity)))
 
     def put(self, entity: str, version: int, data: bytes) -> bool:
         """Make this the version that follows the last; False where another one went on meanwhile, or forgot them.
@@ -77,6 +73,13 @@ class AdapterStore:
 def home(folder: str, model: str, entity: str) -> str:
     """Below what all adapters of an entity lie."""
     return storage.join(folder, model, entity[:2], entity)
+
+
+def bases_of(folder: str, model: str, entity: str) -> list[str]:
+    """The bases, by 12 digits, over which an entity has an adapter."""
+    place = home(folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute()), model, entity)
+    bases = storage.list_names(place)
+    return [base for base in bases if NumberedBytes(storage.join(place, base), _SUFFIX).last_bytes()[0]]
 
 
 def remove_all(folder: str, model: str, entity: str) -> int:

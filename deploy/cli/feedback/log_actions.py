@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
 from contracts.storage import is_remote
+from deploy.cli.profiles.adapters import forget_personal
 from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.profiles.log_salt import salt_of
@@ -111,12 +112,17 @@ def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> 
 
     keys, endpoints = _keys(given), load_endpoints(profile)
     folder = log_of(endpoints, model)
-    removed = forget(folder, model, keys, salt_of(endpoints, profile, model))
+    salt = salt_of(endpoints, profile, model)
+    adapters = forget_personal(profile, model, keys.values(), salt)  # first: what they learned is of the records
+    removed = forget(folder, model, keys, salt)
     document = {"model": model, "folder": folder, "predictions": removed.predictions, "labels": removed.labels}
+    document["adapters"] = adapters
     note(endpoints, "forget_entity", model, evidence={**document, "keys": sorted(keys)})  # whose is not for a log
 
     def show(out: Console) -> None:
         out.print(f"Removed  {removed.predictions:,} predictions and {removed.labels:,} labels of {', '.join(keys)}")
+        if adapters:
+            out.print(f"Removed  {adapters:,} adapters")
         out.print(
             "Records that a running service holds yet come within seconds, in S3 a minute: run it once more then."
         )

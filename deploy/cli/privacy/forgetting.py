@@ -13,7 +13,8 @@ from contracts import storage
 from contracts.errors import PlatformError
 from deploy.cli.privacy.taking_out import Done, Forgetting, Log, Person, document_of
 from deploy.cli.privacy.traces import Traces
-from deploy.cli.profiles.loading import load_deployment, load_endpoints
+from deploy.cli.profiles.adapters import adapter_settings
+from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.profiles.log_salt import salt_of
 from deploy.cli.terminal.output import console, emit, table
 from pipelines.tasks import get_task, task_names
@@ -114,16 +115,14 @@ def _logs(endpoints: Endpoints, profile: str, person: Person) -> list[Log]:
     """
     from contracts.registry import Registry
     from services.feedback.layout import models
-    from services.settings import AdapterSettings
 
     if person.column == person.task.id:
         return []
     logged, found, registry = set(models(endpoints.uri("predictions"))), [], Registry(endpoints)
     others = [name for name in (registry.names() if logged else []) if _task_of(registry, name) == person.task.name]
     for name in sorted({person.task.name, *others}):
-        given = load_deployment(profile, name).config.get("adapters") or {}
-        adapters = AdapterSettings.model_validate(given) if isinstance(given, dict) else None
-        whose = adapters is not None and adapters.folder and adapters.entity in ("", person.column)
+        adapters = adapter_settings(profile, name)
+        whose = adapters.folder and adapters.entity in ("", person.column)
         if name in logged or whose:
             salt = salt_of(endpoints, profile, name)
             found.append(Log(model=name, salt=salt, adapters=adapters if whose else None))

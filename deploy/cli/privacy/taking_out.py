@@ -172,9 +172,7 @@ class Forgetting:
 
     def _log(self) -> None:
         from services.adapters.forgetting import forget_adapters
-        from services.adapters.store import home
         from services.feedback import forgetting
-        from services.feedback.hashing import hashed
         from services.feedback.layout import models
 
         folder = self._ends.uri("predictions")
@@ -188,11 +186,9 @@ class Forgetting:
                     removed = forgetting.forget(folder, one.model, keys, one.salt)
                     self._done.predictions += removed.predictions
                     self._done.labels += removed.labels
-                if one.adapters is not None and self._dry:
-                    place = home(one.adapters.folder, one.model, hashed(one.salt.encode(), text))
-                    self._done.adapters += len(storage.listing(place))
-                elif one.adapters is not None:
-                    self._done.adapters += forget_adapters(one.adapters, one.model, text, one.salt)
+                if one.adapters is not None:
+                    found = forget_adapters(one.adapters, one.model, text, one.salt, dry_run=self._dry)
+                    self._done.adapters += found
 
     def _steps(self) -> None:
         """Entries of the cache of steps that were made of an affected version, or have rows of the person."""

@@ -77,7 +77,8 @@ class Endpoint:
         self._online = endpoints.uri("online") if bundle.document.feature_service else ""
         given = flat(settings or {})
         self.predictions = str(given.get("predictions.folder", endpoints.uri("predictions")))
-        if self.predictions and not (given.get("predictions.salt") or os.environ.get(VARIABLE)):
+        hashes = self.predictions or given.get("adapters.folder") or os.environ.get("FAIRLEAD_SERVICE_ADAPTERS__FOLDER")
+        if hashes and not (given.get("predictions.salt") or os.environ.get(VARIABLE)):
             given["predictions.salt"] = home_salt(endpoints.path("home"))
         self.log = endpoints.path("home") / "serving" / f"{self.name}-{self.version}-{port}.log"
         self._command = serve_command(

@@ -17,6 +17,7 @@ from contracts.bundle import BundleDocument
 from contracts.endpoints import Endpoints
 from deploy.cli.profiles.log_salt import home_salt
 from deploy.cli.serving.serve import open_endpoint
+from services.adapters.store import AdapterStore
 from services.feedback import layout
 from services.feedback.hashing import hashed
 from services.feedback.line_file import append
@@ -210,8 +211,22 @@ def test_one_entity_is_forgotten(bring: Importer, fairlead: Any, endpoints: Endp
         ["card"],
         3,
     )
+    assert said["adapters"] == 0
     found = fairlead("predictions", "list", "fraud", "--json").json
     assert (found["days"][0]["rows"], [one["predictions"] for one in found["removed"]]) == (2, [3])
+
+
+def test_who_is_forgotten_has_no_adapter_any_more(
+    log: str, fairlead: Any, endpoints: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_SERVICE_ADAPTERS__FOLDER", str(tmp_path / "adapters"))
+    salt, base = home_salt(endpoints.path("home")).encode(), "ab" * 32
+    for card in ("0", "1"):
+        assert AdapterStore(str(tmp_path / "adapters"), "fraud", base).put(hashed(salt, card), 1, b"an adapter")
+    said = fairlead("predictions", "forget", "fraud", "--entity", "card=0", "--json").json
+    assert said["adapters"] == 1
+    (left,) = (tmp_path / "adapters").rglob("*.safetensors")
+    assert hashed(salt, "1") in left.parts
 
 
 @pytest.mark.parametrize("entity", ["card", "=1", "card="])
