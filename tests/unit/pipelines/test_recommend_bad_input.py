@@ -1,0 +1,99 @@
+"""What interactions bring along: people with far too many clicks, repeats, ratings that cannot be, items of nobody."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from contracts.engines.recommend import RecommendEngine, write_model
+from contracts.recommender import Recommender
+from pipelines.recipes.recommend.settings import ListConfig, SplitConfig
+from pipelines.steps import ingest, validate
+from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.training.recommend import train_recommender
+from pipelines.training.recommenders import AlsModel, GraphModel, ItemKnnModel, PopularModel
+from tests.problem_bundles import small_recommender
+
+TASK = get_task("recommend")
+CONFIG: Any = recipe_config(TASK)
+MANY = 100_000
+
+
+def clicks(users: Any, items: Any) -> pd.DataFrame:
+    """Interactions, one a minute, in this order."""
+    moments = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(len(users)), unit="min")
+    more = {"rating": np.nan, "attributes": None, "part": None}
+    return pd.DataFrame(
+        {"id": np.arange(len(users)).astype(str), "user": users, "item": items, "time": moments, **more}
+    )
+
+
+def trained(frame: pd.DataFrame, folder: Path, model: Any) -> RecommendEngine:
+    config = replace(CONFIG, split=SplitConfig(by="user"))
+    for name, part in TASK.split(frame, config).items():
+        part.to_parquet(folder / f"{name}.parquet")
+    train_recommender(folder, model, ListConfig(), 1, folder / "model", lambda *a, **k: None)
+    return served(folder / "model")
+
+
+def served(model: Path) -> RecommendEngine:
+    bundle: Any = SimpleNamespace(model_path=model)
+    return RecommendEngine(bundle)
+
+
+def asked(user: str, items: str = "", k: float = 10.0) -> dict[str, Any]:
+    row = {"user": user, "items": items, "k": k, "diversity": 0.2, "exclude": "", "attributes": ""}
+    return {name: np.array([value], object if isinstance(value, str) else float) for name, value in row.items()}
+
+
+@pytest.mark.parametrize("model", [PopularModel(), GraphModel(), ItemKnnModel(), AlsModel(factors=4, rounds=2)])
+def test_who_clicks_a_hundred_thousand_times_is_one_person_like_others(model: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    others = [(f"u{user}", f"i{item}") for user in range(20) for item in rng.choice(60, 8, replace=False)]
+    robot = [("robot", f"i{at % 50}") for at in range(MANY)]
+    frame = clicks(*zip(*(others + robot), strict=True))
+    engine = trained(frame, tmp_path, model)
+    ends = engine._histories[0]
+    at = engine.users.index("robot")
+    assert ends[at + 1] - ends[at] <= 60, "each item once"
+    mine = engine.predict(asked("robot"))[0]
+    assert not set(mine.items) & {f"i{item}" for item in range(50)}
+    assert len(engine.predict(asked("u3"))[0].items) == 10
+
+
+def test_a_history_of_a_hundred_thousand_is_served(tmp_path: Path) -> None:
+    model = small_recommender()
+    write_model(tmp_path, model, ["robot"], [[at % 5 for at in range(MANY)]])
+    assert served(tmp_path).predict(asked("robot", "|".join(["a", "b"] * 20_000)))[0].items == ("f",)
+
+
+@pytest.mark.parametrize("rating", [-1.0, 100.5, 1e9, -np.inf])
+def test_ratings_that_cannot_be_are_set_aside_by_row(tmp_path: Path, rating: float) -> None:
+    rng = np.random.default_rng(2)
+    pairs = [(f"u{user}", f"i{item}") for user in range(20) for item in rng.choice(40, 8, replace=False)]
+    frame = clicks(*zip(*pairs, strict=True)).assign(rating=rng.uniform(0, 100, len(pairs)))
+    frame.loc[17, "rating"] = rating
+    source, config = tmp_path / "clicks.csv", dump_config(CONFIG)
+    frame.drop(columns=["attributes", "part"]).to_csv(source, index=False)
+    ingest.ingest("recommend", config, str(source), str(tmp_path / "data"), str(tmp_path / "manifest.json"))
+    report = validate.validate("recommend", config, str(tmp_path / "manifest.json"), str(tmp_path / "clean"))
+    assert (report["rows"], report["good"]) == (len(pairs), len(pairs) - 1)
+    (line,) = (tmp_path / "clean" / "quarantine.csv").read_text().splitlines()[1:]
+    assert "rating" in line
+    assert "18" in line, "the row of the file, counted from 1"
+
+
+def test_an_item_that_nobody_took_is_no_reason_for_another_and_comes_last(tmp_path: Path) -> None:
+    model = small_recommender()
+    arrays = {**model.arrays, "people": model.arrays["people"].copy(), "trend": model.arrays["trend"].copy()}
+    arrays["people"][5] = arrays["trend"][5] = 0
+    lonely = Recommender(model.spec, model.items, model.attributes, arrays)
+    found = lonely.ranked(np.array([0]), np.zeros(6, bool), 5, 0.0)
+    assert found.items[-1] == "f"
+    assert np.isfinite([*found.scores, *found.measures.values()]).all()
