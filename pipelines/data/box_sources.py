@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
@@ -33,7 +34,7 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
     Raises:
         PlatformError: ``code="bad_source"``: not there, or not of a kind that is read.
     """
-    path = Path(source).expanduser()
+    path = Path(source).expanduser().absolute()
     if path.is_dir():
         return _of_voc(path, None)
     if path.is_file() and path.suffix.lower() == ".txt" and (path.parents[2] / "Annotations").is_dir():
@@ -199,10 +200,10 @@ def _of_boxes(
 
 
 def _beside(path: Path, name: str) -> bytes:
-    above = path.parent.parent.resolve()
+    above = path.parent.parent
     part = path.stem.removeprefix("instances_")
     for folder in (path.parent, path.parent / "images", above, above / "images", above / part, above / "images" / part):
-        file = (folder / name).resolve()
+        file = Path(normpath(folder / name))  # links in the folder are its owner's, names in the file are not
         if name and file.is_file() and file.is_relative_to(above):
             if file.stat().st_size > MAX_BYTES:
                 raise RefusedError(f"is larger than {MAX_BYTES >> 20} MB")

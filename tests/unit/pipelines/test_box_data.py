@@ -95,7 +95,7 @@ def test_an_annotation_of_another_size_refuses_its_image() -> None:
         settled([], (30, 40), SIZE)
 
 
-def test_voc_is_read_and_what_is_wrong_is_said(tmp_path: Path) -> None:
+def test_voc_is_read_and_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = voc(
         tmp_path / "voc",
         {
@@ -123,6 +123,8 @@ def test_voc_is_read_and_what_is_wrong_is_said(tmp_path: Path) -> None:
     assert "no image of its name" in found["missing"]
     (root / "ImageSets" / "Main" / "some.txt").write_text("b  1\na -1\n\n")
     assert list(read(root / "ImageSets" / "Main" / "some.txt")) == ["JPEGImages/b.jpg", "JPEGImages/a.jpg"]
+    monkeypatch.chdir(root / "ImageSets" / "Main")
+    assert list(read(Path("some.txt"))) == ["JPEGImages/b.jpg", "JPEGImages/a.jpg"]
 
 
 def test_images_of_the_same_name_in_two_folders_keep_their_own_boxes(tmp_path: Path) -> None:
@@ -188,6 +190,13 @@ def test_a_file_that_is_not_coco_says_what_is_wrong(tmp_path: Path, changes: Any
     with pytest.raises(PlatformError, match="has not the form of COCO") as caught:
         list(entries(str(coco(tmp_path / "coco", **changes)), "image", "label", DataConfig()))
     assert said in str(caught.value.detail)
+
+
+def test_images_may_lie_behind_a_link(tmp_path: Path) -> None:
+    file = coco(tmp_path / "coco")
+    (tmp_path / "coco" / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "coco" / "images").symlink_to(tmp_path / "elsewhere")
+    assert read(file)["b.jpg"] == []
 
 
 def test_no_image_outside_of_the_folder_is_read(tmp_path: Path) -> None:
