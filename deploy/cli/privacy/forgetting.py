@@ -163,7 +163,7 @@ def _show(out: Console, done: list[Done], document: dict[str, Any]) -> None:
     if document["texts"]:
         out.print(f"Texts    {document['texts']} files named them" + ("" if document["dry_run"] else "; overwritten"))
     if not document["texts_searched"]:
-        out.print("Texts    logs and reports were not searched: the key is too short to be told from other numbers")
+        out.print("Texts    logs and reports were not searched: the key cannot be told from other words and numbers")
     for file in document["left"]:
         out.print(f"Left     {file} names them and cannot be changed", soft_wrap=True, markup=False)
     out.print(

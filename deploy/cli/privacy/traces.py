@@ -19,7 +19,8 @@ class Traces:
 
     def __init__(self, home: Path, text: str) -> None:
         self._home = home
-        self.distinct = len(text) >= (_SHORTEST_NUMBER if text.isdigit() else _SHORTEST)
+        marked = any(sign.isdigit() or sign == "@" for sign in text)  # else it may be a word of ours
+        self.distinct = marked and len(text) >= (_SHORTEST_NUMBER if text.isdigit() else _SHORTEST)
         word = re.escape(text.encode())
         # Beside letters of other scripts and behind JSON's escapes it is a word too.
         self._word = re.compile(rb"(?<![A-Za-z0-9_-])" + word + rb"(?![A-Za-z0-9_-])")
