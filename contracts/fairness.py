@@ -62,15 +62,18 @@ def at_best(found: Mapping[str, Any], name: str) -> float | None:
     independent proportions, 1998); None where nothing can be said.
     """
     if name == "selection_ratio":
+        if found["interval"] is None and found[name] == 0:  # of a rate of 0 there is no logarithm
+            rates = {one["name"]: one["selection"] for one in found["groups"]}
+            return float(rates[found["lowest"]]["high"] / rates[found["highest"]]["value"])
         return None if found["interval"] is None else float(found["interval"][1])
     judged = [one[name.removesuffix("_gap")] for one in found["groups"] if one["judged"]]
-    rates = [one for one in judged if one and one["value"] is not None]
+    known = [one for one in judged if one and one["value"] is not None]
     if name == "calibration_gap":
-        ends = [max(one["low"], -one["high"], 0.0) for one in rates]
+        ends = [max(one["low"], -one["high"], 0.0) for one in known]
     else:
         ends = [
             one["value"] - other["value"] - float(np.hypot(one["value"] - one["low"], other["high"] - other["value"]))
-            for one, other in permutations(rates, 2)
+            for one, other in permutations(known, 2)
         ]
     return max(0.0, *ends) if ends else None
 

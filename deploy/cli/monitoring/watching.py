@@ -202,7 +202,9 @@ def _quality_table(version: Report) -> Any:
 
 
 def _dropped(version: Report) -> list[Report]:
-    return [one for one in version["quality"] if one["dropped"]]
+    """What is worse than it was tested with, and limits on groups that are not kept, and not by chance."""
+    apart = [one for one in (version.get("groups") or {}).get("checks", ()) if one["sure"]]
+    return [*(one for one in version["quality"] if one["dropped"]), *apart]
 
 
 def _expected(estimate: Report) -> str:

@@ -74,3 +74,32 @@ def test_quality_is_shown_beside_the_bundles_and_a_drop_is_the_exit_code(log: Lo
     assert found.exit_code == 3
     assert "dropped" in found.output
     assert "To be expected of 400 answers of 2026-03-02" in found.output
+
+
+def test_groups_that_are_further_apart_than_the_gate_allows_are_told_and_are_the_exit_code(
+    log: Log, tmp_path: Path
+) -> None:
+    (tmp_path / "other" / "source").mkdir(parents=True)
+    known = {"rows": 4_000, "fairness": {"good": "yes", "least": 20}}
+    (tmp_path / "other" / "source" / "evaluation.json").write_text(json.dumps(known))
+    limit = {"metric": "sex:selection_ratio", "rule": "at least", "value": 0.9, "limit": 0.8, "passed": True}
+    made = Log(tmp_path / "other", gate={"passed": True, "checks": [limit]})
+    log.digest = made.digest
+    made.artifacts.joinpath("m").rename(log.artifacts / "fair")
+    log.now()
+    log.write(20, rate=20)
+    (file,) = (log.folder / "m").glob("*.jsonl")
+    file.rename(file.with_name(f"{log.at:%Y-%m-%d}.a.jsonl"))
+    (file,) = (log.folder / "m").glob("*.jsonl")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    lines = [f"{one['id']},{'m' if one['label'] == 'yes' or at % 4 == 0 else 'w'}" for at, one in enumerate(records)]
+    folder = tmp_path / "groups"
+    folder.mkdir()
+    (folder / "m.csv").write_text("\n".join(["id,sex", *lines]))
+    found = _run("m", "--once", "--groups", str(folder))
+    assert found.exit_code == 3
+    assert "Groups: sex:selection_ratio is 0" in found.output
+    (folder / "m.csv").write_text("sex\nw\n")
+    broken = _run("m", "--once", "--groups", str(folder))
+    assert broken.exit_code == 0
+    assert "Groups are not measured: m.csv has no column id" in broken.output
