@@ -25,7 +25,7 @@ _NONE_SECONDS = 3600  # for which it is remembered that an entity has none
 _REST_SECONDS = 1.0  # for which Redis is not asked again after it has failed
 _ANNOUNCED = 100_000
 _FLUSH_SECONDS = 0.02
-_IN_MEMORY = 50_000  # answers
+_IN_MEMORY = 20_000  # answers, of up to 2 KB
 _MAX_QUEUED = 20_000
 
 # A later version is never replaced by an earlier one. ARGV: version, value, seconds.
@@ -136,7 +136,8 @@ class HotCopies:
         return f"{self._head}:of:{entity}:{self._base}"
 
     def _answer(self, identifier: str) -> str:
-        return f"{self._head}:answer:{identifier}"
+        """Of this base alone: what was shown has no meaning for another one."""
+        return f"{self._head}:answer:{self._base}:{identifier}"
 
     def _asked(self, ask: Callable[[], T], otherwise: T) -> T:
         """The answer of `ask`, or `otherwise` while Redis does not answer, which is then left alone for a second."""

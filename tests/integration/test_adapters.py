@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.adapter import read_adapter
 from services.adapters.forgetting import forget_adapters
+from services.adapters.hot import HotCopies
 from services.feedback.hashing import hashed
 from services.settings import AdapterSettings
 from tests.integration.redis_servers import Server
@@ -107,6 +108,16 @@ def test_who_is_forgotten_is_so_everywhere_and_what_they_saw_before_teaches_noth
     assert click(first, old, "e") == 0
     assert not kept(folder, "zoe")
     assert click(first, ask(first, "zoe"), "e") == 1, "who comes back begins anew"
+
+
+def test_what_one_base_has_shown_teaches_no_other(pair: Pair) -> None:
+    _, _, redis, _ = pair
+    one, other = (HotCopies(redis.address, "ranking", base * 32) for base in ("ab", "cd"))
+    assert one.remember({"0" * 32: b"shown"}, 60)
+    assert (one.recall("0" * 32), other.recall("0" * 32)) == (b"shown", None)
+    assert [one.claim("0" * 32, "d", 60) for _ in range(2)] == [True, False]
+    one.release("0" * 32, "d")
+    assert one.claim("0" * 32, "d", 60)
 
 
 def test_redis_may_lose_all_and_be_away(pair: Pair) -> None:

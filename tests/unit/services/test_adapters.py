@@ -224,6 +224,23 @@ def test_what_settings_lack_is_said_at_the_start(serve_bundle: Any, tmp_path: Pa
         assert served.runtime.failure.context["key"] == key
 
 
+def test_any_batch_of_people_is_listed_as_one_by_one(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(lists(tmp_path), **personal(tmp_path, fresh_seconds=60))
+    for user, item in (("ann", "d"), ("bob", "c"), ("eve", "f"), ("eve", "b")):
+        feedback(served, recommend(served, user=user, k=5)["id"], [item])
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from(["", "ann", "bob", "eve", "new"]), st.integers(1, 5)), min_size=1))
+    def check(rows: list[tuple[str, int]]) -> None:
+        together = served.predict(*({"user": user, "k": k} for user, k in rows)).json()["predictions"]
+        for (user, k), found in zip(rows, together, strict=True):
+            alone = recommend(served, user=user, k=k)
+            assert found["items"] == alone["items"]
+            assert "adapter_missing" in alone["flags"] if user == "new" else "adapter_missing" not in found["flags"]
+
+    check()
+
+
 CUSTOMERS = ("", "north", "south", "west")
 
 
