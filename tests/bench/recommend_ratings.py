@@ -55,8 +55,8 @@ def read(folder: Path) -> Ratings:
     items = ratings["movieId"].astype("category").cat
     kinds = movies.set_index("movieId").loc[items.categories, "genres"].str.get_dummies("|").to_numpy(float)
     return Ratings(
-        person=ratings["userId"].astype("category").cat.codes.to_numpy(np.int64),
-        item=items.codes.to_numpy(np.int64),
+        person=ratings["userId"].astype("category").cat.codes.to_numpy().astype(np.int64),
+        item=items.codes.to_numpy().astype(np.int64),
         day=ratings["timestamp"].to_numpy(float) / 86_400,
         value=ratings["rating"].to_numpy(float),
         attributes=kinds / np.maximum(np.linalg.norm(kinds, axis=1, keepdims=True), 1),

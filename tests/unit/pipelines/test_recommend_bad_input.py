@@ -15,7 +15,8 @@ from contracts.engines.recommend import RecommendEngine, write_model
 from contracts.recommender import Recommender
 from pipelines.recipes.recommend.settings import ListConfig, SplitConfig
 from pipelines.steps import ingest, validate
-from pipelines.tasks import dump_config, get_task, recipe_config
+from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
 from pipelines.training.recommend import train_recommender
 from pipelines.training.recommenders import AlsModel, GraphModel, ItemKnnModel, PopularModel
 from tests.problem_bundles import small_recommender
