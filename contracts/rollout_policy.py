@@ -65,6 +65,10 @@ class RolloutPolicy(Document):
     flags: Limit = Field(_limit(0.05, 0.2), description="predictions with flags")
     quality: float = Field(0.02, gt=0, lt=0.5, description="share of wrong answers, by labels, that may come on top")
     misses: Limit = Field(_limit(0.05, 0.2), description="wrong answers to the rows of each true class, by labels")
+    drafted: Limit = Field(
+        Limit(tolerated=0.1, margin=0.2, judged=False),
+        description="lists of both versions with fewer clicks for one; judged: both draft the candidate's lists",
+    )
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

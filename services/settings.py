@@ -140,6 +140,9 @@ class ServiceSettings(Settings):
         MAX_PIXELS, ge=1, description="pixels of all images of one request; more is refused with 422"
     )
     deny_file: str = Field("", description="of recommendations: file of items that are never listed, one a line")
+    drafts: bool = Field(
+        False, description="of recommendations: draft lists with the version that the router's x-draft-with names"
+    )
     max_concurrency: int = Field(64, ge=1, description="requests waiting for the model; more are refused with 429")
     timeout_seconds: float = Field(10.0, gt=0, description="a request that takes longer is answered with 504")
     drain_seconds: float = Field(0.0, ge=0, description="time between 'not ready' and closing the port at SIGTERM")

@@ -51,6 +51,7 @@ class Ranked:
         propensity: of each item the chance that it would be shown at its place; 1 where nothing is left to chance.
         measures: some of `MEASURES`.
         base: of each item what the base says of it, from 0 to 1, where a person's own layer comes after it, else empty.
+        team: of a list that two versions drafted, whose each item is; such lists have no propensities.
     """
 
     items: tuple[str, ...]
@@ -60,6 +61,7 @@ class Ranked:
     propensity: tuple[float, ...]
     measures: Mapping[str, float] = field(default_factory=dict)
     base: tuple[float, ...] = ()
+    team: tuple[str, ...] = ()
 
 
 class Ranking(Problem["NDArray[np.object_]"]):

@@ -49,6 +49,8 @@ class RankingServing(Serving):
             "propensity": list(one.propensity),
             **one.measures,
         }
+        if one.team:
+            found["team"] = list(one.team)
         if one.why:
             found["why"] = Counter(one.why).most_common(1)[0][0]
         return found

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import orjson
 
 from contracts.problems.ranking import MEASURES, SEPARATOR, entries
 from services.errors import invalid
 from services.model.predict import record, run
+from services.model.prediction_log import new_id
 from services.model.request_schema import Batch
 from services.model.runtime import RowRuntime
 from services.model.scoring import Model
+from services.recommend.drafting import ASKED, WITH, drafted, others_list
 from services.server.lifecycle import Api
 from services.server.openapi import operation
 from services.server.requests import Answer, Request, Route
@@ -37,13 +41,19 @@ class RecommendHandler:
         batch = self._batch(model, document)
         metrics = self._runtime.metrics
         metrics.stage["decode"].observe(perf_counter() - start)
+        drafts = self._runtime.settings.drafts
+        theirs = asyncio.ensure_future(others_list(request, document)) if drafts and request.header(WITH) else None
         scored = await run(self._runtime, model, batch, 0, request.options)
+        if theirs is not None and (others := await theirs) is not None:
+            scored = drafted(scored, self._runtime.version, others, np.random.default_rng())
         start = perf_counter()
         found = scored.answers[0]
+        shown = not (drafts and request.header(ASKED))  # who drafts shows half of this list, and logs what it shows
+        identifier = record(self._runtime, model, batch, scored, request.options.arrived)[0] if shown else new_id()
         answer = {
             "model": self._runtime.name,
             "version": self._runtime.version,
-            "id": record(self._runtime, model, batch, scored, request.options.arrived)[0],
+            "id": identifier,
             "items": entries(found),
             **{name: found.measures.get(name) for name in MEASURES},
             "flags": batch.flags[0],

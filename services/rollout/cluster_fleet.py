@@ -85,7 +85,7 @@ class ClusterFleet:
         self._bundle: tuple[float, str] = (-_BUNDLE, "")
         self.routing: Routing | None = None
 
-    def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool) -> None:
+    def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool, drafts: bool = False) -> None:
         """Let these versions have a slot each, and route so."""
         self._slots.arrange(self._served().places, champion, candidate)
         slots = {version: self._slots.slot(version) for version in (champion, candidate) if version}
@@ -101,6 +101,7 @@ class ClusterFleet:
             candidate=placed,
             weight=weight if placed else 0,
             mirrors=mirrors,
+            drafts=drafts and bool(placed),
         )
         self._splitter.put(routing)
         self.routing = routing

@@ -14,7 +14,7 @@ Action = Literal["none", "route", "promote", "roll_back", "abort"]
 Command = Literal["pause", "resume", "promote", "abort"]
 COMMANDS: tuple[Command, ...] = ("pause", "resume", "promote", "abort")
 _BY_ITSELF = "rollout"
-_OF_LABELS = ("quality", "misses")
+_OF_LABELS = ("quality", "misses", "drafted")
 _SUSPICIOUS = 3.0  # evidence against a version that labels do not have to wait for otherwise
 
 

@@ -18,6 +18,9 @@ from contracts.document import Document
 ENTITY_HEADER = "x-entity-key"
 """Requests with the same value of this header get the same version, as long as weights stay."""
 
+DRAFT_HEADER = "x-draft-with"
+"""Tells a candidate where the champion is, see `services.recommend.drafting`."""
+
 Json = dict[str, Any]
 TYPE = "type.googleapis.com/"
 _ROUTES = f"{TYPE}envoy.config.route.v3.RouteConfiguration"
@@ -53,6 +56,7 @@ class Routing(Document):
         versions: where each version is.  grpc: where each takes gRPC; empty: none does.
         champion: gets what nobody else does.
         candidate: gets `weight` % of predictions, or copies of all of them when it `mirrors`.
+        drafts: the candidate, which has a share then, is told where the champion is, to draft lists with it.
     """
 
     versions: dict[str, Address]
@@ -61,6 +65,7 @@ class Routing(Document):
     candidate: str = ""
     weight: float = 0
     mirrors: bool = False
+    drafts: bool = False
 
 
 def cluster_name(version: str, to: str = NAME) -> str:
@@ -154,7 +159,9 @@ def routes(routing: Routing) -> Json:
         "route": _to(routing.champion),
     }
     labels = {"match": {"path": "/feedback"}, "route": _to(routing.champion)}
-    return _table(NAME, [*named, reading, labels, {"match": {"prefix": "/"}, "route": _split(routing)}])
+    # Clients do not say whom to draft with. What a route removes is removed after what a weighted cluster adds.
+    others = {} if routing.drafts else {"request_headers_to_remove": [DRAFT_HEADER]}
+    return _table(NAME, [*named, reading, labels, {"match": {"prefix": "/"}, "route": _split(routing), **others}])
 
 
 def grpc_routes(routing: Routing) -> Json:
@@ -190,12 +197,25 @@ def _split(routing: Routing, to: str = NAME) -> Json:
     weights = [(routing.candidate, part), (routing.champion, 10_000 - part)]
     return {
         "weighted_clusters": {
-            "clusters": [{"name": f"{cluster_name(one, to)}-first", "weight": weight} for one, weight in weights],
+            "clusters": [
+                {"name": f"{cluster_name(one, to)}-first", "weight": weight, **_draft(routing, one)}
+                for one, weight in weights
+            ],
             "use_hash_policy": True,
         },
         "hash_policy": [{"header": {"header_name": ENTITY_HEADER}}],
         **_behaviour(),
     }
+
+
+def _draft(routing: Routing, version: str) -> Json:
+    if not routing.drafts:
+        return {}
+    if version != routing.candidate:
+        return {"request_headers_to_remove": [DRAFT_HEADER]}
+    host, port = routing.versions[routing.champion]
+    header = {"key": DRAFT_HEADER, "value": f"{host}:{port}"}
+    return {"request_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
 
 
 def _behaviour() -> Json:

@@ -147,6 +147,7 @@ CRITERIA: dict[str, Criterion] = {
     "answers": Criterion(_answer_keys, _answer_rows, lambda counts, share: None, shown_as_rate=False),
     "quality": _rate(lambda counts: counts.wrong, lambda counts: counts.labelled),
     "misses": Criterion(_truths, _missed, _share_missed, at_once=True),
+    "drafted": _rate(lambda counts: counts.lost, lambda counts: counts.drafted),
     "flags": _rate(lambda counts: counts.flagged, lambda counts: counts.predictions),
 }
 
@@ -156,7 +157,9 @@ def judged(policy: RolloutPolicy) -> Mapping[str, Limit]:
     """The criteria that a policy looks at, with their limits."""
     quality = Limit(tolerated=policy.quality, margin=policy.quality * 2)
     limits: dict[str, Limit] = {name: quality if name == "quality" else getattr(policy, name) for name in CRITERIA}
-    return {name: limit for name, limit in limits.items() if limit.judged}
+    # Of a list that both versions draft neither the time that it takes nor what is in it is one version's own.
+    shared = ("latency", "answers") if policy.drafted.judged else ()
+    return {name: limit for name, limit in limits.items() if limit.judged and name not in shared}
 
 
 def first_trail(name: str, champion: Counts, candidate: Counts) -> Trail:

@@ -26,7 +26,7 @@ class Fleet(Protocol):
         """What is seen of two versions now."""
         ...
 
-    def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool) -> None:
+    def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool, drafts: bool = False) -> None:
         """Let these versions run and no others, and route so; does nothing where it is so already."""
         ...
 
@@ -147,7 +147,7 @@ class Keeper:
                 done = {"withdrawn": True, "recorded": len(rollout.transitions)}
                 self._keep(self.served.model_copy(update={"rollout": rollout.model_copy(update=done)}))
         else:
-            self._fleet.arrange(rollout.champion, rollout.candidate, rollout.weight, rollout.mirrors)
+            self._fleet.arrange(rollout.champion, rollout.candidate, rollout.weight, rollout.mirrors, rollout.drafts)
 
     def _note(self, rollout: Rollout) -> None:
         waiting: Sequence[Transition] = rollout.transitions[rollout.recorded :]

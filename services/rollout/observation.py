@@ -34,6 +34,8 @@ class Counts(Document):
     flagged: float = 0
     labelled: float = 0
     wrong: float = 0
+    drafted: float = 0
+    lost: float = 0
     truths: dict[str, float] = Field({}, description="labelled predictions by what is true, all that are known")
     misses: dict[str, float] = Field({}, description="those of `truths` that were answered wrongly")
     latency: dict[str, float] = Field({}, description="requests at most as slow as each edge")
@@ -68,19 +70,37 @@ class Counts(Document):
         return Counts.model_construct(None, **made)
 
 
-_NUMBERS = ("requests", "errors", "refusals", "unreached", "seconds", "predictions", "flagged", "labelled", "wrong")
-_OF_LABELS = ("labelled", "wrong")
+_NUMBERS = (
+    "requests",
+    "errors",
+    "refusals",
+    "unreached",
+    "seconds",
+    "predictions",
+    "flagged",
+    "labelled",
+    "wrong",
+    "drafted",
+    "lost",
+)
+_OF_LABELS = ("labelled", "wrong", "drafted", "lost")
 _MAPPINGS = ("latency", "labels", "scores")
 _WHOLE = ("truths", "misses")  # not what was counted since, but all; the later ones are right
 
 
 class Labelled(NamedTuple):
-    """What labels say of one version's predictions, as `Counts` has it."""
+    """What labels say of one version's predictions, as `Counts` has it.
+
+    drafted, lost: lists that two versions drafted and that had more clicks for one of them, and those where it was the
+    other one. Each such list counts for one of the two, by its id, so that what is compared is independent.
+    """
 
     labelled: float
     wrong: float
     truths: dict[str, float]
     misses: dict[str, float]
+    drafted: float = 0
+    lost: float = 0
 
 
 NO_LABELS = Labelled(0, 0, {}, {})

@@ -84,6 +84,11 @@ class Rollout(Document):
         return self.strategy == "shadow" and self.phase == "running"
 
     @property
+    def drafts(self) -> bool:
+        """Whether the candidate drafts its lists with the champion."""
+        return self.policy.drafted.judged and self.strategy == "canary" and self.phase == "running"
+
+    @property
     def ended(self) -> bool:
         return self.phase in ENDED
 

@@ -90,6 +90,8 @@ def of_log(found: Iterable[Joined]) -> pd.DataFrame:
                 fix="serve with FAIRLEAD_SERVICE_PREDICTIONS__TEXT=truncate, and judge the lists from then on",
                 code="bad_impressions",
             )
+        if said.get("team"):
+            continue  # two versions drafted it: neither had a chance of its own for each item
         taken = set(one.label.label) if one.label else set()
         given = zip(said.get("items", ()), said.get("propensity", ()), strict=True)
         for place, (item, chance) in enumerate(given, start=1):

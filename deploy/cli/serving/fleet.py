@@ -130,7 +130,7 @@ class LocalFleet:
         """Take the registry's champion from a version."""
         self._withdraw(version, champion)
 
-    def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool) -> None:
+    def arrange(self, champion: str, candidate: str, weight: float, mirrors: bool, drafts: bool = False) -> None:
         """Start, route, and let those that are not wanted leave: first their traffic, a look later they themselves."""
         wanted = [version for version in (champion, candidate) if version]
         for version in wanted:
@@ -143,6 +143,7 @@ class LocalFleet:
             candidate=candidate if candidate in there else "",
             weight=weight,
             mirrors=mirrors,
+            drafts=drafts and candidate in there,
         )
         self.router.write(self.routing, Routing(**self._addresses(self._members), champion=""))
         if self._envoy is None or not self._envoy.alive():

@@ -96,7 +96,7 @@ def test_a_version_is_started_routed_promoted_and_noted_once(place: Place) -> No
     place.tick(8)
     assert place.keeper.served.version == "2"
     assert place.fleet.promoted == ["2"]
-    assert place.fleet.arranged[0] == ("1", "2", 50, False)
+    assert place.fleet.arranged[0] == ("1", "2", 50, False, False)
     assert place.fleet.arranged[-1] == ("2", "", 0, False)
     assert [action for _, _, action in place.noted] == ["start canary", "step", "all traffic", "promote"]
     assert place.keeper.served.outcomes == {"promoted": 1}
