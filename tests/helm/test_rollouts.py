@@ -142,6 +142,15 @@ def test_grpc_passes_the_router_where_the_model_takes_it() -> None:
     assert [labels["app.kubernetes.io/component"] for labels in open_to] == ["router"]
 
 
+@pytest.mark.parametrize("drafts", [False, True])
+def test_slots_reach_each_other_only_where_versions_draft_lists_together(drafts: bool) -> None:
+    policy = named(release({"config": {"drafts": drafts}}), "NetworkPolicy", "toy-slots")["spec"]
+    for way, side in (("ingress", "from"), ("egress", "to")):
+        peers = [peer.get("podSelector", {}) for rule in policy[way] for peer in rule.get(side, [])]
+        parts = [peer.get("matchLabels", {}).get("app.kubernetes.io/component") for peer in peers]
+        assert ("slot" in parts) == drafts
+
+
 def test_helm_test_asks_for_what_the_champion_says() -> None:
     (pod,) = of_kind(release(), "Pod")
     fetch, golden = containers(pod)

@@ -90,11 +90,19 @@ spec:
       ports: [{protocol: TCP, port: 3000}]
     - from: {{ $router }}
       ports: {{ include "fairlead.np.ports" (dict "ports" $ports) }}
+    {{- if .Values.config.drafts }}
+    - from: {{ $slot }}
+      ports: [{protocol: TCP, port: 3000}]
+    {{- end }}
     {{- else }}
     {{- include "model-service.fromClients" (dict "context" . "ports" (list 3000) "more" (concat ($keeper | fromJsonArray) $policy.metrics)) | nindent 4 }}
     {{- end }}
   egress:
     {{- include "model-service.egress" . | nindent 4 }}
+    {{- if and $envoys .Values.config.drafts }}
+    - to: {{ $slot }}
+      ports: [{protocol: TCP, port: 3000}]
+    {{- end }}
     {{- with $policy.extraEgress }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
