@@ -15,6 +15,7 @@ Command = Literal["pause", "resume", "promote", "abort"]
 COMMANDS: tuple[Command, ...] = ("pause", "resume", "promote", "abort")
 _BY_ITSELF = "rollout"
 _OF_LABELS = ("quality", "misses", "drafted")
+_NOT_WAITED_FOR = ("quality", "misses")
 _SUSPICIOUS = 3.0  # evidence against a version that labels do not have to wait for otherwise
 
 
@@ -186,10 +187,13 @@ def _held(state: Rollout, seen: Observation, now: float) -> tuple[str, ...]:
 
 
 def _blocks(one: Verdict) -> bool:
-    """Whether the last step waits for it: for errors, for what has numbers, and for labels that speak against it."""
+    """Whether the last step waits for it: for errors, for what has numbers, and for labels that speak against it.
+
+    Drafted lists are only judged where somebody asked for it: it waits for them, too.
+    """
     if one.says == "no data":
-        return one.criterion == "errors"
-    return one.says == "unproven" and (one.criterion not in _OF_LABELS or one.worse >= _SUSPICIOUS)
+        return one.criterion in ("errors", "drafted")
+    return one.says == "unproven" and (one.criterion not in _NOT_WAITED_FOR or one.worse >= _SUSPICIOUS)
 
 
 def _stay(state: Rollout, reasons: tuple[str, ...]) -> Decision:

@@ -284,3 +284,30 @@ def test_whatever_happens_weights_are_the_policys_and_nothing_is_promoted_unseen
             assert state.totals[1].requests >= QUICK.step_samples
         if before.ended:
             assert state.model_copy(update={"looked": 0.0}) == before.model_copy(update={"looked": 0.0})
+
+
+def with_drafts(state: Rollout, looks: int, lost: int) -> Rollout:
+    """Twenty lists of each version by look that both drafted and one won; the candidate lost so many of its own."""
+    for now in range(2, 2 + looks):
+        total = now * 1000.0
+        both = {
+            name: Seen(ready=True, counts=Counts(requests=total, drafted=now * 20.0, lost=now * float(losses)))
+            for name, losses in (("champion", 20 - lost), ("candidate", lost))
+        }
+        state = advance(state.model_copy(update={"step_began": now - 99.0}), Observation(**both), float(now)).state
+    return state
+
+
+def test_drafted_lists_decide_and_are_waited_for_where_they_are_judged() -> None:
+    drafting = QUICK.model_copy(update={"drafted": QUICK.drafted.model_copy(update={"judged": True})})
+    assert with_drafts(begun(), 8, 17).drafts is False
+    worse = with_drafts(begun(drafting), 30, 17)
+    assert (worse.phase, worse.reasons[0].startswith("drafted")) == ("rolled_back", True)
+    better = with_drafts(begun(drafting), 30, 4)
+    assert better.phase == "promoted"
+    nobody = begun(drafting)
+    assert nobody.drafts
+    for now in range(2, 30):
+        nobody = advance(nobody.model_copy(update={"step_began": now - 99.0}), seen(now * 1000.0), float(now)).state
+    assert (nobody.phase, nobody.weight) == ("running", 50)
+    assert "drafted: not shown yet to be no worse" in nobody.reasons
