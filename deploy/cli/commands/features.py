@@ -119,6 +119,7 @@ def stream(
     config: Annotated[
         str, typer.Argument(metavar="FILE", help="Brokers, topics and push sources; see docs/features.md.")
     ],
+    as_json: Json = False,
 ) -> None:
     """Push the rows of Kafka topics into the feature store, until Ctrl-C.
 
@@ -127,4 +128,4 @@ def stream(
     """
     from deploy.cli.features.following import follow_topics
 
-    follow_topics(config)
+    follow_topics(config, as_json)

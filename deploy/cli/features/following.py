@@ -9,14 +9,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from contracts.settings import load
-from deploy.cli.terminal.output import console
+from deploy.cli.terminal.output import console, emit
 
 if TYPE_CHECKING:
     from feature_repo.stream.exposition import Figures
 
 
-def follow_topics(file: str) -> None:
-    """Push until Ctrl-C or SIGTERM.
+def follow_topics(file: str, as_json: bool = False) -> None:
+    """Push until Ctrl-C or SIGTERM, then say how much.
 
     Raises:
         PlatformError: the settings, the brokers, the store or a message; see `feature_repo.stream.consumer.Stream.run`.
@@ -34,7 +34,7 @@ def follow_topics(file: str) -> None:
     before = {sign: signal.signal(sign, end) for sign in (signal.SIGINT, signal.SIGTERM)}
     topics = ", ".join(f"{one.topic} → {one.source}" for one in settings.topics)
     try:
-        with console().status(f"{topics}: waiting for rows; Ctrl-C ends it") as status:
+        with console(stderr=as_json).status(f"{topics}: waiting for rows; Ctrl-C ends it") as status:
             told = threading.Thread(
                 target=_tell, args=(stop, figures, lambda text: status.update(f"{topics}: {text}")), daemon=True
             )
@@ -44,7 +44,9 @@ def follow_topics(file: str) -> None:
         stop.set()
         for sign, handler in before.items():
             signal.signal(sign, handler)
-    console().print(f"{topics}: {_done(figures)}")
+    pushed, refused, behind = figures.totals()
+    counts = {"topics": [one.topic for one in settings.topics], "pushed": pushed, "refused": refused, "behind": behind}
+    emit(counts, as_json, lambda out: out.print(f"{topics}: {_done(figures)}"))
 
 
 def _tell(stop: threading.Event, figures: Figures, say: Callable[[str], None]) -> None:
