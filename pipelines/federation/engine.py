@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.federation.certificates import COORDINATOR, checker, credentials
+from pipelines.federation.certificates import AUTHORITY, COORDINATOR, checker, credentials
 from pipelines.federation.messages import Message, of_error, packed, unpacked
 
 _CHANNEL, _TOPIC = "fairlead", "ask"
@@ -158,6 +158,7 @@ def free_port() -> int:
 def _cell(name: str, address: str, certificates: Path) -> Any:
     known = credentials(certificates, name)
     try:
+        from nvflare.fuel.f3.cellnet.cell_cipher import InvalidCertChain
         from nvflare.fuel.f3.cellnet.core_cell import CoreCell
     except ImportError as err:
         raise PlatformError(
@@ -166,7 +167,15 @@ def _cell(name: str, address: str, certificates: Path) -> Any:
             code="missing_package",
         ) from err
     logging.getLogger("nvflare").setLevel(logging.CRITICAL)  # what matters is in our own words
-    return CoreCell(fqcn=name, root_url=f"stcp://{address}", secure=True, credentials=known)
+    try:
+        return CoreCell(fqcn=name, root_url=f"stcp://{address}", secure=True, credentials=known)
+    except InvalidCertChain as err:
+        raise PlatformError(
+            f"the certificate of {name} is not of the authority in {certificates / AUTHORITY}, or has ended",
+            detail=str(err),
+            fix="take all three files from one run of fairlead federation certificates",
+            code="no_certificate",
+        ) from err
 
 
 def _stop(cell: Any) -> None:

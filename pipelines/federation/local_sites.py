@@ -24,7 +24,8 @@ from pipelines.io.files import write_json
 class LocalSites:
     """The processes of a simulation. Use as a context.
 
-    folder: has a folder of rows for each site, and ``certificates``.  faults: site -> what it does wrong.
+    folder: has a folder for each site, with its rows and, in ``keys``, its certificate.
+    faults: site -> what it does wrong.
     private: whether they are to train privately, for which more is imported.
     """
 
@@ -90,7 +91,7 @@ def _be(name: str, asked: Mapping[str, Any]) -> None:
     """Be a site, until the coordinator says that it is over."""
     folder = Path(asked["folder"])
     kind = FAULTS.get(asked["faults"].get(name, ""), Site)
-    certificates = folder / "certificates"
+    certificates = folder / name / "keys"
     attend_as(kind(name, folder / name, certificates, SiteRules(min_rows=1)), asked["server"], certificates)
     os._exit(0)  # threads of the engine may be left
 

@@ -21,7 +21,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.privacy_ledger import Release
 from contracts.tabular_engine import Calibration, matrix
-from pipelines.federation.certificates import make_certificates
+from pipelines.federation.certificates import AUTHORITY, make_certificates
 from pipelines.federation.coordinator import Coordinator, Member
 from pipelines.federation.engine import Hub, free_port
 from pipelines.federation.learner import Local, count_of, first_weights, layers_of, log_odds, measured, shapes_of
@@ -262,6 +262,10 @@ def _sites(
     shutil.rmtree(folder, ignore_errors=True)
     _share_out(config, seed, inputs, classes, dataset, folder)
     make_certificates(folder / "certificates", config.names, ["localhost"], days=30)
+    for name in config.names:
+        (folder / name / "keys").mkdir(mode=0o700)
+        for file in (AUTHORITY, f"{name}.crt", f"{name}.key"):
+            shutil.copy(folder / "certificates" / file, folder / name / "keys" / file)
     server = f"localhost:{free_port()}"
     with (
         Hub(server, folder / "certificates", config.names) as hub,

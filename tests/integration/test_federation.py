@@ -122,8 +122,10 @@ def test_only_who_is_who_it_says_is_connected(at: str, copied: dict[str, str], t
     keys = tmp_path / "keys"
     make_certificates(keys, ["bank-a", "bank-b"], ["localhost"])
     make_certificates(keys / "other", ["bank-a"], ["localhost"])
-    for name in ("site", "server"):
-        shutil.copytree(keys, tmp_path / name)
+    for place, own in (("site", "bank-a"), ("server", "server")):
+        (tmp_path / place).mkdir()
+        for file in ("ca.pem", f"{own}.crt", f"{own}.key"):
+            shutil.copy(keys / file, tmp_path / place / file)
     for name, source in copied.items():
         shutil.copy(keys / source, tmp_path / at / name)
     server = f"localhost:{free_port()}"

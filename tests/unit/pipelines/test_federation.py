@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.federation import coordinator, site
-from pipelines.federation.certificates import check_names
+from pipelines.federation.certificates import check_names, make_certificates
 from pipelines.federation.engine import Hub
 from pipelines.federation.learner import count_of, layers_of, log_odds, shapes_of
 from pipelines.federation.messages import Message
@@ -322,6 +323,11 @@ def test_a_coordinator_listens_on_ipv4_only(tmp_path: Path) -> None:
     with pytest.raises(PlatformError, match=r"no ca\.pem") as failed:
         Hub("localhost:8443", tmp_path, ["bank-a"])
     assert "fairlead federation certificates" in failed.value.fix
+    make_certificates(tmp_path / "one", ["bank-a"], ["localhost"])
+    make_certificates(tmp_path / "two", ["bank-a"], ["localhost"])
+    shutil.copy(tmp_path / "two" / "ca.pem", tmp_path / "one" / "ca.pem")
+    with pytest.raises(PlatformError, match="is not of the authority"):
+        Hub("localhost:8443", tmp_path / "one", ["bank-a"])
 
 
 def test_code_of_another_version_has_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
