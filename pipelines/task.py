@@ -211,6 +211,11 @@ class TaskConfig:
         """Whether training is differentially private, by a setting ``privacy`` that some recipes have."""
         return bool(getattr(getattr(self, "privacy", None), "is_on", False))
 
+    @property
+    def mitigates(self) -> bool:
+        """Whether groups are to be treated alike, by a setting ``mitigation`` that some recipes have."""
+        return bool(getattr(getattr(self, "mitigation", None), "is_on", False))
+
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train on ``dataset/{train,valid}.parquet`` and write the self-contained model files to `out`.
 

@@ -57,6 +57,12 @@ def train(
             fix="leave out --train-nodes, or search first and train the best over several pods",
             code="bad_config",
         )
+    if distributed_job and settings.mitigates:
+        raise PlatformError(
+            "a mitigation trains a model for each strength in one pod, and this run is to train over several",
+            fix="leave out resources.train.nodes, or train without mitigation.method",
+            code="bad_config",
+        )
     account = _account(found, settings, dataset, ledger, bool(distributed_job)) if settings.is_private else None
     if distributed_job:
         from pipelines.training.distributed_job import train_by_job

@@ -130,6 +130,12 @@ def test_a_training_without_a_ledger_or_in_several_pods_is_refused(made: Path) -
         train.train("credit", setup({}), str(made / "dataset"), "c", "o", distributed_job="{}")
 
 
+def test_strengths_of_a_mitigation_are_not_tried_over_several_pods(made: Path) -> None:
+    asked = setup({"privacy.epsilon": None, "mitigation.method": "adversarial", "mitigation.column": "sex"})
+    with pytest.raises(PlatformError, match="a model for each strength in one pod"):
+        train.train("credit", asked, str(made / "dataset"), "c", "o", distributed_job="{}")
+
+
 def test_a_training_outside_a_run_which_nobody_pays_for_is_refused(made: Path, tmp_path: Path) -> None:
     task = get_task("credit")
     config = recipe_config(task, "network", SETTINGS)

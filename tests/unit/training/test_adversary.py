@@ -171,6 +171,7 @@ def test_texts_are_learned_from_against_an_adversary_and_the_card_gets_its_price
     for changes, said in (
         ({"mitigation.method": "reweighing"}, "treated alike by an adversary"),
         ({"mitigation.column": "age"}, "is no sensitive column"),
+        ({"privacy.epsilon": 3.0}, "cannot be trained with this mitigation.method"),
     ):
         other: Any = recipe_config(task, "embedding_lstm", given | changes)
         with pytest.raises(PlatformError, match=said):
