@@ -101,7 +101,7 @@ def test_the_gate_is_no_part_of_what_a_training_needs(run: Run, toy_config: Call
 
 
 def in_process(what: str, job: Any, folder: Path) -> dict[str, Any]:
-    """`_measured` without a process of its own."""
+    """`measured_apart` without a process of its own."""
     (folder / "job.json").write_text(json.dumps(job))
     code = planning.main([what, str(folder / "job.json"), str(folder / "result.json")])
     found: dict[str, Any] = json.loads((folder / "result.json").read_text()) if not code else {"code": code}
@@ -113,7 +113,7 @@ def in_process(what: str, job: Any, folder: Path) -> dict[str, Any]:
 def test_a_plan_of_real_small_fits_is_kept_and_shown(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "_measured", in_process)
+    monkeypatch.setattr(command, "measured_apart", in_process)
     said: list[str] = []
     plan = command.made_plan(run, 60.0, said.append)
     assert plan["rows"] == {"train": 200, "valid": 80, "test": 120}
@@ -130,7 +130,7 @@ def test_a_plan_of_real_small_fits_is_kept_and_shown(
 
 
 def test_no_time_is_three_fits(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "_measured", in_process)
+    monkeypatch.setattr(command, "measured_apart", in_process)
     plan = command.made_plan(run, 0.0, lambda text: None)
     assert sorted(fit["share"] for fit in plan["fits"]) == [0.1, 0.2, 0.4]
 
@@ -147,5 +147,5 @@ def test_a_plan_without_data_says_what_the_data_step_says(run: Run, tmp_path: Pa
 def test_a_process_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(PlatformError, match="a small training ended with 1") as caught:
-        command._measured("fit", {}, tmp_path)
+        command.measured_apart("fit", {}, tmp_path)
     assert "memory may have run out" in str(caught.value.detail)
