@@ -22,7 +22,7 @@ from contracts.recommender import Recommender
 from contracts.taste import BASE_ALONE, Taste
 from services.adapters.layer import Example
 from services.adapters.layers.ranking import TasteLayer
-from tests.bench.report import Row
+from tests.bench.report import FOLDER, Row
 
 SEEDS = (11, 12, 13)
 ROUNDS, LISTED = 8, 10
@@ -148,6 +148,7 @@ def _ndcg(liking: Any, there: Any, free: Any) -> NDArray[np.float64]:
 def help_rows(say: Callable[[str], object]) -> Iterator[Row]:
     """Whether adapters help, on all seeds together."""
     runs = {kind: [_split(town(seed), kind) for seed in SEEDS] for kind in ("base", "session", "adapter")}
+    _draw(runs)
     for group in ("changed", "same"):
         for kind, found in runs.items():
             for at in (0, 3, ROUNDS - 1):
@@ -156,6 +157,17 @@ def help_rows(say: Callable[[str], object]) -> Iterator[Row]:
                 for name in ("ndcg", "liking"):
                     case = f"adapters, taste {group}, round {at + 1} ({mean['clicks']:.1f} clicks), {UNITS[name]}"
                     yield Row(case=case, contestant=kind, value=mean[name], unit=UNITS[name])
+
+
+def _draw(runs: dict[str, list[dict[str, list[dict[str, float]]]]]) -> None:
+    """NDCG by round of people whose taste has changed."""
+    from pipelines.evaluation.plots import BLUE, GREY, ORANGE, figure
+
+    with figure(FOLDER / "recommend-adapters.png", "People whose taste has changed", "round", "NDCG@10") as axes:
+        for (kind, found), colour in zip(runs.items(), (GREY, ORANGE, BLUE), strict=True):
+            line = [np.mean([one["changed"][at]["ndcg"] for one in found]) for at in range(ROUNDS)]
+            axes.plot(range(1, ROUNDS + 1), line, marker="o", color=colour, label=kind)
+        axes.legend(loc="best")
 
 
 def _split(here: Town, kind: str) -> dict[str, list[dict[str, float]]]:
