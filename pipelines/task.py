@@ -268,10 +268,17 @@ def validated(kind: type[_Config], document: dict[str, Any]) -> _Config:
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as err:
-        lines = [f"{'.'.join(map(str, e['loc']))}: got {e.get('input')!r}; {e['msg']}" for e in err.errors()]
+        lines = [_complaint(e) for e in err.errors()]
         raise PlatformError(
             "invalid configuration", detail="\n  ".join(lines), fix="correct the keys given by --set", code="bad_config"
         ) from err
+
+
+def _complaint(error: Mapping[str, Any]) -> str:
+    """What pydantic says of a value; of a whole section, whose parts do not fit together, without all that is in it."""
+    place, value = ".".join(map(str, error["loc"])), error.get("input")
+    parts = [] if isinstance(value, dict) else [f"got {value!r}"]
+    return f"{place}: " * bool(place) + "; ".join([*parts, str(error["msg"]).removeprefix("Value error, ")])
 
 
 def problem_of(task: Task) -> str:
