@@ -22,10 +22,11 @@ from contracts.document import Document
 FILE, SPEC = "nearest.usearch", "nearest.json"
 LEAST = 0.98  # of the items of an exact search, the share that an index must find
 _LINKS, _ADDED = 16, 96  # neighbours of an item, and candidates that are looked at for them
-_WIDTHS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)  # candidates of a search, times what it gives
-_RESERVE = 0.3  # of what may be missed; the rest is for questions that were not tried
+_WIDTHS = (1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, 8.0)  # candidates of a search, times what it gives
+_RESERVE = 0.6  # of what may be missed; the rest is for questions that were not tried
 _PROBED, _CLOSE = 64, 5e-3  # vectors of the index that are compared with those of the model
 _BLOCK = 10_000
+_ROUNDING = 1e-6  # of a product, which the order of a sum decides
 
 Vectors = NDArray[np.float32]
 
@@ -78,14 +79,23 @@ class Nearest:
 
 def recall(nearest: Nearest, vectors: NDArray[Any], asked: Sequence[NDArray[Any]], count: int) -> float:
     """Share of the `count` items of the largest products that the index gives, the mean over questions."""
+    return _share(nearest, vectors, asked, _worst(vectors, asked, count))
+
+
+def _worst(vectors: NDArray[Any], asked: Sequence[NDArray[Any]], count: int) -> list[tuple[int, float]]:
+    """Of each question how many items are wanted, and the product of the last of them."""
     count = min(count, len(vectors))
+    return [(count, float(np.partition(vectors @ one, len(vectors) - count)[-count])) for one in asked]
+
+
+def _share(
+    nearest: Nearest, vectors: NDArray[Any], asked: Sequence[NDArray[Any]], worst: Sequence[tuple[int, float]]
+) -> float:
+    """Mean share of what is found that is as good as the worst that is wanted."""
     shares = []
-    for one in asked:
-        exact = vectors @ np.asarray(one, dtype=np.float32)
-        best = np.argpartition(-exact, count - 1)[:count]
-        found = nearest.search(one, count)
-        # What an equal product has is as good.
-        shares.append(float((exact[found] >= exact[best].min()).sum()) / count)
+    for one, (count, least) in zip(asked, worst, strict=True):
+        products = vectors[nearest.search(one, count)] @ one
+        shares.append(float((products >= least - _ROUNDING * abs(least)).sum()) / count)
     return float(np.mean(shares)) if shares else 0.0
 
 
@@ -113,9 +123,10 @@ def write_nearest(
         places = np.arange(start, min(start + _BLOCK, items))
         index.add(places, _wider(vectors[places], longest), threads=threads)
     known = {"library": f"usearch {usearch.__version__}", "items": items, "dimensions": dimensions, "longest": longest}
+    worst = _worst(vectors, asked, count)
     for width in _WIDTHS:
         nearest = Nearest(NearestSpec(**known, width=width, recall=0, least=least), index)
-        found = recall(nearest, vectors, asked, count)
+        found = _share(nearest, vectors, asked, worst)
         if found >= 1 - _RESERVE * (1 - least):
             break
     spec = nearest.spec.model_copy(update={"recall": round(found, 6)})

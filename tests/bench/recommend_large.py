@@ -36,6 +36,7 @@ def interactions(count: int, people: int, items: int, seed: int = 11) -> Any:
     popular = rng.pareto(1.1, items) + 0.2
     of_kind = [np.flatnonzero(kind == one) for one in range(KINDS)]
     likes = rng.integers(0, KINDS, (people, 3))
+    wanted_rows, count = count, int(1.5 * count)  # many draws are of what a person has
     user = np.sort(rng.choice(people, count, p=(lambda w: w / w.sum())(rng.lognormal(0, 0.8, people))))
     wanted = likes[user, rng.integers(0, 3, count)]
     item = np.empty(count, dtype=np.int64)
@@ -43,6 +44,7 @@ def interactions(count: int, people: int, items: int, seed: int = 11) -> Any:
         rows = np.flatnonzero(wanted == one)
         item[rows] = rng.choice(there, len(rows), p=popular[there] / popular[there].sum())
     frame = pd.DataFrame({"user": user, "item": item}).drop_duplicates()
+    frame = frame.sample(min(wanted_rows, len(frame)), random_state=seed)
     frame["seconds"] = np.sort(rng.random(len(frame)))[rng.permutation(len(frame))] * 1e7
     names = np.array([f"kind{one}" for one in kind], dtype=object)
     return frame.assign(

@@ -67,7 +67,7 @@ def test_an_index_finds_the_largest_products_whatever_their_lengths(tmp_path: Pa
     spec = write_nearest(tmp_path, VECTORS, ASKED, 100)
     found = read_nearest(tmp_path, VECTORS)
     assert found is not None
-    assert spec.recall >= 0.99
+    assert spec.recall >= 0.985
     assert recall(found, VECTORS, ASKED, 100) == pytest.approx(spec.recall)
     assert (spec.items, spec.dimensions, spec.library.split(".")[0]) == (ITEMS, WIDTH, "usearch 2")
     exact = VECTORS @ ASKED[0]
