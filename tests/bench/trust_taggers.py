@@ -41,9 +41,11 @@ CHINESE: dict[str, Any] = {
 ENGLISH: dict[str, Any] = {
     "split.valid_share": 0.15,
     "training.epochs": 40,
-    "training.patience": 10,
+    "training.patience": 15,
     "training.batch_size": 8,
-    "change.replaced": 0.5,
+    "model.size": 16_384,
+    "model.dropout": 0.45,
+    "change.replaced": 0.9,
     "change.hide": 0.1,
 }
 
