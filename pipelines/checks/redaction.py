@@ -31,7 +31,7 @@ class Redaction:
 
 
 def _check(metric: str, rule: str, value: float | None, limit: float, passed: bool) -> Check:
-    return Check(metric=metric, rule=rule, value=value, limit=limit, passed=passed)  # type: ignore[arg-type]
+    return Check(metric=metric, rule=rule, value=value, limit=limit, passed=passed)
 
 
 CHECK = Redaction()

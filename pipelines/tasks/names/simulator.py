@@ -26,7 +26,7 @@ Draw = Mapping[str, Callable[[], str]]
 
 def _english(parts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Draw:
     def pick(name: str) -> str:
-        return parts[name][rng.integers(len(parts[name]))]
+        return parts[name][int(rng.integers(len(parts[name])))]
 
     def family() -> str:
         name = pick("first") + pick("last")
@@ -39,11 +39,11 @@ def _english(parts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Dr
             f"{pick('given')} {pick('first')[0]}. {family()}",
             family(),
         )
-        return forms[rng.choice(4, p=(0.25, 0.55, 0.1, 0.1))]
+        return forms[int(rng.choice(4, p=(0.25, 0.55, 0.1, 0.1)))]
 
     def place() -> str:
         name = pick("first") + pick("town" if rng.random() < 0.7 else "land")
-        return f"{('New', 'Upper', 'Port', 'San')[rng.integers(4)]} {name}" if rng.random() < 0.15 else name
+        return f"{('New', 'Upper', 'Port', 'San')[int(rng.integers(4))]} {name}" if rng.random() < 0.15 else name
 
     def organisation() -> str:
         partners = f"{family()}, {family()} and {family()}"
@@ -51,14 +51,14 @@ def _english(parts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Dr
         trade = f"{pick('first')}{pick('town')} {pick('trade')}"
         form = pick("form")
         forms = (partners, f"{short} {form}", trade, f"{family()}-{family()}", f"{trade} {form}", short)
-        return forms[rng.choice(6, p=(0.15, 0.25, 0.25, 0.1, 0.15, 0.1))]
+        return forms[int(rng.choice(6, p=(0.15, 0.25, 0.25, 0.1, 0.15, 0.1)))]
 
     return {"PER": person, "LOC": place, "ORG": organisation}
 
 
 def _chinese(parts: Mapping[str, Sequence[str]], rng: np.random.Generator) -> Draw:
     def pick(name: str, times: int = 1) -> str:
-        return "".join(parts[name][at] for at in rng.integers(len(parts[name]), size=times))
+        return "".join(parts[name][at] for at in rng.integers(len(parts[name]), size=times).tolist())
 
     return {
         "PER": lambda: pick("surname") + pick("sign", int(rng.integers(1, 3))),
@@ -83,7 +83,7 @@ def simulate(config: SampleConfig, seed: int) -> Iterator[pa.Table]:
     rows: dict[str, str] = {}
     while len(rows) < config.texts:
         templates, draw = made[len(rows) % len(made)]
-        text, spans = _filled(templates[rng.integers(len(templates))], draw)
+        text, spans = _filled(templates[int(rng.integers(len(templates)))], draw)
         rows.setdefault(text, json.dumps(spans))
     values = [(f"t{at}", text, spans) for at, (text, spans) in enumerate(rows.items())]
     columns = zip(("id", "text", "spans"), zip(*values, strict=True), strict=True)
