@@ -51,7 +51,7 @@ ARG MODALITIES="tabular text image recommend"
 RUN export PYTHONDONTWRITEBYTECODE= \
  && python -m compileall -q /app \
  && python -c 'import sys, boto3, services.server.bento; from services.server.lifecycle import MODALITIES; [MODALITIES.get(name) for name in sys.argv[1:]]' $MODALITIES \
- && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL", "tenseal", "xllamacpp") if util.find_spec(name)]' \
+ && python -c 'from importlib import import_module, util; [import_module(name) for name in ("lightgbm", "onnxruntime", "tokenizers", "PIL", "tenseal", "usearch", "xllamacpp") if util.find_spec(name)]' \
  && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown
