@@ -36,6 +36,17 @@ def bar() -> bytes:
     return buffer.getvalue()
 
 
+def disc() -> bytes:
+    """A bright disc on a dark ground, as a file."""
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (64, 64), (30, 40, 20))
+    ImageDraw.Draw(image).ellipse((20, 24, 40, 44), fill=(220, 210, 160))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def shades(folder: Path, side: int = 8) -> Path:
     """A data set of dark and bright images, 40 for training and 10 for validation."""
     import numpy as np

@@ -16,7 +16,7 @@ import pytest
 from contracts.metric_names import PREDICTIONS
 from deploy.cli.machine.ports import free_port
 from deploy.cli.project.scaffold import combinations
-from tests.image_bundle import bar, encoded
+from tests.image_bundle import bar, disc, encoded
 from tests.packages import install_counts, install_visits
 from tests.shell import ROOT, Shell, documents
 
@@ -44,7 +44,7 @@ ROWS = {
     ("regression", "text"): {"description": "For sale: electric bike, hardly used, 2 years old. With the receipt"},
     ("embedding", "text"): {"question": "How do I change my address?"},
     ("classification", "image"): {"image": encoded(bar())},
-    ("detection", "image"): {"image": encoded(bar())},
+    ("detection", "image"): {"image": encoded(disc())},
     ("generation", "text"): {"report": "The pump in hall C leaks oil. Nobody was hurt. A spare part is in stock."},
 }  # fmt: skip
 
@@ -58,8 +58,9 @@ def is_right(problem: str, answer: dict[str, Any]) -> bool:
     if problem == "regression":
         low, high = answer["interval"]
         return low <= answer["value"] <= high and 700 < answer["value"] < 1500
-    if problem == "detection":  # there is neither a disc nor a square, which it may say or not
-        return {one["label"] for one in answer["objects"]} <= {"disc", "square"}
+    if problem == "detection":
+        [one] = answer["objects"]
+        return one["label"] == "disc" and one["box"] == pytest.approx([20, 24, 41, 45], abs=4)
     if problem == "generation":
         return answer["text"].startswith("The pump in hall C leaks oil.")
     return sum(value * value for value in answer["embedding"]) == pytest.approx(1, abs=1e-3)
@@ -74,7 +75,7 @@ def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) 
     name, row = f"{modality}_{problem}", ROWS[problem, modality]
     copy("new-task", name, "--problem", problem, "--modality", modality, "--root", str(copy.project))
     assert (gate := copy.json("run", name)["gate"])["passed"] is True, gate
-    explain = ["--explain"] if problem not in ("embedding", "generation") else []
+    explain = ["--explain"] if problem not in ("embedding", "generation", "detection") else []
     prediction = copy.json("predict", name, "--input", json.dumps(row), *explain)["predictions"][0]
     assert is_right(problem, prediction), prediction
     assert (prediction["flags"], bool(prediction.get("reasons"))) == ([], bool(explain))
