@@ -34,7 +34,7 @@ def make_certificates(folder: Path, sites: Sequence[str], hosts: Sequence[str], 
     lighter = _lighter()
     check_names(sites)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    authority = lighter.Identity("fairlead federation")
+    authority = lighter.Identity("fairlead-federation")
     if not (folder / _AUTHORITY_KEY).exists():
         key = ec.generate_private_key(ec.SECP256R1())
         made = lighter.generate_cert(authority, authority, key, key.public_key(), valid_days=10 * days, ca=True)

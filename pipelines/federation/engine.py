@@ -173,7 +173,7 @@ def _cell(name: str, address: str, certificates: Path) -> Any:
         raise PlatformError(
             f"the certificate of {name} is not of the authority in {certificates / AUTHORITY}, or has ended",
             detail=str(err),
-            fix="take all three files from one run of fairlead federation certificates",
+            fix="take all three files from one run of fairlead federation certificates FOLDER --site NAME --host HOST",
             code="no_certificate",
         ) from err
 

@@ -279,7 +279,7 @@ def _agreed(private: Any, public: bytes, sum_id: str, name: str, other: str, use
 
 
 def _signed(sum_id: str, name: str, share: bytes, mask: bytes) -> bytes:
-    return json.dumps(["fairlead secure sum", sum_id, name, share.hex(), mask.hex()]).encode()
+    return json.dumps(["fairlead-secure-sum", sum_id, name, share.hex(), mask.hex()]).encode()
 
 
 def _way(sum_id: str, sender: str, receiver: str) -> bytes:

@@ -39,6 +39,7 @@ HELM = {
 SAMPLES = {
     **dict.fromkeys(("other", "free_after(port, host)", "next_free(port)"), "3001"),
     "strategy": "canary",
+    "section": "items",
 }  # of what is filled in
 END = {"or", "and", "to", "for", "with", "refuses"}  # words of a sentence that goes on behind a command
 WORD = r"""(?:'[^']*'|"[^"]*"|,(?=\S)|[^\s'";,&|<>()`])+"""

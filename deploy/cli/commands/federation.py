@@ -33,7 +33,7 @@ def federate(
     ] = None,
     site: Annotated[list[str] | None, typer.Option(help="A partner's site, instead of simulated ones.")] = None,
     listen: Annotated[str, typer.Option(help="Where partners' sites connect to, HOST:PORT.")] = "0.0.0.0:8443",
-    certificates: Annotated[str, typer.Option(help="Folder of: fairlead federation certificates.")] = "",
+    certificates: Annotated[str, typer.Option(help="Folder of what federation certificates makes.")] = "",
     rounds: Annotated[int | None, typer.Option(min=1, help="How often the sites train and are added up.")] = None,
     rule: Annotated[str, typer.Option(help="mean, trimmed, or screened.")] = "",
     secure: Annotated[bool, typer.Option("--secure", help="Hide each site's update; only the sum is known.")] = False,

@@ -67,7 +67,7 @@ def _check_objects(parts: Mapping[str, pd.DataFrame], labels: Mapping[str, str])
             raise PlatformError(
                 f"the {name} part has class {unknown[0]!r}, which the training part does not have",
                 detail=f"classes of the training part: {', '.join(sorted(known['train'])[:20])}",
-                fix="give more images of it, or name it as another one: --set labels.NAME=CLASS",
+                fix="give more images of it, or name it as another one: --set 'labels={NAME: CLASS}'",
                 code="bad_label",
                 labels=unknown[:20],
             )
