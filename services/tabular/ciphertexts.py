@@ -58,7 +58,7 @@ class Evaluator:
                     "secret-key",
                     "these keys hold a secret key, which must not leave the client",
                     "they were not kept",
-                    fix="create new keys, and send them without the secret key: context.serialize(save_secret_key=False)",
+                    fix="create new keys, and leave the secret one out: context.serialize(save_secret_key=False)",
                 )
             level = self._library.ckks_vector(keys, [0.0] * SLOTS).ciphertext()[0].parms_id()
             if level != self._level or keys.global_scale != 2.0**SCALE_BITS:
@@ -157,7 +157,7 @@ def _foreign(detail: str) -> Problem:
         "foreign-keys",
         "the public keys do not fit",
         detail,
-        fix="create keys by what GET /encrypted says of scheme",
+        fix="create keys by the scheme of GET /encrypted",
     )
 
 
