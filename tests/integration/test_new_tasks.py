@@ -45,6 +45,7 @@ ROWS = {
     ("embedding", "text"): {"question": "How do I change my address?"},
     ("classification", "image"): {"image": encoded(bar())},
     ("detection", "image"): {"image": encoded(disc())},
+    ("tagging", "text"): {"message": "My Tisk 3 does not start. The shop in Lyon was closed."},
     ("generation", "text"): {"report": "The pump in hall C leaks oil. Nobody was hurt. A spare part is in stock."},
 }  # fmt: skip
 
@@ -61,6 +62,10 @@ def is_right(problem: str, answer: dict[str, Any]) -> bool:
     if problem == "detection":
         [one] = answer["objects"]
         return one["label"] == "disc" and one["box"] == pytest.approx([20, 24, 41, 45], abs=4)
+    if problem == "tagging":
+        said = ROWS["tagging", "text"]["message"]
+        found = {(said[span["start"] : span["end"]], span["type"]) for span in answer["spans"]}
+        return found == {("Tisk 3", "PRODUCT"), ("Lyon", "PLACE")}
     if problem == "generation":
         return answer["text"].startswith("The pump in hall C leaks oil.")
     return sum(value * value for value in answer["embedding"]) == pytest.approx(1, abs=1e-3)
@@ -75,7 +80,7 @@ def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) 
     name, row = f"{modality}_{problem}", ROWS[problem, modality]
     copy("new-task", name, "--problem", problem, "--modality", modality, "--root", str(copy.project))
     assert (gate := copy.json("run", name)["gate"])["passed"] is True, gate
-    explain = ["--explain"] if problem not in ("embedding", "generation", "detection") else []
+    explain = ["--explain"] if problem not in ("embedding", "generation", "detection", "tagging") else []
     prediction = copy.json("predict", name, "--input", json.dumps(row), *explain)["predictions"][0]
     assert is_right(problem, prediction), prediction
     assert (prediction["flags"], bool(prediction.get("reasons"))) == ([], bool(explain))
