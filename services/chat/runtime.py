@@ -45,11 +45,11 @@ class ChatRows(Rows):
         super().__init__(engine, settings)
         self._guard = Guard(settings.guard)
 
-    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any]) -> Any:
+    def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any], **beside: Any) -> Any:
         """The engine's answers to all rows."""
         guard, ((name, prompts),) = self._guard, inputs.items()
         asked = [guard.passed(text, guard.before) for text in prompts]
-        answers = self.engine.predict({name: np.array([text or "" for text in asked], dtype=object)})
+        answers = self.engine.predict({name: np.array([text or "" for text in asked], dtype=object)}, **beside)
         told = [
             text if prompt is not None and (text := guard.passed(answer, guard.after)) else ""
             for prompt, answer in zip(asked, answers, strict=True)

@@ -119,8 +119,8 @@ def plan(home: Path) -> Iterator[Row]:
         made = planning.made_plan(run, 120.0, silent)
         job = {"run": run.document(), "folder": str(home / f"whole-{at}"), "shares": [[1.0, 1]]}
         (home / "scratch").mkdir(exist_ok=True)
-        data = planning._measured("prepare", job, home / "scratch")
-        real = planning._measured(
+        data = planning.measured_apart("prepare", job, home / "scratch")
+        real = planning.measured_apart(
             "fit",
             {
                 "task": name,

@@ -34,7 +34,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path],
     return Shell(with_tables(folder / "home"), folder / "project")
 
 
-ROWS = {
+ROWS: dict[tuple[str, str], dict[str, Any]] = {
     ("classification", "tabular"): {"customer_id": "C00001", "plan": "plus", "monthly_charge": 50, "support_calls": 6},
     ("multilabel", "tabular"): {
         "kind": "lathe", "temperature": 84.0, "vibration": 5.2, "oil_pressure": 2.4, "hours": 4000.0},
