@@ -21,7 +21,7 @@ from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
 from pipelines.data.sensitive import read_groups
-from pipelines.evaluation import get_evaluation, group_plots, membership, plots, redaction, scoring
+from pipelines.evaluation import explaining, get_evaluation, group_plots, membership, plots, redaction, scoring
 from pipelines.evaluation.base import Measure
 from pipelines.evaluation.made_up import made_up
 from pipelines.evaluation.measures import bootstrap, finite
@@ -103,6 +103,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         evaluation.draw(target / "plots", *given, result)
         plots.learning_curve(target / "plots" / "learning_curve.png", trained["history"])
         result |= evaluation.curves(*given)
+        told = explaining.measure(engine, document, columns, answers, settings.seed, target / "plots")
+        result |= {"explanations": told} if told else {}
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
     if settings.data.pii_labelled:
         result["redaction"] = redaction.measure(settings.data)

@@ -1,0 +1,131 @@
+"""Reasons of models of tables: what counts, whether it is true of the model, and what the plots show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from contracts.bundle import Input
+from contracts.engine import Reason
+from contracts.errors import PlatformError
+from contracts.problems.classification import ClassificationOutput
+from pipelines.evaluation import explaining, scoring
+
+WEIGHTS = {"large": 4.0, "small": 0.5, "none": 0.0, "word": 2.0}
+INPUTS = [Input(name=name, dtype="string" if name == "word" else "float64") for name in WEIGHTS]
+
+
+class Linear:
+    """Log-odds are a sum; its reasons are the parts, or in `lying` the less the more an input adds."""
+
+    def __init__(self, lying: bool = False, silent: bool = False) -> None:
+        self.lying, self.silent = lying, silent
+
+    def _parts(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        known = {**columns, "word": (columns["word"] == "yes").astype(float) - 0.5}
+        return np.stack([weight * np.nan_to_num(known[name]) for name, weight in WEIGHTS.items()], axis=1)
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        chance = 1 / (1 + np.exp(-self._parts(columns).sum(axis=1)))
+        return np.column_stack([1 - chance, chance])
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        if self.silent:
+            raise PlatformError("no reasons", code="not_explainable")
+        parts = self._parts(columns)
+        parts = np.full(parts.shape, [1 / (1 + weight) for weight in WEIGHTS.values()]) if self.lying else parts
+        return [
+            [Reason(feature=name, value=None, contribution=float(one)) for name, one in zip(WEIGHTS, row, strict=True)]
+            for row in parts
+        ]
+
+
+@pytest.fixture
+def document(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(scoring, "find_engine", lambda document: SimpleNamespace(batch_rows=1000))
+    output = ClassificationOutput(classes=["no", "yes"])
+    signature = SimpleNamespace(inputs=INPUTS, output=output, problem=SimpleNamespace(
+        join=np.concatenate, wrong=lambda output, answers, rows: "", name="classification"))  # fmt: skip
+    return SimpleNamespace(signature=signature, modality="tabular", decision=None)
+
+
+def rows(count: int, seed: int = 0) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    made: dict[str, NDArray[Any]] = {name: rng.normal(size=count) for name in ("large", "small", "none")}
+    return {**made, "word": rng.choice(np.array(["yes", "no"], dtype=object), count)}
+
+
+def measured(engine: Linear, document: Any, columns: Any, folder: Path | None = None) -> Any:
+    return explaining.measure(engine, document, columns, engine.predict(columns), 7, folder)
+
+
+def test_inputs_stand_by_what_they_add_and_true_reasons_are_more_faithful_than_a_random_order(document: Any) -> None:
+    found = measured(Linear(), document, rows(400))
+    assert list(found["importance"]) == ["large", "word", "small", "none"]
+    assert found["importance"]["word"] == pytest.approx(1.0)
+    assert found["importance"]["none"] == 0
+    assert found["rows"] == explaining.ROWS
+    for kind in ("deletion", "insertion"):
+        assert found["faithfulness"][kind]["reasons"] > found["faithfulness"][kind]["random"] + 0.1
+    assert found["stability"] > 0.99
+
+
+def test_reasons_that_are_not_of_the_model_are_less_faithful_than_a_random_order(document: Any) -> None:
+    found = measured(Linear(lying=True), document, rows(400))["faithfulness"]
+    for kind in ("deletion", "insertion"):
+        assert found[kind]["reasons"] < found[kind]["random"] - 0.1
+
+
+def test_inputs_that_count_are_drawn_also_with_missing_and_constant_values(document: Any, tmp_path: Path) -> None:
+    columns = rows(60)
+    columns["large"][:10] = np.nan
+    columns["small"][:] = 2.0
+    columns["word"][:5] = ""
+    measured(Linear(), document, columns, tmp_path)
+    names = sorted(file.name for file in tmp_path.iterdir())
+    assert names == ["dependence.png", "importance.png"]
+
+
+def test_what_gives_no_reasons_of_columns_is_left_out(document: Any) -> None:
+    assert measured(Linear(silent=True), document, rows(20)) is None
+    for change in (
+        {"modality": "text"},
+        {"signature": SimpleNamespace(**{**vars(document.signature), "inputs": INPUTS[:1]})},
+    ):
+        assert measured(Linear(), SimpleNamespace(**{**vars(document), **change}), rows(20)) is None
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 5), st.booleans())
+def test_areas_are_between_nothing_and_all_for_any_rows(count: int, seed: int, alike: bool) -> None:
+    columns = rows(count, seed)
+    if alike:  # nothing is left to hide
+        columns = {name: values[:1].repeat(count) for name, values in columns.items()}
+    engine = Linear()
+
+    def score(columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        return engine._parts(columns).sum(axis=1)
+
+    found = explaining.faithfulness(score, INPUTS, columns, engine._parts(columns), np.random.default_rng(seed))
+    assert all(0 <= value <= 1 for kind in found.values() for value in kind.values())
+
+
+@given(st.permutations(range(3)))
+def test_of_several_classes_the_answered_one_is_asked_about(order: list[int]) -> None:
+    chances = np.eye(3)[order] * 0.8 + 0.1 * (1 - np.eye(3)[order])
+    engine = SimpleNamespace(predict=lambda columns: chances)
+    document: Any = SimpleNamespace(
+        signature=SimpleNamespace(output=ClassificationOutput(classes=["a", "b", "c"])), decision=None
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explaining, "predict", lambda engine, columns, document: engine.predict(columns))
+        said = explaining._class_score(engine, document, chances)({})
+    assert said == pytest.approx([np.log(0.8 / 0.2)] * 3)
