@@ -19,7 +19,14 @@ WATCHERS = {
     "Deployment/fairlead-console",
     "CronJob/fairlead-skew",
 }
-EVERYTHING = ("fairlead-mlflow", "fairlead-demo-training", "fairlead-check", "fairlead-keeper", "fairlead-workbench")
+EVERYTHING = (
+    "fairlead-mlflow",
+    "fairlead-demo-training",
+    "fairlead-check",
+    "fairlead-keeper",
+    "fairlead-workbench",
+    "fairlead-federation",  # which trains and publishes, as steps do
+)
 
 
 def keys(made: list[Object]) -> dict[str, set[str]]:
