@@ -6,16 +6,15 @@ Training-time-friendly network for real-time object detection, 2020.
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from pipelines.training.image_network import exported
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-OPSET = 17
 STRIDE = 4  # pixels of a cell
 CANDIDATES, MOST = 300, 100  # peaks of an image that become boxes; boxes that are left after suppression
 SCORED = 0.01  # boxes of a lower score are not given at all
@@ -151,7 +150,6 @@ def export(network: Any, shape: Sequence[int], overlap: float) -> bytes:
     class by more than `overlap` (intersection over union) is left out; places without a box have score 0.
     A second output, `contracts.engine.VECTOR`, tells images apart.
     """
-    import torch
     from torch import nn
 
     class Decoded(nn.Module):
@@ -162,23 +160,9 @@ def export(network: Any, shape: Sequence[int], overlap: float) -> bytes:
         def forward(self, pixels: Any) -> tuple[Any, Any]:
             return decoded(*self.network(pixels))
 
-    made = io.BytesIO()
-    served = Decoded().eval().cpu()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            served,
-            (torch.zeros(2, *shape),),
-            made,  # type: ignore[arg-type]  # which its annotation leaves out
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=["boxes", "scores"],
-            dynamic_axes={name: {0: "rows"} for name in ("pixels", "boxes", "scores")},
-        )
     import onnx
 
-    model = onnx.load_from_string(made.getvalue())
+    model = onnx.load_from_string(exported(Decoded(), shape, ["boxes", "scores"]))
     _suppress(model, overlap)
     _show_vector(model)
     onnx.checker.check_model(model)

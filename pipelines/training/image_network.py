@@ -61,7 +61,6 @@ def mirrored_too(network: Any) -> Any:
 
 def export(network: Any, shape: Sequence[int], factor: float) -> bytes:
     """A graph of ``pixels`` (rows, *shape) to ``probabilities``: scaled logits, of which the engine takes softmax."""
-    import torch
     from torch import nn
 
     class Scaled(nn.Module):
@@ -72,8 +71,15 @@ def export(network: Any, shape: Sequence[int], factor: float) -> bytes:
         def forward(self, pixels: Any) -> Any:
             return self.network(pixels) * factor
 
+    return exported(Scaled(), shape, ["probabilities"])
+
+
+def exported(module: Any, shape: Sequence[int], outputs: Sequence[str]) -> bytes:
+    """The ONNX graph of a module from ``pixels`` (rows, *shape) to its outputs, each with any number of rows."""
+    import torch
+
     made = io.BytesIO()
-    served = Scaled().eval().cpu()
+    served = module.eval().cpu()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
         torch.onnx.export(
@@ -83,8 +89,8 @@ def export(network: Any, shape: Sequence[int], factor: float) -> bytes:
             dynamo=False,
             opset_version=OPSET,
             input_names=["pixels"],
-            output_names=["probabilities"],
-            dynamic_axes={"pixels": {0: "rows"}, "probabilities": {0: "rows"}},
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "rows"} for name in ("pixels", *outputs)},
         )
     return made.getvalue()
 
