@@ -38,7 +38,8 @@ VALUES: dict[str, Any] = {
 }
 MODEL = CHART.parent / "model-service" / "ci" / "minimal-values.yaml"
 # Their policies are only there while they run: as a hook, and with the demo; or say what a release's values name.
-ELSEWHERE = {"check", "demo-training", "server", "test", "slot", "rollout", "workbench"}
+OFF = {"stream", "federation"}  # which need brokers and partners
+ELSEWHERE = {"check", "demo-training", "server", "test", "slot", "rollout", "workbench", *OFF}
 SHARED = {"slot": (3000,), "router": (3000, 9902), "rollout": (9110, 9111)}  # of a release whose versions share traffic
 
 
@@ -122,6 +123,8 @@ def _servers(platform: Platform) -> dict[tuple[str, int], str]:
     """Address of each port of each server's pod, the gRPC port and the port of metrics too, which no Service has."""
     found = {}
     for component, ports in table().servers.values():
+        if component in OFF:
+            continue
         selector = f"app.kubernetes.io/component={component},app.kubernetes.io/part-of=fairlead"
         (pod,) = [each for each in platform.get("pods", "-l", selector) if each["status"]["phase"] == "Running"]
         found |= {(component, port): f"{pod['status']['podIP']}:{port}" for port in ports}
