@@ -1,13 +1,16 @@
-"""How a model of tables decides, and whether its reasons are true of it: shown in the card, measured in evaluation.
+"""How a model decides, and whether its reasons are true of it: shown in the card, measured in evaluation.
 
-Importance is the mean size of an input's contribution. Partial dependence (Friedman, 2001) is the mean answer when one
-input takes a value in all rows; where few rows are, it says little, so that the density stands below it. Faithfulness
-is measured by hiding and by telling inputs in the order of the reasons (deletion and insertion: Petsiuk et al., RISE,
-2018), beside a random order; stability by how alike the reasons of rows are that differ by a hundredth.
+Of tables: importance is the mean size of an input's contribution. Partial dependence (Friedman, 2001) is the mean
+answer when one input takes a value in all rows; where few rows are, it says little, so that the density stands below
+it. Faithfulness is measured by hiding and by telling inputs in the order of the reasons (deletion and insertion:
+Petsiuk et al., RISE, 2018), beside a random order; stability by how alike the reasons of rows are that differ by a
+hundredth. Of texts and images: what taking out the reasons costs, beside as much taken out at random
+(comprehensiveness: DeYoung et al., ERASER, 2020).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.engine import Reason
 from contracts.errors import PlatformError
 from pipelines.evaluation.plots import BLUE, GREY, ORANGE, figure
 from pipelines.evaluation.scoring import predict
@@ -31,7 +35,9 @@ DRAWS = 3  # random orders
 GRID, CATEGORIES = 20, 12  # values of a partial dependence
 SHOWN = 6  # inputs with a partial dependence
 NUDGE = 0.01  # of an input's standard deviation
+FEW, TOP = 20, 5  # texts or images that reasons are asked of, and reasons of each that are taken out
 _TINY = 1e-9
+_PATCH = re.compile(r"\[(\d+)-(\d+)% from the top, (\d+)-(\d+)% from the left\]")
 Columns = Mapping[str, NDArray[Any]]
 Score = Callable[[Columns], NDArray[np.float64]]
 
@@ -39,7 +45,7 @@ Score = Callable[[Columns], NDArray[np.float64]]
 def measure(
     engine: Engine, document: BundleDocument, columns: Columns, answers: Any, seed: int, folder: Path | None
 ) -> dict[str, Any] | None:
-    """Importance, faithfulness and stability, and the plots ``importance.png`` and ``dependence.png`` in `folder`.
+    """See the module; of tables ``importance.png`` and ``dependence.png`` are drawn in `folder`, too.
 
     Args:
         columns: of the test rows.  answers: to them.
@@ -47,25 +53,46 @@ def measure(
     Returns:
         rows, importance by input (largest first, in log-odds or the label's unit), faithfulness (deletion and
         insertion, each of the reasons and of a random order, 0 to 1, more is better), stability (mean cosine of the
-        reasons of a row and of it nudged). None for models whose reasons are not those of columns, or that give none.
+        reasons of a row and of it nudged). Of texts and images: rows, and removed (what, and the log-odds of the
+        answered class that taking out the reasons costs, and as much at random). None for what gives no reasons.
     """
-    inputs = document.signature.inputs
-    problem = document.signature.output.problem
-    if document.modality != "tabular" or problem not in _SCORES or len(inputs) < 2:
-        return None
-    total = len(next(iter(columns.values())))
-    chosen = np.unique(np.linspace(0, total - 1, min(ROWS, total)).astype(np.int64))
-    some = {name: values[chosen] for name, values in columns.items()}
+    removed = _REMOVED.get(document.modality)
     try:
-        given = _contributions(engine, inputs, some)
+        if removed is not None and document.signature.output.problem == "classification":
+            return _removed(engine, document, _some(columns, FEW), removed, np.random.default_rng(seed))
+        return _of_table(engine, document, columns, np.asarray(answers), np.random.default_rng(seed), folder)
     except PlatformError as err:
         if err.code != "not_explainable":
             raise
         return None
+
+
+def _some(columns: Columns, most: int) -> dict[str, NDArray[Any]]:
+    chosen = _evenly(len(next(iter(columns.values()))), most)
+    return {name: values[chosen] for name, values in columns.items()}
+
+
+def _evenly(rows: int, most: int) -> NDArray[np.int64]:
+    return np.unique(np.linspace(0, rows - 1, min(most, rows)).astype(np.int64))
+
+
+def _of_table(
+    engine: Engine,
+    document: BundleDocument,
+    columns: Columns,
+    answers: NDArray[np.float64],
+    rng: np.random.Generator,
+    folder: Path | None,
+) -> dict[str, Any] | None:
+    inputs = document.signature.inputs
+    problem = document.signature.output.problem
+    if document.modality != "tabular" or problem not in _SCORES or len(inputs) < 2:
+        return None
+    some, chosen = _some(columns, ROWS), _evenly(len(answers), ROWS)
+    given = _contributions(engine, inputs, some)
     importance = np.abs(given).mean(axis=0)
     order = np.argsort(-importance, kind="stable")
-    score = _SCORES[problem](engine, document, np.asarray(answers)[chosen])
-    rng = np.random.default_rng(seed)
+    score = _SCORES[problem](engine, document, answers[chosen])
     result: dict[str, Any] = {
         "rows": len(chosen),
         "importance": {inputs[at].name: float(importance[at]) for at in order},
@@ -189,9 +216,7 @@ def _class_score(engine: Engine, document: BundleDocument, answers: NDArray[np.f
         of = answers.argmax(axis=1)
 
     def score(columns: Columns) -> NDArray[np.float64]:
-        chance = np.clip(np.asarray(predict(engine, columns, document))[rows, of], 1e-6, 1 - 1e-6)
-        found: NDArray[np.float64] = np.log(chance) - np.log1p(-chance)
-        return found
+        return _log_odds(np.asarray(predict(engine, columns, document))[rows, of])
 
     return score
 
@@ -210,6 +235,80 @@ _SCORES: dict[str, Callable[[Engine, BundleDocument, NDArray[np.float64]], Score
     "classification": _class_score,
     "regression": _value_score,
 }
+
+
+Remove = Callable[["Engine", Columns, int, Sequence[Reason], np.random.Generator | None], dict[str, NDArray[Any]]]
+
+
+def _removed(
+    engine: Engine, document: BundleDocument, columns: Columns, remove: tuple[str, Remove], rng: np.random.Generator
+) -> dict[str, Any] | None:
+    """What taking out each row's foremost reasons for its answer costs, and taking out as much at random."""
+    what, without = remove
+    reasons = [[one for one in found if one.contribution > 0] for found in engine.explain(columns, TOP)]
+    rows = [at for at, found in enumerate(reasons) if found]
+    if not rows:
+        return None
+    answers = np.asarray(predict(engine, columns, document))
+    costs: dict[str, list[float]] = {"reasons": [], "random": []}
+    for at in rows:
+        label = int(answers[at].argmax())
+        before = _log_odds(answers[at : at + 1, label])
+        for name, draws in (("reasons", [None]), ("random", [rng] * DRAWS)):
+            after = [
+                _log_odds(np.asarray(engine.predict(without(engine, columns, at, reasons[at], draw)))[:, label])
+                for draw in draws
+            ]
+            costs[name].append(float(before[0] - np.mean(after)))
+    return {"rows": len(rows), "removed": {"what": what, **{name: float(np.mean(one)) for name, one in costs.items()}}}
+
+
+def _log_odds(chance: NDArray[np.float64]) -> NDArray[np.float64]:
+    chance = np.clip(chance, 1e-6, 1 - 1e-6)
+    found: NDArray[np.float64] = np.log(chance) - np.log1p(-chance)
+    return found
+
+
+def _without_words(
+    engine: Engine, columns: Columns, row: int, reasons: Sequence[Reason], rng: np.random.Generator | None
+) -> dict[str, NDArray[Any]]:
+    """The texts of a row without the reasons' words, or without as long stretches anywhere."""
+    made = {}
+    for name, values in columns.items():
+        text = values[row]
+        if isinstance(text, str):
+            for one in reasons:
+                if rng is None:
+                    text = re.sub(re.escape(one.feature), " ", text, count=1, flags=re.IGNORECASE)
+                elif len(text) > len(one.feature):
+                    start = int(rng.integers(len(text) - len(one.feature)))
+                    text = f"{text[:start]} {text[start + len(one.feature) :]}"
+        made[name] = np.array([text], dtype=values.dtype)
+    return made
+
+
+def _without_patches(
+    engine: Engine, columns: Columns, row: int, reasons: Sequence[Reason], rng: np.random.Generator | None
+) -> dict[str, NDArray[Any]]:
+    """An image with the reasons' patches covered by its mean color, or with patches of their size anywhere."""
+    ((name, values),) = columns.items()
+    image = np.array(engine.decode({name: values[row : row + 1]})[name][0])  # type: ignore[attr-defined]
+    high, wide = image.shape[:2]
+    mean = image.mean(axis=(0, 1)).round()
+    for one in reasons:
+        if found := _PATCH.search(one.feature):
+            top, bottom, left, right = (
+                round(int(share) * side / 100)
+                for share, side in zip(found.groups(), (high, high, wide, wide), strict=True)
+            )
+            if rng is not None:
+                down, across = rng.integers(high - (bottom - top) + 1), rng.integers(wide - (right - left) + 1)
+                top, bottom, left, right = down, down + bottom - top, across, across + right - left
+            image[top:bottom, left:right] = mean
+    return {name: image[None]}
+
+
+_REMOVED: dict[str, tuple[str, Remove]] = {"text": ("words", _without_words), "image": ("patches", _without_patches)}
 
 
 def _draw_importance(file: Path, importance: Mapping[str, float]) -> None:

@@ -97,7 +97,7 @@ def test_inputs_that_count_are_drawn_also_with_missing_and_constant_values(docum
 def test_what_gives_no_reasons_of_columns_is_left_out(document: Any) -> None:
     assert measured(Linear(silent=True), document, rows(20)) is None
     for change in (
-        {"modality": "text"},
+        {"modality": "recommend"},
         {"signature": SimpleNamespace(**{**vars(document.signature), "inputs": INPUTS[:1]})},
     ):
         assert measured(Linear(), SimpleNamespace(**{**vars(document), **change}), rows(20)) is None
@@ -129,3 +129,63 @@ def test_of_several_classes_the_answered_one_is_asked_about(order: list[int]) ->
         patch.setattr(explaining, "predict", lambda engine, columns, document: engine.predict(columns))
         said = explaining._class_score(engine, document, chances)({})
     assert said == pytest.approx([np.log(0.8 / 0.2)] * 3)
+
+
+class Words:
+    """Log-odds of the second class are twice the number of the word "good"; `honest` reasons name it."""
+
+    def __init__(self, honest: bool) -> None:
+        self.honest = honest
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        odds = np.array([2.0 * text.lower().split().count("good") for text in columns["text"]])
+        chance = 1 / (1 + np.exp(-odds))
+        return np.column_stack([1 - chance, chance])
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        word = "good" if self.honest else "meal"
+        return [[Reason(feature=word, value=None, contribution=2.0)] for _ in columns["text"]]
+
+
+class Patches:
+    """The chance of the second class grows with the light of the left upper quarter, which honest reasons name."""
+
+    def __init__(self, honest: bool) -> None:
+        self.place = (
+            "0-50% from the top, 0-50% from the left" if honest else "50-100% from the top, 50-100% from the left"
+        )
+
+    def decode(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return {name: np.stack(list(values)) for name, values in columns.items()}
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        light = self.decode(columns)["image"][:, :4, :4].mean(axis=(1, 2, 3)) / 255
+        return np.column_stack([1 - light, light])
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        return [[Reason(feature=f"image[{self.place}]", value=None, contribution=1.0)] for _ in columns["image"]]
+
+
+def images(count: int) -> NDArray[Any]:
+    made = np.empty(count, dtype=object)
+    for at in range(count):
+        made[at] = np.full((8, 8, 3), 20, np.uint8)
+        made[at][:4, :4] = 230
+    return made
+
+
+@pytest.mark.parametrize(
+    ("modality", "engine", "columns"),
+    [
+        ("text", Words, {"text": np.array(["A Good meal in a small town by the sea"] * 30, dtype=object)}),
+        ("image", Patches, {"image": images(30)}),
+    ],
+)
+def test_taking_out_true_reasons_costs_more_than_as_much_at_random(
+    document: Any, modality: str, engine: Any, columns: Any
+) -> None:
+    where = SimpleNamespace(**{**vars(document), "modality": modality})
+    true, false = (measured(engine(honest), where, columns) for honest in (True, False))
+    assert true["rows"] == explaining.FEW
+    assert true["removed"]["reasons"] > true["removed"]["random"] + 0.5
+    assert false["removed"]["reasons"] < true["removed"]["reasons"] - 0.5
