@@ -146,7 +146,8 @@ def test_baseline_describes_every_input_and_the_scores(candidate: Path) -> None:
 
 def test_plots_are_drawn(candidate: Path) -> None:
     plots = candidate / "candidate" / "plots"
-    names = {"precision_recall", "calibration", "confusion_matrix", "scores", "learning_curve"}
+    drawn = {"precision_recall", "calibration", "confusion_matrix", "scores", "learning_curve"}
+    names = drawn | {"importance", "dependence"}
     assert {p.stem for p in plots.iterdir()} == names
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in plots.iterdir())
 
@@ -179,6 +180,9 @@ def test_several_classes_have_the_metrics_of_two_and_plots_of_their_own(
         def predict(self, columns: Any) -> Any:
             rows = len(columns["distance"])
             return np.tile([0.2, 0.3, 0.5], (rows, 1))
+
+        def explain(self, columns: Any, top: int) -> Any:
+            raise PlatformError("no reasons", code="not_explainable")
 
     monkeypatch.setattr(step, "load_engine", lambda *_, **__: Three())
     model = tmp_path / "model"

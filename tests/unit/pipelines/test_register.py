@@ -148,7 +148,7 @@ def test_the_card_needs_no_other_file_and_shows_what_matters(publish: Any) -> No
     result, _, _ = publish(passed=False)
     card = (Path(result["path"]) / "card.html").read_text()
     assert not re.search(r"(src|href)=\"(?!data:)", card)
-    assert card.count("data:image/png;base64,") == 5
+    assert card.count("data:image/png;base64,") == 7
     assert "<code>data.html</code> of the bundle" in card
     for text in (
         "Will the parcel be late?",
