@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from contracts.errors import PlatformError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -58,6 +60,16 @@ class TokenEngine(Protocol):
     def padded(self, lengths: Sequence[int]) -> int:
         """How many tokens the model computes for rows of these lengths, padding included."""
         ...
+
+
+def refused(bundle: Bundle, detail: str) -> PlatformError:
+    """That a bundle's files are none that its engine can serve."""
+    return PlatformError(
+        f"{bundle.document.modality} model refused: {bundle.model_path}",
+        detail=detail,
+        fix="publish the model again",
+        code="bad_bundle",
+    )
 
 
 class UnreadableError(ValueError):

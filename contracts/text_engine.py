@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import Reason, graph_outputs
+from contracts.engine import Reason, graph_outputs, refused
 from contracts.errors import PlatformError
 from contracts.texts import join_fields
 
@@ -71,9 +71,7 @@ class TextEngine(ABC):
             self._spec = TextSpec.model_validate_json((folder / "text.json").read_bytes())
             self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except (OSError, ValidationError) as err:
-            raise PlatformError(
-                f"text model refused: {folder}", detail=str(err), fix="publish the model again", code="bad_bundle"
-            ) from err
+            raise refused(bundle, str(err)) from err
         ids = map(self._tokenizer.token_to_id, _UNKNOWN)
         self.unknown_id = next((one for one in ids if one is not None), None)
         self._inputs = [i.name for i in bundle.document.signature.inputs if i.dtype == "string"]

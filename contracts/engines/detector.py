@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.bundle import Bundle
-from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason
-from contracts.engines.onnx_image import OnnxImageEngine, refused
+from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason, refused
+from contracts.engines.onnx_image import OnnxImageEngine
 from contracts.errors import PlatformError
 from contracts.problems.detection import DetectionOutput, Detections
 

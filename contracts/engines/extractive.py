@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import EngineOptions, EngineSpec, Reason
+from contracts.engine import EngineOptions, EngineSpec, Reason, refused
 from contracts.errors import PlatformError
 from contracts.passages import Unit, joined, passages
 from contracts.texts import join_fields, language, ngrams, words
@@ -85,12 +85,7 @@ class ExtractiveEngine:
         try:
             self._spec = ExtractSpec.model_validate_json((bundle.model_path / FILE).read_bytes())
         except (OSError, ValidationError) as err:
-            raise PlatformError(
-                f"text model refused: {bundle.model_path}",
-                detail=str(err),
-                fix="publish the model again",
-                code="bad_bundle",
-            ) from err
+            raise refused(bundle, str(err)) from err
         self._inputs = [item.name for item in bundle.document.signature.inputs if item.dtype == "string"]
 
     def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:

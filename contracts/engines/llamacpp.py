@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import EngineOptions, EngineSpec, Reason
+from contracts.engine import EngineOptions, EngineSpec, Reason, refused
 from contracts.errors import PlatformError
 from contracts.llama_process import LlamaOptions, LlamaProcess
 
@@ -56,12 +56,7 @@ class LlamaEngine:
         try:
             self.spec = ChatSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
         except (OSError, ValidationError) as err:
-            raise PlatformError(
-                f"chat model refused: {bundle.model_path}",
-                detail=str(err),
-                fix="publish the model again",
-                code="bad_bundle",
-            ) from err
+            raise refused(bundle, str(err)) from err
         if importlib.util.find_spec("xllamacpp") is None:
             raise ImportError("xllamacpp is not installed", name="xllamacpp")
         self.slots = options.slots

@@ -6,6 +6,7 @@ one) and ``image.json`` (`contracts.images.ImageSpec`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from contracts.engine import (
     UnreadableError,
     graph_outputs,
     onnx_providers,
+    refused,
     side_by_side,
 )
 from contracts.errors import PlatformError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WORKING_NUMBERS = 2_000_000  # numbers of pixels that one run of the graph may hold
+_PATCH = re.compile(r"\[(\d+)-(\d+)% from the top, (\d+)-(\d+)% from the left\]")
 _GRID = 6  # an image is covered in as many rows and columns of patches, one at a time
 _TINY = 1e-15
 
@@ -160,7 +163,7 @@ class OnnxImageEngine:
         named = [
             f"{self._name}[{_percent(up, down, high)} from the top, {_percent(left, right, wide)} from the left]"
             for up, down, left, right in places
-        ]
+        ]  # which `patch_of` reads
         return [Reason(feature=named[at], value=None, contribution=float(lost[at])) for at in order]
 
     def _run(self, pixels: NDArray[np.uint8], names: Sequence[str]) -> NDArray[np.float32]:
@@ -176,15 +179,21 @@ def _log_odds(answers: NDArray[np.float64], label: int) -> NDArray[np.float64]:
     return np.log(answers[..., label] + _TINY) - np.log(others + _TINY)
 
 
+def patch_of(feature: str, high: int, wide: int) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right, in pixels of an image of this size, of the patch that a reason names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    found = _PATCH.search(feature)
+    if found is None:
+        raise ValueError(f"{feature!r} names no patch")
+    top, bottom, left, right = map(int, found.groups())
+    return round(top * high / 100), round(bottom * high / 100), round(left * wide / 100), round(right * wide / 100)
+
+
 def _percent(start: int, end: int, whole: int) -> str:
     return f"{round(100 * start / whole)}-{round(100 * end / whole)}%"
-
-
-def refused(bundle: Bundle, detail: str) -> PlatformError:
-    """That a bundle's files are none that this engine can serve."""
-    return PlatformError(
-        f"image model refused: {bundle.model_path}", detail=detail, fix="publish the model again", code="bad_bundle"
-    )
 
 
 def load(bundle: Bundle, options: EngineOptions) -> OnnxImageEngine:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers
+from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers, refused
 from contracts.errors import PlatformError
 from contracts.tagging import FEATURES, Tagged, Tokens, pieces, spans, tokenise
 from contracts.texts import join_fields
@@ -54,12 +54,7 @@ class TaggerEngine:
         try:
             self._spec = TaggerSpec.model_validate_json((bundle.model_path / FILE).read_bytes())
         except (OSError, ValidationError) as err:
-            raise PlatformError(
-                f"text model refused: {bundle.model_path}",
-                detail=str(err),
-                fix="publish the model again",
-                code="bad_bundle",
-            ) from err
+            raise refused(bundle, str(err)) from err
         self._transitions = np.array(self._spec.transitions, np.float64)
         signature = bundle.document.signature
         self._inputs = [item.name for item in signature.inputs if item.dtype == "string"]

@@ -14,15 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import orjson
+
 from contracts.errors import PlatformError
 from feature_repo.stream.exposition import Figures
 from feature_repo.stream.messages import Message
 from feature_repo.stream.pushing import Outcome, Push, push_batch
-from feature_repo.stream.settings import StreamSettings, Topic
+from feature_repo.stream.settings import StreamSettings
 
 _LOG = logging.getLogger(__name__)
 _POLL = 0.1  # seconds that a look at the brokers takes at most: also how soon an end is noticed
 _AWAY = 60.0  # seconds without any broker at the start after which it is an error
+_TOLD_MS = 5000  # between two looks at the connections
 _SENT = 30.0  # seconds that a dead letter may take
 
 
@@ -39,13 +42,13 @@ class Stream:
         self, settings: StreamSettings, sources: Mapping[str, tuple[Mapping[str, str], Push]], figures: Figures
     ) -> None:
         self._settings, self._sources, self._figures = settings, sources, figures
-        self._topics: dict[str, Topic] = {one.topic: one for one in settings.topics}
         self._waiting: list[Message] = []
         self._since = 0.0
         self._pause = 0.0  # seconds until the next try of a push
         self._retry_at = 0.0
         self._held = False  # whether partitions are paused
         self._next: dict[tuple[str, int], int] = {}  # offsets behind what was pushed
+        self._first: dict[tuple[str, int], int] = {}  # where reading began, of what has no such offset yet
         self._consumer: Any = None
         self._producer: Any = None
 
@@ -65,15 +68,17 @@ class Stream:
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": self._settings.start,
                 "error_cb": self._said,
+                "stats_cb": self._told,
+                "statistics.interval.ms": _TOLD_MS,
             }
         )
         if self._settings.dead_letters:
             self._producer = kafka.Producer({**self._settings.client(), "enable.idempotence": True})
         try:
             self._look_at_topics(kafka)
-            self._consumer.subscribe(list(self._topics), on_revoke=self._revoked, on_lost=self._lost)
+            self._consumer.subscribe(list(self._sources), on_revoke=self._revoked, on_lost=self._lost)
             while not stop.is_set():
-                self._turn(kafka)
+                self._turn()
                 if self._figures.due():
                     self._measure(kafka)
             self._flush()
@@ -92,7 +97,7 @@ class Stream:
                 fix="look at `brokers`, at `kafka` (security.protocol, sasl.mechanisms) and at the password",
                 code="brokers_unreachable",
             ) from None
-        for name in (*self._topics, *filter(None, [self._settings.dead_letters])):
+        for name in (*self._sources, *filter(None, [self._settings.dead_letters])):
             if name not in found or found[name].error is not None:
                 raise PlatformError(
                     f"there is no topic {name}",
@@ -102,7 +107,7 @@ class Stream:
                     topic=name,
                 )
 
-    def _turn(self, kafka: Any) -> None:
+    def _turn(self) -> None:
         wait = min(_POLL, self._settings.max_seconds) or _POLL
         room = self._settings.max_rows - len(self._waiting)
         # While a store is away nothing more is taken, but the group must see that this member lives.
@@ -222,16 +227,22 @@ class Stream:
         self._figures.only({(one.topic, one.partition) for one in assigned})
         for one in assigned:
             _, high = self._consumer.get_watermark_offsets(one, cached=True)
-            read = self._next.get((one.topic, one.partition))
-            if read is None:
+            place = one.topic, one.partition
+            if place not in self._next and place not in self._first:
                 try:
-                    read = self._consumer.committed([one], timeout=5)[0].offset
+                    self._first[place] = self._begins(one)
                 except kafka.KafkaException:
                     continue
-                if read >= 0:
-                    self._next[one.topic, one.partition] = read
             if high >= 0:
-                self._figures.lag(one.topic, one.partition, max(0, high - max(read, 0)))
+                self._figures.lag(*place, max(0, high - self._next.get(place, self._first.get(place, high))))
+
+    def _begins(self, partition: Any) -> int:
+        """Where the group reads a partition from; messages before that are nobody's, and do not wait."""
+        found: int = self._consumer.committed([partition], timeout=5)[0].offset
+        if found >= 0:
+            return found
+        low, high = self._consumer.get_watermark_offsets(partition, timeout=5)
+        return int(low if self._settings.start == "earliest" else high)
 
     def _revoked(self, consumer: Any, partitions: Sequence[Any]) -> None:
         """Partitions go to another member: what waits is pushed first, or read again by that one."""
@@ -246,12 +257,17 @@ class Stream:
         self._waiting = [one for one in self._waiting if (one.topic, one.partition) not in gone]
         for place in gone:
             self._next.pop(place, None)
+            self._first.pop(place, None)
         _LOG.info("partitions left: %s", ", ".join(f"{topic} [{number}]" for topic, number in sorted(gone)))
 
     def _said(self, error: Any) -> None:
         """What librdkafka tells beside messages; it goes on by itself."""
-        self._figures.up(error.name() != "_ALL_BROKERS_DOWN")
         _LOG.warning("brokers: %s", error.str())
+
+    def _told(self, statistics: str) -> None:
+        """What librdkafka knows of its connections, every few seconds."""
+        brokers = orjson.loads(statistics)["brokers"].values()
+        self._figures.up(any(one["state"] == "UP" for one in brokers))
 
 
 def sources_of(settings: StreamSettings, store: Any) -> dict[str, tuple[Mapping[str, str], Callable[[Any], None]]]:

@@ -38,7 +38,6 @@ class Figures:
             labels[names.STREAM_FAILURES], registry=self.registry,
         )  # fmt: skip
         self._up = Gauge(names.STREAM_UP, "1 while a broker answers.", registry=self.registry)
-        self._up.set(1)
         self._places: set[tuple[str, int]] = set()
         self._next = 0.0
 
@@ -86,8 +85,6 @@ class Figures:
         for topic, partition in self._places - places:
             self._lag.remove(topic, str(partition))
         self._places &= places
-        if places:
-            self._up.set(1)
 
     def up(self, answers: bool) -> None:
         """Whether any broker answers."""

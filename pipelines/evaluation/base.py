@@ -172,6 +172,18 @@ class Evaluation(ABC):
         """What monitors watch of answers, by the names of `Serving.watched`: numbers, or names of categories."""
         return {}
 
+    def explained(
+        self, output: Any, decision: Decision | None, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64] | None:
+        """The number of each row that its reasons are about, shape (rows,); None where they are about none.
+
+        Args:
+            answers: to changed copies of rows.  like: to the rows as they are.
+            alone: reasons are about what was answered to their row, and not about one thing for all rows where there is
+                one, such as the positive class.
+        """
+        return None
+
     def described(self, inputs: Sequence[Input]) -> Sequence[Input]:
         """The inputs that monitors watch: those that say something about a row, not what is asked for it."""
         return inputs

@@ -153,6 +153,18 @@ class Classification(ClassLabels):
         score = answers[:, output.classes.index(decision.positive)] if decision else answers.max(axis=1)
         return {"answer": score, "label": np.array(output.classes)[at]}
 
+    def explained(
+        self, output: ClassificationOutput, decision: Decision | None, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64]:
+        """Log-odds of the class that was answered; of two classes, unless `alone`, of the positive one."""
+        import numpy as np
+
+        positive = output.classes.index(decision.positive) if decision else len(output.classes) - 1
+        of = positive if len(output.classes) == 2 and not alone else like.argmax(axis=1)
+        chance = np.clip(answers[np.arange(len(answers)), of], 1e-6, 1 - 1e-6)
+        found: NDArray[np.float64] = np.log(chance) - np.log1p(-chance)
+        return found
+
     def outcome(
         self,
         frame: pd.DataFrame,

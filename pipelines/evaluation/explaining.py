@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from contracts.engine import Reason
 from contracts.errors import PlatformError
+from pipelines.evaluation import get_evaluation
+from pipelines.evaluation.measures import evenly
 from pipelines.evaluation.plots import BLUE, GREY, ORANGE, figure
 from pipelines.evaluation.scoring import predict
 
@@ -37,7 +39,6 @@ SHOWN = 6  # inputs with a partial dependence
 NUDGE = 0.01  # of an input's standard deviation
 FEW, TOP = 20, 5  # texts or images that reasons are asked of, and reasons of each that are taken out
 _TINY = 1e-9
-_PATCH = re.compile(r"\[(\d+)-(\d+)% from the top, (\d+)-(\d+)% from the left\]")
 Columns = Mapping[str, NDArray[Any]]
 Score = Callable[[Columns], NDArray[np.float64]]
 
@@ -56,11 +57,15 @@ def measure(
         reasons of a row and of it nudged). Of texts and images: rows, and removed (what, and the log-odds of the
         answered class that taking out the reasons costs, and as much at random). None for what gives no reasons.
     """
+    by, decision = get_evaluation(document.signature.output.problem), document.decision
+    if by.explained(document.signature.output, decision, answers, answers, False) is None:
+        return None
+    rng = np.random.default_rng(seed)
     removed = _REMOVED.get(document.modality)
     try:
-        if removed is not None and document.signature.output.problem == "classification":
-            return _removed(engine, document, _some(columns, FEW), removed, np.random.default_rng(seed))
-        return _of_table(engine, document, columns, np.asarray(answers), np.random.default_rng(seed), folder)
+        if removed is not None:
+            return _removed(engine, document, _some(columns, FEW), removed, rng)
+        return _of_table(engine, document, columns, np.asarray(answers), rng, folder)
     except PlatformError as err:
         if err.code != "not_explainable":
             raise
@@ -68,12 +73,8 @@ def measure(
 
 
 def _some(columns: Columns, most: int) -> dict[str, NDArray[Any]]:
-    chosen = _evenly(len(next(iter(columns.values()))), most)
+    chosen = evenly(len(next(iter(columns.values()))), most)
     return {name: values[chosen] for name, values in columns.items()}
-
-
-def _evenly(rows: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, rows - 1, min(most, rows)).astype(np.int64))
 
 
 def _of_table(
@@ -85,14 +86,13 @@ def _of_table(
     folder: Path | None,
 ) -> dict[str, Any] | None:
     inputs = document.signature.inputs
-    problem = document.signature.output.problem
-    if document.modality != "tabular" or problem not in _SCORES or len(inputs) < 2:
+    if document.modality != "tabular" or len(inputs) < 2:
         return None
-    some, chosen = _some(columns, ROWS), _evenly(len(answers), ROWS)
+    some, chosen = _some(columns, ROWS), evenly(len(answers), ROWS)
     given = _contributions(engine, inputs, some)
     importance = np.abs(given).mean(axis=0)
     order = np.argsort(-importance, kind="stable")
-    score = _SCORES[problem](engine, document, answers[chosen])
+    score = _score(engine, document, answers[chosen], alone=False)
     result: dict[str, Any] = {
         "rows": len(chosen),
         "importance": {inputs[at].name: float(importance[at]) for at in order},
@@ -205,36 +205,17 @@ def _stability(
     return float(np.clip(alike, -1, 1).mean())
 
 
-def _class_score(engine: Engine, document: BundleDocument, answers: NDArray[np.float64]) -> Score:
-    """Log-odds of the positive class, or of several of each row's answered one."""
-    output: Any = document.signature.output
-    rows = np.arange(len(answers))
-    if len(output.classes) == 2:
-        positive = document.decision.positive if document.decision else output.classes[-1]
-        of = np.full(len(answers), output.classes.index(positive))
-    else:
-        of = answers.argmax(axis=1)
+def _score(engine: Engine, document: BundleDocument, like: NDArray[np.float64], *, alone: bool) -> Score:
+    """What reasons are about, see `Evaluation.explained`, of any columns of these rows."""
+    output, decision = document.signature.output, document.decision
+    by = get_evaluation(output.problem)
 
     def score(columns: Columns) -> NDArray[np.float64]:
-        return _log_odds(np.asarray(predict(engine, columns, document))[rows, of])
+        found = by.explained(output, decision, np.asarray(predict(engine, columns, document)), like, alone)
+        assert found is not None
+        return found
 
     return score
-
-
-def _value_score(engine: Engine, document: BundleDocument, answers: NDArray[np.float64]) -> Score:
-    """The number itself."""
-
-    def score(columns: Columns) -> NDArray[np.float64]:
-        found = np.asarray(predict(engine, columns, document), np.float64)
-        return found if found.ndim == 1 else found[:, 0]
-
-    return score
-
-
-_SCORES: dict[str, Callable[[Engine, BundleDocument, NDArray[np.float64]], Score]] = {
-    "classification": _class_score,
-    "regression": _value_score,
-}
 
 
 Remove = Callable[["Engine", Columns, int, Sequence[Reason], np.random.Generator | None], dict[str, NDArray[Any]]]
@@ -252,21 +233,12 @@ def _removed(
     answers = np.asarray(predict(engine, columns, document))
     costs: dict[str, list[float]] = {"reasons": [], "random": []}
     for at in rows:
-        label = int(answers[at].argmax())
-        before = _log_odds(answers[at : at + 1, label])
+        score = _score(engine, document, answers[at : at + 1], alone=True)
+        before = score({name: values[at : at + 1] for name, values in columns.items()})
         for name, draws in (("reasons", [None]), ("random", [rng] * DRAWS)):
-            after = [
-                _log_odds(np.asarray(engine.predict(without(engine, columns, at, reasons[at], draw)))[:, label])
-                for draw in draws
-            ]
+            after = [score(without(engine, columns, at, reasons[at], draw)) for draw in draws]
             costs[name].append(float(before[0] - np.mean(after)))
     return {"rows": len(rows), "removed": {"what": what, **{name: float(np.mean(one)) for name, one in costs.items()}}}
-
-
-def _log_odds(chance: NDArray[np.float64]) -> NDArray[np.float64]:
-    chance = np.clip(chance, 1e-6, 1 - 1e-6)
-    found: NDArray[np.float64] = np.log(chance) - np.log1p(-chance)
-    return found
 
 
 def _without_words(
@@ -276,13 +248,11 @@ def _without_words(
     made = {}
     for name, values in columns.items():
         text = values[row]
-        if isinstance(text, str):
-            for one in reasons:
-                if rng is None:
-                    text = re.sub(re.escape(one.feature), " ", text, count=1, flags=re.IGNORECASE)
-                elif len(text) > len(one.feature):
-                    start = int(rng.integers(len(text) - len(one.feature)))
-                    text = f"{text[:start]} {text[start + len(one.feature) :]}"
+        for one in reasons if isinstance(text, str) else ():
+            if found := re.search(re.escape(one.feature), text, flags=re.IGNORECASE):
+                size = found.end() - found.start()
+                start = found.start() if rng is None else int(rng.integers(len(text) - size + 1))
+                text = f"{text[:start]} {text[start + size :]}"
         made[name] = np.array([text], dtype=values.dtype)
     return made
 
@@ -291,20 +261,18 @@ def _without_patches(
     engine: Engine, columns: Columns, row: int, reasons: Sequence[Reason], rng: np.random.Generator | None
 ) -> dict[str, NDArray[Any]]:
     """An image with the reasons' patches covered by its mean color, or with patches of their size anywhere."""
+    from contracts.engines.onnx_image import patch_of
+
     ((name, values),) = columns.items()
     image = np.array(engine.decode({name: values[row : row + 1]})[name][0])  # type: ignore[attr-defined]
     high, wide = image.shape[:2]
     mean = image.mean(axis=(0, 1)).round()
     for one in reasons:
-        if found := _PATCH.search(one.feature):
-            top, bottom, left, right = (
-                round(int(share) * side / 100)
-                for share, side in zip(found.groups(), (high, high, wide, wide), strict=True)
-            )
-            if rng is not None:
-                down, across = rng.integers(high - (bottom - top) + 1), rng.integers(wide - (right - left) + 1)
-                top, bottom, left, right = down, down + bottom - top, across, across + right - left
-            image[top:bottom, left:right] = mean
+        top, bottom, left, right = patch_of(one.feature, high, wide)
+        if rng is not None:
+            down, across = rng.integers(high - (bottom - top) + 1), rng.integers(wide - (right - left) + 1)
+            top, bottom, left, right = down, down + bottom - top, across, across + right - left
+        image[top:bottom, left:right] = mean
     return {name: image[None]}
 
 

@@ -13,6 +13,11 @@ EPS = 1e-12
 _ECE_BINS = 15
 
 
+def evenly(rows: int, most: int) -> NDArray[np.int64]:
+    """At most `most` places of so many rows, the first and the last among them."""
+    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
+
+
 def auc(positive: NDArray[Any], score: Floats, weight: Floats | None = None) -> float:
     """Area under the ROC curve, ties counted half; NaN without both classes."""
     return Ranking(np.asarray(positive, dtype=bool), np.asarray(score, dtype=np.float64)).areas(weight)[1]

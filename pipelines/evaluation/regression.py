@@ -122,6 +122,13 @@ class Regression(Evaluation):
         width = {"width": answers[:, 2] - answers[:, 1]} if answers.shape[1] == len(_INTERVAL) else {}
         return {"answer": answers[:, 0], **width}
 
+    def explained(
+        self, output: RegressionOutput, decision: Any, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64]:
+        """The number itself."""
+        found: NDArray[np.float64] = answers[:, 0]
+        return found
+
     def expected(self, frame: pd.DataFrame, answers: Any) -> dict[str, Any]:
         """``residuals``: the mean error, and the mean square of it, of answers alike; see `services.problems`."""
         from pipelines.evaluation.number_measures import residuals

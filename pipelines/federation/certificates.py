@@ -159,9 +159,14 @@ def _lighter() -> Any:
     try:
         from nvflare.lighter import utils
     except ImportError as err:
-        raise PlatformError(
-            "a federation needs NVFlare, which is not installed",
-            fix="pip install 'fairlead[federation]'",
-            code="missing_package",
-        ) from err
+        raise not_installed() from err
     return utils
+
+
+def not_installed() -> PlatformError:
+    """That the library of messages and certificates is not there."""
+    return PlatformError(
+        "a federation needs NVFlare, which is not installed",
+        fix="pip install 'fairlead[federation]'",
+        code="missing_package",
+    )

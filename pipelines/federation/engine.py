@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.federation.certificates import AUTHORITY, COORDINATOR, checker, credentials
+from pipelines.federation.certificates import AUTHORITY, COORDINATOR, checker, credentials, not_installed
 from pipelines.federation.messages import Message, of_error, packed, unpacked
 
 _CHANNEL, _TOPIC = "fairlead", "ask"
@@ -161,11 +161,7 @@ def _cell(name: str, address: str, certificates: Path) -> Any:
         from nvflare.fuel.f3.cellnet.cell_cipher import InvalidCertChain
         from nvflare.fuel.f3.cellnet.core_cell import CoreCell
     except ImportError as err:
-        raise PlatformError(
-            "a federation needs NVFlare, which is not installed",
-            fix="pip install 'fairlead[federation]'",
-            code="missing_package",
-        ) from err
+        raise not_installed() from err
     logging.getLogger("nvflare").setLevel(logging.CRITICAL)  # what matters is in our own words
     try:
         return CoreCell(fqcn=name, root_url=f"stcp://{address}", secure=True, credentials=known)

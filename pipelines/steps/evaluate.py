@@ -24,7 +24,7 @@ from pipelines.data.sensitive import read_groups
 from pipelines.evaluation import explaining, get_evaluation, group_plots, membership, plots, redaction, scoring
 from pipelines.evaluation.base import Measure
 from pipelines.evaluation.made_up import made_up
-from pipelines.evaluation.measures import bootstrap, finite
+from pipelines.evaluation.measures import bootstrap, evenly, finite
 from pipelines.io import events
 from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.pages import data_report
@@ -208,7 +208,7 @@ def _as_logged(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> dict[str,
     if not isinstance(engine, DecodingEngine):
         return dict(columns)
     rows = len(next(iter(columns.values())))
-    chosen = _evenly(rows, _DECODED)
+    chosen = evenly(rows, _DECODED)
     return engine.decode({name: values[chosen] for name, values in columns.items()}, MAX_PIXELS * len(chosen))
 
 
@@ -226,11 +226,7 @@ def _vectors(engine: Engine, columns: Mapping[str, NDArray[Any]]) -> list[NDArra
     if vector is None:
         return []
     rows = engine.tokenise(columns) if isinstance(engine, TokenEngine) else next(iter(columns.values()))
-    return [vector(rows[at]) for at in _evenly(len(rows), _VECTORS)]
-
-
-def _evenly(rows: int, most: int) -> NDArray[np.int64]:
-    return np.unique(np.linspace(0, rows - 1, min(rows, most)).astype(np.int64))
+    return [vector(rows[at]) for at in evenly(len(rows), _VECTORS)]
 
 
 def _seconds(frame: pd.DataFrame, column: str | None) -> NDArray[np.int64] | None:

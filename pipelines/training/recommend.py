@@ -21,6 +21,7 @@ from contracts.problems.ranking import listed
 from contracts.ranker import Ranker
 from contracts.recommender import Recommender, RecommendSpec
 from pipelines.evaluation.list_measures import OF_RANKS, ranks
+from pipelines.evaluation.measures import evenly
 from pipelines.task import Progress
 from pipelines.training.recommenders import Arrays, Model, Taken, fit
 
@@ -131,7 +132,7 @@ def train_recommender(
         final = replace(final, ranker=second.ranker)
     write_model(out, final, users, served)
     if index is not None and "factors" in final.arrays and len(log.items) > index.above:
-        searched = [final.asked(served[at]) for at in _evenly(len(served), _SEARCHED)]
+        searched = [final.asked(served[at]) for at in evenly(len(served), _SEARCHED)]
         threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         write_nearest(out, final.arrays["factors"], searched, final.listed_from, index.recall, threads)
     for name, content in second.files.items():
@@ -288,13 +289,8 @@ def _wanted(log: Log, before: Sequence[Sequence[int]], rows: NDArray[Any]) -> tu
         if before[user]:
             later.setdefault(user, []).append(log.items[item])
     users = sorted(later)
-    chosen = [users[at] for at in _evenly(len(users), _ASKED)]
+    chosen = [users[at] for at in evenly(len(users), _ASKED)]
     return chosen, [later[user] for user in chosen]
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """At most `most` of so many places."""
-    return np.linspace(0, count - 1, min(count, most)).astype(int).tolist() if count else []
 
 
 def _measured(

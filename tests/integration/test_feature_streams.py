@@ -47,6 +47,10 @@ class Brokers:
             self._producer.produce(topic, value=value, key=b"k", partition=partition)
         assert self._producer.flush(10) == 0
 
+    def go(self) -> None:
+        """End the brokers."""
+        del self._home
+
     def read(self, topic: str, count: int) -> list[Any]:
         """The first messages of a topic's four partitions."""
         from confluent_kafka import Consumer, TopicPartition
@@ -151,6 +155,31 @@ def test_what_is_refused_is_set_aside_and_a_store_that_is_away_is_waited_for(bro
     said = {one.value(): dict(one.headers()) for one in aside}
     assert said[b"{"]["offset"] == b"51"
     assert said[b'{"n": -1}'] == {"reason": b"feature n: -1", "topic": b"mixed", "partition": b"0", "offset": b"50"}
+
+
+def test_what_is_before_a_groups_beginning_does_not_wait_and_brokers_that_go_are_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from feature_repo.stream import consumer
+
+    monkeypatch.setattr(consumer, "_TOLD_MS", 200)
+    home = Brokers()
+    home.topic("late")
+    home.send("late", {"n": 1}, {"n": 2})
+    written: list[int] = []
+    late = settings("late", home.address, start="latest")
+    running = Running(late, lambda frame: written.extend(frame["n"]))
+    try:
+        until(lambda: running.value("fairlead_stream_lag_messages", topic="late", partition="1") == 0, "lag")
+        assert running.value("fairlead_stream_lag_messages", topic="late", partition="0") == 0
+        home.send("late", {"n": 3})
+        until(lambda: written == [3], "the first row after the beginning")
+        until(lambda: running.value("fairlead_stream_up") == 1, "up")
+        home.go()
+        until(lambda: running.value("fairlead_stream_up") == 0, "brokers that are gone count as up")
+    finally:
+        error = running.end()
+    assert error is None
 
 
 def test_without_a_place_for_refused_messages_the_first_one_stops_it_and_is_met_again(brokers: Brokers) -> None:

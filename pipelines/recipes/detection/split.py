@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.errors import PlatformError
 from contracts.problems.detection import Truth, read_truth, write_truth
 from pipelines.recipes.image.split import parted, prepare_images
-from pipelines.recipes.text.split import check_rows
+from pipelines.recipes.text.split import check_known, check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,11 +63,5 @@ def _check_objects(parts: Mapping[str, pd.DataFrame], labels: Mapping[str, str])
                 fix="give more images with boxes",
                 code="bad_data",
             )
-        if unknown := sorted(classes - known["train"]):
-            raise PlatformError(
-                f"the {name} part has class {unknown[0]!r}, which the training part does not have",
-                detail=f"classes of the training part: {', '.join(sorted(known['train'])[:20])}",
-                fix="give more images of it, or name it as another one: --set 'labels={NAME: CLASS}'",
-                code="bad_label",
-                labels=unknown[:20],
-            )
+    fix = "give more images of it, or name it as another one: --set 'labels={NAME: CLASS}'"
+    check_known(known, "class", "classes", lambda one: fix)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from contracts.problems.tagging import labelled
+from pipelines.recipes.text.split import check_known
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,12 +65,4 @@ def check_spans(task: Texts, parts: Mapping[str, pd.DataFrame]) -> None:
             fix=f"give more {task.texts}, or map the columns: --set data.columns.{task.label}=NAME",
             code="bad_data",
         )
-    for part in ("valid", "test"):
-        if unknown := sorted(kinds[part] - kinds["train"]):
-            raise PlatformError(
-                f"the {part} part has type {unknown[0]!r}, which the training part does not have",
-                detail=f"types of the training part: {', '.join(sorted(kinds['train'])[:20])}",
-                fix="give more rows of it",
-                code="bad_label",
-                labels=unknown[:20],
-            )
+    check_known(kinds, "type", "types", lambda one: "give more rows of it")

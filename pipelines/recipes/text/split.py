@@ -7,7 +7,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -278,12 +278,31 @@ def check_classes(task: Texts, parts: Mapping[str, pd.DataFrame], config: Any) -
             fix=f"give more {task.texts}, or map the columns: --set data.columns.{task.label}=NAME",
             code="bad_data",
         )
-    for name in ("valid", "test"):
-        if unknown := sorted(set(parts[name]["label"]) - known):
+    check_known(
+        {name: set(rows["label"]) for name, rows in parts.items()},
+        "class",
+        "classes",
+        lambda one: f"name it as in training: {_renamed(one, sorted(known), config.labels)}; or give more of it",
+    )
+
+
+def check_known(found: Mapping[str, set[str]], one: str, all_of: str, fix: Callable[[str], str]) -> None:
+    """Refuse labels of the other parts that the training part does not have.
+
+    Args:
+        found: labels of ``train``, ``valid`` and ``test``.  one, all_of: as messages call a label, and several.
+        fix: what to do about one.
+
+    Raises:
+        PlatformError: naming the part and the label.
+    """
+    known = found["train"]
+    for part in ("valid", "test"):
+        if unknown := sorted(found[part] - known):
             raise PlatformError(
-                f"the {name} part has class {unknown[0]!r}, which the training part does not have",
-                detail=f"classes of the training part: {', '.join(sorted(known)[:20])}",
-                fix=f"name it as in training: {_renamed(unknown[0], sorted(known), config.labels)}; or give more of it",
+                f"the {part} part has {one} {unknown[0]!r}, which the training part does not have",
+                detail=f"{all_of} of the training part: {', '.join(sorted(known)[:20])}",
+                fix=fix(unknown[0]),
                 code="bad_label",
                 labels=unknown[:20],
             )
@@ -321,15 +340,7 @@ def check_known_labels(task: Texts, parts: Mapping[str, pd.DataFrame]) -> None:
             fix=f"separate the labels of a row by |, or map the columns: --set data.columns.{task.label}=NAME",
             code="bad_data",
         )
-    for part in ("valid", "test"):
-        if unknown := sorted(names[part] - names["train"]):
-            raise PlatformError(
-                f"the {part} part has label {unknown[0]!r}, which the training part does not have",
-                detail=f"labels of the training part: {', '.join(sorted(names['train'])[:20])}",
-                fix="give more rows of it",
-                code="bad_label",
-                labels=unknown[:20],
-            )
+    check_known(names, "label", "labels", lambda one: "give more rows of it")
 
 
 def rarest(names: Sequence[Sequence[str]]) -> list[str]:

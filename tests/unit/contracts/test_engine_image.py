@@ -16,6 +16,7 @@ from PIL import Image
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import DecodingEngine, UnreadableError, vector_of
 from contracts.engines import load_engine
+from contracts.engines.onnx_image import patch_of
 from contracts.errors import PlatformError
 from contracts.images import ImageSpec
 from tests.image_bundle import image_source, picture, png_header
@@ -196,3 +197,20 @@ def test_a_bundle_that_contradicts_itself_is_refused(tmp_path: Path, change: dic
     with pytest.raises(PlatformError, match="image model refused") as caught:
         load_engine(Bundle(tmp_path, BundleDocument.model_validate(FIELDS), "digest"))
     assert said in caught.value.detail
+
+
+@pytest.mark.parametrize(("high", "wide"), [(32, 32), (4, 8), (50, 33)])
+def test_reasons_name_patches_that_can_be_found_again(tmp_path: Path, high: int, wide: int) -> None:
+    engine = engine_of(tmp_path, width=wide, height=high)
+    image = np.zeros((high, wide, 3), np.uint8)
+    image[: high // 4, wide - wide // 4 :] = 255
+    reasons = engine.explain({"image": image[None]}, 100)[0]
+    patches = [patch_of(one.feature, high, wide) for one in reasons]
+    covered = np.zeros((high, wide), int)
+    for top, bottom, left, right in patches:
+        covered[top:bottom, left:right] += 1
+    assert (covered == 1).all(), "they are the whole image, each place once"
+    top, bottom, left, right = patches[0]
+    assert image[top:bottom, left:right].any(), "what makes the mean bright is foremost"
+    with pytest.raises(ValueError, match="names no patch"):
+        patch_of("image", high, wide)

@@ -17,7 +17,7 @@ from contracts.bundle import Input
 from contracts.engine import Reason
 from contracts.errors import PlatformError
 from contracts.problems.classification import ClassificationOutput
-from pipelines.evaluation import explaining, scoring
+from pipelines.evaluation import explaining, get_evaluation, scoring
 
 WEIGHTS = {"large": 4.0, "small": 0.5, "none": 0.0, "word": 2.0}
 INPUTS = [Input(name=name, dtype="string" if name == "word" else "float64") for name in WEIGHTS]
@@ -118,17 +118,25 @@ def test_areas_are_between_nothing_and_all_for_any_rows(count: int, seed: int, a
     assert all(0 <= value <= 1 for kind in found.values() for value in kind.values())
 
 
-@given(st.permutations(range(3)))
-def test_of_several_classes_the_answered_one_is_asked_about(order: list[int]) -> None:
-    chances = np.eye(3)[order] * 0.8 + 0.1 * (1 - np.eye(3)[order])
-    engine = SimpleNamespace(predict=lambda columns: chances)
-    document: Any = SimpleNamespace(
-        signature=SimpleNamespace(output=ClassificationOutput(classes=["a", "b", "c"])), decision=None
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(explaining, "predict", lambda engine, columns, document: engine.predict(columns))
-        said = explaining._class_score(engine, document, chances)({})
-    assert said == pytest.approx([np.log(0.8 / 0.2)] * 3)
+@pytest.mark.parametrize(
+    ("classes", "alone", "of"),
+    [(["a", "b"], False, [1, 1, 1]), (["a", "b"], True, [0, 1, 1]), (["a", "b", "c"], False, [0, 2, 1])],
+)
+def test_reasons_are_about_the_positive_class_or_the_answered_one(
+    classes: list[str], alone: bool, of: list[int]
+) -> None:
+    like = np.array([[0.8, 0.1, 0.1], [0.1, 0.3, 0.6], [0.2, 0.7, 0.1]])[:, : len(classes)]
+    answers = np.array([[0.6, 0.3, 0.1], [0.5, 0.2, 0.3], [0.25, 0.5, 0.25]])[:, : len(classes)]
+    by = get_evaluation("classification")
+    said = by.explained(ClassificationOutput(classes=classes), None, answers, like, alone)
+    chance = answers[[0, 1, 2], of]
+    assert said == pytest.approx(np.log(chance / (1 - chance)))
+
+
+def test_what_has_no_number_that_reasons_are_about_is_left_out(document: Any) -> None:
+    output = SimpleNamespace(problem="multilabel")
+    where = SimpleNamespace(**{**vars(document), "signature": SimpleNamespace(inputs=INPUTS, output=output)})
+    assert measured(Linear(), where, rows(20)) is None
 
 
 class Words:
@@ -144,6 +152,17 @@ class Words:
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         word = "good" if self.honest else "meal"
+        return [[Reason(feature=word, value=None, contribution=2.0)] for _ in columns["text"]]
+
+
+class Bad(Words):
+    """The same of the first class, which is answered, and the word "bad"."""
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        return super().predict({"text": [text.lower().replace("bad", "good") for text in columns["text"]]})[:, ::-1]  # type: ignore[dict-item]
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        word = "bad" if self.honest else "meal"
         return [[Reason(feature=word, value=None, contribution=2.0)] for _ in columns["text"]]
 
 
@@ -178,6 +197,7 @@ def images(count: int) -> NDArray[Any]:
     ("modality", "engine", "columns"),
     [
         ("text", Words, {"text": np.array(["A Good meal in a small town by the sea"] * 30, dtype=object)}),
+        ("text", Bad, {"text": np.array(["A BAD meal in a small town by the sea"] * 30, dtype=object)}),
         ("image", Patches, {"image": images(30)}),
     ],
 )
