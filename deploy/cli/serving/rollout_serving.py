@@ -147,12 +147,11 @@ def _keeper(
     keeper.tick(time.time())
     if log:
         counts.begin(endpoints, first, keeper)
-    if served.version not in fleet.running:
+    version = keeper.served.version
+    if version not in fleet.running:
         fleet.stop()
-        raise PlatformError(
-            f"could not serve {first.name}:{served.version}", detail=fleet.why_not(served.version), code="not_served"
-        )
-    front = copy.copy(fleet.endpoint(served.version))
+        raise PlatformError(f"could not serve {first.name}:{version}", detail=fleet.why_not(version), code="not_served")
+    front = copy.copy(fleet.endpoint(version))
     front.host, front.port, front.url = first.host, first.port, served.url
     return keeper, fleet, front
 
@@ -178,6 +177,7 @@ def _served(store: Store, first: Endpoint, ref: str, running: bool) -> Served:
     """What is served: as before where a rollout is under way or processes still run, else as asked.
 
     A version that a rollout refused is not served for a plain name, even where the registry has it for the champion.
+    One that a rollout replaced may be asked for again; that rollout is over then, or it would replace it once more.
     """
     from services.rollout.store import Served
 
@@ -188,7 +188,12 @@ def _served(store: Store, first: Endpoint, ref: str, running: bool) -> Served:
     refused = last is not None and last.phase in ("rolled_back", "aborted") and last.candidate == first.version
     if running or (last is not None and not last.ended) or (refused and ref == first.name):
         return before
-    return before.model_copy(update={"version": first.version})
+    update: dict[str, Any] = {"version": first.version}
+    if last is not None and last.phase == "promoted" and last.champion == first.version:
+        if before.version == last.champion and ref == first.name:  # it ended before its last step was done
+            return before
+        update["rollout"] = None
+    return before.model_copy(update=update)
 
 
 def _addresses(folder: Path, host: str, port: int) -> tuple[Address, ...]:

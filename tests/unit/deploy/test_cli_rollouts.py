@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,3 +106,18 @@ def test_who_asked_for_a_rollout_learns_how_it_ended(endpoints: Endpoints) -> No
         "replaced",
         None,
     ]
+
+
+@pytest.mark.parametrize("kept", ["1", "2"])
+@pytest.mark.parametrize("ref", ["fraud", "fraud:1"])
+def test_a_version_that_a_rollout_replaced_can_be_served_again(home: Path, kept: str, ref: str) -> None:
+    """Asked for by its number it stays; a plain name finishes a promotion that the state does not have yet."""
+    from deploy.cli.serving.rollout_serving import _served
+
+    done = new_rollout("r", "fraud", "1", "2", "canary", RolloutPolicy(), 0).model_copy(update={"phase": "promoted"})
+    store = Store(home / "rollouts")
+    store.write(Served(model="fraud", version=kept, rollout=done))
+    served = _served(store, SimpleNamespace(name="fraud", version="1"), ref, False)  # type: ignore[arg-type]
+    keeper = Keeper(store, Still(), lambda rollout, transition: None, served)
+    keeper.tick(1.0)
+    assert keeper.served.version == ("2" if (kept, ref) == ("1", "fraud") else "1")
