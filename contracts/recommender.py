@@ -138,6 +138,13 @@ class Recommender(Retriever):
         order = np.argsort(-chances, kind="stable")[: max(k, self.spec.pool)]
         return pool[order], chances[order]
 
+    def relevance(self, recent: Indices, items: Indices) -> NDArray[np.float64]:
+        """What some items, candidates or not, are worth to a history: by the ranker, if there is one."""
+        relative, places = self.standing(recent, items)
+        if self.ranker is None:
+            return relative
+        return self.ranker.chances(self._features(recent, items, relative, places), items, recent)
+
     def orders(
         self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int, rng: np.random.Generator | None
     ) -> list[tuple[Indices, NDArray[np.float64]]]:
@@ -156,10 +163,11 @@ class Recommender(Retriever):
 
     def features(self, recent: Indices, pool: Indices, scores: NDArray[np.float64]) -> NDArray[np.float32]:
         """Of the candidates, in the order of the retriever's scores, for its ranker."""
+        return self._features(recent, pool, scores / max(float(scores[0]), 1e-12), np.arange(len(pool)))
+
+    def _features(self, recent: Indices, pool: Indices, relative: Any, places: Indices) -> NDArray[np.float32]:
         assert self.ranker is not None
-        state = self.ranker.arrays[STATE_ARRAY][pool]
-        relative, places = scores / max(float(scores[0]), 1e-12), np.arange(len(pool))
-        vectors = self.arrays["vectors"]
+        state, vectors = self.ranker.arrays[STATE_ARRAY][pool], self.arrays["vectors"]
         return ranking_features.features(recent, pool, relative, places, state, vectors, self._popularity)
 
     @cached_property

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from contracts.bundle import BundleDocument, Input
+    from contracts.bundle import Bundle, BundleDocument, Input
     from contracts.fairness import Outcome
     from contracts.problems.classification import Decision
+    from pipelines.evaluation.comparison import Pair
     from pipelines.task import AddedStep
 
 Measure = Callable[[Any], dict[str, float]]  # metrics by name, of weights for the rows; None: every row once
@@ -134,6 +135,13 @@ class Evaluation(ABC):
         only: Collection[str] | None = None,
     ) -> Measure:
         """The metrics as a function of row weights; `only` are those that are wanted, where that saves time."""
+
+    def judged_otherwise(
+        self, candidate: Bundle, champion: Bundle, dataset: Path
+    ) -> tuple[tuple[str, Pair] | None, str]:
+        """A metric of which more is better, and both models by it, where the gate's primary metric is no judge of them;
+        None where it is. And a remark, which may be empty."""
+        return None, ""
 
     @abstractmethod
     def associate(self, codes: NDArray[np.int64], label: NDArray[Any], fit: NDArray[np.bool_]) -> float | None:

@@ -50,12 +50,17 @@ def compare(
     problem, other = (each.document.signature.output.problem for each in (candidate, champion))
     if problem != other:
         return None, [f"champion {name} is not compared: its problem is {other}, not {problem}"]
+    judged, said = get_evaluation(problem).judged_otherwise(candidate, champion, dataset)
+    if judged is not None:
+        metric, found = judged
+        return _check(found, name, metric, settings, True), [said]
     file = dataset / "test.parquet"
     if not file.exists():
         raise missing(file)
     frame = pd.read_parquet(file).reset_index(drop=True)
     hashes = row_hashes(frame["row_key"])
     fair, notes = _fair_rows(candidate, champion, name, hashes)
+    notes += [said] if said else []
     left_out = int(len(frame) - fair.sum())
     pair: Pair | str
     different, least = len(np.unique(hashes[fair])), max(2, settings.min_compared_rows)
@@ -76,7 +81,7 @@ def compare(
         )
         pair = recorded
     up = get_evaluation(problem).higher_is_better(settings.primary)
-    return _check(pair, name, settings, up), notes
+    return _check(pair, name, settings.primary, settings, up), notes
 
 
 def _fair_rows(
@@ -166,7 +171,7 @@ def _difference(a: float, of_a: Sequence[float], b: float, of_b: Sequence[float]
     return a - b - math.hypot(a - of_a[0], of_b[1] - b), a - b + math.hypot(of_a[1] - a, b - of_b[0])
 
 
-def _check(pair: Pair, name: str, settings: GateConfig, higher_is_better: bool) -> Check:
+def _check(pair: Pair, name: str, metric: str, settings: GateConfig, higher_is_better: bool) -> Check:
     """Refuse what is shown to be worse; what the rows leave open is decided by `gate.unsure`."""
     up, lenient = higher_is_better, settings.unsure == "pass"
     if pair.interval is None:
@@ -176,7 +181,7 @@ def _check(pair: Pair, name: str, settings: GateConfig, higher_is_better: bool) 
     else:
         rule = "shown at least" if up else "shown at most"
     check = Check(
-        metric=settings.primary,
+        metric=metric,
         rule=rule,
         value=pair.candidate,
         limit=pair.champion - settings.champion_tolerance if up else pair.champion + settings.champion_tolerance,

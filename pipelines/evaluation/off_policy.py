@@ -7,7 +7,7 @@ with click models, 2018). Every list is one observation of all its places; peopl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -176,19 +176,8 @@ def replayed(engine: Any, rows: pd.DataFrame, before: pd.DataFrame | None) -> li
         engine: of the model.  before: interactions: columns user, item and seconds; the clicks of `rows` join them.
             None: the model's own, for lists of a time after it was made.
     """
-    import pandas as pd
-
-    clicks = rows.loc[rows["clicked"], ["user", "item", "time"]].rename(columns={"time": "seconds"})
-    taken = clicks if before is None else pd.concat([before[["user", "item", "seconds"]], clicks], ignore_index=True)
-    taken = taken.drop_duplicates(["user", "item"]).sort_values("seconds", kind="stable")
-    of_user = {
-        user: (part["seconds"].to_numpy(), part["item"].to_numpy()) for user, part in taken.groupby("user", sort=False)
-    }
-    none = (np.zeros(0), np.zeros(0, dtype=object))
     found = []
-    for _, one in rows.groupby("list", sort=False):
-        seconds, items = of_user.get(one["user"].iloc[0], none)
-        history = items[: int(np.searchsorted(seconds, one["time"].iloc[0], side="left"))]
+    for one, history in histories(rows, before):
         name = "" if before is not None else one["user"].iloc[0]
         asked = {"user": name, "items": SEPARATOR.join(history), "exclude": "", "attributes": ""}
         columns: dict[str, Any] = {name: np.array([text], dtype=object) for name, text in asked.items()}
@@ -201,3 +190,19 @@ def replayed(engine: Any, rows: pd.DataFrame, before: pd.DataFrame | None) -> li
         }
         found.append(engine.predict(columns)[0].items)
     return found
+
+
+def histories(rows: pd.DataFrame, before: pd.DataFrame | None) -> Iterator[tuple[pd.DataFrame, list[str]]]:
+    """Each list with what its person had taken before it was shown; arguments as of `replayed`."""
+    import pandas as pd
+
+    clicks = rows.loc[rows["clicked"], ["user", "item", "time"]].rename(columns={"time": "seconds"})
+    taken = clicks if before is None else pd.concat([before[["user", "item", "seconds"]], clicks], ignore_index=True)
+    taken = taken.drop_duplicates(["user", "item"]).sort_values("seconds", kind="stable")
+    of_user = {
+        user: (part["seconds"].to_numpy(), part["item"].to_numpy()) for user, part in taken.groupby("user", sort=False)
+    }
+    none = (np.zeros(0), np.zeros(0, dtype=object))
+    for _, one in rows.groupby("list", sort=False):
+        seconds, items = of_user.get(one["user"].iloc[0], none)
+        yield one, items[: int(np.searchsorted(seconds, one["time"].iloc[0], side="left"))].tolist()

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from contracts.bundle import BundleDocument, Input
+    from contracts.bundle import Bundle, BundleDocument, Input
     from contracts.problems.ranking import RankingOutput
+    from pipelines.evaluation.comparison import Pair
 
 _RANKS, _ALL = ("ndcg", "recall", "hit_rate", "mrr"), ("coverage", "gini")
 OF_ROWS = (*_RANKS, *MEASURES)
@@ -80,6 +81,15 @@ class Ranking(Evaluation):
             return dict(zip(OF_ROWS, means.tolist(), strict=True)) | (exposure.measure(weight) if exposure else {})
 
         return measure
+
+    def judged_otherwise(
+        self, candidate: Bundle, champion: Bundle, dataset: Path
+    ) -> tuple[tuple[str, Pair] | None, str]:
+        """By lists that were shown, where one of both has a ranker."""
+        from pipelines.evaluation.shown_lists import METRIC, judged_by_lists
+
+        pair, said = judged_by_lists(candidate, champion, dataset)
+        return None if pair is None else (METRIC, pair), said
 
     def interval_metrics(self, output: RankingOutput, primary: str) -> Collection[str]:
         """Those of rows: of drawn rows less of the catalogue is shown."""

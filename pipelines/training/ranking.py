@@ -12,6 +12,7 @@ from contracts.errors import PlatformError
 from contracts.ranker import STATE_ARRAY, Ranker, RankerSpec, booster_scores, last_layer, logistic
 from contracts.ranking_features import FEATURES, item_state
 from contracts.recommender import Recommender
+from pipelines.evaluation.shown_lists import click_gains
 from pipelines.training.shown import Shown, shown
 
 if TYPE_CHECKING:
@@ -113,21 +114,8 @@ def lambdarank(train: Shown, look: Floats, settings: Any, seed: int) -> Any:
 
 
 def gains(rows: Shown, scores: Floats, look: Floats) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """How high clicks stand when lists are in the order of the scores: 1 / log2(1 + rank) of each click.
-
-    T. Joachims, A. Swaminathan, T. Schnabel, 2017: weighted by 1 / the chance of a look, the mean is that of lists that
-    everybody read to their end.
-
-    Returns:
-        of each click its gain, its weight, and its list.
-    """
-    order = np.lexsort((-scores, rows.lists))
-    first = np.searchsorted(rows.lists, rows.lists)
-    rank = np.empty(len(scores))
-    rank[order] = np.arange(len(scores))
-    clicks = np.flatnonzero(rows.clicked)
-    weights = 1 / look[np.minimum(rows.places[clicks], len(look) - 1)]
-    return 1 / np.log2(rank[clicks] - first[clicks] + 2), weights, rows.lists[clicks]
+    """How high clicks stand when lists are in the order of the scores, see `pipelines.evaluation.shown_lists`."""
+    return click_gains(scores, rows.lists, rows.places, rows.clicked, look)
 
 
 def calibrated(scores: Floats, clicked: NDArray[np.bool_], look: Floats) -> tuple[float, float]:

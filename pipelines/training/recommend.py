@@ -22,6 +22,7 @@ from contracts.ranker import Ranker
 from contracts.recommender import Recommender, RecommendSpec
 from pipelines.evaluation.list_measures import OF_RANKS, ranks
 from pipelines.evaluation.measures import evenly
+from pipelines.evaluation.shown_lists import parameters_of
 from pipelines.task import Progress
 from pipelines.training.recommenders import Arrays, Model, Taken, fit
 
@@ -147,6 +148,7 @@ def train_recommender(
             **_settings(best),
             "people": len(log.users),
             "items": len(log.items),
+            **parameters_of(log.seconds),
             **second.parameters,
         },
         **({"choices": [second.choice.model_dump()]} if second.choice else {}),
