@@ -160,6 +160,7 @@ class GateConfig:
     bootstrap) is below zero as a whole. unsure: what becomes of one that the rows show neither to be worse in this way
     nor to be within the tolerance; "refuse" makes the check a classical test of non-inferiority. min_compared_rows:
     with fewer different rows left, the champion's recorded value is compared.
+    max_copied: share of generated images that may be copies of training images.
     int8_tolerance: how much of `primary`, measured on the validation rows, weights of 8 bits may cost; when they cost
     more, the model is served as it was trained.
     """
@@ -172,6 +173,7 @@ class GateConfig:
     int8_tolerance: float = 0.005
     max_latency_ms: float = 50.0
     max_bundle_mb: float = 500.0
+    max_copied: float = 0.0
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
     privacy: PrivacyBudget = field(default_factory=PrivacyBudget)
     redaction: RedactionLimits = field(default_factory=RedactionLimits)

@@ -66,6 +66,22 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         return "; ".join(part for part in parts if part)
 
 
+def openai_document(problem: Problem) -> dict[str, Any]:
+    """A failure as OpenAI's clients read it: ``{"error": {"message", "type", "param", "code"}}``."""
+    kind = "rate_limit_error" if problem.status == 429 else "server_error"
+    if problem.status < 500 and problem.status != 429:
+        kind = "invalid_request_error"
+    param = problem.errors[0][0] if problem.errors else ""
+    message = "; ".join(filter(None, (problem.line, problem.fix)))
+    code = problem.code.replace("-", "_")
+    return {"error": {"message": message, "type": kind, "param": param or None, "code": code}}
+
+
+def openai_body(problem: Problem) -> bytes:
+    """The same as JSON."""
+    return orjson.dumps(openai_document(problem))
+
+
 def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     """422: the request is JSON, and its content does not fit the model's signature."""
     return Problem(422, "invalid-input", "the request does not fit the model's signature", errors=errors)

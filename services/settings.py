@@ -91,6 +91,27 @@ class GuardSettings(Settings):
     )
 
 
+class DrawingSettings(Settings):
+    """Of models that draw: what they refuse, how much they do for one request, and the marks of their images."""
+
+    denied_labels: list[str] = Field([], description="classes that are never drawn; asking for one is refused")
+    denied_words: list[str] = Field([], description="words that no prompt may have, whatever it asks for")
+    max_images: int = Field(64, ge=1, le=1000, description="images of one request")
+    max_side: int = Field(512, ge=1, le=4096, description="pixels of the longer side of an image, enlarged")
+    max_waiting_seconds: float = Field(
+        120.0, gt=0, description="estimated time of the work that waits; requests beyond it get 429"
+    )
+    max_jobs: int = Field(200, ge=1, le=100_000, description="jobs that are kept, those that have ended go first")
+    keep_seconds: float = Field(3600.0, gt=0, description="time for which the images of a job are kept")
+    visible_mark: bool = Field(False, description="write the letters AI into every image; else who asks says so")
+    seal_file: str = Field("", description="file of a key that seals what images say of themselves; empty: no seal")
+
+    @field_validator("denied_labels", "denied_words", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+
+
 class EncryptedSettings(Settings):
     """Encrypted inference of linear models, see docs/trust.md; needs the extra `encrypted`."""
 
@@ -156,6 +177,7 @@ class ServiceSettings(Settings):
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 or :: in a pod")
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
     encrypted: EncryptedSettings = Field(default_factory=lambda: EncryptedSettings.model_validate({}))
+    drawing: DrawingSettings = Field(default_factory=lambda: DrawingSettings.model_validate({}))
     tagger: str = Field(
         "", description="of /redact: folder of a bundle that finds names, places and organisations, or presidio"
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 from contracts.bundle import Bundle, write_bundle
 from contracts.endpoints import Endpoints
+from pipelines.steps.added import added as add_step
+from pipelines.steps.added import added_steps
 from pipelines.steps.calls import steps_of
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, recipe_config
@@ -70,7 +72,15 @@ class Chain:
         features = self.path("features.json") if "materialise" in steps_of(get_task(self.task)) else ""
         if features:
             self.call("materialise", self.path("clean"), self.version, ends, features)
-        self.call("build_dataset", self.path("clean"), features, self.path("dataset"))
+        added = [name for name, step in added_steps(get_task(self.task)).items() if step.after == "build_dataset"]
+        made = self.path("dataset" if not added else "built")
+        self.call("build_dataset", self.path("clean"), features, made)
+        for at, name in enumerate(added):
+            given, made = (
+                {"build_dataset": str(made)},
+                self.path("dataset" if at + 1 == len(added) else f"built-{name}"),
+            )
+            add_step(name, self.task, self.config, given, str(self.path(f"kept-{name}")), str(made))
         return self.path("dataset")
 
     def candidate(self) -> Path:

@@ -17,6 +17,7 @@ OURS = (
     "ranking",
     "detection",
     "tagging",
+    "image",
 )  # described in bundle.schema.json
 
 

@@ -45,8 +45,6 @@ def compare(
     candidate: Bundle, champion: Bundle, name: str, dataset: Path, evaluation: Mapping[str, Any], settings: GateConfig
 ) -> tuple[Check | None, list[str]]:
     """The check against the champion (None when it has nothing to compare with), and remarks on how it was made."""
-    import pandas as pd
-
     problem, other = (each.document.signature.output.problem for each in (candidate, champion))
     if problem != other:
         return None, [f"champion {name} is not compared: its problem is {other}, not {problem}"]
@@ -57,7 +55,7 @@ def compare(
     file = dataset / "test.parquet"
     if not file.exists():
         raise missing(file)
-    frame = pd.read_parquet(file).reset_index(drop=True)
+    frame = scoring.read_rows(file)
     hashes = row_hashes(frame["row_key"])
     fair, notes = _fair_rows(candidate, champion, name, hashes)
     notes += [said] if said else []

@@ -69,6 +69,15 @@ def fields_of(
     }
 
 
+def read_rows(file: Path) -> pd.DataFrame:
+    """The rows of a part of a data set; ``attrs`` say which data set, as some measures need more of it."""
+    import pandas as pd
+
+    frame = pd.read_parquet(file).reset_index(drop=True)
+    frame.attrs["dataset"] = str(file.parent)
+    return frame
+
+
 def columns_of(frame: pd.DataFrame, inputs: Sequence[Input]) -> dict[str, NDArray[Any]]:
     """The engine's columns: missing values become the input's default, as at serving; else NaN or ""."""
     import pandas as pd

@@ -98,12 +98,10 @@ def measured(
     task: Task, config: TaskConfig, trained: Mapping[str, Any], candidate: Path, rows: Path, wanted: tuple[str, ...]
 ) -> dict[str, float]:
     """The `wanted` metrics of the model in ``model/`` below `candidate` on the rows of a file, finite ones only."""
-    import pandas as pd
-
     from contracts.engines import load_engine
     from pipelines.evaluation.measures import finite
 
-    frame = pd.read_parquet(rows).reset_index(drop=True)
+    frame = scoring.read_rows(rows)
     bundle = scoring.provisional(candidate, scoring.fields_of(task, config, trained))
     engine = load_engine(bundle, threads=1)
     columns = scoring.columns_of(frame, bundle.document.signature.inputs)

@@ -51,8 +51,6 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     Returns:
         The metrics.
     """
-    import pandas as pd
-
     found = get_task(task)
     settings = load_config(found, config)
     source, target = Path(dataset), Path(out)
@@ -68,7 +66,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         shutil.copy(source / "features.json", target / "features.json")
     if not (source / "test.parquet").exists():
         raise missing(source / "test.parquet")
-    frame = pd.read_parquet(source / "test.parquet").reset_index(drop=True)
+    frame = scoring.read_rows(source / "test.parquet")
     fields = scoring.fields_of(found, settings, trained, json.loads(lineage), has_features)
     fields["parameters"] = {**fields["parameters"], **in_parameters(private)}
     bundle = scoring.provisional(target, fields)

@@ -1,29 +1,9 @@
-"""Errors as OpenAI's clients read them: ``{"error": {"message", "type", "param", "code"}}``."""
+"""What llama.cpp refuses, as failures of ours."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import orjson
-
 from services.chat.llama import EngineRefusedError
 from services.errors import Problem
-
-
-def error_document(problem: Problem) -> dict[str, Any]:
-    """The document of a failure."""
-    kind = "rate_limit_error" if problem.status == 429 else "server_error"
-    if problem.status < 500 and problem.status != 429:
-        kind = "invalid_request_error"
-    param = problem.errors[0][0] if problem.errors else ""
-    message = "; ".join(filter(None, (problem.line, problem.fix)))
-    code = problem.code.replace("-", "_")
-    return {"error": {"message": message, "type": kind, "param": param or None, "code": code}}
-
-
-def error_body(problem: Problem) -> bytes:
-    """The same as JSON."""
-    return orjson.dumps(error_document(problem))
 
 
 def of_engine(err: EngineRefusedError, window: int) -> Problem:

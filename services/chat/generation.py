@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from services.chat.answers import Asked, Choice, Form
-from services.chat.errors import error_document, gone, of_engine
+from services.chat.errors import gone, of_engine
 from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
-from services.errors import Problem
+from services.errors import Problem, openai_document
 from services.request_options import RequestOptions
 
 if TYPE_CHECKING:
@@ -122,10 +122,10 @@ class Generation:
             yield held + _DONE
         except EngineRefusedError as err:
             self.close("failed")
-            yield held + _error(error_document(of_engine(err, self._runtime.window)))
+            yield held + _error(openai_document(of_engine(err, self._runtime.window)))
         except EngineGoneError:
             self.close("failed")
-            yield held + _error(error_document(self._gone()))
+            yield held + _error(openai_document(self._gone()))
 
     def close(self, finish: str) -> None:
         """Give the slots back, and record the answers; those without an end of their own ended as `finish`."""

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from services.chat.answers import Asked, Choice, CompletionForm, Form
-from services.chat.errors import error_body
 from services.chat.generation import Generation
 from services.chat.guard import find
 from services.chat.request import ChatRequest, CompletionRequest, Sampling, parsed, refused
 from services.chat.tools import CallParser, call_schema, engine_messages, offered
-from services.errors import Problem
+from services.errors import Problem, openai_body
 from services.model.prediction_log import new_id
 from services.server.lifecycle import Api
 from services.server.openapi import operation, schema
@@ -47,7 +46,7 @@ def chat_routes(runtime: ChatRuntime) -> list[Route]:
         ("/v1/models", "GET", served.models),
         ("/v1/models/{model}", "GET", served.model),
     ]
-    routes = [Route(path, {method: handler}, refusal=error_body) for path, method, handler in made]
+    routes = [Route(path, {method: handler}, refusal=openai_body) for path, method, handler in made]
     return [*routes, Route("/chat", {"GET": _page}, open=True)]
 
 

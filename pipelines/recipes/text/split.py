@@ -270,7 +270,7 @@ def check_classes(task: Texts, parts: Mapping[str, pd.DataFrame], config: Any) -
         PlatformError: saying what is wrong.
     """
     known = set(parts["train"]["label"])
-    _check_order(known, config.order)
+    _check_order(known, getattr(config, "order", ()))
     if len(known) < 2:
         raise PlatformError(
             f"a classifier needs two classes, the training part has {len(known)}",

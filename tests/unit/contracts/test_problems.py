@@ -21,6 +21,7 @@ from contracts.problems.detection import Detections
 from contracts.problems.ranking import Ranked
 from contracts.problems.tagging import labelled
 from contracts.tagging import Tagged
+from tests import drawing_bundle
 from tests.packages import install
 
 DECISION = Decision(positive="b", threshold=0.3, false_positive_cost=1.0, false_negative_cost=2.0)
@@ -51,6 +52,8 @@ def of(name: str) -> tuple[Any, Any, Any]:
         return get_problem(name), read_output({"problem": name, "k": 2, "longest": 3, "catalogue": 5}), LISTS
     if name == "detection":
         return get_problem(name), read_output({"problem": name, "labels": ["a", "b"], "thresholds": [0.5, 0.5]}), SCENES
+    if name == "image":
+        return get_problem(name), read_output(drawing_bundle.OUTPUT), drawing_bundle.pictures(2, 0)[1]
     fields, rows = ANSWERS[name]
     return get_problem(name), read_output({"problem": name, **fields}), np.array(rows)
 
@@ -294,6 +297,6 @@ def test_an_unknown_room_is_refused_with_the_nearest() -> None:
         get_problem("regresion")
     assert caught.value.fix == "did you mean regression?"
     assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
-        "detector", "extractive", "lightgbm", "llamacpp", "onnx_image", "onnx_tabular", "onnx_text", "recommend",
-        "scorecard", "tagger", "torch_text",
+        "detector", "extractive", "flow", "lightgbm", "llamacpp", "onnx_image", "onnx_tabular", "onnx_text",
+        "recommend", "scorecard", "tagger", "torch_text",
     ]  # fmt: skip

@@ -23,6 +23,7 @@ from pipelines.evaluation.leakage import check_leakage
 from pipelines.evaluation.measures import bootstrap
 from pipelines.evaluation.multilabel import label_matrix
 from pipelines.task import DataConfig
+from tests import drawing_bundle
 from tests.late import Late
 
 reference = Late("sklearn.metrics")
@@ -105,14 +106,16 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     ),
     "detection": ({"labels": ["a", "b"], "thresholds": [0.4, 0.6], "longest": 10}, *_scenes()),
     "tagging": ({"types": ["LOC", "ORG", "PER"]}, *_spans()),
+    "image": (drawing_bundle.OUTPUT, *drawing_bundle.pictures(ROWS, 4, shift=2.0)),
 }
 
 
 def case(problem: str) -> tuple[Any, pd.DataFrame, Any, Any]:
     fields, label, answers = CASES[problem]
-    output = read_output({"problem": problem, **fields})
+    output = read_output({**fields, "problem": problem})
     assert get_problem(problem).wrong(output, answers, ROWS) == ""
-    return get_evaluation(problem), pd.DataFrame({"label": label}), answers, output
+    frame = drawing_bundle.held_out(ROWS) if problem == "image" else pd.DataFrame({"label": label})
+    return get_evaluation(problem), frame, answers, output
 
 
 @pytest.mark.parametrize("problem", OURS)
@@ -128,7 +131,7 @@ def test_what_is_measured_may_be_named_by_a_gate_and_has_an_interval(problem: st
     assert found == pytest.approx(measure(np.ones(ROWS)))
     doubled = evaluation.measure_for(pd.concat([frame, frame]), np.concatenate([answers, answers]), output, None)
     half = np.repeat([1.0, 0.0], ROWS)
-    if problem != "embedding":  # there a copy of a row is the nearest row
+    if problem not in ("embedding", "image"):  # there a copy of a row is the nearest row
         assert doubled(half) == pytest.approx(found)
     low, high = bootstrap(measure, ROWS, 1, 50)[evaluation.usual]
     assert low < found[evaluation.usual] < high
@@ -168,7 +171,8 @@ def test_batch_scoring_writes_a_column_for_each_name_and_sums_up(problem: str) -
 
 
 @pytest.mark.parametrize(
-    "problem", [problem for problem in OURS if problem not in ("generation", "ranking", "detection", "tagging")]
+    "problem",
+    [problem for problem in OURS if problem not in ("generation", "ranking", "detection", "tagging", "image")],
 )  # have no order
 def test_a_column_made_from_the_label_gives_it_away_and_noise_does_not(problem: str) -> None:
     evaluation, frame, _, _ = case(problem)

@@ -1,0 +1,223 @@
+"""Models that draw: an ONNX graph that says in which direction noise moves to become an image, followed step by step.
+
+The files of ``model/``: ``model.onnx`` (float32 ``pixels`` (rows, channels, height, width) from -1 to 1, ``time``
+(rows,) from 0, noise, to 1, data, and int64 ``label`` (rows,), the number of classes for none, to ``direction``) and
+``flow.json`` (`FlowSpec`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError
+
+from contracts.bundle import Bundle
+from contracts.document import Document
+from contracts.engine import EngineOptions, EngineSpec, Reason, UnreadableError, onnx_providers, refused
+from contracts.errors import PlatformError
+from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, Drawn, ImageOutput, UnnamedError, named
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Direction = Callable[[Floats, float], Floats]  # of images at a time
+
+SPEC = "flow.json"
+WORKING_NUMBERS = 2_000_000  # numbers of pixels that one run of the graph may hold, over all its channels
+_CHANNELS = 32  # about, of a network
+
+
+class FlowSpec(Document):
+    """The content of ``flow.json``: how images are sampled where a request does not say.
+
+    Attributes:
+        steps: of a picture.  method: ``heun`` asks the network twice a step but for the last, ``euler`` once.
+        guidance: how far a picture is pushed towards its class and away from none; 1 not at all, and half the work.
+    """
+
+    format: Literal[1] = 1
+    steps: int = Field(ge=1)
+    method: Literal["euler", "heun"] = "euler"
+    guidance: float = Field(1.0, ge=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """One picture that is asked for."""
+
+    label: str
+    seed: int
+    steps: int
+    guidance: float
+
+
+def follow(direction: Direction, noise: Floats, steps: int, method: str) -> Iterator[Floats]:
+    """The images after each of `steps` equal steps from time 0 to 1; the last ones are the answer.
+
+    Heun's method is that of T. Karras et al.: Elucidating the design space of diffusion-based generative models, 2022.
+    """
+    now = noise
+    for step in range(steps):
+        start, end = step / steps, (step + 1) / steps
+        first = direction(now, start)
+        then = now + (end - start) * first
+        if method == "heun" and step + 1 < steps:
+            then = now + (end - start) / 2 * (first + direction(then, end))
+        now = then.astype(np.float32)
+        yield now
+
+
+class FlowEngine:
+    """Serves a bundle of problem ``image``; see `contracts.engine.Engine`. Calls of threads take turns by steps.
+
+    Attributes:
+        spec: how it was built to sample.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        import onnxruntime as ort
+
+        document = bundle.document
+        output = document.signature.output
+        if not isinstance(output, ImageOutput):
+            raise refused(bundle, f"its answers are of problem {output.problem}, expected image")
+        try:
+            self.spec = FlowSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
+        except (OSError, ValidationError) as err:
+            raise refused(bundle, str(err)) from err
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = onnx_providers(ort.get_available_providers())
+        self._session = ort.InferenceSession(str(bundle.model_path / "model.onnx"), options, providers=providers)
+        if {item.name for item in self._session.get_inputs()} != {"pixels", "time", "label"}:
+            raise refused(bundle, "model.onnx has other inputs than pixels, time and label")
+        self.output = output
+        self._shape = (len(output.mode), output.height, output.width)
+        self.at_once = max(1, WORKING_NUMBERS // (_CHANNELS * output.width * output.height))
+        self._made = {"model": document.name, "digest": bundle.digest[:12]}
+        self._turn = threading.Lock()
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
+        """`Drawn` of each row, an object array, shape (rows,).
+
+        Raises:
+            UnreadableError: naming the rows whose prompt names no class of the model, or several.
+        """
+        answers = np.empty(len(columns[PROMPT]), dtype=object)
+        answers[:] = list(self.draw(self.wishes(columns)))
+        return answers
+
+    def wishes(self, columns: Mapping[str, NDArray[Any]]) -> list[Wish]:
+        """What the rows ask for; see `predict`. Numbers outside of what the model takes become the nearest inside."""
+        found, errors = [], []
+        prompts, seeds, steps, guidance = (columns[name] for name in (PROMPT, SEED, STEPS, GUIDANCE))
+        for row, prompt in enumerate(prompts):
+            try:
+                label = named(str(prompt), self.output.labels)
+            except UnnamedError as err:
+                errors.append((row, PROMPT, str(err)))
+                continue
+            found.append(
+                Wish(
+                    label=label,
+                    seed=abs(int(_or(seeds[row], 0))),
+                    steps=int(np.clip(_or(steps[row], self.spec.steps), 1, self.output.max_steps)),
+                    guidance=float(np.clip(_or(guidance[row], self.spec.guidance), 1, self.output.max_guidance)),
+                )
+            )
+        if errors:
+            raise UnreadableError(errors)
+        return found
+
+    def draw(self, wishes: Sequence[Wish], report: Callable[[int], None] | None = None) -> list[Drawn]:
+        """The pictures, in their order; those with the same steps are drawn together.
+
+        Args:
+            report: is told the evaluations of the network (`evaluations`) that are done, and may raise to end it.
+        """
+        made: dict[int, Drawn] = {}
+        done = 0
+        for steps in sorted({one.steps for one in wishes}):
+            rows = [at for at, one in enumerate(wishes) if one.steps == steps]
+            for start in range(0, len(rows), self.at_once):
+                some = rows[start : start + self.at_once]
+                group = [wishes[at] for at in some]
+                each = sum(map(self.evaluations, group)) / steps
+                images = np.zeros(0, np.float32)
+                for step, now in enumerate(self._steps(group, steps), 1):
+                    images = now
+                    if report is not None:
+                        report(round(done + each * step))
+                done += round(each * steps)
+                for at, image in zip(some, images, strict=True):
+                    made[at] = self._drawn(image, wishes[at])
+        return [made[at] for at in range(len(wishes))]
+
+    def evaluations(self, wish: Wish) -> int:
+        """How often the network looks at one picture until it is done: what it costs."""
+        looks = 2 * wish.steps - 1 if self.spec.method == "heun" else wish.steps
+        return looks * (2 if wish.guidance > 1 else 1)
+
+    def _steps(self, group: Sequence[Wish], steps: int) -> Iterator[Floats]:
+        label = np.array([self.output.labels.index(one.label) for one in group], np.int64)
+        pushed = np.array([one.guidance for one in group], np.float32)[:, None, None, None]
+        guided = bool((pushed > 1).any())
+        noise = np.stack([
+            np.random.default_rng(one.seed).standard_normal(self._shape, dtype=np.float32) for one in group
+        ])  # fmt: skip
+        none = np.full_like(label, len(self.output.labels))
+
+        def direction(images: Floats, time: float) -> Floats:
+            """Guided as J. Ho, T. Salimans: Classifier-free diffusion guidance, 2022."""
+            towards = self._run(images, time, label)
+            if not guided:
+                return towards
+            away = self._run(images, time, none)
+            found: Floats = away + pushed * (towards - away)
+            return found
+
+        return follow(direction, noise, steps, self.spec.method)
+
+    def _run(self, images: Floats, time: float, label: NDArray[np.int64]) -> Floats:
+        given = {"pixels": images, "time": np.full(len(images), time, np.float32), "label": label}
+        with self._turn:
+            found: Floats = self._session.run(["direction"], given)[0]
+        return found
+
+    def _drawn(self, image: Floats, wish: Wish) -> Drawn:
+        pixels = np.clip(np.rint((image.transpose(1, 2, 0) + 1) * 127.5), 0, 255).astype(np.uint8)
+        told = {
+            **self._made,
+            "label": wish.label,
+            "seed": wish.seed,
+            "steps": wish.steps,
+            "guidance": wish.guidance,
+            "method": self.spec.method,
+        }
+        return Drawn(pixels, wish.label, told)
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """None: a picture has no reasons.
+
+        Raises:
+            PlatformError: ``code="not_explainable"``, always.
+        """
+        raise PlatformError("this model gives no reasons", detail="its answers are images", code="not_explainable")
+
+
+def _or(value: Any, default: float) -> float:
+    return default if value != value else float(value)
+
+
+def load(bundle: Bundle, options: EngineOptions) -> FlowEngine:
+    """See `contracts.engines.load_engine`."""
+    return FlowEngine(bundle, options.threads)
+
+
+ENGINE = EngineSpec(name="flow", modality="drawing", extra="drawing", load=load, batch_rows=64, golden=5)

@@ -1,0 +1,136 @@
+"""The reference of a data set of images: its own network, and the training images, which generated ones are held to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from contracts.engine import MAX_PIXELS
+from contracts.errors import PlatformError
+from contracts.images import SPEC, ImageSpec, read_pixels
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+GRAPH, ABOUT = "reference.onnx", "reference.json"
+_AT_ONCE = 256
+_MOST = 20_000  # training images that are kept in memory; of more, evenly so many
+
+
+class Reference:
+    """What images are compared by.
+
+    Attributes:
+        about: what ``reference.json`` says: name, sha256, classes, accuracy.  spec: how a file becomes pixels.
+        train: pixels of the training images, uint8, shape (rows, height, width, channels).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime as ort
+        import pandas as pd
+
+        self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        self.spec = ImageSpec.model_validate_json((folder / SPEC).read_bytes())
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self._session = ort.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
+        self._column = image_column(folder / "train.parquet")
+        rows = pd.read_parquet(folder / "train.parquet", columns=[self._column])
+        rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int))]
+        self.train = self.decoded(rows[self._column].tolist())
+        self._valid = folder / "valid.parquet"
+        self._scale = 1.0
+        self._scale = float(np.sqrt((self.judged(self.train)[0] ** 2).mean())) or 1.0
+        self._flat = _flat(self.train)
+        self._squares = (self._flat**2).sum(axis=1)
+
+    def decoded(self, files: Sequence[bytes]) -> NDArray[np.uint8]:
+        """The pixels of files, shape (rows, height, width, channels)."""
+        return np.stack([read_pixels(file, self.spec, MAX_PIXELS)[0] for file in files])
+
+    def real(self, frame: pd.DataFrame) -> NDArray[np.uint8]:
+        """The pixels of the images in the rows of a data set."""
+        return self.decoded(frame[self._column].tolist())
+
+    def others(self, rows: int) -> NDArray[np.uint8]:
+        """As many real images that no model has learned from, of ``valid``, again and again where it has fewer."""
+        import pandas as pd
+
+        files = pd.read_parquet(self._valid, columns=[self._column])[self._column].tolist()
+        return self.decoded([files[at % len(files)] for at in range(rows)])
+
+    def judged(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], list[str]]:
+        """The features of images, shape (rows, features), and the class that the network says of each.
+
+        Features are scaled so that the mean of the squares of those of training images is 1.
+        """
+        found: list[list[NDArray[Any]]] = []
+        for at in range(0, len(pixels), _AT_ONCE):
+            given = {self.spec.input: self.spec.normalised(pixels[at : at + _AT_ONCE])}
+            found.append(self._session.run(["vector", "probabilities"], given))
+        vectors, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return vectors.astype(np.float64) / self._scale, [self.about["classes"][at] for at in scores.argmax(axis=1)]
+
+    def nearest(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Of each image the distance to the nearest training image, root mean square of pixels from 0 to 1, and its
+        place."""
+        apart, place = [], []
+        for at in range(0, len(pixels), _AT_ONCE):
+            some = _flat(pixels[at : at + _AT_ONCE])
+            squares = (some**2).sum(axis=1)[:, None] + self._squares - 2 * some @ self._flat.T
+            best = squares.argmin(axis=1)
+            # Exact for the nearest one: what is left of large numbers would hide a copy.
+            exact = ((some - self._flat[best]) ** 2).mean(axis=1)
+            apart.append(np.sqrt(exact.astype(np.float64)))
+            place.append(best)
+        return np.concatenate(apart), np.concatenate(place)
+
+
+def reference_of(frame: pd.DataFrame) -> Reference:
+    """The reference of the data set that rows were read from by `pipelines.evaluation.scoring.read_rows`.
+
+    Raises:
+        PlatformError: ``code="bad_dataset"``: its step ``reference`` has not run.
+    """
+    folder = Path(frame.attrs.get("dataset", ""))
+    if not (folder / ABOUT).exists():
+        raise PlatformError(
+            "generated images have nothing to be compared with",
+            detail=f"{folder} has no {ABOUT}",
+            fix="let the task have the step reference, as pipelines.recipes.drawing.task.DrawingTask has",
+            code="bad_dataset",
+        )
+    return _opened(str(folder.resolve()), (folder / GRAPH).stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _opened(folder: str, written: int) -> Reference:
+    return Reference(Path(folder))
+
+
+def image_column(file: Path) -> str:
+    """The column of a Parquet file that has files.
+
+    Raises:
+        PlatformError: ``code="bad_dataset"``: none has.
+    """
+    from pyarrow import parquet, types
+
+    for item in parquet.read_schema(file):
+        if types.is_binary(item.type) or types.is_large_binary(item.type):
+            name: str = item.name
+            return name
+    raise PlatformError(
+        f"{file} has no column with images", fix="let the split keep the task's images", code="bad_dataset"
+    )
+
+
+def _flat(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = pixels.reshape(len(pixels), -1).astype(np.float32) / np.float32(255)
+    return found

@@ -1,0 +1,35 @@
+"""Task `drawings`: draw a fish. Pen drawings of ten things, or the images of a folder for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pipelines.recipes.drawing.flow import FlowRecipe
+from pipelines.recipes.drawing.task import DrawingTask
+from pipelines.task import GateConfig, TaskConfig, Threshold
+
+# What the sample reaches with room for another seed; real data deserves limits of its own.
+_GATE = GateConfig(
+    primary="kid",
+    champion_tolerance=0.02,
+    thresholds=(Threshold(metric="label_accuracy", minimum=0.95), Threshold(metric="c2st", maximum=0.65)),
+    max_latency_ms=2_000.0,
+)
+
+
+class DrawingsTask(DrawingTask):
+    """See `pipelines.recipes.drawing.task`."""
+
+    name = "drawings"
+    title = "Draw a fish"
+    recipes: Mapping[str, TaskConfig] = {"flow": FlowRecipe(recipe="flow", gate=_GATE)}
+
+    def sample(self, config: Any) -> Iterator[tuple[str, bytes, str]]:
+        """See `pipelines.tasks.drawings.sketches`."""
+        from pipelines.tasks.drawings.sketches import sketches
+
+        return sketches(seed=1, each=300)
+
+
+TASK = DrawingsTask()

@@ -1,0 +1,1 @@
+"""Serves models that draw."""

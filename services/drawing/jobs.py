@@ -1,0 +1,191 @@
+"""Jobs of images: a queue by what they are estimated to cost, progress, and an end before they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from time import perf_counter, time
+from typing import Any, Literal
+
+from contracts.engines.flow import Wish
+from contracts.problems.image import Drawn
+from services.errors import Problem
+from services.metrics.service_metrics import ServiceMetrics
+from services.settings import DrawingSettings
+
+_OLD = 0.7  # weight of what the speed was before
+Draw = Callable[[Sequence[Wish], Callable[[int], None]], list[Drawn]]
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class CancelledJobError(Exception):
+    """Ends a job between two steps."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Job:
+    """Images that are asked for together.
+
+    Attributes:
+        work, done: evaluations of the network, all and those that were made.
+        about: what belongs to its answer; nothing here reads it.
+        over: is set when the job has ended.
+    """
+
+    wishes: Sequence[Wish]
+    work: int
+    about: Any = None
+    id: str = field(default_factory=lambda: f"imgjob-{secrets.token_hex(12)}")
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"] = "queued"
+    done: int = 0
+    created: float = field(default_factory=time)
+    started: float | None = None
+    ended: float | None = None
+    images: list[Drawn] = field(default_factory=list)
+    error: str = ""
+    stopped: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Jobs:
+    """Does one job after the other. The next is the one with the least sum of arrival and estimated time: short ones
+    go before long ones, which nevertheless have their turn.
+
+    Args:
+        draw: makes images on a thread; is told to report the evaluations that are done.
+        speed: evaluations a second, until jobs have shown it.
+        kept: jobs that somebody may look at again stay here, see `DrawingSettings`.
+    """
+
+    def __init__(self, draw: Draw, speed: float, settings: DrawingSettings, metrics: ServiceMetrics) -> None:
+        self._draw, self._settings, self._metrics = draw, settings, metrics
+        self.speed = max(speed, 1e-6)
+        self._queue: list[tuple[float, int, Job]] = []
+        self._number = count()
+        self._kept: dict[str, Job] = {}
+        self._running: Job | None = None
+        self._more = asyncio.Event()
+        self._worker = asyncio.create_task(self._work())
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the queue."""
+        return sum(one.status == "queued" for _, _, one in self._queue)
+
+    @property
+    def waiting_seconds(self) -> float:
+        """The estimated time of what is queued and of what is left of the job that runs."""
+        queued = sum(one.work for _, _, one in self._queue if one.status == "queued")
+        left = self._running.work - self._running.done if self._running else 0
+        return (queued + left) / self.speed
+
+    def submit(self, job: Job, keep: bool) -> Job:
+        """Put a job into the queue; with `keep` it can be found by its id until some time after its end.
+
+        Raises:
+            Problem: 429 when too much waits, or too many jobs are kept.
+        """
+        waits, cost = self.waiting_seconds, job.work / self.speed
+        if waits and waits + cost > self._settings.max_waiting_seconds:
+            self._metrics.shed("queue_full")
+            detail = f"about {waits:.0f} s of work wait, at most {self._settings.max_waiting_seconds:g} may"
+            seconds = str(min(60, max(1, math.ceil(waits / 2))))
+            raise Problem(
+                429, "rate_limit_exceeded", "too many images are waiting", detail, headers={"retry-after": seconds}
+            )
+        if keep:
+            self._forget()
+            if len(self._kept) >= self._settings.max_jobs:
+                self._metrics.shed("queue_full")
+                raise Problem(429, "rate_limit_exceeded", "too many jobs have not ended", headers={"retry-after": "5"})
+            self._kept[job.id] = job
+        heapq.heappush(self._queue, (perf_counter() + cost, next(self._number), job))
+        self._more.set()
+        return job
+
+    def find(self, identifier: str) -> Job:
+        """The job of an id.
+
+        Raises:
+            Problem: 404.
+        """
+        self._forget()
+        if identifier not in self._kept:
+            fix = f"jobs are kept for {self._settings.keep_seconds:g} s, by the server that made them"
+            raise Problem(404, "job_not_found", "there is no such job", fix=fix)
+        return self._kept[identifier]
+
+    def place(self, job: Job) -> int:
+        """How many jobs go before it."""
+        order = [one for _, _, one in sorted(self._queue, key=lambda item: item[:2]) if one.status == "queued"]
+        return order.index(job) + (self._running is not None) if job in order else 0
+
+    def cancel(self, job: Job) -> None:
+        """End a job: at once where it waits, after its step where it runs; one that has ended stays as it is."""
+        if job.status == "queued":
+            self._end(job, "cancelled")
+        elif job.status == "running":
+            job.stopped = True
+
+    async def close(self) -> None:
+        """End all jobs."""
+        for _, _, job in self._queue:
+            self.cancel(job)
+        if self._running is not None:
+            self._running.stopped = True
+            await self._running.over.wait()
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+
+    async def _work(self) -> None:
+        while True:
+            while self._queue:
+                _, _, job = heapq.heappop(self._queue)
+                if job.status == "queued":
+                    await self._do(job)
+            self._more.clear()
+            await self._more.wait()
+
+    async def _do(self, job: Job) -> None:
+        def report(done: int) -> None:
+            job.done = done
+            if job.stopped:
+                raise CancelledJobError
+
+        job.status, job.started, self._running = "running", time(), job
+        self._metrics.stage["queue"].observe(job.started - job.created)
+        start = perf_counter()
+        try:
+            job.images = await asyncio.to_thread(self._draw, job.wishes, report)
+            self._end(job, "cancelled" if job.stopped else "succeeded")
+        except CancelledJobError:
+            self._end(job, "cancelled")
+        except Exception as err:  # noqa: BLE001 - a job that fails must not end the others
+            job.error = type(err).__name__
+            self._end(job, "failed")
+        finally:
+            self._running = None
+            seconds = perf_counter() - start
+            self._metrics.stage["infer"].observe(seconds)
+            if job.done and seconds > 0:
+                self.speed = _OLD * self.speed + (1 - _OLD) * job.done / seconds
+
+    def _end(self, job: Job, status: Literal["succeeded", "failed", "cancelled"]) -> None:
+        job.status, job.ended = status, time()
+        if status == "cancelled":
+            job.images = []
+        job.over.set()
+
+    def _forget(self) -> None:
+        """Let go of jobs that ended long ago, and, where there are too many, of those that ended first."""
+        oldest = time() - self._settings.keep_seconds
+        over = [job for job in self._kept.values() if job.ended is not None]
+        more = len(self._kept) - self._settings.max_jobs + 1
+        for at, job in enumerate(sorted(over, key=lambda one: one.ended or 0.0)):
+            if at < more or (job.ended or 0.0) < oldest:
+                del self._kept[job.id]

@@ -1,0 +1,109 @@
+"""The network of flow matching: what it answers, what it learns, and that its graph says the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.training.pictures import Pictures
+
+torch = pytest.importorskip("torch")
+SIDE = 8
+
+
+def shades(rows: int) -> Pictures:
+    """Dark images of class 0, light ones of class 1."""
+    labels = np.arange(rows) % 2
+    pixels = np.repeat((labels * 200 + 20).astype(np.uint8), SIDE * SIDE).reshape(rows, SIDE, SIDE, 1)
+    return Pictures(pixels, labels.astype(np.int64))
+
+
+def recipe(**training: Any) -> Any:
+    from pipelines.recipes.drawing.flow import FlowLoop, FlowRecipe, UnetModel
+    from pipelines.recipes.image.base import ImageConfig
+
+    return FlowRecipe(
+        recipe="flow",
+        image=ImageConfig(width=SIDE, height=SIDE, mode="L"),
+        model=UnetModel(widths=(8, 16), heads=2),
+        training=FlowLoop(batch_size=16, warmup=0, device="cpu", **training),
+    )
+
+
+def sketched(config: Any) -> Any:
+    from pipelines.recipes.drawing.base import Sketches
+
+    task: Any = None
+    return Sketches(task=task, train=shades(64), valid=shades(16), classes=["dark", "light"], spec=config.pixels())
+
+
+def test_the_graph_says_what_the_network_says(tmp_path: Path) -> None:
+    import onnxruntime as ort
+
+    from pipelines.training.flow_network import export, unet
+
+    torch.manual_seed(0)
+    network = unet(3, 3, (8, 16), 1, 2, 2)
+    for one in network.parameters():
+        torch.nn.init.normal_(one, std=0.2)
+    images, times, labels = torch.randn(3, 3, 12, 8), torch.tensor([0.0, 0.4, 0.9]), torch.tensor([0, 2, 3])
+    with torch.no_grad():
+        wanted = network(images, times, labels).numpy()
+    assert wanted.shape == (3, 3, 12, 8)
+    session = ort.InferenceSession(export(network, (3, 12, 8)))
+    given = {"pixels": images.numpy(), "time": times.numpy(), "label": labels.numpy()}
+    np.testing.assert_allclose(session.run(["direction"], given)[0], wanted, atol=2e-5)
+    one = {name: value[:1] for name, value in given.items()}
+    np.testing.assert_allclose(session.run(["direction"], one)[0], wanted[:1], atol=2e-5)
+
+
+def test_it_learns_which_class_is_light_and_goes_on_after_a_kill(tmp_path: Path) -> None:
+    from contracts.engines.flow import follow
+    from pipelines.recipes.drawing.flow import fit
+
+    def trained(epochs: int, folder: str) -> tuple[Any, list[dict[str, float]]]:
+        config = recipe(epochs=epochs, learning_rate=0.01, average=0.9)
+        torch.manual_seed(config.seed)
+        network = config.network(2)
+        (tmp_path / folder).mkdir(exist_ok=True)
+        history = fit(network, sketched(config), config, "cpu", tmp_path / folder, lambda *_, **__: None)
+        return network, history
+
+    network, history = trained(12, "a")
+    assert history[-1]["valid_loss"] < 0.5 * history[0]["valid_loss"]
+    again = trained(12, "a")[1]  # from its checkpoint
+    assert again == history
+    noise = np.random.default_rng(0).standard_normal((2, 1, SIDE, SIDE), dtype=np.float32)
+
+    def direction(now: Any, time: float) -> Any:
+        with torch.no_grad():
+            return network(torch.from_numpy(now), torch.full((2,), time), torch.tensor([0, 1])).numpy()
+
+    dark, light = list(follow(direction, noise, 6, "heun"))[-1].mean(axis=(1, 2, 3))
+    assert dark < -0.5 < 0.4 < light
+
+
+def test_the_reference_tells_the_classes_and_names_itself(tmp_path: Path) -> None:
+    import hashlib
+    import json
+
+    import pandas as pd
+
+    from contracts.provenance import plain_png
+    from pipelines.training.reference_network import ReferenceConfig, write_reference
+
+    for name, rows in (("train", 60), ("valid", 20)):
+        part = shades(rows)
+        files = [plain_png(one) for one in part.pixels]
+        frame = pd.DataFrame({"image": files, "label": [("dark", "light")[at] for at in part.labels]})
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    made = tmp_path / "made"
+    made.mkdir()
+    config = ReferenceConfig(widths=(4, 8), epochs=3)
+    about = write_reference(tmp_path, "image", recipe().pixels(), config, 1, made, lambda *_, **__: None)
+    assert about["valid_accuracy"] == 1.0
+    assert about["sha256"] == hashlib.sha256((made / "reference.onnx").read_bytes()).hexdigest()
+    assert json.loads((made / "reference.json").read_text())["features"] == 8
