@@ -17,6 +17,7 @@ _FREE = (
     ["data", "pii"],
     ["gate", "redaction", "recall"],
     ["gate", "redaction", "leaked"],
+    ["gate", "suite", "minimum"],
 )  # mappings whose keys are the user's own
 
 

@@ -151,6 +151,18 @@ class RedactionLimits:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class SuiteGate:
+    """A suite that models which write are asked (pipelines.suites): `name` or file, and by metric the least value.
+
+    version: of its content, written when a run is configured.
+    """
+
+    name: str = ""
+    minimum: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
+    version: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class GateConfig:
     """Fixed thresholds, and how far the candidate may fall behind the champion on rows that neither has learned from.
 
@@ -177,6 +189,7 @@ class GateConfig:
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
     privacy: PrivacyBudget = field(default_factory=PrivacyBudget)
     redaction: RedactionLimits = field(default_factory=RedactionLimits)
+    suite: SuiteGate = field(default_factory=SuiteGate)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

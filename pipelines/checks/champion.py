@@ -37,7 +37,7 @@ class Champion:
                 fix=f"choose one of these, such as: {setting('gate.primary', sorted(evaluation['metrics'])[0])}",
                 code="bad_config",
             )
-        found = _champion(candidate.task, candidate.endpoints)
+        found = find_champion(candidate.task, candidate.endpoints)
         if found is None:
             return Finding()
         name, bundle = found
@@ -46,7 +46,8 @@ class Champion:
         return Finding(checks=[check] if check else [], notes=notes, champion=name)
 
 
-def _champion(task: str, endpoints: Endpoints) -> tuple[str, Bundle] | None:
+def find_champion(task: str, endpoints: Endpoints) -> tuple[str, Bundle] | None:
+    """The champion as ``name:version`` and its bundle; None where there is none yet."""
     file = endpoints.tracking_uri.removeprefix("sqlite:///")
     if endpoints.tracking_uri.startswith("sqlite:///") and not Path(file).exists():
         return None  # nothing was ever registered; spares the import of MLflow

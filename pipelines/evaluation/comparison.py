@@ -51,7 +51,7 @@ def compare(
     judged, said = get_evaluation(problem).judged_otherwise(candidate, champion, dataset)
     if judged is not None:
         metric, found = judged
-        return _check(found, name, metric, settings, True), [said]
+        return check_pair(found, name, metric, settings, True), [said]
     file = dataset / "test.parquet"
     if not file.exists():
         raise missing(file)
@@ -79,7 +79,7 @@ def compare(
         )
         pair = recorded
     up = get_evaluation(problem).higher_is_better(settings.primary)
-    return _check(pair, name, settings.primary, settings, up), notes
+    return check_pair(pair, name, settings.primary, settings, up), notes
 
 
 def _fair_rows(
@@ -169,7 +169,7 @@ def _difference(a: float, of_a: Sequence[float], b: float, of_b: Sequence[float]
     return a - b - math.hypot(a - of_a[0], of_b[1] - b), a - b + math.hypot(of_a[1] - a, b - of_b[0])
 
 
-def _check(pair: Pair, name: str, metric: str, settings: GateConfig, higher_is_better: bool) -> Check:
+def check_pair(pair: Pair, name: str, metric: str, settings: GateConfig, higher_is_better: bool) -> Check:
     """Refuse what is shown to be worse; what the rows leave open is decided by `gate.unsure`."""
     up, lenient = higher_is_better, settings.unsure == "pass"
     if pair.interval is None:

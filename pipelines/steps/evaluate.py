@@ -28,6 +28,7 @@ from pipelines.evaluation.measures import bootstrap, evenly, finite
 from pipelines.io import events
 from pipelines.io.files import clean_numbers, missing, read_json, write_json, write_text
 from pipelines.pages import data_report
+from pipelines.suites import in_run
 from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
 
@@ -104,6 +105,8 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         told = explaining.measure(engine, document, columns, answers, settings.seed, target / "plots")
         result |= {"explanations": told} if told else {}
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
+    if settings.gate.suite.name:
+        result["suite"] = in_run.measure(engine, document, settings.gate.suite, events.progress("evaluate"))
     if settings.data.pii_labelled:
         result["redaction"] = redaction.measure(settings.data)
     _add_fairness(result, found, settings.gate.fairness.min_rows, source, None if private else target, given)

@@ -109,7 +109,9 @@ def recipe_config(task: Task, recipe: str | None = None, overrides: Mapping[str,
     _check_names(task.name, "input", [item.name for item in task.inputs(config)], _BUILT)
     check_sensitive(task, [item.name for item in (*task.inputs(config), *task.request(config))])
     check_gate(task, config)
-    return config
+    from pipelines.suites.in_run import pinned
+
+    return pinned(task, config)
 
 
 def changed_config(task: Task, document: Mapping[str, Any], overrides: Mapping[str, Any]) -> TaskConfig:

@@ -53,7 +53,7 @@ def champion(candidate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         fields = json.loads((folder / "candidate.json").read_text())
         fields["signature"] |= changes.pop("signature", {})
         bundle: Bundle = provisional(folder, fields | changes)
-        monkeypatch.setattr(champion_check, "_champion", lambda *_: ("toy:3", bundle))
+        monkeypatch.setattr(champion_check, "find_champion", lambda *_: ("toy:3", bundle))
         return folder
 
     return make
@@ -165,7 +165,7 @@ def test_the_rule_refuses_only_what_is_shown_and_mirrors_when_lower_is_better(
         pair = comparison.Pair(champion + sign * gain, champion, (ends[0], ends[1]), rows, 0)
         metric = "accuracy" if sign > 0 else "brier"
         config = GateConfig(primary=metric, champion_tolerance=tolerance, unsure=unsure)
-        return comparison._check(pair, "toy:3", config, sign > 0)
+        return comparison.check_pair(pair, "toy:3", config, sign > 0)
 
     near = min(abs(gain + tolerance), abs(gain - reach[0] + tolerance), abs(gain + reach[1])) < 1e-9
     for sign in (1.0, -1.0):
@@ -312,7 +312,7 @@ def test_a_primary_metric_that_is_not_measured_is_an_error(decide: Any) -> None:
 
 
 def test_without_a_registry_there_is_no_champion(endpoints: str) -> None:
-    assert champion_check._champion("toy", Endpoints.model_validate_json(endpoints)) is None
+    assert champion_check.find_champion("toy", Endpoints.model_validate_json(endpoints)) is None
 
 
 def test_slice_metrics_are_found_by_name() -> None:

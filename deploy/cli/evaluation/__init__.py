@@ -1,0 +1,1 @@
+"""Models and prompts asked by suites."""
