@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from pipelines.settings import setting
-from pipelines.suites.document import Suite, load_suite
+from pipelines.suites.document import Suite
+from pipelines.suites.loading import load_suite
 from pipelines.task import SuiteGate, Task, TaskConfig, problem_of
 
 if TYPE_CHECKING:

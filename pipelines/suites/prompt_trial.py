@@ -7,7 +7,8 @@ from typing import Any
 
 from contracts.prompts import PromptDocument, PromptVersion
 from pipelines.suites.asking import Asker, KeptAnswers, ask_all
-from pipelines.suites.document import Suite, parse_suite, requests
+from pipelines.suites.document import Suite, requests
+from pipelines.suites.loading import parse_suite
 from pipelines.suites.scores import SCORE, Scores, paired, spent
 
 _TASK = "examples"

@@ -28,8 +28,9 @@ def evaluate_models(
     from pipelines.io.files import write_json, write_text
     from pipelines.pages.suite_report import render_suite
     from pipelines.suites.asking import KeptAnswers
-    from pipelines.suites.document import load_suite, requests
+    from pipelines.suites.document import requests
     from pipelines.suites.evaluation import evaluate_suite
+    from pipelines.suites.loading import load_suite
 
     suite = load_suite(named)
     if judge and suite.judge is None:

@@ -165,7 +165,7 @@ def test_the_rule_refuses_only_what_is_shown_and_mirrors_when_lower_is_better(
         pair = comparison.Pair(champion + sign * gain, champion, (ends[0], ends[1]), rows, 0)
         metric = "accuracy" if sign > 0 else "brier"
         config = GateConfig(primary=metric, champion_tolerance=tolerance, unsure=unsure)
-        return comparison.check_pair(pair, "toy:3", config, sign > 0)
+        return comparison.check_pair(pair, "toy:3", metric, config, sign > 0)
 
     near = min(abs(gain + tolerance), abs(gain - reach[0] + tolerance), abs(gain + reach[1])) < 1e-9
     for sign in (1.0, -1.0):

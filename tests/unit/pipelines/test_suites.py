@@ -12,9 +12,10 @@ import pytest
 from contracts.errors import PlatformError
 from pipelines.pages.suite_report import render_suite
 from pipelines.suites.asking import Answer, Endpoint, KeptAnswers
-from pipelines.suites.document import Item, Message, Suite, built_in_suites, load_suite, parse_suite, requests
+from pipelines.suites.document import Item, Message, Suite, requests
 from pipelines.suites.evaluation import evaluate_suite
 from pipelines.suites.judge import agreement, kappa, summary, verdict
+from pipelines.suites.loading import built_in_suites, load_suite, parse_suite
 from pipelines.suites.metrics import METRICS, chosen, numbers
 from pipelines.suites.scores import Scores, paired
 from tests.chat_stand_in import chat_stand_in, last
