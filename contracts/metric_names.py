@@ -54,6 +54,12 @@ ADAPTER_UPDATES = "fairlead_adapter_updates_total"
 ENCRYPTED_ROWS = "fairlead_encrypted_rows_total"
 ENCRYPTED_KEYS = "fairlead_encrypted_keys"
 
+VIDEO_FRAMES = "fairlead_video_frames_total"
+VIDEO_TRACKS = "fairlead_video_tracks_total"
+VIDEO_EVENTS = "fairlead_video_events_total"
+VIDEO_STREAMS = "fairlead_video_streams"
+VIDEO_LAG = "fairlead_video_frame_lag_seconds"
+
 MONITOR_DISTANCE = "fairlead_monitor_drift_distance"
 MONITOR_DRIFT = "fairlead_monitor_drift_detected"
 MONITOR_MISSING = "fairlead_monitor_missing_ratio"
@@ -136,6 +142,17 @@ ENCRYPTED_LABELS: dict[str, tuple[str, ...]] = {
     ENCRYPTED_ROWS: ("model", "version", "layout"),
     ENCRYPTED_KEYS: ("model",),
 }
+# Of services that find objects in streams of frames, beside those.
+VIDEO_LABELS: dict[str, tuple[str, ...]] = {
+    VIDEO_FRAMES: ("model", "version", "outcome"),  # outcome: one of VIDEO_OUTCOMES
+    VIDEO_TRACKS: ("model", "version"),
+    VIDEO_EVENTS: ("model", "version", "event"),  # event: one of VIDEO_EVENT_KINDS
+    VIDEO_STREAMS: ("model",),
+    VIDEO_LAG: ("model", "version"),  # from a frame's arrival to its answer
+}
+# Answered; dropped, since the model was slower; passed over, by the stream's rate or without a change; refused.
+VIDEO_OUTCOMES = ("answered", "dropped", "passed_over", "refused")
+VIDEO_EVENT_KINDS = ("entered", "left", "crossed")
 # Of the monitor; gauges describe the latest complete window, and the answer is the input "(answer)".
 MONITOR_LABELS: dict[str, tuple[str, ...]] = {
     MONITOR_DISTANCE: ("model", "version", "input", "measure"),  # measure: psi or js
@@ -193,6 +210,7 @@ EXPORTED: dict[str, tuple[str, ...]] = {
     **TOKEN_LABELS,
     **ADAPTER_LABELS,
     **ENCRYPTED_LABELS,
+    **VIDEO_LABELS,
     **MONITOR_LABELS,
     **RUN_LABELS,
     **ROLLOUT_LABELS,

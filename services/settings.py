@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from contracts.engine import MAX_PIXELS
 from contracts.errors import PlatformError
 from contracts.settings import Settings, load
+from contracts.video.settings import VideoSettings
 
 PREFIX = "FAIRLEAD_SERVICE_"
 _ORIGIN = re.compile(
@@ -126,6 +127,20 @@ class EncryptedSettings(Settings):
     budget_seconds: float = Field(86_400, gt=0, description="time after which the budget of a caller is whole again")
 
 
+class StreamSettings(Settings):
+    """Of ``/stream``, where a client sends frames over one connection and gets the objects of each."""
+
+    connections: int = Field(8, ge=1, le=1000, description="streams at a time; more are refused with 429")
+    queue: int = Field(4, ge=1, le=1000, description="frames of one stream that wait for the model")
+    full: Literal["drop", "wait"] = Field(
+        "drop", description="one frame more: drop the oldest that waits, or wait before the next is received"
+    )
+    idle_seconds: float = Field(60, gt=0, le=86_400, description="a stream without a frame for so long is closed")
+    video: VideoSettings = Field(
+        default_factory=lambda: VideoSettings.model_validate({}), description="what a client may say otherwise"
+    )
+
+
 class ServiceSettings(Settings):
     """Which bundle is served, and the limits within which it answers."""
 
@@ -176,6 +191,7 @@ class ServiceSettings(Settings):
     grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0: none")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 or :: in a pod")
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
+    stream: StreamSettings = Field(default_factory=lambda: StreamSettings.model_validate({}))
     encrypted: EncryptedSettings = Field(default_factory=lambda: EncryptedSettings.model_validate({}))
     drawing: DrawingSettings = Field(default_factory=lambda: DrawingSettings.model_validate({}))
     tagger: str = Field(

@@ -17,7 +17,7 @@ from pipelines.data.origins import source_here
 from pipelines.evaluation import get_evaluation, scoring
 from pipelines.io import events
 from pipelines.io.files import fresh_folder, write_json
-from pipelines.steps import batch_documents, batch_groups, batch_rows
+from pipelines.steps import batch_clips, batch_documents, batch_groups, batch_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,9 +36,9 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     Args:
         model: ``name``, ``name@alias``, ``name:version``, or the path of a bundle.
         source: a path, ``s3://...`` or ``mongodb://...``; has the columns of a request: all inputs, or entity keys,
-            request fields and the timestamp.
+            request fields and the timestamp. A clip, or a folder of clips, see `pipelines.steps.batch_clips`.
         settings: how the source is read where it is not as the model's training data were, JSON by dotted key; and
-            ``groups.table`` and ``groups.key``, see `pipelines.steps.batch_groups`.
+            ``groups.table`` and ``groups.key``, see `pipelines.steps.batch_groups`; of clips ``video.*``.
         to: ``mongodb://...``, a collection that gets a document for each row when all have their answers; its ``key``
             names the columns that a row is known by.
 
@@ -50,7 +50,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     if target:
         batch_documents.reach(target)
     bundle = _open(model, where)
-    reading, grouping = batch_groups.parted(batch_rows.parsed(settings))
+    asked, clip_work = batch_clips.parted(batch_rows.parsed(settings))
+    reading, grouping = batch_groups.parted(asked)
     cuts = batch_groups.GroupCuts(bundle.document, grouping)
     engine = load_engine(bundle, threads=2)
     document = bundle.document
@@ -62,35 +63,42 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     report = events.progress("batch_score")
     keys: tuple[str, ...] = ()
     rows = 0
-    with fresh_folder(Path(out)) as folder, source_here(source, "batch_score") as here:
-        chunks = batch_rows.scorable(here, bundle, json.dumps(reading), where)
-        for number, (table, columns, flags) in enumerate(chunks):
-            said = scoring.predict(engine, columns, document)
-            answers = cuts.told(batch.add(cuts.apply(table, said)), batch.columns, said)
-            flagged.update(flags.counts())
-            table = table.drop_columns([ROW, *files])
-            keys = batch_documents.keys_in(target, table.column_names) if target else ()
-            names = free_names(table.column_names, made)
-            renamed |= {old: new for old, new in zip(table.column_names, names, strict=True) if old != new}
-            _write(table.rename_columns(names), made, [*answers, flags.column()], folder / f"part-{number:05d}.parquet")
-            rows += table.num_rows
-            report(rows, None, rows=rows)
-        summary = {
-            "model": model,
-            "digest": bundle.digest,
-            "rows": rows,
-            "problem": document.signature.output.problem,
-            **batch.document(),
-            "flags": dict(sorted(flagged.items())),
-            "renamed": renamed,
-            **cuts.document(),
-            "warnings": [*_warnings(flagged, rows), *cuts.warnings],
-        }
-        if target:
-            named = {key: renamed.get(key, key) for key in keys}
-            about = {"model": model, "digest": bundle.digest}
-            summary["written"] = batch_documents.write_documents(target, folder, named, made, about, here)
-        write_json(folder / "summary.json", summary)
+    with source_here(source, "batch_score") as here:
+        if clips := batch_clips.clips_of(here):
+            work = batch_clips.asked_of(clip_work, to, asked)
+            return batch_clips.score_clips(model, bundle, engine, clips, Path(here), Path(out), work)
+        batch_clips.check_none(clip_work, source)
+        with fresh_folder(Path(out)) as folder:
+            chunks = batch_rows.scorable(here, bundle, json.dumps(reading), where)
+            for number, (table, columns, flags) in enumerate(chunks):
+                said = scoring.predict(engine, columns, document)
+                answers = cuts.told(batch.add(cuts.apply(table, said)), batch.columns, said)
+                flagged.update(flags.counts())
+                table = table.drop_columns([ROW, *files])
+                keys = batch_documents.keys_in(target, table.column_names) if target else ()
+                names = free_names(table.column_names, made)
+                renamed |= {old: new for old, new in zip(table.column_names, names, strict=True) if old != new}
+                _write(
+                    table.rename_columns(names), made, [*answers, flags.column()], folder / f"part-{number:05d}.parquet"
+                )
+                rows += table.num_rows
+                report(rows, None, rows=rows)
+            summary = {
+                "model": model,
+                "digest": bundle.digest,
+                "rows": rows,
+                "problem": document.signature.output.problem,
+                **batch.document(),
+                "flags": dict(sorted(flagged.items())),
+                "renamed": renamed,
+                **cuts.document(),
+                "warnings": [*_warnings(flagged, rows), *cuts.warnings],
+            }
+            if target:
+                named = {key: renamed.get(key, key) for key in keys}
+                about = {"model": model, "digest": bundle.digest}
+                summary["written"] = batch_documents.write_documents(target, folder, named, made, about, here)
+            write_json(folder / "summary.json", summary)
     return summary
 
 

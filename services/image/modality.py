@@ -10,10 +10,10 @@ from contracts.engine import DecodingEngine, Engine, UnreadableError
 from services.errors import invalid
 from services.feedback.api import FEEDBACK
 from services.image.multipart import parse_form
+from services.image.stream import STREAM, ImageRuntime
 from services.model.predict import PREDICT
 from services.model.request_schema import Batch, RequestSchema
 from services.model.rows import Rows, check_count
-from services.model.runtime import RowRuntime
 from services.oip.routes import OIP
 from services.server.lifecycle import Modality
 from services.settings import ServiceSettings
@@ -81,4 +81,4 @@ class ImageRows(Rows):
         return {"multipart/form-data": {"schema": form}, **raw}
 
 
-MODALITY = Modality(name="image", runtime=partial(RowRuntime, rows=ImageRows), apis=(PREDICT, OIP, FEEDBACK))
+MODALITY = Modality(name="image", runtime=partial(ImageRuntime, rows=ImageRows), apis=(PREDICT, OIP, FEEDBACK, STREAM))

@@ -53,6 +53,10 @@ class Cors:
             ("access-control-max-age", self._max_age),
         )
 
+    def allows(self, request: Mapping[bytes, bytes]) -> bool:
+        """Whether a request comes from an origin that may ask."""
+        return bool(self._allowed(request.get(b"origin")))
+
     def _allowed(self, origin: bytes | None) -> Headers:
         if origin is None:
             return ()

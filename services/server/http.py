@@ -30,6 +30,7 @@ from services.server.requests import (
     Send,
     options_of,
 )
+from services.server.sockets import Socket, check_origin
 from services.server.streams import closing, send_stream
 from services.settings import ServiceSettings
 
@@ -47,10 +48,10 @@ class App:
         self._ticking = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one HTTP request; other kinds of connections are refused."""
+        """Answer one HTTP request, or talk over a WebSocket."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
+                await self._talk(scope, receive, send)
             return
         start = perf_counter()
         route, params = self._router.find(scope["path"])
@@ -67,6 +68,37 @@ class App:
             runtime.metrics.answered(template, 499, perf_counter() - start)
         finally:
             runtime.inflight -= 1
+
+    async def _talk(self, scope: Scope, receive: Receive, send: Send) -> None:
+        runtime, socket = self._runtime, Socket(scope, receive, send)
+        route, _ = self._router.find(scope["path"])
+        template = UNMATCHED_ROUTE if route is None else route.template
+        start, problem = perf_counter(), None
+        runtime.inflight += 1
+        try:
+            await receive()  # that somebody wants to connect
+            if route is None or route.socket is None:
+                raise Problem(404, "not-found", "no WebSocket here", fix="see /docs for what there is")
+            if runtime.keys is not None and not route.open:
+                runtime.authorise(socket.headers)
+            check_origin(socket.headers, runtime.cors is not None and runtime.cors.allows(socket.headers))
+            await route.socket(socket)
+        except Problem as err:
+            problem = err
+        except PlatformError as err:
+            logger.error("stream_failed", extra={"fields": {"code": err.code, "headline": err.headline}})
+            problem = unavailable(err)
+        except Exception as err:
+            if socket.closed or type(err).__name__ == "ClientDisconnected":  # uvicorn's: nobody is there any more
+                return
+            logger.exception("stream_failed")
+            problem = Problem(500, "internal-error", "the service failed to answer", "see its log")
+        finally:
+            runtime.inflight -= 1
+        if problem is not None:
+            if not socket.accepted:
+                runtime.metrics.answered(template, problem.status, perf_counter() - start)
+            await socket.refuse(problem)
 
     async def _answer(self, route: Route | None, params: dict[str, str], scope: Scope, receive: Receive) -> Answer:
         runtime = self._runtime

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from contracts.errors import PlatformError
 from contracts.garbage import collect_rarely
 from services.server.lifecycle import MODALITIES, Modality
-from services.settings import PREFIX, load_settings
+from services.settings import PREFIX, ServiceSettings, load_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PlatformError as err:
         sys.stderr.write(json.dumps({"level": "error", "event": "bad_settings", **err.as_dict()}) + "\n")
         return 2
-    return _serve(modality, options.host, options.port, settings.graceful_seconds, settings.header_seconds)
+    return _serve(modality, options.host, options.port, settings)
 
 
-def _serve(modality: Modality, host: str, port: int, graceful_seconds: int, header_seconds: float) -> int:
+def _serve(modality: Modality, host: str, port: int, settings: ServiceSettings) -> int:
     # BentoML keeps state in its home; two processes must not share one.
     home = None if "BENTOML_HOME" in os.environ else tempfile.mkdtemp(prefix="fairlead-bentoml-")
     if home:
@@ -99,14 +99,16 @@ def _serve(modality: Modality, host: str, port: int, graceful_seconds: int, head
         config = uvicorn.Config(
             served_app(modality.make()),
             loop="uvloop",
-            http=impatient(header_seconds),
+            http=impatient(settings.header_seconds),
+            ws_max_size=settings.max_body_bytes,
+            ws_per_message_deflate=False,  # frames are packed already
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=65,
-            timeout_graceful_shutdown=graceful_seconds,
+            timeout_graceful_shutdown=settings.graceful_seconds,
         )
         server = uvicorn.Server(config)
         # uvicorn raises the signals that it got once more after a clean shutdown, which is the end we want: status 0.

@@ -60,8 +60,10 @@ def impatient(header_seconds: float) -> type[HttpToolsProtocol]:
                 self._due = self.loop.time() + header_seconds
 
         def on_headers_complete(self) -> None:
-            self._due = inf
+            self._due, before = inf, self.cycle
             super().on_headers_complete()
+            if self.cycle is before:  # it asks for a WebSocket, which another protocol goes on with
+                return
             self.cycle.__class__ = WholeCycle  # uvicorn has no setting for it; the request's task has not begun yet
 
         def on_response_complete(self) -> None:
@@ -74,6 +76,11 @@ def impatient(header_seconds: float) -> type[HttpToolsProtocol]:
                 self._start_asgi_task(cycle, app)
             else:
                 self._due = self.loop.time() + self.timeout_keep_alive
+
+        def handle_websocket_upgrade(self) -> None:
+            if self._watch is not None:
+                self._watch.cancel()
+            super().handle_websocket_upgrade()
 
         def connection_lost(self, exc: Exception | None) -> None:
             if self._watch is not None:

@@ -183,12 +183,14 @@ class Route:
     """One path, in which ``{name}`` stands for one segment; an `open` one needs no API key.
 
     refusal: makes the body of failures, where clients of this path read another form than that of RFC 9457.
+    socket: talks over a WebSocket (`services.server.sockets.Socket`).
     """
 
     template: str
     methods: Mapping[str, Handler]
     open: bool = False
     refusal: Callable[[Problem], bytes] | None = None
+    socket: Callable[[Any], Awaitable[None]] | None = None
 
 
 class Router:

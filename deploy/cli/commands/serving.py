@@ -150,6 +150,10 @@ def score(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="How the file is read; may be repeated.")
     ] = None,
+    draw: Annotated[
+        str,
+        typer.Option("--draw", metavar="FILE", help="Of clips: write them with boxes; of several out.mp4, out-2.mp4."),
+    ] = "",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -162,6 +166,10 @@ def score(
     A model with thresholds by group (mitigation.method=thresholds) takes them where --set groups.table names a table
     with the group of each row, and --set groups.key its key, a column of the rows; nothing of it is kept.
 
+    A clip, or a folder of clips, is scored frame by frame by a model that finds objects: each object keeps one number
+    while it is seen, and those that enter and leave zones or cross lines are counted. --set video.* says which frames,
+    zones and lines.
+
     With --to each row also becomes a document of a MongoDB collection, known by the columns that `key` names, else by
     _id; scoring again replaces it.
 
@@ -170,7 +178,9 @@ def score(
       fairlead score news:2 --source articles/ --json
       fairlead score fraud --source payments.csv --to 'mongodb://db:27017/shop/scores?key=payment_id'
       fairlead score fraud --source export.csv --set 'data.delimiter=;' --set data.columns.amount=betrag
+      fairlead score objects --source clip.mp4 --draw out.mp4 --set video.rate=5
+      fairlead score objects --source clips/ --set 'video.zones={belt: [[0, 60], [320, 60], [320, 180], [0, 180]]}'
     """
     from deploy.cli.runs.batch_scoring import score_rows
 
-    score_rows(profile, model, source, out, to, overrides or [], as_json)
+    score_rows(profile, model, source, out, to, overrides or [], as_json, draw)

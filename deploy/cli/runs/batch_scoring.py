@@ -17,14 +17,21 @@ if TYPE_CHECKING:
     from pipelines.run import Run
 
 
-def score_rows(profile: str, model: str, source: str, out: str, to: str, overrides: list[str], as_json: bool) -> None:
-    """Score every row of `source` into the new folder `out`: Parquet parts, ``summary.json``; and to a collection."""
+def score_rows(
+    profile: str, model: str, source: str, out: str, to: str, overrides: list[str], as_json: bool, draw: str = ""
+) -> None:
+    """Score every row of `source` into the new folder `out`: Parquet parts, ``summary.json``; and to a collection.
+
+    draw: where clips are written with what was found in them.
+    """
     endpoints = load_endpoints(profile)
-    settings = {}
+    settings: dict[str, Any] = {}
     if overrides:
         from pipelines.settings import parse_setting
 
         settings = dict(parse_setting(item) for item in overrides)
+    if draw:
+        settings["video.draw"] = str(Path(draw).expanduser().absolute())
     run = plan_scoring(endpoints, model, source, settings, str(Path(out).expanduser().absolute()), to)
     _known(endpoints, model)
     run_scoring(run.having(profile=profile), as_json)
@@ -66,11 +73,32 @@ def _show(to: Console, document: dict[str, Any]) -> None:
         for word, count in document["flags"].items():
             flags.add_row(word, f"{count:,}", f"{count / document['rows']:.2%}")
         to.print(flags)
+    if clips := document.get("clips"):
+        _show_clips(to, clips)
     for old, new in document["renamed"].items():
         to.print(f"Renamed  the source's column {old} is {new} in the output", markup=False)
     for warning in document["warnings"]:
         to.print(Text.assemble(("Warning  ", "bold yellow"), warning), soft_wrap=True)
-    to.print(f"Scored   {document['rows']:,} rows by {document['model']}  {seconds(document['seconds'])}")
+    what = "frames" if clips else "rows"
+    to.print(f"Scored   {document['rows']:,} {what} by {document['model']}  {seconds(document['seconds'])}")
     if written := document.get("written"):
         to.print(f"Written  {written['documents']:,} documents to {written['place']}", soft_wrap=True)
     to.print(f"Look     {document['out']}", soft_wrap=True)
+
+
+def _show_clips(to: Console, clips: list[dict[str, Any]]) -> None:
+    made = table(
+        "clip", "seconds", "frames", "looked at", "objects", "events", right=("seconds", "frames", "looked at")
+    )
+    for one in clips:
+        objects = ", ".join(f"{count} {label}" for label, count in one["tracks"].items() if count)
+        counts = "; ".join(
+            f"{name}: " + ", ".join(f"{count} {word}" for word, count in said.items())
+            for name, said in one["counts"].items()
+        )
+        row = (f"{one['seconds']:.1f}", f"{one['frames']:,}", f"{one['looked_at']:,}", objects or "none", counts or "-")
+        made.add_row(one["clip"], *row)
+    to.print(made)
+    for one in clips:
+        if one["drawn"]:
+            to.print(f"Drawn    {one['drawn']}", soft_wrap=True)

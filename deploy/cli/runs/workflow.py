@@ -77,10 +77,10 @@ def plan_scoring(
 ) -> Run:
     """A batch to score; refuses a source that is not there, a folder that is, or an unknown setting."""
     if settings:
-        from pipelines.steps.batch_groups import parted
+        from pipelines.steps import batch_clips, batch_groups
         from pipelines.task import data_config
 
-        data_config({}, parted(settings)[0])
+        data_config({}, batch_groups.parted(batch_clips.parted(settings)[0])[0])
     if out and Path(out).exists():
         raise PlatformError(f"{out} exists", fix="remove it, or name a new folder: --out FOLDER", code="exists")
     given = source_given(source)

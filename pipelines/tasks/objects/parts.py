@@ -11,10 +11,11 @@ from contracts.problems.detection import Truth, write_truth
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import ImageDraw
 
 NAMES = ("bolt", "nut", "washer")
 WIDE, HIGH = 160, 128  # pixels of an image
-_FINE = 2  # how much larger it is drawn
+FINE = 2  # how much larger it is drawn
 _EMPTY = 0.08  # share of trays with nothing on them
 _MOST = 6  # parts of a tray
 _HIDDEN = 0.45  # of a part, what others may cover at most
@@ -36,12 +37,12 @@ def tray(rng: np.random.Generator, parts: int) -> tuple[bytes, list[Truth]]:
     from PIL import Image, ImageDraw, ImageFilter
 
     side, other = rng.integers(90, 190, 3), rng.integers(90, 190, 3)
-    ramp = np.linspace(0, 1, WIDE * _FINE)[None, :, None]
-    back = np.broadcast_to(side + (other - side) * ramp, (HIGH * _FINE, WIDE * _FINE, 3)).astype(np.uint8)
+    ramp = np.linspace(0, 1, WIDE * FINE)[None, :, None]
+    back = np.broadcast_to(side + (other - side) * ramp, (HIGH * FINE, WIDE * FINE, 3)).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(back))
     draw = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(0, 4))):  # scratches
-        ends = rng.uniform(0, 1, 4) * (WIDE, HIGH, WIDE, HIGH) * _FINE
+        ends = rng.uniform(0, 1, 4) * (WIDE, HIGH, WIDE, HIGH) * FINE
         draw.line(ends.tolist(), fill=tuple(int(one * 0.8) for one in side), width=int(rng.integers(1, 4)))
     objects: list[Truth] = []
     for _ in range(parts):
@@ -59,14 +60,7 @@ def tray(rng: np.random.Generator, parts: int) -> tuple[bytes, list[Truth]]:
         if any(_covered(one.box, box) > _HIDDEN or _covered(box, one.box) > _HIDDEN for one in objects):
             continue
         bright = int(rng.integers(40, 85)) if rng.random() < 0.5 else int(rng.integers(200, 245))
-        fill = tuple(int(np.clip(bright + tone * share, 0, 255)) for share in (0.2, 0.5, 1.0))
-        edge = tuple(max(0, one - 35) for one in fill)
-        shadow = corners + rng.uniform(0.5, 2.5)
-        draw.polygon([tuple(one) for one in (shadow * _FINE).tolist()], fill=tuple(int(one * 0.6) for one in side))
-        draw.polygon([tuple(one) for one in (corners * _FINE).tolist()], fill=fill, outline=edge, width=2)
-        if hole > 0:
-            around = np.concatenate([middle - hole, middle + hole]) * _FINE
-            draw.ellipse(around.tolist(), fill=tuple(int(one * 0.75) for one in side), outline=edge, width=2)
+        draw_part(draw, corners, middle, hole, bright, int(tone), float(rng.uniform(0.5, 2.5)), side)
         objects.append(Truth(name, tuple(round(one, 1) for one in box)))  # type: ignore[arg-type]
     soft = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.5, 2.5)))
     seen = np.asarray(soft.resize((WIDE, HIGH), Image.Resampling.BOX), np.float32)
@@ -74,6 +68,26 @@ def tray(rng: np.random.Generator, parts: int) -> tuple[bytes, list[Truth]]:
     buffer = io.BytesIO()
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=int(rng.integers(75, 95)))
     return buffer.getvalue(), objects
+
+
+def draw_part(
+    draw: ImageDraw.ImageDraw, corners: Any, middle: Any, hole: float, bright: int, tone: int, shadow: float, under: Any
+) -> None:
+    """A part with its shadow.
+
+    corners: of its outline, shape (corners, 2), in pixels of the finished image.  middle, hole: of its hole, 0 for
+    none.  bright, tone: of its color.  shadow: pixels that it is away.  under: the color below it.
+    """
+    import numpy as np
+
+    fill = tuple(int(np.clip(bright + tone * share, 0, 255)) for share in (0.2, 0.5, 1.0))
+    edge = tuple(max(0, one - 35) for one in fill)
+    below = (corners + shadow) * FINE
+    draw.polygon([tuple(one) for one in below.tolist()], fill=tuple(int(one * 0.6) for one in under))
+    draw.polygon([tuple(one) for one in (corners * FINE).tolist()], fill=fill, outline=edge, width=2)
+    if hole > 0:
+        around = np.concatenate([middle - hole, middle + hole]) * FINE
+        draw.ellipse(around.tolist(), fill=tuple(int(one * 0.75) for one in under), outline=edge, width=2)
 
 
 def shape(name: str, radius: float, turn: float) -> tuple[Any, float]:
