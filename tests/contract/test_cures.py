@@ -21,6 +21,8 @@ from typer.main import get_command
 
 import deploy
 from contracts.errors import PlatformError
+from contracts.settings import load
+from contracts.video.settings import VideoSettings
 from deploy.cli.app import app
 from pipelines.__main__ import _parser
 from pipelines.run_settings import NODES, PLAN, TASKS, split
@@ -167,6 +169,7 @@ def test_every_target_of_make_that_is_printed_is_one() -> None:
 
 def test_every_setting_that_is_printed_is_a_key_of_a_recipe_or_of_the_chart() -> None:
     recipes = [json.loads(dump_config(recipe)) for name in task_names() for recipe in get_task(name).recipes.values()]
+    recipes.append({"video": load(VideoSettings, environ={}).model_dump()})  # of a batch of clips
     chart = _values("platform") | {"pipelines": _values("pipelines") | _values("platform")["pipelines"]}
     found, wrong = 0, []
     for text in TEXTS:
