@@ -74,6 +74,7 @@ _CLIENTS: Json = {
     "preserve_external_request_id": True,
     "server_header_transformation": "PASS_THROUGH",
     "delayed_close_timeout": "1s",
+    "upgrade_configs": [{"upgrade_type": "websocket"}],  # streams of frames
 }
 
 

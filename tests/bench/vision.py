@@ -1,5 +1,6 @@
-"""CIFAR-10 as JPEG, and blood cells with boxes: ``make bench-vision``; needs the folders image/ (two tars) and
-detection/BCCD/ (Pascal VOC) of FAIRLEAD_TEST_DATA; ``ARGS=objects`` or ``ARGS=images`` measures one of them.
+"""CIFAR-10 as JPEG, blood cells with boxes, and video: ``make bench-vision``; needs the folders image/ (two tars) and
+detection/BCCD/ (Pascal VOC) of FAIRLEAD_TEST_DATA, and for video nothing; ``ARGS=objects``, ``ARGS=images`` or
+``ARGS=video`` measures one of them.
 
 Networks learn from the training images alone. Their settings were chosen without looking at the test images, which
 are asked once. Processor seconds are those of this process with the threads of OMP_NUM_THREADS, 1 unless set.
@@ -21,6 +22,7 @@ import numpy as np
 
 from contracts.engines import load_engine
 from tests.bench.report import Row, write
+from tests.bench.vision_video import video
 from tests.chain import Chain
 
 SETTINGS = {
@@ -169,7 +171,7 @@ def objects(folder: Path) -> Iterator[Row]:
     )
 
 
-PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {"images": images, "objects": objects}
+PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {"images": images, "objects": objects, "video": video}
 
 
 def main() -> int:

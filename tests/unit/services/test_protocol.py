@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from uvicorn import Config
@@ -23,13 +23,13 @@ Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
 GET = b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
-def talk(story: Story, header_seconds: float = 5.0, keep_alive: int = 5) -> Any:
+def talk(story: Story, header_seconds: float = 5.0, keep_alive: int = 5, more: Sequence[Route] = ()) -> Any:
     """Run `story` as the client of one connection to an application that greets."""
 
     async def hello(request: Request) -> HttpAnswer:
         return HttpAnswer(b"hello", headers=(("x-more", "1"),))
 
-    app = App(plain(), [Route("/hello", {"GET": hello})])
+    app = App(plain(), [Route("/hello", {"GET": hello}), *more])
 
     async def both() -> Any:
         config = Config(app, timeout_keep_alive=keep_alive, log_config=None, access_log=False)
@@ -134,3 +134,26 @@ def test_uvicorn_inside_is_what_the_protocol_was_written_for() -> None:
     )
     text = "".join(inspect.getsource(function) for function in inside)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e75814c8cc2864d9"
+
+
+def test_a_connection_becomes_a_websocket_and_its_clock_stops() -> None:
+    async def echo(socket: Any) -> None:
+        await socket.accept()
+        while (text := await socket.receive()) is not None:
+            await socket.send({"said": text})
+
+    async def story(reader: Any, writer: Any) -> bytes:
+        key = b"dGhlIHNhbXBsZSBub25jZQ=="
+        writer.write(
+            b"GET /echo HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"
+            b"sec-websocket-version: 13\r\nsec-websocket-key: " + key + b"\r\n\r\n"
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 ")
+        await asyncio.sleep(0.4)  # longer than headers may take
+        writer.write(bytes([0x81, 0x82, 0, 0, 0, 0]) + b"hi")  # a text of two letters, masked with zeros
+        length = (await reader.readexactly(2))[1]
+        return bytes(await reader.readexactly(length))
+
+    said = talk(story, header_seconds=0.2, keep_alive=1, more=[Route("/echo", {}, socket=echo)])
+    assert said == b'{"said":"hi"}'
