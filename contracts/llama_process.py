@@ -38,6 +38,7 @@ class LlamaOptions:
         threads: of the CPU.
         name: that answers give the model.
         key: that its requests must carry.
+        adapters: GGUF files of matrices of low rank, each applied to all answers.
     """
 
     model: str
@@ -46,6 +47,7 @@ class LlamaOptions:
     threads: int = 1
     name: str = "model"
     key: str = ""
+    adapters: tuple[str, ...] = ()
 
 
 class LlamaProcess:
@@ -57,7 +59,8 @@ class LlamaProcess:
     """
 
     def __init__(self, options: LlamaOptions) -> None:
-        check_gguf(Path(options.model))
+        for file in (options.model, *options.adapters):
+            check_gguf(Path(file))
         self.key = secrets.token_hex(16)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         command = [sys.executable, "-m", "contracts.llama_process"]
@@ -169,6 +172,7 @@ def serve(options: LlamaOptions) -> Any:
     params = llama.CommonParams()
     params.model.path = options.model
     params.model_alias = options.name
+    params.lora_adapters = [llama.CommonAdapterLoraInfo(file, 1.0) for file in options.adapters]
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [options.key]
     params.n_ctx, params.n_parallel = options.window * options.slots, options.slots
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads

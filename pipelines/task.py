@@ -17,6 +17,7 @@ from contracts.loop_policy import LoopPolicy
 from contracts.rollout_policy import RolloutPolicy
 from pipelines.search_space import SearchConfig
 from pipelines.settings import apply
+from pipelines.tuning_limits import TuningLimits
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -190,6 +191,7 @@ class GateConfig:
     privacy: PrivacyBudget = field(default_factory=PrivacyBudget)
     redaction: RedactionLimits = field(default_factory=RedactionLimits)
     suite: SuiteGate = field(default_factory=SuiteGate)
+    tuning: TuningLimits = field(default_factory=TuningLimits)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -1,6 +1,7 @@
 """Chat models in llama.cpp: weights in one GGUF file, executed in a process of their own.
 
-The files of ``model/``: ``model.gguf`` and ``chat.json`` (`ChatSpec`). Rows are answered by greedy decoding.
+The files of ``model/``: ``model.gguf`` and ``chat.json`` (`ChatSpec`); of a tuned model perhaps ``adapter/``, which
+changes the weights. Rows are answered by greedy decoding.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, ValidationError
 
-from contracts.bundle import Bundle
+from contracts.bundle import Bundle, sha256_file
 from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, refused
 from contracts.errors import PlatformError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SPEC, WEIGHTS = "chat.json", "model.gguf"
+ADAPTER = "adapter"  # folder with matrices of low rank: adapter.gguf, and adapter_model.safetensors as peft has them
 
 
 class ChatSpec(Document):
@@ -34,6 +36,7 @@ class ChatSpec(Document):
         window: tokens of a conversation, prompt and answer together.
         max_tokens: of the answer to a row.
         max_characters: the answer to a row is cut here.
+        adapter: sha256 of the weights that the adapter in ``adapter/`` belongs to; "" without one.
     """
 
     format: Literal[1] = 1
@@ -41,6 +44,7 @@ class ChatSpec(Document):
     window: int = Field(ge=64)
     max_tokens: int = Field(ge=1)
     max_characters: int = Field(ge=1)
+    adapter: str = ""
 
 
 class LlamaEngine:
@@ -59,6 +63,7 @@ class LlamaEngine:
             raise refused(bundle, str(err)) from err
         if importlib.util.find_spec("xllamacpp") is None:
             raise ImportError("xllamacpp is not installed", name="xllamacpp")
+        adapter = self._adapter(bundle)
         self.slots = options.slots
         self.process = LlamaProcess(
             LlamaOptions(
@@ -67,6 +72,7 @@ class LlamaEngine:
                 slots=self.slots,
                 threads=options.threads,
                 name=bundle.document.name,
+                adapters=(adapter,) if adapter else (),
             )
         )
         self.window = int(self.process.info["n_ctx"])  # rounded up
@@ -89,6 +95,16 @@ class LlamaEngine:
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """None: a model that writes gives no weights to what it has read."""
         raise PlatformError("this model gives no reasons", detail="its answers are texts", code="not_explainable")
+
+    def _adapter(self, bundle: Bundle) -> str:
+        """The file of the adapter that is part of the model; "" without one."""
+        if not self.spec.adapter:
+            return ""
+        listed = bundle.document.files.get(f"model/{WEIGHTS}")  # nothing is listed before it is published
+        found = listed or sha256_file(bundle.model_path / WEIGHTS)
+        if found != self.spec.adapter:
+            raise refused(bundle, f"its adapter is of weights {self.spec.adapter[:12]}, and {WEIGHTS} is {found[:12]}")
+        return str(bundle.model_path / ADAPTER / "adapter.gguf")
 
     def _answer(self, prompt: str) -> str:
         asked = {"messages": opened([{"role": "user", "content": prompt}], self.spec.system)}

@@ -26,6 +26,16 @@ def find_weights(named: str) -> Path:
     return found[0]
 
 
+def find_trainable(named: str) -> Path:
+    """A GGUF file, see `find_weights`, or a folder of transformers with ``model.safetensors``.
+
+    Raises:
+        PlatformError: as of `find_weights`.
+    """
+    folder = Path(named).expanduser()
+    return folder if (folder / "model.safetensors").is_file() else find_weights(named)
+
+
 def _of_package(name: str) -> list[Path]:
     try:
         files = distribution(name).files or []
