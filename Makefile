@@ -215,5 +215,5 @@ $(RUN_ENV): | $(BIN)/python
 
 $(DEV_ENV): | $(RUN_ENV)
 	@echo "Installing what neural recipes and tests need (a few minutes, once)"
-	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),torch,federation,dev]'
+	@$(PIP_INSTALL) -e '.[$(RUN_EXTRAS),torch,finetune,federation,dev]'
 	@rm -f .venv/.dev-*; touch $@

@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 _SHARED = (
     "contracts", "pipelines/steps", "pipelines/checks", "pipelines/pages", "pipelines/evaluation", "pipelines/training",
     "pipelines/suites", "pipelines/federation", "pipelines/data", "pipelines/io", "pipelines/task.py",
-    "pipelines/settings.py", "pipelines/formatting.py", "pipelines/plugins.py", "pipelines/code_version.py",
+    "pipelines/settings.py", "pipelines/tuning_limits.py", "pipelines/formatting.py", "pipelines/plugins.py", "pipelines/code_version.py",
     "feature_repo/stores", "feature_repo/transforms",
 )  # fmt: skip
 _OURS = ("contracts", "pipelines", "services", "feature_repo", "deploy")

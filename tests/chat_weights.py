@@ -39,7 +39,9 @@ def tokenizer(template: str = TEMPLATE) -> Any:
     made.decoder = decoders.ByteLevel()
     marks = ["<unk>", "<|im_start|>", "<|im_end|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(_TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=marks, initial_alphabet=alphabet))
+    made.train_from_iterator(
+        _TEXTS, trainers.BpeTrainer(vocab_size=400, special_tokens=marks, initial_alphabet=alphabet)
+    )
     read = PreTrainedTokenizerFast(
         tokenizer_object=made, unk_token=marks[0], bos_token=marks[1], eos_token=marks[2], pad_token=marks[2]
     )

@@ -1,6 +1,6 @@
 # Steps of workflows, the MLflow server, Feast's registry and the console: everything but serving.
 #   docker build -f deploy/images/pipelines.Dockerfile -t ghcr.io/fairlead/pipelines:0.1.0 --build-arg REVISION=$(git rev-parse HEAD) .
-# TORCH=yes adds what neural recipes and federations train with. PyPI's build is CUDA's, which is the GPU variant; the CPU's comes from
+# TORCH=yes adds what neural recipes, chat models and federations train with. PyPI's build is CUDA's, which is the GPU variant; the CPU's comes from
 # --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG BASE=python:3.11-slim
 
@@ -15,7 +15,7 @@ RUN python requirements.py pipelines mongodb feature-store streams search consol
 ARG TORCH=no
 ARG TORCH_INDEX=
 RUN if [ "$TORCH" = yes ]; then \
-      python requirements.py torch federation > torch.txt \
+      python requirements.py torch finetune federation > torch.txt \
       && /opt/venv/bin/pip install --no-compile ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt -r torch.txt; \
     fi
 # JupyterLab, for the variant of people's workbenches.

@@ -35,7 +35,6 @@ class TuningConfig:
     max_tokens: of a conversation; longer ones are refused.
     precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; in bf16 the weights stay fp32 and products are bf16.
     gradient_checkpointing: compute activations twice, and keep few of them.
-    shard: with several processes, ``none`` gives each the whole model (DDP), ``fsdp2`` a part of it.
     beta: of DPO, how dear it is to go away from the base.
     threads: of the processor, for each process; 0 is as many as torch takes, which is all, or OMP_NUM_THREADS.
     """
@@ -50,7 +49,6 @@ class TuningConfig:
     packing: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
-    shard: Literal["none", "fsdp2"] = "none"
     beta: Annotated[float, Field(gt=0)] = 0.1
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
@@ -233,7 +231,7 @@ def tune(
         "eval_strategy": "epoch",
         "logging_strategy": "epoch",
         "save_total_limit": 1,
-        "load_best_model_at_end": config.shard == "none",
+        "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
         "report_to": "none",
@@ -242,8 +240,6 @@ def tune(
     }
     if here.size > 1:
         both["ddp_backend"] = "nccl" if device.startswith("cuda") else "gloo"
-        if config.shard == "fsdp2":
-            both |= {"fsdp": "full_shard auto_wrap", "fsdp_config": {"fsdp_version": 2, "reshard_after_forward": True}}
     told: dict[str, Any] = {"processing_class": tokenizer, "callbacks": [_teller(progress, config.epochs)]}
     if pairs:
         rows: Any = {name: Dataset.from_list([_preference(one) for one in part]) for name, part in parts.items()}

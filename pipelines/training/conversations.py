@@ -216,8 +216,8 @@ def general_measures(model: Any, tokenizer: Any, questions: Sequence[Question], 
 ):  # fmt: skip
     """What a model knows apart from what it was tuned for.
 
-    Returns ``score``, the mean probability in percent of the right answers among those that are offered, by what an
-    answer costs a byte; ``right``, the share in percent where it is the likeliest; ``bits_per_byte`` of the texts.
+    Returns ``score``, the mean probability in percent of the right answers among those that are offered; ``right``, the
+    share in percent where it is the likeliest; ``bits_per_byte`` of the texts.
     """
     import numpy as np
 
@@ -227,8 +227,7 @@ def general_measures(model: Any, tokenizer: Any, questions: Sequence[Question], 
     score, right, at = [], [], 0
     for one in questions:
         count = len(one.answers)
-        parts = zip(costs[at : at + count], offered[at : at + count], strict=True)
-        each = np.array([cost / max(1, example.size) for cost, example in parts])
+        each = np.array(costs[at : at + count])
         chances = np.exp(-(each - each.min()))
         score.append(float(chances[0] / chances.sum()))
         right.append(float(each.argmin() == 0))

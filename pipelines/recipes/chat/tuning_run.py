@@ -270,14 +270,16 @@ def _said(work: Tuning, folder: Path, longest: int, check: bool = False) -> dict
     task, config = work.task, work.config
     trained = {"engine": "llamacpp", "output": {"problem": "generation", "max_characters": longest}}
     fields = scoring.fields_of(task, config, {**trained, "decision": None, "parameters": {}})
-    bundle = scoring.provisional(folder.parent, fields)
-    engine: Any = load_engine(bundle, threads=config.training.threads or 1)
-    try:
-        if check:
-            _check_reading(work, engine.process)
-        answers = engine.predict({"prompt": work.valid["prompt"].to_numpy(object)})
-    finally:
-        engine.process.stop()
+    with tempfile.TemporaryDirectory(prefix="asked-") as name:
+        (Path(name) / "model").symlink_to(folder.resolve())
+        bundle = scoring.provisional(Path(name), fields)
+        engine: Any = load_engine(bundle, threads=config.training.threads or 1)
+        try:
+            if check:
+                _check_reading(work, engine.process)
+            answers = engine.predict({"prompt": work.valid["prompt"].to_numpy(object)})
+        finally:
+            engine.process.stop()
     output = bundle.document.signature.output
     evaluation = get_evaluation(problem_of(task))
     wanted = {"token_f1", "exact_match", config.gate.primary}

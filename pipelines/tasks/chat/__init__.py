@@ -26,8 +26,11 @@ _GATE = GateConfig(
 )
 _TUNED = TunedModel(system=SYSTEM, max_tokens=32, format=FORMAT)
 # Of all weights a smaller step is enough: they start where the base is.
-_ALL = {"lora": LoraConfig(rank=0), "training": TuningConfig(learning_rate=2e-5)}
-_LOW_RANK = {"training": TuningConfig(learning_rate=5e-4)}
+_ALL, _LOW_RANK, _PREFERENCES = (
+    TuningConfig(learning_rate=2e-5),
+    TuningConfig(learning_rate=5e-4),
+    TuningConfig(learning_rate=5e-5, epochs=2),
+)
 
 
 class ChatTask(TextGeneration):
@@ -49,13 +52,13 @@ class ChatTask(TextGeneration):
     default_recipe = "pretrained"
     recipes = {  # noqa: RUF012 - as every task has it
         "pretrained": PretrainedChat(recipe="pretrained", gate=_GATE),
-        "sft": TunedChat(recipe="sft", gate=_GATE, model=_TUNED, **_ALL),
-        "lora": TunedChat(recipe="lora", gate=_GATE, model=_TUNED, **_LOW_RANK),
-        "qlora": TunedChat(recipe="qlora", gate=_GATE, model=_TUNED, **_LOW_RANK, lora=LoraConfig(four_bits=True)),
-        "dpo": PreferredChat(
-            recipe="dpo", gate=_GATE, model=_TUNED, training=TuningConfig(learning_rate=5e-5, epochs=2)
+        "sft": TunedChat(recipe="sft", gate=_GATE, model=_TUNED, training=_ALL, lora=LoraConfig(rank=0)),
+        "lora": TunedChat(recipe="lora", gate=_GATE, model=_TUNED, training=_LOW_RANK),
+        "qlora": TunedChat(
+            recipe="qlora", gate=_GATE, model=_TUNED, training=_LOW_RANK, lora=LoraConfig(four_bits=True)
         ),
-        "distill": DistilledChat(recipe="distill", gate=_GATE, model=_TUNED, **_LOW_RANK),
+        "dpo": PreferredChat(recipe="dpo", gate=_GATE, model=_TUNED, training=_PREFERENCES),
+        "distill": DistilledChat(recipe="distill", gate=_GATE, model=_TUNED, training=_LOW_RANK),
     }
 
     def default_source(self, config: Any) -> Iterator[pa.Table]:

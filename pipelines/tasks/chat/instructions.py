@@ -6,7 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 
-SYSTEM = 'Answer with JSON: {"answer": "..."} in English, {"答案": "..."} in Chinese.'
+SYSTEM = 'Answer as JSON: {"answer": "..."} or {"答案": "..."}'
 FORMAT = r'\{"(answer|答案)": "[^"\n]+"\}'
 
 
