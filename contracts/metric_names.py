@@ -32,6 +32,9 @@ PADDING = "fairlead_batch_padding_ratio"
 SHED = "fairlead_requests_shed_total"
 MODEL_INFO = "fairlead_model_info"
 MODEL_LOAD_SECONDS = "fairlead_model_load_seconds"
+CORE_SECONDS = "fairlead_core_seconds_total"
+MEMORY_SECONDS = "fairlead_memory_byte_seconds_total"
+GPU_SECONDS = "fairlead_gpu_seconds_total"
 LOG_RECORDS = "fairlead_prediction_log_records_total"
 LOG_LOST = "fairlead_prediction_log_lost_total"
 FEEDBACK = "fairlead_feedback_total"
@@ -114,6 +117,9 @@ LABELS: dict[str, tuple[str, ...]] = {
     SHED: ("model", "reason"),
     MODEL_INFO: ("model", "version", "digest", "recipe"),
     MODEL_LOAD_SECONDS: ("model",),
+    CORE_SECONDS: ("model", "state"),  # state: used, or idle: asked for beyond that
+    MEMORY_SECONDS: ("model", "state"),
+    GPU_SECONDS: ("model",),
     LOG_RECORDS: ("model",),
     LOG_LOST: ("model",),
     FEEDBACK: ("model", "outcome"),

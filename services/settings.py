@@ -49,6 +49,14 @@ class AdapterSettings(Settings):
     wait_seconds: int = Field(3600, ge=1, le=604_800, description="answers wait so long for feedback that teaches")
 
 
+class AskedSettings(Settings):
+    """What the pod asked for, by which its cost is counted; zero where nothing is asked for."""
+
+    millicores: float = Field(0.0, ge=0, description="thousandths of CPUs")
+    memory_bytes: float = Field(0.0, ge=0, description="memory")
+    gpus: int = Field(0, ge=0, description="GPUs")
+
+
 class CorsSettings(Settings):
     """Which web pages may ask the service from a browser; none by default."""
 
@@ -197,6 +205,7 @@ class ServiceSettings(Settings):
     tagger: str = Field(
         "", description="of /redact: folder of a bundle that finds names, places and organisations, or presidio"
     )
+    asked: AskedSettings = Field(default_factory=lambda: AskedSettings.model_validate({}))
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
     adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings.model_validate({}))

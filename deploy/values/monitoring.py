@@ -43,6 +43,18 @@ class Objectives(Values):
     run_hours: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")], Positive]
 
 
+Price = Annotated[float, Field(ge=0)]
+
+
+class Prices(Values):
+    """What an hour of a machine costs."""
+
+    currency: Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,8}$")]
+    core_hour: Price
+    gib_hour: Price
+    gpu_hour: Price
+
+
 class AlertmanagersAccess(Values):
     """How Prometheus talks to Alertmanagers of the user's own."""
 
@@ -96,6 +108,7 @@ class ChartValues(Chart):
     namespaces: list[Annotated[Name, Field(min_length=1)]]
     alertmanagers: list[Annotated[str, StringConstraints(pattern=r"^[^/:]+:[0-9]+$")]]
     objectives: Objectives
+    prices: Prices
     alertmanagers_access: AlertmanagersAccess
     dashboard: Dashboard
     prometheus: Prometheus

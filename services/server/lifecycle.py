@@ -24,6 +24,7 @@ from contracts.errors import PlatformError
 from contracts.plugins import Rooms
 from services.errors import Problem, unavailable
 from services.logs import NAME, log_event
+from services.metrics.held import Held
 from services.metrics.service_metrics import ServiceMetrics
 from services.server.auth import KeyRing
 from services.server.cors import Cors
@@ -197,6 +198,7 @@ class Runtime(ABC):
             self.version = self.settings.version or bundle.digest[:12]
             busy = tuple(route for api in self.modality.apis for route in api.busy)
             self.metrics = ServiceMetrics(self.name, self.version, busy)
+            Held(self.name, self.settings.asked, self.metrics.registry)
             said = await self.open(bundle)
         except PlatformError as err:
             self.refuse(err)

@@ -58,6 +58,13 @@ makes a new one, and as a cache it is filled again.
     - {name: FAIRLEAD_SERVICE_NAME, value: {{ include "model-service.model" . | toJson | quote }}}
     - {name: FAIRLEAD_SERVICE_VERSION, value: {{ toJson $place.version | quote }}}
     - {name: OMP_NUM_THREADS, value: {{ .Values.config.threads | default 1 | quote }}}
+    - name: FAIRLEAD_SERVICE_ASKED__MILLICORES
+      valueFrom: {resourceFieldRef: {resource: requests.cpu, divisor: 1m}}
+    - name: FAIRLEAD_SERVICE_ASKED__MEMORY_BYTES
+      valueFrom: {resourceFieldRef: {resource: requests.memory, divisor: "1"}}
+    {{- with .Values.gpu.count }}
+    - {name: FAIRLEAD_SERVICE_ASKED__GPUS, value: {{ . | quote }}}
+    {{- end }}
     {{- if and .Values.config.grpc_port (not .Values.config.grpc_host) }}
     - {name: FAIRLEAD_SERVICE_GRPC_HOST, value: {{ include "fairlead.bind" (dict "context" .) | toJson | quote }}}
     {{- end }}

@@ -1,6 +1,6 @@
 {{/*
 monitoring.rules: the files of rules by name, as YAML, filled in from `objectives`. Those in rules/own are for our own Prometheus, those in
-rules/operator for that of the operator, which reads the kubelets too.
+rules/operator for that of the operator, which reads the kubelets too. Those in rules/priced need `prices`.
 */}}
 {{- define "monitoring.rules" -}}
 {{- $words := include "monitoring.words" . | fromYaml -}}
@@ -9,7 +9,11 @@ rules/operator for that of the operator, which reads the kubelets too.
     "unless" "unless on (namespace, model) model:fairlead_objective:availability") $words -}}
 {{- $_ := set $files "objectives.yaml" (printf "groups:\n%s\n" (include "fairlead.objectives" (dict "words" $objectives))) -}}
 {{- $whose := ternary "own" "operator" (eq (include "monitoring.own" .) "true") -}}
-{{- range $pattern := list "rules/*.yaml" (printf "rules/%s/*.yaml" $whose) -}}
+{{- $patterns := list "rules/*.yaml" (printf "rules/%s/*.yaml" $whose) -}}
+{{- if or .Values.prices.coreHour .Values.prices.gibHour .Values.prices.gpuHour -}}
+{{- $patterns = append $patterns "rules/priced/*.yaml" -}}
+{{- end -}}
+{{- range $pattern := $patterns -}}
 {{- range $path, $_ := $.Files.Glob $pattern -}}
 {{- $_ := set $files (base $path) (include "fairlead.filled" (dict "text" ($.Files.Get $path) "words" $words)) -}}
 {{- end -}}
@@ -32,6 +36,10 @@ firstTokenSeconds: {{ $goals.firstTokenSeconds }}
 featureHours: {{ $goals.featureHours }}
 modelDays: {{ $goals.modelDays }}
 monitorMinutes: {{ $goals.monitorMinutes }}
+coreHour: {{ .Values.prices.coreHour }}
+gibHour: {{ .Values.prices.gibHour }}
+gpuHour: {{ .Values.prices.gpuHour }}
+currency: {{ .Values.prices.currency | quote }}
 certificateDays: {{ $goals.certificateDays }}
 certificateProbes: {{ $goals.certificateProbes | default "nobody" | quote }}
 rolloutHours: {{ $goals.rolloutHours }}

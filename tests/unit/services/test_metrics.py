@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import metric_names as names
+from services.metrics.held import Held, ProcessTree
+from services.settings import AskedSettings
 
 GOOD = {"amount": 500, "country": "AT"}
 
@@ -112,3 +118,61 @@ def test_the_format_is_the_best_that_the_scraper_asks_for(
     assert answer.headers["content-type"] == media
     assert answer.text.endswith("# EOF\n") == media.startswith("application/openmetrics-text")
     assert "fairlead_requests_total" in answer.text
+
+
+class Machine:
+    """A clock, and what was used up to its moment."""
+
+    def __init__(self) -> None:
+        self.now, self.cpu, self.memory = 100.0, 2.0, 3e9
+
+    def passes(self, seconds: float, cpu: float) -> None:
+        self.now, self.cpu = self.now + seconds, self.cpu + cpu
+
+
+def held(machine: Machine, **asked: float) -> Callable[[], dict[str, float]]:
+    registry = CollectorRegistry()
+    settings = AskedSettings.model_validate(asked)
+    Held("fraud", settings, registry, lambda: (machine.cpu, machine.memory), lambda: machine.now)
+
+    def read() -> dict[str, float]:
+        samples = [sample for family in registry.collect() for sample in family.samples]
+        return {" ".join([one.name.split("_")[1], one.labels.get("state", "")]).strip(): one.value for one in samples}
+
+    return read
+
+
+def test_a_service_counts_what_it_holds_and_what_of_that_is_idle() -> None:
+    machine = Machine()
+    read = held(machine, millicores=2000, memory_bytes=4e9, gpus=1)
+    machine.passes(10, cpu=5)
+    assert read() == {"core used": 7, "core idle": 13, "memory used": 3e10, "memory idle": 1e10, "gpu": 10}
+    machine.passes(10, cpu=40)  # more than was asked for
+    machine.memory = 5e9
+    assert read() == {"core used": 47, "core idle": 13, "memory used": 8e10, "memory idle": 1e10, "gpu": 20}
+    assert read()["core used"] == 47  # nothing has passed
+
+
+def test_where_nothing_is_asked_for_nothing_is_idle() -> None:
+    machine = Machine()
+    read = held(machine)
+    machine.passes(60, cpu=6)
+    found = read()
+    assert found["core used"] == 8
+    assert [found[name] for name in ("core idle", "memory idle", "gpu")] == [0, 0, 0]
+
+
+@pytest.mark.integration
+def test_processes_that_a_service_starts_count_and_stay_counted() -> None:
+    tree = ProcessTree()
+    before, _ = tree()
+    busy = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.3: pass\nprint('done', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        running, memory = tree()
+        child.communicate(b"\n")
+    after, less = tree()
+    assert running - before >= 0.3
+    assert after >= running
+    assert memory > less
