@@ -96,7 +96,15 @@ class MadeSource:
             created="2026-11-28T09:00:00Z",
             gate_passed=True,
             live=Live(
-                up=True, requests_per_second=41.25, errors=0.0004, p99_seconds=0.0121, objective=0.999, budget_left=0.62
+                up=True,
+                requests_per_second=41.25,
+                errors=0.0004,
+                p99_seconds=0.0121,
+                objective=0.999,
+                budget_left=0.62,
+                cost_per_day=4.2,
+                idle_cost_per_day=1.5,
+                currency="CHF",
             ),
             quality=Measure(metric=self.named("average_precision"), value=0.7123, low=0.69, high=0.73),
             live_quality=Measure(metric=self.named("average_precision"), value=0.69, low=0.67, high=0.71),

@@ -28,6 +28,7 @@ class Live:
         requests_per_second: of the last 5 minutes.
         errors: share of requests answered with 5xx.
         p99_seconds: time of one request in a hundred.
+        cost_per_day: of the last hour, at the prices of the monitoring chart; idle_cost_per_day: of that, what is idle.
         objective: share of requests that must not fail; budget_left: share of the month's failures that may still come.
     """
 
@@ -39,6 +40,9 @@ class Live:
     p99_seconds: float | None = None
     objective: float | None = None
     budget_left: float | None = None
+    cost_per_day: float | None = None
+    idle_cost_per_day: float | None = None
+    currency: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

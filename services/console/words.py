@@ -85,6 +85,8 @@ CHINESE = {
     "Objective, budget left": "目标与剩余预算",
     "Objective": "目标",
     "Budget left": "剩余预算",
+    "Cost a day": "每日成本",
+    "{amount} of it idle": "其中 {amount} 闲置",
     "Quality": "质量",
     "Drift": "漂移",
     "Rollout": "发布",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
+from contracts.errors import PlatformError
 from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
 from deploy.cli.terminal.output import guarded
 
@@ -93,19 +95,36 @@ def cost(
         str | None, typer.Argument(metavar="[RUN]", help="One run, by step; a unique start will do.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the latest runs.")] = 20,
+    served: Annotated[str, typer.Option(metavar="URL", help="Of what this endpoint serves, since it started.")] = "",
+    prometheus: Annotated[str, typer.Option(metavar="URL", help="Of every model that this Prometheus knows.")] = "",
+    days: Annotated[float, typer.Option(min=0.001, max=366, help="With --prometheus: of so many last days.")] = 1.0,
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
-    """What runs cost: hours of cores, memory and GPUs, and money at the prices of the profile.
+    """What runs, or served models, cost: hours of cores, memory and GPUs, and money at the prices of the profile.
 
     Each step counts with the larger of what it asked for and what it used; idle is the difference. Without `prices` in
-    the profile (core_hour, gib_hour, gpu_hour, currency) only hours are shown.
+    the profile (core_hour, gib_hour, gpu_hour, currency) only hours are shown. Of served models it is the cost of a day
+    and of 1,000 requests; an endpoint that wants an API key gets the one in FAIRLEAD_API_KEY.
 
     [bold]Examples[/]
       fairlead cost
       fairlead cost fraud-20260102-030405-9f3c
+      fairlead cost --served http://127.0.0.1:3001
+      fairlead cost --prometheus http://127.0.0.1:9090 --days 7
       fairlead cost --profile cluster --json
     """
     from deploy.cli.training.cost_listing import show_costs
 
+    if served or prometheus:
+        from deploy.cli.monitoring.served_cost import show_served_costs
+
+        if run_id or (served and prometheus):
+            raise PlatformError(
+                "of what shall the cost be shown?",
+                fix="give one of RUN, --served and --prometheus",
+                code="bad_input",
+            )
+        show_served_costs(profile, served, prometheus, days, os.environ.get("FAIRLEAD_API_KEY", ""), as_json)
+        return
     show_costs(profile, run_id, limit, as_json)

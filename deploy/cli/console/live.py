@@ -23,12 +23,14 @@ _MONTH = "30d"
 _WORK = 'route!~"/startupz|/livez|/readyz|/metrics|/v2/health/.+|<unmatched>"'
 _OF_WORK = f"{REQUESTS}{{{_WORK}}}"
 _FAILED = f'{REQUESTS}{{{_WORK},code=~"5.."}}'
+_COST = "24 * sum by (model, currency) (model:fairlead_cost_per_hour:rate1h)"
 _QUERIES = {
     "up": f"count by (model) ({MODEL_INFO})",
     "rate": f"sum by (model) (rate({_OF_WORK}[5m]))",
     "failed": f"sum by (model) (rate({_FAILED}[5m]))",
     "p99": f"histogram_quantile(0.99, sum by (model, le) (rate({REQUEST_SECONDS}_bucket{{{_WORK}}}[5m])))",
     "objective": "max by (model) (model:fairlead_objective:availability)",
+    "idle_cost": "24 * sum by (model) (model:fairlead_idle_cost_per_hour:rate1h)",
     "month": f"sum by (model) (increase({_OF_WORK}[{_MONTH}]))",
     "month_failed": f"sum by (model) (increase({_FAILED}[{_MONTH}]))",
 }
@@ -61,24 +63,33 @@ class Prometheus:
                 code="no_prometheus",
             ) from err
 
-    def _by_model(self, query: str) -> dict[str, float]:
+    def by_model(self, query: str) -> dict[str, float]:
+        """The value of each model, of a query that groups by it.
+
+        Raises:
+            PlatformError: ``code="no_prometheus"``.
+        """
+        return {labels["model"]: value for labels, value in self._vector(query) if labels.get("model")}
+
+    def _vector(self, query: str) -> list[tuple[dict[str, str], float]]:
         data = self._ask(f"query?{urllib.parse.urlencode({'query': query})}")
-        found = {}
-        for series in data.get("result", []):
-            name, value = series["metric"].get("model"), float(series["value"][1])
-            if name and math.isfinite(value):
-                found[name] = value
-        return found
+        found = [(series["metric"], float(series["value"][1])) for series in data.get("result", [])]
+        return [(labels, value) for labels, value in found if math.isfinite(value)]
 
     def _numbers(self) -> dict[str, Live] | None:
         """Of every model; None where Prometheus does not answer."""
         try:
             with ThreadPoolExecutor(len(_QUERIES)) as pool:
-                found = dict(zip(_QUERIES, pool.map(self._by_model, _QUERIES.values()), strict=True))
+                costs = pool.submit(self._vector, _COST)
+                found = dict(zip(_QUERIES, pool.map(self.by_model, _QUERIES.values()), strict=True))
+                cost = {labels.get("model"): (value, labels.get("currency", "")) for labels, value in costs.result()}
         except PlatformError:
             return None
         names = set(found["up"]) | set(found["rate"]) | set(found["month"])
-        return {name: _live({key: values.get(name) for key, values in found.items()}) for name in names}
+        return {
+            name: _live({key: values.get(name) for key, values in found.items()}, *cost.get(name, (None, "")))
+            for name in names
+        }
 
     def _alerts(self) -> list[Alert]:
         order = {"firing": 0, "pending": 1}
@@ -86,7 +97,7 @@ class Prometheus:
         return sorted(found, key=lambda one: (order.get(one.state, 2), one.name, one.model))
 
 
-def _live(values: Mapping[str, float | None]) -> Live:
+def _live(values: Mapping[str, float | None], cost: float | None, currency: str) -> Live:
     rate, objective, month = values["rate"], values["objective"], values["month"]
     left = None
     if objective is not None and objective < 1 and month:
@@ -98,6 +109,9 @@ def _live(values: Mapping[str, float | None]) -> Live:
         p99_seconds=values["p99"],
         objective=objective,
         budget_left=left,
+        cost_per_day=cost,
+        currency=currency,
+        idle_cost_per_day=values["idle_cost"],
     )
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import functools
+import http.server
 import json
+import re
 import sys
+import threading
+import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,3 +169,35 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     write.folder = folder  # type: ignore[attr-defined]
     return write
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[dict[str, object]], str]]:
+    """A server that answers paths, by patterns, with documents or texts; its address."""
+    servers = []
+
+    def start(answers: dict[str, object]) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                path = urllib.parse.unquote_plus(self.path)
+                found = next((answer for form, answer in answers.items() if re.search(form, path)), None)
+                self.send_response(200 if found is not None else 404)
+                self.end_headers()
+                self.wfile.write((found if isinstance(found, str) else json.dumps(found)).encode())
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                self.do_GET()
+
+            def log_message(self, *args: object) -> None:
+                return
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import fairlead
 from contracts.errors import PlatformError
+from deploy.cli.app import app
 from deploy.cli.cluster.cluster_settings import Prices
+from deploy.cli.console.live import Prometheus
+from deploy.cli.monitoring.served_cost import of_endpoint, of_prometheus
 from deploy.cli.profiles.loading import load_endpoints, load_profile
 from deploy.cli.training.cost import in_words, run_cost, step_cost
 from pipelines.resources import STEPS, Resources
@@ -130,3 +136,73 @@ def test_a_price_that_is_none_is_refused_and_steps_never_see_one(
 @pytest.fixture
 def fairlead_command(home: Path, call: Callable[..., Any]) -> Callable[..., Any]:
     return call
+
+
+METRICS = """
+process_start_time_seconds {started}
+fairlead_core_seconds_total{{model="fraud",state="used"}} 3600
+fairlead_core_seconds_total{{model="fraud",state="idle"}} 7200
+fairlead_memory_byte_seconds_total{{model="fraud",state="used"}} {gib_hour}
+fairlead_memory_byte_seconds_total{{model="fraud",state="idle"}} {gib_hour}
+fairlead_gpu_seconds_total{{model="fraud"}} 3600
+fairlead_requests_total{{model="fraud",version="1",route="/predict",code="200"}} 900
+fairlead_requests_total{{model="fraud",version="1",route="/predict",code="422"}} 100
+fairlead_requests_total{{model="fraud",version="1",route="/metrics",code="200"}} 5000
+"""
+
+
+def test_an_endpoint_says_what_a_day_and_1000_requests_cost(
+    serve: Callable[[dict[str, object]], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = serve({"/metrics": METRICS.format(started=time.time() - 12 * HOUR, gib_hour=2.0**30 * HOUR)})
+    (found,) = of_endpoint(url, PRICES)
+    assert (found.core_hours, found.gib_hours, found.gpu_hours, found.requests) == (3.0, 2.0, 1.0, 1000.0)
+    assert found.money == pytest.approx(3 * 0.04 + 2 * 0.01 + 2.0)
+    assert found.idle_money == pytest.approx(2 * 0.04 + 0.01)
+    assert found.per_day == pytest.approx(2 * 2.14, rel=1e-3)
+    assert found.per_1000_requests == pytest.approx(2.14)
+    (unpriced,) = of_endpoint(url, None)
+    assert (unpriced.money, unpriced.per_day, unpriced.currency) == (None, None, None)
+    monkeypatch.setenv("FAIRLEAD_PRICES__CORE_HOUR", "0.5")
+    done = CliRunner().invoke(app, ["cost", "--served", url, "--json"])
+    assert json.loads(done.output)[0]["money"] == 1.5
+    done = CliRunner().invoke(app, ["cost", "--served", url])
+    assert "1,000 requests" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fraud-1", "--served", "http://127.0.0.1:9"], "of what shall the cost be shown?"),
+        (["--served", "127.0.0.1:3000"], "not an address"),
+        (["--served", "http://127.0.0.1:9"], "the endpoint gives no metrics"),
+        (["--prometheus", "http://127.0.0.1:9"], "Prometheus does not answer"),
+    ],
+)
+def test_what_cannot_be_costed_is_said(arguments: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["cost", *arguments])
+    assert done.exit_code != 0
+    assert said in done.output
+
+
+def test_an_endpoint_of_others_is_said(serve: Callable[[dict[str, object]], str]) -> None:
+    with pytest.raises(PlatformError, match="does not say what it holds"):
+        of_endpoint(serve({"/metrics": "up 1\n"}), PRICES)
+
+
+def test_prometheus_gives_the_cost_of_every_model_of_some_days() -> None:
+    asked = []
+
+    class Answers:
+        def by_model(self, query: str) -> dict[str, float]:
+            asked.append(query)
+            if "core" in query:
+                return {"fraud": HOUR, "chat": 2 * HOUR} if "used" in query else {"fraud": HOUR}
+            return {"fraud": 500.0, "else": 3.0} if "requests" in query else {}
+
+    chat, fraud = of_prometheus(cast(Prometheus, Answers()), 2.0, PRICES)
+    assert (chat.model, chat.core_hours, chat.per_1000_requests) == ("chat", 2.0, None)
+    assert (fraud.model, fraud.core_hours, fraud.idle_core_hours) == ("fraud", 2.0, 1.0)
+    assert fraud.per_day == pytest.approx(0.04)
+    assert fraud.per_1000_requests == pytest.approx(0.16)
+    assert all("[2880m]" in query for query in asked)

@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import http.server
 import json
-import re
 import shutil
-import threading
-import urllib.parse
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -247,38 +242,6 @@ def test_the_audit_log_is_paged_and_its_chain_checked(home):
     assert page.broken.startswith("2: ")
 
 
-@pytest.fixture
-def serve() -> Iterator[Callable[[dict[str, object]], str]]:
-    """A server that answers paths, by patterns, with documents or texts; its address."""
-    servers = []
-
-    def start(answers: dict[str, object]) -> str:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                path = urllib.parse.unquote_plus(self.path)
-                found = next((answer for form, answer in answers.items() if re.search(form, path)), None)
-                self.send_response(200 if found is not None else 404)
-                self.end_headers()
-                self.wfile.write((found if isinstance(found, str) else json.dumps(found)).encode())
-
-            def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["content-length"]))
-                self.do_GET()
-
-            def log_message(self, *args: object) -> None:
-                return
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
 def value(number: float) -> dict[str, object]:
     return {"data": {"result": [{"metric": {"model": "payments"}, "value": [0, str(number)]}]}}
 
@@ -293,6 +256,10 @@ def test_numbers_and_alerts_of_prometheus(home, serve):
             r"query=max": value(0.99),
             r"query=.*increase.*5\.\.": value(4),
             r"query=.*increase": value(1000),
+            r"query=.*idle_cost": value(1.5),
+            r"query=.*fairlead_cost": {
+                "data": {"result": [{"metric": {"model": "payments", "currency": "CHF"}, "value": [0, "4.5"]}]}
+            },
             "/api/v1/query": value(2),
             "/api/v1/alerts": {"data": {"alerts": [alert, firing]}},
         }
@@ -301,6 +268,7 @@ def test_numbers_and_alerts_of_prometheus(home, serve):
     (one,) = made.models()
     assert (one.live.up, one.live.requests_per_second, one.live.objective, one.alerts) == (True, 2, 0.99, 2)
     assert one.live.budget_left == pytest.approx(0.6)
+    assert (one.live.cost_per_day, one.live.idle_cost_per_day, one.live.currency) == (4.5, 1.5, "CHF")
     found = made.alerts()
     assert found is not None
     assert [(one.state, one.runbook) for one in found] == [("firing", "https://runbook.example/#Slow"), ("pending", "")]

@@ -166,13 +166,13 @@ def test_where_nothing_is_asked_for_nothing_is_idle() -> None:
 def test_processes_that_a_service_starts_count_and_stay_counted() -> None:
     tree = ProcessTree()
     before, _ = tree()
-    busy = "import time; t = time.process_time()\nwhile time.process_time() - t < 0.3: pass\nprint('done', flush=True); input()"
+    busy = "import time\nwhile time.process_time() < 0.5: pass\nprint('done', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
         running, memory = tree()
         child.communicate(b"\n")
     after, less = tree()
-    assert running - before >= 0.3
+    assert running - before >= 0.4  # kernels count in hundredths
     assert after >= running
     assert memory > less
