@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import threading
 import urllib.parse
@@ -16,9 +15,9 @@ from typing import Any
 from contracts.errors import PlatformError
 from contracts.metric_names import MODEL_INFO, REQUEST_SECONDS, REQUESTS
 from deploy.cli.console.kept import SOON, Fresh
+from deploy.cli.monitoring.prometheus import PrometheusApi
 from services.console.documents import Alert, Live
 
-TIMEOUT = 2.0  # seconds
 _MONTH = "30d"
 _WORK = 'route!~"/startupz|/livez|/readyz|/metrics|/v2/health/.+|<unmatched>"'
 _OF_WORK = f"{REQUESTS}{{{_WORK}}}"
@@ -36,51 +35,19 @@ _QUERIES = {
 }
 
 
-class Prometheus:
-    """A small client of Prometheus' HTTP API."""
+class Prometheus(PrometheusApi):
+    """What the console asks of Prometheus, kept for a moment."""
 
     def __init__(self, url: str) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise PlatformError(
-                f"not an address: {url!r}",
-                fix="name Prometheus with its scheme: http://127.0.0.1:9090",
-                code="bad_input",
-            )
-        self.url = url.rstrip("/")
+        super().__init__(url)
         self.numbers = Fresh(self._numbers)
         self.alerts = Fresh(self._alerts)
-
-    def _ask(self, path: str) -> Any:
-        try:
-            with urllib.request.urlopen(f"{self.url}/api/v1/{path}", timeout=TIMEOUT) as answer:
-                found = json.load(answer)
-            return found["data"]
-        except (OSError, ValueError, KeyError, TypeError) as err:
-            raise PlatformError(
-                f"Prometheus does not answer: {self.url}",
-                detail=str(err),
-                fix="start it, or correct --prometheus",
-                code="no_prometheus",
-            ) from err
-
-    def by_model(self, query: str) -> dict[str, float]:
-        """The value of each model, of a query that groups by it.
-
-        Raises:
-            PlatformError: ``code="no_prometheus"``.
-        """
-        return {labels["model"]: value for labels, value in self._vector(query) if labels.get("model")}
-
-    def _vector(self, query: str) -> list[tuple[dict[str, str], float]]:
-        data = self._ask(f"query?{urllib.parse.urlencode({'query': query})}")
-        found = [(series["metric"], float(series["value"][1])) for series in data.get("result", [])]
-        return [(labels, value) for labels, value in found if math.isfinite(value)]
 
     def _numbers(self) -> dict[str, Live] | None:
         """Of every model; None where Prometheus does not answer."""
         try:
             with ThreadPoolExecutor(len(_QUERIES)) as pool:
-                costs = pool.submit(self._vector, _COST)
+                costs = pool.submit(self.vector, _COST)
                 found = dict(zip(_QUERIES, pool.map(self.by_model, _QUERIES.values()), strict=True))
                 cost = {labels.get("model"): (value, labels.get("currency", "")) for labels, value in costs.result()}
         except PlatformError:
@@ -93,7 +60,7 @@ class Prometheus:
 
     def _alerts(self) -> list[Alert]:
         order = {"firing": 0, "pending": 1}
-        found = [_alert(one) for one in self._ask("alerts").get("alerts", [])]
+        found = [_alert(one) for one in self.ask("alerts").get("alerts", [])]
         return sorted(found, key=lambda one: (order.get(one.state, 2), one.name, one.model))
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from contracts import metric_names as names
 from contracts.errors import PlatformError
-from deploy.cli.console.live import Prometheus
+from deploy.cli.monitoring.prometheus import PrometheusApi
 from deploy.cli.profiles.loading import load_profile
 from deploy.cli.terminal.output import emit, table
 
@@ -108,7 +108,7 @@ def of_endpoint(address: str, prices: Prices | None, key: str = "") -> list[Serv
         raise PlatformError(
             f"the endpoint gives no metrics: {url}/metrics",
             detail=str(err),
-            fix="correct the address, start it with fairlead serve, or set FAIRLEAD_API_KEY where it wants a key",
+            fix="correct the address, start it with fairlead serve MODEL, or set FAIRLEAD_API_KEY where it wants a key",
             code="no_answer",
         ) from err
     sums: dict[str, dict[tuple[str, str], float]] = defaultdict(lambda: defaultdict(float))
@@ -130,7 +130,7 @@ def of_endpoint(address: str, prices: Prices | None, key: str = "") -> list[Serv
     return [served_cost(model, days, found, prices) for model, found in sorted(sums.items())]
 
 
-def of_prometheus(prometheus: Prometheus, days: float, prices: Prices | None) -> list[ServedCost]:
+def of_prometheus(prometheus: PrometheusApi, days: float, prices: Prices | None) -> list[ServedCost]:
     """The cost of each model of the last `days`, pods that have gone and versions of rollouts included.
 
     Raises:
@@ -157,7 +157,7 @@ def of_prometheus(prometheus: Prometheus, days: float, prices: Prices | None) ->
 def show_served_costs(profile: str, address: str, prometheus: str, days: float, key: str, as_json: bool) -> None:
     """Cost of what an endpoint serves, or of every model that a Prometheus knows."""
     prices = load_profile(profile).prices
-    found = of_endpoint(address, prices, key) if address else of_prometheus(Prometheus(prometheus), days, prices)
+    found = of_endpoint(address, prices, key) if address else of_prometheus(PrometheusApi(prometheus), days, prices)
 
     def show(out: Console) -> None:
         if not found:

@@ -17,7 +17,7 @@ import fairlead
 from contracts.errors import PlatformError
 from deploy.cli.app import app
 from deploy.cli.cluster.cluster_settings import Prices
-from deploy.cli.console.live import Prometheus
+from deploy.cli.monitoring.prometheus import PrometheusApi
 from deploy.cli.monitoring.served_cost import of_endpoint, of_prometheus
 from deploy.cli.profiles.loading import load_endpoints, load_profile
 from deploy.cli.training.cost import in_words, run_cost, step_cost
@@ -200,7 +200,7 @@ def test_prometheus_gives_the_cost_of_every_model_of_some_days() -> None:
                 return {"fraud": HOUR, "chat": 2 * HOUR} if "used" in query else {"fraud": HOUR}
             return {"fraud": 500.0, "else": 3.0} if "requests" in query else {}
 
-    chat, fraud = of_prometheus(cast(Prometheus, Answers()), 2.0, PRICES)
+    chat, fraud = of_prometheus(cast(PrometheusApi, Answers()), 2.0, PRICES)
     assert (chat.model, chat.core_hours, chat.per_1000_requests) == ("chat", 2.0, None)
     assert (fraud.model, fraud.core_hours, fraud.idle_core_hours) == ("fraud", 2.0, 1.0)
     assert fraud.per_day == pytest.approx(0.04)
