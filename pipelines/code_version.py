@@ -22,8 +22,8 @@ _ROOT = Path(__file__).parents[1]
 _SHARED = (
     "contracts", "pipelines/steps", "pipelines/checks", "pipelines/pages", "pipelines/evaluation", "pipelines/training",
     "pipelines/suites", "pipelines/federation", "pipelines/data", "pipelines/io", "pipelines/task.py",
-    "pipelines/settings.py", "pipelines/tuning_limits.py", "pipelines/formatting.py", "pipelines/plugins.py", "pipelines/code_version.py",
-    "feature_repo/stores", "feature_repo/transforms",
+    "pipelines/settings.py", "pipelines/tuning_limits.py", "pipelines/formatting.py", "pipelines/plugins.py",
+    "pipelines/code_version.py", "feature_repo/stores", "feature_repo/transforms",
 )  # fmt: skip
 _OURS = ("contracts", "pipelines", "services", "feature_repo", "deploy")
 # Rooms of which those of other packages count for every task, as the folders of ours do.

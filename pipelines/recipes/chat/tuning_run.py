@@ -19,7 +19,6 @@ from pipelines.task import Progress, problem_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.chat.tuned import TunedChat
     from pipelines.task import Task
     from pipelines.training.conversations import Example, Template
     from pipelines.training.llama_gguf import Base
@@ -32,9 +31,9 @@ _GENERAL = Path(__file__).with_name("general.csv")
 
 @dataclass(kw_only=True)
 class Tuning:
-    """What a tuning works with."""
+    """What a tuning works with; `config` is one of `pipelines.recipes.chat.tuned`."""
 
-    config: TunedChat
+    config: Any
     task: Task
     base: Base
     model: Any
@@ -45,9 +44,7 @@ class Tuning:
     held: Sequence[Example]
 
 
-def run(
-    config: TunedChat, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress
-) -> dict[str, Any]:
+def run(config: Any, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
     """See `TaskConfig.train`."""
     import pandas as pd
 
