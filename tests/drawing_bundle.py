@@ -44,7 +44,7 @@ def flow_source(folder: Path, **spec: Any) -> None:
         node("Unsqueeze", ["rest", "ends"], ["left"]),
         node("Div", ["way", "left"], ["direction"]),
     ]
-    shape = ["rows", 1, SIDE, SIDE]
+    shape: list[str | int | None] = ["rows", 1, SIDE, SIDE]
     graph = helper.make_graph(
         nodes,
         "grays",

@@ -149,14 +149,14 @@ class FlowEngine:
                 some = rows[start : start + self.at_once]
                 group = [wishes[at] for at in some]
                 each = sum(map(self.evaluations, group)) / steps
-                images = np.zeros(0, np.float32)
+                images: Floats = np.zeros((0, *self._shape), np.float32)
                 for step, now in enumerate(self._steps(group, steps), 1):
                     images = now
                     if report is not None:
                         report(round(done + each * step))
                 done += round(each * steps)
-                for at, image in zip(some, images, strict=True):
-                    made[at] = self._drawn(image, wishes[at])
+                for place, at in enumerate(some):
+                    made[at] = self._drawn(images[place : place + 1][0], wishes[at])
         return [made[at] for at in range(len(wishes))]
 
     def evaluations(self, wish: Wish) -> int:

@@ -74,7 +74,7 @@ class Image(ClassLabels):
         there, (found, said) = reference.judged(real)[0], reference.judged(made)
         rows: dict[str, NDArray[np.float64]] = {}
         if wanted("label_accuracy"):
-            rows["label_accuracy"] = np.array(said) == frame["label"].to_numpy(object)
+            rows["label_accuracy"] = (np.array(said) == frame["label"].to_numpy(object)).astype(np.float64)
         if wanted("precision", "recall"):
             rows |= {"precision": by.covered(found, there), "recall": by.covered(there, found)}
         if wanted("c2st"):
@@ -84,7 +84,7 @@ class Image(ClassLabels):
         anchors: dict[str, float] = {}
         if wanted("copied", *_ANCHORS):
             held, apart = reference.nearest(real)[0], reference.nearest(made)[0]
-            rows["copied"] = apart < by.copy_limit(held)
+            rows["copied"] = (apart < by.copy_limit(held)).astype(np.float64)
             anchors["nearest_ratio"] = float(np.median(apart) / max(float(np.median(held)), 1e-9))
         if wanted("c2st_real", "kid_real"):
             others = reference.judged(reference.others(len(real)))[0]

@@ -45,7 +45,8 @@ def covered(points: Floats, by: Floats) -> NDArray[np.float64]:
     own = distances(by, by)
     np.fill_diagonal(own, -1.0)  # itself is nearest, whatever rounding says
     radius = np.partition(own, _NEAR, axis=1)[:, _NEAR]
-    return (distances(points, by) <= radius[None]).any(axis=1).astype(np.float64)
+    near: Floats = (distances(points, by) <= radius[None]).any(axis=1).astype(np.float64)
+    return near
 
 
 def distances(one: Floats, other: Floats) -> Floats:

@@ -70,7 +70,9 @@ def unet(classes: int, channels: int, widths: Sequence[int], blocks: int, patch:
             self.time = nn.Sequential(nn.Linear(widths[0], inner), nn.SiLU(), nn.Linear(inner, inner))
             self.label = nn.Embedding(classes + 1, inner)
             self.stem = nn.Conv2d(channels * patch**2, widths[0], 3, 1, 1)
-            self.down, self.up, self.shrink = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+            self.down: Any = nn.ModuleList()
+            self.up: Any = nn.ModuleList()
+            self.shrink: Any = nn.ModuleList()
             kept, width = [widths[0]], widths[0]
             for level, made in enumerate(widths):
                 self.down.append(nn.ModuleList(Block(width if at == 0 else made, made) for at in range(blocks)))

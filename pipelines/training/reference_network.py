@@ -69,7 +69,8 @@ def write_reference(
                     weights["lr"] = _RATE * min(1.0, (done + 1) / 20, (steps - done) / steps + 0.02)
                 optimizer.zero_grad()
                 logits = network(torch.from_numpy(spec.normalised(train.pixels[rows])))
-                torch.nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[rows])).backward()
+                loss: Any = torch.nn.functional.cross_entropy(logits, torch.from_numpy(train.labels[rows]))
+                loss.backward()
                 optimizer.step()
                 done += 1
             progress(epoch + 1, config.epochs, valid_accuracy=_accuracy(network, valid, spec))

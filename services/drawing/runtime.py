@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -46,7 +46,7 @@ class DrawingRows(Rows):
         super().__init__(engine, settings)
         output: ImageOutput = engine.output  # type: ignore[attr-defined]
         self.policy, self._output = Policy(settings.drawing, output.labels), output
-        self.count_refusal = lambda: None
+        self.count_refusal: Callable[[], None] | None = None
 
     def is_quick(self, batch: Batch) -> bool:
         """Always: prompts are short."""
@@ -74,7 +74,8 @@ class DrawingRows(Rows):
                     limit = f"from {low} to {high:g}" if high is not None else f"of at least {low}"
                     errors.append((batch.where.format(row=row, name=name), f"expected a number {limit}"))
         if denied:
-            self.count_refusal()
+            if self.count_refusal is not None:
+                self.count_refusal()
             raise Problem(422, "content-policy", "the request asks for what this service does not draw", errors=denied)
         if errors:
             raise invalid(errors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from contracts.metric_names import PREDICTIONS
+from contracts.problems.image import pixels_of
 from deploy.cli.machine.ports import free_port
 from deploy.cli.project.scaffold import combinations
 from tests.image_bundle import bar, disc, encoded
@@ -45,6 +47,7 @@ ROWS: dict[tuple[str, str], dict[str, Any]] = {
     ("embedding", "text"): {"question": "How do I change my address?"},
     ("classification", "image"): {"image": encoded(bar())},
     ("detection", "image"): {"image": encoded(disc())},
+    ("image", "drawing"): {"prompt": "a disc, please", "seed": 1},
     ("tagging", "text"): {"message": "My Tisk 3 does not start. The shop in Lyon was closed."},
     ("generation", "text"): {"report": "The pump in hall C leaks oil. Nobody was hurt. A spare part is in stock."},
 }  # fmt: skip
@@ -62,6 +65,9 @@ def is_right(problem: str, answer: dict[str, Any]) -> bool:
     if problem == "detection":
         [one] = answer["objects"]
         return one["label"] == "disc" and one["box"] == pytest.approx([20, 24, 41, 45], abs=4)
+    if problem == "image":
+        pixels = pixels_of(base64.b64decode(answer["image"]))
+        return answer["label"] == "disc" and pixels.shape == (16, 16, 1) and pixels.std() > 20
     if problem == "tagging":
         said = ROWS["tagging", "text"]["message"]
         found = {(said[span["start"] : span["end"]], span["type"]) for span in answer["spans"]}
@@ -80,7 +86,7 @@ def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) 
     name, row = f"{modality}_{problem}", ROWS[problem, modality]
     copy("new-task", name, "--problem", problem, "--modality", modality, "--root", str(copy.project))
     assert (gate := copy.json("run", name)["gate"])["passed"] is True, gate
-    explain = ["--explain"] if problem not in ("embedding", "generation", "detection", "tagging") else []
+    explain = ["--explain"] if problem not in ("embedding", "generation", "detection", "tagging", "image") else []
     prediction = copy.json("predict", name, "--input", json.dumps(row), *explain)["predictions"][0]
     assert is_right(problem, prediction), prediction
     assert (prediction["flags"], bool(prediction.get("reasons"))) == ([], bool(explain))

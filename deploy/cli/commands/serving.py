@@ -84,7 +84,7 @@ def predict(
     ] = False,
     draw: Annotated[
         str,
-        typer.Option("--draw", metavar="FILE", help="Write the image with its boxes; of several out.png, out-2.png."),
+        typer.Option("--draw", metavar="FILE", help="Write images of answers, or those with boxes; then out-2.png."),
     ] = "",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
@@ -101,6 +101,7 @@ def predict(
       fairlead predict images --image sign.jpg --explain
       fairlead predict credit --input applicant.json --encrypted --url http://127.0.0.1:3001
       fairlead predict objects --image tray.jpg --draw out.png
+      fairlead predict drawings --input '{"prompt": "a fish", "seed": 7}' --draw out.png
     """
     from deploy.cli.serving.prediction import given_rows, predict_rows
 

@@ -87,7 +87,8 @@ def _targets(name: str, problem: str, modality: str) -> dict[str, Path]:
             code="bad_name",
         )
     found = {}
-    for folder in (TEMPLATES / "shared", TEMPLATES / modality / "shared", TEMPLATES / modality / problem):
+    like = _said(problem, modality).get("like", modality)
+    for folder in (TEMPLATES / "shared", TEMPLATES / like / "shared", TEMPLATES / modality / problem):
         for file in sorted(folder.rglob("*.tmpl")):
             found[str(file.relative_to(folder)).removesuffix(".tmpl").replace("NAME", name)] = file
     return found
@@ -95,12 +96,17 @@ def _targets(name: str, problem: str, modality: str) -> dict[str, Path]:
 
 def _words(name: str, problem: str, modality: str) -> dict[str, str]:
     """What the placeholders of the templates stand for."""
+    own = {"name": name, "title": name.replace("_", " "), "class_name": _camel(name)}
+    own |= {"problem": problem, "modality": modality}
+    return {**{key: Template(text).substitute(own) for key, text in _said(problem, modality).items()}, **own}
+
+
+def _said(problem: str, modality: str) -> dict[str, str]:
+    """The words of a problem of a modality; ``like`` is another modality, whose shared templates it takes."""
     import yaml
 
-    own = {"name": name, "title": name.replace("_", " "), "class_name": _camel(name)}
-    said: dict[str, str] = yaml.safe_load((TEMPLATES / modality / problem / _WORDS).read_text(encoding="utf-8"))
-    own |= {"problem": problem, "modality": modality}
-    return {**{key: Template(text).substitute(own) for key, text in said.items()}, **own}
+    found: dict[str, str] = yaml.safe_load((TEMPLATES / modality / problem / _WORDS).read_text(encoding="utf-8"))
+    return found
 
 
 def _check_name(name: str) -> None:

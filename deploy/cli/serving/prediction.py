@@ -24,6 +24,7 @@ _BATCH = 500  # rows of one request
 _SHOWN = 50  # rows of the table
 _ITEMS = 4  # numbers that are shown of a vector
 _LARGE = 1000.0  # from here on, one digit behind the point is enough
+_FILES = frozenset({"image"})  # in base64: by --draw, or in --json only
 _ELSEWHERE = frozenset({"id", "threshold", "reasons", "flags"})  # under notes, or in --json only
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
@@ -40,14 +41,14 @@ def predict_rows(
     draw: str = "",
     images: Sequence[str] = (),
 ) -> None:
-    """Predict the given rows and print the answers in their order; with `draw`, also write the `images` with boxes."""
-    from deploy.cli.serving.drawing import check_target, draw_boxes
+    """Predict the given rows and print the answers in their order; with `draw`, also write images."""
+    from deploy.cli.serving.drawing import check_target, draw_answers
 
     if draw:
-        check_target(draw, images)
+        check_target(draw)
     document = answered(profile, ref, rows, url, env, explain)
     if draw:
-        document["drawn"] = draw_boxes(draw, images, document["predictions"])
+        document["drawn"] = draw_answers(draw, images, document["predictions"])
 
     def show(out: Console) -> None:
         predictions = document["predictions"]
@@ -236,7 +237,7 @@ def by_bundle(profile: str, ref: str, rows: list[Any], explain: bool) -> Iterato
 def shown(predictions: list[dict[str, Any]]) -> Table:
     """The answers as a table, whatever their problem; of long lists the beginning, of objects nothing."""
     first = predictions[0]
-    names = [name for name, value in first.items() if name not in _ELSEWHERE and not isinstance(value, dict)]
+    names = [name for name, value in first.items() if name not in _ELSEWHERE | _FILES and not isinstance(value, dict)]
     numeric = [name for name in names if isinstance(first[name], float)]
     made = table("row", *names, "notes", right=("row", *numeric))
     for index, one in enumerate(predictions):

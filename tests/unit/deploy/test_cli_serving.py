@@ -238,14 +238,14 @@ def test_a_row_is_given_as_json_or_as_a_file_of_an_image(tmp_path) -> None:
 def test_boxes_are_drawn_on_the_images_that_were_asked_about(tmp_path) -> None:
     from PIL import Image
 
-    from deploy.cli.serving.drawing import check_target, draw_boxes
+    from deploy.cli.serving.drawing import check_target, draw_answers
 
     for name, size in (("a.png", (400, 500)), ("b.png", (40, 50))):
         Image.new("RGB", size, "white").save(tmp_path / name)
     files = [str(tmp_path / name) for name in ("a.png", "b.png")]
     found = [{"label": "cup", "score": 0.9, "box": [100.0, 200.0, 300.0, 400.0]}]
     said = [{"objects": found}, {"objects": [{**found[0], "box": [10.0, 20.0, 30.0, 40.0]}]}]
-    first, second = draw_boxes(str(tmp_path / "out.png"), files, said)
+    first, second = draw_answers(str(tmp_path / "out.png"), files, said)
     assert (first, second) == (str(tmp_path / "out.png"), str(tmp_path / "out-2.png"))
     large, small = Image.open(first), Image.open(second)
     assert large.size == (400, 500)
@@ -255,10 +255,29 @@ def test_boxes_are_drawn_on_the_images_that_were_asked_about(tmp_path) -> None:
         assert edge != (255, 255, 255)
         assert image.getpixel((image.width // 2, image.height * 3 // 5)) == (255, 255, 255)
     with pytest.raises(PlatformError, match="no boxes to draw"):
-        draw_boxes(str(tmp_path / "out.png"), files[:1], [{"label": "dark"}])
-    for draw, images, complaint in (("out.txt", files, "no picture can be written"), ("out.png", [], "needs images")):
-        with pytest.raises(PlatformError, match=complaint):
-            check_target(draw, images)
+        draw_answers(str(tmp_path / "out.png"), files[:1], [{"label": "dark"}])
+    with pytest.raises(PlatformError, match="needs images"):
+        draw_answers(str(tmp_path / "out.png"), [], said)
+    with pytest.raises(PlatformError, match="no picture can be written"):
+        check_target("out.txt")
+
+
+def test_images_that_a_model_made_are_written_as_they_are(tmp_path) -> None:
+    import base64
+
+    import numpy as np
+
+    from contracts.provenance import marked_png, read_mark
+    from deploy.cli.serving.drawing import draw_answers
+
+    made = [marked_png(np.full((4, 4, 1), at, np.uint8), {"seed": at}) for at in (1, 2)]
+    said = [{"label": "fish", "image": base64.b64encode(one).decode()} for one in made]
+    files = draw_answers(str(tmp_path / "out.png"), [], said)
+    assert [Path(file).name for file in files] == ["out.png", "out-2.png"]
+    assert [read_mark(Path(file).read_bytes())["seed"] for file in files] == [1, 2]
+    with pytest.raises(PlatformError, match=r"are PNG files, not \.jpg"):
+        draw_answers(str(tmp_path / "out.jpg"), [], said)
+    assert "image" not in str([column.header for column in shown(said).columns])
 
 
 def test_an_answer_that_is_no_problem_document_is_still_told() -> None:
