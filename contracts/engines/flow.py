@@ -7,19 +7,17 @@ The files of ``model/``: ``model.onnx`` (float32 ``pixels`` (rows, channels, hei
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import EngineOptions, EngineSpec, Reason, UnreadableError, onnx_providers, refused
-from contracts.errors import PlatformError
-from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, Drawn, ImageOutput, UnnamedError, named
+from contracts.drawing_engine import DrawingEngine, Wish
+from contracts.engine import EngineOptions, EngineSpec, onnx_providers, refused
+from contracts.problems.image import Drawn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,16 +44,6 @@ class FlowSpec(Document):
     guidance: float = Field(1.0, ge=1)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """One picture that is asked for."""
-
-    label: str
-    seed: int
-    steps: int
-    guidance: float
-
-
 def follow(direction: Direction, noise: Floats, steps: int, method: str) -> Iterator[Floats]:
     """The images after each of `steps` equal steps from time 0 to 1; the last ones are the answer.
 
@@ -72,7 +60,7 @@ def follow(direction: Direction, noise: Floats, steps: int, method: str) -> Iter
         yield now
 
 
-class FlowEngine:
+class FlowEngine(DrawingEngine):
     """Serves a bundle of problem ``image``; see `contracts.engine.Engine`. Calls of threads take turns by steps.
 
     Attributes:
@@ -82,10 +70,7 @@ class FlowEngine:
     def __init__(self, bundle: Bundle, threads: int) -> None:
         import onnxruntime as ort
 
-        document = bundle.document
-        output = document.signature.output
-        if not isinstance(output, ImageOutput):
-            raise refused(bundle, f"its answers are of problem {output.problem}, expected image")
+        super().__init__(bundle)
         try:
             self.spec = FlowSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
         except (OSError, ValidationError) as err:
@@ -97,43 +82,9 @@ class FlowEngine:
         self._session = ort.InferenceSession(str(bundle.model_path / "model.onnx"), options, providers=providers)
         if {item.name for item in self._session.get_inputs()} != {"pixels", "time", "label"}:
             raise refused(bundle, "model.onnx has other inputs than pixels, time and label")
-        self.output = output
+        output = self.output
         self._shape = (len(output.mode), output.height, output.width)
         self.at_once = max(1, WORKING_NUMBERS // (_CHANNELS * output.width * output.height))
-        self._made = {"model": document.name, "digest": bundle.digest[:12]}
-        self._turn = threading.Lock()
-
-    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
-        """`Drawn` of each row, an object array, shape (rows,).
-
-        Raises:
-            UnreadableError: naming the rows whose prompt names no class of the model, or several.
-        """
-        answers = np.empty(len(columns[PROMPT]), dtype=object)
-        answers[:] = list(self.draw(self.wishes(columns)))
-        return answers
-
-    def wishes(self, columns: Mapping[str, NDArray[Any]]) -> list[Wish]:
-        """What the rows ask for; see `predict`. Numbers outside of what the model takes become the nearest inside."""
-        found, errors = [], []
-        prompts, seeds, steps, guidance = (columns[name] for name in (PROMPT, SEED, STEPS, GUIDANCE))
-        for row, prompt in enumerate(prompts):
-            try:
-                label = named(str(prompt), self.output.labels)
-            except UnnamedError as err:
-                errors.append((row, PROMPT, str(err)))
-                continue
-            found.append(
-                Wish(
-                    label=label,
-                    seed=abs(int(_or(seeds[row], 0))),
-                    steps=int(np.clip(_or(steps[row], self.spec.steps), 1, self.output.max_steps)),
-                    guidance=float(np.clip(_or(guidance[row], self.spec.guidance), 1, self.output.max_guidance)),
-                )
-            )
-        if errors:
-            raise UnreadableError(errors)
-        return found
 
     def draw(self, wishes: Sequence[Wish], report: Callable[[int], None] | None = None) -> list[Drawn]:
         """The pictures, in their order; those with the same steps are drawn together.
@@ -156,7 +107,7 @@ class FlowEngine:
                         report(round(done + each * step))
                 done += round(each * steps)
                 for place, at in enumerate(some):
-                    made[at] = self._drawn(images[place : place + 1][0], wishes[at])
+                    made[at] = self._finished(images[place : place + 1][0], wishes[at])
         return [made[at] for at in range(len(wishes))]
 
     def evaluations(self, wish: Wish) -> int:
@@ -190,29 +141,9 @@ class FlowEngine:
             found: Floats = self._session.run(["direction"], given)[0]
         return found
 
-    def _drawn(self, image: Floats, wish: Wish) -> Drawn:
+    def _finished(self, image: Floats, wish: Wish) -> Drawn:
         pixels = np.clip(np.rint((image.transpose(1, 2, 0) + 1) * 127.5), 0, 255).astype(np.uint8)
-        told = {
-            **self._made,
-            "label": wish.label,
-            "seed": wish.seed,
-            "steps": wish.steps,
-            "guidance": wish.guidance,
-            "method": self.spec.method,
-        }
-        return Drawn(pixels, wish.label, told)
-
-    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """None: a picture has no reasons.
-
-        Raises:
-            PlatformError: ``code="not_explainable"``, always.
-        """
-        raise PlatformError("this model gives no reasons", detail="its answers are images", code="not_explainable")
-
-
-def _or(value: Any, default: float) -> float:
-    return default if value != value else float(value)
+        return self._drawn(pixels, wish, self.spec.method)
 
 
 def load(bundle: Bundle, options: EngineOptions) -> FlowEngine:

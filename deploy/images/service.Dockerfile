@@ -20,7 +20,7 @@ ARG VARIANT=cpu
 ARG ONNXRUNTIME_GPU=1.31.1
 # In one call, because both bring CUDA's libraries and must agree on them.
 RUN if [ "$VARIANT" = gpu ]; then \
-      python requirements.py torch > torch.txt \
+      python requirements.py torch diffusion > torch.txt \
       && /opt/venv/bin/pip uninstall -y onnxruntime \
       && /opt/venv/bin/pip install --no-compile -c constraints.txt \
            "onnxruntime-gpu[cuda,cudnn]==$ONNXRUNTIME_GPU" -r torch.txt; \

@@ -45,8 +45,8 @@ def covered(points: Floats, by: Floats) -> NDArray[np.float64]:
     own = distances(by, by)
     np.fill_diagonal(own, -1.0)  # itself is nearest, whatever rounding says
     radius = np.partition(own, _NEAR, axis=1)[:, _NEAR]
-    near: Floats = (distances(points, by) <= radius[None]).any(axis=1).astype(np.float64)
-    return near
+    near: Any = (distances(points, by) <= radius[None]).any(axis=1)
+    return np.asarray(near, np.float64)
 
 
 def distances(one: Floats, other: Floats) -> Floats:

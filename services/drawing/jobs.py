@@ -12,7 +12,7 @@ from itertools import count
 from time import perf_counter, time
 from typing import Any, Literal
 
-from contracts.engines.flow import Wish
+from contracts.drawing_engine import Wish
 from contracts.problems.image import Drawn
 from services.errors import Problem
 from services.metrics.service_metrics import ServiceMetrics

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from contracts.engines.flow import Wish
+from contracts.drawing_engine import Wish
 from contracts.problems.image import LARGEST_SEED, ImageOutput, classes_in, named
 from services.errors import Problem
 from services.settings import DrawingSettings

@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from contracts.bundle import Bundle
+from contracts.drawing_engine import DrawingEngine, Wish
 from contracts.engine import Engine
-from contracts.engines.flow import FlowEngine, Wish
 from contracts.errors import PlatformError
 from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, ImageOutput, UnnamedError
 from services.drawing.jobs import Job, Jobs
@@ -90,7 +90,7 @@ class DrawingRuntime(RowRuntime):
     """
 
     jobs: Jobs
-    engine: FlowEngine
+    engine: DrawingEngine
     policy: Policy
     key: bytes
 

@@ -199,8 +199,9 @@ def drawn_batch(
 
     images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1))
     noise = rng.standard_normal(images.shape, dtype=np.float32)
-    times: NDArray[Any] = np.asarray(1 / (1 + np.exp(-rng.standard_normal(len(images)))), np.float32)
-    return images, noise, times, labels
+    times = np.asarray(1 / (1 + np.exp(-rng.standard_normal(len(images)))), np.float32)
+    made: tuple[NDArray[Any], ...] = (images, noise, times, labels)
+    return made
 
 
 def flow_loss(model: Any, batch: Sequence[Any], precision: str, device: str) -> Any:

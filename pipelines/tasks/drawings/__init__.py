@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipelines.recipes.drawing.flow import FlowRecipe
+from pipelines.recipes.drawing.pretrained import PretrainedDrawing
 from pipelines.recipes.drawing.task import DrawingTask
+from pipelines.recipes.drawing.unet2d import Unet2dRecipe
 from pipelines.task import GateConfig, TaskConfig, Threshold
 
 # What the sample reaches with room for another seed; real data deserves limits of its own.
@@ -23,7 +25,11 @@ class DrawingsTask(DrawingTask):
 
     name = "drawings"
     title = "Draw a fish"
-    recipes: Mapping[str, TaskConfig] = {"flow": FlowRecipe(recipe="flow", gate=_GATE)}
+    recipes: Mapping[str, TaskConfig] = {
+        "flow": FlowRecipe(recipe="flow", gate=_GATE),
+        "unet2d": Unet2dRecipe(recipe="unet2d", gate=_GATE),
+        "pretrained": PretrainedDrawing(recipe="pretrained", gate=_GATE),
+    }
 
     def sample(self, config: Any) -> Iterator[tuple[str, bytes, str]]:
         """See `pipelines.tasks.drawings.sketches`."""

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from contracts.drawing_engine import Wish
 from contracts.engine import UnreadableError
 from contracts.engines import load_engine
-from contracts.engines.flow import Wish, follow
+from contracts.engines.flow import follow
 from contracts.errors import PlatformError
 from contracts.problems import get_problem, read_output
 from contracts.problems.image import Drawn, UnnamedError, classes_in, named

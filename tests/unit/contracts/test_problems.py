@@ -297,6 +297,6 @@ def test_an_unknown_room_is_refused_with_the_nearest() -> None:
         get_problem("regresion")
     assert caught.value.fix == "did you mean regression?"
     assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
-        "detector", "extractive", "flow", "lightgbm", "llamacpp", "onnx_image", "onnx_tabular", "onnx_text",
-        "recommend", "scorecard", "tagger", "torch_text",
+        "detector", "diffusers", "extractive", "flow", "lightgbm", "llamacpp", "onnx_image", "onnx_tabular",
+        "onnx_text", "recommend", "scorecard", "tagger", "torch_text",
     ]  # fmt: skip

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from contracts import metric_names as names
-from contracts.engines.flow import Wish
+from contracts.drawing_engine import Wish
 from contracts.errors import PlatformError
 from contracts.problems.image import pixels_of
 from contracts.provenance import is_sealed, read_mark
