@@ -115,6 +115,15 @@ def vector_of(engine: Engine) -> Callable[[Any], NDArray[np.float64]] | None:
     return engine.vector if isinstance(engine, VectorEngine) and engine.has_vector else None
 
 
+def odds_of(chance: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-odds of chances, which count as one in a thousand at least, also where nothing was found at all."""
+    import numpy as np
+
+    held = np.clip(chance, 1e-3, 1 - 1e-6)
+    found: NDArray[np.float64] = np.log(held) - np.log1p(-held)
+    return found
+
+
 def graph_outputs(signature: Signature) -> dict[str, int]:
     """The outputs of a graph that together are the answers, by name, with their width: the problem's numeric tensors.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +27,7 @@ _SINGLE = re.compile(rf"[{_HAN}]")
 _ENDS = frozenset(".!?;\n。！？；")
 _SURE = 10.0  # by how much the logit of O is the highest
 _NEVER = -1e9
+_HIDDEN = "\u25a1"  # in the place of a character that is hidden: places stay as they are
 
 
 class Tagged(NamedTuple):
@@ -172,3 +173,24 @@ def _joined(
             sure = float(np.mean([chances[each, path[each]] for each in range(at, end)]))
             yield Tagged(int(places[at, 0]), int(places[end - 1, 1]), kinds[(path[at] - 1) // 2], sure)
         at = end
+
+
+def surest(found: Sequence[Tagged]) -> Tagged | None:
+    """The span with the highest score, of equal ones the first; None where there is none."""
+    return max(found, key=lambda one: one.score, default=None)
+
+
+def hidden(text: str, start: int, end: int) -> str:
+    """`text` with white squares in the place of what is not white space from `start` to `end`."""
+    return text[:start] + "".join(one if one.isspace() else _HIDDEN for one in text[start:end]) + text[end:]
+
+
+def left_of(span: Tagged, found: Iterable[Tagged]) -> float:
+    """How much of `span` is still found: of those of its kind the highest score, times the share of characters that
+    both have of what they cover together; 0 where there is none."""
+    return max((one.score * _shared(span, one) for one in found if one.kind == span.kind), default=0.0)
+
+
+def _shared(one: Tagged, other: Tagged) -> float:
+    both = max(0, min(one.end, other.end) - max(one.start, other.start))
+    return both / (one.end - one.start + other.end - other.start - both)

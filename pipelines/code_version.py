@@ -20,10 +20,11 @@ from pipelines.tasks import get_task
 _ROOT = Path(__file__).parents[1]
 # What a task's artifacts are made by, besides its own folder, its own feature definitions, and what these import.
 _SHARED = (
-    "contracts", "pipelines/steps", "pipelines/checks", "pipelines/pages", "pipelines/evaluation", "pipelines/training",
-    "pipelines/suites", "pipelines/federation", "pipelines/data", "pipelines/io", "pipelines/task.py",
-    "pipelines/settings.py", "pipelines/tuning_limits.py", "pipelines/formatting.py", "pipelines/plugins.py",
-    "pipelines/code_version.py", "feature_repo/stores", "feature_repo/transforms",
+    "contracts", "pipelines/steps", "pipelines/checks", "pipelines/pages", "pipelines/evaluation",
+    "pipelines/training", "pipelines/suites", "pipelines/federation", "pipelines/data", "pipelines/io",
+    "pipelines/task.py", "pipelines/gate_limits.py", "pipelines/settings.py", "pipelines/tuning_limits.py",
+    "pipelines/formatting.py", "pipelines/plugins.py", "pipelines/code_version.py", "feature_repo/stores",
+    "feature_repo/transforms",
 )  # fmt: skip
 _OURS = ("contracts", "pipelines", "services", "feature_repo", "deploy")
 # Rooms of which those of other packages count for every task, as the folders of ours do.

@@ -15,6 +15,7 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.loop_policy import LoopPolicy
 from contracts.rollout_policy import RolloutPolicy
+from pipelines.gate_limits import ExplanationLimits, RedactionLimits
 from pipelines.search_space import SearchConfig
 from pipelines.settings import apply
 from pipelines.tuning_limits import TuningLimits
@@ -144,14 +145,6 @@ class PrivacyBudget:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class RedactionLimits:
-    """Of the personal data in ``data.pii_labelled``, by kind or ``all``: the least recall, and the most that leaks."""
-
-    recall: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
-    leaked: Mapping[str, Annotated[float, Field(ge=0, le=1)]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True, config=STRICT)
 class SuiteGate:
     """A suite that models which write are asked (pipelines.suites): `name` or file, and by metric the least value.
 
@@ -192,6 +185,7 @@ class GateConfig:
     redaction: RedactionLimits = field(default_factory=RedactionLimits)
     suite: SuiteGate = field(default_factory=SuiteGate)
     tuning: TuningLimits = field(default_factory=TuningLimits)
+    explanations: ExplanationLimits = field(default_factory=ExplanationLimits)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -13,9 +13,9 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from pipelines.federation.certificates import checker, make_certificates
 from pipelines.federation.coordinator import Coordinator
-from pipelines.federation.learner import Local, first_weights, shapes_of
+from pipelines.federation.learner import Local
 from pipelines.federation.messages import Message, of_error, packed, unpacked
-from pipelines.federation.models import model_of, width_of
+from pipelines.federation.models import model_of
 from pipelines.federation.rehearsal import FAULTS
 from pipelines.federation.settings import FederationConfig
 from pipelines.federation.site import Site, SiteRules
@@ -117,8 +117,7 @@ def admitted(leader: Coordinator) -> Coordinator:
 def arrays(leader: Coordinator, model: Any = NETWORK) -> dict[str, Any]:
     known = model_of(model, INPUTS)
     spread = known.agree(leader.sums(len(known.sums(np.zeros((0, len(INPUTS)))))))
-    weights = first_weights(shapes_of(width_of(known, INPUTS), known.hidden), 7)
-    return {"weights": weights, "mean": spread.mean, "deviation": spread.deviation}
+    return {"weights": known.first(7), "mean": spread.mean, "deviation": spread.deviation}
 
 
 def rounds(leader: Coordinator, given: dict[str, Any], count: int, privacy: bool = False) -> dict[str, Any]:

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.bundle import Bundle
-from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason, refused
+from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason, odds_of, refused
 from contracts.engines.onnx_image import OnnxImageEngine
-from contracts.errors import PlatformError
-from contracts.problems.detection import DetectionOutput, Detections
+from contracts.problems.detection import DetectionOutput, Detections, left_of, surest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -89,15 +88,34 @@ class DetectorEngine(OnnxImageEngine):
         """See `contracts.engine.VectorEngine`."""
         return super().vector(np.asarray(row))
 
-    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """None: a box says itself where it comes from.
+    def content(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        """Without what ``pad`` adds."""
+        if not isinstance(image, Picture):
+            return super().content(image)
+        (wide, high), (across, down) = image.shown, self._spec.factors(*image.shown)
+        return min(image.shape[0], max(1, round(high * down))), min(image.shape[1], max(1, round(wide * across)))
 
-        Raises:
-            PlatformError: ``code="not_explainable"``, always.
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        """What covering a patch of the image takes from the log-odds of its surest object; no reasons where none is
+        answered. An object is still found as far as one of its class is there (`contracts.problems.detection.left_of`).
         """
-        raise PlatformError(
-            "this model gives no reasons", detail="its answers are boxes, which say where", code="not_explainable"
-        )
+        given = columns[self._name]
+        pictures = given if len(given) and isinstance(given[0], Picture) else self._pictures(given, MAX_PIXELS, False)
+        answers = self.predict({self._name: pictures})
+        return [self._reasons_of(image, answer, top) for image, answer in zip(pictures, answers, strict=True)]
+
+    def _reasons_of(self, image: Picture, answer: Detections, top: int) -> list[Reason]:
+        assert isinstance(self._output, DetectionOutput)
+        best = surest(self._output, answer)
+        if best is None:
+            return []
+        places = self._places(image)
+        covered = np.empty(len(places), object)
+        for at, place in enumerate(places):
+            covered[at] = self._covered(image, place)
+        found = [left_of(answer, best, one) for one in self.predict({self._name: covered})]
+        lost = odds_of(float(answer.scores[best])) - odds_of(np.array(found))
+        return self._named(image, places, lost, top)
 
 
 def load(bundle: Bundle, options: EngineOptions) -> DetectorEngine:

@@ -37,6 +37,7 @@ WORKING_NUMBERS = 2_000_000  # numbers of pixels that one run of the graph may h
 _PATCH = re.compile(r"\[(\d+)-(\d+)% from the top, (\d+)-(\d+)% from the left\]")
 _GRID = 6  # an image is covered in as many rows and columns of patches, one at a time
 _TINY = 1e-15
+_Place = tuple[int, int, int, int]  # rows from and to, columns from and to
 
 
 class OnnxImageEngine:
@@ -150,16 +151,33 @@ class OnnxImageEngine:
         answers = self.predict({self._name: pixels})
         return [self._reasons(image, answer, top) for image, answer in zip(pixels, answers, strict=True)]
 
+    def content(self, image: NDArray[np.uint8]) -> tuple[int, int]:
+        """How many rows and columns of the pixels that `decode` makes show the image, from the upper left corner on."""
+        return image.shape[0], image.shape[1]
+
     def _reasons(self, image: NDArray[np.uint8], answer: NDArray[np.float64], top: int) -> list[Reason]:
         label = int(answer.argmax())
-        rows, columns = (np.linspace(0, side, min(_GRID, side) + 1).astype(int) for side in image.shape[:2])
-        places = [(low, high, left, right) for low, high in pairwise(rows) for left, right in pairwise(columns)]
-        covered = np.repeat(image[None], len(places), axis=0)
-        for at, (low, high, left, right) in enumerate(places):
-            covered[at, low:high, left:right] = image.mean(axis=(0, 1)).round()
+        places = self._places(image)
+        covered = np.stack([self._covered(image, place) for place in places])
         lost = _log_odds(answer, label) - _log_odds(self.predict({self._name: covered}), label)
+        return self._named(image, places, lost, top)
+
+    def _places(self, image: NDArray[np.uint8]) -> list[_Place]:
+        rows, columns = (np.linspace(0, side, min(_GRID, side) + 1).astype(int) for side in self.content(image))
+        return [(low, high, left, right) for low, high in pairwise(rows) for left, right in pairwise(columns)]
+
+    def _covered(self, image: NDArray[np.uint8], place: _Place) -> NDArray[np.uint8]:
+        """A copy whose pixels at a place have the mean color of the image."""
+        (low, high, left, right), (down, across), made = place, self.content(image), image.copy()
+        made[low:high, left:right] = np.asarray(image)[:down, :across].mean(axis=(0, 1)).round()
+        return made
+
+    def _named(
+        self, image: NDArray[np.uint8], places: Sequence[_Place], lost: NDArray[np.float64], top: int
+    ) -> list[Reason]:
+        """The `top` places whose cover costs most."""
         order = np.argsort(-np.abs(lost), kind="stable")[:top]
-        high, wide = image.shape[:2]
+        high, wide = self.content(image)
         named = [
             f"{self._name}[{_percent(up, down, high)} from the top, {_percent(left, right, wide)} from the left]"
             for up, down, left, right in places

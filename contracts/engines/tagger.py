@@ -6,6 +6,7 @@ The files of ``model/``: ``tagger.json`` (`TaggerSpec`) and ``model.onnx`` (inpu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,15 +15,16 @@ from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.engine import EngineOptions, EngineSpec, Reason, onnx_providers, refused
-from contracts.errors import PlatformError
-from contracts.tagging import FEATURES, Tagged, Tokens, pieces, spans, tokenise
+from contracts.engine import EngineOptions, EngineSpec, Reason, odds_of, onnx_providers, refused
+from contracts.tagging import FEATURES, Tagged, Tokens, hidden, left_of, pieces, spans, surest, tokenise
 from contracts.texts import join_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILE = "tagger.json"
+_PLACE = re.compile(r"characters (\d+)-(\d+)")
+_NEAREST = 64  # tokens that one explanation hides, one at a time
 _AT_ONCE = 4_096  # tokens that the graph computes at a time, padding included
 
 
@@ -108,8 +110,48 @@ class TaggerEngine:
         return found
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """None: a span is not one answer that something speaks for."""
-        raise PlatformError("this model gives no reasons", detail="its answers are spans", code="not_explainable")
+        """What hiding a token takes from the log-odds of the row's surest span (`contracts.tagging.left_of`).
+
+        Reasons are named by their place in the text, ``characters 12-14``, with the token as value. Of a long text the
+        piece with the span is looked at, and of it the tokens that are nearest. None where no span is found.
+        """
+        rows = zip(*(columns[name] for name in self._inputs), strict=True)
+        texts = [join_fields(fields, self._spec.max_characters) for fields in rows]
+        return [self._reasons(text, surest(found), top) for text, found in zip(texts, self.tag(texts), strict=True)]
+
+    def _reasons(self, text: str, span: Tagged | None, top: int) -> list[Reason]:
+        if span is None:
+            return []
+        places = tokenise(text, self._spec.size).places
+        parts = (places[part] for part in pieces(text, places, self._spec.max_tokens))
+        near = next(part for part in parts if part[-1, 1] >= span.end)
+        first, last = int(near[0, 0]), int(near[-1, 1])
+        apart = np.maximum(near[:, 0] - span.end, span.start - near[:, 1])
+        near = near[np.sort(np.argsort(apart, kind="stable")[:_NEAREST])]
+        without = [hidden(text, start, end)[first:last] for start, end in near.tolist()]
+        moved = span._replace(start=span.start - first, end=span.end - first)
+        scores = odds_of(np.array([left_of(moved, found) for found in self.tag([text[first:last], *without])]))
+        lost = scores[0] - scores[1:]
+        return [
+            Reason(
+                feature=f"characters {near[at, 0]}-{near[at, 1]}",  # which `place_of` reads
+                value=text[near[at, 0] : near[at, 1]],
+                contribution=float(lost[at]),
+            )
+            for at in np.argsort(-np.abs(lost), kind="stable")[:top]
+        ]
+
+
+def place_of(feature: str) -> tuple[int, int]:
+    """Where in a text the token begins and ends that a reason names.
+
+    Raises:
+        ValueError: it names none.
+    """
+    found = _PLACE.fullmatch(feature)
+    if found is None:
+        raise ValueError(f"{feature!r} names no place in a text")
+    return int(found[1]), int(found[2])
 
 
 def load(bundle: Bundle, options: EngineOptions) -> TaggerEngine:

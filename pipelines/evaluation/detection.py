@@ -8,7 +8,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from contracts.problems.detection import Detections, described, kept, matches, objects, read_truth
+from contracts.problems.detection import (
+    Detections,
+    described,
+    kept,
+    left_of,
+    matches,
+    objects,
+    read_truth,
+    surest,
+)
 from pipelines.evaluation.base import Batch, Evaluation, Measure, MetricNames
 from pipelines.evaluation.parts import counts_text, spread_rows
 from pipelines.formatting import number
@@ -182,6 +191,17 @@ class Detection(Evaluation):
         return (
             "An object is answered from a score of " + ", ".join(f"{least:.2f} ({name})" for name, least in some) + "."
         )
+
+    def explained(
+        self, output: DetectionOutput, decision: Any, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64]:
+        """Log-odds of the surest object, as far as it is still there; of an image without one that of none."""
+        import numpy as np
+
+        from contracts.engine import odds_of
+
+        pairs = [(one, surest(output, one), found) for one, found in zip(like, answers, strict=True)]
+        return odds_of(np.array([0.0 if at is None else left_of(one, at, found) for one, at, found in pairs]))
 
     def not_comparable(self, frame: pd.DataFrame, champion: Any) -> str:
         """Classes that the champion does not know."""

@@ -4,23 +4,21 @@ Of tables: importance is the mean size of an input's contribution. Partial depen
 answer when one input takes a value in all rows; where few rows are, it says little, so that the density stands below
 it. Faithfulness is measured by hiding and by telling inputs in the order of the reasons (deletion and insertion:
 Petsiuk et al., RISE, 2018), beside a random order; stability by how alike the reasons of rows are that differ by a
-hundredth. Of texts and images: what taking out the reasons costs, beside as much taken out at random
-(comprehensiveness: DeYoung et al., ERASER, 2020).
+hundredth. Of texts and images see `pipelines.evaluation.occlusion`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.engine import Reason
 from contracts.errors import PlatformError
-from pipelines.evaluation import get_evaluation
+from pipelines.evaluation import get_evaluation, occlusion
 from pipelines.evaluation.measures import evenly
 from pipelines.evaluation.plots import BLUE, GREY, ORANGE, figure
 from pipelines.evaluation.scoring import predict
@@ -37,7 +35,7 @@ DRAWS = 3  # random orders
 GRID, CATEGORIES = 20, 12  # values of a partial dependence
 SHOWN = 6  # inputs with a partial dependence
 NUDGE = 0.01  # of an input's standard deviation
-FEW, TOP = 20, 5  # texts or images that reasons are asked of, and reasons of each that are taken out
+FEW = 20  # texts or images that reasons are asked of
 _TINY = 1e-9
 Columns = Mapping[str, NDArray[Any]]
 Score = Callable[[Columns], NDArray[np.float64]]
@@ -54,17 +52,19 @@ def measure(
     Returns:
         rows, importance by input (largest first, in log-odds or the label's unit), faithfulness (deletion and
         insertion, each of the reasons and of a random order, 0 to 1, more is better), stability (mean cosine of the
-        reasons of a row and of it nudged). Of texts and images: rows, and removed (what, and the log-odds of the
-        answered class that taking out the reasons costs, and as much at random). None for what gives no reasons.
+        reasons of a row and of it nudged). Of texts and images what `pipelines.evaluation.occlusion.measure` says. Of
+        all above_random: by how much reasons are more faithful than chance, of two measures by the lesser. None for
+        what gives no reasons.
     """
     by, decision = get_evaluation(document.signature.output.problem), document.decision
     if by.explained(document.signature.output, decision, answers, answers, False) is None:
         return None
     rng = np.random.default_rng(seed)
-    removed = _REMOVED.get(document.modality)
     try:
-        if removed is not None:
-            return _removed(engine, document, _some(columns, FEW), removed, rng)
+        if document.modality in occlusion.MODALITIES:
+            some = _some(columns, FEW)
+            like = predict(engine, some, document)
+            return occlusion.measure(engine, document, some, like, partial(score_of, engine, document), rng)
         return _of_table(engine, document, columns, np.asarray(answers), rng, folder)
     except PlatformError as err:
         if err.code != "not_explainable":
@@ -92,11 +92,12 @@ def _of_table(
     given = _contributions(engine, inputs, some)
     importance = np.abs(given).mean(axis=0)
     order = np.argsort(-importance, kind="stable")
-    score = _score(engine, document, answers[chosen], alone=False)
+    score = score_of(engine, document, answers[chosen], alone=False)
     result: dict[str, Any] = {
         "rows": len(chosen),
         "importance": {inputs[at].name: float(importance[at]) for at in order},
-        "faithfulness": faithfulness(score, inputs, some, given, rng),
+        "faithfulness": (kinds := faithfulness(score, inputs, some, given, rng)),
+        "above_random": min(one["reasons"] - one["random"] for one in kinds.values()),
         "stability": _stability(engine, inputs, some, given, rng),
     }
     if folder is not None:
@@ -205,7 +206,7 @@ def _stability(
     return float(np.clip(alike, -1, 1).mean())
 
 
-def _score(engine: Engine, document: BundleDocument, like: NDArray[np.float64], *, alone: bool) -> Score:
+def score_of(engine: Engine, document: BundleDocument, like: Any, *, alone: bool) -> Score:
     """What reasons are about, see `Evaluation.explained`, of any columns of these rows."""
     output, decision = document.signature.output, document.decision
     by = get_evaluation(output.problem)
@@ -216,67 +217,6 @@ def _score(engine: Engine, document: BundleDocument, like: NDArray[np.float64], 
         return found
 
     return score
-
-
-Remove = Callable[["Engine", Columns, int, Sequence[Reason], np.random.Generator | None], dict[str, NDArray[Any]]]
-
-
-def _removed(
-    engine: Engine, document: BundleDocument, columns: Columns, remove: tuple[str, Remove], rng: np.random.Generator
-) -> dict[str, Any] | None:
-    """What taking out each row's foremost reasons for its answer costs, and taking out as much at random."""
-    what, without = remove
-    reasons = [[one for one in found if one.contribution > 0] for found in engine.explain(columns, TOP)]
-    rows = [at for at, found in enumerate(reasons) if found]
-    if not rows:
-        return None
-    answers = np.asarray(predict(engine, columns, document))
-    costs: dict[str, list[float]] = {"reasons": [], "random": []}
-    for at in rows:
-        score = _score(engine, document, answers[at : at + 1], alone=True)
-        before = score({name: values[at : at + 1] for name, values in columns.items()})
-        for name, draws in (("reasons", [None]), ("random", [rng] * DRAWS)):
-            after = [score(without(engine, columns, at, reasons[at], draw)) for draw in draws]
-            costs[name].append(float(before[0] - np.mean(after)))
-    return {"rows": len(rows), "removed": {"what": what, **{name: float(np.mean(one)) for name, one in costs.items()}}}
-
-
-def _without_words(
-    engine: Engine, columns: Columns, row: int, reasons: Sequence[Reason], rng: np.random.Generator | None
-) -> dict[str, NDArray[Any]]:
-    """The texts of a row without the reasons' words, or without as long stretches anywhere."""
-    made = {}
-    for name, values in columns.items():
-        text = values[row]
-        for one in reasons if isinstance(text, str) else ():
-            if found := re.search(re.escape(one.feature), text, flags=re.IGNORECASE):
-                size = found.end() - found.start()
-                start = found.start() if rng is None else int(rng.integers(len(text) - size + 1))
-                text = f"{text[:start]} {text[start + size :]}"
-        made[name] = np.array([text], dtype=values.dtype)
-    return made
-
-
-def _without_patches(
-    engine: Engine, columns: Columns, row: int, reasons: Sequence[Reason], rng: np.random.Generator | None
-) -> dict[str, NDArray[Any]]:
-    """An image with the reasons' patches covered by its mean color, or with patches of their size anywhere."""
-    from contracts.engines.onnx_image import patch_of
-
-    ((name, values),) = columns.items()
-    image = np.array(engine.decode({name: values[row : row + 1]})[name][0])  # type: ignore[attr-defined]
-    high, wide = image.shape[:2]
-    mean = image.mean(axis=(0, 1)).round()
-    for one in reasons:
-        top, bottom, left, right = patch_of(one.feature, high, wide)
-        if rng is not None:
-            down, across = rng.integers(high - (bottom - top) + 1), rng.integers(wide - (right - left) + 1)
-            top, bottom, left, right = down, down + bottom - top, across, across + right - left
-        image[top:bottom, left:right] = mean
-    return {name: image[None]}
-
-
-_REMOVED: dict[str, tuple[str, Remove]] = {"text": ("words", _without_words), "image": ("patches", _without_patches)}
 
 
 def _draw_importance(file: Path, importance: Mapping[str, float]) -> None:

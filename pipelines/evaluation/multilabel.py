@@ -139,6 +139,16 @@ class Multilabel(Evaluation):
         given = (answers >= np.array(output.limits())).sum(axis=1)
         return {"answer": answers.max(axis=1), "labels": given.astype(np.float64)}
 
+    def explained(
+        self, output: MultilabelOutput, decision: Any, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64]:
+        """Log-odds of the likeliest label."""
+        import numpy as np
+
+        chance = np.clip(answers[np.arange(len(answers)), like.argmax(axis=1)], 1e-6, 1 - 1e-6)
+        found: NDArray[np.float64] = np.log(chance) - np.log1p(-chance)
+        return found
+
     def not_comparable(self, frame: pd.DataFrame, champion: MultilabelOutput) -> str:
         """A label that it does not know."""
         foreign = sorted({name for text in frame["label"] for name in labels_of(text)} - set(champion.labels))

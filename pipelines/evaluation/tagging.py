@@ -126,6 +126,18 @@ class Tagging(Evaluation):
 
         return {"answer": np.array([len(spans) for spans in answers], dtype=np.float64)}
 
+    def explained(
+        self, output: TaggingOutput, decision: Any, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64]:
+        """Log-odds of the surest span, as far as it is still there; of a row without one that of none."""
+        import numpy as np
+
+        from contracts.engine import odds_of
+        from contracts.tagging import left_of, surest
+
+        of = [surest(spans) for spans in like]
+        return odds_of(np.array([left_of(one, found) if one else 0.0 for one, found in zip(of, answers, strict=True)]))
+
     def not_comparable(self, frame: pd.DataFrame, champion: TaggingOutput) -> str:
         """A type that it does not know."""
         foreign = sorted({kind for value in frame["label"] for _, _, kind in labelled(value)} - set(champion.types))

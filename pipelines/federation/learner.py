@@ -1,6 +1,7 @@
 """What a site does with the weights that it is given: it measures them on its rows, and learns from its rows.
 
-Weights are one vector, layer by layer, of each the matrix (made, given) row by row and then the biases.
+Weights are one vector: the tensors of a network one behind the other, such as of each linear layer the matrix (made,
+given) row by row and then the biases.
 """
 
 from __future__ import annotations
@@ -8,13 +9,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 _DIVERGED = 1e4  # beyond which a weight is cut, so that an update stays a number
+
+
+class Net(Protocol):
+    """A network that sites train. What it sees of rows is its own affair."""
+
+    def layout(self) -> Sequence[tuple[str, tuple[int, ...]]]:
+        """Names and shapes of its tensors in `module`, in the order of the vector of weights."""
+        ...
+
+    def module(self, private: bool) -> Any:
+        """It in torch, with any weights; private: of layers that give the gradient of each row."""
+        ...
+
+    def losses(self, module: Any, seen: Any, y: NDArray[np.int64], at: NDArray[np.int64]) -> Any:
+        """The loss of each of the rows `at` of what it sees, a tensor, shape (rows,); one 0 where there is none."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Valid:
+    """The coordinator's validation rows. x: as the model reads them.  losses: see `training.tabular.row_costs`."""
+
+    x: Any
+    y: NDArray[np.int64]
+    losses: Floats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +97,16 @@ def log_odds(weights: Floats, shapes: Sequence[tuple[int, int]], seen: NDArray[n
 
 
 def measured(raw: Floats, y: NDArray[np.int64]) -> dict[str, float]:
-    """loss, accuracy and, where both classes are there, roc_auc of log-odds `raw`, shape (rows,)."""
+    """loss, accuracy and, where there are two classes, roc_auc: of log-odds `raw`, shape (rows,), or of scores of each
+    class, shape (rows, classes)."""
     from pipelines.evaluation.measures import auc
 
+    if raw.ndim == 2 and raw.shape[1] > 2:
+        highest = raw.max(axis=1, keepdims=True)
+        total = highest[:, 0] + np.log(np.exp(raw - highest).sum(axis=1))
+        loss = float(np.mean(total - raw[np.arange(len(y)), y]))
+        return {"loss": loss, "accuracy": float(np.mean(raw.argmax(axis=1) == y))}
+    raw = raw[:, 1] - raw[:, 0] if raw.ndim == 2 else raw
     found = {
         "loss": float(np.mean(np.logaddexp(0.0, raw) - y * raw)),
         "accuracy": float(np.mean((raw > 0) == (y == 1))),
@@ -83,76 +116,74 @@ def measured(raw: Floats, y: NDArray[np.int64]) -> dict[str, float]:
     return found
 
 
+def loaded(net: Net, weights: Floats, private: bool = False) -> Any:
+    """The network in torch with these weights."""
+    import torch
+
+    module, tensors, at = net.module(private), {}, 0
+    for name, shape in net.layout():
+        end = at + int(np.prod(shape))
+        tensors[name] = torch.tensor(weights[at:end].reshape(shape), dtype=torch.float32)
+        at = end
+    for name, part in module.named_children():  # each by itself: a private LSTM knows its tensors by other names, too
+        mark = f"{name}."
+        part.load_state_dict({key[len(mark) :]: one for key, one in tensors.items() if key.startswith(mark)})
+    return module
+
+
+def weights_of(net: Net, module: Any) -> Floats:
+    """Those of a network in torch, cut where they are no numbers that an update can be made of."""
+    tensors = module.state_dict()
+    parts = [tensors[name].detach().double().numpy().ravel() for name, _ in net.layout()]
+    return np.asarray(np.clip(np.concatenate(parts), -_DIVERGED, _DIVERGED))
+
+
 def learned_privately(
-    weights: Floats,
-    shapes: Sequence[tuple[int, int]],
-    seen: NDArray[np.float32],
-    y: NDArray[np.int64],
-    how: Local,
-    private: Mapping[str, Any],
+    net: Net, weights: Floats, seen: Any, y: NDArray[np.int64], how: Local, private: Mapping[str, Any]
 ) -> Floats:
     """As `learned`, by `steps` noisy steps, of which each row is in the share `drawn` by chance (Opacus)."""
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
     from pipelines.training.loop import eager
     from pipelines.training.privacy import PrivacyConfig, as_private, drawn
 
     torch.set_num_threads(1)
-    parts: list[Any] = []
-    for matrix, bias in layers_of(weights, shapes):
-        layer = torch.nn.Linear(matrix.shape[1], matrix.shape[0])
-        layer.weight.data, layer.bias.data = (torch.tensor(one, dtype=torch.float32) for one in (matrix, bias))
-        parts += [layer, torch.nn.ReLU()]
-    model = torch.nn.Sequential(*parts[:-1])
-    rows, labels = torch.from_numpy(seen), torch.from_numpy(y.astype(np.float32))
-    optimizer = eager(torch.optim.AdamW)(model.parameters(), lr=how.learning_rate, weight_decay=how.decay)
+    module = loaded(net, weights, private=True)
+    module.train()
+    optimizer = eager(torch.optim.AdamW)(module.parameters(), lr=how.learning_rate, weight_decay=how.decay)
     told, batch = {"noise_multiplier": private["noise"]}, max(1, round(private["drawn"] * len(y)))
-    with as_private(model, optimizer, PrivacyConfig(clip=private["clip"]), told, batch, "--recipe network") as steps_by:
+    fix = "--recipe network"
+    with as_private(module, optimizer, PrivacyConfig(clip=private["clip"]), told, batch, fix) as steps_by:
         for chosen in drawn(len(y), private["drawn"], private["steps"]):
-            at = torch.from_numpy(np.asarray(chosen, np.int64))
             steps_by.zero_grad()
-            entropy(model(rows[at])[:, 0], labels[at], reduction="sum").backward()  # type: ignore[no-untyped-call]
+            net.losses(module, seen, y, np.asarray(chosen, np.int64)).sum().backward()
             steps_by.step()
-    after = np.concatenate([one.detach().double().numpy().ravel() for one in model.parameters()])
-    return np.asarray(np.clip(after, -_DIVERGED, _DIVERGED) - weights)
+    return weights_of(net, module) - weights
 
 
-def learned(
-    weights: Floats,
-    shapes: Sequence[tuple[int, int]],
-    seen: NDArray[np.float32],
-    y: NDArray[np.int64],
-    how: Local,
-    seed: Sequence[int],
-) -> Floats:
+def learned(net: Net, weights: Floats, seen: Any, y: NDArray[np.int64], how: Local, seed: Sequence[int]) -> Floats:
     """What training on these rows adds to `weights`."""
     import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits as entropy
 
     from pipelines.training.loop import eager
 
     torch.set_num_threads(1)
-    given = [torch.tensor(part, dtype=torch.float32) for layer in layers_of(weights, shapes) for part in layer]
-    current = [part.clone().requires_grad_() for part in given]
-    rows, labels = torch.from_numpy(seen), torch.from_numpy(y.astype(np.float32))
-    optimizer: Any = eager(torch.optim.AdamW)(current, lr=how.learning_rate, weight_decay=how.decay)
     rng = np.random.default_rng(list(seed))
+    torch.manual_seed(int(np.random.default_rng([*seed, 1]).integers(2**31)))  # of dropout
+    module = loaded(net, weights)
+    module.train()
+    current = list(module.parameters())
+    given = [part.detach().clone() for part in current]
+    optimizer: Any = eager(torch.optim.AdamW)(current, lr=how.learning_rate, weight_decay=how.decay)
     for _ in range(how.epochs):
         for chosen in np.array_split(rng.permutation(len(y)), max(1, round(len(y) / how.batch_size))):
-            at = torch.from_numpy(chosen)
-            value = rows[at]
-            for place in range(0, len(current), 2):
-                value = torch.nn.functional.linear(value, current[place], current[place + 1])
-                value = torch.relu(value) if place + 2 < len(current) else value
-            loss = entropy(value[:, 0], labels[at])
+            loss = net.losses(module, seen, y, chosen).mean()
             if how.proximal:
                 loss = loss + how.proximal / 2 * sum(
                     ((new - old) ** 2).sum() for new, old in zip(current, given, strict=True)
                 )
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             torch.nn.utils.clip_grad_norm_(current, how.clip)
             optimizer.step()
-    after = np.concatenate([part.detach().double().numpy().ravel() for part in current])
-    return np.asarray(np.clip(after, -_DIVERGED, _DIVERGED) - weights)
+    return weights_of(net, module) - weights

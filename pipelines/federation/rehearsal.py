@@ -71,8 +71,8 @@ class _Sign(Site):
 class _Flip(Site):
     """It learns the wrong labels."""
 
-    def update(self, weights: Any, shapes: Any, seen: Any, how: Any, seed: Any) -> Any:
-        return learned(weights, shapes, seen, 1 - self.part("train").y, how, seed)
+    def update(self, weights: Any, seen: Any, how: Any, seed: Any) -> Any:
+        return learned(self.model, weights, seen, len(self.classes) - 1 - self.part("train").y, how, seed)
 
 
 FAULTS: Mapping[str, type[Site]] = {

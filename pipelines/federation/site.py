@@ -10,31 +10,31 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter
-from pydantic import ValidationError as Invalid
+from pydantic import Field
 from pydantic.dataclasses import dataclass as strict
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
-from contracts.tabular_engine import matrix
 from pipelines.federation.aggregate import clipped
 from pipelines.federation.certificates import checker, signer
 from pipelines.federation.engine import attend
-from pipelines.federation.learner import Local, count_of, learned, learned_privately, log_odds, measured, shapes_of
+from pipelines.federation.learner import Local, learned, learned_privately, measured
 from pipelines.federation.messages import PROTOCOL, Message
-from pipelines.federation.models import Model, model_of, width_of
+from pipelines.federation.models import Model, model_told
 from pipelines.federation.secure_sum import Keys, Masker, as_words
 from pipelines.io.files import read_json, write_json
 from pipelines.task import STRICT
-from pipelines.training.network import NetworkConfig, Spread
-from pipelines.training.tabular import LogisticConfig
+from pipelines.training.network import Spread
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Floats = NDArray[np.float64]
 _PARTS = ("train", "valid")
@@ -59,9 +59,9 @@ class SiteRules:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """x: shape (rows, inputs). y: 0 or 1."""
+    """y: numbers of classes, shape (rows,)."""
 
-    x: Floats
+    frame: pd.DataFrame
     y: NDArray[np.int64]
 
 
@@ -76,6 +76,7 @@ class Site:
         self.inputs = [Input.model_validate(one) for one in known["inputs"]]
         self.classes: list[str] = known["classes"]
         self._rows: dict[str, Rows] = {}
+        self._read: dict[str, Any] = {}
         self._asked: dict[str, Any] = {}
         self._model: Model | None = None
         self._masker: Masker | None = None
@@ -108,8 +109,6 @@ class Site:
         if name not in self._rows:
             import pandas as pd
 
-            from pipelines.evaluation.scoring import columns_of
-
             file = self.data / f"{name}.parquet"
             frame = pd.read_parquet(file) if file.exists() else pd.read_parquet(self.data / "train.parquet").iloc[:0]
             places = {label: at for at, label in enumerate(self.classes)}
@@ -117,23 +116,34 @@ class Site:
             if y.isna().any():
                 wrong = frame["label"][y.isna()].iloc[0]
                 raise self._refuses(f"label {wrong!r} in {file.name}", f"labels are {', '.join(self.classes)}")
-            x = matrix(self.inputs, columns_of(frame, self.inputs))
-            self._rows[name] = Rows(x=x, y=y.to_numpy().astype(np.int64))
+            self._rows[name] = Rows(frame=frame, y=y.to_numpy().astype(np.int64))
         return self._rows[name]
 
-    def update(self, weights: Floats, shapes: Sequence[tuple[int, int]], seen: Any, how: Local, seed: list[int]) -> Any:
+    def seen(self, name: str, spread: Spread) -> Any:
+        """What the model sees of a part."""
+        if name not in self._read:
+            self._read[name] = self.model.read(self.part(name).frame)
+        return self.model.features(self._read[name], spread)
+
+    @property
+    def model(self) -> Model:
+        """What is trained, once the coordinator has said it."""
+        assert self._model is not None
+        return self._model
+
+    def update(self, weights: Floats, seen: Any, how: Local, seed: list[int]) -> Any:
         """What this site adds to the weights."""
-        return learned(weights, shapes, seen, self.part("train").y, how, seed)
+        return learned(self.model, weights, seen, self.part("train").y, how, seed)
 
     def _hello(self, request: Message) -> Message:
         asked = dict(request.document)
         self._consent(asked)
-        kinds: Mapping[str, Any] = {"network": NetworkConfig, "logistic": LogisticConfig}
         try:
-            config = TypeAdapter(kinds[asked["model"]["kind"]]).validate_python(asked["model"])
-        except (Invalid, KeyError) as err:
-            raise self._refuses(f"a model that it does not know: {asked['model']}", "use the same version") from err
-        self._asked, self._model = asked, model_of(config, self.inputs)
+            self._model = model_told(asked["model"], self.inputs, self.classes)
+        except (ValueError, TypeError, KeyError) as err:
+            said = str(asked["model"])[:300]
+            raise self._refuses(f"a model that it does not know: {said}", "use the same version") from err
+        self._asked, self._read = asked, {}
         return Message(document={"pid": os.getpid(), "time": time.time(), **self.about()})
 
     def about(self) -> dict[str, Any]:
@@ -172,37 +182,32 @@ class Site:
         return Message(document={name: one.hex() for name, one in shares.items()})
 
     def _sums(self, request: Message) -> Message:
-        assert self._model is not None
         if self._asked["privacy"]:
             raise self._refuses("sums of its rows without noise", "take them of other rows")
-        rows = self.part("train")
-        return self._given(request, "sums", self._model.sums(rows.x), 1.0, {})
+        return self._given(request, "sums", self.model.sums(self.model.read(self.part("train").frame)), 1.0, {})
 
     def _learn(self, request: Message) -> Message:
-        assert self._model is not None
         asked, given = request.document, request.arrays
         rows, spread = self.part("train"), Spread(mean=given["mean"], deviation=given["deviation"], counts={})
-        shapes = shapes_of(width_of(self._model, self.inputs), self._model.hidden)
         weights = given["weights"]
-        if weights.shape != (count_of(shapes),) or not np.isfinite(weights).all():
-            raise self._refuses(f"weights of shape {weights.shape}", f"there are {count_of(shapes)} finite ones")
+        if weights.shape != (self.model.count,) or not np.isfinite(weights).all():
+            raise self._refuses(f"weights of shape {weights.shape}", f"there are {self.model.count} finite ones")
         private = self._asked["privacy"]
-        about = {} if private else self._measured(weights, shapes, spread)
+        about = {} if private else self._measured(weights, spread)
         seed = [int(asked["seed"]), int(asked["round"]), *self.name.encode()]
-        seen, how = self._model.features(rows.x, spread), Local(**asked["how"])
+        seen, how = self.seen("train", spread), Local(**asked["how"])
         if private and private["unit"] == "row":
-            update = learned_privately(weights, shapes, seen, rows.y, how, private)
+            update = learned_privately(self.model, weights, seen, rows.y, how, private)
         else:
-            update = self.update(weights, shapes, seen, how, seed)
+            update = self.update(weights, seen, how, seed)
             update = self._with_noise(update, private) if private else update
         return self._given(request, "update", update, 1.0 if private else float(len(rows.y)), about)
 
-    def _measured(self, weights: Floats, shapes: Any, spread: Spread) -> dict[str, Any]:
+    def _measured(self, weights: Floats, spread: Spread) -> dict[str, Any]:
         rows = self.part("valid")
         if self._asked["secure"] or not len(rows.y):
             return {}
-        assert self._model is not None
-        return {"measured": measured(log_odds(weights, shapes, self._model.features(rows.x, spread)), rows.y)}
+        return {"measured": measured(self.model.scores(weights, self.seen("valid", spread)), rows.y)}
 
     def _with_noise(self, update: Any, private: Mapping[str, Any]) -> Any:
         """Cut to norm `clip`, and so much noise that that of the fewest sites allowed together is enough.
@@ -234,12 +239,10 @@ class Site:
 
     def _finish(self, request: Message) -> Message:
         """Judge the model on the site's own rows, and keep model and decision beside them."""
-        assert self._model is not None
         given, rows = request.arrays, self.part("valid")
         spread = Spread(mean=given["mean"], deviation=given["deviation"], counts={})
-        shapes = shapes_of(width_of(self._model, self.inputs), self._model.hidden)
-        raw = log_odds(given["weights"], shapes, self._model.features(rows.x, spread))
-        found = measured(raw, rows.y) if len(rows.y) else {}
+        there = len(rows.y) > 0
+        found = measured(self.model.scores(given["weights"], self.seen("valid", spread)), rows.y) if there else {}
         reasons = [
             f"{name} is {found[name]:.4g}, the rule asks for {limit:g}"
             for name, limit in self.rules.accept.items()
@@ -269,5 +272,6 @@ def attend_as(site: Site, server: str, certificates: Path) -> None:
 def code_digest() -> str:
     """Names the code that must be the same on both sides."""
     here = Path(__file__).parent
-    files = [*sorted(here.glob("*.py")), here.parent / "training" / "network.py"]
+    models = ("training/network.py", "training/lstm_text.py", "training/batches.py")
+    files = [*sorted(here.glob("*.py")), *(here.parent / name for name in models)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

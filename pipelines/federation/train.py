@@ -7,6 +7,7 @@ gate. Its training rows are shared out among the sites of a simulation, and are 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,38 +21,30 @@ from numpy.typing import NDArray
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.privacy_ledger import Release
-from contracts.tabular_engine import Calibration, matrix
 from pipelines.federation.certificates import AUTHORITY, make_certificates
 from pipelines.federation.coordinator import Coordinator, Member
 from pipelines.federation.engine import Hub, free_port
-from pipelines.federation.learner import Local, count_of, first_weights, layers_of, log_odds, measured, shapes_of
+from pipelines.federation.learner import Local, Valid, measured
 from pipelines.federation.local_sites import LocalSites
-from pipelines.federation.models import Model, model_of, width_of
+from pipelines.federation.models import Model, model_of
 from pipelines.federation.settings import FederationConfig
 from pipelines.federation.splitting import shared_out
-from pipelines.io.files import write_json, write_text
+from pipelines.federation.words import KIND, words_of
+from pipelines.io.files import write_json
 from pipelines.settings import setting
 from pipelines.task import Progress
-from pipelines.training.network import NetworkConfig, Spread
+from pipelines.training.network import Spread
 from pipelines.training.privacy import charge, check_settings, noise_for
-from pipelines.training.tabular import decide, fit_calibration, row_costs
+from pipelines.training.tabular import CostConfig, row_costs
 
 if TYPE_CHECKING:
     from pipelines.task import Task
 
 Floats = NDArray[np.float64]
-_KEPT = "federation.json"
+_KEPT = "federation.npz"
+_ARRAYS = ("weights", "velocity", "average", "mean", "deviation")  # of a `_State`
 _AVERAGED = 0.8  # share of the running mean that each of the last rounds leaves of what was before
 _LINEAR = Local(epochs=1, batch_size=512, learning_rate=0.02, decay=0.0, clip=1.0, proximal=0.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Valid:
-    """The coordinator's validation rows. x: shape (rows, inputs)."""
-
-    x: Floats
-    y: NDArray[np.int64]
-    losses: Floats
 
 
 @dataclass(kw_only=True)
@@ -88,14 +81,7 @@ def train_federated(
         PlatformError: ``code="no_sites"``, ``code="quorum"``; ``code="bad_config"``, what cannot be federated.
     """
     config, inputs = recipe.federation, task.inputs(recipe)
-    model = model_of(recipe.model, inputs)
-    if len(classes) != 2:
-        raise PlatformError(
-            "a federated training needs two classes",
-            detail=f"got {len(classes)}",
-            fix="train it in one place: fairlead run " + task.name,
-            code="bad_config",
-        )
+    model = _model(recipe, task, classes)
     if recipe.mitigation.is_on:
         raise PlatformError(
             "a mitigation needs the groups of all rows in one place",
@@ -104,11 +90,10 @@ def train_federated(
             code="bad_config",
         )
     private = _paid(recipe, checkpoints) if recipe.privacy.is_on else None
-    valid = _valid_rows(recipe, inputs, classes, dataset)
-    shapes = shapes_of(width_of(model, inputs), model.hidden)
+    valid = _valid_rows(recipe, model, classes, dataset)
     told = {
         "task": task.name,
-        "model": {**asdict(recipe.model), "kind": recipe.model.kind},
+        "model": model.told(),
         "secure": config.secure,
         "privacy": _told(config, private) if private else None,
     }
@@ -116,40 +101,52 @@ def train_federated(
         leader = Coordinator(hub, config, told, alive)
         try:
             leader.admit([one.model_dump() for one in inputs], list(classes))
-            state = _resumed(checkpoints, leader, model, shapes, recipe, private, valid)
-            _rounds(state, leader, model, shapes, recipe, private, valid, checkpoints, progress)
-            raw = log_odds(state.average, shapes, model.features(valid.x, state.spread()))
-            kind = "none" if private else recipe.model.calibration
-            calibration = fit_calibration(kind, raw, valid.y)
+            state = _resumed(checkpoints, leader, model, recipe, private, valid)
+            _rounds(state, leader, model, recipe, valid, checkpoints, progress)
             out.mkdir(parents=True, exist_ok=True)
-            model.save(layers_of(state.average, shapes), state.spread(), calibration, out / "model.onnx")
+            found = model.finish(state.average, state.spread(), recipe, valid, bool(private), out)
             arrays = {"weights": state.average, "mean": state.mean, "deviation": state.deviation}
             leader.finish({**arrays, "model": np.frombuffer((out / "model.onnx").read_bytes(), np.uint8)})
         except PlatformError:
             leader.end()
             raise
     (checkpoints / _KEPT).unlink(missing_ok=True)
-    answers = Calibration(calibration)(raw)
     return {
         "engine": "onnx",
         "output": {"problem": "classification", "classes": list(classes)},
-        "decision": decide(classes, answers, valid.y, recipe.cost, valid.losses, None),
+        "decision": found["decision"],
         "history": state.history,
-        "parameters": _parameters(recipe, state, count_of(shapes)),
+        "parameters": {**_parameters(recipe, state, model.count), **found["parameters"]},
         "device": "cpu",
         "federation": _document(config, leader.members, state, bool(private)),
         **({"privacy": private} if private else {}),
     }
 
 
+def _model(recipe: Any, task: Task, classes: Sequence[str]) -> Model:
+    """What sites train together.
+
+    Raises:
+        PlatformError: ``code="bad_config"``: it is no sum of updates, or rows of a table have more than two classes.
+    """
+    if recipe.model.kind == KIND:
+        return words_of(recipe, task, classes)
+    if len(classes) != 2:
+        raise PlatformError(
+            "a federated training of tables needs two classes",
+            detail=f"got {len(classes)}",
+            fix="train it in one place: fairlead run " + task.name,
+            code="bad_config",
+        )
+    return model_of(recipe.model, task.inputs(recipe), classes)
+
+
 def _rounds(
     state: _State,
     leader: Coordinator,
     model: Model,
-    shapes: list[tuple[int, int]],
     recipe: Any,
-    private: Mapping[str, Any] | None,
-    valid: _Valid,
+    valid: Valid,
     checkpoints: Path,
     progress: Progress,
 ) -> None:
@@ -157,7 +154,7 @@ def _rounds(
     how = asdict(_local(recipe))
 
     def quality(weights: Floats) -> dict[str, float]:
-        return measured(log_odds(weights, shapes, seen), valid.y)
+        return measured(model.scores(weights, seen), valid.y)
 
     while state.round < config.rounds:
         number = state.round + 1
@@ -181,9 +178,8 @@ def _rounds(
 
 def _local(recipe: Any) -> Local:
     config = recipe.federation
-    how = _LINEAR
-    if isinstance(recipe.model, NetworkConfig):
-        loop = recipe.model.training
+    how, loop = _LINEAR, getattr(recipe, "training", getattr(recipe.model, "training", None))
+    if loop is not None:
         how = replace(
             how, batch_size=loop.batch_size, learning_rate=loop.learning_rate, decay=loop.weight_decay, clip=loop.clip
         )
@@ -202,13 +198,22 @@ def _paid(recipe: Any, checkpoints: Path) -> dict[str, Any]:
         1,
         {
             "federation.rule": (not rows and config.rule != "mean", "noise counts on the sum of all sites", "mean"),
-            "cost.rule": (recipe.cost.rule == "observed", "it takes the threshold from rows", "expected"),
-            "cost.false_negative": (isinstance(recipe.cost.false_negative, str), "it takes the mean of a column", 5.0),
+            **_from_rows(getattr(recipe, "cost", None)),
         },
     )  # fmt: skip
     share, steps = (config.drawn, config.rounds * _steps(config)) if rows else (1.0, config.rounds)
     noise = noise_for(privacy, share, steps)
     return charge(privacy, [Release(noise=noise, share=share, steps=steps)], len(config.names), checkpoints)
+
+
+def _from_rows(cost: CostConfig | None) -> dict[str, tuple[bool, str, Any]]:
+    """What a table's costs would take from rows and pay nothing for."""
+    if cost is None:
+        return {}
+    return {
+        "cost.rule": (cost.rule == "observed", "it takes the threshold from rows", "expected"),
+        "cost.false_negative": (isinstance(cost.false_negative, str), "it takes the mean of a column", 5.0),
+    }
 
 
 def _steps(config: FederationConfig) -> int:
@@ -229,17 +234,16 @@ def _told(config: FederationConfig, private: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _valid_rows(recipe: Any, inputs: Sequence[Input], classes: Sequence[str], dataset: Path) -> _Valid:
+def _valid_rows(recipe: Any, model: Model, classes: Sequence[str], dataset: Path) -> Valid:
     import pandas as pd
-
-    from pipelines.evaluation.scoring import columns_of
 
     frame = pd.read_parquet(dataset / "valid.parquet")
     index = {name: at for at, name in enumerate(classes)}
-    return _Valid(
-        x=matrix(inputs, columns_of(frame, inputs)),
+    cost = getattr(recipe, "cost", None)
+    return Valid(
+        x=model.read(frame),
         y=np.asarray(frame["label"].map(index), dtype=np.int64),
-        losses=row_costs(recipe.cost, frame),
+        losses=row_costs(cost, frame) if cost is not None else np.ones(len(frame)),
     )
 
 
@@ -296,34 +300,36 @@ def _resumed(
     checkpoints: Path,
     leader: Coordinator,
     model: Model,
-    shapes: list[tuple[int, int]],
     recipe: Any,
     private: Mapping[str, Any] | None,
-    valid: _Valid,
+    valid: Valid,
 ) -> _State:
     """What an earlier process of this training has kept, or the beginning."""
     file = checkpoints / _KEPT
     if file.exists():
-        kept = json.loads(file.read_text())
-        for name, document in kept.pop("members").items():
+        with np.load(file, allow_pickle=False) as kept:
+            arrays = {name: kept[name] for name in _ARRAYS}
+            document = json.loads(kept["document"].tobytes())
+        for name, member in document["members"].items():
             refused = leader.members[name].refused
-            leader.members[name] = Member(**{**document, "refused": document["refused"] or refused})
-        state = _State(weights=np.array(kept["weights"]), velocity=np.array(kept["velocity"]), average=np.zeros(0))
-        state.average, state.round, state.history = np.array(kept["average"]), kept["round"], kept["history"]
-        state.mean, state.deviation = np.array(kept["mean"]), np.array(kept["deviation"])
-        return state
+            leader.members[name] = Member(**{**member, "refused": member["refused"] or refused})
+        return _State(**arrays, round=document["round"], history=document["history"])
     # How the coordinator's rows lie costs nothing of the sites' privacy.
-    spread = model.agree(model.sums(valid.x) if private else leader.sums(len(model.sums(valid.x[:0]))))
-    first = first_weights(shapes, recipe.seed)
+    width = len(model.sums(valid.x))
+    spread = model.agree(model.sums(valid.x) if private or not width else leader.sums(width))
+    first = model.first(recipe.seed)
     return _State(
         weights=first, velocity=np.zeros_like(first), average=first, mean=spread.mean, deviation=spread.deviation
     )
 
 
 def _keep(checkpoints: Path, state: _State, members: Mapping[str, Member]) -> None:
-    document = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(state).items()}
-    document["members"] = {name: asdict(member) for name, member in members.items()}
-    write_text(checkpoints / _KEPT, json.dumps(document))
+    told = {name: asdict(member) for name, member in members.items()}
+    document = json.dumps({"members": told, "round": state.round, "history": state.history})
+    file, arrays = checkpoints / _KEPT, {name: getattr(state, name) for name in _ARRAYS}
+    part = file.with_name(f".{file.name}")
+    np.savez(part, document=np.frombuffer(document.encode(), np.uint8), **arrays)
+    os.replace(part, file)
 
 
 def _parameters(recipe: Any, state: _State, weights: int) -> dict[str, Any]:

@@ -102,8 +102,9 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         evaluation.draw(target / "plots", *given, result)
         plots.learning_curve(target / "plots" / "learning_curve.png", trained["history"])
         result |= evaluation.curves(*given)
-        told = explaining.measure(engine, document, columns, answers, settings.seed, target / "plots")
-        result |= {"explanations": told} if told else {}
+    plotted = None if private else target / "plots"
+    told = explaining.measure(engine, document, columns, answers, settings.seed, plotted)
+    result |= {"explanations": told} if told else {}
     result["history"], result["choices"] = trained["history"], trained.get("choices", [])
     if settings.gate.suite.name:
         result["suite"] = in_run.measure(engine, document, settings.gate.suite, events.progress("evaluate"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass
 
@@ -61,3 +61,22 @@ def pad(rows: Sequence[NDArray[np.int64]], filler: int) -> tuple[NDArray[np.int6
     for at, row in enumerate(rows):
         padded[at, : len(row)] = row
     return padded, lengths
+
+
+def scores(model: Any, rows: list[Any], pad_id: int, device: str, size: int = 256) -> Any:
+    """Logits, float64, shape (rows, classes), without dropout."""
+    import numpy as np
+    import torch
+
+    model.eval()
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    result = [np.zeros(0)] * len(rows)
+    with torch.no_grad():
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            padded, lengths = pad([rows[at] for at in chosen], pad_id)
+            inputs = torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)
+            found = model(*inputs).double().cpu().numpy()
+            for at, row in zip(chosen, found, strict=True):
+                result[at] = row
+    return np.stack(result)

@@ -149,27 +149,29 @@ class Platform:
         pod = self.pod("mlflow")["metadata"]["name"]
         return self.kubectl("exec", pod, "--", "python", "-c", KEEP, "read", check=False).strip()
 
-    def reach(self, labels: dict[str, str], expected: Mapping[str, bool]) -> dict[str, bool]:
+    def reach(self, labels: dict[str, str], expected: Mapping[str, bool], image: str = SERVICE) -> dict[str, bool]:
         """Which addresses a pod with `labels` can open a connection to, once it is as expected or after a minute."""
-        found: dict[str, bool] = json.loads(self._try(labels, _REACH, json.dumps(expected)))
+        found: dict[str, bool] = json.loads(self._try(labels, _REACH, json.dumps(expected), image=image))
         return found
 
     def ask(self, labels: dict[str, str], url: str, body: str, key: str) -> Any:
         """What a pod with `labels` gets when it posts a body with an API key."""
         return json.loads(self._try(labels, _ASK, url, body, key))
 
-    def _try(self, labels: dict[str, str], script: str, *arguments: str) -> str:
-        with self.client(labels, script, arguments) as name:
+    def _try(self, labels: dict[str, str], script: str, *arguments: str, image: str = SERVICE) -> str:
+        with self.client(labels, script, arguments, image) as name:
             self.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{name}", "--timeout=240s")
             return self.kubectl("logs", name)
 
     @contextmanager
-    def client(self, labels: dict[str, str], script: str, arguments: tuple[str, ...]) -> Iterator[str]:
+    def client(
+        self, labels: dict[str, str], script: str, arguments: tuple[str, ...], image: str = SERVICE
+    ) -> Iterator[str]:
         """A pod with `labels` that runs a script; its name."""
         name = f"client-{time.monotonic_ns() % 10**9}"
         closed = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
         command = ["python", "-c", script, *arguments]
-        main = {"name": "main", "image": SERVICE, "command": command, "securityContext": closed}
+        main = {"name": "main", "image": image, "command": command, "securityContext": closed}
         secure = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
         spec = {"containers": [main], "restartPolicy": "Never", "securityContext": secure}
         metadata = {"name": name, "labels": labels}

@@ -22,6 +22,7 @@ from pipelines.recipes.tabular.task import TabularTask
 from pipelines.task import Column
 from pipelines.training.network import NetworkConfig
 from pipelines.training.tabular import CostConfig
+from tests.chain import Chain
 
 pytestmark = pytest.mark.integration
 
@@ -106,6 +107,21 @@ def test_sites_die_and_misbehave_and_a_training_goes_on_after_a_quorum_was_misse
     assert all(sites[name]["decision"]["accepted"] for name in ("site-1", "site-4"))
     assert (tmp_path / "model" / "model.onnx").stat().st_size > 500
     assert not [name for name in os.listdir("/proc") if name.isdigit() and _runs(name, str(tmp_path))]
+
+
+def test_sites_train_a_recipe_of_texts_and_its_bundle_answers(tmp_path: Path) -> None:
+    given = {"federation.clients": 3, "federation.rounds": 4, "federation.local_epochs": 5, "federation.momentum": 0.0}
+    sizes = {"model.embedding": 24, "model.hidden": 8, "training.learning_rate": 0.02, "training.batch_size": 8}
+    chain = Chain(task="news", recipe="embedding_lstm", home=tmp_path, overrides={**given, **sizes})
+    chain.dataset()
+    chain.candidate()
+    found = chain.evaluation()
+    sites = found["federation"]["sites"]
+    assert [one["rounds"] for one in sites] == [4, 4, 4]
+    assert all("accuracy" in one["decision"]["measured"] for one in sites)
+    assert found["history"][-1]["valid_accuracy"] > 0.4
+    assert found["metrics"]["accuracy"] > 0.4, "a guess has 0.2"
+    assert (chain.path("candidate") / "plots" / "federation.png").exists()
 
 
 @pytest.mark.parametrize(

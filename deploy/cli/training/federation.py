@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipelines.federation.site import SiteRules
 
-_KINDS = ("network", "logistic")  # of models that can be federated
+_KINDS = ("network", "logistic", "lstm")  # of models that can be federated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def federable(task: str, recipe: str | None) -> str:
     if not able or (recipe in found.recipes and recipe not in able):
         raise PlatformError(
             f"recipe {recipe} of task {task} cannot be federated" if able else f"task {task} cannot be federated",
-            detail="its training is no sum of what sites have learned; networks and logistic regressions of tables can",
+            detail="its training is no sum of what sites have learned; networks and logistic regressions can",
             fix=f"--recipe {able[0]}" if able else "fairlead federate credit",
             code="bad_option",
         )
@@ -196,11 +196,11 @@ def site_data(task: str, recipe: str | None, folder: Path, options: RunOptions) 
     scratch = folder / "making"
     scratch.mkdir(exist_ok=True)
     measured_apart("prepare", {"run": run.document(), "folder": "", "shares": [], "keep": str(folder)}, scratch)
-    classes: Any = found.classes
+    classes: Any = found.classes or getattr(config, "order", ())
     if not classes:
         raise PlatformError(
             f"task {task} takes its classes from the rows, and sites would number their own",
-            fix="give the task its `classes`",
+            fix='give the task its `classes`; of texts, coordinator and sites alike: --set \'order=["one","other"]\'',
             code="bad_task",
         )
     known = {"inputs": [one.model_dump() for one in found.inputs(config)], "classes": list(classes)}

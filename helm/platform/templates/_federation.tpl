@@ -14,11 +14,17 @@ restartPolicy: Never
 containers:
   - name: federation
     {{- include "fairlead.container" . | nindent 4 }}
-    # Exit code 3 says that the gate refused the model, which is registered as such; the job has done its work.
+    # It begins when the tracking server is there, which takes longer at an install. Exit code 3 says that the gate refused
+    # the model, which is registered as such; the job has done its work.
     command:
       - sh
       - -c
-      - '"$@" || [ $? -eq 3 ]'
+      - |-
+        for try in $(seq 150); do
+          python -c 'import socket; socket.create_connection(("{{ $mlflow.host }}", {{ $mlflow.port | int }}), 2)' 2>/dev/null && break
+          sleep 2
+        done
+        "$@" || [ $? -eq 3 ]
       - --
       - python
       - -m

@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass as settings
 
 from pipelines.recipes.text.base import TextRecipe
 from pipelines.task import STRICT, Progress
-from pipelines.training.batches import AugmentConfig
+from pipelines.training.batches import AugmentConfig, scores
 from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
@@ -185,24 +185,3 @@ def fit(
             checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", decides),
             progress=progress,
         )
-
-
-def scores(model: Any, rows: list[Any], pad_id: int, device: str, size: int = 256) -> Any:
-    """Logits, float64, shape (rows, classes), without dropout."""
-    import numpy as np
-    import torch
-
-    from pipelines.training.batches import pad
-
-    model.eval()
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    result = [np.zeros(0)] * len(rows)
-    with torch.no_grad():
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            padded, lengths = pad([rows[at] for at in chosen], pad_id)
-            inputs = torch.from_numpy(padded).to(device), torch.from_numpy(lengths).to(device)
-            found = model(*inputs).double().cpu().numpy()
-            for at, row in zip(chosen, found, strict=True):
-                result[at] = row
-    return np.stack(result)

@@ -112,7 +112,8 @@ def train_transformer(
 def _train(
     examples: Examples, config: TransformerText, out: Path, checkpoints: Path, progress: Progress
 ) -> dict[str, Any]:
-    from pipelines.recipes.text.neural import Corpus, begin, fit, scores
+    from pipelines.recipes.text.neural import Corpus, begin, fit
+    from pipelines.training.batches import scores
     from pipelines.training.calibration import fit_temperature
     from pipelines.training.distributed import group
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.recipes.tabular.task import SplitConfig
 from pipelines.task import STRICT, DataConfig, FairnessConfig, GateConfig, TaskConfig, Threshold
@@ -44,6 +45,8 @@ class CreditConfig(TabularRecipe):
     simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
 
 
+# Who is refused is told the reasons, so that they must be the model's.
+_TRUE = ExplanationLimits(above_random=0.05, stability=0.7)
 _GATE = GateConfig(
     primary="roc_auc",
     thresholds=(
@@ -53,6 +56,7 @@ _GATE = GateConfig(
     champion_tolerance=0.02,
     # Age is shown and not judged: the years of a history are age in another form.
     fairness=FairnessConfig(columns=("sex", "origin"), selection_ratio=0.8, calibration_gap=0.08),
+    explanations=_TRUE,
 )
 _GERMAN = DataConfig(
     columns=GERMAN_NAMES, drop=("marital-status",)
@@ -62,12 +66,14 @@ _GERMAN_GATE = GateConfig(
     thresholds=(Threshold(metric="roc_auc", minimum=0.7),),
     # 200 rows of a test: groups of 30 are judged, and of origin one has 37 of 1,000 rows.
     fairness=FairnessConfig(columns=("sex",), min_rows=30, selection_ratio=0.7),
+    explanations=_TRUE,
 )
 _CARDS = DataConfig(columns=CARD_NAMES, drop=("EDUCATION", "MARRIAGE"))
 _CARDS_GATE = GateConfig(
     primary="roc_auc",
     thresholds=(Threshold(metric="roc_auc", minimum=0.7),),
     fairness=FairnessConfig(columns=("sex",), selection_ratio=0.8),
+    explanations=_TRUE,
 )
 _OWN_RISING = tuple(name for name in RISING if name != "installment_rate")
 _CARD = ScorecardConfig(rising=_OWN_RISING, falling=FALLING)

@@ -8,6 +8,7 @@ from datetime import date
 
 from pydantic.dataclasses import dataclass
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.training.boosting import LightGBMConfig
@@ -66,6 +67,7 @@ _GATE = GateConfig(
         Threshold(metric="features:unknown entity:ece", maximum=0.05),
     ),
     champion_tolerance=0.02,
+    explanations=ExplanationLimits(above_random=0.0),
 )
 # The layout and the dates of the Reproducible Machine Learning handbook's simulated data.
 _HANDBOOK = DataConfig(

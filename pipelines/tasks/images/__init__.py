@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.image.finetune import FinetuneImage
 from pipelines.recipes.image.neural import ImageLoop
 from pipelines.recipes.image.probe import LinearProbe
@@ -14,7 +15,11 @@ from pipelines.task import GateConfig, TaskConfig, Threshold
 from pipelines.training.pictures import AugmentConfig
 
 # What the sample reaches with room for another seed; real data deserves limits of its own.
-_GATE = GateConfig(primary="accuracy", thresholds=(Threshold(metric="accuracy", minimum=0.85),))
+_GATE = GateConfig(
+    primary="accuracy",
+    thresholds=(Threshold(metric="accuracy", minimum=0.85),),
+    explanations=ExplanationLimits(above_random=0.0),
+)
 # Left and right are different signs, so that nothing is mirrored.
 _AUGMENT = AugmentConfig(flip=False, color=0.2)
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.text.tagger import TaggerText
 from pipelines.task import STRICT, GateConfig, TaskConfig, Threshold
 
@@ -36,6 +37,7 @@ _GATE = GateConfig(
         Threshold(metric="recall", minimum=0.8),
         Threshold(metric="leaked", maximum=0.1),
     ),
+    explanations=ExplanationLimits(above_random=0.0),
 )
 
 RECIPES: Mapping[str, TaskConfig] = {"tagger": NamesConfig(recipe="tagger", gate=_GATE)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.text.standard import text_recipes
 from pipelines.recipes.text.task import TextClassification
 from pipelines.task import Column, GateConfig, Threshold
@@ -19,6 +20,7 @@ _GATE = GateConfig(
     champion_tolerance=0.01,
     max_latency_ms=50.0,
     max_bundle_mb=300.0,
+    explanations=ExplanationLimits(above_random=0.0),
 )
 
 

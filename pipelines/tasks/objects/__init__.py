@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.detection.centernet import CenternetModel, CenternetRecipe, DetectorLoop
 from pipelines.recipes.detection.finetune import FinetuneDetector
 from pipelines.recipes.detection.task import ObjectDetection
@@ -14,7 +15,9 @@ from pipelines.training.scenes import SceneAugment
 
 # What the sample reaches with room for another seed; real data deserves limits of its own.
 _GATE = GateConfig(
-    primary="map", thresholds=(Threshold(metric="map50", minimum=0.8), Threshold(metric="f1", minimum=0.75))
+    primary="map",
+    thresholds=(Threshold(metric="map50", minimum=0.8), Threshold(metric="f1", minimum=0.75)),
+    explanations=ExplanationLimits(above_random=0.0),
 )
 
 

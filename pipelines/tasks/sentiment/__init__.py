@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.text.standard import text_recipes
 from pipelines.recipes.text.task import TextClassification
 from pipelines.task import Column, GateConfig, Threshold
 
 # What the shipped sample reaches with room for another seed; real data deserves limits of its own.
-_GATE = GateConfig(primary="accuracy", thresholds=(Threshold(metric="accuracy", minimum=0.6),))
+_GATE = GateConfig(
+    primary="accuracy",
+    thresholds=(Threshold(metric="accuracy", minimum=0.6),),
+    explanations=ExplanationLimits(above_random=0.0),
+)
 
 
 class SentimentTask(TextClassification):

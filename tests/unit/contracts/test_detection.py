@@ -237,9 +237,29 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
     files[:] = [picture(200), b"no image"]
     with pytest.raises(UnreadableError, match="row 1, image: is no image"):
         engine.decode({"image": files})
-    with pytest.raises(PlatformError) as caught:
+    with pytest.raises(UnreadableError, match="row 1, image: is no image"):
         engine.explain({"image": files}, 3)
-    assert caught.value.code == "not_explainable"
+
+
+@pytest.mark.parametrize(("size", "corner"), [((64, 64), (0, 0)), ((64, 32), (1, 1)), ((32, 64), (1, 1))])
+def test_reasons_of_an_object_are_the_patches_without_which_it_is_less_sure(
+    tmp_path: Path, size: tuple[int, int], corner: tuple[int, int]
+) -> None:
+    pixels = np.full((size[1], size[0], 3), 20, np.uint8)
+    down, across = corner[1] * (size[1] - 8), corner[0] * (size[0] - 8)
+    pixels[down : down + 8, across : across + 8] = 255  # the detector is as sure as its brightest pixel
+    engine: Any = load_engine(spots(tmp_path, resample="nearest"))
+    buffers = []
+    for shown in (pixels, np.full_like(pixels, 20)):
+        buffers.append(io.BytesIO())
+        Image.fromarray(shown).save(buffers[-1], "PNG")
+    files = np.empty(2, object)
+    files[:] = [buffer.getvalue() for buffer in buffers]
+    [told, none] = engine.explain({"image": files}, 5)
+    assert none == [], "no object is answered of the dark one"
+    side = "75-100%" if corner == (1, 1) else "0-12%"
+    assert f"image[{side} from the top, {side} from the left]" in [one.feature for one in told]
+    assert engine.explain(engine.decode({"image": files}), 5)[0] == told
 
 
 def test_a_detector_that_crops_is_refused(tmp_path: Path) -> None:

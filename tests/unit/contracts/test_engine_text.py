@@ -115,8 +115,8 @@ def linear(tmp_path_factory: pytest.TempPathFactory) -> tuple[OnnxTextEngine, Ca
 @pytest.fixture(scope="module")
 def lstm(tmp_path_factory: pytest.TempPathFactory) -> tuple[OnnxTextEngine, Callable[[list[str]], Any]]:
     torch = pytest.importorskip("torch", reason="the recipe trains with torch")
-    from pipelines.recipes.text.lstm import LstmConfig, build_model
     from pipelines.training.batches import pad
+    from pipelines.training.lstm_text import LstmConfig, build_model
     from pipelines.training.onnx_text import write_lstm_graph
     from pipelines.training.tokens import tokenise
 

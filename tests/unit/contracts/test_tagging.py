@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.engines import load_engine
-from contracts.engines.tagger import TaggerEngine
+from contracts.engines.tagger import TaggerEngine, place_of
 from contracts.errors import PlatformError
-from contracts.tagging import pieces, possible, spans, tags_of, tokenise
+from contracts.tagging import Tagged, hidden, left_of, pieces, possible, spans, surest, tags_of, tokenise
 from tests.problem_bundles import name_tagger
 
 KINDS = ["PER", "LOC"]
@@ -115,8 +116,30 @@ def test_an_engine_reads_long_and_empty_texts_and_a_row_does_not_depend_on_other
     ] * 9
     assert [one[:3] for one in together[2]] == [(0, 10, "PER")]
     assert together[1] == together[3] == []
-    with pytest.raises(PlatformError, match="gives no reasons"):
-        engine.explain({}, 3)
+
+
+def test_reasons_of_a_span_are_the_tokens_without_which_it_is_not_found(tmp_path: Path) -> None:
+    engine: Any = load_engine(name_tagger(tmp_path, anna="PER", berg="PER"))
+    texts = np.array(["I saw Anna Berg. " * 40, "nobody", ""], dtype=object)
+    [told, *none] = engine.explain({"text": texts}, 2)
+    assert none == [[], []]
+    assert [(one.value, texts[0][slice(*place_of(one.feature))]) for one in told] == [
+        ("Anna", "Anna"),
+        ("Berg", "Berg"),
+    ]
+    assert all(one.contribution > 1 for one in told)
+    with pytest.raises(ValueError, match="names no place"):
+        place_of("Anna")
+
+
+def test_what_is_left_of_a_span() -> None:
+    span = Tagged(10, 20, "PER", 0.9)
+    assert surest([span, span._replace(score=0.95, start=12), span._replace(start=0)]) == (12, 20, "PER", 0.95)
+    assert surest([]) is None
+    assert left_of(span, [span, Tagged(0, 5, "PER", 1.0)]) == pytest.approx(0.9)
+    assert left_of(span, [Tagged(15, 25, "PER", 0.6)]) == pytest.approx(0.6 / 3)
+    assert left_of(span, [Tagged(10, 20, "LOC", 1.0)]) == left_of(span, []) == 0
+    assert hidden("I saw Anna", 4, 8) == "I sa□ □□na"
 
 
 def test_a_tagger_without_its_settings_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from contracts.bundle import Input
 from contracts.engine import Reason
+from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.problems.classification import ClassificationOutput
+from contracts.problems.multilabel import MultilabelOutput
+from pipelines.checks.explanations import CHECK
 from pipelines.evaluation import explaining, get_evaluation, scoring
+from pipelines.gate_limits import ExplanationLimits
+from pipelines.task import GateConfig
+from tests.detection_bundle import spots
+from tests.problem_bundles import name_tagger
 
 WEIGHTS = {"large": 4.0, "small": 0.5, "none": 0.0, "word": 2.0}
 INPUTS = [Input(name=name, dtype="string" if name == "word" else "float64") for name in WEIGHTS]
@@ -134,9 +143,32 @@ def test_reasons_are_about_the_positive_class_or_the_answered_one(
 
 
 def test_what_has_no_number_that_reasons_are_about_is_left_out(document: Any) -> None:
-    output = SimpleNamespace(problem="multilabel")
+    output = SimpleNamespace(problem="embedding")
     where = SimpleNamespace(**{**vars(document), "signature": SimpleNamespace(inputs=INPUTS, output=output)})
     assert measured(Linear(), where, rows(20)) is None
+
+
+def test_reasons_of_labels_are_about_the_likeliest_one() -> None:
+    like = np.array([[0.2, 0.9, 0.8], [0.6, 0.1, 0.1]])
+    answers = np.array([[0.99, 0.5, 0.99], [0.25, 0.9, 0.9]])
+    said = get_evaluation("multilabel").explained(MultilabelOutput(labels=["a", "b", "c"]), None, answers, like, False)
+    assert said == pytest.approx([0.0, np.log(1 / 3)])
+
+
+class Labels(Linear):
+    """The same chances for three labels, of which the likeliest is the second."""
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        chance = 1 / (1 + np.exp(-4 - self._parts(columns).sum(axis=1)))
+        return np.column_stack([chance * 0.1, chance, chance * 0.2])
+
+
+def test_reasons_of_labels_are_measured(document: Any) -> None:
+    output = MultilabelOutput(labels=["a", "b", "c"])
+    signature = SimpleNamespace(**{**vars(document.signature), "output": output})
+    where = SimpleNamespace(**{**vars(document), "signature": signature})
+    found, lied = (measured(Labels(lying), where, rows(200)) for lying in (False, True))
+    assert found["above_random"] > 0.1 > -0.1 > lied["above_random"]
 
 
 class Words:
@@ -174,6 +206,9 @@ class Patches:
             "0-50% from the top, 0-50% from the left" if honest else "50-100% from the top, 50-100% from the left"
         )
 
+    def content(self, image: NDArray[Any]) -> tuple[int, int]:
+        return image.shape[0], image.shape[1]
+
     def decode(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {name: np.stack(list(values)) for name, values in columns.items()}
 
@@ -208,4 +243,65 @@ def test_taking_out_true_reasons_costs_more_than_as_much_at_random(
     true, false = (measured(engine(honest), where, columns) for honest in (True, False))
     assert true["rows"] == explaining.FEW
     assert true["removed"]["reasons"] > true["removed"]["random"] + 0.5
+    assert true["above_random"] == pytest.approx(true["removed"]["reasons"] - true["removed"]["random"])
+    assert true["stability"] == 1, "these reasons are the same for every row"
     assert false["removed"]["reasons"] < true["removed"]["reasons"] - 0.5
+
+
+def test_reasons_of_spans_and_boxes_are_truer_than_chance(tmp_path: Path) -> None:
+    tagger = name_tagger(tmp_path / "tagger", anna="PER", berg="PER")
+    texts = np.array(
+        [f"On day {at} we met Anna Berg by the sea, and nobody else was there." for at in range(30)], object
+    )
+    dark = np.full((64, 64, 3), 20, np.uint8)
+    bright = dark.copy()
+    bright[:8, :8] = 255
+    files = np.empty(6, object)
+    files[:] = [file_of(bright)] * 5 + [file_of(dark)]
+    detector = spots(tmp_path / "spots", resample="nearest")
+    for bundle, columns, known in ((tagger, {"text": texts}, explaining.FEW), (detector, {"image": files}, 5)):
+        engine: Any = load_engine(bundle)
+        answers = scoring.predict(engine, columns, bundle.document)
+        found = explaining.measure(engine, bundle.document, columns, answers, 7, None)
+        assert found is not None
+        assert found["rows"] == known, "rows where something is found"
+        assert found["removed"]["reasons"] > 1
+        assert found["above_random"] > 0.5
+        assert found["stability"] > 0.5
+
+
+def file_of(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def judged(told: Any, **limits: Any) -> Any:
+    config = GateConfig(explanations=ExplanationLimits(**limits))
+    candidate: Any = SimpleNamespace(settings=config, evaluation={"explanations": told} if told else {})
+    return CHECK.find(candidate)
+
+
+@pytest.mark.parametrize(
+    ("told", "limits", "passes"),
+    [
+        ({"above_random": 0.1, "stability": 0.9}, {}, []),
+        ({"above_random": 0.1, "stability": 0.9}, {"above_random": 0, "stability": 0.9}, [True, True]),
+        ({"above_random": 0.0, "stability": 0.9}, {"above_random": 0}, [False]),
+        ({"above_random": -0.2, "stability": 0.3}, {"above_random": 0.05, "stability": 0.5}, [False, False]),
+        (None, {"above_random": 0, "stability": 0.9}, []),
+        (None, {"above_random": 0, "required": True}, [False]),
+        (None, {"required": True}, [False]),
+    ],
+)
+def test_the_gate_refuses_reasons_that_are_no_truer_than_chance(told: Any, limits: Any, passes: list[bool]) -> None:
+    assert [one.passed for one in judged(told, **limits).checks] == passes
+
+
+def test_a_refusal_says_what_is_wrong_with_the_reasons_and_what_to_do() -> None:
+    found = judged({"above_random": -0.2, "stability": 0.3}, above_random=0, stability=0.5)
+    assert [one.rule for one in found.checks] == ["above", "at least"]
+    assert "no truer of this model than a random order" in found.notes[0]
+    assert "--set gate.explanations.above_random=" in found.notes[0]
+    assert "--set gate.explanations.stability=" in found.notes[1]
+    assert judged(None, above_random=0).notes == ["gate.explanations: this model gives no reasons, so none were judged"]

@@ -13,8 +13,9 @@ from contracts.errors import PlatformError
 from contracts.pii.finders import open_finder
 from pipelines.checks.redaction import CHECK
 from pipelines.evaluation.redaction import compared, measure
+from pipelines.gate_limits import RedactionLimits
 from pipelines.pages.card import render_card
-from pipelines.task import DataConfig, GateConfig, RedactionLimits
+from pipelines.task import DataConfig, GateConfig
 from tests.chain import Chain
 from tests.problem_bundles import name_tagger
 

@@ -16,12 +16,12 @@ from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.privacy_ledger import Release
 from pipelines.recipes.text.examples import Examples
-from pipelines.recipes.text.lstm import LstmConfig, build_model
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.boosting import Rows
 from pipelines.training.ghost_clipping import is_linear
 from pipelines.training.image_network import residual_network
 from pipelines.training.loop import LoopConfig
+from pipelines.training.lstm_text import LstmConfig, build_model
 from pipelines.training.network import NetworkConfig, check_private, fit_network, form_of
 from pipelines.training.onnx_tabular import save_network
 from pipelines.training.privacy import PrivacyConfig, as_private, drawn, noise_for, of_public_rows, spent

@@ -1,0 +1,187 @@
+"""Whether the reasons of texts and images are true of the model: what taking them out costs its answer.
+
+Beside it stands what taking out as much at random costs (comprehensiveness: DeYoung et al., ERASER, 2020). Of texts
+words are taken out, of images patches are covered, of spans tokens are hidden, so that their places stay.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.engine import Reason
+
+if TYPE_CHECKING:
+    from contracts.bundle import BundleDocument
+    from contracts.engine import Engine
+
+TOP = 5  # reasons of each row that are taken out
+DRAWS = 3  # of as much at random
+_NUDGED = 8  # rows that are changed a little
+MODALITIES = frozenset({"text", "image"})
+_NOISE = 0.01  # deviation, of the range of a pixel
+Columns = Mapping[str, NDArray[Any]]
+Row = dict[str, NDArray[Any]]  # columns of one row
+Scores = Callable[..., Callable[[Columns], NDArray[np.float64]]]
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How reasons of one kind are taken out of a row: `what`, in words; `without`, where a generator takes out as much
+    anywhere; `nudged`, a row that is hardly another one."""
+
+    what: str
+    without: Callable[[Engine, Row, Sequence[Reason], np.random.Generator | None], Row]
+    nudged: Callable[[Engine, Row, Sequence[Reason], np.random.Generator], Row]
+
+
+def measure(
+    engine: Engine, document: BundleDocument, columns: Columns, like: Any, score_of: Scores, rng: np.random.Generator
+) -> dict[str, Any] | None:
+    """What the foremost reasons for the answers `like` to some rows are worth.
+
+    Args:
+        score_of: see `pipelines.evaluation.explaining.score_of`, of an engine and a document.
+
+    Returns:
+        rows, of those with a reason for their answer; removed: what, and the log-odds that taking out the reasons
+        costs, and as much at random; above_random, how much more the reasons cost; stability, the share of a row's
+        reasons that are among those of it nudged, of some. None where no row has a reason.
+    """
+    way = _WAYS[document.modality, document.signature.output.problem == "tagging"]
+    reasons = [[one for one in found if one.contribution > 0] for found in engine.explain(columns, TOP)]
+    rows = [at for at, found in enumerate(reasons) if found]
+    if not rows:
+        return None
+    costs: dict[str, list[float]] = {"reasons": [], "random": []}
+    alike: list[float] = []
+    for at in rows:
+        row = {name: values[at : at + 1] for name, values in columns.items()}
+        score = score_of(like[at : at + 1], alone=True)
+        before = score(row)
+        for name, draws in (("reasons", [None]), ("random", [rng] * DRAWS)):
+            after = [score(way.without(engine, row, reasons[at], draw)) for draw in draws]
+            costs[name].append(float(before[0] - np.mean(after)))
+        if len(alike) < _NUDGED:
+            others = {one.feature for one in engine.explain(way.nudged(engine, row, reasons[at], rng), TOP)[0]}
+            alike.append(float(np.mean([one.feature in others for one in reasons[at]])))
+    found = {name: float(np.mean(one)) for name, one in costs.items()}
+    return {
+        "rows": len(rows),
+        "removed": {"what": way.what, **found},
+        "above_random": found["reasons"] - found["random"],
+        "stability": float(np.mean(alike)),
+    }
+
+
+def _without_words(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator | None) -> Row:
+    """Without the reasons' words, or without as long stretches anywhere."""
+    made = {}
+    for name, values in row.items():
+        text = values[0]
+        for one in reasons if isinstance(text, str) else ():
+            if found := re.search(re.escape(one.feature), text, flags=re.IGNORECASE):
+                size = found.end() - found.start()
+                start = found.start() if rng is None else int(rng.integers(len(text) - size + 1))
+                text = f"{text[:start]} {text[start + size :]}"
+        made[name] = np.array([text], dtype=values.dtype)
+    return made
+
+
+def _fewer_words(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator) -> Row:
+    """Without one word that is no part of a reason."""
+    from contracts.texts import words
+
+    told = {word for one in reasons for word in words(one.feature)}
+    made = dict(row)
+    for name, values in row.items():
+        text = values[0] if isinstance(values[0], str) else ""
+        if others := [word for word in dict.fromkeys(words(text)) if word not in told]:
+            found = re.search(re.escape(others[int(rng.integers(len(others)))]), text, flags=re.IGNORECASE)
+            if found:
+                made[name] = np.array([text[: found.start()] + text[found.end() :]], dtype=values.dtype)
+    return made
+
+
+def _without_patches(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator | None) -> Row:
+    """With the reasons' patches covered by the image's mean color, or with patches of their size anywhere."""
+    from contracts.engines.onnx_image import patch_of
+
+    ((name, values),) = row.items()
+    pixels = engine.decode({name: values})[name].copy()  # type: ignore[attr-defined]
+    image = pixels[0].copy()
+    high, wide = engine.content(image)  # type: ignore[attr-defined]
+    mean = np.asarray(image)[:high, :wide].mean(axis=(0, 1)).round()
+    for one in reasons:
+        top, bottom, left, right = patch_of(one.feature, high, wide)
+        if rng is not None:
+            down, across = rng.integers(high - (bottom - top) + 1), rng.integers(wide - (right - left) + 1)
+            top, bottom, left, right = down, down + bottom - top, across, across + right - left
+        image[top:bottom, left:right] = mean
+    pixels[0] = image
+    return {name: pixels}
+
+
+def _noisy(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator) -> Row:
+    """With a little noise on each pixel."""
+    ((name, values),) = row.items()
+    pixels = engine.decode({name: values})[name].copy()  # type: ignore[attr-defined]
+    image = pixels[0].copy()
+    image[:] = np.clip(np.asarray(image) + rng.normal(0, 255 * _NOISE, image.shape), 0, 255).round()
+    pixels[0] = image
+    return {name: pixels}
+
+
+def _without_tokens(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator | None) -> Row:
+    """With the reasons' tokens hidden, or as many characters anywhere."""
+    from contracts.engines.tagger import place_of
+    from contracts.tagging import hidden
+
+    text = _whole(row)
+    for one in reasons:
+        start, end = place_of(one.feature)
+        if rng is not None:
+            size = end - start
+            start = int(rng.integers(max(1, len(text) - size + 1)))
+            end = start + size
+        text = hidden(text, start, end)
+    return _as_row(row, text)
+
+
+def _hidden_elsewhere(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator) -> Row:
+    """With one character hidden that is no part of a reason."""
+    from contracts.engines.tagger import place_of
+    from contracts.tagging import hidden
+
+    text = _whole(row)
+    told = {at for one in reasons for at in range(*place_of(one.feature))}
+    free = [at for at, sign in enumerate(text) if at not in told and not sign.isspace()]
+    if free:
+        at = free[int(rng.integers(len(free)))]
+        text = hidden(text, at, at + 1)
+    return _as_row(row, text)
+
+
+def _whole(row: Row) -> str:
+    from contracts.texts import join_fields
+
+    fields = [values[0] for values in row.values()]
+    return join_fields(fields, sum(len(str(one)) + 1 for one in fields))
+
+
+def _as_row(row: Row, text: str) -> Row:
+    """A row whose fields together are `text`."""
+    rest = dict.fromkeys(row, "")
+    return {name: np.array([text if at == 0 else value], dtype=object) for at, (name, value) in enumerate(rest.items())}
+
+
+_WAYS = {
+    ("text", False): _Way("words", _without_words, _fewer_words),
+    ("text", True): _Way("tokens", _without_tokens, _hidden_elsewhere),
+    ("image", False): _Way("patches", _without_patches, _noisy),
+}
