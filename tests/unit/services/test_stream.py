@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import time
 from pathlib import Path
@@ -203,3 +204,16 @@ def test_a_hundred_megapixels_are_refused_by_their_header(served: Any) -> None:
     with served.client.websocket_connect("/stream") as socket:
         socket.send_bytes(buffer.getvalue())
         assert "100000000 pixels" in told(socket)["error"]["errors"][0]["message"]
+
+
+def test_each_frame_is_logged_by_the_id_of_its_answer(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(spots(tmp_path), predictions={"folder": str(tmp_path / "log")})
+    with served.client.websocket_connect("/stream") as socket:
+        socket.send_bytes(BRIGHT)
+        identifier = told(socket)["id"]
+    served.runtime.log.close()
+    (line,) = [line for file in (tmp_path / "log").rglob("*.jsonl") for line in file.read_text().splitlines()]
+    record = json.loads(line)
+    assert record["id"] == identifier
+    assert record["found"][0]["label"] == "spot"
+    assert record["inputs"]["image"]["brightness"] == 255
