@@ -39,6 +39,9 @@ class LlamaOptions:
         name: that answers give the model.
         key: that its requests must carry.
         adapters: GGUF files of matrices of low rank, each applied to all answers.
+        embeds: whether it gives vectors of texts, with one slot and nothing beside them: llama.cpp spreads texts of
+            several slots over runs, which cuts their pooling, and lets them wait as long as another slot writes.
+        pooling: of tokens to one vector: mean, cls, last, or auto: as the weights say, else mean.
     """
 
     model: str
@@ -48,6 +51,8 @@ class LlamaOptions:
     name: str = "model"
     key: str = ""
     adapters: tuple[str, ...] = ()
+    embeds: bool = False
+    pooling: str = "auto"
 
 
 class LlamaProcess:
@@ -182,8 +187,23 @@ def serve(options: LlamaOptions) -> Any:
     params.fit_params = False  # no other window than the one that was asked for
     params.cache_ram_mib = 0  # prompts are kept in their slots, not in memory without a bound
     params.endpoint_slots, params.endpoint_metrics, params.ui = True, False, False
+    if options.embeds:
+        kinds = llama.llama_pooling_type
+        said = _pooling_of(Path(options.model)) if options.pooling == "auto" else options.pooling
+        params.embedding = True
+        params.pooling_type = getattr(kinds, f"LLAMA_POOLING_TYPE_{said.upper()}")
+        params.n_batch = params.n_ubatch = options.window  # a text is read at once
     params.verbosity = 1  # errors: more would have texts of requests
     return llama.Server(params)
+
+
+def _pooling_of(file: Path) -> str:
+    """How the weights say that tokens become one vector; ``mean`` where they do not."""
+    with file.open("rb") as stream:
+        head = stream.read(1 << 20)
+    place = head.find(b".pooling_type")
+    number = head[place + 17 : place + 21] if place >= 0 else b""  # behind the name and the kind of the value
+    return {1: "mean", 2: "cls", 3: "last"}.get(int.from_bytes(number, "little"), "mean")
 
 
 def main() -> int:

@@ -49,6 +49,15 @@ GUARD_HITS = "fairlead_guard_hits_total"
 SLOTS = "fairlead_slots"
 SLOTS_BUSY = "fairlead_slots_busy"
 
+ROUTER_REQUESTS = "fairlead_router_requests_total"
+ROUTER_FAILURES = "fairlead_router_backend_failures_total"
+ROUTER_TOKENS = "fairlead_router_tokens_total"
+ROUTER_COST = "fairlead_router_cost_total"
+ROUTER_CACHE = "fairlead_router_cache_total"
+ROUTER_DENIED = "fairlead_router_denied_total"
+ROUTER_FIRST_TOKEN_SECONDS = "fairlead_router_time_to_first_token_seconds"
+ROUTER_CIRCUIT = "fairlead_router_circuit_open"
+
 ADAPTERS_HELD = "fairlead_adapters_held"
 ADAPTER_READS = "fairlead_adapter_reads_total"
 ADAPTERS_EVICTED = "fairlead_adapter_evictions_total"
@@ -136,6 +145,17 @@ TOKEN_LABELS: dict[str, tuple[str, ...]] = {
     SLOTS: ("model",),
     SLOTS_BUSY: ("model",),
 }
+# Of the router of models.
+ROUTER_LABELS: dict[str, tuple[str, ...]] = {
+    ROUTER_REQUESTS: ("route", "backend", "outcome"),
+    ROUTER_FAILURES: ("route", "backend"),
+    ROUTER_TOKENS: ("key", "route", "backend", "kind"),
+    ROUTER_COST: ("key", "route", "backend"),
+    ROUTER_CACHE: ("route", "outcome"),
+    ROUTER_DENIED: ("reason",),
+    ROUTER_FIRST_TOKEN_SECONDS: ("route", "backend"),
+    ROUTER_CIRCUIT: ("backend",),
+}
 # Of model servers with adapters of persons or customers, beside those.
 ADAPTER_LABELS: dict[str, tuple[str, ...]] = {
     ADAPTERS_HELD: ("model",),
@@ -214,6 +234,7 @@ STREAM_LABELS: dict[str, tuple[str, ...]] = {
 EXPORTED: dict[str, tuple[str, ...]] = {
     **LABELS,
     **TOKEN_LABELS,
+    **ROUTER_LABELS,
     **ADAPTER_LABELS,
     **ENCRYPTED_LABELS,
     **VIDEO_LABELS,

@@ -121,6 +121,19 @@ class DrawingSettings(Settings):
         return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
 
 
+class EmbeddingSettings(Settings):
+    """Of chats: what answers /v1/embeddings; without `source` they are refused."""
+
+    source: str = Field(
+        "", description="model (the weights that chat), a GGUF file of an encoder, or a folder with an ONNX encoder"
+    )
+    name: str = Field("", description="name that clients call the encoder by; default: that of the file or folder")
+    pooling: Literal["auto", "mean", "cls", "last"] = Field(
+        "auto", description="of tokens to one vector; auto: as the encoder says, else mean"
+    )
+    max_tokens: int = Field(0, ge=0, description="tokens of one text; 0: as the encoder says, else 512")
+
+
 class EncryptedSettings(Settings):
     """Encrypted inference of linear models, see docs/trust.md; needs the extra `encrypted`."""
 
@@ -207,6 +220,7 @@ class ServiceSettings(Settings):
     )
     asked: AskedSettings = Field(default_factory=lambda: AskedSettings.model_validate({}))
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
+    embeddings: EmbeddingSettings = Field(default_factory=lambda: EmbeddingSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
     adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings.model_validate({}))
 

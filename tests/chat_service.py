@@ -18,6 +18,14 @@ from deploy.cli.machine.subprocesses import stop_group
 from services.server.launch import serve_command
 
 Service = tuple[str, "subprocess.Popen[bytes]"]
+CITY_NAMES = ("Paris", "Rome")
+CITY = {
+    "type": "object",
+    "properties": {"city": {"enum": list(CITY_NAMES)}, "when": {"const": "{now}"}},
+    "required": ["city", "when"],
+    "additionalProperties": False,
+}
+TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
 
 
 @contextmanager
@@ -57,3 +65,7 @@ def metric(url: str, name: str, **labels: str) -> float:
             if sample.name == name and labels.items() <= sample.labels.items():
                 return sample.value
     raise AssertionError(f"no {name} with {labels}")
+
+
+def say(text: str) -> Any:
+    return {"model": "tiny", "messages": [{"role": "user", "content": text}], "temperature": 0}

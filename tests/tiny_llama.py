@@ -2,7 +2,8 @@
 
 Letters are followed by the next one and ``z`` by the end: ``w`` is continued by ``xyz``. Capital letters go round for
 ever, ``A`` to ``Z`` and again. ``0`` is followed by the four bytes of an emoji, each a token, and then by the end; a
-quotation mark by another one. In a conversation the answer continues the last sign of the last message.
+quotation mark by another one. ``?`` and ``>`` are followed by the mark of a tool call, so that calls do not end by
+themselves. In a conversation the answer continues the last sign of the last message.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 
 WIDTH, HEAD = 384, 32  # of the embedding; of the only attention head, which does nothing
-_NORMAL, _UNKNOWN, _CONTROL, _BYTE = 1, 2, 3, 6
+_NORMAL, _UNKNOWN, _CONTROL, _OWN, _BYTE = 1, 2, 3, 4, 6
+CALL = "<tool_call>"
 EMOJI = "😀"
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -25,13 +27,13 @@ TEMPLATE = (
 _SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 _BYTES = [f"<0x{value:02X}>" for value in range(256)]
 _SIGNS = ["\u2581", *(sign for sign in string.printable if sign.isprintable() and sign != " ")]
-VOCABULARY = [*_SPECIAL, *_BYTES, *_SIGNS]
+VOCABULARY = [*_SPECIAL, *_BYTES, *_SIGNS, CALL]
 END = 4
 
 
 def write_tiny_llama(file: Path, template: str = TEMPLATE, architecture: str = "llama") -> Path:
     """Write the model as GGUF."""
-    kinds = [_UNKNOWN, *[_CONTROL] * 4, *[_BYTE] * len(_BYTES), *[_NORMAL] * len(_SIGNS)]
+    kinds = [_UNKNOWN, *[_CONTROL] * 4, *[_BYTE] * len(_BYTES), *[_NORMAL] * len(_SIGNS), _OWN]
     facts: dict[str, Any] = {
         "general.architecture": architecture,
         "general.name": "tiny",
@@ -101,6 +103,7 @@ def _successors() -> dict[int, int]:
     emoji = ["0", *(f"<0x{value:02X}>" for value in EMOJI.encode())]
     after |= {number[a]: number[b] for a, b in pairwise(emoji)}
     after[number['"']] = number['"']
+    after |= {number[sign]: number[CALL] for sign in "?>"}
     return after
 
 

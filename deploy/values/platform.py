@@ -21,6 +21,7 @@ from deploy.values.shared import (
     Place,
     RecipeName,
     Resources,
+    SecretKey,
     SharedNetwork,
     SiteName,
     Store,
@@ -107,6 +108,34 @@ class Console(Workload):
     model_keys: list[ModelKey]
     links: dict[Annotated[str, Field(pattern=r"^[^=]{1,40}$")], Annotated[str, Field(pattern=r"^https?://[^\s]+$")]]
     prometheus: Annotated[str, Field(pattern=r"^$|^https?://[^/@]+")]
+    extra_egress: Objects
+    ingress: Ingress
+    http_route: HttpRoute
+    topology_spread_constraints: Objects
+    """As in a pod; default: spread over hosts and zones where possible."""
+
+
+class ProviderKey(Values):
+    """The API key of an outside provider."""
+
+    variable: Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
+    """Environment variable, as the backend names it."""
+    secret: Annotated[Name, Field(min_length=1)]
+    """Name of the Secret."""
+    key: Annotated[str, Field(min_length=1)]
+    """Its key in it."""
+
+
+class ModelRouter(Workload):
+    """One address before several models that speak OpenAI's protocol."""
+
+    enabled: bool
+    replicas: Count
+    image: Image
+    config: dict[str, Any]
+    provider_keys: list[ProviderKey]
+    keys: SecretKey
+    redis: SecretKey
     extra_egress: Objects
     ingress: Ingress
     http_route: HttpRoute
@@ -231,6 +260,7 @@ class ChartValues(Chart):
     s3: S3
     mlflow: MLflow
     console: Console
+    model_router: ModelRouter
     workbench: Workbench
     monitor: Monitor
     skew: Skew

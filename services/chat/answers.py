@@ -16,15 +16,20 @@ class Choice:
     """One of the answers to a request, as far as it is written.
 
     Attributes:
-        calls: parses a tool call, where the answer is one.
+        calls: parses tool calls, where the answer may have some.
+        called: whether it has to be a call.
+        prompt: what a completion begins with, where it is asked for.
         watcher: looks at what is written before it is told.
         finish: why it ended, in OpenAI's words; "" while it goes on.
         moment: at which the last token came.
     """
 
     calls: CallParser | None = None
+    called: bool = False
     watcher: Watcher | None = None
+    prompt: str = ""
     texts: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
     arguments: list[dict[str, Any]] = field(default_factory=list)
     logprobs: list[dict[str, Any]] = field(default_factory=list)
     finish: str = ""
@@ -34,8 +39,31 @@ class Choice:
 
     @property
     def text(self) -> str:
-        """What is written, a tool call as the model wrote it."""
+        """What is written, tool calls as the model wrote them."""
         return "".join(self.texts)
+
+    @property
+    def unmet(self) -> bool:
+        """Whether it ended without the call that it has to be, or in the middle of one."""
+        return self.calls is not None and (self.calls.broken or (self.called and not self.calls.complete))
+
+    def take(self, deltas: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Keep what a parser found, for the whole answer; returns it."""
+        for one in deltas:
+            self.said += [one["content"]] if "content" in one else []
+            self.arguments += one.get("tool_calls", ())
+        return deltas
+
+    def called_tools(self) -> list[dict[str, Any]]:
+        """The whole calls, of their pieces."""
+        calls: list[dict[str, Any]] = []
+        for piece in self.arguments:
+            if "id" in piece:
+                function = dict(piece["function"])
+                calls.append({"id": piece["id"], "type": "function", "function": function})
+            else:
+                calls[-1]["function"]["arguments"] += piece["function"]["arguments"]
+        return calls
 
 
 class Form:
@@ -62,11 +90,9 @@ class Form:
         """The ``choices`` of chunks that tell new text."""
         deltas: list[dict[str, Any]] = []
         if not choice.begun:
-            deltas.append({"role": "assistant", "content": None if choice.calls else ""})
+            deltas.append({"role": "assistant", "content": None if choice.called else ""})
         if choice.calls is not None:
-            found = choice.calls.feed(text)
-            choice.arguments += found
-            deltas += [{"tool_calls": [one]} for one in found]
+            deltas += choice.take(choice.calls.feed(text))
         elif text:
             deltas.append({"content": text})
         told = _logprobs(logprobs)
@@ -79,22 +105,18 @@ class Form:
         """The ``choices`` of chunks that end an answer."""
         rest: list[dict[str, Any]] = []
         if choice.calls is not None:
-            held = choice.calls.end(choice.finish == "stop")
-            choice.arguments += held
-            rest = [_delta(at, {"tool_calls": [one]}, None) for one in held]
-            choice.finish = "tool_calls" if choice.finish == "stop" else choice.finish
+            rest = [_delta(at, one, None) for one in choice.take(choice.calls.end())]
+            if choice.finish == "stop" and choice.calls.complete:
+                choice.finish = "tool_calls"
         return [*rest, {**_delta(at, {}, None), "finish_reason": choice.finish}]
 
     def told(self, at: int, choice: Choice) -> dict[str, Any]:
         """A choice of the whole answer."""
         message: dict[str, Any] = {"role": "assistant", "content": choice.text, "refusal": None}
         if choice.calls is not None:
-            message["content"] = None
+            message["content"] = "".join(choice.said) or (None if choice.called else "")
             if choice.arguments:
-                first, *more = choice.arguments
-                whole = "".join(one["function"]["arguments"] for one in more)
-                call = {"id": first["id"], "type": "function"}
-                message["tool_calls"] = [{**call, "function": {**first["function"], "arguments": whole}}]
+                message["tool_calls"] = choice.called_tools()
         told = {"content": choice.logprobs, "refusal": None} if choice.logprobs else None
         return {"index": at, "message": message, "logprobs": told, "finish_reason": choice.finish}
 
@@ -106,6 +128,8 @@ class CompletionForm(Form):
 
     def pieces(self, at: int, choice: Choice, text: str, logprobs: Any) -> list[dict[str, Any]]:
         """The ``choices`` of a chunk that tells new text."""
+        if not choice.begun and choice.prompt:
+            text = choice.prompt + text
         made = _legacy(_logprobs(logprobs), choice.offset)
         choice.offset += len(text)
         if made:
@@ -120,7 +144,12 @@ class CompletionForm(Form):
         """A choice of the whole answer."""
         names = choice.logprobs[0] if choice.logprobs else ()
         joined = {name: [one for part in choice.logprobs for one in part[name]] for name in names}
-        return {"index": at, "text": choice.text, "logprobs": joined or None, "finish_reason": choice.finish}
+        return {
+            "index": at,
+            "text": choice.prompt + choice.text,
+            "logprobs": joined or None,
+            "finish_reason": choice.finish,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +164,7 @@ class Asked:
         hits: rules of the guard that held in what was said.
         tokens: about as many will be read and written.
         usage: whether a stream ends with it.
+        each: choices of one prompt.
     """
 
     path: str
@@ -144,6 +174,7 @@ class Asked:
     prompt: str
     tokens: int
     usage: bool = False
+    each: int = 1
     hits: tuple[str, ...] = ()
 
 

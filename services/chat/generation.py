@@ -34,6 +34,8 @@ class Generation:
         self._entered = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._late = False
+        self._read: dict[int, tuple[int, int]] = {}  # by prompt: its tokens, and those that a slot had read before
+        self._told: dict[int, int] = {}  # by choice: its tokens, as the engine counts them
         self.usage: dict[str, Any] = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
     async def begin(self) -> None:
@@ -43,7 +45,7 @@ class Generation:
             Problem: 400, 429, 500 and 503.
         """
         asked, runtime = self._asked, self._runtime
-        await runtime.admission.enter(len(asked.choices), asked.tokens, self._options.priority)
+        await runtime.admission.enter(self._places, asked.tokens, self._options.priority)
         self._entered = perf_counter()
         if math.isfinite(self._options.deadline):  # also of a client that does not read: it holds a slot
             left = max(0.0, self._options.deadline - self._entered)
@@ -69,20 +71,24 @@ class Generation:
         """
         form, choices = self._asked.form, self._asked.choices
         assert self._stream is not None
-        event = self._first
+        event, last = self._first, 0
         while event is not None:
             for one in event.get("choices", ()):
-                at = one["index"]
+                at = last = one["index"]
                 choice = choices[at]
                 text = one.get("text") or one.get("delta", {}).get("content") or ""
                 if text or one.get("logprobs"):
                     self._count(choice)
-                for piece in _told(form, at, choice, text, one):
+                pieces = _told(form, at, choice, text, one)
+                if choice.finish == "stop" and choice.unmet:
+                    choice.finish = "failed"
+                    raise EngineRefusedError({"message": "the grammar has no end"})
+                for piece in pieces:
                     yield form.chunk([piece])
             if all(choice.finish == FILTERED for choice in choices):
                 break  # nobody waits for more
             if found := event.get("usage"):
-                self._use(found)
+                self._use(last, found)
             event = await self._stream.next()
         self.close("failed")  # of choices that were never ended
         if self._asked.usage:
@@ -137,7 +143,7 @@ class Generation:
         if self._stream is not None:
             self._stream.close()
         choices = self._asked.choices
-        self._runtime.admission.leave(len(choices), self.usage["completion_tokens"], seconds)
+        self._runtime.admission.leave(self._places, self.usage["completion_tokens"], seconds)
         for choice in choices:
             choice.finish = choice.finish or finish
         if finish != REFUSED:
@@ -164,15 +170,25 @@ class Generation:
         tokens.written.inc()
         self.usage["completion_tokens"] += 1
 
-    def _use(self, found: dict[str, Any]) -> None:
-        """Take the engine's count: ours has pieces of text, of which a token may give none; its is of one choice."""
-        counted, read = self.usage["completion_tokens"], found["prompt_tokens"]
-        written = max(counted, found["completion_tokens"])
-        self._runtime.tokens.written.inc(written - counted)
-        cached = found.get("prompt_tokens_details", {}).get("cached_tokens", 0)
+    @property
+    def _places(self) -> int:
+        """Slots that the choices take; of many prompts the engine begins some when others have ended."""
+        return min(len(self._asked.choices), self._runtime.admission.slots)
+
+    def _use(self, at: int, found: dict[str, Any]) -> None:
+        """Take the engine's count of choice `at`: ours has pieces of text, of which a token may give none."""
+        tokens = self._runtime.tokens
+        self._told[at] = found["completion_tokens"]
+        written = max(self.usage["completion_tokens"], sum(self._told.values()))
+        tokens.written.inc(written - self.usage["completion_tokens"])
+        prompt = at // self._asked.each
+        if prompt not in self._read:
+            had = (found.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            self._read[prompt] = found["prompt_tokens"], had
+            tokens.cached.inc(had)
+        read, cached = (sum(column) for column in zip(*self._read.values(), strict=True))
         self.usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         self.usage["prompt_tokens_details"] = {"cached_tokens": cached}
-        self._runtime.tokens.cached.inc(cached)
 
 
 class Lines:

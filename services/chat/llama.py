@@ -83,7 +83,7 @@ class EngineStream:
         name, _, text = event.partition(b": ")
         if text == _END:
             return None
-        document: dict[str, Any] = orjson.loads(text) if name in (b"data", b"error") else {}
+        document: dict[str, Any] = (orjson.loads(text) if name in (b"data", b"error") else None) or {}  # or null
         if "error" in document:
             raise EngineRefusedError(document["error"])
         return document

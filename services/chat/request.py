@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.errors import Problem
 
-MAX_MESSAGES, MAX_TOOLS = 2_000, 64
+MAX_MESSAGES, MAX_TOOLS, MAX_PROMPTS, MAX_INPUTS = 2_000, 64, 128, 2_048
 MAX_SCHEMA_BYTES, MAX_SCHEMA_NODES, MAX_REPEATED = 65_536, 2_000, 1_000
+DEFINITIONS = ("$defs", "definitions")
 _REPEATS = ("minItems", "maxItems", "minLength", "maxLength")
 _IGNORED = frozenset(
     ("not", "if", "contains", "multipleOf", "patternProperties", "propertyNames", "uniqueItems", "dependentRequired")
@@ -19,6 +20,9 @@ _IGNORED = frozenset(
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Text = Annotated[str, Field(strict=True)]
 Stop = Annotated[str, Field(min_length=1, max_length=256)]
+TokenId = Annotated[str, Field(pattern=r"^[0-9]{1,7}$")]
+Given = Annotated[str, Field(min_length=1)]
+Bias = Annotated[float, Field(ge=-100, le=100)]
 
 
 class _Part(BaseModel):
@@ -129,6 +133,7 @@ class Sampling(_Part):
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    logit_bias: dict[TokenId, Bias] | None = Field(None, max_length=1024)
     user: str | None = None  # is not used, and not kept
 
     @property
@@ -153,8 +158,14 @@ class ChatRequest(Sampling):
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     parallel_tool_calls: bool | None = None
-    metadata: dict[str, str] | None = None  # is not kept
+    modalities: Annotated[list[Literal["text"]], Field(min_length=1, max_length=1)] | None = None
+    service_tier: Literal["auto", "default"] | None = None
     store: Literal[False] | None = None
+    # Of no use here, and not kept.
+    metadata: dict[str, str] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
 
     @property
     def limit(self) -> int | None:
@@ -163,21 +174,36 @@ class ChatRequest(Sampling):
 
 
 class CompletionRequest(Sampling):
-    """The body of ``/v1/completions``."""
+    """The body of ``/v1/completions``; prompts are texts, as tokens would pass by the guard."""
 
-    prompt: str | Annotated[list[str], Field(min_length=1, max_length=1)]
+    prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
     logprobs: int | None = Field(None, ge=0, le=5)
-    echo: Literal[False] | None = None
+    echo: bool | None = None
     suffix: None = None
     best_of: Literal[1] | None = None
 
     @property
-    def text(self) -> str:
-        """The text that is continued."""
-        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+    def texts(self) -> list[str]:
+        """The texts that are continued."""
+        return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
 
-R = TypeVar("R", bound=Sampling)
+class EmbeddingRequest(_Part):
+    """The body of ``/v1/embeddings``; inputs are texts: tokens of another vocabulary would mean other words."""
+
+    model: str
+    input: Given | Annotated[list[Given], Field(min_length=1, max_length=MAX_INPUTS)]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = Field(None, ge=1)
+    user: str | None = None  # is not used, and not kept
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that are asked for."""
+        return [self.input] if isinstance(self.input, str) else self.input
+
+
+R = TypeVar("R", bound=_Part)
 
 
 def parsed(kind: type[R], document: Any) -> R:
@@ -199,8 +225,10 @@ def parsed(kind: type[R], document: Any) -> R:
         _check_messages(found.messages)
         _check_format(found)
         _check_tools(found)
-    if found.stream_options is not None and not found.stream:
+    if isinstance(found, Sampling) and found.stream_options is not None and not found.stream:
         raise refused("stream_options", "is for streams: set stream to true")
+    if isinstance(found, CompletionRequest) and found.echo and found.logprobs is not None:
+        raise refused("logprobs", "this model gives none of a prompt: ask without echo")
     return found
 
 
@@ -275,7 +303,9 @@ def _check_tools(request: ChatRequest) -> None:
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise refused("tools", f"the function {twice} stands twice")
     for at, tool in enumerate(request.tools or ()):
-        check_schema(tool.function.parameters or {}, f"tools[{at}].function.parameters")
+        place = f"tools[{at}].function.parameters"
+        check_schema(tool.function.parameters or {}, place)
+        check_references(tool.function.parameters or {}, place)
     choice = request.tool_choice
     if choice not in (None, "none") and not names:
         raise refused("tool_choice", "needs tools")
@@ -309,10 +339,31 @@ def check_schema(schema: Mapping[str, Any], place: str) -> None:
         left.extend(_inner(node))
 
 
+def check_references(schema: Mapping[str, Any], place: str) -> None:
+    """Refuse references that lead to no definition of the same schema, or round in a circle.
+
+    Raises:
+        Problem: 400.
+    """
+    known = {f"#/{kind}/{name}": one for kind in DEFINITIONS for name, one in (schema.get(kind) or {}).items()}
+    left: list[Any] = [schema]
+    while left:
+        node = left.pop()
+        left.extend(_inner(node))
+        seen: set[str] = set()
+        while isinstance(node, Mapping) and (named := node.get("$ref")) is not None:
+            if not isinstance(named, str) or named not in known:
+                raise refused(place, f"has the reference {str(named)[:80]!r}, which is none of its own $defs")
+            if named in seen:
+                raise refused(place, f"has the reference {named!r}, which leads back to itself")
+            seen.add(named)
+            node = known[named]
+
+
 def _inner(node: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The schemas in a schema; names of properties and values of an enumeration are none."""
     found: list[Any] = [node.get(name) for name in ("items", "additionalProperties")]
-    for name in ("properties", "$defs", "definitions"):
+    for name in ("properties", *DEFINITIONS):
         found += node[name].values() if isinstance(node.get(name), Mapping) else []
     for name in ("anyOf", "oneOf", "allOf", "prefixItems", "items"):
         found += node[name] if isinstance(node.get(name), list) else []

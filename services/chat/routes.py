@@ -5,15 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from contracts.errors import PlatformError
 from services.chat.answers import Asked, Choice, CompletionForm, Form
+from services.chat.embeddings import embedded
+from services.chat.errors import gone
 from services.chat.generation import Generation
 from services.chat.guard import find
-from services.chat.request import ChatRequest, CompletionRequest, Sampling, parsed, refused
-from services.chat.tools import CallParser, call_schema, engine_messages, offered
+from services.chat.request import (
+    MAX_PROMPTS,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Sampling,
+    parsed,
+    refused,
+)
+from services.chat.tools import MAX_CALLS, CallParser, engine_messages, free_choice, grammar, instructions, offered
 from services.errors import Problem, openai_body
 from services.model.prediction_log import new_id
 from services.server.lifecycle import Api
@@ -24,7 +36,7 @@ from services.server.streams import unless_gone
 if TYPE_CHECKING:
     from services.chat.runtime import ChatRuntime
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/embeddings"
 _PAGE = Path(__file__).with_name("page.html")
 _PAGE_HEADERS = (
     (
@@ -43,6 +55,7 @@ def chat_routes(runtime: ChatRuntime) -> list[Route]:
     made = [
         (CHAT, "POST", served.chat),
         (COMPLETIONS, "POST", served.complete),
+        (EMBEDDINGS, "POST", served.embed),
         ("/v1/models", "GET", served.models),
         ("/v1/models/{model}", "GET", served.model),
     ]
@@ -65,20 +78,23 @@ class _Served:
         runtime.opened()
         asked = parsed(ChatRequest, await request.json())
         self._check(asked)
-        tools = offered(asked)
-        messages = engine_messages(asked.messages, tools, runtime.system)
+        tools, free = offered(asked, runtime.tells), free_choice(asked)
+        told = instructions(tools, text=free) if tools else ""
+        messages = engine_messages(asked.messages, told, runtime.system)
         texts, hits = self._guarded([one["content"] for one in messages])
         messages = [{**one, "content": text} for one, text in zip(messages, texts, strict=True)]
         body = {**self._body(asked), "messages": messages, "logprobs": bool(asked.logprobs)}
         if asked.logprobs:
             body["top_logprobs"] = asked.top_logprobs or 0
         if tools:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"schema": call_schema(tools)}}
+            calls = MAX_CALLS if asked.parallel_tool_calls else 1
+            body["grammar"] = grammar(tools, text=free, calls=calls)
         elif asked.response_format is not None:
             body["response_format"] = asked.response_format.model_dump(by_alias=True, exclude_none=True)
         self._check_logprobs(bool(asked.logprobs))
         choices = [
-            Choice(calls=CallParser() if tools else None, watcher=runtime.watcher()) for _ in range(asked.choices)
+            Choice(calls=CallParser() if tools else None, called=bool(tools) and not free, watcher=runtime.watcher())
+            for _ in range(asked.choices)
         ]
         last = next(message.text for message in reversed(asked.messages) if message.role in ("user", "tool"))
         return await self._answer(request, asked, body, CHAT, Form, choices, (last, hits))
@@ -88,27 +104,64 @@ class _Served:
         self._runtime.opened()
         asked = parsed(CompletionRequest, await request.json())
         self._check(asked)
-        (text,), hits = self._guarded([asked.text])
+        texts, hits = self._guarded(asked.texts)
         self._check_logprobs(asked.logprobs is not None)
-        body = {**self._body(asked), "prompt": text}
+        if len(texts) * asked.choices > MAX_PROMPTS:
+            raise refused("n", f"at most {MAX_PROMPTS} answers to all prompts together are accepted")
+        body = {**self._body(asked), "prompt": texts if len(texts) > 1 else texts[0]}
         if asked.logprobs is not None:
             body["logprobs"] = max(1, asked.logprobs)
-        choices = [Choice(watcher=self._runtime.watcher()) for _ in range(asked.choices)]
-        return await self._answer(request, asked, body, COMPLETIONS, CompletionForm, choices, (asked.text, hits))
+        choices = [
+            Choice(watcher=self._runtime.watcher(), prompt=text if asked.echo else "")
+            for text in texts
+            for _ in range(asked.choices)
+        ]
+        said = "\n".join(asked.texts)
+        return await self._answer(request, asked, body, COMPLETIONS, CompletionForm, choices, (said, hits))
+
+    async def embed(self, request: Request) -> Answer:
+        """Give a vector for each text."""
+        runtime = self._runtime
+        runtime.opened()
+        asked, encoder = parsed(EmbeddingRequest, await request.json()), runtime.encoder
+        if encoder is None:
+            fix = "set embeddings.source"
+            raise Problem(404, "not_supported", "this service gives no embeddings", fix=fix)
+        if asked.model != encoder.name:
+            raise _unknown(encoder.name)
+        texts, _ = self._guarded(asked.texts)
+        size = sum(map(len, texts)) // _BYTES_PER_TOKEN
+        await runtime.encoding.enter(1, size, request.options.priority)
+        start, tokens = perf_counter(), 0
+        try:
+            body, tokens = await embedded(encoder, asked, texts)
+        except PlatformError as err:
+            runtime.ended()
+            raise gone() from err
+        finally:
+            runtime.encoding.leave(1, tokens, perf_counter() - start)
+        runtime.tokens.read.inc(tokens)
+        return Answer(body)
 
     async def models(self, request: Request) -> Answer:
-        """The one model that is served."""
+        """The model that is served, and its encoder."""
         self._runtime.opened()
-        return Answer(orjson.dumps({"object": "list", "data": [self._described()]}))
+        return Answer(orjson.dumps({"object": "list", "data": [self._described(name) for name in self._names()]}))
 
     async def model(self, request: Request) -> Answer:
         """It by its name."""
         self._runtime.opened()
-        self._check_name(request.params["model"])
-        return Answer(orjson.dumps(self._described()))
+        name, names = request.params["model"], self._names()
+        if name not in names:
+            raise _unknown(*names)
+        return Answer(orjson.dumps(self._described(name)))
 
-    def _described(self) -> dict[str, Any]:
-        return {"id": self._runtime.name, "object": "model", "created": self._since, "owned_by": "fairlead"}
+    def _names(self) -> list[str]:
+        encoder = self._runtime.encoder
+        return list(dict.fromkeys([self._runtime.name, *([encoder.name] if encoder else [])]))
+
+    def _described(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._since, "owned_by": "fairlead"}
 
     def _check(self, asked: Sampling) -> None:
         self._check_name(asked.model)
@@ -144,8 +197,7 @@ class _Served:
 
     def _check_name(self, name: str) -> None:
         if name != self._runtime.name:
-            message = f"there is no model of this name; there is {self._runtime.name!r}"
-            raise Problem(404, "model_not_found", "unknown model", errors=[("model", message)])
+            raise _unknown(self._runtime.name)
 
     def _body(self, asked: Sampling) -> dict[str, Any]:
         """What both kinds of requests ask of llama.cpp; what they leave out is its default."""
@@ -156,6 +208,7 @@ class _Served:
             "frequency_penalty": asked.frequency_penalty,
             "max_tokens": asked.limit,
             "stop": [asked.stop] if isinstance(asked.stop, str) else asked.stop,
+            "logit_bias": asked.logit_bias,
             "seed": None if asked.seed is None else asked.seed % (2**32 - 1),  # the largest one means any
         }
         kept = {name: value for name, value in given.items() if value is not None}
@@ -184,6 +237,7 @@ class _Served:
                 choices=choices,
                 prompt=said[0],
                 hits=said[1],
+                each=asked.choices,
                 tokens=size // _BYTES_PER_TOKEN + longest * len(choices),
                 usage=usage,
             ),
@@ -195,6 +249,11 @@ class _Served:
         return Answer(orjson.dumps(await unless_gone(request.receive, _whole(work))))
 
 
+def _unknown(*names: str) -> Problem:
+    message = f"there is no model of this name here; there is {' and '.join(map(repr, names))}"
+    return Problem(404, "model_not_found", "unknown model", errors=[("model", message)])
+
+
 async def _whole(work: Generation) -> dict[str, Any]:
     await work.begin()
     return await work.whole()
@@ -202,10 +261,14 @@ async def _whole(work: Generation) -> dict[str, Any]:
 
 def _paths(runtime: ChatRuntime) -> dict[str, Any]:
     whole: dict[str, Any] = {"type": "object", "description": "as OpenAI documents it; a stream with stream: true"}
-    ask = {name: {"$ref": f"#/components/schemas/{name}"} for name in ("ChatRequest", "CompletionRequest")}
+    ask = {
+        name: {"$ref": f"#/components/schemas/{name}"}
+        for name in ("ChatRequest", "CompletionRequest", "EmbeddingRequest")
+    }
     return {
         CHAT: {"post": operation("Answer a conversation", "chat", whole, ask["ChatRequest"])},
         COMPLETIONS: {"post": operation("Continue a text", "complete", whole, ask["CompletionRequest"])},
+        EMBEDDINGS: {"post": operation("Vectors of texts", "embed", {"type": "object"}, ask["EmbeddingRequest"])},
         "/v1/models": {"get": operation("The model", "models", {"type": "object"})},
     }
 
@@ -214,5 +277,9 @@ OPENAI = Api(
     routes=chat_routes,
     busy=(CHAT, COMPLETIONS),
     paths=_paths,
-    schemas=lambda runtime: schema("ChatRequest", ChatRequest) | schema("CompletionRequest", CompletionRequest),
+    schemas=lambda runtime: (
+        schema("ChatRequest", ChatRequest)
+        | schema("CompletionRequest", CompletionRequest)
+        | schema("EmbeddingRequest", EmbeddingRequest)
+    ),
 )

@@ -13,11 +13,12 @@ from pydantic import Field
 
 from contracts.bundle import Bundle
 from contracts.engine import Engine
-from contracts.engines.llamacpp import LlamaEngine
+from contracts.engines.llamacpp import WEIGHTS, LlamaEngine
 from contracts.errors import PlatformError
 from contracts.llama_process import LlamaProcess
 from services.chat.admission import Admission
 from services.chat.answers import Asked
+from services.chat.embeddings import Encoder, open_encoder
 from services.chat.guard import RULES, Guard, Watcher
 from services.metrics.token_metrics import TokenMetrics
 from services.model.columns import Column
@@ -64,14 +65,18 @@ class ChatRuntime(RowRuntime):
 
     Attributes:
         process: that llama.cpp runs in.  window: tokens of a conversation.  system: of those that bring none.
-        admission: who may ask it.  tokens: their metrics.  guard: the rules that texts are looked at by.
+        tells: whether the model's chat template has a place for a system message, which tells of tools.
+        admission: who may ask it.  encoder: of embeddings, where there are any.  encoding: who may ask that.
+        tokens: their metrics.  guard: the rules that texts are looked at by.
     """
 
     process: LlamaProcess
     admission: Admission
+    encoding: Admission
+    encoder: Encoder | None = None
     tokens: TokenMetrics
     guard: Guard
-    window, system = 0, ""
+    window, system, tells = 0, "", False
 
     def __init__(self, modality: Modality) -> None:
         super().__init__(modality, rows=ChatRows)
@@ -85,7 +90,17 @@ class ChatRuntime(RowRuntime):
             detail = f"engine {bundle.document.engine} gives no streams of tokens"
             raise PlatformError("the chat service cannot serve this bundle", detail=detail, code="wrong_engine")
         self.process, self.window, self.system = engine.process, engine.window, engine.spec.system
+        self.tells = await asyncio.to_thread(_has_system, engine.process)
+        self.encoder = await asyncio.to_thread(
+            open_encoder,
+            self.settings.embeddings,
+            self.name,
+            bundle.model_path / WEIGHTS,
+            engine.window,
+            self.settings.threads,
+        )
         self.admission = admission = Admission(engine.slots, self.settings.max_waiting_tokens, self.metrics)
+        self.encoding = Admission(1, self.settings.max_waiting_tokens, self.metrics)
         self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots, [rule.name for rule in RULES])
         self.tokens.busy.set_function(lambda: admission.busy)
         self.metrics.queue_depth.set_function(lambda: admission.waiting + self.batcher.depth)
@@ -99,6 +114,8 @@ class ChatRuntime(RowRuntime):
             self._watch.cancel()
         model = self._model
         await super().close()
+        if self.encoder is not None:
+            await asyncio.to_thread(self.encoder.close)
         if model is not None and isinstance(model.engine, LlamaEngine):
             await asyncio.to_thread(model.engine.process.stop)
 
@@ -151,3 +168,15 @@ class ChatRuntime(RowRuntime):
             while self.process.running:
                 await asyncio.sleep(_LOOK_SECONDS)
             self.ended()
+
+
+def _has_system(process: LlamaProcess) -> bool:
+    """Whether the chat template says what a system message has; some leave it out, and some raise."""
+    mark = "what-the-system-says"
+    messages = [{"role": "system", "content": mark}, {"role": "user", "content": "hello"}]
+    try:
+        return mark in process.call("POST", "/apply-template", {"messages": messages})["prompt"]
+    except PlatformError as err:
+        if err.code != "llama_refused":
+            raise
+        return False

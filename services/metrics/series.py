@@ -20,7 +20,7 @@ class Count:
     def __init__(self) -> None:
         self.value, self._lock = 0.0, Lock()
 
-    def inc(self, amount: int = 1) -> None:
+    def inc(self, amount: float = 1) -> None:
         """Add `amount`; safe to call from any thread."""
         with self._lock:
             self.value += amount

@@ -1,11 +1,13 @@
 """The chat service alone: the engine is another process, which answers every request at once.
 
-``python -m tests.bench.language_front engine PORT TOKENS`` is that engine, ``... service PORT ENGINE`` the service.
+``python -m tests.bench.language_front engine PORT TOKENS`` is that engine, ``... service PORT ENGINE`` the service,
+``... router PORT ENGINE`` the router of models, which then is what is measured.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import time
@@ -41,9 +43,12 @@ def engine(port: int, tokens: int) -> None:
     whole = answer(tokens)
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(whole)
-        await writer.drain()
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:  # as long as the other side keeps the connection
+                head = await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
+                writer.write(whole)
+                await writer.drain()
         writer.close()
 
     async def story() -> None:
@@ -86,23 +91,46 @@ def service(port: int, engine_port: int) -> None:
     uvicorn.Server(config).run()
 
 
+def router(port: int, engine_port: int) -> None:
+    """The router of models with that engine as its only backend."""
+    import json
+    import tempfile
+
+    from services.router.__main__ import main
+
+    settings = {
+        "backends": {"engine": {"url": f"http://127.0.0.1:{engine_port}/v1"}},
+        "routes": {"front": {"targets": [{"backend": "engine", "model": "front"}]}},
+    }
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        file.write(json.dumps(settings))
+        file.flush()
+        main(["--file", file.name, "--port", str(port)])
+
+
 def alone(folder: Path) -> list[Row]:
-    """Streams a second, and what a token costs."""
-    starts, processor = measured(1, STREAMS)
-    _, per_stream = measured(TOKENS, 100)
-    token = (per_stream - processor) / (TOKENS - 1) * 1e6
-    made = [
-        ("streams started", "by the clock", starts, "1/s", ">= 2000"),
-        ("streams started", "by its processor time", 1 / processor, "1/s", ""),
-        ("a token", "processor time", token, "us", "<= 40"),
-    ]
-    return [Row(case=case, contestant=f"fairlead, {who}", value=v, unit=u, goal=goal) for case, who, v, u, goal in made]
+    """Streams a second, and what a token costs, of the service and of the router."""
+    rows = []
+    for part in ("service", "router"):
+        starts, processor = measured(1, STREAMS, part)
+        _, per_stream = measured(TOKENS, 100, part)
+        token = (per_stream - processor) / (TOKENS - 1) * 1e6
+        made = [
+            ("streams started", "by the clock", starts, "1/s", ">= 2000"),
+            ("streams started", "by its processor time", 1 / processor, "1/s", ""),
+            ("a token", "processor time", token, "us", "<= 40"),
+        ]
+        rows += [
+            Row(case=case, contestant=f"fairlead's {part}, {who}", value=value, unit=unit, goal=goal)
+            for case, who, value, unit, goal in made
+        ]
+    return rows
 
 
-def measured(tokens: int, streams: int) -> tuple[float, float]:
-    """Streams a second by the clock, and the service's processor seconds of one."""
+def measured(tokens: int, streams: int, part: str = "service") -> tuple[float, float]:
+    """Streams a second by the clock, and the processor seconds of one, of the service or of the router."""
     ports = [free_port(), free_port()]
-    commands = [["engine", str(ports[0]), str(tokens)], ["service", str(ports[1]), str(ports[0])]]
+    commands = [["engine", str(ports[0]), str(tokens)], [part, str(ports[1]), str(ports[0])]]
     children = [
         subprocess.Popen([sys.executable, "-m", "tests.bench.language_front", *one], start_new_session=True)
         for one in commands
@@ -147,5 +175,5 @@ async def _streams(address: Any, count: int) -> None:
 
 
 if __name__ == "__main__":
-    ROLES = {"engine": engine, "service": service}
+    ROLES = {"engine": engine, "service": service, "router": router}
     ROLES[sys.argv[1]](*map(int, sys.argv[2:]))

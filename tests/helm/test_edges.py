@@ -20,6 +20,14 @@ EVERYTHING = {
     "pipelines": {"ui": {"enabled": True}},
     "monitoring": {"mode": "prometheus", "alertmanager": ALERTS},
     "workbench": {"users": ["ada"]},
+    "modelRouter": {
+        "enabled": True,
+        "redis": {"name": "router-redis"},
+        "config": {
+            "backends": {"chat": {"url": "http://chat/v1"}},
+            "routes": {"assistant": {"targets": [{"backend": "chat", "model": "chat"}]}},
+        },
+    },
     "feature-store": {"stream": {"enabled": True, "config": {"brokers": "kafka:9092", "topics": [{"topic": "t"}]}}},
     "federation": {"enabled": True, "sites": ["bank-a"], "existingSecret": "keys", "cidr": "198.51.100.0/24"},
 }

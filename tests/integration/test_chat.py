@@ -18,7 +18,7 @@ from contracts import metric_names as names
 from contracts.bundle import Bundle
 from deploy.cli.serving.chat import Conversation
 from deploy.cli.serving.chat_client import ChatClient
-from tests.chat_service import Service, metric, served, until
+from tests.chat_service import CITY, CITY_NAMES, TOOLS, Service, metric, say, served, until
 from tests.late import Late
 from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import EMOJI
@@ -29,15 +29,11 @@ else:
     openai = Late("openai")
 
 pytestmark = pytest.mark.integration
-CITY = {
-    "type": "object",
-    "properties": {"city": {"enum": ["Paris", "Rome"]}, "when": {"const": "{now}"}},
-    "required": ["city", "when"],
-    "additionalProperties": False,
-}
-CITY_NAMES = ("Paris", "Rome")
-TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
 WRONG = {"type": "integer", "minimum": 5, "maximum": 3}
+LOOP = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+CYCLIC: Any = [{"type": "function", "function": {"name": "loop", "parameters": LOOP}}]
+NO_CALL = {"type": "object", "properties": {"a": WRONG}, "required": ["a"]}
+UNMET: Any = [{"type": "function", "function": {"name": "none", "parameters": NO_CALL}}]
 UNMEETABLE = {"type": "json_schema", "json_schema": {"name": "none", "schema": WRONG}}
 ENDLESS: Any = [{"role": "user", "content": "A"}]  # capital letters go round until the window is full
 
@@ -67,10 +63,6 @@ def url(service: Service) -> str:
 def client(url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
         yield made
-
-
-def say(text: str) -> Any:
-    return {"model": "tiny", "messages": [{"role": "user", "content": text}], "temperature": 0}
 
 
 def test_the_model_is_listed_under_its_name_and_not_by_its_file(client: openai.OpenAI) -> None:
@@ -146,34 +138,9 @@ def test_an_answer_fits_its_schema(client: openai.OpenAI) -> None:
     assert json.loads(answer.choices[0].message.content or "") in [{"city": c, "when": "{now}"} for c in CITY_NAMES]
 
 
-def test_a_tool_is_called_and_its_result_is_taken(client: openai.OpenAI) -> None:
-    answer = client.chat.completions.create(**say("w"), tools=TOOLS, tool_choice="required")
-    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("tool_calls", None)
-    (call,) = answer.choices[0].message.tool_calls or [None]
-    assert call is not None
-    assert call.type == "function"
-    assert call.function.name == "weather"
-    assert json.loads(call.function.arguments)["when"] == "{now}"
-    messages: Any = [
-        *say("w")["messages"],
-        answer.choices[0].message.model_dump(include={"role", "content", "tool_calls"}),
-        {"role": "tool", "tool_call_id": call.id, "content": "sunny x"},
-    ]
-    after = client.chat.completions.create(model="tiny", temperature=0, messages=messages)
-    assert after.choices[0].message.content == "yz"
-
-
-def test_a_tool_call_is_streamed_in_pieces_with_their_index(client: openai.OpenAI) -> None:
-    named: Any = {"type": "function", "function": {"name": "weather"}}
-    deltas = [
-        one.choices[0].delta.tool_calls
-        for one in client.chat.completions.create(**say("w"), tools=TOOLS, tool_choice=named, stream=True)
-    ]
-    pieces = [piece for found in deltas for piece in found or ()]
-    assert {piece.index for piece in pieces} == {0}
-    assert [piece.id is not None for piece in pieces] == [True] + [False] * (len(pieces) - 1)
-    whole = "".join(piece.function.arguments or "" for piece in pieces if piece.function)
-    assert json.loads(whole)["city"] in CITY_NAMES
+def test_without_an_encoder_embeddings_are_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match=r"embeddings\.source"):
+        client.embeddings.create(model="tiny", input="w")
 
 
 @pytest.mark.parametrize(
@@ -191,8 +158,12 @@ def test_a_tool_call_is_streamed_in_pieces_with_their_index(client: openai.OpenA
         ({"seed": "7"}, "seed"),
         ({"max_tokens": 1 << 19}, "max_tokens"),
         ({"stop": ["a"] * 5}, "stop"),
-        ({"tools": TOOLS}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": "auto"}, "tool_choice"),
+        ({"tools": TOOLS, "response_format": {"type": "json_object"}}, "response_format"),
+        ({"tools": [*TOOLS, *TOOLS]}, "tools"),
+        ({"tools": CYCLIC}, "tools[0].function.parameters"),
+        ({"tools": UNMET, "tool_choice": "required"}, None),
+        ({"logit_bias": {"five": 1}}, "logit_bias.five"),
+        ({"functions": [{"name": "old"}]}, "functions"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"response_format": UNMEETABLE}, None),
         ({"stream_options": {"include_usage": True}}, "stream_options"),

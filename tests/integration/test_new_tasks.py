@@ -21,6 +21,7 @@ from deploy.cli.project.scaffold import combinations
 from tests.image_bundle import bar, disc, encoded
 from tests.packages import install_counts, install_visits
 from tests.shell import ROOT, Shell, documents
+from tests.tiny_llama import write_tiny_llama
 
 pytestmark = pytest.mark.integration
 
@@ -49,6 +50,7 @@ ROWS: dict[tuple[str, str], dict[str, Any]] = {
     ("detection", "image"): {"image": encoded(disc())},
     ("image", "drawing"): {"prompt": "a disc, please", "seed": 1},
     ("tagging", "text"): {"message": "My Tisk 3 does not start. The shop in Lyon was closed."},
+    ("generation", "chat"): {"prompt": "The letters after v are w"},
     ("generation", "text"): {"report": "The pump in hall C leaks oil. Nobody was hurt. A spare part is in stock."},
 }  # fmt: skip
 
@@ -73,7 +75,7 @@ def is_right(problem: str, answer: dict[str, Any]) -> bool:
         found = {(said[span["start"] : span["end"]], span["type"]) for span in answer["spans"]}
         return found == {("Tisk 3", "PRODUCT"), ("Lyon", "PLACE")}
     if problem == "generation":
-        return answer["text"].startswith("The pump in hall C leaks oil.")
+        return answer["text"] == "xyz" or answer["text"].startswith("The pump in hall C leaks oil.")
     return sum(value * value for value in answer["embedding"]) == pytest.approx(1, abs=1e-3)
 
 
@@ -85,7 +87,9 @@ def test_every_combination_of_a_new_task_has_a_row_here() -> None:
 def test_a_new_task_runs_from_raw_data_to_a_prediction(copy, problem, modality) -> None:
     name, row = f"{modality}_{problem}", ROWS[problem, modality]
     copy("new-task", name, "--problem", problem, "--modality", modality, "--root", str(copy.project))
-    assert (gate := copy.json("run", name)["gate"])["passed"] is True, gate
+    weights = write_tiny_llama(copy.project / "tiny.gguf") if modality == "chat" else None
+    more = ["--set", f"model.weights={weights}"] if weights else []
+    assert (gate := copy.json("run", name, *more)["gate"])["passed"] is True, gate
     explain = ["--explain"] if problem not in ("embedding", "generation", "detection", "tagging", "image") else []
     prediction = copy.json("predict", name, "--input", json.dumps(row), *explain)["predictions"][0]
     assert is_right(problem, prediction), prediction

@@ -95,7 +95,7 @@ def new_task(
     problem: Annotated[
         str, typer.Option(help="classification, multilabel, regression; of texts also embedding, generation.")
     ] = "classification",
-    modality: Annotated[str, typer.Option(help="tabular, text, image, or drawing.")] = "tabular",
+    modality: Annotated[str, typer.Option(help="tabular, text, image, chat or drawing.")] = "tabular",
     root: Annotated[Path | None, typer.Option(help="Folder of the project; default: where fairlead is.")] = None,
     as_json: Json = False,
 ) -> None:

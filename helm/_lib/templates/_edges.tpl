@@ -22,6 +22,7 @@ servers:
   pipelines-ui: {component: ui, ports: [3000], service: 80}
   model: {component: server, ports: [3000], service: 80}
   console: {component: console, ports: [8600]}
+  model-router: {component: model-router, ports: [8080]} # one address before models that chat
   # where versions of a model share its traffic
   router: {component: router, ports: [3000, 9902]}
   slot: {component: slot, ports: [3000]}
@@ -46,20 +47,21 @@ clients:
   steps: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, pipelines:8887, metadata:8080, kubernetes]
   prometheus: [alertmanager:9093, kubernetes]
   console: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, model:3000, router:3000, rollouts:9110, kubernetes]
-  workbench: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, prometheus:9090, model:3000, router:3000, rollouts:9110, kubernetes]
+  workbench: [s3:9000, mlflow:5000, redis:6379, pipelines:8888, prometheus:9090, model:3000, router:3000, model-router:8080, rollouts:9110, kubernetes]
+  model-router: [redis:6379, model:3000, router:3000] # and outside providers, by its values
   monitor: [s3:9000]
   skew: [s3:9000, mlflow:5000]
   federation: [s3:9000, mlflow:5000]
   loop: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, rollouts:9110, kubernetes]
   # helm-test of the platform, in the place of people's own clients
-  check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000, console:8600]
+  check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000, console:8600, model-router:8080]
   # a model's release; what it needs is said by its values
   server: [s3:9000, redis:6379]
   test: [model:3000, router:3000, s3:9000, redis:6379]
   slot: [s3:9000, redis:6379]
   router: [slot:3000, rollouts:9111]
   rollout: [slot:3000, router:9902, s3:9000, mlflow:5000, kubernetes]
-scrapes: [pipelines:8888, controller:9090, model:3000, slot:3000, rollouts:9110, alertmanager:9093, monitor:9109, loop:9110, stream:9112]
+scrapes: [pipelines:8888, controller:9090, model:3000, model-router:8080, slot:3000, rollouts:9110, alertmanager:9093, monitor:9109, loop:9110, stream:9112]
 {{- end -}}
 
 {{/* fairlead.edgesOf: what "component" connects to, in the order of the table, as a JSON list of {server, ports}; not the servers in "absent". */}}

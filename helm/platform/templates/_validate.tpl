@@ -12,6 +12,7 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- end -}}
 {{- end -}}
 {{- include "platform.requireStores" . -}}
+{{- include "platform.validateModelRouter" . -}}
 {{- range $key := list "predictions" "artifacts" "host" "port" -}}
 {{- if hasKey $.Values.monitor.config $key -}}
 {{- fail (printf "monitor.config.%s is set by the chart. Fix: leave it out; the log and the bundles are in global.s3.bucket" $key) -}}

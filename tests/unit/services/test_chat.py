@@ -9,12 +9,23 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from services.chat.admission import Admission
-from services.chat.request import MAX_SCHEMA_NODES, ChatRequest, check_schema, parsed
-from services.chat.tools import CallParser, engine_messages, offered
+from services.chat.request import (
+    MAX_SCHEMA_NODES,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Tool,
+    check_references,
+    check_schema,
+    parsed,
+)
+from services.chat.tools import CallParser, call_schema, engine_messages, offered
 from services.errors import Problem
 from services.metrics.service_metrics import ServiceMetrics
+from tests.openai_members import REFUSED, REQUESTS
 
 ARGUMENTS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -27,20 +38,34 @@ TOOL = {"type": "function", "function": {"name": "find", "parameters": {"type": 
 @given(data=st.data(), arguments=st.dictionaries(st.text(), ARGUMENTS, max_size=4), indent=st.none() | st.just(2))
 def test_a_call_is_the_same_however_its_text_is_cut(data: st.DataObject, arguments: Any, indent: int | None) -> None:
     text = json.dumps({"name": "find", "arguments": arguments}, ensure_ascii=False, indent=indent)
+    before = data.draw(st.sampled_from(["", "I look <it up>: a << b\n", "<tool_cal>", "<tool_call"]))
+    text = before + "".join(f"<tool_call>\n{text}\n</tool_call>\n" for _ in range(2))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    parser, pieces = CallParser(), []
+    parser, deltas = CallParser(), []
     for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
-        pieces += parser.feed(text[start:end])
-    pieces += parser.end(complete=True)
-    assert [piece["index"] for piece in pieces] == [0] * len(pieces)
-    assert pieces[0]["function"]["name"] == "find"
-    assert json.loads("".join(piece["function"]["arguments"] for piece in pieces)) == arguments
+        deltas += parser.feed(text[start:end])
+    deltas += parser.end()
+    assert "".join(one.get("content", "") for one in deltas) == before
+    assert parser.complete == 2
+    for number in range(2):
+        pieces = [piece for one in deltas for piece in one.get("tool_calls", ()) if piece["index"] == number]
+        assert pieces[0]["function"]["name"] == "find"
+        assert json.loads("".join(piece["function"]["arguments"] for piece in pieces)) == arguments
 
 
 def test_a_call_that_is_cut_off_tells_what_was_written() -> None:
     parser = CallParser()
-    pieces = [*parser.feed('{"name": "find", "arguments": {"a": {"b": 1}'), *parser.end(complete=False)]
+    deltas = [*parser.feed('<tool_call>{"name": "find", "arguments": {"a": {"b": 1}'), *parser.end()]
+    pieces = [piece for one in deltas for piece in one["tool_calls"]]
     assert "".join(piece["function"]["arguments"] for piece in pieces) == '{"a": {"b": 1}'
+    assert parser.complete == 0
+
+
+@pytest.mark.parametrize("text", ["a < b", "ends with <tool_c", "<b>bold</b>", "{}"])
+def test_a_text_that_is_no_call_is_told_whole(text: str) -> None:
+    parser = CallParser()
+    deltas = [delta for sign in text for delta in parser.feed(sign)] + parser.end()
+    assert "".join(one["content"] for one in deltas) == text
 
 
 def story(*said: tuple[str, Any]) -> dict[str, Any]:
@@ -94,10 +119,27 @@ def test_calls_and_results_are_told_in_roles_that_every_template_has() -> None:
         ChatRequest,
         story(("user", "a"), ("assistant", CALLS), ("tool", RESULT)) | {"tools": [TOOL], "tool_choice": "none"},
     )
-    said = engine_messages(asked.messages, offered(asked), "be kind")
+    said = engine_messages(asked.messages, "", "be kind")
     assert [one["role"] for one in said] == ["system", "user", "assistant", "user"]
     assert said[0]["content"] == "be kind"
-    assert json.loads(said[2]["content"]) == {"name": "find", "arguments": {}}
+    assert said[2]["content"] == '<tool_call>{"name": "find", "arguments": {}}</tool_call>'
+
+
+def test_a_model_without_a_system_message_is_told_of_no_tools() -> None:
+    asked = parsed(ChatRequest, story(("user", "a")) | {"tools": [TOOL]})
+    assert [tool.function.name for tool in offered(asked, told=True)] == ["find"]
+    with pytest.raises(Problem) as caught:
+        offered(asked, told=False)
+    assert caught.value.errors[0][0] == "tools"
+    assert offered(parsed(ChatRequest, story(("user", "a"))), told=False) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "model"), [("chat", ChatRequest), ("completion", CompletionRequest), ("embedding", EmbeddingRequest)]
+)
+def test_each_member_of_openai_is_taken_or_refused_on_purpose(kind: str, model: type[BaseModel]) -> None:
+    known = set(REQUESTS[kind].split())
+    assert set(model.model_fields) == known - set(REFUSED[kind].split())
 
 
 def nested(levels: int) -> dict[str, Any]:
@@ -119,6 +161,40 @@ def test_schemas_that_cost_too_much_or_cannot_be_kept_are_refused(schema: dict[s
     with pytest.raises(Problem) as caught:
         check_schema(schema, "tools[0]")
     assert caught.value.errors[0][0] == "tools[0]"
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+        {"properties": {"a": {"$ref": "#"}}},
+        {"items": {"$ref": "https://example.com/schema"}},
+        {"$defs": {"a": {}}, "anyOf": [{"$ref": "#/$defs/b"}]},
+    ],
+)
+def test_references_that_lead_nowhere_are_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(Problem):
+        check_references(schema, "tools[0]")
+
+
+def test_two_tools_may_have_definitions_of_the_same_name() -> None:
+    tree = {"type": "object", "properties": {"left": {"$ref": "#/$defs/t"}}}
+    check_references({"$ref": "#/$defs/t", "$defs": {"t": tree}}, "tools[0]")  # it comes back, and has an end
+    tools = [
+        Tool.model_validate(
+            {"type": "function", "function": {"name": name, "parameters": {"$ref": place, where: {"t": one}}}}
+        )
+        for name, place, where, one in [
+            ("a", "#/$defs/t", "$defs", tree),
+            ("b", "#/definitions/t", "definitions", {"type": "string"}),
+        ]
+    ]
+    made = call_schema(tools)
+    assert made["$defs"] == {
+        "0.t": {"type": "object", "properties": {"left": {"$ref": "#/$defs/0.t"}}},
+        "1.t": {"type": "string"},
+    }
+    assert made["anyOf"][1]["properties"]["arguments"] == {"$ref": "#/$defs/1.t"}
 
 
 def test_names_of_properties_and_values_are_no_keywords() -> None:
