@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipelines.recipes.drawing.base import SamplingConfig
 from pipelines.recipes.drawing.flow import FlowRecipe
 from pipelines.recipes.drawing.pretrained import PretrainedDrawing
 from pipelines.recipes.drawing.task import DrawingTask
 from pipelines.recipes.drawing.unet2d import Unet2dRecipe
 from pipelines.task import GateConfig, TaskConfig, Threshold
 
-# What the sample reaches with room for another seed; real data deserves limits of its own.
+# What a quarter of the network reaches on the sample after half of the steps, with room; see docs/vision.md. Real data
+# deserves limits of its own.
 _GATE = GateConfig(
     primary="kid",
     champion_tolerance=0.02,
-    thresholds=(Threshold(metric="label_accuracy", minimum=0.95), Threshold(metric="c2st", maximum=0.65)),
+    thresholds=(Threshold(metric="label_accuracy", minimum=0.9), Threshold(metric="c2st", maximum=0.85)),
     max_latency_ms=2_000.0,
 )
+# A push that raised label accuracy and precision, and lowered KID, at the cost of recall.
+_SAMPLING = SamplingConfig(guidance=1.5)
 
 
 class DrawingsTask(DrawingTask):
@@ -26,8 +30,8 @@ class DrawingsTask(DrawingTask):
     name = "drawings"
     title = "Draw a fish"
     recipes: Mapping[str, TaskConfig] = {
-        "flow": FlowRecipe(recipe="flow", gate=_GATE),
-        "unet2d": Unet2dRecipe(recipe="unet2d", gate=_GATE),
+        "flow": FlowRecipe(recipe="flow", gate=_GATE, sampling=_SAMPLING),
+        "unet2d": Unet2dRecipe(recipe="unet2d", gate=_GATE, sampling=_SAMPLING),
         "pretrained": PretrainedDrawing(recipe="pretrained", gate=_GATE),
     }
 
