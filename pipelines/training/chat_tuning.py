@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
@@ -69,7 +70,7 @@ class LoraConfig:
     """
 
     rank: Annotated[int, Field(ge=0, le=256)] = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0
+    alpha: Annotated[int, Field(ge=1)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     targets: tuple[
         Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], ...
@@ -147,9 +148,8 @@ def open_model(folder: Path, config: TuningConfig, lora: LoraConfig, seed: int) 
     device = resolve_device(config.device)
     more: dict[str, Any] = {}
     if lora.four_bits:
-        from transformers import BitsAndBytesConfig
-
-        more["quantization_config"] = BitsAndBytesConfig(
+        transformers: Any = importlib.import_module("transformers")
+        more["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
@@ -167,14 +167,12 @@ def open_model(folder: Path, config: TuningConfig, lora: LoraConfig, seed: int) 
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if lora.rank:
-        from peft import LoraConfig as Matrices
-        from peft import get_peft_model, prepare_model_for_kbit_training
-
+        peft: Any = importlib.import_module("peft")
         if lora.four_bits:
-            model = prepare_model_for_kbit_training(model)
-        model = get_peft_model(
+            model = peft.prepare_model_for_kbit_training(model)
+        model = peft.get_peft_model(
             model,
-            Matrices(
+            peft.LoraConfig(
                 r=lora.rank,
                 lora_alpha=lora.alpha,
                 lora_dropout=lora.dropout,
@@ -188,7 +186,7 @@ def open_model(folder: Path, config: TuningConfig, lora: LoraConfig, seed: int) 
 def tune(
     model: Any,
     tokenizer: Any,
-    parts: Mapping[str, Sequence[Example]] | Mapping[str, Sequence[Pair]],
+    parts: Mapping[str, Sequence[Any]],
     config: TuningConfig,
     *,
     device: str,
@@ -199,7 +197,7 @@ def tune(
     """Tune `model` in place, ending with the weights of the epoch with the least loss on ``valid``.
 
     Args:
-        parts: ``train`` and ``valid``; of examples for SFT, of pairs for DPO.
+        parts: ``train`` and ``valid``; of `Example` for SFT, of `Pair` for DPO.
         checkpoints: of every epoch, from whose last whole one a killed run goes on.
 
     Returns:
@@ -207,8 +205,8 @@ def tune(
     """
     pairs = isinstance(parts["train"][0], Pair)
     from datasets import Dataset, disable_progress_bars
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
+    trl: Any = importlib.import_module("trl")
     disable_progress_bars()
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device.startswith("cuda"))
     here = group()
@@ -243,9 +241,9 @@ def tune(
     told: dict[str, Any] = {"processing_class": tokenizer, "callbacks": [_teller(progress, config.epochs)]}
     if pairs:
         rows: Any = {name: Dataset.from_list([_preference(one) for one in part]) for name, part in parts.items()}
-        trainer: Any = DPOTrainer(
+        trainer: Any = trl.DPOTrainer(
             model=model,
-            args=DPOConfig(**both, beta=config.beta),
+            args=trl.DPOConfig(**both, beta=config.beta),
             train_dataset=rows["train"],
             eval_dataset=rows["valid"],
             **told,
@@ -255,9 +253,9 @@ def tune(
             name: Dataset.from_list([{"input_ids": one.ids, "labels": one.labels} for one in part])
             for name, part in parts.items()
         }
-        trainer = SFTTrainer(
+        trainer = trl.SFTTrainer(
             model=model,
-            args=SFTConfig(**both, packing=config.packing, eval_packing=False),
+            args=trl.SFTConfig(**both, packing=config.packing, eval_packing=False),
             train_dataset=rows["train"],
             eval_dataset=rows["valid"],
             **told,
