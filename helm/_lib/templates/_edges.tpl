@@ -54,7 +54,7 @@ clients:
   federation: [s3:9000, mlflow:5000]
   loop: [s3:9000, mlflow:5000, pipelines:8888, prometheus:9090, rollouts:9110, kubernetes]
   # helm-test of the platform, in the place of people's own clients
-  check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000, console:8600, model-router:8080]
+  check: [sql:3306, s3:9000, redis:6379, mlflow:5000, prometheus:9090, pipelines:8888, pipelines:8887, metadata:8080, pipelines-ui:3000, console:8600]
   # a model's release; what it needs is said by its values
   server: [s3:9000, redis:6379]
   test: [model:3000, router:3000, s3:9000, redis:6379]
