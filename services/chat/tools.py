@@ -72,7 +72,8 @@ def grammar(tools: Sequence[Tool], *, text: bool, calls: int) -> str:
 
 def call_schema(tools: Sequence[Tool]) -> dict[str, Any]:
     """The JSON schema of a call of one of the tools."""
-    calls, definitions = [], {}
+    calls: list[dict[str, Any]] = []
+    definitions: dict[str, Any] = {}
     for at, tool in enumerate(tools):
         parameters = _renamed(tool.function.parameters or {"type": "object", "properties": {}}, f"{at}.")
         for place in DEFINITIONS:

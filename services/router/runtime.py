@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import Gauge
@@ -17,7 +18,7 @@ from services.errors import Problem
 from services.logs import log_event
 from services.metrics.series import Counter, Histogram
 from services.metrics.service_metrics import ServiceMetrics
-from services.router.backends import Servers
+from services.router.backends import Circuit, Servers
 from services.router.ledger import KEPT_DAYS, Ledger, MemoryLedger, RedisLedger, day
 from services.router.policy import Cache
 from services.router.settings import RouterSettings
@@ -78,8 +79,7 @@ class RouterRuntime(Runtime):
         self.counts = Counts(self.metrics)
         self.servers = Servers(settings, self.metrics)
         for name, server in self.servers.by_name.items():
-            circuit = server.circuit
-            self.counts.circuit.labels(name).set_function(lambda circuit=circuit: float(circuit.open))
+            self.counts.circuit.labels(name).set_function(partial(_opened, server.circuit))
         self.cache = Cache(settings.cache_bytes)
         self.ledger: Ledger = RedisLedger(settings.redis) if settings.redis else MemoryLedger()
         self.keys = KeyRing(settings.keys_file) if settings.keys_file else None
@@ -196,6 +196,10 @@ class RouterRuntime(Runtime):
         return Problem(
             429, "budget_exceeded", "this key may not ask for more now", detail, headers={"retry-after": wait}
         )
+
+
+def _opened(circuit: Circuit) -> float:
+    return float(circuit.open)
 
 
 def _cached(usage: Mapping[str, Any]) -> int:

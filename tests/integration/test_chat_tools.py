@@ -107,7 +107,7 @@ def test_each_prompt_of_a_list_has_choices_of_its_own(client: openai.OpenAI) -> 
         {"prompt": "w", "echo": True, "logprobs": 1},
     ):
         with pytest.raises(openai.BadRequestError):
-            create(model="tiny", **wrong)  # type: ignore[call-overload]
+            create(model="tiny", **wrong)
 
 
 def test_a_bias_keeps_a_token_away(client: openai.OpenAI) -> None:
