@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from contracts.document import Document
-from contracts.ranking_features import FEATURES, STATE
+from contracts.ranking_features import FEATURES, ITEM, PERSON, STATE, WINDOWED, windowed
 
 Floats = NDArray[np.float64]
 SPEC, BOOSTER, NETWORK = "ranker.json", "ranker.txt", "ranker.onnx"
 HISTORY = 20  # latest items that a network is told
 _ARRAYS = ("rank.mean", "rank.scale", "rank.weights", "rank.spread")  # of the last layer
 STATE_ARRAY = "rank.state"
+WINDOW_ARRAYS = ("rank.people_windows", "rank.item_windows", "rank.context")  # of the feature store, as training ended
 
 
 class RankerSpec(Document):
@@ -71,6 +72,27 @@ class Ranker:
         drawn = weights + rng.standard_normal((count, len(weights))) @ spread.T
         return np.asarray(drawn @ inner.T)
 
+    @property
+    def windows(self) -> bool:
+        """Whether it is told of features of the feature store."""
+        return len(self.spec.features) > len(FEATURES)
+
+    def snapshot(self, person: int, items: NDArray[np.int64]) -> NDArray[np.float32]:
+        """`WINDOWED` of candidates as they were when the training ended.
+
+        Args:
+            person: a row of the people that it was trained on; -1, or a later one: nothing is known of them.
+        """
+        people, of_items, context = (self.arrays[name] for name in WINDOW_ARRAYS)
+        mine = people[person] if 0 <= person < len(people) else windowed({}, 1)[0, : len(PERSON)]
+        count = len(items)
+        parts = (
+            np.broadcast_to(mine, (count, len(PERSON))),
+            of_items[items],
+            np.broadcast_to(context, (count, len(context))),
+        )
+        return np.concatenate(parts, axis=1)
+
     @cached_property
     def _layer(self) -> tuple[Floats, ...]:
         return tuple(np.asarray(self.arrays[name], dtype=np.float64) for name in _ARRAYS)
@@ -93,18 +115,20 @@ def read_ranker(folder: Path, arrays: dict[str, NDArray[Any]], items: int) -> Ra
     Raises:
         ValueError: its features or its items are not those of this release or of the model; KeyError: one is missing.
     """
-    mine = {name: arrays.pop(name) for name in (*_ARRAYS, STATE_ARRAY) if name in arrays}
+    mine = {name: arrays.pop(name) for name in (*_ARRAYS, STATE_ARRAY, *WINDOW_ARRAYS) if name in arrays}
     if not (folder / SPEC).exists():
         return None
     try:
         spec = RankerSpec.model_validate(json.loads((folder / SPEC).read_text(encoding="utf-8")))
     except ValidationError as err:
         raise ValueError(f"{SPEC}: {err}") from err
-    if spec.features != list(FEATURES):
+    if spec.features not in (list(FEATURES), [*FEATURES, *WINDOWED]):
         raise ValueError(f"the ranker takes {len(spec.features)} features, this release has others: {len(FEATURES)}")
     if mine[STATE_ARRAY].shape != (items, len(STATE)):
         raise ValueError(f"{STATE_ARRAY} has {len(mine[STATE_ARRAY])} rows, not {items}: it is of another catalogue")
-    if len(mine["rank.weights"]) != len(FEATURES) + 2:
+    if len(spec.features) > len(FEATURES) and mine[WINDOW_ARRAYS[1]].shape != (items, len(ITEM)):
+        raise ValueError(f"{WINDOW_ARRAYS[1]} has {len(mine[WINDOW_ARRAYS[1]])} rows, not {items}")
+    if len(mine["rank.weights"]) != len(spec.features) + 2:
         raise ValueError("rank.weights are not those of the last layer")
     return Ranker(spec, _READ[spec.kind](folder), mine)
 

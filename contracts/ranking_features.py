@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,16 @@ FEATURES = (
     "retrieval", "retrieval_place", *STATE,
     "like_history", "like_recent", "like_last", "like_any", "mix", "length", "taste", "off_taste",
 )  # fmt: skip
-_RECENT = 5
+KINDS = ("views", "clicks", "sales")
+SPANS = {"1h": 3_600, "1d": 86_400, "7d": 604_800}  # seconds
+PERSON = (*(f"user_{kind}_{span}" for kind in KINDS for span in SPANS), "user_hours_since_click")
+ITEM = (
+    *(f"item_{kind}_{span}" for kind in KINDS for span in SPANS),
+    *(f"item_click_rate_{span}" for span in SPANS),
+)
+CONTEXT = ("hour", "weekend")
+WINDOWED = (*PERSON, *ITEM, *CONTEXT)  # of the feature store, for rankers that were told of them
+_RECENT, _LONG = 5, 720.0  # hours
 
 
 def item_state(items: NDArray[np.int64], seconds: Floats, at_items: NDArray[np.int64], at: Floats) -> Floats:
@@ -91,6 +101,25 @@ def features(
         popular - taste,
     )
     return np.column_stack(found).astype(np.float32)
+
+
+def windowed(columns: Mapping[str, Any], count: int) -> NDArray[np.float32]:
+    """`WINDOWED` as a ranker takes them: counts and hours as logs of one more; 0 where nothing is known.
+
+    Args:
+        columns: features by name, each of shape (count,); one that is missing is nowhere known.
+
+    Returns:
+        Shape (count, len(WINDOWED)).
+    """
+    found = np.zeros((count, len(WINDOWED)), dtype=np.float32)
+    for at, name in enumerate(WINDOWED):
+        hours = name == "user_hours_since_click"
+        given = np.asarray(columns[name], dtype=np.float64) if name in columns else np.full(count, np.nan)
+        given = np.where(np.isnan(given), _LONG if hours else 0.0, given)
+        given = np.clip(given, 0, _LONG) if hours else given
+        found[:, at] = given if name in CONTEXT or "_rate_" in name else np.log1p(given)
+    return found
 
 
 def popularity_of(people: NDArray[Any]) -> Floats:

@@ -5,7 +5,7 @@ Whatever the method, the answer follows from the history: a person who was never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,6 +23,11 @@ from contracts.retrieval import Indices, Mask, Retriever, best
 from contracts.retrieval import RecommendSpec as RecommendSpec
 from contracts.taste import Taste
 
+Found = tuple[Indices, NDArray[np.float64], NDArray[np.float32] | None]
+"""Candidates, their scores, and their features of the feature store."""
+Live = Callable[[Indices], tuple[Sequence[int], NDArray[np.float32]] | None]
+"""Given candidates: places of what the person clicked of late, the latest last, and the features of the candidates;
+None where the store does not answer."""
 _EXPLAINED, _BECAUSE = 50, 2  # latest items of a history that explain, and those that an item names
 
 
@@ -51,6 +56,8 @@ class Recommender(Retriever):
         taste: Taste | None = None,
         rng: np.random.Generator | None = None,
         exposure: Exposure | None = None,
+        person: int = -1,
+        live: Live | None = None,
     ) -> Ranked:
         """The list for a history, the oldest item first; no item of `blocked`, nor of what the rules forbid, is in it.
 
@@ -59,18 +66,22 @@ class Recommender(Retriever):
             taste: of the person, which puts the candidates in its order.
             rng: leaves to chance what the spec says; None: nothing.
             exposure: of providers so far, to which the list is added.
+            person: see `Ranker.snapshot`.  live: reads the feature store, for a ranker that is told of it.
         """
         free = ~(blocked | self.fixed)
         if not self.spec.repeat:
             free[history] = False
         recent = history[-self.spec.history :]
         weights = self._weights(len(recent))
+        given: Found | None = None
+        if self.ranker is not None and self.ranker.windows:
+            recent, weights, given = self._read(recent, weights, free, k, person, live)
         fresh, affinity = self._new(recent, weights, free, min(round(k * self.spec.new_share), k))
         free[fresh] = False
         said: dict[int, float] = {}
         orders = [
             _preferred(*order, taste, self.arrays["vectors"], said)
-            for order in self.orders(recent, weights, free, k, rng)
+            for order in self.orders(recent, weights, free, k, rng, given)
         ]
         paid: list[int] = []
         if slots := sum(place <= k - len(fresh) for place in self.spec.sponsored_places):
@@ -126,15 +137,18 @@ class Recommender(Retriever):
         )
 
     def candidates(
-        self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int
+        self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int, given: Found | None = None
     ) -> tuple[Indices, NDArray[np.float64]]:
-        """Free items for a list of `k` and their relevance, in its order: by the ranker, if there is one."""
+        """Free items for a list of `k` and their relevance, in its order: by the ranker, if there is one.
+
+        given: candidates of the retriever that were found already.
+        """
         if self.ranker is None:
             return self.retrieved(recent, weights, free, max(k, self.spec.pool))
-        pool, values = self.retrieved(recent, weights, free, max(k, self.ranker.spec.candidates))
+        pool, values, windows = self._found(recent, weights, free, k, given)
         if not len(pool):
             return pool, values
-        chances = self.ranker.chances(self.features(recent, pool, values), pool, recent)
+        chances = self.ranker.chances(self.features(recent, pool, values, windows), pool, recent)
         order = np.argsort(-chances, kind="stable")[: max(k, self.spec.pool)]
         return pool[order], chances[order]
 
@@ -146,29 +160,90 @@ class Recommender(Retriever):
         return self.ranker.chances(self._features(recent, items, relative, places), items, recent)
 
     def orders(
-        self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int, rng: np.random.Generator | None
+        self,
+        recent: Indices,
+        weights: NDArray[np.float64],
+        free: Mask,
+        k: int,
+        rng: np.random.Generator | None,
+        given: Found | None = None,
     ) -> list[tuple[Indices, NDArray[np.float64]]]:
         """`candidates`, of which Thompson sampling has several orders: the first is shown, all are as likely."""
         ranker = self.ranker
         if rng is None or self.spec.explore != "thompson" or ranker is None:
-            return [self.candidates(recent, weights, free, k)]
-        pool, values = self.retrieved(recent, weights, free, max(k, ranker.spec.candidates))
+            return [self.candidates(recent, weights, free, k, given)]
+        pool, values, windows = self._found(recent, weights, free, k, given)
         if not len(pool):
             return [(pool, values)]
-        found = self.features(recent, pool, values)
+        found = self.features(recent, pool, values, windows)
         chances = ranker.chances(found, pool, recent)
         best = np.argsort(-chances, kind="stable")[: max(k, self.spec.pool)]
         drawn = ranker.draws(found[best], chances[best], DRAWS, rng)
         return [(pool[best][by], one[by]) for one in drawn for by in [np.argsort(-one, kind="stable")]]
 
-    def features(self, recent: Indices, pool: Indices, scores: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Of the candidates, in the order of the retriever's scores, for its ranker."""
-        return self._features(recent, pool, scores / max(float(scores[0]), 1e-12), np.arange(len(pool)))
+    def _found(self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int, given: Found | None) -> Found:
+        """Candidates of the retriever for the ranker, those that are free."""
+        assert self.ranker is not None
+        if given is None:
+            return *self.retrieved(recent, weights, free, max(k, self.ranker.spec.candidates)), None
+        pool, values, windows = given
+        still = free[pool]
+        return pool[still], values[still], None if windows is None else windows[still]
 
-    def _features(self, recent: Indices, pool: Indices, relative: Any, places: Indices) -> NDArray[np.float32]:
+    def _read(
+        self, recent: Indices, weights: NDArray[np.float64], free: Mask, k: int, person: int, live: Live | None
+    ) -> tuple[Indices, NDArray[np.float64], Found]:
+        """History, weights and candidates, with what the feature store says of the person and of them, by one read.
+
+        What was clicked a moment ago joins the history, and is free no more. Of a history without candidates the store
+        is asked twice: for the clicks, and for the candidates that follow from them.
+        """
+        assert self.ranker is not None
+        count = max(k, self.ranker.spec.candidates)
+        pool, values = self.retrieved(recent, weights, free, count)
+        found = live(pool) if live is not None else None
+        if found is None:
+            return recent, weights, (pool, values, self.ranker.snapshot(person, pool))
+        clicked, windows = found
+        known = set(recent.tolist())
+        if new := [code for code in clicked if code not in known]:
+            recent = np.array([*recent.tolist(), *new], dtype=np.int64)[-self.spec.history :]
+            weights = self._weights(len(recent))
+            if not self.spec.repeat:
+                free[new] = False
+            if not len(pool):
+                pool, values = self.retrieved(recent, weights, free, count)
+                again = live(pool) if live is not None else None
+                windows = self.ranker.snapshot(person, pool) if again is None else again[1]
+            values = self.scored(recent, weights, pool)
+            order = np.lexsort((pool, -values))
+            order = order[(values[order] > 0) & free[pool[order]]]
+            pool, values, windows = pool[order], values[order], windows[order]
+        return recent, weights, (pool, values, windows)
+
+    def features(
+        self,
+        recent: Indices,
+        pool: Indices,
+        scores: NDArray[np.float64],
+        windows: NDArray[np.float32] | None = None,
+    ) -> NDArray[np.float32]:
+        """Of the candidates, in the order of the retriever's scores, for its ranker.
+
+        windows: of the feature store, for a ranker that is told of it; None: as its training ended, of nobody known.
+        """
+        relative = scores / max(float(scores[0]), 1e-12)
+        return self._features(recent, pool, relative, np.arange(len(pool)), windows)
+
+    def _features(
+        self, recent: Indices, pool: Indices, relative: Any, places: Indices, windows: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float32]:
         assert self.ranker is not None
         state, vectors = self.ranker.arrays[STATE_ARRAY][pool], self.arrays["vectors"]
-        return ranking_features.features(recent, pool, relative, places, state, vectors, self._popularity)
+        found = ranking_features.features(recent, pool, relative, places, state, vectors, self._popularity)
+        if not self.ranker.windows:
+            return found
+        return np.concatenate([found, self.ranker.snapshot(-1, pool) if windows is None else windows], axis=1)
 
     @cached_property
     def _popularity(self) -> NDArray[np.float64]:

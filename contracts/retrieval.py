@@ -120,6 +120,14 @@ class Retriever:
         pool = best(scores, free, count)
         return pool, np.asarray(scores[pool], dtype=np.float64)
 
+    def scored(self, recent: Indices, weights: NDArray[np.float64], items: Indices) -> NDArray[np.float64]:
+        """`scores` of some items alone."""
+        if self.spec.method == "popular":
+            return np.asarray(self.arrays["trend"][items], dtype=np.float64)
+        if self.spec.method == "similar":
+            return np.asarray(self._contributions(recent, weights, items).sum(axis=0))
+        return np.asarray(self.arrays["factors"][items] @ self.query(recent, weights), dtype=np.float64)
+
     def standing(self, recent: Indices, items: Indices) -> tuple[NDArray[np.float64], Indices]:
         """How items stand among all that are not of the history: score over the best one's, and how many are above."""
         others = np.array(self.scores(recent, self._weights(len(recent))), dtype=np.float64)

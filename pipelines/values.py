@@ -43,7 +43,7 @@ def values_of(run: Run) -> dict[str, Any]:
         "train_config": as_document(config.training_part()),
         "endpoints": where.model_dump(),
         "code_version": code_version(task.name),
-        "store": store_stamp(task, where),
+        "store": store_stamp(task, where, config),
         "checkpoints": checkpoints(where),
         "steps": storage.join(where.uri("data"), FOLDER),
         "source": run.source,
@@ -142,9 +142,10 @@ def data_part(task: Task, config: TaskConfig) -> TaskConfig:
     return replace(config, **learned)
 
 
-def store_stamp(task: Task, where: Endpoints) -> str:
+def store_stamp(task: Task, where: Endpoints, config: TaskConfig) -> str:
     """Changes when feature history or online store are deleted, so that a cached materialise step runs again."""
-    if not task.feature_service:
+    told = getattr(task, "history_config", None)
+    if not task.feature_service or (told is not None and told(config) is None):
         return ""
     stamp, online = storage.join(where.uri("features"), ".stamp"), where.uri("online")
     if not storage.exists(stamp) or ("://" not in online and not storage.exists(online)):

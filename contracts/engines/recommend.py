@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ from contracts.taste import Taste
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Live = Callable[[str, Sequence[str]], "tuple[Sequence[str], NDArray[np.float32]] | None"]
+"""Given a person and items: what the person clicked of late, and `contracts.ranking_features.WINDOWED` of the items."""
 SPEC, IDS = "recommend.json", "ids.json"
 HISTORIES = ("histories.indptr", "histories.indices")
 
@@ -87,6 +89,8 @@ class RecommendEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         self.model, self.users, self._histories = read_model(bundle.model_path)
+        self.plan: Mapping[str, Any] | None = bundle.read_json("features.json")
+        self.live: Live | None = None  # reads the feature store, for rows that are for people
         self._denied = np.zeros(len(self.model.items), dtype=bool)
         arrays, owed = self.model.arrays, self.model.spec.exposure > 0
         self.exposure = Exposure(np.asarray(arrays["provider"], np.int64)) if owed and "provider" in arrays else None
@@ -161,7 +165,16 @@ class RecommendEngine:
         level = spec.diversity if math.isnan(diversity) else float(min(max(diversity, 0.0), 1.0))
         live = explore == 1
         rng = np.random.default_rng() if live and spec.explore != "none" else None
-        return self.model.ranked(history, blocked, size, level, taste, rng, self.exposure if live else None)
+        shown = self.exposure if live else None
+        read = partial(self._read, self.live, user) if live and self.live is not None else None
+        person = self._people.get(user, -1)
+        return self.model.ranked(history, blocked, size, level, taste, rng, shown, person, read)
+
+    def _read(self, live: Live, user: str, pool: NDArray[np.int64]) -> tuple[list[int], NDArray[np.float32]] | None:
+        """What the feature store says of a person and of candidates, see `contracts.recommender.Live`."""
+        items = self.model.items
+        found = live(user, [items[at] for at in pool.tolist()])
+        return None if found is None else (self._of(found[0]), found[1])
 
     def _stored(self, user: str) -> list[int]:
         """What is known of a person, see `Recommender.history`."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from feature_repo.stores.packed_rows import Layout
+
+Change = Callable[[Sequence[bytes], Sequence[bytes | None]], Sequence[bytes]]
 
 
 class Backend(Protocol):
@@ -29,6 +31,19 @@ class Backend(Protocol):
 
         Raises:
             PlatformError: the database cannot be written, after retries; or it is full (``online_full``).
+        """
+        ...
+
+    def update(
+        self, project: str, view: str, layout: Layout, keys: Sequence[bytes], change: Change, ttl_seconds: int
+    ) -> None:
+        """Put what `change` makes of some keys and their rows in the place of these, with nobody in between.
+
+        `change` may be called again for the same keys, and for parts of them. Where the answer of a server to a write
+        is lost, it is done once more.
+
+        Raises:
+            PlatformError: as of `store`; ``online_busy``: others change the same rows all the time.
         """
         ...
 

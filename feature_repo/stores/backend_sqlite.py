@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +39,10 @@ class SqliteBackend:
         return found
 
     def _fetch(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        connection = self.reading()
+        return self._rows(self.reading(), table, keys)
+
+    @staticmethod
+    def _rows(connection: sqlite3.Connection, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         rows: dict[bytes, bytes] = {}
         distinct = list(dict.fromkeys(keys))
         for start in range(0, max(1, len(distinct)), _CHUNK):
@@ -72,6 +76,25 @@ class SqliteBackend:
                 ((key, event, made, row) for key, (event, made), row in zip(keys, heads, rows, strict=True)),
             )
             return len(rows) - (connection.total_changes - before)
+
+    def update(
+        self, project: str, view: str, layout: Layout, keys: Sequence[bytes], change: Any, ttl_seconds: int
+    ) -> None:
+        connection, table = self._writing(), _table(project, view)
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            _make(connection, table)
+            connection.execute(
+                f"INSERT OR IGNORE INTO {_SCHEMAS} VALUES (?, ?)", [layout.digest, json.dumps(layout.document)]
+            )
+            rows = self._rows(connection, table, keys)
+            made = [
+                (key, *struct.unpack_from("<qq", row, 8), row)
+                for key, row in zip(keys, change(keys, rows), strict=True)
+            ]
+            connection.executemany(
+                f"INSERT OR REPLACE INTO {table} (key, event, created, row) VALUES (?, ?, ?, ?)", made
+            )
 
     def prepare(self, project: str, view: str) -> None:
         connection = self._writing()

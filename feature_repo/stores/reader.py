@@ -43,6 +43,7 @@ class OnlineReader:
     def __init__(self, plan: Mapping[str, Any], online: str) -> None:
         self._plan, self._backend = plan, open_backend(str(online))
         self._views = Views(plan)
+        self._each = [Views({"views": [view.document]}) for view in self._views.all]
         self._packed: dict[str, bool] = {}
         self._all_packed = False
         self._resting_until = 0.0
@@ -79,22 +80,46 @@ class OnlineReader:
                 raise
             self._rest()
             return Read.unavailable(self._views, n)
-        return self._decoded(rows, n, now)
+        return self._decoded(self._views, rows, n, now)
 
-    def _decoded(self, rows: list[list[bytes | None]], n: int, now: int) -> Read:
+    def read_each(self, keys: Mapping[str, Sequence[Any]], moment: datetime | None = None) -> dict[str, Read]:
+        """As `read`, of views whose entities are not the same number, such as a person and many items: one round trip.
+
+        Returns:
+            view -> what was read for its own keys.
+        """
+        now = to_micros(moment) if moment else time.time_ns() // 1_000
+        wanted = [(view, serialise_keys(view.join_keys, keys)) for view in self._views.all]
+        try:
+            if self._resting_until > time.monotonic():
+                raise PlatformError("the online store failed a moment ago", code="online_unavailable")
+            rows = self._fetch(wanted)
+        except PlatformError as err:
+            if err.code != "online_unavailable" or not self._defaults_on_failure:
+                raise
+            self._rest()
+            return {
+                view.name: Read.unavailable(one, len(own)) for (view, own), one in zip(wanted, self._each, strict=True)
+            }
+        return {
+            view.name: self._decoded(one, [mine], len(own), now)
+            for (view, own), one, mine in zip(wanted, self._each, rows, strict=True)
+        }
+
+    def _decoded(self, views: Views, rows: list[list[bytes | None]], n: int, now: int) -> Read:
         blocks: list[bytes] = []
         heads = np.empty((len(rows), n, 3), dtype=_MOMENT)
-        for at, view in enumerate(self._views.all):
+        for at, view in enumerate(views.all):
             blocks.append(view.layout.heads(rows[at]) or b"")
             heads[at] = _heads(blocks[at], view, n)
         schemas = heads[:, :, 0]
-        known = schemas == self._views.schemas
+        known = schemas == views.schemas
         if np.count_nonzero(known) != known.size:  # zeros are rows that are not there
             for at in np.flatnonzero((~known & (schemas != 0)).any(axis=1)).tolist():
-                rows[at], blocks[at] = self._translated(rows[at], self._views.all[at])
-                heads[at] = _heads(blocks[at], self._views.all[at], n)
-        ends = [view.layout.ends(rows[at], blocks[at]) for at, view in enumerate(self._views.all)]
-        return Read(self._views, rows, blocks, ends, heads, now)
+                rows[at], blocks[at] = self._translated(rows[at], views.all[at])
+                heads[at] = _heads(blocks[at], views.all[at], n)
+        ends = [view.layout.ends(rows[at], blocks[at]) for at, view in enumerate(views.all)]
+        return Read(views, rows, blocks, ends, heads, now)
 
     def _translated(self, rows: list[bytes | None], view: View) -> tuple[list[bytes | None], bytes]:
         """Rows that other schemas wrote, as rows of the view's."""

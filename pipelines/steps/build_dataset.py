@@ -46,7 +46,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     report(0, 3, doing="read")
     rows = frame = read_parts(Path(clean))
     history = read_json(features) if features else None
-    if history:
+    beside = getattr(found, "with_features", None)  # a task may have them for other tables than its rows
+    if history and beside is None:
         if entity_rows := getattr(found, "entity_rows", None):  # a task may know which rows its split looks at
             frame = entity_rows(frame, settings)
         report(1, 3, doing="join", rows=len(frame))
@@ -54,6 +55,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     inputs = found.inputs(settings)
     report(2, 3, doing="split", rows=len(frame))
     frames = dict(found.split(frame, settings))
+    if history and beside is not None:
+        frames = dict(beside(frames, history))
     for name in frames.keys() - set(SPLITS):  # what a recipe learns from beside the rows
         frames.pop(name).to_parquet(target / f"{name}.parquet", index=False)
     _check(frames, [item.name for item in inputs], found)
@@ -76,7 +79,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     }
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
     if history:
-        write_hidden(frames, frame, found.id, history["plan"], target)
+        if beside is None:
+            write_hidden(frames, frame, found.id, history["plan"], target)
         write_json(target / "features.json", history["plan"])
     report(3, 3)
     return summary

@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from pipelines.io.files import missing, read_json, write_json, write_text
 from pipelines.io.remote import folder_here
 from pipelines.plugins import definitions_module
 from pipelines.task import Task
-from pipelines.tasks import get_task
+from pipelines.tasks import get_task, load_config
 
 _PLAN = "features.json"
 _REGISTRY = "registry.db"
@@ -48,9 +48,10 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
     """Write the feature history of a dataset version once, and its newest values to the online store.
 
     Args:
-        config: unused; features depend on the data only, so that all recipes of a task share them.
+        config: of the run. Features depend on the data only, so that all recipes of a task share them, unless the task
+            has `history_config`.
         clean: folder of validated parts.  endpoints: JSON of contracts.endpoints.Endpoints.
-        out: gets ``{"path": folder of the history, "plan": {...}}``.
+        out: gets ``{"path": folder of the history, "plan": {...}}``, or {} of a recipe that uses no features.
 
     Returns:
         path, views, the moment up to which values are online, and which rows could not go online.
@@ -71,15 +72,23 @@ def materialise(task: str, config: str, clean: str, data_version: str, endpoints
             fix="name the column with the moment of an event",
             code="bad_task",
         )
+    told, about, beside = getattr(found, "history_config", None), {}, {}
+    if told is not None:
+        settings = load_config(found, config)
+        if (about := told(settings)) is None:
+            write_json(Path(out), {})
+            return {"path": "", "views": [], "known_until": "", "left_out": []}
+        beside = {"config": settings}
     ends = Endpoints.model_validate_json(endpoints)
     report = events.progress("materialise")
-    key = hashlib.sha256(f"{data_version} {code_version(task)} {_digest(Path(clean))}".encode()).hexdigest()[:8]
+    made_of = f"{data_version} {code_version(task)} {_digest(Path(clean))}{json.dumps(about) if about else ''}"
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:8]
     name = f"{data_version}-{key}"
     address, online = storage.join(ends.uri("features"), task, name), ends.uri("online")
     if not storage.exists(storage.join(address, _PLAN)):
         folder = ends.scratch("features", task, name) if storage.is_remote(address) else Path(address)
         if not (folder / _PLAN).exists():
-            _write_history(found, Path(clean), folder, online, report)
+            _write_history(found, Path(clean), folder, online, report, beside)
         if storage.is_remote(address):
             storage.upload(folder, address, last=_PLAN)
     with folder_here(address, last=_PLAN) as folder:
@@ -99,7 +108,7 @@ def _digest(clean: Path) -> str:
     return " ".join(sha256_file(part) for part in parts)
 
 
-def _write_history(task: Task, clean: Path, folder: Path, online: str, report: Any) -> None:
+def _write_history(task: Task, clean: Path, folder: Path, online: str, report: Any, beside: Mapping[str, Any]) -> None:
     """Fill a staging folder and rename it, so that the history is there whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -107,7 +116,7 @@ def _write_history(task: Task, clean: Path, folder: Path, online: str, report: A
     try:
         report(0, 4, doing="feature history")
         task.write_features(
-            clean, staging, lambda done, total, **_: report(2 * done / total, 4, doing="feature history")
+            clean, staging, lambda done, total, **_: report(2 * done / total, 4, doing="feature history"), **beside
         )
         report(2, 4, doing="registry")
         write_text(staging / "feature_store.yaml", _STORE.format(project=task.name, online=json.dumps(online)))

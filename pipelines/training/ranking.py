@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.errors import PlatformError
-from contracts.ranker import STATE_ARRAY, Ranker, RankerSpec, booster_scores, last_layer, logistic
-from contracts.ranking_features import FEATURES, item_state
+from contracts.ranker import STATE_ARRAY, WINDOW_ARRAYS, Ranker, RankerSpec, booster_scores, last_layer, logistic
+from contracts.ranking_features import FEATURES, ITEM, PERSON, WINDOWED, item_state, windowed
 from contracts.recommender import Recommender
 from pipelines.evaluation.shown_lists import click_gains
 from pipelines.training.shown import Shown, shown
@@ -168,7 +168,7 @@ def fit_ranker(
     Raises:
         PlatformError: ``code="bad_impressions"``: there are too few clicks to learn from.
     """
-    rows, later = shown(log, retriever, train, settings.lists), shown(log, retriever, valid, settings.lists)
+    rows, later = (shown(log, retriever, part, settings.lists, settings.windows) for part in (train, valid))
     clicks = int(rows.clicked.sum())
     if clicks < _LEAST_CLICKS or clicks == len(rows.clicked):
         raise PlatformError(
@@ -185,7 +185,7 @@ def fit_ranker(
     slope, intercept = calibrated(scores, held.clicked, at)
     spec = RankerSpec(
         kind=settings.kind,
-        features=list(FEATURES),
+        features=[*FEATURES, *(WINDOWED if settings.windows else ())],
         slope=slope,
         intercept=intercept,
         looked=look.round(6).tolist(),
@@ -200,11 +200,30 @@ def fit_ranker(
     return Ranker(spec, raw, arrays), files
 
 
-def at_moment(ranker: Ranker, log: Log, seconds: float) -> Ranker:
-    """The ranker with the state of all items at a moment."""
+def at_moment(ranker: Ranker, log: Log, seconds: float, snapshot: pd.DataFrame | None = None) -> Ranker:
+    """The ranker with the state of all items at a moment.
+
+    Args:
+        snapshot: features of the feature store at that moment, of all people and of all items, for a ranker that is
+            told of them: columns user, item and `WINDOWED`.
+    """
+    import pandas as pd
+
     every = np.arange(len(log.items))
     state = item_state(log.item_of, log.seconds, every, np.full(len(every), seconds))
-    return Ranker(ranker.spec, ranker.raw, {**ranker.arrays, STATE_ARRAY: state.astype(np.float32)})
+    arrays = {**ranker.arrays, STATE_ARRAY: state.astype(np.float32)}
+    if snapshot is not None:
+        found = windowed({name: snapshot[name].to_numpy() for name in WINDOWED}, len(snapshot))
+        first, second = len(PERSON), len(PERSON) + len(ITEM)
+        of = {"user": (log.users, found[:, :first]), "item": (log.items, found[:, first:second])}
+        made = []
+        for side, (names, values) in of.items():
+            known = snapshot[side].notna().to_numpy()
+            place = pd.Index(snapshot.loc[known, side]).get_indexer(names)
+            nothing = windowed({}, 1)[0, :first] if side == "user" else np.zeros(len(ITEM))
+            made.append(np.where((place >= 0)[:, None], values[known][place], nothing).astype(np.float32))
+        arrays |= dict(zip(WINDOW_ARRAYS, (*made, found[-1, second:]), strict=True))
+    return Ranker(ranker.spec, ranker.raw, arrays)
 
 
 def of_lists(raw: Callable[..., Floats], rows: Shown) -> Floats:

@@ -22,7 +22,7 @@ from pipelines.training.shown import shown
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE = "impressions.parquet"
+TABLE, SNAPSHOT = "impressions.parquet", "windows.parquet"
 _SURE = 1.28  # standard errors: one of ten rankers that are no better is taken
 
 
@@ -57,6 +57,7 @@ def second_stage(
             code="bad_config",
         )
     table = pd.read_parquet(dataset / TABLE)
+    snapshot = pd.read_parquet(dataset / SNAPSHOT) if settings.windows else None
     seconds = log.seconds[train]
     cut = float(seconds[0] + (1 - settings.held_back) * (seconds[-1] - seconds[0]))
     early = log.taken(train[seconds < cut], seed)
@@ -70,7 +71,7 @@ def second_stage(
         said = f"the ranker is not served: {choice.metric} is {choice.value}, of the retriever alone {choice.limit}"
         events.emit("log", step="train", message=said)
         return Second({}, {"ranker": "none", **looked}, None, choice)
-    return Second(files, {"ranker": settings.kind, **looked}, at_moment(ranker, log, end), choice)
+    return Second(files, {"ranker": settings.kind, **looked}, at_moment(ranker, log, end, snapshot), choice)
 
 
 def _compared(log: Log, retriever: Recommender, ranker: Ranker, valid: pd.DataFrame, settings: Any) -> Check:
@@ -78,7 +79,7 @@ def _compared(log: Log, retriever: Recommender, ranker: Ranker, valid: pd.DataFr
 
     Lists of one person are not independent of each other: the interval is of people.
     """
-    rows = shown(log, retriever, valid, settings.lists)
+    rows = shown(log, retriever, valid, settings.lists, settings.windows)
     look = np.array(ranker.spec.looked)
     by_ranker, weights, lists = gains(rows, of_lists(ranker.raw, rows), look)
     by_retriever, _, _ = gains(rows, np.asarray(rows.found[:, 0], dtype=np.float64), look)

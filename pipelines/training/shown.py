@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.ranking_features import FEATURES, features, item_state, popularity_of
+from contracts.ranking_features import FEATURES, WINDOWED, features, item_state, popularity_of, windowed
 from contracts.recommender import Recommender
 
 if TYPE_CHECKING:
@@ -38,11 +38,12 @@ class Shown:
     people: NDArray[np.int64]
 
 
-def shown(log: Log, model: Recommender, impressions: pd.DataFrame, most: int) -> Shown:
+def shown(log: Log, model: Recommender, impressions: pd.DataFrame, most: int, windows: bool = False) -> Shown:
     """The latest impressions as a model saw them: of a history that ends before each list, as serving does.
 
     Args:
-        model: a retriever that has learned nothing of these impressions.  most: lists.
+        model: a retriever that has learned nothing of these impressions.  most: lists.  windows: whether there are
+            features of the feature store, as columns.
     """
     names = impressions["list"].drop_duplicates(keep="last").to_numpy()[-most:]
     rows = impressions[impressions["list"].isin(names)]
@@ -66,6 +67,9 @@ def shown(log: Log, model: Recommender, impressions: pd.DataFrame, most: int) ->
         )
         histories.append(history)
     found = np.concatenate(parts) if parts else np.zeros((0, len(FEATURES)), np.float32)
+    if windows:
+        late = windowed({name: rows[name].to_numpy() for name in WINDOWED}, len(rows))
+        found = np.column_stack([found, late])
     places_shown: Indices = rows["place"].to_numpy(dtype=np.int64) - 1
     return Shown(found, items, codes, places_shown, rows["clicked"].to_numpy(dtype=bool), histories, people)
 

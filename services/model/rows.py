@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from contracts.engine import Engine
@@ -17,9 +17,12 @@ class Rows:
 
     Attributes:
         threads: that prepare rows beside the loop; 0 when there is nothing to prepare.
+        waits: whether the engine asks others, so that it is not called on the loop.
     """
 
     threads = 0
+    waits = False
+    learn: Callable[[Sequence[Any]], int] | None = None  # from labels; None: these rows learn nothing
 
     def __init__(self, engine: Engine, settings: ServiceSettings) -> None:
         self.engine, self.settings = engine, settings
@@ -39,6 +42,9 @@ class Rows:
     def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any], **beside: Any) -> Any:
         """The engine's answers to all rows; `beside` goes to the engine, see `services.adapters.layer.Layer.apply`."""
         return self.engine.predict(inputs, **beside)
+
+    def close(self) -> None:
+        """Give back what was opened; labels that came are kept."""
 
     def padded(self, lengths: Sequence[int]) -> int:
         """How much the engine computes for rows of these lengths, padding included."""

@@ -67,6 +67,8 @@ class RowRuntime(Runtime):
             await asyncio.to_thread(self.log.close)
         if self._model is not None and self._model.personal is not None:
             await asyncio.to_thread(self._model.personal.close)
+        if self._model is not None:
+            await asyncio.to_thread(self._model.rows.close)
 
     def model(self) -> Model:
         """The model that answers requests.
@@ -100,14 +102,15 @@ class RowRuntime(Runtime):
             pending=settings.max_concurrency,
             wait=settings.batch_wait_ms / 1e3,
             # A look-up waits for others, which must not stop the loop.
-            inline=0.0 if model.lookup or model.personal else settings.inline_ms / 1e3,
+            inline=0.0 if model.lookup or model.personal or model.rows.waits else settings.inline_ms / 1e3,
         )
         self.batcher = batcher = Batcher(model.score_all, self.executor, limits, metrics)
         metrics.queue_depth.set_function(lambda: batcher.depth)
         metrics.padded = model.rows.padded
         if model.rows.threads:
             self._preparer = Executor(model.rows.threads, self._crashed)
-        self.learn = model.personal.learn if model.personal else None
+        learners = [one for one in (model.rows.learn, model.personal.learn if model.personal else None) if one]
+        self.learn = (lambda labels: [learn(labels) for learn in learners][-1]) if learners else None
         self._model = model
         batcher.learn("by_features", size, shortest)
         return {"golden_examples": examples}

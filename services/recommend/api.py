@@ -50,6 +50,9 @@ class RecommendHandler:
         found = scored.answers[0]
         shown = not (drafts and request.header(ASKED))  # who drafts shows half of this list, and logs what it shows
         identifier = record(self._runtime, model, batch, scored, request.options.arrived)[0] if shown else new_id()
+        windows = getattr(model.rows, "windows", None)
+        if shown and windows is not None:
+            windows.shown(identifier, str(batch.columns["user"][0]), found.items)
         answer = {
             "model": self._runtime.name,
             "version": self._runtime.version,

@@ -69,6 +69,16 @@ def read_impressions(config: RecommendConfig, built_in: Callable[[], pd.DataFram
     return checked(pa.concat_tables(list(found), promote_options="permissive").to_pandas())
 
 
+def fingerprint(config: RecommendConfig, built_in: Callable[[], pd.DataFrame]) -> dict[str, Any]:
+    """Changes when the impressions do."""
+    import pandas as pd
+
+    if not config.impressions.source:
+        return {"impressions": 0}
+    rows = read_impressions(config, built_in)
+    return {"impressions": int(pd.util.hash_pandas_object(rows, index=False).sum() % 2**63), "rows": len(rows)}
+
+
 def checked(frame: pd.DataFrame) -> pd.DataFrame:
     """Impressions with their types, sorted by list and place; ``time`` becomes seconds since 1970.
 

@@ -63,14 +63,16 @@ class RankerConfig:
 
     kind: ``lambdarank``, boosted trees (C. Burges, 2010); ``dlrm``, a small network (M. Naumov et al., 2019).
     candidates: of the retriever.  positions: ``estimate`` takes the bias of places out of the clicks; ``none``: clicks
-    count as they are.  held_back: share of the training part's time whose impressions are learned from, with a
-    retriever that has not seen it.  lists: at most, the latest.  rounds, leaves, rate: of the trees.  epochs, width: of
-    the network.
+    count as they are.  windows: it is told of the feature store too: views, clicks and sales of an hour, a day and a
+    week, of the person and of each item, and the moment.  held_back: share of the training part's time whose
+    impressions are learned from, with a retriever that has not seen it.  lists: at most, the latest.  rounds, leaves,
+    rate: of the trees.  epochs, width: of the network.
     """
 
     kind: Literal["none", "lambdarank", "dlrm"] = "none"
     candidates: Annotated[int, Field(ge=1, le=5_000)] = 500
     positions: Literal["estimate", "none"] = "estimate"
+    windows: bool = False
     held_back: Annotated[float, Field(gt=0, lt=1)] = 0.5
     lists: Annotated[int, Field(ge=1)] = 20_000
     rounds: Annotated[int, Field(ge=1)] = 80

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines.recipes.recommend.settings import RecommendConfig, SplitConfig
 
 ITEMS = "items"
+KINDS = ("click", "sale")  # of an interaction; none is a click
 TRAIN, VALID, TEST, FUTURE, AGAIN, RARE = "train", "valid", "test", "future", "again", "rare"
 _REASONS = {
     FUTURE: "the interaction is in the future",
@@ -106,6 +107,7 @@ def _checked(frame: pd.DataFrame, config: RecommendConfig, table: Mapping[str, t
                 code="bad_label",
                 column=name,
             )
+    _check_kinds(frame)
     by, least = config.split.by, config.split.likes_from
     if by != "part" and frame["time"].isna().any():
         raise PlatformError(
@@ -121,6 +123,20 @@ def _checked(frame: pd.DataFrame, config: RecommendConfig, table: Mapping[str, t
     rows["item_attributes"] = _attributes(frame, table)
     ordered: pd.DataFrame = rows.assign(_at=np.arange(len(rows))).sort_values(["seconds", "_at"], kind="stable")
     return ordered.drop(columns="_at")
+
+
+def _check_kinds(frame: pd.DataFrame) -> None:
+    if "kind" not in frame:
+        return
+    wrong = ~frame["kind"].fillna("").astype(str).isin(["", *KINDS])
+    if wrong.any():
+        raise PlatformError(
+            f"column 'kind' has {frame.loc[wrong, 'kind'].iloc[0]!r}",
+            detail=f"row {frame.loc[wrong, 'id'].iloc[0]}, one of {int(wrong.sum()):,}; accepted: {', '.join(KINDS)}",
+            fix="name what was done, or leave the column out: --set data.columns.kind=NAME says which one it is",
+            code="bad_label",
+            column="kind",
+        )
 
 
 def _seconds(times: pd.Series[Any]) -> NDArray[np.float64]:

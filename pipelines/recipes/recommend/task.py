@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
-from pipelines.task import Column, TaskConfig
+from pipelines.task import Column, Progress, TaskConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,6 +32,7 @@ class RecommendTask(ABC):
         Column(name="rating", dtype="float64", nullable=True, minimum=0, maximum=100),
         Column(name="attributes", dtype="string", nullable=True),
         Column(name="part", dtype="string", nullable=True),
+        Column(name="kind", dtype="string", nullable=True),
     )
     problem = "ranking"
     modality: str = "recommend"
@@ -39,7 +41,7 @@ class RecommendTask(ABC):
     timestamp: str | None = "time"
     entities: tuple[str, ...] = ()
     classes: tuple[str, ...] | None = None
-    feature_service: str | None = None
+    feature_service: str | None = "recommend_v1"
 
     @abstractmethod
     def default_source(self, config: Any) -> Iterator[pa.Table]:
@@ -56,6 +58,34 @@ class RecommendTask(ABC):
                 config, moments(frame, config), partial(self.default_impressions, config)
             )
         return frames
+
+    def history_config(self, config: Any) -> Mapping[str, Any] | None:
+        """What the history of the feature store is made of beside the interactions; None: no ranker is told of it."""
+        if config.ranker.kind == "none" or not config.ranker.windows:
+            return None
+        from pipelines.recipes.recommend.impressions import fingerprint
+
+        return fingerprint(config, partial(self.default_impressions, config))
+
+    def write_features(self, clean: Path, out: Path, progress: Progress, config: Any = None) -> None:
+        """Windows of people and items, of interactions and of impressions."""
+        from pyarrow import dataset
+
+        from pipelines.recipes.recommend.impressions import read_impressions
+        from pipelines.recipes.recommend.windows import write_windows
+
+        parts = sorted(str(part) for part in clean.glob("part-*.parquet"))
+        rows = dataset.dataset(parts, format="parquet").to_table(columns=["user", "item", "time", "kind"]).to_pandas()
+        views = None
+        if config is not None and config.impressions.source:
+            views = read_impressions(config, partial(self.default_impressions, config))
+        write_windows(rows, views, out, progress)
+
+    def with_features(self, frames: dict[str, pd.DataFrame], history: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+        """The features of impressions, each at its moment, and a part with the latest of everybody and everything."""
+        from pipelines.recipes.recommend.windows import joined
+
+        return joined(frames, history) if "impressions" in frames else frames
 
     def default_impressions(self, config: Any) -> pd.DataFrame:
         """What was shown in the built-in data, see `pipelines.recipes.recommend.impressions`.
