@@ -383,9 +383,8 @@ class Task(Protocol):
     # A task may have ``changes``, the inputs that a counterfactual may change: input -> "up", "down" or "any".
     # A task may have ``variants(frame, config)``: test rows as they may also arrive, as slices of that name.
     # A task of images may have ``entries(source, column, label, data)``, see `pipelines.data.image_sources.entries`.
-    # A task may have ``history_config(config)``: what its history is made of beside the rows, JSON-ready; None where a
-    # recipe uses no features; `write_features` then gets the configuration as ``config``.
-    # A task may have ``with_features(frames, history)``: joins the features to tables of its split, not to the rows.
+    # A task may have ``history_config(config)`` and ``with_features(frames, history)``, see `RecommendTask`: what its
+    # history is made of beside the rows (None: no features), and features for other tables than its rows.
     # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
 
     def inputs(self, config: Any) -> list[Input]:

@@ -89,11 +89,17 @@ class RecommendEngine:
 
     def __init__(self, bundle: Bundle) -> None:
         self.model, self.users, self._histories = read_model(bundle.model_path)
-        self.plan: Mapping[str, Any] | None = bundle.read_json("features.json")
+        self._bundle = bundle
         self.live: Live | None = None  # reads the feature store, for rows that are for people
         self._denied = np.zeros(len(self.model.items), dtype=bool)
         arrays, owed = self.model.arrays, self.model.spec.exposure > 0
         self.exposure = Exposure(np.asarray(arrays["provider"], np.int64)) if owed and "provider" in arrays else None
+
+    @cached_property
+    def plan(self) -> Mapping[str, Any] | None:
+        """Of the feature store, where the model was trained with one."""
+        found: Mapping[str, Any] | None = self._bundle.read_json("features.json")
+        return found
 
     @cached_property
     def places(self) -> dict[str, int]:

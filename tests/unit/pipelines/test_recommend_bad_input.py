@@ -98,3 +98,17 @@ def test_an_item_that_nobody_took_is_no_reason_for_another_and_comes_last(tmp_pa
     found = lonely.ranked(np.array([0]), np.zeros(6, bool), 5, 0.0)
     assert found.items[-1] == "f"
     assert np.isfinite([*found.scores, *found.measures.values()]).all()
+
+
+@pytest.mark.parametrize("model", [PopularModel(), GraphModel(), ItemKnnModel(), AlsModel(factors=4, rounds=2)])
+def test_people_who_are_all_alike_are_listed_what_all_take(model: Any, tmp_path: Path) -> None:
+    """all_alike: everybody took the same items in the same order, and some of them several times."""
+    users = np.repeat([f"u{at}" for at in range(12)], 12)
+    items = np.tile([f"i{at}" for at in [*range(10), 3, 3]], 12)
+    engine = trained(clicks(users, items), tmp_path, model)
+    (known,) = engine.predict(asked("u3"))
+    (session,) = engine.predict(asked("", "i1", 5.0))
+    assert known.items == (), "all that there is was taken"
+    assert len(session.items) == 5
+    assert "i1" not in session.items
+    assert np.isfinite([*session.scores, *session.measures.values()]).all()
