@@ -358,9 +358,9 @@ class Task(Protocol):
     def write_features(self, clean: Path, out: Path, progress: Progress) -> None:
         """Write the history of each Feast source below `out` (paths as in feature_repo/<task>.py).
 
-        Called only when `feature_service` is set. `clean` holds the validated parts ``part-*.parquet``.
+        Called only when `feature_service` is set. `clean` holds the validated parts ``part-*.parquet``. A task may have
+        ``history_config`` and ``with_features``, see `pipelines.recipes.recommend.task`.
         """
-        ...
 
     def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
         """Split the joined frame into ``train``, ``valid`` and ``test``.
@@ -383,8 +383,6 @@ class Task(Protocol):
     # A task may have ``changes``, the inputs that a counterfactual may change: input -> "up", "down" or "any".
     # A task may have ``variants(frame, config)``: test rows as they may also arrive, as slices of that name.
     # A task of images may have ``entries(source, column, label, data)``, see `pipelines.data.image_sources.entries`.
-    # A task may have ``history_config(config)`` and ``with_features(frames, history)``, see `RecommendTask`: what its
-    # history is made of beside the rows (None: no features), and features for other tables than its rows.
     # A task may have ``left_out(frame, frames, config)``: why rows are in no part of the split, a mask by reason.
 
     def inputs(self, config: Any) -> list[Input]:
@@ -393,4 +391,3 @@ class Task(Protocol):
 
     def request(self, config: Any) -> list[Input]:
         """Fields that a request must carry for on-demand features; empty without them."""
-        ...

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench import recommend_ranking
+from tests.bench import recommend_exploring, recommend_ranking
 from tests.bench.recommend_large import fits
 from tests.bench.recommend_serving import serving
 from tests.bench.report import FOLDER, Row, write
@@ -297,6 +297,7 @@ PARTS = {
     "adapters": adapters,
     "rankers": recommend_ranking.rankers,
     "off-policy": recommend_ranking.off_policies,
+    "exploring": recommend_exploring.exploring,
     "serving": serving,
     "large": fits,
 }
