@@ -140,7 +140,7 @@ def test_features_are_those_of_serving(dataset: Path) -> None:
     free = np.zeros(len(log.items), bool)
     free[candidates] = True
     pool, values = model.retrieved(history, np.ones(len(history)), free, 100)
-    ranker: Any = type("Fake", (), {"arrays": {"rank.state": state}})
+    ranker: Any = type("Fake", (), {"windows": False, "arrays": {"rank.state": state}})
     served = replace(model, ranker=ranker).features(history, pool, values)
     trained_on = rows.found[[candidates.index(one) for one in pool.tolist()]]
     place = FEATURES.index("retrieval_place")  # equal scores share a place in training
