@@ -98,6 +98,18 @@ class GuardSettings(Settings):
     injection: Literal["off", "note", "refuse"] = Field(
         "note", description="orders to forget what the model was told, in messages: off, note or refuse"
     )
+    classifier: str = Field(
+        "", description="folder of a bundle that tells the class of a text, such as that of task guard; default none"
+    )
+    classes: dict[str, Literal["off", "note", "refuse"]] = Field(
+        default_factory=dict,
+        description="what becomes of texts of a class of the classifier; others than harmless, which is off, are noted",
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="probability from which a text is of a class")
+    languages: list[Literal["en", "zh", "other"]] = Field(
+        default_factory=list, description="that messages and answers may have; default all"
+    )
+    other_language: Literal["note", "refuse"] = Field("note", description="what becomes of texts in another language")
 
 
 class DrawingSettings(Settings):

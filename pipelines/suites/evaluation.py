@@ -48,7 +48,7 @@ def evaluate_suite(
         {"name": asker.name, "identity": asker.identity, **one.document(), "spent": spent(each)}
         for asker, each, one in zip(askers, answers, scores, strict=True)
     ]
-    document = {
+    document: dict[str, Any] = {
         "suite": about(suite),
         "time": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "models": models,
@@ -132,7 +132,7 @@ def _judged(
         pairs = [(one.prompt, one.first, one.second) for one in task.labelled]
         verdicts = judge.compare(pairs, _counted(tell, "judge, labelled pairs", 2 * len(pairs)))
         found["human"] = {**agreement(verdicts, [one.human for one in task.labelled]), **_bias(verdicts)}
-    matches = [(at, 0) for at in range(1, len(askers))] or [(0, None)]
+    matches: list[tuple[int, int | None]] = [(at, 0) for at in range(1, len(askers))] or [(0, None)]
     for one, other in matches:
         pairs_at = judged_pairs(asked, answers[one], None if other is None else answers[other], task.tasks)
         if not pairs_at:

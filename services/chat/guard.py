@@ -1,6 +1,7 @@
-"""Rules that look at what is said to a model and at what it says: personal data, secrets, orders to forget its own.
+"""What looks at messages and answers: rules for personal data, secrets and orders to forget, and a trained classifier.
 
-They are patterns, with checksums where what they look for has one; what they miss is not told. See docs/language.md.
+Rules are patterns, with checksums where what they look for has one. What both miss is measured by
+``make bench-guard``; see docs/language.md.
 """
 
 from __future__ import annotations
@@ -10,11 +11,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from contracts.errors import PlatformError
 from contracts.pii.checks import chinese_id, iban, luhn
 from contracts.pii.kind import compact
+from contracts.texts import language
+from services.chat.classifier import STEP, WINDOW, classifier_of
+from services.logs import log_event
 from services.settings import GuardSettings
 
 HELD = 200  # characters at the end of a stream that may wait for what they are the beginning of
+_LETTERS = 4  # fewer tell no language
 # What a longer piece may begin with: no spaces but between digits, and no letters of languages without spaces.
 _OPEN = re.compile(r"(?:-----BEGIN[A-Z ]{0,30}-{0,5}|(?:[\w@.%+/=()_-]|(?<=[\d)]) )+)\Z", re.ASCII)
 
@@ -93,11 +99,45 @@ def find(text: str, rules: Sequence[Rule]) -> list[Found]:
     return sorted(found, key=lambda one: one.start)
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What a whole text is: the name of a class of the classifier, or of another language than allowed."""
+
+    name: str
+    refuse: bool
+
+
+LANGUAGE = "language"
+HARMLESS = "harmless"
+BEFORE_ONLY = "injection"  # a class that answers are not judged by
+
+
 class Guard:
-    """The rules that settings ask for."""
+    """The rules and the classifier that settings ask for.
+
+    Raises:
+        PlatformError: ``guard.classifier`` is no bundle that can be asked, or ``guard.classes`` names none of its own.
+    """
 
     def __init__(self, settings: GuardSettings) -> None:
         self._action: dict[str, str] = settings.model_dump()
+        self._settings = settings
+        self._classifier = classifier_of(settings.classifier) if settings.classifier else None
+        known = self._classifier.classes if self._classifier else ()
+        if unknown := sorted(set(settings.classes) - set(known)):
+            raise PlatformError(
+                f"guard.classes names {unknown[0]!r}",
+                detail=f"classes of guard.classifier: {', '.join(known) or 'none is set'}",
+                fix="name classes of the classifier",
+                code="bad_config",
+            )
+        usual = {HARMLESS: "off"}
+        self._classes = {name: settings.classes.get(name, usual.get(name, "note")) for name in known}
+        languages = [LANGUAGE] if settings.languages else []
+        self.names = [*(rule.name for rule in RULES), *(f"class:{name}" for name in known), *languages]
+        self.judges_answers = bool(languages) or any(
+            action != "off" for name, action in self._classes.items() if name != BEFORE_ONLY
+        )
         self.before = [rule for rule in RULES if self._action[rule.group] != "off"]
         self.after = [rule for rule in self.before if rule.group != "injection"]
 
@@ -110,9 +150,33 @@ class Guard:
         """Whether a text in which the rule holds is refused."""
         return bool(self._action[rule.group] == "refuse")
 
-    def passed(self, text: str, rules: Sequence[Rule]) -> str | None:
+    def judged(self, text: str, *, answer: bool = False) -> list[Verdict]:
+        """What the classifier and the list of languages say of a whole text; the worst first."""
+        found: list[Verdict] = []
+        if self._classifier and any(action != "off" for action in self._classes.values()) and text.strip():
+            for name, chance in self._classifier.likely(text).items():
+                action = self._classes[name]
+                if action != "off" and chance >= self._settings.threshold and not (answer and name == BEFORE_ONLY):
+                    found.append(Verdict(f"class:{name}", action == "refuse"))
+        allowed = self._settings.languages
+        if allowed and sum(map(str.isalpha, text[: _LETTERS * 20])) >= _LETTERS and language(text) not in allowed:
+            found.append(Verdict(LANGUAGE, self._settings.other_language == "refuse"))
+        return sorted(found, key=lambda one: not one.refuse)
+
+    def decided(self, side: str, name: str, action: str) -> None:
+        """Log a decision by its rule, without the text."""
+        by = {"classifier": self._classifier.bundle} if self._classifier and name.startswith("class:") else {}
+        log_event("guard", side=side, rule=name, action=action, **by)
+
+    def action(self, rule: Rule) -> str:
+        """What becomes of what a rule finds."""
+        return self._action[rule.group]
+
+    def passed(self, text: str, rules: Sequence[Rule], *, answer: bool = False) -> str | None:
         """A whole text as it may go on; None when it is refused."""
         found = find(text, rules)
+        if any(one.refuse for one in self.judged(text, answer=answer)):
+            return None
         return None if any(self.refuses(one.rule) for one in found) else self.masked(text, found)
 
     def masked(self, text: str, found: Sequence[Found]) -> str:
@@ -126,6 +190,9 @@ class Guard:
 class Watcher:
     """Looks at an answer while it is written; what a rule may still find stays until it is whole.
 
+    The classifier holds nothing back: it judges a window whenever one is full, and the end. What it refuses ends the
+    answer there, and what was told by then was told.
+
     Attributes:
         hits: names of the rules that held.
         refused: whether the answer ends here.
@@ -133,6 +200,7 @@ class Watcher:
 
     def __init__(self, guard: Guard) -> None:
         self._guard, self._held = guard, ""
+        self._window, self._fresh = "", 0  # the end of the text, and how much of it was not judged yet
         self.hits: list[str] = []
         self.refused = False
 
@@ -140,9 +208,12 @@ class Watcher:
         """What may be told of what has come; all of it, when it is the `last`."""
         if self.refused:
             return ""
+        if self._guard.judges_answers and self._judge(text, last):
+            return ""
         if not self._guard.masks:  # nothing is changed, so that nothing has to wait
             self._held += text
-            self.hits = [one.rule.name for one in find(self._held, self._guard.after)] if last else []
+            if last:
+                self.hits += [one.rule.name for one in find(self._held, self._guard.after)]
             return text
         text = self._held + text
         waits = None if last else _OPEN.search(text, max(0, len(text) - HELD))
@@ -157,3 +228,14 @@ class Watcher:
             self.refused, self._held = True, ""
             return self._guard.masked(text[: bad.start], [one for one in found if one.end <= bad.start])
         return self._guard.masked(text[:cut], found)
+
+    def _judge(self, text: str, last: bool) -> bool:
+        """Judge the window, when one is full or it is the `last`; whether the answer ends here."""
+        self._window, self._fresh = (self._window + text)[-WINDOW:], self._fresh + len(text)
+        if not self._fresh or (self._fresh < STEP and not last):
+            return False
+        self._fresh = 0
+        found = self._guard.judged(self._window, answer=True)
+        self.hits += [one.name for one in found if one.name not in self.hits]
+        self.refused = any(one.refuse for one in found)
+        return self.refused

@@ -81,7 +81,7 @@ class _Served:
         tools, free = offered(asked, runtime.tells), free_choice(asked)
         told = instructions(tools, text=free) if tools else ""
         messages = engine_messages(asked.messages, told, runtime.system)
-        texts, hits = self._guarded([one["content"] for one in messages])
+        texts, hits = self._guarded([one["content"] for one in messages], [one["role"] for one in messages])
         messages = [{**one, "content": text} for one, text in zip(messages, texts, strict=True)]
         body = {**self._body(asked), "messages": messages, "logprobs": bool(asked.logprobs)}
         if asked.logprobs:
@@ -171,16 +171,26 @@ class _Served:
         if asked.limit is not None and asked.limit > runtime.window:
             raise refused("max_tokens", f"the window of this model has {runtime.window} tokens")
 
-    def _guarded(self, texts: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-        """What the model reads of these texts, and which rules held in them.
+    def _guarded(self, texts: Sequence[str], roles: Sequence[str] = ()) -> tuple[list[str], tuple[str, ...]]:
+        """What the model reads of these texts, and which rules held in them; the classifier judges those of users.
 
         Raises:
             Problem: 400 where one holds that refuses.
         """
         guard, tokens = self._runtime.guard, self._runtime.tokens
         read, hits = [], []
-        for text in texts:
+        for text, role in zip(texts, roles or ["user"] * len(texts), strict=True):
+            judged = guard.judged(text) if role == "user" else []
+            for one in judged:
+                hits.append(one.name)
+                guard.decided("before", one.name, "refuse" if one.refuse else "note")
+            if judged and judged[0].refuse:
+                tokens.guarded["before", judged[0].name].inc()
+                title = "the request has what this service does not take"
+                raise Problem(400, "content_filter", title, f"rule {judged[0].name}")
             found = find(text, guard.before)
+            for each in found:
+                guard.decided("before", each.rule.name, guard.action(each.rule))
             hits += [one.rule.name for one in found]
             read.append(guard.masked(text, found))
             if bad := next((one.rule for one in found if guard.refuses(one.rule)), None):

@@ -19,7 +19,7 @@ from contracts.llama_process import LlamaProcess
 from services.chat.admission import Admission
 from services.chat.answers import Asked
 from services.chat.embeddings import Encoder, open_encoder
-from services.chat.guard import RULES, Guard, Watcher
+from services.chat.guard import Guard, Watcher
 from services.metrics.token_metrics import TokenMetrics
 from services.model.columns import Column
 from services.model.prediction_log import new_id
@@ -52,7 +52,7 @@ class ChatRows(Rows):
         asked = [guard.passed(text, guard.before) for text in prompts]
         answers = self.engine.predict({name: np.array([text or "" for text in asked], dtype=object)}, **beside)
         told = [
-            text if prompt is not None and (text := guard.passed(answer, guard.after)) else ""
+            text if prompt is not None and (text := guard.passed(answer, guard.after, answer=True)) else ""
             for prompt, answer in zip(asked, answers, strict=True)
         ]
         found: Any = np.empty(len(told), dtype=object)
@@ -101,10 +101,10 @@ class ChatRuntime(RowRuntime):
         )
         self.admission = admission = Admission(engine.slots, self.settings.max_waiting_tokens, self.metrics)
         self.encoding = Admission(1, self.settings.max_waiting_tokens, self.metrics)
-        self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots, [rule.name for rule in RULES])
+        self.guard = Guard(self.settings.guard)
+        self.tokens = TokenMetrics(self.metrics, self.name, self.version, engine.slots, self.guard.names)
         self.tokens.busy.set_function(lambda: admission.busy)
         self.metrics.queue_depth.set_function(lambda: admission.waiting + self.batcher.depth)
-        self.guard = Guard(self.settings.guard)
         self._watch = asyncio.create_task(self._look())
         return {**said, "window": self.window, "slots": engine.slots}
 
@@ -142,6 +142,7 @@ class ChatRuntime(RowRuntime):
             said = choice.watcher.hits if choice.watcher else []
             for name in said:
                 tokens.guarded["after", name].inc()
+                self.guard.decided("after", name, choice.finish)
             if model is None or choice.finish in ("cancelled", "failed"):
                 continue
             answers = np.array([choice.text], dtype=object)
@@ -157,7 +158,7 @@ class ChatRuntime(RowRuntime):
 
     def watcher(self) -> Watcher | None:
         """Looks at one answer; None where no rule does."""
-        return Watcher(self.guard) if self.guard.after else None
+        return Watcher(self.guard) if self.guard.after or self.guard.judges_answers else None
 
     def model_or_none(self) -> Any:
         """The model, also of a service that just became not ready."""
