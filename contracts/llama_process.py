@@ -134,6 +134,40 @@ class LlamaProcess:
             raise PlatformError("llama.cpp refused a request", detail=message, code="llama_refused")
         return answer
 
+    def log_likelihood(self, text: str, most: int = 512) -> tuple[float, int]:
+        """The natural log of the probability of a text's tokens, and the bytes of it that they are.
+
+        The server tells probabilities of tokens that it writes only, so each token in turn is made the only choice by a
+        bias, which the probability that is told knows nothing of. That is one request a token; what was read before
+        stays in the slot. The first token counts only where the model begins texts with a token of its own.
+
+        Args:
+            text: of which at most `most` tokens are read, and no more than fit into the window.
+
+        Raises:
+            PlatformError: as of `call`; ``code="llama_refused"`` also where a token is no whole character, as those of
+                Chinese are in vocabularies of English.
+        """
+        tokens = self.call("POST", "/tokenize", {"content": text, "add_special": True})["tokens"]
+        tokens = tokens[: min(most, int(self.info["n_ctx"]) - 1)]
+        plain = self.call("POST", "/tokenize", {"content": text, "add_special": False})["tokens"][:1]
+        total = 0.0
+        for at in range(1, len(tokens)):
+            only = {"logit_bias": [[tokens[at], 1e4]], "temperature": 1.0, "samplers": [], "n_probs": 1, "n_predict": 1}
+            found = self.call("POST", "/completion", {"prompt": tokens[:at], "cache_prompt": True, "seed": 0, **only})
+            told = found.get("completion_probabilities") or [{"id": None}]
+            if told[0]["id"] != tokens[at]:
+                detail = "a token of it is a part of a character"  # which the server waits with
+                raise PlatformError("the likelihood of the text is not told", detail=detail, code="llama_refused")
+            total += told[0]["logprob"]
+        first = tokens[:1] if tokens[:1] == plain else []
+        size, skipped = (
+            len(self.call("POST", "/detokenize", {"tokens": some})["content"].encode()) for some in (tokens, first)
+        )
+        begun = len(tokens[:1]) - len(first)  # a token of the model's own, whose name is no part of the text
+        own = len(self.call("POST", "/detokenize", {"tokens": tokens[:1]})["content"].encode()) if begun else 0
+        return total, size - skipped - own
+
     def stop(self) -> None:
         """End it."""
         assert self._child.stdin is not None

@@ -7,6 +7,7 @@ changes the weights. Rows are answered by greedy decoding.
 from __future__ import annotations
 
 import importlib.util
+import math
 import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,15 @@ class LlamaEngine:
         found: NDArray[np.object_] = np.empty(len(rows), dtype=object)
         found[:] = answers
         return found
+
+    def bits_per_byte(self, texts: Sequence[str]) -> float:
+        """The bits that the model needs for a byte of these texts, NaN where there is none; less is better.
+
+        Unlike perplexity by token, models of different vocabularies can be compared by it.
+        """
+        found = [self.process.log_likelihood(text) for text in texts]
+        size = sum(length for _, length in found)
+        return -sum(value for value, _ in found) / math.log(2) / size if size else math.nan
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """None: a model that writes gives no weights to what it has read."""

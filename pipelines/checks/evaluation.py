@@ -35,6 +35,8 @@ class SuiteEvaluation:
         if found is None:
             return Finding(checks=checks)
         compared, notes = _compared(candidate, told, *found)
+        if (bits := told.get("bits_per_byte")) is not None:
+            notes = [*notes, f"suite {gate.name}: {bits:.3f} bits per byte of its texts"]
         return Finding(checks=[*checks, *([compared] if compared else [])], notes=notes, champion=found[0])
 
 

@@ -152,6 +152,19 @@ class InProcess:
         self._engine, self._column = engine, column
         self.name, self.identity = name, identity
 
+    def bits_per_byte(self, texts: Sequence[str]) -> float | None:
+        """Of texts, see `LlamaEngine.bits_per_byte`; None where the engine tells none of all texts."""
+        from contracts.engines.llamacpp import LlamaEngine
+
+        if not texts or not isinstance(self._engine, LlamaEngine):
+            return None
+        try:
+            return self._engine.bits_per_byte(texts)
+        except PlatformError as err:
+            if err.code != "llama_refused":
+                raise
+            return None
+
     def ask(self, messages: Sequence[Message], options: Mapping[str, Any]) -> Answer:
         """See `Asker.ask`; options are for models that write, others have none."""
         import numpy as np

@@ -125,6 +125,7 @@ class Suite(Document):
     Attributes:
         system: the system message of conversations that bring none.
         options: of every request; greedy, at most 64 tokens, unless it says more.
+        texts: whose likelihood is measured, in bits per byte, where a run asks llama.cpp itself.
     """
 
     suite: str = Field(pattern=r"^[\w-]+$")
@@ -132,6 +133,7 @@ class Suite(Document):
     system: str = ""
     options: Mapping[str, Any] = Field(default_factory=dict)
     tasks: tuple[SuiteTask, ...] = Field(min_length=1)
+    texts: tuple[str, ...] = ()
     judge: JudgeTask | None = None
 
     @property

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contracts.prompts import content_version
-from pipelines.suites.asking import Answer, Asker, KeptAnswers, ask_all
+from pipelines.suites.asking import Answer, Asker, InProcess, KeptAnswers, ask_all
 from pipelines.suites.document import Request, Suite, requests
 from pipelines.suites.judge import Judge, agreement, combined, judged_pairs, summary
 from pipelines.suites.scores import Scores, paired, rows_of, spent
@@ -77,8 +77,11 @@ def about(suite: Suite) -> dict[str, Any]:
     }
 
 
-def evidence_of(suite: Suite, asker: Asker, tell: Tell) -> dict[str, Any]:
-    """What a bundle keeps of a suite that its model was asked in its own run: metrics, intervals and first metrics."""
+def evidence_of(suite: Suite, asker: InProcess, tell: Tell) -> dict[str, Any]:
+    """What a bundle keeps of a suite that its model was asked in its own run: metrics, intervals and first metrics.
+
+    ``bits_per_byte`` is of the suite's texts, None where the engine gives no probabilities.
+    """
     asked = requests(suite)
     answers = ask_all(asker, asked, KeptAnswers(None), 1, _counted(tell, asker.name, len(asked)))
     scores = Scores(suite, asked, answers)
@@ -86,7 +89,8 @@ def evidence_of(suite: Suite, asker: Asker, tell: Tell) -> dict[str, Any]:
         {"id": request.item.id, "task": request.task, "answer": answer.text, "value": round(float(value), 4)}
         for request, answer, value in zip(asked, answers, scores.primary, strict=True)
     ]
-    return {"suite": about(suite), **scores.document(), "spent": spent(answers), "rows": rows}
+    bits = asker.bits_per_byte(suite.texts)
+    return {"suite": about(suite), **scores.document(), "bits_per_byte": bits, "spent": spent(answers), "rows": rows}
 
 
 def _rows(

@@ -36,12 +36,15 @@ def messages(each: int, seed: int) -> list[tuple[str, str, str]]:
 
     rng = np.random.Generator(np.random.Philox(seed))
     found: list[tuple[str, str, str]] = []
+    seen: set[str] = set()  # texts but for case and spaces
     for language, parts in yaml.safe_load(PARTS.read_text(encoding="utf-8")).items():
         for kind in CLASSES:
             for number, pattern in enumerate(parts[kind]):
-                texts = dict.fromkeys(_filled(pattern, parts["slots"], rng) for _ in range(each))
-                name = f"{language[:2]}-{kind}-{number}"
-                found += [(f"{name}/{at}", text, kind) for at, text in enumerate(texts)]
+                for at in range(each):
+                    text = _filled(pattern, parts["slots"], rng)
+                    if (key := " ".join(text.casefold().split())) not in seen:
+                        seen.add(key)
+                        found.append((f"{language[:2]}-{kind}-{number}/{at}", text, kind))
     return [found[at] for at in rng.permutation(len(found)).tolist()]
 
 

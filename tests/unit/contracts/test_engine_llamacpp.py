@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +59,18 @@ def test_weights_that_are_none_are_refused_by_name(bundle: Bundle, tmp_path: Pat
     assert caught.value.code == "bad_weights"
     words = {"text": "begins with", "cut": "", "other architecture": "unheard", "missing": "No such file"}
     assert words[broken] in caught.value.detail
+
+
+def test_the_likelihood_of_a_text_is_that_of_its_tokens(bundle: Bundle) -> None:
+    engine = load_engine(bundle)
+    assert engine.bits_per_byte(["wxyz", "ABC"]) == pytest.approx(
+        0, abs=1e-3
+    )  # each letter is followed by the next one
+    surprised = engine.bits_per_byte(["wxza"])
+    assert surprised > 10  # of three letters the last two are none that follow
+    assert engine.process.log_likelihood("wxyz")[1] == 3  # nothing is before the first one
+    assert engine.process.log_likelihood("A" * 600, most=9)[1] == 8
+    assert math.isnan(engine.bits_per_byte(["", "a"]))
+    with pytest.raises(PlatformError, match="not told") as caught:
+        engine.bits_per_byte(["a😀"])  # its bytes are tokens
+    assert caught.value.code == "llama_refused"

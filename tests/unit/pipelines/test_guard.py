@@ -13,7 +13,11 @@ def test_messages_are_filled_and_the_same_for_the_same_seed() -> None:
     assert rows == messages(4, 1) != messages(4, 2)
     assert {kind for _, _, kind in rows} == set(CLASSES)
     assert not [text for _, text, _ in rows if "{" in text or "}" in text or "\0" in text]
-    assert len({name for name, _, _ in rows}) == len(rows)
+    assert (
+        len({name for name, _, _ in rows})
+        == len({" ".join(text.casefold().split()) for _, text, _ in rows})
+        == len(rows)
+    )
     assert not [text for _, text, _ in rows if " a idiot" in text.casefold() or " an moron" in text.casefold()]
 
 
