@@ -53,8 +53,11 @@ class Asker(Protocol):
         identity: by which its answers are kept: other weights, or another address, have other ones.
     """
 
-    name: str
-    identity: str
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
 
     def ask(self, messages: Sequence[Message], options: Mapping[str, Any]) -> Answer:
         """The answer to a conversation; safe to call from several threads."""

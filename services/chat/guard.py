@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from contracts.errors import PlatformError
 from contracts.pii.checks import chinese_id, iban, luhn
@@ -165,7 +165,9 @@ class Guard:
 
     def decided(self, side: str, name: str, action: str) -> None:
         """Log a decision by its rule, without the text."""
-        by = {"classifier": self._classifier.bundle} if self._classifier and name.startswith("class:") else {}
+        by: dict[str, Any] = (
+            {"classifier": self._classifier.bundle} if self._classifier and name.startswith("class:") else {}
+        )
         log_event("guard", side=side, rule=name, action=action, **by)
 
     def action(self, rule: Rule) -> str:
