@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +54,8 @@ def _filled(pattern: str, slots: Mapping[str, Sequence[Any]], rng: np.random.Gen
         name = place[1]
         if name == "number":
             return str(int(rng.integers(2, 400)))
+        if name == "noise":  # what is no word says nothing
+            return "".join(rng.choice(list(ascii_lowercase), size=int(rng.integers(2, 9))).tolist())
         if name == "article":
             return "\0"
         return str(slots[name][int(rng.integers(len(slots[name])))])

@@ -62,7 +62,7 @@ def test_weights_that_are_none_are_refused_by_name(bundle: Bundle, tmp_path: Pat
 
 
 def test_the_likelihood_of_a_text_is_that_of_its_tokens(bundle: Bundle) -> None:
-    engine = load_engine(bundle)
+    engine: Any = load_engine(bundle)
     assert engine.bits_per_byte(["wxyz", "ABC"]) == pytest.approx(
         0, abs=1e-3
     )  # each letter is followed by the next one
