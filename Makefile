@@ -10,7 +10,7 @@ BIN := .venv/bin
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
 RUN_ENV := .venv/.run-$(KEY)
 DEV_ENV := .venv/.dev-$(KEY)
-RUN_EXTRAS := pipelines,services,feature-store,search
+RUN_EXTRAS := pipelines,services,feature-store,search,documents
 RUN_IMPORTS := bentoml, duckdb, feast, kfp.local, lightgbm, matplotlib.pyplot, mlflow, onnxruntime, pandas, pandera, sklearn
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
@@ -122,12 +122,15 @@ wheels: $(RUN_ENV) ## Everything that an extra needs, for machines without a pac
 	@echo "There: sha256sum --check SHA256SUMS && pip install --no-index --find-links . 'fairlead[$(EXTRA)]'"
 
 ##@ Measure it
-.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-guard bench-scale bench-search
+.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-answers bench-guard bench-scale bench-search
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
 bench-trust: $(RUN_ENV) $(DEV_ENV) build/peers/accounting ## Credit, fairness and privacy on real data (needs FAIRLEAD_TEST_DATA), JSON and plots in build/bench
 	$(BIN)/python -m tests.bench.trust $(ARGS)
+
+bench-answers: $(RUN_ENV) $(DEV_ENV) ## Answers: retrieval from 100,000 passages beside rank_bm25 and bm25s where they are installed, and what the sample reaches
+	$(BIN)/python -m tests.bench.answers $(ARGS)
 
 bench-recommend: $(RUN_ENV) $(DEV_ENV) ## Recommendation on real data, and the bubble test, JSON and plots in build/bench
 	$(BIN)/python -m tests.bench.recommend $(ARGS)

@@ -57,6 +57,21 @@ class AskedSettings(Settings):
     gpus: int = Field(0, ge=0, description="GPUs")
 
 
+class WriterSettings(Settings):
+    """Of answers from documents: the chat model that writes them; without one they are quoted."""
+
+    url: str = Field("", description="address of a service with OpenAI's interface, before /v1; empty: none")
+    bundle: str = Field("", description="folder of a bundle of a chat model, which runs beside this one; empty: none")
+    model: str = Field("", description="name of the model at the address; empty: the first one")
+    key_file: str = Field("", description="file with the API key of the address")
+    max_tokens: int = Field(300, ge=1, le=8192, description="of an answer")
+    passages: int = Field(5, ge=1, le=50, description="that the model reads")
+    passage_characters: int = Field(1500, ge=100, description="of a passage that the model reads; the rest is cut")
+    timeout_seconds: float = Field(60.0, gt=0, description="without a piece of the answer; then passages are quoted")
+    threads: int = Field(1, ge=1, description="of a chat model of our own")
+    slots: int = Field(4, ge=1, le=64, description="answers that it writes together")
+
+
 class CorsSettings(Settings):
     """Which web pages may ask the service from a browser; none by default."""
 
@@ -212,6 +227,10 @@ class ServiceSettings(Settings):
     drafts: bool = Field(
         False, description="of recommendations: draft lists with the version that the router's x-draft-with names"
     )
+    vector_store: str = Field(
+        "", description="of answers: postgresql:// with pgvector, which searches vectors; empty: the bundle's own"
+    )
+    writer: WriterSettings = Field(default_factory=lambda: WriterSettings.model_validate({}))
     max_concurrency: int = Field(64, ge=1, description="requests waiting for the model; more are refused with 429")
     timeout_seconds: float = Field(10.0, gt=0, description="a request that takes longer is answered with 504")
     drain_seconds: float = Field(0.0, ge=0, description="time between 'not ready' and closing the port at SIGTERM")

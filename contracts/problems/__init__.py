@@ -18,6 +18,7 @@ OURS = (
     "detection",
     "tagging",
     "image",
+    "answering",
 )  # described in bundle.schema.json
 
 

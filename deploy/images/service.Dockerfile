@@ -11,7 +11,7 @@ RUN python -m venv /opt/venv
 WORKDIR /src
 # What is installed changes seldom: its layers come before any code.
 COPY deploy/images/requirements.py pyproject.toml constraints.txt ./
-ARG MODALITIES="tabular text image recommend drawing"
+ARG MODALITIES="tabular text image recommend drawing answers"
 ARG EXTRAS=encrypted
 RUN python requirements.py serving $MODALITIES $EXTRAS > requirements.txt \
  && /opt/venv/bin/pip install --no-compile -c constraints.txt -r requirements.txt
@@ -47,7 +47,7 @@ COPY feature_repo feature_repo
 COPY services services
 # Compiled, and proven to load: a container's root is read-only. What is imported here has its bytecode in the image, or
 # each start would compile its libraries again, two thirds of it.
-ARG MODALITIES="tabular text image recommend drawing"
+ARG MODALITIES="tabular text image recommend drawing answers"
 RUN export PYTHONDONTWRITEBYTECODE= \
  && python -m compileall -q /app \
  && python -c 'import sys, boto3, services.server.bento; from services.server.lifecycle import MODALITIES; [MODALITIES.get(name) for name in sys.argv[1:]]' $MODALITIES \

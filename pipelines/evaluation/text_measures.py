@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from contracts.stems import stem
 from contracts.texts import common, language, ngrams, repetition, words
 from pipelines.evaluation.faithfulness import unsupported
-from pipelines.evaluation.stems import stem
 
 
 @dataclass(frozen=True, kw_only=True)

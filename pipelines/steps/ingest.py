@@ -15,7 +15,7 @@ from contracts import storage
 from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
 from pipelines.code_version import code_version
-from pipelines.data import image_files, register
+from pipelines.data import document_folder, image_files, register
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
@@ -148,6 +148,9 @@ def _fingerprint(task: Task, config: TaskConfig, source: str) -> tuple[str, list
     if source and image_files.takes_images(task):
         files = [image_files.fingerprint(source, task, config.data, events.progress("ingest"))]
         reading: Any = {}
+    elif source and document_folder.takes_documents(task, source):
+        files = [document_folder.fingerprint(source, config, events.progress("ingest"))]
+        reading = {}
     elif source:
         paths = list_files(source)
         total, done = sum(p.stat().st_size for p in paths), 0
@@ -184,7 +187,7 @@ def _fill(staging: Staging, reading: _Reading, personal: PersonalData) -> None:
         raise
     writer.flush()
     if not sum(part.rows for part in staging.parts):
-        raise _nothing(source, staging.parts, text_format(config.data), bool(image_files.takes_images(task)))
+        raise _nothing(source, staging.parts, text_format(config.data), _files(task, source))
 
 
 def _chunks(task: Task, config: TaskConfig, source: str, files: list[dict[str, Any]]) -> Iterator[Chunk]:
@@ -192,13 +195,29 @@ def _chunks(task: Task, config: TaskConfig, source: str, files: list[dict[str, A
         return _built_in(task, config)
     if image_files.takes_images(task):
         return _from_images(task, config, source, files[0])
+    if document_folder.takes_documents(task, source):
+        return _from_documents(config, source, files[0])
     return _from_files(task, config, list_files(source), files)
+
+
+def _files(task: Task, source: str) -> str:
+    """What the files of a source are that are rows, or have some; "" where it is tables."""
+    if image_files.takes_images(task):
+        return "image"
+    return "document" if document_folder.takes_documents(task, source) else ""
 
 
 def _from_images(task: Task, config: TaskConfig, source: str, known: dict[str, Any]) -> Iterator[Chunk]:
     report = events.progress("ingest")
     for chunk in image_files.read_images(source, task, config.data, known):
         report(chunk.through, known["rows"], rows=chunk.through)
+        yield chunk
+
+
+def _from_documents(config: TaskConfig, source: str, known: dict[str, Any]) -> Iterator[Chunk]:
+    report = events.progress("ingest")
+    for chunk in document_folder.read_documents(source, config, known):
+        report(chunk.through, None, rows=chunk.through)
         yield chunk
 
 
@@ -316,15 +335,15 @@ class _PartWriter:
         self._tables, self._rows, self._bytes = [], 0, 0
 
 
-def _nothing(source: str, parts: list[Part], form: TextFormat, images: bool) -> PlatformError:
+def _nothing(source: str, parts: list[Part], form: TextFormat, files: str) -> PlatformError:
     rejected = [row for part in parts for row in part.rejected]
     if not rejected:
         return empty(source or BUILT_IN)
     first = rejected[0]
-    if images:
+    if files:
         detail = f"{first['file']} {first['reason']} ({len(rejected)} files are refused)"
         return PlatformError(
-            f"no image of {source} can be read", detail=detail, fix="correct the files", code="bad_source"
+            f"no {files} of {source} can be read", detail=detail, fix="correct the files", code="bad_source"
         )
     return PlatformError(
         f"no row of {source} can be read",

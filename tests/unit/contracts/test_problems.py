@@ -15,6 +15,7 @@ from contracts.bundle import Golden, Signature
 from contracts.errors import PlatformError
 from contracts.plugins import Rooms
 from contracts.problems import OURS, PROBLEMS, get_problem, read_output
+from contracts.problems.answering import Answered, Citation, Passage, answered_of, document_of
 from contracts.problems.base import Output
 from contracts.problems.classification import Decision
 from contracts.problems.detection import Detections
@@ -40,6 +41,10 @@ SCENES[0] = Detections(np.array([[0.0, 1.0, 5.0, 4.0], [2.0, 2.0, 3.0, 9.0]]), n
 SCENES[1] = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
 SPANS = np.empty(2, dtype=object)
 SPANS[:] = [[Tagged(0, 4, "PER", 0.9), Tagged(8, 14, "LOC", 0.7)], []]
+SAID = np.empty(2, dtype=object)
+_FOUND = Passage("a.md#0", "a.md", "A", "B", 0, ("staff",), 0.9, "It is 3. It is not 4.")
+SAID[0] = Answered("It is 3.", 0.9, (Citation(0, "It is 3."),), (_FOUND, replace(_FOUND, id="a.md#1", score=0.25)))
+SAID[1] = Answered("", 0.25, (), ())
 TEXTS = np.array(["Rain tomorrow.", "明天下雨。"], dtype=object)
 
 
@@ -48,6 +53,9 @@ def of(name: str) -> tuple[Any, Any, Any]:
         return get_problem(name), read_output({"problem": name, "max_characters": 20}), TEXTS
     if name == "tagging":
         return get_problem(name), read_output({"problem": name, "types": ["PER", "LOC"]}), SPANS
+    if name == "answering":
+        sizes = {"k": 1, "longest": 2, "passages": 9, "documents": 2, "threshold": 0.5}
+        return get_problem(name), read_output({"problem": name, **sizes}), SAID
     if name == "ranking":
         return get_problem(name), read_output({"problem": name, "k": 2, "longest": 3, "catalogue": 5}), LISTS
     if name == "detection":
@@ -201,6 +209,37 @@ def test_what_is_no_span_is_refused_without_its_value(given: str) -> None:
         labelled(given)
 
 
+def test_an_answer_is_told_apart_by_its_passages_and_by_whether_there_is_one() -> None:
+    problem, output, answers = of("answering")
+    assert problem.wrong(output, answers, 2) == ""
+    first = problem.expected(output, answers, 0)
+    assert problem.differs(output, first, answers, 0, 0.01) == ""
+    assert "another kind" not in problem.differs(output, problem.expected(output, answers, 1), answers, 0, 0.01)
+    assert "expected 0 passages, got 2" in problem.differs(output, problem.expected(output, answers, 1), answers, 0, 1)
+    assert "'z.md#0'" in problem.differs(output, {**first, "passages": ["z.md#0", "a.md#1"]}, answers, 0, 0.01)
+    assert "expected no answer" in problem.differs(output, {**first, "text": ""}, answers, 0, 0.01)
+    assert "confidence 0.5" in problem.differs(output, {**first, "confidence": 0.5}, answers, 0, 0.01)
+    assert answered_of(document_of(SAID[0])).passages[0] == replace(_FOUND, labels=())
+    assert "labels" not in json.dumps(document_of(SAID[0])), "nobody is told who else may read a passage"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"citations": ()}, "no citation"),
+        ({"text": ""}, "citations and no text"),
+        ({"citations": (Citation(7, "x"),)}, "cites a passage that it does not have"),
+        ({"passages": (_FOUND,) * 3}, "3 passages, at most 2"),
+        ({"confidence": float("nan")}, "not finite"),
+    ],
+)
+def test_an_answer_without_support_is_refused(changes: dict[str, Any], said: str) -> None:
+    problem, output, answers = of("answering")
+    wrong = answers.copy()
+    wrong[0] = replace(answers[0], **changes)
+    assert said in problem.wrong(output, wrong, 2)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_documents_follow_their_model_and_tensors_have_the_size_they_say(name: str) -> None:
     problem, output, answers = of(name)
@@ -297,6 +336,6 @@ def test_an_unknown_room_is_refused_with_the_nearest() -> None:
         get_problem("regresion")
     assert caught.value.fix == "did you mean regression?"
     assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
-        "detector", "diffusers", "extractive", "flow", "lightgbm", "llamacpp", "onnx_image", "onnx_tabular",
-        "onnx_text", "recommend", "scorecard", "tagger", "torch_text",
+        "answers", "detector", "diffusers", "extractive", "flow", "lightgbm", "llamacpp", "onnx_image",
+        "onnx_tabular", "onnx_text", "recommend", "scorecard", "tagger", "torch_text",
     ]  # fmt: skip

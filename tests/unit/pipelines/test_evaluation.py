@@ -14,10 +14,12 @@ import pytest
 
 from contracts.errors import PlatformError
 from contracts.problems import OURS, get_problem, read_output
+from contracts.problems.answering import Answered, Citation, Passage
 from contracts.problems.detection import Detections, Truth, write_truth
 from contracts.problems.ranking import Ranked
 from contracts.tagging import Tagged
 from pipelines.evaluation import get_evaluation
+from pipelines.evaluation.answering import Wanted
 from pipelines.evaluation.embedding import ranks
 from pipelines.evaluation.leakage import check_leakage
 from pipelines.evaluation.measures import bootstrap
@@ -77,6 +79,20 @@ def _spans() -> tuple[list[str], Any]:
     return labels, found
 
 
+def _answers() -> tuple[list[str], Any]:
+    """Questions of which every fourth has no answer; most are answered, some of them from another passage."""
+    found = np.empty(ROWS, dtype=object)
+    wanted = []
+    for row in range(ROWS):
+        right, said = row % 5 != 0, row % 7 != 0
+        one = Passage(f"d#{row}", "d", "D", "", 0, (), 0.5, f"It is {row}." if right else "It is green.")
+        other = Passage(f"e#{row}", "e", "E", "", 0, (), 0.25, f"Once it was. It is {row}.")
+        cited = (Citation(0, one.text),) if said else ()
+        found[row] = Answered(one.text if said else "", row / ROWS, cited, (one, other))
+        wanted.append(Wanted(f"It is {row}.", f"It is {row}.", "d").text() if row % 4 else Wanted().text())
+    return wanted, found
+
+
 CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "classification": (
         {"classes": ["a", "b", "c"], "ordered": True},
@@ -107,6 +123,7 @@ CASES: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "detection": ({"labels": ["a", "b"], "thresholds": [0.4, 0.6], "longest": 10}, *_scenes()),
     "tagging": ({"types": ["LOC", "ORG", "PER"]}, *_spans()),
     "image": (drawing_bundle.OUTPUT, *drawing_bundle.pictures(ROWS, 4, shift=2.0)),
+    "answering": ({"k": 2, "longest": 2, "passages": 9, "documents": 2, "threshold": 0.5}, *_answers()),
 }
 
 
@@ -170,10 +187,10 @@ def test_batch_scoring_writes_a_column_for_each_name_and_sums_up(problem: str) -
     assert all(len(row) == len(headings) for row in rows)
 
 
-@pytest.mark.parametrize(
-    "problem",
-    [problem for problem in OURS if problem not in ("generation", "ranking", "detection", "tagging", "image")],
-)  # have no order
+_NO_ORDER = ("generation", "ranking", "detection", "tagging", "image", "answering")
+
+
+@pytest.mark.parametrize("problem", [problem for problem in OURS if problem not in _NO_ORDER])
 def test_a_column_made_from_the_label_gives_it_away_and_noise_does_not(problem: str) -> None:
     evaluation, frame, _, _ = case(problem)
     label = frame["label"].to_numpy(dtype=object)

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 
 from contracts.problems import read_output
+from contracts.stems import stem
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.corpus_measures import bleu, chrf, distinct
 from pipelines.evaluation.faithfulness import unsupported
 from pipelines.evaluation.generation import OF_ROWS, OF_SETS
-from pipelines.evaluation.stems import stem
 from pipelines.evaluation.text_measures import measured, pair, rouge_l, rouge_n
 from pipelines.pages.card import render_card
 from tests.chain import Chain

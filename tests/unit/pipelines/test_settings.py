@@ -80,7 +80,7 @@ def test_what_two_configurations_differ_in_turns_one_into_the_other() -> None:
         for before in documents:
             for after in documents:
                 changed = json.loads(json.dumps(before))
-                if before["model"].keys() != after["model"].keys():
+                if before.get("model", {}).keys() != after.get("model", {}).keys():
                     continue  # of another kind of model: a recipe, not settings
                 for key, value in changes(before, after).items():
                     apply(changed, key, value)

@@ -28,10 +28,11 @@ from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
 from tests.packages import install_counts
 from tests.problem_bundles import (
+    OF_MODALITIES,
     SOME_NUMBERS,
-    SOME_PEOPLE,
     SOME_TEXTS,
     complaints,
+    documents,
     extracts,
     house_labels,
     house_prices,
@@ -43,7 +44,10 @@ from tests.problem_bundles import (
     vectors,
 )
 
-MAKERS = (house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts, lists, name_tagger)
+MAKERS = (
+    house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts, lists, name_tagger,
+    documents,
+)  # fmt: skip
 
 
 @pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
@@ -53,7 +57,7 @@ def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Bundle:
 
 
 def rows_of(bundle: Bundle) -> list[dict[str, Any]]:
-    found: dict[str, Any] = {"text": SOME_TEXTS, "recommend": SOME_PEOPLE}
+    found: dict[str, Any] = {"text": SOME_TEXTS, **OF_MODALITIES}
     rows: list[dict[str, Any]] = found.get(bundle.document.modality, SOME_NUMBERS)
     return rows
 

@@ -1,0 +1,65 @@
+"""The runtime of an index of documents: who writes answers, and where vectors are searched."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from contracts.bundle import Bundle
+from contracts.errors import PlatformError
+from services.answers.writer import Writer, open_writer
+from services.model.rows import Rows
+from services.model.runtime import RowRuntime
+from services.server.lifecycle import Modality
+
+
+class AnswersRuntime(RowRuntime):
+    """One served index of documents.
+
+    Attributes:
+        writer: writes answers of passages; None: they are quoted.
+        vectors: where they are searched, if not in the bundle's own.
+    """
+
+    writer: Writer | None = None
+    vectors: Any = None
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__(modality, rows=Rows)
+
+    async def open(self, bundle: Bundle) -> Mapping[str, Any]:
+        """Load the index, see `RowRuntime.open`, and whoever writes answers."""
+        said = await super().open(bundle)
+        if self.settings.vector_store:
+            await asyncio.to_thread(self._store, bundle)
+        self.writer = await asyncio.to_thread(open_writer, self.settings.writer)
+        return {**said, "written_by": self.writer.model if self.writer else ""}
+
+    def _store(self, bundle: Bundle) -> None:
+        """Search vectors in a database from now on.
+
+        Raises:
+            PlatformError: it cannot be reached, or the model has no vectors.
+        """
+        from contracts.vector_stores import PgVectors
+
+        engine: Any = self.model().engine
+        if engine.model.vectors is None:
+            raise PlatformError(
+                "vector_store names a database, and this model has no vectors",
+                fix="leave vector_store empty, or train with vectors.kind terms or onnx",
+                code="bad_settings",
+            )
+        found = engine.model
+        self.vectors = PgVectors(self.settings.vector_store, bundle.digest, found.vectors, found.access)
+        engine.model = replace(found, elsewhere=self.vectors)
+
+    async def close(self) -> None:
+        """Finish the rows, and end a chat model of our own."""
+        await super().close()
+        if self.vectors is not None:
+            await asyncio.to_thread(self.vectors.close)
+        if self.writer is not None:
+            await asyncio.to_thread(self.writer.close)
