@@ -28,7 +28,7 @@ _TUNED = TunedModel(system=SYSTEM, max_tokens=32, format=FORMAT)
 # Of all weights a smaller step is enough: they start where the base is.
 _ALL, _LOW_RANK, _PREFERENCES = (
     TuningConfig(learning_rate=2e-5),
-    TuningConfig(learning_rate=5e-4),
+    TuningConfig(learning_rate=5e-4, epochs=1),
     TuningConfig(learning_rate=5e-5, epochs=2),
 )
 
