@@ -378,7 +378,7 @@ class Answerer:
 
     def _values(self, question: Question, parsed: Parsed) -> list[float]:
         """How well each sentence fits: the words that it has, and how near its vector is."""
-        near = np.zeros(len(parsed.sentences))
+        near: NDArray[Any] = np.zeros(len(parsed.sentences))
         if question.vector is not None and self.encoder is not None and len(parsed.sentences) > 1:
             near = self.encoder.of(parsed.sentences) @ question.vector
         total = max(float(question.weights.sum()), 1e-9)

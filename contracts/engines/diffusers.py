@@ -63,7 +63,7 @@ def open_pipeline(folder: Path, device: str = "cpu", precision: str = "fp32") ->
     logging.disable_progress_bar()
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
-        found = DiffusionPipeline.from_pretrained(
+        found = DiffusionPipeline.from_pretrained(  # type: ignore[no-untyped-call]
             str(folder),
             local_files_only=True,
             use_safetensors=True,

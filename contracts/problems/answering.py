@@ -173,8 +173,8 @@ class Answering(Problem["NDArray[np.object_]"]):
             answer=text,
             found=(bool, Field(description=f"whether the confidence reaches {output.threshold:.3g}")),
             confidence=(float, Field(ge=0, le=1, description="that the passages answer the question")),
-            citations=(list[citation], Field(description="what the answer rests on")),  # type: ignore[valid-type]
-            passages=(list[passage], Field(max_length=output.longest)),  # type: ignore[valid-type]
+            citations=(list[citation], Field(description="what the answer rests on")),
+            passages=(list[passage], Field(max_length=output.longest)),
         )
 
     def tensors(self, output: AnsweringOutput) -> list[Tensor]:

@@ -274,7 +274,7 @@ def _rank(wanted: Wanted, answer: Answered) -> float | None:
         return None
     words = wanted_text(wanted.evidence)
     places = (at for at, one in enumerate(answer.passages, 1) if words in wanted_text(one.text))
-    return next(places, float("inf"))  # type: ignore[arg-type]
+    return next(places, float("inf"))
 
 
 def _cited(answers: Any) -> NDArray[np.float64]:

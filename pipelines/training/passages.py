@@ -22,7 +22,7 @@ def passages_of(paragraphs: pd.DataFrame, most: int) -> list[Passage]:
     """
     found: list[Passage] = []
     for document, rows in paragraphs.groupby("document", sort=True):
-        for number, (row, text) in enumerate(_joined(rows.to_dict("records"), most)):
+        for number, (row, text) in enumerate(_joined(_records(rows), most)):
             found.append(
                 Passage(
                     id=f"{document}#{number}",
@@ -42,6 +42,10 @@ def searched(passage: Passage) -> str:
     """What a passage is found by: its headings and its text."""
     headings = passage.section if passage.title in passage.section else f"{passage.title}\n{passage.section}"
     return f"{headings}\n{passage.text}"
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
 def _joined(rows: list[dict[str, Any]], most: int) -> Iterator[tuple[Mapping[str, Any], str]]:

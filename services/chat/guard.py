@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from contracts import orders
 from contracts.errors import PlatformError
 from contracts.pii.checks import chinese_id, iban, luhn
 from contracts.pii.kind import compact
@@ -40,7 +41,6 @@ class Rule:
     holds: Callable[[str], bool] = bool
 
 
-_EARLIER = r"(?:previous|prior|above|earlier|preceding|system|your)"
 RULES = (
     Rule("email", "personal", re.compile(r"(?<![\w.+-])[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{2,63})+", re.ASCII)),
     Rule("card", "personal", re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}(?!\d)", re.ASCII), _number(luhn)),
@@ -57,25 +57,7 @@ RULES = (
     Rule("token", "secrets", re.compile(r"(?<!\w)(?:gh[pousr]_|glpat-|xox[abprs]-|sk-)[\w-]{20,}", re.ASCII)),
     Rule("jwt", "secrets", re.compile(r"(?<!\w)eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,}", re.ASCII)),
     Rule("private_key", "secrets", re.compile(r"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----")),
-    Rule(
-        "override",
-        "injection",
-        re.compile(
-            rf"\b(?:ignore|disregard|forget)\b.{{0,20}}\b{_EARLIER}\b.{{0,20}}\b(?:instruction|prompt|rule|message)s?\b"
-            r"|(?:忽略|无视|忘记|不要理会).{0,8}(?:之前|以上|前面|上述|所有|系统).{0,8}(?:指令|提示|规则|要求|说明)",
-            re.IGNORECASE | re.DOTALL,
-        ),
-    ),
-    Rule("control", "injection", re.compile(r"<\|[a-z_]{2,24}\|>|</?s>|\[/?INST\]|<(?:start|end)_of_turn>")),
-    Rule(
-        "reveal",
-        "injection",
-        re.compile(
-            r"\b(?:reveal|print|repeat|show|output)\b.{0,20}\b(?:system prompt|system message|initial instructions)\b"
-            r"|(?:输出|显示|告诉我|重复).{0,8}(?:系统提示|系统消息|初始指令)",
-            re.IGNORECASE | re.DOTALL,
-        ),
-    ),
+    *(Rule(name, "injection", pattern) for name, pattern in orders.PATTERNS.items()),
 )
 
 

@@ -102,11 +102,12 @@ def _rows(asked: pd.DataFrame, paragraphs: pd.DataFrame, made: str) -> pd.DataFr
     import pandas as pd
 
     of = paragraphs.groupby("document")
-    texts = {name: wanted_text(" ".join(rows["text"])) for name, rows in of}
-    labels = {name: listed(rows["labels"].iloc[0]) for name, rows in of}
+    texts = {str(name): wanted_text(" ".join(rows["text"])) for name, rows in of}
+    labels = {str(name): listed(rows["labels"].iloc[0]) for name, rows in of}
     everything = list(texts.items())
     rows: list[dict[str, Any]] = []
-    for one in asked.to_dict("records"):
+    for row in asked.to_dict("records"):
+        one = {str(name): value for name, value in row.items()}
         wanted, kind = Wanted(), NOTHING
         if one["answer"].strip():
             evidence = one["evidence"].strip() or one["answer"].strip()

@@ -191,17 +191,14 @@ def fit(
     )
 
 
-def drawn_batch(
-    pixels: NDArray[np.uint8], labels: NDArray[np.int64], rng: np.random.Generator
-) -> tuple[NDArray[Any], ...]:
+def drawn_batch(pixels: NDArray[np.uint8], labels: NDArray[np.int64], rng: np.random.Generator) -> Sequence[Any]:
     """Images from -1 to 1 with the channels first, noise, times and labels."""
     import numpy as np
 
     images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - np.float32(1))
     noise = rng.standard_normal(images.shape, dtype=np.float32)
     times = np.asarray(1 / (1 + np.exp(-rng.standard_normal(len(images)))), np.float32)
-    made: tuple[NDArray[Any], ...] = (images, noise, times, labels)
-    return made
+    return (images, noise, times, labels)
 
 
 def flow_loss(model: Any, batch: Sequence[Any], precision: str, device: str) -> Any:

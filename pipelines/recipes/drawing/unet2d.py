@@ -86,7 +86,8 @@ class Unet2dRecipe(NeuralFlow):
         if model.weights:
             folder = Path(model.weights).expanduser()
             try:
-                return UNet2DModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+                load: Any = UNet2DModel.from_pretrained
+                return load(folder, local_files_only=True, use_safetensors=True)
             except (OSError, ValueError, KeyError) as err:
                 raise PlatformError(
                     f"no usable weights in {folder}",
@@ -97,7 +98,8 @@ class Unet2dRecipe(NeuralFlow):
         coarse = len(model.widths) - 1
         down = ["DownBlock2D"] * coarse + ["AttnDownBlock2D" if model.attention else "DownBlock2D"]
         up = ["AttnUpBlock2D" if model.attention else "UpBlock2D"] + ["UpBlock2D"] * coarse
-        return UNet2DModel(
+        make: Any = UNet2DModel
+        return make(
             sample_size=self.image.width,
             in_channels=len(self.image.mode),
             out_channels=len(self.image.mode),

@@ -193,17 +193,18 @@ def test_training_needs_a_known_dataset_version(
 
 
 def test_deleted_feature_stores_make_materialise_run_again(
-    toy: Any, endpoints: str, monkeypatch: pytest.MonkeyPatch
+    toy: Any, toy_config: Callable[..., str], endpoints: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = Endpoints.model_validate_json(endpoints)
-    assert store_stamp(toy, where) == ""  # no features, nothing to lose
+    config = load_config(toy, toy_config())
+    assert store_stamp(toy, where, config) == ""  # no features, nothing to lose
     monkeypatch.setattr(type(toy), "feature_service", "toy_v1")
-    first = store_stamp(toy, where)
+    first = store_stamp(toy, where, config)
     where.path("online").write_text("")  # what the first run leaves
-    assert store_stamp(toy, where) == first
+    assert store_stamp(toy, where, config) == first
     where.path("online").unlink()
-    second = store_stamp(toy, where)
+    second = store_stamp(toy, where, config)
     assert second != first
     where.path("online").write_text("")
     shutil.rmtree(where.path("features"))
-    assert store_stamp(toy, where) not in ("", first, second)
+    assert store_stamp(toy, where, config) not in ("", first, second)

@@ -222,7 +222,7 @@ def test_a_folder_gives_paragraphs_and_questions_with_labels(tmp_path: Path) -> 
         labels_yaml='"hr/*": [hr, board]\n',
         questions_csv="question,answer,labels\nWhat?,For some.,hr\nWho?,,\n",
     )
-    assert takes_documents(SimpleNamespace(documents=True), source)  # type: ignore[arg-type]
+    assert takes_documents(SimpleNamespace(documents=True), source)
     rows, rejected = rows_of(source)
     assert [(row["document"], row["labels"], row["text"]) for row in rows[:3]] == [
         ("a.md", "", "For all."),

@@ -14,12 +14,14 @@ import pytest
 
 from contracts import metric_names as names
 from contracts.errors import PlatformError
+from contracts.problems.answering import AnsweringOutput
 from services.answers.writer import NOT_FOUND, messages, open_writer, written
 from services.problems.answering import NOT_FOUND as NOTHING
 from services.problems.answering import SERVING
 from services.settings import WriterSettings
 from tests.problem_bundles import SOME_QUESTIONS, documents, small_answerer
 
+OUTPUT = AnsweringOutput(passages=6, documents=4, threshold=0.5)
 WARRANTY, DELIVERY = "How long is the warranty of the Ora pump?", "How many days takes the delivery of a pump?"
 
 
@@ -99,13 +101,13 @@ def test_answers_are_counted_and_logged_without_texts(serve_bundle: Any, tmp_pat
 
 
 def test_labels_say_whether_it_was_right() -> None:
-    assert SERVING.label(None, True) is True
+    assert SERVING.label(OUTPUT, True) is True
     with pytest.raises(ValueError, match="true or false"):
-        SERVING.label(None, "yes")
-    assert SERVING.label_of_text(None, " No ") is False
+        SERVING.label(OUTPUT, "yes")
+    assert SERVING.label_of_text(OUTPUT, " No ") is False
     with pytest.raises(ValueError, match="one of true"):
-        SERVING.label_of_text(None, "perhaps")
-    measure = SERVING.measure(None, None, [{}, {}, {}, {}], [True, True, False, True])
+        SERVING.label_of_text(OUTPUT, "perhaps")
+    measure = SERVING.measure(OUTPUT, None, [{}, {}, {}, {}], [True, True, False, True])
     assert measure is not None
     assert measure(None) == {"said_right": 0.75}
 

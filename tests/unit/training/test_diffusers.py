@@ -58,14 +58,15 @@ def tiny(folder: Path, names: dict[int, str]) -> None:
     from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
     torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(
+    transformer: Any = DiTTransformer2DModel(
         sample_size=16, num_layers=2, patch_size=4, attention_head_dim=8, num_attention_heads=2, in_channels=4,
         out_channels=8, num_embeds_ada_norm=1000, norm_type="ada_norm_zero", norm_elementwise_affine=False,
         activation_fn="gelu-approximate",
     )  # fmt: skip
     for one in transformer.parameters():  # else its last layer answers the same to every class
         torch.nn.init.normal_(one, std=0.3)
-    DiTPipeline(transformer, AutoencoderKL(), DDIMScheduler()).save_pretrained(folder)
+    made: Any = DiTPipeline(transformer, AutoencoderKL(), DDIMScheduler())
+    made.save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
     (folder / "model_index.json").write_text(json.dumps({**index, "id2label": names}))
 
