@@ -80,7 +80,8 @@ def test_what_two_configurations_differ_in_turns_one_into_the_other() -> None:
         for before in documents:
             for after in documents:
                 changed = json.loads(json.dumps(before))
-                if before.get("model", {}).keys() != after.get("model", {}).keys():
+                kinds = [(one.keys(), one.get("model", {}).keys()) for one in (before, after)]
+                if kinds[0] != kinds[1]:
                     continue  # of another kind of model: a recipe, not settings
                 for key, value in changes(before, after).items():
                     apply(changed, key, value)
