@@ -212,7 +212,7 @@ class Passage:
         self._entered = False
         self.server.busy -= 1
         if self.server.gate is not None:
-            self.server.gate.leave(1, self.usage.get("completion_tokens", 0), perf_counter() - self.start)
+            self.server.gate.leave(1, self.usage.get("completion_tokens") or 0, perf_counter() - self.start)
 
     async def _until_first_token(self) -> None:
         assert self._answer is not None

@@ -20,6 +20,7 @@ from services.server.requests import Answer, Request, Route
 from services.server.streams import unless_gone
 
 _PATHS = ("/chat/completions", "/completions", "/embeddings")
+_MOST_TOKENS = 1 << 32  # of one answer; ledgers count in 64 bits
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _STREAM = (("cache-control", "no-store"),)
 
@@ -153,4 +154,6 @@ def _estimate(document: dict[str, Any]) -> int:
     said = len(orjson.dumps([document.get(name) for name in ("messages", "prompt", "input", "tools")])) // 3
     longest = document.get("max_completion_tokens") or document.get("max_tokens") or 0
     many = document.get("n") or 1
-    return said + (longest * many if isinstance(longest, int) and isinstance(many, int) else 0)
+    if not isinstance(longest, int) or not isinstance(many, int):
+        return said  # the backend will refuse it
+    return said + min(max(longest, 0) * max(many, 0), _MOST_TOKENS)  # below zero it would be a gift

@@ -140,8 +140,8 @@ class RouterRuntime(Runtime):
         server, target = passage.server, passage.target
         backend = server.name if server is not None else ""
         self.counts.requests.labels(passage.name, backend, outcome).inc()
-        read, cached = int(passage.usage.get("prompt_tokens", 0)), _cached(passage.usage)
-        written = int(passage.usage.get("completion_tokens", 0)) or (0 if passage.usage else passage.pieces)
+        read, cached = int(passage.usage.get("prompt_tokens") or 0), _cached(passage.usage)
+        written = int(passage.usage.get("completion_tokens") or 0) or (0 if passage.usage else passage.pieces)
         cost = 0.0
         if target is not None:
             prices = target.prices

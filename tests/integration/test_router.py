@@ -256,6 +256,9 @@ def test_keys_have_budgets_priorities_and_a_bill(inside: Backend, outside: Backe
         assert ask("ada").status_code == 200
         assert inside.got[-1]["headers"]["x-request-priority"] == "low"
         assert ask("ada", max_tokens=1000).status_code == 429  # would be too much
+        assert ask("ada", max_tokens=10**18).status_code == 429
+        long = [{"role": "user", "content": "a word " * 60}]
+        assert ask("ada", messages=long, max_tokens=-(10**6)).status_code == 429, "less than nothing earns nothing"
         assert ask("boss").status_code == 200
         assert inside.got[-1]["headers"]["x-request-priority"] == "high"
         assert [ask("bob").status_code for _ in range(3)] == [200, 200, 429]
