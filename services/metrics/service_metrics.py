@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-
-# `bentoml serve` sets this for several workers per service. We run one, and values in memory cost a tenth of
-# values in files; prometheus_client decides when it is imported.
-os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
 
 from prometheus_client import (
     CollectorRegistry,
