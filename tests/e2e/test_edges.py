@@ -38,7 +38,7 @@ VALUES: dict[str, Any] = {
 }
 MODEL = CHART.parent / "model-service" / "ci" / "minimal-values.yaml"
 # Their policies are only there while they run: as a hook, and with the demo; or say what a release's values name.
-OFF = {"stream", "federation"}  # which need brokers and partners
+OFF = {"stream", "federation", "model-router"}  # which need brokers, partners and backends
 ELSEWHERE = {"check", "demo-training", "server", "test", "slot", "rollout", "workbench", *OFF}
 SHARED = {"slot": (3000,), "router": (3000, 9902), "rollout": (9110, 9111)}  # of a release whose versions share traffic
 
