@@ -30,6 +30,8 @@ COMMANDS = {
         "cost",
         "models",
         "compare",
+        "evaluate",
+        "prompts",
         "promote",
         "rollback",
         "privacy",
@@ -53,7 +55,7 @@ COMMANDS = {
         "pipelines",
     ),
 }
-GROUPS = {"federation", "audit", "predictions", "rollouts", "features", "data", "schedules", "pipelines"}
+GROUPS = {"prompts", "federation", "audit", "predictions", "rollouts", "features", "data", "schedules", "pipelines"}
 
 
 def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:

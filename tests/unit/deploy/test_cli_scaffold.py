@@ -104,7 +104,7 @@ def test_a_name_that_is_taken_is_refused(project, taken) -> None:
 def test_a_combination_without_templates_lists_those_that_there_are(project, problem, modality, cure) -> None:
     with pytest.raises(PlatformError) as caught:
         write_task("churn", problem, modality, project)
-    assert caught.value.detail.count("--problem") == len(combinations()) == 12
+    assert caught.value.detail.count("--problem") == len(combinations()) == 13
     assert cure in caught.value.fix
 
 
