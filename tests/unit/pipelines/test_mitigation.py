@@ -210,7 +210,7 @@ def test_the_gradient_finds_a_model_within_the_bound_and_others_are_shown_beside
 
 
 def given_to_gradient(only: str = "") -> tuple[Any, Any, Any]:
-    frame = loans(600, 3)
+    frame = loans(2400, 3)  # of 600 the gap is as large as chance, and machines decide
     label = (frame["label"] == "default").to_numpy().astype(np.int64)
     sex = frame["sex"].to_numpy(dtype=object)
     label = np.where(sex == only, 0, label)
