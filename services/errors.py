@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -85,6 +85,25 @@ def openai_body(problem: Problem) -> bytes:
 def invalid(errors: Sequence[tuple[str, str]]) -> Problem:
     """422: the request is JSON, and its content does not fit the model's signature."""
     return Problem(422, "invalid-input", "the request does not fit the model's signature", errors=errors)
+
+
+def checked_members(document: Mapping[str, Any], checks: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """What each check makes of its member of a request, which is None where it is missing.
+
+    Raises:
+        Problem: 422, naming every member that is wrong or unknown; a check says so by ValueError.
+    """
+    accepted = ", ".join(checks)
+    errors = [(name[:64], f"unknown member; accepted: {accepted}") for name in document if name not in checks]
+    values: dict[str, Any] = {}
+    for name, check in checks.items():
+        try:
+            values[name] = check(document.get(name))
+        except ValueError as err:
+            errors.append((name, str(err)))
+    if errors:
+        raise invalid(errors)
+    return values
 
 
 def unavailable(err: PlatformError) -> Problem:

@@ -13,7 +13,7 @@ import orjson
 from contracts import orders
 from contracts.problems.answering import SEPARATOR, Answered, document_of
 from services.answers.writer import Writer, WriterFailedError, messages, written
-from services.errors import invalid
+from services.errors import checked_members, invalid
 from services.model.predict import record, run
 from services.model.request_schema import Batch
 from services.model.scoring import Model, Scored
@@ -64,16 +64,7 @@ class AnswerHandler:
             "k": lambda given: _count(given, output.longest),
             "stream": _yes,
         }
-        accepted = ", ".join(checks)
-        errors = [(name[:64], f"unknown member; accepted: {accepted}") for name in document if name not in checks]
-        values: dict[str, Any] = {}
-        for name, check in checks.items():
-            try:
-                values[name] = check(document.get(name))
-            except ValueError as err:
-                errors.append((name, str(err)))
-        if errors:
-            raise invalid(errors)
+        values = checked_members(document, checks)
         k = output.k if values["k"] is None else values["k"]
         given = {"question": [values["question"]], "labels": [values["labels"]], "k": [k]}
         batch = model.schemas.by_features.batch(given, where="{name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from services.chat.errors import gone, of_engine
 from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
 from services.errors import Problem, openai_document
 from services.request_options import RequestOptions
+from services.server.streams import ClosedWith
 
 if TYPE_CHECKING:
     from services.chat.runtime import ChatRuntime
@@ -111,11 +112,11 @@ class Generation:
             self.close("cancelled")
         return self._asked.form.document(self._asked.choices, self.usage)
 
-    def lines(self) -> Lines:
+    def lines(self) -> ClosedWith:
         """The answer as server-sent events."""
-        return Lines(self)
+        return ClosedWith(self.events(), self)
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
         """The chunks as events, those together that came together; what fails in the middle is told by the last one."""
         held = b""
         assert self._stream is not None
@@ -189,26 +190,6 @@ class Generation:
         read, cached = (sum(column) for column in zip(*self._read.values(), strict=True))
         self.usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
         self.usage["prompt_tokens_details"] = {"cached_tokens": cached}
-
-
-class Lines:
-    """Server-sent events that close their generation, also when nobody ever asked for the first one."""
-
-    def __init__(self, generation: Generation) -> None:
-        self._generation, self._events = generation, generation.events()
-
-    def __aiter__(self) -> Lines:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._events)
-
-    async def aclose(self) -> None:
-        """Stop the work."""
-        try:
-            await self._events.aclose()  # type: ignore[attr-defined]
-        finally:
-            self._generation.close("cancelled")
 
 
 def _told(form: Form, at: int, choice: Choice, text: str, event: dict[str, Any]) -> list[dict[str, Any]]:

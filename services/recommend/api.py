@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from contracts.problems.ranking import MEASURES, SEPARATOR, entries
-from services.errors import invalid
+from services.errors import checked_members, invalid
 from services.model.predict import record, run
 from services.model.prediction_log import new_id
 from services.model.request_schema import Batch
@@ -74,16 +74,7 @@ class RecommendHandler:
         if type(document) is not dict:
             raise invalid([("(request)", 'expected an object, such as {"user": "7", "k": 10}')])
         checks = _checks(_longest(model))
-        accepted = ", ".join(checks)
-        errors = [(name[:64], f"unknown member; accepted: {accepted}") for name in document if name not in checks]
-        values: dict[str, Any] = {}
-        for name, check in checks.items():
-            try:
-                values[name] = check(document.get(name))
-            except ValueError as err:
-                errors.append((name, str(err)))
-        if errors:
-            raise invalid(errors)
+        values = checked_members(document, checks)
         fields = {item.name: item for item in model.schemas.by_features.fields}
         given = {
             "user": values["user"],

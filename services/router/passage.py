@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -118,7 +118,7 @@ class Passage:
         self.close("ok")
         return body
 
-    async def events(self) -> AsyncIterator[bytes]:
+    async def events(self) -> AsyncGenerator[bytes, None]:
         """The answer as it comes; whole events only, so that the last one, with the usage, can be taken out."""
         assert self._answer is not None
         try:
@@ -267,26 +267,6 @@ class Passage:
             self._over = False
             return
         self.usage = found.get("usage") or {}
-
-
-class Events:
-    """The events of a passage, which is closed with them, also when nobody ever asked for the first one."""
-
-    def __init__(self, passage: Passage) -> None:
-        self._passage, self._events = passage, passage.events()
-
-    def __aiter__(self) -> Events:
-        return self
-
-    async def __anext__(self) -> bytes:
-        return await anext(self._events)
-
-    async def aclose(self) -> None:
-        """Stop the work."""
-        try:
-            await self._events.aclose()  # type: ignore[attr-defined]
-        finally:
-            self._passage.close("cancelled")
 
 
 def _document(event: bytes) -> dict[str, Any]:

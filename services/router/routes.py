@@ -11,13 +11,13 @@ from services.errors import Problem, openai_body
 from services.request_options import PRIORITIES
 from services.router.backends import RefusedError
 from services.router.ledger import day
-from services.router.passage import Events, Passage
+from services.router.passage import Passage
 from services.router.policy import allowed, is_personal
 from services.router.runtime import ANYBODY, RouterRuntime
 from services.server.auth import Holder, digest_of, given_key
 from services.server.http import App
 from services.server.requests import Answer, Request, Route
-from services.server.streams import unless_gone
+from services.server.streams import ClosedWith, unless_gone
 
 _PATHS = ("/chat/completions", "/completions", "/embeddings")
 _MOST_TOKENS = 1 << 32  # of one answer; ledgers count in 64 bits
@@ -126,7 +126,7 @@ class _Served:
         assert passage.server is not None
         headers = (*_STREAM, ("x-fairlead-backend", passage.server.name))
         if document.get("stream"):
-            return Answer(Events(passage), media="text/event-stream", headers=headers)
+            return Answer(ClosedWith(passage.events(), passage), media="text/event-stream", headers=headers)
         return Answer(await passage.whole(), headers=headers)
 
     def _priority(self, request: Request, caller: str) -> tuple[float, str]:

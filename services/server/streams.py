@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 
@@ -17,6 +17,33 @@ T = TypeVar("T")
 def server_sent(events: AsyncIterator[Any]) -> Answer:
     """An answer of server-sent events; each has one JSON document."""
     return Answer(_lines(events), media="text/event-stream", headers=(("cache-control", "no-store"),))
+
+
+class Closable(Protocol):
+    """Work that a stream belongs to."""
+
+    def close(self, outcome: str) -> None:
+        """Leave it; may be called more than once."""
+
+
+class ClosedWith:
+    """Events of some work, which is closed with them, also when nobody ever asked for the first one."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], work: Closable) -> None:
+        self._events, self._work = events, work
+
+    def __aiter__(self) -> ClosedWith:
+        return self
+
+    async def __anext__(self) -> bytes:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Stop the work."""
+        try:
+            await self._events.aclose()
+        finally:
+            self._work.close("cancelled")
 
 
 async def send_stream(pieces: AsyncIterator[bytes], receive: Receive, send: Send) -> None:
