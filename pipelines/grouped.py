@@ -43,6 +43,13 @@ def train(steps: str, values: str) -> str:
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
+def search(values: str, worker: int):
+    from pipelines.groups import try_out
+
+    try_out(locals())
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def judge(
     steps: str,
     values: str,

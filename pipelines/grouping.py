@@ -42,6 +42,8 @@ def plan(graph: Mapping[str, Call], where: Placement) -> list[TaskPlan]:
     for members in GROUPS.values():
         steps = tuple(step for step in graph if like[step] in members)
         alike = found and where.tasks == "few" and len({_places(each, like, where) for each in (found[-1], steps)}) == 1
+        if where.search_pods and "train" in (*steps, *(found[-1] if found else ())):
+            alike = False  # the pods of a search come between what is before the training and it
         if steps and alike:
             found[-1] += steps
         elif steps:

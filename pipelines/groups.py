@@ -28,7 +28,7 @@ from pipelines.io.record import open_record
 from pipelines.io.step_cache import OUT, StepCache, fetch, step_key
 from pipelines.lint import MAX_ARGUMENT_BYTES
 from pipelines.parameters import run_of
-from pipelines.resources import STEPS
+from pipelines.resources import SEARCH_PODS, STEPS
 from pipelines.run import Run
 from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made, workflow_called
 from pipelines.tasks import get_task
@@ -61,6 +61,8 @@ def begin(given: Mapping[str, Any]) -> tuple[str, str]:
     with StepCache(values["steps"]).scratch() as folder:
         run = Group(values, {}, folder, expected=wanted.code_version)
         run.run(named)
+        if os.environ.get(SEARCH_PODS):
+            _search(run, None)
         _fill(run, given)
     return run.written(taken(run.calls, "train")), run.written(taken(run.calls, "train", "judge"))
 
@@ -79,6 +81,37 @@ def go_on(given: Mapping[str, Any]) -> str:
         run.run(given["steps"].split(","))
         _fill(run, given)
     return run.written({CALLS[step].artifact[1] for step in GROUPS["train"]})
+
+
+def try_out(given: Mapping[str, Any]) -> None:
+    """Be one pod of a search: work on its trials; `given` are the arguments of the component."""
+    known = json.loads(given["values"])
+    with StepCache(known["values"]["steps"]).scratch() as folder:
+        _search(Group(known["values"], known["artifacts"], folder), int(given["worker"]))
+
+
+def _search(run: Group, worker: int | None) -> None:
+    """Make the study of a run, before its pods begin, or be the pod `worker`; nothing where the training is known.
+
+    A failure is the training's.
+    """
+    from pipelines.search.run_search import made_study, prepared, work_in_pod
+    from pipelines.tasks import load_config
+
+    try:
+        if run.kept("train"):
+            return
+        task = get_task(run.values["task"])
+        with tempfile.TemporaryDirectory(prefix="fairlead-search-") as name:
+            dataset = run.path("built")
+            config, job = prepared(task, load_config(task, json.dumps(run.values["train_config"])), dataset, Path(name))
+            if worker is None:
+                made_study(task, config, job, dataset)
+            else:
+                work_in_pod(job, config, worker)
+    except Exception as err:
+        with events.running("train"):
+            raise events.named(err, "the search") from err
 
 
 class Group:
@@ -135,6 +168,13 @@ class Group:
             places = self.values["endpoints"]
             given["places"] = [places["features"], places["online"]]
         return step_key(step, given)
+
+    def kept(self, step: str) -> bool:
+        """Whether the cache has what `step` would make."""
+        try:
+            return self._cache.find(step, self.key(step)) is not None
+        except PlatformError:  # a store that is away is the step's to report
+            return False
 
     def _named(self, value: str) -> Any:
         """A value, or the key of an artifact."""

@@ -83,6 +83,10 @@ STEPS: dict[str, Resources] = {
 }
 
 
+SEARCH_PODS = "FAIRLEAD_SEARCH_PODS"
+"""Environment of the tasks of a run whose search has pods of its own: how many."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """Where a workflow is compiled for. The default is this machine: the local runner has no images or limits.
@@ -99,6 +103,7 @@ class Placement:
     environment: Mapping[str, str] = field(default_factory=dict)
     secrets: Mapping[str, tuple[str, str]] = field(default_factory=dict)  # variable -> (Secret, key)
     labels: Mapping[str, str] = field(default_factory=dict)  # which network policies admit the pods
+    search_pods: int = 0  # that try out settings before the training, beside each other; with tasks of several steps
     record: str = ""  # s3:// folder of what runs leave of themselves; "" leaves nothing
 
     def needs_of(self, step: str) -> Resources:
@@ -165,6 +170,8 @@ def _mount(task: Any, placement: Placement, gpus: bool) -> None:
         task.set_env_variable(name, value)
     for name, (secret, key) in placement.secrets.items():
         kubernetes.use_secret_as_env(task, secret_name=secret, secret_key_to_env={key: name})
+    if placement.search_pods:
+        task.set_env_variable(SEARCH_PODS, str(placement.search_pods))
     if placement.record:
         task.set_env_variable(PLACE, placement.record)
         for name, path in FIELDS.items():

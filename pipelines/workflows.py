@@ -7,6 +7,7 @@ parameters and what their docstrings say are what a person sees on Kubeflow's pa
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,10 @@ def _tasks(where: Placement, steps: Steps, given: Mapping[str, Any]) -> None:
             later = task.outputs["values"]
             known = {"values": task.outputs["training"] if groups[1].component == "train" else later}
         elif group.component == "train":
+            for number in range(where.search_pods):
+                pod = grouped.search(worker=number, **known)
+                place(pod, "train", where, replace(needs_of(group.like, where), cached=False))
+                task.after(pod)
             known = {"values": later, "trained": task.output}
 
 

@@ -33,6 +33,12 @@ from deploy.values.shared import (
 Count = Annotated[int, Field(ge=0)]
 
 
+class Searches(Values):
+    """Trials of hyper-parameter searches in the SQL server."""
+
+    enabled: bool
+
+
 class PlatformGlobal(Global):
     """What all parts share; here an unknown key is an error."""
 
@@ -44,6 +50,7 @@ class PlatformGlobal(Global):
     s3: ObjectStore
     redis: Store
     mongodb: Store
+    search: Searches
     predictions: PredictionLog
     metadata: Place
     network_policy: SharedNetwork

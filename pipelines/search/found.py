@@ -137,7 +137,10 @@ def _counts(every: Sequence[FrozenTrial], trials: Sequence[FrozenTrial]) -> dict
         "tried": states.count("COMPLETE"),
         "ended early": states.count("PRUNED"),
         "failed": states.count("FAIL"),
-        "lost and repeated": sum(one.state.name == "FAIL" and not studies.failed(one) for one in every),
+        "lost and repeated": sum(
+            one.state.name == "FAIL" and not studies.failed(one) and studies.SPARE not in one.user_attrs
+            for one in every
+        ),
     }
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from pipelines.io.files import clean_numbers, write_json, write_text
+from pipelines.resources import SEARCH_PODS
 from pipelines.search import study as studies
 from pipelines.search.found import document
 from pipelines.search.space import checked_space, key_value
@@ -46,29 +47,26 @@ def search_and_train(
     Raises:
         PlatformError: no space, no trial that works, another search of that name, or a storage that is away.
     """
+    pods = int(os.environ.get(SEARCH_PODS, "0"))
+    config, job = prepared(task, config, dataset, checkpoints)
+    study = made_study(task, config, job, dataset)
+    began = time.time()
+    _work(study, job, config, progress, pods)
+    found = document(task, config, study, time.time() - began)
+    shutil.rmtree(job.dataset, ignore_errors=True)
+    return {**_train(task, config, found, dataset, target, checkpoints, progress), "search": found}
+
+
+def prepared(task: Task, config: TaskConfig, dataset: Path, checkpoints: Path) -> tuple[TaskConfig, Job]:
+    """The configuration with its space, and what the processes of the search are told; their rows are made."""
     import_optuna()
     space = checked_space(task, config)
     config = replace(config, search=replace(config.search, space=space))
     shared, name = place(task, config, dataset, checkpoints)
     folder = checkpoints / "search"
-    data = folder / "dataset"
-    if not data.exists():
+    if not (data := folder / "dataset").exists():
         inner_dataset(task, dataset, data)
-    began = time.time()
     known = json.loads(dump_config(config))
-    first = {
-        key: studies.stored(one, key_value(known, key))
-        for key, one in space.items()
-        if all(key_value(known, other) in [*values] for other, values in one.when.items())
-    }
-    search = config.search
-    storage = studies.patiently(
-        lambda: studies.open_storage(studies.address(search, shared)), search.patience, "opening it"
-    )
-    directions: list[studies.Direction] = [
-        "maximize" if higher_is_better(task, each) else "minimize" for each in search.metrics
-    ]
-    study = studies.make_study(storage, name, directions, first, signature(config, dataset), search.patience)
     job = Job(
         task=task.name,
         config=dump_config(config),
@@ -79,12 +77,26 @@ def search_and_train(
         folder=folder,
         shared=shared,
         study=name,
-        until=began + search.seconds if search.seconds else 0.0,
+        until=time.time() + config.search.seconds if config.search.seconds else 0.0,
     )
-    _work(study, job, config, progress)
-    found = document(task, config, study, time.time() - began)
-    shutil.rmtree(data, ignore_errors=True)
-    return {**_train(task, config, found, dataset, target, checkpoints, progress), "search": found}
+    return config, job
+
+
+def made_study(task: Task, config: TaskConfig, job: Job, dataset: Path) -> Study:
+    """The study of a `prepared` search: made if it is not there, with the recipe's own values as its first trial."""
+    search = config.search
+    first = {
+        key: studies.stored(one, job.known[key])
+        for key, one in job.space.items()
+        if all(job.known[other] in [*values] for other, values in one.when.items())
+    }
+    storage = studies.patiently(
+        lambda: studies.open_storage(studies.address(search, job.shared)), search.patience, "opening it"
+    )
+    directions: list[studies.Direction] = [
+        "maximize" if higher_is_better(task, each) else "minimize" for each in search.metrics
+    ]
+    return studies.make_study(storage, job.study, directions, first, signature(config, dataset), search.patience)
 
 
 def import_optuna() -> None:
@@ -125,25 +137,40 @@ def signature(config: TaskConfig, dataset: Path) -> str:
     return digest.hexdigest()
 
 
-def _work(study: Study, job: Job, config: TaskConfig, progress: Progress) -> None:
-    """Processes that work on the trials, until all are done; one that dies is started again."""
+def _work(study: Study, job: Job, config: TaskConfig, progress: Progress, pods: int) -> None:
+    """Processes that work on the trials, until all are done; one that dies is started again.
+
+    pods: have worked on them before; what one of them was killed at is done here, once it gives no sign of life.
+    """
     search = config.search
     file = job.folder / "job.json"
     write_text(file, job.model_dump_json())
-    waiting = time.monotonic() + _WAIT
+    waiting = time.monotonic() + (studies.SILENT if pods else _WAIT)
     while True:
-        with _Workers(file, search.workers) as workers:
+        with _Workers(file, 1 if pods else search.workers) as workers:
             while workers.running():
                 time.sleep(_LOOK)
                 _show(study, config, progress)
         left = studies.patiently(lambda: studies.reclaim(study), search.patience, "counting the trials")
         trials = studies.patiently(lambda: study.get_trials(deepcopy=False), search.patience, "counting the trials")
-        nameless = [one for one in trials if one.state.name == "RUNNING" and studies.WORKER not in one.user_attrs]
+        unknown = [
+            one for one in trials if one.state.name == "RUNNING" and (pods or studies.WORKER not in one.user_attrs)
+        ]
+        short = bool(pods) and studies.counted(trials) < search.trials and not studies.hopeless(trials)
         ended = bool(job.until) and time.time() > job.until
-        if ended or not (left or (nameless and time.monotonic() < waiting)):
+        if ended or not (left or short or (unknown and time.monotonic() < waiting)):
             progress(search.trials, search.trials)
             return
         time.sleep(_LOOK)
+
+
+def work_in_pod(job: Job, config: TaskConfig, number: int) -> None:
+    """Be the pod `number` of a search: a process that works on trials until there are enough."""
+    file = job.folder / "job.json"
+    write_text(file, job.model_dump_json())
+    with _Workers(file, 1, number) as workers:
+        while workers.running():
+            time.sleep(_LOOK)
 
 
 def _show(study: Study, config: TaskConfig, progress: Progress) -> None:
@@ -165,12 +192,12 @@ def _show(study: Study, config: TaskConfig, progress: Progress) -> None:
 class _Workers:
     """The processes of a search on this machine."""
 
-    def __init__(self, job: Path, count: int) -> None:
+    def __init__(self, job: Path, count: int, first: int = 0) -> None:
         self._job = job
         cores = max(1, len(os.sched_getaffinity(0)) // count)
         # Processes that each take all cores are slower than one.
         self._environment = os.environ | ({"OMP_NUM_THREADS": str(cores)} if count > 1 else {})
-        self._left = dict.fromkeys(range(count), _RESTARTS)
+        self._left = dict.fromkeys(range(first, first + count), _RESTARTS)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> _Workers:

@@ -30,10 +30,12 @@ T = TypeVar("T")
 Direction = Literal["minimize", "maximize"]
 
 PASSWORD = "FAIRLEAD_SEARCH_PASSWORD"
-WORKER, ERROR = "worker", "error"  # attributes of a trial: who works on it, and why it has no value
+WORKER, ERROR, SPARE = "worker", "error", "spare"  # attributes of a trial: who works on it, why it has no value, and
+# that it was one more than wanted
 HOPELESS = 5  # failed trials without one that did not, after which no more are tried
 _SIGNED = "signed"  # attribute of a study: what its values belong to
 _BEAT, _GRACE = 60, 180  # seconds between signs of life, and until a trial of another machine counts as lost
+SILENT = 1.5 * _GRACE  # seconds that the trials of pods are waited for that may have been killed
 NAMELESS = 15.0  # seconds until a trial counts as lost that nobody has put a name on
 _TRIES = 2  # more, of a trial whose process was killed
 _SHORTEST, _LONGEST = 0.5, 5.0  # seconds between two looks at a storage that is away
@@ -162,12 +164,15 @@ def failed(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" and ERROR in trial.user_attrs
 
 
-def ask(study: Study, most: int, who: str, lock: Path, patience: float, look: bool) -> Trial | None:
+def ask(study: Study, most: int, who: str, lock: Path, patience: float, look: bool, others: int = 0) -> Trial | None:
     """The next trial, or None when there are `most`, or nothing works. Processes of this machine ask in turn.
 
     Args:
         look: first for trials that nobody works on; after a storage was away that is done anyway.
+        others: workers of other machines, which may ask at the same moment: one trial too many is given back.
     """
+    from optuna.trial import TrialState
+
     tries = 0
 
     def asked() -> Trial | None:
@@ -180,6 +185,12 @@ def ask(study: Study, most: int, who: str, lock: Path, patience: float, look: bo
             return None
         trial = study.ask()
         trial.set_user_attr(WORKER, who)
+        if others and counted(trials) + others >= most:
+            known = [one for one in study.get_trials(deepcopy=False) if counted([one])]
+            if sum(one.number < trial.number for one in known) >= most:
+                trial.set_user_attr(SPARE, True)
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                return None
         return trial
 
     with file_lock(lock):

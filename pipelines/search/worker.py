@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from contracts.errors import PlatformError
 from pipelines.io.events import named
 from pipelines.io.files import read_json
+from pipelines.resources import SEARCH_PODS
 from pipelines.search import study as studies
 from pipelines.search.trial import changed, higher_is_better, train_and_measure
 from pipelines.search_space import Dimension
@@ -61,6 +62,7 @@ class Worker:
         self.task: Task = get_task(job.task)
         self.config: TaskConfig = load_config(self.task, job.config)
         self.patience = self.config.search.patience
+        self.others = int(os.environ.get(SEARCH_PODS, "0"))
         self.signs = [-1.0 if higher_is_better(self.task, name) else 1.0 for name in self.config.search.metrics]
         self.study = self._open(index)
 
@@ -85,7 +87,7 @@ class Worker:
         while not self.job.until or time.time() < self.job.until:
             look = time.monotonic() - looked > _LOOK
             looked = time.monotonic() if look else looked
-            trial = studies.ask(self.study, self.config.search.trials, self.who, lock, self.patience, look)
+            trial = studies.ask(self.study, self.config.search.trials, self.who, lock, self.patience, look, self.others)
             if trial is None:
                 return
             self._try(trial)

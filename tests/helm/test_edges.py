@@ -187,6 +187,23 @@ def test_what_is_not_installed_is_not_opened() -> None:
             assert found == [], policy["metadata"]["name"]
 
 
+def test_searches_open_the_sql_server_to_steps_and_say_where_trials_are() -> None:
+    objects = render("platform", {"global": {"search": {"enabled": True}}, **EVERYTHING})
+    policies = {each["metadata"]["name"]: json.dumps(each["spec"]) for each in of_kind(objects, "NetworkPolicy")}
+    without = render("platform", EVERYTHING)
+    closed = {each["metadata"]["name"]: json.dumps(each["spec"]) for each in of_kind(without, "NetworkPolicy")}
+    assert {name for name in policies if policies[name] != closed[name]} == {"fairlead-steps", "fairlead-mariadb"}
+    assert policies["fairlead-steps"].count("3306") == 1
+    assert "3306" not in closed["fairlead-steps"]
+    profiles = [text for each in of_kind(objects, "ConfigMap") for text in each["data"].values() if "kfp:" in text]
+    for text in profiles:
+        profile = yaml.safe_load(text)
+        assert profile["studies"] == "mysql+pymysql://search@fairlead-mariadb:3306/search"
+        assert profile["cluster"]["search"] == {"name": "fairlead-sql", "password_key": "search-password"}
+    (secret,) = [each for each in of_kind(objects, "Secret") if each["metadata"]["name"] == "fairlead-sql"]
+    assert "search-password" in secret["data"]
+
+
 def test_a_mongodb_of_ones_own_is_open_to_steps_only_and_they_get_its_credentials() -> None:
     theirs = {"host": "db.example", "port": 27018, "existingSecret": "documents", "cidr": "10.8.0.0/16"}
     objects = render("platform", {"global": {"mongodb": theirs}, **EVERYTHING})

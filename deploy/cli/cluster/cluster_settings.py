@@ -67,6 +67,10 @@ class Cluster(Settings):
         SecretRef(user_key="username", password_key="password"),
         description="credentials of sources and targets that are mongodb://; none: no user",
     )
+    search: SecretRef = Field(
+        SecretRef(password_key="search-password"),
+        description="password of `studies`, the SQL server that keeps the trials of searches; none: no password",
+    )
     pii: SecretRef = Field(
         SecretRef(password_key="key"),
         description="key of hashes, encryption and surrogates of personal data (FAIRLEAD_PII_KEY); none: no key",

@@ -81,6 +81,8 @@ def _looked_at(cluster: Cluster, placed: Placement, needs: Mapping[str, Resource
     asks = asks_of(graph(run.workflow, get_task(run.task)), placed)
     if run.placing.train_nodes > 1:
         asks.append(Ask(name="training", step="train", needs=needs["train"], pods=run.placing.train_nodes))
+    if placed.search_pods:
+        asks.append(Ask(name="search", step="train", needs=needs["train"], pods=placed.search_pods))
     notes = check(Kube(cluster.namespace, cluster.context), asks, growing(run.settings))
     return [] if run.schedule else notes
 
@@ -138,7 +140,19 @@ def placement(profile: Profile, run: Run | None = None, needs: Mapping[str, Reso
         secrets=_secrets(cluster),
         labels={f"fairlead.io/access-{part}": "true" for part in cluster.needs},
         record=record_root(profile),
+        search_pods=search_pods(asked),
     )
+
+
+def search_pods(run: Run) -> int:
+    """How many pods try out settings beside each other before the training; they need trials in an SQL server."""
+    from pipelines.run_settings import tasks_of
+
+    search = run.config.get("search") or {}
+    storage, pods = str(search.get("storage") or ""), int(search.get("workers") or 1)
+    shared = bool(search.get("trials")) and "://" in storage and not storage.startswith("sqlite")
+    alone = run.workflow not in ("full", "training") or tasks_of(run.settings) == "each"
+    return pods if shared and pods > 1 and not alone else 0
 
 
 def _environment(cluster: Cluster) -> dict[str, str]:
@@ -157,6 +171,8 @@ def _secrets(cluster: Cluster) -> dict[str, tuple[str, str]]:
     if mongodb.name:
         found["FAIRLEAD_MONGODB_USERNAME"] = (mongodb.name, mongodb.user_key)
         found["FAIRLEAD_MONGODB_PASSWORD"] = (mongodb.name, mongodb.password_key)
+    if cluster.search.name:
+        found["FAIRLEAD_SEARCH_PASSWORD"] = (cluster.search.name, cluster.search.password_key)
     if cluster.pii.name:
         found["FAIRLEAD_PII_KEY"] = (cluster.pii.name, cluster.pii.password_key)
     return found

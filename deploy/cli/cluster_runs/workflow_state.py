@@ -23,6 +23,7 @@ DONE = frozenset({"finished", "cached"})
 _ENDED = frozenset({"Succeeded", "Failed", "Error", "Skipped", "Omitted"})
 _BAD = frozenset({"Failed", "Error"})
 _EXECUTOR = re.compile(r"\.root\.(?:.+\.)?([^.]+)\.executor(?:\((\d+)\))?$")
+_SEARCH = re.compile(r"search(?:-\d+)?")  # pods that try out settings before the training
 _ADDED = re.compile(r"added(?:_(\d+))?")
 _OF_POD = re.compile(r"(.+?)-(?:metadata|system)-")
 _DRIVER = re.compile(r"\.root\.(?:.+\.)?([^.]+)-driver$")
@@ -125,6 +126,8 @@ def read_state(
     steps: dict[str, Step] = {step: _without_task(step, phase, records, not tasks) for step in order}
     for task in tasks:
         steps.update(_steps(task, records, nodes, tails or {}))
+    if "train" in steps and steps["train"].status == "waiting" and (began := _searching(tasks)):
+        steps["train"] = Step(status="running", started=began)
     errors = [step.error for step in steps.values() if step.error]
     error = errors[0] if errors else _of_workflow(status, tasks) if phase in _BAD else None
     if phase == "Running" and all(step.status in DONE for step in steps.values()) and all(task.left for task in tasks):
@@ -141,6 +144,12 @@ def read_state(
         cancelled=cancelled,
         finished=str(status.get("finishedAt") or ""),
     )
+
+
+def _searching(tasks: Sequence[Task]) -> str:
+    """When the pods of a search began that try out settings; "" when none runs."""
+    pods = [task.tries[-1] for task in tasks if _SEARCH.fullmatch(task.name) and task.tries]
+    return min((str(pod.node.get("startedAt") or "") for pod in pods if pod.phase == "Running"), default="")
 
 
 def _is_cancelled(spec: Mapping[str, Any]) -> bool:
@@ -230,7 +239,7 @@ def _carried(names: Mapping[str, Any], order: Sequence[str]) -> dict[str, tuple[
     found = {name: (known,) if each and known in order else _named(known, order) for name, known in called.items()}
     taken = {step for steps in found.values() for step in steps}
     rest = tuple(step for step in order if step not in taken)
-    return {name: steps or rest for name, steps in found.items()}
+    return {name: steps or (() if _SEARCH.fullmatch(name) else rest) for name, steps in found.items()}
 
 
 def _named(name: str, order: Sequence[str]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ the servers in "absent".
 */}}
 {{- define "fairlead.profile" -}}
 {{- $part := dict -}}
-{{- range list "s3" "mlflow" "redis" "prometheus" "pipelines" -}}
+{{- range list "sql" "s3" "mlflow" "redis" "prometheus" "pipelines" -}}
 {{- $_ := set $part . (include "fairlead.part" (dict "context" $.context "part" .) | fromYaml) -}}
 {{- end -}}
 {{- $bucket := printf "s3://%s" .context.Values.global.s3.bucket -}}
@@ -16,6 +16,10 @@ artifacts: {{ $bucket }}/bundles
 features: {{ $bucket }}/features
 predictions: {{ $bucket }}/predictions
 online: redis://{{ $part.redis.host }}:{{ $part.redis.port | int }}/0
+{{- $search := (.context.Values.global.search | default dict).enabled }}
+{{- if $search }}
+studies: mysql+pymysql://search@{{ $part.sql.host }}:{{ $part.sql.port | int }}/search
+{{- end }}
 cluster:
   namespace: {{ .context.Release.Namespace }}
   kfp: {{ if has "pipelines" $absent }}""{{ else }}http://{{ $part.pipelines.host }}:{{ $part.pipelines.port | int }}{{ end }}
@@ -30,6 +34,9 @@ cluster:
   {{- end }}
   {{- with (.context.Values.global.mongodb | default dict).existingSecret }}
   mongodb: {name: {{ . }}, user_key: username, password_key: password}
+  {{- end }}
+  {{- if $search }}
+  search: {name: {{ $part.sql.secret }}, password_key: search-password}
   {{- end }}
   salt: {name: {{ include "fairlead.saltSecret" . }}, password_key: salt}
 {{- end -}}

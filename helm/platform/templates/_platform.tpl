@@ -9,6 +9,7 @@ anything in it and nothing elsewhere. MLMD shares the user of pipelines, as upst
     (dict "user" .Values.mlflow.user "password" "MLFLOW" "databases" (list .Values.mlflow.database))
     (dict "user" ($feast.user | default "feast") "password" "FEAST" "databases" (list ($feast.database | default "feast")))
     (dict "user" ($kfp.user | default "pipelines") "password" "PIPELINES" "databases" (list ($kfp.database | default "mlpipeline") ($kfp.metadataDatabase | default "metadb"))) -}}
+{{- if .Values.global.search.enabled -}}{{- $parts = append $parts (dict "user" "search" "password" "SEARCH" "databases" (list "search")) -}}{{- end -}}
 quoted() { printf '%s' "$1" | sed "s/[\\\\']/\\\\&/g"; }
 umask 077
 {

@@ -57,6 +57,7 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- $sql := .Values.global.sql -}}
 {{- $s3 := .Values.global.s3 -}}
 {{- $keys := list "mlflow-password" "feast-password" "pipelines-password" -}}
+{{- if .Values.global.search.enabled -}}{{- $keys = append $keys "search-password" -}}{{- end -}}
 {{- if not $sql.host -}}{{- $keys = append $keys "root-password" -}}{{- end -}}
 {{- if and $sql.host (not $sql.existingSecret) -}}
 {{- fail (printf "global.sql.host is set without a password. Fix: set global.sql.existingSecret to a Secret with the keys %s" (join ", " $keys)) -}}

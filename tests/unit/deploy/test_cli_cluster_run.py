@@ -15,6 +15,7 @@ from deploy.cli.cluster.cluster_settings import Cluster, Profile, SecretRef, Sto
 from deploy.cli.cluster.kfp_api import connect
 from deploy.cli.cluster_runs import submit
 from deploy.cli.cluster_runs.upload import upload_source
+from pipelines.run import Run
 from tests.argo import Scenario, Try, grouped
 from tests.kfp_stand_in import StandIn
 from tests.kubectl_stand_in import node
@@ -68,6 +69,17 @@ def test_steps_get_the_credentials_of_a_mongodb_where_the_profile_names_their_se
     found = submit._secrets(Cluster(mongodb=named))
     assert found["FAIRLEAD_MONGODB_USERNAME"] == ("documents", "username")
     assert found["FAIRLEAD_MONGODB_PASSWORD"] == ("documents", "password")
+
+
+def test_a_search_has_pods_where_they_share_an_sql_server() -> None:
+    search = {"trials": 9, "workers": 4, "storage": "mysql+pymysql://search@db/search"}
+    assert submit.search_pods(Run(task="news", config={"search": search})) == 4
+    for changed in ({"trials": 0}, {"workers": 1}, {"storage": ""}, {"storage": "sqlite:////tmp/s.db"}):
+        assert submit.search_pods(Run(task="news", config={"search": search | changed})) == 0
+    alone = {"workflow.tasks": "each"}
+    assert submit.search_pods(Run(task="news", config={"search": search}, settings=alone)) == 0
+    found = submit._secrets(Cluster(search=SecretRef(name="sql", password_key="search-password")))
+    assert found["FAIRLEAD_SEARCH_PASSWORD"] == ("sql", "search-password")
 
 
 def test_the_key_of_personal_data_is_of_a_secret() -> None:

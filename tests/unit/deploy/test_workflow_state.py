@@ -67,6 +67,18 @@ def test_three_tasks_carry_the_steps_of_their_groups() -> None:
     assert statuses(found)[4:] == ["running", "waiting", "waiting", "waiting"]
 
 
+def test_a_training_runs_as_soon_as_pods_search_for_it() -> None:
+    made = Workflow()
+    made.cached("prepare")
+    made.task("search", "Succeeded")
+    made.task("search-2", "Running")
+    found = state(made)
+    assert statuses(found)[3:] == ["cached", "running", "waiting", "waiting", "waiting"]
+    assert [task.steps for task in found.tasks[1:]] == [(), ()]
+    made.task("train", "Running")
+    assert statuses(state(made))[4:] == ["running", "waiting", "waiting", "waiting"]
+
+
 def test_steps_that_a_task_adds_are_told_in_groups_and_alone() -> None:
     order = ("ingest", "validate", "first", "build_dataset", "second", "train", "align", "evaluate")
     made = Workflow()

@@ -56,6 +56,21 @@ def test_training_that_asks_for_more_has_a_task_of_its_own(where: Placement, tmp
     assert gpus == ({"exec-train"} if where.train_gpus else set())
 
 
+def test_a_search_has_pods_between_what_is_before_the_training_and_it(tmp_path: Path) -> None:
+    spec = compiled(tmp_path, cluster(search_pods=3))["full"]
+    found = spec["root"]["dag"]["tasks"]
+    pods = {"search", "search-2", "search-3"}
+    assert set(found) == {"prepare", "train", "judge", *pods}
+    assert all(found[pod]["dependentTasks"] == ["prepare"] for pod in pods)
+    assert {*found["train"]["dependentTasks"]} == {"prepare", *pods}
+    given = [found[pod]["inputs"]["parameters"]["worker"]["runtimeValue"]["constant"] for pod in sorted(pods)]
+    assert given == [0, 1, 2]
+    assert not any(found[pod]["cachingOptions"].get("enableCache") for pod in pods)
+    told = spec["deploymentSpec"]["executors"]
+    for name in ("prepare", "train", "search"):
+        assert {"name": "FAIRLEAD_SEARCH_PODS", "value": "3"} in told[f"exec-{name}"]["container"]["env"], name
+
+
 def test_each_step_may_have_a_task(tmp_path: Path) -> None:
     spec = compiled(tmp_path, cluster(tasks="each"))["full"]
     assert set(spec["root"]["dag"]["tasks"]) == {step.replace("_", "-") for step in ORDER["full"]}

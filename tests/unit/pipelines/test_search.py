@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
 from pipelines.evaluation import search_plots
+from pipelines.groups import try_out
 from pipelines.pages.card import render_card
 from pipelines.search import found, run_search, study, trial
 from pipelines.search.outcome import verdict
 from pipelines.search.worker import Job, Worker
 from pipelines.steps.evaluate import evaluate
 from pipelines.steps.train import train
+from pipelines.tasks import load_config
 
 SPACE = {"model.rounds": {"low": 1, "high": 30, "log": True}}
 
@@ -28,8 +31,8 @@ SPACE = {"model.rounds": {"low": 1, "high": 30, "log": True}}
 class Inline:
     """In place of the processes of a search: its workers one after the other, in this process."""
 
-    def __init__(self, job: Path, count: int) -> None:
-        self.job, self.count = job, count
+    def __init__(self, job: Path, count: int, first: int = 0) -> None:
+        self.job, self.count, self.first = job, count, first
 
     def __enter__(self) -> Inline:
         return self
@@ -38,7 +41,7 @@ class Inline:
         return
 
     def running(self) -> bool:
-        for index in range(self.count):
+        for index in range(self.first, self.first + self.count):
             Worker(Job.model_validate_json(self.job.read_text()), index).run()
         return False
 
@@ -218,6 +221,52 @@ def test_trials_of_two_parts_of_one_search_count_once(searched: Callable[..., di
     again = searched("two", storage=where, name="shared", workers=2, trials=7)
     assert first["counts"]["tried"] == again["counts"]["tried"] == 7
     assert sorted(one["number"] for one in again["trials"]) == list(range(7))
+
+
+def test_pods_share_the_trials_and_the_training_does_what_is_left(
+    candidate: Path, toy: Any, toy_config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_search, "_Workers", Inline)
+    monkeypatch.setattr(study, "SILENT", 0.1)
+    monkeypatch.setenv("FAIRLEAD_SEARCH_PODS", "2")
+    storage = f"sqlite:///{tmp_path}/trials.db"
+    given = {"space": SPACE, "metrics": ["roc_auc"], "workers": 2, "storage": storage}
+    dataset, asked = candidate / "dataset", toy_config(search={"trials": 6, **given})
+    values = {"task": "toy", "train_config": json.loads(asked), "steps": str(tmp_path / "steps"), "nonce": ""}
+    values |= {"checkpoints": "", "code_version": "1", "distributed_job": "", "hub": "", "ledger": ""}
+    entry = tmp_path / "steps" / "build_dataset" / "key" / "at"
+    shutil.copytree(dataset, entry / "out")
+    (entry / "files.json").write_text("{}")
+    text = json.dumps({"values": values, "artifacts": {"built": str(entry)}})
+    few = load_config(toy, toy_config(search={"trials": 3, **given}))
+    config, job = run_search.prepared(toy, few, dataset, tmp_path / "pod")
+    run_search.made_study(toy, config, job, dataset)
+    run_search.work_in_pod(job, config, 0)  # as a pod that ends early
+    try_out({"values": text, "worker": 1})
+    made = optuna.load_study(study_name=job.study, storage=storage)
+    assert [one.user_attrs["worker"].rsplit(":", 1)[1] for one in made.trials] == ["0"] * 3 + ["1"] * 3
+    lost = made.ask()  # one more than wanted, of a pod that is gone
+    lost.set_user_attr(study.WORKER, "elsewhere:1:0")
+    train("toy", asked, str(dataset), str(tmp_path / "checkpoints"), str(tmp_path / "out"))
+    document = json.loads((tmp_path / "out" / "train.json").read_text())["search"]
+    assert document["counts"] == {"tried": 6, "ended early": 0, "failed": 0, "lost and repeated": 0}
+
+
+def test_of_two_pods_that_ask_for_the_last_trial_one_gives_it_back(tmp_path: Path) -> None:
+    made = study.make_study(study.open_storage(str(tmp_path / "s.journal")), "s", ["maximize"], {}, "signed", 1.0)
+    ask = made.ask
+    beside = [1]
+
+    def asked() -> Any:
+        if beside and beside.pop():
+            ask().set_user_attr(study.WORKER, "elsewhere:1:0")
+        return ask()
+
+    vars(made)["ask"] = asked
+    assert study.ask(made, 1, "here:1:0", tmp_path / "lock", 1.0, look=False, others=2) is None
+    assert study.counted(made.trials) == 1
+    assert [one.state.name for one in made.trials] == ["RUNNING", "FAIL"]
+    assert study.SPARE in made.trials[1].user_attrs
 
 
 def test_time_that_is_up_starts_no_trial(searched: Callable[..., dict[str, Any]]) -> None:
