@@ -28,8 +28,9 @@ from pipelines.io.record import open_record
 from pipelines.io.step_cache import OUT, StepCache, fetch, step_key
 from pipelines.lint import MAX_ARGUMENT_BYTES
 from pipelines.parameters import run_of
-from pipelines.resources import SEARCH_PODS, STEPS
+from pipelines.resources import STEPS
 from pipelines.run import Run
+from pipelines.search_space import SEARCH_PODS
 from pipelines.steps.calls import CALLS, Call, call_step, graph, steps_of, version_made, workflow_called
 from pipelines.tasks import get_task
 from pipelines.values import values_of

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from contracts.errors import PlatformError
 from contracts.quantities import parse
+from pipelines.search_space import SEARCH_PODS
 
 
 def _version() -> str:
@@ -81,10 +82,6 @@ STEPS: dict[str, Resources] = {
     "register": Resources(cpu="100m", cached=False, retries=2),
     "batch_score": Resources(cached=False),
 }
-
-
-SEARCH_PODS = "FAIRLEAD_SEARCH_PODS"
-"""Environment of the tasks of a run whose search has pods of its own: how many."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+SEARCH_PODS = "FAIRLEAD_SEARCH_PODS"
+"""Environment of the tasks of a run whose search has pods of its own: how many."""
+
 _STRICT = ConfigDict(extra="forbid")
 
 

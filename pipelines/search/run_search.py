@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from pipelines.io.files import clean_numbers, write_json, write_text
-from pipelines.resources import SEARCH_PODS
 from pipelines.search import study as studies
 from pipelines.search.found import document
 from pipelines.search.space import checked_space, key_value
 from pipelines.search.trial import changed, higher_is_better, inner_dataset
 from pipelines.search.worker import Job
+from pipelines.search_space import SEARCH_PODS
 from pipelines.task import Progress, Task, TaskConfig, dump_config
 
 if TYPE_CHECKING:

@@ -18,10 +18,9 @@ from pydantic import BaseModel
 from contracts.errors import PlatformError
 from pipelines.io.events import named
 from pipelines.io.files import read_json
-from pipelines.resources import SEARCH_PODS
 from pipelines.search import study as studies
 from pipelines.search.trial import changed, higher_is_better, train_and_measure
-from pipelines.search_space import Dimension
+from pipelines.search_space import SEARCH_PODS, Dimension
 from pipelines.tasks import get_task, load_config
 
 if TYPE_CHECKING:
