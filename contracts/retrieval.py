@@ -137,6 +137,11 @@ class Retriever:
         above = len(ordered) - np.searchsorted(ordered, scores, side="right")
         return scores / max(float(ordered[-1]), 1e-12), above
 
+    def worth(self, recent: Indices, items: Indices) -> NDArray[np.float64]:
+        """`scored` by a whole history as `history` makes it, of which the latest items count."""
+        latest = recent[-self.spec.history :]
+        return self.scored(latest, self._weights(len(latest)), items)
+
     def scores(self, recent: Indices, weights: NDArray[np.float64]) -> NDArray[Any]:
         """Of all items; 0, or less, where nothing speaks for one."""
         if self.spec.method == "popular":

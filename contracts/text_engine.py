@@ -9,7 +9,7 @@ padded by -1). Those of engine ``torch`` are in `contracts.engines.torch_text`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -104,11 +104,11 @@ class TextEngine(ABC):
         """What spoke for (or against) the predicted class, the likeliest label, or made the number larger or smaller.
 
         A linear graph gives the exact contribution of each term: to the logit of the class, relative to the mean of
-        all classes, to that of the label, or to the number. Otherwise: the log-odds that are lost when a span of tokens
-        is left out, for at most `OCCLUSIONS` spans per text, which bounds the cost of a text at that many predictions
-        of it and one more.
+        all classes, to that of the label, or to the number. Otherwise: what is lost when a span of tokens is left out,
+        in log-odds or of the number, or how far a vector turns by it (one minus the cosine); for at most `OCCLUSIONS`
+        spans per text, which bounds the cost of a text at that many predictions of it and one more.
         """
-        if self._names != ["probabilities"] and self._spec.explain != "terms":
+        if self._spec.explain != "terms" and self._problem.name not in _LOST:
             detail = f"those of problem {self._problem.name!r} have none"
             raise PlatformError("this model gives no reasons", detail=detail, code="not_explainable")
         return [self._explain(text, top) for text in self._texts(columns)]
@@ -165,10 +165,7 @@ class TextEngine(ABC):
         groups = [words[start : start + step] for start in range(0, len(words), step)]
         spans = [(group[0][0], group[-1][-1]) for group in groups]  # first and last token
         without = (ids[:first] + ids[last + 1 :] for first, last in spans)
-        scores = self._score([ids, *without])
-        likely = np.clip(scores[:, int(scores[0].argmax())], 1e-9, 1 - 1e-9)
-        odds = np.log(likely / (1 - likely))
-        lost = odds[0] - odds[1:]
+        lost = _LOST[self._problem.name](self._score([ids, *without]))
         return [
             Reason(
                 feature=text[offsets[spans[at][0]][0] : offsets[spans[at][1]][1]],
@@ -177,6 +174,32 @@ class TextEngine(ABC):
             )
             for at in np.argsort(-np.abs(lost), kind="stable")[:top]
         ]
+
+
+def _lost_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of the likeliest class or label."""
+    likely = np.clip(scores[:, int(scores[0].argmax())], 1e-9, 1 - 1e-9)
+    odds = np.log(likely / (1 - likely))
+    return np.asarray(odds[0] - odds[1:])
+
+
+def _lost_number(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(scores[0, 0] - scores[1:, 0])
+
+
+def cosines(vectors: NDArray[np.float64], like: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The cosine of each vector with the one of its row in `like`; 0 with a vector without length."""
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(like, axis=1)
+    return np.asarray((vectors * like).sum(axis=1) / np.maximum(lengths, 1e-12))
+
+
+# By problem, of a text's scores and those of it without each span: what is lost.
+_LOST: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "classification": _lost_odds,
+    "multilabel": _lost_odds,
+    "regression": _lost_number,
+    "embedding": lambda vectors: 1 - cosines(vectors[1:], np.broadcast_to(vectors[0], vectors[1:].shape)),
+}
 
 
 def _words(numbers: Sequence[int | None]) -> list[list[int]]:

@@ -5,6 +5,7 @@ The one file of ``model/`` is ``extract.json`` (`ExtractSpec`): an algorithm wit
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +15,6 @@ from pydantic import Field, ValidationError
 from contracts.bundle import Bundle
 from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, refused
-from contracts.errors import PlatformError
 from contracts.passages import Unit, joined, passages
 from contracts.texts import join_fields, language, ngrams, words
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILE = "extract.json"
+OCCLUSIONS = 64  # answers that one explanation may make
 _RANKED = 300  # passages that are compared with each other: what comes later is not taken
 _DAMPING, _ROUNDS, _PLACES = 0.85, 100, 9
 
@@ -51,6 +52,12 @@ def extract(text: str, spec: ExtractSpec) -> str:
         chosen = sorted(sorted(range(len(found)), key=lambda at: (-score[at], at))[: spec.passages])
         found = [found[at] for at in chosen]
     return joined(found[: spec.passages], spec.unit)
+
+
+def kept(answer: str, other: str) -> float:
+    """The share of the words of `answer` that `other` has as well, each as often as it is there; 1 of no words."""
+    said, there = Counter(words(answer)), Counter(words(other))
+    return sum((said & there).values()) / said.total() if said else 1.0
 
 
 def centrality(parts: Sequence[str]) -> list[float]:
@@ -95,8 +102,28 @@ class ExtractiveEngine:
         return np.array(made, dtype=object)
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """None: what was taken is in the answer, word for word."""
-        raise PlatformError("this model gives no reasons", detail="its answers are passages", code="not_explainable")
+        """What leaving a passage out takes from the answer: the share of its words that are gone.
+
+        Of a long text passages are left out together, so that at most `OCCLUSIONS` answers are made of each.
+        """
+        rows = zip(*(columns[name] for name in self._inputs), strict=True)
+        return [self._reasons(join_fields(fields, self._spec.max_characters), top) for fields in rows]
+
+    def _reasons(self, text: str, top: int) -> list[Reason]:
+        found, unit = passages(text, self._spec.unit)[:_RANKED], self._spec.unit
+        step = max(1, -(-len(found) // OCCLUSIONS))
+        whole = extract(text, self._spec)
+        lost = []
+        for start in range(0, len(found), step):
+            # A line each, so that what stood apart is not read as one passage.
+            rest = "\n".join([*found[:start], *found[start + step :]])
+            lost.append(1 - kept(whole, extract(rest, self._spec)))
+        return [
+            Reason(
+                feature=joined(found[at * step : (at + 1) * step], unit), value=None, contribution=round(lost[at], 6)
+            )
+            for at in sorted(range(len(lost)), key=lambda at: (-lost[at], at))[:top]
+        ]
 
 
 def load(bundle: Bundle, options: EngineOptions) -> ExtractiveEngine:

@@ -99,6 +99,7 @@ class Evaluation(ABC):
 
     Attributes:
         problem: its name.
+        explained_in: what `explained` is counted in.
         usual: the metric that models are compared by where a gate does not say, and that is suggested.
         higher: metrics of which more is better, a family by its name alone.
         titles: metrics in words, where their name is not enough; of a family with ``{}`` for the class.
@@ -111,6 +112,7 @@ class Evaluation(ABC):
     problem: ClassVar[str]
     usual: ClassVar[str]
     higher: ClassVar[frozenset[str]]
+    explained_in: ClassVar[str] = "log-odds"
     titles: ClassVar[Mapping[str, str]]
     plots: ClassVar[Sequence[str]]
     association: ClassVar[str] = "AUC"

@@ -26,6 +26,7 @@ class Embedding(ClassLabels):
     """Answers are vectors, shape (rows, dimensions); rows of the same ``label`` mean the same."""
 
     problem = "embedding"
+    explained_in = "cosine with itself"
     usual = "mrr"
     higher = frozenset(METRICS)
     titles: ClassVar = {
@@ -77,6 +78,14 @@ class Embedding(ClassLabels):
             steps = np.arange(1, 51)
             axes.step(steps, [(found <= step).mean() if len(found) else 0.0 for step in steps], color=BLUE)
             axes.set(xlim=(1, 50), ylim=(0, 1.02))
+
+    def explained(
+        self, output: EmbeddingOutput, decision: Any, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64]:
+        """The cosine with the vector of the row as it is."""
+        from contracts.text_engine import cosines
+
+        return cosines(answers, like)
 
     def golden_rows(self, output: EmbeddingOutput, answers: Any, most: int) -> NDArray[np.int64]:
         """Over the first dimension."""

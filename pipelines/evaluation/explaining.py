@@ -52,19 +52,22 @@ def measure(
     Returns:
         rows, importance by input (largest first, in log-odds or the label's unit), faithfulness (deletion and
         insertion, each of the reasons and of a random order, 0 to 1, more is better), stability (mean cosine of the
-        reasons of a row and of it nudged). Of texts and images what `pipelines.evaluation.occlusion.measure` says. Of
-        all above_random: by how much reasons are more faithful than chance, of two measures by the lesser. None for
-        what gives no reasons.
+        reasons of a row and of it nudged). Of texts and images what `pipelines.evaluation.occlusion.measure` says, and
+        of lists `of_lists`. Of all above_random: by how much reasons are more faithful than chance, of two measures by
+        the lesser. None for what gives no reasons.
     """
     by, decision = get_evaluation(document.signature.output.problem), document.decision
+    rng = np.random.default_rng(seed)
+    if document.signature.output.problem == "ranking":
+        return occlusion.of_lists(engine, _some(columns, FEW), rng)
     if by.explained(document.signature.output, decision, answers, answers, False) is None:
         return None
-    rng = np.random.default_rng(seed)
     try:
         if document.modality in occlusion.MODALITIES:
             some = _some(columns, FEW)
             like = predict(engine, some, document)
-            return occlusion.measure(engine, document, some, like, partial(score_of, engine, document), rng)
+            found = occlusion.measure(engine, document, some, like, partial(score_of, engine, document), rng)
+            return found and {**found, "removed": {**found["removed"], "unit": by.explained_in}}
         return _of_table(engine, document, columns, np.asarray(answers), rng, folder)
     except PlatformError as err:
         if err.code != "not_explainable":

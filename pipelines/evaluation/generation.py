@@ -32,6 +32,7 @@ class Generation(Evaluation):
     """Answers are texts, an object array; the column ``label`` is the reference, the other texts are the source."""
 
     problem = "generation"
+    explained_in = "share of its words"
     usual = "rouge_l"
     higher = frozenset({*OVERLAP, *OF_SETS})
     titles: ClassVar = {
@@ -131,6 +132,16 @@ class Generation(Evaluation):
         ]
         mean = sum(len(words(text)) for text in label) / max(1, len(label))
         return {"samples": samples, "references": {"words": round(mean, 1)}}
+
+    def explained(
+        self, output: GenerationOutput, decision: Any, answers: Any, like: Any, alone: bool
+    ) -> NDArray[np.float64]:
+        """The share of the answer's words that are still there."""
+        import numpy as np
+
+        from contracts.engines.extractive import kept
+
+        return np.array([kept(one, found) for one, found in zip(like, answers, strict=True)])
 
     def golden_rows(self, output: GenerationOutput, answers: Any, most: int) -> NDArray[np.int64]:
         """From the shortest answer to the longest."""

@@ -1,7 +1,8 @@
 """Whether the reasons of texts and images are true of the model: what taking them out costs its answer.
 
 Beside it stands what taking out as much at random costs (comprehensiveness: DeYoung et al., ERASER, 2020). Of texts
-words are taken out, of images patches are covered, of spans tokens are hidden, so that their places stay.
+words are taken out, of images patches are covered, of spans tokens are hidden, so that their places stay, and of lists
+items of the history.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.engine import Reason
+from contracts.problems.ranking import SEPARATOR, listed
 
 if TYPE_CHECKING:
     from contracts.bundle import BundleDocument
@@ -50,8 +52,9 @@ def measure(
 
     Returns:
         rows, of those with a reason for their answer; removed: what, and the log-odds that taking out the reasons
-        costs, and as much at random; above_random, how much more the reasons cost; stability, the share of a row's
-        reasons that are among those of it nudged, of some. None where no row has a reason.
+        costs, or what else reasons are counted in, and as much at random; above_random, how much more the reasons cost;
+        stability, the share of a row's reasons that are among those of it nudged, of some. None where no row has a
+        reason.
     """
     way = _WAYS[document.modality, document.signature.output.problem == "tagging"]
     reasons = [[one for one in found if one.contribution > 0] for found in engine.explain(columns, TOP)]
@@ -70,13 +73,66 @@ def measure(
         if len(alike) < _NUDGED:
             others = {one.feature for one in engine.explain(way.nudged(engine, row, reasons[at], rng), TOP)[0]}
             alike.append(float(np.mean([one.feature in others for one in reasons[at]])))
+    return _told(len(rows), way.what, costs, alike)
+
+
+def _told(rows: int, what: str, costs: Mapping[str, Sequence[float]], alike: Sequence[float]) -> dict[str, Any]:
     found = {name: float(np.mean(one)) for name, one in costs.items()}
     return {
-        "rows": len(rows),
-        "removed": {"what": way.what, **found},
+        "rows": rows,
+        "removed": {"what": what, **found},
         "above_random": found["reasons"] - found["random"],
         "stability": float(np.mean(alike)),
     }
+
+
+def of_lists(engine: Engine, columns: Columns, rng: np.random.Generator) -> dict[str, Any] | None:
+    """What the items of a history are worth that a list names as its reasons (``because``).
+
+    They are taken out of the history, and as many others of it; the cost is the share of the listed item's score that
+    is gone. Items of a history that is no longer than its reasons are left out: nothing else could be taken.
+
+    Returns:
+        See `measure`: rows are people; stability is the share of an item's reasons that stay when an item of the
+        history is left out that is none of them. None where no list names reasons.
+    """
+    model, places = engine.model, engine.places  # type: ignore[attr-defined]
+
+    def answered(row: Row, history: Sequence[str]) -> Any:
+        return engine.predict({**row, "items": np.array([SEPARATOR.join(history)], dtype=object)})[0]
+
+    def worth(history: Sequence[str], item: str) -> float:
+        recent, _ = model.history([places[one] for one in history if one in places])
+        return float(model.worth(recent, np.array([places[item]]))[0])
+
+    costs: dict[str, list[float]] = {"reasons": [], "random": []}
+    alike: list[float] = []
+    people = 0
+    for at in range(len(columns["items"])):
+        row = {name: values[at : at + 1] for name, values in columns.items()}
+        history = list(dict.fromkeys(reversed(listed(row["items"][0]))))[::-1]
+        found = answered(row, history)
+        told = [
+            (item, because)
+            for item, because in zip(found.items, found.because, strict=True)
+            if because and len(history) > 2 * len(because) and worth(history, item) > 0
+        ][:TOP]
+        people += bool(told)
+        for item, because in told:
+            before, others = worth(history, item), [one for one in history if one not in because]
+            drawn = [set(rng.choice(others, len(because), replace=False).tolist()) for _ in range(DRAWS)]
+            for name, gone in (("reasons", [set(because)]), ("random", drawn)):
+                after = [worth([one for one in history if one not in some], item) for some in gone]
+                costs[name].append(float(np.clip(1 - np.mean(after) / before, -1, 1)))
+            left = str(rng.choice(others))
+            again = answered(row, [one for one in history if one != left])
+            named = dict(zip(again.items, again.because, strict=True))
+            if item in named:  # else the list has changed, and says nothing of this item
+                alike.append(len(set(because) & set(named[item])) / len(because))
+    if not people or not alike:
+        return None
+    made = _told(people, "items of the history", costs, alike)
+    return {**made, "removed": {**made["removed"], "unit": "share of the score of a listed item"}}
 
 
 def _without_words(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator | None) -> Row:

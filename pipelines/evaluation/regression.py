@@ -28,6 +28,7 @@ class Regression(Evaluation):
     """Answers are numbers, shape (rows, 1), or (rows, 3) with the interval; the column ``label`` is a number."""
 
     problem = "regression"
+    explained_in = "its unit"
     usual = "mae"
     higher = frozenset({"r2", "coverage"})
     titles: ClassVar = {

@@ -1,4 +1,4 @@
-"""Calibrated models of a table as an ONNX graph: linear ones, with the contribution of every input, and networks."""
+"""Calibrated models of a table as an ONNX graph: linear ones and networks, with the contribution of every input."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contracts.encrypted import FILE, LinearModel
 
 Floats = NDArray[np.float64]
+_STEPS = 32  # points of the way from a usual row to a row, at which a network's slopes are taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +97,11 @@ class NetworkForm:
 
 
 def save_network(form: NetworkForm, calibration: Mapping[str, Any], path: Path) -> None:
-    """Write the graph: float64 ``features`` (n, inputs) -> ``probabilities`` (n, 2)."""
+    """Write the graph: float64 ``features`` (n, inputs) -> ``probabilities`` (n, 2), ``contributions`` (n, inputs).
+
+    Contributions are integrated gradients of the log-odds (M. Sundararajan, A. Taly, Q. Yan, 2017), from a row whose
+    numbers are the means and which is of each category as much: together they are what the row has more than that one.
+    """
     from onnx import TensorProto, helper
 
     double = TensorProto.DOUBLE
@@ -140,7 +145,51 @@ def save_network(form: NetworkForm, calibration: Mapping[str, Any], path: Path) 
         helper.make_node("Sub", ["one", "positive"], ["negative"]),
         helper.make_node("Concat", ["negative", "positive"], ["probabilities"], axis=1),
     ]
-    _write("network", nodes, constants, len(form.numbers) + len(form.categories), {"probabilities": 2}, path)
+    nodes += _integrated(form, places, constants, helper)
+    width = len(form.numbers) + len(form.categories)
+    _write("network", nodes, constants, width, {"probabilities": 2, "contributions": width}, path)
+
+
+def _integrated(form: NetworkForm, places: Sequence[int], constants: dict[str, Any], helper: Any) -> list[Any]:
+    """From ``layer0`` (n, given) to ``contributions`` (n, inputs): the mean slope along the way, times the way."""
+    from onnx import TensorProto
+
+    belongs = [*form.numbers, *form.numbers, *places]
+    usual = [0.0] * (2 * len(form.numbers)) + [1 / count for _, count in form.categories for _ in range(count)]
+    constants |= {
+        "usual": np.asarray(usual, np.float64),
+        "steps": ((np.arange(_STEPS) + 0.5) / _STEPS)[:, None, None],
+        "belongs": np.eye(len(form.numbers) + len(form.categories))[belongs],
+    }
+    node, last = helper.make_node, len(form.layers) - 1
+    nodes = [
+        node("Sub", ["layer0", "usual"], ["way"]),
+        node("Mul", ["steps", "way"], ["gone"]),
+        node("Add", ["gone", "usual"], ["at0"]),  # (steps, n, given)
+    ]
+    for at in range(last):
+        nodes += [
+            node("MatMul", [f"at{at}", f"weights{at}"], [f"raw{at}"]),
+            node("Add", [f"raw{at}", f"bias{at}"], [f"before{at}"]),
+            node("Greater", [f"before{at}", "zero"], [f"open{at}"]),
+            node("Cast", [f"open{at}"], [f"passes{at}"], to=TensorProto.DOUBLE),
+            node("Relu", [f"before{at}"], [f"at{at + 1}"]),
+        ]
+    constants["slope"] = form.layers[last][0].copy()
+    slope = "slope"
+    for at in reversed(range(last)):
+        constants[f"back{at}"] = form.layers[at][0].copy()
+        nodes += [
+            node("Mul", [slope, f"passes{at}"], [f"through{at}"]),
+            node("MatMul", [f"through{at}", f"back{at}"], [f"slope{at}"]),
+        ]
+        slope = f"slope{at}"
+    return [
+        *nodes,
+        node("ReduceMean", [slope], ["mean_slope"], axes=[0], keepdims=0),
+        node("Mul", ["mean_slope", "way"], ["parts"]),
+        node("MatMul", ["parts", "belongs"], ["contributions"]),
+    ]
 
 
 def _write(

@@ -26,7 +26,7 @@ from services.model.request_schema import Batch, RequestSchemas, copied, merge
 from services.model.rows import Rows
 from services.problems import get_serving
 
-_EXPLAINED_AT_ONCE = 16
+_EXPLAINED_AT_ONCE, _QUICK_SECONDS = 16, 0.02
 _WARM_CALLS, _WARM_SECONDS = 30, 0.1
 
 
@@ -208,13 +208,17 @@ class Model:
         return found
 
     def _reasons(self, work: Work, inputs: Mapping[str, Column]) -> list[list[Reason]]:
-        start = perf_counter()
+        start = before = perf_counter()
         reasons: list[list[Reason]] = []
-        for at in range(0, work.batch.rows, _EXPLAINED_AT_ONCE):
+        at_once = 1  # more where they take no time: after each call somebody may wait no more
+        while len(reasons) < work.batch.rows:
             if work.given_up:
                 raise TimeoutError
-            part = {name: values[at : at + _EXPLAINED_AT_ONCE] for name, values in inputs.items()}
+            part = {name: values[len(reasons) : len(reasons) + at_once] for name, values in inputs.items()}
             reasons += self.engine.explain(part, len(self._inputs) if self.principal else work.top)
+            now = perf_counter()
+            at_once = min(2 * at_once, _EXPLAINED_AT_ONCE) if now - before < _QUICK_SECONDS else 1
+            before = now
         _observe(self.metrics.stage["explain"], start)
         return reasons
 

@@ -7,6 +7,7 @@ from dataclasses import field, replace
 
 from pydantic.dataclasses import dataclass
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.recommend.base import RecommendRecipe, recommend_recipes
 from pipelines.recipes.recommend.settings import (
     ImpressionsConfig,
@@ -30,6 +31,7 @@ class RecommendTaskConfig(RecommendRecipe):
 # What the built-in data reach with room for other rows; real data deserve limits of their own.
 _GATE = GateConfig(
     primary="ndcg",
+    explanations=ExplanationLimits(above_random=0.0),
     thresholds=(
         Threshold(metric="ndcg", minimum=0.05),
         Threshold(metric="coverage", minimum=0.3),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.text.extracts import extract_recipes
 from pipelines.recipes.text.task import TextGeneration
 from pipelines.task import Column, GateConfig, Threshold
@@ -12,6 +13,7 @@ from pipelines.task import Column, GateConfig, Threshold
 # What the shipped sample reaches with room for other rows; real data deserves limits of its own.
 _GATE = GateConfig(
     primary="rouge_l",
+    explanations=ExplanationLimits(above_random=0.0),
     thresholds=(
         Threshold(metric="rouge_l", minimum=0.3),
         Threshold(metric="unsupported_numbers", maximum=0.05),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,12 +22,13 @@ from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.problems.classification import ClassificationOutput
 from contracts.problems.multilabel import MultilabelOutput
+from contracts.problems.ranking import SEPARATOR
 from pipelines.checks.explanations import CHECK
 from pipelines.evaluation import explaining, get_evaluation, scoring
 from pipelines.gate_limits import ExplanationLimits
 from pipelines.task import GateConfig
 from tests.detection_bundle import spots
-from tests.problem_bundles import name_tagger
+from tests.problem_bundles import lists, name_tagger
 
 WEIGHTS = {"large": 4.0, "small": 0.5, "none": 0.0, "word": 2.0}
 INPUTS = [Input(name=name, dtype="string" if name == "word" else "float64") for name in WEIGHTS]
@@ -143,7 +145,7 @@ def test_reasons_are_about_the_positive_class_or_the_answered_one(
 
 
 def test_what_has_no_number_that_reasons_are_about_is_left_out(document: Any) -> None:
-    output = SimpleNamespace(problem="embedding")
+    output = SimpleNamespace(problem="image")
     where = SimpleNamespace(**{**vars(document), "signature": SimpleNamespace(inputs=INPUTS, output=output)})
     assert measured(Linear(), where, rows(20)) is None
 
@@ -268,6 +270,58 @@ def test_reasons_of_spans_and_boxes_are_truer_than_chance(tmp_path: Path) -> Non
         assert found["removed"]["reasons"] > 1
         assert found["above_random"] > 0.5
         assert found["stability"] > 0.5
+
+
+class Lines:
+    """Its answer is the second line, which `honest` reasons name."""
+
+    def __init__(self, honest: bool) -> None:
+        self.at = 1 if honest else 3
+
+    def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        return np.array([" ".join(text.split("\n")[1:2]) for text in columns["text"]], dtype=object)
+
+    def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
+        return [[Reason(feature=text.split("\n")[self.at], value=None, contribution=1.0)] for text in columns["text"]]
+
+
+def test_reasons_of_texts_that_are_answered_are_measured_by_the_words_that_are_gone(document: Any) -> None:
+    output = SimpleNamespace(problem="generation")
+    where = SimpleNamespace(**{**vars(document), "modality": "text", "signature": SimpleNamespace(
+        **{**vars(document.signature), "output": output})})  # fmt: skip
+    columns = {"text": np.array(["one early bird\nsings to me\nof all that\nyou never see"] * 9, dtype=object)}
+    true, false = (measured(Lines(honest), where, columns) for honest in (True, False))  # type: ignore[arg-type]
+    assert true["removed"]["reasons"] == 1
+    assert true["removed"]["unit"] == "share of its words"
+    assert true["above_random"] > 0.1 > false["above_random"]
+
+
+def lists_measured(folder: Path, lying: bool) -> Any:
+    bundle = lists(folder)
+    engine: Any = load_engine(bundle)
+    if lying:
+        told = type(engine.model)._because
+
+        def other(model: Any, recent: Any, weights: Any, chosen: Any, why: Any) -> Any:
+            said = told(model, recent, weights, chosen, why)
+            rest = [[model.items[at] for at in recent if model.items[at] not in some] for some in said]
+            return tuple(tuple(one[: len(some)]) for one, some in zip(rest, said, strict=True))
+
+        object.__setattr__(engine.model, "_because", partial(other, engine.model))
+    names = [item.name for item in bundle.document.signature.inputs]
+    history = SEPARATOR.join(engine.model.items[:5])
+    columns = {name: np.array([history if name == "items" else ""] * 3, dtype=object) for name in names}
+    columns |= {
+        name: np.full(3, value) for name, value in (("k", 5.0), ("diversity", 0.0), ("explore", 0), ("age", 0.0))
+    }
+    return explaining.measure(engine, bundle.document, columns, engine.predict(columns), 7, None)
+
+
+def test_what_a_list_says_it_follows_from_is_truer_than_the_rest_of_the_history(tmp_path: Path) -> None:
+    true, false = (lists_measured(tmp_path / str(lying), lying) for lying in (False, True))
+    assert true["rows"] == 3
+    assert true["above_random"] > 0.1 > 0 > false["above_random"]
+    assert true["stability"] == 1
 
 
 def file_of(pixels: NDArray[np.uint8]) -> bytes:

@@ -289,7 +289,11 @@ def test_reasons_are_the_engine_s(serve_bundle: Any, tmp_path: Path) -> None:
         row = rows_of(bundle)[0]
         answer = serve_bundle(bundle).predict(row, explain=1).json()
         assert answer["predictions"][0]["reasons"][0]["feature"] == feature
-    refused = serve_bundle(vectors(tmp_path / "vectors")).predict(SOME_TEXTS[0], explain=1)
+    vector = serve_bundle(vectors(tmp_path / "vectors")).predict(SOME_TEXTS[0], explain=1)
+    assert vector.json()["predictions"][0]["reasons"]
+    refused = serve_bundle(documents(tmp_path / "documents")).predict(
+        rows_of(documents(tmp_path / "other"))[0], explain=1
+    )
     assert refused.status_code == 422
     assert refused.json()["type"].endswith("not-explainable")
 

@@ -226,7 +226,10 @@ def test_the_graph_answers_as_the_network(privacy: PrivacyConfig, tmp_path: Path
     found = fit_network(rows, INPUTS, SMALL, privacy, 7, tmp_path, silent)
     save_network(form_of(INPUTS, found), {"kind": "none"}, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
-    (said,) = session.run(["probabilities"], {"features": rows[1].x})
+    said, parts = session.run(["probabilities", "contributions"], {"features": rows[1].x})
+    assert parts.shape == rows[1].x.shape
+    apart = found.raw - parts.sum(axis=1)  # the log-odds of the usual row, which is the same for all
+    assert np.ptp(apart) < 0.02 * np.ptp(found.raw)
     np.testing.assert_allclose(said[:, 1], 1 / (1 + np.exp(-found.raw)), atol=1e-5)
     np.testing.assert_allclose(said.sum(axis=1), 1)
 
