@@ -1,7 +1,8 @@
-"""Settings of a run that are none of its task: what steps need on a cluster, and how many of them share a pod.
+"""Settings of a run that are none of its task: what steps need on a cluster, how many share a pod, who computes data.
 
-``resources.STEP.KEY`` (STEP may be ``all``), ``workflow.tasks`` and ``workflow.nodes`` are written like settings of a
-task, and are split off before its configuration is made: they never change what a step computes, nor a cache key.
+``resources.STEP.KEY`` (STEP may be ``all``), ``workflow.tasks``, ``workflow.nodes``, ``data.engine``, ``data.workers``
+and ``data.memory`` are written like settings of a task, and are split off before its configuration is made: they never
+change what a step computes, nor a cache key.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any
 
 from contracts import quantities
 from contracts.errors import PlatformError
+from pipelines.data_engines import ENGINES
 from pipelines.resources import STEPS, Resources
 
 TASKS = ("few", "groups", "each")
 NODES = ("fixed", "growing")
 PLAN = ("kept", "ignored")
+_OF_ENGINE = ("data.engine", "data.workers", "data.memory")  # the other settings of data are the task's
+_MOST_WORKERS = 256
 _ALL = "all"
 _SMALLEST = 32 * 2**20
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -32,7 +36,11 @@ def split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         PlatformError: ``code="bad_config"``: a key that is none, or a value that is none of it.
     """
-    ours = {key: value for key, value in settings.items() if key.partition(".")[0] in ("resources", "workflow")}
+    ours = {
+        key: value
+        for key, value in settings.items()
+        if key.partition(".")[0] in ("resources", "workflow") or key in _OF_ENGINE
+    }
     checked: dict[str, Any] = {}
     for key, value in ours.items():
         checked.update(_checked(key, value))
@@ -96,6 +104,8 @@ def _flat(defaults: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 def _checked(key: str, value: Any) -> dict[str, Any]:
     section, *path = key.split(".")
+    if section == "data":
+        return {key: _of_engine(key, value)}
     if section == "workflow":
         accepted = {"tasks": TASKS, "nodes": NODES, "plan": PLAN}.get(".".join(path))
         if accepted is None:
@@ -114,6 +124,21 @@ def _checked(key: str, value: Any) -> dict[str, Any]:
         return {key: _READ[name](value)}
     except ValueError as err:
         raise _wrong(key, f"got {value!r}; {err}") from None
+
+
+def _of_engine(key: str, value: Any) -> Any:
+    if key == "data.engine":
+        if value not in ENGINES:
+            raise _wrong(key, f"got {value!r}; accepted: {', '.join(ENGINES)}")
+        return value
+    try:
+        if key == "data.memory":
+            return _memory(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_WORKERS:
+            raise ValueError(f"write a whole number from 1 to {_MOST_WORKERS}")
+    except ValueError as err:
+        raise _wrong(key, f"got {value!r}; {err}") from None
+    return value
 
 
 def _selector(key: str, prefix: str, label: str, value: Any) -> dict[str, Any]:

@@ -11,26 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from feature_repo.stores.parquet_sources import (
-    SQL_TYPES,
-    SourceKeys,
-    column,
-    connect,
-    created,
-    moment,
-    quote,
-    scan,
-    source_files,
-)
+from feature_repo.stores import join_parts, join_sql
+from feature_repo.stores.parquet_sources import SourceKeys, connect, scan, source_files
+from feature_repo.stores.parts import Engine, count_rows
 
 if TYPE_CHECKING:
-    import duckdb
     import pandas as pd
     import pyarrow as pa
 
 
 def point_in_time_join(
-    plan: Mapping[str, Any], folder: str | Path, entity_frame: pd.DataFrame, *, memory_limit: str = "1200MB"
+    plan: Mapping[str, Any],
+    folder: str | Path,
+    entity_frame: pd.DataFrame,
+    *,
+    memory_limit: str = "1200MB",
+    engine: Engine | None = None,
 ) -> pd.DataFrame:
     """Join the features of a plan to `entity_frame` as they were known at each row's moment.
 
@@ -38,6 +34,7 @@ def point_in_time_join(
         plan: a compiled plan (`plan.py`).  folder: where the plan's Parquet sources are.
         entity_frame: has the join keys and the column ``plan["timestamp"]`` (aware, or naive and then UTC).
         memory_limit: of DuckDB, which spills to disk beyond.
+        engine: computes the join by parts, where it cuts so many rows.
 
     Returns:
         A new frame: the given columns and index, and one column per feature (nullable dtypes). A feature is missing
@@ -47,14 +44,10 @@ def point_in_time_join(
         PlatformError: a key or the timestamp is missing in the frame, or a source is missing in the folder.
     """
     result = entity_frame.copy(deep=False)
-    with connect(memory_limit) as connection:
-        source = SourceKeys(connection)
-        for view in plan["views"]:
-            _refuse_double_names(view, entity_frame)
-            for name, values in _join_view(
-                connection, source, view, plan["timestamp"], entity_frame, Path(folder)
-            ).items():
-                result[name] = values
+    for view in plan["views"]:
+        _refuse_double_names(view, entity_frame)
+        for name, values in _join_view(view, plan["timestamp"], entity_frame, folder, memory_limit, engine).items():
+            result[name] = values
     return result
 
 
@@ -75,33 +68,39 @@ def _refuse_double_names(view: Mapping[str, Any], frame: pd.DataFrame) -> None:
 
 
 def _join_view(
-    connection: duckdb.DuckDBPyConnection,
-    source: SourceKeys,
     view: Mapping[str, Any],
     timestamp: str,
     frame: pd.DataFrame,
-    folder: Path,
+    folder: str | Path,
+    memory_limit: str,
+    engine: Engine | None,
 ) -> dict[str, Any]:
-    """The view's features, one array of len(frame) each.
-
-    The ASOF join sees keys and moments only, and values are gathered afterwards by their position: sorting wide rows
-    takes fifty times as long. All sides are tables, not subqueries, because the planner needs their sizes.
-    """
+    """The view's features, one array of len(frame) each."""
     import numpy as np
     import pyarrow as pa
 
-    connection.register("entities", _entities(view, timestamp, frame))
-    rows = scan(connection, source_files(view["source"], folder, view["name"]))
-    for statement in _queries(view, rows, source):
-        connection.execute(statement)
-    source.check(view["name"])
-    wanted = ", ".join(f"h.{column(view, f['name'])} AS {quote(f['name'])}" for f in view["features"])
-    gathered = connection.execute(f"SELECT c.nr, {wanted} FROM {rows} h JOIN chosen c ON h.pos = c.pos")
-    table = gathered.to_arrow_table()
+    entities, files = _entities(view, timestamp, frame), source_files(view["source"], folder, view["name"])
+    if engine is not None and len(frame) and engine.parts(len(frame) + count_rows(files)) > 1:
+        table = join_parts.gathered(engine, view, files, entities)
+    else:
+        table = _gathered(view, files, entities, memory_limit)
     place = np.full(len(frame), -1, dtype=np.int64)
     place[table["nr"].to_numpy()] = np.arange(table.num_rows)
     taken = table.take(pa.array(place, mask=place < 0))
     return {shown(f): _as_pandas(taken[f["name"]], f["name"], f["dtype"]) for f in view["features"]}
+
+
+def _gathered(view: Mapping[str, Any], files: list[str], entities: pa.Table, memory_limit: str) -> pa.Table:
+    """The features of the rows that find some, with their number; of all rows at once."""
+    with connect(memory_limit) as connection:
+        source, rows = SourceKeys(connection), scan(connection, files)
+        connection.register("entities", entities)
+        connection.execute(f"CREATE TEMP TABLE asked AS {join_sql.asked(view, 'entities')}")
+        connection.execute(f"CREATE TEMP TABLE history AS {join_sql.history(view, rows, source)}")
+        for statement in join_sql.choose(view):
+            connection.execute(statement)
+        source.check(view["name"])
+        return connection.execute(join_sql.gather(view, rows)).to_arrow_table()
 
 
 def _as_pandas(values: pa.ChunkedArray, name: str, dtype: str) -> Any:
@@ -163,30 +162,3 @@ def _moments(values: pd.Series[Any]) -> pa.Array:
 
     aware = pd.to_datetime(values, utc=True).astype("datetime64[us, UTC]")
     return pa.Array.from_pandas(aware).cast(pa.int64())
-
-
-def _queries(view: Mapping[str, Any], rows: str, source: SourceKeys) -> list[str]:
-    """From `asked` and `history` to `chosen`: the position of the row that each entity row gets.
-
-    Of history rows that share key and moment, the last created is chosen, else the last written. Rows that are older
-    than the time to live for every entity row are not looked at.
-    """
-    ttl = view["ttl_seconds"] * 1_000_000
-    types = [SQL_TYPES[key["dtype"]] for key in view["join_keys"]]
-    asked = ", ".join(f"TRY_CAST(key{i} AS {kind}) AS key{i}" for i, kind in enumerate(types))
-    named = [source.column(rows, column(view, key["name"]), key["dtype"]) for key in view["join_keys"]]
-    keys = ", ".join(f"{key} AS key{i}" for i, key in enumerate(named))
-    both = " AND ".join(f"e.key{i} = h.key{i}" for i in range(len(types)))
-    since = f"AND {moment(view)} >= (SELECT min(moment) FROM asked) - {ttl}" if ttl else ""
-    young = f"WHERE e.moment - h.moment <= {ttl}" if ttl else ""
-    kept = ", ".join(f"e.key{i}" for i in range(len(types)))
-    made = f"{created(view)} AS made" if view["created_field"] else "0 AS made"
-    return [
-        f"CREATE OR REPLACE TEMP TABLE asked AS SELECT {asked}, moment, nr FROM entities",
-        f"""CREATE OR REPLACE TEMP TABLE history AS SELECT {keys}, {moment(view)} AS moment, pos, {made} FROM {rows}
-            WHERE {moment(view)} <= (SELECT max(moment) FROM asked) {since}""",
-        f"""CREATE OR REPLACE TEMP TABLE matched AS SELECT e.nr, {kept}, h.moment
-            FROM asked e ASOF JOIN history h ON {both} AND e.moment >= h.moment {young}""",
-        f"""CREATE OR REPLACE TEMP TABLE chosen AS SELECT e.nr, arg_max(h.pos, (h.made, h.pos)) AS pos
-            FROM matched e JOIN history h ON {both} AND e.moment = h.moment GROUP BY e.nr""",
-    ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,13 +36,20 @@ _ESCAPED = "".join(f"\\x{{{ord(sign):x}}}" for sign in SPACE)  # as a regular ex
 PART = 1 << 40  # rows of one file: positions count through all files of a source
 
 
-def connect(memory_limit: str) -> duckdb.DuckDBPyConnection:
-    """An empty database in memory that spills to disk beyond the limit; moments are UTC."""
+@contextlib.contextmanager
+def connect(memory_limit: str, threads: int = 0) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in memory that spills beyond the limit, to a folder of its own; moments are UTC.
+
+    memory_limit: as DuckDB has it, such as 1200MB.  threads: 0 is one for each core.
+    """
     import duckdb
 
-    connection = duckdb.connect()
-    connection.execute(f"SET TimeZone='UTC'; SET memory_limit={text(memory_limit)}; SET preserve_insertion_order=false")
-    return connection
+    with tempfile.TemporaryDirectory(prefix="fairlead-spilled-") as spilled, duckdb.connect() as connection:
+        connection.execute(
+            f"SET TimeZone='UTC'; SET memory_limit={text(memory_limit)}; SET preserve_insertion_order=false; "
+            f"SET temp_directory={text(spilled)}" + (f"; SET threads={threads}" if threads else "")
+        )
+        yield connection
 
 
 def source_files(source: str, folder: str | Path, view: str) -> list[str]:
@@ -67,16 +76,20 @@ def source_files(source: str, folder: str | Path, view: str) -> list[str]:
     return files
 
 
-def scan(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> str:
-    """A relation of all rows with their position `pos`; rows that were written later have a higher one."""
+def scan(connection: duckdb.DuckDBPyConnection, files: Sequence[str], first: int = 0) -> str:
+    """A relation of all rows with their position `pos`; rows that were written later have a higher one.
+
+    first: how many files of the source come before these.
+    """
     listed = ", ".join(text(file) for file in files)
     if files[0].startswith("s3://"):
         _register_s3(connection)
         listed = ", ".join(text(f"objects://{file.removeprefix('s3://')}") for file in files)
     if len(files) == 1:
-        return f"(SELECT *, file_row_number AS pos FROM read_parquet({listed}, file_row_number=true))"
+        place = f"file_row_number + {first * PART}" if first else "file_row_number"
+        return f"(SELECT *, {place} AS pos FROM read_parquet({listed}, file_row_number=true))"
     # Later parts may have columns that earlier ones lack.
-    place = f"(list_position([{listed}], filename) - 1) * {PART} + file_row_number"
+    place = f"(list_position([{listed}], filename) + {first - 1}) * {PART} + file_row_number"
     options = "file_row_number=true, filename=true, union_by_name=true"
     return f"(SELECT *, {place} AS pos FROM read_parquet([{listed}], {options}))"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data_engines import current
 from pipelines.io.remote import folder_here
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def join(frame: pd.DataFrame, history: Mapping[str, Any]) -> pd.DataFrame:
     from feature_repo.stores.join import point_in_time_join
 
     with folder_here(history["path"], last="features.json") as folder:
-        joined: pd.DataFrame = point_in_time_join(history["plan"], str(folder), frame)
+        joined: pd.DataFrame = point_in_time_join(history["plan"], str(folder), frame, engine=current())
     return derive(joined, history["plan"])
 
 

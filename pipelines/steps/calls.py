@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from pipelines.data_engines import opened
 from pipelines.io import events
 from pipelines.io.retries import with_retries
 from pipelines.run import Run
@@ -191,7 +192,8 @@ def call_step(step: str, found: Call, values: Mapping[str, Any]) -> Any:
         values: its arguments. Files are paths, and documents go to the step as JSON.
     """
     given = {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    return with_retries(step, functools.partial(found.call, given), fresh=str(given[found.artifact[0]]))
+    with opened(step):
+        return with_retries(step, functools.partial(found.call, given), fresh=str(given[found.artifact[0]]))
 
 
 def version_made(manifest: str) -> tuple[str, str]:

@@ -7,11 +7,14 @@ online store keeps the last row of each entity: both see the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from feature_repo.stores.parts import map_parts
+from pipelines.data_engines import current
 from pipelines.task import Progress
 from pipelines.tasks.fraud.simulator import LABEL_DELAY_DAYS
 from pipelines.tasks.fraud.windows import DAY, Floats, Ints, Timeline, blocks, trailing_median
@@ -19,26 +22,39 @@ from pipelines.tasks.fraud.windows import DAY, Floats, Ints, Timeline, blocks, t
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_Windows: TypeAlias = tuple[tuple[Ints, Ints], Callable[[Ints, Ints], dict[str, Any]]]
 DELAY = LABEL_DELAY_DAYS * DAY
 WINDOWS = (1, 7, 30)
 _EARLIER = (60, 14)  # days ago: a customer's habit before a possible theft of the card
 _LARGE = 2.5  # times the median
 _MEDIAN_OF = 30  # payments
 _REACH = (max(*WINDOWS, *_EARLIER) + LABEL_DELAY_DAYS + 1) * DAY
-_COLUMNS = ["event_time", "customer_id", "terminal_id", "amount", "fraud"]
+_ASKED = 500_000  # moments of one group of rows: one key may have a third of all payments
+_KEY = {"customer_windows": "customer_id", "terminal_windows": "terminal_id"}
+_READ = {"customer_windows": "amount", "terminal_windows": "fraud"}
 
 
 def write_history(clean: Path, out: Path, progress: Progress) -> None:
-    """Write ``customer_windows.parquet`` and ``terminal_windows.parquet`` from the validated parts in `clean`."""
-    import pyarrow.dataset as ds
+    """Write ``customer_windows.parquet`` and ``terminal_windows.parquet`` from the validated parts in `clean`.
 
-    data = ds.dataset(sorted(str(p) for p in clean.glob("part-*.parquet")), format="parquet").to_table(columns=_COLUMNS)
+    Each is computed by its key, so that the engine of the run may compute it by parts: then it is a folder of them.
+    """
+    files = sorted(str(part) for part in clean.glob("part-*.parquet"))
     out.mkdir(parents=True, exist_ok=True)
-    moment = _micros(data["event_time"])
-    _write(data["customer_id"], moment, _customer(data["amount"].to_numpy()), out / "customer_windows.parquet")
-    progress(1, 2)
-    _write(data["terminal_id"], moment, _terminal(data["fraud"].to_numpy()), out / "terminal_windows.parquet")
-    progress(2, 2)
+    for done, (name, key) in enumerate(_KEY.items(), start=1):
+        columns = ["event_time", key, _READ[name]]
+        map_parts(current(), files, key, columns, f"{__name__}:{name}", out / f"{name}.parquet")
+        progress(done, len(_KEY))
+
+
+def customer_windows(files: Sequence[str], out: str) -> None:
+    """Write the history of the customers whose payments are in `files`, all of them, in order."""
+    _write("customer_windows", files, out, _customer)
+
+
+def terminal_windows(files: Sequence[str], out: str) -> None:
+    """Write the history of the terminals whose payments are in `files`, all of them, in order."""
+    _write("terminal_windows", files, out, _terminal)
 
 
 def _micros(column: pa.ChunkedArray) -> Ints:
@@ -48,54 +64,64 @@ def _micros(column: pa.ChunkedArray) -> Ints:
     return values
 
 
-def _write(ids: pa.ChunkedArray, moment: Ints, windows: Any, path: Path) -> None:
-    """`windows(rows, entity, moment)` gives (entity, stamp, columns) of a block's history, in order."""
+def _write(name: str, files: Sequence[str], out: str, made: Callable[[Any, Ints, Ints], _Windows]) -> None:
+    """`made(values, entity, moment)` gives a block's history: entity and stamp of its rows, in order, and columns."""
     import pyarrow as pa
+    import pyarrow.dataset as ds
     import pyarrow.parquet as pq
 
-    codes = ids.combine_chunks().dictionary_encode()
+    key = _KEY[name]
+    data = ds.dataset(list(files), format="parquet").to_table(columns=["event_time", key, _READ[name]])
+    moment, values = _micros(data["event_time"]), data[_READ[name]].to_numpy()
+    codes = data[key].combine_chunks().dictionary_encode()
+    del data
     entity = codes.indices.to_numpy().astype(np.int64)
-    key = "customer_id" if path.name.startswith("customer") else "terminal_id"
     span = int(moment.max() - moment.min()) + 4 * _REACH if len(moment) else 1
     writer = None
     for block in blocks(entity, span):
-        at, stamp, columns = windows(block.rows, block.entity, moment[block.rows])
-        names = pa.DictionaryArray.from_arrays(pa.array((at + block.first).astype(np.int32)), codes.dictionary)
-        table = pa.table({key: names, "known_at": pa.array(stamp, type=pa.timestamp("us", tz="UTC")), **columns})
-        writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd", compression_level=1)
-        writer.write_table(table)
+        (at, stamp), columns = made(values[block.rows], block.entity, moment[block.rows])
+        for start in range(0, len(at), _ASKED):
+            which, when = at[start : start + _ASKED], stamp[start : start + _ASKED]
+            names = pa.DictionaryArray.from_arrays(pa.array((which + block.first).astype(np.int32)), codes.dictionary)
+            known = pa.array(when, type=pa.timestamp("us", tz="UTC"))
+            table = pa.table({key: names, "known_at": known, **columns(which, when)})
+            writer = writer or pq.ParquetWriter(out, table.schema, compression="zstd", compression_level=1)
+            writer.write_table(table)
     if writer is not None:
         writer.close()
 
 
-def _customer(amount: Floats) -> Any:
-    def windows(rows: Ints, entity: Ints, moment: Ints) -> tuple[Ints, Ints, dict[str, Any]]:
-        line = Timeline(entity, moment, _REACH)
-        at, stamp = _unique(entity, moment + 1)
-        value = amount[rows]
-        sums, squares = line.cumulative(value), line.cumulative(value * value)
-        end = line.position(at, stamp)
+def _customer(amount: Floats, entity: Ints, moment: Ints) -> _Windows:
+    line = Timeline(entity, moment, _REACH)
+    value = amount[line.order]
+    sums, squares = line.totals(value), line.totals(value * value)
+    median = trailing_median(entity[line.order], value, _MEDIAN_OF, 5)
+    large = _large(entity[line.order], value, median)
+
+    def columns(at: Ints, stamp: Ints) -> dict[str, Any]:
+        end, first = line.position(at, stamp), line.start(at)
 
         def begin(days: int) -> Ints:
             return line.position(at, stamp - days * DAY)
 
-        columns: dict[str, Any] = {f"customer_payments_{days}d": end - begin(days) for days in WINDOWS}
-        for days in WINDOWS:  # never empty: the payment that made the row is in it
-            columns[f"customer_mean_{days}d"] = _share(sums[end] - sums[begin(days)], end - begin(days))
-        spread = _share(squares[end] - squares[begin(30)], end - begin(30)) - columns["customer_mean_30d"] ** 2
-        columns["customer_std_30d"] = np.sqrt(np.maximum(spread, 0.0))
-        columns["customer_mean_before_7d"] = _share(sums[begin(7)] - sums[begin(30)], begin(7) - begin(30))
-        far, near = (begin(days) for days in _EARLIER)
-        columns["customer_mean_earlier"] = _share(sums[near] - sums[far], near - far)
-        median = trailing_median(entity[line.order], value[line.order], _MEDIAN_OF, 5)
-        columns["customer_median"] = median[end - 1]
-        large = _large(entity[line.order], value[line.order], median)
-        for days in (3, 7, 14):
-            columns[f"customer_large_{days}d"] = (large[end] - large[begin(days)]).astype(np.int64)
-        columns["customer_last_payment"] = (stamp - 1) / 1e6
-        return at, stamp, columns
+        def total(of: Floats, since: Ints, until: Ints) -> Floats:
+            return line.before(of, until, first) - line.before(of, since, first)
 
-    return windows
+        found: dict[str, Any] = {f"customer_payments_{days}d": end - begin(days) for days in WINDOWS}
+        for days in WINDOWS:  # never empty: the payment that made the row is in it
+            found[f"customer_mean_{days}d"] = _share(total(sums, begin(days), end), end - begin(days))
+        spread = _share(total(squares, begin(30), end), end - begin(30)) - found["customer_mean_30d"] ** 2
+        found["customer_std_30d"] = np.sqrt(np.maximum(spread, 0.0))
+        found["customer_mean_before_7d"] = _share(total(sums, begin(30), begin(7)), begin(7) - begin(30))
+        far, near = (begin(days) for days in _EARLIER)
+        found["customer_mean_earlier"] = _share(total(sums, far, near), near - far)
+        found["customer_median"] = median[end - 1]
+        for days in (3, 7, 14):
+            found[f"customer_large_{days}d"] = (large[end] - large[begin(days)]).astype(np.int64)
+        found["customer_last_payment"] = (stamp - 1) / 1e6
+        return found
+
+    return _unique(entity, moment + 1), columns
 
 
 def _large(entity: Ints, value: Floats, median: Floats) -> Floats:
@@ -105,29 +131,29 @@ def _large(entity: Ints, value: Floats, median: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(value > _LARGE * usual)])
 
 
-def _terminal(fraud: Ints) -> Any:
-    def windows(rows: Ints, entity: Ints, moment: Ints) -> tuple[Ints, Ints, dict[str, Any]]:
-        line = Timeline(entity, moment, _REACH)
-        at, stamp = _unique(np.concatenate([entity, entity]), np.concatenate([moment + 1, moment + DELAY]))
-        label = fraud[rows]
-        frauds = line.cumulative(label)
+def _terminal(label: Ints, entity: Ints, moment: Ints) -> _Windows:
+    line = Timeline(entity, moment, _REACH)
+    frauds = line.cumulative(label)
+    is_fraud = label == 1
+    fraud_line, fraud_moment = Timeline(entity[is_fraud], moment[is_fraud], _REACH), moment[is_fraud]
+
+    def columns(at: Ints, stamp: Ints) -> dict[str, Any]:
         end = line.position(at, stamp)
         known = line.position(at, stamp - DELAY, inclusive=True)  # payments whose label has arrived
-        columns: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for days in WINDOWS:
-            columns[f"terminal_payments_{days}d"] = end - line.position(at, stamp - days * DAY)
+            found[f"terminal_payments_{days}d"] = end - line.position(at, stamp - days * DAY)
             begin = line.position(at, stamp - DELAY - days * DAY, inclusive=True)
-            columns[f"terminal_labelled_{days}d"] = known - begin
-            columns[f"terminal_risk_{days}d"] = _share(frauds[known] - frauds[begin], known - begin, empty=0.0)
+            found[f"terminal_labelled_{days}d"] = known - begin
+            found[f"terminal_risk_{days}d"] = _share(frauds[known] - frauds[begin], known - begin, empty=0.0)
         first = line.start(at)
         for last in (2, 3, 5):
             begin = np.maximum(known - last, first)
-            columns[f"terminal_risk_last_{last}"] = _share(frauds[known] - frauds[begin], known - begin)
-        is_fraud = label == 1
-        columns |= _fraud_moments(Timeline(entity[is_fraud], moment[is_fraud], _REACH), moment[is_fraud], at, stamp)
-        return at, stamp, columns
+            found[f"terminal_risk_last_{last}"] = _share(frauds[known] - frauds[begin], known - begin)
+        return found | _fraud_moments(fraud_line, fraud_moment, at, stamp)
 
-    return windows
+    asked = np.concatenate([entity, entity]), np.concatenate([moment + 1, moment + DELAY])
+    return _unique(*asked), columns
 
 
 def _fraud_moments(line: Timeline, moment: Ints, at: Ints, stamp: Ints) -> dict[str, Any]:

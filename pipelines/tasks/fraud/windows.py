@@ -31,6 +31,7 @@ class Timeline:
         self.span = (int(moment.max()) if len(moment) else 0) - self.origin + 2 * reach
         if len(entity) and (int(entity.max()) + 1) * self.span > _LARGEST:
             raise OverflowError("too many entities for one timeline; use blocks")
+        self._entity = entity
         keys = entity * self.span + (moment - self.origin)
         self.order = np.argsort(keys, kind="stable")
         self.keys = keys[self.order]
@@ -46,6 +47,22 @@ class Timeline:
         sums = np.zeros(len(self.order) + 1)
         np.cumsum(values[self.order], out=sums[1:])
         return sums
+
+    def totals(self, ordered: Floats) -> Floats:
+        """Sums from the first event of each entity on, of values in the sorted order; see `before`.
+
+        They begin anew with each entity, so that rounding never depends on which other entities there are.
+        """
+        import pandas as pd
+
+        sums = pd.Series(ordered).groupby(self._entity[self.order], sort=False).cumsum()
+        return np.asarray(sums, dtype=np.float64)
+
+    @staticmethod
+    def before(totals: Floats, position: Ints, start: Ints) -> Floats:
+        """The sum of an entity's values before a `position`, where its first event is at `start`."""
+        found: Floats = np.where(position > start, totals[position - 1], 0.0)
+        return found
 
     def start(self, entity: Ints) -> Ints:
         """Position of the first event of each of `entity`."""

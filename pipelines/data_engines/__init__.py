@@ -1,0 +1,106 @@
+"""Where the data of a run are computed: in the process of a step, or by workers of Ray (docs/adr).
+
+The engine is a setting of the run (``data.engine``). It says where pieces of work are done, never what they make, so it
+is no part of a configuration or of a cache's key; steps find it in their environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from contracts.quantities import parse
+from feature_repo.stores.parts import Engine
+from pipelines.io import events
+
+VARIABLE = "FAIRLEAD_DATA_ENGINE"
+"""Environment of steps: the settings of the engine as JSON, see `described`."""
+
+ENGINES = ("duckdb", "ray")
+WORKERS, MEMORY = 2, "2Gi"
+_LIMIT = "1200MB"
+_SHARE = 2  # half of the memory of a worker is for DuckDB, the rest for Python and Arrow
+_current: list[Engine] = []
+
+
+class Here:
+    """The step's own process: rows are not cut. The engine ``duckdb``."""
+
+    workers = 1
+    memory_limit = _LIMIT
+
+    def parts(self, rows: int) -> int:
+        """One."""
+        return 1
+
+    def map(self, work: str, items: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """One after the other."""
+        from pipelines.data_engines.work import done
+
+        return [done(work, item) for item in items]
+
+    def place(self) -> AbstractContextManager[str]:
+        """A folder of this machine."""
+        import tempfile
+
+        return tempfile.TemporaryDirectory(prefix="fairlead-parts-")
+
+    def shared(self, files: Sequence[str], place: str) -> list[str]:
+        """The files themselves."""
+        return list(files)
+
+    def say(self, message: str) -> None:
+        """As an event."""
+        events.emit("log", message=message)
+
+
+def described(settings: Mapping[str, Any], place: str) -> dict[str, str]:
+    """The variable that tells steps their engine, {} for the default one.
+
+    Args:
+        settings: of a run.  place: folder, or address of S3, for what workers pass to each other.
+    """
+    if settings.get("data.engine", ENGINES[0]) == ENGINES[0]:
+        return {}
+    said = {
+        "engine": settings["data.engine"],
+        "workers": settings.get("data.workers", WORKERS),
+        "memory": settings.get("data.memory", MEMORY),
+        "place": place,
+    }
+    return {VARIABLE: json.dumps(said, sort_keys=True)}
+
+
+def duckdb_limit(memory: str) -> str:
+    """What DuckDB may have of a worker's memory, as it writes it."""
+    return f"{int(parse(memory)) // _SHARE >> 20}MiB"
+
+
+def current() -> Engine:
+    """The engine of the step that runs; outside of one, this process."""
+    return _current[-1] if _current else Here()
+
+
+@contextmanager
+def opened(step: str, environ: Mapping[str, str] = os.environ) -> Iterator[Engine]:
+    """The engine that `environ` asks for, `current` within the block. Its workers start with the first work for them.
+
+    Raises:
+        PlatformError: ``code="missing_package"``.
+    """
+    said = json.loads(environ.get(VARIABLE) or "{}")
+    if not said:
+        yield Here()
+        return
+    from pipelines.data_engines.ray_engine import RayEngine
+
+    engine = RayEngine(step, workers=said["workers"], memory=said["memory"], place=said["place"])
+    _current.append(engine)
+    try:
+        yield engine
+    finally:
+        _current.remove(engine)
+        engine.close()

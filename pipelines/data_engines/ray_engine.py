@@ -1,0 +1,212 @@
+"""The engine ``ray``: pieces of work go to processes of Ray, on this machine or on the pods of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from contracts import storage
+from contracts.errors import PlatformError
+from pipelines.data_engines import duckdb_limit
+from pipelines.data_engines.ray_driver import TRIES
+from pipelines.io import events
+
+ROWS = 1_000_000  # of a part
+MOST = 64  # parts: each is a file of each share of the source
+_ENDS = 20.0  # seconds that Ray may take to stop
+_LOG = "driver.log"
+_HEADS = 2  # that may be lost in one step, before it fails
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing calls outside
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "OMP_NUM_THREADS": "1",
+}
+
+
+class RayEngine:
+    """See `feature_repo.stores.parts.Engine`. Ray starts with the first work, and ends with `close`.
+
+    Args:
+        step: that is told of.  workers: processes, each with `memory` (such as 2Gi).
+        place: folder, or address of S3, that all workers see.
+    """
+
+    def __init__(self, step: str, *, workers: int, memory: str, place: str, rows: int = ROWS) -> None:
+        if importlib.util.find_spec("ray") is None:
+            raise PlatformError(
+                "ray is not installed, and data.engine is ray",
+                fix="pip install 'fairlead[ray]', or leave data.engine out",
+                code="missing_package",
+            )
+        self.workers, self.memory_limit = workers, duckdb_limit(memory)
+        self._step, self._memory, self._place, self._rows = step, memory, place, rows
+        self._driver: subprocess.Popen[str] | None = None
+        self._folder = ""
+        if not storage.is_remote(place):
+            _forget(Path(place))
+
+    def parts(self, rows: int) -> int:
+        """So many that each worker has some, and none has more than a million rows, up to 64."""
+        return min(max(-(-rows // self._rows), self.workers), MOST)
+
+    def map(self, work: str, items: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """See `Engine`. Work whose worker dies is done again by another one; when the head is lost, a new one starts.
+
+        Raises:
+            PlatformError: of the work itself; ``code="worker_lost"``: workers died at one piece of it, again and
+                again; ``code="head_lost"``.
+        """
+        found: dict[int, Any] = {}
+        texts = [json.dumps(item) for item in items]
+        doing = work.partition(":")[2].replace("_", " ")
+        report = events.progress(self._step)
+        for head in range(_HEADS):
+            left = [number for number in range(len(texts)) if number not in found]
+            if not left:
+                break
+            try:
+                for number, answer in self._asked([[number, work, texts[number]] for number in left]):
+                    found[number] = _result(answer, doing, self._memory)
+                    report(len(found), len(items), doing=doing, workers=self.workers)
+            except PlatformError:
+                self.close()  # what others still do is for nothing
+                raise
+            except _HeadLostError as err:
+                self.close()
+                if head + 1 == _HEADS:
+                    raise PlatformError(
+                        f"the head of Ray was lost while workers did: {doing}",
+                        detail=f"{len(found)} of {len(items)} pieces were done; {err}",
+                        fix="see memory and disk of this machine, and run again: what is done is kept with the steps",
+                        code="head_lost",
+                    ) from err
+                self.say(f"the head of Ray was lost: {len(items) - len(found)} pieces of work are done by a new one")
+        return [found[number] for number in range(len(items))]
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[str]:
+        """See `Engine`."""
+        address = storage.join(self._place, f"parts-{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        try:
+            yield address
+        finally:
+            if storage.is_remote(address):
+                for item in storage.listing(address):
+                    storage.remove(item.uri)
+            else:
+                shutil.rmtree(address, ignore_errors=True)
+
+    def shared(self, files: Sequence[str], place: str) -> list[str]:
+        """See `Engine`."""
+        if not storage.is_remote(place):
+            return list(files)
+        found = []
+        for number, file in enumerate(files):
+            address = file if storage.is_remote(file) else storage.join(place, "given", f"{number:05d}.parquet")
+            if address != file:
+                storage.upload_file(Path(file), address)
+            found.append(address)
+        return found
+
+    def say(self, message: str) -> None:
+        """As an event of the step."""
+        events.emit("log", step=self._step, message=message)
+
+    def close(self) -> None:
+        """Stop Ray and all of its processes."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            assert driver.stdin is not None
+            with contextlib.suppress(OSError):
+                driver.stdin.close()
+            try:
+                driver.wait(_ENDS)
+            except subprocess.TimeoutExpired:
+                driver.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+            assert driver.stdout is not None
+            driver.stdout.close()
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = ""
+
+    def _asked(self, items: list[list[Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        driver = self._started()
+        assert driver.stdin is not None
+        try:
+            driver.stdin.write(json.dumps(items) + "\n")
+            driver.stdin.flush()
+        except OSError as err:
+            raise _HeadLostError(str(err)) from err
+        while not (told := self._told(driver)).get("done"):
+            yield told["number"], told
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._driver is not None:
+            return self._driver
+        self._folder = tempfile.mkdtemp(prefix="fl-ray-")  # short: sockets lie in it
+        asked = {"workers": self.workers, "folder": self._folder, **self._cluster()}
+        with (Path(self._folder) / _LOG).open("w") as log:
+            self._driver = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.data_engines.ray_driver", json.dumps(asked)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,  # what it starts ends with it
+            )
+        self.say(f"starting Ray with {self.workers} workers")
+        self._told(self._driver)
+        return self._driver
+
+    def _cluster(self) -> dict[str, Any]:
+        return {}
+
+    def _told(self, driver: subprocess.Popen[str]) -> dict[str, Any]:
+        assert driver.stdout is not None
+        line = driver.stdout.readline()
+        if not line.endswith("\n"):
+            said = (Path(self._folder) / _LOG).read_text(errors="replace").strip().splitlines()
+            raise _HeadLostError(f"its process ended with {driver.wait()}: {' '.join(said[-3:])[-600:]}")
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+
+class _HeadLostError(Exception):
+    pass
+
+
+def _result(told: Mapping[str, Any], doing: str, memory: str) -> Any:
+    if "lost" in told:
+        raise PlatformError(
+            f"workers died {TRIES + 1} times at one piece of work: {doing}",
+            detail=f"{told['lost']}: {told['why']}",
+            fix=f"give each more memory than {memory} (--set data.memory=8Gi), or take fewer (--set data.workers=1)",
+            code="worker_lost",
+        )
+    answer = json.loads(told["answer"])
+    if "error" in answer:
+        raise PlatformError.from_dict(answer["error"])
+    return answer["result"]
+
+
+def _forget(place: Path) -> None:
+    """Delete what steps have left that were killed."""
+    for folder in place.glob("parts-*-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)

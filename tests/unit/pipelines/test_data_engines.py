@@ -1,0 +1,114 @@
+"""The engine of a run's data: what says it, and that parts give the windows that all rows give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from contracts.errors import PlatformError
+from pipelines import data_engines
+from pipelines.data_engines import Here, described, opened
+from pipelines.run_settings import split
+from pipelines.tasks.fraud import features
+from pipelines.tasks.fraud.windows import DAY
+
+ROWS = 3000
+
+
+class Cutting(Here):
+    def parts(self, rows: int) -> int:
+        return 4
+
+
+def payments(folder: Path) -> pd.DataFrame:
+    """Some at the same moment, one customer with a third of all."""
+    rng = np.random.default_rng(7)
+    moment = np.sort(rng.integers(0, 90 * 24, ROWS)) * (DAY // 24)
+    customer = np.where(rng.random(ROWS) < 0.33, 0, rng.integers(0, 40, ROWS))
+    frame = pd.DataFrame(
+        {
+            "event_time": pd.to_datetime(moment, unit="us", utc=True),
+            "customer_id": [f"C{k}" for k in customer],
+            "terminal_id": [f"T{k}" for k in rng.integers(0, 25, ROWS)],
+            "amount": np.round(rng.gamma(1.5, 40, ROWS), 2) / 3,
+            "fraud": (rng.random(ROWS) < 0.1).astype(np.int64),
+        }
+    )
+    for number in range(3):
+        rows = frame.iloc[number * 1000 : (number + 1) * 1000]
+        pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), folder / f"part-{number:05d}.parquet")
+    return frame
+
+
+def windows(out: Path, name: str) -> pd.DataFrame:
+    frame = ds.dataset(out / f"{name}.parquet").to_table().to_pandas()
+    key = frame.columns[0]
+    return frame.astype({key: str}).sort_values([key, "known_at"], ignore_index=True)
+
+
+def test_windows_by_parts_are_the_windows_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = payments(tmp_path)
+    features.write_history(tmp_path, tmp_path / "whole", lambda *_, **__: None)
+    monkeypatch.setattr(data_engines, "_current", [Cutting()])
+    monkeypatch.setattr(features, "_ASKED", 100)  # moments of a group of rows
+    features.write_history(tmp_path, tmp_path / "cut", lambda *_, **__: None)
+    for name in ("customer_windows", "terminal_windows"):
+        assert len(list((tmp_path / "cut" / f"{name}.parquet").iterdir())) == 4
+        pd.testing.assert_frame_equal(
+            windows(tmp_path / "cut", name), windows(tmp_path / "whole", name), rtol=0, atol=0
+        )
+    found = windows(tmp_path / "whole", "customer_windows")
+    for at in range(0, len(found), 200):  # what the numbers are
+        row = found.iloc[at]
+        mine = frame[(frame["customer_id"] == row["customer_id"]) & (frame["event_time"] < row["known_at"])]
+        week = mine[mine["event_time"] >= row["known_at"] - pd.Timedelta(days=7)]["amount"]
+        assert row["customer_payments_7d"] == len(week)
+        assert row["customer_mean_7d"] == pytest.approx(week.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("data.engine", "spark", "accepted: duckdb, ray"),
+        ("data.workers", 0, "from 1 to 256"),
+        ("data.workers", True, "from 1 to 256"),
+        ("data.memory", "1Ki", "at least 32Mi"),
+    ],
+)
+def test_settings_that_are_none_are_refused(key: str, value: Any, said: str) -> None:
+    with pytest.raises(PlatformError) as failed:
+        split({key: value})
+    assert said in failed.value.detail
+    assert failed.value.code == "bad_config"
+
+
+def test_the_engine_is_a_setting_of_the_run_and_reaches_steps_by_their_environment() -> None:
+    of_task, of_run = split({"data.engine": "ray", "data.workers": 3, "data.memory": "4G", "data.delimiter": ";"})
+    assert of_task == {"data.delimiter": ";"}
+    said = json.loads(described(of_run, "/parts")[data_engines.VARIABLE])
+    assert said == {"engine": "ray", "workers": 3, "memory": "3815Mi", "place": "/parts"}
+    assert described({"data.engine": "duckdb", "data.workers": 3}, "/parts") == {}
+
+
+def test_without_one_rows_are_not_cut() -> None:
+    with opened("materialise", {}) as engine:
+        assert engine.parts(10**9) == 1
+    assert data_engines.current().parts(10**9) == 1
+
+
+def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with (
+        pytest.raises(PlatformError, match="ray is not installed") as failed,
+        opened("materialise", described({"data.engine": "ray"}, "/parts")),
+    ):
+        pass
+    assert "fairlead[ray]" in failed.value.fix
