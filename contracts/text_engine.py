@@ -138,22 +138,14 @@ class TextEngine(ABC):
         return exact
 
     def _runs(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Rows that are run together, long ones first: bounded by working memory and by the share of padding."""
-        spec, runs = self._spec, []
-        run: list[int] = []
-        longest = tokens = 0
-        for at in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-            grown = (len(run) + 1) * longest
-            memory = (len(run) + 1) * (spec.numbers_per_row + spec.numbers_per_token * longest)
-            wasted = grown - tokens - lengths[at]
-            if run and (memory > self.working_numbers or wasted > spec.max_padding * grown):
-                runs.append(run)
-                run = []
-            if not run:
-                longest, tokens = lengths[at], 0
-            run.append(at)
-            tokens += lengths[at]
-        return [*runs, run] if run else runs
+        spec = self._spec
+        return runs(
+            lengths,
+            per_row=spec.numbers_per_row,
+            per_token=spec.numbers_per_token,
+            most=self.working_numbers,
+            padding=spec.max_padding,
+        )
 
     def _explain_by_occlusion(self, text: str, top: int) -> list[Reason]:
         encoding = self._tokenizer.encode(text)
@@ -200,6 +192,30 @@ _LOST: Mapping[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "regression": _lost_number,
     "embedding": lambda vectors: 1 - cosines(vectors[1:], np.broadcast_to(vectors[0], vectors[1:].shape)),
 }
+
+
+def runs(lengths: Sequence[int], *, per_row: int, per_token: int, most: int, padding: float) -> list[list[int]]:
+    """Rows that are run together, long ones first: bounded by working memory and by the share of padding.
+
+    Args:
+        per_row, per_token: numbers that a run holds of each.  most: numbers that it may hold.
+        padding: share of the tokens of a run that may be padding.
+    """
+    found: list[list[int]] = []
+    run: list[int] = []
+    longest = tokens = 0
+    for at in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        grown = (len(run) + 1) * longest
+        memory = (len(run) + 1) * (per_row + per_token * longest)
+        wasted = grown - tokens - lengths[at]
+        if run and (memory > most or wasted > padding * grown):
+            found.append(run)
+            run = []
+        if not run:
+            longest, tokens = lengths[at], 0
+        run.append(at)
+        tokens += lengths[at]
+    return [*found, run] if run else found
 
 
 def _words(numbers: Sequence[int | None]) -> list[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, Field, create_model
 
@@ -14,11 +14,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+class Written(str):
+    """An answer that says of itself what its reader has to know.
+
+    Attributes:
+        truncated: the end of the input was not read, as it is longer than what the model takes.
+        unfinished: it stops at the limit of its length, not at its end.
+    """
+
+    truncated: bool
+    unfinished: bool
+
+    def __new__(cls, text: str, *, truncated: bool = False, unfinished: bool = False) -> Self:
+        made = super().__new__(cls, text)
+        made.truncated, made.unfinished = truncated, unfinished
+        return made
+
+
 class GenerationOutput(Output):
-    """Attributes: max_characters: no answer is longer."""
+    """Attributes:
+    max_characters: no answer is longer.
+    says_cut: answers say whether their input or they themselves were cut, see `Written`.
+    """
 
     problem: Literal["generation"] = "generation"
     max_characters: int = Field(ge=1)
+    says_cut: bool = False
+
+
+_CUTS = {
+    "truncated": "the end of the input was not read, as it is longer than what the model takes",
+    "unfinished": "the text stops at the limit of its length, not at its end",
+}
 
 
 class Generation(Problem["NDArray[np.object_]"]):
@@ -70,21 +97,28 @@ class Generation(Problem["NDArray[np.object_]"]):
     def documents(
         self, output: GenerationOutput, decision: Any, answers: Any, decided: Sequence[str]
     ) -> list[dict[str, Any]]:
-        """The text."""
-        return [{"text": text} for text in decided]
+        """The text, and what of it or its input was cut."""
+        if not output.says_cut:
+            return [{"text": text} for text in decided]
+        return [{"text": str(text), **{name: getattr(text, name, False) for name in _CUTS}} for text in decided]
 
     def answer_model(self, output: GenerationOutput) -> type[BaseModel]:
         """A text."""
         about = f"what the model writes, at most {output.max_characters} characters; it may be empty"
-        return create_model("Prediction", text=(str, Field(description=about, max_length=output.max_characters)))
+        text = (str, Field(description=about, max_length=output.max_characters))
+        if not output.says_cut:
+            return create_model("Prediction", text=text)
+        cuts: dict[str, Any] = {name: (bool, Field(description=meaning)) for name, meaning in _CUTS.items()}
+        return create_model("Prediction", text=text, **cuts)
 
     def tensors(self, output: GenerationOutput) -> list[Tensor]:
-        """The text, in UTF-8."""
-        return [Tensor(name="text", datatype="BYTES")]
+        """The text, in UTF-8, and what of it or its input was cut."""
+        cuts = [Tensor(name=name, datatype="BOOL") for name in _CUTS] if output.says_cut else []
+        return [Tensor(name="text", datatype="BYTES"), *cuts]
 
     def values(self, output: GenerationOutput, name: str, answers: Any, decided: Sequence[str]) -> list[Any]:
-        """The texts."""
-        return list(decided)
+        """The texts, or whether each was cut."""
+        return list(decided) if name == "text" else [getattr(text, name, False) for text in decided]
 
 
 def _is_unicode(text: str) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
 
+from contracts.errors import PlatformError
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.checkpoint import Checkpoint
@@ -93,6 +95,9 @@ def run_epochs(
 
     Returns:
         One dict per epoch: epoch, train_loss and the metrics.
+
+    Raises:
+        PlatformError: ``code="diverged"``: the loss is no number any more; the checkpoint of the epoch before stays.
     """
     import torch
 
@@ -118,6 +123,8 @@ def run_epochs(
         train_loss, steps = _one_epoch(
             network, model, average, optimizer, batches(epoch), loss, config, rate, steps, here
         )
+        if not math.isfinite(train_loss):
+            raise _diverged(epoch + 1, train_loss)
         average.eval()
         shown = {} if monitor is None else {"train_loss": train_loss}
         history.append({"epoch": epoch + 1, **here.agree({**shown, **evaluate(average)})})
@@ -130,6 +137,15 @@ def run_epochs(
     model.load_state_dict(best)
     model.eval()
     return history
+
+
+def _diverged(epoch: int, loss: float) -> PlatformError:
+    return PlatformError(
+        f"training diverged in epoch {epoch}",
+        detail=f"the loss is {loss}",
+        fix="lower training.learning_rate, or raise training.warmup; look for values in the data that are out of range",
+        code="diverged",
+    )
 
 
 def _to_hand_out(found: tuple[dict[str, Any], dict[str, Any]] | None) -> dict[str, Any] | None:

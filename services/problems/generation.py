@@ -39,8 +39,10 @@ class GenerationServing(Serving):
             observed.observe(said["words"])
 
     def record(self, answers: Any, decided: Sequence[str], row: int) -> dict[str, Any]:
-        """Length, repetition, language and refusal: an answer repeats what stood in the input, so it is not kept."""
-        return described(decided[row])
+        """Length, repetition, language, refusal and cuts; the answer itself repeats the input, so it is not kept."""
+        text = decided[row]
+        cuts = {name: True for name in ("truncated", "unfinished") if getattr(text, name, False)}
+        return described(text) | cuts
 
     def parameters(self, output: GenerationOutput) -> dict[str, Any]:
         """How long answers may be."""

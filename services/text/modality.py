@@ -30,6 +30,7 @@ class TextRows(Rows):
     def __init__(self, engine: Engine, settings: ServiceSettings) -> None:
         super().__init__(engine, settings)
         self._tokens = engine if isinstance(engine, TokenEngine) else None
+        self.waits = bool(getattr(engine, "waits", False))
 
     def prepared(self, batch: Batch) -> Batch:
         """The rows with their token ids."""

@@ -38,6 +38,12 @@ QUICK: dict[str, dict[str, Any]] = {
         "sampling.steps": 2,
         "gate.thresholds": [],
     },
+    "translation": {
+        "sample.sentences": 300,
+        "training.epochs": 1,
+        "decoding.max_tokens": 12,
+        "gate.thresholds": [],
+    },
 }
 RECIPES = [(name, recipe) for name in TASKS for recipe in get_task(name).recipes]
 

@@ -1,4 +1,4 @@
-"""Recipes of texts that are taken from the input: `lead` its first passages, `textrank` its most central ones."""
+"""Recipes of texts for texts; here those that take passages of the input: `lead` and `textrank`."""
 
 from __future__ import annotations
 
@@ -74,11 +74,20 @@ class ExtractText(TextTaskConfig):
         }
 
 
-def extract_recipes(gate: GateConfig) -> Mapping[str, TaskConfig]:
-    """The recipes of every task of texts that are taken from the input, by name."""
+def text_recipes(gate: GateConfig) -> Mapping[str, TaskConfig]:
+    """The recipes of every task that writes a text for a text, by name: passages, a model of its own, a chat model."""
+    from pipelines.recipes.text.prompted import PromptedText
+    from pipelines.recipes.text.seq2seq import Seq2SeqText
+
     # One number is learned, so most rows are better used to measure.
     lead = ExtractText(recipe="lead", gate=gate, split=SplitConfig(valid_share=0.1, test_share=0.5))
-    return {"lead": lead, "textrank": replace(lead, recipe="textrank", model=ExtractModel(method="textrank"))}
+    return {
+        "lead": lead,
+        "textrank": replace(lead, recipe="textrank", model=ExtractModel(method="textrank")),
+        # An answer is written token by token, each of which takes a millisecond.
+        "seq2seq": Seq2SeqText(recipe="seq2seq", gate=replace(gate, max_latency_ms=500.0)),
+        "prompted": PromptedText(recipe="prompted", gate=replace(gate, max_latency_ms=60_000.0)),
+    }
 
 
 def _overlap(texts: Sequence[str], wanted: Sequence[str], spec: ExtractSpec) -> float:

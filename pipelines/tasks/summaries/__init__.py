@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.gate_limits import ExplanationLimits
-from pipelines.recipes.text.extracts import extract_recipes
+from pipelines.recipes.text.extracts import text_recipes
 from pipelines.recipes.text.task import TextGeneration
 from pipelines.task import Column, GateConfig, Threshold
 
@@ -36,7 +36,7 @@ class SummariesTask(TextGeneration):
     fields: Mapping[str, str] = {"document": "the text to be summarised; a line break ends a sentence"}
     texts = "documents"
     sample = Path(__file__).with_name("sample.csv")
-    recipes = extract_recipes(_GATE)
+    recipes = text_recipes(_GATE)
 
 
 TASK = SummariesTask()

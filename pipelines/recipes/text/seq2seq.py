@@ -1,0 +1,334 @@
+"""Recipe `seq2seq`: texts written by an encoder and a decoder, from the task's texts or from pretrained weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from contracts.errors import PlatformError
+from pipelines.recipes.text.settings import TextConfig, TextTaskConfig
+from pipelines.search_space import Dimension
+from pipelines.task import STRICT, Progress
+from pipelines.training.loop import LoopConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pipelines.task import Task
+
+_MEASURED = 2_000  # validation rows that tell epochs apart
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Seq2SeqModel:
+    """An encoder and a decoder.
+
+    layers: of each of the two.  width, heads, inner: sizes of a model that begins with random weights.  dropout: while
+    training.  smoothing: share of each target that is spread over all tokens.
+    copies: the next token may also be one of the source, which names and numbers are.
+    pretrained: folder with config.json, model.safetensors and tokenizer.json of a BART or Marian, as transformers saves
+    them, to go on from; or s3://, ``package:NAME``, or ``hub:ORG/NAME@revision`` where the platform has a hub.
+    """
+
+    layers: Annotated[int, Field(ge=1, le=24)] = 2
+    width: Annotated[int, Field(ge=8, le=2_048)] = 192
+    heads: Annotated[int, Field(ge=1, le=32)] = 4
+    inner: Annotated[int, Field(ge=8, le=8_192)] = 512
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    copies: bool = True
+    pretrained: str = ""
+
+    # Sizes are those of the pretrained weights where there are such.
+    SPACE: ClassVar[Mapping[str, Dimension]] = {
+        "dropout": Dimension(low=0.0, high=0.4),
+        "smoothing": Dimension(low=0.0, high=0.2),
+        "layers": Dimension(low=1, high=4, when={"pretrained": ("",)}),
+    }
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class DecodingConfig:
+    """How texts are written, see `contracts.decoding.Decoding`.
+
+    max_tokens: references beyond it are cut while training; how many is told in the parameters.
+    """
+
+    beams: Annotated[int, Field(ge=1, le=32)] = 1
+    max_tokens: Annotated[int, Field(ge=1, le=4_096)] = 128
+    min_tokens: Annotated[int, Field(ge=0)] = 1
+    no_repeat: Annotated[int, Field(ge=0)] = 4
+    length_penalty: Annotated[float, Field(ge=-10, le=10)] = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Seq2SeqText(TextTaskConfig):
+    """Of `text`, `max_tokens` is how much of a source is read; its `unit` is always a pair of bytes."""
+
+    text: TextConfig = field(
+        default_factory=lambda: TextConfig(max_characters=20_000, max_tokens=512, vocabulary=8_000, min_frequency=2)
+    )
+    model: Seq2SeqModel = field(default_factory=Seq2SeqModel)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    training: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            epochs=20, patience=3, batch_size=32, learning_rate=1e-3, warmup=200, schedule="linear"
+        )
+    )
+
+    reports: ClassVar[str] = "valid_loss"
+
+    def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """Train until the loss of ``valid`` stops falling, and write both graphs."""
+        from pipelines.training.device import import_torch, resolve_device
+        from pipelines.training.distributed import group
+
+        device, torch = resolve_device(self.training.device), import_torch()
+        torch.set_num_threads(self.training.threads)
+        torch.manual_seed(self.seed)
+        texts = {part: _read(task, self, dataset, part) for part in ("train", "valid")}
+        network, tokenizer, revision = _begin(texts["train"], self)
+        pairs = {part: Pairs.of(*these, tokenizer, network.model, self) for part, these in texts.items()}
+        history = _fit(network.to(device), pairs, self, device, checkpoints, progress)
+        if not group().leads:
+            return {"history": [], "parameters": {}, "device": device}
+        out.mkdir(parents=True, exist_ok=True)
+        longest = _save(network, tokenizer, pairs["train"], self, out)
+        train = pairs["train"]
+        return {
+            "engine": "seq2seq",
+            "output": {"problem": "generation", "max_characters": longest, "says_cut": True},
+            "decision": None,
+            "history": history,
+            "parameters": {
+                "vocabulary": tokenizer.get_vocab_size(),
+                "weights": sum(one.numel() for one in network.parameters()),
+                "epochs_run": len(history),
+                "cut_sources": train.cut_sources,
+                "cut_references": train.cut_references,
+                "window": train.window,
+                **({"pretrained_revision": revision} if revision else {}),
+            },
+            "device": device,
+        }
+
+
+@plain_dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Token ids of sources and of references, each with the mark of its end, and the marks themselves.
+
+    cut_sources, cut_references: shares of those that were longer than what is read.
+    """
+
+    sources: Sequence[Any]
+    wanted: Sequence[Any]
+    start: tuple[int, ...]
+    end: int
+    pad: int
+    window: int
+    cut_sources: float
+    cut_references: float
+
+    @classmethod
+    def of(cls, sources: list[str], wanted: list[str], tokenizer: Any, model: Any, config: Seq2SeqText) -> Pairs:
+        """Tokenise; a text that is too long keeps its beginning and the mark of the end."""
+        import numpy as np
+
+        from pipelines.training.seq2seq import marks_of
+        from pipelines.training.tokens import tokenise
+
+        start, end, pad = marks_of(tokenizer, model)
+        window, most = limits(model, config, len(start))
+        found = []
+        for texts, limit in ((sources, window), (wanted, most + len(start))):
+            rows = tokenise(tokenizer, texts, limit + 1)
+            long = [len(row) > limit for row in rows]
+            cut = [[*row[: limit - 1], end] if too else row for row, too in zip(rows, long, strict=True)]
+            found.append(([np.array(row, np.int64) for row in cut], round(sum(long) / max(1, len(rows)), 4)))
+        return cls(
+            sources=found[0][0], wanted=found[1][0], start=start, end=end, pad=pad, window=window,
+            cut_sources=found[0][1], cut_references=found[1][1],
+        )  # fmt: skip
+
+
+def limits(model: Any, config: Seq2SeqText, marks: int) -> tuple[int, int]:
+    """Tokens of a source, and of a text without its marks, that the settings and the model's places allow."""
+    places = int(model.config.max_position_embeddings)
+    return min(config.text.max_tokens, places), min(config.decoding.max_tokens, places - marks)
+
+
+def _read(task: Task, config: Seq2SeqText, dataset: Path, part: str) -> tuple[list[str], list[str]]:
+    import pandas as pd
+
+    from contracts.texts import join_fields
+    from pipelines.recipes.text.examples import joined_texts, text_fields
+
+    rows = pd.read_parquet(dataset / f"{part}.parquet")
+    cut = config.text.max_characters
+    texts = joined_texts(rows, text_fields(task, config), cut)
+    return texts, [join_fields([label], cut) for label in rows["label"]]
+
+
+def _begin(texts: tuple[list[str], list[str]], config: Seq2SeqText) -> tuple[Any, Any, str]:
+    """Network and tokenizer: pretrained, with a hub's revision, or of random weights with the tokens of `texts`."""
+    from pipelines.io.weights import weights_here
+    from pipelines.training.seq2seq import Network, new_model, pretrained_model, train_byte_pairs
+
+    wanted, text = config.model, config.text
+    if wanted.pretrained:
+        with weights_here(wanted.pretrained) as weights:
+            model, tokenizer = pretrained_model(weights.folder, wanted.dropout)
+        # A head that was never trained would spoil what the others know.
+        return Network(model, copies=False), tokenizer, weights.revision
+    if wanted.width % wanted.heads:
+        raise PlatformError(
+            "model.width cannot be shared by the heads",
+            detail=f"{wanted.width} is no multiple of {wanted.heads}",
+            fix="change model.width or model.heads",
+            code="bad_config",
+        )
+    tokenizer = train_byte_pairs([*texts[0], *texts[1]], vocabulary=text.vocabulary, min_frequency=text.min_frequency)
+    model = new_model(
+        vocabulary=tokenizer.get_vocab_size(),
+        layers=wanted.layers,
+        width=wanted.width,
+        heads=wanted.heads,
+        inner=wanted.inner,
+        longest=max(text.max_tokens, config.decoding.max_tokens + 1),
+        dropout=wanted.dropout,
+    )
+    return Network(model, copies=wanted.copies), tokenizer, ""
+
+
+def _fit(
+    network: Any,
+    pairs: Mapping[str, Pairs],
+    config: Seq2SeqText,
+    device: str,
+    checkpoints: Path,
+    progress: Progress,
+) -> list[dict[str, float]]:
+    import numpy as np
+    import torch
+
+    from pipelines.training.batches import bucket, pad
+    from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.distributed import group
+    from pipelines.training.loop import eager, run_epochs
+    from pipelines.training.seq2seq import decoder_tokens, loss_of
+
+    training, here, train, valid = config.training, group(), pairs["train"], pairs["valid"]
+    lengths = np.array([len(row) for row in train.sources], np.int64)
+    # A few hundred pairs would be a handful of steps an epoch; smaller batches make it at least twenty.
+    size = min(training.batch_size, max(4, len(lengths) // 20))
+
+    def tensors(data: Pairs, rows: Any) -> tuple[Any, ...]:
+        """Source, given and wanted tokens, and which of the wanted ones are real."""
+        wanted = [data.wanted[at] for at in rows]
+        given = [np.array(decoder_tokens(data.start, row), np.int64) for row in wanted]
+        marks = len(data.start) - 1  # tokens that are always given, not learned
+        padded = [pad([data.sources[at] for at in rows], data.pad)[0], pad(given, data.pad)[0]]
+        ids, sizes = pad(wanted, data.pad)
+        places = np.arange(ids.shape[1])[None, :]
+        real = (places < sizes[:, None]) & (places >= marks)
+        return tuple(torch.from_numpy(one).to(device) for one in (*padded, ids, real))
+
+    def made(epoch: int) -> Any:
+        for rows in bucket(lengths, size, np.random.default_rng([config.seed, epoch])):
+            mine = here.share(rows) if len(rows) >= here.size else rows
+            copies = 1 if len(rows) >= here.size else here.size  # too few to share: each does all of them
+            total = sum(len(train.wanted[at]) - len(train.start) + 1 for at in rows)
+            yield tensors(train, mine), here.size / copies / max(1, total)
+
+    def loss(current: Any, batch: Any) -> Any:
+        (source, given, wanted, real), scale = batch
+        log, mean, _ = current(source, given, wanted)
+        return loss_of(log, mean, real, config.model.smoothing) * scale
+
+    seen = sorted(range(min(len(valid.sources), _MEASURED)), key=lambda at: len(valid.sources[at]))
+
+    def evaluate(current: Any) -> dict[str, float]:
+        """Of a token of the references: its loss without smoothing, and how often it is the likeliest."""
+        current.eval()
+        lost = right = total = 0.0
+        with torch.no_grad():
+            for at in range(0, len(seen), 64):
+                source, given, wanted, real = tensors(valid, seen[at : at + 64])
+                log, _, hit = current(source, given, wanted)
+                lost -= float((log * real).double().sum())
+                right += float((hit & real).sum())
+                total += float(real.sum())
+        return {"valid_loss": lost / max(1.0, total), "valid_accuracy": right / max(1.0, total)}
+
+    optimizer = eager(torch.optim.AdamW)(
+        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, betas=(0.9, 0.98)
+    )
+    return run_epochs(
+        network,
+        optimizer,
+        batches=made,
+        steps_per_epoch=-(-len(lengths) // size),
+        loss=loss,
+        evaluate=evaluate,
+        monitor="valid_loss",
+        config=training,
+        seed=config.seed,
+        checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", _fingerprint(pairs, config, device)),
+        progress=progress,
+    )
+
+
+def _fingerprint(pairs: Mapping[str, Pairs], config: Seq2SeqText, device: str) -> str:
+    """Names all that trained weights depend on."""
+    import hashlib
+
+    from pipelines.task import dump_config
+
+    digest = hashlib.sha256(f"{dump_config(config)}|{device}".encode())
+    for name in sorted(pairs):
+        for row in (*pairs[name].sources, *pairs[name].wanted):
+            digest.update(row.tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _save(network: Any, tokenizer: Any, pairs: Pairs, config: Seq2SeqText, out: Path) -> int:
+    """Write what the engine reads; returns the most characters that an answer can have."""
+    from contracts.decoding import Decoding
+    from contracts.engines.seq2seq import FILE, TOKENIZER, Seq2SeqSpec
+    from pipelines.training.seq2seq_graph import write_graphs
+
+    model, wanted = network.model, config.decoding
+    most = limits(model, config, len(pairs.start))[1]
+    write_graphs(network, pairs.start, out)
+    tokenizer.save(str(out / TOKENIZER), pretty=False)
+    special = {at for at, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    unnamed = range(tokenizer.get_vocab_size(), model.config.vocab_size)  # that fill up the model's table
+    never = {*special, *unnamed, pairs.pad, *pairs.start} - {pairs.end}
+    heads = int(model.config.decoder_attention_heads)
+    spec = Seq2SeqSpec(
+        max_characters=config.text.max_characters,
+        window=pairs.window,
+        start=pairs.start,
+        end=pairs.end,
+        pad=pairs.pad,
+        never=tuple(sorted(never)),
+        layers=int(model.config.decoder_layers),
+        heads=heads,
+        size=int(model.config.d_model) // heads,
+        copies=network.copies,
+        decoding=Decoding(
+            beams=wanted.beams,
+            max_tokens=most,
+            min_tokens=min(wanted.min_tokens, most),
+            no_repeat=wanted.no_repeat,
+            length_penalty=wanted.length_penalty,
+        ),
+    )
+    (out / FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    longest = max(len(token) for token in tokenizer.get_vocab())
+    return most * longest

@@ -1,0 +1,186 @@
+"""An encoder and a decoder of transformers, with a head that copies from the source, and how their tokens are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contracts.engines.torch_text import bad_weights, read_pretrained
+from contracts.errors import PlatformError
+from pipelines.training.pretrained import import_transformers, with_dropout
+from pipelines.training.tokens import END, END_ID, PAD, PAD_ID, START, START_ID, UNKNOWN
+
+ARCHITECTURES = ("bart", "marian")  # whose graph `pipelines.training.seq2seq_graph` can write
+_HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
+
+
+def train_byte_pairs(texts: Iterable[str], *, vocabulary: int, min_frequency: int) -> Any:
+    """A ``tokenizers.Tokenizer`` of byte pairs (R. Sennrich et al., 2016) for every script, whose texts end with `END`.
+
+    Bytes are what a token is made of, so nothing is unknown and a text comes back as it was. A Chinese character and a
+    digit are never joined with their neighbours: words of Chinese are not told apart, and numbers are copied by digits.
+    """
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_HAN), "isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=max(2, min_frequency),
+        special_tokens=[AddedToken(name, special=True) for name in (PAD, UNKNOWN, START, END)],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[(END, END_ID)])
+    return tokenizer
+
+
+def new_model(*, vocabulary: int, layers: int, width: int, heads: int, inner: int, longest: int, dropout: float) -> Any:
+    """A BART (M. Lewis et al., 2020) with random weights, of `layers` in the encoder and as many in the decoder."""
+    transformers = import_transformers()
+    config = transformers.BartConfig(
+        vocab_size=vocabulary,
+        d_model=width,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=inner,
+        decoder_ffn_dim=inner,
+        max_position_embeddings=longest,
+        dropout=dropout,
+        attention_dropout=dropout,
+        activation_dropout=0.0,
+        scale_embedding=True,
+        pad_token_id=PAD_ID,
+        bos_token_id=START_ID,
+        eos_token_id=END_ID,
+        decoder_start_token_id=START_ID,
+        forced_eos_token_id=None,
+        use_cache=False,
+    )
+    return transformers.BartForConditionalGeneration(config)
+
+
+def pretrained_model(folder: Path, dropout: float) -> tuple[Any, Any]:
+    """Model and tokenizer of a folder with config.json, model.safetensors and tokenizer.json.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: there is none, a part is missing, or it is of another architecture.
+    """
+    import json
+
+    from tokenizers import Tokenizer
+
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError) as err:
+        raise bad_weights(folder, f"config.json cannot be read: {err}") from err
+    if kind not in ARCHITECTURES:
+        raise bad_weights(folder, f"it is of architecture {kind!r}; {' and '.join(ARCHITECTURES)} can be served")
+    import_transformers()
+    model, found = read_pretrained("AutoModelForSeq2SeqLM", folder)
+    if lost := sorted(name for name in found["missing_keys"] if "embed_positions" not in name):
+        raise bad_weights(folder, f"{lost[0]} is missing")
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as err:  # tokenizers raises nothing narrower
+        raise bad_weights(folder, f"tokenizer.json: {err}") from err
+    if tokenizer.get_vocab_size() > model.config.vocab_size:
+        sizes = f"{tokenizer.get_vocab_size()} tokens, the model {model.config.vocab_size}"
+        raise bad_weights(folder, f"the tokenizer has {sizes}")
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return with_dropout(model, dropout), tokenizer
+
+
+def marks_of(tokenizer: Any, model: Any) -> tuple[tuple[int, ...], int, int]:
+    """What the decoder begins with, the token that ends a text, and that of padding.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: the tokenizer does not end texts with the model's token of the end.
+    """
+    config = model.config
+    empty: list[int] = tokenizer.encode("").ids
+    if not empty or empty[-1] != config.eos_token_id:
+        raise PlatformError(
+            "the tokenizer does not fit the model",
+            detail=f"a text ends with token {empty[-1:]}, the model's end is {config.eos_token_id}",
+            fix="save the tokenizer that the model was trained with, as tokenizer.json",
+            code="bad_weights",
+        )
+    return (int(config.decoder_start_token_id), *empty[:-1]), int(empty[-1]), int(config.pad_token_id)
+
+
+class Network(nn.Module):
+    """An encoder-decoder, and where it `copies` the chance that the next token is one of the source.
+
+    The chance of a token is ``g`` that of the vocabulary and ``1 - g`` the attention on its places in the source
+    (A. See, P. Liu, C. Manning: pointer-generator networks, 2017), with a head of its own for that attention.
+    """
+
+    def __init__(self, model: Any, copies: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.pad_id = int(model.config.pad_token_id)
+        self.copies = copies
+        if copies:
+            width = model.config.d_model
+            self.ask = nn.Linear(width, width)
+            self.key = nn.Linear(width, width)
+            self.gate = nn.Linear(width, 1)
+            nn.init.constant_(self.gate.bias, 1.0)
+
+    def forward(self, source: Tensor, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-likelihood of each token of `wanted`, the mean over the vocabulary, and whether it was the likeliest.
+
+        Args:
+            source: token ids, shape (rows, tokens).  given: what the decoder has seen before each of `wanted`, which
+                has the same shape.
+        """
+        found = self.model.model(
+            input_ids=source,
+            attention_mask=(source != self.pad_id).long(),
+            decoder_input_ids=given,
+            use_cache=False,
+        )
+        states, seen = found.last_hidden_state, found.encoder_last_hidden_state
+        bias = self.model.final_logits_bias
+        logs = functional.log_softmax(self.model.lm_head(states) + bias, dim=-1)
+        log = logs.gather(2, wanted[:, :, None])[:, :, 0]
+        right = logs.argmax(dim=-1) == wanted
+        if self.copies:
+            weight, kept = self.copied(states, self.key(seen), source)
+            copied = (weight * (source[:, None, :] == wanted[:, :, None])).sum(dim=-1)
+            log = torch.logaddexp(log + functional.logsigmoid(kept), (copied * torch.sigmoid(-kept) + 1e-9).log())
+        return log, logs.mean(dim=-1), right
+
+    def copied(self, states: Tensor, keys: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+        """How much each place of the source is copied, shape (rows, written, tokens), and the score of the gate."""
+        scores = self.ask(states) @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
+        scores = scores.masked_fill((source == self.pad_id)[:, None, :], -1e9)
+        return scores.softmax(dim=-1), self.gate(states)[:, :, 0]
+
+
+def loss_of(log: Tensor, mean: Tensor, real: Tensor, smoothing: float) -> Tensor:
+    """The sum over tokens of the cross-entropy with smoothed targets (C. Szegedy et al., 2016)."""
+    each = -(1 - smoothing) * log - smoothing * mean
+    return (each * real).sum()
+
+
+def decoder_tokens(start: Sequence[int], wanted: Sequence[int]) -> list[int]:
+    """What the decoder is given before each of `wanted`, of the same length."""
+    return [start[0], *wanted[:-1]]
