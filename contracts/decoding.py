@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -167,7 +168,7 @@ def _best(row: _Row, at: int, how: Decoding) -> Said:
 
 
 def _by_length(total: float, tokens: int, how: Decoding) -> float:
-    return total / float(tokens) ** how.length_penalty
+    return total / math.pow(tokens, how.length_penalty)
 
 
 def _limit(

@@ -72,7 +72,7 @@ class _Grammar:
 
     def _one(self, kind: str) -> Any:
         values = self._words[kind]
-        return values[self._rng.integers(len(values))]
+        return values[int(self._rng.integers(len(values)))]
 
     def _noun(self, *kinds: str) -> Any:
         fit = [noun for noun in self._words["nouns"] if set(kinds) & set(noun[4])]
