@@ -337,5 +337,5 @@ def test_an_unknown_room_is_refused_with_the_nearest() -> None:
     assert caught.value.fix == "did you mean regression?"
     assert Rooms("engine", "contracts.engines", "ENGINE").names() == [
         "answers", "detector", "diffusers", "extractive", "flow", "lightgbm", "llamacpp", "onnx_image",
-        "onnx_tabular", "onnx_text", "recommend", "scorecard", "tagger", "torch_text",
+        "onnx_tabular", "onnx_text", "prompted", "recommend", "scorecard", "seq2seq", "tagger", "torch_text",
     ]  # fmt: skip
