@@ -71,6 +71,7 @@ VIDEO_TRACKS = "fairlead_video_tracks_total"
 VIDEO_EVENTS = "fairlead_video_events_total"
 VIDEO_STREAMS = "fairlead_video_streams"
 VIDEO_LAG = "fairlead_video_frame_lag_seconds"
+IMAGE_JOBS = "fairlead_image_jobs_total"
 
 MONITOR_DISTANCE = "fairlead_monitor_drift_distance"
 MONITOR_DRIFT = "fairlead_monitor_drift_detected"
@@ -179,6 +180,10 @@ VIDEO_LABELS: dict[str, tuple[str, ...]] = {
 # Answered; dropped, since the model was slower; passed over, by the stream's rate or without a change; refused.
 VIDEO_OUTCOMES = ("answered", "dropped", "passed_over", "refused")
 VIDEO_EVENT_KINDS = ("entered", "left", "crossed")
+# Of services that make images, beside those.
+DRAWING_LABELS: dict[str, tuple[str, ...]] = {IMAGE_JOBS: ("model", "version", "outcome")}
+# What became of a job: its images were fetched, or let go before anybody had; it failed; it was cancelled.
+IMAGE_JOB_OUTCOMES = ("collected", "uncollected", "failed", "cancelled")
 # Of the monitor; gauges describe the latest complete window, and the answer is the input "(answer)".
 MONITOR_LABELS: dict[str, tuple[str, ...]] = {
     MONITOR_DISTANCE: ("model", "version", "input", "measure"),  # measure: psi or js
@@ -238,6 +243,7 @@ EXPORTED: dict[str, tuple[str, ...]] = {
     **ADAPTER_LABELS,
     **ENCRYPTED_LABELS,
     **VIDEO_LABELS,
+    **DRAWING_LABELS,
     **MONITOR_LABELS,
     **RUN_LABELS,
     **ROLLOUT_LABELS,

@@ -1,4 +1,4 @@
-"""Where images with boxes come from: Pascal VOC's XML, COCO's JSON, or a manifest of paths and objects.
+"""Where images with boxes come from: Pascal VOC's XML, COCO's JSON, YOLO's text, all of them packed too, or a manifest.
 
 A box is left, top, right, bottom in pixels of the image as it is seen. What an annotation says stays as it is until the
 size of its image is known; then it is checked, and an image with a box that cannot be right is refused with its reason.
@@ -7,6 +7,7 @@ size of its image is known; then it is checked, and an image with a box that can
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from os.path import normpath
@@ -16,8 +17,10 @@ from xml.etree import ElementTree
 
 from contracts.errors import PlatformError
 from contracts.problems.detection import Truth, read_truth, write_truth
+from pipelines.data import box_yolo
 from pipelines.data.image_sources import ARCHIVES, MAX_BYTES, SUFFIXES, Entry, RefusedError, bounded
 from pipelines.data.image_sources import entries as image_entries
+from pipelines.data.unpacking import unpacked
 
 if TYPE_CHECKING:
     from pipelines.task import DataConfig
@@ -36,17 +39,13 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
     """
     path = Path(source).expanduser().absolute()
     if path.is_dir():
-        return _of_voc(path, None)
+        return _of_folder(path)
     if path.is_file() and path.suffix.lower() == ".txt" and (path.parents[2] / "Annotations").is_dir():
         return _of_voc(path.parents[2], path.read_text(encoding="utf-8").split("\n"))
     if path.is_file() and path.suffix.lower() == ".json":
         return _of_coco(path)
     if path.is_file() and path.name.lower().endswith(ARCHIVES):
-        raise PlatformError(
-            f"{path.name} is an archive; boxes are read from its files",
-            fix="unpack it, and give the folder, or the file with the annotations in it",
-            code="bad_source",
-        )
+        return _of_archive(path)
     if path.is_file():
         return (
             Entry(one.name, one.label, one.read, partial(_of_text, one.label))
@@ -54,8 +53,8 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
         )
     raise PlatformError(
         f"source not found: {source}",
-        detail="accepted: a folder of images with Pascal VOC's XML, or a list of its ImageSets; COCO's JSON; a "
-        "manifest (CSV, JSON lines, Parquet) with a column of objects as JSON",
+        detail="accepted: a folder of images with Pascal VOC's XML, COCO's JSON or YOLO's text, or an archive of it; a "
+        "list of VOC's ImageSets; a manifest (CSV, JSON lines, Parquet) with a column of objects as JSON",
         fix="give the folder above Annotations and JPEGImages, or the file with the annotations beside the images",
         code="bad_source",
     )
@@ -104,18 +103,72 @@ def _of_text(text: str, size: tuple[int, int]) -> str:
     return settled(found, (0, 0), size)
 
 
+def _of_archive(path: Path) -> Iterator[Entry]:
+    """What is in it, unpacked for as long as it is read."""
+    with unpacked(path, {*SUFFIXES, ".xml", ".json", ".txt", ".names", ".yaml", ".yml"}, _JSON_BYTES) as root:
+        yield from _of_folder(root, path.name)
+
+
+def _of_folder(root: Path, name: str = "") -> Iterator[Entry]:
+    """By the annotations that are there; `name` is what errors call the folder.
+
+    Raises:
+        PlatformError: ``code="bad_source"``: there are none, or several files of COCO.
+    """
+    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    kinds = Counter(path.suffix.lower() for path in files)
+    coco = [path for path in files if path.suffix.lower() == ".json"]
+    texts = any(path.suffix.lower() == ".txt" and not box_yolo.is_names(path) for path in files)
+    if kinds[".xml"]:
+        return _of_voc(root, None)
+    if len(coco) == 1:
+        return _of_coco(coco[0])
+    if texts and not coco:
+        return _of_yolo(root, files)
+    images = sum(kinds[suffix] for suffix in SUFFIXES)
+    several = ", ".join(str(path.relative_to(root)) for path in coco[:5])
+    raise PlatformError(
+        f"{'several files with' if coco else 'no'} annotations below {name or root}",
+        detail=several or f"{images} images, no file that ends in .xml, .json or .txt",
+        fix="unpack it, and give one of these files"
+        if name and coco
+        else "give one of these files"
+        if coco
+        else "give COCO's JSON file, or a folder with an XML file, or a text file of YOLO, for each image",
+        code="bad_source",
+    )
+
+
+def _of_yolo(root: Path, files: Sequence[Path]) -> Iterator[Entry]:
+    """A text file for each image, see `pipelines.data.box_yolo`."""
+    names = box_yolo.read_names(root, list(files))
+    images = {_key(root, path): path for path in files if path.suffix.lower() in SUFFIXES}
+    told = {_key(root, path): path for path in files if path.suffix.lower() == ".txt" and not box_yolo.is_names(path)}
+    for stem in sorted({*images, *told}):
+        image, text = images.get(stem), told.get(stem)
+        if image is None and text is not None and "labels" not in text.relative_to(root).parent.parts:
+            continue  # a list of names of files, or words for people
+        lines = box_yolo.read_bounded(text) if text else ""
+        name = image.relative_to(root).as_posix() if image else stem
+        yield Entry(
+            name,
+            box_yolo.noted(lines, names),
+            partial(_read, image),
+            partial(_of_lines, lines if text else None, names),
+        )
+
+
+def _of_lines(text: str | None, names: Mapping[int, str], size: tuple[int, int]) -> str:
+    if text is None:
+        raise RefusedError("has no annotation: write an empty one if nothing is on it")
+    return settled(box_yolo.objects(text, names, size), (0, 0), size)
+
+
 def _of_voc(root: Path, listed: Sequence[str] | None) -> Iterator[Entry]:
     """An XML file for each image; `listed` are the names of those that are asked for, without what they end in."""
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     images = {_key(root, path): path for path in files if path.suffix.lower() in SUFFIXES}
     told = {_key(root, path): path for path in files if path.suffix.lower() == ".xml"}
-    if not told:
-        raise PlatformError(
-            f"no annotations below {root}",
-            detail=f"{len(images)} images, no file that ends in .xml",
-            fix="give COCO's JSON file, or a folder with an XML file for each image",
-            code="bad_source",
-        )
     # The first word: some lists say behind a name whether the image has objects of a class.
     wanted = [line.split()[0] for line in listed if line.split()] if listed is not None else sorted({*images, *told})
     for stem in wanted:

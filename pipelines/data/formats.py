@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -112,7 +113,7 @@ def named(path: Path) -> Iterator[None]:
     """Name the file in errors of unpacking: it is cut off, damaged, or locked with a password."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as err:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, RuntimeError) as err:
         if isinstance(err, OSError) and err.errno is not None:
             raise
         locked = "encrypted" in str(err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import math
 import secrets
@@ -18,6 +19,7 @@ from services.errors import Problem
 from services.metrics.service_metrics import ServiceMetrics
 from services.settings import DrawingSettings
 
+_SECONDS = 60.0  # between two looks at what is kept, while nothing is asked
 _OLD = 0.7  # weight of what the speed was before
 Draw = Callable[[Sequence[Wish], Callable[[int], None]], list[Drawn]]
 ENDED = ("succeeded", "failed", "cancelled")
@@ -35,6 +37,7 @@ class Job:
         work, done: evaluations of the network, all and those that were made.
         about: what belongs to its answer; nothing here reads it.
         over: is set when the job has ended.
+        collected: whether its images were given to who asked.  recorded: whether they stand in the log.
     """
 
     wishes: Sequence[Wish]
@@ -49,6 +52,8 @@ class Job:
     images: list[Drawn] = field(default_factory=list)
     error: str = ""
     stopped: bool = False
+    collected: bool = False
+    recorded: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -59,12 +64,20 @@ class Jobs:
     Args:
         draw: makes images on a thread; is told to report the evaluations that are done.
         speed: evaluations a second, until jobs have shown it.
-        kept: jobs that somebody may look at again stay here, see `DrawingSettings`.
+        settings: how long, and how many, jobs stay that somebody may look at again.
+        gone: is told of each job that is kept no longer.
     """
 
-    def __init__(self, draw: Draw, speed: float, settings: DrawingSettings, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self,
+        draw: Draw,
+        speed: float,
+        settings: DrawingSettings,
+        metrics: ServiceMetrics,
+        gone: Callable[[Job], None] = lambda job: None,
+    ) -> None:
         self._draw, self._settings, self._metrics = draw, settings, metrics
-        self.speed = max(speed, 1e-6)
+        self.speed, self._gone = max(speed, 1e-6), gone
         self._queue: list[tuple[float, int, Job]] = []
         self._number = count()
         self._kept: dict[str, Job] = {}
@@ -99,7 +112,7 @@ class Jobs:
                 429, "rate_limit_exceeded", "too many images are waiting", detail, headers={"retry-after": seconds}
             )
         if keep:
-            self._forget()
+            self._forget(1)
             if len(self._kept) >= self._settings.max_jobs:
                 self._metrics.shed("queue_full")
                 raise Problem(429, "rate_limit_exceeded", "too many jobs have not ended", headers={"retry-after": "5"})
@@ -141,6 +154,9 @@ class Jobs:
             await self._running.over.wait()
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
+        for job in self._kept.values():
+            self._gone(job)
+        self._kept.clear()
 
     async def _work(self) -> None:
         while True:
@@ -149,7 +165,9 @@ class Jobs:
                 if job.status == "queued":
                     await self._do(job)
             self._more.clear()
-            await self._more.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._more.wait(), min(_SECONDS, self._settings.keep_seconds))
+            self._forget()
 
     async def _do(self, job: Job) -> None:
         def report(done: int) -> None:
@@ -181,11 +199,12 @@ class Jobs:
             job.images = []
         job.over.set()
 
-    def _forget(self) -> None:
-        """Let go of jobs that ended long ago, and, where there are too many, of those that ended first."""
+    def _forget(self, room: int = 0) -> None:
+        """Let go of jobs that ended long ago, and, where `room` is needed for more, of those that ended first."""
         oldest = time() - self._settings.keep_seconds
         over = [job for job in self._kept.values() if job.ended is not None]
-        more = len(self._kept) - self._settings.max_jobs + 1
+        more = len(self._kept) - self._settings.max_jobs + room
         for at, job in enumerate(sorted(over, key=lambda one: one.ended or 0.0)):
             if at < more or (job.ended or 0.0) < oldest:
                 del self._kept[job.id]
+                self._gone(job)

@@ -43,7 +43,6 @@ class _About:
     prompt: str
     factor: int
     visible: bool
-    arrived: float
 
 
 def image_routes(runtime: DrawingRuntime) -> list[Route]:
@@ -140,7 +139,6 @@ class _Served:
             prompt=asked.prompt,
             factor=factor,
             visible=settings.visible_mark or bool(asked.visible_mark),
-            arrived=request.options.arrived,
         )
         return Job(wishes=wishes, work=sum(map(engine.evaluations, wishes)), about=about)
 
@@ -175,9 +173,8 @@ class _Served:
     async def _result(self, job: Job) -> dict[str, Any]:
         """The answer of a job that succeeded, as OpenAI has it; it is counted and logged once."""
         runtime, about = self._runtime, job.about
-        if about.arrived >= 0:
-            runtime.record(job, about.prompt, about.arrived)
-            job.about = about = _About(prompt="", factor=about.factor, visible=about.visible, arrived=-1.0)
+        runtime.record(job)
+        job.collected = True
         start = perf_counter()
         data = await asyncio.to_thread(self._files, job)
         runtime.metrics.stage["encode"].observe(perf_counter() - start)

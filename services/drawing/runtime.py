@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from contracts import metric_names as names
 from contracts.bundle import Bundle
 from contracts.drawing_engine import DrawingEngine, Wish
 from contracts.engine import Engine
@@ -19,6 +22,8 @@ from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, ImageOutput,
 from services.drawing.jobs import Job, Jobs
 from services.drawing.request import DeniedError, Policy
 from services.errors import Problem, invalid
+from services.logs import log_event
+from services.metrics.series import Counter
 from services.model.predict import record
 from services.model.request_schema import Batch
 from services.model.rows import Rows
@@ -108,7 +113,10 @@ class DrawingRuntime(RowRuntime):
         self.engine, self.policy = engine, rows.policy
         rows.count_refusal = self.refused
         speed = await asyncio.to_thread(self._measure)
-        self.jobs = jobs = Jobs(engine.draw, speed, self.settings.drawing, self.metrics)
+        text, labels = "Jobs of images that are kept no longer.", names.DRAWING_LABELS[names.IMAGE_JOBS]
+        counter = Counter(names.IMAGE_JOBS, text, labels, self.metrics.registry)
+        self._outcomes = {name: counter.labels(self.name, self.version, name) for name in names.IMAGE_JOB_OUTCOMES}
+        self.jobs = jobs = Jobs(engine.draw, speed, self.settings.drawing, self.metrics, self._gone)
         self._drawing = True
         self.metrics.queue_depth.set_function(lambda: jobs.waiting + self.batcher.depth)
         return {**said, "evaluations_per_second": round(speed, 1)}
@@ -124,8 +132,22 @@ class DrawingRuntime(RowRuntime):
         """Count a request that the policy forbids."""
         self.metrics.labels[REFUSED].inc()
 
-    def record(self, job: Job, prompt: str, arrived: float) -> None:
-        """Count and log the images of a job, without the images."""
+    def _gone(self, job: Job) -> None:
+        """Count a job that is kept no longer; of images that nobody has fetched the log and the metrics say so."""
+        outcome = job.status if job.status in ("failed", "cancelled") else "uncollected"
+        self._outcomes["collected" if job.collected else outcome].inc()
+        if job.status == "succeeded" and not job.collected:
+            seconds = round((job.ended or 0.0) - (job.started or 0.0), 3)
+            log_event("images_uncollected", logging.WARNING, job=job.id, images=len(job.images), seconds=seconds)
+            self.record(job)
+
+    def record(self, job: Job) -> None:
+        """Count and log the images of a job, once and without the images."""
+        if job.recorded:
+            return
+        job.recorded = True
+        prompt, job.about = job.about.prompt, replace(job.about, prompt="")
+        arrived = perf_counter() - max(0.0, (job.ended or 0.0) - job.created)
         model = self.model()
         answers = np.empty(len(job.images), dtype=object)
         answers[:] = job.images

@@ -7,6 +7,7 @@ import base64
 import json
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,43 @@ def test_jobs_that_ended_are_let_go(serve_bundle: Any, tmp_path: Path) -> None:
         assert wait_for(client, places[-1])["status"] == "succeeded"
     assert client.get(places[0]).status_code == 404
     assert client.get(places[2]).status_code == 200
+
+
+def jobs_counted(served: Any) -> dict[str, float]:
+    series = served.runtime.metrics.registry.get_sample_value
+    return {
+        outcome: series(names.IMAGE_JOBS, {"model": "grays", "version": "3", "outcome": outcome})
+        for outcome in names.IMAGE_JOB_OUTCOMES
+    }
+
+
+def test_images_that_nobody_fetches_are_counted_and_logged(
+    serve_bundle: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = {"folder": str(tmp_path / "log"), "text": "drop"}
+    served = serve_bundle(grays(tmp_path), drawing={"keep_seconds": 0.3}, predictions=log)
+    client, jobs = served.client, served.runtime.jobs
+    begin = partial(client.post, "/v1/images/jobs")
+    fetched = begin(json={"prompt": "dark"}).headers["location"]
+    assert wait_for(client, fetched)["status"] == "succeeded"
+    left = begin(json={"prompt": "grey", "n": 2}).json()["id"]
+    for _ in range(500):  # without a request, which would let go of it too
+        if not jobs._kept:
+            break
+        time.sleep(0.01)
+    assert jobs_counted(served) == {"collected": 1, "uncollected": 1, "failed": 0, "cancelled": 0}
+    [line] = [one for one in caplog.records if one.getMessage() == "images_uncollected"]
+    assert (line.fields["job"], line.fields["images"]) == (left, 2)  # type: ignore[attr-defined]
+    assert client.get(f"/v1/images/jobs/{left}").status_code == 404
+    served.runtime.log.close()
+    text = "".join(file.read_text() for file in (tmp_path / "log").rglob("*.jsonl"))
+    assert sorted(json.loads(one)["class"] for one in text.splitlines()) == ["dark", "grey", "grey"]
+
+
+def test_the_only_job_that_is_kept_can_be_looked_at(serve_bundle: Any, tmp_path: Path) -> None:
+    client = serve_bundle(grays(tmp_path), drawing={"max_jobs": 1}).client
+    where = client.post("/v1/images/jobs", json={"prompt": "dark"}).headers["location"]
+    assert [wait_for(client, where)["status"] for _ in range(2)] == ["succeeded"] * 2
 
 
 def test_the_document_describes_what_is_asked(serve_bundle: Any, tmp_path: Path) -> None:
