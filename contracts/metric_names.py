@@ -9,6 +9,7 @@ REQUEST_SECONDS = "fairlead_request_duration_seconds"
 STAGE_SECONDS = "fairlead_stage_duration_seconds"
 INFLIGHT = "fairlead_inflight_requests"
 PREDICTIONS = "fairlead_predictions_total"
+ABSTENTIONS = "fairlead_abstentions_total"
 FLAGGED = "fairlead_predictions_flagged_total"
 SCORE = "fairlead_prediction_score"
 VALUE = "fairlead_prediction_value"
@@ -112,6 +113,7 @@ LABELS: dict[str, tuple[str, ...]] = {
     STAGE_SECONDS: ("model", "stage"),
     INFLIGHT: ("model",),
     PREDICTIONS: ("model", "version", "label"),
+    ABSTENTIONS: ("model", "version"),  # rows that are unlike those that the model has learned from
     FLAGGED: ("model", "version"),
     SCORE: ("model", "version"),  # of classifications
     VALUE: ("model", "version"),  # of regressions

@@ -148,6 +148,13 @@ class DrawingSettings(Settings):
         return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
 
 
+class AbstainSettings(Settings):
+    """Of models that tell how far a row is from those that they have learned from, see docs/vision.md."""
+
+    enabled: bool = Field(True, description="answer ood_score and abstain, where the model can tell")
+    above: float = Field(1.0, description="ood_score beyond which abstain is true; 1 is the limit of the training")
+
+
 class EmbeddingSettings(Settings):
     """Of chats: what answers /v1/embeddings; without `source` they are refused."""
 
@@ -245,6 +252,7 @@ class ServiceSettings(Settings):
     cors: CorsSettings = Field(default_factory=lambda: CorsSettings.model_validate({}))
     stream: StreamSettings = Field(default_factory=lambda: StreamSettings.model_validate({}))
     encrypted: EncryptedSettings = Field(default_factory=lambda: EncryptedSettings.model_validate({}))
+    abstain: AbstainSettings = Field(default_factory=lambda: AbstainSettings.model_validate({}))
     drawing: DrawingSettings = Field(default_factory=lambda: DrawingSettings.model_validate({}))
     tagger: str = Field(
         "", description="of /redact: folder of a bundle that finds names, places and organisations, or presidio"

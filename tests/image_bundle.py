@@ -80,8 +80,11 @@ def encoded(file: bytes) -> str:
     return base64.b64encode(file).decode()
 
 
-def image_source(folder: Path, *, rows: str | int = "rows", vector: bool = False, **spec: Any) -> None:
-    """Write ``model/`` and ``golden.jsonl`` of a bundle that says how bright an image is; its vector is its color."""
+def image_source(
+    folder: Path, *, rows: str | int = "rows", vector: bool = False, ood: bool = False, **spec: Any
+) -> None:
+    """Write ``model/`` and ``golden.jsonl`` of a bundle that says how bright an image is; its vector is its color, and
+    the brighter, the further it is from what it knows: twice its brightness."""
     import onnx
     from onnx import TensorProto, helper
 
@@ -103,6 +106,9 @@ def image_source(folder: Path, *, rows: str | int = "rows", vector: bool = False
     if vector:
         nodes.append(helper.make_node("ReduceMean", ["pixels"], ["vector"], axes=[2, 3], keepdims=0))
         answers.append(helper.make_tensor_value_info("vector", TensorProto.FLOAT, [rows, sides[0]]))
+    if ood:
+        nodes.append(helper.make_node("Add", ["bright", "bright"], ["ood_score"]))
+        answers.append(helper.make_tensor_value_info("ood_score", TensorProto.FLOAT, [rows, 1]))
     graph = helper.make_graph(
         nodes,
         "shades",

@@ -1,7 +1,7 @@
 """Image models: an ONNX graph of pixels, and how a file becomes the pixels that it was trained on.
 
-The files of ``model/``: ``model.onnx`` (float32 pixels to answers, such as a score per class, and `VECTOR` where it has
-one) and ``image.json`` (`contracts.images.ImageSpec`).
+The files of ``model/``: ``model.onnx`` (float32 pixels to answers, such as a score per class, and `VECTOR` and `OOD`
+where it has them) and ``image.json`` (`contracts.images.ImageSpec`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from contracts.engine import (
 )
 from contracts.errors import PlatformError
 from contracts.images import BROKEN, FORMATS, SPEC, ImageSpec, TooLargeError, read_sized
+from contracts.out_of_distribution import OOD
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,7 +42,8 @@ _Place = tuple[int, int, int, int]  # rows from and to, columns from and to
 
 
 class OnnxImageEngine:
-    """Serves an image bundle; see `contracts.engine.Engine`, `DecodingEngine` and `VectorEngine` there."""
+    """Serves an image bundle; see `contracts.engine.Engine`, `DecodingEngine` and `VectorEngine` there, and
+    `contracts.out_of_distribution.AbstainingEngine`."""
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         import onnxruntime as ort
@@ -64,7 +66,8 @@ class OnnxImageEngine:
         self._session = ort.InferenceSession(str(folder / "model.onnx"), options, providers=providers)
         self._only_needed = ort.RunOptions()
         self._only_needed.only_execute_path_to_fetches = True
-        self.has_vector = VECTOR in {item.name for item in self._session.get_outputs()}
+        outputs = {item.name for item in self._session.get_outputs()}
+        self.has_vector, self.has_ood = VECTOR in outputs, OOD in outputs
         given = {item.name: item for item in self._session.get_inputs()}
         if list(given) != [self._spec.input] or given[self._spec.input].type != "tensor(float)":
             raise refused(bundle, f"model.onnx has inputs {', '.join(given)}, expected {self._spec.input} of float32")
@@ -121,12 +124,23 @@ class OnnxImageEngine:
 
         Of files, each may have as many pixels as a request.
         """
+        return self._answers(self._outputs(columns, self._names))
+
+    def predict_ood(self, columns: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`predict`, and how far each row is from what was learned, see `contracts.out_of_distribution`."""
+        found = self._outputs(columns, [*self._names, OOD])
+        return self._answers(found[:, :-1]), found[:, -1].astype(np.float64)
+
+    def _outputs(self, columns: Mapping[str, NDArray[Any]], names: Sequence[str]) -> NDArray[np.float32]:
         given, parts = columns[self._name], []
         for at in range(0, len(given), self._at_once):
             some = given[at : at + self._at_once]
             pixels = self._decoded(some, MAX_PIXELS, False, at) if some.dtype == object else some
-            parts.append(self._run(pixels, self._names))
-        scores = np.concatenate(parts).astype(np.float64)
+            parts.append(self._run(pixels, names))
+        return np.concatenate(parts)
+
+    def _answers(self, found: NDArray[np.float32]) -> NDArray[np.float64]:
+        scores = found.astype(np.float64)
         if self._spec.softmax:
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
         exact: NDArray[np.float64] = self._problem.exact(self._output, scores)

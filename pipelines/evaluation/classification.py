@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from contracts.errors import PlatformError
+from pipelines.evaluation import out_of_distribution
 from pipelines.evaluation.base import FEW, Batch, Measure, MetricNames
 from pipelines.evaluation.parts import ClassLabels, histograms, spread_rows
 from pipelines.formatting import number
@@ -35,6 +36,7 @@ class Classification(ClassLabels):
     usual = "accuracy"
     higher = frozenset({
         "average_precision", "roc_auc", "accuracy", "macro_f1", "precision", "recall", "f1", "quadratic_kappa",
+        "ood_auroc", "ood_auroc_other", "accuracy_answered",
     })  # fmt: skip
     titles: ClassVar = {
         "average_precision": "Average precision",
@@ -47,6 +49,10 @@ class Classification(ClassLabels):
         "brier": "Brier score",
         "cost": "Cost per row",
         "rank_error": "Mean distance on the scale",
+        "ood_auroc": "ROC AUC of made images that show nothing known",
+        "ood_auroc_other": "ROC AUC of the images of abstain.other",
+        "false_refusals": "Test images of which it abstains",
+        "accuracy_answered": "Accuracy where it does not abstain",
     }
     plots = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "scores", "learning_curve")
     two_kinds = "classes"
@@ -56,7 +62,8 @@ class Classification(ClassLabels):
         from pipelines.task import is_scale
 
         scale = OF_SCALE if is_scale(task, config) else ()
-        return MetricNames(whole=(*METRICS, *scale), each=("f1",), classes=task.classes)
+        ood = out_of_distribution.METRICS if out_of_distribution.abstains(config) else ()
+        return MetricNames(whole=(*METRICS, *scale, *ood), each=("f1",), classes=task.classes)
 
     def measure_for(
         self,

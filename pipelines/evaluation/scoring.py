@@ -14,6 +14,7 @@ from contracts.bundle import Bundle, BundleDocument, GateDecision, Input
 from contracts.engine import Engine
 from contracts.engines import find_engine
 from contracts.errors import PlatformError
+from contracts.out_of_distribution import abstaining
 from contracts.pii.finders import pinned
 from contracts.problems.base import Problem
 from pipelines.task import reading_settings
@@ -97,8 +98,17 @@ def columns_of(frame: pd.DataFrame, inputs: Sequence[Input]) -> dict[str, NDArra
     return made
 
 
-def predict(engine: Engine, columns: Mapping[str, NDArray[Any]], document: BundleDocument, report: Any = None) -> Any:
+def predict(
+    engine: Engine,
+    columns: Mapping[str, NDArray[Any]],
+    document: BundleDocument,
+    report: Any = None,
+    ood: list[Any] | None = None,
+) -> Any:
     """The engine's answers in the form of the problem, in batches of bounded memory.
+
+    Args:
+        ood: gets the scores of the batches, of an engine that can abstain (`contracts.out_of_distribution`).
 
     Raises:
         PlatformError: ``code="bad_model"``: they have another form.
@@ -108,7 +118,13 @@ def predict(engine: Engine, columns: Mapping[str, NDArray[Any]], document: Bundl
     size = find_engine(document).batch_rows
     parts = []
     for start in range(0, rows, size):
-        parts.append(engine.predict({name: values[start : start + size] for name, values in columns.items()}))
+        some = {name: values[start : start + size] for name, values in columns.items()}
+        if ood is not None and (able := abstaining(engine)):
+            found, scores = able.predict_ood(some)
+            ood.append(scores)
+            parts.append(found)
+        else:
+            parts.append(engine.predict(some))
         if report:
             report(min(start + size, rows), rows)
     answers = problem.join(parts)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.bundle import Bundle, is_bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.engines import load_engine
+from contracts.out_of_distribution import FLAG, LIMIT, OOD, abstaining
 from contracts.registry import Registry
 from pipelines.data.chunks import ROW
 from pipelines.data.origins import source_here
@@ -30,7 +31,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     """Score every row of `source` (text or Parquet) and write ``part-*.parquet`` and ``summary.json`` to `out`.
 
     Each row gets the columns of its problem's `Batch`, such as ``label_predicted`` and ``probability_<class>``, and
-    ``flags`` (a list, as ``/predict`` answers). A column of the source that is called like one of them is kept as
+    ``flags`` (a list, as ``/predict`` answers); of a model that can abstain also ``ood_score``.
+    A column of the source that is called like one of them is kept as
     ``<name>_source``.
 
     Args:
@@ -46,6 +48,9 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
         The summary: rows, what the problem says of the answers, rows per flag, renamed columns, warnings and the
         model's digest.
     """
+    import numpy as np
+    import pyarrow as pa
+
     where, target = Endpoints.model_validate_json(endpoints), batch_documents.target_of(to, source)
     if target:
         batch_documents.reach(target)
@@ -57,7 +62,7 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     document = bundle.document
     files = [item.name for item in document.signature.inputs if item.dtype == "bytes"]  # are not written again
     batch = get_evaluation(document.signature.output.problem).batch(document.signature.output, document.decision)
-    made = [*batch.columns, FLAGS]
+    made = [*batch.columns, *([OOD] if abstaining(engine) else []), FLAGS]
     flagged = Counter[str]()
     renamed: dict[str, str] = {}
     report = events.progress("batch_score")
@@ -71,7 +76,11 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
         with fresh_folder(Path(out)) as folder:
             chunks = batch_rows.scorable(here, bundle, json.dumps(reading), where)
             for number, (table, columns, flags) in enumerate(chunks):
-                said = scoring.predict(engine, columns, document)
+                ood: list[Any] = []
+                said = scoring.predict(engine, columns, document, ood=ood)
+                scores = [np.concatenate(ood)] if ood else []
+                for beyond in scores:
+                    flags.add(FLAG, beyond > LIMIT)
                 answers = cuts.told(batch.add(cuts.apply(table, said)), batch.columns, said)
                 flagged.update(flags.counts())
                 table = table.drop_columns([ROW, *files])
@@ -79,7 +88,10 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
                 names = free_names(table.column_names, made)
                 renamed |= {old: new for old, new in zip(table.column_names, names, strict=True) if old != new}
                 _write(
-                    table.rename_columns(names), made, [*answers, flags.column()], folder / f"part-{number:05d}.parquet"
+                    table.rename_columns(names),
+                    made,
+                    [*answers, *map(pa.array, scores), flags.column()],
+                    folder / f"part-{number:05d}.parquet",
                 )
                 rows += table.num_rows
                 report(rows, None, rows=rows)

@@ -21,7 +21,16 @@ from contracts.engines import find_engine, load_engine
 from pipelines.data import seen
 from pipelines.data.hidden import CASE, SLICE, read_hidden
 from pipelines.data.sensitive import read_groups
-from pipelines.evaluation import explaining, get_evaluation, group_plots, membership, plots, redaction, scoring
+from pipelines.evaluation import (
+    explaining,
+    get_evaluation,
+    group_plots,
+    membership,
+    out_of_distribution,
+    plots,
+    redaction,
+    scoring,
+)
 from pipelines.evaluation.base import Measure
 from pipelines.evaluation.made_up import made_up
 from pipelines.evaluation.measures import bootstrap, evenly, finite
@@ -85,6 +94,10 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     for name, rows in getattr(found, "variants", _no_variants)(frame, settings):
         served = scoring.predict(engine, scoring.columns_of(rows, signature.inputs), document)
         _add_slice(result, name, rows, served, document, settings.seed)
+    decided = signature.problem.decide(signature.output, document.decision, answers)
+    asked, strange, strangeness = out_of_distribution.measure(engine, found, settings, frame, signature.inputs, decided)
+    result["metrics"] |= asked
+    result |= {"ood": strange} if strange else {}
     result["latency_ms"] = scoring.latency(engine, columns)
     tolerance = trained.get("tolerance", Golden.model_fields["tolerance"].default)
     shown = made_up(signature.inputs, settings.seed) if private else columns
@@ -98,7 +111,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
     (target / "plots").mkdir(exist_ok=True)
     if not private:
         moments = _seconds(frame, found.timestamp)
-        _write_baseline(target / FILE, moments, engine, columns, signature.inputs, given)
+        _write_baseline(target / FILE, moments, engine, columns, signature.inputs, given, strangeness)
         evaluation.draw(target / "plots", *given, result)
         plots.learning_curve(target / "plots" / "learning_curve.png", trained["history"])
         result |= evaluation.curves(*given)
@@ -145,15 +158,16 @@ def _write_baseline(
     columns: Mapping[str, NDArray[Any]],
     inputs: Sequence[Input],
     given: tuple[Any, Any, Any, Any],
+    strangeness: NDArray[np.float64] | None,
 ) -> None:
     """What normal looks like, of the test rows."""
     frame, answers, output, decision = given
     evaluation = get_evaluation(output.problem)
-    watched = evaluation.described(inputs)
+    watched, beside = evaluation.described(inputs), out_of_distribution.watched(strangeness)
     normal: dict[str, Any] = {
         "rows": len(frame),
         "inputs": describe_inputs(columns, watched, moments),
-        "answer": describe_answers(evaluation.watched(output, decision, answers), moments),
+        "answer": describe_answers({**evaluation.watched(output, decision, answers), **beside}, moments),
     }
     known: dict[str, Any] = normal["inputs"]
     seen_as = _as_logged(engine, columns)

@@ -38,6 +38,8 @@ class ServiceMetrics:
         self._predictions = self._counter(names.PREDICTIONS, "Predictions by label.")
         flagged = self._counter(names.FLAGGED, "Predictions with flags.")
         self.flagged = flagged.labels(model, version)
+        abstained = self._counter(names.ABSTENTIONS, "Predictions of which the model abstains.")
+        self.abstained = abstained.labels(model, version)
         self.observed = Series(())  # exported when the problem has a distribution of answers
         self._age = self._histogram(names.FEATURE_AGE, "Age of online features when read.", names.AGE_BUCKETS)
         self._status = self._counter(names.FEATURE_STATUS, "Online feature reads by outcome.")

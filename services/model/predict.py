@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.errors import PlatformError
+from contracts.out_of_distribution import ABSTAIN, OOD
 from services.batching.queue_items import Part
 from services.errors import Problem, invalid
 from services.model.predict_docs import MAX_REASONS, predict_paths, predict_schemas
@@ -100,6 +101,8 @@ class PredictHandler:
                     one["principal_reasons"] = model.principal.of(scored.decided[row], scored.reasons[row])
             if scored.changes and scored.changes[row]:
                 one["counterfactual"] = scored.changes[row]
+            if scored.ood:
+                one[OOD], one[ABSTAIN] = scored.ood[row]
             one["flags"] = batch.flags[row]
             predictions.append(one)
         document = {"model": self._runtime.name, "version": self._runtime.version, "predictions": predictions}
@@ -168,6 +171,8 @@ def record(runtime: RowRuntime, model: Model, batch: Batch, scored: Scored, arri
     for words in batch.flags:
         if words:
             metrics.flagged.inc()
+    if abstained := sum(is_beyond for _, is_beyond in scored.ood):
+        metrics.abstained.inc(abstained)
     ids = [new_id() for _ in scored.decided]
     if model.personal is not None:
         for identifier, shown in zip(ids, scored.shown, strict=True):

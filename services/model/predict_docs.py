@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from contracts.out_of_distribution import ABSTAIN, OOD
 from services.model.columns import UNBOUNDED
 from services.model.columns import Field as Column
 from services.model.request_schema import RequestSchema
@@ -45,6 +46,12 @@ _COUNTERFACTUAL = {
             },
         },
     },
+}
+
+
+_OOD = {
+    OOD: {"type": "number", "description": "how far it is from what the model has learned from; 1 is the limit"},
+    ABSTAIN: {"type": "boolean", "description": "it is beyond the limit: the answer is not to be relied on"},
 }
 
 
@@ -145,13 +152,14 @@ def predict_schemas(runtime: RowRuntime) -> dict[str, Any]:
         "reasons": {"type": "array", "items": {"$ref": "#/components/schemas/Reason"}},
         **({"principal_reasons": _PRINCIPAL} if model.principal else {}),
         **({"counterfactual": _COUNTERFACTUAL} if model.counterfactuals else {}),
+        **(_OOD if model.abstaining else {}),
         "flags": {
             "type": "array",
             "items": {"type": "string"},
             "description": "missing:F, out_of_range:F, unknown_category:F of a field; "
-            "not_found:V, outside_max_age:V of a feature view, whose defaults were used",
+            "not_found:V, outside_max_age:V of a feature view, whose defaults were used; out_of_distribution",
         },
     }
-    required = ["id", *answer.get("required", []), "flags"]
+    required = ["id", *answer.get("required", []), *(_OOD if model.abstaining else ()), "flags"]
     answer |= {"properties": properties, "required": required}
     return {**found, **schema("Reason", _Reason)}

@@ -23,6 +23,7 @@ from contracts import storage
 from contracts.bundle import Signature
 from contracts.content import UNKNOWN, Traits, looked_at, traits_of, unknown_share
 from contracts.errors import PlatformError
+from contracts.out_of_distribution import OOD
 from services.feedback import layout
 from services.feedback.hashing import hashed
 from services.feedback.line_file import append
@@ -167,6 +168,8 @@ class PredictionLog:
             record["entities"] = keys
             if self._stamp in batch.columns:
                 record["moment"] = f"{batch.columns[self._stamp][row]}Z"
+        if scored.ood:
+            record[OOD] = scored.ood[row][0]
         if batch.flags[row]:
             record["flags"] = batch.flags[row]
         return record

@@ -16,6 +16,7 @@ from contracts.baseline import FILE
 from contracts.bundle import REASON_TEXTS, Bundle
 from contracts.engine import Engine, Reason
 from contracts.errors import PlatformError
+from contracts.out_of_distribution import ABSTAIN, FLAG, OOD, abstaining
 from contracts.problems.base import Problem, Tensor
 from services.adapters.personal import Personal, Shown
 from services.metrics.service_metrics import ServiceMetrics
@@ -52,6 +53,7 @@ class Scored:
         changes: per row, empty unless they were asked for, see `services.model.counterfactual`; {} of a row whose
             answer is favourable.
         shown: per row, empty unless there are adapters: what they can learn from, see `services.adapters.personal`.
+        ood: per row, empty unless the model can abstain: its score, and whether it does.
     """
 
     inputs: dict[str, Column]
@@ -60,6 +62,7 @@ class Scored:
     reasons: list[list[Reason]]
     changes: list[dict[str, Any]] = field(default_factory=list)
     shown: list[Shown | None] = field(default_factory=list)
+    ood: list[tuple[float, bool]] = field(default_factory=list)
 
     def part(self, problem: Problem[Any], start: int, end: int, given: Mapping[str, Column]) -> Scored:
         """The rows from `start` to `end`; inputs that were `given` get their own type back."""
@@ -74,6 +77,7 @@ class Scored:
             reasons=self.reasons[start:end],
             changes=self.changes[start:end],
             shown=self.shown[start:end],
+            ood=self.ood[start:end],
         )
 
 
@@ -108,6 +112,7 @@ def joined(problem: Problem[Any], batch: Batch, works: Sequence[Work], parts: Se
         reasons=[reasons for one in parts for reasons in one.reasons],
         changes=[changes for one in parts for changes in one.changes],
         shown=[shown for one in parts for shown in one.shown],
+        ood=[told for one in parts for told in one.ood],
     )
 
 
@@ -134,6 +139,10 @@ class Model:
         self.principal = PrincipalReasons(texts, self.serving, self.decision) if texts else None
         self.counterfactuals = self._open_counterfactuals(texts or {})
         self.tensors: dict[str, Tensor] = {one.name: one for one in self.problem.tensors(self.output)}
+        asked, able = rows.settings.abstain, abstaining(engine) if personal is None else None
+        self.abstaining, self._above = able if asked.enabled else None, asked.above
+        if self.abstaining is not None:
+            self.tensors |= {OOD: Tensor(name=OOD, datatype="FP64"), ABSTAIN: Tensor(name=ABSTAIN, datatype="BOOL")}
         self._inputs = tuple(item.name for item in signature.inputs)
         self._one_at_a_time = Lock()
 
@@ -157,8 +166,15 @@ class Model:
             start = _observe(stage["features"], start)
         inputs = {name: columns[name] for name in self._inputs}
         shown: list[Shown | None] = []
+        ood: list[tuple[float, bool]] = []
         engine = partial(self.rows.predict, inputs, batch.prepared)
-        if self.personal is None:
+        if self.abstaining is not None:
+            answers, scores = self.abstaining.predict_ood(inputs)
+            ood = [(score, score > self._above) for score in scores.tolist()]
+            batch = batch if not alone or looked_up else copied(batch)
+            for words, (_, is_beyond) in zip(batch.flags, ood, strict=True):
+                words += [FLAG] if is_beyond else []
+        elif self.personal is None:
             answers = engine()
         else:
             batch = batch if not alone or looked_up else copied(batch)  # it adds flags, as a look-up does
@@ -166,7 +182,7 @@ class Model:
         start = _observe(stage["infer"], start)
         reasons = self._reasons(works[0], inputs) if works[0].top else []
         decided = self.problem.decide(self.output, self.decision, answers)
-        whole = Scored(inputs=inputs, answers=answers, decided=decided, reasons=reasons, shown=shown)
+        whole = Scored(inputs=inputs, answers=answers, decided=decided, reasons=reasons, shown=shown, ood=ood)
         if works[0].counterfactual and self.counterfactuals is not None:
             whole.changes = self._changes(works[0], inputs, decided)
         if alone:

@@ -7,6 +7,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
+from contracts.out_of_distribution import ABSTAIN, OOD
 from services.errors import Problem
 from services.model.predict import record, run
 from services.model.prediction_log import new_id
@@ -74,6 +75,10 @@ async def infer(
 
 def _tensor(model: Model, name: str, scored: Scored, ids: list[str], batch: Batch) -> dict[str, Any]:
     """An output tensor: one of the problem's, or one that every answer has."""
+    if name == OOD:
+        return {"name": name, "datatype": "FP64", "shape": [batch.rows], "data": [score for score, _ in scored.ood]}
+    if name == ABSTAIN:
+        return {"name": name, "datatype": "BOOL", "shape": [batch.rows], "data": [is_so for _, is_so in scored.ood]}
     tensor = model.tensors.get(name)
     if tensor is not None:
         shape = [batch.rows, *tensor.shape]

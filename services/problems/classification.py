@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from contracts.metric_names import SCORE, SCORE_BUCKETS
+from contracts.out_of_distribution import OOD
 from services.problems.base import Count, Distribution, Series, Serving
 
 if TYPE_CHECKING:
@@ -136,8 +137,9 @@ class ClassificationServing(Serving):
         return found
 
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The score and the label."""
-        return {"answer": record.get("score"), "label": record.get("label")}
+        """The score, the label, and how far the row is from what was learned, where the model tells."""
+        told = {OOD: record[OOD]} if OOD in record else {}
+        return {"answer": record.get("score"), "label": record.get("label"), **told}
 
     def normal(
         self, output: ClassificationOutput, decision: Decision | None, baseline: Mapping[str, Any]

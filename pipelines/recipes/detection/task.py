@@ -46,4 +46,4 @@ class ObjectDetection(ImageTask):
         """Some test images with noise, blur, other light and so on, none of which moves an object."""
         from pipelines.evaluation.image_corruptions import corrupted
 
-        return corrupted(frame, next(iter(self.fields)), _VARIANT_ROWS)
+        return corrupted(frame, next(iter(self.fields)), _VARIANT_ROWS, still=True)

@@ -45,6 +45,18 @@ class ImageConfig:
     std: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class AbstainConfig:
+    """Whether the model says of an image that it is unlike those that it has learned from.
+
+    false_refusals: share of the validation images that it may say so of; 0: it never does, and has no score.
+    other: a source of images of something else, by which the score is measured beside those that are made for it.
+    """
+
+    false_refusals: Annotated[float, Field(ge=0, le=0.5)] = 0.01
+    other: str = ""
+
+
 @plain(frozen=True, kw_only=True)
 class Images:
     """What a recipe learns from.
@@ -76,6 +88,7 @@ class ImageRecipe(TaskConfig):
     labels: Mapping[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     int8: bool = False
+    abstain: AbstainConfig = field(default_factory=AbstainConfig)
 
     def training_part(self) -> Self:
         """Keeps what weights of 8 bits are measured by, where training chooses them."""
@@ -96,6 +109,8 @@ class ImageRecipe(TaskConfig):
                 found = {**found, **chosen, "parameters": {**found["parameters"], **chosen["parameters"]}}
             if group().leads and not self.is_private:
                 show_vector(out / "model.onnx")
+                if self.abstain.false_refusals:
+                    found["parameters"] |= _with_score(out, images, self.abstain.false_refusals)
         return {"engine": "onnx", "output": class_output(task, self, images.classes), "decision": None, **found}
 
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
@@ -106,6 +121,14 @@ class ImageRecipe(TaskConfig):
             fix="give it one, as the recipes in pipelines/recipes/image/ have",
             code="bad_task",
         )
+
+
+def _with_score(out: Path, images: Images, refused: float) -> dict[str, Any]:
+    from pipelines.training.ood_score import add_ood_score
+
+    spec = ImageSpec.model_validate_json((out / SPEC).read_bytes())
+    train = images.train
+    return add_ood_score(out / "model.onnx", spec, train.pixels, train.labels, images.valid.pixels, refused)
 
 
 def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -> Images:

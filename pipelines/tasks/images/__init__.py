@@ -17,7 +17,7 @@ from pipelines.training.pictures import AugmentConfig
 # What the sample reaches with room for another seed; real data deserves limits of its own.
 _GATE = GateConfig(
     primary="accuracy",
-    thresholds=(Threshold(metric="accuracy", minimum=0.85),),
+    thresholds=(Threshold(metric="accuracy", minimum=0.85), Threshold(metric="ood_auroc", minimum=0.75)),
     explanations=ExplanationLimits(above_random=0.0),
 )
 # Left and right are different signs, so that nothing is mirrored.

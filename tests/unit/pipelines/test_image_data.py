@@ -275,6 +275,22 @@ def test_a_folder_is_scored_by_file_and_a_bad_file_is_named(tmp_path: Path) -> N
         batch_score(str(bundle.path), str(source), ends, str(tmp_path / "again"))
 
 
+def test_strange_images_of_a_batch_are_flagged(tmp_path: Path) -> None:
+    image_source(tmp_path / "made", ood=True)
+    fields = {"name": "shades", "task": "shades", "recipe": "r", "modality": "image", "engine": "onnx"}
+    lineage = {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "2026-01-01T00:00:00Z"}
+    bundle = write_bundle(tmp_path / "made", tmp_path / "bundles", {
+        **fields, "signature": SIGNATURE, "lineage": lineage, "gate": PASSED
+    })  # fmt: skip
+    source = folder(tmp_path / "photos", {"a.png": picture(10), "b.png": picture(240)})
+    ends = Endpoints(home=str(tmp_path / "home")).resolved().model_dump_json()
+    summary = batch_score(str(bundle.path), str(source), ends, str(tmp_path / "out"))
+    scored = pd.read_parquet(tmp_path / "out" / "part-00000.parquet")
+    assert list(scored["ood_score"]) == pytest.approx([20 / 255, 480 / 255])
+    assert [list(one) for one in scored["flags"]] == [[], ["out_of_distribution"]]
+    assert summary["flags"] == {"out_of_distribution": 1}
+
+
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
     from pipelines.data import image_files
 

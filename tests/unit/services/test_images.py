@@ -14,10 +14,12 @@ import grpc
 import jsonschema
 import pytest
 
+from contracts import metric_names as names
 from contracts.bundle import Bundle, write_bundle
 from contracts.engines import load_engine
 from services.oip import oip_pb2 as pb
 from services.oip.grpc_server import SERVICE, GrpcServer
+from services.problems import get_serving
 from services.server.lifecycle import MODALITIES
 from services.settings import ServiceSettings
 from tests.image_bundle import SIGNATURE, encoded, image_source, picture
@@ -88,6 +90,51 @@ def test_how_far_an_image_is_from_usual_ones_is_logged(
     told = [json.loads(line)["inputs"]["image"] for line in file.read_text().splitlines()]
     assert told[0]["distance"] == pytest.approx(1 - 3**-0.5, abs=1e-6)
     assert ["distance" in one for one in told] == [True, False, False]
+
+
+@pytest.fixture
+def cautious(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A service over a bundle that tells how far an image is from what it knows."""
+    image_source(tmp_path / "source", ood=True)
+    fields = {"name": "shades", "task": "shades", "recipe": "r", "modality": "image", "engine": "onnx"}
+    more = {"signature": SIGNATURE, "gate": {"passed": True, "checks": []}, "lineage": LINEAGE}
+    made = write_bundle(tmp_path / "source", tmp_path / "bundles", fields | more)
+    monkeypatch.setattr("services.model.runtime.load_engine", load_engine)
+    return lambda **settings: serve(made, **settings)
+
+
+def test_a_strange_image_is_said_to_be_one_counted_and_logged(cautious: Any, tmp_path: Path) -> None:
+    served = cautious(predictions={"folder": str(tmp_path / "log")})
+    found = served.predict({"image": encoded(DARK)}, {"image": encoded(BRIGHT)}).json()["predictions"]
+    assert [(one["ood_score"], one["abstain"]) for one in found] == [(0.0, False), (pytest.approx(1.6), True)]
+    assert [one["flags"] for one in found] == [[], ["out_of_distribution"]]
+    assert found[1]["probabilities"] == pytest.approx({"dark": 0.2, "bright": 0.8}, abs=1e-6), "it answers all the same"
+    [alone] = served.predict({"image": encoded(BRIGHT)}).json()["predictions"]
+    assert alone["flags"] == ["out_of_distribution"]
+    tensor = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [encoded(BRIGHT), encoded(DARK)]}
+    outputs = served.client.post(PATH, json={"inputs": [tensor]}).json()["outputs"]
+    told = {one["name"]: (one["datatype"], one["data"]) for one in outputs}
+    assert told["abstain"] == ("BOOL", [True, False])
+    assert told["ood_score"][1] == pytest.approx([1.6, 0.0])
+    assert "ood_score" in [one["name"] for one in served.client.get("/v2/models/shades").json()["outputs"]]
+    sample = served.runtime.metrics.registry.get_sample_value
+    assert sample(names.ABSTENTIONS, {"model": "shades", "version": served.runtime.version}) == 3
+    answer = served.client.get("/openapi.json").json()["components"]["schemas"]["Prediction"]
+    assert {"ood_score", "abstain"} <= set(answer["required"])
+    served.runtime.log.close()
+    [file] = (tmp_path / "log").rglob("*.jsonl")
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [round(one["ood_score"], 3) for one in lines] == [0.0, 1.6, 1.6, 1.6, 0.0]
+    assert lines[1]["flags"] == ["out_of_distribution"]
+    watched = get_serving(served.runtime.model().problem).watched(lines[1])
+    assert watched["ood_score"] == pytest.approx(1.6)
+
+
+def test_abstaining_is_a_setting(cautious: Any) -> None:
+    [found] = cautious(abstain={"above": 1.7}).predict({"image": encoded(BRIGHT)}).json()["predictions"]
+    assert (found["abstain"], found["flags"]) == (False, [])
+    [found] = cautious(abstain={"enabled": False}).predict({"image": encoded(BRIGHT)}).json()["predictions"]
+    assert not {"abstain", "ood_score"} & set(found)
 
 
 def test_a_form_carries_several_files_in_order(start: Any) -> None:
