@@ -2,73 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
-import stat
-import tarfile
-import tempfile
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from contracts.errors import PlatformError
 from contracts.problems.detection import Truth, read_truth, write_truth
-from pipelines.data import unpacking
 from pipelines.data.box_sources import entries, settled
 from pipelines.data.image_sources import RefusedError
 from pipelines.task import DataConfig
+from tests.box_sources import BOX, SIZE, YOLO, coco, photo, read, voc, xml, yolo
 from tests.chain import Chain
-
-SIZE = (40, 30)
-BOX = (2.0, 3.0, 20.0, 25.0)
-
-
-def photo(seed: int) -> bytes:
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-    buffer = io.BytesIO()
-    coarse.resize(SIZE, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=95)
-    return buffer.getvalue()
-
-
-def xml(*objects: tuple[str, Any], size: tuple[int, int] = SIZE) -> str:
-    names = ("xmin", "ymin", "xmax", "ymax")
-    inner = "".join(
-        f"<object><name>{name}</name><bndbox>"
-        + "".join(f"<{side}>{value}</{side}>" for side, value in zip(names, box, strict=True))
-        + "</bndbox></object>"
-        for name, box in objects
-    )
-    return f"<annotation><size><width>{size[0]}</width><height>{size[1]}</height></size>{inner}</annotation>"
-
-
-def voc(root: Path, annotations: dict[str, str | None]) -> Path:
-    for folder in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (root / folder).mkdir(parents=True)
-    for at, (name, text) in enumerate(annotations.items()):
-        (root / "JPEGImages" / f"{name}.jpg").write_bytes(photo(at))
-        if text is not None:
-            (root / "Annotations" / f"{name}.xml").write_text(text)
-    return root
-
-
-def read(source: Path) -> dict[str, list[Truth] | str]:
-    """What is on each image, or why it is refused."""
-    found: dict[str, list[Truth] | str] = {}
-    for one in entries(str(source), "image", "label", DataConfig()):
-        try:
-            shown = Image.open(io.BytesIO(one.read())).size
-            assert one.settle is not None
-            found[one.name] = read_truth(one.settle(shown))
-        except RefusedError as err:
-            found[one.name] = str(err)
-    return found
 
 
 @pytest.mark.parametrize(
@@ -139,23 +86,6 @@ def test_images_of_the_same_name_in_two_folders_keep_their_own_boxes(tmp_path: P
         (tmp_path / part / "a.jpg").write_bytes(photo(at))
         (tmp_path / part / "a.xml").write_text(xml((part, BOX)))
     assert read(tmp_path) == {f"{part}/a.jpg": [Truth(part, BOX)] for part in ("train", "valid")}
-
-
-def coco(folder: Path, **changes: Any) -> Path:
-    (folder / "images").mkdir(parents=True)
-    for at, name in enumerate("ab"):
-        (folder / "images" / f"{name}.jpg").write_bytes(photo(at))
-    document = {
-        "images": [{"id": at, "file_name": f"{name}.jpg", "width": 40, "height": 30} for at, name in enumerate("abc")],
-        "categories": [{"id": 7, "name": "cup"}],
-        "annotations": [
-            {"id": 1, "image_id": 0, "category_id": 7, "bbox": [2, 3, 18, 22], "iscrowd": 0},
-            {"id": 2, "image_id": 0, "category_id": 7, "bbox": [0, 0, 5, 5], "iscrowd": 1},
-        ],
-    }
-    file = folder / "found.json"
-    file.write_text(json.dumps(document | changes))
-    return file
 
 
 def test_coco_is_read(tmp_path: Path) -> None:
@@ -234,20 +164,6 @@ def test_a_source_without_annotations_is_refused(tmp_path: Path, name: str) -> N
     assert caught.value.code == "bad_source"
 
 
-YOLO = "0 0.275 0.46666666666666667 0.45 0.7333333333333333\n"  # the middle and sides of BOX
-
-
-def yolo(root: Path, lines: dict[str, str | None], names: str = "names: {0: cup, 1: pen}\n") -> Path:
-    for folder in ("images/train", "labels/train"):
-        (root / folder).mkdir(parents=True)
-    (root / "data.yaml").write_text(names)
-    for at, (name, text) in enumerate(lines.items()):
-        (root / "images" / "train" / f"{name}.jpg").write_bytes(photo(at))
-        if text is not None:
-            (root / "labels" / "train" / f"{name}.txt").write_text(text)
-    return root
-
-
 def test_yolo_is_read_and_what_is_wrong_is_said(tmp_path: Path) -> None:
     given = {"a": YOLO, "b": "", "c": None, "d": "7 .5 .5 .2 .2", "e": "0 .1 .1 .2 .2 .3 .3", "f": "0 x .5 .2 .2"}
     more = {"g": "0 20 15 9 9", "h": "0 .5 .5 -.2 .2", "i": "0 nan .5 .2 .2", "j": "0 .5 .5 .2 .2 \n" * 70_000}
@@ -285,111 +201,6 @@ def test_yolo_with_two_lists_of_names_is_refused(tmp_path: Path) -> None:
     (root / "classes.txt").write_text("pen\ncup\n")
     with pytest.raises(PlatformError, match="name other classes"):
         read(root)
-
-
-def packed(folder: Path, target: Path) -> Path:
-    if target.suffix == ".zip":
-        with zipfile.ZipFile(target, "w") as archive:
-            for file in sorted(folder.rglob("*")):
-                archive.write(file, file.relative_to(folder).as_posix())
-    else:
-        with tarfile.open(target, "w:gz") as tar:
-            tar.add(folder, ".")
-    return target
-
-
-@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
-@pytest.mark.parametrize("form", ["voc", "coco", "yolo"])
-def test_an_archive_is_read_as_its_folder(tmp_path: Path, form: str, ending: str) -> None:
-    root = tmp_path / form
-    {
-        "voc": lambda: voc(root, {"a": xml(("cup", BOX)), "b": xml(), "c": None}),
-        "coco": lambda: coco(root),
-        "yolo": lambda: yolo(root, {"a": YOLO, "b": "", "c": None}),
-    }[form]()
-    found = read(packed(root, tmp_path / f"packed{ending}"))
-    assert found == read(root)
-    assert sorted(map(type, found.values()), key=str) == [list, list, str]
-    assert not list(Path(tempfile.gettempdir()).glob("fairlead-boxes-*")), "nothing stays behind"
-
-
-def hostile(target: Path, kind: str) -> Path:
-    """An archive with a good image and annotation, and one member that is not to be unpacked."""
-    good = {"a.jpg": photo(1), "a.xml": xml(("cup", BOX)).encode()}
-    more = {"up": "../evil.xml", "absolute": "/tmp/evil.xml", "twice": "a.xml", "backslash": "..\\evil.xml"}
-    more |= {"bomb": "bomb.xml", "both": "a.xml/b.xml", "windows": "c/..\\..\\x.jpg"}
-    large = b"<" * (1 << 22) if kind == "bomb" else b"<"
-    if target.suffix == ".zip":
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a name that stands twice
-            for name, content in good.items():
-                archive.writestr(name, content)
-            if kind == "link":
-                link = zipfile.ZipInfo("l.xml")
-                link.external_attr = (stat.S_IFLNK | 0o777) << 16
-                archive.writestr(link, "/etc/passwd")
-            else:
-                archive.writestr(more[kind], large)
-        return target
-    with tarfile.open(target, "w:gz") as tar:
-        added = [] if kind in ("link", "hard") else [(more[kind], large)]
-        for name, content in [*good.items(), *added]:
-            item = tarfile.TarInfo(name)
-            item.size = len(content)
-            tar.addfile(item, io.BytesIO(content))
-        if kind in ("link", "hard"):
-            item = tarfile.TarInfo("l.xml")
-            item.type, item.linkname = (tarfile.SYMTYPE if kind == "link" else tarfile.LNKTYPE), "/etc/passwd"
-            tar.addfile(item)
-    return target
-
-
-@pytest.mark.parametrize(
-    ("kind", "said"),
-    [
-        ("up", "leads out of the archive"),
-        ("absolute", "leads out of the archive"),
-        ("backslash", "leads out of the archive"),
-        ("windows", "leads out of the archive"),
-        ("link", "is a link or a device"),
-        ("hard", "is a link or a device"),
-        ("twice", "stands twice"),
-        ("both", "is a file and a folder"),
-        ("bomb", "more than 50 times its size"),
-    ],
-)
-@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
-def test_what_would_be_unpacked_elsewhere_or_without_end_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, said: str, ending: str
-) -> None:
-    if (kind, ending) == ("hard", ".zip"):
-        pytest.skip("zip has no hard links")
-    monkeypatch.setattr(unpacking, "_FREE", 1 << 20)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "below"))
-    (tmp_path / "below").mkdir()
-    with pytest.raises(PlatformError, match="is refused") as caught:
-        read(hostile(tmp_path / f"packed{ending}", kind))
-    assert said in caught.value.headline
-    assert not list(tmp_path.rglob("evil*"))
-    assert not list((tmp_path / "below").iterdir())
-
-
-def test_a_locked_or_cut_archive_is_named(tmp_path: Path) -> None:
-    whole = packed(voc(tmp_path / "voc", {"a": xml()}), tmp_path / "a.tar.gz").read_bytes()
-    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PlatformError, match="damaged or cut off"):
-        read(tmp_path / "cut.tar.gz")
-
-
-def test_an_archive_of_coco_reads_no_image_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "below"))
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / "secret.jpg").write_bytes(photo(1))
-    images = [{"id": 0, "file_name": "../secret.jpg"}, {"id": 1, "file_name": "../../secret.jpg"}]
-    root = coco(tmp_path / "coco", images=images, annotations=[]).parent
-    found = read(packed(root, tmp_path / "coco.zip"))
-    assert all("is not beside" in str(said) for said in found.values())
-    assert len(found) == 2
 
 
 def test_a_data_set_keeps_negatives_and_names_what_it_leaves_out(tmp_path: Path) -> None:
