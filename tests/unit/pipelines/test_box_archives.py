@@ -1,4 +1,4 @@
-"""Archives with boxes in them: read as their folders, and what would be unpacked elsewhere or without end is refused."""
+"""Archives with boxes in them are read as their folders; what would be unpacked elsewhere or without end is refused."""
 
 from __future__ import annotations
 
