@@ -21,8 +21,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from contracts.errors import PlatformError
+from contracts.gguf import MAGIC
 
-MAGIC = b"GGUF"
 _ERROR = re.compile(r"^\S+ E (.+)$", re.MULTILINE)  # of its log
 ANSWER_SECONDS = 600.0  # a call that takes longer has failed
 
@@ -39,6 +39,8 @@ class LlamaOptions:
         name: that answers give the model.
         key: that its requests must carry.
         adapters: GGUF files of matrices of low rank, each applied to all answers.
+        chosen: adapters are applied to answers whose request names one by its place, as
+            ``"lora": [{"id": 0, "scale": 1.0}]``, and to no others.
         embeds: whether it gives vectors of texts, with one slot and nothing beside them: llama.cpp spreads texts of
             several slots over runs, which cuts their pooling, and lets them wait as long as another slot writes.
         pooling: of tokens to one vector: mean, cls, last, or auto: as the weights say, else mean.
@@ -51,6 +53,7 @@ class LlamaOptions:
     name: str = "model"
     key: str = ""
     adapters: tuple[str, ...] = ()
+    chosen: bool = False
     embeds: bool = False
     pooling: str = "auto"
 
@@ -211,7 +214,8 @@ def serve(options: LlamaOptions) -> Any:
     params = llama.CommonParams()
     params.model.path = options.model
     params.model_alias = options.name
-    params.lora_adapters = [llama.CommonAdapterLoraInfo(file, 1.0) for file in options.adapters]
+    scale = 0.0 if options.chosen else 1.0
+    params.lora_adapters = [llama.CommonAdapterLoraInfo(file, scale) for file in options.adapters]
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [options.key]
     params.n_ctx, params.n_parallel = options.window * options.slots, options.slots
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads

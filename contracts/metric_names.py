@@ -63,6 +63,8 @@ ADAPTERS_HELD = "fairlead_adapters_held"
 ADAPTER_READS = "fairlead_adapter_reads_total"
 ADAPTERS_EVICTED = "fairlead_adapter_evictions_total"
 ADAPTER_UPDATES = "fairlead_adapter_updates_total"
+ADAPTER_ANSWERS = "fairlead_adapter_answers_total"
+ADAPTER_TOKENS = "fairlead_adapter_tokens_total"
 
 ENCRYPTED_ROWS = "fairlead_encrypted_rows_total"
 ENCRYPTED_KEYS = "fairlead_encrypted_keys"
@@ -165,6 +167,8 @@ ADAPTER_LABELS: dict[str, tuple[str, ...]] = {
     ADAPTER_READS: ("model", "outcome"),
     ADAPTERS_EVICTED: ("model",),
     ADAPTER_UPDATES: ("model", "outcome"),
+    ADAPTER_ANSWERS: ("model", "adapter", "finish"),  # of chats; adapter: its name, or (personal)
+    ADAPTER_TOKENS: ("model", "adapter"),
 }
 # Of services that answer encrypted rows, beside those.
 ENCRYPTED_LABELS: dict[str, tuple[str, ...]] = {

@@ -34,6 +34,10 @@ class NumberedBytes:
                 continue  # it has just been replaced
         return 0, b""
 
+    def last_number(self) -> int:
+        """The number of the last version; 0 before the first."""
+        return max(self._numbers(), default=0)
+
     def put_bytes(self, number: int, data: bytes) -> bool:
         """Make this the version `number`, one more than the last; False where others went on meanwhile, or where the
         last one was removed: who has seen what is gone must not bring it back.

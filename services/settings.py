@@ -42,11 +42,13 @@ class AdapterSettings(Settings):
     entity: str = Field(
         "",
         pattern=r"^$|^[A-Za-z_][A-Za-z0-9_]{0,63}$",
-        description="field of requests that says whose; empty: the user of recommendations, else the only entity",
+        description="field of requests that says whose; empty: the user of recommendations, else the only entity; of "
+        "chats nobody, or user",
     )
     cached: int = Field(20_000, ge=1, description="adapters in memory; those that were not used for longest leave")
     fresh_seconds: float = Field(0.5, ge=0, le=60, description="what another server has learned shows so soon")
     wait_seconds: int = Field(3600, ge=1, le=604_800, description="answers wait so long for feedback that teaches")
+    loaded: int = Field(16, ge=1, le=64, description="of chats: adapters that the engine has at a time; others replace")
 
 
 class AskedSettings(Settings):

@@ -186,9 +186,12 @@ def extracts(folder: Path) -> Bundle:
     return publish(folder, "text", "extractive", {"problem": "generation", "max_characters": 50_001})
 
 
-def tiny_chat(folder: Path, weights: Path | None = None) -> Bundle:
-    """A chat model with a window of 512 tokens; without `weights` the one of `tests.tiny_llama`."""
-    from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec
+def tiny_chat(folder: Path, weights: Path | None = None, tuned: Any = None) -> Bundle:
+    """A chat model with a window of 512 tokens; without `weights` the one of `tests.tiny_llama`; with an adapter where
+    it is `tuned` by one."""
+    from contracts.bundle import sha256_file
+    from contracts.engines.llamacpp import ADAPTER, SPEC, WEIGHTS, ChatSpec
+    from contracts.lora import to_gguf, write_peft
     from tests.tiny_llama import write_tiny_llama
 
     model = folder / "source" / "model"
@@ -197,9 +200,13 @@ def tiny_chat(folder: Path, weights: Path | None = None) -> Bundle:
         write_tiny_llama(model / WEIGHTS)
     else:
         shutil.copyfile(weights, model / WEIGHTS)
-    (model / SPEC).write_text(
-        ChatSpec(window=512, max_tokens=4 if weights else 30, max_characters=200).model_dump_json()
-    )
+    adapter = ""
+    if tuned is not None:
+        write_peft(tuned, model / ADAPTER)
+        (model / ADAPTER / "adapter.gguf").write_bytes(to_gguf(tuned))
+        adapter = sha256_file(model / WEIGHTS)
+    spec = ChatSpec(window=512, max_tokens=4 if weights else 30, max_characters=200, adapter=adapter)
+    (model / SPEC).write_text(spec.model_dump_json())
     return publish(folder, "chat", "llamacpp", {"problem": "generation", "max_characters": 200}, name="tiny")
 
 

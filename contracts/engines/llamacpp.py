@@ -53,6 +53,7 @@ class LlamaEngine:
 
     Attributes:
         spec: how it was built to answer.
+        options: of the process.
         process: where conversations of any form are answered.
         window, slots: of the process.
     """
@@ -66,16 +67,15 @@ class LlamaEngine:
             raise ImportError("xllamacpp is not installed", name="xllamacpp")
         adapter = self._adapter(bundle)
         self.slots = options.slots
-        self.process = LlamaProcess(
-            LlamaOptions(
-                model=str(bundle.model_path / WEIGHTS),
-                window=options.window or self.spec.window,
-                slots=self.slots,
-                threads=options.threads,
-                name=bundle.document.name,
-                adapters=(adapter,) if adapter else (),
-            )
+        self.options = LlamaOptions(
+            model=str(bundle.model_path / WEIGHTS),
+            window=options.window or self.spec.window,
+            slots=self.slots,
+            threads=options.threads,
+            name=bundle.document.name,
+            adapters=(adapter,) if adapter else (),
         )
+        self.process = LlamaProcess(self.options)
         self.window = int(self.process.info["n_ctx"])  # rounded up
         self._input = bundle.document.signature.inputs[0].name
         weakref.finalize(self, self.process.stop)
@@ -110,8 +110,7 @@ class LlamaEngine:
         """The file of the adapter that is part of the model; "" without one."""
         if not self.spec.adapter:
             return ""
-        listed = bundle.document.files.get(f"model/{WEIGHTS}")  # nothing is listed before it is published
-        found = listed or sha256_file(bundle.model_path / WEIGHTS)
+        found = base_of(bundle)
         if found != self.spec.adapter:
             raise refused(bundle, f"its adapter is of weights {self.spec.adapter[:12]}, and {WEIGHTS} is {found[:12]}")
         return str(bundle.model_path / ADAPTER / "adapter.gguf")
@@ -122,6 +121,12 @@ class LlamaEngine:
         answer = self.process.call("POST", "/v1/chat/completions", {**asked, **greedy})
         text: str = answer["choices"][0]["message"].get("content") or ""
         return text.strip()[: self.spec.max_characters]
+
+
+def base_of(bundle: Bundle) -> str:
+    """What adapters are over: sha256 of the weights."""
+    listed = bundle.document.files.get(f"model/{WEIGHTS}")  # nothing is listed before it is published
+    return listed or sha256_file(bundle.model_path / WEIGHTS)
 
 
 def opened(messages: Sequence[Mapping[str, Any]], system: str) -> list[Mapping[str, Any]]:

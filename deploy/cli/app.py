@@ -8,6 +8,7 @@ from types import FrameType
 
 from contracts.garbage import collect_rarely
 from deploy.cli.commands import (
+    adapters,
     audit,
     console,
     data,
@@ -39,6 +40,7 @@ parts = (
     schedules,
     data,
     models,
+    adapters,
     evaluation,
     serving,
     rollouts,

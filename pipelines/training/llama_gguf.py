@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.bundle import sha256_file
 from contracts.errors import PlatformError
 from contracts.llama_process import check_gguf
+from contracts.lora import LAYERS, OUTER, rotated, tensor_name, turned_back
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 ARCHITECTURE = "llama"
 FORMS = ("f16", "q8_0", "q5_1", "q4_1")  # from the largest to the smallest
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_1": 3, "q8_0": 7, "q5_1": 9}  # as GGUF counts them
-_OUTER = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
-_LAYER = {
-    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
-    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
-}  # fmt: skip
-_ROTATED = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,41 +54,6 @@ def import_gguf() -> Any:
             code="missing_package",
         ) from err
     return gguf
-
-
-def tensor_name(name: str) -> str:
-    """What GGUF calls a weight of transformers' Llama, without ``.weight``.
-
-    Raises:
-        KeyError: it is none.
-    """
-    stem = name.removesuffix(".weight")
-    if stem in _OUTER:
-        return _OUTER[stem]
-    head, _, rest = stem.removeprefix("model.layers.").partition(".")
-    if not stem.startswith("model.layers.") or not head.isdigit():
-        raise KeyError(name)
-    return f"blk.{head}.{_LAYER[rest]}"
-
-
-def rotated(name: str, values: NDArray[Any], heads: Mapping[str, int]) -> NDArray[Any]:
-    """Rows of a query or a key, from the halves that transformers turns to the pairs that llama.cpp turns."""
-    kind = name.rpartition(".")[2]
-    if kind not in _ROTATED:
-        return values
-    count = heads[_ROTATED[kind]]
-    found: NDArray[Any] = values.reshape(count, 2, -1, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
-    return found
-
-
-def _turned_back(name: str, values: NDArray[Any], heads: Mapping[str, int]) -> NDArray[Any]:
-    """The inverse of `rotated`."""
-    kind = name.rpartition(".")[2]
-    if kind not in _ROTATED:
-        return values
-    count = heads[_ROTATED[kind]]
-    found: NDArray[Any] = values.reshape(count, -1, 2, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
-    return found
 
 
 def cache_folder() -> Path:
@@ -214,12 +173,12 @@ def _weights(reader: Any, config: Mapping[str, Any]) -> Iterator[tuple[str, NDAr
     import numpy as np
 
     gguf = import_gguf()
-    outer = {ours: theirs for theirs, ours in _OUTER.items()}
-    layer = {ours: theirs for theirs, ours in _LAYER.items()}
+    outer = {ours: theirs for theirs, ours in OUTER.items()}
+    layer = {ours: theirs for theirs, ours in LAYERS.items()}
     for tensor in reader.tensors:
         stem = tensor.name.removesuffix(".weight")
         values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
-        values = np.ascontiguousarray(_turned_back(stem, values, config))
+        values = np.ascontiguousarray(turned_back(stem, values, config))
         if stem in outer:
             yield f"{outer[stem]}.weight", values
             continue
@@ -299,7 +258,7 @@ def write_adapter(file: Path, folder: Path, config: Mapping[str, Any], base: str
         except KeyError:
             raise PlatformError(
                 f"the adapter cannot be served: it changes {name}",
-                detail=f"llama.cpp takes matrices of: {', '.join(sorted(_LAYER))}",
+                detail=f"llama.cpp takes matrices of: {', '.join(sorted(LAYERS))}",
                 fix="train with the usual model.targets",
                 code="bad_adapter",
             ) from None

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from time import monotonic
+from typing import TypeGuard
 from zlib import crc32
 
 from contracts.adapter import Adapter, read_adapter
@@ -124,6 +125,11 @@ class AdapterCache:
                     found[entity] = known or Entry(None, UNAVAILABLE)
                     self._metrics.reads["unavailable"].inc()
                     continue
+                if self._holds(known, copies[at], entity):
+                    known.at = now
+                    self._metrics.reads["hit"].inc()
+                    found[entity] = known
+                    continue
                 kept = copies[at] or self._loaded(entity)
             except (PlatformError, OSError) as err:
                 log_event("adapters_unavailable", logging.WARNING, error=str(err))
@@ -138,6 +144,15 @@ class AdapterCache:
             found[entity] = self._entry(entity, kept, now)
         self._keep({entity: entry for entity, entry in found.items() if entry.at == now})
         return found
+
+    def _holds(self, known: Entry | None, copy: Kept | None, entity: str) -> TypeGuard[Entry]:
+        """Whether what is in memory is the last version, without its bytes."""
+        return (
+            known is not None
+            and known.adapter is not None
+            and copy is None
+            and self._store.version(entity) == known.adapter.version
+        )
 
     def _loaded(self, entity: str) -> Kept:
         """From the store, with a copy in Redis; a copy of what is forgotten meanwhile is taken away again."""

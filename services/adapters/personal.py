@@ -31,6 +31,7 @@ from services.settings import ServiceSettings
 _TRIES, _PAUSE = 40, 0.005
 _FOLLOW_SECONDS = 0.1
 _MARKS = 16
+_refused = partial(PlatformError, "adapters cannot be kept as the settings say", code="bad_settings")
 Shown = tuple[str, Any]  # the entity of an answer, and what its layer needs to learn from it
 
 
@@ -215,23 +216,11 @@ def open_personal(
     given, signature = settings.adapters, bundle.document.signature
     if not given.folder:
         return None
-    refused = partial(PlatformError, "adapters cannot be kept as the settings say", code="bad_settings")
-    if not settings.predictions.salt:
-        raise refused(
-            detail="adapters are found by keyed hashes of whose they are, and every process needs the same key",
-            fix="set predictions.salt of the service",
-            key="predictions.salt",
-        )
-    if storage.is_remote(given.folder) and not given.redis:
-        raise refused(
-            detail="S3 takes too long to be asked for every request",
-            fix="set adapters.redis of the service to redis://host:port/db",
-            key="adapters.redis",
-        )
+    check_place(settings)
     layer = open_layer(signature.problem.name, engine, signature.output)
     entity = given.entity or layer.entity or (signature.entities[0] if len(signature.entities) == 1 else "")
     if not entity or (layer.entity and entity != layer.entity):
-        raise refused(
+        raise _refused(
             detail=f"adapters.entity is {given.entity or 'empty'}, which names nobody of {bundle.document.name}",
             fix=f"set it to {layer.entity or 'the field of requests that says whose is wanted, such as customer'}",
             key="adapters.entity",
@@ -243,3 +232,24 @@ def open_personal(
         entity=entity, salt=settings.predictions.salt, cached=given.cached, fresh=given.fresh_seconds,
         wait=given.wait_seconds,
     )  # fmt: skip
+
+
+def check_place(settings: ServiceSettings) -> None:
+    """Refuse settings by which adapters cannot be found, or not in time.
+
+    Raises:
+        PlatformError: ``code="bad_settings"``, naming the key.
+    """
+    given = settings.adapters
+    if not settings.predictions.salt:
+        raise _refused(
+            detail="adapters are found by keyed hashes of whose they are, and every process needs the same key",
+            fix="set predictions.salt of the service",
+            key="predictions.salt",
+        )
+    if storage.is_remote(given.folder) and not given.redis:
+        raise _refused(
+            detail="S3 takes too long to be asked for every request",
+            fix="set adapters.redis of the service to redis://host:port/db",
+            key="adapters.redis",
+        )

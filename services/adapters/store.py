@@ -2,12 +2,14 @@
 
 <folder>/<model>/<2 digits>/<entity>/<base, 12 digits>/<version>.safetensors
 
-All that is of one entity lies below one prefix, whatever the base, so that it is deleted whole.
+All that is of one entity lies below one prefix, whatever the base, so that it is deleted whole. An adapter that is
+nobody's, and has a name that everybody may know, has ``named-`` and its name in the place of an entity's hash.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from contracts import storage
 from contracts.numbered import NumberedBytes
 
 _SUFFIX = ".safetensors"
+_NAMED = "named-"
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +44,7 @@ class AdapterStore:
     """
 
     def __init__(self, folder: str, model: str, base: str) -> None:
-        self.folder = folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute())
+        self.folder = _absolute(folder)
         self._model, self._base = model, base[:12]
 
     def last(self, entity: str) -> Kept:
@@ -52,6 +56,14 @@ class AdapterStore:
         version, data = self._of(entity).last_bytes()
         return Kept(version=version, data=data, others=not version and bool(bases_of(self.folder, self._model, entity)))
 
+    def version(self, entity: str) -> int:
+        """The number of the last version; 0 where there is none.
+
+        Raises:
+            PlatformError: the storage's own.
+        """
+        return self._of(entity).last_number()
+
     def put(self, entity: str, version: int, data: bytes) -> bool:
         """Make this the version that follows the last; False where another one went on meanwhile, or forgot them.
 
@@ -62,6 +74,20 @@ class AdapterStore:
             return self._of(entity).put_bytes(version, data)
         except FileNotFoundError:  # the folder was removed with what was in it, while this was being written
             return self._of(entity).put_bytes(version, data)
+
+    def named(self) -> list[str]:
+        """The names of adapters that have one, over this base."""
+        return names_of(self.folder, self._model, self._base)
+
+    @staticmethod
+    def is_name(name: str) -> bool:
+        """Whether an adapter can be called so: small letters, digits and hyphens, at most 63."""
+        return _NAME.fullmatch(name) is not None
+
+    @staticmethod
+    def entity_of(name: str) -> str:
+        """What stands for an adapter with a name in the place of an entity's hash."""
+        return f"{_NAMED}{name}"
 
     def _of(self, entity: str) -> NumberedBytes:
         return NumberedBytes(storage.join(self._home(entity), self._base), _SUFFIX)
@@ -77,9 +103,20 @@ def home(folder: str, model: str, entity: str) -> str:
 
 def bases_of(folder: str, model: str, entity: str) -> list[str]:
     """The bases, by 12 digits, over which an entity has an adapter."""
-    place = home(folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute()), model, entity)
+    place = home(_absolute(folder), model, entity)
     bases = storage.list_names(place)
     return [base for base in bases if NumberedBytes(storage.join(place, base), _SUFFIX).last_bytes()[0]]
+
+
+def names_of(folder: str, model: str, base: str = "") -> list[str]:
+    """The adapters of a model that have names, sorted; of one base alone where its 12 digits are given."""
+    place = storage.join(_absolute(folder), model, _NAMED[:2])
+
+    def has_one(entity: str) -> bool:
+        bases = [base] if base else storage.list_names(storage.join(place, entity))
+        return any(storage.list_names(storage.join(place, entity, one)) for one in bases)
+
+    return [entity.removeprefix(_NAMED) for entity in storage.list_names(place) if has_one(entity)]
 
 
 def remove_all(folder: str, model: str, entity: str) -> int:
@@ -88,7 +125,7 @@ def remove_all(folder: str, model: str, entity: str) -> int:
     Raises:
         PlatformError: the storage's own.
     """
-    place = home(folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute()), model, entity)
+    place = home(_absolute(folder), model, entity)
     count = sum(NumberedBytes(storage.join(place, base), _SUFFIX).remove() for base in storage.list_names(place))
     if not storage.is_remote(place):
         with contextlib.suppress(OSError):  # one of another process is just being written
@@ -96,3 +133,7 @@ def remove_all(folder: str, model: str, entity: str) -> int:
                 base.rmdir()
             Path(place).rmdir()
     return count
+
+
+def _absolute(folder: str) -> str:
+    return folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute())

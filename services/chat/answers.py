@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from services.chat.adapters import Chosen
 from services.chat.guard import Watcher
 from services.chat.tools import CallParser
 
@@ -165,6 +166,7 @@ class Asked:
         tokens: about as many will be read and written.
         usage: whether a stream ends with it.
         each: choices of one prompt.
+        adapter: that the answers are made with; None: the base.
     """
 
     path: str
@@ -176,6 +178,7 @@ class Asked:
     usage: bool = False
     each: int = 1
     hits: tuple[str, ...] = ()
+    adapter: Chosen | None = None
 
 
 def _delta(at: int, delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any]:

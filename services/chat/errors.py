@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contracts.errors import PlatformError
 from services.chat.llama import EngineRefusedError
 from services.errors import Problem
 
@@ -23,3 +24,9 @@ def of_engine(err: EngineRefusedError, window: int) -> Problem:
 def gone() -> Problem:
     """503: the engine has ended."""
     return Problem(503, "crashed", "llama.cpp has ended", fix="try again when the service is ready")
+
+
+def no_adapter(err: PlatformError | None = None) -> Problem:
+    """503: the engine has not got the adapter, or has ended with it; the base answers all the same."""
+    detail = "see the service's log" if err else "the process that had it has ended"
+    return Problem(503, "adapter_unavailable", "the adapter cannot be used", detail, headers={"retry-after": "1"})

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from contracts.errors import PlatformError
+from services.chat.adapters import Lease
 from services.chat.answers import Asked, Choice, Form
-from services.chat.errors import gone, of_engine
+from services.chat.errors import gone, no_adapter, of_engine
 from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
 from services.errors import Problem, openai_document
 from services.request_options import RequestOptions
@@ -31,6 +33,7 @@ class Generation:
     def __init__(self, runtime: ChatRuntime, asked: Asked, options: RequestOptions) -> None:
         self._runtime, self._asked, self._options = runtime, asked, options
         self._stream: EngineStream | None = None
+        self._lease: Lease | None = None
         self._first: dict[str, Any] | None = None
         self._entered = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -52,7 +55,10 @@ class Generation:
             left = max(0.0, self._options.deadline - self._entered)
             self._timer = asyncio.get_running_loop().call_later(left, self._expire)
         try:
-            self._stream = await EngineStream.open(runtime.process, asked.path, asked.body)
+            if asked.adapter is not None and runtime.adapters is not None:
+                self._lease = await runtime.adapters.holder.lease(asked.adapter)
+            process, more = (self._lease.process, self._lease.members) if self._lease else (runtime.process, {})
+            self._stream = await EngineStream.open(process, asked.path, asked.body | more)
             self._first = await self._stream.next()
         except EngineRefusedError as err:
             self.close(REFUSED)
@@ -60,6 +66,9 @@ class Generation:
         except EngineGoneError as err:
             self.close("failed")
             raise self._gone() from err
+        except PlatformError as err:
+            self.close("failed")
+            raise no_adapter(err) from err
         except BaseException:
             self.close("cancelled")
             raise
@@ -143,6 +152,8 @@ class Generation:
             self._timer.cancel()
         if self._stream is not None:
             self._stream.close()
+        if self._lease is not None:
+            self._lease.release()
         choices = self._asked.choices
         self._runtime.admission.leave(self._places, self.usage["completion_tokens"], seconds)
         for choice in choices:
@@ -158,6 +169,8 @@ class Generation:
         """Why the engine's stream has no end: we left it, as the time is over, or it ended."""
         if self._late:
             return Problem(504, "timeout", "the answer took too long", fix="ask for fewer tokens, or allow more time")
+        if self._asked.adapter is not None:  # which is not the process of the base
+            return no_adapter()
         self._runtime.ended()
         return gone()
 

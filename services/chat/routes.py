@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from contracts.errors import PlatformError
+from services.adapters.cache import MISSING, OTHER_BASE, UNAVAILABLE, UNREADABLE
+from services.chat.adapters import PERSONAL, Chosen
 from services.chat.answers import Asked, Choice, CompletionForm, Form
 from services.chat.embeddings import embedded
-from services.chat.errors import gone
+from services.chat.errors import gone, no_adapter
 from services.chat.generation import Generation
 from services.chat.guard import find
 from services.chat.request import (
@@ -77,7 +79,7 @@ class _Served:
         runtime = self._runtime
         runtime.opened()
         asked = parsed(ChatRequest, await request.json())
-        self._check(asked)
+        adapter = await self._check(asked)
         tools, free = offered(asked, runtime.tells), free_choice(asked)
         told = instructions(tools, text=free) if tools else ""
         messages = engine_messages(asked.messages, told, runtime.system)
@@ -97,13 +99,13 @@ class _Served:
             for _ in range(asked.choices)
         ]
         last = next(message.text for message in reversed(asked.messages) if message.role in ("user", "tool"))
-        return await self._answer(request, asked, body, CHAT, Form, choices, (last, hits))
+        return await self._answer(request, asked, body, CHAT, Form, choices, (last, hits), adapter)
 
     async def complete(self, request: Request) -> Answer:
         """Continue a text."""
         self._runtime.opened()
         asked = parsed(CompletionRequest, await request.json())
-        self._check(asked)
+        adapter = await self._check(asked)
         texts, hits = self._guarded(asked.texts)
         self._check_logprobs(asked.logprobs is not None)
         if len(texts) * asked.choices > MAX_PROMPTS:
@@ -117,7 +119,7 @@ class _Served:
             for _ in range(asked.choices)
         ]
         said = "\n".join(asked.texts)
-        return await self._answer(request, asked, body, COMPLETIONS, CompletionForm, choices, (said, hits))
+        return await self._answer(request, asked, body, COMPLETIONS, CompletionForm, choices, (said, hits), adapter)
 
     async def embed(self, request: Request) -> Answer:
         """Give a vector for each text."""
@@ -144,32 +146,38 @@ class _Served:
         return Answer(body)
 
     async def models(self, request: Request) -> Answer:
-        """The model that is served, and its encoder."""
+        """The model that is served, its adapters, and its encoder."""
         self._runtime.opened()
-        return Answer(orjson.dumps({"object": "list", "data": [self._described(name) for name in self._names()]}))
+        data = [self._described(name) for name in await self._names()]
+        return Answer(orjson.dumps({"object": "list", "data": data}))
 
     async def model(self, request: Request) -> Answer:
         """It by its name."""
         self._runtime.opened()
-        name, names = request.params["model"], self._names()
+        name, names = request.params["model"], await self._names()
         if name not in names:
             raise _unknown(*names)
         return Answer(orjson.dumps(self._described(name)))
 
-    def _names(self) -> list[str]:
-        encoder = self._runtime.encoder
-        return list(dict.fromkeys([self._runtime.name, *([encoder.name] if encoder else [])]))
+    async def _names(self) -> list[str]:
+        runtime = self._runtime
+        adapters = await runtime.adapters.names() if runtime.adapters else []
+        encoder = [runtime.encoder.name] if runtime.encoder else []
+        return list(dict.fromkeys([runtime.name, *adapters, *encoder]))
 
     def _described(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._since, "owned_by": "fairlead"}
+        parent = {"parent": self._runtime.name} if name.startswith(f"{self._runtime.name}:") else {}
+        return {"id": name, "object": "model", "created": self._since, "owned_by": "fairlead", **parent}
 
-    def _check(self, asked: Sampling) -> None:
-        self._check_name(asked.model)
+    async def _check(self, asked: Sampling) -> Chosen | None:
+        """Refuse what cannot be answered; returns the adapter that answers."""
         runtime = self._runtime
+        adapter = await self._adapter(asked)
         if asked.choices > runtime.admission.slots:
             raise refused("n", f"this service writes {runtime.admission.slots} answers at a time")
         if asked.limit is not None and asked.limit > runtime.window:
             raise refused("max_tokens", f"the window of this model has {runtime.window} tokens")
+        return adapter
 
     def _guarded(self, texts: Sequence[str], roles: Sequence[str] = ()) -> tuple[list[str], tuple[str, ...]]:
         """What the model reads of these texts, and which rules held in them; the classifier judges those of users.
@@ -205,9 +213,26 @@ class _Served:
         if asked and self._runtime.guard.masks:
             raise refused("logprobs", "this service masks what it answers, and gives no probabilities of it")
 
-    def _check_name(self, name: str) -> None:
-        if name != self._runtime.name:
-            raise _unknown(self._runtime.name)
+    async def _adapter(self, asked: Sampling) -> Chosen | None:
+        """The adapter that a request names, or that its user has; None: the base answers.
+
+        Raises:
+            Problem: 404, or 503 while it is not known whether there is such an adapter.
+        """
+        runtime, adapters = self._runtime, self._runtime.adapters
+        if asked.model == runtime.name:
+            return await adapters.of_user(asked.user) if adapters and adapters.personal and asked.user else None
+        found = await adapters.named(asked.model) if adapters else MISSING
+        if isinstance(found, Chosen):
+            return found
+        if found == UNAVAILABLE:
+            raise no_adapter()
+        if found in (OTHER_BASE, UNREADABLE):
+            why = "is over other weights than this model's" if found == OTHER_BASE else "does not fit this model"
+            raise Problem(
+                404, "model_not_found", "unknown model", errors=[("model", f"the adapter of this name {why}")]
+            )
+        raise _unknown(runtime.name, *(await adapters.names() if adapters else ()))
 
     def _body(self, asked: Sampling) -> dict[str, Any]:
         """What both kinds of requests ask of llama.cpp; what they leave out is its default."""
@@ -233,8 +258,10 @@ class _Served:
         form: type[Form],
         choices: list[Choice],
         said: tuple[str, tuple[str, ...]],
+        adapter: Chosen | None,
     ) -> Answer:
         runtime = self._runtime
+        name = f"{runtime.name}:{adapter.name}" if adapter and adapter.name != PERSONAL else runtime.name
         usage = bool(asked.stream and asked.stream_options and asked.stream_options.include_usage)
         size = len(orjson.dumps(body.get("messages", body.get("prompt"))))
         longest = min(asked.limit or runtime.window, runtime.window)
@@ -243,13 +270,14 @@ class _Served:
             Asked(
                 path=path,
                 body=body,
-                form=form(new_id(), runtime.name, runtime.version, usage),
+                form=form(new_id(), name, runtime.version, usage),
                 choices=choices,
                 prompt=said[0],
                 hits=said[1],
                 each=asked.choices,
                 tokens=size // _BYTES_PER_TOKEN + longest * len(choices),
                 usage=usage,
+                adapter=adapter,
             ),
             request.options,
         )

@@ -13,9 +13,13 @@ from pydantic import Field
 
 from contracts.bundle import Bundle
 from contracts.engine import Engine
-from contracts.engines.llamacpp import WEIGHTS, LlamaEngine
+from contracts.engines.llamacpp import WEIGHTS, LlamaEngine, base_of
 from contracts.errors import PlatformError
+from contracts.gguf import read_head
 from contracts.llama_process import LlamaProcess
+from services.adapters.personal import check_place
+from services.chat.adapter_sets import AdapterSets
+from services.chat.adapters import USER, Adapters
 from services.chat.admission import Admission
 from services.chat.answers import Asked
 from services.chat.embeddings import Encoder, open_encoder
@@ -67,6 +71,7 @@ class ChatRuntime(RowRuntime):
         process: that llama.cpp runs in.  window: tokens of a conversation.  system: of those that bring none.
         tells: whether the model's chat template has a place for a system message, which tells of tools.
         admission: who may ask it.  encoder: of embeddings, where there are any.  encoding: who may ask that.
+        adapters: that requests may name; None where there is no place for any.
         tokens: their metrics.  guard: the rules that texts are looked at by.
     """
 
@@ -74,6 +79,7 @@ class ChatRuntime(RowRuntime):
     admission: Admission
     encoding: Admission
     encoder: Encoder | None = None
+    adapters: Adapters | None = None
     tokens: TokenMetrics
     guard: Guard
     window, system, tells = 0, "", False
@@ -99,6 +105,7 @@ class ChatRuntime(RowRuntime):
             engine.window,
             self.settings.threads,
         )
+        self.adapters = await asyncio.to_thread(self._open_adapters, bundle, engine)
         self.admission = admission = Admission(engine.slots, self.settings.max_waiting_tokens, self.metrics)
         self.encoding = Admission(1, self.settings.max_waiting_tokens, self.metrics)
         self.guard = Guard(self.settings.guard)
@@ -106,6 +113,8 @@ class ChatRuntime(RowRuntime):
         self.tokens.busy.set_function(lambda: admission.busy)
         self.metrics.queue_depth.set_function(lambda: admission.waiting + self.batcher.depth)
         self._watch = asyncio.create_task(self._look())
+        if self.adapters is not None:
+            self.adapters.start()
         return {**said, "window": self.window, "slots": engine.slots}
 
     async def close(self) -> None:
@@ -114,6 +123,8 @@ class ChatRuntime(RowRuntime):
             self._watch.cancel()
         model = self._model
         await super().close()
+        if self.adapters is not None:
+            await self.adapters.close()
         if self.encoder is not None:
             await asyncio.to_thread(self.encoder.close)
         if model is not None and isinstance(model.engine, LlamaEngine):
@@ -137,6 +148,10 @@ class ChatRuntime(RowRuntime):
         model, metrics, tokens = self.model_or_none(), self.metrics, self.tokens
         tokens.read.inc(usage["prompt_tokens"])
         latency_ms = round((perf_counter() - arrived) * 1e3, 3)
+        if asked.adapter is not None and self.adapters is not None:
+            self.adapters.tokens.labels(self.name, asked.adapter.name).inc(usage["completion_tokens"])
+            for choice in asked.choices:
+                self.adapters.answers.labels(self.name, asked.adapter.name, choice.finish).inc()
         for choice in asked.choices:
             tokens.ended[choice.finish if choice.finish in tokens.ended else "failed"].inc()
             said = choice.watcher.hits if choice.watcher else []
@@ -154,7 +169,29 @@ class ChatRuntime(RowRuntime):
             batch = Batch(schema="by_features", rows=1, columns=columns, flags=[flags])
             scored = Scored(inputs=columns, answers=answers, decided=[choice.text], reasons=[])
             more = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")} | {"finish": choice.finish}
+            if asked.adapter is not None:
+                more["adapter"] = asked.adapter.name
             self.log.add(new_id(), 0, batch, scored, latency_ms, more)
+
+    def open_personal(self, bundle: Bundle, engine: Engine) -> None:
+        """None: rows are answered by the base; adapters are chosen by requests for chats."""
+
+    def _open_adapters(self, bundle: Bundle, engine: LlamaEngine) -> Adapters | None:
+        given = self.settings.adapters
+        if not given.folder:
+            return None
+        check_place(self.settings)
+        if given.entity not in ("", USER):
+            raise PlatformError(
+                "adapters cannot be kept as the settings say",
+                detail=f"adapters.entity is {given.entity}, which requests for chats have not",
+                fix=f"leave it empty, or set it to {USER}",
+                code="bad_settings",
+                key="adapters.entity",
+            )
+        holder = AdapterSets(engine.options, given.loaded)
+        head = read_head(bundle.model_path / WEIGHTS)
+        return Adapters(self.settings, self.name, base_of(bundle), head, self.metrics, holder)
 
     def watcher(self) -> Watcher | None:
         """Looks at one answer; None where no rule does."""

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from contracts.baseline import FILE as BASELINE
 from contracts.bundle import Bundle
-from contracts.engine import vector_of
+from contracts.engine import Engine, vector_of
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.pii.finders import open_finder
 from contracts.pii.rules import cleaners
-from services.adapters.personal import open_personal
+from services.adapters.personal import Personal, open_personal
 from services.batching.batcher import Batcher
 from services.batching.executor import Executor, cpu_shares
 from services.batching.queue_items import BatchLimits
@@ -141,6 +141,10 @@ class RowRuntime(Runtime):
             waiting.clear()
             self._preparing -= 1
 
+    def open_personal(self, bundle: Bundle, engine: Engine) -> Personal | None:
+        """What applies and teaches adapters of rows, see `services.adapters.personal.open_personal`."""
+        return open_personal(self.settings, bundle, engine, self.name, self.metrics.registry)
+
     def _crashed(self, err: BaseException) -> None:
         failure = PlatformError(
             "the model's thread has ended",
@@ -168,7 +172,7 @@ class RowRuntime(Runtime):
             slots=settings.slots,
             window=settings.window,
         )
-        personal = open_personal(settings, bundle, engine, self.name, self.metrics.registry)
+        personal = self.open_personal(bundle, engine)
         schemas = RequestSchemas.of(
             signature,
             max_chars=settings.max_text_chars,

