@@ -131,7 +131,7 @@ def misfit(adapter: Adapter) -> str:
 
 def rank_of(adapter: Adapter) -> int:
     """The largest rank of its matrices."""
-    return max(one.shape[0] for name, one in adapter.tensors.items() if ".lora_A." in name)
+    return max(int(one.shape[0]) for name, one in adapter.tensors.items() if ".lora_A." in name)
 
 
 def to_gguf(adapter: Adapter) -> bytes:
