@@ -71,7 +71,7 @@ def remove(
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
-    """Take an adapter away; services answer 404 to its name soon after. Those of persons go with fairlead forget.
+    """Take an adapter away; services answer 404 to its name soon after. A person's goes when the person is forgotten.
 
     [bold]Examples[/]
       fairlead adapters remove tone

@@ -71,7 +71,8 @@ def publish_adapter(profile: str, ref: str, name: str, user: str, override: str,
     if not found.gate_passed and not override:
         raise PlatformError(
             f"{found.name}:{found.version} was refused by its gate",
-            fix=f"fairlead models {found.name} says why; --override REASON publishes it all the same",
+            detail="its card says why",
+            fix="train again, or publish it all the same: --override REASON",
             code="gate_refused",
         )
     folder, bundle = _folder(profile, found.name), registry.fetch(ref)
@@ -103,7 +104,9 @@ def remove_adapter(profile: str, model: str, name: str, as_json: bool) -> None:
     folder = _folder(profile, model)
     if name not in names_of(folder, model):
         raise PlatformError(
-            f"{model} has no adapter {name!r}", fix=f"fairlead adapters --model {model} lists them", code="not_found"
+            f"{model} has no adapter {name!r}",
+            fix=f"see those that there are: fairlead adapters --model {model}",
+            code="not_found",
         )
     count = remove_all(folder, model, AdapterStore.entity_of(name))
     settings = adapter_settings(profile, model)
