@@ -153,7 +153,8 @@ class EngineOptions:
     """How a model is executed.
 
     `device` and `compiled` are for engines that can choose, such as torch; `slots`, conversations at a time, and
-    `window`, tokens of each (0: as the bundle says), for those that write.
+    `window`, tokens of each (0: as the bundle says), for those that write; `url` is that of a server that has the
+    bundle's weights loaded, `served` what it calls them, `key` its token, `wait` the seconds that it may take to start.
     """
 
     threads: int = 1
@@ -161,6 +162,10 @@ class EngineOptions:
     compiled: bool = False
     slots: int = 4
     window: int = 0
+    url: str = ""
+    served: str = ""
+    key: str = ""
+    wait: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,11 @@ class LlamaProcess:
 
     Attributes:
         host, port: where it answers, in the manner of OpenAI.  key: its bearer token, which only we know.
+        remote: False: it is ours, and its end is that of the service.
         info: what it says of its model: ``n_ctx_train``, ``n_vocab``, ``n_params``, ``chat_template`` ...
     """
+
+    remote = False
 
     def __init__(self, options: LlamaOptions) -> None:
         for file in (options.model, *options.adapters):
@@ -136,6 +140,15 @@ class LlamaProcess:
             message = answer.get("error", {}).get("message", "")
             raise PlatformError("llama.cpp refused a request", detail=message, code="llama_refused")
         return answer
+
+    def templated(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """A conversation by the model's chat template.
+
+        Raises:
+            PlatformError: as of `call`.
+        """
+        text: str = self.call("POST", "/apply-template", {"messages": messages})["prompt"]
+        return text
 
     def log_likelihood(self, text: str, most: int = 512) -> tuple[float, int]:
         """The natural log of the probability of a text's tokens, and the bytes of it that they are.

@@ -124,7 +124,7 @@ def misfit(adapter: Adapter) -> str:
         if both["A"].shape[0] > MAX_RANK:
             return f"its rank is {both['A'].shape[0]}, at most {MAX_RANK}"
         kind, rows = tensor_name(stem).rpartition(".")[2], both["B"].shape[0]
-        if kind in _ROTATED and rows % (2 * int(tensors[HEADS][kind == "attn_k"])):
+        if kind in _ROTATED and rows % (2 * int(tensors[HEADS][int(kind == "attn_k")])):
             return f"{stem} has {rows} rows, which are no whole heads"
     return "" if pairs else "it has no matrices"
 

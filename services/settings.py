@@ -51,6 +51,16 @@ class AdapterSettings(Settings):
     loaded: int = Field(16, ge=1, le=64, description="of chats: adapters that the engine has at a time; others replace")
 
 
+class EngineSettings(Settings):
+    """Of chats: vLLM in the place of llama.cpp; without `url` the service starts llama.cpp itself."""
+
+    url: str = Field("", description="of a vLLM with the safetensors of this bundle, as http://127.0.0.1:8000")
+    model: str = Field("", description="what it calls them; empty: name@digest, 12 digits")
+    key_file: str = Field("", description="file with its API key; empty: it needs none")
+    wait_seconds: float = Field(600.0, ge=0, description="time that it may take to load the weights")
+    adapters: str = Field("", description="folder that it reads as well, into which adapters are written for it")
+
+
 class AskedSettings(Settings):
     """What the pod asked for, by which its cost is counted; zero where nothing is asked for."""
 
@@ -261,6 +271,7 @@ class ServiceSettings(Settings):
     )
     asked: AskedSettings = Field(default_factory=lambda: AskedSettings.model_validate({}))
     guard: GuardSettings = Field(default_factory=lambda: GuardSettings.model_validate({}))
+    engine: EngineSettings = Field(default_factory=lambda: EngineSettings.model_validate({}))
     embeddings: EmbeddingSettings = Field(default_factory=lambda: EmbeddingSettings.model_validate({}))
     predictions: PredictionLogSettings = Field(default_factory=lambda: PredictionLogSettings.model_validate({}))
     adapters: AdapterSettings = Field(default_factory=lambda: AdapterSettings.model_validate({}))

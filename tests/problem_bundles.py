@@ -186,7 +186,7 @@ def extracts(folder: Path) -> Bundle:
     return publish(folder, "text", "extractive", {"problem": "generation", "max_characters": 50_001})
 
 
-def tiny_chat(folder: Path, weights: Path | None = None, tuned: Any = None) -> Bundle:
+def tiny_chat(folder: Path, weights: Path | None = None, tuned: Any = None, safetensors: bool = False) -> Bundle:
     """A chat model with a window of 512 tokens; without `weights` the one of `tests.tiny_llama`; with an adapter where
     it is `tuned` by one."""
     from contracts.bundle import sha256_file
@@ -200,6 +200,9 @@ def tiny_chat(folder: Path, weights: Path | None = None, tuned: Any = None) -> B
         write_tiny_llama(model / WEIGHTS)
     else:
         shutil.copyfile(weights, model / WEIGHTS)
+    if safetensors:  # what stands in for vLLM reads nothing of it
+        (model / "safetensors").mkdir()
+        (model / "safetensors" / "config.json").write_text("{}")
     adapter = ""
     if tuned is not None:
         write_peft(tuned, model / ADAPTER)

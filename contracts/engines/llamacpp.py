@@ -1,7 +1,8 @@
-"""Chat models in llama.cpp: weights in one GGUF file, executed in a process of their own.
+"""Chat models in llama.cpp: weights in one GGUF file, executed in a process of their own; or in vLLM, at an address.
 
 The files of ``model/``: ``model.gguf`` and ``chat.json`` (`ChatSpec`); of a tuned model perhaps ``adapter/``, which
-changes the weights. Rows are answered by greedy decoding.
+changes the weights; perhaps ``safetensors/``, the same model, adapter included, as vLLM reads it. Rows are answered by
+greedy decoding.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, refused
 from contracts.errors import PlatformError
 from contracts.llama_process import LlamaOptions, LlamaProcess
+from contracts.remote_engine import SAFETENSORS, RemoteEngine, served_name
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,10 +65,16 @@ class LlamaEngine:
             self.spec = ChatSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
         except (OSError, ValidationError) as err:
             raise refused(bundle, str(err)) from err
+        self.slots, self._input = options.slots, bundle.document.signature.inputs[0].name
+        self.process: LlamaProcess | RemoteEngine
+        if options.url:
+            self.process = self._remote(bundle, options)
+            longest = int(self.process.info["n_ctx"]) or self.spec.window
+            self.window = min(options.window or longest, longest)
+            return
         if importlib.util.find_spec("xllamacpp") is None:
             raise ImportError("xllamacpp is not installed", name="xllamacpp")
         adapter = self._adapter(bundle)
-        self.slots = options.slots
         self.options = LlamaOptions(
             model=str(bundle.model_path / WEIGHTS),
             window=options.window or self.spec.window,
@@ -77,7 +85,6 @@ class LlamaEngine:
         )
         self.process = LlamaProcess(self.options)
         self.window = int(self.process.info["n_ctx"])  # rounded up
-        self._input = bundle.document.signature.inputs[0].name
         weakref.finalize(self, self.process.stop)
 
     def predict(self, columns: Mapping[str, NDArray[Any]]) -> NDArray[np.object_]:
@@ -98,6 +105,7 @@ class LlamaEngine:
 
         Unlike perplexity by token, models of different vocabularies can be compared by it.
         """
+        assert isinstance(self.process, LlamaProcess)
         found = [self.process.log_likelihood(text) for text in texts]
         size = sum(length for _, length in found)
         return -sum(value for value, _ in found) / math.log(2) / size if size else math.nan
@@ -105,6 +113,18 @@ class LlamaEngine:
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """None: a model that writes gives no weights to what it has read."""
         raise PlatformError("this model gives no reasons", detail="its answers are texts", code="not_explainable")
+
+    def _remote(self, bundle: Bundle, options: EngineOptions) -> RemoteEngine:
+        """vLLM, with the weights that are in the bundle for it."""
+        if not (bundle.model_path / SAFETENSORS / "config.json").is_file():
+            raise PlatformError(
+                f"{bundle.document.name} has no weights that vLLM reads",
+                detail=f"model/{SAFETENSORS} is not in the bundle",
+                fix="run the task again with --set model.safetensors=true",
+                code="bad_bundle",
+            )
+        served = options.served or served_name(bundle.document.name, bundle.digest)
+        return RemoteEngine(options.url, served, key=options.key, wait=options.wait)
 
     def _adapter(self, bundle: Bundle) -> str:
         """The file of the adapter that is part of the model; "" without one."""

@@ -39,6 +39,24 @@ class Model(Values):
     wait_seconds: Annotated[int, Field(ge=0)]
 
 
+class Engine(Values):
+    """What writes the answers of chats."""
+
+    kind: Literal["llamacpp", "vllm"]
+    image: Image
+    tensor_parallel: Annotated[int, Field(ge=1, le=64)]
+    pipeline_parallel: Annotated[int, Field(ge=1, le=64)]
+    nodes: Annotated[int, Field(ge=1, le=64)]
+    memory_share: Annotated[float, Field(gt=0, le=1)]
+    dtype: Literal["auto", "bfloat16", "float16", "float32"]
+    max_rank: Literal[8, 16, 32, 64, 128, 256]
+    start_seconds: Annotated[int, Field(ge=60)]
+    cache_size: Quantity
+    extra_args: list[str]
+    extra_env: Objects
+    resources: Resources
+
+
 class Router(Values):
     """The Envoys before the versions."""
 
@@ -204,6 +222,7 @@ class ChartValues(Chart):
     pod_disruption_budget: PodDisruptionBudget
     resources: Resources
     gpu: Gpu
+    engine: Engine
     cache: Cache
     service: Service
     ingress: Ingress

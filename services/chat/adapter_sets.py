@@ -98,6 +98,9 @@ class AdapterSets:
         """The keys of the adapters in memory."""
         return list(dict.fromkeys([*(self._current.places if self._current else ()), *self._recent]))
 
+    async def lost(self, key: Key) -> None:
+        """Nothing: a process has what it was started with."""
+
     async def drop(self, keys: Sequence[Key]) -> None:
         """Forget adapters: a process that has one takes no more requests, and ends after those that it answers."""
         for key in keys:

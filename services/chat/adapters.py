@@ -68,6 +68,9 @@ class Holder(Protocol):
     def held(self) -> list[tuple[str, int]]:
         """The keys of the adapters that it has."""
 
+    async def lost(self, key: tuple[str, int]) -> None:
+        """Take note that the engine has an adapter no more."""
+
     async def drop(self, keys: list[tuple[str, int]]) -> None:
         """Let the engine forget adapters that are no more, once nobody is answered by them."""
 

@@ -186,11 +186,21 @@ def _delta(at: int, delta: Mapping[str, Any], logprobs: Any) -> dict[str, Any]:
 
 
 def _logprobs(given: Any) -> dict[str, Any] | None:
-    """As OpenAI has them: llama.cpp adds the numbers of tokens."""
+    """As OpenAI has them: llama.cpp adds the numbers of tokens, and vLLM has those of completions in their old form."""
     if not given:
         return None
+    if "content" not in given:
+        columns = zip(given["tokens"], given["token_logprobs"], given.get("top_logprobs") or (), strict=False)
+        given = {"content": [_content(token, value, top or {}) for token, value, top in columns]}
     content = [_token(one) | {"top_logprobs": list(map(_token, one["top_logprobs"]))} for one in given["content"]]
     return {"content": content}
+
+
+def _content(token: str, value: float, top: Mapping[str, float]) -> dict[str, Any]:
+    def told(name: str, logprob: float) -> dict[str, Any]:
+        return {"token": name, "logprob": logprob, "bytes": list(name.encode())}
+
+    return told(token, value) | {"top_logprobs": [told(name, one) for name, one in top.items()]}
 
 
 def _token(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import orjson
 from contracts.errors import PlatformError
 from services.chat.adapters import Lease
 from services.chat.answers import Asked, Choice, Form
-from services.chat.errors import gone, no_adapter, of_engine
+from services.chat.errors import away, gone, no_adapter, of_engine
 from services.chat.llama import EngineGoneError, EngineRefusedError, EngineStream
 from services.errors import Problem, openai_document
 from services.request_options import RequestOptions
@@ -62,6 +62,8 @@ class Generation:
             self._first = await self._stream.next()
         except EngineRefusedError as err:
             self.close(REFUSED)
+            if err.error.get("code") == 404 and asked.adapter is not None and runtime.adapters is not None:
+                await runtime.adapters.holder.lost(asked.adapter.key)
             raise of_engine(err, runtime.window) from err
         except EngineGoneError as err:
             self.close("failed")
@@ -169,6 +171,8 @@ class Generation:
         """Why the engine's stream has no end: we left it, as the time is over, or it ended."""
         if self._late:
             return Problem(504, "timeout", "the answer took too long", fix="ask for fewer tokens, or allow more time")
+        if self._runtime.process.remote:
+            return away()
         if self._asked.adapter is not None:  # which is not the process of the base
             return no_adapter()
         self._runtime.ended()

@@ -1,4 +1,4 @@
-"""Streams of llama.cpp: requests to its process, and the events that it answers with."""
+"""Streams of an engine, llama.cpp or vLLM: requests to it, and the events that it answers with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from contracts.llama_process import LlamaProcess
+from contracts.remote_engine import RemoteEngine, failure_of
 
 _END = b"[DONE]"
 _AT_ONCE = 1 << 16
@@ -41,12 +42,14 @@ class EngineStream:
         self._events: deque[bytes] = deque()
 
     @classmethod
-    async def open(cls, process: LlamaProcess, path: str, document: Any) -> EngineStream:
+    async def open(cls, process: LlamaProcess | RemoteEngine, path: str, document: Any) -> EngineStream:
         """Send a request, and read the head of its answer.
 
         Raises:
             EngineRefusedError, EngineGoneError.
         """
+        if process.remote:
+            document = process.translated(path, document)
         body = orjson.dumps(document)
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {process.host}\r\nauthorization: Bearer {process.key}\r\n"
@@ -107,7 +110,7 @@ class EngineStream:
             document = orjson.loads(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, OSError, orjson.JSONDecodeError) as err:
             raise EngineGoneError from err
-        raise EngineRefusedError(document.get("error", {}))
+        raise EngineRefusedError(failure_of(document, int(status.split(b" ")[1])))
 
     async def _more(self) -> None:
         """Take all whole chunks of what has arrived."""

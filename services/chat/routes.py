@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,10 @@ from services.adapters.cache import MISSING, OTHER_BASE, UNAVAILABLE, UNREADABLE
 from services.chat.adapters import PERSONAL, Chosen
 from services.chat.answers import Asked, Choice, CompletionForm, Form
 from services.chat.embeddings import embedded
-from services.chat.errors import gone, no_adapter
+from services.chat.errors import away, gone, no_adapter
 from services.chat.generation import Generation
 from services.chat.guard import find
+from services.chat.remote import remote_metrics
 from services.chat.request import (
     MAX_PROMPTS,
     ChatRequest,
@@ -62,6 +64,7 @@ def chat_routes(runtime: ChatRuntime) -> list[Route]:
         ("/v1/models/{model}", "GET", served.model),
     ]
     routes = [Route(path, {method: handler}, refusal=openai_body) for path, method, handler in made]
+    routes.append(Route("/engine/metrics", {"GET": served.metrics}, open=True))
     return [*routes, Route("/chat", {"GET": _page}, open=True)]
 
 
@@ -144,6 +147,15 @@ class _Served:
             runtime.encoding.leave(1, tokens, perf_counter() - start)
         runtime.tokens.read.inc(tokens)
         return Answer(body)
+
+    async def metrics(self, request: Request) -> Answer:
+        """The metrics of vLLM, where it writes the answers: its port is open to this pod only."""
+        self._runtime.opened()
+        try:
+            found = await asyncio.to_thread(remote_metrics, self._runtime.process)
+        except PlatformError as err:
+            raise away() from err
+        return Answer(found, media="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Answer:
         """The model that is served, its adapters, and its encoder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -17,13 +18,15 @@ from contracts.engines.llamacpp import WEIGHTS, LlamaEngine, base_of
 from contracts.errors import PlatformError
 from contracts.gguf import read_head
 from contracts.llama_process import LlamaProcess
+from contracts.remote_engine import RemoteEngine, served_name
 from services.adapters.personal import check_place
 from services.chat.adapter_sets import AdapterSets
-from services.chat.adapters import USER, Adapters
+from services.chat.adapters import USER, Adapters, Holder
 from services.chat.admission import Admission
 from services.chat.answers import Asked
 from services.chat.embeddings import Encoder, open_encoder
 from services.chat.guard import Guard, Watcher
+from services.chat.remote import RemoteAdapters
 from services.metrics.token_metrics import TokenMetrics
 from services.model.columns import Column
 from services.model.prediction_log import new_id
@@ -75,7 +78,7 @@ class ChatRuntime(RowRuntime):
         tokens: their metrics.  guard: the rules that texts are looked at by.
     """
 
-    process: LlamaProcess
+    process: LlamaProcess | RemoteEngine
     admission: Admission
     encoding: Admission
     encoder: Encoder | None = None
@@ -87,6 +90,7 @@ class ChatRuntime(RowRuntime):
     def __init__(self, modality: Modality) -> None:
         super().__init__(modality, rows=ChatRows)
         self._watch: asyncio.Task[None] | None = None
+        self._away = False
 
     async def open(self, bundle: Bundle) -> Mapping[str, Any]:
         """Load the engine and replay the golden examples, see `RowRuntime.open`."""
@@ -189,9 +193,50 @@ class ChatRuntime(RowRuntime):
                 code="bad_settings",
                 key="adapters.entity",
             )
-        holder = AdapterSets(engine.options, given.loaded)
+        holder = self._holder(engine, given.loaded)
         head = read_head(bundle.model_path / WEIGHTS)
         return Adapters(self.settings, self.name, base_of(bundle), head, self.metrics, holder)
+
+    def _holder(self, engine: LlamaEngine, most: int) -> Holder:
+        told, process = self.settings.engine, engine.process
+        if isinstance(process, LlamaProcess):
+            return AdapterSets(engine.options, most)
+        if not told.adapters or engine.spec.adapter:
+            raise PlatformError(
+                "adapters cannot be brought to the engine",
+                detail="the weights that it reads have an adapter in them"
+                if engine.spec.adapter
+                else "engine.adapters is empty",
+                fix="serve the base, tuned by nothing"
+                if engine.spec.adapter
+                else "set engine.adapters to a folder that both containers have",
+                code="bad_settings",
+                key="engine.adapters",
+            )
+        return RemoteAdapters(process, told.adapters, most)
+
+    def engine_options(self, bundle: Bundle) -> dict[str, Any]:
+        """Where vLLM is, if it writes the answers."""
+        told = self.settings.engine
+        if not told.url:
+            return {}
+        try:
+            key = Path(told.key_file).read_text(encoding="utf-8").strip() if told.key_file else ""
+        except OSError as err:
+            raise PlatformError(
+                "the key of the engine cannot be read",
+                detail=f"{told.key_file}: {err.strerror}",
+                fix="correct engine.key_file",
+                code="bad_settings",
+                key="engine.key_file",
+            ) from err
+        served = told.model or served_name(self.name, bundle.digest)
+        return {"url": told.url, "served": served, "key": key, "wait": told.wait_seconds}
+
+    @property
+    def ready(self) -> bool:
+        """Whether this server should get new requests: not while vLLM is away, which others start again."""
+        return super().ready and not self._away
 
     def watcher(self) -> Watcher | None:
         """Looks at one answer; None where no rule does."""
@@ -203,17 +248,21 @@ class ChatRuntime(RowRuntime):
 
     async def _look(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
+            if isinstance(self.process, RemoteEngine):
+                while True:
+                    self._away = not await asyncio.to_thread(getattr, self.process, "running")
+                    await asyncio.sleep(_LOOK_SECONDS)
             while self.process.running:
                 await asyncio.sleep(_LOOK_SECONDS)
             self.ended()
 
 
-def _has_system(process: LlamaProcess) -> bool:
+def _has_system(process: LlamaProcess | RemoteEngine) -> bool:
     """Whether the chat template says what a system message has; some leave it out, and some raise."""
     mark = "what-the-system-says"
     messages = [{"role": "system", "content": mark}, {"role": "user", "content": "hello"}]
     try:
-        return mark in process.call("POST", "/apply-template", {"messages": messages})["prompt"]
+        return mark in process.templated(messages)
     except PlatformError as err:
         if err.code != "llama_refused":
             raise

@@ -141,6 +141,10 @@ class RowRuntime(Runtime):
             waiting.clear()
             self._preparing -= 1
 
+    def engine_options(self, bundle: Bundle) -> dict[str, Any]:
+        """What a modality tells its engines beside, see `contracts.engine.EngineOptions`."""
+        return {}
+
     def open_personal(self, bundle: Bundle, engine: Engine) -> Personal | None:
         """What applies and teaches adapters of rows, see `services.adapters.personal.open_personal`."""
         return open_personal(self.settings, bundle, engine, self.name, self.metrics.registry)
@@ -171,6 +175,7 @@ class RowRuntime(Runtime):
             compiled=settings.compile,
             slots=settings.slots,
             window=settings.window,
+            **self.engine_options(bundle),
         )
         personal = self.open_personal(bundle, engine)
         schemas = RequestSchemas.of(

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from contracts import metric_names as names
@@ -17,7 +18,7 @@ from services.adapters.forgetting import forget_adapters
 from services.feedback.hashing import hashed
 from services.settings import AdapterSettings
 from tests.chat_adapters import publish
-from tests.chat_service import metric, say, served, until
+from tests.chat_service import Service, metric, say, served, until
 from tests.late import Late
 from tests.problem_bundles import tiny_chat
 
@@ -52,11 +53,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def url(bundle: Bundle, store: Path, folder: Path) -> Iterator[str]:
+def service(bundle: Bundle, store: Path, folder: Path) -> Iterator[Service]:
     said = {"folder": str(store), "entity": "user", "loaded": 2}
     settings = {f"adapters.{key}": value for key, value in said.items()} | {"predictions.salt": SALT}
-    with served(bundle, folder, slots=2, **settings) as (address, _):
-        yield address
+    with served(bundle, folder, slots=2, **settings) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> str:
+    return service[0]
 
 
 @pytest.fixture(scope="module")
@@ -138,28 +144,18 @@ def test_a_new_version_answers_and_a_deleted_one_is_unknown(client: openai.OpenA
     until(gone)
 
 
-def test_the_end_of_the_process_with_adapters_costs_the_base_nothing(client: openai.OpenAI, url: str) -> None:
-    import os
-    import signal
+def test_the_end_of_the_process_with_adapters_costs_the_base_nothing(service: Service) -> None:
+    url, process = service
+    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
 
-    import psutil
+        def engines() -> list[psutil.Process]:
+            found = psutil.Process(process.pid).children()
+            return sorted((one for one in found if one.is_running()), key=lambda one: one.create_time())
 
-    assert asked(client, "tiny:tone") == "KLM"
-    mine = [
-        one
-        for one in psutil.process_iter(["cmdline", "ppid", "create_time"])
-        if "contracts.llama_process" in (one.info["cmdline"] or [])
-        and psutil.Process(one.info["ppid"]).net_connections()
-        and any(
-            c.laddr and c.laddr.port == int(url.rpartition(":")[2])
-            for c in psutil.Process(one.info["ppid"]).net_connections()
-        )
-    ]
-    last = max(mine, key=lambda one: one.info["create_time"])
-    assert len(mine) >= 2
-    os.kill(last.pid, signal.SIGKILL)
-    assert asked(client) == "xyz"
-    until(lambda: _answers(client, "tiny:tone") == "KLM")
+        until(lambda: _answers(client, "tiny:tone") == "KLM" and len(engines()) == 2)
+        engines()[-1].kill()
+        assert asked(client) == "xyz"
+        until(lambda: _answers(client, "tiny:tone") == "KLM")
 
 
 def _answers(client: openai.OpenAI, model: str) -> str:

@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from contracts.bundle import write_bundle
 from contracts.engines import load_engine
+from contracts.engines.llamacpp import base_of
 from contracts.errors import PlatformError
+from contracts.lora import lora_of, to_gguf
 from pipelines.pages.card import render_card
 from pipelines.recipes.chat import tuning_run
 from tests.chain import PASSED, Chain
@@ -52,11 +55,14 @@ def trained(made: Chain, folder: str = "model") -> dict[str, Any]:
 
 def test_what_llama_cpp_answers_with_an_adapter_is_what_was_trained(tmp_path: Path, weights: Path) -> None:
     import torch
+    from gguf import GGUFReader
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     packed = {"training.packing": True, "training.batch_size": 1, "training.learning_rate": 0.005}
-    made = chain(tmp_path, weights, "lora", {"model.forms": ["f16"], "training.epochs": 6, **packed})
+    made = chain(
+        tmp_path, weights, "lora", {"model.forms": ["f16"], "model.safetensors": True, "training.epochs": 6, **packed}
+    )
     made.dataset()
     made.candidate()
     told = json.loads((made.path("candidate") / "evaluation.json").read_text())["tuning"]
@@ -88,6 +94,20 @@ def test_what_llama_cpp_answers_with_an_adapter_is_what_was_trained(tmp_path: Pa
     for token, value in theirs.items():
         assert ours[token].item() == pytest.approx(value, abs=0.05)
     assert max(abs(bare[token].item() - value) for token, value in theirs.items()) > 0.5  # the adapter is what answers
+    whole = AutoModelForCausalLM.from_pretrained(bundle.model_path / "safetensors", dtype=torch.float32).eval()
+    with torch.inference_mode():  # what vLLM reads is the same model
+        merged = whole(input_ids=ids).logits[0, -1].log_softmax(-1)
+    assert torch.allclose(merged, ours, atol=1e-3)
+    assert AutoTokenizer.from_pretrained(bundle.model_path / "safetensors")(prompt)["input_ids"] == ids[0].tolist()
+    assert str(weights) not in (bundle.model_path / "safetensors" / "config.json").read_text()
+    config = json.loads((weights / "config.json").read_text())
+    heads = (config["num_attention_heads"], config["num_key_value_heads"])
+    kept = lora_of(bundle.model_path / "adapter", heads, base=base_of(bundle), entity="x", version=1)
+    (tmp_path / "kept.gguf").write_bytes(to_gguf(kept))
+    files = [tmp_path / "kept.gguf", bundle.model_path / "adapter" / "adapter.gguf"]
+    one, other = ({each.name: each.data for each in GGUFReader(file).tensors} for file in files)
+    assert one.keys() == other.keys()  # what is published by name is what was served
+    assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 class KilledError(Exception):

@@ -144,10 +144,10 @@ secret: {{ $secret | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* model-service.image: the image's values, with the tag of the GPU variant where GPUs are asked for. */}}
+{{/* model-service.image: the image's values, with the tag of the GPU variant where GPUs are asked for, and are not those of vLLM. */}}
 {{- define "model-service.image" -}}
 {{- $image := deepCopy .Values.image -}}
-{{- if and .Values.gpu.count (not $image.tag) -}}
+{{- if and .Values.gpu.count (not $image.tag) (not (include "model-service.vllm" .)) -}}
 {{- $_ := set $image "tag" (printf "%s-gpu" .Chart.AppVersion) -}}
 {{- end -}}
 {{- toYaml $image -}}

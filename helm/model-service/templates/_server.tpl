@@ -18,7 +18,7 @@
 {{/* model-service.resources: `resources`, and the GPUs as limits. */}}
 {{- define "model-service.resources" -}}
 {{- $resources := deepCopy .Values.resources -}}
-{{- if .Values.gpu.count -}}
+{{- if and .Values.gpu.count (not (include "model-service.vllm" .)) -}}
 {{- $_ := set $resources.limits .Values.gpu.resource .Values.gpu.count -}}
 {{- end -}}
 {{- toYaml $resources -}}
@@ -68,6 +68,9 @@ makes a new one, and as a cache it is filled again.
     {{- if and .Values.config.grpc_port (not .Values.config.grpc_host) }}
     - {name: FAIRLEAD_SERVICE_GRPC_HOST, value: {{ include "fairlead.bind" (dict "context" .) | toJson | quote }}}
     {{- end }}
+    {{- if include "model-service.vllm" . }}
+    {{- include "model-service.engineEnv" (dict "context" . "place" $place) | nindent 4 }}
+    {{- end }}
     {{- if include "model-service.logsToS3" . }}
     {{- include "model-service.storageEnv" . | nindent 4 }}
     {{- end }}
@@ -93,11 +96,13 @@ makes a new one, and as a cache it is filled again.
     {{- with .Values.config.grpc_port }}
     - {name: grpc, containerPort: {{ . | int }}}
     {{- end }}
-  {{- include "fairlead.httpProbes" (dict "started" "/startupz" "ready" "/readyz" "live" "/livez" "startSeconds" 300) | nindent 2 }}
+  {{- include "fairlead.httpProbes" (dict "started" "/startupz" "ready" "/readyz" "live" "/livez" "startSeconds" (ternary (add .Values.engine.startSeconds 300) 300 (eq .Values.engine.kind "vllm"))) | nindent 2 }}
   volumeMounts:
     - {name: bundles, mountPath: /bundles, readOnly: true}
     - {name: tmp, mountPath: /tmp}
-    {{- if .Values.gpu.count }}
+    {{- if and (include "model-service.vllm" .) (.Values.config.adapters | default dict).folder }}
+    - {name: adapters, mountPath: /adapters}
+    {{- else if and .Values.gpu.count (not (include "model-service.vllm" .)) }}
     - {name: shm, mountPath: /dev/shm}
     {{- end }}
     {{- if (include "model-service.keys" . | fromYaml).hashes.name }}

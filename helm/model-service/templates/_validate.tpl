@@ -10,6 +10,7 @@
 {{- include "fairlead.requireName" (dict "name" $name "fix" (printf "set fullnameOverride%s" (ternary " to another name" "" (not (empty .Values.fullnameOverride))))) -}}
 {{- include "model-service.validate.model" . -}}
 {{- include "model-service.validate.config" . -}}
+{{- include "model-service.validate.engine" . -}}
 {{- include "model-service.validate.scale" . -}}
 {{- include "model-service.validate.rollouts" . -}}
 {{- if $values.secrets.check -}}

