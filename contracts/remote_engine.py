@@ -72,7 +72,7 @@ class RemoteEngine:
             raise PlatformError(
                 "the engine serves another model",
                 detail=f"it has {', '.join(sorted(served)) or 'none'}; this service needs {model}",
-                fix="start vLLM with the safetensors of this bundle and --served-model-name",
+                fix="start vLLM with the safetensors of this bundle, under the name that is asked for",
                 code="wrong_engine",
             )
         self.info: dict[str, Any] = {"n_ctx": int(served[model].get("max_model_len") or 0)}
@@ -159,7 +159,7 @@ class RemoteEngine:
             raise PlatformError("the engine does not answer", detail=detail, code="engine_away") from err
         said = raw.decode(errors="replace")[:500]
         if status != 200 and not (fine and fine in said):
-            fix = "start vLLM with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"
+            fix = "let vLLM have adapters of this rank: config.adapters.folder and engine.maxRank of the chart"
             raise PlatformError("the engine refuses an adapter", detail=said, fix=fix, code="adapter_refused")
 
     def stop(self) -> None:

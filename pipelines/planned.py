@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from contracts.model_memory import memory_limit
 from contracts.quantities import shown
 from pipelines.io.files import write_json
 from pipelines.run import Run
@@ -107,15 +106,6 @@ def refuse_what_cannot_fit(run: Run) -> None:
             fix="free some space, or set another folder in the profile; all the same: --set workflow.plan=ignored",
             code="does_not_fit",
         )
-
-
-def memory_limit() -> int:
-    """Bytes of memory that a process here may have: of the machine, or of its container."""
-    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            found = min(found, int(Path(file).read_text()))
-    return found
 
 
 def _free(folder: Path) -> int:

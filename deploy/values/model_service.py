@@ -47,6 +47,7 @@ class Engine(Values):
     tensor_parallel: Annotated[int, Field(ge=1, le=64)]
     pipeline_parallel: Annotated[int, Field(ge=1, le=64)]
     nodes: Annotated[int, Field(ge=1, le=64)]
+    gpu_memory: Literal[""] | Quantity
     memory_share: Annotated[float, Field(gt=0, le=1)]
     dtype: Literal["auto", "bfloat16", "float16", "float32"]
     max_rank: Literal[8, 16, 32, 64, 128, 256]

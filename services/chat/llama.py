@@ -48,7 +48,7 @@ class EngineStream:
         Raises:
             EngineRefusedError, EngineGoneError.
         """
-        if process.remote:
+        if isinstance(process, RemoteEngine):
             document = process.translated(path, document)
         body = orjson.dumps(document)
         head = (

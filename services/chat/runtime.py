@@ -14,10 +14,11 @@ from pydantic import Field
 
 from contracts.bundle import Bundle
 from contracts.engine import Engine
-from contracts.engines.llamacpp import WEIGHTS, LlamaEngine, base_of
+from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec, LlamaEngine, base_of
 from contracts.errors import PlatformError
 from contracts.gguf import read_head
 from contracts.llama_process import LlamaProcess
+from contracts.model_memory import check_room, memory_limit
 from contracts.remote_engine import RemoteEngine, served_name
 from services.adapters.personal import check_place
 from services.chat.adapter_sets import AdapterSets
@@ -216,9 +217,18 @@ class ChatRuntime(RowRuntime):
         return RemoteAdapters(process, told.adapters, most)
 
     def engine_options(self, bundle: Bundle) -> dict[str, Any]:
-        """Where vLLM is, if it writes the answers."""
+        """Where vLLM is, if it writes the answers; else the memory is there."""
         told = self.settings.engine
         if not told.url:
+            spec = ChatSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
+            check_room(
+                self.name,
+                read_head(bundle.model_path / WEIGHTS),
+                memory_limit(),
+                window=self.settings.window or spec.window,
+                slots=self.settings.slots,
+                caches=3 if self.settings.adapters.folder else 1,
+            )
             return {}
         try:
             key = Path(told.key_file).read_text(encoding="utf-8").strip() if told.key_file else ""

@@ -28,6 +28,7 @@ from deploy.cli.releases.by_rollout import (
     values_text,
 )
 from deploy.cli.releases.keeper import need_keeper
+from deploy.cli.releases.model_room import check_release
 from deploy.cli.releases.release_values import first_values, model_section, pin, release_name
 from deploy.cli.terminal.output import emit
 from pipelines.io.files import write_text
@@ -71,6 +72,7 @@ def deploy_model(wanted: Wanted, as_json: bool) -> None:
     section = model_section(version, bundle.document.modality)
     first = first_values(profile, bundle.document.feature_service is not None)
     document: dict[str, Any] = {"release": release, "namespace": cluster.namespace, **section, "values": str(file)}
+    check_release(bundle, pin(file, section, first), wanted.chart or CHART)
     by_rollout = wanted.strategy in ("canary", "shadow") or has_rollouts(file)
     if by_rollout and not wanted.write_only:
         text = values_text(file, profile, kube, release, section, first)

@@ -52,7 +52,8 @@ def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, An
     Raises:
         PlatformError: what the data or a small training raise; ``code="plan_failed"`` for a process that died.
     """
-    from pipelines.planned import correction, key_of, memory_limit, write_plan, wrong_before
+    from contracts.model_memory import memory_limit
+    from pipelines.planned import correction, key_of, write_plan, wrong_before
     from pipelines.task import dump_config
     from pipelines.tasks import get_task, load_config
 

@@ -334,3 +334,25 @@ def test_a_model_without_a_release_is_named_with_the_command_that_makes_one(
     assert "fairlead deploy news --env cluster" in said.json["error"]["fix"]
     both = fairlead("predict", "news", "--input", "{}", "--env", "cluster", "--url", "http://x", "--json")
     assert both.json["error"]["code"] == "bad_input"
+
+
+def test_a_model_that_does_not_fit_into_its_pod_is_refused_before_it_is_deployed(tmp_path: Path) -> None:
+    from contracts.errors import PlatformError
+    from deploy.cli.releases.model_room import check_release
+    from deploy.cli.releases.release import CHART
+    from tests.problem_bundles import tiny_chat
+
+    bundle = tiny_chat(tmp_path)
+    check_release(bundle, "{}", CHART)  # 512Mi of the chart
+    large = "config: {window: 1048576, slots: 4}"
+    with pytest.raises(PlatformError, match="tiny is too large for its pod") as caught:
+        check_release(bundle, large, CHART)
+    memory = caught.value.fix.split(" to ")[1].split(",")[0]
+    check_release(bundle, f"{large}\nresources: {{limits: {{memory: {memory}}}}}", CHART)
+    with pytest.raises(PlatformError, match="3 processes"):
+        check_release(bundle, "config: {window: 1048576, slots: 1, adapters: {folder: /a}}", CHART)
+    vllm = "engine: {kind: vllm, gpuMemory: %s}\ngpu: {count: 1}\nconfig: {window: 1048576}"
+    check_release(bundle, vllm % '""', CHART)
+    check_release(bundle, vllm % "8Gi", CHART)
+    with pytest.raises(PlatformError, match="GPUs of 2Gi"):
+        check_release(bundle, vllm % "2Gi", CHART)
