@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from contracts.errors import PlatformError
+from contracts.ranking_features import WINDOWED
 from feature_repo.stores.backend_redis import RedisBackend
 from feature_repo.stores.packed_rows import NEVER, Layout
 from tests import feature_stores as repos
@@ -362,3 +363,41 @@ def test_what_is_written_again_is_kept_longer_only_by_ours(server: Any, tmp_path
     server.client.expire(key, 10)
     store.write_to_online_store("v", df=frame)
     assert (server.client.ttl(key) > 80_000) == (owner == "ours")
+
+
+def test_windows_are_moved_on_in_place_by_several_servers_and_expire(server: Any) -> None:
+    from feature_repo.recommend import item_windows, user_windows
+    from feature_repo.stores.plan import compile_view
+    from services.adapters.hot import Answers
+    from services.feedback.records import Label
+    from services.model.prediction_log import new_id
+    from services.recommend.windows import ListWindows
+
+    transform = {"function": "feature_repo.transforms.recommend:list_request", "outputs": list(WINDOWED)}
+    views = [compile_view(one) for one in (user_windows, item_windows)]
+    plan = {"project": "recommend", "timestamp": "time", "views": views, "transforms": [transform]}
+    opened = [ListWindows(plan, server.address, Answers(None, 3_600)) for _ in range(3)]
+
+    def click(one: ListWindows) -> None:
+        for number in range(20):
+            shown = new_id()
+            one.shown(shown, f"u{number}", ["a"])
+            assert one.learn([Label(id=shown, label=["a"], time=datetime.now(UTC), version="1")]) == 1
+
+    threads = [threading.Thread(target=click, args=(one,)) for one in opened]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in opened:
+        one.close()  # and what was shown is written
+    last = ListWindows(plan, server.address, Answers(None, 3_600))
+    clicked, found = last.read("u3", ["a"]) or ([], np.zeros((1, len(WINDOWED))))
+    last.close()
+    counted = {name: float(np.expm1(found[0, WINDOWED.index(name)])) for name in ("item_clicks_1d", "item_views_1d")}
+    assert counted == pytest.approx({"item_clicks_1d": 60, "item_views_1d": 60}, abs=0.01)
+    assert clicked == ["a"]
+    backend, ttl = RedisBackend(server.address), views[0]["ttl_seconds"]
+    assert backend.count("recommend", "user_windows") == 20
+    assert all(server.client.ttl(name) > ttl > 0 for name in backend.names("recommend", "user_windows"))
+    backend.close()

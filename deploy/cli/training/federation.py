@@ -107,7 +107,7 @@ def federable(task: str, recipe: str | None) -> str:
     if not able or (recipe in found.recipes and recipe not in able):
         raise PlatformError(
             f"recipe {recipe} of task {task} cannot be federated" if able else f"task {task} cannot be federated",
-            detail="its training is no sum of what sites have learned; networks and logistic regressions can",
+            detail="of tables networks and logistic regressions can, of texts word vectors with an LSTM",
             fix=f"--recipe {able[0]}" if able else "fairlead federate credit",
             code="bad_option",
         )

@@ -45,7 +45,11 @@ def test_the_run_accepts_what_it_is_told() -> None:
 
 @pytest.mark.parametrize(
     ("task", "recipe", "why"),
-    [("credit", "lightgbm", "--recipe logistic"), ("images", None, "fairlead federate credit")],
+    [
+        ("credit", "lightgbm", "--recipe logistic"),
+        ("news", "transformer", "--recipe embedding_lstm"),
+        ("images", None, "fairlead federate credit"),
+    ],
 )
 def test_what_cannot_be_federated_is_refused_before_anything_starts(task: str, recipe: str | None, why: str) -> None:
     with pytest.raises(PlatformError, match="cannot be federated") as failed:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,3 +189,69 @@ def test_a_store_that_was_never_filled_says_so(store: Any, tmp_path: Path) -> No
     with pytest.raises(PlatformError) as refused:
         OnlineReader(store[0], str(tmp_path / "none.db")).read_each({"user": ["a"], "item": ["b"]}, datetime.now(UTC))
     assert refused.value.code == "not_materialised"
+
+
+@pytest.mark.parametrize("kind", ["lambdarank", "dlrm"])
+def test_rankers_of_both_kinds_learn_from_windows_and_are_told_of_them_when_served(
+    store: Any, tmp_path: Path, kind: str
+) -> None:
+    """Everybody clicks what others have clicked this week."""
+    from contracts.engines.recommend import read_model
+    from pipelines.tasks import get_task
+
+    plan, folder, _online, rows, settings = store
+    task: Any = get_task("recommend")
+    frames = task.with_features(dict(task.split(rows, settings)), {"plan": plan, "path": str(folder)})
+    shown, rng = frames["impressions"], np.random.default_rng(3)
+    busy = shown["item_clicks_7d"] > shown["item_clicks_7d"].median()
+    frames["impressions"] = shown.assign(clicked=rng.random(len(shown)) < np.where(busy, 0.6, 0.05))
+    for name, frame in frames.items():
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+    one = {name: getattr(settings.model, name)[:1] for name in ("from_item", "person", "to_item", "recency")}
+    ranker = replace(settings.ranker, kind=kind, rounds=30, epochs=2, lists=400)
+    config = replace(settings, ranker=ranker, model=replace(settings.model, **one))
+    out = config.train(task, tmp_path, tmp_path / "model", tmp_path, lambda *a, **k: None)
+    assert out["parameters"]["ranker"] == kind, out["choices"]
+    model = read_model(tmp_path / "model")[0]
+    assert model.ranker is not None
+    assert model.ranker.windows
+    history, pool = np.arange(3), np.arange(3, 9)
+    quiet = windowed({}, len(pool))
+    told = quiet.copy()
+    told[2, len(PERSON) + ITEM.index("item_clicks_7d")] = np.log1p(np.float32(shown["item_clicks_7d"].max()))
+    before, after = (
+        model.ranker.chances(model.features(history, pool, np.linspace(1, 0.5, len(pool)), one), pool, history)
+        for one in (quiet, told)
+    )
+    assert after[2] > 1.3 * before[2]
+    assert np.delete(after, 2) == pytest.approx(np.delete(before, 2))
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_windows_of_a_person_who_is_forgotten_go_and_those_of_items_stay(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dry: bool
+) -> None:
+    """What items have been is of all people; see docs/trust.md."""
+    from deploy.cli.privacy.taking_out import Forgetting, Person
+    from pipelines.tasks import get_task
+
+    plan, folder, _online, rows, _ = store
+    monkeypatch.setattr("contracts.registry.Registry", lambda _: SimpleNamespace(names=list))
+    shutil.copytree(folder.parents[2], tmp_path / "home")
+    who = str(rows["user"].iloc[0])
+    ends = Endpoints(home=str(tmp_path / "home")).resolved()
+    done = Forgetting(ends, Person(task=get_task("recommend"), column="user", text=who), [], dry).run()
+    of_whom = {}
+    for name in ("user_windows", "item_windows"):
+        (file,) = (tmp_path / "home").rglob(f"{folder.name}/{name}.parquet")
+        frame = pd.read_parquet(file)
+        of_whom[name] = int((frame["user"].astype(str) == who).sum()) if "user" in frame else len(frame)
+    before = pd.read_parquet(folder / "user_windows.parquet")
+    mine = int((before["user"].astype(str) == who).sum())
+    assert mine > 1
+    assert (done.features, done.online) == (mine, 1)
+    assert of_whom["user_windows"] == (mine if dry else 0)
+    assert of_whom["item_windows"] == len(pd.read_parquet(folder / "item_windows.parquet"))
+    moment = datetime.fromisoformat(plan["known_until"])
+    after = OnlineReader(plan, ends.uri("online")).read_each({"user": [who], "item": ["i0001"]}, moment)
+    assert bool(after["user_windows"].columns["user_last_clicks"][0]) is dry
