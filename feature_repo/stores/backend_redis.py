@@ -50,6 +50,14 @@ end
 return kept
 """
 
+# ARGV: what the row was, empty where there was none; what it is to be; and seconds to keep, or nothing.
+_REPLACE = """
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end
+return 1
+"""
+
 T = TypeVar("T")
 
 
@@ -204,17 +212,12 @@ class RedisBackend:
     def update(
         self, project: str, view: str, layout: Layout, keys: Sequence[bytes], change: Any, ttl_seconds: int
     ) -> None:
-        """By optimistic locking; not on a cluster, where rows of one view are on many nodes."""
-        if self.address.cluster:
-            raise PlatformError(
-                "rows of a Redis cluster are not changed in place",
-                fix="give `online` a server or sentinels, or push whole rows",
-                code="online_unavailable",
-            )
+        """By optimistic locking; on a cluster, where rows of one view are on many nodes, one row at a time."""
         self._add_schema(project, layout)
         keep = ttl_seconds + _KEEP if ttl_seconds else None
-        for start in range(0, len(keys), _PER_CHANGE):
-            part = keys[start : start + _PER_CHANGE]
+        at_once = 1 if self.address.cluster else _PER_CHANGE
+        for start in range(0, len(keys), at_once):
+            part = keys[start : start + at_once]
             self._retrying(partial(self._change, redis_keys(project, view, part), partial(change, part), keep), start)
 
     def _change(
@@ -223,6 +226,11 @@ class RedisBackend:
         from redis.exceptions import WatchError
 
         for _ in range(_TRIES):
+            if self.address.cluster:
+                row = self.client.get(names[0])
+                if self.client.eval(_REPLACE, 1, names[0], row or b"", change([row])[0], keep or ""):
+                    return
+                continue
             with self.client.pipeline(transaction=True) as pipe:
                 try:
                     pipe.watch(*names)

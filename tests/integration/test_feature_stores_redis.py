@@ -8,7 +8,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import pandas as pd
 import pytest
 
 from contracts.errors import PlatformError
-from contracts.ranking_features import WINDOWED
 from feature_repo.stores.backend_redis import RedisBackend
 from feature_repo.stores.packed_rows import NEVER, Layout
 from tests import feature_stores as repos
@@ -364,37 +362,3 @@ def test_what_is_written_again_is_kept_longer_only_by_ours(server: Any, tmp_path
     server.client.expire(key, 10)
     store.write_to_online_store("v", df=frame)
     assert (server.client.ttl(key) > 80_000) == (owner == "ours")
-
-
-def test_windows_are_moved_on_in_place_by_several_servers_and_expire(server: Any) -> None:
-    from feature_repo.recommend import item_windows, user_windows
-    from feature_repo.stores.plan import compile_view
-    from services.adapters.hot import Answers
-    from services.feedback.records import Label
-    from services.model.prediction_log import new_id
-    from services.recommend.windows import ListWindows
-
-    transform = {"function": "feature_repo.transforms.recommend:list_request", "outputs": list(WINDOWED)}
-    views = [compile_view(one) for one in (user_windows, item_windows)]
-    plan = {"project": "recommend", "timestamp": "time", "views": views, "transforms": [transform]}
-    opened = [ListWindows(plan, server.address, Answers(None, 3_600)) for _ in range(3)]
-
-    def click(one: ListWindows) -> None:
-        for number in range(20):
-            shown = new_id()
-            one.shown(shown, f"u{number}", ["a"])
-            assert one.learn([Label(id=shown, label=["a"], time=datetime.now(UTC), version="1")]) == 1
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(click, opened))
-    for one in opened:
-        one.close()  # and what was shown is written
-    last = ListWindows(plan, server.address, Answers(None, 3_600))
-    clicked, found = last.read("u3", ["a"]) or ([], np.zeros((1, len(WINDOWED))))
-    last.close()
-    counted = [float(np.expm1(found[0, WINDOWED.index(name)])) for name in ("item_clicks_1d", "item_views_1d")]
-    assert counted == pytest.approx([60, 60], abs=0.01)
-    assert clicked == ["a"]
-    keys = list(RedisBackend(server.address).names("recommend", "user_windows"))
-    assert len(keys) == 20
-    assert all(server.client.ttl(name) > views[0]["ttl_seconds"] > 0 for name in keys)

@@ -1,4 +1,7 @@
-"""The store of online features fails while a service answers from it: Redis killed, hanging, away at the start."""
+"""The store of online features fails while a service answers from it: Redis killed, hanging, away at the start.
+
+And windows that several servers move on in one Redis.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.bundle import Bundle
+from contracts.ranking_features import WINDOWED
+from feature_repo.stores.backend_redis import RedisBackend
 from tests.bench.serving_models import four_floats, publish
-from tests.integration.redis_servers import Server
+from tests.integration.redis_servers import Server, cluster
 from tests.integration.test_services import Service, Start, services
 
 pytestmark = pytest.mark.integration
@@ -174,3 +180,51 @@ def test_a_store_that_is_away_at_the_start_is_no_reason_not_to_answer(
     strict = start(bundle, online=f"{server.address}?deadline={DEADLINE}&on_failure=refuse")
     problem = strict.wait(status=503).json()
     assert str(server.port) in problem["detail"]
+
+
+@pytest.fixture(params=["cluster", "alone"])
+def redis_of(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The address of a server, or of a cluster of three."""
+    if request.param == "cluster":
+        with cluster(tmp_path / "nodes") as nodes:
+            yield f"redis://127.0.0.1:{nodes[0].port}?cluster=true"
+        return
+    server = Server(tmp_path / "redis")
+    yield server.address
+    server.stop()
+
+
+def test_windows_are_moved_on_in_place_by_several_servers_and_expire(redis_of: str) -> None:
+    """No click and no view is lost, though they are of one item."""
+    from feature_repo.recommend import item_windows, user_windows
+    from feature_repo.stores.plan import compile_view
+    from services.adapters.hot import Answers
+    from services.feedback.records import Label
+    from services.model.prediction_log import new_id
+    from services.recommend.windows import ListWindows
+
+    transform = {"function": "feature_repo.transforms.recommend:list_request", "outputs": list(WINDOWED)}
+    views = [compile_view(one) for one in (user_windows, item_windows)]
+    plan = {"project": "recommend", "timestamp": "time", "views": views, "transforms": [transform]}
+    opened = [ListWindows(plan, redis_of, Answers(None, 3_600)) for _ in range(3)]
+
+    def click(one: ListWindows) -> None:
+        for number in range(20):
+            shown = new_id()
+            one.shown(shown, f"u{number}", ["a"])
+            assert one.learn([Label(id=shown, label=["a"], time=datetime.now(UTC), version="1")]) == 1
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(click, opened))
+    for one in opened:
+        one.close()  # and what was shown is written
+    last = ListWindows(plan, redis_of, Answers(None, 3_600))
+    clicked, found = last.read("u3", ["a"]) or ([], np.zeros((1, len(WINDOWED))))
+    last.close()
+    counted = [float(np.expm1(found[0, WINDOWED.index(name)])) for name in ("item_clicks_1d", "item_views_1d")]
+    assert counted == pytest.approx([60, 60], abs=0.01)
+    assert clicked == ["a"]
+    store = RedisBackend(redis_of)
+    keys = list(store.names("recommend", "user_windows"))
+    assert len(keys) == 20
+    assert all(store.client.ttl(name) > views[0]["ttl_seconds"] > 0 for name in keys)
