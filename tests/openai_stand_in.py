@@ -81,14 +81,14 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def _event(self, document: dict[str, Any]) -> None:
-        self._write(b"data: " + json.dumps(document).encode() + b"\n\n")
+        self._write(b"data: " + json.dumps({"model": "as-it-is-called-here", **document}).encode() + b"\n\n")
 
     def _write(self, data: bytes) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
         self.wfile.flush()
 
     def _whole(self, document: dict[str, Any], status: int = 200) -> None:
-        body = json.dumps(document).encode()
+        body = json.dumps({"model": "as-it-is-called-here", **document}).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 _DONE = b"data: [DONE]"
+_MODEL = re.compile(rb'"model":\s*"(?:[^"\\]|\\.)*"')  # quotes within texts have a backslash before them
 _USAGE = re.compile(rb'"usage":\s*\{')
 _FIRST_WAIT = 0.05  # seconds before a second try, doubled for each
 _HEAD = 1 << 20  # bytes before the first token, at most
@@ -76,6 +77,8 @@ class Passage:
         self.target: Target | None = None
         self.cache_key: bytes | None = None
         self.reserved = self.pieces = 0
+        named = b'"model":' + orjson.dumps(name)  # as the client asked, not as a backend calls it
+        self._named = lambda found: named
         self.start = perf_counter()
         options = document.get("stream_options")
         self._asks_usage = isinstance(options, dict) and bool(options.get("include_usage"))
@@ -114,6 +117,7 @@ class Passage:
         """The answer in one document."""
         body, self._early = self._early, b""
         self._note(body)
+        body = _MODEL.sub(self._named, body)
         self._kept = [body]
         self.close("ok")
         return body
@@ -240,6 +244,7 @@ class Passage:
             return b""
         told, self._held = held[:cut], held[cut:]
         self.pieces += told.count(b"data:")
+        told = _MODEL.sub(self._named, told)
         if _USAGE.search(told):
             told = self._without_usage(told)
         if _DONE in told or b'data: {"error"' in told:

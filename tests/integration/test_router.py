@@ -12,14 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import orjson
 import pytest
 import yaml
 
 from contracts import metric_names as names
 from deploy.cli.machine.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
+from services.router.passage import _MODEL
 from services.server.auth import make_key
 from tests.chat_service import metric, ready, until
+from tests.integration.redis_servers import Server
 from tests.late import Late
 from tests.openai_stand_in import Backend, standing_in
 
@@ -110,13 +113,21 @@ def test_a_name_is_answered_by_its_backend_under_the_name_that_it_has_there(
     client: openai.OpenAI, inside: Backend, outside: Backend
 ) -> None:
     assert [one.id for one in client.models.list()] == ["assistant", "masked", "far", "kept"]
-    assert client.chat.completions.create(**say("hello")).choices[0].message.content == "near"
+    answer = client.chat.completions.create(**say("hello"))
+    assert (answer.choices[0].message.content, answer.model) == ("near", "assistant")
     assert inside.got[-1]["model"] == "small"
+    assert {one.model for one in client.chat.completions.create(**say("hello"), stream=True)} == {"assistant"}
     assert not outside.got
     assert client.chat.completions.create(**say("hello", "far")).choices[0].message.content == "far"
     assert outside.got[-1]["headers"]["authorization"] == "Bearer sk-secret-of-ours"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(**say("hello", "gpt-4"))
+
+
+def test_a_text_that_looks_like_a_name_is_left_as_it_is() -> None:
+    told = orjson.dumps({"model": 'a "b', "choices": [{"message": {"content": 'say "model": "x"'}}]})
+    found = orjson.loads(_MODEL.sub(lambda _: b'"model":"route"', told))
+    assert (found["model"], found["choices"][0]["message"]["content"]) == ("route", 'say "model": "x"')
 
 
 def test_a_stream_is_passed_on_and_usage_only_where_it_is_asked_for(client: openai.OpenAI, inside: Backend) -> None:
@@ -275,6 +286,40 @@ def test_keys_have_budgets_priorities_and_a_bill(inside: Backend, outside: Backe
         assert bill("bob")["bob"]["assistant"]["requests"] == 2
         assert set(bill("boss")) == {"ada", "bob", "boss"}
         assert metric(url, names.ROUTER_COST, key="ada") == pytest.approx(18e-6)
+
+
+def test_routers_that_share_a_redis_count_together_and_alone_while_it_is_away(
+    inside: Backend, outside: Backend, tmp_path: Path
+) -> None:
+    inside.plan.clear()
+    redis, key = Server(tmp_path / "redis"), make_key("ada")
+    (tmp_path / "keys").write_text(f"{key[1]}\n")
+    more = {"keys_file": str(tmp_path / "keys"), "redis": redis.address, "budgets": {"ada": {"tokens_per_day": 46}}}
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+    with (
+        routed(folders[0], settings(inside, outside) | more) as one,
+        routed(folders[1], settings(inside, outside) | more) as two,
+    ):
+
+        def ask(url: str) -> int:
+            headers = {"authorization": f"Bearer {key[0]}"}
+            body = say("hello") | {"max_tokens": 4}
+            return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=30).status_code
+
+        def used(url: str) -> float:
+            found = httpx.get(f"{url}/usage", headers={"authorization": f"Bearer {key[0]}"}).json()["usage"]
+            return float(found.get("ada", {}).get("assistant", {}).get("requests", 0))
+
+        assert [ask(one), ask(two)] == [200, 200]
+        until(lambda: used(one) == used(two) == 2)  # each tells what both have used
+        assert [ask(one), ask(two)] == [429, 429]  # neither alone would have reached its end
+        redis.kill()
+        assert [ask(one), ask(two)] == [200, 200]  # each counts for itself
+        redis.start()
+        until(lambda: used(one) == used(two) == 0)  # what it has lost is not made up
+    redis.stop()
 
 
 @pytest.mark.parametrize(
