@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import pytest
 
 from contracts import metric_names as names
-from tests.chat_service import metric, say, served, until
+from contracts.errors import PlatformError
+from services.chat.modality import MODALITY
+from services.chat.runtime import ChatRuntime, ChatSettings
+from tests.chat_service import Service, metric, say, served, until
 from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import TEMPLATE, write_tiny_llama
 
@@ -21,11 +29,16 @@ RAISES = "{% if 'boom' in messages[-1].content %}{{ raise_exception('no hunter2 
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("raises")
     bundle = tiny_chat(folder, write_tiny_llama(folder / "raises.gguf", RAISES))
-    with served(bundle, folder, slots=1, window=1 << 15) as (found, _):
+    with served(bundle, folder, slots=1, window=1 << 15, max_waiting_tokens=1 << 24) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> str:
+    return service[0]
 
 
 def ask(url: str, document: Any) -> httpx.Response:
@@ -59,3 +72,55 @@ def test_a_client_that_leaves_after_its_stream_was_answered(url: str) -> None:
     assert metric(url, names.GENERATIONS, finish="stop") == before[0] + 1
     assert metric(url, names.GENERATIONS, finish="cancelled") == before[1]
     assert metric(url, names.SLOTS_BUSY) == 0
+
+
+def test_a_hundred_clients_that_leave_leave_nothing(service: Service) -> None:
+    url, process = service
+    assert ask(url, say("w")).status_code == 200
+    server, place = psutil.Process(process.pid), urlsplit(url)
+    opened, before = server.num_fds(), metric(url, names.GENERATIONS, finish="cancelled")
+    body = json.dumps({**say("A"), "stream": True, "max_tokens": 20_000}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
+    clients = []
+    for _ in range(100):  # one has the slot, the others wait for it
+        clients.append(socket.create_connection((place.hostname, place.port)))
+        clients[-1].sendall(head.encode() + b"content-type: application/json\r\n\r\n" + body)
+    until(lambda: metric(url, names.QUEUE_DEPTH) >= 50)
+    for client in clients:
+        client.close()
+    until(lambda: metric(url, names.SLOTS_BUSY) == 0 and metric(url, names.QUEUE_DEPTH) == 0)
+    assert metric(url, names.GENERATIONS, finish="cancelled") >= before + 1
+    until(lambda: server.num_fds() <= opened + 2)
+    assert ask(url, say("w")).json()["choices"][0]["message"]["content"] == "xyz"
+
+
+def test_an_engine_that_gets_no_memory_says_so_and_does_not_hang(tmp_path: Path) -> None:
+    file = write_tiny_llama(tmp_path / "m.gguf")
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+from contracts.errors import PlatformError
+from contracts.llama_process import LlamaOptions, LlamaProcess
+try:
+    LlamaProcess(LlamaOptions(model={str(file)!r}, window=1 << 20, slots=64))
+except PlatformError as err:
+    print(err.code, err.detail)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.startswith("bad_weights "), done.stdout + done.stderr
+    assert re.search("alloc|memory|context", done.stdout), done.stdout
+
+
+def test_a_model_too_large_for_its_memory_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = ChatRuntime(MODALITY)
+    bundle = tiny_chat(tmp_path)
+    runtime.settings, runtime.name = ChatSettings(bundle=str(bundle.path), slots=8, window=1 << 20), "tiny"
+    monkeypatch.setattr("services.chat.runtime.memory_limit", lambda: 2 << 30)
+    assert runtime.engine_options(bundle) == {}
+    monkeypatch.setattr("services.chat.runtime.memory_limit", lambda: 1 << 30)
+    with pytest.raises(PlatformError, match="tiny is too large for this machine") as caught:
+        runtime.engine_options(bundle)
+    assert caught.value.code == "too_large"
+    assert "set slots to" in caught.value.fix
