@@ -132,16 +132,22 @@ def graph(folder: Path, name: str, activation: str, weights: Any, inputs: str = 
     onnx.save(model, str(folder / "source" / "model" / "model.onnx"))
 
 
-def tokens(folder: Path) -> None:
-    """Write ``tokenizer.json`` of `WORDS` and ``text.json``."""
+def tokens(folder: Path, end: bool = False) -> None:
+    """Write ``tokenizer.json`` of `WORDS`, with a mark of the end behind each text or without, and ``text.json``."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
     from tokenizers.pre_tokenizers import Whitespace
+    from tokenizers.processors import TemplateProcessing
 
     from contracts.text_engine import TextSpec
 
-    tokenizer = Tokenizer(WordLevel({word: at for at, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    words = [*WORDS, "[END]"] if end else WORDS
+    tokenizer = Tokenizer(WordLevel({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
+    if end:
+        tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[END]"])
+        mark = [("[END]", len(WORDS))]
+        tokenizer.post_processor = TemplateProcessing(single="$A [END]", special_tokens=mark)
     tokenizer.save(str(folder / "source" / "model" / "tokenizer.json"))
     spec = TextSpec(
         max_characters=100, max_tokens=10, pad_id=0, numbers_per_row=10, numbers_per_token=10, explain="occlusion"
@@ -184,6 +190,70 @@ def extracts(folder: Path) -> Bundle:
     spec = ExtractSpec(method="lead", passages=1, max_characters=50_000)
     (model / FILE).write_text(spec.model_dump_json())
     return publish(folder, "text", "extractive", {"problem": "generation", "max_characters": 50_001})
+
+
+def written(folder: Path, **decoding: int) -> Bundle:
+    """An encoder and a decoder whose answer is the source, token by token; a window of 12 tokens."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from contracts.decoding import Decoding
+    from contracts.engines.seq2seq import DECODER, ENCODER, FILE, Seq2SeqSpec
+
+    model = folder / "source" / "model"
+    model.mkdir(parents=True)
+    tokens(folder, end=True)
+    (model / "text.json").unlink()
+    node, info = helper.make_node, helper.make_tensor_value_info
+    state = [1, 2, "rows", 1, "tokens", 1]
+    axes = {name: np.array(value, np.int64) for name, value in (("outer", [0, 1, 3, 5]), ("step", [0, 1, 3, 4]))}
+    others = {"one": np.array([1], np.int64), "sharp": np.array([0.0, 9.0], np.float32)}
+    others |= {"size": np.array([len(WORDS) + 1], np.int64)}
+    graphs: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
+        ENCODER: (
+            [
+                node("Cast", ["source"], ["numbers"], to=TensorProto.FLOAT),
+                node("Unsqueeze", ["numbers", "outer"], ["key"]),
+                node("Concat", ["key", "key"], ["cross"], axis=1),
+            ],
+            [info("source", TensorProto.INT64, ["rows", "tokens"])],
+            [info("cross", TensorProto.FLOAT, state)],
+        ),
+        DECODER: (
+            [
+                node("Cast", ["token"], ["number"], to=TensorProto.FLOAT),
+                node("Unsqueeze", ["number", "step"], ["key"]),
+                node("Concat", ["key", "key"], ["both"], axis=1),
+                node("Concat", ["past", "both"], ["present"], axis=4),
+                node("Shape", ["past"], ["place"], start=4, end=5),
+                node("Shape", ["source"], ["length"], start=1, end=2),
+                node("Sub", ["length", "one"], ["last"]),
+                node("Min", ["place", "last"], ["at"]),
+                node("Gather", ["source", "at"], ["next"], axis=1),
+                node("Squeeze", ["next", "one"], ["index"]),
+                node("OneHot", ["index", "size", "sharp"], ["scores"]),
+            ],
+            [
+                info("token", TensorProto.INT64, ["rows", 1]),
+                info("past", TensorProto.FLOAT, [1, 2, "rows", 1, "written", 1]),
+                info("source", TensorProto.INT64, ["rows", "tokens"]),
+                info("cross", TensorProto.FLOAT, state),
+            ],
+            [info("scores", TensorProto.FLOAT, ["rows", "words"]), info("present", TensorProto.FLOAT, None)],
+        ),
+    }
+    for name, (nodes, inputs, outputs) in graphs.items():
+        used = {given for one in nodes for given in one.input}
+        constants = [numpy_helper.from_array(v, k) for k, v in (axes | others).items() if k in used]
+        made = helper.make_graph(nodes, "made", inputs, outputs, constants)
+        onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(model / name))
+    spec = Seq2SeqSpec(
+        max_characters=100, window=12, start=(1,), end=len(WORDS), pad=0, never=(0, 1), layers=1, heads=1, size=1,
+        decoding=Decoding(**{"max_tokens": 15, **decoding}),
+    )  # fmt: skip
+    (model / FILE).write_text(spec.model_dump_json())
+    output = {"problem": "generation", "max_characters": 500, "says_cut": True}
+    return publish(folder, "text", "seq2seq", output)
 
 
 def tiny_chat(folder: Path, weights: Path | None = None, tuned: Any = None, safetensors: bool = False) -> Bundle:

@@ -141,9 +141,9 @@ class Seq2SeqEngine:
         if not text.strip():
             return [spec.end]
         ids: list[int] = self._tokenizer.encode(text[: spec.max_characters]).ids
-        if len(text) > spec.max_characters and ids[-1:] == [spec.end]:
-            ids = ids[:-1]
-        return ids[: spec.window] if ids[-1:] == [spec.end] else ids[: spec.window - 1]
+        if len(text) <= spec.max_characters and len(ids) <= spec.window:
+            return ids
+        return ids[: min(len(ids), spec.window) - 1]  # which leaves a place for the mark of the end
 
     def predict_ids(self, rows: Sequence[Sequence[int]]) -> NDArray[np.object_]:
         """The same of token ids."""

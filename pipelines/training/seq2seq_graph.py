@@ -112,7 +112,7 @@ class _Decoder(nn.Module):
         scores = network.model.lm_head(hidden)[:, 0] + network.model.final_logits_bias
         if keys is None:
             return scores.log_softmax(dim=-1), torch.stack(present)
-        weight, kept = network.copied(hidden, keys, source)
+        weight, kept = network.copied(hidden, keys, source, token)
         share = torch.sigmoid(kept)
         chances = scores.softmax(dim=-1) * share
         mixed = chances.scatter_add(1, source, weight[:, 0] * (1 - share))

@@ -22,7 +22,7 @@ from tests.chain import Chain
 _KEEP = {"data.pii": {"document": "keep", "summary": "keep"}}
 # Small, so that two cores learn in minutes: what is read of a dialogue is its beginning.
 _DIALOGUES = {
-    "text.vocabulary": 4_000, "text.max_tokens": 224, "model.layers": 2, "model.width": 128, "model.inner": 256,
+    "text.vocabulary": 3_000, "text.max_tokens": 192, "model.layers": 2, "model.width": 128, "model.inner": 256,
     "decoding.max_tokens": 64, "decoding.min_tokens": 8, "training.learning_rate": 0.002, "training.warmup": 200,
     "split.valid_share": 0.04,
 }  # fmt: skip
@@ -87,12 +87,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.bench.language_written", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=["dialogues", "titles"], default=["dialogues", "titles"])
     parser.add_argument("--home", type=Path, default=Path(tempfile.gettempdir()) / "fairlead-language-written")
-    parser.add_argument("--epochs", type=int, help="of either part; default: 6 of dialogues, 15 of titles")
+    parser.add_argument("--epochs", type=int, help="of either part; default: 4 of dialogues, 15 of titles")
     options = parser.parse_args()
     rows: list[Row] = []
     options.home.mkdir(parents=True, exist_ok=True)
     if "dialogues" in options.parts:
-        rows += dialogues(options.home, options.epochs or 6)
+        rows += dialogues(options.home, options.epochs or 4)
     if "titles" in options.parts:
         rows += titles(options.home, options.epochs or 15)
     return report.write("language_written", "make bench-language-written", rows)

@@ -20,7 +20,7 @@ from pipelines.tasks.translation.simulator import pairs
 from services.problems.generation import SERVING
 from tests.chain import Chain
 
-ODD = ["", "   ", "买 books 和 😀🏳️‍🌈 at 家!", "half \ud83d a character", "x" * 5_000, "新 " * 900]
+ODD = ["", "   ", "买 books 和 😀🏳️‍🌈 at 家!", "half \ud83d a character", "x" * 5_000, "新 " * 900, "买书 " * 60]
 SMALL = {
     "sample.sentences": 300,
     "model.width": 32,
@@ -71,7 +71,7 @@ def test_odd_sources_have_answers_and_what_was_cut_is_said(chain: Chain) -> None
     problem, output = get_problem("generation"), GenerationOutput(max_characters=10_000, says_cut=True)
     assert problem.wrong(output, np.array(said, dtype=object), len(said)) == ""
     assert said[0] == said[1] == ""
-    assert [text.truncated for text in said] == [False, False, False, False, True, True, False]
+    assert [text.truncated for text in said] == [False, False, False, False, True, True, True, False]
     documents = problem.documents(output, None, np.array(said, dtype=object), said)
     assert documents[4]["truncated"] is True
     assert [problem.answer_model(output).model_validate(one).model_dump() for one in documents] == documents
@@ -88,6 +88,7 @@ def test_a_source_of_exactly_the_window_is_read_whole(chain: Chain) -> None:
     texts = ["买" * size for size in range(1, window + 2)]
     lengths = [len(row) for row in loaded.tokenise({"source": np.array(texts, dtype=object)})]
     assert max(lengths) <= window
+    answered(loaded, texts)  # places beyond the window are in no table
     whole = [row[-1] == loaded.spec.end for row in loaded.tokenise({"source": np.array(texts, dtype=object)})]
     assert whole == sorted(whole, reverse=True)
     assert whole.count(True) == sum(len(loaded._tokenizer.encode(text).ids) <= window for text in texts)
@@ -145,6 +146,36 @@ def test_the_graphs_say_what_the_library_generates(tmp_path: Path) -> None:
     said = write(_Rows(given, source.numpy()), 6, Decoding(max_tokens=9, min_tokens=0), end)
     for one, wanted in zip(said, expected[:, 1:].tolist(), strict=True):
         assert one.tokens == (wanted[: wanted.index(end)] if end in wanted else wanted)
+
+
+def test_the_graph_that_copies_says_what_was_trained(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from contracts.engines.seq2seq import _Rows
+    from pipelines.training.seq2seq import Network, new_model
+    from pipelines.training.seq2seq_graph import write_graphs
+
+    torch.manual_seed(4)
+    network = Network(
+        new_model(vocabulary=50, layers=2, width=16, heads=2, inner=24, longest=20, dropout=0.1), copies=True
+    )
+    for weight in network.parameters():
+        torch.nn.init.normal_(weight, std=0.4)
+    write_graphs(network, (2,), tmp_path)
+    source, wanted = torch.randint(4, 50, (3, 9)), torch.randint(4, 50, (3, 5))
+    source[1, 4:] = 0
+    wanted[0, :4] = source[0, :4]  # a copy that goes on
+    given = torch.cat([torch.full((3, 1), 2), wanted[:, :-1]], dim=1)
+    with torch.no_grad():
+        expected = network(source, given, wanted)[0].numpy()
+    rows = _Rows(_served(tmp_path, None, (2,), 3, 0), source.numpy())
+    scores = [rows.begin(), *(rows.step(wanted[:, at].numpy(), None) for at in range(4))]
+    found = np.stack([one[np.arange(3), wanted[:, at].numpy()] for at, one in enumerate(scores)], axis=1)
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert all(np.exp(one).sum(axis=1) == pytest.approx(1, abs=1e-4) for one in scores)
+    with torch.no_grad():
+        network.follows.fill_(2.0)
+        copied = network.copied(torch.zeros(3, 1, 16), torch.zeros(3, 9, 16), source, source[:, :1])[0]
+    assert float(copied[0, 0, 1]) > 5 * float(copied[0, 0, 8])
 
 
 def _served(folder: Path, model: Any, start: tuple[int, ...], end: int, pad: int) -> Any:

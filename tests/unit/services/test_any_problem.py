@@ -42,11 +42,12 @@ from tests.problem_bundles import (
     name_tagger,
     publish,
     vectors,
+    written,
 )
 
 MAKERS = (
     house_prices, house_labels, complaints, vectors, linear_prices, linear_vectors, extracts, lists, name_tagger,
-    documents,
+    documents, written,
 )  # fmt: skip
 
 
@@ -119,7 +120,8 @@ def test_tensors_are_those_of_the_metadata_in_json_in_bytes_and_over_grpc(bundle
         at += length
     for tensor, one in zip(over_grpc(bundle, wanted).outputs, found, strict=False):
         assert list(tensor.shape) == one["shape"]
-        same(list(tensor.contents.fp64_contents or tensor.contents.bytes_contents), one["data"])
+        said_there = tensor.contents.fp64_contents or tensor.contents.bytes_contents or tensor.contents.bool_contents
+        same(list(said_there), one["data"])
     refused = client.post(f"/v2/models/{name}/infer", json={**request, "outputs": [{"name": "label"}]})
     assert refused.status_code == 400
     assert wanted[0]["name"] in refused.json()["errors"][0]["message"]
@@ -245,6 +247,24 @@ def test_texts_are_counted_by_what_became_of_them_and_not_logged(serve_bundle: A
     written = "".join(file.read_text() for file in (tmp_path / "log").rglob("*.jsonl"))
     assert not [word for word in ("Ito", "Bob", "今天") if word in written]
     assert [SERVING.watched(one)["refused"] for one in log].count("yes") == 1
+
+
+def test_what_was_cut_is_said_in_the_answer_and_in_the_log(serve_bundle: Any, tmp_path: Path) -> None:
+    served = serve_bundle(written(tmp_path, max_tokens=11), predictions={"folder": str(tmp_path / "log")})
+    texts = ["late again", "late " * 10, "late " * 11, "late " * 12, "rude " * 300, "", " ", "late 😀 \u0000 again"]
+    found = served.predict(*({"text": text} for text in texts)).json()["predictions"]
+    assert [(len(one["text"].split()), one["truncated"], one["unfinished"]) for one in found] == [
+        (2, False, False), (10, False, False), (11, False, True), (11, True, True), (11, True, True),
+        (0, False, False), (0, False, False), (4, False, False),
+    ]  # fmt: skip
+    served.runtime.log.close()
+    lines = [line for file in (tmp_path / "log").rglob("*.jsonl") for line in file.read_text().splitlines()]
+    assert [json.loads(line).get("truncated", False) for line in lines] == [one["truncated"] for one in found]
+    late = served.client.post(
+        "/predict", json={"instances": [{"text": "late"}]}, headers={"x-request-timeout-ms": "0.001"}
+    )
+    assert late.status_code in (503, 504)
+    assert late.json()["type"].endswith(("deadline-exceeded", "deadline-unreachable"))
 
 
 @pytest.mark.parametrize(
