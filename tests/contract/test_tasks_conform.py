@@ -157,6 +157,18 @@ def test_its_sensitive_columns_are_measured_and_reach_no_model(chain: Chain) -> 
 
 
 @pytest.mark.integration
+def test_reasons_that_its_gate_asks_for_are_there_and_truer_than_chance(chain: Chain) -> None:
+    bundle, limits = Registry(chain.endpoints).fetch(chain.task), chain.settings.gate.explanations
+    judged = {check.metric: check for check in bundle.document.gate.checks}
+    for name in ("above_random", "stability"):
+        asked = getattr(limits, name) is not None
+        assert (f"explanations:{name}" in judged) == asked, "a model without reasons is not judged by them"
+        assert not asked or judged[f"explanations:{name}"].passed
+    told = bundle.read_json("evaluation.json").get("explanations", {})
+    assert limits.above_random is None or told["above_random"] > 0
+
+
+@pytest.mark.integration
 def test_its_golden_examples_hold_for_the_published_bundle(chain: Chain) -> None:
     bundle = Registry(chain.endpoints).fetch(chain.task)
     golden = list(bundle.golden())
