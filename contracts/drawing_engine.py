@@ -13,7 +13,7 @@ import numpy as np
 from contracts.bundle import Bundle
 from contracts.engine import Reason, UnreadableError, refused
 from contracts.errors import PlatformError
-from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, Drawn, ImageOutput, UnnamedError, named
+from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, Drawn, ImageOutput, UnnamedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,12 +21,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
-    """One picture that is asked for."""
+    """One picture that is asked for.
+
+    prompt: of a model that takes any text; "" is what it calls the class.
+    """
 
     label: str
     seed: int
     steps: int
     guidance: float
+    prompt: str = ""
+
+
+class FlaggedError(Exception):
+    """A model's own check refuses what it has drawn."""
 
 
 class DrawingEngine(ABC):
@@ -76,7 +84,8 @@ class DrawingEngine(ABC):
         prompts, seeds, steps, guidance = (columns[name] for name in (PROMPT, SEED, STEPS, GUIDANCE))
         for row, prompt in enumerate(prompts):
             try:
-                label = named(str(prompt), self.output.labels)
+                label = self.output.label_of(str(prompt), self.output.labels)
+                self.check(str(prompt))
             except UnnamedError as err:
                 errors.append((row, PROMPT, str(err)))
                 continue
@@ -86,11 +95,23 @@ class DrawingEngine(ABC):
                     seed=abs(int(_or(seeds[row], 0))),
                     steps=int(np.clip(_or(steps[row], self.spec.steps), 1, self.output.max_steps)),
                     guidance=float(np.clip(_or(guidance[row], self.spec.guidance), 1, self.output.max_guidance)),
+                    prompt=self.prompt_of(str(prompt), label),
                 )
             )
         if errors:
             raise UnreadableError(errors)
         return found
+
+    def check(self, prompt: str) -> None:  # noqa: B027 - an engine that reads classes reads all of it
+        """Refuse a prompt that the model would not read to its end.
+
+        Raises:
+            UnnamedError: it is too long.
+        """
+
+    def prompt_of(self, prompt: str, label: str) -> str:
+        """`Wish.prompt`: the words of a prompt where the model takes any text, "" where it is the name of a class."""
+        return prompt if self.output.any_text and prompt.strip() != label else ""
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
         """None: a picture has no reasons.

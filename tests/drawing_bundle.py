@@ -67,7 +67,7 @@ def flow_source(folder: Path, **spec: Any) -> None:
     (folder / "model" / "flow.json").write_text(pd.Series(settings).to_json())
 
 
-def grays(folder: Path, name: str = "grays", **spec: Any) -> Bundle:
+def grays(folder: Path, name: str = "grays", any_text: bool = False, **spec: Any) -> Bundle:
     """The bundle, whose golden examples are one of each class."""
     source = folder / "source"
     flow_source(source, **spec)
@@ -77,7 +77,7 @@ def grays(folder: Path, name: str = "grays", **spec: Any) -> Bundle:
         "recipe": "made",
         "modality": "drawing",
         "engine": "flow",
-        "signature": {"inputs": INPUTS, "output": OUTPUT},
+        "signature": {"inputs": INPUTS, "output": {**OUTPUT, "any_text": any_text}},
         "gate": {"passed": True, "checks": []},
         "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
     }

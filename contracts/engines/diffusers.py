@@ -1,4 +1,4 @@
-"""Models that draw by a folder of diffusers: a pipeline that is asked with class numbers, on a CPU or a GPU.
+"""Models that draw by a folder of diffusers: a pipeline that is asked with class numbers or with text, on CPU or GPU.
 
 The files of ``model/``: ``pipeline/`` (as ``DiffusionPipeline.save_pretrained`` writes it, weights as safetensors) and
 ``drawing.json`` (`DiffusersSpec`). Neither pickles nor code of the folder are read.
@@ -6,7 +6,9 @@ The files of ``model/``: ``pipeline/`` (as ``DiffusionPipeline.save_pretrained``
 
 from __future__ import annotations
 
+import copy
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,10 +18,10 @@ from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
 from contracts.document import Document
-from contracts.drawing_engine import DrawingEngine, Wish
+from contracts.drawing_engine import DrawingEngine, FlaggedError, Wish
 from contracts.engine import EngineOptions, EngineSpec, refused
 from contracts.errors import PlatformError
-from contracts.problems.image import Drawn
+from contracts.problems.image import Drawn, UnnamedError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,14 +35,16 @@ class DiffusersSpec(Document):
     """The content of ``drawing.json``.
 
     Attributes:
-        steps, guidance: where a request does not say.  numbers: of each class of the model, the pipeline's number.
+        steps, guidance: where a request does not say.  numbers: of each class of the model, the pipeline's number; of a
+            pipeline that takes text ``prompts``, what it is asked with for each class.
         gpu_precision: of the weights on a GPU; on a CPU it is fp32.
     """
 
     format: Literal[1] = 1
     steps: int = Field(ge=1)
     guidance: float = Field(1.0, ge=1)
-    numbers: tuple[int, ...]
+    numbers: tuple[int, ...] = ()
+    prompts: tuple[str, ...] = ()
     gpu_precision: Literal["fp32", "bf16"] = "bf16"
 
 
@@ -49,7 +53,7 @@ def open_pipeline(folder: Path, device: str = "cpu", precision: str = "fp32") ->
 
     Raises:
         PlatformError: ``code="bad_weights"``: it has other files than weights and their settings, cannot be read, or is
-            not asked with class numbers.
+            asked neither with class numbers nor with text alone.
     """
     if not (folder / INDEX).is_file():
         raise bad_weights(folder, f"{INDEX} is not there")
@@ -73,10 +77,19 @@ def open_pipeline(folder: Path, device: str = "cpu", precision: str = "fp32") ->
         )
     except (OSError, ValueError, KeyError, AttributeError, RuntimeError, TypeError) as err:
         raise bad_weights(folder, (str(err).strip() or type(err).__name__).splitlines()[0]) from err
-    if "class_labels" not in inspect.signature(found.__call__).parameters:
-        raise bad_weights(folder, f"{type(found).__name__} is not asked with class numbers, as DiTPipeline is")
+    asked = inspect.signature(found.__call__).parameters
+    if "class_labels" not in asked and not ("prompt" in asked and "image" not in asked):
+        called = type(found).__name__
+        raise bad_weights(
+            folder, f"{called} is asked neither with class numbers, as DiTPipeline is, nor with text alone"
+        )
     found.set_progress_bar_config(disable=True)
     return found.to(device)
+
+
+def takes_text(pipeline: Any) -> bool:
+    """Whether a pipeline of `open_pipeline` is asked with text, as StableDiffusionPipeline is."""
+    return "class_labels" not in inspect.signature(pipeline.__call__).parameters
 
 
 def bad_weights(folder: Path, detail: str) -> PlatformError:
@@ -84,7 +97,7 @@ def bad_weights(folder: Path, detail: str) -> PlatformError:
     return PlatformError(
         f"no usable pipeline in {folder}",
         detail=detail,
-        fix="give a folder as diffusers saves a class-conditional pipeline, with safetensors",
+        fix="give a folder as diffusers saves a pipeline of classes or of text to image, with safetensors",
         code="bad_weights",
     )
 
@@ -103,13 +116,30 @@ class DiffusersEngine(DrawingEngine):
             self.spec = DiffusersSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
         except (OSError, ValidationError) as err:
             raise refused(bundle, str(err)) from err
-        if len(self.spec.numbers) != len(self.output.labels):
-            raise refused(bundle, f"{SPEC} has {len(self.spec.numbers)} numbers for {len(self.output.labels)} classes")
+        given = self.spec.prompts if self.output.any_text else self.spec.numbers
+        if len(given) != len(self.output.labels):
+            what = "prompts" if self.output.any_text else "numbers"
+            raise refused(bundle, f"{SPEC} has {len(given)} {what} for {len(self.output.labels)} classes")
         torch.set_num_threads(options.threads)
         there = "cuda" if torch.cuda.is_available() else "cpu"
         device = there if options.device == "auto" else options.device
         precision = self.spec.gpu_precision if device.startswith("cuda") else "fp32"
         self._pipeline = open_pipeline(bundle.model_path / FOLDER, device, precision)
+        if takes_text(self._pipeline) != self.output.any_text:
+            raise refused(bundle, f"{type(self._pipeline).__name__} is asked otherwise than the signature says")
+        # A copy, which is asked beside the pipeline's: that one is busy while it draws.
+        self._tokens = copy.deepcopy(getattr(self._pipeline, "tokenizer", None)) if self.output.any_text else None
+        self._counting = threading.Lock()
+
+    def check(self, prompt: str) -> None:
+        """Refuse a text with more tokens than the text encoder reads; see `DrawingEngine.check`."""
+        if self._tokens is None:
+            return
+        most = int(self._tokens.model_max_length)
+        with self._counting:
+            found = len(self._tokens(prompt, truncation=False, verbose=False).input_ids)
+        if found > most:
+            raise UnnamedError(f"has {found} tokens with its ends; the model reads {most}")
 
     def evaluations(self, wish: Wish) -> int:
         """How often the network looks at one picture."""
@@ -145,21 +175,30 @@ class DiffusersEngine(DrawingEngine):
                 report(done + round(work * taken / some[0].steps))
             return step(*given, **named)
 
-        numbers = [self.spec.numbers[self.output.labels.index(one.label)] for one in some]
+        if self.output.any_text:
+            asked = {
+                "prompt": [one.prompt or self.spec.prompts[self.output.labels.index(one.label)] for one in some],
+                "height": self.output.height,
+                "width": self.output.width,
+            }
+        else:
+            asked = {"class_labels": [self.spec.numbers[self.output.labels.index(one.label)] for one in some]}
         seeds = [torch.Generator("cpu").manual_seed(one.seed) for one in some]
         with self._turn, torch.inference_mode():
             scheduler.step = counted
             try:
                 found = self._pipeline(
-                    class_labels=numbers,
+                    **asked,
                     guidance_scale=some[0].guidance,
                     generator=seeds,
                     num_inference_steps=some[0].steps,
                     output_type="np",
-                ).images
+                )
             finally:
                 del scheduler.step
-        return np.clip(np.rint(np.asarray(found, np.float32) * 255), 0, 255).astype(np.uint8)
+        if any(getattr(found, "nsfw_content_detected", None) or ()):
+            raise FlaggedError
+        return np.clip(np.rint(np.asarray(found.images, np.float32) * 255), 0, 255).astype(np.uint8)
 
 
 def load(bundle: Bundle, options: EngineOptions) -> DiffusersEngine:

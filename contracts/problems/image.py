@@ -1,4 +1,4 @@
-"""Image: a picture for each row, made of a class and a seed."""
+"""Image: a picture for each row, made of a class, or of any text, and a seed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PROMPT, SEED, STEPS, GUIDANCE = "prompt", "seed", "steps", "guidance"  # the inputs of every such model
+TEXT = "(text)"  # the class of a picture whose prompt names none, of a model that takes any text
 LARGEST_SEED = 2**53 - 1  # JSON has no larger whole numbers
 _WORD = re.compile(r"[^\W_]+")
 
 
 class ImageOutput(Output):
     """Attributes: labels: the classes.  width, height: in pixels.  mode: gray or colours.
-    max_steps, max_guidance: more is not computed."""
+    max_steps, max_guidance: more is not computed.  any_text: prompts need not name a class, see `TEXT`."""
 
     problem: Literal["image"] = "image"
     labels: tuple[str, ...] = Field(min_length=1)
@@ -32,6 +33,25 @@ class ImageOutput(Output):
     mode: Literal["RGB", "L"] = "RGB"
     max_steps: int = Field(100, ge=1)
     max_guidance: float = Field(20.0, ge=1)
+    any_text: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """All that a picture may be said to show."""
+        return (*self.labels, TEXT) if self.any_text else self.labels
+
+    def label_of(self, prompt: str, drawn: Sequence[str]) -> str:
+        """The class that a prompt asks for, one of those that are `drawn`; `TEXT` where any text is taken.
+
+        Raises:
+            UnnamedError: it names none, or several, of a model that draws classes.
+        """
+        if not self.any_text:
+            return named(prompt, drawn)
+        if not prompt.strip():
+            raise UnnamedError("says nothing")
+        found = classes_in(prompt, drawn)
+        return found.pop() if len(found) == 1 else TEXT
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -159,7 +179,7 @@ class ImageProblem(Problem["NDArray[np.object_]"]):
                 return (
                     f"the image of row {row} has shape {one.pixels.shape} of {one.pixels.dtype}, not {shape} of uint8"
                 )
-            if one.label not in output.labels:
+            if one.label not in output.kinds:
                 return f"the image of row {row} has a class that the model does not know"
         return ""
 
@@ -203,7 +223,7 @@ class ImageProblem(Problem["NDArray[np.object_]"]):
         about = f"a PNG file of {output.width}x{output.height} pixels in base64; it says of itself how it was made"
         return create_model(
             "Prediction",
-            label=(one_of(output.labels), Field(description="the class that the prompt names")),
+            label=(one_of(output.kinds), Field(description="the class that the prompt names")),
             image=(str, Field(description=about)),
         )
 

@@ -177,7 +177,8 @@ class Image(ClassLabels):
     def answers_text(self, document: BundleDocument) -> str:
         """How large, and of which classes."""
         output: Any = document.signature.output
-        return f"An image of {output.width}x{output.height} pixels, of one of {len(output.labels)} classes."
+        of = "any text" if output.any_text else f"one of {len(output.labels)} classes"
+        return f"An image of {output.width}x{output.height} pixels, of {of}."
 
     def not_comparable(self, frame: pd.DataFrame, champion: Any) -> str:
         """Classes that the champion does not know."""
@@ -208,7 +209,7 @@ class Image(ClassLabels):
 class _Batch(Batch):
     def __init__(self, output: ImageOutput) -> None:
         self.columns = ["label", "png"]
-        self._counts = dict.fromkeys(output.labels, 0)
+        self._counts = dict.fromkeys(output.kinds, 0)
 
     def add(self, answers: Any) -> list[Any]:
         import pyarrow as pa

@@ -13,15 +13,17 @@ from itertools import count
 from time import perf_counter, time
 from typing import Any, Literal
 
-from contracts.drawing_engine import Wish
+from contracts.drawing_engine import FlaggedError, Wish
 from contracts.problems.image import Drawn
 from services.errors import Problem
 from services.metrics.service_metrics import ServiceMetrics
+from services.problems.image import REFUSED
 from services.settings import DrawingSettings
 
 _SECONDS = 60.0  # between two looks at what is kept, while nothing is asked
 _OLD = 0.7  # weight of what the speed was before
 Draw = Callable[[Sequence[Wish], Callable[[int], None]], list[Drawn]]
+FLAGGED = "flagged"  # the error of a job whose images the model's own check refuses
 ENDED = ("succeeded", "failed", "cancelled")
 
 
@@ -183,6 +185,10 @@ class Jobs:
             self._end(job, "cancelled" if job.stopped else "succeeded")
         except CancelledJobError:
             self._end(job, "cancelled")
+        except FlaggedError:
+            job.error = FLAGGED
+            self._metrics.labels[REFUSED].inc()
+            self._end(job, "failed")
         except Exception as err:  # noqa: BLE001 - a job that fails must not end the others
             job.error = type(err).__name__
             self._end(job, "failed")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from contracts.drawing_engine import Wish
-from contracts.problems.image import LARGEST_SEED, ImageOutput, classes_in, named
+from contracts.problems.image import LARGEST_SEED, ImageOutput, classes_in
 from services.errors import Problem
 from services.settings import DrawingSettings
 
@@ -69,12 +68,15 @@ def refused(param: str, message: str, code: str = "invalid_value") -> Problem:
 class Policy:
     """What a service does not draw: classes and words."""
 
-    def __init__(self, settings: DrawingSettings, labels: Sequence[str]) -> None:
+    def __init__(self, settings: DrawingSettings, output: ImageOutput) -> None:
+        self._output, labels = output, output.labels
         self._words = {word.casefold() for text in settings.denied_words for word in _WORD.findall(text)}
         denied = {label.casefold() for label in settings.denied_labels}
         self._labels = {label for label in labels if label.casefold() in denied}
+        # A model that takes any text may be asked for what is none of its classes, and yet denied by its name.
+        self._named = (*labels, *(settings.denied_labels if output.any_text else ()))
+        self._denied = self._labels | {name for name in self._named if name.casefold() in denied}
         self.labels = tuple(label for label in labels if label not in self._labels)
-        self._all = tuple(labels)
 
     def label(self, prompt: str) -> str:
         """The class that a prompt asks for.
@@ -85,9 +87,9 @@ class Policy:
         """
         if self._words & {word.casefold() for word in _WORD.findall(prompt)}:
             raise DeniedError("has a word that this service does not take")
-        if classes_in(prompt, self._all) & self._labels:
+        if classes_in(prompt, self._named) & self._denied:
             raise DeniedError("asks for a class that this service does not draw")
-        return named(prompt, self.labels)
+        return self._output.label_of(prompt, self.labels)
 
 
 class DeniedError(ValueError):
@@ -95,9 +97,17 @@ class DeniedError(ValueError):
 
 
 def wishes_of(
-    asked: ImageRequest, label: str, output: ImageOutput, usual: tuple[int, float], settings: DrawingSettings
+    asked: ImageRequest,
+    label: str,
+    prompt: str,
+    output: ImageOutput,
+    usual: tuple[int, float],
+    settings: DrawingSettings,
 ) -> list[Wish]:
     """The images that are asked for, of `usual` steps and guidance where the request does not say.
+
+    Args:
+        prompt: of the wishes, see `DrawingEngine.prompt_of`.
 
     Raises:
         Problem: 400, for more than the service or the model takes.
@@ -113,7 +123,8 @@ def wishes_of(
         raise refused("guidance", f"at most {output.max_guidance:g} is taken")
     seed = secrets.randbelow(LARGEST_SEED - count) if asked.seed is None else asked.seed
     return [
-        Wish(label=label, seed=(seed + at) % (LARGEST_SEED + 1), steps=steps, guidance=guidance) for at in range(count)
+        Wish(label=label, seed=(seed + at) % (LARGEST_SEED + 1), steps=steps, guidance=guidance, prompt=prompt)
+        for at in range(count)
     ]
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from contracts.problems.image import UnnamedError
 from contracts.provenance import marked_png
-from services.drawing.jobs import ENDED, Job
+from services.drawing.jobs import ENDED, FLAGGED, Job
 from services.drawing.request import (
     DeniedError,
     ImageRequest,
@@ -126,6 +126,7 @@ class _Served:
         self._check_name(asked.model)
         try:
             label = runtime.policy.label(asked.prompt)
+            engine.check(asked.prompt)
         except DeniedError as err:
             runtime.refused()
             raise Problem(
@@ -134,7 +135,8 @@ class _Served:
         except UnnamedError as err:
             raise refused("prompt", str(err)) from None
         factor = factor_of(asked.size, engine.output, settings.max_side)
-        wishes = wishes_of(asked, label, engine.output, (engine.spec.steps, engine.spec.guidance), settings)
+        prompt = engine.prompt_of(asked.prompt, label)
+        wishes = wishes_of(asked, label, prompt, engine.output, (engine.spec.steps, engine.spec.guidance), settings)
         about = _About(
             prompt=asked.prompt,
             factor=factor,
@@ -197,9 +199,8 @@ class _Served:
             pixels = np.kron(one.pixels, np.ones((about.factor, about.factor, 1), np.uint8))
             said = {**one.made, "model": runtime.name, "version": runtime.version}
             file = marked_png(pixels, said, key=runtime.key, visible=about.visible)
-            made.append({
-                "b64_json": base64.b64encode(file).decode(), "revised_prompt": one.label, "seed": wish.seed
-            })  # fmt: skip
+            read = wish.prompt or one.label
+            made.append({"b64_json": base64.b64encode(file).decode(), "revised_prompt": read, "seed": wish.seed})
         return made
 
 
@@ -218,6 +219,8 @@ def openai_error(job: Job) -> dict[str, Any] | None:
 def _failure(job: Job) -> Problem:
     if job.status == "cancelled":
         return Problem(503, "cancelled", "the images were cancelled")
+    if job.error == FLAGGED:
+        return Problem(400, "content_policy_violation", "the model's own check refuses what it has drawn")
     return Problem(500, "engine-failed", "the model failed to draw", job.error, fix="see the service's log")
 
 

@@ -18,7 +18,7 @@ from contracts.bundle import Bundle
 from contracts.drawing_engine import DrawingEngine, Wish
 from contracts.engine import Engine
 from contracts.errors import PlatformError
-from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, ImageOutput, UnnamedError
+from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, UnnamedError
 from services.drawing.jobs import Job, Jobs
 from services.drawing.request import DeniedError, Policy
 from services.errors import Problem, invalid
@@ -49,8 +49,9 @@ class DrawingRows(Rows):
 
     def __init__(self, engine: Engine, settings: ServiceSettings) -> None:
         super().__init__(engine, settings)
-        output: ImageOutput = engine.output  # type: ignore[attr-defined]
-        self.policy, self._output = Policy(settings.drawing, output.labels), output
+        self._drawer: DrawingEngine = engine  # type: ignore[assignment]
+        output = self._drawer.output
+        self.policy, self._output = Policy(settings.drawing, output), output
         self.count_refusal: Callable[[], None] | None = None
 
     def is_quick(self, batch: Batch) -> bool:
@@ -69,6 +70,7 @@ class DrawingRows(Rows):
             where = batch.where.format(row=row, name=PROMPT)
             try:
                 self.policy.label(str(prompt))
+                self._drawer.check(str(prompt))
             except DeniedError as err:
                 denied.append((where, str(err)))
             except UnnamedError as err:

@@ -24,7 +24,7 @@ class ImageServing(Serving):
 
     def labels(self, output: ImageOutput) -> Sequence[str]:
         """The classes, and what the policy forbids."""
-        return (*output.labels, REFUSED)
+        return (*output.kinds, REFUSED)
 
     def distribution(self, output: ImageOutput, golden: Sequence[Golden]) -> Distribution | None:
         """None: what images look like is watched by the monitor."""
@@ -45,7 +45,8 @@ class ImageServing(Serving):
 
     def summary(self, output: ImageOutput) -> str:
         """Images of the classes."""
-        return f"images of {output.width}x{output.height} pixels, of {len(output.labels)} classes"
+        of = "any text" if output.any_text else f"{len(output.labels)} classes"
+        return f"images of {output.width}x{output.height} pixels, of {of}"
 
     def answers(self, output: ImageOutput, documents: Sequence[Mapping[str, Any]]) -> NDArray[np.object_]:
         """The images."""

@@ -77,7 +77,7 @@ class DrawingRecipe(TaskConfig):
             resample=image.resample,
         )
 
-    def output(self, classes: list[str]) -> dict[str, Any]:
+    def output(self, classes: list[str], any_text: bool = False) -> dict[str, Any]:
         """``output`` of `TaskConfig.train`'s result."""
         image = self.image
         return {
@@ -87,6 +87,7 @@ class DrawingRecipe(TaskConfig):
             "height": image.height,
             "mode": image.mode,
             "max_steps": self.sampling.max_steps,
+            "any_text": any_text,
         }
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from contracts import metric_names as names
-from contracts.drawing_engine import Wish
+from contracts.drawing_engine import FlaggedError, Wish
 from contracts.errors import PlatformError
-from contracts.problems.image import pixels_of
+from contracts.problems.image import Drawn, pixels_of
 from contracts.provenance import is_sealed, read_mark
 from services.drawing.jobs import Job, Jobs
 from services.errors import Problem
@@ -275,6 +275,47 @@ def test_jobs_that_ended_are_let_go(serve_bundle: Any, tmp_path: Path) -> None:
         assert wait_for(client, places[-1])["status"] == "succeeded"
     assert client.get(places[0]).status_code == 404
     assert client.get(places[2]).status_code == 200
+
+
+def test_a_model_of_text_is_asked_with_any_text_but_for_what_the_policy_forbids(
+    serve_bundle: Any, tmp_path: Path
+) -> None:
+    denied = {"denied_labels": ["lion"], "denied_words": "secret"}
+    served = serve_bundle(grays(tmp_path, any_text=True), drawing=denied, predictions={"folder": str(tmp_path / "log")})
+    client, asked = served.client, list[Wish]()
+
+    def draw(wishes: Any, report: Any = None) -> list[Drawn]:
+        asked.extend(wishes)
+        if wishes[0].prompt == "a nude":
+            raise FlaggedError
+        return [Drawn(np.zeros((SIDE, SIDE, 1), np.uint8), one.label) for one in wishes]
+
+    assert client.get("/v1/models").status_code == 200
+    served.runtime.jobs._draw = served.runtime.engine.draw = draw
+    found = client.post(PATH, json={"prompt": "a cat at night"}).json()["data"][0]
+    assert found["revised_prompt"] == "a cat at night"
+    assert client.post(PATH, json={"prompt": "so dark"}).status_code == 200
+    assert client.post(PATH, json={"prompt": "dark"}).json()["data"][0]["revised_prompt"] == "dark"
+    rows = client.post("/predict", json={"instances": [{"prompt": "a cat"}, {"prompt": "dark"}]}).json()["predictions"]
+    assert [one["label"] for one in rows] == ["(text)", "dark"]
+    said = [(one.label, one.prompt) for one in asked]
+    assert said == [
+        ("(text)", "a cat at night"), ("dark", "so dark"), ("dark", ""), ("(text)", "a cat"), ("dark", ""),
+    ]  # fmt: skip
+    for prompt in ("two lionesses and a Lion", "a SECRET cat", "a nude"):
+        error = client.post(PATH, json={"prompt": prompt}).json()["error"]
+        assert error["code"] == "content_policy_violation", prompt
+    assert client.post(PATH, json={"prompt": "  "}).json()["error"]["param"] == "prompt"
+    sample = served.runtime.metrics.registry.get_sample_value
+    counted = {
+        label: sample(names.PREDICTIONS, {"model": "grays", "version": "3", "label": label})
+        for label in ("(text)", "dark", "(refused)")
+    }
+    assert counted == {"(text)": 2, "dark": 3, "(refused)": 3}
+    served.runtime.log.close()
+    log = "".join(file.read_text() for file in (tmp_path / "log").rglob("*.jsonl"))
+    assert log.count('"class":"(text)"') == 2
+    assert "night" not in log, "texts are hashed"
 
 
 def jobs_counted(served: Any) -> dict[str, float]:

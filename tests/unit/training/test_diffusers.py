@@ -71,6 +71,88 @@ def tiny(folder: Path, names: dict[int, str]) -> None:
     (folder / "model_index.json").write_text(json.dumps({**index, "id2label": names}))
 
 
+def of_text(folder: Path) -> None:
+    """A pipeline from text to image, as Stable Diffusion is, with random weights, which draws 16x16 pixels."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    letters = [chr(at) for at in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(f"{one}</w>" for one in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "words").mkdir(parents=True)
+    (folder / "words" / "vocab.json").write_text(json.dumps({word: at for at, word in enumerate(words)}))
+    (folder / "words" / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer: Any = CLIPTokenizer.from_pretrained(str(folder / "words"), model_max_length=16)
+    config = CLIPTextConfig(
+        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=16, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=1,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=4, norm_num_groups=4,
+    )  # fmt: skip
+    for one in unet.parameters():
+        torch.nn.init.normal_(one, std=0.3)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    made: Any = StableDiffusionPipeline(
+        vae, CLIPTextModel(config), tokenizer, unet, DDIMScheduler(), None, None, requires_safety_checker=False
+    )
+    made.save_pretrained(folder / "pipeline")
+
+
+def test_a_pipeline_of_text_takes_any_text(tmp_path: Path) -> None:
+    import pandas as pd
+
+    from contracts.drawing_engine import FlaggedError, Wish
+    from contracts.engine import UnreadableError
+    from contracts.engines import load_engine
+    from contracts.problems.image import TEXT
+    from pipelines.evaluation.scoring import fields_of, provisional
+    from pipelines.recipes.drawing.pretrained import PipelineModel, PretrainedDrawing
+    from pipelines.recipes.image.base import ImageConfig
+    from pipelines.tasks import get_task
+
+    of_text(tmp_path)
+    pd.DataFrame({"label": ["dog", "cat"]}).to_parquet(tmp_path / "train.parquet")
+    task, model = get_task("drawings"), PipelineModel(weights=str(tmp_path / "pipeline"), prompt="an old {}")
+    config = PretrainedDrawing(recipe="pretrained", image=ImageConfig(width=16, height=16), model=model)
+    out = tmp_path / "candidate" / "model"
+    trained = config.train(task, tmp_path, out, tmp_path, lambda *_, **__: None)
+    assert trained["output"]["any_text"]
+    engine: Any = load_engine(provisional(out.parent, fields_of(task, config, trained)), device="cpu")
+    columns = {
+        "prompt": np.array(["cat", "an old cat", "a lion", "a dog and a cat"], dtype=object),
+        "seed": np.zeros(4), "steps": np.full(4, 2), "guidance": np.full(4, 2.0),
+    }  # fmt: skip
+    cat, said, lion, both = engine.predict(columns)
+    assert [one.label for one in (cat, said, lion, both)] == ["cat", "cat", TEXT, TEXT]
+    assert (cat.pixels == said.pixels).all(), "a class is asked for by the recipe's prompt"
+    assert (lion.pixels != cat.pixels).any()
+    assert lion.pixels.shape == (16, 16, 3)
+    assert lion == engine.draw([Wish(label=TEXT, seed=0, steps=2, guidance=2.0, prompt="a lion")])[0]
+    for prompt, text in ((" ", "says nothing"), ("a lion with a very long tail", "has 24 tokens")):
+        with pytest.raises(UnreadableError, match=text):
+            engine.predict({**columns, "prompt": np.array([prompt] * 4, dtype=object)})
+    pipeline = engine._pipeline
+
+    class Flagging:
+        scheduler = pipeline.scheduler
+
+        def __call__(self, **asked: Any) -> Any:
+            found = pipeline(**asked)
+            found.nsfw_content_detected = [True]
+            return found
+
+    engine._pipeline = Flagging()
+    with pytest.raises(FlaggedError):
+        engine.draw([Wish(label="cat", seed=0, steps=1, guidance=1.0)])
+
+
 def test_a_pipeline_of_a_folder_is_published_and_draws_by_seed_and_class(tmp_path: Path) -> None:
     import pandas as pd
 
