@@ -79,9 +79,9 @@ def open_pipeline(folder: Path, device: str = "cpu", precision: str = "fp32") ->
         raise bad_weights(folder, (str(err).strip() or type(err).__name__).splitlines()[0]) from err
     asked = inspect.signature(found.__call__).parameters
     if "class_labels" not in asked and not ("prompt" in asked and "image" not in asked):
-        called = type(found).__name__
+        kind_of = type(found).__name__
         raise bad_weights(
-            folder, f"{called} is asked neither with class numbers, as DiTPipeline is, nor with text alone"
+            folder, f"{kind_of} is asked neither with class numbers, like DiTPipeline, nor with text alone"
         )
     found.set_progress_bar_config(disable=True)
     return found.to(device)

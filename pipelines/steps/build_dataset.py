@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,8 @@ from pipelines.tasks import get_task, load_config
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_FILES = 512  # rows of a group
 
 SPLITS = ("train", "valid", "test")
 
@@ -67,7 +69,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     keys = {name: seen.row_keys(frames[name], frame, found, numbered) for name in SPLITS}
     seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
     for name in SPLITS:
-        frames[name].assign(row_key=keys[name]).to_parquet(target / f"{name}.parquet", index=False)
+        table = frames[name].assign(row_key=keys[name])
+        table.to_parquet(target / f"{name}.parquet", index=False, **_groups(inputs))
     write_groups(found, frames, rows, target)
     summary = {
         "rows": {name: len(frames[name]) for name in SPLITS},
@@ -84,6 +87,11 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         write_json(target / "features.json", history["plan"])
     report(3, 3)
     return summary
+
+
+def _groups(inputs: Sequence[Any]) -> dict[str, Any]:
+    """Rows of files in groups that a loader reads one by one, see `pipelines.training.shards`."""
+    return {"row_group_size": _FILES} if any(item.dtype == "bytes" for item in inputs) else {}
 
 
 def _before(clean: Path, what: str) -> Any:

@@ -7,6 +7,8 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass as plain
+from itertools import islice
 from typing import Any, ClassVar, Literal
 
 from pydantic.dataclasses import dataclass
@@ -27,6 +29,7 @@ class LoopConfig:
     first weights are soon forgotten; 0 turns it off.
     weight_decay: L2 regularisation, as in AdamW.  warmup: steps in which the learning rate rises to its value.
     schedule: of the learning rate after them: ``linear`` falls to zero by the end of the last epoch.
+    checkpoint_steps: steps after which a training by one process is kept within an epoch, too; 0: after epochs alone.
     threads: of the processor; a small model gains little from more, and much is lost when other programs compete for
     them.
     """
@@ -41,6 +44,7 @@ class LoopConfig:
     clip: float = 1.0
     average: float = 0.99
     class_weights: bool = True
+    checkpoint_steps: int = 0
     device: str = "auto"
     threads: int = 1
 
@@ -81,7 +85,8 @@ def run_epochs(
 
     Args:
         batches: of an epoch (0, 1, ...), already on the device; must depend on nothing but the epoch and, with several
-            processes, be this process's share of each (see `pipelines.training.distributed`).
+            processes, be this process's share of each (see `pipelines.training.distributed`). Where it has a method
+            ``from_step`` of (epoch, step), an epoch that was begun goes on by it, else what was seen is passed over.
         steps_per_epoch: how many batches an epoch has.
         loss: scalar tensor of (model, batch).  evaluate: metrics of the model on held-out data.
         monitor: the metric that decides, smaller is better; on a tie the earlier epoch wins. None: the last weights are
@@ -104,25 +109,38 @@ def run_epochs(
     here = group()
     average = copy.deepcopy(model)
     history: list[dict[str, float]] = []
-    best, steps = copy.deepcopy(model.state_dict()), 0
+    best, steps, begun = copy.deepcopy(model.state_dict()), 0, _Begun()
     if found := here.hand_out(_to_hand_out(checkpoint.load() if here.leads else None)):
         tensors, notes = found["tensors"], json.loads(found["notes"])
         model.load_state_dict(tensors["model"])
         average.load_state_dict(tensors["average"])
         optimizer.load_state_dict(tensors["optimizer"])
         best, history, steps = tensors["best"], notes["history"], notes["steps"]
+        if "within" in notes:
+            begun = _Begun(notes["within"], notes["loss"], tensors["random"])
     network = here.wrap(model)
 
     def rate(step: int) -> float:
         return _rate(config, step, config.epochs * steps_per_epoch)
 
+    def keep(notes: Mapping[str, Any], more: Mapping[str, Any]) -> None:
+        if here.leads:
+            state = {"model": model.state_dict(), "average": average.state_dict(), "best": best, **more}
+            checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history, **notes})
+
+    def within(done: int, so_far: float, total: int) -> None:
+        keep({"steps": total, "within": done, "loss": so_far}, {"random": _random_state()})
+
     for epoch in range(len(history), config.epochs):
         if _stalled(history, monitor, config.patience):
             break
         torch.manual_seed(seed * 1_000_003 + epoch + here.rank * 1_000_000_007)
+        rest = _rest(batches, epoch, begun)
+        save = within if config.checkpoint_steps and here.size == 1 else None
         train_loss, steps = _one_epoch(
-            network, model, average, optimizer, batches(epoch), loss, config, rate, steps, here
+            network, model, average, optimizer, rest, loss, config, rate, steps, here, begun, save
         )
+        begun = _Begun()
         if not math.isfinite(train_loss):
             raise _diverged(epoch + 1, train_loss)
         average.eval()
@@ -130,9 +148,7 @@ def run_epochs(
         history.append({"epoch": epoch + 1, **here.agree({**shown, **evaluate(average)})})
         if _best(history, monitor) == epoch:
             best = copy.deepcopy(average.state_dict())
-        state = {"model": model.state_dict(), "average": average.state_dict(), "best": best}
-        if here.leads:
-            checkpoint.save({**state, "optimizer": optimizer.state_dict()}, {"history": history, "steps": steps})
+        keep({"steps": steps}, {})
         progress(epoch + 1, config.epochs, **{k: v for k, v in history[-1].items() if k != "epoch"})
     model.load_state_dict(best)
     model.eval()
@@ -152,6 +168,37 @@ def _to_hand_out(found: tuple[dict[str, Any], dict[str, Any]] | None) -> dict[st
     return {"tensors": found[0], "notes": json.dumps(found[1])} if found else None
 
 
+@plain(frozen=True)
+class _Begun:
+    """What a checkpoint says of the epoch that it was made in: steps, the sum of their losses, and random states."""
+
+    steps: int = 0
+    loss: float = 0.0
+    random: Any = None
+
+
+def _random_state() -> list[Any]:
+    """The states of torch's generators: of the processor, and of each GPU."""
+    import torch
+
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _rest(batches: Callable[[int], Iterable[Any]], epoch: int, begun: _Begun) -> Iterable[Any]:
+    """The batches of an epoch that are left, with the random numbers as they were then."""
+    import torch
+
+    if not begun.steps:
+        return batches(epoch)
+    first, *others = begun.random
+    torch.set_rng_state(first)
+    if others and len(others) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(others)
+    from_step = getattr(batches, "from_step", None)
+    rest: Iterable[Any] = from_step(epoch, begun.steps) if from_step else islice(batches(epoch), begun.steps, None)
+    return rest
+
+
 def _one_epoch(
     network: Any,
     model: Any,
@@ -163,15 +210,18 @@ def _one_epoch(
     rate: Callable[[int], float],
     steps: int,
     here: Group,
+    begun: _Begun,
+    save: Callable[[int, float, int], None] | None,
 ) -> tuple[float, int]:
     """The mean loss of an epoch, and the steps made since the first one.
 
-    `network` is `model` as the group sees it: its backward pass averages the gradients.
+    `network` is `model` as the group sees it: its backward pass averages the gradients. `begun` is what was done of it
+    before; `save` is told the steps of the epoch, the sum of their losses, and all steps.
     """
     import torch
 
     model.train()
-    total, before = 0.0, steps
+    total, before = begun.loss, steps - begun.steps
     for batch in batches:
         optimizer.zero_grad()
         value = loss(network, batch)
@@ -183,6 +233,8 @@ def _one_epoch(
         steps += 1
         _track(average, model, min(config.average, steps / (steps + 10)))
         total += float(value.detach())
+        if save is not None and (steps - before) % config.checkpoint_steps == 0:
+            save(steps - before, total, steps)
     return here.sum(total) / here.size / max(steps - before, 1), steps
 
 

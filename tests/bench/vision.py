@@ -121,6 +121,22 @@ def small(chain: Chain, home: Path) -> Iterator[Row]:
     yield Row(case=case, contestant="faster", value=seconds["fp32"] / seconds["int8"], unit="x", goal=">= 1.8")
     decoding = timed(partial(engine.decode, {"image": files}, 10**9))
     yield Row(case="JPEG of 32x32", contestant="decoded", value=len(files) / decoding, unit="images/s", goal=">= 3000")
+    yield loaded(chain, images)
+
+
+def loaded(chain: Chain, images: Any) -> Row:
+    """What one core streams of the training images, decoded and changed."""
+    from itertools import islice
+
+    from pipelines.training.shards import ShardLoader
+
+    settings, shard = chain.settings, str(chain.path("dataset") / "train.parquet")
+    given = {"size": 256, "seed": 1, "augment": settings.augment, "config": settings.loader}
+    loader = ShardLoader([shard], "image", images.spec, images.classes, **given)
+    spent = timed(lambda: [None for _ in islice(loader.epoch(0), 40)])
+    return Row(
+        case="JPEG of 32x32", contestant="streamed and changed", value=40 * 256 / spent, unit="images/s", goal=">= 3000"
+    )
 
 
 def boxes(chain: Chain) -> Iterator[Row]:

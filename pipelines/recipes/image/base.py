@@ -113,6 +113,10 @@ class ImageRecipe(TaskConfig):
                     found["parameters"] |= _with_score(out, images, self.abstain.false_refusals)
         return {"engine": "onnx", "output": class_output(task, self, images.classes), "decision": None, **found}
 
+    def decoded(self) -> int:
+        """How many of the training images `learn` gets as pixels, evenly from all; 0: all of them."""
+        return 0
+
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Write the model to `out`; returns at least ``history``, ``parameters`` and ``device`` of `train`'s result."""
         raise PlatformError(
@@ -150,9 +154,8 @@ def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -
         resample=image.resample,
         softmax=True,
     )
-    train, valid = (
-        decode_part(dataset / f"{name}.parquet", column, spec, classes, scratch) for name in ("train", "valid")
-    )
+    train = decode_part(dataset / "train.parquet", column, spec, classes, scratch, config.decoded())
+    valid = decode_part(dataset / "valid.parquet", column, spec, classes, scratch)
     # Of a private training they are as of no image, but of all colours alike.
     mean, deviation = channel_scale(train.pixels) if not config.is_private else (_EVEN[image.mode], _WIDTH[image.mode])
     spec = spec.model_copy(update={"mean": image.mean or mean, "std": image.std or deviation})

@@ -15,12 +15,16 @@ from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
 from pipelines.training.pictures import AugmentConfig
+from pipelines.training.shards import LoaderConfig, ShardLoader
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from pipelines.training.privacy import PrivacyConfig
+
+
+_HELD = 5_000  # of the images that are streamed, those that are decoded beforehand
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -57,6 +61,11 @@ class NeuralImage(ImageRecipe):
 
     training: ImageLoop = field(default_factory=ImageLoop)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+
+    def decoded(self) -> int:
+        """Of images that are streamed some are held, for what is learned of colors, of int8 and of strange images."""
+        return _HELD if self.loader.workers and not self.is_private else 0
 
     reports: ClassVar[str] = "valid_loss"
 
@@ -89,6 +98,7 @@ def fit(
     import torch
     from torch.nn.functional import cross_entropy
 
+    from contracts.bundle import sha256_file
     from pipelines.task import dump_config
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.distributed import group
@@ -99,12 +109,14 @@ def fit(
 
     here, train, spec = group(), images.train, images.spec
     training = private_loop(config.training) if private else config.training
-    classes = len(images.classes)
-    balanced = class_weight(train.labels, classes) if training.class_weights else np.ones(classes)
+    classes, is_streamed = len(images.classes), config.decoded() > 0
+    known = _labels(images) if is_streamed else train.labels
+    balanced = class_weight(known, classes) if training.class_weights else np.ones(classes)
     weight = torch.tensor(balanced, dtype=torch.float32, device=device)
-    size = training.batch_size if private else min(training.batch_size, max(4, len(train.labels) // 10))
-    share, steps = steps_of(len(train.labels), size)
+    size = training.batch_size if private else min(training.batch_size, max(4, len(known) // 10))
+    share, steps = steps_of(len(known), size)
     eye = np.eye(classes, dtype=np.float32)
+    loader = _loader(images, config, size) if is_streamed else None
 
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
@@ -112,15 +124,27 @@ def fit(
             rows = found if len(found) else np.zeros(1, np.int64)  # a step without rows is a row that does not count
             # Every process draws the same changes for all images, and takes its share after that.
             pixels = augmented(train.pixels[np.sort(rows)], config.augment, rng)
-            pixels, targets = mixed(pixels, eye[train.labels[np.sort(rows)]], config.augment, rng)
-            total = float((targets @ balanced.astype(np.float32)).sum())
-            mine = here.share(np.arange(len(rows))) if len(rows) >= 2 * here.size else np.arange(len(rows))
-            copies = 1 if len(rows) >= 2 * here.size else here.size  # too few to share: each does all of them
-            yield (
-                _tensor(spec.normalised(pixels[mine]), device),
-                _tensor(targets[mine], device),
-                float(len(found) > 0) if private else here.size / copies / total,
-            )
+            yield shared(pixels, train.labels[np.sort(rows)], rng, float(len(found) > 0) if private else None)
+
+    def shared(pixels: Any, labels: Any, rng: np.random.Generator, weighed: float | None) -> tuple[Any, Any, float]:
+        """This process's share of a batch, and what its loss is multiplied by."""
+        pixels, targets = mixed(pixels, eye[labels], config.augment, rng)
+        total = float((targets @ balanced.astype(np.float32)).sum())
+        mine = here.share(np.arange(len(labels))) if len(labels) >= 2 * here.size else np.arange(len(labels))
+        copies = 1 if len(labels) >= 2 * here.size else here.size  # too few to share: each does all of them
+        factor = here.size / copies / total if weighed is None else weighed
+        return _tensor(spec.normalised(pixels[mine]), device), _tensor(targets[mine], device), factor
+
+    class Streamed:
+        """Batches of `loader`, which begins where it is told to."""
+
+        def __call__(self, epoch: int) -> Any:
+            return self.from_step(epoch, 0)
+
+        def from_step(self, epoch: int, step: int) -> Any:
+            assert loader is not None
+            for at, (pixels, labels) in enumerate(loader.epoch(epoch, step), step):
+                yield shared(pixels, labels, np.random.default_rng([config.seed, epoch, at]), None)
 
     def loss(current: Any, batch: Any) -> Any:
         """The weighted mean over the whole batch, of which this is a share."""
@@ -144,15 +168,17 @@ def fit(
         nesterov=training.momentum > 0,
         weight_decay=training.weight_decay,
     )
-    named = (dump_config(config), device, train.fingerprint(), images.valid.fingerprint(), spec.model_dump_json())
+    learned = sha256_file(images.dataset / "train.parquet") if loader else train.fingerprint()
+    named = (dump_config(config), device, learned, images.valid.fingerprint(), spec.model_dump_json())
     decides = "|".join((*named, private[1]["id"])) if private else "|".join(named)
-    epoch_steps = steps if private else sum(1 for _ in shuffled(len(train.labels), size, np.random.default_rng(0)))
-    with privately(model, optimizer, private, size, "--set model.norm=group") as steps_by:
+    counted = steps if private else sum(1 for _ in shuffled(len(train.labels), size, np.random.default_rng(0)))
+    asks = privately(model, optimizer, private, size, "--set model.norm=group")
+    with asks as steps_by, loader.running() if loader else nullcontext():
         return run_epochs(
             model if private else model.to(memory_format=torch.channels_last),
             steps_by,
-            batches=batches,
-            steps_per_epoch=epoch_steps,
+            batches=Streamed() if loader else batches,
+            steps_per_epoch=len(loader) if loader else counted,
             loss=loss,
             evaluate=evaluate,
             monitor=None if private else "valid_loss",
@@ -161,6 +187,30 @@ def fit(
             checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", decides),
             progress=progress,
         )
+
+
+def _labels(images: Images) -> NDArray[np.int64]:
+    """The class numbers of all training images, also of those that are not held as pixels."""
+    import numpy as np
+    import pandas as pd
+
+    numbers = {name: at for at, name in enumerate(images.classes)}
+    found = pd.read_parquet(images.dataset / "train.parquet", columns=["label"])["label"]
+    return np.array([numbers[name] for name in found], np.int64)
+
+
+def _loader(images: Images, config: NeuralImage, size: int) -> ShardLoader:
+    shard = str(images.dataset / "train.parquet")
+    return ShardLoader(
+        [shard],
+        images.column,
+        images.spec,
+        images.classes,
+        size=size,
+        seed=config.seed,
+        augment=config.augment,
+        config=config.loader,
+    )
 
 
 def autocast(precision: str, device: str) -> Any:

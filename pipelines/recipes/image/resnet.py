@@ -67,6 +67,7 @@ class ResnetImage(NeuralImage):
                 "augment.mixup": (self.augment.mixup > 0, f"{whole:g} of the batches lay images over one another", 0.0),
                 "augment.cutmix": (self.augment.cutmix > 0, "images get parts of one another", 0.0),
                 "training.precision": (self.training.precision != "fp32", "gradients are kept of each image", "fp32"),
+                "loader.workers": (self.loader.workers > 0, "a private training draws its images itself", 0),
                 "int8": (self.int8, "weights of 8 bits are chosen by images and pay nothing", False),
             },
         )

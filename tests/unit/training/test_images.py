@@ -20,7 +20,9 @@ from pipelines.evaluation.scoring import provisional
 from pipelines.recipes.image.neural import ImageLoop
 from pipelines.recipes.image.resnet import ResnetModel
 from pipelines.tasks import get_task, recipe_config
+from pipelines.training.checkpoint import Checkpoint
 from pipelines.training.pictures import AugmentConfig, augmented, decode_part, mixed, shuffled
+from pipelines.training.shards import LoaderConfig
 from tests.image_bundle import picture, shades
 
 TASK = get_task("images")
@@ -125,6 +127,42 @@ def test_a_training_that_was_killed_gives_the_same_bytes(tmp_path: Path, dataset
         train("again", killed)
     assert train("again") == whole
     assert [path.name for path in tmp_path.glob(".pixels*")] == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_training_that_was_killed_within_an_epoch_gives_the_same_bytes(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    config = replace(small(checkpoint_steps=4), loader=LoaderConfig(workers=workers, window=16))
+    seen: list[tuple[int, int]] = []
+
+    def train(name: str) -> bytes:
+        config.train(TASK, dataset, tmp_path / name, tmp_path / "checkpoints" / name, lambda *args, **kwargs: None)
+        return (tmp_path / name / "model.onnx").read_bytes()
+
+    whole = train("whole")
+    save = Checkpoint.save
+
+    def killed(self: Any, tensors: Any, notes: Any) -> None:
+        save(self, tensors, notes)
+        seen.append((len(notes["history"]), notes.get("within", 0)))
+        if seen[-1] == (1, 8):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train("again")
+    assert seen == [(0, 4), (0, 8), (1, 0), (1, 4), (1, 8)]
+    seen.clear()
+    assert train("again") == whole
+    assert seen == [(2, 0), (2, 4), (2, 8), (3, 0)], "what was done is not done again"
+
+
+def test_streamed_images_are_learned_as_well(tmp_path: Path, dataset: Path) -> None:
+    config = replace(small(), loader=LoaderConfig(workers=1))
+    found = config.train(TASK, dataset, tmp_path / "model", tmp_path / "kept", lambda *args, **kwargs: None)
+    assert found["history"][-1]["valid_accuracy"] >= 0.8
+    assert config.decoded() > 0 == small().decoded()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
