@@ -12,7 +12,7 @@ import asyncio
 import logging
 import tempfile
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,10 +62,15 @@ class AdapterSets:
     Args:
         options: of the process of the base.
         most: adapters of one process.
+
+    Attributes:
+        others: tells which adapters may be asked for as well: while there is room they come with those that are waited
+            for, so that each of them does not cost a start of its own.
     """
 
     def __init__(self, options: LlamaOptions, most: int) -> None:
         self._options, self._most = replace(options, adapters=(), chosen=True), most
+        self.others: Callable[[], Awaitable[Sequence[Chosen]]] | None = None
         self._current: _Set | None = None
         self._leaving: set[_Set] = set()  # that end after the last of their answers
         self._recent: OrderedDict[Key, Adapter] = OrderedDict()  # the last one was used last
@@ -127,10 +132,19 @@ class AdapterSets:
         wanted = dict(list(self._wanted.items())[: self._most])
         recent = [(key, one) for key, one in reversed(self._recent.items()) if key not in wanted]
         some = wanted | dict(recent[: self._most - len(wanted)])
+        if len(some) < self._most and self.others is not None:
+            more = [(one.key, one.adapter) for one in await self.others() if one.key not in some]
+            some |= dict(more[: self._most - len(some)])
         for key in wanted:
             self._wanted.pop(key, None)
         try:
-            process = await asyncio.to_thread(_started, self._options, list(some.values()))
+            try:
+                process = await asyncio.to_thread(_started, self._options, list(some.values()))
+            except PlatformError:  # perhaps not for one of those that are waited for
+                if len(some) == len(wanted):
+                    raise
+                some = wanted
+                process = await asyncio.to_thread(_started, self._options, list(some.values()))
         except PlatformError as err:
             for key in wanted:
                 self._recent.pop(key, None)
@@ -139,7 +153,7 @@ class AdapterSets:
             return
         before, self._current = self._current, _Set(process, {key: at for at, key in enumerate(some)})
         self._current.idle.set()
-        self._recent = OrderedDict((key, some[key]) for key in reversed(list(some)))
+        self._recent = OrderedDict((key, some[key]) for key in reversed(list(some)))  # who was asked for goes last
         log_event("adapters_loaded", adapters=len(some), pid=process.pid)
         if before is not None:
             self._retire(before)

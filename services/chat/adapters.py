@@ -127,6 +127,11 @@ class Adapters:
             self._listed = monotonic(), found
         return [f"{self._model}:{name}" for name in found]
 
+    async def published(self) -> list[Chosen]:
+        """All adapters with a name that can be used."""
+        found = [await self.named(name) for name in await self.names()]
+        return [one for one in found if isinstance(one, Chosen)]
+
     async def named(self, model: str) -> Chosen | str:
         """The adapter that clients call `model`, or why there is none, by the words of `services.adapters.cache`."""
         name = model.removeprefix(f"{self._model}:")

@@ -196,7 +196,10 @@ class ChatRuntime(RowRuntime):
             )
         holder = self._holder(engine, given.loaded)
         head = read_head(bundle.model_path / WEIGHTS)
-        return Adapters(self.settings, self.name, base_of(bundle), head, self.metrics, holder)
+        made = Adapters(self.settings, self.name, base_of(bundle), head, self.metrics, holder)
+        if isinstance(holder, AdapterSets):
+            holder.others = made.published
+        return made
 
     def _holder(self, engine: LlamaEngine, most: int) -> Holder:
         told, process = self.settings.engine, engine.process

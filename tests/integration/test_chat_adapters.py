@@ -77,6 +77,14 @@ def asked(client: openai.OpenAI, model: str = "tiny", **more: Any) -> str:
     return answer.choices[0].message.content or ""
 
 
+def test_one_start_brings_as_many_as_there_is_room_for(service: Service, client: openai.OpenAI) -> None:
+    engines = psutil.Process(service[1].pid).children
+    assert asked(client, "tiny:tone") == "KLM"
+    begun = {one.pid for one in engines()}
+    assert asked(client, "tiny:form") == "QRS"  # the first of the names, which came along
+    assert {one.pid for one in engines()} == begun
+
+
 def test_base_and_adapters_are_listed_and_each_answers_as_it_alone_would(client: openai.OpenAI) -> None:
     assert [one.id for one in client.models.list()] == ["tiny", "tiny:form", "tiny:third", "tiny:tone"]
     alone = {"tiny": "xyz", "tiny:tone": "KLM", "tiny:form": "QRS"}
