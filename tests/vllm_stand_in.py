@@ -112,9 +112,9 @@ class Handler(BaseHTTPRequestHandler):
                 self._stream(asked, chat, lasts, after, most, sum(map(len, prompts)))
             else:
                 text, finish = _whole(lasts[0], after, most)
-                message = {"role": "assistant", "content": text}
+                said = {"role": "assistant", "content": text}
                 usage = {"prompt_tokens": longest, "completion_tokens": len(text), "total_tokens": longest + len(text)}
-                choice = {"index": 0, "message": message, "finish_reason": finish}
+                choice = {"index": 0, "message": said, "finish_reason": finish}
                 self._json(200, {"id": "1", "object": "chat.completion", "choices": [choice], "usage": usage})
         except OSError:
             served.left += 1

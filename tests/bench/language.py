@@ -195,8 +195,8 @@ def adapters(weights: Path, folder: Path, threads: int, rounds: int) -> list[Row
     """Many adapters behind one endpoint, see `tests.bench.language_adapters`."""
     names = publish(weights, folder / "store")
     more = {"adapters.folder": str(folder / "store"), "predictions.salt": "of-the-bench"}
-    with service(weights, folder, threads, **more) as (ours, _):
-        return measured(ours, names, ask, rounds)
+    with service(weights, folder, threads, **more) as (ours, process):
+        return measured(ours, process, names, ask, rounds)
 
 
 def main() -> int:

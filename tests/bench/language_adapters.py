@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 
 from contracts.adapter import Adapter
 from contracts.bundle import sha256_file
@@ -43,7 +44,7 @@ def publish(weights: Path, folder: Path, model: str = "tiny") -> list[str]:
     return names
 
 
-def measured(address: Any, names: Sequence[str], ask: Ask, rounds: int) -> list[Row]:
+def measured(address: Any, process: psutil.Process, names: Sequence[str], ask: Ask, rounds: int) -> list[Row]:
     """The seconds of as many requests as there are adapters, each to one of its own, and all to the first one."""
     url, numbers = f"http://{address.host}:{address.port}/v1/completions", iter(range(1, 1 << 30))
     start = time.perf_counter()
@@ -52,21 +53,31 @@ def measured(address: Any, names: Sequence[str], ask: Ask, rounds: int) -> list[
     for name in names:  # so that all are there
         httpx.post(url, json={"model": f"tiny:{name}", "prompt": "a", "max_tokens": 1}, timeout=60).raise_for_status()
     seconds: dict[tuple[str, int], list[float]] = {}
+    worked: dict[tuple[str, int], list[float]] = {}
     for number in range(rounds):
         for at_once in (1, AT_ONCE):
             for kind in ("many", "one") if number % 2 else ("one", "many"):
                 asked = names if kind == "many" else [names[0]] * len(names)
+                before = _worked(process)
                 seconds.setdefault((kind, at_once), []).append(_seconds(address, asked, at_once, ask, numbers))
+                worked.setdefault((kind, at_once), []).append(_worked(process) - before)
     rows = [Row(case="first request with an adapter", contestant="fairlead", value=loading, unit="s", goal="")]
     for at_once in (1, AT_ONCE):
         many, one = (statistics.median(seconds[kind, at_once]) for kind in ("many", "one"))
+        work = [statistics.median(worked[kind, at_once]) for kind in ("many", "one")]
         case = f"{MANY} adapters, {at_once} at once"
         rows += [
             Row(case=case, contestant="many", value=many, unit="s", goal=""),
             Row(case=case, contestant="one", value=one, unit="s", goal=""),
             Row(case=case, contestant="many / one", value=many / one, unit="ratio", goal="<= 1.3"),
+            Row(case=case, contestant="many / one, processor", value=work[0] / work[1], unit="ratio", goal=""),
         ]
     return rows
+
+
+def _worked(process: psutil.Process) -> float:
+    """Processor seconds of the service and its engines."""
+    return sum(sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
 
 
 def _seconds(address: Any, names: Sequence[str], at_once: int, ask: Ask, numbers: Iterator[int]) -> float:

@@ -73,7 +73,7 @@ def test_a_registry_says_the_digest_or_that_it_has_none(registry: str) -> None:
 
 
 @pytest.mark.usefixtures("with_helm")
-def test_the_list_is_what_charts_name_in_any_place(tmp_path: Path) -> None:
+def test_the_list_is_what_charts_name_in_any_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = tmp_path / "values.yaml"
     everything = {
         "pipelines": {"ui": {"enabled": True}, "images": {"driver": {"digest": DIGEST}}},
@@ -81,7 +81,14 @@ def test_the_list_is_what_charts_name_in_any_place(tmp_path: Path) -> None:
         "global": {"imageRegistry": "mirror.example:5000"},
     }
     values.write_text(yaml.safe_dump(everything))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "plain.yaml").write_text("model: {modality: chat}\n")
+    monkeypatch.setattr(listing, "deployment_file", lambda profile, model: tmp_path / "models" / f"{model}.yaml")
+    without = listing.images_of("cluster", [values])
+    written = {"model": {"modality": "chat"}, "engine": {"kind": "vllm"}, "gpu": {"count": 1}}
+    (tmp_path / "models" / "chat.yaml").write_text(yaml.safe_dump(written))
     found = listing.images_of("cluster", [values])
+    assert [one.repository for one in found if one not in without] == ["vllm/vllm-openai"]
     names = {f"{image.registry}/{image.repository}:{image.tag}" for image in found}
     stack = yaml.safe_load((CHARTS.parent / "deploy" / "stack.yaml").read_text())["images"]
     ours = {name for name in names if name.startswith("ghcr.io/fairlead/")}

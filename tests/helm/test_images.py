@@ -33,7 +33,13 @@ def test_every_image_of_others_that_charts_name_is_in_the_stack() -> None:
     values = str(model / "ci" / "minimal-values.yaml")
     served = helm("template", "toy", str(model), "-f", values, "--set", "rollouts.enabled=true")
     assert served.returncode == 0, served.stderr
-    named = {image for image in images(done.stdout + served.stdout) if not image.startswith("ghcr.io/fairlead/")}
+    written = helm("template", "toy", str(model), "-f", str(model / "ci" / "vllm-values.yaml"))
+    assert written.returncode == 0, written.stderr
+    named = {
+        image
+        for image in images(done.stdout + served.stdout + written.stdout)
+        if not image.startswith("ghcr.io/fairlead/")
+    }
     assert named == {f"{item['image']}:{item['version']}" for item in STACK["images"]}
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from contracts.errors import PlatformError
 from deploy.cli.cluster.kube import output, program
-from deploy.cli.profiles.loading import load_profile
+from deploy.cli.profiles.loading import deployment_file, load_profile
 from deploy.cli.terminal.output import emit, table
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def images_of(profile: str, values: Sequence[Path] = ()) -> list[Image]:
     renders = [
         ("fairlead", charts / "platform", values, ()),
         ("model", models, [models / "ci" / "minimal-values.yaml"], ("rollouts.enabled=true",)),
+        *(("model", models, [models / "ci" / "minimal-values.yaml", file], ()) for file in _with_engines(profile)),
     ]
     found: dict[str, Image] = {}
     for release, chart, files, settings in renders:
@@ -109,6 +110,13 @@ def images_of(profile: str, values: Sequence[Path] = ()) -> list[Image]:
         image = Image(registry=registry, repository=repository, tag=tag, digest=digest, what="steps of the profile")
         found.setdefault(f"{repository}:{tag}", image)
     return sorted(found.values())
+
+
+def _with_engines(profile: str) -> list[Path]:
+    """The values of the profile's models that have an engine in an image of its own."""
+    files = sorted(deployment_file(profile, "any").parent.glob("*.yaml"))
+    told = [(file, yaml.safe_load(file.read_text(encoding="utf-8")) or {}) for file in files]
+    return [file for file, values in told if (values.get("engine") or {}).get("kind") == "vllm"]
 
 
 def _known() -> dict[str, dict[str, str]]:

@@ -24,7 +24,9 @@ def large(**more: Any) -> Head:
         "block_count": 32, "embedding_length": 4096, "feed_forward_length": 14336, "attention.head_count": 32,
         "attention.head_count_kv": 8, **more,
     }  # fmt: skip
-    shapes = {f"blk.{layer}.all": (218_112_000,) for layer in range(32)} | {"token_embd.weight": (128_256, 4096)}
+    shapes: dict[str, tuple[int, ...]] = {f"blk.{layer}.all": (218_112_000,) for layer in range(32)} | {
+        "token_embd.weight": (128_256, 4096)
+    }
     size = 8 * GIB
     named = {f"llama.{key}": value for key, value in fields.items()}
     return Head(fields={"general.architecture": "llama", **named}, shapes=shapes, size=size)
