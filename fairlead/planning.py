@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairlead.guard import endpoints_of, profile_name, told
+from fairlead.guard import profile_name, told
 from fairlead.tables import Listing, html_table, text_table
 from fairlead.training import Run, run
 
@@ -24,7 +24,9 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether this machine has the memory; a run that does not fit is refused."""
+        """Whether this machine has the memory, or a node of the cluster; a run that does not fit is refused."""
+        if placed := self.document.get("places"):
+            return placed["fits"] is not False
         from pipelines.planned import FULL
 
         return bool(self.document["need"] <= FULL * self.document["limit"])
@@ -37,8 +39,12 @@ class Plan:
     def cells(self) -> list[dict[str, Any]]:
         """Rows of a table: seconds, and MiB."""
         train = self.document["train"]
-        size = {key: value / 2**20 for key, value in train["memory_peak"].items()}
-        rows = [{"": "training, s", **train["seconds"]}, {"": "memory, MiB", **size}]
+        rows: list[dict[str, Any]] = []
+        if train:
+            size = {key: value / 2**20 for key, value in train["memory_peak"].items()}
+            rows = [{"": "training, s", **train["seconds"]}, {"": "memory, MiB", **size}]
+        if steps := self.document.get("steps"):
+            rows.append({"": "GPU memory, MiB", "likely": steps["gpu_memory"]["total"] / 2**20})
         name = self.document["metric"]
         for point in self.document["learning"]:
             ends = {key: point[key] for key in ("low", "likely", "high")}
@@ -99,15 +105,13 @@ def plan(
     Raises:
         PlatformError: what the data or a small training raise.
     """
-    from deploy.cli.runs.workflow import RunOptions, plan_run
-    from deploy.cli.training.plan import made_plan
+    from deploy.cli.runs.workflow import RunOptions
+    from deploy.cli.training.plan import planned
     from pipelines.settings import assigned
 
-    name = profile_name(profile)
     overrides = [assigned(key, value) for key, value in (settings or {}).items()]
-    options = RunOptions(overrides=overrides, source=str(source), profile=name)
-    asked = plan_run(endpoints_of(name), task, recipe, options)
-    return Plan(made_plan(asked, seconds, lambda text: None))
+    options = RunOptions(overrides=overrides, source=str(source), profile=profile_name(profile))
+    return Plan(planned(task, recipe, seconds, options, lambda text: None))
 
 
 class Federation(Run):

@@ -52,7 +52,7 @@ def taken(plan: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any] 
         return None
     found: dict[str, Any] = {"run": record.get("run_id"), "recipe": plan["recipe"], "task": plan["task"]}
     for name in ("seconds", "memory_peak"):
-        if name in step:
+        if name in step and name in plan["train"]:
             likely = plan["train"][name]["likely"]
             found[name] = {"planned": likely, "took": step[name], "off": step[name] / likely - 1}
     return found
@@ -89,6 +89,8 @@ def refuse_what_cannot_fit(run: Run) -> None:
     if plan is None:
         return
     need, limit = float(plan["need"]), memory_limit()
+    if steps := plan.get("steps"):
+        _refuse_steps(plan, steps, need, limit)
     if need > FULL * limit:
         rows = int(plan["rows"]["train"] * FULL * limit / need)
         raise PlatformError(
@@ -106,6 +108,36 @@ def refuse_what_cannot_fit(run: Run) -> None:
             fix="free some space, or set another folder in the profile; all the same: --set workflow.plan=ignored",
             code="does_not_fit",
         )
+
+
+def _refuse_steps(plan: Mapping[str, Any], steps: Mapping[str, Any], need: float, limit: float) -> None:
+    """Refuse a tuning that needs more memory than the GPU here has, or this machine where there is none."""
+    where, most = "this machine has", limit
+    if steps["device"].startswith("cuda"):
+        where, need, most = "the GPU here has", gpu_need(steps), _gpu_memory()
+    if need <= FULL * most:
+        return
+    needs = {words: need * size / steps["gpu_memory"]["total"] for words, size in steps["less"]}
+    less = next((words for words, size in needs.items() if size <= FULL * most), "")
+    smaller = f"{less} needs less; or " if less else "no setting of the recipe makes it small enough; "
+    raise PlatformError(
+        f"the run does not fit: a step needs about {shown(int(need))} of memory, and {where} {shown(int(most))}",
+        detail=f"by its plan of {plan['made']}; its longest batch has {steps['longest']:,} tokens",
+        fix=f"{smaller}take a smaller model, or a machine with {shown(int(need / FULL))}; "
+        "to try it all the same: --set workflow.plan=ignored",
+        code="does_not_fit",
+    )
+
+
+def gpu_need(steps: Mapping[str, Any]) -> float:
+    """Bytes of GPU memory that a tuning needs: what real steps took, else the formula with a tenth of room."""
+    return float(steps["gpu_measured"] or 1.1 * steps["gpu_memory"]["total"])
+
+
+def _gpu_memory() -> float:
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory)
 
 
 def _free(folder: Path) -> int:

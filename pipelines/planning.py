@@ -1,7 +1,7 @@
 """What `fairlead plan` measures, each in a process of its own: the data as a run would make them, and small fits.
 
-``python -m pipelines.planning prepare|fit JOB RESULT``: JSON in, JSON out. The data steps are those of a run, so that
-the run finds them in the cache.
+``python -m pipelines.planning prepare|fit|steps JOB RESULT``: JSON in, JSON out. The data steps are those of a run, so
+that the run finds them in the cache.
 """
 
 from __future__ import annotations
@@ -99,11 +99,25 @@ def fit(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def steps(job: dict[str, Any]) -> dict[str, Any]:
+    """A few real steps of a training, of a recipe that has ``planned_steps``; see there for the result.
+
+    Args:
+        job: task, config (the training's, as JSON), dataset, folder (for what is made), limit (bytes of memory).
+    """
+    task = get_task(job["task"])
+    config: Any = load_config(task, job["config"])
+    folder = Path(job["folder"])
+    folder.mkdir(parents=True)
+    found: dict[str, Any] = config.planned_steps(task, Path(job["dataset"]), folder, float(job["limit"]))
+    return found
+
+
 def main(arguments: list[str]) -> int:
-    """Run one of the two; an error is the result, as a document."""
+    """Run one of the three; an error is the result, as a document."""
     what, job, result = arguments
     try:
-        write_json(Path(result), {"prepare": prepare, "fit": fit}[what](read_json(job)))
+        write_json(Path(result), {"prepare": prepare, "fit": fit, "steps": steps}[what](read_json(job)))
     except SystemExit:  # a step has said why
         return 1
     except Exception as err:  # noqa: BLE001  it is told to who asked for the plan

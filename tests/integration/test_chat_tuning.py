@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from contracts.bundle import write_bundle
@@ -18,6 +19,8 @@ from contracts.errors import PlatformError
 from contracts.lora import lora_of, to_gguf
 from pipelines.pages.card import render_card
 from pipelines.recipes.chat import tuning_run
+from pipelines.recipes.chat.tuned import TunedChat
+from pipelines.tasks import get_task, load_config
 from tests.chain import PASSED, Chain
 from tests.chat_weights import write_weights
 
@@ -175,3 +178,35 @@ def test_a_recipe_that_needs_a_gpu_says_so(tmp_path: Path, weights: Path) -> Non
     with pytest.raises(PlatformError) as caught:
         trained(made)
     assert caught.value.code == "no_device"
+
+
+def test_a_tuning_is_planned_by_real_steps_and_by_the_shape_of_its_weights(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = chain(tmp_path, weights, "lora")
+    made.dataset()
+    whole: list[int] = []
+
+    def one_batch(config: Any, task: Any, dataset: Path, *_: Any) -> dict[str, Any]:
+        whole.append(len(pd.read_parquet(dataset / "train.parquet")))
+        return {}
+
+    monkeypatch.setattr(TunedChat, "train", one_batch)
+    task = get_task("chat")
+    config: Any = load_config(task, made.config)
+    (tmp_path / "steps").mkdir()
+    found = config.planned_steps(task, Path(made.path("dataset")), tmp_path / "steps", 2.0**40)
+    assert whole == [config.training.batch_size]
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(weights)
+    assert found["parameters"] == model.num_parameters()
+    low, likely, high = found["seconds"]
+    assert 0 < low <= likely <= high
+    assert found["memory_peak"][1] > found["gpu_memory"]["total"] > found["gpu_memory"]["weights"]
+    assert found["steps"] == 2 * -(-len(pd.read_parquet(Path(made.path("dataset")) / "train.parquet")) // 8)
+    small = config.planned_steps(task, Path(made.path("dataset")), tmp_path / "none", 1.0)
+    assert (small["seconds"], small["why"]) == (
+        None,
+        "by the formula, one step needs more memory than this machine has",
+    )

@@ -39,6 +39,10 @@ class Ask:
         asked = {"cpu": parse(self.needs.cpu), "memory": parse(self.needs.memory)}
         return {**asked, self.needs.accelerator: Decimal(self.needs.gpus)} if self.needs.gpus else asked
 
+    def room(self, node: Node, *, empty: bool) -> int:
+        """How many such pods a node takes: now, or once nothing else runs on it."""
+        return _room(node, self.amounts(), empty=empty) if node.admits(self.needs) else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
@@ -256,6 +260,22 @@ def too_large(spec: Mapping[str, Any], nodes: Sequence[Node]) -> str:
     return ""
 
 
+def look(namespace: str, context: str) -> list[Node]:
+    """The nodes of a cluster with what is taken of them.
+
+    Raises:
+        PlatformError: the cluster does not answer, or does not let its nodes be listed.
+    """
+    from deploy.cli.cluster.kube import Kube
+
+    return _nodes(Kube(namespace, context))
+
+
+def _nodes(kube: Kube) -> list[Node]:
+    pods = kube.items("pods", "--all-namespaces", _SOON)
+    return read_nodes(kube.items("nodes", _SOON), pods)
+
+
 def check(kube: Kube, asks: Sequence[Ask], growing: bool = False) -> list[str]:
     """What a person should know before the run starts: what will wait, or that nobody could look.
 
@@ -265,8 +285,7 @@ def check(kube: Kube, asks: Sequence[Ask], growing: bool = False) -> list[str]:
         PlatformError: ``code="does_not_fit"``: pods that no node can take.
     """
     try:
-        pods = kube.items("pods", "--all-namespaces", _SOON)
-        nodes = read_nodes(kube.items("nodes", _SOON), pods)
+        nodes = _nodes(kube)
     except PlatformError as err:
         why = next((line for line in err.detail.splitlines() if line.strip()), err.headline).strip()
         return [f"not checked whether the nodes are large enough: {why[:200]}"]

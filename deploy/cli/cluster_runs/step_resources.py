@@ -41,6 +41,14 @@ def of_pods(found: Mapping[str, Resources], placing: Placing) -> dict[str, Resou
     return {**found, "train": replace(STEPS["train"], own=True)}
 
 
+def by_plan(run: Run) -> dict[str, int]:
+    """Bytes that the training takes by the plan of ``fairlead plan``; empty where there is none."""
+    from pipelines.planned import key_of, read_plan
+
+    plan = read_plan(run.where, key_of(run))
+    return {"train": int(plan["need"])} if plan else {}
+
+
 def memory_before(root: str, recipe: str, newest: Sequence[str]) -> dict[str, int]:
     """Bytes that each step took at most when this recipe ran last; empty when nothing says it.
 

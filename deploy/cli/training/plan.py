@@ -32,18 +32,33 @@ _ROOM = 1.3  # memory of a step on a cluster, beside what it took
 
 def plan_task(task: str, recipe: str | None, most: float, options: RunOptions, as_json: bool) -> None:
     """Measure, forecast, keep the plan, and print it; `most` seconds are spent on small fits."""
-    if load_profile(options.profile).cluster is not None:
-        raise PlatformError(
-            "a plan is measured on this machine",
-            detail=f"profile {options.profile} is of a cluster",
-            fix="plan here, and give the memory that it says to the cluster: --set resources.train.memory=...",
-            code="bad_option",
-        )
-    run = plan_run(load_endpoints(options.profile), task, recipe, options)
     out = console()
     say = (lambda text: None) if as_json else (lambda text: out.print(text, markup=False, soft_wrap=True))
-    plan = made_plan(run, most, say)
+    plan = planned(task, recipe, most, options, say)
     emit(plan, as_json, lambda on: show_plan(on, plan))
+
+
+def planned(
+    task: str, recipe: str | None, most: float, options: RunOptions, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The plan of a run, with what it costs and, of a cluster's profile, the nodes that take it.
+
+    It is measured on this machine in any case: of a cluster's profile with data below that profile's home.
+    """
+    from contracts.endpoints import Endpoints
+    from deploy.cli.profiles.homes import find_home
+    from deploy.cli.training.plan_places import money, places, planned_needs
+
+    profile = load_profile(options.profile)
+    if profile.cluster is None:
+        run = plan_run(load_endpoints(options.profile), task, recipe, options)
+        plan = made_plan(run, most, say)
+        return {**plan, "money": money(plan, None, profile.prices)}
+    home = profile.home if "FAIRLEAD_HOME" in os.environ else str(find_home(profile.home))
+    run = plan_run(Endpoints(home=home).resolved(), task, recipe, options)
+    plan = made_plan(run, most, say)
+    needs = planned_needs(run, plan)
+    return {**plan, "money": money(plan, needs, profile.prices), "places": places(profile, run, plan)}
 
 
 def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, Any]:
@@ -54,41 +69,23 @@ def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, An
     """
     from contracts.model_memory import memory_limit
     from pipelines.planned import correction, key_of, write_plan, wrong_before
-    from pipelines.task import dump_config
     from pipelines.tasks import get_task, load_config
 
     task = get_task(run.task)
     config = load_config(task, json.dumps(run.config))
+    wrong = wrong_before(run.where, run.task, config.recipe, list_runs(run.where))
+    factors = {name: correction(wrong, name) for name in ("seconds", "memory_peak")}
     with tempfile.TemporaryDirectory(prefix="fairlead-plan-") as name:
         folder = Path(name)
         job = {"run": run.document(), "folder": str(folder / "shares"), "shares": _SHARES}
-        data = measured_apart("prepare", job, folder)
-        say(f"ok data           {seconds(data['seconds']):>12}  {data['rows']['train']:,} training rows")
-        fits, began = [], time.monotonic()
-        wanted = sorted(data["fits"], key=lambda one: (one["repeat"], one["share"]))
-        for at, one in enumerate(wanted):
-            if at >= _FEWEST and time.monotonic() - began > most:
-                break
-            fit = measured_apart(
-                "fit",
-                {
-                    "task": run.task,
-                    "config": dump_config(config.training_part()),
-                    "dataset": one["dataset"],
-                    "folder": str(folder / f"fit-{at}"),
-                    "metric": config.gate.primary,
-                },
-                folder,
-            )
-            fits.append({**fit, "share": one["share"]})
-            say(f"ok fit of {fit['rows']:>7,} {seconds(fit['seconds']):>12}  {shown(fit['memory_peak'] or 0, 'Mi')}")
-    wrong = wrong_before(run.where, run.task, config.recipe, list_runs(run.where))
-    factors = {name: correction(wrong, name) for name in ("seconds", "memory_peak")}
-    plan = forecast(data, fits, config.gate.primary, _higher(task, config.gate.primary), factors)
+        if hasattr(config, "planned_steps"):
+            plan = _by_steps(run, config, folder, {**job, "shares": [], "keep": str(folder / "whole")}, factors, say)
+        else:
+            plan = _by_fits(run, config, folder, job, factors, most, say)
     limit = memory_limit()
     others = _others(run, list_runs(run.where))
     plan |= {
-        "need": max(plan["train"]["memory_peak"]["likely"], *(one["memory_peak"] for one in others.values()), 0),
+        "need": max(_memory_of(plan), *(one["memory_peak"] for one in others.values()), 0),
         "task": run.task,
         "recipe": config.recipe,
         "source": run.source or "built-in",
@@ -101,6 +98,95 @@ def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, An
     }
     write_plan(run.where, key, plan)
     return plan
+
+
+def _by_fits(
+    run: Run,
+    config: Any,
+    folder: Path,
+    job: Mapping[str, Any],
+    factors: Mapping[str, float],
+    most: float,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """A plan from real trainings of parts of the rows."""
+    from pipelines.task import dump_config
+    from pipelines.tasks import get_task
+
+    data = _data(job, folder, say)
+    fits, began = [], time.monotonic()
+    wanted = sorted(data["fits"], key=lambda one: (one["repeat"], one["share"]))
+    for at, one in enumerate(wanted):
+        if at >= _FEWEST and time.monotonic() - began > most:
+            break
+        fit = measured_apart(
+            "fit",
+            {
+                "task": run.task,
+                "config": dump_config(config.training_part()),
+                "dataset": one["dataset"],
+                "folder": str(folder / f"fit-{at}"),
+                "metric": config.gate.primary,
+            },
+            folder,
+        )
+        fits.append({**fit, "share": one["share"]})
+        say(f"ok fit of {fit['rows']:>7,} {seconds(fit['seconds']):>12}  {shown(fit['memory_peak'] or 0, 'Mi')}")
+    metric = config.gate.primary
+    return forecast(data, fits, metric, _higher(get_task(run.task), metric), factors)
+
+
+def _by_steps(
+    run: Run,
+    config: Any,
+    folder: Path,
+    job: Mapping[str, Any],
+    factors: Mapping[str, float],
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """A plan from a formula and a few real steps, of a recipe whose smallest training would cost too much."""
+    from contracts.model_memory import memory_limit
+    from pipelines.task import dump_config
+
+    data = _data(job, folder, say)
+    told = {
+        "task": run.task,
+        "config": dump_config(config.training_part()),
+        "dataset": job["keep"],
+        "folder": str(folder / "steps"),
+    }
+    found = measured_apart("steps", {**told, "limit": memory_limit()}, folder)
+    train = {}
+    for name in ("seconds", "memory_peak"):
+        if found[name]:
+            train[name] = {
+                end: value * factors[name] for end, value in zip(("low", "likely", "high"), found[name], strict=True)
+            }
+    say(f"ok real steps     {found['why'] or 'the longest batch, four more, and a whole tuning of one batch'}")
+    need = train["memory_peak"]["likely"] if train else found["need"]
+    return {
+        "rows": data["rows"],
+        "bytes": data["bytes"],
+        "data": {"seconds": data["seconds"], "memory_peak": data["memory_peak"]},
+        "fits": [],
+        "train": train,
+        "disk": 2 * data["bytes"] + (3 * 4 + 1) * found["parameters"],  # the base and copies of it as they are written
+        "resources": memory(int(_ROOM * need)),
+        "metric": config.gate.primary,
+        "learning": [],
+        "steps": {name: value for name, value in found.items() if name not in ("seconds", "memory_peak")},
+    }
+
+
+def _data(job: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    data = measured_apart("prepare", job, folder)
+    say(f"ok data           {seconds(data['seconds']):>12}  {data['rows']['train']:,} training rows")
+    return data
+
+
+def _memory_of(plan: Mapping[str, Any]) -> float:
+    """Bytes that the training needs of this machine's memory."""
+    return float(plan["train"]["memory_peak"]["likely"] if plan["train"] else plan["steps"]["need"])
 
 
 def forecast(
@@ -157,7 +243,7 @@ def measured_apart(what: str, job: Mapping[str, Any], folder: Path) -> dict[str,
         if line.startswith('{"event": "step_failed"'):
             raise PlatformError.from_dict(json.loads(line)["error"])
     detail = " | ".join(lines[-4:])[:800] or "it said nothing; memory may have run out"
-    what = "the data" if what == "prepare" else "a small training"
+    what = {"prepare": "the data", "steps": "a few steps"}.get(what, "a small training")
     raise PlatformError(
         f"the process that measures {what} ended with {process.returncode}",
         detail=detail,
@@ -183,6 +269,35 @@ def _higher(task: Any, metric: str) -> bool:
     return get_evaluation(problem_of(task)).higher_is_better(metric)
 
 
+def _show_training(said: Any, plan: Mapping[str, Any]) -> None:
+    """Time and memory of the training, and of a tuning what a GPU must have."""
+    steps, ends = plan.get("steps"), ("likely", "low", "high")
+    sizes = [fit["rows"] for fit in plan["fits"]]
+    how = (
+        "real steps, and a whole tuning of the longest batch"
+        if steps
+        else f"{len(sizes)} fits of {sizes[0]:,} to {max(sizes):,} rows"
+    )
+    if plan["train"]:
+        time_, size = plan["train"]["seconds"], plan["train"]["memory_peak"]
+        said.add_row("training", *(seconds(time_[key]) for key in ends), how)
+        said.add_row("memory", *(shown(int(size[key]), "Mi") for key in ends), "the same")
+    elif steps:
+        said.add_row("memory", shown(int(steps["need"]), "Mi"), "", "", f"formula; {steps['why']}")
+    if steps:
+        from pipelines.planned import gpu_need
+
+        parts = ", ".join(
+            f"{name} {shown(value, 'Mi')}" for name, value in steps["gpu_memory"].items() if name != "total"
+        )
+        how = "real steps" if steps["gpu_measured"] else "formula and a tenth"
+        said.add_row("GPU memory", shown(int(gpu_need(steps)), "Mi"), "", "", f"{how}: {parts}")
+        of = f"{steps['trained']:,} of {steps['parameters']:,} weights are trained"
+        said.add_row("steps", f"{steps['steps']:,}", "", "", f"{of}; longest batch {steps['longest']:,} tokens")
+        for words, need in steps["less"]:
+            said.add_row("  with less", shown(int(1.1 * need), "Mi"), "", "", words)
+
+
 def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
     """The plan for people."""
     from pipelines.planned import FULL
@@ -190,13 +305,10 @@ def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
     rows = plan["rows"]
     out.print(f"\nPlan of [bold]{plan['task']}[/], recipe {plan['recipe']}, source {plan['source']}", soft_wrap=True)
     said = table("", "likely", "from", "to", "how it is known", right=("likely", "from", "to"))
-    time_, size = plan["train"]["seconds"], plan["train"]["memory_peak"]
-    small = f"{len(plan['fits'])} fits of {plan['fits'][0]['rows']:,} to {max(f['rows'] for f in plan['fits']):,} rows"
     said.add_row("rows", f"{rows['train']:,}", "", "", f"measured; {rows['valid']:,} valid, {rows['test']:,} test")
     said.add_row("data set", shown(plan["bytes"], "Mi"), "", "", "measured")
     said.add_row("data steps", seconds(plan["data"]["seconds"]), "", "", "measured; in the cache for the run")
-    said.add_row("training", *(seconds(time_[key]) for key in ("likely", "low", "high")), small)
-    said.add_row("memory", *(shown(int(size[key]), "Mi") for key in ("likely", "low", "high")), "the same")
+    _show_training(said, plan)
     said.add_row("disk", shown(int(plan["disk"]), "Mi"), "", "", "data set twice, model three times")
     after = plan["others"].values()
     held = f", {shown(int(max(one['memory_peak'] for one in after)), 'Mi')} of memory" if after else ""
@@ -210,7 +322,28 @@ def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
         named = (("seconds", "time"), ("memory_peak", "memory"))
         parts = [f"{name} {one[key]['off']:+.0%}" for key, name in named if key in one]
         out.print(f"Before   {one['run']} took beside its plan: {', '.join(parts)}", markup=False, soft_wrap=True)
+    if cost := plan.get("money"):
+        said_cost = " to ".join(f"{cost[end]:.3g}" for end in ("low", "high"))
+        out.print(f"Cost     about {cost['likely']:.3g} {cost['currency']} for the training, {said_cost}", markup=False)
+    if placed := plan.get("places"):
+        _show_places(out, placed)
+        return
     fits = plan["need"] <= FULL * plan["limit"]
     verdict = "it fits here" if fits else "it does not fit here, and fairlead run refuses it"
     out.print(f"Fit      {verdict}: {shown(plan['limit'])} of memory; a plan takes at most {FULL:.0%} of it")
     out.print(f"Cluster  --set resources.train.memory={plan['resources']}", markup=False)
+
+
+def _show_places(out: Console, placed: Mapping[str, Any]) -> None:
+    asks = placed["asks"]
+    gpus = f", {asks['gpus']} GPUs" if asks["gpus"] else ""
+    out.print(f"Cluster  the training asks for {asks['memory']} of memory, {asks['cpu']} cores{gpus}", markup=False)
+    if placed["nodes"]:
+        rows = table("node", "takes now", "once it is empty", right=("takes now", "once it is empty"))
+        for one in placed["nodes"]:
+            rows.add_row(one["node"], str(one["now"]), str(one["empty"]))
+        out.print(rows)
+    verdict = {True: "it fits", False: "it does not fit, and fairlead run refuses it", None: "not known"}[
+        placed["fits"]
+    ]
+    out.print(f"Fit      {verdict}{': ' if placed['says'] else ''}{placed['says']}", markup=False, soft_wrap=True)

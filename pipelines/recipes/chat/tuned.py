@@ -70,6 +70,12 @@ class TunedChat(TextTaskConfig):
         """What is to be known of where the answers come from."""
         return {}
 
+    def planned_steps(self, task: Task, dataset: Path, folder: Path, limit: float) -> dict[str, Any]:
+        """What `fairlead plan` says of a tuning, from a few real steps; even a small one would cost too much."""
+        from pipelines.recipes.chat.planned_steps import planned_steps
+
+        return planned_steps(self, task, dataset, folder, limit)
+
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Tune, measure before and after, and write the form that is served."""
         from pipelines.recipes.chat.tuning_run import run

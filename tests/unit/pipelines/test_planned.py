@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,18 @@ import pytest
 
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from deploy.cli.cluster import capacity
+from deploy.cli.cluster.cluster_settings import Cluster, Prices, Profile
+from deploy.cli.cluster_runs.step_resources import by_plan
+from deploy.cli.runs.workflow import RunOptions
 from deploy.cli.terminal.output import console
 from deploy.cli.training import plan as command
+from deploy.cli.training import plan_places as places
 from pipelines import planned, planning
 from pipelines.run import Run
+from pipelines.training import tuning_memory as formula
+from pipelines.training.chat_tuning import LoraConfig, TuningConfig
+from tests.unit.deploy.test_cluster_capacity import node
 
 GIB = 2**30
 
@@ -149,3 +158,153 @@ def test_a_process_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(PlatformError, match="a small training ended with 1") as caught:
         command.measured_apart("fit", {}, tmp_path)
     assert "memory may have run out" in str(caught.value.detail)
+
+
+# Tunings, which are planned by a formula and a few real steps
+
+
+def a_tuning(run: Run, **changed: Any) -> dict[str, Any]:
+    parts = {"weights": 4 * GIB, "gradients": GIB, "optimiser": 2 * GIB, "activations": 2 * GIB, "logits": GIB}
+    less = [("--set training.batch_size=4", 8 * GIB), ("--set training.batch_size=1", 5 * GIB)]
+    steps = {
+        "gpu_memory": {**parts, "total": 10 * GIB},
+        "gpu_measured": None,
+        "longest": 4096,
+        "steps": 12,
+        "parameters": 1000,
+        "trained": 10,
+        "device": "cpu",
+        "need": 10 * GIB,
+        "less": less,
+        "why": "",
+    }
+    kept = a_plan(run, need=10 * GIB, fits=[], others={}, learning=[], metric="token_f1", bytes=1, limit=GIB)
+    return kept | {"source": "built-in", "data": {"seconds": 1.0}, "steps": steps | changed}
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"), [(9, "training.batch_size=4 needs less"), (6, "batch_size=1 needs"), (4, "no setting")]
+)
+def test_a_tuning_that_does_not_fit_says_which_settings_would(
+    run: Run, monkeypatch: pytest.MonkeyPatch, limit: int, said: str
+) -> None:
+    planned.write_plan(run.where, planned.key_of(run), a_tuning(run))
+    monkeypatch.setattr(planned, "memory_limit", lambda: limit * GIB)
+    with pytest.raises(PlatformError, match="a step needs about 10Gi of memory, and this machine has") as caught:
+        planned.refuse_what_cannot_fit(run)
+    assert said in str(caught.value.fix)
+
+
+def test_a_tuning_is_held_against_the_gpu_where_there_is_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned.write_plan(run.where, planned.key_of(run), a_tuning(run, device="cuda", gpu_measured=9 * GIB) | {"need": 1})
+    monkeypatch.setattr(planned, "_gpu_memory", lambda: 8 * GIB)
+    with pytest.raises(PlatformError, match="about 9Gi of memory, and the GPU here has 8Gi"):
+        planned.refuse_what_cannot_fit(run)
+    monkeypatch.setattr(planned, "_gpu_memory", lambda: 80 * GIB)
+    planned.refuse_what_cannot_fit(run)
+
+
+def test_what_a_tuning_needs_is_shown_part_by_part(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    command.show_plan(console(), a_tuning(run))
+    command.show_plan(console(), a_tuning(run, why="a base in 4 bits needs a GPU") | {"train": {}})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "11264Mi" in shown  # ten, and a tenth
+    assert "optimiser 2048Mi" in shown
+    assert "--set training.batch_size=1" in shown
+    assert "a base in 4 bits needs a GPU" in shown
+
+
+def test_the_formula_counts_what_is_trained_and_held() -> None:
+    shape = formula.Shape(hidden=64, inner=128, layers=2, keys=32, vocabulary=1000, tied=True)
+    assert shape.parameters == 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128) + 1000 * 64 + 5 * 64
+    config, lora = TuningConfig(), LoraConfig(rank=4, targets=("q_proj", "k_proj", "down_proj"))
+    assert formula.trained_by(shape, lora) == 2 * 4 * ((64 + 64) + (64 + 32) + (128 + 64))
+    whole = formula.held(shape, config, LoraConfig(rank=0), 100, half=False)
+    assert whole.weights + whole.gradients + whole.optimiser == 16 * shape.parameters
+    few = formula.held(shape, config, lora, 100, half=False)
+    four = formula.held(shape, config, replace(lora, four_bits=True), 100, half=True)
+    assert four.total < few.total < whole.total
+    assert formula.held(shape, replace(config, gradient_checkpointing=True), lora, 100, half=False).total < few.total
+    assert whole.as_dict()["total"] == pytest.approx(sum(list(whole.as_dict().values())[:-1]), abs=5)
+    said = formula.alternatives(shape, config, LoraConfig(rank=0), 50, 1, half=True)
+    assert said[0][0] == "--set training.gradient_checkpointing=true"
+    assert "lora.four_bits=true" in said[-1][0]
+    assert said[-1][1] == min(need for _, need in said)
+
+
+# Nodes and money
+
+
+def test_a_plan_says_which_nodes_take_it_and_what_it_costs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [node("small", memory="2Gi"), node("large", memory="64Gi"), node("spare", memory="8Gi")]
+    busy = {"spec": {"nodeName": "spare", "containers": [{"resources": {"requests": {"memory": "7Gi"}}}]}, "status": {}}
+    monkeypatch.setattr(capacity, "look", lambda *_: capacity.read_nodes(nodes, [busy]))
+    profile = Profile(cluster=Cluster(), prices=Prices(core_hour=1.0, gib_hour=0.5))
+    found = places.places(profile, run, a_plan(run))
+    assert found["asks"]["memory"] == "3Gi"
+    assert {one["node"]: (one["now"], one["empty"]) for one in found["nodes"]} == {
+        "small": (0, 0),
+        "large": (3, 3),  # two cores, and half of one for each
+        "spare": (0, 2),
+    }
+    assert found["fits"]
+    large = places.places(profile, run.having(settings={"resources.train.memory": "100Gi"}), a_plan(run))
+    assert large["fits"] is False
+    assert "resources.train.memory=63Gi" in large["says"]
+    cost = places.money(a_plan(run, fits=[]), places.planned_needs(run, a_plan(run)), profile.prices)
+    assert cost is not None
+    assert cost["likely"] == pytest.approx(2 / 3600 * (0.5 * 1.0 + 3 * 0.5))
+    free = places.money(a_plan(run, fits=[]), None, Prices())
+    assert free is not None
+    assert free["likely"] == 0.0  # a price of zero is a price
+    assert places.money(a_plan(run, fits=[]), None, None) is None
+
+
+def test_nodes_with_small_gpus_and_nodes_that_nobody_may_see_are_said(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = {"nvidia.com/gpu": "2"}
+    nodes = [
+        node(name, memory="64Gi", others=gpus, labels={places.GPU_MEMORY: str(size)})
+        for name, size in (("t4", 4096), ("h200", 143771))
+    ]
+    monkeypatch.setattr(capacity, "look", lambda *_: capacity.read_nodes(nodes, []))
+    asked = run.having(settings={"resources.train.gpus": 1})
+    found = places.places(Profile(cluster=Cluster()), asked, a_tuning(run))
+    assert [one["node"] for one in found["nodes"]] == ["h200"]
+    assert found["says"] == "GPUs that are too small: t4 has 4Gi"
+    nodes.pop()
+    assert places.places(Profile(cluster=Cluster()), asked, a_tuning(run))["fits"] is False
+
+    def refused(*_: Any) -> Any:
+        raise PlatformError("kubectl says no", code="kubectl")
+
+    monkeypatch.setattr(capacity, "look", refused)
+    unknown = places.places(Profile(cluster=Cluster()), run, a_plan(run))
+    assert (unknown["fits"], unknown["says"]) == (None, "the nodes could not be looked at: kubectl says no")
+
+
+def test_a_run_on_a_cluster_asks_for_what_its_plan_says(run: Run) -> None:
+    assert by_plan(run) == {}
+    planned.write_plan(run.where, planned.key_of(run), a_plan(run))
+    assert by_plan(run) == {"train": 2 * GIB}
+
+
+def test_a_plan_for_a_cluster_is_measured_here_and_looks_at_its_nodes(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FAIRLEAD_HOME", str(tmp_path / "cluster"))
+    asked: list[Run] = []
+
+    def made(one: Run, *_: Any) -> dict[str, Any]:
+        asked.append(one)
+        return a_tuning(run)
+
+    monkeypatch.setattr(command, "made_plan", made)
+    monkeypatch.setattr(capacity, "look", lambda *_: capacity.read_nodes([node("n1", memory="2Gi")], []))
+    plan = command.planned("news", None, 1.0, RunOptions(profile="cluster"), lambda text: None)
+    assert asked[0].where.data == str(tmp_path / "cluster" / "data")
+    assert (plan["places"]["fits"], plan["money"]) == (False, None)
+    command.show_plan(console(), plan)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "it does not fit, and fairlead run refuses it: train asks for 3Gi; the largest node has 1.9" in shown
