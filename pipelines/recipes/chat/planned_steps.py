@@ -17,7 +17,6 @@ from pipelines.training import tuning_memory as formula
 if TYPE_CHECKING:
     import pandas as pd
 
-    from pipelines.recipes.chat.tuned import TunedChat
     from pipelines.task import Task
     from pipelines.training.conversations import Example
 
@@ -38,7 +37,7 @@ class _Plan:
     batches: Sequence[int]  # of an epoch, in tokens with padding
 
 
-def planned_steps(config: TunedChat, task: Task, dataset: Path, folder: Path, limit: float) -> dict[str, Any]:
+def planned_steps(config: Any, task: Task, dataset: Path, folder: Path, limit: float) -> dict[str, Any]:
     """Forecast of a tuning, from a process that may be spent on it.
 
     What does not grow with the rows (measuring before and after, writing what is served, asking it) is known from a
@@ -115,7 +114,7 @@ def planned_steps(config: TunedChat, task: Task, dataset: Path, folder: Path, li
     }
 
 
-def _lengths(config: TunedChat, parts: dict[str, Any]) -> _Plan:
+def _lengths(config: Any, parts: dict[str, Any]) -> _Plan:
     """Every conversation in tokens; with preferences the longer of two, which are padded to one length."""
     each = {name: [_tokens(one) for one in part] for name, part in parts.items()}
     pairs = hasattr(parts["train"][0], "chosen")
@@ -142,7 +141,7 @@ def _cut(values: list[int], size: int) -> Iterator[list[int]]:
         yield values[at : at + size]
 
 
-def _whole(config: TunedChat, task: Task, dataset: Path, folder: Path, rows: pd.DataFrame, examples: int) -> float:
+def _whole(config: Any, task: Task, dataset: Path, folder: Path, rows: pd.DataFrame, examples: int) -> float:
     """Seconds of a whole tuning of one batch, of the longest rows; of pairs, which rows may lack, of one epoch."""
     if len(rows) == examples:
         sizes = rows["prompt"].str.len() + rows["label"].str.len()
@@ -162,7 +161,7 @@ def _whole(config: TunedChat, task: Task, dataset: Path, folder: Path, rows: pd.
 
 
 def _measured(
-    config: TunedChat, folder: Path, examples: Sequence[Any], plan: _Plan, device: str, half: bool
+    config: Any, folder: Path, examples: Sequence[Any], plan: _Plan, device: str, half: bool
 ) -> tuple[float, float]:
     """Real steps, one with the longest batch, then some of the usual ones: seconds per token, and how they vary."""
     import torch
@@ -200,7 +199,7 @@ def _measured(
     return each, max(s / t for s, t in usual) / each - 1 if len(usual) > 1 else 0.3
 
 
-def _batches(config: TunedChat, examples: Sequence[Any], plan: _Plan) -> Iterator[list[list[int]]]:
+def _batches(config: Any, examples: Sequence[Any], plan: _Plan) -> Iterator[list[list[int]]]:
     """Conversations as tokens: the longest together, then as they come; packed ones are rows of the same length."""
     sides: list[list[Example]] = [[one.chosen, one.rejected] if plan.sequences == 2 else [one] for one in examples]
     size = config.training.batch_size
