@@ -25,6 +25,8 @@ from contracts.errors import PlatformError
 from contracts.gguf import MAGIC
 
 _ERROR = re.compile(r"^\S+ E (.+)$", re.MULTILINE)  # of its log
+_NONE, _PARTS = "\ufffd", 4  # bytes that are no character; tokens that one may have
+_LIKELY = 256  # tokens whose probabilities are asked for, before those of all are
 ANSWER_SECONDS = 600.0  # a call that takes longer has failed
 
 
@@ -74,6 +76,7 @@ class LlamaProcess:
         for file in (options.model, *options.adapters):
             check_gguf(Path(file))
         self.key = secrets.token_hex(16)
+        self._parts: dict[int, bool] = {}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         command = [sys.executable, "-m", "contracts.llama_process"]
         path = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -155,34 +158,67 @@ class LlamaProcess:
 
         The server tells probabilities of tokens that it writes only, so each token in turn is made the only choice by a
         bias, which the probability that is told knows nothing of. That is one request a token; what was read before
-        stays in the slot. The first token counts only where the model begins texts with a token of its own.
+        stays in the slot. A token that is a part of a character, as those of Chinese are in vocabularies of English, is
+        never told alone, as the server waits for the whole: there a sign is written, and all probabilities are told
+        beside it. The first
+        character counts only where the model begins texts with a token of its own.
 
         Args:
-            text: of which at most `most` tokens are read, and no more than fit into the window.
+            text: of which at most `most` tokens are read, to the end of a character, and no more than fit into the
+                window.
 
         Raises:
-            PlatformError: as of `call`; ``code="llama_refused"`` also where a token is no whole character, as those of
-                Chinese are in vocabularies of English.
+            PlatformError: as of `call`; ``code="llama_refused"`` also where a token's probability is not told.
         """
         tokens = self.call("POST", "/tokenize", {"content": text, "add_special": True})["tokens"]
+        plain = self.call("POST", "/tokenize", {"content": text, "add_special": False})["tokens"]
+        begun = len(tokens) - len(plain)  # tokens of the model's own, whose names are no part of the text
         tokens = tokens[: min(most, int(self.info["n_ctx"]) - 1)]
-        plain = self.call("POST", "/tokenize", {"content": text, "add_special": False})["tokens"][:1]
-        total = 0.0
-        for at in range(1, len(tokens)):
-            only = {"logit_bias": [[tokens[at], 1e4]], "temperature": 1.0, "samplers": [], "n_probs": 1, "n_predict": 1}
-            found = self.call("POST", "/completion", {"prompt": tokens[:at], "cache_prompt": True, "seed": 0, **only})
-            told = found.get("completion_probabilities") or [{"id": None}]
-            if told[0]["id"] != tokens[at]:
-                detail = "a token of it is a part of a character"  # which the server waits with
-                raise PlatformError("the likelihood of the text is not told", detail=detail, code="llama_refused")
-            total += told[0]["logprob"]
-        first = tokens[:1] if tokens[:1] == plain else []
-        size, skipped = (
-            len(self.call("POST", "/detokenize", {"tokens": some})["content"].encode()) for some in (tokens, first)
-        )
-        begun = len(tokens[:1]) - len(first)  # a token of the model's own, whose name is no part of the text
-        own = len(self.call("POST", "/detokenize", {"tokens": tokens[:1]})["content"].encode()) if begun else 0
-        return total, size - skipped - own
+        while len(tokens) > begun and self._is_cut(tokens[begun:]):
+            tokens = tokens[:-1]
+        at = begun or next((size for size in range(1, len(tokens)) if not self._is_cut(tokens[:size])), len(tokens))
+        total = float(sum(self._logprob(tokens[:place], tokens[place]) for place in range(at, len(tokens))))
+        size = len(self._text(tokens[begun:]).encode())
+        return total, size - (0 if begun else len(self._text(tokens[:at]).encode()))
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        found: str = self.call("POST", "/detokenize", {"tokens": list(tokens)})["content"]
+        return found
+
+    def _is_cut(self, tokens: Sequence[int]) -> bool:
+        """Whether tokens end within a character, of which the server tells that it is none."""
+        return self._text(tokens[-_PARTS:]).endswith(_NONE)
+
+    def _logprob(self, before: Sequence[int], token: int) -> float:
+        """The natural log of the probability of a token after others."""
+        asked = {"prompt": list(before), "cache_prompt": True, "seed": 0, "temperature": 1.0, "samplers": []}
+
+        def told(written: int, number: int) -> list[dict[str, Any]]:
+            only = {"logit_bias": [[written, 1e4]], "n_probs": number, "n_predict": 1}
+            found = self.call("POST", "/completion", {**asked, **only}).get("completion_probabilities") or [{}]
+            return [found[0], *found[0].get("top_logprobs", [])]
+
+        if not self._is_part(token):
+            for one in told(token, 1):
+                if one.get("id") == token:
+                    return float(one["logprob"])
+        for number in (_LIKELY, int(self.info["n_vocab"])):
+            for one in told(self._sign(), number):
+                if one.get("id") == token:
+                    return float(one["logprob"])
+        detail = f"token {token} is none of those that are told"
+        raise PlatformError("the likelihood of the text is not told", detail=detail, code="llama_refused")
+
+    def _is_part(self, token: int) -> bool:
+        """Whether a token is no whole characters."""
+        if token not in self._parts:
+            self._parts[token] = _NONE in self._text([token])
+        return self._parts[token]
+
+    def _sign(self) -> int:
+        """A token that is a whole character in every vocabulary."""
+        found: int = self.call("POST", "/tokenize", {"content": "a", "add_special": False})["tokens"][-1]
+        return found
 
     def stop(self) -> None:
         """End it."""

@@ -2,7 +2,8 @@
 
 The files of ``model/``: ``model.gguf`` and ``chat.json`` (`ChatSpec`); of a tuned model perhaps ``adapter/``, which
 changes the weights; perhaps ``safetensors/``, the same model, adapter included, as vLLM reads it. Rows are answered by
-greedy decoding.
+greedy decoding: as the only message of a conversation, or, by a template of the model's own, as a message of several
+inputs, or as a text that is continued.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, refused
 from contracts.errors import PlatformError
 from contracts.llama_process import LlamaOptions, LlamaProcess
+from contracts.prompts import fill
 from contracts.remote_engine import SAFETENSORS, RemoteEngine, served_name
 
 if TYPE_CHECKING:
@@ -39,6 +41,9 @@ class ChatSpec(Document):
         window: tokens of a conversation, prompt and answer together.
         max_tokens: of the answer to a row.
         max_characters: the answer to a row is cut here.
+        prompt: what is said to the model of a row, with names of inputs in braces; "" is the first input. Where it
+            comes to nothing, the text is continued that the input `begins` holds.
+        begins: the input that an answer goes on from; "" for none.
         adapter: sha256 of the weights that the adapter in ``adapter/`` belongs to; "" without one.
     """
 
@@ -47,6 +52,8 @@ class ChatSpec(Document):
     window: int = Field(ge=64)
     max_tokens: int = Field(ge=1)
     max_characters: int = Field(ge=1)
+    prompt: str = ""
+    begins: str = ""
     adapter: str = ""
 
 
@@ -93,10 +100,10 @@ class LlamaEngine:
         Raises:
             PlatformError: llama.cpp has ended, or refuses a row, for example as too long.
         """
-        rows = list(columns[self._input])
-        with ThreadPoolExecutor(max(1, min(self.slots, len(rows)))) as pool:
-            answers = list(pool.map(self._answer, rows))
-        found: NDArray[np.object_] = np.empty(len(rows), dtype=object)
+        given = [{name: str(columns[name][at]) for name in columns} for at in range(len(columns[self._input]))]
+        with ThreadPoolExecutor(max(1, min(self.slots, len(given)))) as pool:
+            answers = list(pool.map(self._write if self.spec.prompt or self.spec.begins else self._answer, given))
+        found: NDArray[np.object_] = np.empty(len(answers), dtype=object)
         found[:] = answers
         return found
 
@@ -135,8 +142,19 @@ class LlamaEngine:
             raise refused(bundle, f"its adapter is of weights {self.spec.adapter[:12]}, and {WEIGHTS} is {found[:12]}")
         return str(bundle.model_path / ADAPTER / "adapter.gguf")
 
-    def _answer(self, prompt: str) -> str:
-        asked = {"messages": opened([{"role": "user", "content": prompt}], self.spec.system)}
+    def _write(self, row: Mapping[str, str]) -> str:
+        """An answer that goes on from its beginning; without a message, what follows the beginning."""
+        said, begins = fill(self.spec.prompt, row).strip(), row.get(self.spec.begins, "")
+        text = ""
+        if said:
+            messages = opened([{"role": "user", "content": said}], self.spec.system)
+            text = self.process.call("POST", "/apply-template", {"messages": messages})["prompt"]
+        greedy = {"temperature": 0, "seed": 0, "n_predict": self.spec.max_tokens}
+        found: str = self.process.call("POST", "/completion", {"prompt": text + begins, **greedy}).get("content") or ""
+        return (found.strip() if said and not begins else found.rstrip())[: self.spec.max_characters]
+
+    def _answer(self, row: Mapping[str, str]) -> str:
+        asked = {"messages": opened([{"role": "user", "content": row[self._input]}], self.spec.system)}
         greedy = {"temperature": 0, "seed": 0, "max_tokens": self.spec.max_tokens}
         answer = self.process.call("POST", "/v1/chat/completions", {**asked, **greedy})
         text: str = answer["choices"][0]["message"].get("content") or ""

@@ -17,6 +17,7 @@ _NAME = re.compile(r"(?<![\w.!?。！？'’-])(?<![.!?:;] )(?<!^)\b[A-Z][\w'’
 _QUOTE = re.compile(
     r"\"([^\"\n]{2,300})\"|“([^”\n]{2,300})”|「([^」\n]{2,300})」|『([^』\n]{2,300})』|《([^》\n]{1,100})》"
 )
+_FACT = re.compile(r"^[^:\n]{1,40}: *(\S.*)$", re.MULTILINE)
 _GROUPS = re.compile(r"[,'\u00a0 ](?=\d{3})")
 
 
@@ -37,6 +38,19 @@ def unsupported(answer: str, source: str) -> Unsupported:
     quotes = [quote for quote in _quotes(said) if " ".join(words(quote)) not in whole]
     numbers = [number for number in _numbers(said) if number not in known_numbers]
     return Unsupported(numbers=tuple(numbers), names=tuple(names), quotes=tuple(quotes))
+
+
+def facts_kept(answer: str, source: str) -> float:
+    """The share of the values of a source's lines ``NAME: VALUE`` that an answer has; NaN where it has no such line."""
+    said = f" {' '.join(words(_narrow(answer)))} "
+    values = [" ".join(words(found[1])) for found in _FACT.finditer(_narrow(source))]
+    told = [value for value in values if value]
+    return sum(_has(said, value) for value in told) / len(told) if told else float("nan")
+
+
+def _has(said: str, value: str) -> bool:
+    """Whole words; of Chinese, characters, which `words` tells apart too."""
+    return f" {value} " in said
 
 
 def _narrow(text: str) -> str:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 OVERLAP = ("rouge_1", "rouge_2", "rouge_l", "token_f1", "exact_match")
 OF_ROWS = (
     *OVERLAP, "words", "length_ratio", "repetition", "empty",
-    "unsupported_numbers", "unsupported_names", "unsupported_quotes",
+    "unsupported_numbers", "unsupported_names", "unsupported_quotes", "facts_kept",
 )  # fmt: skip
 OF_SETS = ("bleu", "chrf", "distinct_1", "distinct_2")
 _SAMPLES, _SHOWN = 6, 700  # of the card: rows, and characters of a text
@@ -34,7 +34,7 @@ class Generation(Evaluation):
     problem = "generation"
     explained_in = "share of its words"
     usual = "rouge_l"
-    higher = frozenset({*OVERLAP, *OF_SETS})
+    higher = frozenset({*OVERLAP, *OF_SETS, "facts_kept"})
     titles: ClassVar = {
         "rouge_1": "ROUGE-1, F1",
         "rouge_2": "ROUGE-2, F1",
@@ -52,6 +52,7 @@ class Generation(Evaluation):
         "unsupported_numbers": "Answers with a number that the source has not",
         "unsupported_names": "Answers with a name that the source has not",
         "unsupported_quotes": "Answers with a quote that the source has not",
+        "facts_kept": "Facts of the source, NAME: VALUE, that the answer has",
     }
     plots = ("overlap", "lengths", "learning_curve")
     two_kinds = "different texts"

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from contracts.stems import stem
 from contracts.texts import common, language, ngrams, repetition, words
-from pipelines.evaluation.faithfulness import unsupported
+from pipelines.evaluation.faithfulness import facts_kept, unsupported
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,4 +72,5 @@ def measured(answer: str, reference: str, source: str) -> Mapping[str, float]:
         "unsupported_numbers": float(bool(beyond.numbers)),
         "unsupported_names": float(bool(beyond.names)),
         "unsupported_quotes": float(bool(beyond.quotes)),
+        "facts_kept": facts_kept(answer, source),
     }

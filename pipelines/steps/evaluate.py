@@ -131,8 +131,7 @@ def evaluate(task: str, config: str, dataset: str, model: str, lineage: str, out
         from pipelines.search.outcome import judged
 
         result["search"] = judged(search, found, settings, Path(model), frame, given, target / "plots")
-    if tuning := trained.get("tuning"):
-        result["tuning"] = tuning
+    result |= {name: trained[name] for name in ("tuning", "pretraining") if trained.get(name)}
     if federation := trained.get("federation"):
         from pipelines.evaluation import federation_plots
 

@@ -15,7 +15,7 @@ from contracts import storage
 from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
 from pipelines.code_version import code_version
-from pipelines.data import document_folder, image_files, register
+from pipelines.data import corpus, document_folder, image_files, register
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
@@ -151,6 +151,9 @@ def _fingerprint(task: Task, config: TaskConfig, source: str) -> tuple[str, list
     elif source and document_folder.takes_documents(task, source):
         files = [document_folder.fingerprint(source, config, events.progress("ingest"))]
         reading = {}
+    elif source and corpus.takes_corpus(task, source):
+        files = [corpus.fingerprint(source, config.data.encoding, events.progress("ingest"))]
+        reading = {}
     elif source:
         paths = list_files(source)
         total, done = sum(p.stat().st_size for p in paths), 0
@@ -197,6 +200,8 @@ def _chunks(task: Task, config: TaskConfig, source: str, files: list[dict[str, A
         return _from_images(task, config, source, files[0])
     if document_folder.takes_documents(task, source):
         return _from_documents(config, source, files[0])
+    if corpus.takes_corpus(task, source):
+        return corpus.read_corpus(source, config.data.encoding, files[0])
     return _from_files(task, config, list_files(source), files)
 
 
@@ -204,6 +209,8 @@ def _files(task: Task, source: str) -> str:
     """What the files of a source are that are rows, or have some; "" where it is tables."""
     if image_files.takes_images(task):
         return "image"
+    if corpus.takes_corpus(task, source):
+        return "text"
     return "document" if document_folder.takes_documents(task, source) else ""
 
 

@@ -1,0 +1,116 @@
+"""Task `writing`: a text of what it is to say, or one that goes on, by a language model of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipelines.recipes.chat.pretrain import PretrainedWriter, WriterModel
+from pipelines.recipes.text.extracts import extract_recipes
+from pipelines.recipes.text.task import TextGeneration
+from pipelines.task import Column, GateConfig, Threshold
+from pipelines.training.language_model import PretrainingConfig
+from pipelines.tuning_limits import TuningLimits
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+PROMPT = "{headline}\n{facts}"
+# What the sample's model reaches with room for other rows; real data deserves limits of its own.
+_GATE = GateConfig(
+    primary="rouge_l",
+    thresholds=(
+        Threshold(metric="rouge_l", minimum=0.5),
+        Threshold(metric="facts_kept", minimum=0.8),
+        Threshold(metric="unsupported_numbers", maximum=0.2),
+        Threshold(metric="repetition", maximum=0.1),
+        Threshold(metric="empty", maximum=0.02),
+    ),
+    tuning=TuningLimits(above_ngram=0.0, memorised=0.2),
+    max_latency_ms=10_000.0,
+)
+_MODEL = WriterModel(prompt=PROMPT, begins="beginning", layers=2)
+_TRAINING = PretrainingConfig(steps=500, batch_size=32, learning_rate=4e-3)
+
+
+class WritingTask(TextGeneration):
+    """See `pipelines.recipes.text.task`. Plain texts are a source too, see `pipelines.data.corpus`."""
+
+    name = "writing"
+    title = "What is the text of this headline and these facts?"
+    modality = "chat"
+    corpora = True
+    columns = (
+        Column(name="id", dtype="string", unique=True),
+        Column(name="headline", dtype="string", nullable=True, max_length=20_000),
+        Column(name="facts", dtype="string", nullable=True, max_length=20_000),
+        Column(name="beginning", dtype="string", nullable=True, max_length=20_000),
+        Column(name="text", dtype="string", max_length=200_000),
+    )
+    label = "text"
+    fields: Mapping[str, str] = {
+        "headline": "what the text is about",
+        "facts": "what it says, a fact on each line as NAME: VALUE",
+        "beginning": "how it begins; without headline and facts, any text that is to go on",
+    }
+    texts = "texts"
+    default_recipe = "pretrain"
+    recipes = {  # noqa: RUF012 - as every task has it
+        "pretrain": PretrainedWriter(recipe="pretrain", gate=_GATE, model=_MODEL, training=_TRAINING),
+        "characters": PretrainedWriter(
+            recipe="characters",
+            gate=_GATE,
+            model=replace(_MODEL, unit="characters", vocabulary=8_192, window=512, max_tokens=300),
+            training=replace(_TRAINING, steps=1_500),
+        ),
+        "lead": replace(extract_recipes(GateConfig(primary="rouge_l"))["lead"], recipe="lead"),
+    }
+
+    def default_source(self, config: Any) -> Iterator[pa.Table]:
+        """Reports that are made up here."""
+        import pyarrow as pa
+
+        from pipelines.tasks.writing.reports import reports
+
+        rows = list(reports(getattr(config, "rows", 400), config.seed))
+        names = [column.name for column in self.columns]
+        yield pa.table({name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in names})
+
+    def keys(self, rows: pd.DataFrame) -> list[str]:
+        """A document stays in one part; the pieces of a single document are told apart by their place."""
+        names = [str(one).rpartition("#")[0] for one in rows["id"]]
+        if len(set(names)) < 2:
+            return list(rows["row_key"])
+        return [name or key for name, key in zip(names, rows["row_key"], strict=True)]
+
+    def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
+        """By headline and facts, or by document; of one document the end is held out, as its neighbours tell it."""
+        import pandas as pd
+
+        from pipelines.recipes.text.split import text_key
+
+        parts = super().split(frame, config)
+        whole = pd.concat(list(parts.values()))
+        plain = (whole["headline"] + whole["facts"]).str.strip() == ""
+        names = whole["id"].str.rpartition("#")
+        if plain.all() and names[0].nunique() == 1 and names[2].str.isdigit().all() and not config.split.test_source:
+            parts = _in_order(whole.iloc[names[2].astype(int).argsort()], config.split)
+        for rows in parts.values():
+            mine = (rows["headline"] + rows["facts"]).str.strip() == ""
+            texts = rows["beginning"] + rows["label"]
+            rows.loc[mine, "row_key"] = [text_key(text) for text in texts[mine]]
+        return parts
+
+
+def _in_order(rows: pd.DataFrame, split: Any) -> dict[str, pd.DataFrame]:
+    """The first rows for training, the next ones for validation, the last for the test."""
+    test = max(1, round(split.test_share * len(rows)))
+    valid = max(1, round(split.valid_share * len(rows)))
+    ends = {"train": (0, len(rows) - valid - test), "valid": (len(rows) - valid - test, len(rows) - test)}
+    places = {**ends, "test": (len(rows) - test, len(rows))}
+    return {name: rows.iloc[start:end].reset_index(drop=True) for name, (start, end) in places.items()}
+
+
+TASK = WritingTask()
