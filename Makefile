@@ -122,7 +122,7 @@ wheels: $(RUN_ENV) ## Everything that an extra needs, for machines without a pac
 	@echo "There: sha256sum --check SHA256SUMS && pip install --no-index --find-links . 'fairlead[$(EXTRA)]'"
 
 ##@ Measure it
-.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-language-written bench-answers bench-guard bench-scale bench-search
+.PHONY: bench-quality bench-trust bench-recommend bench-vision bench-rollouts bench-console bench-loop bench-loop-closed bench-serving bench-features bench-monitoring bench-language bench-language-written bench-writing bench-answers bench-guard bench-scale bench-search
 bench-quality: $(RUN_ENV) $(DEV_ENV) ## Quality on real data, JSON in build/bench
 	$(BIN)/python -m tests.bench.quality $(ARGS)
 
@@ -179,6 +179,9 @@ bench-language: $(RUN_ENV) $(DEV_ENV) ## A chat model through the service beside
 
 bench-language-written: $(RUN_ENV) $(DEV_ENV) ## Summaries that are written, on real data (needs FAIRLEAD_TEST_DATA; ARGS=dialogues or titles), JSON in build/bench
 	$(BIN)/python -m tests.bench.language_written $(ARGS)
+
+bench-writing: $(RUN_ENV) $(DEV_ENV) ## Language models of characters from scratch: the loss after ten minutes of two cores (needs FAIRLEAD_TEST_DATA), JSON in build/bench
+	$(BIN)/python -m tests.bench.language_corpus $(ARGS)
 
 bench-guard: $(RUN_ENV) $(DEV_ENV) ## What the guard of chats misses, its false alarms and its time (ARGS: a bundle of task guard), JSON in build/bench
 	$(BIN)/python -m tests.bench.language_guard $(ARGS)

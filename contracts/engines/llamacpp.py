@@ -143,14 +143,19 @@ class LlamaEngine:
         return str(bundle.model_path / ADAPTER / "adapter.gguf")
 
     def _write(self, row: Mapping[str, str]) -> str:
-        """An answer that goes on from its beginning; without a message, what follows the beginning."""
+        """An answer that goes on from its beginning; without a message, what follows as much of it as is seen."""
         said, begins = fill(self.spec.prompt, row).strip(), row.get(self.spec.begins, "")
         text = ""
         if said:
             messages = opened([{"role": "user", "content": said}], self.spec.system)
             text = self.process.call("POST", "/apply-template", {"messages": messages})["prompt"]
+        prompt: Any = text + begins
+        room = self.window - self.spec.max_tokens
+        if not said and len(begins.encode()) >= room:  # a token is a byte at least
+            prompt = self.process.call("POST", "/tokenize", {"content": begins, "add_special": True})["tokens"]
+            prompt = prompt[-room:] if room > 0 else prompt
         greedy = {"temperature": 0, "seed": 0, "n_predict": self.spec.max_tokens}
-        found: str = self.process.call("POST", "/completion", {"prompt": text + begins, **greedy}).get("content") or ""
+        found: str = self.process.call("POST", "/completion", {"prompt": prompt, **greedy}).get("content") or ""
         return (found.strip() if said and not begins else found.rstrip())[: self.spec.max_characters]
 
     def _answer(self, row: Mapping[str, str]) -> str:

@@ -56,12 +56,13 @@ class ChatRows(Rows):
 
     def predict(self, inputs: Mapping[str, Column], prepared: Sequence[Any], **beside: Any) -> Any:
         """The engine's answers to all rows."""
-        guard, ((name, prompts),) = self._guard, inputs.items()
-        asked = [guard.passed(text, guard.before) for text in prompts]
-        answers = self.engine.predict({name: np.array([text or "" for text in asked], dtype=object)}, **beside)
+        guard = self._guard
+        asked = {name: [guard.passed(text, guard.before) for text in texts] for name, texts in inputs.items()}
+        given = {name: np.array([text or "" for text in texts], dtype=object) for name, texts in asked.items()}
+        answers = self.engine.predict(given, **beside)
         told = [
-            text if prompt is not None and (text := guard.passed(answer, guard.after, answer=True)) else ""
-            for prompt, answer in zip(asked, answers, strict=True)
+            text if None not in row and (text := guard.passed(answer, guard.after, answer=True)) else ""
+            for row, answer in zip(zip(*asked.values(), strict=True), answers, strict=True)
         ]
         found: Any = np.empty(len(told), dtype=object)
         found[:] = told

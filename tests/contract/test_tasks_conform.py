@@ -29,7 +29,7 @@ from tests.chain import Chain
 
 ROOT = Path(__file__).parents[2]
 TASKS = task_names()
-# What takes minutes to train is trained for seconds here, and its gate asks nothing: docs/vision.md has the numbers.
+# What takes minutes to train is trained for seconds here, and its gate asks nothing; docs has the numbers.
 QUICK: dict[str, dict[str, Any]] = {
     "drawings": {
         "training.epochs": 1,
@@ -43,6 +43,15 @@ QUICK: dict[str, dict[str, Any]] = {
         "training.epochs": 1,
         "decoding.max_tokens": 12,
         "gate.thresholds": [],
+    },
+    "writing": {
+        "rows": 150,
+        "training.steps": 12,
+        "training.evaluate": 2,
+        "training.threads": 1,
+        "model.max_tokens": 24,
+        "gate.thresholds": [],
+        "gate.tuning.above_ngram": None,
     },
 }
 RECIPES = [(name, recipe) for name in TASKS for recipe in get_task(name).recipes]

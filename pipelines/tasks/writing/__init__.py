@@ -23,16 +23,16 @@ _GATE = GateConfig(
     primary="rouge_l",
     thresholds=(
         Threshold(metric="rouge_l", minimum=0.5),
-        Threshold(metric="facts_kept", minimum=0.8),
-        Threshold(metric="unsupported_numbers", maximum=0.2),
+        Threshold(metric="facts_kept", minimum=0.85),
+        Threshold(metric="unsupported_numbers", maximum=0.3),
         Threshold(metric="repetition", maximum=0.1),
         Threshold(metric="empty", maximum=0.02),
     ),
     tuning=TuningLimits(above_ngram=0.0, memorised=0.2),
     max_latency_ms=10_000.0,
 )
-_MODEL = WriterModel(prompt=PROMPT, begins="beginning", layers=2)
-_TRAINING = PretrainingConfig(steps=500, batch_size=32, learning_rate=4e-3)
+_MODEL = WriterModel(prompt=PROMPT, begins="beginning", layers=2, width=96)
+_TRAINING = PretrainingConfig(steps=900, learning_rate=4e-3, evaluate=6)
 
 
 class WritingTask(TextGeneration):

@@ -63,7 +63,7 @@ _KINDS = (
         ),
     ),
     _Kind(
-        "runners", 40, 2400,
+        "runners", 40, 960,
         ("{who} wins race in {where}", "Victory for {who}"),
         (
             ("{who} won the race through {where} on {when}.", "The race in {where} on {when} was won by {who}."),
@@ -100,7 +100,7 @@ _KINDS_CHINESE = (
         ),
     ),
     _Kind(
-        "选手", 40, 2400,
+        "选手", 40, 960,
         ("{who}赢得{where}赛跑", "{who}夺冠"),
         (
             ("{when}，{who}赢得{where}赛跑。", "{where}赛跑于{when}举行，{who}获胜。"),
