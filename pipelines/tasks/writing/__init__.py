@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipelines.recipes.chat.pretrain import PretrainedWriter, WriterModel
-from pipelines.recipes.text.extracts import extract_recipes
+from pipelines.recipes.text.extracts import text_recipes
 from pipelines.recipes.text.task import TextGeneration
 from pipelines.task import Column, GateConfig, Threshold
 from pipelines.training.language_model import PretrainingConfig
@@ -65,7 +65,7 @@ class WritingTask(TextGeneration):
             model=replace(_MODEL, unit="characters", vocabulary=8_192, window=512, max_tokens=300),
             training=replace(_TRAINING, steps=1_500),
         ),
-        "lead": replace(extract_recipes(GateConfig(primary="rouge_l"))["lead"], recipe="lead"),
+        "lead": text_recipes(GateConfig(primary="rouge_l"))["lead"],
     }
 
     def default_source(self, config: Any) -> Iterator[pa.Table]:
