@@ -9,8 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
-from pipelines.recipes.chat.pretrain_run import documents
+from pipelines.checks.base import Candidate
+from pipelines.checks.pretraining import CHECK as PRETRAINING
+from pipelines.recipes.chat.pretrain_run import Document, _check_shape, _fingerprint, _texts, documents
 from pipelines.tasks import get_task, recipe_config
 from pipelines.tasks.writing.reports import reports
 from pipelines.training.byte_pairs import ANSWER_ID, END_ID, SMALLEST, character_tokens, train_byte_pairs
@@ -230,3 +233,57 @@ def test_a_report_tells_every_fact_and_nothing_else() -> None:
     assert facts_kept("Nothing of it.", rows[0]["facts"]) == 0
     assert math.isnan(facts_kept("a", "no facts here"))
     assert ANSWER_ID == 2
+
+
+def test_a_training_of_other_settings_or_data_is_not_gone_on_with(tmp_path: Path) -> None:
+    task = get_task("writing")
+
+    def known_as(**more: Any) -> str:
+        return _fingerprint(recipe_config(task, "pretrain", more), tmp_path)
+
+    for name in ("train", "valid"):
+        (tmp_path / f"{name}.parquet").write_bytes(b"rows")
+    first = known_as()
+    assert first == known_as(**{"gate.tuning.memorised": 0.5})
+    assert first != known_as(**{"training.learning_rate": 0.01})
+    assert first != known_as(**{"model.vocabulary": 999})
+    (tmp_path / "train.parquet").write_bytes(b"other rows")
+    assert first != known_as()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"model.heads": 5}, "5 heads"), ({"model.key_heads": 3}, "key_heads=3"), ({"model.max_tokens": 256}, "256")],
+)
+def test_sizes_that_do_not_fit_each_other_are_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(PlatformError, match="do not fit each other") as caught:
+        _check_shape(recipe_config(get_task("writing"), "pretrain", settings).model)
+    assert words in str(caught.value.detail)
+
+
+def test_a_text_that_is_longer_than_the_model_sees_is_refused_with_its_size() -> None:
+    tokenizer = character_tokens([VERSE], 600)
+    with pytest.raises(PlatformError, match="text 2 has 106 tokens") as caught:
+        _texts(tokenizer, [Document(said="", written="a"), Document(said="a", written="b" * 101)], 64)
+    assert "model.window=128" in str(caught.value.fix)
+
+
+def test_a_mark_in_a_text_is_written_and_does_not_end_it() -> None:
+    [found] = _texts(character_tokens([VERSE], 600), [Document(said="", written="a<|end|>b")], 0)
+    assert found.ids.count(END_ID) == 2  # before and behind
+
+
+@pytest.mark.parametrize(("bits", "copied", "passed"), [(0.3, 0.5, True), (0.5, 0.5, False), (0.3, 0.7, False)])
+def test_the_gate_compares_with_counting_and_with_held_out_texts(bits: float, copied: float, passed: bool) -> None:
+    told = {"bits_per_byte": bits, "ngram": {"bits_per_byte": 0.4}, "memorised": copied, "memorised_held_out": 0.4}
+    candidate = Candidate(
+        task="writing",
+        folder=Path(),
+        dataset=Path(),
+        evaluation={"pretraining": told},
+        settings=recipe_config(get_task("writing"), "pretrain").gate,
+        endpoints=Endpoints(),
+    )
+    checks = PRETRAINING.find(candidate).checks
+    assert [check.metric for check in checks] == ["valid_bits_per_byte", "memorised"]
+    assert all(check.passed for check in checks) == passed
