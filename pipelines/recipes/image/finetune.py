@@ -8,7 +8,6 @@ from typing import Any
 
 from pydantic.dataclasses import dataclass
 
-from contracts.errors import PlatformError
 from pipelines.recipes.image.base import Images
 from pipelines.recipes.image.neural import ImageLoop, NeuralImage, begin, fit
 from pipelines.recipes.image.resnet import finish
@@ -17,12 +16,13 @@ from pipelines.task import STRICT, Progress
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class FinetuneModel:
-    """Where the network is, see `pipelines.recipes.image.probe.ProbeModel`; a graph cannot be trained.
+    """Where the network is, see `pipelines.recipes.image.probe.ProbeModel`.
 
-    mirror: as of `pipelines.recipes.image.resnet.ResnetModel`.
+    features: of a graph, a value of it, as there.  mirror: as of `pipelines.recipes.image.resnet.ResnetModel`.
     """
 
     backbone: str = ""
+    features: str = ""
     mirror: bool = False
 
 
@@ -35,16 +35,14 @@ class FinetuneImage(NeuralImage):
 
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train, calibrate on ``valid``, and write the graph and ``image.json`` to `out`."""
+        from pipelines.training.graph_network import graph_network
         from pipelines.training.image_backbone import backbone_here, pretrained_network
 
         device = begin(self)
         with backbone_here(self.model.backbone) as place:
             if place.is_file():
-                raise PlatformError(
-                    f"a graph cannot be trained: {place}",
-                    fix="give a folder with config.json and model.safetensors, or --recipe linear_probe",
-                    code="bad_weights",
-                )
-            network = pretrained_network(place, images.spec, len(images.classes)).to(device)
+                network = graph_network(place, self.model.features, images.spec, len(images.classes)).to(device)
+            else:
+                network = pretrained_network(place, images.spec, len(images.classes)).to(device)
         history = fit(network, images, self, device, checkpoints, progress)
         return finish(network, images, self, device, history, out, self.model.mirror)

@@ -34,13 +34,14 @@ def dataset(tmp_path: Path) -> Path:
     return shades(tmp_path / "dataset")
 
 
-def backbone(folder: Path, side: int = 8) -> Path:
+def backbone(folder: Path, side: int = 8, odd: bool = False) -> Path:
     """A graph of ONNX: four channels of a convolution, by place; and their sum as a second output."""
     rng = np.random.default_rng(0)
     weights = numpy_helper.from_array(rng.normal(size=(4, 3, 3, 3)).astype(np.float32), "weights")
     nodes = [
         helper.make_node("Conv", ["pixels_in", "weights"], ["places"], kernel_shape=[3, 3]),
         helper.make_node("ReduceMean", ["places"], ["means"], axes=[2, 3], keepdims=0),
+        *([helper.make_node("Cos", ["means"], ["angles"])] if odd else []),
     ]
     graph = helper.make_graph(
         nodes,
@@ -79,6 +80,56 @@ def test_a_linear_model_on_the_features_of_a_graph(tmp_path: Path, dataset: Path
     assert accuracy >= 0.9
 
 
+def small_resnet(file: Path) -> None:
+    """A graph with the operators that residual networks have, as another library may have written it."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4)
+            self.second, self.pool = nn.Conv2d(4, 4, 3, padding=1, groups=2), nn.MaxPool2d(2)
+            self.last = nn.Linear(4, 6)
+
+        def forward(self, pixels: Any) -> Any:
+            found = torch.relu(self.norm(self.first(pixels)))
+            found = self.pool(found + nn.functional.hardswish(self.second(found)))
+            return self.last(nn.functional.adaptive_avg_pool2d(found, 1).flatten(1)).clamp(-5, 5)
+
+    net = Net()
+    net.norm.running_mean = torch.rand(4)
+    torch.onnx.export(
+        net.eval(), (torch.zeros(2, 3, 8, 8),), str(file), dynamo=False, opset_version=17, input_names=["pixels"],
+        dynamic_axes={"pixels": {0: "rows"}}, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False,
+    )  # fmt: skip
+
+
+def test_a_graph_is_a_network_that_says_the_same_and_goes_on_learning(tmp_path: Path, dataset: Path) -> None:
+    import onnxruntime as ort
+    import torch
+
+    from contracts.images import ImageSpec
+    from pipelines.training.graph_network import graph_network
+
+    (tmp_path / "graph").mkdir()
+    file = tmp_path / "graph" / "model.onnx"
+    small_resnet(file)
+    network = graph_network(file, "", ImageSpec(width=8, height=8), 2)
+    pixels = np.random.default_rng(0).normal(size=(5, 3, 8, 8)).astype(np.float32)
+    [wanted] = ort.InferenceSession(str(file)).run(None, {"pixels": pixels})
+    found = network.body.eval()(torch.from_numpy(pixels)).detach().numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    assert [one.shape for one in network.buffers()] == [(4,), (4,)], "means and variances are counted, not learned"
+    change = {"training.epochs": 3, "training.batch_size": 8, "training.warmup": 1, "training.average": 0.5}
+    given = {"model.backbone": str(tmp_path / "graph"), "training.learning_rate": 0.05, **SIDES, **change}
+    tuned, accuracy = learned(recipe_config(TASK, "finetune", given), dataset, tmp_path / "tuned" / "model")
+    assert len(tuned["history"]) == 3
+    assert accuracy >= 0.8
+
+
 @pytest.mark.integration
 def test_a_folder_of_transformers_is_a_backbone_and_goes_on_learning(tmp_path: Path, dataset: Path) -> None:
     import torch
@@ -110,7 +161,7 @@ def test_a_folder_of_transformers_is_a_backbone_and_goes_on_learning(tmp_path: P
         ("linear_probe", {"model.backbone": "{good}", "image.width": 16}, r"its input is \[1, 3, 8, 8\]"),
         ("linear_probe", {"model.backbone": "{good}", "image.mode": "L"}, r"images are rows of \[1, 8, 8\]"),
         ("linear_probe", {"model.backbone": "{good}", "model.features": "tail"}, "it has no value 'tail'"),
-        ("finetune", {"model.backbone": "{good}"}, "a graph cannot be trained"),
+        ("finetune", {"model.backbone": "{good}", "model.features": "angles"}, "it has the operator Cos"),
     ],
 )
 def test_a_backbone_that_does_not_fit_says_why(
@@ -119,7 +170,7 @@ def test_a_backbone_that_does_not_fit_says_why(
     places = {name: tmp_path / name for name in ("empty", "text", "good")}
     for place in places.values():
         place.mkdir()
-    backbone(places["good"])
+    backbone(places["good"], odd=recipe == "finetune")
     (places["text"] / "model.onnx").write_text("no graph")
     given = {key: value.format(**places) if isinstance(value, str) else value for key, value in change.items()}
     with pytest.raises(PlatformError) as caught:
