@@ -36,7 +36,6 @@ class Classification(ClassLabels):
     usual = "accuracy"
     higher = frozenset({
         "average_precision", "roc_auc", "accuracy", "macro_f1", "precision", "recall", "f1", "quadratic_kappa",
-        "ood_auroc", "ood_auroc_other", "accuracy_answered",
     })  # fmt: skip
     titles: ClassVar = {
         "average_precision": "Average precision",
@@ -56,6 +55,10 @@ class Classification(ClassLabels):
     }
     plots = ("precision_recall", "class_f1", "confusion_matrix", "calibration", "scores", "learning_curve")
     two_kinds = "classes"
+
+    def higher_is_better(self, metric: str) -> bool:
+        """See `Evaluation.higher_is_better`; some metrics are only of models that abstain."""
+        return metric in out_of_distribution.HIGHER or super().higher_is_better(metric)
 
     def metric_names(self, task: Any, config: Any) -> MetricNames:
         """One set, whatever the number of classes, and two more for a scale."""

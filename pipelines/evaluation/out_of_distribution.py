@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contracts.engine import Engine
 
 METRICS = ("ood_auroc", "ood_auroc_other", "false_refusals", "accuracy_answered")
+HIGHER = frozenset({"ood_auroc", "ood_auroc_other", "accuracy_answered"})  # of which more is better
 _BATCH = 64
 
 

@@ -70,7 +70,7 @@ def _added(columns: dict[str, Any], normal: Mapping[str, Any]) -> float:
             PredictionLogSettings(folder=folder), signature, {"model": "m", "version": "1"}, metrics, normal
         )
         batch = Batch(schema="by_features", rows=1, columns=columns, flags=[[]])
-        scored: Any = SimpleNamespace(answers=np.array([[0.5, 0.5]]), decided=[("yes", 0.5)], inputs=columns)
+        scored: Any = SimpleNamespace(ood=[], answers=np.array([[0.5, 0.5]]), decided=[("yes", 0.5)], inputs=columns)
         for number in range(_RECORDS):
             began = time.thread_time_ns()
             log.add(new_id(), 0, batch, scored, 1.0)

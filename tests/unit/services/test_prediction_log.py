@@ -102,7 +102,7 @@ def of_content(
     log = PredictionLog(told, signature, about, ServiceMetrics("m", "1"), normal, 7, vector)
     columns = {"note": np.array(["the secret"], object), "photo": np.full((1, 8, 8, 3), 9, np.uint8)}
     batch = Batch(schema="by_features", rows=1, columns=columns, flags=[[]], prepared=[[1, 7, 7, 4]])
-    scored: Any = SimpleNamespace(answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs=columns)
+    scored: Any = SimpleNamespace(ood=[], answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs=columns)
     return log, lambda: log.add(new_id(), 0, batch, scored, 1.0)
 
 
@@ -217,7 +217,7 @@ def test_the_moment_of_features_is_kept_with_the_keys(make_bundle: Any, tmp_path
     columns = {"card": np.array(["7"], object), "at": np.array(["2026-01-31T12:00:00.5"], "M8[us]")}
     batch = Batch(schema="by_entity", rows=1, columns=columns, flags=[[]])
     scored: Any = SimpleNamespace(
-        answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs={"amount": np.array([1.0])}
+        ood=[], answers=np.array([[0.5, 0.5]]), decided=[("fraud", 0.5)], inputs={"amount": np.array([1.0])}
     )
     log.add(new_id(), 0, batch, scored, 1.0)
     log.close()
