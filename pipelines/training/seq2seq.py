@@ -147,8 +147,8 @@ class Network(nn.Module):
             self.follows = nn.Parameter(torch.tensor(2.0))
             self.start_id = int(model.config.decoder_start_token_id)
 
-    def forward(self, source: Tensor, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-likelihood of each token of `wanted`, the mean over the vocabulary, and whether it was the likeliest.
+    def forward(self, source: Tensor, given: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-likelihood of each token of `wanted`, and the mean over the vocabulary.
 
         Args:
             source: token ids, shape (rows, tokens).  given: what the decoder has seen before each of `wanted`, which
@@ -164,12 +164,11 @@ class Network(nn.Module):
         bias = self.model.final_logits_bias
         logs = functional.log_softmax(self.model.lm_head(states) + bias, dim=-1)
         log = logs.gather(2, wanted[:, :, None])[:, :, 0]
-        right = logs.argmax(dim=-1) == wanted
         if self.copies:
             weight, kept = self.copied(states, self.key(seen), source, given)
             copied = (weight * (source[:, None, :] == wanted[:, :, None])).sum(dim=-1)
             log = torch.logaddexp(log + functional.logsigmoid(kept), (copied * torch.sigmoid(-kept) + 1e-9).log())
-        return log, logs.mean(dim=-1), right
+        return log, logs.mean(dim=-1)
 
     def copied(self, states: Tensor, keys: Tensor, source: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
         """How much each place of the source is copied, shape (rows, written, tokens), and the score of the gate."""

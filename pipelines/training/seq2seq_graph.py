@@ -121,17 +121,20 @@ class _Decoder(nn.Module):
 
 def _embedded(part: Any, ids: Tensor, at: Any) -> Tensor:
     """Of tokens that stand from place `at` on, with their places."""
-    found = part.embed_tokens(ids)
+    found: Tensor = part.embed_tokens(ids)
     if not hasattr(part.embed_tokens, "embed_scale"):  # where it is, the table itself has scaled
         found = found * part.embed_scale
     places = torch.arange(ids.shape[1], device=ids.device) + at + getattr(part.embed_positions, "offset", 0)
     found = found + nn.functional.embedding(places, part.embed_positions.weight)[None]
-    return part.layernorm_embedding(found) if hasattr(part, "layernorm_embedding") else found
+    if hasattr(part, "layernorm_embedding"):
+        found = part.layernorm_embedding(found)
+    return found
 
 
 def _heads(values: Tensor, heads: int) -> Tensor:
     """(rows, tokens, width) to (rows, heads, tokens, size)."""
-    return values.unflatten(2, (heads, values.shape[2] // heads)).transpose(1, 2)
+    rows, tokens, width = values.shape
+    return values.reshape(rows, tokens, heads, width // heads).transpose(1, 2)
 
 
 def _attention(part: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
