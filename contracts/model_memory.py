@@ -44,15 +44,10 @@ def parameters(head: Head) -> int:
 
 
 def cache_bytes(head: Head, tokens: int) -> int:
-    """Keys and values of so many tokens.
-
-    Raises:
-        PlatformError: ``code="bad_weights"``: the file does not tell its layers and heads.
-    """
+    """Keys and values of so many tokens; 0 where the file tells no layers and heads, as of models without attention."""
     layers, heads = head.of_model("block_count"), head.of_model("attention.head_count")
     if not isinstance(layers, int) or not heads:
-        fix = "give a whole GGUF file of a language model"
-        raise PlatformError("the weights do not tell their layers and heads", fix=fix, code="bad_weights")
+        return 0
     pairs: Any = head.of_model("attention.head_count_kv", heads)
     told: Sequence[int] = pairs if isinstance(pairs, tuple) else [int(pairs)] * layers
     first = heads[0] if isinstance(heads, tuple) else heads
@@ -106,7 +101,8 @@ def check_room(
         detail=f"weights {shown(need.weights)}, conversations {shown(need.cache)} ({window} tokens x {slots} slots"
         + (f" x {caches} processes" if caches > 1 else "")
         + f"), beside them {shown(need.beside)}",
-        fix=", or ".join(most) if most else f"give {memory(need.total)} of memory, or take a smaller model",
+        fix=(", or ".join(most) if most else f"give {memory(need.total)} of memory, or take a smaller model")
+        + "; where the estimate is wrong, set memory_check to false",
         code="too_large",
     )
 

@@ -138,6 +138,15 @@ class RemoteEngine:
             made["structured_outputs"] = {"grammar": grammar}
         return made
 
+    def adapters(self) -> list[str]:
+        """The adapters that it has, which are called as its model is, a colon, and more.
+
+        Raises:
+            PlatformError: as of `call`.
+        """
+        names = [str(one["id"]) for one in self.call("GET", "/v1/models")["data"]]
+        return [name for name in names if name.startswith(f"{self.model}:")]
+
     def load_adapter(self, name: str, folder: str) -> None:
         """Let it read an adapter from a folder, as peft writes it; one that it has is let be.
 

@@ -228,6 +228,7 @@ class ServiceSettings(Settings):
     compile: bool = Field(False, description="of engine torch: torch.compile, which needs a C compiler at the start")
     slots: int = Field(4, ge=1, le=256, description="of chats: answers that are written together; others wait")
     window: int = Field(0, ge=0, description="of chats: tokens of a conversation; 0: as the bundle says")
+    memory_check: bool = Field(True, description="of chats: refuse a model that is estimated not to fit into memory")
     max_waiting_tokens: int = Field(
         65_536, ge=1, description="of chats: tokens of the requests that wait for a slot, estimated; more: 429"
     )

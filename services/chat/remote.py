@@ -41,6 +41,10 @@ class RemoteAdapters:
 
     def __init__(self, process: RemoteEngine, folder: str, most: int) -> None:
         self.process, self._folder, self._most = process, Path(folder), most
+        for name in process.adapters():  # of before this process was started again: some may be forgotten by now
+            process.unload_adapter(name)
+        for left in self._folder.glob("*"):
+            shutil.rmtree(left, ignore_errors=True)
         self._users: OrderedDict[Key, int] = OrderedDict()  # of those that are loaded; the last one was used last
         self._lock = asyncio.Lock()
 

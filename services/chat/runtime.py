@@ -223,6 +223,8 @@ class ChatRuntime(RowRuntime):
     def engine_options(self, bundle: Bundle) -> dict[str, Any]:
         """Where vLLM is, if it writes the answers; else the memory is there."""
         told = self.settings.engine
+        if not told.url and not self.settings.memory_check:
+            return {}
         if not told.url:
             spec = ChatSpec.model_validate_json((bundle.model_path / SPEC).read_bytes())
             check_room(

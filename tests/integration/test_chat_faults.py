@@ -124,3 +124,5 @@ def test_a_model_too_large_for_its_memory_is_refused_before_it_is_loaded(
         runtime.engine_options(bundle)
     assert caught.value.code == "too_large"
     assert "set slots to" in caught.value.fix
+    runtime.settings = runtime.settings.model_copy(update={"memory_check": False})
+    assert runtime.engine_options(bundle) == {}

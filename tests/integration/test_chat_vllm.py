@@ -16,9 +16,10 @@ import pytest
 
 from contracts.bundle import Bundle
 from contracts.engines.llamacpp import base_of
+from contracts.lora import write_peft
 from contracts.remote_engine import served_name
 from deploy.cli.machine.ports import free_port
-from tests.chat_adapters import publish
+from tests.chat_adapters import after, publish
 from tests.chat_service import CITY, TOOLS, metric, ready, say, served, until
 from tests.late import Late
 from tests.problem_bundles import tiny_chat
@@ -61,8 +62,24 @@ def url(bundle: Bundle, port: int, tmp_path_factory: pytest.TempPathFactory) -> 
     told = {"url": f"http://127.0.0.1:{port}", "adapters": str(folder / "shared")}
     settings = {f"engine.{key}": value for key, value in told.items()}
     more = {"adapters.folder": str(folder / "store"), "adapters.loaded": 1, "predictions.salt": "of-tests"}
-    with engine(bundle, port), served(bundle, folder, slots=2, **settings, **more) as (address, _):
-        yield address
+    write_peft(after("w", "Z", base="0" * 64, entity="x"), folder / "shared" / "left.1")
+    with engine(bundle, port):
+        until(lambda: _up(port))
+        left = {
+            "lora_name": f"{served_name('tiny', bundle.digest)}:left.1",
+            "lora_path": str(folder / "shared" / "left.1"),
+        }
+        httpx.post(f"http://127.0.0.1:{port}/v1/load_lora_adapter", json=left)
+        with served(bundle, folder, slots=2, **settings, **more) as (address, _):
+            assert not (folder / "shared" / "left.1").exists()
+            yield address
+
+
+def _up(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +144,8 @@ def test_adapters_are_loaded_on_demand_and_leave_for_others(client: openai.OpenA
     done = [one for one in asked(port) if one["path"].endswith("lora_adapter")]
     verbs = [(one["path"][4:8], one["lora_name"].partition(":")[2]) for one in done]
     tone, form = "named-tone.1", "named-form.1"
-    assert verbs == [("load", tone), ("load", form), ("unlo", tone), ("load", tone), ("unlo", form)]
+    assert verbs[:2] == [("load", "left.1"), ("unlo", "left.1")]  # of a front that was there before
+    assert verbs[2:] == [("load", tone), ("load", form), ("unlo", tone), ("load", tone), ("unlo", form)]
     # vLLM was started again, and has forgotten them: the first one is told to come back, the next is answered.
     httpx.post(f"http://127.0.0.1:{port}/v1/unload_lora_adapter", json={"lora_name": done[-2]["lora_name"]})
     again: Any = {**say("w"), "model": "tiny:tone", "max_tokens": 3}

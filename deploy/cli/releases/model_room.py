@@ -38,6 +38,8 @@ def check_release(bundle: Bundle, text: str, chart: Path) -> None:
             gpus, share = int(values["gpu"]["count"]) * int(engine["nodes"]), float(engine["memoryShare"])
             check_gpu(name, head, int(parse(engine["gpuMemory"])), window=window, gpus=gpus, share=share)
         return
+    if not config.get("memory_check", True):
+        return
     if (config.get("engine") or {}).get("url") or not (limit := values["resources"]["limits"].get("memory")):
         return
     check_room(

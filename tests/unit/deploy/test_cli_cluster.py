@@ -351,6 +351,7 @@ def test_a_model_that_does_not_fit_into_its_pod_is_refused_before_it_is_deployed
     check_release(bundle, f"{large}\nresources: {{limits: {{memory: {memory}}}}}", CHART)
     with pytest.raises(PlatformError, match="3 processes"):
         check_release(bundle, "config: {window: 1048576, slots: 1, adapters: {folder: /a}}", CHART)
+    check_release(bundle, "config: {window: 1048576, slots: 4, memory_check: false}", CHART)
     vllm = "engine: {kind: vllm, gpuMemory: %s}\ngpu: {count: 1}\nconfig: {window: 1048576}"
     check_release(bundle, vllm % '""', CHART)
     check_release(bundle, vllm % "8Gi", CHART)
