@@ -90,7 +90,7 @@ compile: $(RUN_ENV) ## Compile the workflows for a cluster into build/workflows
 	@$(BIN)/python -m pipelines compile --out build/workflows
 
 ##@ Ship it
-.PHONY: images sbom charts wheels
+.PHONY: images sbom charts sign wheels
 # ENGINE=podman works as well. The GPU variants: make images ENGINE_ARGS="--build-arg VARIANT=gpu --build-arg TORCH=yes" TAG=0.1.0-gpu
 ENGINE ?= docker
 TAG ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -112,6 +112,19 @@ charts: ## Check the charts and pack them into build/charts
 	@for values in helm/model-service/ci/*-values.yaml; do helm lint --strict helm/model-service -f $$values || exit 1; done
 	@for chart in platform model-service feature-store pipelines monitoring; do \
 	  helm package helm/$$chart --destination build/charts || exit 1; \
+	done
+
+# With cosign 2 and a key of one's own, without a transparency log: COSIGN_PASSWORD is the key's. Images are signed by digest, so push them first.
+COSIGN_KEY ?= cosign.key
+sign: ## Sign the images that were pushed and the charts in build/charts: make sign COSIGN_KEY=cosign.key
+	@for name in $(IMAGES); do \
+	  digest=$$($(ENGINE) image inspect --format '{{index .RepoDigests 0}}' ghcr.io/fairlead/$$name:$(TAG)) || exit 1; \
+	  case "$$digest" in *@sha256:*) ;; *) echo "push ghcr.io/fairlead/$$name:$(TAG) first: it has no digest" >&2; exit 1;; esac; \
+	  cosign sign --yes --tlog-upload=false --key $(COSIGN_KEY) "$$digest" || exit 1; \
+	done
+	@for file in build/charts/*.tgz; do \
+	  test -f "$$file" || { echo "no charts in build/charts: make charts" >&2; exit 1; }; \
+	  cosign sign-blob --yes --tlog-upload=false --key $(COSIGN_KEY) --output-signature "$$file.sig" "$$file" || exit 1; \
 	done
 
 EXTRA ?= pipelines

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +148,28 @@ def test_only_what_images_are_made_of_is_sent_to_the_builder() -> None:
             if step.startswith("COPY ") and "--from" not in step:
                 copied |= {source.split("/")[0] for source in step.split()[1:-1]}
     assert copied == kept
+
+
+def test_the_recipe_signs_pushed_images_by_digest_and_every_chart(tmp_path: Path) -> None:
+    shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
+    for name, said in (("engine", 'echo "ghcr.io/fairlead/x@sha256:1"'), ("cosign", f'echo "$@" >> {tmp_path}/said')):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n{said}\n")
+        program.chmod(0o755)
+    (tmp_path / "build" / "charts").mkdir(parents=True)
+    path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["make", "-s", "sign", "ENGINE=engine", "TAG=1", "COSIGN_KEY=k"]
+    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "make charts" in done.stderr) == (2, True), done.stderr
+    (tmp_path / "build" / "charts" / "platform-1.tgz").touch()
+    (tmp_path / "said").unlink()
+    subprocess.run(command, cwd=tmp_path, env=path, check=True)
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said[:2] == ["sign --yes --tlog-upload=false --key k ghcr.io/fairlead/x@sha256:1"] * 2
+    assert said[2:] == [
+        "sign-blob --yes --tlog-upload=false --key k --output-signature build/charts/platform-1.tgz.sig "
+        "build/charts/platform-1.tgz"
+    ]
+    (tmp_path / "engine").write_text("#!/bin/sh\necho none\n")
+    done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "it has no digest" in done.stderr) == (2, True)
