@@ -24,8 +24,8 @@ def ngram_bits(train: Sequence[Text], valid: Sequence[Text]) -> dict[str, float]
         largest = max(largest, *ids)
         for at, token in enumerate(ids):
             for size in range(min(ORDERS, at + 1)):
-                after = seen.setdefault(ids[at - size : at], {})
-                after[token] = after.get(token, 0) + 1
+                counts = seen.setdefault(ids[at - size : at], {})
+                counts[token] = counts.get(token, 0) + 1
         counted += len(ids)
         if counted > MOST:
             break

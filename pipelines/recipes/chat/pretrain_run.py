@@ -40,7 +40,10 @@ def documents(frame: pd.DataFrame, config: Any) -> list[Document]:
     names = [name for name in (*placeholders(config.model.prompt), config.model.begins) if name]
     found: list[Document] = []
     before: tuple[str, int] | None = None
-    pieces = sorted(zip(frame["id"], frame[names].to_dict("records"), frame["label"], strict=True), key=_place)
+    rows: list[dict[str, Any]] = [
+        {str(name): value for name, value in row.items()} for row in frame[names].to_dict("records")
+    ]
+    pieces = sorted(zip(frame["id"], rows, frame["label"], strict=True), key=_place)
     for key, row, label in pieces:
         said = fill(config.model.prompt, row).strip()
         text = str(row.get(config.model.begins, "")) + label

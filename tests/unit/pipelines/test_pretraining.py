@@ -256,8 +256,9 @@ def test_a_training_of_other_settings_or_data_is_not_gone_on_with(tmp_path: Path
     [({"model.heads": 5}, "5 heads"), ({"model.key_heads": 3}, "key_heads=3"), ({"model.max_tokens": 256}, "256")],
 )
 def test_sizes_that_do_not_fit_each_other_are_refused(settings: dict[str, Any], words: str) -> None:
+    config: Any = recipe_config(get_task("writing"), "pretrain", settings)
     with pytest.raises(PlatformError, match="do not fit each other") as caught:
-        _check_shape(recipe_config(get_task("writing"), "pretrain", settings).model)
+        _check_shape(config.model)
     assert words in str(caught.value.detail)
 
 
