@@ -114,10 +114,11 @@ class RayEngine:
             return list(files)
         found = []
         for number, file in enumerate(files):
-            address = file if storage.is_remote(file) else storage.join(place, "given", f"{number:05d}.parquet")
-            if address != file:
-                storage.upload_file(Path(file), address)
-            found.append(address)
+            if storage.is_remote(file):
+                found.append(file)
+                continue
+            found.append(storage.join(place, "given", f"{number:05d}", Path(file).name))
+            storage.upload_file(Path(file), found[-1])
         return found
 
     def say(self, message: str) -> None:

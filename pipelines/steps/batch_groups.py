@@ -90,6 +90,14 @@ class GroupCuts:
         said = {f"probability_{name}": pa.array(answers[:, at]) for at, name in enumerate(self._classes)}
         return made if self._of is None else [said.get(name, one) for name, one in zip(names, made, strict=True)]
 
+    def counts(self) -> dict[str, int]:
+        """Rows of each group so far."""
+        return dict(self._counts)
+
+    def count(self, rows: Mapping[str, int]) -> None:
+        """Add rows that others have answered."""
+        self._counts.update(rows)
+
     def document(self) -> dict[str, Any]:
         """What was done, for the summary; {} where nothing was."""
         if self._of is None:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from contracts.bundle import Bundle, is_bundle, read_bundle
 from contracts.endpoints import Endpoints
 from contracts.engines import load_engine
-from contracts.out_of_distribution import FLAG, LIMIT, OOD, abstaining
-from contracts.registry import Registry
-from pipelines.data.chunks import ROW
 from pipelines.data.origins import source_here
-from pipelines.evaluation import get_evaluation, scoring
 from pipelines.io import events
 from pipelines.io.files import fresh_folder, write_json
 from pipelines.steps import batch_clips, batch_documents, batch_groups, batch_rows
+from pipelines.steps.batch_shares import Asked, opened, score_rows
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-FLAGS = "flags"
 _UNKNOWN_SHARE = 0.2  # of rows without features: more is said, for the model then answers by its defaults
 
 
@@ -31,9 +21,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     """Score every row of `source` (text or Parquet) and write ``part-*.parquet`` and ``summary.json`` to `out`.
 
     Each row gets the columns of its problem's `Batch`, such as ``label_predicted`` and ``probability_<class>``, and
-    ``flags`` (a list, as ``/predict`` answers); of a model that can abstain also ``ood_score``.
-    A column of the source that is called like one of them is kept as
-    ``<name>_source``.
+    ``flags`` (a list, as ``/predict`` answers); of a model that can abstain also ``ood_score``. A column of the source
+    that is called like one of them is kept as ``<name>_source``.
 
     Args:
         model: ``name``, ``name@alias``, ``name:version``, or the path of a bundle.
@@ -48,98 +37,40 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
         The summary: rows, what the problem says of the answers, rows per flag, renamed columns, warnings and the
         model's digest.
     """
-    import numpy as np
-    import pyarrow as pa
-
     where, target = Endpoints.model_validate_json(endpoints), batch_documents.target_of(to, source)
     if target:
         batch_documents.reach(target)
-    bundle = _open(model, where)
+    bundle = opened(model, where)
     asked, clip_work = batch_clips.parted(batch_rows.parsed(settings))
     reading, grouping = batch_groups.parted(asked)
-    cuts = batch_groups.GroupCuts(bundle.document, grouping)
-    engine = load_engine(bundle, threads=2)
-    document = bundle.document
-    files = [item.name for item in document.signature.inputs if item.dtype == "bytes"]  # are not written again
-    batch = get_evaluation(document.signature.output.problem).batch(document.signature.output, document.decision)
-    made = [*batch.columns, *([OOD] if abstaining(engine) else []), FLAGS]
-    flagged = Counter[str]()
-    renamed: dict[str, str] = {}
-    report = events.progress("batch_score")
-    keys: tuple[str, ...] = ()
-    rows = 0
     with source_here(source, "batch_score") as here:
         if clips := batch_clips.clips_of(here):
-            work = batch_clips.asked_of(clip_work, to, asked)
-            return batch_clips.score_clips(model, bundle, engine, clips, Path(here), Path(out), work)
+            batch_groups.GroupCuts(bundle.document, grouping)
+            engine, frames = load_engine(bundle, threads=2), batch_clips.asked_of(clip_work, to, asked)
+            return batch_clips.score_clips(model, bundle, engine, clips, Path(here), Path(out), frames)
         batch_clips.check_none(clip_work, source)
         with fresh_folder(Path(out)) as folder:
-            chunks = batch_rows.scorable(here, bundle, json.dumps(reading), where)
-            for number, (table, columns, flags) in enumerate(chunks):
-                ood: list[Any] = []
-                said = scoring.predict(engine, columns, document, ood=ood)
-                scores = [np.concatenate(ood)] if ood else []
-                for beyond in scores:
-                    flags.add(FLAG, beyond > LIMIT)
-                answers = cuts.told(batch.add(cuts.apply(table, said)), batch.columns, said)
-                flagged.update(flags.counts())
-                table = table.drop_columns([ROW, *files])
-                keys = batch_documents.keys_in(target, table.column_names) if target else ()
-                names = free_names(table.column_names, made)
-                renamed |= {old: new for old, new in zip(table.column_names, names, strict=True) if old != new}
-                _write(
-                    table.rename_columns(names),
-                    made,
-                    [*answers, *map(pa.array, scores), flags.column()],
-                    folder / f"part-{number:05d}.parquet",
-                )
-                rows += table.num_rows
-                report(rows, None, rows=rows)
+            told = events.progress("batch_score")
+            work = Asked(model, bundle, where, reading, grouping, target)
+            scored = score_rows(work, here, folder, lambda rows: told(rows, None, rows=rows))
+            keys = batch_documents.keys_in(target, scored.names) if target and scored.names else ()
             summary = {
                 "model": model,
                 "digest": bundle.digest,
-                "rows": rows,
-                "problem": document.signature.output.problem,
-                **batch.document(),
-                "flags": dict(sorted(flagged.items())),
-                "renamed": renamed,
-                **cuts.document(),
-                "warnings": [*_warnings(flagged, rows), *cuts.warnings],
+                "rows": scored.rows,
+                "problem": bundle.document.signature.output.problem,
+                **scored.batch.document(),
+                "flags": dict(sorted(scored.flags.items())),
+                "renamed": scored.renamed,
+                **scored.cuts.document(),
+                "warnings": [*_warnings(scored.flags, scored.rows), *scored.cuts.warnings],
             }
             if target:
-                named = {key: renamed.get(key, key) for key in keys}
+                named = {key: scored.renamed.get(key, key) for key in keys}
                 about = {"model": model, "digest": bundle.digest}
-                summary["written"] = batch_documents.write_documents(target, folder, named, made, about, here)
+                summary["written"] = batch_documents.write_documents(target, folder, named, scored.made, about, here)
             write_json(folder / "summary.json", summary)
     return summary
-
-
-def _open(model: str, where: Endpoints) -> Bundle:
-    if is_bundle(model):
-        return read_bundle(Path(model).expanduser())
-    return Registry(where).fetch(model)
-
-
-def free_names(names: Sequence[str], made: Sequence[str]) -> list[str]:
-    """Names for the source's columns that no column of `made` has, nor another one of the source; case is ignored,
-    as most readers of Parquet do."""
-    taken = {name.casefold() for name in [*names, *made]}
-    ours, free = {name.casefold() for name in made}, []
-    for name in names:
-        new, number = name, 1
-        while new.casefold() in ours or (new != name and new.casefold() in taken):
-            new, number = f"{name}_source{f'_{number}' if number > 1 else ''}", number + 1
-        taken.add(new.casefold())
-        free.append(new)
-    return free
-
-
-def _write(table: pa.Table, made: Sequence[str], answers: Sequence[pa.Array], file: Path) -> None:
-    from pyarrow import parquet
-
-    for name, values in zip(made, answers, strict=True):
-        table = table.append_column(name, values)
-    parquet.write_table(table, file, compression="zstd")
 
 
 def _warnings(flagged: Counter[str], rows: int) -> list[str]:

@@ -76,6 +76,9 @@ def plan_scoring(
     endpoints: Endpoints, model: str, source: str, settings: Mapping[str, Any], out: str, to: str = ""
 ) -> Run:
     """A batch to score; refuses a source that is not there, a folder that is, or an unknown setting."""
+    from pipelines.run_settings import split
+
+    settings, of_run = split(settings)
     if settings:
         from pipelines.steps import batch_clips, batch_groups
         from pipelines.task import data_config
@@ -91,7 +94,8 @@ def plan_scoring(
     return Run(
         run_id=new_run_id("score"),
         workflow="batch_scoring",
-        config=dict(settings),
+        config=settings,
+        settings=of_run,
         source=given,
         model=model,
         out=out,

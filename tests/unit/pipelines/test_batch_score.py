@@ -18,6 +18,8 @@ from pyarrow import parquet
 
 from contracts.bundle import write_bundle
 from contracts.errors import PlatformError
+from pipelines import data_engines
+from pipelines.data_engines import Here
 from pipelines.steps import batch_score as step
 from pipelines.steps.batch_rows import Flags, read_at
 
@@ -236,3 +238,33 @@ def test_a_missing_input_is_named(score: Any) -> None:
     with pytest.raises(PlatformError, match="no column 'distance'") as caught:
         score(b"kind,stops\nbox,1\n")
     assert str(caught.value.detail).startswith("columns there: kind, stops;")
+
+
+class Sharing(Here):
+    """An engine of two workers, which are this process."""
+
+    workers = 2
+
+
+def test_files_that_workers_score_are_the_files_of_one_process(
+    score: Any, endpoints: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(b"ref,kind,stops,distance\nA,box,1,10\n")
+    (bundle,) = (tmp_path / "bundles" / "toy").iterdir()
+    source, made = tmp_path / "source", {}
+    source.mkdir()
+    for name in "abc":
+        rows = "".join(f"{name}{at},{'box' if at % 3 else 'unheard'},{at},{at * 40}\n" for at in range(50))
+        (source / f"{name}.csv").write_text(f"ref,kind,stops,distance\n{rows}")
+    engines: list[Here]
+    for which, engines in (("one", []), ("shared", [Sharing()])):
+        monkeypatch.setattr(data_engines, "_current", engines)
+        summary = step.batch_score(str(bundle), str(source), endpoints, str(tmp_path / which))
+        made[which] = (summary, {file.name: file.read_bytes() for file in sorted((tmp_path / which).iterdir())})
+    assert made["shared"] == made["one"]
+    assert made["one"][0]["rows"] == 150
+    assert len(made["one"][1]) == 4  # a part of each file, and the summary
+    (source / "b.csv").write_text("ref,kind,stops,distance\nB,box,many,1\n")
+    with pytest.raises(PlatformError, match="row 1, column 'stops'"):
+        step.batch_score(str(bundle), str(source), endpoints, str(tmp_path / "bad"))
+    assert not (tmp_path / "bad").exists()
