@@ -199,7 +199,7 @@ bench-writing: $(RUN_ENV) $(DEV_ENV) ## Language models of characters from scrat
 bench-guard: $(RUN_ENV) $(DEV_ENV) ## What the guard of chats misses, its false alarms and its time (ARGS: a bundle of task guard), JSON in build/bench
 	$(BIN)/python -m tests.bench.language_guard $(ARGS)
 
-bench-scale: $(RUN_ENV) $(DEV_ENV) ## Documents of MongoDB into a dataset version, JSON and plot in build/bench
+bench-scale: $(RUN_ENV) $(DEV_ENV) ## Documents of MongoDB into a dataset version, and an engine of several workers, JSON and plot in build/bench
 	$(BIN)/python -m tests.bench.scale $(ARGS)
 
 bench-monitoring: $(RUN_ENV) $(DEV_ENV) $(PEERS)/evidently $(PEERS)/nannyml ## The monitor: speed, time to see a change, a year of false alarms, JSON in build/bench

@@ -1,4 +1,4 @@
-"""Data of a company's size: ``make bench-scale [ARGS="mongodb"]``.
+"""Data of a company's size: ``make bench-scale [ARGS="mongodb engine"]``.
 
 mongodb: 100,000 nested documents become a dataset version, beside the driver that only fetches and decodes them, turn
 by turn on one server. The server is the one of the tests; what it takes is in both, so the difference is ours. Every
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bench.report import Row, write
+from tests.bench.scale_engine import engine
 
 DOCUMENTS, TURNS = 100_000, 5
 
@@ -113,7 +114,7 @@ def _version(server: Any, home: Path) -> None:
         ingest("news", config, server.address("payments"), str(home / "data"), str(home / "manifest.json"))
 
 
-PARTS = {"mongodb": mongodb}
+PARTS = {"mongodb": mongodb, "engine": engine}
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.run import Run
 
 _SHARES = ((0.1, 3), (0.2, 3), (0.4, 1))  # of the training rows, and how many fits
+_MUCH, _LONG = 0.5, 1800.0  # share of the memory, and seconds, that the data steps of one process should stay below
 _FEWEST = 3  # fits, of which no time limit keeps it
 _ROOM = 1.3  # memory of a step on a cluster, beside what it took
 
@@ -298,6 +299,17 @@ def _show_training(said: Any, plan: Mapping[str, Any]) -> None:
             said.add_row("  with less", shown(int(1.1 * need), "Mi"), "", "", words)
 
 
+def one_machine(plan: Mapping[str, Any]) -> str:
+    """Why the data steps should be shared by several workers, and the setting; "" where one process is enough."""
+    data, limit = plan["data"], plan["limit"]
+    if data["memory_peak"] < _MUCH * limit and data["seconds"] < _LONG:
+        return ""
+    return (
+        f"one process took {shown(int(data['memory_peak']), 'Mi')} of {shown(limit)} and {seconds(data['seconds'])} "
+        "for the data steps; several share windows, joins and batches: --set data.engine=ray --set data.workers=N"
+    )
+
+
 def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
     """The plan for people."""
     from pipelines.planned import FULL
@@ -331,6 +343,8 @@ def show_plan(out: Console, plan: Mapping[str, Any]) -> None:
     fits = plan["need"] <= FULL * plan["limit"]
     verdict = "it fits here" if fits else "it does not fit here, and fairlead run refuses it"
     out.print(f"Fit      {verdict}: {shown(plan['limit'])} of memory; a plan takes at most {FULL:.0%} of it")
+    if advice := one_machine(plan):
+        out.print(f"Data     {advice}", markup=False, soft_wrap=True)
     out.print(f"Cluster  --set resources.train.memory={plan['resources']}", markup=False)
 
 

@@ -308,3 +308,10 @@ def test_a_plan_for_a_cluster_is_measured_here_and_looks_at_its_nodes(
     command.show_plan(console(), plan)
     shown = " ".join(capsys.readouterr().out.split())
     assert "it does not fit, and fairlead run refuses it: train asks for 3Gi; the largest node has 1.9" in shown
+
+
+def test_a_plan_says_when_several_workers_should_share_the_data() -> None:
+    plan = {"limit": 8 * 2**30, "data": {"memory_peak": 2**30, "seconds": 60.0}}
+    assert command.one_machine(plan) == ""
+    for much in ({"memory_peak": 5 * 2**30, "seconds": 60.0}, {"memory_peak": 2**30, "seconds": 2000.0}):
+        assert "--set data.engine=ray" in command.one_machine({**plan, "data": much})
