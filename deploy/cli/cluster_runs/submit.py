@@ -16,6 +16,7 @@ from deploy.cli.cluster.port_forward import use_storage
 from deploy.cli.cluster_runs.step_resources import by_plan, memory_before, of_pods, runs_of, step_needs
 from deploy.cli.cluster_runs.upload import upload_source
 from deploy.cli.terminal.output import console
+from pipelines.data_engines import ENGINES
 from pipelines.run import Run
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ def prepared(profile: Profile, run: Run, folder: Path, before: Sequence[str] = (
 
     cluster = profile.cluster
     assert cluster is not None
+    if run.settings.get("data.engine", ENGINES[0]) != ENGINES[0]:
+        raise PlatformError(
+            f"the engine {run.settings['data.engine']} has workers on one machine only, and this run is for a cluster",
+            fix=f"leave out data.engine: steps of a cluster use {ENGINES[0]}, whose joins spill to disk; "
+            "--set resources.all.memory=8Gi gives them more",
+            code="bad_config",
+        )
     use_storage(cluster)
     where = pod_endpoints(profile)
     source, code = upload_source(run.source, where.uri("data")), code_version(run.task)

@@ -134,6 +134,13 @@ def test_a_run_that_no_node_can_take_is_refused_before_it_is_submitted(
     assert said.code == 0, said.err
 
 
+def test_workers_of_ray_are_of_one_machine(kubeflow: StandIn, cluster_profile: str, fairlead: Any) -> None:
+    said = fairlead("run", "news", "--profile", cluster_profile, "--json", "--set", "data.engine=ray")
+    assert (said.code, said.json["error"]["code"]) == (1, "bad_config")
+    assert "this run is for a cluster" in said.json["error"]["headline"]
+    assert not kubeflow.api.posted
+
+
 def test_what_kubeflow_refuses_is_said(kubeflow: StandIn, cluster_profile: str, fairlead: Any) -> None:
     kubeflow.api.refuses = "Invalid input error: unknown image"
     said = fairlead("run", "news", "--profile", cluster_profile, "--json")
