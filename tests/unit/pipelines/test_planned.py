@@ -179,7 +179,7 @@ def a_tuning(run: Run, **changed: Any) -> dict[str, Any]:
         "why": "",
     }
     kept = a_plan(run, need=10 * GIB, fits=[], others={}, learning=[], metric="token_f1", bytes=1, limit=GIB)
-    return kept | {"source": "built-in", "data": {"seconds": 1.0}, "steps": steps | changed}
+    return kept | {"source": "built-in", "data": {"seconds": 1.0, "memory_peak": 2**20}, "steps": steps | changed}
 
 
 @pytest.mark.parametrize(
