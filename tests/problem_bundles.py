@@ -205,9 +205,9 @@ def written(folder: Path, **decoding: int) -> Bundle:
     tokens(folder, end=True)
     (model / "text.json").unlink()
     node, info = helper.make_node, helper.make_tensor_value_info
-    state = [1, 2, "rows", 1, "tokens", 1]
+    state: list[str | int | None] = [1, 2, "rows", 1, "tokens", 1]
     axes = {name: np.array(value, np.int64) for name, value in (("outer", [0, 1, 3, 5]), ("step", [0, 1, 3, 4]))}
-    others = {"one": np.array([1], np.int64), "sharp": np.array([0.0, 9.0], np.float32)}
+    others: dict[str, Any] = {"one": np.array([1], np.int64), "sharp": np.array([0.0, 9.0], np.float32)}
     others |= {"size": np.array([len(WORDS) + 1], np.int64)}
     graphs: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
         ENCODER: (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,14 +109,14 @@ def _body(model: Any, file: Path) -> Any:
     return Body()
 
 
-def _padded(said: dict[str, Any], values: Any, fill: float) -> tuple[Any, int | Sequence[int]]:
+def _padded(said: dict[str, Any], values: Any, fill: float) -> tuple[Any, tuple[int, ...]]:
     """Values and the padding that is left to the operator: torch's have the same on both sides."""
     from torch.nn.functional import pad
 
     pads = list(said.get("pads", (0, 0, 0, 0)))
     if pads[:2] == pads[2:]:
-        return values, pads[:2]
-    return pad(values, (pads[1], pads[3], pads[0], pads[2]), value=fill), 0
+        return values, tuple(pads[:2])
+    return pad(values, (pads[1], pads[3], pads[0], pads[2]), value=fill), (0, 0)
 
 
 def _conv(said: dict[str, Any], training: bool, values: Any, weight: Any, bias: Any = None) -> Any:

@@ -25,6 +25,7 @@ from contracts.errors import PlatformError
 from contracts.llama_process import LlamaProcess
 from contracts.passages import passages
 from contracts.problems.answering import Answered, Citation, Passage
+from contracts.remote_engine import RemoteEngine
 from contracts.texts import language, words
 from services.settings import WriterSettings
 
@@ -63,7 +64,7 @@ class Writer:
     address: str
     key: str
     model: str = ""
-    process: LlamaProcess | None = field(default=None, repr=False)
+    process: LlamaProcess | RemoteEngine | None = field(default=None, repr=False)
 
     async def pieces(self, messages: Sequence[dict[str, str]]) -> AsyncIterator[str]:
         """What the model writes, piece by piece; closing the iterator ends the request.

@@ -164,9 +164,9 @@ def test_the_recipe_signs_pushed_images_by_digest_and_every_chart(tmp_path: Path
     (tmp_path / "build" / "charts" / "platform-1.tgz").touch()
     (tmp_path / "said").unlink()
     subprocess.run(command, cwd=tmp_path, env=path, check=True)
-    said = (tmp_path / "said").read_text().splitlines()
-    assert said[:2] == ["sign --yes --tlog-upload=false --key k ghcr.io/fairlead/x@sha256:1"] * 2
-    assert said[2:] == [
+    signed = (tmp_path / "said").read_text().splitlines()
+    assert signed[:2] == ["sign --yes --tlog-upload=false --key k ghcr.io/fairlead/x@sha256:1"] * 2
+    assert signed[2:] == [
         "sign-blob --yes --tlog-upload=false --key k --output-signature build/charts/platform-1.tgz.sig "
         "build/charts/platform-1.tgz"
     ]

@@ -1,5 +1,6 @@
 """Ray Serve: one deployment with one replica."""
 
+import logging
 import sys
 import time
 from typing import Any
@@ -20,7 +21,7 @@ class Floats:
 
 
 if __name__ == "__main__":
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error")
+    ray.init(num_cpus=2, include_dashboard=False, logging_level=logging.ERROR)
     serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
     deployment: Any = Floats
     serve.run(deployment.bind(), route_prefix="/predict")

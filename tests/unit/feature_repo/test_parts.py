@@ -45,7 +45,7 @@ class Cutting:
         self.said.append(message)
 
 
-PLAN = {
+PLAN: dict[str, Any] = {
     "timestamp": "at",
     "views": [
         {
@@ -107,7 +107,7 @@ def test_parts_are_tables_to_the_planner_so_that_it_joins_no_loop(tmp_path: Path
             "FROM range(3000)"
         )
         connection.execute("CREATE TEMP TABLE history AS SELECT *, nr AS pos, 0 AS made FROM asked, range(20)")
-        choose = join_sql.choose(PLAN["views"][0])[0].partition(" AS ")[2]  # type: ignore[index]
+        choose = join_sql.choose(PLAN["views"][0])[0].partition(" AS ")[2]
         plan = str(connection.execute(f"EXPLAIN {choose}").fetchall())
     assert "ASOF_JOIN" in plan
     assert "LOOP" not in plan

@@ -256,9 +256,9 @@ def test_files_that_workers_score_are_the_files_of_one_process(
     for name in "abc":
         rows = "".join(f"{name}{at},{'box' if at % 3 else 'unheard'},{at},{at * 40}\n" for at in range(50))
         (source / f"{name}.csv").write_text(f"ref,kind,stops,distance\n{rows}")
-    engines: list[Here]
-    for which, engines in (("one", []), ("shared", [Sharing()])):
-        monkeypatch.setattr(data_engines, "_current", engines)
+    shared: tuple[Here, ...] = (Sharing(),)
+    for which, engines in (("one", ()), ("shared", shared)):
+        monkeypatch.setattr(data_engines, "_current", [*engines])
         summary = step.batch_score(str(bundle), str(source), endpoints, str(tmp_path / which))
         made[which] = (summary, {file.name: file.read_bytes() for file in sorted((tmp_path / which).iterdir())})
     assert made["shared"] == made["one"]

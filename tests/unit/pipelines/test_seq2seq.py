@@ -125,7 +125,7 @@ def test_the_graphs_say_what_the_library_generates(tmp_path: Path) -> None:
     tokenizer = train_byte_pairs(texts, vocabulary=500, min_frequency=1)
     for text in [*texts[:20], "né 😀 新…\n\ttab"]:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
-    size = {"layers": 2, "width": 16, "heads": 2, "inner": 24, "longest": 64, "dropout": 0.0}
+    size: dict[str, Any] = {"layers": 2, "width": 16, "heads": 2, "inner": 24, "longest": 64, "dropout": 0.0}
     made = new_model(vocabulary=tokenizer.get_vocab_size(), **size)
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.5)
