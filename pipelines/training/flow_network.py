@@ -6,13 +6,11 @@ says in which direction an image between noise (time 0) and data (time 1) moves;
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from math import gcd
 from typing import Any
 
-from pipelines.training.image_network import OPSET
+from pipelines.training.onnx_export import graph
 
 _FASTEST = 1000.0  # what a time is multiplied by before it becomes waves
 
@@ -123,20 +121,6 @@ def export(network: Any, shape: Sequence[int]) -> bytes:
     """The ONNX graph of ``pixels`` (rows, *shape), ``time`` (rows,) and ``label`` (rows,) to ``direction``."""
     import torch
 
-    made = io.BytesIO()
-    served = network.eval().cpu()
     given = (torch.zeros(2, *shape), torch.zeros(2), torch.zeros(2, dtype=torch.int64))
     names = ["pixels", "time", "label"]
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            served,
-            given,
-            made,  # type: ignore[arg-type]  # which its annotation leaves out
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=names,
-            output_names=["direction"],
-            dynamic_axes={name: {0: "rows"} for name in (*names, "direction")},
-        )
-    return made.getvalue()
+    return graph(network.cpu(), given, names, ["direction"], {key: {0: "rows"} for key in (*names, "direction")})

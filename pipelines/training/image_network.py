@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from math import gcd
 from pathlib import Path
 from typing import Any, Literal
 
-OPSET = 17
+from pipelines.training.onnx_export import graph
 
 
 def residual_network(
@@ -78,21 +76,8 @@ def exported(module: Any, shape: Sequence[int], outputs: Sequence[str]) -> bytes
     """The ONNX graph of a module from ``pixels`` (rows, *shape) to its outputs, each with any number of rows."""
     import torch
 
-    made = io.BytesIO()
-    served = module.eval().cpu()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            served,
-            (torch.zeros(2, *shape),),
-            made,  # type: ignore[arg-type]  # which its annotation leaves out
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=list(outputs),
-            dynamic_axes={name: {0: "rows"} for name in ("pixels", *outputs)},
-        )
-    return made.getvalue()
+    names = ("pixels", *outputs)
+    return graph(module.cpu(), (torch.zeros(2, *shape),), names[:1], outputs, {key: {0: "rows"} for key in names})
 
 
 def show_vector(file: Path) -> None:

@@ -6,8 +6,6 @@ look and a liking: the chance of the place's look is a factor, so that the netwo
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contracts.ranker import HISTORY, NETWORK, network_scores, padded
+from pipelines.training.onnx_export import graph
 
 if TYPE_CHECKING:
     from pipelines.training.shown import Shown
 
-_OPSET, _ROWS, _DECAY = 17, 512, 1e-4
+_ROWS, _DECAY = 512, 1e-4
 
 
 def _network(items: int, given: int, width: int, mean: Any, scale: Any) -> Any:
@@ -100,18 +99,6 @@ def _exported(network: Any, given: int) -> bytes:
     """A graph of ``features``, ``items`` and ``history``, one for all rows, to ``scores``."""
     import torch
 
-    made = io.BytesIO()
     example = (torch.zeros(2, given), torch.zeros(2, dtype=torch.int64), torch.zeros(HISTORY, dtype=torch.int64))
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            network,
-            example,
-            made,  # type: ignore[arg-type]  # which its annotation leaves out
-            dynamo=False,
-            opset_version=_OPSET,
-            input_names=["features", "items", "history"],
-            output_names=["scores"],
-            dynamic_axes={"features": {0: "rows"}, "items": {0: "rows"}, "scores": {0: "rows"}},
-        )
-    return made.getvalue()
+    axes = {key: {0: "rows"} for key in ("features", "items", "scores")}
+    return graph(network, example, ["features", "items", "history"], ["scores"], axes)

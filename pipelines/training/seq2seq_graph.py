@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,8 @@ from torch import Tensor, nn
 
 from contracts.engines.seq2seq import DECODER, ENCODER
 from contracts.errors import PlatformError
+from pipelines.training.onnx_export import graph
 from pipelines.training.seq2seq import Network
-from pipelines.training.transformer import OPSET
 
 _LARGEST_DIFFERENCE = 1e-3  # of log-likelihoods, between these graphs and the library
 
@@ -46,9 +44,9 @@ def write_graphs(network: Network, start: Sequence[int], out: Path) -> None:
     }
     past = torch.zeros(layers, 2, 2, heads, 3, config.d_model // heads)
     token = torch.full((2, 1), 6)
-    _export(encoder, (source,), out / ENCODER, ["source"], names, axes)
+    (out / ENCODER).write_bytes(graph(encoder, (source,), ["source"], names, axes))
     given = ["token", "past", "source", *names]
-    _export(decoder, (token, past, source, *seen), out / DECODER, given, ["scores", "present"], axes)
+    (out / DECODER).write_bytes(graph(decoder, (token, past, source, *seen), given, ["scores", "present"], axes))
 
 
 class _Encoder(nn.Module):
@@ -182,27 +180,3 @@ def _unfit(detail: str) -> PlatformError:
         fix="take other weights, of a BART or Marian whose layers are normalised after they are added",
         code="bad_weights",
     )
-
-
-def _export(
-    part: nn.Module,
-    given: tuple[Tensor, ...],
-    file: Path,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    axes: Mapping[str, Mapping[int, str]],
-) -> None:
-    made = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            part.eval(),
-            given,
-            made,  # type: ignore[arg-type]  # which its annotation leaves out
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_axes={name: dict(axes[name]) for name in (*inputs, *outputs)},
-        )
-    file.write_bytes(made.getvalue())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from contracts.text_engine import TextSpec
+from pipelines.training.onnx_export import graph
 from pipelines.training.pretrained import longest
-
-OPSET = 17
 
 
 class Network(nn.Module):
@@ -97,21 +94,8 @@ def _graph(served: nn.Module, model: Any, inputs: Sequence[str], output: str) ->
     # Lengths must not be 1, which the exporter would take for constants.
     example = torch.full((2, 7), 2, device=next(model.parameters()).device)
     given = (example, torch.ones_like(example))[: len(inputs)]
-    made = io.BytesIO()
     sizes = {0: "rows", 1: "tokens"}
-    # The exporter gives every part the mode that the whole had before.
-    served.eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter that needs no further package is called legacy
-        torch.onnx.export(
-            served,
-            given,
-            made,  # type: ignore[arg-type]  # which its annotation leaves out
-            dynamo=False,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=[output],
-            dynamic_axes={**dict.fromkeys(inputs, sizes), output: sizes if output != "probabilities" else {0: "rows"}},
-        )
+    axes = {**dict.fromkeys(inputs, sizes), output: sizes if output != "probabilities" else {0: "rows"}}
+    made = graph(served, given, inputs, [output], axes)
     model.set_attn_implementation(attention)
-    return made.getvalue()
+    return made
