@@ -44,3 +44,14 @@ def install_visits(folder: Path) -> None:
 def _install_toy(folder: Path, package: Path, entries: Mapping[str, str]) -> None:
     files = {f"{package.name}/{file.name}": file.read_text(encoding="utf-8") for file in package.glob("*.py")}
     install(folder, package.name, files, entries)
+
+
+def write_visits(file: Path) -> None:
+    """900 visits for the task of `install_visits`: guests pay from 10 to 300, and twice as much at a celebration."""
+    rows = ["visit,at,guest,amount,celebrates"]
+    for at in range(900):
+        guest, celebrates = at % 30, at * 7 % 13 == 0
+        moment = f"2026-01-{1 + at // 48:02}T{at // 2 % 24:02}:{at % 2 * 30:02}:00Z"
+        amount = 10 * (guest + 1) * (2 if celebrates else 1)
+        rows.append(f"V{at},{moment},G{guest},{amount},{'yes' if celebrates else 'no'}")
+    file.write_text("\n".join(rows), encoding="utf-8")

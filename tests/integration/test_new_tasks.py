@@ -19,7 +19,7 @@ from contracts.problems.image import pixels_of
 from deploy.cli.machine.ports import free_port
 from deploy.cli.project.scaffold import combinations
 from tests.image_bundle import bar, disc, encoded
-from tests.packages import install_counts, install_visits
+from tests.packages import install_counts
 from tests.shell import ROOT, Shell, documents
 from tests.tiny_llama import write_tiny_llama
 
@@ -131,24 +131,3 @@ def test_a_package_without_an_edit_here_takes_a_file_to_a_service(
     finally:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=60)
-
-
-def test_a_package_without_an_edit_here_brings_a_task_with_features(
-    tmp_path: Path, with_tables: Callable[[Path], Path]
-) -> None:
-    install_visits(tmp_path / "site")
-    shell = Shell(with_tables(tmp_path / "home"))
-    shell.environment["PYTHONPATH"] = f"{tmp_path / 'site'}{os.pathsep}{ROOT}"
-    rows = []
-    for at in range(900):  # guests pay from 10 to 300, and twice as much at a celebration
-        guest, celebrates = at % 30, at * 7 % 13 == 0
-        moment = f"2026-01-{1 + at // 48:02}T{at // 2 % 24:02}:{at % 2 * 30:02}:00Z"
-        amount = 10 * (guest + 1) * (2 if celebrates else 1)
-        rows.append(f"V{at},{moment},G{guest},{amount},{'yes' if celebrates else 'no'}")
-    (tmp_path / "visits.csv").write_text("\n".join(["visit,at,guest,amount,celebrates", *rows]))
-    report = shell.json("run", "visits", "--source", "visits.csv")
-    assert report["result"]["champion"] is True, report["gate"]
-    given = [{"guest": "G1", "amount": 40.0}, {"guest": "G29", "amount": 300.0}]
-    answers = shell.json("predict", "visits", "--input", json.dumps(given))["predictions"]
-    assert [answer["label"] for answer in answers] == ["yes", "no"]
-    assert [answer["flags"] for answer in answers] == [[], []]
