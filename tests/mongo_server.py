@@ -18,20 +18,21 @@ LOGIN = ("reader", "s3cret/word")
 
 
 class MongoServer:
-    """One server; `stop` and `start` keep its port and its documents."""
+    """One server; `stop` and `start` keep its port and its documents. replica: it says that it is a replica set."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, replica: bool = False) -> None:
         found = shutil.which("secantusd-py", path=f"{Path(sys.executable).parent}")
         if found is None:
             pytest.skip("no MongoDB server for tests: pip install secantusdb (extra dev)")
         self.port, self._options = free_port(), options
         self._command = [found, "--host", "127.0.0.1", "--port", str(self.port), "--storage-path", str(folder)]
+        self._command += [] if replica else ["--standalone"]
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self, *options: str) -> None:
         """Start it, with more options."""
-        command = [*self._command, "--standalone", "--sync-on-commit", *self._options, *options]
+        command = [*self._command, "--sync-on-commit", *self._options, *options]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self._wait()
 

@@ -5,6 +5,10 @@ last one that arrived, so that none is lost and none comes twice. With a field t
 address, and the next time only documents that are new or changed are read: they take the place of those with their
 ``_id``. Where the server then counts other documents than are here (some were deleted, or came late), all are read
 again; so the result is that of reading all.
+
+Where the server offers it (a replica set or a sharded cluster of MongoDB 5.0 or later), all is read as of one moment, by
+a session of snapshot reads that later cursors share; elsewhere each document is as it was at its own moment, and the
+report says why.
 """
 
 from __future__ import annotations
@@ -17,7 +21,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +69,15 @@ class _Read:
         return not any(disagree(found) for found in self.kinds.values())
 
 
-def fetch(address: Address, folder: Path, step: str = "", keep: str = "", most: int = 0) -> Path:
+def fetch(
+    address: Address, folder: Path, step: str = "", keep: str = "", most: int = 0, about: dict[str, Any] | None = None
+) -> Path:
     """Read a collection into ``folder/<collection>.parquet``.
 
     step: the one whose events say what is found; "" says nothing.
     keep: where what was read is kept for the next time, a folder or ``s3://...``, with a field that grows.
     most: read so many documents only; 0 is all.
+    about: gets ``moment``: whether all documents are of one moment, and which one or why not.
 
     Raises:
         PlatformError: the server does not answer or refuses, or there are no documents.
@@ -85,6 +91,8 @@ def fetch(address: Address, folder: Path, step: str = "", keep: str = "", most: 
             known = _kept(place, folder)
             found = reader.grown(known) if known else reader.whole()
             _keep(found, place)
+    if about is not None:
+        about["moment"] = reader.moment.report()
     target = folder / f"{address.collection.replace('/', '_').lstrip('._') or 'documents'}.parquet"
     os.replace(found.file, target)
     return target
@@ -132,28 +140,37 @@ class _Reader:
         self._options = mongodb.read_options()
         self._report = events.progress(step) if step else lambda *_, **__: None
         self._answered = False  # a server that was never there is not waited for
+        self.moment = mongodb.Moment(collection.database.client, wanted=not most)
 
     def whole(self) -> _Read:
         """All documents."""
         before = self._about()
+        self.moment.begin()
         found = self._write({}, {}, "whole", before)
         if not found.rows:
             raise self._nothing()
         self._say_schema(found)
         if self._most:
             return found
+        self._say_moment()
         if self._address.grows:
             found = self._growing(found)
-            return self._added(found) if found.simple else found  # what has changed meanwhile
+            if self.moment.held or not found.simple:
+                return found
+            return self._added(found)  # what has changed meanwhile
+        if self.moment.held:
+            return found
         if found.rows not in (before, after := self._about()) or before != after:
             self._changed(found.rows, self._count())
         return found
 
     def grown(self, known: _Read) -> _Read:
         """What is known with the documents that are new or changed; all anew where that is not all there is."""
+        self.moment.begin()
         found = self._added(known)
         there = self._count()
         if found.simple and there == found.rows and found.rows not in null_counts(found.file).values():
+            self._say_moment()
             self._say(f"{self._address.collection}: {found.rows - known.rows:+,} documents, {found.rows:,} in all")
             return found
         self._say(
@@ -212,7 +229,13 @@ class _Reader:
                 tries += 1
                 cursor = self._find(asked, after)
                 continue
+            except (self._errors.OperationFailure, self._errors.ConfigurationError) as err:
+                if not self.moment.lost(err, begun=after is not None):
+                    raise
+                cursor = self._find(asked, after)
+                continue
             self._answered, tries = True, 0
+            self.moment.answered()
             if raw is None:
                 return
             if documents := self._decoded(raw):
@@ -230,7 +253,8 @@ class _Reader:
         wanted = [part for part in wanted if part]
         query = {"$and": wanted} if len(wanted) > 1 else wanted[0] if wanted else {}
         names = dict.fromkeys((*self._address.fields, *([grows] if grows else [])), 1) if self._address.fields else None
-        found = self._collection.find_raw_batches(query, names, batch_size=_BATCH)
+        session = self.moment.session
+        found = self._collection.find_raw_batches(query, names, batch_size=_BATCH, session=session)
         return found.sort([(grows, 1), ("_id", 1)]).allow_disk_use(True) if grows else found.sort([("_id", 1)])
 
     def _decoded(self, raw: bytes) -> list[dict[str, Any]]:
@@ -262,7 +286,9 @@ class _Reader:
         return self._count() if self._address.filter else self._counted(self._collection.estimated_document_count)
 
     def _count(self) -> int:
-        return self._counted(partial(self._collection.count_documents, self._address.filter))
+        """The documents there are, at the moment of the reading where it has one."""
+        count = self._collection.count_documents
+        return self._counted(lambda: int(count(self._address.filter, session=self.moment.session)))
 
     def _counted(self, count: Callable[[], int]) -> int:
         for tries in itertools.count():
@@ -270,10 +296,18 @@ class _Reader:
                 found = int(count())
             except self._errors.AutoReconnect as err:
                 self._wait(tries, err)
+            except self._errors.OperationFailure as err:
+                if not self.moment.lost(err, begun=True):
+                    raise
             else:
                 self._answered = True
                 return found
         raise AssertionError("one of the tries ends it")
+
+    def _say_moment(self) -> None:
+        found = self.moment.report()
+        what = f"as of {found['at']}" if found["snapshot"] else f"not as of one moment: {found['why']}"
+        self._say(f"{self._address.collection} is read {what}")
 
     def _changed(self, rows: int, there: int) -> None:
         if rows != there:

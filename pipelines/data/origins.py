@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from contracts import storage
 from pipelines.io import mongodb
@@ -24,12 +25,15 @@ def is_address(source: str) -> bool:
 
 
 @contextmanager
-def source_here(source: str, step: str = "", keep: str = "", most: int = 0) -> Iterator[str]:
+def source_here(
+    source: str, step: str = "", keep: str = "", most: int = 0, about: dict[str, Any] | None = None
+) -> Iterator[str]:
     """The path of a file or folder of rows; "" (built-in data) and local paths stay as they are.
 
     step: the one whose events say what is found on the way; "" says nothing.
     keep: an address where what was read of a collection that grows is kept for the next time.
     most: so many rows are enough, where not all have to be fetched; 0 is all.
+    about: gets what a report says of the reading: of a collection, its ``moment``.
     """
     if not source or not is_address(source):
         yield source
@@ -38,6 +42,6 @@ def source_here(source: str, step: str = "", keep: str = "", most: int = 0) -> I
         if mongodb.is_collection(source):
             from pipelines.data.collection import fetch
 
-            yield str(fetch(mongodb.parse(source), Path(name), step, keep, most))
+            yield str(fetch(mongodb.parse(source), Path(name), step, keep, most, about))
         else:
             yield str(storage.copy_here(source, Path(name)))

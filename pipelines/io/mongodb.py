@@ -177,6 +177,73 @@ def named(err: Exception, address: Address, password: str = "") -> PlatformError
     return PlatformError(f"MongoDB refused what was asked: {address.place}", detail=said, fix=fix, code="store_refused")
 
 
+_NO_SNAPSHOT = {2, 9, 20, 40, 59, 72, 115, 123, 238, 239, 246, 263, 40415}
+"""How servers that have no snapshot to read from say so, and those that have it no more (239, 246)."""
+
+
+class Moment:
+    """One moment that all reads are of, where the server offers it: a session with read concern ``snapshot``.
+
+    The server chooses the moment at the first read; it is sent (``atClusterTime``) with those that follow, on other
+    connections too.
+    """
+
+    def __init__(self, client: Any, wanted: bool = True) -> None:
+        self._client, self._wanted, self._why = client, wanted, "it was not asked for"
+        self.session: Any = None
+
+    def begin(self) -> None:
+        """Reads from now on are of a moment of their own, unless the server has refused that."""
+        if not self._wanted:
+            return
+        self.end()
+        try:
+            self.session = self._client.start_session(snapshot=True)
+        except driver("pymongo.errors").ConfigurationError as err:
+            self._without(f"the server offers no snapshot: {err}")
+
+    def end(self) -> None:
+        """Forget the moment."""
+        if self.session is not None:
+            self.session.end_session()
+            self.session = None
+
+    def lost(self, err: Exception, begun: bool) -> bool:
+        """Whether an error says that there is no such moment, or none any more; reads go on without one.
+
+        begun: whether something was read of it.
+        """
+        code = getattr(err, "code", None)
+        if self.session is None or code not in (None, *_NO_SNAPSHOT):
+            return False
+        self._without(f"the server {'has it no more' if begun else 'offers no snapshot'}: {str(err).partition(',')[0]}")
+        return True
+
+    def answered(self) -> None:
+        """Look whether the server named its moment: one that knows no read concern reads without."""
+        if self.session is not None and self._time is None:
+            self._without("the server does not say of which moment it reads")
+
+    def _without(self, why: str) -> None:
+        self.end()
+        self._wanted, self._why = False, why
+
+    @property
+    def _time(self) -> Any:
+        return getattr(self.session, "_snapshot_time", None)  # pymongo has no public name for it
+
+    @property
+    def held(self) -> bool:
+        """Whether all that was read since `begin` is of one moment."""
+        return self._time is not None
+
+    def report(self) -> dict[str, Any]:
+        """``snapshot`` with ``at`` (RFC 3339, of the server's clock), or with ``why`` not."""
+        if self.held:
+            return {"snapshot": True, "at": f"{self._time.as_datetime():%Y-%m-%dT%H:%M:%SZ}"}
+        return {"snapshot": False, "why": self._why}
+
+
 def read_options() -> Any:
     """How documents are decoded: UUIDs as such, and moments that Python's range does not hold too."""
     codec, binary = driver("bson.codec_options"), driver("bson.binary")

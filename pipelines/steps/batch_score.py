@@ -43,7 +43,8 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
     bundle = opened(model, where)
     asked, clip_work = batch_clips.parted(batch_rows.parsed(settings))
     reading, grouping = batch_groups.parted(asked)
-    with source_here(source, "batch_score") as here:
+    origin: dict[str, Any] = {}
+    with source_here(source, "batch_score", about=origin) as here:
         if clips := batch_clips.clips_of(here):
             batch_groups.GroupCuts(bundle.document, grouping)
             engine, frames = load_engine(bundle, threads=2), batch_clips.asked_of(clip_work, to, asked)
@@ -63,6 +64,7 @@ def batch_score(model: str, source: str, endpoints: str, out: str, settings: str
                 "flags": dict(sorted(scored.flags.items())),
                 "renamed": scored.renamed,
                 **scored.cuts.document(),
+                **origin,
                 "warnings": [*_warnings(scored.flags, scored.rows), *scored.cuts.warnings],
             }
             if target:

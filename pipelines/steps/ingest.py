@@ -45,7 +45,7 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
 
     Parts are Parquet; text columns are strings exactly as written, with the column ``_row`` (row number in the file).
     Rows that cannot be read are left out and listed in ``rejected.jsonl``. `out` gets a copy of ``manifest.json`` with
-    the version's ``path``. The same source gives the same version and is not read again. `source` and `data_root` may
+    the version's ``path``, and of a collection ``moment``: whether it was read as of one. The same source gives the same version and is not read again. `source` and `data_root` may
     be in S3; a version is then made on this disk and uploaded, its manifest at the end. `source` may be a collection of
     MongoDB, of which one that grows is kept beside the versions, if nothing of it is redacted.
 
@@ -60,12 +60,13 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     register.require(task_folder(task), source)
     kept = "" if treats(settings.data) else storage.join(data_root, task, ".collections")
     try:
-        with source_here(source, "ingest", kept) as here:
+        about: dict[str, Any] = {}
+        with source_here(source, "ingest", kept, about=about) as here:
             forgotten = Forgotten.read(data_root, task)
             reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here), forgotten)
             make = _version_in_s3 if storage.is_remote(data_root) else _version_here
             manifest = make(reading, storage.join(data_root, task))
-        write_json(Path(out), manifest)
+        write_json(Path(out), {**manifest, **about})
     except PlatformError as err:
         if err.code == UNDECLARED and kept:
             for one in storage.listing(kept):
