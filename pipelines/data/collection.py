@@ -6,9 +6,9 @@ address, and the next time only documents that are new or changed are read: they
 ``_id``. Where the server then counts other documents than are here (some were deleted, or came late), all are read
 again; so the result is that of reading all.
 
-Where the server offers it (a replica set or a sharded cluster of MongoDB 5.0 or later), all is read as of one moment, by
-a session of snapshot reads that later cursors share; elsewhere each document is as it was at its own moment, and the
-report says why.
+Where the server offers it (a replica set or a sharded cluster of MongoDB 5.0 or later), all is read as of one moment,
+by a session of snapshot reads that later cursors share; elsewhere each document is as it was at its own moment, and
+the report says why.
 """
 
 from __future__ import annotations

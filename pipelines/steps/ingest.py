@@ -45,9 +45,10 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
 
     Parts are Parquet; text columns are strings exactly as written, with the column ``_row`` (row number in the file).
     Rows that cannot be read are left out and listed in ``rejected.jsonl``. `out` gets a copy of ``manifest.json`` with
-    the version's ``path``, and of a collection ``moment``: whether it was read as of one. The same source gives the same version and is not read again. `source` and `data_root` may
-    be in S3; a version is then made on this disk and uploaded, its manifest at the end. `source` may be a collection of
-    MongoDB, of which one that grows is kept beside the versions, if nothing of it is redacted.
+    the version's ``path``, and of a collection with ``moment``: whether it was read as of one. The same source gives
+    the same version and is not read again. `source` and `data_root` may be in S3; a version is then made on this disk
+    and uploaded, its manifest at the end. `source` may be a collection of MongoDB, of which one that grows is kept
+    beside the versions, if nothing of it is redacted.
 
     Raises:
         PlatformError: the source cannot be read, the task's register refuses it, or it holds undeclared personal data.
