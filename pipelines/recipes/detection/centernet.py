@@ -106,11 +106,7 @@ class NeuralDetector(DetectionRecipe):
 
     @model_validator(mode="after")
     def _even(self) -> Self:
-        for name in ("width", "height"):
-            side = getattr(self.image, name)
-            if side % self.stride:
-                near = max(self.stride, round(side / self.stride) * self.stride)
-                raise ValueError(f"image.{name} is {side}, expected a multiple of {self.stride}, such as {near}")
+        self.image.in_steps_of(self.stride)
         return self
 
     def learn(self, images: Labelled, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:

@@ -65,18 +65,6 @@ class DrawingRecipe(TaskConfig):
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     reference: ReferenceConfig = field(default_factory=ReferenceConfig)
 
-    def pixels(self) -> ImageSpec:
-        """How a file becomes the pixels that are learned."""
-        image = self.image
-        return ImageSpec(
-            width=image.width,
-            height=image.height,
-            mode=image.mode,
-            fit=image.fit,
-            crop_share=image.crop_share,
-            resample=image.resample,
-        )
-
     def output(self, classes: list[str], any_text: bool = False) -> dict[str, Any]:
         """``output`` of `TaskConfig.train`'s result."""
         image = self.image
@@ -121,7 +109,7 @@ def read_sketches(task: Task, config: DrawingRecipe, dataset: Path, scratch: Pat
     from pipelines.training.pictures import decode_part
 
     labels = pd.read_parquet(dataset / "train.parquet", columns=["label"])["label"]
-    classes, spec, column = sorted(set(labels)), config.pixels(), takes_images(task)
+    classes, spec, column = sorted(set(labels)), config.image.spec(), takes_images(task)
     train, valid = (
         decode_part(dataset / f"{name}.parquet", column, spec, classes, scratch) for name in ("train", "valid")
     )

@@ -26,7 +26,7 @@ def add_reference(
     dataset = given["build_dataset"]
     shutil.copytree(dataset, out, dirs_exist_ok=True)
     column = image_column(dataset / "train.parquet")
-    return write_reference(dataset, column, config.pixels(), config.reference, config.seed, out, progress)
+    return write_reference(dataset, column, config.image.spec(), config.reference, config.seed, out, progress)
 
 
 class DrawingTask(ImageTask):

@@ -44,6 +44,23 @@ class ImageConfig:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
+    def spec(self, **more: Any) -> ImageSpec:
+        """What training and serving do with a file; `more`: fields of it that are known later."""
+        names = ("width", "height", "mode", "fit", "crop_share", "resample")
+        return ImageSpec(**{name: getattr(self, name) for name in names}, **more)
+
+    def in_steps_of(self, stride: int) -> None:
+        """Check the sides.
+
+        Raises:
+            ValueError: one of them is no multiple of `stride`.
+        """
+        for name in ("width", "height"):
+            side = getattr(self, name)
+            if side % stride:
+                near = max(stride, round(side / stride) * stride)
+                raise ValueError(f"image.{name} is {side}, expected a multiple of {stride}, such as {near}")
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AbstainConfig:
@@ -145,15 +162,7 @@ def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -
     labels = [pd.read_parquet(dataset / f"{name}.parquet", columns=["label"])["label"] for name in ("train", "valid")]
     classes = list(config.order) or sorted(set().union(*labels))
     image = config.image
-    spec = ImageSpec(
-        width=image.width,
-        height=image.height,
-        mode=image.mode,
-        fit=image.fit,
-        crop_share=image.crop_share,
-        resample=image.resample,
-        softmax=True,
-    )
+    spec = image.spec(softmax=True)
     train = decode_part(dataset / "train.parquet", column, spec, classes, scratch, config.decoded())
     valid = decode_part(dataset / "valid.parquet", column, spec, classes, scratch)
     # Of a private training they are as of no image, but of all colours alike.

@@ -37,7 +37,7 @@ def sketched(config: Any) -> Any:
     from pipelines.recipes.drawing.base import Sketches
 
     task: Any = None
-    return Sketches(task=task, train=shades(64), valid=shades(16), classes=["dark", "light"], spec=config.pixels())
+    return Sketches(task=task, train=shades(64), valid=shades(16), classes=["dark", "light"], spec=config.image.spec())
 
 
 def test_the_graph_says_what_the_network_says(tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ def test_the_reference_tells_the_classes_and_names_itself(tmp_path: Path) -> Non
     made = tmp_path / "made"
     made.mkdir()
     config = ReferenceConfig(widths=(4, 8), epochs=3)
-    about = write_reference(tmp_path, "image", recipe().pixels(), config, 1, made, lambda *_, **__: None)
+    about = write_reference(tmp_path, "image", recipe().image.spec(), config, 1, made, lambda *_, **__: None)
     assert about["valid_accuracy"] == 1.0
     assert about["sha256"] == hashlib.sha256((made / "reference.onnx").read_bytes()).hexdigest()
     assert json.loads((made / "reference.json").read_text())["features"] == 8
