@@ -33,6 +33,11 @@ class Endpoints(Settings):
         description="SQL server for trials of searches, as mysql+pymysql://user@host/database; "
         "its password is FAIRLEAD_SEARCH_PASSWORD; default a file",
     )
+    documents: str = Field(
+        "",
+        description="mongodb://host/database that gets rows as they came and as they were cleaned, by dataset version; "
+        "user and password are FAIRLEAD_MONGODB_USERNAME and FAIRLEAD_MONGODB_PASSWORD; default none",
+    )
     hub: str = Field("", description="https:// of the hub that ``hub:ORG/NAME`` weights may come from; default none")
 
     def uri(self, name: str) -> str:
@@ -76,5 +81,10 @@ class Endpoints(Settings):
         names = ["data", "runs", "cache", "artifacts", "features", "online", "predictions"]
         values = {name: self.uri(name) for name in names}
         return Endpoints(
-            home=str(self.scratch()), tracking=self.tracking_uri, studies=self.studies, hub=self.hub, **values
+            home=str(self.scratch()),
+            tracking=self.tracking_uri,
+            studies=self.studies,
+            documents=self.documents,
+            hub=self.hub,
+            **values,
         )

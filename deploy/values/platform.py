@@ -33,6 +33,13 @@ from deploy.values.shared import (
 Count = Annotated[int, Field(ge=0)]
 
 
+class Documents(Store):
+    """A MongoDB of the user's own, and what is kept there."""
+
+    documents: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9_-]{1,63}$")]
+    """Database that gets the rows of dataset versions; empty: none."""
+
+
 class Searches(Values):
     """Trials of hyper-parameter searches in the SQL server."""
 
@@ -49,7 +56,7 @@ class PlatformGlobal(Global):
     sql: Store
     s3: ObjectStore
     redis: Store
-    mongodb: Store
+    mongodb: Documents
     search: Searches
     predictions: PredictionLog
     metadata: Place

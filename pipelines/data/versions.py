@@ -129,7 +129,11 @@ def intact(folder: Path) -> bool:
 def summary(manifest: str) -> dict[str, Any]:
     """What a reader wants to know of a version at once."""
     document = json.loads(Path(manifest).read_text(encoding="utf-8"))
-    return {key: document[key] for key in ("rows", "rejected", "source", "personal", "moment") if key in document}
+    return {
+        key: document[key]
+        for key in ("rows", "rejected", "source", "personal", "moment", "documents")
+        if key in document
+    }
 
 
 def address(manifest: str) -> str:

@@ -7,6 +7,7 @@ filter: of the documents, as extended JSON: ``filter={"country": "DE"}``; ``&`` 
 fields: those that are read, by dotted names with commas between; all without it.
 grows: a field that only grows, such as the time of the last change: what was read before is not read again.
 key: of a collection that is written to: the columns that a document is known by; ``_id`` without it.
+raw: of a database that dataset versions are written to: ``all`` keeps rows as they came whatever is taken out of them.
 
 User and password come from ``FAIRLEAD_MONGODB_USERNAME`` and ``FAIRLEAD_MONGODB_PASSWORD``. pymongo is imported when a
 connection is made.
@@ -15,18 +16,20 @@ connection is made.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from contracts.errors import PlatformError
+from pipelines.io import events
 
 USERNAME, PASSWORD = "FAIRLEAD_MONGODB_USERNAME", "FAIRLEAD_MONGODB_PASSWORD"
 _SCHEMES = ("mongodb://", "mongodb+srv://")
 _FORM = "mongodb://host:27017/database/collection"
-_OURS = ("filter", "fields", "grows", "key")
+_OURS = ("filter", "fields", "grows", "key", "raw")
 _SECRET = ("tlscertificatekeyfilepassword", "authmechanismproperties", "proxypassword")
 _TIMEOUTS = {"serverselectiontimeoutms": 5_000, "sockettimeoutms": 120_000}
 
@@ -45,6 +48,7 @@ class Address:
     fields: tuple[str, ...]
     grows: str
     key: tuple[str, ...]
+    raw: bool
     options: tuple[tuple[str, str], ...]
 
     @property
@@ -91,8 +95,33 @@ def parse(text: str) -> Address:
         fields=_names(ours.get("fields", "")),
         grows=ours.get("grows", ""),
         key=_names(ours.get("key", "")),
+        raw=_all(ours.get("raw", "")),
         options=tuple((key, value) for key, value in given if key not in _OURS),
     )
+
+
+def parse_database(text: str) -> Address:
+    """What the address of a database says, ``mongodb://host/database?key=value``; its collection means nothing.
+
+    Raises:
+        PlatformError: ``code="bad_address"``, without the text.
+    """
+    place, _, query = text.partition("?")
+    names = place.partition("://")[2].rpartition("@")[2].split("/")[1:]
+    if not is_collection(text) or len(names) != 1 or not names[0]:
+        raise _bad("store names no database, or more", "write mongodb://host:27017/database")
+    return parse(f"{place}/documents" + (f"?{query}" if query else ""))
+
+
+def field_name(name: str) -> str:
+    """The name of a field for a column: no dot and no dollar, which mean something in names."""
+    return name.replace("%", "%25").replace(".", "%2E").replace("$", "%24")
+
+
+def _all(text: str) -> bool:
+    if text not in ("", "all"):
+        raise _bad(f"says raw={text}", "write raw=all, or leave it out")
+    return text == "all"
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -154,6 +183,24 @@ def opened(address: Address) -> Iterator[Any]:
             yield client[address.database][address.collection]
     except errors.PyMongoError as err:
         raise named(err, address, password) from err
+
+
+_PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries, while a server is away
+
+
+def write(collection: Any, address: Address, requests: Sequence[Any], step: str) -> None:
+    """Write, and again where the server did not answer: the same documents, so requests must say the whole of them."""
+    errors = driver("pymongo.errors")
+    for wait in (*_PATIENCE, None):
+        try:
+            collection.bulk_write(list(requests), ordered=False)
+            return
+        except errors.AutoReconnect as err:
+            if wait is None:
+                raise
+            text = f"{address.place} does not answer, and is asked again: {type(err).__name__}"
+            events.emit("note", step=step, message=text)
+            time.sleep(wait)
 
 
 _REFUSED = {13, 18, 8000}  # Unauthorized, AuthenticationFailed, and the latter as Atlas says it

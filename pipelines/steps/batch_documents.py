@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 _ID = "_id"
 _AT_ONCE = 1_000  # documents of one request
-_PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries, while a server is away
 
 
 def target_of(to: str, source: str) -> Address | None:
@@ -102,7 +100,7 @@ def write_documents(
                 key = as_id(values[0]) if len(keys) == 1 else dict(zip(keys, values, strict=True))
                 document = {_ID: key, **{_plain(name): row[name] for name in made}, **about}
                 requests.append(operation({_ID: key}, document, upsert=True))
-            _write(collection, address, requests)
+            mongodb.write(collection, address, requests, "batch_score")
             written += len(requests)
             report(written, None, written=written)
     return {"place": address.place, "documents": written}
@@ -140,18 +138,3 @@ def _unique(parts: Sequence[Path], keys: Mapping[str, str]) -> None:
         code="bad_input",
         column=(empty or list(keys))[0],
     )
-
-
-def _write(collection: Any, address: Address, requests: list[Any]) -> None:
-    """Write, and again where the server did not answer: the same documents."""
-    errors = mongodb.driver("pymongo.errors")
-    for wait in (*_PATIENCE, None):
-        try:
-            collection.bulk_write(requests, ordered=False)
-            return
-        except errors.AutoReconnect as err:
-            if wait is None:
-                raise
-            text = f"{address.place} does not answer, and is asked again: {type(err).__name__}"
-            events.emit("note", step="batch_score", message=text)
-            time.sleep(wait)

@@ -209,8 +209,9 @@ def _ingest(given: dict[str, Any]) -> dict[str, Any]:
     from pipelines.data import versions
     from pipelines.steps import ingest
 
-    root = Endpoints.model_validate_json(given["endpoints"]).uri("data")
-    version = ingest.ingest(given["task"], given["config"], given["source"], root, given["manifest"])
+    where = Endpoints.model_validate_json(given["endpoints"])
+    asked = (given["task"], given["config"], given["source"], where.uri("data"), given["manifest"])
+    version = ingest.ingest(*asked, where.documents)
     return {"version": version, **versions.summary(given["manifest"])}
 
 

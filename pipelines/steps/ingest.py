@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from pipelines.data import corpus, document_folder, image_files, register
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
 from pipelines.data.columns import select
 from pipelines.data.delimited import delimiter_fix, undecodable
+from pipelines.data.document_store import DocumentStore
 from pipelines.data.forgotten import Forgotten
 from pipelines.data.origins import source_here
 from pipelines.data.personal import UNDECLARED, PersonalData, treats
@@ -40,7 +42,7 @@ _STRAY = 2  # rows in another encoding are bad rows, more are a file in another 
 PART_ROWS, PART_BYTES = 250_000, 48 << 20
 
 
-def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str:
+def ingest(task: str, config: str, source: str, data_root: str, out: str, documents: str = "") -> str:
     """Read `source` (file or folder; "" is the task's built-in data) into ``data_root/<task>/<version>/``.
 
     Parts are Parquet; text columns are strings exactly as written, with the column ``_row`` (row number in the file).
@@ -48,7 +50,8 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     the version's ``path``, and of a collection with ``moment``: whether it was read as of one. The same source gives
     the same version and is not read again. `source` and `data_root` may be in S3; a version is then made on this disk
     and uploaded, its manifest at the end. `source` may be a collection of MongoDB, of which one that grows is kept
-    beside the versions, if nothing of it is redacted.
+    beside the versions, if nothing of it is redacted. `documents` is a database of MongoDB that gets the rows as they
+    came and as they are in the version, see `pipelines.data.document_store`.
 
     Raises:
         PlatformError: the source cannot be read, the task's register refuses it, or it holds undeclared personal data.
@@ -59,6 +62,7 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
     found = get_task(task)
     settings = load_config(found, config)
     register.require(task_folder(task), source)
+    store = DocumentStore(documents, found.name) if documents else None
     kept = "" if treats(settings.data) else storage.join(data_root, task, ".collections")
     try:
         about: dict[str, Any] = {}
@@ -67,6 +71,9 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str) -> str
             reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here), forgotten)
             make = _version_in_s3 if storage.is_remote(data_root) else _version_here
             manifest = make(reading, storage.join(data_root, task))
+            if store is not None:
+                raw, treated = partial(_as_they_came, reading), treats(settings.data)
+                about["documents"] = store.keep(manifest, raw, found.id, treated=treated)
         write_json(Path(out), {**manifest, **about})
     except PlatformError as err:
         if err.code == UNDECLARED and kept:
@@ -135,6 +142,12 @@ def _version_in_s3(reading: _Reading, root: str) -> dict[str, Any]:
             storage.upload(Path(made["path"]), address, last=MANIFEST)
     storage.write_bytes(known, json.dumps({"version": made["version"]}).encode())
     return {**made, "path": address}
+
+
+def _as_they_came(reading: _Reading) -> Iterator[pa.Table]:
+    """The rows of a source as they are read, without those of who is forgotten."""
+    for chunk in _chunks(reading.task, reading.config, reading.here, reading.files):
+        yield reading.forgotten.without(chunk).table
 
 
 def _known(known: Path, root: Path) -> Path | None:

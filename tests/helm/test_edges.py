@@ -206,6 +206,7 @@ def test_searches_open_the_sql_server_to_steps_and_say_where_trials_are() -> Non
 
 def test_a_mongodb_of_ones_own_is_open_to_steps_only_and_they_get_its_credentials() -> None:
     theirs = {"host": "db.example", "port": 27018, "existingSecret": "documents", "cidr": "10.8.0.0/16"}
+    theirs |= {"documents": "fairlead"}
     objects = render("platform", {"global": {"mongodb": theirs}, **EVERYTHING})
     rule = {"to": [{"ipBlock": {"cidr": "10.8.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 27018}]}
     policies = of_kind(objects, "NetworkPolicy")
@@ -215,10 +216,12 @@ def test_a_mongodb_of_ones_own_is_open_to_steps_only_and_they_get_its_credential
     profiles = [text for each in of_kind(objects, "ConfigMap") for text in each["data"].values() if "kfp:" in text]
     said = [yaml.safe_load(text)["cluster"].get("mongodb") for text in profiles]
     assert said
+    assert all("documents: mongodb://db.example:27018/fairlead\n" in text for text in profiles)
     assert all(each == {"name": "documents", "user_key": "username", "password_key": "password"} for each in said)
     without = json.dumps(render("platform", EVERYTHING))
     assert "27017" not in without
     assert "user_key: username" not in without
+    assert "documents: mongodb" not in without
 
 
 def test_nothing_is_closed_when_policies_are_off() -> None:

@@ -223,6 +223,7 @@ def test_two_releases_in_one_namespace_share_no_name() -> None:
         ({"global": {"redis": {"host": "redis"}}}, ["global.redis.existingSecret", "password"]),
         ({"global": {"mongodb": {"host": "db"}}}, ["global.mongodb.existingSecret", "username, password"]),
         ({"global": {"mongodb": {"existingSecret": "db"}}}, ["set global.mongodb.host"]),
+        ({"global": {"mongodb": {"documents": "shop"}}}, ["a database of no server", "set global.mongodb.host"]),
         ({"pipelines": {"replicas": 3}}, ["pipelines.replicas is 3", "global.sql.host"]),
         ({"monitoring": {"mode": "operator"}}, ["monitoring.mode is operator", "mode to auto"]),
         ({"monitoring": {"objectives": {"latencySeconds": 0.3}}}, ["latencySeconds': value must be one of"]),

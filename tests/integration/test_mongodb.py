@@ -25,7 +25,6 @@ from pipelines.data.document_file import DocumentFile
 from pipelines.data.inspection import inspect
 from pipelines.data.versions import summary
 from pipelines.io import mongodb
-from pipelines.steps import batch_documents
 from pipelines.steps.batch_score import batch_score
 from pipelines.steps.ingest import ingest
 from pipelines.task import dump_config
@@ -338,7 +337,7 @@ def test_a_server_that_goes_away_gets_all_scores(tmp_path: Path, monkeypatch: py
     server = MongoServer(tmp_path / "mongo")
     file = tmp_path / "houses.csv"
     file.write_text("id,size,rooms\n" + "".join(f"{number},{40 + number % 90},3\n" for number in range(2_500)))
-    write, calls = batch_documents._write, []
+    write, calls = mongodb.write, []
 
     def watched(*given: Any) -> None:
         calls.append(len(given[2]))
@@ -347,7 +346,7 @@ def test_a_server_that_goes_away_gets_all_scores(tmp_path: Path, monkeypatch: py
             threading.Timer(1.0, server.start).start()
         write(*given)
 
-    monkeypatch.setattr(batch_documents, "_write", watched)
+    monkeypatch.setattr(mongodb, "write", watched)
     scored(model, tmp_path, str(file), server.address("prices", key="id"))
     with server.database() as database:
         assert {document["_id"] for document in database.prices.find()} == {str(number) for number in range(2_500)}

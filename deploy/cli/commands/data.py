@@ -1,4 +1,4 @@
-"""Commands about data and where it is from: inspect, anonymity, redact, sources, forget."""
+"""Commands about data and where it is from: inspect, anonymity, documents, redact, sources, forget."""
 
 from __future__ import annotations
 
@@ -82,6 +82,58 @@ def anonymity(
     if secret:
         lines.append(f"l = {found['l']}: {found['same']:,} rows are in groups that give {secret} away")
     emit(found, as_json, lambda to: to.print("\n".join(lines), markup=False, soft_wrap=True))
+
+
+@_data.command()
+@guarded
+def documents(
+    task: Annotated[str, typer.Argument(help="A task; see: fairlead tasks.")],
+    key: Annotated[str, typer.Argument(help="What is looked for: the row's id, or a value of --column.")],
+    column: Annotated[str, typer.Option("--column", help="The column of the key; default: the task's id.")] = "",
+    version: Annotated[str, typer.Option("--version", help="Only in this version of the data; default: all.")] = "",
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Show a row of the data by its key: as it came and as it was cleaned, in each version of the data that has it.
+
+    Rows are looked up in the document store, which the profile names: documents: mongodb://HOST/DATABASE. At most 100.
+
+    [bold]Examples[/]
+      fairlead data documents fraud P000017
+      fairlead data documents news 65f000000000000000000001 --version 0123456789abcdef --json
+    """
+    from dataclasses import asdict
+
+    from deploy.cli.profiles.loading import load_endpoints
+    from pipelines.data.document_store import DocumentStore
+    from pipelines.tasks import get_task
+
+    address, found = load_endpoints(profile).documents, get_task(task)
+    if not address:
+        raise PlatformError(
+            "no document store is set",
+            detail=f"profile {profile} has no key documents",
+            fix="write documents: mongodb://HOST/DATABASE into the profile, or set FAIRLEAD_DOCUMENTS",
+            code="bad_profile",
+        )
+    rows = [asdict(each) for each in DocumentStore(address, found.name).find(column or found.id, key, version)]
+    if not rows:
+        raise PlatformError(
+            f"no document of task {found.name} has {column or found.id} {key!r}",
+            fix="name another --column or --version, or run the task with this profile, which writes them",
+            code="not_found",
+        )
+    emit({"documents": rows}, as_json, lambda to: _show_documents(to, rows))
+
+
+def _show_documents(to: Console, rows: list[dict[str, Any]]) -> None:
+    for each in rows:
+        to.print(f"Version {each['version']}, row {each['row']:,}")
+        made = table("column", "as it came", "cleaned")
+        raw, clean = each["raw"], each["clean"] or {}
+        for name in dict.fromkeys([*(raw or {}), *clean]):
+            made.add_row(name, "(not kept)" if raw is None else str(raw.get(name, "")), str(clean.get(name, "")))
+        to.print(made)
 
 
 @guarded

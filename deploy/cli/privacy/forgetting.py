@@ -153,10 +153,12 @@ def _to_do(done: Done) -> list[str]:
 
 def _show(out: Console, done: list[Done], document: dict[str, Any]) -> None:
     said = "Found, nothing is changed" if document["dry_run"] else "Taken out"
-    made = table("task", "by", "data", "features", "online", "predictions", "labels", "adapters", "cached steps")
+    made = table(
+        "task", "by", "data", "documents", "features", "online", "predictions", "labels", "adapters", "cached steps"
+    )
     for one in done:
         rows = ", ".join(f"{each['version']}: {each['rows']:,} rows" for each in one.versions) or "-"
-        counts = (one.features, one.online, one.predictions, one.labels, one.adapters, one.steps)
+        counts = (one.documents, one.features, one.online, one.predictions, one.labels, one.adapters, one.steps)
         made.add_row(one.task, one.column, rows, *(f"{count:,}" for count in counts))
     out.print(said)
     out.print(made)

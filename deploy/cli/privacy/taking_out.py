@@ -41,6 +41,7 @@ class Done:
     task: str
     column: str
     versions: list[dict[str, Any]] = field(default_factory=list)
+    documents: int = 0
     features: int = 0
     online: int = 0
     predictions: int = 0
@@ -52,7 +53,7 @@ class Done:
     @property
     def found(self) -> bool:
         """Whether there was anything."""
-        counts = self.features + self.online + self.predictions + self.adapters + self.steps
+        counts = self.documents + self.features + self.online + self.predictions + self.adapters + self.steps
         return bool(self.versions or counts or self.models)
 
 
@@ -97,6 +98,7 @@ class Forgetting:
             there = {version.name for version in forgotten.versions(self._data, self._task)}
             for name in self._affected - there:  # what a call that was ended left of them
                 forgotten.remove_all(storage.join(self._data, self._task, name))
+        self._documents()
         self._features_and_online()
         self._log()
         if not self._dry:
@@ -110,6 +112,15 @@ class Forgetting:
             said = {**asdict(self._done), "entity": entry.hash, "models": [one["ref"] for one in self._done.models]}
             note(self._ends, "forget_entity", self._task, evidence=said)
         return self._done
+
+    def _documents(self) -> None:
+        """Documents of the person in the document store, and by which version the others are known from now on."""
+        if self._ends.documents:
+            from pipelines.data.document_store import DocumentStore
+
+            replaced = {one["version"]: one.get("replaced_by", "") for one in self._done.versions}
+            store = DocumentStore(self._ends.documents, self._task)
+            self._done.documents = store.forget(self._person.column, self._texts, replaced, dry_run=self._dry)
 
     def _before(self) -> set[str]:
         """Versions that had rows of the person when they were to be forgotten before."""

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from deploy.cli.profiles.deployment import Deployment
 
 ENVIRONMENTS = Path(__file__).resolve().parents[2] / "env"
-_ADDRESSES = ("home", "data", "runs", "cache", "tracking", "artifacts", "features", "online", "predictions", "studies")
+_ADDRESSES = (
+    *("home", "data", "runs", "cache", "tracking", "artifacts", "features", "online", "predictions"),
+    *("studies", "documents"),
+)
 
 
 def profile_names() -> list[str]:

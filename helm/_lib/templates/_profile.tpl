@@ -20,6 +20,9 @@ online: redis://{{ $part.redis.host }}:{{ $part.redis.port | int }}/0
 {{- if $search }}
 studies: mysql+pymysql://search@{{ $part.sql.host }}:{{ $part.sql.port | int }}/search
 {{- end }}
+{{- with (.context.Values.global.mongodb | default dict).documents }}
+documents: mongodb://{{ $.context.Values.global.mongodb.host }}:{{ $.context.Values.global.mongodb.port | int }}/{{ . }}
+{{- end }}
 cluster:
   namespace: {{ .context.Release.Namespace }}
   kfp: {{ if has "pipelines" $absent }}""{{ else }}http://{{ $part.pipelines.host }}:{{ $part.pipelines.port | int }}{{ end }}

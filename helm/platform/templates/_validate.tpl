@@ -77,6 +77,9 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- if ne (empty $mongodb.host) (empty $mongodb.existingSecret) -}}
 {{- fail "global.mongodb needs a host and its credentials. Fix: set global.mongodb.host, and global.mongodb.existingSecret to a Secret with the keys username, password" -}}
 {{- end -}}
+{{- if and $mongodb.documents (not $mongodb.host) -}}
+{{- fail "global.mongodb.documents names a database of no server. Fix: set global.mongodb.host" -}}
+{{- end -}}
 {{- with $mongodb.existingSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "global.mongodb.existingSecret" "keys" (list "username" "password")) -}}
 {{- end -}}

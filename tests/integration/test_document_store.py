@@ -1,0 +1,188 @@
+"""Dataset versions as documents: as they came and as they were cleaned, once, whole, and without who is forgotten."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import AutoReconnect
+from typer.testing import CliRunner
+
+from contracts.endpoints import Endpoints
+from contracts.errors import PlatformError
+from deploy.cli.app import app
+from deploy.cli.privacy.taking_out import Forgetting, Person
+from pipelines.data import document_store
+from pipelines.data.document_store import DocumentStore
+from pipelines.io import mongodb
+from pipelines.steps.ingest import ingest
+from pipelines.task import dump_config
+from pipelines.tasks import get_task
+from tests.mongo_server import MongoServer
+
+pytestmark = pytest.mark.integration
+PERSON = "CANARY-4711"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
+    made = MongoServer(tmp_path_factory.mktemp("mongo"))
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def shop(server: MongoServer) -> Iterator[Any]:
+    with server.database() as database:
+        for name in database.list_collection_names():
+            database.drop_collection(name)
+        yield database
+
+
+class Home:
+    """A home with a file of payments, each third of the person."""
+
+    def __init__(self, folder: Path, server: MongoServer) -> None:
+        self.documents = f"mongodb://127.0.0.1:{server.port}/shop"
+        self.endpoints = Endpoints(home=str(folder / "home"), documents=self.documents).resolved()
+        self.source, self._out = folder / "payments.csv", folder / "manifest.json"
+        with self.source.open("w", newline="") as file:
+            out = csv.writer(file)
+            out.writerow(["transaction_id", "event_time", "customer_id", "terminal_id", "amount", "fraud"])
+            for at in range(60):
+                who = f" {PERSON} " if at % 3 == 0 else f"C{at % 7:06d}"
+                out.writerow([f"P{at}", f"2026-03-01T{at % 24:02d}:00:00", who, "T1", 10 + at, at % 2])
+
+    def read(self, more: str = "", **data: Any) -> dict[str, Any]:
+        """Ingest; the manifest of the run."""
+        config = json.loads(dump_config(get_task("fraud").recipes["logistic"]))
+        config["data"] |= data
+        root = self.endpoints.uri("data")
+        ingest("fraud", json.dumps(config), str(self.source), root, str(self._out), self.documents + more)
+        made: dict[str, Any] = json.loads(self._out.read_text())
+        return made
+
+
+@pytest.fixture
+def home(server: MongoServer, shop: Any, tmp_path: Path) -> Home:
+    return Home(tmp_path, server)
+
+
+def test_a_version_is_looked_up_by_document(home: Home, shop: Any) -> None:
+    made = home.read("?raw=all", pii={"customer_id": "mask:whole"})
+    assert made["documents"] == {"place": home.documents, "raw": 60, "clean": 60}
+    (found,) = DocumentStore(home.documents, "fraud").find("transaction_id", "P3")
+    assert (found.version, found.row) == (made["version"], 4)
+    assert found.raw is not None
+    assert found.clean is not None
+    assert found.raw["customer_id"] == f" {PERSON} "
+    assert PERSON not in json.dumps(found.clean)
+    assert found.raw["amount"] == found.clean["amount"] == "13"
+    assert shop["fraud.versions"].find_one()["complete"] is True
+    first = [list(shop[f"fraud.{kind}"].find().sort("_id", 1)) for kind in ("raw", "clean")]
+    home.read("?raw=all", pii={"customer_id": "mask:whole"})
+    assert [list(shop[f"fraud.{kind}"].find().sort("_id", 1)) for kind in ("raw", "clean")] == first
+
+
+def test_what_is_taken_out_of_rows_is_kept_nowhere_unless_asked_for(
+    home: Home, shop: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = home.read(pii={"customer_id": "mask:whole"})
+    assert made["documents"] == {"place": home.documents, "clean": 60}
+    assert shop["fraud.raw"].count_documents({}) == 0
+    assert "raw=all keeps them" in capsys.readouterr().out
+    assert home.read()["documents"]["raw"] == 60  # nothing is taken out: as they came
+
+
+def test_a_run_that_was_ended_goes_on_and_what_others_removed_is_written_again(
+    home: Home, shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(document_store, "_AT_ONCE", 20)
+    monkeypatch.setattr(mongodb, "_PATIENCE", (0.0,))
+    write, sent = mongodb.write, []
+
+    def ends(collection: Any, address: Any, requests: Any, step: str) -> None:
+        if collection.name != "fraud.versions":
+            sent.append((collection.name, len(requests)))
+            if len(sent) == 2:
+                raise KeyboardInterrupt
+        write(collection, address, requests, step)
+
+    monkeypatch.setattr(mongodb, "write", ends)
+    with pytest.raises(KeyboardInterrupt):
+        home.read()
+    assert shop["fraud.raw"].count_documents({}) == 20
+    assert "complete" not in shop["fraud.versions"].find_one()
+    home.read()
+    assert sent[2:] == [("fraud.raw", 20)] * 2 + [("fraud.clean", 20)] * 3
+    shop["fraud.clean"].delete_many({"row": {"$lt": 5}})
+    del sent[3:]
+    home.read()
+    assert shop["fraud.clean"].count_documents({}) == 60
+    assert {name for name, _ in sent[3:]} == {"fraud.clean"}
+    shop["fraud.clean"].insert_one({"_id": shop["fraud.clean"].find_one()["version"] + ":x"})
+    with pytest.raises(PlatformError, match=r"fraud.clean has 61 documents .* and 60 were written"):
+        home.read()
+
+
+def test_a_write_that_is_not_answered_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mongodb, "_PATIENCE", (0.0,))
+    tries: list[Any] = []
+
+    class Away:
+        def bulk_write(self, requests: Any, ordered: bool) -> None:
+            tries.append(requests)
+            if len(tries) != 2:
+                raise AutoReconnect("away")
+
+    address = mongodb.parse_database("mongodb://127.0.0.1/shop")
+    mongodb.write(Away(), address, [1], "ingest")
+    assert tries == [[1], [1]]
+    with pytest.raises(AutoReconnect):
+        mongodb.write(Away(), address, [1], "ingest")
+
+
+@pytest.mark.parametrize(
+    "text", ["mongodb://h", "mongodb://h/", "mongodb://h/a/b", "redis://h/a", "mongodb://h/a?raw=x"]
+)
+def test_an_address_that_is_no_database_is_refused(text: str) -> None:
+    with pytest.raises(PlatformError, match="address of a MongoDB") as caught:
+        DocumentStore(text, "fraud")
+    assert caught.value.code == "bad_address"
+
+
+def test_who_is_forgotten_is_in_no_document(home: Home, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = home.read()["version"]
+    monkeypatch.setattr("contracts.registry.Registry", lambda _: type("Models", (), {"names": lambda self: []})())
+    person = Person(task=get_task("fraud"), column="customer_id", text=PERSON)
+    assert Forgetting(home.endpoints, person, [], dry_run=True).run().documents == 40
+    assert shop["fraud.raw"].count_documents({}) == 60
+    done = Forgetting(home.endpoints, person, [], dry_run=False).run()
+    after = done.versions[0]["replaced_by"]
+    assert (done.documents, after != before) == (40, True)
+    for kind in ("raw", "clean"):
+        left = list(shop[f"fraud.{kind}"].find())
+        assert len(left) == 40
+        assert {each["version"] for each in left} == {after}
+        assert PERSON not in str(left)
+    assert home.read()["version"] == after  # and the source does not bring them back
+    assert [shop[f"fraud.{kind}"].count_documents({}) for kind in ("raw", "clean", "versions")] == [40, 40, 1]
+
+
+def test_a_row_is_shown_as_it_came_and_as_it_was_cleaned(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = home.read()
+    monkeypatch.setenv("FAIRLEAD_HOME", home.endpoints.home)
+    ask = ["data", "documents", "fraud", "P3"]
+    refused = CliRunner().invoke(app, ask)
+    assert (refused.exit_code, "FAIRLEAD_DOCUMENTS" in refused.output) == (1, True)
+    monkeypatch.setenv("FAIRLEAD_DOCUMENTS", home.documents)
+    said = CliRunner().invoke(app, [*ask, "--json"])
+    (found,) = json.loads(said.stdout)["documents"]
+    assert (found["version"], found["row"], found["raw"]["amount"]) == (made["version"], 4, "13")
+    assert "as it came" in CliRunner().invoke(app, ask).output
+    missing = CliRunner().invoke(app, [*ask[:3], "P3000"])
+    assert (missing.exit_code, "has transaction_id 'P3000'" in missing.output) == (1, True)
