@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import hmac
 import os
 import shutil
 import signal
@@ -19,10 +21,11 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "notebooks"
 _PORT, _PATIENCE = 8888, 30.0
 
 
-def jupyter_command(host: str, idle: int, folder: Path) -> list[str]:
+def jupyter_command(host: str, idle: int, folder: Path, behind_proxy: bool = False) -> list[str]:
     """JupyterLab in `folder`, whose kernels and then itself end after `idle` seconds without use; asks nobody outside.
 
-    Its token is that of JUPYTER_TOKEN, which no list of processes shows.
+    Its token is that of JUPYTER_TOKEN, which no list of processes shows. With `behind_proxy` people need none, as the
+    proxy that signs them in has it.
     """
     options = {
         "ServerApp.ip": host,
@@ -39,7 +42,21 @@ def jupyter_command(host: str, idle: int, folder: Path) -> list[str]:
         "LabApp.news_url": None,
         "LabApp.extension_manager": "readonly",
     }
+    if behind_proxy:
+        options["ServerApp.identity_provider_class"] = "deploy.workbench_identity.ProxyIdentity"
     return ["jupyter", "lab", *(f"--{name}={value}" for name, value in options.items())]
+
+
+def signed_in(authorization: str, token: str) -> str:
+    """Who a proxy says that somebody is, by HTTP Basic with `token` for the password; empty: it is not the proxy."""
+    kind, _, given = authorization.partition(" ")
+    end = f":{token}".encode()
+    try:
+        shown = base64.b64decode(given, validate=True)
+        name = shown[: -len(end)].decode()  # which may have colons of its own
+    except ValueError:
+        return ""
+    return name if token and kind.lower() == "basic" and hmac.compare_digest(shown[-len(end) :], end) else ""
 
 
 def copy_examples(source: Path, folder: Path) -> None:
@@ -80,10 +97,11 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--idle", type=int, default=3600, help="seconds without use until it ends; 0: never")
     parser.add_argument("--statefulset", default="", help="what to scale to zero then")
+    parser.add_argument("--behind-proxy", action="store_true", help="who has JUPYTER_TOKEN signs people in")
     given = parser.parse_args()
     home = Path.home()
     copy_examples(EXAMPLES, home / "notebooks")
-    code, by_itself = run(jupyter_command(given.host, given.idle, home))
+    code, by_itself = run(jupyter_command(given.host, given.idle, home, given.behind_proxy))
     if code == 0 and by_itself and given.statefulset:
         try:
             sleep_until_woken(given.statefulset)

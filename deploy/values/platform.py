@@ -165,16 +165,44 @@ class WorkbenchVolume(Values):
     storage_class: Name
 
 
+Person = Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]
+
+
+class SignIn(Values):
+    """Sign-in to workbenches by OpenID Connect."""
+
+    enabled: bool
+    issuer: Annotated[str, Field(pattern=r"^$|^https://[^\s?#]+$")]
+    cidr: Cidr
+    client_id: Annotated[str, Field(pattern=r"^[^\s]+$")]
+    existing_secret: Name
+    claim: Annotated[str, Field(pattern=r"^[^\s]+$")]
+    people: dict[Person, Annotated[str, Field(pattern=r'^[^\s,"#][^\s,"]*$')]]
+    groups: list[Annotated[str, Field(pattern=r"^[^,]+$")]]
+    url: Annotated[str, Field(pattern=r"^$|^https?://[^\s/?#]+$")]
+    image: Image
+    resources: Resources
+
+
+class WorkbenchIngress(Values):
+    """An Ingress for each person."""
+
+    enabled: bool
+    class_name: Name
+    annotations: dict[str, str]
+    tls: Objects
+    namespaces: list[Name]
+
+
 class Workbench(Workload):
     """JupyterLab, a pod for each person."""
 
-    users: Annotated[
-        list[Annotated[str, Field(pattern=r"^[a-z]([-a-z0-9]{0,28}[a-z0-9])?$")]],
-        Field(json_schema_extra={"uniqueItems": True}),
-    ]
+    users: Annotated[list[Person], Field(json_schema_extra={"uniqueItems": True})]
     image: Image
     idle_seconds: Annotated[int, Field(ge=0)]
     existing_secret: Name
+    oidc: SignIn
+    ingress: WorkbenchIngress
     persistence: WorkbenchVolume
     extra_egress: Objects
 

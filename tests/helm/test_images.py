@@ -27,7 +27,9 @@ def images(text: str) -> set[str]:
 
 def test_every_image_of_others_that_charts_name_is_in_the_stack() -> None:
     everything = (
-        "pipelines.ui.enabled=true,monitoring.alertmanager.enabled=true,monitoring.alertmanager.existingSecret=a"
+        "pipelines.ui.enabled=true,monitoring.alertmanager.enabled=true,monitoring.alertmanager.existingSecret=a,"
+        "workbench.users={ada},workbench.oidc.enabled=true,workbench.oidc.issuer=https://id.example.com,"
+        "workbench.oidc.existingSecret=a,workbench.oidc.people.ada=a@example.com,workbench.oidc.url=https://{user}.example.com"
     )
     done = helm("template", "fairlead", str(CHARTS / "platform"), "--set", everything)
     assert done.returncode == 0, done.stderr

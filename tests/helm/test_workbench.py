@@ -114,6 +114,110 @@ def test_tokens_of_ones_own_and_no_feature_store() -> None:
     assert next(one for one in pod(objects)["spec"]["volumes"] if one["name"] == "data")["emptyDir"] == {}
 
 
+SIGN_IN = {
+    "enabled": True,
+    "issuer": "https://id.example.com:8443/realms/company",
+    "existingSecret": "oidc",
+    "people": {"ada": "Ada@example.com", "grace": "grace@example.com", "left": "left@example.com"},
+    "groups": ["data-science", "it ops"],
+    "url": "https://{user}.workbench.example.com",
+}
+WAYS = {"enabled": True, "namespaces": ["ingress-nginx"], "tls": [{"secretName": "wild"}]}
+
+
+@lru_cache
+def signed_in() -> list[Object]:
+    return render("platform", {"workbench": {"users": USERS, "oidc": SIGN_IN, "ingress": WAYS}})
+
+
+def test_a_proxy_signs_each_person_in_to_their_own_pod() -> None:
+    for user in USERS:
+        jupyter, proxy = containers(pod(signed_in(), user))
+        assert jupyter["command"][-1] == "--behind-proxy"
+        assert {
+            "--provider=oidc",
+            f"--oidc-issuer-url={SIGN_IN['issuer']}",
+            "--client-id=fairlead-workbench",
+            "--oidc-email-claim=email",
+            "--authenticated-emails-file=/etc/sign-in/people",
+            "--allowed-group=data-science",
+            "--allowed-group=it ops",
+            f"--redirect-url=https://{user}.workbench.example.com/oauth2/callback",
+            "--cookie-secure=true",
+            "--upstream=http://127.0.0.1:8888/",
+            "--pass-basic-auth=true",
+            "--prefer-email-to-user=true",
+        } <= set(proxy["args"])
+        assert "--email-domain" not in " ".join(proxy["args"]), "whoever is in a domain would be let in"
+        volumes = {one["name"]: one for one in pod(signed_in(), user)["spec"]["volumes"]}
+        people = {"name": f"{NAME}-people", "items": [{"key": user, "path": "people"}]}
+        assert volumes["people"]["configMap"] == people
+        given = {name: one["secretKeyRef"] for name, one in environment(proxy).items()}
+        assert given == {
+            "OAUTH2_PROXY_CLIENT_SECRET": {"name": "oidc", "key": "client-secret"},
+            "OAUTH2_PROXY_COOKIE_SECRET": {"name": "oidc", "key": user},
+            "OAUTH2_PROXY_BASIC_AUTH_PASSWORD": environment(jupyter)["JUPYTER_TOKEN"]["secretKeyRef"],
+        }
+    assert named(signed_in(), "ConfigMap", f"{NAME}-people")["data"] == {
+        user: SIGN_IN["people"][user]  # type: ignore[index]
+        for user in USERS
+    }
+
+
+def test_people_come_by_the_proxy_alone() -> None:
+    policy = named(signed_in(), "NetworkPolicy", NAME)["spec"]
+    (way,) = policy["ingress"]
+    assert [one["port"] for one in way["ports"]] == [4180]
+    assert "ingress-nginx" in json.dumps(way["from"])
+    out = [rule for rule in policy["egress"] if {"protocol": "TCP", "port": 8443} in rule["ports"]]
+    assert [rule["to"] for rule in out] == [[{"ipBlock": {"cidr": "0.0.0.0/0"}}]]
+    closed = render("platform", {"workbench": {"users": USERS, "oidc": {**SIGN_IN, "cidr": "203.0.113.0/24"}}})
+    assert "ingress" not in named(closed, "NetworkPolicy", NAME)["spec"]
+    assert "203.0.113.0/24" in json.dumps(named(closed, "NetworkPolicy", NAME)["spec"]["egress"])
+    for user in USERS:
+        (port,) = named(signed_in(), "Service", f"{NAME}-{user}")["spec"]["ports"]
+        _, proxy = containers(pod(signed_in(), user))
+        assert port["targetPort"] == proxy["ports"][0]["name"] == "sign-in"
+        (rule,) = named(signed_in(), "Ingress", f"{NAME}-{user}")["spec"]["rules"]
+        assert rule["host"] == f"{user}.workbench.example.com"
+        assert rule["http"]["paths"][0]["backend"]["service"] == {"name": f"{NAME}-{user}", "port": {"number": 8888}}
+
+
+def test_the_proxy_is_closed_and_comes_from_the_mirror() -> None:
+    values = {"workbench": {"users": ["ada"], "oidc": SIGN_IN}, "global": {"imageRegistry": "r.example"}}
+    _, proxy = containers(pod(render("platform", values)))
+    assert proxy["image"].startswith("r.example/oauth2-proxy/oauth2-proxy:v")
+    assert proxy["securityContext"]["readOnlyRootFilesystem"] is True
+    assert proxy["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert proxy["resources"]["limits"]["memory"] == proxy["resources"]["requests"]["memory"]
+    plain = render(
+        "platform", {"workbench": {"users": ["ada"], "oidc": {**SIGN_IN, "url": "http://{user}.localhost:8888"}}}
+    )
+    _, proxy = containers(pod(plain))
+    assert {"--cookie-secure=false", "--cookie-name=workbench"} <= set(proxy["args"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"issuer": ""}, "workbench.oidc.issuer"),
+        ({"issuer": "http://id.example.com"}, "issuer"),
+        ({"existingSecret": ""}, "client-secret, ada, grace"),
+        ({"url": "https://workbench.example.com"}, "one address for all"),
+        ({"url": "https://example.com/{user}"}, "url"),
+        ({"people": {"ada": "ada@example.com"}}, "workbench.oidc.people.grace"),
+        ({"people": {"ada": "a@example.com", "grace": "A@example.com"}}, "same person"),
+        ({"people": {"ada": "a@example.com,b@example.com", "grace": "g"}}, "people"),
+    ],
+)
+def test_a_sign_in_that_lets_in_nobody_or_too_many_is_refused(change: dict[str, Any], said: str) -> None:
+    assert said in refused("platform", {"workbench": {"users": USERS, "oidc": {**SIGN_IN, **change}}})
+
+
+def test_an_ingress_to_a_token_is_refused() -> None:
+    assert "workbench.oidc.enabled=true" in refused("platform", {"workbench": {"users": ["ada"], "ingress": WAYS}})
+
+
 @pytest.mark.parametrize("user", ["Ada", "a b", "-a", "a" * 31])
 def test_a_name_that_cannot_be_one_is_refused(user: str) -> None:
     assert "workbench" in refused("platform", {"workbench": {"users": [user]}})

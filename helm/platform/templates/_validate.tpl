@@ -33,9 +33,7 @@ without their Secret, Secrets that are not there, and combinations of replicas t
 {{- include "fairlead.requireSecret" (dict "context" $ "secret" . "value" "console.existingSecret" "keys" (list "keys" "session")) -}}
 {{- end -}}
 {{- end -}}
-{{- if and .Values.workbench.users .Values.workbench.existingSecret -}}
-{{- include "fairlead.requireSecret" (dict "context" $ "secret" .Values.workbench.existingSecret "value" "workbench.existingSecret" "keys" .Values.workbench.users) -}}
-{{- end -}}
+{{- include "platform.validateWorkbench" . -}}
 {{- with .Values.federation -}}
 {{- if and .enabled (or (not .sites) (not .existingSecret)) -}}
 {{- fail "federation.enabled needs sites and certificates. Fix: fairlead federation certificates keys --site NAME --host HOST; then set federation.sites, and federation.existingSecret to a Secret with the keys ca.pem, server.crt, server.key" -}}

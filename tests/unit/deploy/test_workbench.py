@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -11,12 +12,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from deploy import workbench
-from deploy.workbench import copy_examples, jupyter_command, run, sleep_until_woken
+from deploy.workbench import copy_examples, jupyter_command, run, signed_in, sleep_until_woken
 
 
 def test_the_server_listens_where_it_is_told_keeps_its_token_quiet_and_asks_nobody_outside() -> None:
@@ -28,6 +30,44 @@ def test_the_server_listens_where_it_is_told_keeps_its_token_quiet_and_asks_nobo
     )
     assert {"--LabApp.news_url=None", "--LabApp.extension_manager=readonly"} <= set(command)
     assert "token" not in " ".join(command)
+
+
+def basic(text: str) -> str:
+    return f"Basic {base64.b64encode(text.encode()).decode()}"
+
+
+@pytest.mark.parametrize(
+    ("header", "token", "name"),
+    [
+        (basic("ada@example.com:secret"), "secret", "ada@example.com"),
+        (basic("realm:ada:sec:ret"), "sec:ret", "realm:ada"),
+        (basic("ada@example.com:secreT"), "secret", ""),
+        (basic("ada@example.com:my-secret"), "secret", ""),
+        (basic("ada@example.com:"), "", ""),
+        (basic("secret"), "secret", ""),
+        ("Bearer " + basic("ada:secret")[6:], "secret", ""),
+        ("token secret", "secret", ""),
+        ("Basic ?", "secret", ""),
+        ("Basic " + base64.b64encode(b"\xff:secret").decode(), "secret", ""),
+        ("", "secret", ""),
+    ],
+)
+def test_only_the_proxy_says_who_somebody_is(header: str, token: str, name: str) -> None:
+    assert signed_in(header, token) == name
+
+
+def test_behind_a_proxy_a_request_with_its_password_is_a_person_and_still_no_token() -> None:
+    pytest.importorskip("jupyter_server", reason="JupyterLab is in the extra workbench")
+    from deploy.workbench_identity import ProxyIdentity
+
+    identity = ProxyIdentity(token="secret")
+    asks = SimpleNamespace(request=SimpleNamespace(headers={"Authorization": basic("ada:secret")}))
+    assert identity.get_user(asks).username == "ada"
+    assert identity.should_check_origin(asks)
+    asks.request.headers["Authorization"] = "token secret"
+    assert identity.get_user(asks) is None
+    (option,) = set(jupyter_command("::", 0, Path("/"), behind_proxy=True)) - set(jupyter_command("::", 0, Path("/")))
+    assert option.split("=")[1] == f"{ProxyIdentity.__module__}.{ProxyIdentity.__name__}"
 
 
 def test_examples_come_once_and_what_a_person_wrote_stays(tmp_path: Path) -> None:
