@@ -62,7 +62,8 @@ def test_behind_a_proxy_a_request_with_its_password_is_a_person_and_still_no_tok
 
     identity = ProxyIdentity(token="secret")
     asks = SimpleNamespace(request=SimpleNamespace(headers={"Authorization": basic("ada:secret")}))
-    assert identity.get_user(asks).username == "ada"
+    asks.current_user = identity.get_user(asks)
+    assert asks.current_user.username == "ada"
     assert identity.should_check_origin(asks)
     asks.request.headers["Authorization"] = "token secret"
     assert identity.get_user(asks) is None
