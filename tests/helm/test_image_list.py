@@ -19,6 +19,13 @@ from deploy.cli.releases.release_values import first_values
 from tests.helm.program import CHARTS, find, helm
 
 DIGEST = "sha256:" + "ab" * 32
+SIGN_IN = {
+    "enabled": True,
+    "issuer": "https://id.example.com",
+    "existingSecret": "oidc",
+    "people": {"ada": "ada@example.com"},
+    "url": "https://{user}.example.com",
+}
 
 
 @pytest.fixture
@@ -78,6 +85,7 @@ def test_the_list_is_what_charts_name_in_any_place(tmp_path: Path, monkeypatch: 
     everything = {
         "pipelines": {"ui": {"enabled": True}, "images": {"driver": {"digest": DIGEST}}},
         "monitoring": {"alertmanager": {"enabled": True, "existingSecret": "a"}},
+        "workbench": {"users": ["ada"], "oidc": SIGN_IN},
         "global": {"imageRegistry": "mirror.example:5000"},
     }
     values.write_text(yaml.safe_dump(everything))
