@@ -5,7 +5,7 @@ Labels go first: after a crash the predictions are still there to say which labe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -31,8 +31,12 @@ class Forgotten:
     labels: int
 
 
-def forget(folder: str, model: str, keys: Mapping[str, str], salt: str) -> Forgotten:
+def forget(
+    folder: str, model: str, keys: Mapping[str, str], salt: str, first: Callable[[set[str]], object] | None = None
+) -> Forgotten:
     """Remove all records of the entity that has these keys.
+
+    first: gets the ids of their predictions before one is removed, for what else is known by them.
 
     Raises:
         PlatformError: ``code="compacting"`` when another process replaces files, or the storage's own.
@@ -41,6 +45,8 @@ def forget(folder: str, model: str, keys: Mapping[str, str], salt: str) -> Forgo
     with alone(home(folder, model, "labels")) as of_labels, alone(home(folder, model)) as of_predictions:
         turns = of_labels, of_predictions
         ids = {one.id for one in _all(folder, model, turns) if _is(one, accepted)}
+        if first is not None and ids:
+            first(ids)
         removed = Forgotten(labels=_remove(folder, model, "labels", ids, turns), predictions=len(ids))
         _remove(folder, model, "predictions", ids, turns)
         if ids:
@@ -50,8 +56,13 @@ def forget(folder: str, model: str, keys: Mapping[str, str], salt: str) -> Forgo
 
 def count(folder: str, model: str, keys: Mapping[str, str], salt: str) -> int:
     """How many predictions `forget` would remove."""
+    return len(ids(folder, model, keys, salt))
+
+
+def ids(folder: str, model: str, keys: Mapping[str, str], salt: str) -> set[str]:
+    """The predictions that `forget` would remove."""
     accepted = _accepted(keys, salt)
-    return len({one.id for one in _all(folder, model, []) if _is(one, accepted)})
+    return {one.id for one in _all(folder, model, []) if _is(one, accepted)}
 
 
 def _accepted(keys: Mapping[str, str], salt: str) -> dict[str, set[str]]:

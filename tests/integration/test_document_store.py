@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,21 @@ import pytest
 from pymongo.errors import AutoReconnect
 from typer.testing import CliRunner
 
+from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.app import app
-from deploy.cli.privacy.taking_out import Forgetting, Person
+from deploy.cli.feedback.annotations import Annotations
+from deploy.cli.privacy.taking_out import Forgetting, Log, Person
 from pipelines.data import document_store
 from pipelines.data.document_store import DocumentStore
 from pipelines.io import mongodb
 from pipelines.steps.ingest import ingest
 from pipelines.task import dump_config
 from pipelines.tasks import get_task
+from services.feedback import layout
+from services.feedback.line_file import append
+from services.feedback.records import Prediction, line_of
 from tests.mongo_server import MongoServer
 
 pytestmark = pytest.mark.integration
@@ -186,3 +192,55 @@ def test_a_row_is_shown_as_it_came_and_as_it_was_cleaned(home: Home, monkeypatch
     assert "as it came" in CliRunner().invoke(app, ask).output
     missing = CliRunner().invoke(app, [*ask[:3], "P3000"])
     assert (missing.exit_code, "has transaction_id 'P3000'" in missing.output) == (1, True)
+
+
+NOTE = {"id": "0" * 31 + "1", "annotation": {"verdict": "1", "who.said": ["a", 2.5, None]}}
+
+
+def test_annotations_are_kept_once_and_lines_that_are_none_are_named(
+    home: Home, shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        NOTE, {**NOTE, "annotation": "plain words", "time": "2026-03-01T10:00:00Z"}, NOTE,
+        {"id": "1"}, {**NOTE, "id": "1"}, {**NOTE, "time": "now"}, {**NOTE, "annotation": {"$set": 1}},
+        {**NOTE, "annotation": 2**63},
+    ]  # fmt: skip
+    file = tmp_path / "notes.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)) + "\nno JSON\n")
+    monkeypatch.setenv("FAIRLEAD_HOME", home.endpoints.home)
+    ask = ["predictions", "annotate", "fraud", "--source", str(file), "--json"]
+    refused = CliRunner().invoke(app, ask)
+    assert (refused.exit_code, "no document store is set" in refused.output) == (1, True)
+    monkeypatch.setenv("FAIRLEAD_DOCUMENTS", home.documents)
+    said = CliRunner().invoke(app, ask)
+    made = json.loads(said.stdout)
+    assert (said.exit_code, made["rows"], made["kept"], made["repeated"], made["refused"]) == (1, 9, 2, 1, 6)
+    assert [line.split(":")[0] for line in made["refused_rows"]] == [f"row {row}" for row in range(4, 10)]
+    assert json.loads(CliRunner().invoke(app, ask).stdout)["kept"] == 0
+    shown = CliRunner().invoke(app, ["predictions", "annotations", "fraud", NOTE["id"], "--json"])
+    first, second = json.loads(shown.stdout)["annotations"]
+    assert first == {"time": "2026-03-01T10:00:00+00:00", "annotation": "plain words"}
+    assert second["annotation"] == NOTE["annotation"]
+    assert shop["fraud.annotations"].count_documents({}) == 2
+
+
+def test_annotations_of_who_is_forgotten_go_too(home: Home, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs, other = f"{1:032x}", f"{2:032x}"
+    folder = home.endpoints.uri("predictions")
+    for identifier, who in ((theirs, PERSON), (other, "C000002")):
+        record = Prediction(
+            id=identifier, time=datetime(2026, 3, 1, 12, tzinfo=UTC), model="fraud", version="1", digest="ab",
+            answer={"label": "genuine", "score": 0.1}, inputs={}, entities={"customer_id": who}, flags=(),
+            latency_ms=1.0, schema=2,
+        )  # fmt: skip
+        append(Path(storage.join(layout.home(folder, "fraud"), "2026-03-01.a-1.jsonl")), line_of(record))
+    notes = [{"_id": name, "prediction": name, "annotation": 1} for name in (theirs, other)]
+    Annotations(home.documents, "fraud").write(notes)
+    monkeypatch.setattr("contracts.registry.Registry", lambda _: type("Models", (), {"names": lambda self: []})())
+    person = Person(task=get_task("fraud"), column="customer_id", text=PERSON)
+    logs = [Log(model="fraud", salt="salt", adapters=None)]
+    looked = Forgetting(home.endpoints, person, logs, dry_run=True).run()
+    assert (looked.predictions, looked.documents) == (1, 1)
+    done = Forgetting(home.endpoints, person, logs, dry_run=False).run()
+    assert (done.predictions, done.documents) == (1, 1)
+    assert [each["_id"] for each in shop["fraud.annotations"].find()] == [other]

@@ -104,18 +104,11 @@ def documents(
     """
     from dataclasses import asdict
 
-    from deploy.cli.profiles.loading import load_endpoints
+    from deploy.cli.profiles.loading import document_store
     from pipelines.data.document_store import DocumentStore
     from pipelines.tasks import get_task
 
-    address, found = load_endpoints(profile).documents, get_task(task)
-    if not address:
-        raise PlatformError(
-            "no document store is set",
-            detail=f"profile {profile} has no key documents",
-            fix="write documents: mongodb://HOST/DATABASE into the profile, or set FAIRLEAD_DOCUMENTS",
-            code="bad_profile",
-        )
+    address, found = document_store(profile), get_task(task)
     rows = [asdict(each) for each in DocumentStore(address, found.name).find(column or found.id, key, version)]
     if not rows:
         raise PlatformError(

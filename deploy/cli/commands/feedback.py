@@ -10,7 +10,7 @@ from deploy.cli.terminal.options import DEFAULT_PROFILE, Json, Profile
 from deploy.cli.terminal.output import guarded
 
 _Model = Annotated[str, typer.Argument(help="The model's name.")]
-_predictions = typer.Typer(no_args_is_help=True, help="The log of predictions: compact, list, judge, forget.")
+_predictions = typer.Typer(no_args_is_help=True, help="The log of predictions: compact, list, annotate, judge, forget.")
 
 
 def register(app: typer.Typer) -> None:
@@ -93,6 +93,48 @@ def list_(
     from deploy.cli.feedback.log_actions import list_days
 
     list_days(profile, model, count, as_json)
+
+
+@_predictions.command()
+@guarded
+def annotate(
+    model: _Model,
+    source: Annotated[str, typer.Option("--source", "-s", help="JSON lines of id, annotation and maybe time.")],
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Keep what people say of predictions in no form of a label: any JSON, by the prediction's id.
+
+    Annotations are documents of the document store, which the profile names: documents: mongodb://HOST/DATABASE. The
+    same line twice is kept once. Lines that are none are refused by their number, the others are kept; then the exit
+    code is 1.
+
+    [bold]Examples[/]
+      fairlead predictions annotate fraud --source notes.jsonl
+      fairlead labels fraud --source mongodb://db/fairlead/fraud.annotations --id-column prediction \
+        --label-column annotation.verdict
+    """
+    from deploy.cli.feedback.annotations import annotate
+
+    annotate(profile, model, source, as_json)
+
+
+@_predictions.command("annotations")
+@guarded
+def annotations_(
+    model: _Model,
+    prediction: Annotated[str, typer.Argument(help="The id of a prediction.")],
+    profile: Profile = DEFAULT_PROFILE,
+    as_json: Json = False,
+) -> None:
+    """Show what people said of a prediction.
+
+    [bold]Examples[/]
+      fairlead predictions annotations fraud 0123456789abcdef0123456789abcdef
+    """
+    from deploy.cli.feedback.annotations import show
+
+    show(profile, model, prediction, as_json)
 
 
 @_predictions.command()

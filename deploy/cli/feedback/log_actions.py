@@ -114,13 +114,24 @@ def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> 
     folder = log_of(endpoints, model)
     salt = salt_of(endpoints, profile, model)
     adapters = forget_personal(profile, model, keys.values(), salt)  # first: what they learned is of the records
-    removed = forget(folder, model, keys, salt)
+    gone = 0
+
+    def forget_annotations(ids: set[str]) -> None:
+        nonlocal gone
+        if endpoints.documents:
+            from deploy.cli.feedback.annotations import Annotations
+
+            gone = Annotations(endpoints.documents, model).remove(ids)
+
+    removed = forget(folder, model, keys, salt, forget_annotations)
     document = {"model": model, "folder": folder, "predictions": removed.predictions, "labels": removed.labels}
-    document["adapters"] = adapters
+    document |= {"annotations": gone, "adapters": adapters}
     note(endpoints, "forget_entity", model, evidence={**document, "keys": sorted(keys)})  # whose is not for a log
 
     def show(out: Console) -> None:
         out.print(f"Removed  {removed.predictions:,} predictions and {removed.labels:,} labels of {', '.join(keys)}")
+        if gone:
+            out.print(f"Removed  {gone:,} annotations")
         if adapters:
             out.print(f"Removed  {adapters:,} adapters")
         out.print(

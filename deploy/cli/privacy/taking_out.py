@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -120,7 +121,7 @@ class Forgetting:
 
             replaced = {one["version"]: one.get("replaced_by", "") for one in self._done.versions}
             store = DocumentStore(self._ends.documents, self._task)
-            self._done.documents = store.forget(self._person.column, self._texts, replaced, dry_run=self._dry)
+            self._done.documents += store.forget(self._person.column, self._texts, replaced, dry_run=self._dry)
 
     def _before(self) -> set[str]:
         """Versions that had rows of the person when they were to be forgotten before."""
@@ -192,14 +193,25 @@ class Forgetting:
             for text in sorted(self._texts):
                 keys = {self._person.column: text}
                 if one.model in logged and self._dry:
-                    self._done.predictions += forgetting.count(folder, one.model, keys, one.salt)
+                    ids = forgetting.ids(folder, one.model, keys, one.salt)
+                    self._done.predictions += len(ids)
+                    self._annotations(one.model, ids)
                 elif one.model in logged:
-                    removed = forgetting.forget(folder, one.model, keys, one.salt)
+                    annotated = functools.partial(self._annotations, one.model)
+                    removed = forgetting.forget(folder, one.model, keys, one.salt, annotated)
                     self._done.predictions += removed.predictions
                     self._done.labels += removed.labels
                 if one.adapters is not None:
                     found = forget_adapters(one.adapters, one.model, text, one.salt, dry_run=self._dry)
                     self._done.adapters += found
+
+    def _annotations(self, model: str, ids: set[str]) -> None:
+        """What people said of the person's predictions."""
+        if self._ends.documents:
+            from deploy.cli.feedback.annotations import Annotations
+
+            kept = Annotations(self._ends.documents, model)
+            self._done.documents += kept.count(ids) if self._dry else kept.remove(ids)
 
     def _steps(self) -> None:
         """Entries of the cache of steps that were made of an affected version, or have rows of the person."""

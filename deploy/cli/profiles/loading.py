@@ -45,6 +45,23 @@ def profile_file(profile: str) -> Path:
     )
 
 
+def document_store(profile: str) -> str:
+    """The address of the database that documents are kept in, as a profile says.
+
+    Raises:
+        PlatformError: ``code="bad_profile"``: it names none.
+    """
+    address = load_endpoints(profile).documents
+    if not address:
+        raise PlatformError(
+            "no document store is set",
+            detail=f"profile {profile} has no key documents",
+            fix="write documents: mongodb://HOST/DATABASE into the profile, or set FAIRLEAD_DOCUMENTS",
+            code="bad_profile",
+        )
+    return address
+
+
 def load_profile(profile: str) -> Profile:
     """A profile as it is written; the environment (``FAIRLEAD_HOME`` ...) wins over the file."""
     from contracts.settings import load
