@@ -17,10 +17,9 @@ from contracts import storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.app import app
-from deploy.cli.feedback.annotations import Annotations
 from deploy.cli.privacy.taking_out import Forgetting, Log, Person
 from pipelines.data import document_store
-from pipelines.data.document_store import DocumentStore
+from pipelines.data.document_store import Annotations, DocumentStore
 from pipelines.io import mongodb
 from pipelines.steps.ingest import ingest
 from pipelines.task import dump_config

@@ -119,7 +119,7 @@ def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> 
     def forget_annotations(ids: set[str]) -> None:
         nonlocal gone
         if endpoints.documents:
-            from deploy.cli.feedback.annotations import Annotations
+            from pipelines.data.document_store import Annotations
 
             gone = Annotations(endpoints.documents, model).remove(ids)
 
