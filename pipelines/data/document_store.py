@@ -3,7 +3,8 @@
 Each task has three collections in the database of the address: ``TASK.raw`` and ``TASK.clean``, whose documents are
 ``{_id: "VERSION:ROW", version, row, values}``, and ``TASK.versions``, which says how far a version is written and is
 ``complete`` when the server has counted all of its documents. Writing it again changes nothing, and a run that was
-ended goes on. Annotations of a model's predictions are in ``MODEL.annotations``. What personal data is taken out of is kept as it came only where the address says ``raw=all``.
+ended goes on. What personal data is taken out of is kept as it came only where the address says ``raw=all``.
+Annotations of a model's predictions are in ``MODEL.annotations``.
 """
 
 from __future__ import annotations
