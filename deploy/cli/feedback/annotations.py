@@ -121,7 +121,7 @@ def show(profile: str, model: str, prediction: str, as_json: bool) -> None:
     if not found:
         raise PlatformError(
             f"prediction {prediction} of {model} has no annotations",
-            fix="look whether model and id are right, or keep some: fairlead predictions annotate",
+            fix="look whether model and id are right, or keep some: fairlead predictions annotate MODEL --source FILE",
             code="not_found",
         )
     document = {"prediction": prediction, "annotations": [{**each, "time": each["time"].isoformat()} for each in found]}

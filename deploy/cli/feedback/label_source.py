@@ -68,7 +68,7 @@ def _rows(file: Path, source: str, columns: Columns) -> Iterator[list[tuple[Any,
         raise PlatformError(
             f"cannot tell the format of {file.name}",
             detail=f"known endings: .parquet, {', '.join(_TEXT)}",
-            fix="rename the file; what is no label of one form: fairlead predictions annotate",
+            fix="rename the file; what is no label of one form: fairlead predictions annotate MODEL --source FILE",
             code="unknown_format",
         )
     try:
