@@ -21,7 +21,7 @@ from deploy.cli.privacy.taking_out import Forgetting, Log, Person
 from pipelines.data import document_store
 from pipelines.data.document_store import Annotations, DocumentStore
 from pipelines.io import mongodb
-from pipelines.steps.ingest import ingest
+from pipelines.steps.calls import CALLS
 from pipelines.task import dump_config
 from pipelines.tasks import get_task
 from services.feedback import layout
@@ -66,8 +66,9 @@ class Home:
         """Ingest; the manifest of the run."""
         config = json.loads(dump_config(get_task("fraud").recipes["logistic"]))
         config["data"] |= data
-        root = self.endpoints.uri("data")
-        ingest("fraud", json.dumps(config), str(self.source), root, str(self._out), self.documents + more)
+        where = self.endpoints.model_copy(update={"documents": self.documents + more}).resolved()
+        given = {"task": "fraud", "config": json.dumps(config), "source": str(self.source)}
+        CALLS["ingest"].call({**given, "endpoints": where.model_dump_json(), "manifest": str(self._out)})
         made: dict[str, Any] = json.loads(self._out.read_text())
         return made
 
