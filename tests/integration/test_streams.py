@@ -66,11 +66,11 @@ def test_frames_that_come_too_fast_cost_no_memory(service: Service) -> None:
 def test_a_frame_that_is_too_large_ends_its_stream_alone(service: Service) -> None:
     with stream(service) as other:
         with stream(service) as socket:
-            socket.send(bytes(2 << 20))
             with pytest.raises(ConnectionClosed) as closed:
+                socket.send(bytes(2 << 20))
                 socket.recv(timeout=10)
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1009
+        # The server does not read the frame, so that its kernel's reset may overtake what it says.
+        assert closed.value.rcvd is None or closed.value.rcvd.code == 1009
         other.send(BRIGHT)
         assert json.loads(other.recv(timeout=10))["frame"] == 0
 
