@@ -217,7 +217,7 @@ def test_annotations_are_kept_once_and_lines_that_are_none_are_named(
     assert (said.exit_code, made["rows"], made["kept"], made["repeated"], made["refused"]) == (1, 9, 2, 1, 6)
     assert [line.split(":")[0] for line in made["refused_rows"]] == [f"row {row}" for row in range(4, 10)]
     assert json.loads(CliRunner().invoke(app, ask).stdout)["kept"] == 0
-    shown = CliRunner().invoke(app, ["predictions", "annotations", "fraud", NOTE["id"], "--json"])
+    shown = CliRunner().invoke(app, ["predictions", "annotations", "fraud", str(NOTE["id"]), "--json"])
     first, second = json.loads(shown.stdout)["annotations"]
     assert first == {"time": "2026-03-01T10:00:00+00:00", "annotation": "plain words"}
     assert second["annotation"] == NOTE["annotation"]

@@ -117,8 +117,9 @@ def test_half_a_character_and_what_lies_behind_the_limit_are_cut(tmp_path: Path)
     given_ = np.array(["half \ud83d sign. Two.", "x" * 60_000, None], dtype=object)
     first, long, none = engine.predict({"text": given_}).tolist()
     assert (first, len(long), none) == ("half ?", 50_000, "")
-    with pytest.raises(PlatformError, match="no reasons"):
-        engine.explain({"text": given_}, 3)
+    half, _, nothing = engine.explain({"text": given_}, 3)
+    assert [(reason.feature, reason.contribution) for reason in half] == [("half ?", 1), ("sign.", 0), ("Two.", 0)]
+    assert nothing == []
 
 
 def test_parameters_that_no_engine_takes_are_refused(tmp_path: Path) -> None:
