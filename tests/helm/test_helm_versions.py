@@ -13,7 +13,7 @@ _KEYWORDS = "and define else end false if include not or range template true wit
 _FUNCTIONS = """
 add append b64dec b64enc base ceil concat contains deepCopy default dict div empty eq fail first float64 floor
 fromJson fromJsonArray fromYaml fromYamlArray ge get gt has hasKey hasPrefix hasSuffix index int int64 join keys
-kindIs last le len list lookup lower lt merge mergeOverwrite min mulf ne nindent omit pick prepend printf quote
+kindIs last le len list lookup lower lt merge mergeOverwrite min mul mulf ne nindent omit pick prepend printf quote
 randAlphaNum regexFind regexMatch regexReplaceAll replace rest set sha1sum sha256sum sortAlpha splitList sub subf
 ternary toJson toPrettyJson toString toYaml tpl trim trimPrefix trimSuffix trunc uniq upper urlParse
 without

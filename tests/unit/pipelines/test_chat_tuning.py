@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,8 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     write_tiny_llama(model / "model.gguf")
     spec = ChatSpec(window=64, max_tokens=4, max_characters=64, adapter="0" * 64)
     (model / "chat.json").write_text(spec.model_dump_json())
-    document: Any = type("Document", (), {"files": {}, "name": "chat", "modality": "chat"})()
+    signature = SimpleNamespace(inputs=[SimpleNamespace(name="prompt")])
+    document: Any = SimpleNamespace(files={}, name="chat", modality="chat", signature=signature)
     with pytest.raises(PlatformError, match="refused") as caught:
         LlamaEngine(Bundle(tmp_path, document, ""), EngineOptions())
     assert "adapter is of weights 000000000000" in caught.value.detail
