@@ -64,6 +64,14 @@ class MongoServer:
         return f"mongodb://127.0.0.1:{self.port}/shop/{collection}{query}"
 
     @contextlib.contextmanager
+    def emptied(self) -> Any:
+        """Database ``shop`` without any collection."""
+        with self.database() as database:
+            for name in database.list_collection_names():
+                database.drop_collection(name)
+            yield database
+
+    @contextlib.contextmanager
     def database(self) -> Any:
         """Database ``shop``."""
         import pymongo

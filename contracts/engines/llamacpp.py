@@ -127,7 +127,8 @@ class LlamaEngine:
             raise PlatformError(
                 f"{bundle.document.name} has no weights that vLLM reads",
                 detail=f"model/{SAFETENSORS} is not in the bundle",
-                fix="run the task again with --set model.safetensors=true",
+                fix="run the task again with --set model.safetensors=true; where its recipe has no such setting, "
+                "serve it by llama.cpp: engine.kind of the chart is llamacpp",
                 code="bad_bundle",
             )
         served = options.served or served_name(bundle.document.name, bundle.digest)

@@ -46,9 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MongoServer]:
 
 @pytest.fixture
 def shop(server: MongoServer) -> Iterator[Any]:
-    with server.database() as database:
-        for name in database.list_collection_names():
-            database.drop_collection(name)
+    with server.emptied() as database:
         yield database
 
 
