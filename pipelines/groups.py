@@ -19,8 +19,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from contracts import storage
 from contracts.errors import PlatformError
-from contracts.storage import is_remote
 from pipelines.code_version import require
 from pipelines.grouping import GROUPS
 from pipelines.io import events
@@ -210,12 +210,20 @@ class Group:
                 for name, value in call.inputs(self.has).items()
             }
             folder = Path(tempfile.mkdtemp(prefix=f"{step}-", dir=self._scratch))
-            result = call_step(step, call, {**given, parameter: str(folder / OUT), "key": key})
+            address = self._cache.address(step, key) if key else ""
+            told = {parameter: str(folder / OUT), "key": key, "kept": storage.join(address, OUT) if key else ""}
+            try:
+                result = call_step(step, call, {**given, **told})
+            except PlatformError:
+                if key:
+                    with contextlib.suppress(PlatformError):  # the failure is what matters
+                        self._cache.leave(address, folder)
+                raise
             self._drop(artifact)
             self._here[artifact] = folder / OUT
             if key:
-                address = self.artifacts[artifact] = self._cache.keep(step, key, folder, result).address
-                if not is_remote(address):  # moved there
+                self.artifacts[artifact] = self._cache.keep(address, folder, result).address
+                if not storage.is_remote(address):  # moved there
                     self._here[artifact] = Path(address) / OUT
             if step == "ingest":
                 self.values["dataset"], self.values["data_version"] = version_made(str(folder / OUT))

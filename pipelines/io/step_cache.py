@@ -76,19 +76,29 @@ class StepCache:
         except (ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, step: str, key: str, folder: Path, result: Any) -> Entry:
-        """Make what the step made known by `key`: ``out`` in `folder`, which is moved, or uploaded to S3."""
-        place, name = storage.join(self.root, step, key), secrets.token_hex(4)
+    def address(self, step: str, key: str) -> str:
+        """Where what the step is about to make will be kept, in ``out`` below it."""
+        return storage.join(self.root, step, key, secrets.token_hex(4))
+
+    def keep(self, address: str, folder: Path, result: Any) -> Entry:
+        """Make what a step made known by its key: ``out`` in `folder`, which is moved to `address`, or uploaded."""
+        place, _, name = address.rpartition("/")
         files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in folder.rglob("*") if p.is_file()}
         write_json(folder / _FILES, files)
         if storage.is_remote(place):
-            storage.upload(folder, storage.join(place, name), last=_FILES)
+            storage.upload(folder, address, last=_FILES)
         else:
             Path(place).mkdir(parents=True, exist_ok=True)
-            shutil.move(folder, Path(place) / name)
+            shutil.move(folder, address)
         document = {"at": name, "result": clean_numbers(result)}
         storage.write_bytes(storage.join(place, _RESULT), json.dumps(document, default=str).encode())
-        return Entry(storage.join(place, name), document["result"])
+        return Entry(address, document["result"])
+
+    def leave(self, address: str, folder: Path) -> None:
+        """Keep what a step that failed says of its input, where it said that it would be: its reports, and no rows."""
+        for file in (folder / OUT).glob("*"):
+            if file.suffix in (".csv", ".json"):
+                storage.write_bytes(storage.join(address, OUT, file.name), file.read_bytes())
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

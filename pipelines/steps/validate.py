@@ -44,10 +44,11 @@ _DRAW = "_draw"
 _FEW = 0.5  # share of bad rows; where more are bad, it is how they are read that is wrong
 
 
-def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
+def validate(task: str, config: str, dataset: str, out: str, kept: str = "") -> dict[str, Any]:
     """Check the version whose manifest is `dataset`: ``part-*.parquet``, ``quarantine.csv``, ``report.json`` in `out`.
 
-    `dataset` is a path or ``s3://...``.
+    `dataset` is a path or ``s3://...``; `kept` is where people find what is in `out` when the step has ended, if it is
+    elsewhere.
     Types become those of ``task.columns`` (``timestamp`` is microseconds in UTC); other columns stay as they are.
 
     Returns:
@@ -62,6 +63,7 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
     settings = load_config(found, config)
     target = Path(out)
     target.mkdir(parents=True, exist_ok=True)
+    quarantine = storage.join(kept or out, QUARANTINE)
     run = _Validation(found, settings.data)
     try:
         with _version(dataset) as (folder, manifest), _quarantine(target / QUARANTINE, manifest) as write:
@@ -75,9 +77,9 @@ def validate(task: str, config: str, dataset: str, out: str) -> dict[str, Any]:
                 events.emit("progress", step="validate", done=number + 1, total=len(manifest["parts"]), bad=run.bad)
     except OSError as err:
         raise events.from_os_error(err, "validate") from err
-    report = {**run.report(target / QUARANTINE), "personal": personal, "origin": origin}
+    report = {**run.report(quarantine), "personal": personal, "origin": origin}
     write_json(target / "report.json", report)
-    _refuse_if_too_bad(report, settings.data.max_bad_share, target / QUARANTINE, run.cure())
+    _refuse_if_too_bad(report, settings.data.max_bad_share, quarantine, run.cure())
     _check_labels(run.sample(), found)
     needed = [column.name for column in found.columns]
     power = check_leakage(run.sample(), found.label, settings.data, run.evaluation, needed)
@@ -243,12 +245,12 @@ class _Validation:
         found = [guess_setting(columns[name], values, self.form) for name, values in self._wrong.items()]
         return " ".join(dict.fromkeys(filter(None, found)))
 
-    def report(self, quarantine: Path) -> dict[str, Any]:
+    def report(self, quarantine: str) -> dict[str, Any]:
         """Counts of the whole version."""
         listed = [{"column": c, "reason": r, "values": n} for (c, r), n in self.reasons.most_common(100)]
         rows = self.good + self.bad
         groups = [
-            {"step": "validate", "reason": f"{c or 'row'}: {r}", "rows": n, "where": str(quarantine)}
+            {"step": "validate", "reason": f"{c or 'row'}: {r}", "rows": n, "where": quarantine}
             for (c, r), n in self._first.most_common()
         ]
         found = left_out.document(rows, groups, left_out.losers("validate", self._labels, self._lost))
@@ -323,7 +325,7 @@ def shorten(value: Any) -> str:
     return shown + (f"... ({len(text)} characters)" if len(text) > _SHOWN else "")
 
 
-def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: Path, cure: str) -> None:
+def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: str, cure: str) -> None:
     share = report["bad"] / max(report["rows"], 1)
     if report["good"] and share <= limit:
         return
@@ -339,7 +341,7 @@ def _refuse_if_too_bad(report: dict[str, Any], limit: float, quarantine: Path, c
         detail=reasons,
         fix=fix,
         code="too_many_bad_rows",
-        quarantine=str(quarantine),
+        quarantine=quarantine,
     )
 
 

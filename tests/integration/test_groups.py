@@ -27,6 +27,7 @@ from pipelines.tasks import get_task, recipe_config
 from pipelines.values import as_document
 from pipelines.workflows import compile_workflows
 from tests.launcher import Launcher
+from tests.toy.toy_task import toy_frame
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
@@ -234,6 +235,23 @@ def test_what_cannot_be_is_said_by_the_first_step(
     assert [event["event"] for event in launcher.events[TASK]] == ["step_started", "step_failed"]
     assert launcher.events[TASK][-1]["step"] == "ingest"
     assert launcher.events[TASK][-1]["error"]["code"] == code
+
+
+def test_what_was_refused_is_where_the_error_says(platform: Platform, tmp_path: Path) -> None:
+    source = tmp_path / "parcels.csv"
+    frame = toy_frame(200)
+    frame["distance"] = frame["distance"].astype(object)
+    frame.loc[frame.index[:60], "distance"] = "?"
+    frame.to_csv(source, index=False)
+    launcher = platform.launcher(tmp_path / "run")
+    with pytest.raises(AssertionError):
+        launcher.run({"task": "toy", "source": str(source)})
+    error = launcher.events[TASK][-1]["error"]
+    assert error["code"] == "too_many_bad_rows"
+    lines = Path(error["context"]["quarantine"]).read_text().splitlines()
+    assert len(lines) == 61
+    assert lines[1].startswith("1,distance,?")
+    assert str(error["context"]["quarantine"]) in error["fix"]
 
 
 def test_a_run_leaves_its_record_and_keeps_its_name(platform: Platform, first: Launcher, tmp_path: Path) -> None:

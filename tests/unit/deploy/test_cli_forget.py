@@ -145,7 +145,8 @@ class Home:
         (made / "out" / "dataset.json").write_text(json.dumps(document))
         if table is not None:
             parquet.write_table(table, made / "out" / "train.parquet")
-        StepCache(storage.join(self.endpoints.uri("data"), ".steps")).keep(step, "k" * 32, made, document)
+        cache = StepCache(storage.join(self.endpoints.uri("data"), ".steps"))
+        cache.keep(cache.address(step, "k" * 32), made, document)
         shutil.rmtree(made, ignore_errors=True)
 
     def places(self, root: Path) -> list[str]:

@@ -99,7 +99,7 @@ def made(tmp_path: Path, text: str = "rows") -> Path:
 
 def test_an_entry_is_found_by_its_key_only(cache: StepCache, tmp_path: Path) -> None:
     assert cache.find("train", "k1") is None
-    kept = cache.keep("train", "k1", made(tmp_path), {"rows": 3, "loss": float("nan")})
+    kept = cache.keep(cache.address("train", "k1"), made(tmp_path), {"rows": 3, "loss": float("nan")})
     assert cache.find("train", "k1") == kept == Entry(kept.address, {"rows": 3, "loss": None})
     assert cache.find("train", "k2") is None
     assert cache.find("evaluate", "k1") is None
@@ -110,7 +110,7 @@ def test_an_entry_is_found_by_its_key_only(cache: StepCache, tmp_path: Path) -> 
 def test_what_is_made_on_this_disk_is_moved(cache: StepCache) -> None:
     with cache.scratch() as scratch:
         folder = made(scratch)
-        place = Path(cache.keep("train", "k1", folder, {}).address)
+        place = Path(cache.keep(cache.address("train", "k1"), folder, {}).address)
         assert not folder.exists()
     assert (place / OUT / "a.txt").read_text() == "rows"
     assert [path.name for path in Path(cache.root).iterdir() if path.is_dir()] == ["train"]
@@ -127,9 +127,20 @@ def test_what_a_killed_run_was_making_goes_and_what_another_makes_stays(cache: S
             assert scratch != busy
 
 
+def test_what_a_failed_step_says_of_its_input_stays_and_is_no_entry(cache: StepCache) -> None:
+    address = cache.address("validate", "k1")
+    with cache.scratch() as scratch:
+        folder = made(scratch)
+        for name in ("quarantine.csv", "report.json", "part-00000.parquet"):
+            (folder / OUT / name).write_text("1")
+        cache.leave(address, folder)
+    assert {path.name for path in (Path(address) / OUT).iterdir()} == {"quarantine.csv", "report.json"}
+    assert cache.find("validate", "k1") is None
+
+
 @pytest.mark.parametrize("survives", ["", "files.json"])
 def test_an_upload_that_was_broken_off_is_not_seen(cache: StepCache, tmp_path: Path, survives: str) -> None:
-    kept = cache.keep("train", "k1", made(tmp_path), {})
+    kept = cache.keep(cache.address("train", "k1"), made(tmp_path), {})
     (Path(cache.root) / "train" / "k1" / "result.json").unlink()
     if not survives:
         (Path(kept.address) / "files.json").unlink()
@@ -138,14 +149,14 @@ def test_an_upload_that_was_broken_off_is_not_seen(cache: StepCache, tmp_path: P
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"result": {}}', "7"])
 def test_a_result_that_is_none_is_not_seen(cache: StepCache, tmp_path: Path, text: str) -> None:
-    cache.keep("train", "k1", made(tmp_path), {})
+    cache.keep(cache.address("train", "k1"), made(tmp_path), {})
     (Path(cache.root) / "train" / "k1" / "result.json").write_text(text)
     assert cache.find("train", "k1") is None
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "all gone"])
 def test_an_entry_that_lost_files_is_named_and_never_used(cache: StepCache, tmp_path: Path, damage: str) -> None:
-    kept = cache.keep("train", "k1", made(tmp_path), {})
+    kept = cache.keep(cache.address("train", "k1"), made(tmp_path), {})
     file = Path(kept.address) / OUT / "inner" / "b.txt"
     file.write_text("m") if damage == "cut" else file.unlink()
     if damage == "all gone":
@@ -158,8 +169,8 @@ def test_an_entry_that_lost_files_is_named_and_never_used(cache: StepCache, tmp_
 
 
 def test_two_runs_that_make_the_same_at_once_do_not_mix(cache: StepCache, tmp_path: Path) -> None:
-    one = cache.keep("train", "k1", made(tmp_path, "one"), {"made": 1})
-    two = cache.keep("train", "k1", made(tmp_path, "two"), {"made": 2})
+    one = cache.keep(cache.address("train", "k1"), made(tmp_path, "one"), {"made": 1})
+    two = cache.keep(cache.address("train", "k1"), made(tmp_path, "two"), {"made": 2})
     assert (fetch(one.address, tmp_path) / "a.txt").read_text() == "one"  # who had begun to read it goes on
     found = cache.find("train", "k1")
     assert found == two
@@ -170,7 +181,7 @@ def test_a_step_that_makes_a_file_is_kept_too(cache: StepCache, tmp_path: Path) 
     folder = tmp_path / "made"
     folder.mkdir()
     (folder / OUT).write_text(json.dumps({}))
-    kept = cache.keep("materialise", "k", folder, {})
+    kept = cache.keep(cache.address("materialise", "k"), folder, {})
     assert storage.read_bytes(storage.join(kept.address, OUT)) == b"{}"
     assert fetch(kept.address, tmp_path / "here").read_text() == "{}"
 
@@ -182,7 +193,7 @@ def test_what_no_run_has_used_for_long_goes_when_the_next_begins(tmp_path: Path)
         with cache.scratch() as folder:
             (folder / "made").mkdir()
             (folder / "made" / OUT).write_text(key)
-            cache.keep("train", key, folder / "made", {})
+            cache.keep(cache.address("train", key), folder / "made", {})
 
     for key in ("used", "unused", "new"):
         keep(key)
