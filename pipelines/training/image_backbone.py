@@ -87,6 +87,55 @@ def read_graph(file: Path, features: str, spec: ImageSpec) -> Any:
     return model
 
 
+def mirrored_too(model: Any) -> Any:
+    """A graph of features, see `read_graph`, that answers with the mean of those of an image and of its mirror image.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: its operators are those before version 10.
+    """
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    if max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx")) < 10:
+        raise PlatformError(
+            "an old graph cannot answer for mirror images too",
+            detail="its operators are of a version before 10 of ONNX's operator set",
+            fix="convert it with onnx.version_converter, or --set model.mirror=false",
+            code="bad_weights",
+        )
+    graph = model.graph
+    weights = {item.name for item in graph.initializer}
+    pixels, features = next(item.name for item in graph.input if item.name not in weights), graph.output[0].name
+    numbers = {"minus": [-1], "zero": [0], "one": [1], "three": [3], "first": [2**31 - 1], "past": [-(2**31) + 1]}
+    for name, values in numbers.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"mirror_{name}"))
+    graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "mirror_half"))
+
+    def node(kind: str, given: str, made: str, **said: Any) -> Any:
+        return helper.make_node(kind, given.split(), [made], **said)
+
+    for one in graph.node:
+        one.input[:] = ["mirror_both" if name == pixels else name for name in one.input]
+    flipped = "mirror_first mirror_past mirror_three mirror_minus"
+    before = [
+        node("Slice", f"{pixels} {flipped}", "mirror_image"),
+        node("Concat", f"{pixels} mirror_image", "mirror_both", axis=0),
+        node("Shape", pixels, "mirror_sizes"),
+        node("Slice", "mirror_sizes mirror_zero mirror_one", "mirror_rows"),
+    ]
+    after = [
+        node("Slice", f"{features} mirror_zero mirror_rows mirror_zero", "mirror_seen"),
+        node("Slice", f"{features} mirror_rows mirror_first mirror_zero", "mirror_turned"),
+        node("Add", "mirror_seen mirror_turned", "mirror_sum"),
+        node("Mul", "mirror_sum mirror_half", "mirror_mean"),
+    ]
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.output.append(helper.make_tensor_value_info("mirror_mean", 1, ["rows", None]))
+    return model
+
+
 def _rank(graph: Any, name: str) -> int:
     for item in (*graph.value_info, *graph.output):
         if item.name == name:

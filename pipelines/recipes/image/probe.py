@@ -20,11 +20,14 @@ class ProbeModel:
     backbone: folder with ``model.onnx``, or with config.json and model.safetensors as transformers saves them; or
     s3://, ``package:NAME``, or ``hub:ORG/NAME@revision`` where the platform has a hub.  features: a value of the graph;
     "" is its first output.  strengths: candidates for C of the logistic regression; the validation images choose.
+    mirror: learn from, and answer with, the mean of the features of an image and of its mirror image, which takes twice
+    as long; not where left and right are different classes.
     """
 
     backbone: str = ""
     features: str = ""
     strengths: Annotated[tuple[float, ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
+    mirror: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,10 +38,11 @@ class LinearProbe(ImageRecipe):
 
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Fit on the features of the training images, and write one graph of both."""
-        from pipelines.training.image_backbone import backbone_here, features_of, with_linear
+        from pipelines.training.image_backbone import backbone_here, features_of, mirrored_too, with_linear
 
         with backbone_here(self.model.backbone) as place:
             graph = _graph(place, self, images)
+            graph = mirrored_too(graph) if self.model.mirror else graph
             given, held = (features_of(graph, images.spec, part, progress) for part in (images.train, images.valid))
         found = _fit(given, held, images, self)
         content, name = with_linear(graph, found["weights"], found["bias"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,24 @@ def test_a_linear_model_on_the_features_of_a_graph(tmp_path: Path, dataset: Path
     assert accuracy >= 0.9
 
 
+def test_a_linear_model_looks_at_the_mirror_image_too(tmp_path: Path, dataset: Path) -> None:
+    import onnxruntime as ort
+
+    given = {"model.backbone": str(backbone(tmp_path / "backbone")), "model.mirror": True}
+    _, accuracy = learned(recipe_config(TASK, "linear_probe", given | SIDES), dataset, tmp_path / "model")
+    assert accuracy >= 0.9
+    session = ort.InferenceSession(str(tmp_path / "model" / "model.onnx"))
+    alone = ort.InferenceSession(str(tmp_path / "backbone" / "model.onnx"))
+    pixels = np.random.default_rng(0).normal(size=(3, 3, 8, 8)).astype(np.float32)
+    [found] = session.run(["vector"], {"pixels_in": pixels})
+    sides = [
+        alone.run(None, {"pixels_in": np.ascontiguousarray(one[None])})[0].mean(axis=(2, 3))
+        for image in pixels
+        for one in (image, image[..., ::-1])
+    ]
+    np.testing.assert_allclose(found, np.concatenate(sides).reshape(3, 2, 4).mean(axis=1), atol=1e-6)
+
+
 def small_resnet(file: Path) -> None:
     """A graph with the operators that residual networks have, as another library may have written it."""
     import torch
@@ -128,6 +147,87 @@ def test_a_graph_is_a_network_that_says_the_same_and_goes_on_learning(tmp_path: 
     tuned, accuracy = learned(recipe_config(TASK, "finetune", given), dataset, tmp_path / "tuned" / "model")
     assert len(tuned["history"]) == 3
     assert accuracy >= 0.8
+
+
+def cut_and_padded(file: Path) -> None:
+    """A graph whose short cuts take every other pixel and pad channels, and whose sizes are computed in it."""
+    import torch
+    from torch import nn
+    from torch.nn.functional import pad
+
+    torch.manual_seed(0)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 3, 1, 1), nn.Conv2d(4, 8, 3, 2, 1)
+            self.last = nn.Linear(12 * 16, 6)
+
+        def forward(self, pixels: Any) -> Any:
+            found = torch.relu(self.first(pad(pixels, (1, 1, 1, 1), mode="reflect")[:, :, 1:-1, 1:-1]))
+            short = pad(found[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))  # of K. He et al., 2016, option A
+            found = torch.relu(self.second(found) + short)
+            rows, channels, high, wide = found.shape
+            found = found.reshape(rows, 2, channels // 2, high, wide).transpose(1, 2).reshape(rows, -1, high, wide)
+            found = torch.cat([found + found.flip(3), torch.ones(rows, 4, high, wide)], dim=1)
+            return self.last(found.unsqueeze(1).view(found.size(0), -1))
+
+    torch.onnx.export(
+        Net().eval(), (torch.zeros(2, 3, 8, 8),), str(file), dynamo=False, opset_version=17, input_names=["pixels"],
+        dynamic_axes={"pixels": {0: "rows"}}, do_constant_folding=False,
+    )  # fmt: skip
+
+
+def older(file: Path) -> None:
+    """The same operators as before version 10, whose attributes say how."""
+    nodes = [
+        helper.make_node("Slice", ["pixels"], ["cut"], starts=[1, -7], ends=[7, 100], axes=[2, 3]),
+        helper.make_node("Pad", ["cut"], ["edges"], mode="edge", pads=[0, 0, 1, 0, 0, 0, 0, 2]),
+        helper.make_node("Pad", ["edges"], ["padded"], pads=[0, 1, 0, 0, 0, 0, -1, 0], value=2.0),
+        helper.make_node("Transpose", ["padded"], ["turned"], perm=[0, 1, 3, 2]),
+        helper.make_node("Shape", ["turned"], ["sizes"]),
+        helper.make_node("Gather", ["sizes", "first"], ["rows"]),
+        helper.make_node("Unsqueeze", ["rows"], ["row_list"], axes=[0]),
+        helper.make_node("Concat", ["row_list", "rest"], ["shape"], axis=0),
+        helper.make_node("Reshape", ["turned", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["features"]),
+    ]
+    rng = np.random.default_rng(0)
+    known = {"first": np.array(0), "rest": np.array([-1]), "weights": rng.normal(size=(216, 6)).astype(np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "older",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["rows", 3, 8, 8])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", 6])],
+        [numpy_helper.from_array(values, name) for name, values in known.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=9), str(file))
+
+
+@pytest.mark.parametrize("write", [cut_and_padded, older])
+def test_what_is_cut_padded_and_computed_of_sizes_is_the_same_for_any_number_of_images(
+    tmp_path: Path, write: Callable[[Path], None]
+) -> None:
+    import onnxruntime as ort
+    import torch
+
+    from contracts.images import ImageSpec
+    from pipelines.training.graph_network import graph_network
+    from pipelines.training.image_network import export
+
+    file = tmp_path / "model.onnx"
+    write(file)
+    network = graph_network(file, "", ImageSpec(width=8, height=8), 6)
+    network.head = torch.nn.Identity()
+    again = export(network, (3, 8, 8), 1.0)
+    for rows in (1, 5):
+        pixels = np.random.default_rng(rows).normal(size=(rows, 3, 8, 8)).astype(np.float32)
+        [wanted] = ort.InferenceSession(str(file)).run(None, {"pixels": pixels})
+        found = network.eval()(torch.from_numpy(pixels)).detach().numpy()
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+        np.testing.assert_allclose(ort.InferenceSession(again).run(None, {"pixels": pixels})[0], wanted, atol=1e-5)
+    network.train()(torch.from_numpy(pixels)).sum().backward()
+    assert all(one.grad is not None for one in network.parameters() if one.numel())
 
 
 @pytest.mark.integration
