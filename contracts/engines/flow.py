@@ -8,7 +8,7 @@ The files of ``model/``: ``model.onnx`` (float32 ``pixels`` (rows, channels, hei
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError
@@ -36,12 +36,14 @@ class FlowSpec(Document):
     Attributes:
         steps: of a picture.  method: ``heun`` asks the network twice a step but for the last, ``euler`` once.
         guidance: how far a picture is pushed towards its class and away from none; 1 not at all, and half the work.
+        levels: values of a pixel up to the first become 0, and from the second on 255.
     """
 
     format: Literal[1] = 1
     steps: int = Field(ge=1)
     method: Literal["euler", "heun"] = "euler"
     guidance: float = Field(1.0, ge=1)
+    levels: tuple[Annotated[int, Field(ge=0, lt=128)], Annotated[int, Field(ge=128, le=255)]] = (0, 255)
 
 
 def follow(direction: Direction, noise: Floats, steps: int, method: str) -> Iterator[Floats]:
@@ -58,6 +60,36 @@ def follow(direction: Direction, noise: Floats, steps: int, method: str) -> Iter
             then = now + (end - start) / 2 * (first + direction(then, end))
         now = then.astype(np.float32)
         yield now
+
+
+def guided(
+    run: Callable[[Floats, float, NDArray[np.int64]], Floats], label: NDArray[np.int64], none: int, push: Floats
+) -> Direction:
+    """The direction towards the class of each image, pushed as J. Ho, T. Salimans: Classifier-free diffusion guidance,
+    2022.
+
+    Args:
+        run: the network, of images, time and class numbers.  none: the number of no class.
+        push: guidance of each image, shape (rows,); 1 is none.
+    """
+    factor, nothing = push[:, None, None, None], np.full_like(label, none)
+
+    def direction(images: Floats, time: float) -> Floats:
+        towards = run(images, time, label)
+        if not (push > 1).any():
+            return towards
+        away = run(images, time, nothing)
+        found: Floats = away + factor * (towards - away)
+        return found
+
+    return direction
+
+
+def pixels_of(images: Floats, levels: tuple[int, int] = (0, 255)) -> NDArray[np.uint8]:
+    """Images from -1 to 1, channels first, as pixels, shape (rows, height, width, channels); see `FlowSpec.levels`."""
+    pixels = np.clip(np.rint((images.transpose(0, 2, 3, 1) + 1) * 127.5), 0, 255).astype(np.uint8)
+    found: NDArray[np.uint8] = np.where(pixels <= levels[0], 0, np.where(pixels >= levels[1], 255, pixels))
+    return found.astype(np.uint8)
 
 
 class FlowEngine(DrawingEngine):
@@ -117,23 +149,11 @@ class FlowEngine(DrawingEngine):
 
     def _steps(self, group: Sequence[Wish], steps: int) -> Iterator[Floats]:
         label = np.array([self.output.labels.index(one.label) for one in group], np.int64)
-        pushed = np.array([one.guidance for one in group], np.float32)[:, None, None, None]
-        guided = bool((pushed > 1).any())
+        pushed = np.array([one.guidance for one in group], np.float32)
         noise = np.stack([
             np.random.default_rng(one.seed).standard_normal(self._shape, dtype=np.float32) for one in group
         ])  # fmt: skip
-        none = np.full_like(label, len(self.output.labels))
-
-        def direction(images: Floats, time: float) -> Floats:
-            """Guided as J. Ho, T. Salimans: Classifier-free diffusion guidance, 2022."""
-            towards = self._run(images, time, label)
-            if not guided:
-                return towards
-            away = self._run(images, time, none)
-            found: Floats = away + pushed * (towards - away)
-            return found
-
-        return follow(direction, noise, steps, self.spec.method)
+        return follow(guided(self._run, label, len(self.output.labels), pushed), noise, steps, self.spec.method)
 
     def _run(self, images: Floats, time: float, label: NDArray[np.int64]) -> Floats:
         given = {"pixels": images, "time": np.full(len(images), time, np.float32), "label": label}
@@ -142,8 +162,7 @@ class FlowEngine(DrawingEngine):
         return found
 
     def _finished(self, image: Floats, wish: Wish) -> Drawn:
-        pixels = np.clip(np.rint((image.transpose(1, 2, 0) + 1) * 127.5), 0, 255).astype(np.uint8)
-        return self._drawn(pixels, wish, self.spec.method)
+        return self._drawn(pixels_of(image[None], self.spec.levels)[0], wish, self.spec.method)
 
 
 def load(bundle: Bundle, options: EngineOptions) -> FlowEngine:

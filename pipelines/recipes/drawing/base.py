@@ -24,6 +24,9 @@ from pipelines.training.reference_network import ReferenceConfig
 if TYPE_CHECKING:
     from pipelines.training.pictures import Pictures
 
+_SAMPLED, _AT_ONCE = 64, 16  # images by which levels are found, and how many at a time
+_LOOKED_AT = 2_000  # training images beside them
+_RARE, _FAR = 0.01, 32  # share of values at an end that is worth it, and how far from the end a value may be
 TOLERANCE = 0.02  # of the mean of pixels: many steps make more of what processors differ by
 
 
@@ -84,10 +87,11 @@ class DrawingRecipe(TaskConfig):
         with tempfile.TemporaryDirectory(prefix=".pixels-", dir=out.parent) as scratch:
             images = read_sketches(task, self, dataset, Path(scratch))
             found = self.learn(images, out, checkpoints, progress)
-        if group().leads:
-            asked = self.sampling
-            spec = FlowSpec(steps=asked.steps, method=asked.method, guidance=asked.guidance)
-            (out / SPEC).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            if group().leads:
+                asked = self.sampling
+                levels = sampled_levels(out / "model.onnx", images, asked, self.seed)
+                spec = FlowSpec(steps=asked.steps, method=asked.method, guidance=asked.guidance, levels=levels)
+                (out / SPEC).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         made = {"engine": "flow", "output": self.output(images.classes), "decision": None, "tolerance": TOLERANCE}
         return {**made, **found}
 
@@ -99,6 +103,44 @@ class DrawingRecipe(TaskConfig):
             fix="give it one, as the recipes in pipelines/recipes/drawing/ have",
             code="bad_task",
         )
+
+
+def sampled_levels(graph: Path, images: Sketches, asked: SamplingConfig, seed: int) -> tuple[int, int]:
+    """`contracts.engines.flow.FlowSpec.levels`, after which sampled images are as black and white as training images.
+
+    What is exactly 0 or 255 in training images, such as paper, a network only comes near, which gives its images away
+    more than anything that they show. An end that training images hardly have stays as it is.
+    """
+    import numpy as np
+    import onnxruntime as ort
+
+    from contracts.engines.flow import follow, guided, pixels_of
+
+    train = images.train
+    some = train.pixels[:: max(1, len(train.pixels) // _LOOKED_AT)]
+    black, white = float((some == 0).mean()), float((some == 255).mean())
+    if max(black, white) < _RARE:
+        return 0, 255
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+
+    def run(now: Any, time: float, label: Any) -> Any:
+        times = np.full(len(now), time, np.float32)
+        return session.run(["direction"], {"pixels": now, "time": times, "label": label})[0]
+
+    rng, made = np.random.default_rng(seed), []
+    labels = train.labels[:: max(1, len(train.labels) // _SAMPLED)][:_SAMPLED]
+    for at in range(0, len(labels), _AT_ONCE):
+        label = labels[at : at + _AT_ONCE]
+        noise = rng.standard_normal((len(label), *some.shape[3:], *some.shape[1:3]), dtype=np.float32)
+        push = np.full(len(label), asked.guidance, np.float32)
+        *_, last = follow(guided(run, label, len(images.classes), push), noise, asked.steps, asked.method)
+        made.append(pixels_of(last))
+    values, ends = np.concatenate(made), range(_FAR + 1)
+    low = min(ends, key=lambda end: abs(float((values <= end).mean()) - black)) if black >= _RARE else 0
+    high = min(ends, key=lambda end: abs(float((values >= 255 - end).mean()) - white)) if white >= _RARE else 0
+    return low, 255 - high
 
 
 def read_sketches(task: Task, config: DrawingRecipe, dataset: Path, scratch: Path) -> Sketches:

@@ -13,7 +13,7 @@ import pytest
 from contracts.drawing_engine import Wish
 from contracts.engine import UnreadableError
 from contracts.engines import load_engine
-from contracts.engines.flow import follow
+from contracts.engines.flow import follow, pixels_of
 from contracts.errors import PlatformError
 from contracts.problems import get_problem, read_output
 from contracts.problems.image import Drawn, UnnamedError, classes_in, named
@@ -67,6 +67,12 @@ def test_the_engine_draws_what_is_asked_and_the_seed_decides(tmp_path: Path) -> 
         assert (one.made["steps"], one.made["model"]) == (3, "grays")
     alone = engine.predict(columns(["dark"], steps=3))
     assert alone[0] == found[0]
+
+
+def test_what_is_nearly_black_or_white_is_where_the_bundle_says_so() -> None:
+    image = np.array([-1.2, -0.97, -0.9, 0.0, 0.93, 1.0], np.float32).reshape(1, 1, 2, 3)
+    assert pixels_of(image).ravel().tolist() == [0, 4, 13, 128, 246, 255]
+    assert pixels_of(image, (4, 246)).ravel().tolist() == [0, 0, 13, 128, 255, 255]
 
 
 def test_guidance_pushes_away_from_no_class(tmp_path: Path) -> None:

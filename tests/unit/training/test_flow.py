@@ -86,6 +86,38 @@ def test_it_learns_which_class_is_light_and_goes_on_after_a_kill(tmp_path: Path)
     assert dark < -0.5 < 0.4 < light
 
 
+@pytest.mark.parametrize(
+    ("share", "light", "low", "high"), [(0.9, 255, 248, 250), (0.5, 255, 252, 253), (0.9, 254, 255, 255)]
+)
+def test_images_get_as_much_white_as_those_that_were_learned(
+    tmp_path: Path, share: float, light: int, low: int, high: int
+) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from pipelines.recipes.drawing.base import SamplingConfig, sampled_levels
+
+    nodes = [
+        helper.make_node("Sub", ["paper", "pixels"], ["apart"]),
+        helper.make_node("Mul", ["apart", "near"], ["direction"]),  # whatever the time and the class
+    ]
+    rows = {"pixels": (1, ["rows", 1, SIDE, SIDE]), "time": (1, ["rows"]), "label": (TensorProto.INT64, ["rows"])}
+    given = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in rows.items()]
+    made = [helper.make_tensor_value_info("direction", 1, ["rows", 1, SIDE, SIDE])]
+    known = {"paper": 1.0, "near": 0.98}
+    weights = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in known.items()]
+    graph = helper.make_graph(nodes, "paper", given, made, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=9)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    images = sketched(recipe())
+    flat = images.train.pixels.reshape(-1)
+    flat[:] = 100
+    flat[: int(share * len(flat))] = light  # sampled ones are 252.5, with a deviation of 2.5
+    found = sampled_levels(tmp_path / "model.onnx", images, SamplingConfig(steps=1, method="euler"), 1)
+    assert found[0] == 0
+    assert low <= found[1] <= high
+
+
 def test_the_reference_tells_the_classes_and_names_itself(tmp_path: Path) -> None:
     import hashlib
     import json
