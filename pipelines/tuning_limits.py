@@ -19,6 +19,8 @@ class TuningLimits:
     above_ngram: bits per byte of the validation texts that a model from scratch may need more than counted runs of
     tokens do.  memorised: by how much more of what it writes, as a share of runs of 50 characters, may stand in the
     training texts than of held-out texts does.
+    above_passages: how far above the first passages of the source the model has to be, in ROUGE-L or the primary metric
+    of overlap; how many and of which unit the training and validation rows choose, see `pipelines.training.extracts`.
     """
 
     forgotten: Annotated[float, Field(ge=0)] | None = 1.0
@@ -27,3 +29,4 @@ class TuningLimits:
     quantised_bits: Annotated[float, Field(ge=0)] = 0.02
     above_ngram: float | None = None
     memorised: Annotated[float, Field(ge=0, le=1)] | None = None
+    above_passages: float | None = None

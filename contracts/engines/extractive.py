@@ -1,4 +1,4 @@
-"""Texts made of passages of the input: its first ones, or those that the others are most like.
+"""Texts made of passages of the input: its first ones, those that the others are most like, or those that score best.
 
 The one file of ``model/`` is ``extract.json`` (`ExtractSpec`): an algorithm with its parameters, in numpy alone.
 """
@@ -25,30 +25,34 @@ FILE = "extract.json"
 OCCLUSIONS = 64  # answers that one explanation may make
 _RANKED = 300  # passages that are compared with each other: what comes later is not taken
 _DAMPING, _ROUNDS, _PLACES = 0.85, 100, 9
+_CUES, _PAIR = 3, 0.3  # words at an end of a passage that are a sign; the value of a pair of words
 
 
 class ExtractSpec(Document):
     """The content of ``extract.json``.
 
     Attributes:
-        method: ``lead`` takes the first passages, ``textrank`` the most central ones in the order of the text.
+        method: ``lead`` takes the first passages, ``textrank`` the most central ones in the order of the text,
+            ``scored`` those whose signs (`signs`) have the largest sum of weights, in the order of the text.
         passages: how many, at most.
         max_characters: a text is cut here before it is read, so that a huge one costs no more.
+        weights: of ``scored``, by sign; one that is not there weighs nothing.
     """
 
     format: Literal[1] = 1
-    method: Literal["lead", "textrank"]
+    method: Literal["lead", "textrank", "scored"]
     unit: Unit = "sentence"
     passages: int = Field(ge=1)
     max_characters: int = Field(ge=1)
+    weights: Mapping[str, float] = Field({})
 
 
 def extract(text: str, spec: ExtractSpec) -> str:
     """What `spec` takes of a text; "" of one that has no passage."""
     found = passages(text, spec.unit)
-    if spec.method == "textrank" and len(found) > spec.passages:
+    if spec.method != "lead" and len(found) > spec.passages:
         found = found[:_RANKED]
-        score = centrality(found)
+        score = centrality(found) if spec.method == "textrank" else scores(found, spec.weights)
         chosen = sorted(sorted(range(len(found)), key=lambda at: (-score[at], at))[: spec.passages])
         found = [found[at] for at in chosen]
     return joined(found[: spec.passages], spec.unit)
@@ -77,6 +81,42 @@ def centrality(parts: Sequence[str]) -> list[float]:
     for _ in range(_ROUNDS):
         score = (1 - _DAMPING) + _DAMPING * (score @ out)
     return [round(float(value), _PLACES) for value in score]
+
+
+def scores(parts: Sequence[str], weights: Mapping[str, float]) -> list[float]:
+    """Of each passage of a text the sum of the weights of its signs."""
+    return [
+        round(sum(value * weights[name] for name, value in found.items() if name in weights), _PLACES)
+        for found in signs(parts)
+    ]
+
+
+def signs(parts: Sequence[str]) -> list[dict[str, float]]:
+    """What tells whether a passage is taken, by name: its place, length and centrality, how much of it is said again in
+    the text, its words at both ends, the words before it, and its pairs of words."""
+    said, central, last = [words(part) for part in parts[:_RANKED]], centrality(parts[:_RANKED]), len(parts) - 1
+    often = Counter(pair for tokens in said for pair in ngrams(tokens, 2))
+    found = []
+    for at, tokens in enumerate(said):
+        pairs, before = ngrams(tokens, 2), said[at - 1] if at else []
+        one = {
+            f"place {min(at, 8)}": 1.0,
+            f"place {min(at, 3)} of {min(last + 1, 12) // 3}": 1.0,
+            f"length {min(len(tokens) // 4, 12)}": 1.0,
+            "central": central[at],
+            "said again": sum(often[pair] > 1 for pair in pairs) / max(1, len(pairs)),
+        }
+        if at == last:
+            one["last"] = 1.0
+        for size in range(1, min(_CUES, len(tokens)) + 1):
+            one[f"begins {' '.join(tokens[:size])}"] = 1.0
+            one[f"ends {' '.join(tokens[-size:])}"] = 1.0
+        for size in range(min(_CUES, len(before)) + 1):
+            one[f"after {' '.join(before[len(before) - size :])}"] = 1.0
+        for pair in set(pairs):
+            one[f"has {' '.join(pair)}"] = _PAIR
+        found.append(one)
+    return found
 
 
 def _terms(part: str) -> set[str]:

@@ -120,7 +120,7 @@ class Generation(Evaluation):
         from contracts.texts import words
 
         overlap = _of_rows(frame, answers)[:, OF_ROWS.index("rouge_l")]
-        source, label = _sources(frame), frame["label"].tolist()
+        source, label = sources(frame), frame["label"].tolist()
         rows = sorted(spread_rows(overlap, _SAMPLES).tolist(), key=lambda at: (overlap[at], at))
         samples = [
             {
@@ -227,9 +227,7 @@ def _of_rows(frame: pd.DataFrame, answers: Any) -> NDArray[np.float64]:
 
     from pipelines.evaluation.text_measures import measured
 
-    found = [
-        [one[name] for name in OF_ROWS] for one in map(measured, answers, frame["label"].tolist(), _sources(frame))
-    ]
+    found = [[one[name] for name in OF_ROWS] for one in map(measured, answers, frame["label"].tolist(), sources(frame))]
     return np.array(found, dtype=np.float64).reshape(len(found), len(OF_ROWS))
 
 
@@ -246,7 +244,7 @@ def _of_sets(frame: pd.DataFrame, answers: Any, names: Sequence[str]) -> dict[st
     return {name: makers[name]() for name in names}
 
 
-def _sources(frame: pd.DataFrame) -> list[str]:
+def sources(frame: pd.DataFrame) -> list[str]:
     """The texts that answers are made of, of each row as one."""
     names = [name for name in frame.columns if name not in _OWN and not str(name).startswith("slice_")]
     fields = [frame[name].fillna("").astype(str).tolist() for name in names if frame[name].dtype.kind == "O"]

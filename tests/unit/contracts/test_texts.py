@@ -96,6 +96,17 @@ def test_textrank_takes_what_the_others_are_like_in_the_order_of_the_text() -> N
     assert centrality(["one", "two"]) == [0.15, 0.15]
 
 
+def test_scored_takes_the_passages_whose_signs_weigh_most_in_the_order_of_the_text() -> None:
+    text = "We met today. In short: pumps leak. Nobody was hurt. In short: valves close."
+    spec = ExtractSpec(method="scored", passages=2, max_characters=500, weights={"begins in short": 1.0})
+    assert extract(text, spec) == "In short: pumps leak. In short: valves close."
+    assert extract(text, spec.model_copy(update={"weights": {"last": 1.0, "place 2": 0.5}, "passages": 1})) == (
+        "In short: valves close."
+    )
+    behind = ExtractSpec(method="scored", passages=1, max_characters=500, weights={"after today": 1.0})
+    assert extract(text, behind) == "In short: pumps leak."
+
+
 def test_textrank_compares_the_first_300_passages_only() -> None:
     spec = ExtractSpec(method="textrank", passages=1, max_characters=1_000_000)
     text = "Nothing here. " * 300 + "Pumps leak oil today. " * 3_000
@@ -103,10 +114,11 @@ def test_textrank_compares_the_first_300_passages_only() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.text(max_size=60), st.sampled_from(["lead", "textrank"]), st.integers(1, 3))
+@given(st.text(max_size=60), st.sampled_from(["lead", "textrank", "scored"]), st.integers(1, 3))
 def test_any_text_is_answered_within_its_limit(text: str, method: Any, number: int) -> None:
     safe = text.encode("utf-8", "replace").decode()
-    spec = ExtractSpec(method=method, passages=number, max_characters=60)
+    weights = {"place 1": 1.0, "said again": -0.5, "begins the": 0.3}
+    spec = ExtractSpec(method=method, passages=number, max_characters=60, weights=weights)
     found = extract(safe, spec)
     assert len(found) <= 60 + number
     assert found == extract(safe, spec)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from contracts.engines.extractive import ExtractSpec, extract
 from contracts.problems import read_output
 from contracts.stems import stem
+from pipelines.checks.base import Candidate
+from pipelines.checks.passages import CHECK
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.corpus_measures import bleu, chrf, distinct
 from pipelines.evaluation.faithfulness import unsupported
@@ -182,6 +186,45 @@ ODD = [
     (b"no sentence end", b"None."),
     (b"A long one. " * 83_000, b"Long."),
 ]
+
+
+def test_scored_learns_where_summaries_stand_and_the_gate_knows_what_first_passages_reach(tmp_path: Path) -> None:
+    rows = [
+        (
+            b"It was a day like any other. Somebody phoned. In short, pump %d leaks oil, he said." % at,
+            b"pump %d leaks oil" % at,
+        )
+        for at in range(60)
+    ]
+    chain = Chain(
+        task="summaries", recipe="scored", home=tmp_path / "home", source=source(tmp_path, rows),
+        overrides={"model.passages": [1]},
+    )  # fmt: skip
+    chain.dataset()
+    chain.candidate()
+    evaluation = chain.evaluation()
+    spec = ExtractSpec.model_validate_json((chain.path("candidate") / "model" / "extract.json").read_bytes())
+    assert spec.passages == 1
+    assert spec.unit == "clause"
+    assert "pump 7 leaks oil" in extract("A day. Nobody knew. In short, pump 7 leaks oil, he said.", spec)
+
+    def found(value: float, **more: float | None) -> Any:
+        limits = replace(chain.settings.gate.tuning, **more)
+        return CHECK.find(
+            Candidate(
+                task="summaries", folder=chain.path("candidate"), dataset=chain.path("dataset"),
+                evaluation={"metrics": {"rouge_l": value}}, settings=replace(chain.settings.gate, tuning=limits),
+                endpoints=chain.endpoints,
+            )
+        )  # fmt: skip
+
+    check = found(evaluation["metrics"]["rouge_l"]).checks[0]
+    assert (check.passed, check.against) == (True, "the first 3 sentences")
+    worse = found(check.limit - 0.01)
+    assert not worse.checks[0].passed
+    assert "take another recipe" in worse.notes[0]
+    assert not found(check.limit, above_passages=0.05).checks[0].passed
+    assert found(0.0, above_passages=None).checks == ()
 
 
 def test_documents_that_are_empty_huge_or_without_sentences_are_learned_from_and_measured(tmp_path: Path) -> None:
