@@ -12,13 +12,11 @@ from contracts.errors import PlatformError
 
 _NEXT = re.compile(r"\s*[\w.#-]+\s*=")
 _FREE = (
-    ["data", "columns"],
-    ["data", "times"],
-    ["data", "pii"],
     ["gate", "redaction", "recall"],
     ["gate", "redaction", "leaked"],
     ["gate", "suite", "minimum"],
 )  # mappings whose keys are the user's own
+_READ_BY, _OF_COLUMNS = ("data", "test_data"), ("columns", "times", "pii")  # so are these, of any table that is read
 
 
 def parse_setting(item: str) -> tuple[str, Any]:
@@ -69,7 +67,7 @@ def apply(document: dict[str, Any], key: str, value: Any) -> None:
     parts, at = key.split("."), document
     for depth, part in enumerate(parts):
         last = depth == len(parts) - 1
-        if part not in at and not (last and parts[:-1] in _FREE):
+        if part not in at and not (last and _is_free(parts[:-1])):
             raise PlatformError(
                 f"--set {key}: unknown key {part!r}",
                 detail=f"accepted here: {', '.join(sorted(at))}",
@@ -104,8 +102,12 @@ def _compare(before: Mapping[str, Any], after: Mapping[str, Any], at: list[str],
 
 def _may_go_into(old: Mapping[str, Any], new: Mapping[str, Any], path: list[str]) -> bool:
     """Whether every difference can be written key by key: no key is lost, added or spelled with a dot."""
-    same = old.keys() <= new.keys() if path in _FREE else old.keys() == new.keys()
+    same = old.keys() <= new.keys() if _is_free(path) else old.keys() == new.keys()
     return same and not any("." in key for key in new)
+
+
+def _is_free(path: list[str]) -> bool:
+    return path in _FREE or (len(path) > 1 and path[-2] in _READ_BY and path[-1] in _OF_COLUMNS)
 
 
 def _read(text: str) -> Any:

@@ -14,6 +14,7 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from pipelines.code_version import code_version
 from pipelines.data import register
+from pipelines.data.forgotten import Forgotten
 from pipelines.data.versions import MANIFEST
 from pipelines.evaluation.gate_metrics import check_gate
 from pipelines.io.record import RUN, open_record, read_run
@@ -44,6 +45,7 @@ def values_of(run: Run) -> dict[str, Any]:
         "endpoints": where.model_dump(),
         "code_version": code_version(task.name),
         "store": store_stamp(task, where, config),
+        "forgotten": Forgotten.read(where.uri("data"), task.name).fingerprint(""),
         "checkpoints": checkpoints(where),
         "steps": storage.join(where.uri("data"), FOLDER),
         "source": run.source,

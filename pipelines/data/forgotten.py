@@ -1,5 +1,8 @@
 """People who are forgotten: their rows are left out of every reading of a source, and of what was read before.
 
+A step that reads tables beside the version of the data (a test source, impressions) does so within `leaving_out`, and
+whoever reads for it asks `without`.
+
 ``{data}/.forgotten/`` has a key, and for each of them and task a document with the keyed hash of who it is: a source
 that still has the rows does not bring them back, and the list names nobody. Who can read the data can read the key, and
 try ids against the hashes.
@@ -98,6 +101,26 @@ class Forgotten:
         """Whether a row that cannot be read names one of them anywhere."""
         words = {word for text in (row.value, row.file) for word in _WORD.findall(text)}
         return any(hashed(self.key, one.column, word) == one.hash for one in self.entries for word in words)
+
+
+_NOBODY = Forgotten()
+_listed = [_NOBODY]  # a process does one step at a time; threads that it starts are to see the same
+
+
+@contextmanager
+def leaving_out(data_root: str, task: str) -> Iterator[None]:
+    """Within the block `without` leaves out who is on the list of `task` as it is now; "" is nobody's address."""
+    _listed.append(Forgotten.read(data_root, task) if data_root else _NOBODY)
+    try:
+        yield
+    finally:
+        _listed.pop()
+
+
+def without(chunk: Chunk) -> Chunk:
+    """A chunk of a table that the step reads beside the version of the data, by the task's names of columns, as it was
+    before anything else is done to it: without the rows of who is forgotten."""
+    return _listed[-1].without(chunk)
 
 
 def hashed(key: bytes, column: str, text: str) -> str:

@@ -91,6 +91,7 @@ def _shares(one: Mapping[str, int]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[Labelled]]]:
+    from pipelines.data import forgotten
     from pipelines.data.chunks import TextFormat
     from pipelines.data.sources import column_names, read_chunks
 
@@ -100,7 +101,7 @@ def _read(path: Path) -> tuple[list[str], list[list[Labelled]]]:
         raise _wrong(path, f"has no column {missing[0]!r}", f"columns: {', '.join(names[:20])}")
     texts: list[str] = []
     spans: list[list[Labelled]] = []
-    for chunk in read_chunks(path, names, form):
+    for chunk in map(forgotten.without, read_chunks(path, names, form)):
         values = (chunk.table.column(name).to_pylist() for name in (TEXT, SPANS))
         for row, (text, value) in enumerate(zip(*values, strict=True), len(texts) + 1):
             try:

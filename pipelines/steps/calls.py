@@ -7,6 +7,7 @@ KFP is not imported here: a pod needs it only to be started.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -104,7 +105,7 @@ def _added(task: Task) -> dict[str, Call]:
         reads = {MADE[each]: MADE[each] for each in (step.after, *step.takes)}
         found[name] = Call(
             call=functools.partial(_work, name),
-            told=_same("task", "checkpoints", "code_version", "nonce", config=config),
+            told=_same("task", "endpoints", "forgotten", "checkpoints", "code_version", "nonce", config=config),
             takes=reads,
             artifact=("out", MADE[step.after]),
             like=step.after,
@@ -192,8 +193,18 @@ def call_step(step: str, found: Call, values: Mapping[str, Any]) -> Any:
         values: its arguments. Files are paths, and documents go to the step as JSON.
     """
     given = {name: json.dumps(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-    with opened(step):
+    with opened(step), _left_out(values):
         return with_retries(step, functools.partial(found.call, given), fresh=str(given[found.artifact[0]]))
+
+
+def _left_out(values: Mapping[str, Any]) -> contextlib.AbstractContextManager[None]:
+    """Nothing that a step with these arguments reads has rows of who is forgotten."""
+    from contracts.endpoints import Endpoints
+    from pipelines.data.forgotten import leaving_out
+
+    known = "task" in values and "endpoints" in values
+    root = Endpoints.model_validate(values["endpoints"]).uri("data") if known else ""
+    return leaving_out(root, values["task"] if known else "")
 
 
 def version_made(manifest: str) -> tuple[str, str]:
@@ -300,8 +311,8 @@ def _same(*names: str, **others: str) -> dict[str, str]:
     return {**{name: name for name in names}, **others}
 
 
-# `store`, `nonce` and `code_version` are used by few calls: they are part of the cache's key, because no cache sees the
-# code of a package or what was deleted from a store.
+# `store`, `forgotten`, `nonce` and `code_version` are used by few calls: they are part of the cache's key, because no
+# cache sees the code of a package, what was deleted from a store, or whose rows are left out of what a step reads.
 CALLS: dict[str, Call] = {
     "ingest": Call(
         call=_ingest,
@@ -320,14 +331,14 @@ CALLS: dict[str, Call] = {
     ),
     "materialise": Call(
         call=_materialise,
-        told=_same("task", "endpoints", "code_version", "store", "nonce", config="data_config"),
+        told=_same("task", "endpoints", "forgotten", "code_version", "store", "nonce", config="data_config"),
         takes=_same("clean", "data_version"),
         artifact=("features", "features"),
         needed=lambda task: task.feature_service is not None,
     ),
     "build_dataset": Call(
         call=_build_dataset,
-        told=_same("task", "code_version", "nonce", config="data_config"),
+        told=_same("task", "endpoints", "forgotten", "code_version", "nonce", config="data_config"),
         takes=_same("clean", "features"),
         artifact=("dataset", "built"),
         optional=frozenset({"features"}),
@@ -342,7 +353,7 @@ CALLS: dict[str, Call] = {
     ),
     "evaluate": Call(
         call=_evaluate,
-        told=_same("task", "config", "source", "code_version", "nonce"),
+        told=_same("task", "config", "source", "endpoints", "forgotten", "code_version", "nonce"),
         takes=_same("model", "data_version", dataset="built"),
         artifact=("candidate", "candidate"),
     ),

@@ -50,8 +50,8 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str, docume
     the version's ``path``, and of a collection with ``moment``: whether it was read as of one. The same source gives
     the same version and is not read again. `source` and `data_root` may be in S3; a version is then made on this disk
     and uploaded, its manifest at the end. `source` may be a collection of MongoDB, of which one that grows is kept
-    beside the versions, if nothing of it is redacted. `documents` is a database of MongoDB that gets the rows as they
-    came and as they are in the version, see `pipelines.data.document_store`.
+    beside the versions, if nothing of it is redacted and nobody is forgotten. `documents` is a database of MongoDB that
+    gets the rows as they came and as they are in the version, see `pipelines.data.document_store`.
 
     Raises:
         PlatformError: the source cannot be read, the task's register refuses it, or it holds undeclared personal data.
@@ -63,11 +63,12 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str, docume
     settings = load_config(found, config)
     register.require(task_folder(task), source)
     store = DocumentStore(documents, found.name) if documents else None
-    kept = "" if treats(settings.data) else storage.join(data_root, task, ".collections")
+    forgotten = Forgotten.read(data_root, task)
+    whole = treats(settings.data) or forgotten.entries  # what is kept of a collection is as it came
+    kept = "" if whole else storage.join(data_root, task, ".collections")
     try:
         about: dict[str, Any] = {}
         with source_here(source, "ingest", kept, about=about) as here:
-            forgotten = Forgotten.read(data_root, task)
             reading = _Reading(found, settings, source, here, *_fingerprint(found, settings, here), forgotten)
             make = _version_in_s3 if storage.is_remote(data_root) else _version_here
             manifest = make(reading, storage.join(data_root, task))

@@ -9,14 +9,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from contracts.endpoints import Endpoints
 from contracts.pii.redaction import KEY
+from pipelines.groups import Group
+from pipelines.io.step_cache import StepCache
+from pipelines.run import Run
 from pipelines.task import dump_config
+from pipelines.tasks import get_task, recipe_config
+from pipelines.values import values_of
 from tests.leftovers import left
 from tests.toy.toy_task import TASK, toy_frame
 
@@ -103,9 +109,56 @@ def test_nothing_redacted_is_left_anywhere(tmp_path: Path, with_tables: Callable
     assert told["left"] == []
 
 
-def forget(home: Path) -> Any:
-    code, said = called(
-        ["deploy.cli", "forget", "--entity", f"parcel={FORGOTTEN}", "--task", "toy", "--json"], FAIRLEAD_HOME=str(home)
-    )
+def test_who_is_forgotten_does_not_come_back(
+    tmp_path: Path, with_tables: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The interactions and what was shown, which the task reads by itself, still have them; no later step does."""
+    home, (clicks, shown) = with_tables(tmp_path / "home"), lists(tmp_path)
+    given = {"impressions.source": shown, "impressions.data.columns.user": "who", "ranker.kind": "lambdarank"}
+    settings = {**given, "ranker.windows": True, "ranker.rounds": 5, "model.factors": 4, "split.by": "time"}
+    config = json.loads(dump_config(recipe_config(get_task("recommend"), "als", settings)))
+    work(home, clicks, config, _PREPARED)
+    before = " ".join(left(home, [FORGOTTEN])[FORGOTTEN])
+    assert all(made in before for made in _WITH_PEOPLE)
+    forget(home, f"user={FORGOTTEN}", "recommend")
+    assert left(home, [FORGOTTEN]) == {}
+    work(home, clicks, config, (*_PREPARED, "train"))
+    (home / "said.txt").write_text(capsys.readouterr().out.rpartition('"step_started", "step": "ingest"')[2])
+    assert left(home, [FORGOTTEN]) == {}
+    others = " ".join(left(home, [NEIGHBOUR])[NEIGHBOUR])
+    assert all(made in others for made in _WITH_PEOPLE)
+
+
+_PREPARED = ("ingest", "validate", "materialise", "build_dataset")
+_WITH_PEOPLE = ("user_windows.parquet", "impressions.parquet", "online", "train.parquet")
+
+
+def work(home: Path, source: str, config: Any, steps: Sequence[str]) -> None:
+    """Steps of a run of `recommend`, as a pod or a process of a run does them one after the other."""
+    where = Endpoints(home=str(home))
+    values = values_of(Run(run_id="r", task="recommend", source=source, config=config, endpoints=where))
+    with StepCache(values["steps"]).scratch() as folder:
+        Group(values, {}, folder).run(steps)
+
+
+def lists(folder: Path) -> tuple[str, str]:
+    """Files of what people took and of what they were shown; two of them are in both."""
+    people = [FORGOTTEN, NEIGHBOUR, *(f"person-{at}" for at in range(30))]
+    taken, shown = ["id,user,item,time"], ["list,who,item,place,clicked,time"]
+    for at, who in enumerate(people):
+        for day in range(1, 25):
+            item = (at % 3) * 30 + (day * 7 + at) % 30
+            moment = f"2026-01-{day:02d}T{at % 24:02d}:00:00"
+            taken.append(f"{at}-{day},{who},item-{item},{moment}")
+            for place, other in enumerate((item, (item + 31) % 90, (item + 62) % 90), start=1):
+                shown.append(f"{at}-{day},{who},item-{other},{place},{int(other == item)},{moment}")
+    files = folder / "clicks.csv", folder / "shown.csv"
+    for file, rows in zip(files, (taken, shown), strict=True):
+        file.write_text("\n".join(rows) + "\n")
+    return str(files[0]), str(files[1])
+
+
+def forget(home: Path, entity: str = f"parcel={FORGOTTEN}", task: str = "toy") -> Any:
+    code, said = called(["deploy.cli", "forget", "--entity", entity, "--task", task, "--json"], FAIRLEAD_HOME=str(home))
     assert code == 0, said
     return json.loads(said)

@@ -104,9 +104,9 @@ class Forgetting:
         self._log()
         if not self._dry:
             forgotten.name_sources(self._data, self._task)
-            if here:  # what was read of a collection that grows, and what killed runs began to read
-                forgotten.remove_all(storage.join(self._data, self._task, ".collections"))
-                forgotten.remove_all(storage.join(self._data, self._task, ".staging"))
+            # What was read of a collection that grows, and what killed runs began to read.
+            forgotten.remove_all(storage.join(self._data, self._task, ".collections"))
+            forgotten.remove_all(storage.join(self._data, self._task, ".staging"))
         self._steps()
         self._models()
         if entry is not None:

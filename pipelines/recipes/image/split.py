@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from pipelines.data import forgotten
 from pipelines.data.image_files import fingerprint, read_images
 from pipelines.data.image_traits import near_groups
 from pipelines.io import events
@@ -102,5 +103,5 @@ def _test_source(task: Any, config: Any) -> Any:
             raise PlatformError(
                 f"test source: {bad.file} {bad.reason}", fix="correct the file, or leave it out", code="bad_source"
             )
-        frames.append(chunk.table.to_pandas())
+        frames.append(forgotten.without(chunk).table.to_pandas())
     return pd.concat(frames, ignore_index=True)

@@ -53,18 +53,21 @@ def split_impressions(
 
 
 def read_impressions(config: RecommendConfig, built_in: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table that ``impressions.source`` names.
+    """The table that ``impressions.source`` names, without the rows of who is forgotten.
 
     Raises:
         PlatformError: as ingest does; and see `checked`.
     """
     import pyarrow as pa
 
+    from pipelines.data import forgotten
+    from pipelines.data.chunks import Chunk
     from pipelines.recipes.recommend.items import read_columns
 
     settings = config.impressions
     if settings.source == BUILT_IN:
-        return checked(built_in())
+        table = pa.Table.from_pandas(built_in(), preserve_index=False)
+        return checked(forgotten.without(Chunk(table, table.num_rows)).table.to_pandas())
     found = read_columns(settings.source, settings.data, COLUMNS, "impressions", OPTIONAL)
     return checked(pa.concat_tables(list(found), promote_options="permissive").to_pandas())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from contracts.errors import PlatformError
@@ -43,6 +44,7 @@ def read_columns(
     Raises:
         PlatformError: as ingest does, and ``code="bad_schema"`` where a column is missing.
     """
+    from pipelines.data import forgotten
     from pipelines.data.chunks import text_format
     from pipelines.data.origins import source_here
     from pipelines.data.sources import column_names, list_files, read_chunks
@@ -71,4 +73,5 @@ def read_columns(
                         code="bad_source",
                         row=bad.row,
                     )
-                yield chunk.table.select([given[name] for name in kept]).rename_columns(kept)
+                table = chunk.table.select([given[name] for name in kept]).rename_columns(kept)
+                yield forgotten.without(replace(chunk, table=table)).table

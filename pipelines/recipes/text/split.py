@@ -128,6 +128,7 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
     """
     import pandas as pd
 
+    from pipelines.data import forgotten
     from pipelines.data.chunks import text_format
     from pipelines.data.columns import select
     from pipelines.data.personal import PersonalData
@@ -150,7 +151,8 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
                     code="bad_source",
                     row=bad.row,
                 )
-            frames.append(personal.apply(replace(chunk, table=chosen.apply(chunk.table))).table.to_pandas())
+            known = forgotten.without(replace(chunk, table=chosen.apply(chunk.table)))
+            frames.append(personal.apply(known).table.to_pandas())
     frame = pd.concat(frames, ignore_index=True)
     found: pd.DataFrame = frame.reindex(columns=[column.name for column in task.columns])
     return found

@@ -70,6 +70,16 @@ def test_a_setting_is_printed_as_people_would_write_it(value, printed) -> None:
     assert setting("k", value) == printed
 
 
+@pytest.mark.parametrize("table", ["data", "items.data", "impressions.data"])
+def test_columns_of_any_table_are_named_one_by_one(table: str) -> None:
+    """As the errors about a missing column say."""
+    config = recipe_config(get_task("recommend"), None, {f"{table}.columns.item": "article"})
+    found = json.loads(dump_config(config))
+    for part in table.split("."):
+        found = found[part]
+    assert found["columns"] == {"item": "article"}
+
+
 def test_what_two_configurations_differ_in_turns_one_into_the_other() -> None:
     for name in task_names():
         task = get_task(name)

@@ -96,6 +96,10 @@ def test_a_step_is_told_what_it_uses_and_no_more() -> None:
     assert told["validate"] == {"task", "config", "code_version", "nonce"}
     assert {step for step, names in told.items() if "source" in names} == {"ingest", "evaluate"}
     assert {step for step, names in told.items() if "distributed_job" in names} == {"train"}
+    # What reads tables beside the version must know whose rows are left out, and not take others' from a cache.
+    reading = {"materialise", "build_dataset", "evaluate"}
+    assert {step for step, names in told.items() if "forgotten" in names} == reading
+    assert all("endpoints" in told[step] for step in reading)
     assert not any("run" in names for names in told.values())
 
 
