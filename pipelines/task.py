@@ -60,6 +60,8 @@ class DataConfig:
     pii_labelled: a file of texts with labelled spans, by which the run measures how well personal data is found.
     tagged: text files have a token and its tag on each line, and an empty line between texts (CoNLL, IOB); their
     columns are called text and spans.
+    adjacency: text files have a name and all that it goes with on each line, separated by spaces (``user item item
+    ...``); columns are called id, user, item and part, which is what the file is called: train, valid or test.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class DataConfig:
     quoted: bool = True
     encoding: str = ""
     tagged: bool = False
+    adjacency: bool = False
     decimal: Literal[".", ","] = "."
     thousands: Literal["", ".", ",", " ", "'"] = ""
     times: Mapping[str, str] = field(default_factory=dict)

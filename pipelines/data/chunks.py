@@ -24,6 +24,7 @@ class TextFormat:
     quoted: bool = True
     encoding: str = ""
     tagged: bool = False
+    adjacency: bool = False
 
 
 def text_format(data: DataConfig) -> TextFormat:

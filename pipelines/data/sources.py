@@ -8,6 +8,8 @@ from typing import Any
 
 from contracts.errors import PlatformError
 from pipelines.data import formats
+from pipelines.data.adjacency import NAMES as OF_ADJACENCY
+from pipelines.data.adjacency import read_adjacency
 from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty
 from pipelines.data.conll import NAMES as OF_TAGGED
 from pipelines.data.conll import read_conll
@@ -82,6 +84,8 @@ def _names(path: Path, form: TextFormat) -> list[str]:
     kind = kind_of(path)
     if kind == "text" and form.tagged:
         return OF_TAGGED
+    if kind == "text" and form.adjacency:
+        return OF_ADJACENCY
     if kind == "parquet":
         return list(_parquet(path).schema_arrow.names)
     if kind == "json":
@@ -125,6 +129,8 @@ def read_chunks(path: Path, names: list[str], form: TextFormat, label: str = "")
         return _read_json(path, names)
     if kind == "text" and form.tagged:
         return _read_rows(read_conll(path, form), names)
+    if kind == "text" and form.adjacency:
+        return _read_rows(read_adjacency(path, form), names)
     return _read_rows(_excel_rows(path, form.header), names) if kind == "excel" else read_text(path, names, form, label)
 
 

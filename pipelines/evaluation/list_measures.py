@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+OWN, FLOOR = "validation_ndcg", "default_ndcg"
+"""Parameters of a candidate: NDCG of the validation part, of its best settings and of the default retriever's."""
 OF_RANKS = ("ndcg", "recall", "hit_rate", "mrr")
 OF_ALL = ("coverage", "gini")
 

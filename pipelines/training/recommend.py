@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from contracts.nearest import write_nearest
 from contracts.problems.ranking import listed
 from contracts.ranker import Ranker
 from contracts.recommender import Recommender, RecommendSpec
-from pipelines.evaluation.list_measures import OF_RANKS, ranks
+from pipelines.evaluation.list_measures import FLOOR, OF_RANKS, OWN, ranks
 from pipelines.evaluation.measures import evenly
 from pipelines.evaluation.shown_lists import parameters_of
 from pipelines.task import Progress
@@ -88,6 +89,7 @@ def train_recommender(
     progress: Progress,
     again: SecondStage | None = None,
     index: Any = None,
+    floor: Model | None = None,
 ) -> dict[str, Any]:
     """Choose the settings by NDCG of what the validation part holds, then learn from both parts.
 
@@ -97,6 +99,8 @@ def train_recommender(
     Args:
         lists: a `pipelines.recipes.recommend.settings.ListConfig`.  again: makes the second stage, see
             `pipelines.training.second_stage`; None: there is none.  index: an `IndexConfig` there; None: no index.
+        floor: what the method must beat by NDCG of the validation part, with the best of its own settings, to be
+            promoted, see `pipelines.checks.default_retriever`; None: nothing.
     """
     import pandas as pd
 
@@ -105,24 +109,11 @@ def train_recommender(
     log = read_log(parts, catalogue)
     first = len(parts[0])
     order = np.argsort(-log.ages, kind="stable")
-    history: list[dict[str, Any]] = []
-    best: dict[str, Any] | None = None
-    score = -1.0
-    choices = candidates(model)
-    arrays: dict[tuple[Any, ...], Arrays] = {}
     taken, before = log.taken(order[order < first], seed), log.histories(order[order < first])
-    asked, wanted = _wanted(log, before, order[order >= first])
-    for at, chosen in enumerate(choices):
-        key = tuple(value for name, value in chosen.items() if name not in _SHARED)
-        if key not in arrays:
-            arrays = {key: fit(taken, chosen)}
-        made = recommender(log, taken, chosen, arrays[key], lists)
-        measured = _measured(made, before, asked, wanted, lists)
-        history.append({"candidate": at + 1, **_settings(chosen), **measured})
-        progress(at + 1, len(choices), **history[-1])
-        if measured["ndcg"] > score:
-            best, score = chosen, measured["ndcg"]
-    assert best is not None
+    asked = _wanted(log, before, order[order >= first])
+    found = partial(_chosen, log=log, taken=taken, before=before, asked=asked, lists=lists, progress=progress)
+    best, score, history = found(model)
+    beaten = {OWN: score, FLOOR: found(floor)[1]} if floor is not None else {}
     whole = log.taken(order, seed)
     final = recommender(log, whole, best, fit(whole, best), lists)
     users, served = _served(log, log.histories(order), dataset / "test.parquet")
@@ -150,11 +141,34 @@ def train_recommender(
             "items": len(log.items),
             **parameters_of(log.seconds),
             **second.parameters,
+            **beaten,
         },
         **({"choices": [second.choice.model_dump()]} if second.choice else {}),
         "device": "cpu",
         "tolerance": 1e-3,
     }
+
+
+def _chosen(
+    model: Model, *, log: Log, taken: Taken, before: Any, asked: Any, lists: Any, progress: Progress
+) -> tuple[dict[str, Any], float, list[dict[str, Any]]]:
+    """The best settings of a method by NDCG of the validation part, that NDCG, and what each has reached."""
+    history: list[dict[str, Any]] = []
+    users, wanted = asked
+    best, score = dict[str, Any](), -1.0
+    choices = candidates(model)
+    arrays: dict[tuple[Any, ...], Arrays] = {}
+    for at, chosen in enumerate(choices):
+        key = tuple(value for name, value in chosen.items() if name not in _SHARED)
+        if key not in arrays:
+            arrays = {key: fit(taken, chosen)}
+        made = recommender(log, taken, chosen, arrays[key], lists)
+        measured = _measured(made, before, users, wanted, lists)
+        history.append({"candidate": at + 1, **_settings(chosen), **measured})
+        progress(at + 1, len(choices), **history[-1])
+        if measured["ndcg"] > score:
+            best, score = chosen, measured["ndcg"]
+    return best, score, history
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from contracts.problems.ranking import MEASURES, SEPARATOR, entries
+from contracts.problems.ranking import MEASURES, SEPARATOR, entries, listed
 from services.errors import checked_members, invalid
 from services.model.predict import record, run
 from services.model.prediction_log import new_id
@@ -24,7 +24,12 @@ from services.server.requests import Answer, Request, Route
 
 _NAME = 256  # characters of a name
 _LISTED = 10_000  # items of a member
-UNKNOWN = "unknown_user"
+UNKNOWN, UNKNOWN_ITEMS, UNKNOWN_ATTRIBUTES = "unknown_user", "unknown_items", "unknown_attributes"
+
+_FLAGS = (
+    f"{UNKNOWN}: of no history; {UNKNOWN_ITEMS}: some of the session are not in the catalogue; {UNKNOWN_ATTRIBUTES}: "
+    "some of the context are of no item"
+)
 
 
 class RecommendHandler:
@@ -89,6 +94,13 @@ class RecommendHandler:
         batch = model.schemas.by_features.batch({name: [given[name]] for name in fields}, where="{name}")
         if values["user"] and not model.engine.knows(values["user"]):  # type: ignore[attr-defined]
             batch.flags[0].append(UNKNOWN)
+        engine: Any = model.engine
+        for flag, said, known in (
+            (UNKNOWN_ITEMS, values["items"], engine.places),
+            (UNKNOWN_ATTRIBUTES, values["context"][0], engine.model.attributes),
+        ):
+            if any(name not in known for name in listed(said)):
+                batch.flags[0].append(flag)
         return batch
 
 
@@ -192,7 +204,7 @@ def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:
             "id": {"type": "string", "description": "joins what was taken to this list, see /feedback"},
             "items": {"type": "array", "items": {"$ref": "#/components/schemas/RankedItem"}},
             **{name: {"type": ["number", "null"], "description": text} for name, text in MEASURES.items()},
-            "flags": {"type": "array", "items": {"type": "string"}, "description": f"{UNKNOWN}: of no history"},
+            "flags": {"type": "array", "items": {"type": "string"}, "description": _FLAGS},
         },
     }
     example = {"user": "1", "k": 5}

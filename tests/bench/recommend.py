@@ -26,7 +26,6 @@ from tests.bench.report import FOLDER, Row, write
 
 LEVELS = (0.0, 0.2, 0.4, 0.5, 0.6, 0.65, 0.7, 0.8, 0.9)
 PENALTIES = (0.0, 0.1, 0.2, 0.3)
-SMOOTH = (0.0, 0.6)  # of the low-pass filter on Gowalla
 RECIPES = ("popular", "item_knn", "graph_filter", "als", "ease", "two_tower")
 FREE = 0.97  # of the best NDCG, at which diversity is read
 GOALS = {
@@ -73,20 +72,15 @@ def gowalla(home: Path) -> Path:
     """The data set of lines ``user item item ...``."""
     import pandas as pd
 
-    from pipelines.recipes.recommend.settings import SplitConfig
+    from pipelines.data.adjacency import NAMES, read_adjacency
+    from pipelines.data.chunks import TextFormat
     from pipelines.recipes.recommend.split import split_interactions
 
-    rows = []
-    for part in ("train", "test"):
-        for line in (data() / "gowalla" / f"{part}.txt").read_text().splitlines():
-            user, *items = line.split()
-            rows += [(user, item, part) for item in items]
-    frame = pd.DataFrame(rows, columns=["user", "item", "part"])
-    frame = frame.assign(
-        id=frame.index.astype(str), time=pd.Series(pd.NaT, index=frame.index), rating=np.nan, attributes=None
-    )
-    config = replace(recipe("graph_filter"), split=SplitConfig(by="part", valid_share=0.1))
-    return written(split_interactions(frame, config), home / "gowalla")
+    paths = [data() / "gowalla" / f"{part}.txt" for part in ("train", "test")]
+    rows = [row for path in paths for _, row in read_adjacency(path, TextFormat(adjacency=True))]
+    frame = pd.DataFrame(rows, columns=NAMES)
+    frame = frame.assign(time=pd.Series(pd.NaT, index=frame.index), rating=np.nan, attributes=None)
+    return written(split_interactions(frame, recipe("gowalla")), home / "gowalla")
 
 
 def written(parts: dict[str, Any], folder: Path) -> Path:
@@ -235,9 +229,8 @@ def large(home: Path) -> Iterator[Row]:
 
     dataset = gowalla(home)
     test = pd.read_parquet(dataset / "test.parquet")
-    published: Any = {"from_item": (1.0,), "person": (1.0,), "to_item": (0.0,), "recency": (0.0,)}
     cases = {
-        "fairlead graph_filter, degrees as published, smooth": GraphModel(**published, smooth=SMOOTH),
+        "fairlead recipe gowalla, degrees as published, smooth": recipe("gowalla").model,
         "fairlead graph_filter, degrees by validation": GraphModel(recency=(0.0,)),
     }
     for name, model in cases.items():

@@ -19,6 +19,7 @@ from typing import Any
 from contracts import storage
 from contracts.bundle import DOCUMENT, Bundle, read_bundle, write_bundle
 from tests.e2e.spaces import KEY, SECRET, apply, kubectl
+from tests.problem_bundles import lists
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "model-service"
@@ -188,11 +189,11 @@ class Release:
         return json.loads(answer)
 
     @contextlib.contextmanager
-    def load(self, name: str) -> Iterator[dict[str, Any]]:
+    def load(self, name: str, release: str = "toy", script: str = LOAD) -> Iterator[dict[str, Any]]:
         """Requests from inside the cluster while the block runs; what they got is in the mapping afterwards."""
         result: dict[str, Any] = {}
-        given = {"URL": "http://toy", "BODY": self.body(), "KEY": self.key(), "SECONDS_AT_MOST": "400"}
-        self._pod(name, MAY_CALL, LOAD, given)
+        given = {"URL": f"http://{release}", "BODY": self.body(), "KEY": self.key(release), "SECONDS_AT_MOST": "400"}
+        self._pod(name, MAY_CALL, script, given)
         kubectl("-n", self.namespace, "wait", "--for=condition=Ready", f"pod/{name}", "--timeout=120s")
         deadline = time.monotonic() + 150
         while "started" not in kubectl("-n", self.namespace, "logs", name, check=False):
@@ -242,7 +243,8 @@ class Release:
 def make_bundles(home: Path) -> dict[str, Bundle]:
     """Two versions of the toy model, a third that has learned little, and one that its golden examples refute.
 
-    The second one is also served by engines that fail and that are slow (`faulty_engines`).
+    The second one is also served by engines that fail and that are slow (`faulty_engines`). Two recommenders list other
+    items than each other.
     """
     path = os.pathsep.join([str(ROOT / "tests" / "toy"), str(ROOT)])
     command = [sys.executable, "-c", _TRAIN, str(home / "trained")]
@@ -262,7 +264,10 @@ def make_bundles(home: Path) -> dict[str, Bundle]:
         name: write_bundle(second.path, home / name, {**fields, "engine": f"e2e_{name}"})
         for name in ("failing", "slow")
     }
-    return {"one": first, "two": second, "weak": weak, "wrong": third, "changed": second, **faulty}
+    listing = {
+        name: lists(home / name, allow=list(items), k=2) for name, items in {"loud": "abc", "quiet": "def"}.items()
+    }
+    return {"one": first, "two": second, "weak": weak, "wrong": third, "changed": second, **faulty, **listing}
 
 
 def publish(namespace: str, bundles: dict[str, Bundle]) -> None:

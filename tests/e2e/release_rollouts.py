@@ -40,6 +40,38 @@ STRICT = QUICK.model_copy(
     update={"errors": Limit(tolerated=0.05, margin=0.1), "latency": Limit(tolerated=0.3, margin=0.5)}
 )
 
+# People say which version's items they like; with every list one of both wins.
+DRAFTED = QUICK.model_copy(
+    update={"weights": (50, 100), "step_samples": 5, "drafted": Limit(tolerated=0.1, margin=0.3, judged=True)}
+)
+
+# Asks for lists until it is told to stop. Who gets items of both versions clicks the candidate's; all answers are kept.
+READER = """
+import json, os, signal, threading, time, urllib.request
+url, headers = os.environ["URL"], {"content-type": "application/json", "authorization": "Bearer " + os.environ["KEY"]}
+stop, lists = threading.Event(), []
+signal.signal(signal.SIGTERM, lambda *_: stop.set())
+def ask(path, document):
+    request = urllib.request.Request(url + path, json.dumps(document).encode(), headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+until = time.monotonic() + float(os.environ["SECONDS_AT_MOST"])
+while not stop.is_set() and time.monotonic() < until:
+    try:
+        answer = ask("/recommend", {"user": "ann", "k": 2})
+        items = [one["item"] for one in answer["items"]]
+        lists.append((answer["version"], "".join(sorted(items))))
+        if liked := set(items) & set("def"):
+            if len(liked) < len(items):
+                ask("/feedback", {"labels": [{"id": answer["id"], "label": sorted(liked)}]})
+        if len(lists) == 1:
+            print("started", flush=True)
+    except OSError as err:
+        lists.append((type(err).__name__, str(err))) if lists else None
+    stop.wait(0.1)
+print(json.dumps({"lists": sorted(set(lists))}), flush=True)
+"""
+
 
 def switch_on(release: Release, bundle: str) -> None:
     """Give the release `toy` rollouts, as `fairlead deploy` does, and a package of engines by its values."""
@@ -71,9 +103,9 @@ def _package(release: Release) -> dict[str, Any]:
     }
 
 
-def keeper_of(release: Release) -> ReleaseKeeper:
-    """The keeper of `toy`."""
-    found = find_keeper(Cluster(namespace=release.namespace), "toy")
+def keeper_of(release: Release, name: str = "toy") -> ReleaseKeeper:
+    """The keeper of a release."""
+    found = find_keeper(Cluster(namespace=release.namespace), name)
     assert found is not None
     return found
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.e2e.model_release import ASK_GRPC, CHART, IMAGE, MAY_CALL, Release, make_bundles, publish
-from tests.e2e.release_rollouts import STRICT, keeper_of, roll_out, switch_on
+from tests.e2e.release_rollouts import DRAFTED, READER, STRICT, keeper_of, roll_out, switch_on
 from tests.e2e.spaces import kubectl, need_image, space
 
 pytestmark = pytest.mark.e2e
@@ -186,6 +186,25 @@ def test_a_second_release_with_a_name_of_63_characters_stands_beside_it(release:
     kubectl("-n", release.namespace, "wait", "--for=condition=ScalingActive", f"hpa/{name}", "--timeout=240s")
 
 
+def test_versions_of_a_recommender_draft_lists_and_clicks_bring_the_better_one(release: Release) -> None:
+    """The candidate's pods ask the champion's by what the router tells them; the keeper reads who won in the log."""
+    values = release.values("loud", name="lists", modality="recommend")
+    values["rollouts"] = {"enabled": True, "router": {"replicas": 1}}
+    values["config"] = {"drafts": True, "predictions": {"folder": "s3://fairlead/predictions", "upload_seconds": 1}}
+    done = release.helm("install", "lists", str(CHART), "--wait", "--timeout", "240s", values=values)
+    assert done.returncode == 0, done.stderr
+    with release.load("reader", "lists", READER) as got:
+        rollout = roll_out(release, keeper_of(release, "lists"), "quiet", policy=DRAFTED)
+    assert (rollout.phase, rollout.weight) == ("promoted", 100), rollout.reasons
+    assert min(counts.drafted for counts in rollout.totals) > 0
+    assert rollout.totals[0].lost == rollout.totals[0].drafted, "the champion lost all that are credited to it"
+    assert rollout.totals[1].lost == 0
+    seen = {tuple(one) for one in got["lists"]}
+    assert ("loud", "bc") in seen, "most people see the champion's own list"
+    assert any(version == "quiet" and {*items} & {*"abc"} and {*items} & {*"def"} for version, items in seen)
+    assert {version for version, _ in seen} == {"loud", "quiet"}, "no request failed"
+
+
 # In the server, which has S3's credentials when it logs there.
 _READ = """
 import json
@@ -222,7 +241,7 @@ def test_the_api_server_takes_every_object_without_a_warning(release: Release, f
 
 
 def test_uninstalling_leaves_nothing(release: Release) -> None:
-    for name in ("toy", "second"):
+    for name in ("toy", "second", "lists"):
         done = release.helm("uninstall", name, "--wait", "--timeout", "240s")
         assert done.returncode == 0, done.stderr
     kinds = "all,configmaps,secrets,serviceaccounts,roles,networkpolicies,poddisruptionbudgets,hpa,pvc"

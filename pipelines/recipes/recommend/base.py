@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 
+_TRAINED = ("ease", "als", "two_tower")
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RecommendRecipe(RecommendConfig):
     """A method with the candidates for its settings."""
@@ -45,7 +48,8 @@ class RecommendRecipe(RecommendConfig):
             from pipelines.training.second_stage import second_stage
 
             again = partial(second_stage, settings=self.ranker)
-        return train_recommender(dataset, self.model, self.list, self.seed, out, progress, again, self.index)
+        floor = GraphModel() if self.model.method in _TRAINED and self.must_beat_default else None
+        return train_recommender(dataset, self.model, self.list, self.seed, out, progress, again, self.index, floor)
 
 
 def recommend_recipes(base: RecommendRecipe) -> Mapping[str, RecommendRecipe]:

@@ -22,12 +22,12 @@ class SplitConfig:
     by: ``time``, the newest interactions of all people, so that nothing is learned from the future; ``user``, the
     newest of each person; ``leave_one_out``, the last of each person, the one before it chooses; ``part``, as the
     column `part` says (train, valid or test), where a benchmark has its own split: without valid a hash draws a share
-    of each person.
+    of each person; ``drawn``, a hash draws the test as well, for interactions whose moments nobody knows.
     valid_share: of what is not test.  min_people: items that fewer people took are left out.
     likes_from: a rating below this is no liking: it is not learned from, and the item is not listed again.
     """
 
-    by: Literal["time", "user", "leave_one_out", "part"] = "time"
+    by: Literal["time", "user", "leave_one_out", "part", "drawn"] = "time"
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     valid_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     min_people: Annotated[int, Field(ge=1)] = 1
@@ -127,7 +127,11 @@ class ListConfig:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class RecommendConfig(TaskConfig):
-    """Base of the recipes of every task that recommends."""
+    """Base of the recipes of every task that recommends.
+
+    must_beat_default: a model that is trained (`ease`, `als`, `two_tower`) is promoted only where its NDCG of the
+    validation part is above that of `graph_filter`, which is fitted for it as well.
+    """
 
     model: Model = field(default_factory=GraphModel)
     split: SplitConfig = field(default_factory=SplitConfig)
@@ -136,3 +140,4 @@ class RecommendConfig(TaskConfig):
     ranker: RankerConfig = field(default_factory=RankerConfig)
     index: IndexConfig = field(default_factory=IndexConfig)
     list: ListConfig = field(default_factory=ListConfig)
+    must_beat_default: bool = True

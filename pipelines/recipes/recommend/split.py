@@ -50,7 +50,7 @@ def moments(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
     """
     import pandas as pd
 
-    if config.split.by == "part":
+    if config.split.by in ("part", "drawn"):
         raise PlatformError(
             "impressions are split by their moment, and this split has none",
             fix=f"split by time, {setting('split.by', 'time')}, or leave impressions.source empty",
@@ -109,11 +109,11 @@ def _checked(frame: pd.DataFrame, config: RecommendConfig, table: Mapping[str, t
             )
     _check_kinds(frame)
     by, least = config.split.by, config.split.likes_from
-    if by != "part" and frame["time"].isna().any():
+    if by not in ("part", "drawn") and frame["time"].isna().any():
         raise PlatformError(
             f"the split by {by} needs the moment of each interaction",
             detail=f"row {frame.loc[frame['time'].isna(), 'id'].iloc[0]} has none",
-            fix=f"name its column: --set data.columns.time=NAME; or name the parts: {setting('split.by', 'part')}",
+            fix=f"name its column: --set data.columns.time=NAME; without any: {setting('split.by', 'drawn')}",
             code="bad_config",
             column="time",
         )
@@ -177,6 +177,9 @@ def _part(rows: pd.DataFrame, split: SplitConfig) -> pd.Series[Any]:
     valid, test = (1 - split.test_share) * (1 - split.valid_share), 1 - split.test_share
     if split.by == "part":
         return _named_part(rows, split.valid_share)
+    if split.by == "drawn":
+        made = made.mask(_drawn(rows, made == TRAIN, split.test_share), TEST)
+        return made.mask(_drawn(rows, made == TRAIN, split.valid_share), VALID)
     if split.by == "time":
         seconds = rows["seconds"]
         made[seconds > seconds.quantile(valid)] = VALID
@@ -199,8 +202,6 @@ def _named_part(rows: pd.DataFrame, valid_share: float) -> pd.Series[Any]:
     Raises:
         PlatformError: another name, or no test.
     """
-    import pandas as pd
-
     made = rows["part"].fillna("").astype(str).str.strip()
     wrong = ~made.isin([TRAIN, VALID, TEST])
     if wrong.any() or not (made == TEST).any():
@@ -212,14 +213,20 @@ def _named_part(rows: pd.DataFrame, valid_share: float) -> pd.Series[Any]:
             code="bad_label",
             column="part",
         )
-    if (made == VALID).any():
-        return made
+    return made if (made == VALID).any() else made.mask(_drawn(rows, made == TRAIN, valid_share), VALID)
+
+
+def _drawn(rows: pd.DataFrame, among: pd.Series[Any], share: float) -> pd.Series[Any]:
+    """A share of what each person has `among` the rows, drawn by a hash of person and item; never all of it."""
+    import pandas as pd
+
     pairs = (rows["user"].astype(str) + SEPARATOR + rows["item"].astype(str)).to_numpy(dtype=object)
-    drawn = pd.Series(pd.util.hash_array(pairs, categorize=False), index=rows.index)[made == TRAIN]
+    drawn = pd.Series(pd.util.hash_array(pairs, categorize=False), index=rows.index)[among]
     people = drawn.groupby(rows["user"][drawn.index])
     size = people.transform("size")
-    chosen = people.rank(method="first") <= np.ceil(size * valid_share)
-    return made.mask((chosen & (size > 1)).reindex(rows.index, fill_value=False), VALID)
+    chosen = people.rank(method="first") <= np.ceil(size * share)
+    found: pd.Series[Any] = (chosen & (size > 1)).reindex(rows.index, fill_value=False)
+    return found
 
 
 def _interactions(rows: pd.DataFrame) -> pd.DataFrame:

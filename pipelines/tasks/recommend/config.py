@@ -18,7 +18,7 @@ from pipelines.recipes.recommend.settings import (
 )
 from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.tasks.recommend.simulator import SimulatorConfig
-from pipelines.training.recommenders import EaseModel
+from pipelines.training.recommenders import EaseModel, GraphModel
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -54,6 +54,19 @@ _MOVIELENS = replace(
     split=SplitConfig(by="user", min_people=3),
 )
 
+# The layout of LightGCN's files (X. He et al., 2020): `user item item ...` in train.txt and test.txt, no moments and no
+# attributes. Degrees and smoothing are those of the papers of `GraphModel`: a random part of the training rows is no
+# judge of such a test, see docs/recommend.md.
+_GOWALLA = replace(
+    _BASE,
+    recipe="gowalla",
+    gate=replace(_GATE, thresholds=(Threshold(metric="ndcg", minimum=0.1), Threshold(metric="coverage", minimum=0.1))),
+    model=GraphModel(from_item=(1.0,), person=(1.0,), to_item=(0.0,), smooth=(0.0, 0.6), recency=(0.0,)),
+    list=ListConfig(diversity=0.0),
+    data=DataConfig(adjacency=True),
+    split=SplitConfig(by="part", valid_share=0.1),
+)
+
 # Popularity is one of the features: a ranker that thinks much of it has a reason.
 _RANKED = replace(
     _BASE, impressions=ImpressionsConfig(source="built-in"), list=replace(_LISTS, penalty=0.0, new_share=0.05)
@@ -63,4 +76,5 @@ RECIPES: Mapping[str, TaskConfig] = {
     **recommend_recipes(_BASE),
     **{kind: replace(_RANKED, recipe=kind, ranker=RankerConfig(kind=kind)) for kind in ("lambdarank", "dlrm")},
     "movielens": _MOVIELENS,
+    "gowalla": _GOWALLA,
 }

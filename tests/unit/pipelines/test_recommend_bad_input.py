@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,14 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from contracts.endpoints import Endpoints
 from contracts.engines.recommend import RecommendEngine, write_model
+from contracts.errors import PlatformError
 from contracts.recommender import Recommender
+from pipelines.checks.base import Candidate
+from pipelines.checks.default_retriever import CHECK
 from pipelines.recipes.recommend.settings import ListConfig, SplitConfig
 from pipelines.steps import ingest, validate
-from pipelines.task import dump_config
+from pipelines.task import DataConfig, dump_config
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.recommend import train_recommender
-from pipelines.training.recommenders import AlsModel, GraphModel, ItemKnnModel, PopularModel
+from pipelines.training.recommenders import AlsModel, EaseModel, GraphModel, ItemKnnModel, PopularModel
 from tests.problem_bundles import small_recommender
 
 TASK = get_task("recommend")
@@ -41,6 +46,14 @@ def trained(frame: pd.DataFrame, folder: Path, model: Any) -> RecommendEngine:
         part.to_parquet(folder / f"{name}.parquet")
     train_recommender(folder, model, ListConfig(), 1, folder / "model", lambda *a, **k: None)
     return served(folder / "model")
+
+
+def read(source: Path, home: Path, **settings: Any) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What validation says of a source, and the rows that are good."""
+    config = dump_config(replace(CONFIG, **settings))
+    ingest.ingest("recommend", config, str(source), str(home / "data"), str(home / "manifest.json"))
+    report = validate.validate("recommend", config, str(home / "manifest.json"), str(home / "clean"))
+    return report, pd.concat(map(pd.read_parquet, sorted((home / "clean").glob("part-*.parquet"))))
 
 
 def served(model: Path) -> RecommendEngine:
@@ -112,3 +125,58 @@ def test_people_who_are_all_alike_are_listed_what_all_take(model: Any, tmp_path:
     assert len(session.items) == 5
     assert "i1" not in session.items
     assert np.isfinite([*session.scores, *session.measures.values()]).all()
+
+
+def test_files_of_a_name_and_its_items_on_each_line_are_read_with_the_parts_they_are_called(tmp_path: Path) -> None:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "train.txt").write_bytes("007 a b  c\r\n8\nzoë\t日 a\n".encode())
+    (folder / "test.txt").write_text("007 d\n8 ")
+    report, rows = read(folder, tmp_path, data=DataConfig(adjacency=True), split=SplitConfig(by="part"))
+    found = sorted(zip(rows["user"], rows["item"], rows["part"], strict=True))
+    train = [("007", "a"), ("007", "b"), ("007", "c"), ("zoë", "a"), ("zoë", "日")]
+    assert found == sorted([("007", "d", "test"), *((*pair, "train") for pair in train)])
+    assert report["good"] == rows["id"].nunique() == 6
+
+
+@pytest.mark.parametrize(("text", "said"), [("1,2,3\n", "line 1 has commas"), ("1\n2\n", "no line has a second name")])
+def test_a_file_that_is_no_list_of_pairs_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "train.txt").write_text(text)
+    with pytest.raises(PlatformError, match=said):
+        read(tmp_path / "train.txt", tmp_path, data=DataConfig(adjacency=True))
+
+
+def test_without_moments_the_test_is_drawn_and_nobody_gives_all(tmp_path: Path) -> None:
+    users, items = np.repeat([f"u{at}" for at in range(30)], 10), np.tile([f"i{at}" for at in range(10)], 30)
+    frame = clicks([*users, "lonely"], [*items, "i3"]).assign(time=pd.Series(pd.NaT, index=range(301)))
+    with pytest.raises(PlatformError, match="needs the moment") as said:
+        TASK.split(frame, CONFIG)
+    assert "split.by=drawn" in str(said.value.fix)
+    parts = TASK.split(frame, replace(CONFIG, split=SplitConfig(by="drawn")))
+    assert parts["test"]["label"].str.count("[|]").add(1).tolist() == [2] * 30
+    assert (len(parts["train"]), len(parts["valid"])) == (301 - 60 - 60, 60)
+    assert "lonely" in set(parts["train"]["user"])
+
+
+@pytest.mark.parametrize(("own", "passed"), [(0.21, True), (0.2, False)])
+def test_a_trained_model_must_beat_the_default_retriever(tmp_path: Path, own: float, passed: bool) -> None:
+    known: Any = {"folder": tmp_path, "dataset": tmp_path, "task": "recommend", "evaluation": {}}
+    candidate = Candidate(**known, settings=CONFIG.gate, endpoints=Endpoints(home=str(tmp_path)))
+    (tmp_path / "candidate.json").write_text(json.dumps({"parameters": {"validation_ndcg": own, "default_ndcg": 0.2}}))
+    assert [check.passed for check in CHECK.find(candidate).checks] == [passed]
+    (tmp_path / "candidate.json").write_text("{}")
+    assert not CHECK.find(candidate).checks
+
+
+def test_what_is_trained_is_compared_with_the_default_on_the_same_people(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    pairs = [(f"u{at}", f"i{item}") for at in range(30) for item in rng.choice(40, 10, replace=False)]
+    config = replace(CONFIG, split=SplitConfig(by="user"))
+    for name, part in TASK.split(clicks(*zip(*pairs, strict=True)), config).items():
+        part.to_parquet(tmp_path / f"{name}.parquet")
+    model, floor = EaseModel(l2=(10.0,), recency=(0.0,)), GraphModel(recency=(0.0,))
+    told = train_recommender(tmp_path, model, ListConfig(), 1, tmp_path / "m", lambda *a, **k: None, floor=floor)
+    alone = train_recommender(tmp_path, floor, ListConfig(), 1, tmp_path / "n", lambda *a, **k: None)
+    assert told["parameters"]["default_ndcg"] == max(one["ndcg"] for one in alone["history"])
+    assert told["parameters"]["validation_ndcg"] == max(one["ndcg"] for one in told["history"])
+    assert "default_ndcg" not in alone["parameters"], "the default is not compared with itself"

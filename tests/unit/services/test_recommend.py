@@ -57,6 +57,19 @@ def test_who_is_unknown_and_who_has_nothing_left_is_served_too(serve_bundle: Any
     assert items(served, items=["gone", "a"]) == items(served, items=["a"]), "an item that was deleted adds nothing"
 
 
+def test_names_that_the_model_does_not_know_are_flagged_not_passed_over_in_silence(
+    serve_bundle: Any, tmp_path: Path
+) -> None:
+    served = serve_bundle(lists(tmp_path))
+    for request, flags in (
+        ({"items": ["a", "zzz"]}, ["unknown_items"]),
+        ({"items": [" a"]}, ["unknown_items"]),
+        ({"user": "ann", "context": {"attributes": ["loud", "LOUD"]}}, ["unknown_attributes"]),
+        ({"user": "ann", "items": ["b"], "exclude": ["zzz"], "context": {"attributes": ["loud"]}}, []),
+    ):
+        assert served.client.post("/recommend", json=request).json()["flags"] == flags
+
+
 def test_more_diversity_is_given_to_who_asks(serve_bundle: Any, tmp_path: Path) -> None:
     served = serve_bundle(lists(tmp_path, pool=6))
     level = [recommend(served, items=["a", "e"], k=2, diversity=at).json()["diversity"] for at in (0, 1)]
