@@ -18,6 +18,11 @@ RUN if [ "$TORCH" = yes ]; then \
       python requirements.py torch finetune federation > torch.txt \
       && /opt/venv/bin/pip install --no-compile ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt -r torch.txt; \
     fi
+# Ray, for runs whose data are computed by several pods (data.engine=ray).
+ARG RAY=no
+RUN if [ "$RAY" = yes ]; then \
+      python requirements.py ray > ray.txt && /opt/venv/bin/pip install --no-compile -c constraints.txt -r ray.txt; \
+    fi
 # JupyterLab, for the variant of people's workbenches.
 ARG WORKBENCH=no
 RUN if [ "$WORKBENCH" = yes ]; then \
@@ -51,7 +56,7 @@ COPY notebooks notebooks
 RUN export PYTHONDONTWRITEBYTECODE= \
  && python -m compileall -q /app \
  && python -c 'import pipelines.workflows, deploy.cli.app, fairlead, mlflow, feast, lightgbm, sklearn.linear_model, pandera, duckdb' \
- && python -c 'from importlib import import_module, util; [import_module(name) for name in ("torch", "transformers") if util.find_spec(name)]' \
+ && python -c 'from importlib import import_module, util; [import_module(name) for name in ("torch", "transformers", "ray") if util.find_spec(name)]' \
  && rm -rf /tmp/*
 USER 10001:10001
 ARG REVISION=unknown

@@ -10,18 +10,25 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.quantities import parse
 from feature_repo.stores.parts import Engine
 from pipelines.io import events
+
+if TYPE_CHECKING:
+    from pipelines.data_engines.ray_engine import RayEngine
 
 VARIABLE = "FAIRLEAD_DATA_ENGINE"
 """Environment of steps: the settings of the engine as JSON, see `described`."""
 
 ENGINES = ("duckdb", "ray")
 WORKERS, MEMORY = 2, "2Gi"
+STEPS = ("materialise", "build_dataset", "batch_score")
+"""Those whose work an engine shares out."""
+
 _LIMIT = "1200MB"
+_RAY = 512 << 20  # bytes that Ray's own processes take
 _SHARE = 2  # half of the memory of a worker is for DuckDB, the rest for Python and Arrow
 _current: list[Engine] = []
 
@@ -57,21 +64,33 @@ class Here:
         events.emit("log", message=message)
 
 
-def described(settings: Mapping[str, Any], place: str) -> dict[str, str]:
+def described(settings: Mapping[str, Any], place: str, pods: Mapping[str, Any] | None = None) -> dict[str, str]:
     """The variable that tells steps their engine, {} for the default one.
 
     Args:
         settings: of a run.  place: folder, or address of S3, for what workers pass to each other.
+        pods: on a cluster, what workers have there, see `pipelines.io.pods.PodSettings`.
     """
-    if settings.get("data.engine", ENGINES[0]) == ENGINES[0]:
+    if not shares_out(settings):
         return {}
     said = {
         "engine": settings["data.engine"],
         "workers": settings.get("data.workers", WORKERS),
         "memory": settings.get("data.memory", MEMORY),
         "place": place,
+        **({"pods": pods} if pods else {}),
     }
     return {VARIABLE: json.dumps(said, sort_keys=True)}
+
+
+def shares_out(settings: Mapping[str, Any]) -> bool:
+    """Whether the settings of a run name an engine with workers."""
+    return bool(settings.get("data.engine", ENGINES[0]) != ENGINES[0])
+
+
+def with_ray(memory: str) -> str:
+    """Memory of a pod that has the head or a worker of Ray beside what takes `memory`."""
+    return f"{(int(parse(memory)) + _RAY) >> 20}Mi"
 
 
 def duckdb_limit(memory: str) -> str:
@@ -95,12 +114,25 @@ def opened(step: str, environ: Mapping[str, str] = os.environ) -> Iterator[Engin
     if not said:
         yield Here()
         return
-    from pipelines.data_engines.ray_engine import RayEngine
-
-    engine = RayEngine(step, workers=said["workers"], memory=said["memory"], place=said["place"])
+    engine = _made(step, said, environ)
     _current.append(engine)
     try:
         yield engine
     finally:
         _current.remove(engine)
         engine.close()
+
+
+def _made(step: str, said: dict[str, Any], environ: Mapping[str, str]) -> RayEngine:
+    from pipelines.data_engines.ray_engine import RayEngine
+
+    pods = said.pop("pods", None)
+    del said["engine"]
+    if not pods:
+        return RayEngine(step, **said)
+    from pipelines.data_engines.pods_engine import PodsEngine
+    from pipelines.io.pods import PodSettings
+    from pipelines.io.record import POD, RUN
+
+    run = environ.get(RUN) or environ.get(POD) or step
+    return PodsEngine(step, run=run, pods=PodSettings.model_validate(pods), **said)

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import sys
+import threading
+import time
 from typing import Any, TextIO
 
 TRIES = 3  # of a piece of work whose worker dies, after the first
+_LOOK = 2.0  # seconds between two looks for workers, and for the end
 STORE = 100 << 20  # bytes of Ray's own memory for objects: what we pass are names of files
 
 
@@ -22,42 +26,65 @@ def main(settings: str) -> int:
     os.dup2(2, 1)  # what libraries print is no answer
     import ray
 
-    nodes: Any = ray.nodes
     asked = json.loads(settings)
     _start(ray, asked)
     try:
-        _tell(out, {"ready": True, "nodes": len(nodes())})
-        for line in sys.stdin:
-            _answer(ray, json.loads(line), out)
+        _tell(out, {"address": ray.get_runtime_context().gcs_address})
+        asks, ended = _heard()
+        while line := asks.get():
+            _answer(ray, json.loads(line), asked["patience"], out, ended)
     finally:
         ray.shutdown()
     return 0
 
 
+def _heard() -> tuple[queue.SimpleQueue[str], threading.Event]:
+    """The lines of stdin as they come, "" at its end, and an event that is set then."""
+    asks, ended = queue.SimpleQueue[str](), threading.Event()
+
+    def hear() -> None:
+        for line in sys.stdin:
+            asks.put(line)
+        ended.set()
+        asks.put("")
+
+    threading.Thread(target=hear, daemon=True).start()
+    return asks, ended
+
+
 def _start(ray: Any, asked: dict[str, Any]) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if asked.get("address"):  # of a head that is there
-        ray.init(address=asked["address"], **quiet)
-        return
+    """A head with the workers of this machine; where others are to come it has none."""
     ray.init(
-        address="local", num_cpus=asked["workers"], object_store_memory=STORE, _node_ip_address="127.0.0.1",
-        _temp_dir=asked["folder"], **quiet,
-    )  # fmt: skip
+        address="local",
+        num_cpus=asked["workers"],
+        object_store_memory=STORE,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _node_ip_address=asked["ip"] or None,
+        _temp_dir=asked["folder"],
+    )
 
 
-def _answer(ray: Any, items: list[list[str]], out: TextIO) -> None:
+def _answer(ray: Any, items: list[list[str]], patience: float, out: TextIO, ended: threading.Event) -> None:
     from pipelines.data_engines.work import answered
 
     call = ray.remote(num_cpus=1, max_retries=TRIES)(answered)
     waiting = {call.remote(work, item): number for number, work, item in items}
-    while waiting:
-        ready, _ = ray.wait(list(waiting), num_returns=1)
+    seen = time.monotonic()
+    while waiting and not ended.is_set():
+        ready, _ = ray.wait(list(waiting), num_returns=1, timeout=_LOOK)
         for one in ready:
             number = waiting.pop(one)
             try:
                 _tell(out, {"number": number, "answer": ray.get(one)})
             except ray.exceptions.RayError as err:
                 _tell(out, {"number": number, "lost": type(err).__name__, "why": str(err)[:600]})
+        if ready or ray.cluster_resources().get("CPU"):
+            seen = time.monotonic()
+        elif (alone := time.monotonic() - seen) > patience:
+            _tell(out, {"alone": alone})
+            return
     _tell(out, {"done": True})
 
 

@@ -1,4 +1,4 @@
-"""The engine ``ray``: pieces of work go to processes of Ray, on this machine or on the pods of a run."""
+"""The engine ``ray``: pieces of work go to processes of Ray, of this machine or of pods (`pods_engine`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,17 @@ from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.data_engines import duckdb_limit
 from pipelines.data_engines.ray_driver import TRIES
+from pipelines.data_engines.ray_worker import Head, secured
 from pipelines.io import events
 
 ROWS = 1_000_000  # of a part
 MOST = 64  # parts: each is a file of each share of the source
 _ENDS = 20.0  # seconds that Ray may take to stop
+PATIENCE = 900.0  # seconds without a worker
+_LOST = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}  # until a head that does not answer is lost
+_AT_ONCE = 16  # objects that are deleted beside each other
 _LOG = "driver.log"
 _HEADS = 2  # that may be lost in one step, before it fails
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing calls outside
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
-    "OMP_NUM_THREADS": "1",
-}
 
 
 class RayEngine:
@@ -84,7 +84,7 @@ class RayEngine:
                 self.close()  # what others still do is for nothing
                 raise
             except _HeadLostError as err:
-                self.close()
+                self._stop()
                 if head + 1 == _HEADS:
                     raise PlatformError(
                         f"the head of Ray was lost while workers did: {doing}",
@@ -103,8 +103,7 @@ class RayEngine:
             yield address
         finally:
             if storage.is_remote(address):
-                for item in storage.listing(address):
-                    storage.remove(item.uri)
+                remove_below(address)
             else:
                 shutil.rmtree(address, ignore_errors=True)
 
@@ -127,6 +126,9 @@ class RayEngine:
 
     def close(self) -> None:
         """Stop Ray and all of its processes."""
+        self._stop()
+
+    def _stop(self) -> None:
         driver, self._driver = self._driver, None
         if driver is not None:
             assert driver.stdin is not None
@@ -145,6 +147,13 @@ class RayEngine:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = ""
 
+    def _alone(self, seconds: float) -> PlatformError:
+        return PlatformError(
+            f"no worker of Ray came within {seconds:.0f} s",
+            fix="see memory of this machine, or take fewer: --set data.workers=1",
+            code="no_workers",
+        )
+
     def _asked(self, items: list[list[Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
         driver = self._started()
         assert driver.stdin is not None
@@ -154,13 +163,16 @@ class RayEngine:
         except OSError as err:
             raise _HeadLostError(str(err)) from err
         while not (told := self._told(driver)).get("done"):
+            if "alone" in told:
+                raise self._alone(told["alone"])
             yield told["number"], told
 
     def _started(self) -> subprocess.Popen[str]:
         if self._driver is not None:
             return self._driver
         self._folder = tempfile.mkdtemp(prefix="fl-ray-")  # short: sockets lie in it
-        asked = {"workers": self.workers, "folder": self._folder, **self._cluster()}
+        asked = {"folder": self._folder, "patience": PATIENCE, **self._of_head()}
+        token = secrets.token_hex(32)
         with (Path(self._folder) / _LOG).open("w") as log:
             self._driver = subprocess.Popen(
                 [sys.executable, "-m", "pipelines.data_engines.ray_driver", json.dumps(asked)],
@@ -168,15 +180,19 @@ class RayEngine:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                env={**os.environ, **secured(token), **_LOST, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 start_new_session=True,  # what it starts ends with it
             )
         self.say(f"starting Ray with {self.workers} workers")
-        self._told(self._driver)
+        self._gather(Head(address=self._told(self._driver)["address"], token=token))
         return self._driver
 
-    def _cluster(self) -> dict[str, Any]:
-        return {}
+    def _of_head(self) -> dict[str, Any]:
+        """Workers that the head has of itself, and its address; "" is one that others reach."""
+        return {"workers": self.workers, "ip": "127.0.0.1"}
+
+    def _gather(self, head: Head) -> None:
+        """Have workers join the head, which has started."""
 
     def _told(self, driver: subprocess.Popen[str]) -> dict[str, Any]:
         assert driver.stdout is not None
@@ -190,6 +206,13 @@ class RayEngine:
 
 class _HeadLostError(Exception):
     pass
+
+
+def remove_below(address: str) -> None:
+    """Delete all below an address of S3."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for _ in pool.map(storage.remove, [item.uri for item in storage.listing(address)]):
+            pass
 
 
 def _result(told: Mapping[str, Any], doing: str, memory: str) -> Any:

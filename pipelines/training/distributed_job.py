@@ -7,17 +7,17 @@ too: when a pod is lost, the Job starts its pods again, and they go on from the 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from contracts import storage
 from contracts.errors import PlatformError
+from pipelines.io.kube_api import Kube
+from pipelines.io.pods import like
 from pipelines.io.record import POD
-from pipelines.training.pods import GROUP, JOBSET, NEWEST, DistributedJob, job, like, train_job
+from pipelines.training.pods import GROUP, JOBSET, NEWEST, DistributedJob, job, train_job
 
 _POLL = 3.0
 
@@ -54,30 +54,14 @@ def train_by_job(
             kube.delete(document)
 
 
-class _Kube:
-    """The few calls that are needed, by the pod's own identity or the caller's kubeconfig."""
-
-    def __init__(self, namespace: str) -> None:
-        from kubernetes import client, config
-
-        try:
-            config.load_incluster_config()
-        except config.ConfigException:
-            config.load_kube_config()
-        self.namespace, self._api, self._client = namespace, client.ApiClient(), client
+class _Kube(Kube):
+    made_for = "distributed training"
+    refused = "distributed_job_refused"
+    correct = "correct what it names: --set resources.train.KEY=VALUE, or what is installed for training"
 
     def has_group(self, group: str) -> bool:
         """Whether an API group is served, that is, an operator is installed."""
         return any(item.name == group for item in self._client.ApisApi(self._api).get_api_versions().groups)
-
-    def pod(self, name: str) -> dict[str, Any]:
-        """A pod as Kubernetes describes it; empty when this identity may not see it."""
-        from kubernetes.client import ApiException
-
-        try:
-            return dict(self._call("GET", f"/api/v1/namespaces/{self.namespace}/pods/{name}", None))
-        except ApiException:
-            return {}
 
     def fields_of_train_jobs(self) -> tuple[str, ...]:
         """What the installed release knows in a TrainJob's spec; the newest where that cannot be asked."""
@@ -89,39 +73,6 @@ class _Kube:
             return tuple(found["properties"]["spec"]["properties"])
         except (ApiException, KeyError, ValueError):
             return NEWEST
-
-    def create(self, document: dict[str, Any]) -> None:
-        from kubernetes.client import ApiException
-
-        try:
-            self._call("POST", self._path(document), document)
-        except ApiException as err:
-            if err.status == 403 and document["kind"] == "NetworkPolicy":
-                return  # hardening that this identity may not do; the training itself needs none
-            detail = str(err.body or err.reason)[:500]
-            if err.status == 403:
-                raise PlatformError(
-                    f"may not create the {document['kind']} of a distributed training",
-                    detail=detail,
-                    fix="give the steps' ServiceAccount that right: pipelines.steps.jobs: true in the values",
-                    code="no_access",
-                ) from err
-            raise PlatformError(
-                f"the cluster refused the {document['kind']} of a distributed training",
-                detail=detail,
-                fix="correct what it names: --set resources.train.KEY=VALUE, or what is installed for training",
-                code="distributed_job_refused",
-            ) from err
-
-    def delete(self, document: dict[str, Any]) -> None:
-        from kubernetes.client import ApiException
-
-        try:
-            path = f"{self._path(document)}/{document['metadata']['name']}"
-            self._call("DELETE", path, {"propagationPolicy": "Background"})
-        except ApiException as err:
-            if err.status not in (403, 404):
-                raise
 
     def wait(self, name: str, operator: bool, timeout: int) -> None:
         """Until it has succeeded."""
@@ -152,17 +103,3 @@ class _Kube:
             fix="see the pods' events: fairlead diagnose",
             code="distributed_job_failed",
         )
-
-    def _path(self, document: dict[str, Any]) -> str:
-        version = document["apiVersion"]
-        plural = document["kind"].lower().removesuffix("y") + ("ies" if document["kind"].endswith("y") else "s")
-        root = "/api/v1" if version == "v1" else f"/apis/{version}"
-        return f"{root}/namespaces/{self.namespace}/{plural}"
-
-    def _call(self, method: str, path: str, body: Any) -> Any:
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        answer = self._api.call_api(
-            path, method, body=body, header_params=headers, response_type="object", auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-        )  # fmt: skip
-        return json.loads(json.dumps(answer))

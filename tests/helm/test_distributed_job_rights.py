@@ -1,4 +1,4 @@
-"""What the steps' Role grants for a training over several pods is what pipelines/training/distributed_job.py calls."""
+"""What the steps' Role grants for pods beside their own is what a distributed training and a data engine call."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 
 from contracts import storage
 from contracts.errors import PlatformError
+from pipelines.data_engines import pods_engine
+from pipelines.io.pods import PodSettings
 from pipelines.training import distributed_job, pods
 from tests.helm.chart import named, render
 
@@ -46,6 +48,9 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
         def _call(self, method: str, path: str, body: Any) -> Any:
             if path.startswith("/openapi/"):  # every identity may read it
                 return {}
+            if "/pods/" in path:
+                asked.add(("", "pods", "get"))
+                return {"metadata": {"name": "step", "uid": "u"}}
             root, _, rest = path.partition("/namespaces/spaces/")
             group = "" if root == "/api/v1" else root.split("/")[2]
             asked.add((group, rest.split("/")[0], {"POST": "create"}.get(method, method.lower())))
@@ -59,13 +64,21 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
         Kube.operator = by_operator
         with pytest.raises(PlatformError, match="the distributed training failed"):
             distributed_job.train_by_job(order, "news", "{}", Path("data"), Path("out"), lambda *_, **__: None)
+    worker = PodSettings(image="i", namespace="spaces")
+    monkeypatch.setattr(pods_engine._Kube, "__init__", Kube.__init__)
+    monkeypatch.setattr(pods_engine._Kube, "_call", Kube._call)
+    monkeypatch.setenv("FAIRLEAD_POD", "step")
+    workers = pods_engine.Pods(worker, "data-1", 2, "2Gi")
+    workers.make("s3://lake/head.json")
+    assert workers.told()
+    workers.delete()
     return asked
 
 
-def test_steps_may_make_every_call_of_a_distributed_training(used: set[Right]) -> None:
+def test_steps_may_make_every_call_of_a_distributed_training_and_of_a_data_engine(used: set[Right]) -> None:
     assert {("batch", "jobs", "create"), ("networking.k8s.io", "networkpolicies", "delete")} <= used
     assert used <= granted(jobs=True)
 
 
-def test_distributed_training_grants_no_right_that_it_does_not_use(used: set[Right]) -> None:
+def test_no_right_is_granted_that_is_not_used(used: set[Right]) -> None:
     assert granted(jobs=True) - granted(jobs=False) <= used

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.data_engines.pods_engine import COMPONENT
+from pipelines.data_engines.pods_engine import manifests as manifests_of
+from pipelines.io.pods import PodSettings
 from tests.helm.chart import Object, containers, environment, named, of_kind, pods, render
 from tests.helm.edges import STEP, Network, Pod, table
 from tests.helm.program import CHARTS
@@ -102,6 +105,29 @@ def test_policies_let_through_every_edge_of_the_table_and_nothing_else() -> None
         if source is not target and rules.lets(source, target, port) is not (wanted := expected(source, target, port))
     ]
     assert wrong == []
+
+
+def test_workers_of_a_data_engine_reach_what_steps_reach_and_are_reached_where_a_run_says_it() -> None:
+    objects = manifests()
+    rules, part = network(objects), {"app.kubernetes.io/part-of": "fairlead"}
+    worker = Pod({**part, "app.kubernetes.io/component": COMPONENT, "job-name": "data-1"}, "spaces")
+    step = next(pod for pod in running(objects) if pod.component == "steps")
+    (s3,) = [pod for pod in running(objects) if pod.component == "s3"]
+    (redis,) = [pod for pod in running(objects) if pod.component == "redis"]
+    assert rules.lets(worker, step, 34567), "the head of Ray, on whatever port"
+    assert not rules.lets(step, worker, 34567), "before the run's own policy"
+    policy, _ = manifests_of(PodSettings(image="i", namespace="spaces"), "data-1", 2, "2Gi", "s3://l/h", run_of(step))
+    rules = network([*objects, policy])
+    other = Pod({**worker.labels, "job-name": "data-2"}, "spaces")
+    assert rules.lets(step, worker, 34567)
+    assert rules.lets(worker, worker, 34567)
+    assert not rules.lets(other, worker, 34567), "of another run"
+    assert not rules.lets(s3, worker, 34567)
+    assert not rules.lets(worker, redis, 6379), "its label is missing"
+
+
+def run_of(step: Pod) -> dict[str, Any]:
+    return {"metadata": {"name": "step", "uid": "u", "labels": step.labels}}
 
 
 def test_every_part_of_the_table_is_one_of_the_charts_and_listens_there() -> None:

@@ -17,7 +17,11 @@ import pytest
 from contracts.errors import PlatformError
 from feature_repo.stores.join import point_in_time_join
 from feature_repo.stores.parts import function
+from pipelines.data_engines import pods_engine, ray_worker
+from pipelines.data_engines.pods_engine import PodsEngine
 from pipelines.data_engines.ray_engine import RayEngine
+from pipelines.io.pods import PodSettings
+from tests.servers import s3_server
 from tests.unit.feature_repo.test_parts import PLAN, asked, history
 
 pytest.importorskip("ray")
@@ -109,3 +113,65 @@ def test_nothing_outlives_a_step_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.1)
     left = [Path(f"/proc/{pid}/cmdline").read_text() for pid in below if Path(f"/proc/{pid}/exe").exists()]
     assert not left
+
+
+class Nodes:
+    """Workers in place of pods: processes with an address and a folder each, that share the store and nothing else."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.folder, self.workers = folder, workers
+        self.running: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def made(self) -> bool:
+        return bool(self.running)
+
+    def own_address(self) -> str:
+        return ""
+
+    def make(self, head: str) -> None:
+        for number in range(0 if self.made else self.workers):
+            here = self.folder / str(number)
+            here.mkdir()
+            path = os.pathsep.join(filter(None, sys.path))
+            told = {"PYTHONPATH": path, "RAY_TMPDIR": str(here), ray_worker.IP: f"127.0.0.{number + 2}"}
+            command = [sys.executable, "-m", "pipelines.data_engines.ray_worker", head]
+            with (here / "log").open("wb") as log:
+                node = subprocess.Popen(
+                    command, cwd=here, env={**os.environ, **told}, stdout=log, stderr=log, start_new_session=True
+                )
+            self.running.append(node)
+
+    def delete(self) -> None:
+        pass
+
+
+def test_nodes_that_share_a_store_only_give_the_join_though_one_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = Nodes(tmp_path, 2)
+    monkeypatch.setattr(pods_engine, "Pods", lambda *_: nodes)
+    (tmp_path / "history").mkdir()
+    history(tmp_path / "history")
+    expected = point_in_time_join(PLAN, tmp_path / "history", asked())
+    with s3_server(tmp_path, "lake") as storage:
+        for name, value in storage.items():
+            monkeypatch.setenv(name, value)
+        left = tmp_path / "s3" / "lake" / ".parts" / "run-1" / "materialise" / "parts-1" / "cut"
+        left.mkdir(parents=True)
+        (left / "x.parquet").write_bytes(b"of a step that was lost")
+        engine = PodsEngine(
+            "materialise", workers=2, memory="1Gi", place="s3://lake/.parts", run="run-1",
+            pods=PodSettings(image="i", namespace="n"),
+        )  # fmt: skip
+        engine._rows = 100
+        try:
+            assert engine.map("builtins:len", [{}] * 4) == [0] * 4
+            for pid in (nodes.running[0].pid, *children(nodes.running[0].pid)):
+                os.kill(pid, signal.SIGKILL)
+            joined = point_in_time_join(PLAN, tmp_path / "history", asked(), engine=engine)
+            pd.testing.assert_frame_equal(joined, expected)
+        finally:
+            engine.close()
+        assert [node.wait(60) for node in nodes.running] == [-signal.SIGKILL, 0]
+        assert not [path for path in (tmp_path / "s3" / "lake").rglob("*") if path.is_file()]

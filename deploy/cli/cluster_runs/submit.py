@@ -13,10 +13,10 @@ from deploy.cli.cluster.capacity import Ask, asks_of, check
 from deploy.cli.cluster.kfp_api import connect, experiment_id, explained
 from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.port_forward import use_storage
+from deploy.cli.cluster_runs.data_workers import ask_of, engine_of, needs_with_head
 from deploy.cli.cluster_runs.step_resources import by_plan, memory_before, of_pods, runs_of, step_needs
 from deploy.cli.cluster_runs.upload import upload_source
 from deploy.cli.terminal.output import console
-from pipelines.data_engines import ENGINES
 from pipelines.run import Run
 
 if TYPE_CHECKING:
@@ -53,17 +53,11 @@ def prepared(profile: Profile, run: Run, folder: Path, before: Sequence[str] = (
 
     cluster = profile.cluster
     assert cluster is not None
-    if run.settings.get("data.engine", ENGINES[0]) != ENGINES[0]:
-        raise PlatformError(
-            f"the engine {run.settings['data.engine']} has workers on one machine only, and this run is for a cluster",
-            fix=f"leave out data.engine: steps of a cluster use {ENGINES[0]}, whose joins spill to disk; "
-            "--set resources.all.memory=8Gi gives them more",
-            code="bad_config",
-        )
     use_storage(cluster)
     where = pod_endpoints(profile)
     source, code = upload_source(run.source, where.uri("data")), code_version(run.task)
     needs = step_needs(run, by_plan(run) | memory_before(record_root(where), run.recipe, before))
+    needs = needs_with_head(run, needs)
     job = distributed_job(cluster, where, run, needs["train"]) if run.placing.train_nodes > 1 else {}
     ready = run.having(endpoints=where, source=source, code_version=code, distributed_job=job)
     placed = placement(profile, ready, needs)
@@ -91,6 +85,7 @@ def _looked_at(cluster: Cluster, placed: Placement, needs: Mapping[str, Resource
         asks.append(Ask(name="training", step="train", needs=needs["train"], pods=run.placing.train_nodes))
     if placed.search_pods:
         asks.append(Ask(name="search", step="train", needs=needs["train"], pods=placed.search_pods))
+    asks += ask_of(run)
     notes = check(Kube(cluster.namespace, cluster.context), asks, growing(run.settings))
     return [] if run.schedule else notes
 
@@ -143,6 +138,7 @@ def placement(profile: Profile, run: Run | None = None, needs: Mapping[str, Reso
         environment={
             **_environment(cluster),
             ENDPOINTS: pod_endpoints(profile).model_dump_json(),
+            **engine_of(cluster, pod_endpoints(profile), asked, _environment(cluster), _secrets(cluster)),
             **({SCHEDULE: asked.schedule} if asked.schedule else {}),
         },
         secrets=_secrets(cluster),

@@ -134,11 +134,38 @@ def test_a_run_that_no_node_can_take_is_refused_before_it_is_submitted(
     assert said.code == 0, said.err
 
 
-def test_workers_of_ray_are_of_one_machine(kubeflow: StandIn, cluster_profile: str, fairlead: Any) -> None:
-    said = fairlead("run", "news", "--profile", cluster_profile, "--json", "--set", "data.engine=ray")
-    assert (said.code, said.json["error"]["code"]) == (1, "bad_config")
-    assert "this run is for a cluster" in said.json["error"]["headline"]
-    assert not kubeflow.api.posted
+def test_steps_are_told_of_the_workers_that_they_may_make(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any
+) -> None:
+    from pipelines.data_engines import VARIABLE
+    from pipelines.io.pods import PodSettings
+
+    told = ["data.engine=ray", "data.workers=1", "data.memory=4Gi"]
+    kubeflow.kubectl.objects = [node(memory="31200Mi", pods="110")]
+    asked = ["--cron", "0 3 * * *", *(part for one in told for part in ("--set", one))]
+    said = fairlead("run", "news", "--profile", cluster_profile, "--json", *asked)
+    assert said.code == 0, said.err
+    spec = kubeflow.api.posted["recurringruns"]["pipeline_spec"]["pipeline_spec"]
+    (executor,) = spec["deploymentSpec"]["executors"].values()
+    environment = {item["name"]: item["value"] for item in executor["container"]["env"]}
+    engine = json.loads(environment[VARIABLE])
+    pods = PodSettings.model_validate(engine.pop("pods"))
+    assert engine == {"engine": "ray", "workers": 1, "memory": "4Gi", "place": "s3://lake/data/.parts"}
+    assert (pods.image, pods.namespace, pods.service_account) == ("registry/pipelines:1", "fairlead", "pipeline-runner")
+    assert pods.secrets["AWS_ACCESS_KEY_ID"] == ("fairlead-s3", "access-key")
+    assert "fairlead.io/access-s3" in pods.labels
+    assert executor["container"]["resources"]["resourceMemoryLimit"] == "2560Mi", "the head is in the pod of the step"
+
+
+def test_workers_that_no_node_can_take_are_refused_before_the_run_is_submitted(
+    kubeflow: StandIn, cluster_profile: str, fairlead: Any
+) -> None:
+    kubeflow.kubectl.objects = [node(memory="7800Mi", pods="110")]
+    asked = ["--set", "data.engine=ray", "--set", "data.memory=16Gi", "--json"]
+    said = fairlead("run", "news", "--profile", cluster_profile, *asked)
+    assert (said.code, said.json["error"]["code"]) == (1, "does_not_fit")
+    assert "data workers" in said.json["error"]["detail"]
+    assert "runs" not in kubeflow.api.posted
 
 
 def test_what_kubeflow_refuses_is_said(kubeflow: StandIn, cluster_profile: str, fairlead: Any) -> None:

@@ -15,10 +15,12 @@ import pytest
 
 from contracts.errors import PlatformError
 from pipelines import data_engines
-from pipelines.data_engines import Here, described, opened
+from pipelines.data_engines import Here, described, opened, pods_engine, ray_worker
+from pipelines.io.pods import PodSettings
 from pipelines.run_settings import split
 from pipelines.tasks.fraud import features
 from pipelines.tasks.fraud.windows import DAY
+from tests.unit.training.known import wrong
 
 ROWS = 3000
 
@@ -112,3 +114,47 @@ def test_an_engine_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     ):
         pass
     assert "fairlead[ray]" in failed.value.fix
+
+
+OWN = {"metadata": {"name": "step", "uid": "u-1", "labels": {pods_engine.WORKFLOW: "run-1"}}}
+
+
+def test_workers_of_a_step_are_restricted_pods_that_end_with_it() -> None:
+    wanted = PodSettings(image="i", namespace="n", labels={"fairlead.io/access-s3": "true"})
+    policy, job = pods_engine.manifests(wanted, "data-1", 3, "2Gi", "s3://lake/head.json", OWN)
+    assert wrong(policy, "V1NetworkPolicy") == wrong(job, "V1Job") == []
+    for made in (policy, job):
+        assert made["metadata"]["ownerReferences"] == [
+            {"apiVersion": "v1", "kind": "Pod", "name": "step", "uid": "u-1"}
+        ]
+    assert policy["spec"]["ingress"] == [
+        {
+            "from": [
+                {"podSelector": {"matchLabels": {"job-name": "data-1"}}},
+                {"podSelector": {"matchLabels": {pods_engine.WORKFLOW: "run-1"}}},
+            ]
+        }
+    ]
+    template = job["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "2560Mi", "what is asked for, and Ray's own processes"
+    assert container["command"] + container["args"][:2] == ["python", "-m", "pipelines.data_engines.ray_worker"]
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (3, 3)
+    assert template["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert template["metadata"]["labels"]["app.kubernetes.io/component"] == pods_engine.COMPONENT
+
+
+@pytest.mark.parametrize(("heads", "code"), [(["a", "b", ""], 0), (["a"] * 9, 1)])
+def test_a_worker_follows_the_document_of_the_head(
+    heads: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends when that is gone, and fails when one head is never reached, so that its Job gives it another pod."""
+    joined: list[str] = []
+    documents = iter(head and ray_worker.Head(address=head, token="t").model_dump_json() for head in heads)
+    monkeypatch.setattr(ray_worker, "_read", lambda place, known: next(documents))
+    monkeypatch.setattr(ray_worker, "_work", lambda head, place, known: joined.append(head.address))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert ray_worker.main("s3://lake/head.json") == code
+    assert joined == (["a", "b"] if code == 0 else ["a"] * 3)
+    assert ("the head of Ray is not reached: a" in capsys.readouterr().err) is bool(code)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from pipelines.training.pods import JOBSET, PORT, DistributedJob, job, like, train_job
+from pipelines.io.pods import like
+from pipelines.training.pods import JOBSET, PORT, DistributedJob, job, train_job
 from tests.unit.training.known import parts_of, train_job_schema, wrong
 
 JOB = DistributedJob(
