@@ -125,11 +125,12 @@ class _Validation:
             row = json.loads(line)
             write(row["row"], row["column"], row["value"], row["reason"], row.get("file", ""))
             self.bad += 1
-            self.reasons[row["column"], "cannot be read"] += 1
+            reason = _POSITION.sub("", row["reason"])
+            self.reasons[row["column"], reason] += 1
             if (label := row.get("label")) is not None and self._classes([label]) is not None:
                 self._labels[label] += 1
                 self._lost[label] += 1
-            self._first[row["column"], _POSITION.sub("", row["reason"])] += 1
+            self._first[row["column"], reason] += 1
 
     def part(self, raw: pa.Table, write: Any) -> pa.Table:
         """The good rows of a part, typed; the bad ones are written to the quarantine."""
