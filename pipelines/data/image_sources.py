@@ -8,11 +8,14 @@ from __future__ import annotations
 import tarfile
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.data.chunks import text_format
 from pipelines.data.sources import column_names, kind_of, read_chunks
@@ -29,6 +32,8 @@ SUFFIXES = {
     ".gif": "GIF",
 }
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_S3 = "s3://"
+_AHEAD = 8  # files in S3 that are fetched before they are asked for
 _PATHS = ("image", "path", "file", "filename")  # columns of a manifest that are looked for
 
 
@@ -134,7 +139,7 @@ def _damaged(path: Path, err: Exception) -> PlatformError:
 
 
 def _of_manifest(path: Path, column: str, label: str, data: DataConfig) -> Iterator[Entry]:
-    """The rows of a manifest: paths beside it or below, or, in Parquet, the files themselves."""
+    """The rows of a manifest: paths beside it or below, addresses in S3, or, in Parquet, the files themselves."""
     form = text_format(data)
     names = column_names(path, form)
     said = data.columns.get(column)
@@ -149,12 +154,31 @@ def _of_manifest(path: Path, column: str, label: str, data: DataConfig) -> Itera
                 code="bad_schema",
                 column=key,
             )
-    root, number = path.parent.resolve(), 0
-    for chunk in read_chunks(path, names, form):
-        labels = chunk.table.column(said_label).to_pylist() if label else [None] * chunk.table.num_rows
-        for given, name in zip(chunk.table.column(place).to_pylist(), labels, strict=True):
-            number += 1
-            yield _row(root, given, "" if name is None else str(name).strip(), number)
+    root = path.parent.resolve()
+
+    def rows() -> Iterator[Entry]:
+        number = 0
+        for chunk in read_chunks(path, names, form):
+            labels = chunk.table.column(said_label).to_pylist() if label else [None] * chunk.table.num_rows
+            for given, name in zip(chunk.table.column(place).to_pylist(), labels, strict=True):
+                number += 1
+                yield _row(root, given, "" if name is None else str(name).strip(), number)
+
+    return _fetched_ahead(rows())
+
+
+def _fetched_ahead(found: Iterator[Entry]) -> Iterator[Entry]:
+    """The same in the same order; of those in S3 the next few are on their way, since each waits for the network."""
+    waiting: deque[Entry] = deque()
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        for entry in found:
+            if entry.name.startswith(_S3):
+                storage.ready(entry.name)
+                entry = replace(entry, read=pool.submit(entry.read).result)
+            waiting.append(entry)
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def _row(root: Path, given: Any, label: str, number: int) -> Entry:
@@ -167,11 +191,25 @@ def _row(root: Path, given: Any, label: str, number: int) -> Entry:
     def read() -> bytes:
         if not name:
             raise RefusedError("its row names no file")
+        if name.startswith(_S3):
+            return _of_s3(name)
         if "://" in name:
-            raise RefusedError("is an address; copy the files beside their manifest")
+            raise RefusedError(
+                "is an address that is not read; accepted: s3://bucket/key, and paths below the manifest"
+            )
         path = (root / name).resolve()
         if not path.is_relative_to(root):
             raise RefusedError("lies outside of the folder of its manifest")
         return bounded(path.open("rb"))
 
     return Entry(name or f"row {number}", label, read)
+
+
+def _of_s3(address: str) -> bytes:
+    """The bytes of an object, as `bounded`; a storage that refuses or does not answer ends the run."""
+    try:
+        return bounded(storage.open_parts(address))
+    except PlatformError as err:
+        if err.code != "not_found":
+            raise
+        raise RefusedError("is not there") from None
