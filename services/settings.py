@@ -151,6 +151,9 @@ class DrawingSettings(Settings):
     )
     max_jobs: int = Field(200, ge=1, le=100_000, description="jobs that are kept, those that have ended go first")
     keep_seconds: float = Field(3600.0, gt=0, description="time for which the images of a job are kept")
+    redis: str = Field(
+        "", description="redis:// where servers of one model share jobs; empty: a job is known where it was taken"
+    )
     visible_mark: bool = Field(False, description="write the letters AI into every image; else who asks says so")
     seal_file: str = Field("", description="file of a key that seals what images say of themselves; empty: no seal")
 

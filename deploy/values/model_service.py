@@ -102,6 +102,7 @@ class Secrets(Values):
     salt: SecretKey
     online: SecretKey
     adapters: SecretKey
+    drawing: SecretKey
     keys: ApiKeys
     test: SecretKey
     check: bool
@@ -164,6 +165,7 @@ class NetworkPolicy(Values):
     storage: Objects
     online: Objects
     adapters: Objects
+    drawing: Objects
     extra_egress: Objects
 
 

@@ -135,6 +135,10 @@ class Jobs:
             raise Problem(404, "job_not_found", "there is no such job", fix=fix)
         return self._kept[identifier]
 
+    def keeps(self, job: Job) -> bool:
+        """Whether a job can still be found here."""
+        return job.id in self._kept
+
     def place(self, job: Job) -> int:
         """How many jobs go before it."""
         order = [one for _, _, one in sorted(self._queue, key=lambda item: item[:2]) if one.status == "queued"]

@@ -24,6 +24,7 @@ from services.drawing.request import (
     refused,
     wishes_of,
 )
+from services.drawing.shared_jobs import CANCEL, COLLECTED
 from services.errors import Problem, openai_body
 from services.server.lifecycle import Api
 from services.server.openapi import operation, schema
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from services.drawing.runtime import DrawingRuntime
 
 GENERATIONS, JOBS = "/v1/images/generations", "/v1/images/jobs"
+_LOOK = 0.2  # seconds between two looks at a job that another server is to end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +79,7 @@ class _Served:
             raise
         if job.status != "succeeded":
             raise _failure(job)
+        self._collected(job)
         return Answer(orjson.dumps(await self._result(job)))
 
     async def begin(self, request: Request) -> Answer:
@@ -87,17 +90,20 @@ class _Served:
     async def look(self, request: Request) -> Answer:
         """What has become of a job, with its images when it has succeeded."""
         self._runtime.opened()
-        job = self._runtime.jobs.find(request.params["job"])
-        return Answer(orjson.dumps(await self._described(job)))
+        job = self._found(request.params["job"])
+        if job is not None:
+            return Answer(orjson.dumps(await self._described(job)))
+        return Answer(orjson.dumps(await self._of_another(request.params["job"])))
 
     async def cancel(self, request: Request) -> Answer:
         """End a job; where it runs, after its step."""
         self._runtime.opened()
-        jobs = self._runtime.jobs
-        job = jobs.find(request.params["job"])
-        if job.status in ENDED and job.status != "cancelled":
-            raise Problem(409, "job_has_ended", f"the job has {job.status} already")
-        jobs.cancel(job)
+        identifier = request.params["job"]
+        job = self._found(identifier)
+        if job is None:
+            return Answer(orjson.dumps(await self._cancelled_by_another(identifier)))
+        _refuse_if_over(job.status)
+        self._runtime.jobs.cancel(job)
         await job.over.wait()
         return Answer(orjson.dumps(await self._described(job)))
 
@@ -111,6 +117,36 @@ class _Served:
         self._runtime.opened()
         self._check_name(request.params["model"])
         return Answer(orjson.dumps(self._model()))
+
+    def _found(self, identifier: str) -> Job | None:
+        """The job, or None where another server may have it."""
+        try:
+            return self._runtime.jobs.find(identifier)
+        except Problem:
+            if self._runtime.shared is None:
+                raise
+            return None
+
+    async def _of_another(self, identifier: str) -> dict[str, Any]:
+        """What another server says of a job, which is told when its images are given away."""
+        shared = self._runtime.shared
+        found = await shared.read(identifier) if shared is not None else None
+        if shared is None or found is None:
+            fix = f"jobs are kept for {self._runtime.settings.drawing.keep_seconds:g} s"
+            raise Problem(404, "job_not_found", "there is no such job", fix=fix)
+        if found["status"] == "succeeded":
+            await shared.ask(identifier, COLLECTED)
+        return found
+
+    async def _cancelled_by_another(self, identifier: str) -> dict[str, Any]:
+        found = await self._of_another(identifier)
+        _refuse_if_over(found["status"])
+        if (shared := self._runtime.shared) is not None and found["status"] not in ENDED:
+            await shared.ask(identifier, CANCEL)
+        while found["status"] not in ENDED:
+            await asyncio.sleep(_LOOK)
+            found = await self._of_another(identifier)
+        return found
 
     def _model(self) -> dict[str, Any]:
         return {"id": self._runtime.name, "object": "model", "created": self._since, "owned_by": "fairlead"}
@@ -147,6 +183,8 @@ class _Served:
     def _begun(self, asked: ImageRequest, request: Request) -> Answer:
         runtime = self._runtime
         job = runtime.jobs.submit(self._job(asked, request), keep=True)
+        if runtime.shared is not None:
+            runtime.shared.follow(job, runtime.jobs, self._document, self._collected)
         body = orjson.dumps(self._state(job))
         return Answer(body, status=202, headers=(("location", f"{JOBS}/{job.id}"), ("retry-after", "1")))
 
@@ -167,16 +205,25 @@ class _Served:
         }
 
     async def _described(self, job: Job) -> dict[str, Any]:
+        """How a job is, for who asks; images that are given away are counted and logged once."""
+        state = await self._document(job)
+        if job.status == "succeeded":
+            self._collected(job)
+        return state
+
+    async def _document(self, job: Job) -> dict[str, Any]:
         state = self._state(job)
         if job.status == "succeeded":
             state["result"] = await self._result(job)
         return state
 
-    async def _result(self, job: Job) -> dict[str, Any]:
-        """The answer of a job that succeeded, as OpenAI has it; it is counted and logged once."""
-        runtime, about = self._runtime, job.about
-        runtime.record(job)
+    def _collected(self, job: Job) -> None:
+        self._runtime.record(job)
         job.collected = True
+
+    async def _result(self, job: Job) -> dict[str, Any]:
+        """The answer of a job that succeeded, as OpenAI has it."""
+        runtime, about = self._runtime, job.about
         start = perf_counter()
         data = await asyncio.to_thread(self._files, job)
         runtime.metrics.stage["encode"].observe(perf_counter() - start)
@@ -202,6 +249,11 @@ class _Served:
             read = wish.prompt or one.label
             made.append({"b64_json": base64.b64encode(file).decode(), "revised_prompt": read, "seed": wish.seed})
         return made
+
+
+def _refuse_if_over(status: str) -> None:
+    if status in ENDED and status != "cancelled":
+        raise Problem(409, "job_has_ended", f"the job has {status} already")
 
 
 async def _over(job: Job) -> None:

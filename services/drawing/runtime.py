@@ -21,6 +21,7 @@ from contracts.errors import PlatformError
 from contracts.problems.image import GUIDANCE, PROMPT, SEED, STEPS, UnnamedError
 from services.drawing.jobs import Job, Jobs
 from services.drawing.request import DeniedError, Policy
+from services.drawing.shared_jobs import SharedJobs
 from services.errors import Problem, invalid
 from services.logs import log_event
 from services.metrics.series import Counter
@@ -93,10 +94,12 @@ class DrawingRuntime(RowRuntime):
     """One served model that draws.
 
     Attributes:
-        jobs: its queue.  engine: the model.  policy: what it refuses.  key: of the seal, b"" without one.
+        jobs: its queue.  shared: those of other servers, None where they are not known.
+        engine: the model.  policy: what it refuses.  key: of the seal, b"" without one.
     """
 
     jobs: Jobs
+    shared: SharedJobs | None
     engine: DrawingEngine
     policy: Policy
     key: bytes
@@ -118,7 +121,9 @@ class DrawingRuntime(RowRuntime):
         text, labels = "Jobs of images that are kept no longer.", names.DRAWING_LABELS[names.IMAGE_JOBS]
         counter = Counter(names.IMAGE_JOBS, text, labels, self.metrics.registry)
         self._outcomes = {name: counter.labels(self.name, self.version, name) for name in names.IMAGE_JOB_OUTCOMES}
-        self.jobs = jobs = Jobs(engine.draw, speed, self.settings.drawing, self.metrics, self._gone)
+        given = self.settings.drawing
+        self.jobs = jobs = Jobs(engine.draw, speed, given, self.metrics, self._gone)
+        self.shared = SharedJobs(given.redis, self.name, given.keep_seconds) if given.redis else None
         self._drawing = True
         self.metrics.queue_depth.set_function(lambda: jobs.waiting + self.batcher.depth)
         return {**said, "evaluations_per_second": round(speed, 1)}
@@ -127,7 +132,11 @@ class DrawingRuntime(RowRuntime):
         """End the jobs, and finish the rows, see `RowRuntime.close`."""
         if self._drawing:
             self._drawing = False
+            if self.shared is not None:
+                await self.shared.settle()
             await self.jobs.close()
+            if self.shared is not None:
+                await self.shared.close()
         await super().close()
 
     def refused(self) -> None:

@@ -91,14 +91,30 @@ def test_the_redis_of_adapters_comes_from_a_secret_and_is_off_by_default() -> No
     assert {"to": PEERS, "ports": [{"protocol": "TCP", "port": 6379}]} in ways
 
 
+def test_replicas_share_jobs_of_images_by_a_redis_whose_address_may_be_a_secret() -> None:
+    assert not [name for name in server(made()) if "DRAWING" in name]
+    objects = made(secrets={"drawing": {"name": "jobs"}}, networkPolicy={"drawing": PEERS})
+    assert server(objects)["FAIRLEAD_SERVICE_DRAWING__REDIS"] == {"secretKeyRef": {"name": "jobs", "key": "url"}}
+    plain = made(config={"drawing": {"redis": "redis://shared.stores:6380/2"}})
+    for made_of, to, port in (
+        (objects, PEERS, 6379),
+        (plain, [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "stores"}}}], 6380),
+    ):
+        ways = [rule for one in of_kind(made_of, "NetworkPolicy") for rule in one["spec"].get("egress", [])]
+        assert {"to": to, "ports": [{"protocol": "TCP", "port": port}]} in ways
+        assert pod(made_of)["metadata"]["labels"]["fairlead.io/access-redis"] == "true"
+
+
 @pytest.mark.parametrize(
     ("values", "fix"),
     [
+        ({"config": {"drawing": {"redis": "redis://:word@redis:6379"}}}, "secrets.drawing.name"),
+        ({"secrets": {"drawing": {"name": "jobs"}}}, "networkPolicy.drawing"),
         ({"config": ADAPTERS}, "secrets.salt.name"),
         ({"config": ADAPTERS, "secrets": {"salt": {"name": "salt"}}}, "secrets.adapters.name"),
         ({"config": {"adapters": {"redis": "redis://:word@redis:6379"}}}, "secrets.adapters.name"),
         ({"secrets": {"adapters": {"name": "hot"}}}, "networkPolicy.adapters"),
     ],
 )
-def test_what_adapters_lack_is_said_before_anything_is_installed(values: dict[str, Any], fix: str) -> None:
+def test_what_a_redis_lacks_is_said_before_anything_is_installed(values: dict[str, Any], fix: str) -> None:
     assert fix in refused("model-service", {**S3, **STORAGE, **values})

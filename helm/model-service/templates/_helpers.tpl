@@ -71,12 +71,21 @@ s3://{{ (.Values.global.s3 | default dict).bucket | default "fairlead" }}/predic
 {{- else if hasPrefix "s3://" ((.Values.config.adapters | default dict).folder | default "") -}}true{{- end -}}
 {{- end -}}
 
+{{/* model-service.redis: address by part of config, of those that use Redis (adapters, drawing); "": it stands in a Secret. */}}
+{{- define "model-service.redis" -}}
+{{- $found := dict -}}
+{{- range $part := list "adapters" "drawing" -}}
+{{- $redis := (index $.Values.config $part | default dict).redis | default "" -}}
+{{- if or $redis (index $.Values.secrets $part).name -}}{{- $found = set $found $part $redis -}}{{- end -}}
+{{- end -}}
+{{- toYaml $found -}}
+{{- end -}}
+
 {{/* model-service.needs: which guarded parts of a platform a pod talks to, see fairlead.podLabels. */}}
 {{- define "model-service.needs" -}}
 {{- $needs := list -}}
 {{- if or (hasPrefix "s3://" .Values.model.source) (include "model-service.logsToS3" .) -}}{{- $needs = append $needs "s3" -}}{{- end -}}
-{{- $adapters := .Values.config.adapters | default dict -}}
-{{- if or (hasPrefix "redis" (.Values.config.online | default "")) (hasPrefix "redis" ($adapters.redis | default "")) .Values.secrets.adapters.name -}}{{- $needs = append $needs "redis" -}}{{- end -}}
+{{- if or (hasPrefix "redis" (.Values.config.online | default "")) (include "model-service.redis" . | fromYaml) -}}{{- $needs = append $needs "redis" -}}{{- end -}}
 {{- toJson $needs -}}
 {{- end -}}
 

@@ -1,4 +1,4 @@
-{{/* model-service.egress: DNS, the storage that bundles come from, the online store, and Redis with hot adapters. */}}
+{{/* model-service.egress: DNS, the storage that bundles come from, the online store, and Redis with hot adapters and shared jobs. */}}
 {{- define "model-service.egress" -}}
 {{ include "fairlead.np.dns" . }}
 {{- if has "s3" (include "model-service.needs" . | fromJsonArray) }}
@@ -8,9 +8,8 @@
 {{- if hasPrefix "redis" (.Values.config.online | default "") }}
 {{- include "model-service.egressTo" (dict "context" . "url" .Values.config.online "peers" .Values.networkPolicy.online) }}
 {{- end }}
-{{- $adapters := .Values.config.adapters | default dict }}
-{{- if or (hasPrefix "redis" ($adapters.redis | default "")) .Values.secrets.adapters.name }}
-{{- include "model-service.egressTo" (dict "context" . "url" ($adapters.redis | default "redis://secret:6379") "peers" .Values.networkPolicy.adapters) }}
+{{- range $part, $redis := include "model-service.redis" . | fromYaml }}
+{{- include "model-service.egressTo" (dict "context" $ "url" ($redis | default "redis://secret:6379") "peers" (index $.Values.networkPolicy $part)) }}
 {{- end }}
 {{- end -}}
 

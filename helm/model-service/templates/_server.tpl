@@ -81,8 +81,12 @@ makes a new one, and as a cache it is filled again.
     {{- if $salt.name }}
     {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_PREDICTIONS__SALT" "secret" $salt.name "key" $salt.key) | nindent 4 }}
     {{- end }}
-    {{- with .Values.secrets.adapters.name }}
-    {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_SERVICE_ADAPTERS__REDIS" "secret" . "key" $.context.Values.secrets.adapters.key) | nindent 4 }}
+    {{- range $part := list "adapters" "drawing" }}
+    {{- with index $.context.Values.secrets $part }}
+    {{- if .name }}
+    {{- include "fairlead.secretEnv" (dict "name" (printf "FAIRLEAD_SERVICE_%s__REDIS" (upper $part)) "secret" .name "key" .key) | nindent 4 }}
+    {{- end }}
+    {{- end }}
     {{- end }}
     {{- with .Values.secrets.online.name }}
     {{- include "fairlead.secretEnv" (dict "name" "FAIRLEAD_REDIS_PASSWORD" "secret" . "key" $.context.Values.secrets.online.key) | nindent 4 }}

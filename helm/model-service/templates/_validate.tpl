@@ -49,17 +49,19 @@
 {{- fail "config.predictions.salt is a secret, and values are not. Fix: put it in a Secret and set secrets.salt.name" -}}
 {{- end -}}
 {{- $adapters := $config.adapters | default dict -}}
-{{- if contains "@" ($adapters.redis | default "") -}}
-{{- fail "config.adapters.redis has a password, and values are not secret. Fix: put the address in a Secret and set secrets.adapters.name" -}}
+{{- range $part, $redis := include "model-service.redis" . | fromYaml -}}
+{{- if contains "@" $redis -}}
+{{- fail (printf "config.%s.redis has a password, and values are not secret. Fix: put the address in a Secret and set secrets.%s.name" $part $part) -}}
+{{- end -}}
+{{- if and $.Values.networkPolicy.enabled (not $redis) (not (index $.Values.networkPolicy $part)) -}}
+{{- fail (printf "secrets.%s.name hides where Redis is from the network policy. Fix: set networkPolicy.%s to its peers" $part $part) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $adapters.folder (not (include "model-service.salt" . | fromYaml).name) -}}
 {{- fail "config.adapters.folder is set without a salt, by which adapters are found. Fix: set secrets.salt.name" -}}
 {{- end -}}
 {{- if and (hasPrefix "s3://" ($adapters.folder | default "")) (not $adapters.redis) (not .Values.secrets.adapters.name) -}}
 {{- fail "config.adapters.folder is in S3, which takes too long to be asked for every request. Fix: set secrets.adapters.name or config.adapters.redis" -}}
-{{- end -}}
-{{- if and .Values.secrets.adapters.name .Values.networkPolicy.enabled (not $adapters.redis) (not .Values.networkPolicy.adapters) -}}
-{{- fail "secrets.adapters.name hides where Redis is from the network policy. Fix: set networkPolicy.adapters to its peers" -}}
 {{- end -}}
 {{- if and $predictions.folder (hasPrefix "/" $predictions.folder) -}}
 {{- $mounted := hasPrefix "/tmp/" (printf "%s/" $predictions.folder) -}}
@@ -111,7 +113,7 @@
 {{- with .Values.rollouts.storageSecret -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "value" "rollouts.storageSecret" "secret" . "keys" (list $.Values.storage.accessKeyKey $.Values.storage.secretKeyKey)) -}}
 {{- end -}}
-{{- range $part := list "salt" "online" "adapters" "keys" -}}
+{{- range $part := list "salt" "online" "adapters" "drawing" "keys" -}}
 {{- $secret := index $.Values.secrets $part -}}
 {{- if $secret.name -}}
 {{- include "fairlead.requireSecret" (dict "context" $ "value" (printf "secrets.%s.name" $part) "secret" $secret.name "keys" (list $secret.key)) -}}

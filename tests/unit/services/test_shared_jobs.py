@@ -1,0 +1,115 @@
+"""Jobs of images that two servers of one model share through a real Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.drawing import shared_jobs
+from tests.drawing_bundle import grays
+from tests.integration.redis_servers import Server
+
+pytestmark = pytest.mark.integration
+JOBS = "/v1/images/jobs"
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def two(serve_bundle: Any, tmp_path: Path, redis: Server, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    monkeypatch.setattr(shared_jobs, "_SECONDS", 0.05)
+    monkeypatch.setattr(shared_jobs, "_LATER", 0.05)
+    bundle = grays(tmp_path)
+    return tuple(serve_bundle(bundle, drawing={"redis": redis.address}) for _ in range(2))
+
+
+def slowed(served: Any) -> tuple[threading.Event, threading.Event]:
+    """Let a server stop at each step until it may go on; and whether it has come to one."""
+    go, at_step, draw = threading.Event(), threading.Event(), served.runtime.engine.draw
+
+    def slow(wishes: Any, report: Any) -> Any:
+        def told(done: int) -> None:
+            at_step.set()
+            assert go.wait(20)
+            report(done)
+
+        return draw(wishes, told)
+
+    served.runtime.jobs._draw = slow
+    return go, at_step
+
+
+def until(holds: Callable[[], bool]) -> None:
+    for _ in range(1000):
+        if holds():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it does not come to hold")
+
+
+def test_any_server_says_how_a_job_is_and_gives_its_images(two: tuple[Any, Any]) -> None:
+    taker, other = two
+    go, at_step = slowed(taker)
+    where = taker.client.post(JOBS, json={"prompt": "dark", "n": 2, "seed": 4}).headers["location"]
+    assert at_step.wait(10)
+    until(lambda: other.client.get(where).status_code == 200)
+    until(lambda: other.client.get(where).json()["status"] == "running")
+    go.set()
+    until(lambda: other.client.get(where).json()["status"] == "succeeded")
+    found = other.client.get(where).json()
+    assert [one["seed"] for one in found["result"]["data"]] == [4, 5]
+    (job,) = taker.runtime.jobs._kept.values()
+    until(lambda: job.collected and job.recorded)
+    assert other.runtime.jobs._kept == {}
+    assert {**taker.client.get(where).json(), "result": None} == {**found, "result": None}
+    refused = other.client.post(f"{where}/cancel")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job_has_ended")
+
+
+def test_any_server_ends_a_job(two: tuple[Any, Any]) -> None:
+    taker, other = two
+    go, at_step = slowed(taker)
+    where = taker.client.post(JOBS, json={"prompt": "dark", "steps": 20}).headers["location"]
+    assert at_step.wait(10)
+    until(lambda: other.client.get(where).status_code == 200)
+    threading.Timer(0.5, go.set).start()
+    gone = other.client.post(f"{where}/cancel").json()
+    assert (gone["status"], gone["error"]["code"], gone["result"]) == ("cancelled", "cancelled", None)
+    assert gone["progress"] < 1
+    assert taker.client.get(where).json() == gone
+
+
+def test_a_job_whose_server_is_gone_has_failed(two: tuple[Any, Any], redis: Server) -> None:
+    taker, other = two
+    go, at_step = slowed(taker)
+    where = taker.client.post(JOBS, json={"prompt": "dark"}).headers["location"]
+    assert at_step.wait(10)
+    until(lambda: other.client.get(where).status_code == 200)
+    for task in list(taker.runtime.shared._tasks):  # as when its machine is lost
+        taker.client.portal.call(task.cancel)
+    (alive,) = redis.client.keys(f"*{where.rpartition('/')[2]}*alive")
+    redis.client.delete(alive)
+    found = other.client.get(where).json()
+    assert (found["status"], found["error"]["code"]) == ("failed", "server_gone")
+    go.set()
+
+
+def test_a_job_of_nobody_and_a_redis_that_is_away(serve_bundle: Any, tmp_path: Path) -> None:
+    server = Server(tmp_path / "redis")
+    served = serve_bundle(grays(tmp_path), drawing={"redis": server.address})
+    assert served.client.get(f"{JOBS}/none").json()["error"]["code"] == "job_not_found"
+    server.stop()
+    away = served.client.get(f"{JOBS}/none")
+    assert (away.status_code, away.json()["error"]["code"]) == (503, "jobs_unavailable")
+    where = served.client.post(JOBS, json={"prompt": "dark"}).headers["location"]
+    until(lambda: served.client.get(where).json()["status"] == "succeeded")
