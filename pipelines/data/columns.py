@@ -56,7 +56,7 @@ def select(names: list[str], task: Task, data: DataConfig, path: Path) -> Select
         source = wanted[column.name]
         optional = source == NUMBERED or (column.nullable and column.name not in data.columns)
         if source not in names and not optional:
-            raise _missing(column.name, source, names, path, data)
+            raise _missing(column.name, source, names, path, data, numbers=column.unique)
     keep: list[tuple[str, str]] = []
     for name in names:
         targets = [target for target, source in wanted.items() if source == name]
@@ -67,26 +67,32 @@ def select(names: list[str], task: Task, data: DataConfig, path: Path) -> Select
     return Selection(keep, [target for target, source in wanted.items() if source == NUMBERED])
 
 
-def _missing(column: str, source: str, names: list[str], path: Path, data: DataConfig) -> PlatformError:
+def _missing(
+    column: str, source: str, names: list[str], path: Path, data: DataConfig, numbers: bool = False
+) -> PlatformError:
     known = ", ".join(names[:40]) + (" ..." if len(names) > 40 else "")
     wanted = f"column {column!r}" if column == source else f"column {source!r} (for {column!r})"
     return PlatformError(
         f"{path.name} has no {wanted}",
         detail=f"columns there: {known}",
-        fix=column_fix(column, source, names, path, data),
+        fix=column_fix(column, source, names, path, data, numbers),
         code="bad_schema",
         column=column,
         available=names[:100],
     )
 
 
-def column_fix(column: str, source: str, names: list[str], path: Path, data: DataConfig) -> str:
-    """The setting for a column that a file lacks: another delimiter, a header, or a name that is like it."""
+def column_fix(column: str, source: str, names: list[str], path: Path, data: DataConfig, numbers: bool = False) -> str:
+    """The setting for a column that a file lacks: another delimiter, a header, or a name that is like it.
+
+    numbers: those of the rows would do.
+    """
     if kind_of(path) == "text" and (fix := delimiter_fix(path, text_format(data))):
         return fix
     if like := closest(source, names):
         return f"if it is that one: {setting(f'data.columns.{column}', like)}"
-    return f"say which one it is: --set data.columns.{column}=NAME"
+    said = f"say which one it is: --set data.columns.{column}=NAME"
+    return f"{said}; or number the rows: {setting(f'data.columns.{column}', NUMBERED)}" if numbers else said
 
 
 def closest(name: str, names: list[str]) -> str:

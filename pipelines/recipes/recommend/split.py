@@ -25,6 +25,7 @@ _REASONS = {
     AGAIN: "the person took the item before",
     RARE: "fewer than split.min_people took the item",
 }
+_YEAR = 365 * 86_400.0
 _BANDS = ((0, "none"), (5, "1 to 5"), (20, "6 to 20"), (100, "21 to 100"))
 
 
@@ -33,13 +34,34 @@ def split_interactions(frame: pd.DataFrame, config: RecommendConfig) -> dict[str
     ``items`` one for each item that there is, with its attributes and its text.
 
     Raises:
-        PlatformError: names with the sign that separates them, moments that are missing, or parts that are not named.
+        PlatformError: names with the sign that separates them, or that differ by spaces alone, moments that are missing
+            or all of 1970, parts that are not named or that nothing is left for, a table of other items.
     """
     table = _table(config)
     rows = _checked(frame, config, table)
     rows["fate"] = _fates(rows, config.split)
-    made = {name: _interactions(rows[rows["fate"] == name]) for name in (TRAIN, VALID)}
-    return {**made, TEST: _people(rows), ITEMS: _items(rows, table)}
+    made = {name: _interactions(rows[rows["fate"] == name]) for name in (TRAIN, VALID)} | {TEST: _people(rows)}
+    if empty := [name for name in (TRAIN, TEST) if not len(made[name])]:
+        raise _nothing_left(empty[0], rows, config.split)
+    return {**made, ITEMS: _items(rows, table)}
+
+
+def _nothing_left(name: str, rows: pd.DataFrame, split: SplitConfig) -> PlatformError:
+    """What is most likely the reason, and what helps."""
+    counts, most = rows["fate"].value_counts(), len(rows) / 2
+    fix = f"give more interactions, or split them otherwise: {setting('split.by', 'drawn')}"
+    if counts.get(FUTURE, 0) > most:
+        fix = "correct the moments, or say how they are written: --set data.times.time=s"
+    elif counts.get(RARE, 0) > most:
+        fix = f"let rarer items in: {setting('split.min_people', 1)}"
+    elif name == TEST and not rows["liked"].any():
+        fix = f"no rating is as high, lower it: {setting('split.likes_from', 1)}"
+    said = {**dict.fromkeys((TRAIN, VALID, TEST), "part {}"), **dict.fromkeys(_REASONS, "left out, {}")}
+    of_fates = {str(fate): int(count) for fate, count in counts.items()}
+    parts = [f"{said[fate].format(_REASONS.get(fate, fate))}: {count:,}" for fate, count in of_fates.items()]
+    return PlatformError(
+        f"the split by {split.by} leaves nothing for {name}", detail="; ".join(parts), fix=fix, code="empty_split"
+    )
 
 
 def moments(frame: pd.DataFrame, config: RecommendConfig) -> pd.DataFrame:
@@ -107,6 +129,7 @@ def _checked(frame: pd.DataFrame, config: RecommendConfig, table: Mapping[str, t
                 code="bad_label",
                 column=name,
             )
+    _check_names(frame, table)
     _check_kinds(frame)
     by, least = config.split.by, config.split.likes_from
     if by not in ("part", "drawn") and frame["time"].isna().any():
@@ -119,10 +142,44 @@ def _checked(frame: pd.DataFrame, config: RecommendConfig, table: Mapping[str, t
         )
     rows = frame[["id", "user", "item", "time", "part"]].copy()
     rows["seconds"] = _seconds(rows["time"])
+    if rows["time"].notna().any() and 0 < rows["seconds"].max() < _YEAR:
+        raise PlatformError(
+            "all interactions are of 1970",
+            detail=f"the latest: {rows['time'].max()}; seconds look so when they are read as milliseconds",
+            fix="say how moments are written: --set data.times.time=s",
+            code="bad_config",
+            column="time",
+        )
     rows["liked"] = True if least is None else (frame["rating"].isna() | (frame["rating"] >= least)).to_numpy(bool)
     rows["item_attributes"] = _attributes(frame, table)
     ordered: pd.DataFrame = rows.assign(_at=np.arange(len(rows))).sort_values(["seconds", "_at"], kind="stable")
     return ordered.drop(columns="_at")
+
+
+def _check_names(frame: pd.DataFrame, table: Mapping[str, tuple[str, str]]) -> None:
+    """Names that look alike are a mistake of the file, and so is a table that has none of the items."""
+    import pandas as pd
+
+    for name in ("user", "item"):
+        names = pd.Series(frame[name].astype(str).unique())
+        plain = names.str.strip()
+        if (again := plain.duplicated(keep=False)).any():
+            first = plain[again].iloc[0]
+            raise PlatformError(
+                f"column {name!r} has names that differ by spaces alone",
+                detail=f"{', '.join(map(repr, names[plain == first]))}; {plain[again].nunique():,} such names",
+                fix="write each name alike, without spaces around it",
+                code="bad_label",
+                column=name,
+            )
+    if table and len(frame) and not frame["item"].astype(str).isin(list(table)).any():
+        raise PlatformError(
+            "the table of items has none of the items of the interactions",
+            detail=f"interactions have {frame['item'].iloc[0]!r}, the table {next(iter(table))!r}",
+            fix="name the column of the same names: --set items.data.columns.item=NAME",
+            code="bad_source",
+            column="item",
+        )
 
 
 def _check_kinds(frame: pd.DataFrame) -> None:

@@ -18,7 +18,7 @@ from contracts.errors import PlatformError
 from contracts.recommender import Recommender
 from pipelines.checks.base import Candidate
 from pipelines.checks.default_retriever import CHECK
-from pipelines.recipes.recommend.settings import ListConfig, SplitConfig
+from pipelines.recipes.recommend.settings import ItemsConfig, ListConfig, SplitConfig
 from pipelines.steps import ingest, validate
 from pipelines.task import DataConfig, dump_config
 from pipelines.tasks import get_task, recipe_config
@@ -180,3 +180,38 @@ def test_what_is_trained_is_compared_with_the_default_on_the_same_people(tmp_pat
     assert told["parameters"]["default_ndcg"] == max(one["ndcg"] for one in alone["history"])
     assert told["parameters"]["validation_ndcg"] == max(one["ndcg"] for one in told["history"])
     assert "default_ndcg" not in alone["parameters"], "the default is not compared with itself"
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "said", "fix"),
+    [
+        ({"time": pd.Timestamp("1970-01-12", tz="UTC")}, {}, "all interactions are of 1970", "data.times.time=s"),
+        ({"time": pd.Timestamp("2090-01-12", tz="UTC")}, {}, "leaves nothing for train", "correct the moments"),
+        ({"time": pd.Timestamp("2026-01-12", tz="UTC")}, {}, "leaves nothing for test", "split.by=drawn"),
+        ({}, {"min_people": 1000}, "leaves nothing for train", "split.min_people=1"),
+        ({"rating": 3.0}, {"likes_from": 50.0}, "leaves nothing for test", "split.likes_from=1"),
+    ],
+)
+def test_interactions_that_leave_nothing_say_why(change: Any, settings: Any, said: str, fix: str) -> None:
+    frame = clicks(np.repeat([f"u{at}" for at in range(9)], 8), np.tile([f"i{at}" for at in range(8)], 9))
+    with pytest.raises(PlatformError, match=said) as found:
+        TASK.split(frame.assign(**change), replace(CONFIG, split=SplitConfig(**settings)))
+    assert fix in str(found.value.fix)
+
+
+def test_names_that_differ_by_spaces_alone_and_tables_of_other_items_are_refused(tmp_path: Path) -> None:
+    frame = clicks(["u1", "u1 ", "u2"], ["a", "b", "c"])
+    with pytest.raises(PlatformError, match="'user' has names that differ by spaces alone") as found:
+        TASK.split(frame, CONFIG)
+    assert "'u1', 'u1 '" in str(found.value.detail)
+    (tmp_path / "items.csv").write_text("item,attributes\nA,new\nB,old\n")
+    with pytest.raises(PlatformError, match="has none of the items"):
+        TASK.split(frame.iloc[[0, 2]], replace(CONFIG, items=ItemsConfig(source=str(tmp_path / "items.csv"))))
+
+
+def test_a_table_without_ids_is_told_how_rows_are_numbered(tmp_path: Path) -> None:
+    (tmp_path / "clicks.csv").write_text("user,item,time\nu,i,2026-01-01\n")
+    with pytest.raises(PlatformError) as found:
+        read(tmp_path / "clicks.csv", tmp_path)
+    assert "data.columns.id=" in str(found.value.fix)
+    assert "#row" in str(found.value.fix)
