@@ -20,7 +20,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FEATURES = 6  # hashes of a token
+FEATURES, WORDS = 6, 4  # hashes of a token; with a list of words, so many more
+_LONGEST = 6  # tokens of a word of such a list
+_KINDS = 255
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+|\d+|\S")
 _SINGLE = re.compile(rf"[{_HAN}]")
@@ -40,7 +42,7 @@ class Tagged(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """Places of the tokens of a text, shape (tokens, 2), and their hashes, shape (tokens, FEATURES), from 1 on."""
+    """Places of the tokens of a text, shape (tokens, 2), and their hashes, shape (tokens, `width`), from 1 on."""
 
     places: NDArray[np.int64]
     ids: NDArray[np.int64]
@@ -51,12 +53,80 @@ def tags_of(kinds: Sequence[str]) -> list[str]:
     return ["O", *(f"{mark}-{kind}" for kind in kinds for mark in "BI")]
 
 
-def tokenise(text: str, size: int) -> Tokens:
+class WordList:
+    """Words that are known beforehand, each of some kind: what of a list is at a token is told to a model beside the
+    token (L. Ratinov, D. Roth, Design Challenges in Named Entity Recognition, 2009). It holds hashes of them.
+
+    known: ``hash << 8 | kind``, uint64, in order.
+    """
+
+    def __init__(self, known: NDArray[np.uint64]) -> None:
+        self.known = known
+        self._hashes = (known >> np.uint64(8)).astype(np.uint32)
+        self._kinds = (known & np.uint64(255)).astype(np.int64)
+
+    @classmethod
+    def of(cls, lines: Iterable[str]) -> WordList:
+        """Of lines ``word``, ``word`` tab ``kind``, or ``word number kind`` as in dictionaries of word segmenters.
+
+        Words of more than six tokens and single signs are left out; so are kinds after the 255th.
+        """
+        kinds: dict[str, int] = {}
+        found: dict[int, list[list[int]]] = {}
+        for line in lines:
+            word, kind = _entry(line)
+            tokens = _TOKEN.findall(word)
+            if not 1 <= len(tokens) <= _LONGEST or (len(tokens) == 1 and _SINGLE.fullmatch(tokens[0])):
+                continue
+            code = kinds.setdefault(kind, len(kinds) + 1)
+            if code <= _KINDS:
+                found.setdefault(len(tokens), []).append([code, *(_hashes(token)[0] for token in tokens)])
+        known = [np.zeros(0, np.uint64)]
+        for rows in found.values():
+            codes, *columns = np.array(rows, np.uint32).T
+            chain = columns[0]
+            for column in columns[1:]:
+                chain = _mix(chain, column)
+            known.append(chain.astype(np.uint64) << np.uint64(8) | codes.astype(np.uint64))
+        every = np.unique(np.concatenate(known))
+        return cls(every[np.unique(every >> np.uint64(8), return_index=True)[1]])  # of a word of two kinds the first
+
+    def at(self, word: NDArray[np.uint32]) -> list[NDArray[np.uint32]]:
+        """For each token, by hashes of tokens: length and kind of the longest word that begins there, that ends there,
+        and that has others on both sides; and the first two together."""
+        count = len(word)
+        begins, ends, inside = (np.zeros(count, np.uint32) for _ in range(3))
+        chain = word
+        for length in range(1, min(_LONGEST, count) + 1):
+            chain = _mix(chain[:-1], word[length - 1 :]) if length > 1 else chain
+            at = np.searchsorted(self._hashes, chain).clip(max=max(0, len(self._hashes) - 1))
+            (starts,) = np.nonzero(self._hashes[at] == chain) if len(self._hashes) else (np.zeros(0, np.int64),)
+            code = (length * (_KINDS + 1) + self._kinds[at[starts]]).astype(np.uint32)
+            begins[starts] = code
+            ends[starts + length - 1] = code
+            for inner in range(1, length - 1):
+                inside[starts + inner] = code
+        return [begins, ends, inside, _mix(begins, ends)]
+
+
+def _entry(line: str) -> tuple[str, str]:
+    """The word of a line, and its kind."""
+    word, _, kind = line.strip().partition("\t")
+    parts = word.rsplit(None, 2)
+    return (parts[0], parts[2]) if len(parts) == 3 and parts[1].isdigit() else (word, kind.strip())
+
+
+def width(words: WordList | None) -> int:
+    """How many hashes a token has."""
+    return FEATURES if words is None else FEATURES + WORDS
+
+
+def tokenise(text: str, size: int, words: WordList | None = None) -> Tokens:
     """The tokens of `text`, with hashes below `size`."""
     found = [match.span() for match in _TOKEN.finditer(text)]
     places = np.array(found, np.int64).reshape(-1, 2)
     if not found:
-        return Tokens(places, np.zeros((0, FEATURES), np.int64))
+        return Tokens(places, np.zeros((0, width(words)), np.int64))
     of_token = np.array([_hashes(text[start:end]) for start, end in found], np.uint32)
     word, shape, first, last, single = of_token.T
     gaps = [1] + [_gap(text[end:start]) for (_, end), (start, _) in pairwise(found)]
@@ -70,6 +140,7 @@ def tokenise(text: str, size: int) -> Tokens:
         _mix(shape, np.array(gaps, np.uint32)),
         np.where(alone, _mix(_mix(far, before), here), first),
         np.where(alone, _mix(_mix(here, after), farther), last),
+        *(words.at(word) if words is not None else ()),
     ]
     ids = np.stack([_mix(column, np.full(1, at, np.uint32)) for at, column in enumerate(columns)], axis=1)
     return Tokens(places, (ids % np.uint32(size - 1)).astype(np.int64) + 1)

@@ -1,7 +1,8 @@
 """Spans of texts by a graph of token tags in ONNX.
 
-The files of ``model/``: ``tagger.json`` (`TaggerSpec`) and ``model.onnx`` (input ``ids``: int64, shape (rows, tokens,
-`contracts.tagging.FEATURES`), padded on the right with 0; output ``logits``: float32, shape (rows, tokens, tags)).
+The files of ``model/``: ``tagger.json`` (`TaggerSpec`), ``model.onnx`` (input ``ids``: int64, shape (rows, tokens,
+`contracts.tagging.width`), padded on the right with 0; output ``logits``: float32, shape (rows, tokens, tags)), and
+with a list of words ``words.npy`` (`contracts.tagging.WordList`).
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from contracts.bundle import Bundle
 from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, odds_of, onnx_providers, refused
-from contracts.tagging import FEATURES, Tagged, Tokens, hidden, left_of, pieces, spans, surest, tokenise
+from contracts.tagging import Tagged, Tokens, WordList, hidden, left_of, pieces, spans, surest, tokenise, width
 from contracts.texts import join_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FILE = "tagger.json"
+FILE, WORD_FILE = "tagger.json", "words.npy"
 _PLACE = re.compile(r"characters (\d+)-(\d+)")
 _NEAREST = 64  # tokens that one explanation hides, one at a time
 _AT_ONCE = 4_096  # tokens that the graph computes at a time, padding included
@@ -37,6 +38,7 @@ class TaggerSpec(Document):
         caution: what is added for each span, see `contracts.tagging.spans`.
         max_characters: a text is cut here before it is read.
         max_tokens: a longer text is read in pieces.
+        words: whether there is a list of words.
     """
 
     format: Literal[1] = 1
@@ -45,6 +47,7 @@ class TaggerSpec(Document):
     caution: float = 0.0
     max_characters: int = Field(ge=1)
     max_tokens: int = Field(256, ge=8)
+    words: bool = False
 
 
 class TaggerEngine:
@@ -55,7 +58,9 @@ class TaggerEngine:
 
         try:
             self._spec = TaggerSpec.model_validate_json((bundle.model_path / FILE).read_bytes())
-        except (OSError, ValidationError) as err:
+            file = bundle.model_path / WORD_FILE
+            self._words = WordList(np.load(file, allow_pickle=False)) if self._spec.words else None
+        except (OSError, ValueError) as err:
             raise refused(bundle, str(err)) from err
         self._transitions = np.array(self._spec.transitions, np.float64)
         signature = bundle.document.signature
@@ -77,7 +82,7 @@ class TaggerEngine:
 
     def tag(self, texts: Sequence[str]) -> list[list[Tagged]]:
         """The spans of each text."""
-        read = [tokenise(text, self._spec.size) for text in texts]
+        read = [tokenise(text, self._spec.size, self._words) for text in texts]
         parts = [
             (row, part)
             for row, tokens in enumerate(read)
@@ -99,7 +104,7 @@ class TaggerEngine:
             end = start + 1
             while end < len(order) and (end + 1 - start) * sizes[order[end]] <= _AT_ONCE:
                 end += 1
-            ids = np.zeros((end - start, sizes[order[end - 1]], FEATURES), np.int64)
+            ids = np.zeros((end - start, sizes[order[end - 1]], width(self._words)), np.int64)
             for at, chosen in enumerate(order[start:end]):
                 row, part = parts[chosen]
                 ids[at, : sizes[chosen]] = read[row].ids[part]

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from contracts.tagging import WordList
+
 
 NEVER = -10_000.0
 _COMPOSED = 0.5  # of the values that replace others
@@ -58,7 +60,7 @@ class ChangeConfig:
 
 
 def build_model(tags: int, config: TaggerModel) -> Any:
-    """A torch module: ids (rows, tokens, FEATURES), padded by 0, and lengths (rows,) -> logits (rows, tokens, tags)."""
+    """A torch module: ids (rows, tokens, hashes), padded by 0, and lengths (rows,) -> logits (rows, tokens, tags)."""
     import torch
     from torch import nn
 
@@ -132,8 +134,10 @@ class Texts:
     spans: Sequence[Sequence[Labelled]]
 
 
-def encode(text: str, labels: Sequence[Labelled], kinds: Sequence[str], size: int) -> tuple[Any, Any]:
-    """Hashes of the tokens of `text`, shape (tokens, FEATURES), and their tags, shape (tokens,).
+def encode(
+    text: str, labels: Sequence[Labelled], kinds: Sequence[str], size: int, words: WordList | None = None
+) -> tuple[Any, Any]:
+    """Hashes of the tokens of `text`, see `contracts.tagging.tokenise`, and their tags, shape (tokens,).
 
     A token belongs to the span that it begins in; of spans that overlap the longest counts.
     """
@@ -141,7 +145,7 @@ def encode(text: str, labels: Sequence[Labelled], kinds: Sequence[str], size: in
 
     from contracts.tagging import tokenise
 
-    tokens = tokenise(text, size)
+    tokens = tokenise(text, size, words)
     tags = np.zeros(len(tokens.places), np.int64)
     starts = tokens.places[:, 0]
     for start, end, kind in sorted(labels, key=lambda one: one[1] - one[0]):
@@ -217,7 +221,13 @@ def _parts(values: Sequence[str]) -> dict[str, list[list[str]]]:
 
 
 def batches(
-    data: Texts, kinds: Sequence[str], size: int, batch: int, change: ChangeConfig, rng: np.random.Generator
+    data: Texts,
+    kinds: Sequence[str],
+    size: int,
+    batch: int,
+    change: ChangeConfig,
+    rng: np.random.Generator,
+    words: WordList | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """Padded ids, lengths and tags (-100: no token) of an epoch."""
     import numpy as np
@@ -232,7 +242,7 @@ def batches(
         small = rng.random(len(made)) < change.lowered
         ids, sizes, tags = padded(
             [
-                encode(_lower(text) if low else text, spans, kinds, size)
+                encode(_lower(text) if low else text, spans, kinds, size, words)
                 for (text, spans), low in zip(made, small, strict=True)
             ]
         )
@@ -253,20 +263,18 @@ def _lower(text: str) -> str:
 
 
 def padded(rows: Sequence[tuple[Any, Any]]) -> tuple[Any, Any, Any]:
-    """Ids (rows, longest, FEATURES), lengths (at least 1) and tags (rows, longest) of rows of `encode`."""
+    """Ids (rows, longest, hashes), lengths (at least 1) and tags (rows, longest) of rows of `encode`."""
     import numpy as np
 
-    from contracts.tagging import FEATURES
-
     sizes = np.array([max(1, len(tags)) for _, tags in rows], np.int64)
-    ids = np.zeros((len(rows), int(sizes.max()), FEATURES), np.int64)
+    ids = np.zeros((len(rows), int(sizes.max()), rows[0][0].shape[1]), np.int64)
     tags = np.full(ids.shape[:2], -100, np.int64)
     for at, (some, told) in enumerate(rows):
         ids[at, : len(told)], tags[at, : len(told)] = some, told
     return ids, sizes, tags
 
 
-def write_tagger_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+def write_tagger_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]], words: WordList | None = None) -> None:
     """The graph of `build_model`, of its state_dict, as `contracts.engines.tagger` executes it.
 
     The table of hashes is kept in half precision, which is most of the file.
@@ -275,7 +283,7 @@ def write_tagger_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from contracts.tagging import FEATURES
+    from contracts.tagging import width
     from pipelines.training.onnx_text import IR_VERSION, OPSET, gates
 
     names = ("lstm", "lstm_reverse")
@@ -313,7 +321,7 @@ def write_tagger_graph(path: Path, tensors: Mapping[str, NDArray[np.float32]]) -
     graph = helper.make_graph(
         nodes,
         "tagger",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows", "tokens", FEATURES])],
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows", "tokens", width(words)])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", "tokens", len(tensors["head.bias"])])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

@@ -16,6 +16,7 @@ from pipelines.training.loop import LoopConfig
 from pipelines.training.tagger import ChangeConfig, TaggerModel
 
 if TYPE_CHECKING:
+    from contracts.tagging import WordList
     from pipelines.task import Task
     from pipelines.training.tagger import Texts
 
@@ -26,6 +27,9 @@ _COMPARED = 2_000  # validation rows that are measured after each epoch
 class TaggerText(TextTaskConfig):
     """Of `text` only `max_characters` applies.
 
+    words: a file of words, or its address, one a line (``word``, ``word`` tab ``kind``, or ``word number kind``), such
+    as the dictionary of a word segmenter or a list of places: what of it is at a token is told to the model. The bundle
+    has hashes of it.
     change: what texts become while training.
     cautions: candidates for what is added to the score of each span; the validation rows choose by F-beta with
     `recall_weight` as beta: above 1 what is missed weighs more than what is found wrongly.
@@ -41,12 +45,15 @@ class TaggerText(TextTaskConfig):
     change: ChangeConfig = field(default_factory=ChangeConfig)
     cautions: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
     recall_weight: Annotated[float, Field(gt=0)] = 2.0
+    words: str = ""
 
     reports: ClassVar[str] = "valid_error"
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train until F1 on ``valid`` stops rising; it chooses `cautions` as well."""
-        from contracts.engines.tagger import FILE, TaggerSpec
+        import numpy as np
+
+        from contracts.engines.tagger import FILE, WORD_FILE, TaggerSpec
         from pipelines.training.device import import_torch, resolve_device
         from pipelines.training.tagger import build_model, write_tagger_graph
 
@@ -55,15 +62,22 @@ class TaggerText(TextTaskConfig):
         torch.manual_seed(self.seed)
         data = {part: _read(task, self, dataset, part) for part in ("train", "valid")}
         kinds = list(task.classes or sorted({kind for spans in data["train"].spans for _, _, kind in spans}))
+        words = _word_list(self.words)
         model = build_model(1 + 2 * len(kinds), self.model).to(device)
-        history = _fit(model, data, kinds, self, device, checkpoints, progress)
-        caution, measured = _caution(model, data["valid"], kinds, self, device)
+        history = _fit(model, data, kinds, self, device, checkpoints, progress, words)
+        caution, measured = _caution(model, data["valid"], kinds, self, device, words)
         out.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
-        write_tagger_graph(out / "model.onnx", tensors)
+        write_tagger_graph(out / "model.onnx", tensors, words)
+        if words is not None:
+            np.save(out / WORD_FILE, words.known, allow_pickle=False)
         scores = [[round(float(one), 5) for one in row] for row in tensors["transitions"]]
         spec = TaggerSpec(
-            size=self.model.size, transitions=scores, caution=caution, max_characters=self.text.max_characters
+            size=self.model.size,
+            transitions=scores,
+            caution=caution,
+            max_characters=self.text.max_characters,
+            words=words is not None,
         )
         (out / FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         weights = sum(parameter.numel() for parameter in model.parameters())
@@ -72,7 +86,13 @@ class TaggerText(TextTaskConfig):
             "output": {"problem": "tagging", "types": kinds},
             "decision": None,
             "history": history,
-            "parameters": {"caution": caution, "weights": weights, "epochs_run": len(history), **measured},
+            "parameters": {
+                "caution": caution,
+                "words": 0 if words is None else len(words.known),
+                "weights": weights,
+                "epochs_run": len(history),
+                **measured,
+            },
             "device": device,
         }
 
@@ -80,6 +100,38 @@ class TaggerText(TextTaskConfig):
 def tagger_recipes(gate: GateConfig) -> Mapping[str, TaskConfig]:
     """The recipes of every task of spans, by name."""
     return {"tagger": TaggerText(recipe="tagger", gate=gate)}
+
+
+def _word_list(address: str) -> WordList | None:
+    """The words of a file; None where none is named.
+
+    Raises:
+        PlatformError: it cannot be read, or has no word.
+    """
+    from contracts.errors import PlatformError
+    from contracts.tagging import WordList
+    from pipelines.data.origins import source_here
+
+    if not address:
+        return None
+    try:
+        with source_here(address) as here:
+            found = WordList.of(Path(here).read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as err:
+        raise PlatformError(
+            f"the list of words cannot be read: {address}",
+            detail=str(err),
+            fix="name a file in UTF-8 with a word on each line: --set words=FILE",
+            code="bad_config",
+        ) from err
+    if not len(found.known):
+        raise PlatformError(
+            f"the list of words has no word that is used: {address}",
+            detail="words of 1 to 6 tokens, and no single signs of Chinese or Japanese",
+            fix="name a file with a word on each line: --set words=FILE",
+            code="bad_config",
+        )
+    return found
 
 
 def _read(task: Task, config: TaggerText, dataset: Path, part: str) -> Texts:
@@ -106,6 +158,7 @@ def _fit(
     device: str,
     checkpoints: Path,
     progress: Progress,
+    words: WordList | None,
 ) -> list[dict[str, float]]:
     import hashlib
     import json
@@ -122,14 +175,16 @@ def _fit(
     training, rows = config.training, len(data["train"].texts)
     size = min(training.batch_size, max(2, rows // 20))
     seen = Texts(texts=data["valid"].texts[:_COMPARED], spans=data["valid"].spans[:_COMPARED])
-    held = [encode(text, spans, kinds, config.model.size) for text, spans in zip(seen.texts, seen.spans, strict=True)]
+    held = [
+        encode(text, spans, kinds, config.model.size, words) for text, spans in zip(seen.texts, seen.spans, strict=True)
+    ]
 
     def tensors(ids: Any, lengths: Any, tags: Any) -> tuple[Any, Any, Any]:
         return tuple(torch.from_numpy(np.asarray(one)).to(device) for one in (ids, lengths, tags))  # type: ignore[return-value]
 
     def made(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
-        for batch in batches(data["train"], kinds, config.model.size, size, config.change, rng):
+        for batch in batches(data["train"], kinds, config.model.size, size, config.change, rng, words):
             yield tensors(*batch)
 
     def loss(current: Any, batch: Any) -> Any:
@@ -148,13 +203,15 @@ def _fit(
         with torch.no_grad():
             parts = [held[start : start + 64] for start in range(0, len(held), 64)]
             lost = sum(float(total(current, tensors(*padded(part)))) for part in parts)
-        score = _beta_score(*_sums(current, seen, kinds, config, device, [0.0])[0], 1.0)
+        score = _beta_score(*_sums(current, seen, kinds, config, device, [0.0], words)[0], 1.0)
         return {"valid_loss": lost / max(1, sum(len(tags) for _, tags in held)), "valid_error": 1 - score}
 
     optimizer = eager(torch.optim.AdamW)(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     about = json.dumps([dump_config(config), device, kinds], sort_keys=True, default=str)
+    if words is not None:
+        about += hashlib.sha256(words.known.tobytes()).hexdigest()
     texts = "\0".join([*data["train"].texts, *map(str, data["train"].spans), *data["valid"].texts])
     decides = hashlib.sha256(f"{about}{texts}".encode("utf-8", "replace")).hexdigest()
     return run_epochs(
@@ -173,11 +230,11 @@ def _fit(
 
 
 def _caution(
-    model: Any, data: Texts, kinds: Sequence[str], config: TaggerText, device: str
+    model: Any, data: Texts, kinds: Sequence[str], config: TaggerText, device: str, words: WordList | None
 ) -> tuple[float, dict[str, float]]:
     """The candidate with the best F-beta on `data`, and what it reaches there."""
     candidates = sorted(set(config.cautions))
-    found = dict(zip(candidates, _sums(model, data, kinds, config, device, candidates), strict=True))
+    found = dict(zip(candidates, _sums(model, data, kinds, config, device, candidates, words), strict=True))
     best = max(found, key=lambda each: (_beta_score(*found[each], config.recall_weight), -each))
     hit, said, there = found[best]
     return best, {"valid_recall": round(hit / max(1, there), 4), "valid_precision": round(hit / max(1, said), 4)}
@@ -188,13 +245,19 @@ def _beta_score(hit: int, said: int, there: int, beta: float) -> float:
 
 
 def _sums(
-    model: Any, data: Texts, kinds: Sequence[str], config: TaggerText, device: str, cautions: Sequence[float]
+    model: Any,
+    data: Texts,
+    kinds: Sequence[str],
+    config: TaggerText,
+    device: str,
+    cautions: Sequence[float],
+    words: WordList | None,
 ) -> list[tuple[int, int, int]]:
     """For each caution: spans of `data` that are found, that are said to be there, and that are there."""
     import numpy as np
     import torch
 
-    from contracts.tagging import FEATURES, spans, tokenise
+    from contracts.tagging import spans, tokenise, width
 
     moves = model.transitions.detach().cpu().numpy()
     sums = np.zeros((len(cautions), 3), np.int64)
@@ -202,8 +265,8 @@ def _sums(
     model.eval()
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
-        read = [tokenise(data.texts[at], config.model.size) for at in rows]
-        ids = torch.zeros((len(rows), max(1, *(len(one.ids) for one in read)), FEATURES), dtype=torch.int64)
+        read = [tokenise(data.texts[at], config.model.size, words) for at in rows]
+        ids = torch.zeros((len(rows), max(1, *(len(one.ids) for one in read)), width(words)), dtype=torch.int64)
         for place, one in enumerate(read):
             ids[place, : len(one.ids)] = torch.from_numpy(one.ids)
         lengths = torch.tensor([max(1, len(one.ids)) for one in read])

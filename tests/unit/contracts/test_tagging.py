@@ -15,7 +15,22 @@ from hypothesis import strategies as st
 from contracts.engines import load_engine
 from contracts.engines.tagger import TaggerEngine, place_of
 from contracts.errors import PlatformError
-from contracts.tagging import Tagged, hidden, left_of, pieces, possible, spans, surest, tags_of, tokenise
+from contracts.tagging import (
+    FEATURES,
+    WORDS,
+    Tagged,
+    WordList,
+    _hashes,
+    hidden,
+    left_of,
+    pieces,
+    possible,
+    spans,
+    surest,
+    tags_of,
+    tokenise,
+    width,
+)
 from tests.problem_bundles import name_tagger
 
 KINDS = ["PER", "LOC"]
@@ -41,6 +56,35 @@ def test_hashes_tell_the_word_its_form_and_those_beside_it() -> None:
     assert first[1, 3] == other[1, 3]  # the form
     assert first[0, 0] == other[0, 0]
     assert first[0, 2] != other[0, 2]  # the word behind it
+
+
+def test_what_is_known_of_a_list_of_words_is_told_beside_the_tokens() -> None:
+    words = WordList.of(
+        ["北京 50 ns", "北京大学\tnt", "京 9 n", "New York\tns", "one two three four five six seven", ""]
+    )
+    assert len(words.known) == 3  # no single sign, nothing of seven tokens
+    text = "在北京大学, new york"
+    here, without = tokenise(text, 1 << 16, words), tokenise(text, 1 << 16)
+    assert here.ids.shape == (8, width(words)) == (8, FEATURES + WORDS)
+    assert (here.ids[:, :FEATURES] == without.ids).all()
+    begins, ends, inside, _ = words.at(np.array([_hashes(text[a:b])[0] for a, b in here.places], np.uint32))
+    assert begins.tolist() == [0, begins[1], 0, 0, 0, 0, begins[6], 0]
+    assert begins[1] == ends[4] == inside[2] == inside[3]  # the longest one
+    assert (begins[1] // 256, begins[6] // 256) == (4, 2)
+    assert ends.tolist() == [0, 0, ends[2], 0, ends[4], 0, 0, begins[6]]
+    assert ends[2] == 2 * 256 + begins[6] % 256  # 北京, of the kind of New York
+    assert begins[1] % 256 != begins[6] % 256
+
+
+@given(st.lists(st.text(max_size=12), max_size=12), st.text(max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_any_list_and_any_text_are_read(lines: list[str], text: str) -> None:
+    words = WordList.of(lines)
+    again = WordList(words.known)
+    assert (np.diff((words.known >> np.uint64(8)).astype(np.int64)) > 0).all()
+    tokens = tokenise(text, 64, words)
+    assert (tokens.ids == tokenise(text, 64, again).ids).all()
+    assert tokens.ids.shape == (len(tokens.places), width(words))
 
 
 @given(st.text(max_size=80))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipelines.data.sources import column_names, read_chunks
 from pipelines.evaluation.tagging import counted, ratios
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.tagger import Mentions, Texts, encode
+from tests.problem_bundles import publish
 
 TAGGED = TextFormat(tagged=True)
 
@@ -142,6 +144,51 @@ def test_the_graph_answers_as_the_module_that_was_trained(tmp_path: Path) -> Non
     (found,) = ort.InferenceSession(str(file)).run(["logits"], {"ids": ids})
     np.testing.assert_allclose(found[0], wanted[0], atol=2e-3)
     np.testing.assert_allclose(found[1, :1], wanted[1, :1], atol=2e-3)
+
+
+def test_a_list_of_words_is_learned_with_and_served(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    import onnxruntime as ort
+
+    from contracts.engines import load_engine
+    from contracts.engines.tagger import WORD_FILE, TaggerEngine
+    from contracts.tagging import WordList, tokenise, width
+
+    given, task, out = tmp_path / "words.txt", get_task("names"), tmp_path / "source" / "model"
+    given.write_text("北京 3 ns\n王小明 3 nr\n", encoding="utf-8")
+    table = pd.DataFrame({"text": ["王小明在北京", "李四"] * 4, "label": ['[[0, 3, "PER"]]', '[[0, 2, "PER"]]'] * 4})
+    for part in ("train", "valid"):
+        table.to_parquet(tmp_path / f"{part}.parquet")
+    small = {"model.size": 64, "model.embedding": 4, "model.hidden": 4, "training.epochs": 1}
+    config: Any = recipe_config(task, "tagger", {**small, "words": str(given)})
+    document = config.train(task, tmp_path, out, tmp_path, lambda *_, **__: None)
+    assert document["parameters"]["words"] == 2
+    assert "北京".encode() not in (out / WORD_FILE).read_bytes()
+    bundle = publish(tmp_path, "text", "tagger", document["output"])
+    engine = load_engine(bundle)
+    assert isinstance(engine, TaggerEngine)
+    text, asked = "王小明在北京", list[Any]()
+    session = engine._session
+    engine._session = SimpleNamespace(run=lambda names, feed: asked.append(feed["ids"]) or session.run(names, feed))
+    engine.tag([text, "", "in Rome"])
+    words = WordList.of(given.read_text("utf-8").splitlines())
+    assert asked[0].shape[2] == width(words)
+    assert (asked[0][1] == tokenise(text, 64, words).ids).all()
+    (shape,) = [one.shape for one in ort.InferenceSession(str(bundle.model_path / "model.onnx")).get_inputs()]
+    assert shape[2] == width(words)
+    (bundle.model_path / WORD_FILE).write_bytes(b"no list")
+    with pytest.raises(PlatformError, match=r"tagger|words|bundle"):
+        TaggerEngine(bundle)
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"\n\xe7\n", "cannot be read"), ("的\n\n".encode(), "has no word")])
+def test_a_list_of_words_that_is_none_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    from pipelines.recipes.text.tagger import _word_list
+
+    (tmp_path / "words.txt").write_bytes(content)
+    with pytest.raises(PlatformError, match=says) as raised:
+        _word_list(str(tmp_path / "words.txt"))
+    assert "--set words=FILE" in raised.value.fix
 
 
 def test_the_loss_is_minus_the_log_of_the_share_that_the_true_path_has() -> None:
