@@ -158,7 +158,12 @@ def _plan(path: Path, signature: Signature, data: DataConfig, settings: Mapping[
 def _lacking(signature: Signature, layout: _Layout, names: Sequence[str], direct: bool) -> list[str]:
     if not direct and not (signature.entities or signature.request):
         return [signature.inputs[0].name]
-    needed = [item.name for item in _fields(signature, direct) if item.name != signature.timestamp]
+    fields = _fields(signature, direct)
+    may_lack = {item.name for item in fields if item.optional and item.name not in layout.strict}
+    asks = [item.name for item in fields if item.dtype == "string" and layout.find(item.name, names)]
+    if may_lack == {item.name for item in fields} and not asks:
+        return [fields[0].name]  # rows that ask for nothing would all get the same
+    needed = [item.name for item in fields if item.name != signature.timestamp and item.name not in may_lack]
     needed = needed if direct else [*signature.entities, *needed]
     return [name for name in needed if layout.find(name, names) is None]
 
@@ -263,6 +268,9 @@ def _checked(table: pa.Table, plan: Plan, item: Input, flags: Flags) -> NDArray[
     import pyarrow.compute as pc
 
     kind: Any = {"bool": "int64", "bytes": "string"}.get(item.dtype, item.dtype)
+    if item.optional and plan.layout.find(item.name, table.column_names) is None:
+        empty: Any = np.full(table.num_rows, None) if kind == "string" else np.full(table.num_rows, np.nan)
+        return _filled(empty, item)
     values = _values(table, plan, Column(name=item.name, dtype=kind, nullable=True))
     missing = np.asarray(values.is_null())
     flags.add(f"missing:{item.name}", missing)

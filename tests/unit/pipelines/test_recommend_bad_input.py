@@ -19,12 +19,12 @@ from contracts.recommender import Recommender
 from pipelines.checks.base import Candidate
 from pipelines.checks.default_retriever import CHECK
 from pipelines.recipes.recommend.settings import ItemsConfig, ListConfig, SplitConfig
-from pipelines.steps import ingest, validate
+from pipelines.steps import batch_score, ingest, validate
 from pipelines.task import DataConfig, dump_config
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.recommend import train_recommender
 from pipelines.training.recommenders import AlsModel, EaseModel, GraphModel, ItemKnnModel, PopularModel
-from tests.problem_bundles import small_recommender
+from tests.problem_bundles import lists, small_recommender
 
 TASK = get_task("recommend")
 CONFIG: Any = recipe_config(TASK)
@@ -117,7 +117,7 @@ def test_an_item_that_nobody_took_is_no_reason_for_another_and_comes_last(tmp_pa
 def test_people_who_are_all_alike_are_listed_what_all_take(model: Any, tmp_path: Path) -> None:
     """all_alike: everybody took the same items in the same order, and some of them several times."""
     users = np.repeat([f"u{at}" for at in range(12)], 12)
-    items = np.tile([f"i{at}" for at in [*range(10), 3, 3]], 12)
+    items = np.tile([f"i{at}" for at in [3, 3, *range(10)]], 12)
     engine = trained(clicks(users, items), tmp_path, model)
     (known,) = engine.predict(asked("u3"))
     (session,) = engine.predict(asked("", "i1", 5.0))
@@ -215,3 +215,15 @@ def test_a_table_without_ids_is_told_how_rows_are_numbered(tmp_path: Path) -> No
         read(tmp_path / "clicks.csv", tmp_path)
     assert "data.columns.id=" in str(found.value.fix)
     assert "#row" in str(found.value.fix)
+
+
+def test_a_file_of_people_alone_is_scored_and_one_that_asks_for_nobody_is_refused(tmp_path: Path) -> None:
+    bundle, where, out = lists(tmp_path), Endpoints(home=str(tmp_path)).model_dump_json(), tmp_path / "out"
+    (tmp_path / "people.csv").write_text("user\nann\nnobody\n")
+    (tmp_path / "wrong.csv").write_text("user_id,k\nann,2\n")
+    summary = batch_score.batch_score(str(bundle.path), str(tmp_path / "people.csv"), where, str(out), "{}")
+    rows = pd.concat(map(pd.read_parquet, sorted(out.glob("part-*.parquet"))))
+    assert (summary["rows"], [len(items) for items in rows["items"]]) == (2, [3, 3])
+    assert [list(flags) for flags in rows["flags"]] == [[], []], "what a row leaves out is the default"
+    with pytest.raises(PlatformError, match="has no column 'user'"):
+        batch_score.batch_score(str(bundle.path), str(tmp_path / "wrong.csv"), where, str(tmp_path / "no"), "{}")
