@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
+
+import pytest
 
 
 class Late:
@@ -16,3 +19,9 @@ class Late:
         if wanted.startswith("_"):  # pytest looks at whatever a file names
             raise AttributeError(wanted)
         return getattr(importlib.import_module(self._name), wanted)
+
+
+def needs(*packages: str) -> None:
+    """Skip a file whose packages are not installed, without loading those that are."""
+    if lacking := [name for name in packages if find_spec(name) is None]:
+        pytest.skip(f"not installed: {', '.join(lacking)}", allow_module_level=True)

@@ -77,9 +77,7 @@ class Detection(Evaluation):
 
         truth = truths_of(frame)
         answered = _answered(truth, answers, output)
-        asked = set(_SETS if only is None else only)
-        whole = not any(name in asked for name in ("map_small", "map_medium", "map_large"))
-        matched = Matched(truth, answers, output.labels, whole) if only is None or asked - set(_ANSWERED) else None
+        matched = Matched(truth, answers, output.labels, only) if only is None or set(only) - set(_ANSWERED) else None
 
         def measure(weight: Any = None) -> dict[str, float]:
             if matched is None:

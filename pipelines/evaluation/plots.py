@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,6 @@ BLUE, ORANGE, GREY = "#2563a8", "#d9730d", "#8a8f98"
 _STYLE: Any = {
     "figure.dpi": 110,
     "font.size": 9.5,
-    "font.sans-serif": ["Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "DejaVu Sans"],
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
@@ -34,23 +34,30 @@ _STYLE: Any = {
 }
 
 
+_FONTS = ("Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Zen Hei", "DejaVu Sans")  # the last comes with Matplotlib
+
+
+@cache
+def _style() -> Any:
+    """With the fonts of this machine: an absent one is looked for at every text, a third of the time of a plot."""
+    from matplotlib import font_manager
+
+    there = set(font_manager.get_font_names())
+    return {**_STYLE, "font.sans-serif": [name for name in _FONTS if name in there]}
+
+
 @contextmanager
 def figure(file: Path, title: str, x: str, y: str, size: tuple[float, float] = (5.2, 3.8)) -> Iterator[Axes]:
-    import logging
-
     import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # absent fonts of the list are no news
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = pyplot.subplots(figsize=size, layout="constrained")
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
         axes.set(xlabel=x, ylabel=y)
         axes.set_title(title)
         yield axes
         figure.savefig(file, metadata={"Software": None})
-        pyplot.close(figure)
 
 
 def precision_recall(
@@ -130,6 +137,8 @@ def score_histogram(
         for mask, name, color in ((~positive, names[0], GREY), (positive, names[1], ORANGE)):
             axes.hist(score[mask], bins=bins, color=color, alpha=0.65, label=f"{name} ({int(mask.sum()):,})")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.minorticks_off()
         axes.set_xlim(0, 1)
         if threshold is not None and threshold <= 1:
             axes.axvline(threshold, color=BLUE, linewidth=1.4, label=f"threshold {threshold:.3g}")
@@ -152,9 +161,8 @@ def class_scores(file: Path, f1: Mapping[str, float], intervals: Mapping[str, Se
 
 def learning_curve(file: Path, history: Sequence[Mapping[str, Any]]) -> bool:
     """Every number of the history over rounds, losses apart from scores; False when there is nothing to draw."""
-    import logging
-
     import matplotlib
+    from matplotlib.figure import Figure
 
     rows = [row for row in history if isinstance(row, Mapping)]
     skip = {*_ALONG, "seconds", "lr", "learning_rate", "sites"}
@@ -166,16 +174,11 @@ def learning_curve(file: Path, history: Sequence[Mapping[str, Any]]) -> bool:
     panels = [panel for panel in panels if panel[1]]
     if len(rows) < 2 or not panels:
         return False
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     unit = next((name for name in _ALONG if name in rows[0]), "round")
     x = [row.get(unit, at + 1) for at, row in enumerate(rows)]
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = pyplot.subplots(
-            1, len(panels), figsize=(4.6 * len(panels), 3.6), layout="constrained", squeeze=False
-        )
+    with matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)
         for panel, (label, keys) in zip(axes[0], panels, strict=True):
             for key, color in zip(keys, (BLUE, ORANGE, GREY, "#3c8d5a", "#8e5bb0", "#b0413e"), strict=False):
                 panel.plot(x, [row.get(key, np.nan) for row in rows], color=color, label=key.replace("_", " "))
@@ -183,7 +186,6 @@ def learning_curve(file: Path, history: Sequence[Mapping[str, Any]]) -> bool:
             panel.legend()
         axes[0][0].set_title("Learning curve")
         figure.savefig(file, metadata={"Software": None})
-        pyplot.close(figure)
     return True
 
 

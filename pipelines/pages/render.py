@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -11,6 +12,12 @@ from pipelines.formatting import number
 
 def render(template: str, **values: Any) -> str:
     """The page of a template, which extends ``page.html``."""
+    return str(_environment().get_template(template).render(**values))
+
+
+@cache
+def _environment() -> Any:
+    """One for all pages of a process: it keeps the templates that it has compiled."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -21,7 +28,7 @@ def render(template: str, **values: Any) -> str:
         loader=jinja2.FunctionLoader(lambda name: files("pipelines.pages").joinpath(name).read_text(encoding="utf-8")),
     )
     environment.filters |= {"number": number, "bars": bars}
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def bars(heights: Sequence[float], width: int = 132, height: int = 26) -> Any:

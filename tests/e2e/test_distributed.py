@@ -73,7 +73,7 @@ def as_steps(namespace: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> l
     command = ["helm", "template", "fairlead", str(ROOT / "helm" / "platform"), "-n", namespace, *shown]
     made = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     kinds = ("ServiceAccount", "Role", "RoleBinding")
-    apply(namespace, *(each for each in yaml.safe_load_all(made) if each and each["kind"] in kinds))
+    apply(namespace, *(each for each in yaml.load_all(made, yaml.CSafeLoader) if each and each["kind"] in kinds))
     token = kubectl("-n", namespace, "create", "token", "pipeline-runner", "--duration=1h").strip()
     config = yaml.safe_load(kubectl("config", "view", "--raw", "--minify", "-o", "yaml"))
     config["users"][0]["user"] = {"token": token}

@@ -231,7 +231,9 @@ def test_the_api_server_takes_every_object_without_a_warning(release: Release, f
     scaling = ("--set", "autoscaling.enabled=true", "--set", f"autoscaling.metric={metric}")
     done = release.helm("template", "other", str(CHART), "-f", str(file), *scaling)
     assert done.returncode == 0, done.stderr
-    objects = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] not in ("Pod", *OPERATOR)]
+    objects = [
+        each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each and each["kind"] not in ("Pod", *OPERATOR)
+    ]
     assert "HorizontalPodAutoscaler" in {each["kind"] for each in objects}
     command = ["kubectl", "-n", release.namespace, "create", "--dry-run=server", "-f", "-"]
     said = subprocess.run(

@@ -227,7 +227,7 @@ def test_the_platform_is_small(platform: Platform, capsys: pytest.CaptureFixture
     objects = [
         each
         for text in (platform.helm("get", "manifest", "fairlead").stdout,)
-        for each in yaml.safe_load_all(text)
+        for each in yaml.load_all(text, yaml.CSafeLoader)
         if each
     ]
     with capsys.disabled():
@@ -239,7 +239,7 @@ def test_the_platform_is_small(platform: Platform, capsys: pytest.CaptureFixture
 def test_the_backend_of_pipelines_is_admitted_and_has_its_rights_only(platform: Platform) -> None:
     values = {"pipelines": {"replicas": 1, "ui": {"enabled": True}}}
     done = platform.helm("template", "fairlead", str(CHART), values=values)
-    made = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "Deployment"]
+    made = [each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each and each["kind"] == "Deployment"]
     parts = [each for each in made if "pipelines" in each["metadata"]["labels"]["helm.sh/chart"]]
     assert len(parts) == 8
     pods = []
@@ -260,7 +260,7 @@ def test_the_backend_of_pipelines_is_admitted_and_has_its_rights_only(platform: 
 def test_the_api_server_takes_every_object_without_a_warning(platform: Platform, file: Path) -> None:
     done = platform.helm("template", "other", str(CHART), "-f", str(file), "--set-json", "monitoring.namespaces=[]")
     assert done.returncode == 0, done.stderr
-    objects = [each for each in yaml.safe_load_all(done.stdout) if each and each["kind"] != "Pod"]
+    objects = [each for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each and each["kind"] != "Pod"]
     command = ["kubectl", "-n", platform.namespace, "create", "--dry-run=server", "-f", "-"]
     fixed = {
         "ml-pipeline",

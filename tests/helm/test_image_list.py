@@ -137,7 +137,7 @@ def test_what_the_command_line_deploys_comes_from_the_same_registry() -> None:
 def test_the_chart_tells_its_own_parts_of_the_mirror() -> None:
     given = ("--set", "global.imageRegistry=mirror.example,global.imagePullSecrets[0].name=pull")
     done = helm("template", "fairlead", str(CHARTS / "platform"), *given)
-    told = [text for each in yaml.safe_load_all(done.stdout) if each and each["kind"] == "ConfigMap"
+    told = [text for each in yaml.load_all(done.stdout, yaml.CSafeLoader) if each and each["kind"] == "ConfigMap"
             for text in each["data"].values() if "kfp:" in text]  # fmt: skip
     assert told
     for text in told:

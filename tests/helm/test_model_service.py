@@ -49,7 +49,7 @@ def render(values: dict[str, Any] | None = None, *, release: str = "fraud", apis
     """The objects of MINIMAL with `values` over it, or of values that name their own model."""
     base = {} if "source" in (values or {}).get("model", {}) else MINIMAL
     text = _rendered(json.dumps(merged(base, values or {})), release, apis)
-    return [document for document in yaml.safe_load_all(text) if document]
+    return [document for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
 def refused(values: dict[str, Any], *, release: str = "fraud") -> str:

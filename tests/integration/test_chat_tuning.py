@@ -23,10 +23,10 @@ from pipelines.recipes.chat.tuned import TunedChat
 from pipelines.tasks import get_task, load_config
 from tests.chain import PASSED, Chain
 from tests.chat_weights import write_weights
+from tests.late import needs
 
 pytestmark = pytest.mark.integration
-for name in ("trl", "peft", "gguf", "xllamacpp"):
-    pytest.importorskip(name)
+needs("trl", "peft", "gguf", "xllamacpp")
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,11 @@ from pipelines.data_engines import pods_engine, ray_worker
 from pipelines.data_engines.pods_engine import PodsEngine
 from pipelines.data_engines.ray_engine import RayEngine
 from pipelines.io.pods import PodSettings
+from tests.late import needs
 from tests.servers import s3_server
 from tests.unit.feature_repo.test_parts import PLAN, asked, history
 
-pytest.importorskip("ray")
+needs("ray")
 pytestmark = pytest.mark.integration
 
 

@@ -17,7 +17,7 @@ from contracts.errors import PlatformError
 from pipelines.pages.card import render_card
 from tests.chain import PASSED, Chain
 from tests.chat_service import served
-from tests.late import Late
+from tests.late import Late, needs
 
 if TYPE_CHECKING:
     import openai
@@ -25,8 +25,7 @@ else:
     openai = Late("openai")
 
 pytestmark = pytest.mark.integration
-for package in ("torch", "gguf", "xllamacpp"):
-    pytest.importorskip(package)
+needs("torch", "gguf", "xllamacpp")
 
 VERSE = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\nThe moon is bright — it looks like frost.\n\n"
 SMALL = {

@@ -100,8 +100,7 @@ def images_of(profile: str, values: Sequence[Path] = ()) -> list[Image]:
         )
         for repository, tag, digest in _REFERENCE.findall(marked):
             name = f"{repository}:{tag}"
-            origin = re.search(rf"([\w.-]+(?::\d+)?)/{re.escape(name)}", plain)
-            image = Image(registry=origin[1] if origin else "docker.io", repository=repository, tag=tag, digest=digest)
+            image = Image(registry=_registry_before(name, plain), repository=repository, tag=tag, digest=digest)
             said = known.get(f"{image.registry}/{name}", {})
             found[name] = replace(image, digest=digest or said.get("digest", ""), what=said.get("what", "of fairlead"))
     steps = load_profile(profile).cluster
@@ -110,6 +109,13 @@ def images_of(profile: str, values: Sequence[Path] = ()) -> list[Image]:
         image = Image(registry=registry, repository=repository, tag=tag, digest=digest, what="steps of the profile")
         found.setdefault(f"{repository}:{tag}", image)
     return sorted(found.values())
+
+
+def _registry_before(name: str, text: str) -> str:
+    """The registry before an image in the objects of a chart, which are long: only lines with the image are read."""
+    before = re.compile(rf"([\w.-]+(?::\d+)?)/{re.escape(name)}")
+    told = (before.search(line) for line in text.splitlines() if name in line)
+    return next((found[1] for found in told if found), "docker.io")
 
 
 def _with_engines(profile: str) -> list[Path]:

@@ -251,7 +251,7 @@ def quality(model: Any, images: Labelled, config: NeuralDetector, device: str) -
                 order = np.argsort(-each.max(axis=0), kind="stable")[:MOST]
                 found.append(Detections(boxes[order], each.max(axis=0)[order], each.argmax(axis=0)[order]))
     truth = [scene.truth(images.classes) for scene in valid.scenes]
-    reached = Matched(truth, found, images.classes, whole=True).measure()["map"]
+    reached = Matched(truth, found, images.classes, ["map"]).measure()["map"]
     mean = sum(many * value for many, value in losses) / sum(many for many, _ in losses)
     return {"valid_loss": mean, "valid_error": 1.0 - (reached if reached == reached else 0.0)}
 

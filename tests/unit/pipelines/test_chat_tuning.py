@@ -26,9 +26,10 @@ from pipelines.tasks.chat.instructions import FORMAT, instructions
 from pipelines.training.conversations import IGNORED, Template, examples_of, read_general, shown
 from pipelines.tuning_limits import TuningLimits
 from tests.chat_weights import TEMPLATE, tokenizer, write_weights
+from tests.late import needs
 from tests.tiny_llama import write_tiny_llama
 
-pytest.importorskip("torch")
+needs("torch")
 
 
 def test_of_a_conversation_the_answer_and_its_end_are_learned() -> None:

@@ -18,8 +18,9 @@ from pipelines.recipes.text.lstm import LstmText
 from pipelines.training.lstm_text import LstmConfig
 from pipelines.training.network import Spread
 from pipelines.training.tokens import train_tokenizer
+from tests.late import needs
 
-pytest.importorskip("torch")
+needs("torch")
 
 CLASSES = ["food", "sport", "weather"]
 WORDS = {"food": "soup bread salt", "sport": "ball goal team", "weather": "rain wind sun"}

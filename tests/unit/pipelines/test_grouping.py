@@ -25,7 +25,9 @@ def asked(**settings: Any) -> Placement:
 
 
 def compiled(folder: Path, where: Placement) -> dict[str, dict[str, Any]]:
-    return {file.stem: next(yaml.safe_load_all(file.read_text())) for file in compile_workflows(folder, where)}
+    return {
+        file.stem: next(yaml.load_all(file.read_text(), yaml.CSafeLoader)) for file in compile_workflows(folder, where)
+    }
 
 
 def tasks(where: Placement, workflow: str = "full") -> list[str]:

@@ -31,7 +31,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def _compiled(folder: Path, placement: Placement) -> dict[str, Any]:
     files = compile_workflows(folder, placement)
-    return {file.stem: next(yaml.safe_load_all(file.read_text())) for file in files}
+    return {file.stem: next(yaml.load_all(file.read_text(), yaml.CSafeLoader)) for file in files}
 
 
 def container(spec: dict[str, Any], step: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_every_workflow_has_its_steps_in_order(local: dict[str, Any]) -> None:
 @pytest.mark.parametrize("where", [Placement(tasks="each"), Placement(cluster=True, tasks="each")])
 def test_a_task_without_features_has_nothing_to_materialise(where: Placement, tmp_path: Path) -> None:
     (file,) = compile_workflows(tmp_path, where, ["full"], get_task("news"))
-    tasks = next(yaml.safe_load_all(file.read_text()))["root"]["dag"]["tasks"]
+    tasks = next(yaml.load_all(file.read_text(), yaml.CSafeLoader))["root"]["dag"]["tasks"]
     assert set(tasks) == {step.replace("_", "-") for step in ORDER["full"] if step != "materialise"}
     assert "features" not in tasks["build-dataset"]["inputs"]["artifacts"]
     assert (
@@ -109,7 +109,7 @@ def test_parameters_of_a_published_pipeline_keep_their_names(tasks: Any, tmp_pat
     files = compile_workflows(tmp_path, Placement(cluster=True, tasks=tasks))
     found = {}
     for file in files:
-        inputs = next(yaml.safe_load_all(file.read_text()))["root"]["inputDefinitions"]["parameters"]
+        inputs = next(yaml.load_all(file.read_text(), yaml.CSafeLoader))["root"]["inputDefinitions"]["parameters"]
         found[file.stem] = {name: not spec.get("isOptional", False) for name, spec in inputs.items()}
     same = dict.fromkeys(("recipe", "settings", "config", "endpoints", "code_version", "nonce"), False)
     learn = dict.fromkeys(("promote", "run", "spread"), False)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import PlatformError
+from tests.late import needs
 
-pytest.importorskip("torch")
-pytest.importorskip("diffusers", reason="needs the extra diffusion")
+needs("torch", "diffusers")
 
 
 def recipe(weights: str = "") -> Any:

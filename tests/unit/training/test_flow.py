@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from pipelines.training.pictures import Pictures
+from tests.late import Late, needs
 
-torch = pytest.importorskip("torch")
+needs("torch")
+torch = Late("torch")
 SIDE = 8
 
 
