@@ -16,6 +16,7 @@ from contracts.endpoints import Endpoints
 from pipelines.steps.added import added as add_step
 from pipelines.steps.added import added_steps
 from pipelines.steps.calls import steps_of
+from pipelines.steps.register import register
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, recipe_config
 
@@ -96,6 +97,16 @@ class Chain:
         fields = json.loads((self.path("candidate") / "candidate.json").read_text())
         fields |= {"gate": PASSED, "lineage": {**fields["lineage"], "created": "2026-01-01T00:00:00Z"}}
         return write_bundle(self.path("candidate"), self.home / "published", fields)
+
+    def published(self) -> dict[str, Any]:
+        """The candidate judged by the gate, registered and, where it passed, champion; what the gate decided."""
+        ends = self.endpoints.model_dump_json()
+        self.call("gate", self.path("dataset"), self.path("candidate"), ends, self.path("gate.json"))
+        candidate, decision, out = (str(self.path(name)) for name in ("candidate", "gate.json", "registered.json"))
+        # It takes its flag as a bool, which `call` would turn into text.
+        register(self.task, self.config, candidate, decision, ends, "chain", True, out)
+        document: dict[str, Any] = json.loads(self.path("gate.json").read_text())
+        return document
 
     def evaluation(self) -> dict[str, Any]:
         """What evaluate wrote: metrics, intervals, slices."""

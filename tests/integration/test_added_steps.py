@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -168,17 +169,24 @@ from pipelines.values import as_document
 
 where = Endpoints.model_validate_json(os.environ["FAIRLEAD_ENDPOINTS"])
 config = as_document(recipe_config(get_task("halved")))
-print(json.dumps(parameters_of(Run(run_id="each", task="halved", config=config, endpoints=where), each=True)))
+print(json.dumps(parameters_of(Run(task="halved", config=config, endpoints=where), each=True)))
 """
 
 
 def test_in_a_pod_for_each_step(environment: dict[str, str], compiled: Path, tmp_path: Path) -> None:
-    made = launcher(environment, compiled / "each", tmp_path)
+    """And a run that nobody named has one name in all of them: a schedule gives every pod the same parameters."""
+    record = {"FAIRLEAD_RECORD": str(tmp_path / "record"), "FAIRLEAD_KFP_RUN": "3f0c2a52-8f9e"}
+    made = launcher(environment, compiled / "each", tmp_path, **record)
     command = [sys.executable, "-c", ARGUMENTS]
     made.run(json.loads(subprocess.run(command, env=environment, capture_output=True, check=True).stdout))
     assert [steps(events) for events in made.events.values()] == [[step] for step in STEPS]
     assert {"added", "added_2", "added_3"} < set(made.events)
-    checked([event for events in made.events.values() for event in events])
+    said = checked([event for events in made.events.values() for event in events])
+    known = read_run(record["FAIRLEAD_RECORD"], record["FAIRLEAD_KFP_RUN"])
+    lineage = read_bundle(said["register"]["path"]).document.lineage
+    assert known is not None
+    assert re.fullmatch(r"halved-\d{8}-\d{6}-3f0c", lineage.run)
+    assert known["run_id"] == lineage.run
 
 
 def test_in_pods_of_groups(environment: dict[str, str], compiled: Path, tmp_path: Path) -> None:

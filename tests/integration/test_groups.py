@@ -19,12 +19,9 @@ from contracts.bundle import read_bundle
 from contracts.endpoints import Endpoints
 from contracts.registry import Registry
 from pipelines.io.record import read_run, read_steps
-from pipelines.parameters import parameters_of
 from pipelines.resources import Placement
 from pipelines.run import Run
 from pipelines.steps.calls import ORDER
-from pipelines.tasks import get_task, recipe_config
-from pipelines.values import as_document
 from pipelines.workflows import compile_workflows
 from tests.launcher import Launcher
 from tests.toy.toy_task import toy_frame
@@ -58,9 +55,8 @@ class Platform:
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, with_tables: Callable[[Path], Path]) -> Platform:
     folder = tmp_path_factory.mktemp("platform")
-    for tasks in ("few", "groups", "each"):
-        own = get_task("news") if tasks == "each" else None
-        compile_workflows(folder / tasks, Placement(cluster=True, image="registry/pipelines:1", tasks=tasks), task=own)
+    for tasks in ("few", "groups"):
+        compile_workflows(folder / tasks, Placement(cluster=True, image="registry/pipelines:1", tasks=tasks))
     home = with_tables(folder / "home")
     return Platform(Endpoints(home=str(home)).resolved(), folder)
 
@@ -107,20 +103,6 @@ def test_a_run_that_nobody_named_has_a_name(platform: Platform, first: Launcher)
     lineage = read_bundle(result_of(first)["path"]).document.lineage
     assert re.fullmatch(r"toy-\d{8}-\d{6}-[0-9a-f]{4}", lineage.run)
     assert lineage.source == "built-in"
-
-
-def test_a_run_that_nobody_named_has_one_name_in_all_its_pods(platform: Platform, tmp_path: Path) -> None:
-    """A schedule gives every pod the same parameters, and each step has a pod."""
-    where = platform.endpoints
-    run = Run(task="news", config=as_document(recipe_config(get_task("news"))), endpoints=where)
-    record = {"FAIRLEAD_RECORD": str(tmp_path / "record"), "FAIRLEAD_KFP_RUN": "3f0c2a52-8f9e"}
-    launcher = platform.launcher(tmp_path / "pods", "each", **record)
-    launcher.run(parameters_of(run, each=True))
-    known = read_run(record["FAIRLEAD_RECORD"], record["FAIRLEAD_KFP_RUN"])
-    lineage = read_bundle(result_of(launcher, "register")["path"]).document.lineage
-    assert known is not None
-    assert re.fullmatch(r"news-\d{8}-\d{6}-3f0c", lineage.run)
-    assert known["run_id"] == lineage.run
 
 
 def test_the_next_run_takes_four_steps_from_the_cache(platform: Platform, first: Launcher, tmp_path: Path) -> None:
