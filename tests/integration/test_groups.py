@@ -105,17 +105,35 @@ def test_a_run_that_nobody_named_has_a_name(platform: Platform, first: Launcher)
     assert lineage.source == "built-in"
 
 
-def test_the_next_run_takes_four_steps_from_the_cache(platform: Platform, first: Launcher, tmp_path: Path) -> None:
-    again = platform.launcher(tmp_path)
-    again.run({"task": "toy", "run": "toy-again", "promote": False})
-    events = again.events[TASK]
+NODE = f"full-x.root.{TASK.replace('_', '-')}.executor"
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What a pod of the next run is told of it, and where its record is."""
+    root = str(tmp_path_factory.mktemp("runs"))
+    return {"FAIRLEAD_RECORD": root, "FAIRLEAD_KFP_RUN": "0f3c-77", "FAIRLEAD_POD": "pod-1"}
+
+
+@pytest.fixture(scope="module")
+def next_one(
+    platform: Platform, first: Launcher, record: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Launcher:
+    """Another run that names nothing but the task, with its record."""
+    again = platform.launcher(tmp_path_factory.mktemp("next"), **record, FAIRLEAD_NODE=f"{NODE}(0)")
+    again.run({"task": "toy", "promote": False})
+    return again
+
+
+def test_the_next_run_takes_four_steps_from_the_cache(first: Launcher, next_one: Launcher) -> None:
+    events = next_one.events[TASK]
     assert seen(events, "step_cached") == STEPS[1:5]
     assert seen(events, "step_finished") == ["ingest", "gate", "register"]
     before = {event["step"]: event["result"] for event in first.events[TASK] if event["event"] == "step_finished"}
     assert all(event["result"] == before[event["step"]] for event in events if event["event"] == "step_cached")
-    assert result_of(again)["metrics"] == result_of(first)["metrics"]
-    assert result_of(again)["champion"] is False
-    _same_page(first, again)
+    assert result_of(next_one)["metrics"] == result_of(first)["metrics"]
+    assert result_of(next_one)["champion"] is False
+    _same_page(first, next_one)
 
 
 def _same_page(first: Launcher, again: Launcher) -> None:
@@ -236,25 +254,27 @@ def test_what_was_refused_is_where_the_error_says(platform: Platform, tmp_path: 
     assert str(error["context"]["quarantine"]) in error["fix"]
 
 
-def test_a_run_leaves_its_record_and_keeps_its_name(platform: Platform, first: Launcher, tmp_path: Path) -> None:
-    root = str(tmp_path / "runs")
-    pod = {"FAIRLEAD_RECORD": root, "FAIRLEAD_KFP_RUN": "0f3c-77", "FAIRLEAD_POD": "pod-1"}
-    node = f"full-x.root.{TASK.replace('_', '-')}.executor"
-    names, about = [], {}
-    for attempt in range(2):  # the second as a pod that is started again
-        launcher = platform.launcher(tmp_path / str(attempt), **pod, FAIRLEAD_NODE=f"{node}({attempt})")
-        launcher.store.mkdir()
-        launcher.run({"task": "toy", "promote": False})
-        found = read_run(root, "0f3c-77")
-        assert found is not None
-        about = found
-        names.append(about["run_id"])
-        assert read_bundle(result_of(launcher)["path"]).document.lineage.run == names[-1]
-        steps = read_steps(root, "0f3c-77")
-        assert {name: step["status"] for name, step in steps.items()} == {
-            step: "finished" if step in ("ingest", "gate", "register") else "cached" for step in STEPS
-        }
-        assert {step["attempt"] for step in steps.values()} == {attempt + 1}
-    assert names[0] == names[1]
-    assert re.fullmatch(r"toy-\d{8}-\d{6}-0f3c", names[0])
+def test_a_run_leaves_its_record_and_keeps_its_name(
+    platform: Platform, next_one: Launcher, record: dict[str, str], tmp_path: Path
+) -> None:
+    name = _recorded(next_one, record, attempt=1)["run_id"]
+    launcher = platform.launcher(tmp_path, **record, FAIRLEAD_NODE=f"{NODE}(1)")  # as a pod that is started again
+    launcher.run({"task": "toy", "promote": False})
+    about = _recorded(launcher, record, attempt=2)
+    assert about["run_id"] == name
+    assert re.fullmatch(r"toy-\d{8}-\d{6}-0f3c", name)
     assert (about["task"], about["recipe"], about["promote"]) == ("toy", "tree", False)
+
+
+def _recorded(launcher: Launcher, record: dict[str, str], attempt: int) -> dict[str, Any]:
+    """The record of a run whose pod has run `attempt` times, after a look at it."""
+    root, run = record["FAIRLEAD_RECORD"], record["FAIRLEAD_KFP_RUN"]
+    about = read_run(root, run)
+    assert about is not None
+    assert read_bundle(result_of(launcher)["path"]).document.lineage.run == about["run_id"]
+    steps = read_steps(root, run)
+    assert {name: step["status"] for name, step in steps.items()} == {
+        step: "finished" if step in ("ingest", "gate", "register") else "cached" for step in STEPS
+    }
+    assert {step["attempt"] for step in steps.values()} == {attempt}
+    return about
