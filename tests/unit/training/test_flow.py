@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pipelines.training.pictures import Pictures
 from tests.late import Late, needs
