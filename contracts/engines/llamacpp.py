@@ -156,15 +156,22 @@ class LlamaEngine:
             prompt = self.process.call("POST", "/tokenize", {"content": begins, "add_special": True})["tokens"]
             prompt = prompt[-room:] if room > 0 else prompt
         greedy = {"temperature": 0, "seed": 0, "n_predict": self.spec.max_tokens}
-        found: str = self.process.call("POST", "/completion", {"prompt": prompt, **greedy}).get("content") or ""
+        answer = self.process.call("POST", "/completion", {"prompt": prompt, **greedy})
+        found = whole(answer.get("content") or "", answer.get("stop_type") == "limit")
         return (found.strip() if said and not begins else found.rstrip())[: self.spec.max_characters]
 
     def _answer(self, row: Mapping[str, str]) -> str:
         asked = {"messages": opened([{"role": "user", "content": row[self._input]}], self.spec.system)}
         greedy = {"temperature": 0, "seed": 0, "max_tokens": self.spec.max_tokens}
         answer = self.process.call("POST", "/v1/chat/completions", {**asked, **greedy})
-        text: str = answer["choices"][0]["message"].get("content") or ""
+        choice = answer["choices"][0]
+        text = whole(choice["message"].get("content") or "", choice.get("finish_reason") == "length")
         return text.strip()[: self.spec.max_characters]
+
+
+def whole(text: str, cut: bool) -> str:
+    """An answer that is `cut` at its limit of tokens, without the half of a character that it may end with."""
+    return text.rstrip("\ufffd") if cut else text
 
 
 def base_of(bundle: Bundle) -> str:

@@ -76,9 +76,19 @@ def character_tokens(texts: Iterable[str], vocabulary: int) -> Any:
     return _tokenizer(tokens, merges)
 
 
-def save(tokenizer: Any, folder: Path, window: int) -> None:
-    """Write ``tokenizer.json`` and ``tokenizer_config.json``, as transformers reads them."""
+def save(tokenizer: Any, folder: Path, window: int, begun: bool = False) -> None:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json``, as transformers reads them.
+
+    begun: every text and conversation begins with the mark of the end, which GGUF says in a field of its own.
+    """
+    from tokenizers import Tokenizer, processors
+
     folder.mkdir(parents=True, exist_ok=True)
+    if begun:
+        tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{END} $A", special_tokens=[(END, tokenizer.token_to_id(END))]
+        )
     tokenizer.save(str(folder / "tokenizer.json"))
     about = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -87,7 +97,7 @@ def save(tokenizer: Any, folder: Path, window: int) -> None:
         "pad_token": END,
         "model_max_length": window,
         "clean_up_tokenization_spaces": False,
-        "chat_template": TEMPLATE,
+        "chat_template": END + TEMPLATE if begun else TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ class TuningConfig:
     max_tokens: of a conversation; longer ones are refused.
     precision: ``auto`` is bf16 on a GPU and fp32 on a CPU; in bf16 the weights stay fp32 and products are bf16.
     gradient_checkpointing: compute activations twice, and keep few of them.
+    sharded: of several processes (`torchrun`) each keeps a part of the weights, gradients and optimiser (FSDP2, Zhao et
+    al. 2023), for models that one GPU cannot hold; otherwise each has all of them, and they share the batches.
     beta: of DPO, how dear it is to go away from the base.
     threads: of the processor, for each process; 0 is as many as torch takes, which is all, or OMP_NUM_THREADS.
     """
@@ -50,6 +53,7 @@ class TuningConfig:
     packing: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     gradient_checkpointing: bool = False
+    sharded: bool = False
     beta: Annotated[float, Field(gt=0)] = 0.1
     device: str = "auto"
     threads: Annotated[int, Field(ge=0)] = 0
@@ -84,6 +88,19 @@ class Pair:
 
     chosen: Example
     rejected: Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What a tuning leaves.
+
+    history: one dict per epoch: epoch, train_loss, valid_loss and, of DPO, accuracy: how often the better answer is
+        ahead.
+    weights: by name, on the CPU, where processes have parts of them only; None where the model itself has them.
+    """
+
+    history: list[dict[str, float]]
+    weights: dict[str, Any] | None = None
 
 
 def import_tuning() -> None:
@@ -193,7 +210,7 @@ def tune(
     seed: int,
     checkpoints: Path,
     progress: Progress,
-) -> list[dict[str, float]]:
+) -> Tuned:
     """Tune `model` in place, ending with the weights of the epoch with the least loss on ``valid``.
 
     Args:
@@ -201,7 +218,7 @@ def tune(
         checkpoints: of every epoch, from whose last whole one a killed run goes on.
 
     Returns:
-        One dict per epoch: epoch, train_loss, valid_loss and, of DPO, accuracy: how often the better answer is ahead.
+        The history, and of a model that was sharded the whole weights, in process 0.
     """
     pairs = isinstance(parts["train"][0], Pair)
     from datasets import Dataset, disable_progress_bars
@@ -210,8 +227,9 @@ def tune(
     disable_progress_bars()
     bf16 = config.precision == "bf16" or (config.precision == "auto" and device.startswith("cuda"))
     here = group()
+    folder = _shared(checkpoints / "tuning")
     both: dict[str, Any] = {
-        "output_dir": str(checkpoints / "tuning"),
+        "output_dir": str(folder),
         "per_device_train_batch_size": max(1, config.batch_size // here.size),
         "per_device_eval_batch_size": 8,
         "num_train_epochs": config.epochs,
@@ -236,8 +254,11 @@ def tune(
         "disable_tqdm": True,
         "dataloader_pin_memory": device.startswith("cuda"),
     }
+    sharded = config.sharded and here.size > 1
     if here.size > 1:
         both["ddp_backend"] = "nccl" if device.startswith("cuda") else "gloo"
+    if sharded:  # parts of weights are no checkpoint; the best whole ones are kept in memory
+        both |= {"save_strategy": "no", "load_best_model_at_end": False}
     told: dict[str, Any] = {"processing_class": tokenizer, "callbacks": [_teller(progress, config.epochs)]}
     if pairs:
         rows: Any = {name: Dataset.from_list([_preference(one) for one in part]) for name, part in parts.items()}
@@ -263,9 +284,70 @@ def tune(
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
-    last = _last_whole(checkpoints / "tuning")
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return _history(trainer.state.log_history)
+    weights = None
+    if sharded:
+        keeper = _keeper(model)
+        trainer.add_callback(keeper)
+        _shard(trainer, model, bf16)
+        trainer.train()
+        weights = keeper.best
+    else:
+        last = _last_whole(folder)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return Tuned(history=_history(trainer.state.log_history), weights=weights)
+
+
+def _shared(folder: Path) -> Path:
+    """The checkpoints of process 0, from which all go on together; one's own where not all processes see them."""
+    here = group()
+    folder.mkdir(parents=True, exist_ok=True)
+    if here.size == 1:
+        return folder
+    theirs = Path(here.hand_out({"folder": str(folder.resolve())})["folder"])
+    return theirs if here.sum(float(theirs.is_dir())) == here.size else folder
+
+
+def _layers(model: Any) -> list[Any]:
+    """The layers of a transformer, each of which is put together from its parts while it computes."""
+    from torch import nn
+
+    return [layer for part in model.modules() if isinstance(part, nn.ModuleList) for layer in part]
+
+
+def _shard(trainer: Any, model: Any, bf16: bool) -> None:
+    """Leave each process its part of every layer; accelerate, which shards on GPUs alone, is to let the model be."""
+    import torch
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    halves = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = halves if bf16 else MixedPrecisionPolicy()
+    for layer in _layers(model):
+        fully_shard(layer, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+    trainer.accelerator.prepare_model = lambda given, *_, **__: given
+
+
+def _keeper(model: Any) -> Any:
+    from transformers import TrainerCallback
+
+    class Keeper(TrainerCallback):
+        """Keeps the whole weights of the epoch with the least loss, in process 0; `best` is {} in others."""
+
+        def __init__(self) -> None:
+            self.best: dict[str, Any] = {}
+            self._least = math.inf
+
+        def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **more: Any) -> None:
+            loss = group().agree({"loss": float((metrics or {})["eval_loss"])})["loss"]
+            if loss >= self._least:
+                return
+            self._least = loss
+            for name, values in model.state_dict().items():
+                whole = values.full_tensor()  # all processes take part
+                if group().leads:
+                    self.best[name] = whole.detach().cpu()
+
+    return Keeper()
 
 
 def _preference(pair: Pair) -> dict[str, str]:

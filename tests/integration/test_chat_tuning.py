@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -157,6 +160,27 @@ def test_all_weights_are_served_in_the_smallest_form_that_costs_little(tmp_path:
     assert small["parameters"]["form"] == "q4_1"
     sizes = [(made.path(name) / "model" / "model.gguf").stat().st_size for name in ("small", "model")]
     assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_two_processes_that_keep_half_of_the_weights_each_learn_what_one_learns(tmp_path: Path, weights: Path) -> None:
+    made = chain(tmp_path, weights, "sft", {"model.forms": ["f16"], "training.sharded": True})
+    made.dataset()
+    alone = trained(made)
+    given = {"task": "chat", "config": made.config, "dataset": str(made.path("dataset"))}
+    given |= {"checkpoints": str(tmp_path / "checkpoints"), "out": str(tmp_path / "out")}
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    options = [part for key, value in given.items() for part in (f"--{key}", value)]
+    done = subprocess.run(
+        [*start, "-m", "pipelines.steps.train_worker", *options],
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1])["result"]["processes"] == 2
+    both = json.loads((tmp_path / "out" / "train.json").read_text(encoding="utf-8"))
+    assert both["history"][0]["train_loss"] == pytest.approx(alone["history"][0]["train_loss"], rel=1e-5)
+    before, after = both["tuning"]["valid"]["bits_per_byte"]
+    assert after < before - 0.1
+    assert after == pytest.approx(alone["tuning"]["valid"]["bits_per_byte"][1], rel=1e-4)
 
 
 def test_preferences_put_the_better_answer_ahead(tmp_path: Path, weights: Path) -> None:

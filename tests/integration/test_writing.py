@@ -31,7 +31,7 @@ VERSE = "床前明月光，疑是地上霜。举头望明月，低头思故乡�
 SMALL = {
     "training.steps": 12, "training.evaluate": 2, "training.threads": 1, "training.batch_size": 2, "model.layers": 1,
     "model.width": 32, "model.heads": 2, "model.window": 64, "model.max_tokens": 12, "model.samples": 2,
-    "model.vocabulary": 600,
+    "model.vocabulary": 600, "model.safetensors": True,
 }  # fmt: skip
 
 
@@ -103,6 +103,30 @@ def _torch_nats(made: Chain, bundle: Bundle, text: str) -> float:
     with torch.inference_mode():
         found = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     return -float(found[range(len(ids) - 1), ids[1:]].sum()) / len(text)
+
+
+def test_what_vllm_reads_is_the_model_that_llama_cpp_serves(bundle: Bundle) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = bundle.model_path / "safetensors"
+    read = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    engine: Any = load_engine(bundle)
+    try:
+        asked = {"content": VERSE[:20], "add_special": True}
+        ids = engine.process.call("POST", "/tokenize", asked)["tokens"]
+        templated = engine.process.call("POST", "/apply-template", {"messages": [{"role": "user", "content": "霜"}]})
+        total, _ = engine.process.log_likelihood(VERSE[:20])
+    finally:
+        engine.process.stop()
+    assert read(VERSE[:20])["input_ids"] == ids
+    said = read.apply_chat_template([{"role": "user", "content": "霜"}], tokenize=False, add_generation_prompt=True)
+    assert said == f"<|end|>{templated['prompt']}"
+    with torch.inference_mode():
+        scores = model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+    ours = sum(scores[at, token].item() for at, token in enumerate(ids[1:]))
+    assert ours == pytest.approx(total, rel=0.01)
 
 
 def test_openais_client_gets_completions_and_conversations(client: openai.OpenAI) -> None:

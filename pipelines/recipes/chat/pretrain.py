@@ -29,7 +29,7 @@ class WriterModel(LlamaShape):
     max_tokens: of an answer in evaluation and by /predict.
     form: of the weights that are served.
     samples: texts that are drawn for the card, at `temperature`.
-    tolerance: see `pipelines.recipes.chat.pretrained`.
+    tolerance, safetensors: see `pipelines.recipes.chat.pretrained`.
     """
 
     unit: Literal["pairs", "characters"] = "pairs"
@@ -42,6 +42,7 @@ class WriterModel(LlamaShape):
     samples: Annotated[int, Field(ge=1, le=100)] = 8
     temperature: Annotated[float, Field(gt=0, le=2)] = 0.8
     tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    safetensors: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.bundle import sha256_file
-from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec
+from contracts.engines.llamacpp import SPEC, WEIGHTS, ChatSpec, whole
 from contracts.errors import PlatformError
 from contracts.prompts import fill, placeholders
+from contracts.remote_engine import SAFETENSORS
 from pipelines.task import Progress, dump_config
 from pipelines.training.language_model import Text, train
 
@@ -232,6 +233,13 @@ def _write(config: Any, model: Any, tokenizer: Any, out: Path) -> None:
         save(tokenizer, folder, asked.window)
         (folder / "config.json").write_text(json.dumps(about), encoding="utf-8")
         fields = fields_of(folder, about)
+    if asked.safetensors:
+        from safetensors.numpy import save_file
+
+        folder = out / SAFETENSORS
+        save(tokenizer, folder, asked.window, begun=True)
+        (folder / "config.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     # Texts begin with the mark that they end with, as they were learned.
     fields["tokenizer.ggml.add_bos_token"] = (True, import_gguf().GGUFValueType.BOOL, None)
     write_gguf(out / WEIGHTS, weights, about, asked.form, fields)
@@ -266,7 +274,8 @@ def _samples(config: Any, tokenizer: Any, out: Path, parts: dict[str, list[Docum
                 asked = {"messages": [{"role": "user", "content": one.said}]}
                 prompt = process.call("POST", "/apply-template", asked)["prompt"]
             draw = {"temperature": model.temperature, "seed": config.seed + at, "n_predict": model.max_tokens}
-            text = process.call("POST", "/completion", {"prompt": prompt, **draw}).get("content") or ""
+            drawn = process.call("POST", "/completion", {"prompt": prompt, **draw})
+            text = whole(drawn.get("content") or "", drawn.get("stop_type") == "limit")
             samples.append({"prompt": one.said or begun, "text": text})
     finally:
         process.stop()

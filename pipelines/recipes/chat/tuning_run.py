@@ -81,7 +81,7 @@ def run(config: Any, task: Task, dataset: Path, out: Path, checkpoints: Path, pr
     if leads and not kept.exists():
         checkpoints.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(_measured(work)))
-    history = chat_tuning.tune(
+    tuned = chat_tuning.tune(
         model,
         tokenizer,
         parts,
@@ -93,6 +93,9 @@ def run(config: Any, task: Task, dataset: Path, out: Path, checkpoints: Path, pr
     )
     if not leads:
         return {"history": [], "parameters": {}, "device": device}
+    if tuned.weights is not None:
+        work.model = chat_tuning.open_model(base.folder, config.training, config.lora, config.seed)[0].eval()
+        work.model.load_state_dict(tuned.weights)
     before, after = json.loads(kept.read_text()), _measured(work)
     learned = [one.chosen if isinstance(one, chat_tuning.Pair) else one for one in parts["train"]]
     tuning: dict[str, Any] = {
@@ -112,7 +115,7 @@ def run(config: Any, task: Task, dataset: Path, out: Path, checkpoints: Path, pr
         "engine": "llamacpp",
         "output": {"problem": "generation", "max_characters": longest},
         "decision": None,
-        "history": history,
+        "history": tuned.history,
         "parameters": {
             "base": base.digest[:12],
             "weights": Path(config.model.weights).name,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from dataclasses import dataclass as plain_dataclass
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipelines.task import Task
 
 _MEASURED = 2_000  # validation rows that tell epochs apart
+_WRITTEN = 200  # of them, that are answered to tell whether weights of 8 bits are as good
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -32,6 +34,7 @@ class Seq2SeqModel:
     layers: of each of the two.  width, heads, inner: sizes of a model that begins with random weights.  dropout: while
     training.  smoothing: share of each target that is spread over all tokens.
     copies: the next token may also be one of the source, which names and numbers are.
+    int8: weights of 8 bits, if the answers to validation rows are as good, see ``gate.int8_tolerance``.
     pretrained: folder with config.json, model.safetensors and tokenizer.json of a BART or Marian, as transformers saves
     them, to go on from; or s3://, ``package:NAME``, or ``hub:ORG/NAME@revision`` where the platform has a hub.
     """
@@ -43,6 +46,7 @@ class Seq2SeqModel:
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     copies: bool = True
+    int8: bool = True
     pretrained: str = ""
 
     # Sizes are those of the pretrained weights where there are such.
@@ -84,6 +88,12 @@ class Seq2SeqText(TextTaskConfig):
 
     reports: ClassVar[str] = "valid_loss"
 
+    def training_part(self) -> Self:
+        """Keeps what weights of 8 bits are measured by."""
+        part = super().training_part()
+        kept = replace(part.gate, primary=self.gate.primary, int8_tolerance=self.gate.int8_tolerance)
+        return replace(part, gate=kept) if self.model.int8 else part
+
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train until the loss of ``valid`` stops falling, and write both graphs."""
         from pipelines.training.device import import_torch, resolve_device
@@ -101,9 +111,12 @@ class Seq2SeqText(TextTaskConfig):
         out.mkdir(parents=True, exist_ok=True)
         longest = _save(network, tokenizer, pairs["train"], self, out)
         train = pairs["train"]
+        output = {"problem": "generation", "max_characters": longest, "says_cut": True}
+        choices, form = _form(task, self, dataset, out, output) if self.model.int8 else ([], {"form": "fp32"})
         return {
             "engine": "seq2seq",
-            "output": {"problem": "generation", "max_characters": longest, "says_cut": True},
+            "output": output,
+            "choices": choices,
             "decision": None,
             "history": history,
             "parameters": {
@@ -113,6 +126,7 @@ class Seq2SeqText(TextTaskConfig):
                 "cut_sources": train.cut_sources,
                 "cut_references": train.cut_references,
                 "window": train.window,
+                **form,
                 **({"pretrained_revision": revision} if revision else {}),
             },
             "device": device,
@@ -295,6 +309,46 @@ def _fingerprint(pairs: Mapping[str, Pairs], config: Seq2SeqText, device: str) -
         for row in (*pairs[name].sources, *pairs[name].wanted):
             digest.update(row.tobytes() + b"|")
     return digest.hexdigest()
+
+
+def _form(
+    task: Task, config: Seq2SeqText, dataset: Path, out: Path, output: Mapping[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Take weights of 8 bits if they write as well: the choice for the gate's decision, and what is told of it."""
+    import pandas as pd
+
+    from contracts.engines import load_engine
+    from contracts.engines.seq2seq import DECODER, ENCODER
+    from pipelines.evaluation import get_evaluation, scoring
+    from pipelines.evaluation.gate_metrics import worth
+    from pipelines.recipes.text.examples import text_fields
+    from pipelines.task import problem_of
+    from pipelines.training.quantise import quantise_if_as_good, quantise_weights
+
+    rows = pd.read_parquet(dataset / "valid.parquet").head(_WRITTEN)
+    columns = {name: rows[name].to_numpy(object) for name in text_fields(task, config)}
+    evaluation, metric = get_evaluation(problem_of(task)), config.gate.primary
+    trained = {"engine": "seq2seq", "output": output, "decision": None, "parameters": {}}
+    fields = scoring.fields_of(task, config, trained)
+
+    def quality(folder: Path) -> float:
+        with tempfile.TemporaryDirectory(prefix="written-") as name:
+            (Path(name) / "model").symlink_to(folder.resolve())
+            bundle = scoring.provisional(Path(name), fields)
+            said = load_engine(bundle, threads=config.training.threads).predict(columns)
+        found = evaluation.measure_for(rows, said, bundle.document.signature.output, None, only=[metric])(None)
+        return worth(evaluation, found, metric)
+
+    before, check = quantise_if_as_good(
+        out,
+        quality,
+        metric=metric,
+        largest_drop=config.gate.int8_tolerance,
+        form=quantise_weights,
+        graphs=(ENCODER, DECODER),
+    )
+    measured = {f"valid_{metric}_fp32": before, f"valid_{metric}_int8": check.value}
+    return [check.model_dump()], {"form": "int8" if check.passed else "fp32", **measured}
 
 
 def _save(network: Any, tokenizer: Any, pairs: Pairs, config: Seq2SeqText, out: Path) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from contracts.bundle import Bundle
 from contracts.engines import load_engine
+from contracts.engines.llamacpp import whole
 from contracts.errors import PlatformError
 from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import write_tiny_llama
@@ -35,6 +38,19 @@ def test_rows_are_answered_each_by_itself(bundle: Bundle) -> None:
         assert caught.value.code == "llama_ended"
     finally:
         engine.process.stop()
+
+
+def test_half_a_character_at_the_limit_is_left_out(tmp_path: Path, bundle: Bundle) -> None:
+    shutil.copytree(bundle.path, tmp_path / "b")
+    file = tmp_path / "b" / "model" / "chat.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_tokens": 2}), encoding="utf-8")
+    engine: Any = load_engine(Bundle(tmp_path / "b", bundle.document, ""))
+    try:
+        raw = engine.process.call("POST", "/completion", {"prompt": "0", "n_predict": 2, "temperature": 0})
+        assert engine.predict({"text": np.array(["0", "w"], dtype=object)}).tolist() == ["", "xy"]
+    finally:
+        engine.process.stop()
+    assert (whole(raw["content"], raw["stop_type"] == "limit"), whole("a\ufffd", False)) == ("", "a\ufffd")
 
 
 def test_the_golden_examples_are_what_it_says(bundle: Bundle) -> None:

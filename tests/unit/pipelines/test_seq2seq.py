@@ -82,6 +82,35 @@ def test_odd_sources_have_answers_and_what_was_cut_is_said(chain: Chain) -> None
     assert problem.documents(GenerationOutput(max_characters=9), None, None, ["a"]) == [{"text": "a"}]
 
 
+def test_weights_of_8_bits_are_served_where_they_write_as_well(chain: Chain) -> None:
+    fields = json.loads((chain.path("candidate") / "candidate.json").read_text())
+    [choice] = [one for one in chain.evaluation()["choices"] if "int8" in one["metric"]]
+    assert choice["passed"] is (fields["parameters"]["form"] == "int8")
+    import onnx
+    import onnxruntime as ort
+    from onnx import helper, numpy_helper
+
+    from pipelines.training.quantise import quantise_weights
+
+    drawn = np.random.default_rng(0)
+    table, weights = (drawn.normal(size=size).astype(np.float32) for size in ((60, 50), (50, 70)))
+    nodes = [helper.make_node("Gather", ["t", "ids"], ["g"]), helper.make_node("MatMul", ["g", "w"], ["y"])]
+    floats, ids = onnx.TensorProto.FLOAT, helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, ["n", "m"])
+    made = helper.make_graph(
+        nodes, "g", [ids], [helper.make_tensor_value_info("y", floats, ["n", "m", 70])],
+        [numpy_helper.from_array(table, "t"), numpy_helper.from_array(weights, "w")],
+    )  # fmt: skip
+    file = chain.home / "exact.onnx"
+    file.write_bytes(
+        helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+    quantise_weights(file, chain.home / "int8.onnx")
+    rows = drawn.integers(0, 60, (4, 3))
+    said = [ort.InferenceSession(str(one)).run(None, {"ids": rows})[0] for one in (file, chain.home / "int8.onnx")]
+    assert 0 < np.abs(said[1] - said[0]).max() < 0.02 * np.abs(said[0]).max()
+    assert (chain.home / "int8.onnx").stat().st_size < 0.4 * file.stat().st_size
+
+
 def test_a_source_of_exactly_the_window_is_read_whole(chain: Chain) -> None:
     loaded = engine(chain)
     window = loaded.spec.window
