@@ -103,7 +103,7 @@ def _steps(
 
     known = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     opset = max(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    shown = {"": None, given: torch.empty(_SHOWN, *sides, device="meta")}
+    shown: dict[str, Any] = {"": None, given: torch.empty(_SHOWN, *sides, device="meta")}
     steps: list[_Step] = []
     counted: set[str] = set()
     for node in model.graph.node:

@@ -1,6 +1,6 @@
 """CIFAR-10 as JPEG, blood cells with boxes, video, and images that are made: ``make bench-vision``; needs the folders
-image/ (two tars) and detection/BCCD/ (Pascal VOC) of FAIRLEAD_TEST_DATA, for video and drawings nothing;
-``ARGS=objects``, ``ARGS=images``, ``ARGS=video`` or ``ARGS=drawings`` measures one of them.
+image/ (two tars), weights/ and detection/BCCD/ (Pascal VOC) of FAIRLEAD_TEST_DATA, for video, drawings and the endpoint
+nothing; ``ARGS="objects video"`` measures some of them, see `PARTS`.
 
 Networks learn from the training images alone. Their settings were chosen without looking at the test images, which
 are asked once. Processor seconds are those of this process with the threads of OMP_NUM_THREADS, 1 unless set.
@@ -22,8 +22,18 @@ import numpy as np
 
 from contracts.engines import load_engine
 from tests.bench.report import Row, write
+from tests.bench.vision_endpoint import endpoint
+from tests.bench.vision_pretrained import pretrained
 from tests.bench.vision_video import video
 from tests.chain import Chain
+
+
+def _precision() -> str:
+    """bf16 where the processor computes with it; elsewhere it is half as fast as fp32."""
+    about = Path("/proc/cpuinfo")
+    flags = about.read_text() if about.exists() else ""
+    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
+
 
 SETTINGS = {
     "split.test_share": 0.0,
@@ -33,12 +43,12 @@ SETTINGS = {
     "model.widths": [16, 32, 64, 128],
     "model.blocks": [1, 1, 1],
     "model.mirror": True,
-    "training.epochs": 15,
-    "training.patience": 15,
+    "training.epochs": 11,  # which fit 1,200 processor seconds
+    "training.patience": 11,
     "training.batch_size": 256,
     "training.learning_rate": 0.3,
     "training.warmup": 400,
-    "training.precision": "bf16",
+    "training.precision": _precision(),
     "training.class_weights": False,
     "training.threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
 }
@@ -179,6 +189,13 @@ def images(folder: Path) -> Iterator[Row]:
     yield from small(chain, folder)
 
 
+def weights(folder: Path) -> Iterator[Row]:
+    split = {name: value for name, value in SETTINGS.items() if name.startswith("split.")}
+    split["split.test_source"] = data("image/cifar10_test_a.tar")
+    file = data("weights/cifar10-resnet20-12fca82f.th")
+    return pretrained(folder / "pretrained", file, data("image/cifar10_train.tar"), split)
+
+
 def objects(folder: Path) -> Iterator[Row]:
     lists = "detection/BCCD/ImageSets/Main"
     settings = {**OBJECTS, "split.test_source": data(f"{lists}/test.txt")}
@@ -227,9 +244,11 @@ def drawings(folder: Path) -> Iterator[Row]:
 
 PARTS: dict[str, Callable[[Path], Iterator[Row]]] = {
     "images": images,
+    "pretrained": weights,
     "objects": objects,
     "video": video,
     "drawings": drawings,
+    "endpoint": endpoint,
 }
 
 

@@ -103,7 +103,11 @@ def test_images_get_as_much_white_as_those_that_were_learned(
         helper.make_node("Sub", ["paper", "pixels"], ["apart"]),
         helper.make_node("Mul", ["apart", "near"], ["direction"]),  # whatever the time and the class
     ]
-    rows = {"pixels": (1, ["rows", 1, SIDE, SIDE]), "time": (1, ["rows"]), "label": (TensorProto.INT64, ["rows"])}
+    rows: dict[str, tuple[int, list[Any]]] = {
+        "pixels": (1, ["rows", 1, SIDE, SIDE]),
+        "time": (1, ["rows"]),
+        "label": (TensorProto.INT64, ["rows"]),
+    }
     given = [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in rows.items()]
     made = [helper.make_tensor_value_info("direction", 1, ["rows", 1, SIDE, SIDE])]
     known = {"paper": 1.0, "near": 0.98}
