@@ -258,6 +258,7 @@ def bubbles(home: Path) -> Iterator[Row]:
     def mean(runs: Any, metric: str) -> list[float]:
         return [float(np.mean([run[at][metric] for run in runs])) for at in range(len(runs[0]))]
 
+    units = {"entropy": "bits", "tail": "share", "coverage": "share", "liked": "true liking", "drift": "share"}
     first, kept = mean(shipped, "entropy")[0], mean(shipped, "entropy")[-1] / mean(shipped, "entropy")[0]
     for name, runs, goal in (
         ("fairlead, as shipped", shipped, ">= 0.9"),
@@ -269,7 +270,7 @@ def bubbles(home: Path) -> Iterator[Row]:
         yield Row(case=case, contestant=name, value=bits[-1] / first, unit="share", goal=goal)
         case = "bubble, entropy after 20 rounds, of its own first"
         yield Row(case=case, contestant=name, value=bits[-1] / bits[0], unit="share")
-        for metric, unit in (("entropy", "bits"), ("tail", "share"), ("coverage", "share"), ("liked", "true liking")):
+        for metric, unit in units.items():
             value = mean(runs, metric)[-1]
             yield Row(case=f"bubble, {metric}, round 20", contestant=name, value=value, unit=unit)
     for metric, title in (("entropy", "What a person sees, bits"), ("tail", "Share of the long tail")):

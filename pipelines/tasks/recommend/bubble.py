@@ -40,7 +40,9 @@ def bubble(config: RecommendTaskConfig, rounds: int = ROUNDS, listed: int = LIST
     Returns:
         Of each round ``entropy`` of the attributes that a person sees, in bits and the mean over people; ``tail``, the
         share of what is shown that is not of the tenth that had most clicks before the first round; ``coverage`` and
-        ``gini`` of the round; ``liked``, how much people really like what they see; and ``clicks`` of a list.
+        ``gini`` of the round; ``liked``, how much people really like what they see; ``drift``, how far the attributes
+        of all that a person has clicked, which a model takes for the taste, are from the true one: half the sum of the
+        differences, 0 to 1, the mean over people; and ``clicks`` of a list.
     """
     world, log = _begin(config)
     chosen = candidates(config.model)[0]
@@ -57,7 +59,7 @@ def bubble(config: RecommendTaskConfig, rounds: int = ROUNDS, listed: int = LIST
         liked = float(world.liking[people[:, None], np.maximum(shown, 0)][shown >= 0].mean())
         clicks = world.take(people, shown)
         found.append({"round": number + 1.0, **_seen(world, answers, shown, head), "liked": liked})
-        found[-1]["clicks"] = float(clicks.sum(axis=1).mean())
+        found[-1] |= {"drift": _drift(world), "clicks": float(clicks.sum(axis=1).mean())}
         log = pd.concat([log, _clicked(world, shown, clicks, log["seconds"].max() + _DAY)], ignore_index=True)
     return found
 
@@ -100,6 +102,13 @@ def _seen(world: World, answers: list[Ranked], shown: NDArray[np.int64], head: N
     bits = -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)
     every: dict[str, Any] = Exposure([one.items for one in answers], len(head)).measure()
     return {"entropy": float(bits.mean()), "tail": float((~head[shown[there]]).mean()), **every}
+
+
+def _drift(world: World) -> float:
+    mix = world.had @ world.kind
+    some = mix.sum(axis=1) > 0
+    share = mix[some] / mix[some].sum(axis=1, keepdims=True)
+    return float(np.abs(share - world.tastes[some]).sum(axis=1).mean() / 2)
 
 
 def _clicked(world: World, shown: NDArray[np.int64], clicks: NDArray[np.bool_], seconds: float) -> pd.DataFrame:

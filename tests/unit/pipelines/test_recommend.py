@@ -17,8 +17,8 @@ from pipelines.evaluation.list_measures import Exposure, ranks
 from pipelines.recipes.recommend.settings import ItemsConfig, ListConfig, SplitConfig
 from pipelines.task import DataConfig
 from pipelines.tasks import get_task, recipe_config
-from pipelines.tasks.recommend.bubble import bubble, without_reranking
-from pipelines.tasks.recommend.simulator import SimulatorConfig, simulate
+from pipelines.tasks.recommend.bubble import _drift, bubble, without_reranking
+from pipelines.tasks.recommend.simulator import SimulatorConfig, World, simulate
 from pipelines.training.recommend import candidates, train_recommender
 from pipelines.training.recommenders import AlsModel, EaseModel, GraphModel, ItemKnnModel, PopularModel, Taken, fit
 
@@ -267,6 +267,16 @@ def test_a_bubble_is_measured_round_by_round_and_reranking_widens_it() -> None:
     assert shipped[0]["entropy"] > bare[0]["entropy"]
     assert all(0 <= one["tail"] <= 1 and one["clicks"] > 0 for one in shipped)
     assert bubble(config, rounds=1) == shipped[:1], "the same world every time"
+    assert all(0 < one["drift"] < 1 for one in shipped)
+
+
+def test_taste_drifts_by_how_far_clicks_are_from_it() -> None:
+    world = World(SMALL, 1)
+    world.had[:] = False
+    world.had[0, 5], world.tastes[0] = True, world.kind[5]
+    assert _drift(world) == pytest.approx(0), "who clicked nothing does not count"
+    world.tastes[0] = (world.kind[5] == 0) / (world.kind[5] == 0).sum()
+    assert _drift(world) == pytest.approx(1)
 
 
 def test_a_low_pass_filter_is_added_to_the_hop() -> None:
