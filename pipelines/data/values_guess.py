@@ -12,6 +12,7 @@ from pipelines.task import Column
 
 _MOST = 0.8  # share of the values that a guess must explain
 _SIGNS = ((",", ""), (",", "."), (".", ","), (",", " "), (".", " "), (".", "'"), (",", "'"))
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?")
 _DIGITS = re.compile(r"\d{9,19}(\.\d*)?")
 _EXCEL = re.compile(r"[2-6]\d{4}(\.\d*)?")  # 1954 to 2091
 _ORDER = re.compile(r"(\d{1,2})[./-](\d{1,2})[./-]\d{4}\b")
@@ -30,6 +31,8 @@ def guess_setting(column: Column, values: Sequence[str], form: ValueFormat) -> s
     if not values:
         return ""
     if column.dtype == "timestamp":
+        if form.times.get(column.name) and _explains(_ISO, values):
+            return setting(f"data.times.{column.name}", "")
         how = _times(values)
         return setting(f"data.times.{column.name}", how) if how and how != form.times.get(column.name) else ""
     return _numbers(values, form) if column.dtype in ("float64", "int64") else ""

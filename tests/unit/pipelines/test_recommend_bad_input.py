@@ -19,6 +19,7 @@ from contracts.recommender import Recommender
 from pipelines.checks.base import Candidate
 from pipelines.checks.default_retriever import CHECK
 from pipelines.recipes.recommend.settings import ItemsConfig, ListConfig, SplitConfig
+from pipelines.settings import parse_setting
 from pipelines.steps import batch_score, ingest, validate
 from pipelines.task import DataConfig, dump_config
 from pipelines.tasks import get_task, recipe_config
@@ -51,6 +52,7 @@ def trained(frame: pd.DataFrame, folder: Path, model: Any) -> RecommendEngine:
 def read(source: Path, home: Path, **settings: Any) -> tuple[dict[str, Any], pd.DataFrame]:
     """What validation says of a source, and the rows that are good."""
     config = dump_config(replace(CONFIG, **settings))
+    home.mkdir(exist_ok=True)
     ingest.ingest("recommend", config, str(source), str(home / "data"), str(home / "manifest.json"))
     report = validate.validate("recommend", config, str(home / "manifest.json"), str(home / "clean"))
     return report, pd.concat(map(pd.read_parquet, sorted((home / "clean").glob("part-*.parquet"))))
@@ -227,3 +229,15 @@ def test_a_file_of_people_alone_is_scored_and_one_that_asks_for_nobody_is_refuse
     assert [list(flags) for flags in rows["flags"]] == [[], []], "what a row leaves out is the default"
     with pytest.raises(PlatformError, match="has no column 'user'"):
         batch_score.batch_score(str(bundle.path), str(tmp_path / "wrong.csv"), where, str(tmp_path / "no"), "{}")
+
+
+def test_moments_as_text_under_a_recipe_of_seconds_say_how_they_are_read(tmp_path: Path) -> None:
+    rows = [f"{at % 9},{at // 9},4.5,2026-01-0{1 + at % 9}T10:00:00Z" for at in range(60)]
+    (tmp_path / "ratings.csv").write_text("\n".join(["userId,movieId,rating,timestamp", *rows]))
+    data = recipe_config(TASK, "movielens").data
+    with pytest.raises(PlatformError, match="rows are bad") as found:
+        read(tmp_path / "ratings.csv", tmp_path, data=data)
+    key, value = parse_setting(str(found.value.fix).split("--set ")[1].strip("'"))
+    assert key == "data.times.time"
+    report, _ = read(tmp_path / "ratings.csv", tmp_path / "again", data=replace(data, times={"time": value}))
+    assert report["good"] == 60
