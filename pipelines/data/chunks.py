@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.task import DataConfig
 
@@ -52,6 +53,41 @@ class Chunk:
     table: pa.Table
     through: int
     rejected: list[Rejected] = field(default_factory=list)
+
+
+def size(table: pa.Table) -> int:
+    """Bytes of the values, however they lie in memory."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    found = 0
+    for column in table.columns:
+        kind = column.type
+        if pa.types.is_string(kind) or pa.types.is_binary(kind):
+            found += 4 * len(column) + int(pc.sum(pc.binary_length(column)).as_py() or 0)
+        else:
+            try:
+                found += kind.bit_width * len(column) // 8
+            except ValueError:  # of no fixed width
+                found += column.nbytes
+    return found
+
+
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write rows that are read once, by `read_table`."""
+    import pyarrow as pa
+
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema, options=options) as out:
+        out.write_table(table)
+
+
+def read_table(address: str) -> pa.Table:
+    """The rows at a path, or an address of S3."""
+    import pyarrow as pa
+
+    data = storage.read_bytes(address) if storage.is_remote(address) else Path(address).read_bytes()
+    return pa.ipc.open_file(pa.BufferReader(data)).read_all()
 
 
 def empty(path: Path | str) -> PlatformError:

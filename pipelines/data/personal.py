@@ -86,6 +86,18 @@ class _Seen:
             (self.codes if code else self.texts)[kind] += times
             self.quiet[kind] += 0 if kind in stopping else times
 
+    def document(self) -> dict[str, Any]:
+        """The counts as JSON."""
+        counts = {"texts": self.texts, "codes": self.codes, "quiet": self.quiet}
+        return {**{name: dict(each) for name, each in counts.items()}, "numbers": self.numbers, "rows": self.rows}
+
+    def count(self, document: Mapping[str, Any], before: int) -> None:
+        """Add the counts of another `document`, of rows that come after so many."""
+        for mine, name in ((self.texts, "texts"), (self.codes, "codes"), (self.quiet, "quiet")):
+            mine.update(document[name])
+        self.numbers += document["numbers"]
+        self.rows += [row + before for row in document["rows"][: _SHOWN - len(self.rows)]]
+
     def stops(self) -> dict[str, int]:
         """`sure` without what stops no run."""
         return {kind: rows for kind, rows in self.sure().items() if rows > self.quiet[kind]}
@@ -135,8 +147,8 @@ class PersonalData:
         known = {here: data.pii[called] for called, here in names.items() if called in data.pii}
         return cls(replace(data, pii=known), strict=strict)
 
-    def apply(self, chunk: Chunk) -> Chunk:
-        """The chunk as it may be kept.
+    def apply(self, chunk: Chunk, *, judged: bool = True) -> Chunk:
+        """The chunk as it may be kept; without `judged` another one says whether a column is refused, see `taken`.
 
         Raises:
             PlatformError: ``code="undeclared_pii"``, with columns, kinds and rows; ``code="bad_config"`` for a column
@@ -151,9 +163,34 @@ class PersonalData:
             if (treated := self._column(name, table.column(name), table.column(ROW))) is not None:
                 table = table.set_column(at, name, treated)
         self._rows += table.num_rows
+        if judged:
+            self._judge()
+        return replace(chunk, table=table, rejected=[self._without(row) for row in chunk.rejected])
+
+    def taken(self) -> dict[str, Any]:
+        """What was found since this was called last, as JSON for `add`; it is counted here no more."""
+        columns = {name: seen.document() for name, seen in self._seen.items()}
+        found = {"rows": self._rows, "columns": columns}
+        self._seen, self._rows = {}, 0
+        return found
+
+    def add(self, found: Mapping[str, Any], before: int) -> None:
+        """Count what another one has `taken` of rows that come after so many, as if they had been treated here.
+
+        Raises:
+            PlatformError: ``code="undeclared_pii"``.
+        """
+        for name, document in found["columns"].items():
+            self._seen.setdefault(name, _Seen.of(self._hint(name))).count(document, before)
+        self._rows += found["rows"]
+        self._judge()
+
+    def _judge(self) -> None:
         if self._strict and (undeclared := self._undeclared()):
             raise self._refusal(undeclared)
-        return replace(chunk, table=table, rejected=[self._without(row) for row in chunk.rejected])
+
+    def _hint(self, name: str) -> str:
+        return f"{name} {self._sources.get(name, '')}"
 
     def report(self) -> dict[str, Any]:
         """By column what was done, and rows by kind of what was found, as JSON values; columns without are left out."""
@@ -183,7 +220,7 @@ class PersonalData:
         if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
             return None
         coded = values.combine_chunks().dictionary_encode()
-        hint = f"{name} {self._sources.get(name, '')}"
+        hint = self._hint(name)
         read = _worth_reading(coded.dictionary, hint) if rule is None else range(len(coded.dictionary))
         if not read:
             return None

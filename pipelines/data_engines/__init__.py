@@ -24,7 +24,7 @@ VARIABLE = "FAIRLEAD_DATA_ENGINE"
 
 ENGINES = ("duckdb", "ray")
 WORKERS, MEMORY = 2, "2Gi"
-STEPS = ("materialise", "build_dataset", "batch_score")
+STEPS = ("ingest", "validate", "materialise", "build_dataset", "batch_score")
 """Those whose work an engine shares out."""
 
 _LIMIT = "1200MB"

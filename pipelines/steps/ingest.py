@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,19 +17,20 @@ from contracts.errors import PlatformError
 from contracts.file_lock import file_lock
 from pipelines.code_version import code_version
 from pipelines.data import corpus, document_folder, image_files, register
-from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, text_format
-from pipelines.data.columns import select
-from pipelines.data.delimited import delimiter_fix, undecodable
+from pipelines.data.chunks import ROW, Chunk, Rejected, TextFormat, empty, size, text_format
+from pipelines.data.delimited import delimiter_fix
 from pipelines.data.document_store import DocumentStore
 from pipelines.data.forgotten import Forgotten
 from pipelines.data.origins import source_here
 from pipelines.data.personal import UNDECLARED, PersonalData, treats
 from pipelines.data.personal import reading as personal_reading
-from pipelines.data.sources import column_names, list_files, read_chunks
+from pipelines.data.sources import list_files
 from pipelines.data.versions import MANIFEST, Part, Staging, intact
+from pipelines.data_engines import current
 from pipelines.io import events
 from pipelines.io.files import read_json, write_json
 from pipelines.plugins import task_folder
+from pipelines.steps.ingest_files import from_files, from_workers, shareable
 from pipelines.task import Task, TaskConfig, dump_config
 from pipelines.tasks import get_task, load_config
 
@@ -37,8 +38,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BUILT_IN = "built-in"
-_FORMAT = 2  # raise when the same source would give other parts
-_STRAY = 2  # rows in another encoding are bad rows, more are a file in another encoding
+_FORMAT = 3  # raise when the same source would give other parts
 PART_ROWS, PART_BYTES = 250_000, 48 << 20
 
 
@@ -198,8 +198,8 @@ def _fill(staging: Staging, reading: _Reading, personal: PersonalData) -> None:
         events.emit("log", step="ingest", message=f"going on after row {through}: {len(staging.parts)} parts are there")
     writer = _PartWriter(staging, through)
     try:
-        for chunk in _chunks(task, config, source, reading.files):
-            writer.add(personal.apply(reading.forgotten.without(chunk)))
+        for chunk in _treated(reading, personal):
+            writer.add(chunk)
     except PlatformError as err:
         if err.code == UNDECLARED:  # by chance the rows before were thought to be none
             shutil.rmtree(staging.folder)
@@ -207,6 +207,17 @@ def _fill(staging: Staging, reading: _Reading, personal: PersonalData) -> None:
     writer.flush()
     if not sum(part.rows for part in staging.parts):
         raise _nothing(source, staging.parts, text_format(config.data), _files(task, source))
+
+
+def _treated(reading: _Reading, personal: PersonalData) -> Iterator[Chunk]:
+    """The chunks as they may be kept; files of tables are shared by the workers of the run's engine."""
+    task, config, source, engine = reading.task, reading.config, reading.here, current()
+    tables = bool(source) and not _files(task, source) and not reading.forgotten.entries
+    if tables and engine.workers > 1 and len(paths := list_files(source)) > 1 and shareable(config):
+        yield from from_workers(engine, task, config, paths, reading.files, personal)
+        return
+    for chunk in _chunks(task, config, source, reading.files):
+        yield personal.apply(reading.forgotten.without(chunk))
 
 
 def _chunks(task: Task, config: TaskConfig, source: str, files: list[dict[str, Any]]) -> Iterator[Chunk]:
@@ -218,7 +229,7 @@ def _chunks(task: Task, config: TaskConfig, source: str, files: list[dict[str, A
         return _from_documents(config, source, files[0])
     if corpus.takes_corpus(task, source):
         return corpus.read_corpus(source, config.data.encoding, files[0])
-    return _from_files(task, config, list_files(source), files)
+    return from_files(task, config, list_files(source), files)
 
 
 def _files(task: Task, source: str) -> str:
@@ -258,47 +269,6 @@ def _built_in(task: Task, config: TaskConfig) -> Iterator[Chunk]:
         yield Chunk(table.select(kept).append_column(ROW, pa.array(rows)), done)
 
 
-def _from_files(task: Task, config: TaskConfig, paths: list[Path], files: list[dict[str, Any]]) -> Iterator[Chunk]:
-    """All files in order, rows numbered through; notes each file's number of rows in `files`."""
-    import pyarrow.compute as pc
-
-    data = config.data
-    form = text_format(data)
-    report = events.progress("ingest")
-    names: list[str] = []
-    before = 0
-    for path, known in zip(paths, files, strict=True):
-        here = column_names(path, form)
-        if names and sorted(here) != sorted(names):
-            raise _other_columns(path, here, paths[0], names)
-        names = names or here
-        selection = select(here, task, data, path)
-        last = lost = 0
-        for chunk in read_chunks(path, here, form, data.columns.get(task.label, task.label)):
-            last = chunk.through
-            at = chunk.table.column_names.index(ROW)
-            table = chunk.table.set_column(at, ROW, pc.add(chunk.table.column(ROW), before))
-            lost += sum(row.undecodable for row in chunk.rejected)
-            rejected = [replace(row, row=row.row + before) for row in chunk.rejected]
-            report(before + last, None, reading=path.name)
-            yield Chunk(selection.apply(table), before + last, rejected)
-        if lost > max(_STRAY, data.max_bad_share * last):
-            _refuse_encoding(path, form, lost, last)
-        known["rows"] = last
-        before += last
-        if path.stat().st_size != known["bytes"]:
-            raise PlatformError(
-                f"{path.name} changed while it was read", fix="run again when it is complete", code="bad_source"
-            )
-
-
-def _refuse_encoding(path: Path, form: TextFormat, lost: int, rows: int) -> None:
-    """Refuse a file that looks like another encoding: the rows that would be lost are not bad, and seldom any rows."""
-    detail = f"{lost:,} of {rows:,} rows have bytes that are none of its characters"
-    if (error := undecodable(path, form, detail)) is not None:
-        raise error
-
-
 class _PartWriter:
     """Collects chunks into parts of bounded size; leaves out rows up to number `through`."""
 
@@ -323,7 +293,7 @@ class _PartWriter:
             table = table.slice(piece.num_rows)
             self._tables.append(piece)
             self._rows += piece.num_rows
-            self._bytes += piece.nbytes
+            self._bytes += size(piece)
             self._last = int(piece.column(ROW)[-1].as_py())
             if self._rows >= PART_ROWS or self._bytes >= PART_BYTES:
                 self._write()
@@ -374,16 +344,4 @@ def _nothing(source: str, parts: list[Part], form: TextFormat, files: str) -> Pl
         fix=delimiter_fix(list_files(source)[0], form) or "correct the file, or set data.header or data.quoted",
         code="bad_source",
         row=first["row"],
-    )
-
-
-def _other_columns(path: Path, here: list[str], first: Path, names: list[str]) -> PlatformError:
-    differing = sorted(set(here) ^ set(names))
-    return PlatformError(
-        f"{path.name} has other columns than {first.name}",
-        detail=f"only in one of them: {', '.join(differing[:20])}",
-        fix="give all files of a folder the same columns",
-        code="bad_schema",
-        column=differing[0],
-        file=str(path),
     )

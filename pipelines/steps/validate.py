@@ -15,9 +15,6 @@ from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.data import left_out, register
 from pipelines.data.chunks import ROW
-from pipelines.data.rules import build_schema, find_violations
-from pipelines.data.schema import KEY_EXPECTED, cast_column, cast_key, expected, missing_column, sample_of
-from pipelines.data.value_format import value_format
 from pipelines.data.values_guess import guess_setting
 from pipelines.data.versions import MANIFEST, REJECTED, intact
 from pipelines.evaluation import get_evaluation
@@ -27,6 +24,7 @@ from pipelines.io.files import missing, read_json, write_json
 from pipelines.io.remote import folder_here
 from pipelines.plugins import task_folder
 from pipelines.settings import setting
+from pipelines.steps.validate_parts import Checked, Checks, checked_parts
 from pipelines.task import DataConfig, Task, problem_of
 from pipelines.tasks import get_task, load_config
 
@@ -71,8 +69,10 @@ def validate(task: str, config: str, dataset: str, out: str, kept: str = "") -> 
             run.reject(folder / REJECTED, write)
             personal = manifest.get("personal", {})
             origin = register.require(task_folder(task), str(manifest.get("source", "")))
-            for number, part in enumerate(manifest["parts"]):
-                good = run.part(_read_part(folder / part["name"]), write)
+            names = [part["name"] for part in manifest["parts"]]
+            asked = {"task": found.name, "config": config}
+            for number, (raw, checked) in enumerate(checked_parts(run.checks, asked, dataset, folder, names)):
+                good = run.settle(raw, checked, write)
                 _write_part(good, target / f"part-{number:05d}.parquet")
                 events.emit("progress", step="validate", done=number + 1, total=len(manifest["parts"]), bad=run.bad)
     except OSError as err:
@@ -106,9 +106,7 @@ class _Validation:
     def __init__(self, task: Task, data: DataConfig) -> None:
         self.task = task
         self.evaluation = get_evaluation(problem_of(task))
-        self.form = value_format(data)
-        self.schema = build_schema(task.columns)
-        self.drop = set(data.drop) - {column.name for column in task.columns}
+        self.checks = Checks(task, data)
         self.version = ""  # of the data set
         self.good = self.bad = 0
         self.reasons: Counter[tuple[str, str]] = Counter()
@@ -132,16 +130,15 @@ class _Validation:
                 self._lost[label] += 1
             self._first[row["column"], reason] += 1
 
-    def part(self, raw: pa.Table, write: Any) -> pa.Table:
+    def settle(self, raw: pa.Table, checked: Checked, write: Any) -> pa.Table:
         """The good rows of a part, typed; the bad ones are written to the quarantine."""
         import numpy as np
         import pyarrow as pa
 
-        table, problems = self._typed(raw)
+        table, problems = checked.table, checked.problems
+        for name, values in checked.wrong.items():
+            self._wrong.setdefault(name, []).extend(values)
         rows = raw.column(ROW).to_numpy()
-        frame = table.select([c.name for c in self.task.columns]).to_pandas(types_mapper=_text_type)
-        known = {(at, name) for at, name, _ in problems}
-        problems += [p for p in find_violations(self.schema, frame) if (p[0], p[1]) not in known]
         bad = np.zeros(table.num_rows, dtype=bool)
         bad[[at for at, _, _ in problems]] = True
         problems += self._duplicates(table, bad)
@@ -173,28 +170,6 @@ class _Validation:
         import pandas as pd
 
         return self.evaluation.strata(pd.Series(labels, dtype=object))
-
-    def _typed(self, raw: pa.Table) -> tuple[pa.Table, list[tuple[int, str, str]]]:
-        import pyarrow as pa
-
-        columns, names, problems = [], [], []
-        for column in self.task.columns:
-            if column.name in raw.column_names:
-                key = column.name in self.task.entities
-                given = raw.column(column.name)
-                values, wrong = (cast_key if key else cast_column)(given, column, self.form)
-                if wrong.any() and not key:
-                    self._wrong.setdefault(column.name, []).extend(sample_of(given.filter(pa.array(wrong))))
-                reason = KEY_EXPECTED if key else expected(column, self.form)
-                problems += [(int(at), column.name, reason) for at in wrong.nonzero()[0]]
-            elif column.nullable:
-                values = missing_column(raw.num_rows, column)
-            else:
-                raise _no_column(column.name, raw.column_names)
-            columns.append(values)
-            names.append(column.name)
-        others = [n for n in raw.column_names if n not in names and n != ROW and n not in self.drop]
-        return pa.table([*columns, *(raw.column(n) for n in others)], names=[*names, *others]), problems
 
     def _duplicates(self, table: pa.Table, bad: NDArray[np.bool_]) -> list[tuple[int, str, str]]:
         """Repeated values of unique columns, also of earlier parts; the first good row keeps the value."""
@@ -243,7 +218,7 @@ class _Validation:
     def cure(self) -> str:
         """The settings by which most of the values that could not be read can be; "" when they look like nothing."""
         columns = {column.name: column for column in self.task.columns}
-        found = [guess_setting(columns[name], values, self.form) for name, values in self._wrong.items()]
+        found = [guess_setting(columns[name], values, self.checks.form) for name, values in self._wrong.items()]
         return " ".join(dict.fromkeys(filter(None, found)))
 
     def report(self, quarantine: str) -> dict[str, Any]:
@@ -277,22 +252,6 @@ def _member(keys: NDArray[np.uint64], ordered: NDArray[np.uint64]) -> NDArray[np
         return np.zeros(len(keys), dtype=bool)
     at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
     return np.asarray(ordered[at] == keys)
-
-
-def _text_type(kind: pa.DataType) -> Any:
-    import pandas as pd
-    import pyarrow as pa
-
-    # Arrow-backed text: checks run in Arrow, without a Python object per value.
-    return {pa.string(): pd.StringDtype("pyarrow"), pa.int64(): pd.Int64Dtype()}.get(kind)
-
-
-def _read_part(file: Path) -> pa.Table:
-    from pyarrow import parquet
-
-    if not file.exists():
-        raise missing(file)
-    return parquet.read_table(file)
 
 
 def _write_part(table: pa.Table, file: Path) -> None:
@@ -355,13 +314,3 @@ def _check_labels(sample: pd.DataFrame, task: Task) -> None:
             code="one_class",
             column=task.label,
         )
-
-
-def _no_column(name: str, available: list[str]) -> PlatformError:
-    return PlatformError(
-        f"the data has no column {name!r}",
-        detail=f"columns there: {', '.join(n for n in available if n != ROW)}",
-        fix=f"say which one it is: --set data.columns.{name}=NAME",
-        code="bad_schema",
-        column=name,
-    )

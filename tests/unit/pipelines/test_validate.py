@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from pyarrow import parquet
 
 from contracts.errors import PlatformError
+from pipelines import data_engines
 from pipelines.data.schema import cast_column
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.leakage import check_leakage
@@ -24,6 +26,7 @@ from pipelines.settings import parse_setting
 from pipelines.steps import ingest as ingest_step
 from pipelines.steps import validate as step
 from pipelines.task import Column, DataConfig, data_config
+from tests.unit.pipelines.test_ingest import Workers
 
 CLASSES = get_evaluation("classification")
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]]
@@ -334,3 +337,24 @@ def test_ids_that_were_floats_once_are_the_ids_that_they_were(tmp_path: Path, wr
     validate("fraud", config, str(tmp_path / "manifest.json"), str(tmp_path / "clean"))
     clean = pd.concat(map(pd.read_parquet, sorted((tmp_path / "clean").glob("part-*.parquet"))))
     assert clean["customer_id"].tolist() == ids.astype(str).tolist()
+
+
+def test_parts_that_workers_check_are_those_of_one_process(
+    check: Run, toy_frame: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bad values, values that are read as something else, and ids that other parts have."""
+    monkeypatch.setattr(ingest_step, "PART_ROWS", 40)
+    frame = toy_frame(150).astype({"distance": object, "kind": object})
+    frame.loc[[3, 60], "distance"] = "far"
+    frame.loc[70, "kind"] = "barrel"
+    frame.loc[140, "parcel"] = frame.loc[2, "parcel"]
+    frame.loc[141, "parcel"] = frame.loc[100, "parcel"]
+    alone = check(frame, max_bad_share=0.5)
+    shutil.rmtree(tmp_path / "clean")
+    engine = Workers()
+    monkeypatch.setattr(data_engines, "_current", [engine])
+    report, clean, quarantine = check(frame, max_bad_share=0.5)
+    assert engine.done == ["pipelines.steps.validate_parts:check_part"] * 4
+    assert (report, quarantine) == (alone[0], alone[2])
+    assert {row["column"] for row in quarantine} == {"distance", "kind", "parcel"}
+    pd.testing.assert_frame_equal(clean, alone[1])
