@@ -12,7 +12,9 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -164,12 +166,16 @@ def failed(trial: FrozenTrial) -> bool:
     return trial.state.name == "FAIL" and ERROR in trial.user_attrs
 
 
-def ask(study: Study, most: int, who: str, lock: Path, patience: float, look: bool, others: int = 0) -> Trial | None:
+def ask(
+    study: Study, most: int, who: str, lock: Path, patience: float, look: bool, others: int = 0, last: int = -1
+) -> Trial | None:
     """The next trial, or None when there are `most`, or nothing works. Processes of this machine ask in turn.
 
     Args:
         look: first for trials that nobody works on; after a storage was away that is done anyway.
         others: workers of other machines, which may ask at the same moment: one trial too many is given back.
+        last: number of the trial of `who` before, where that came to a value: trials are counted, which reads all
+            that is new, only where there may be `most` of them by now.
     """
     from optuna.trial import TrialState
 
@@ -180,12 +186,15 @@ def ask(study: Study, most: int, who: str, lock: Path, patience: float, look: bo
         tries += 1
         if look or tries > 1:
             reclaim(study, who)
-        trials = study.get_trials(deepcopy=False)
-        if counted(trials) >= most or hopeless(trials):
-            return None
+        before = most
+        if last < 0 or last + 2 + others >= most or tries > 1:
+            trials = study.get_trials(deepcopy=False)
+            before = counted(trials)
+            if before >= most or hopeless(trials):
+                return None
         trial = study.ask()
         trial.set_user_attr(WORKER, who)
-        if others and counted(trials) + others >= most:
+        if (trial.number >= most and before == most) or (others and before < most <= before + others):
             known = [one for one in study.get_trials(deepcopy=False) if counted([one])]
             if sum(one.number < trial.number for one in known) >= most:
                 trial.set_user_attr(SPARE, True)
@@ -195,6 +204,18 @@ def ask(study: Study, most: int, who: str, lock: Path, patience: float, look: bo
 
     with file_lock(lock):
         return patiently(asked, patience, "asking for a trial")
+
+
+def complete(study: Study, trial: Trial, values: list[float]) -> None:
+    """End a trial with its values. `Study.tell` reads it before and afterwards, for what it returns."""
+    from optuna.exceptions import UpdateFinishedTrialError
+    from optuna.trial import TrialState
+
+    if not all(map(isfinite, values)):
+        study.tell(trial.number, values, skip_if_finished=True)  # says what is wrong with them
+        return
+    with suppress(UpdateFinishedTrialError):  # it arrived before the connection was lost
+        study._storage.set_trial_state_values(trial._trial_id, TrialState.COMPLETE, values)
 
 
 def hopeless(trials: Sequence[FrozenTrial]) -> bool:

@@ -61,6 +61,7 @@ class Worker:
         self.task: Task = get_task(job.task)
         self.config: TaskConfig = load_config(self.task, job.config)
         self.patience = self.config.search.patience
+        self.last = -1  # number of the trial before, where it came to a value
         self.others = int(os.environ.get(SEARCH_PODS, "0"))
         self.signs = [-1.0 if higher_is_better(self.task, name) else 1.0 for name in self.config.search.metrics]
         self.study = self._open(index)
@@ -86,7 +87,8 @@ class Worker:
         while not self.job.until or time.time() < self.job.until:
             look = time.monotonic() - looked > _LOOK
             looked = time.monotonic() if look else looked
-            trial = studies.ask(self.study, self.config.search.trials, self.who, lock, self.patience, look, self.others)
+            most, last, self.last = self.config.search.trials, self.last, -1
+            trial = studies.ask(self.study, most, self.who, lock, self.patience, look, self.others, last)
             if trial is None:
                 return
             self._try(trial)
@@ -111,7 +113,8 @@ class Worker:
             self._storage(lambda: self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True))
         else:
             told = [found[name] for name in self.config.search.metrics]
-            self._storage(lambda: self.study.tell(trial.number, told, skip_if_finished=True))
+            self._storage(lambda: studies.complete(self.study, trial, told))
+            self.last = trial.number
         finally:
             ended.set()
 

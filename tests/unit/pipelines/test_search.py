@@ -372,3 +372,24 @@ def test_two_searches_of_one_name_at_a_time_share_their_trials_and_nothing_else(
     assert inner[1]["counts"]["tried"] == 4
     assert document["counts"]["tried"] == 6
     assert document["trials"][:4] == inner[1]["trials"]
+
+
+def test_trials_are_counted_only_where_there_may_be_enough_and_one_too_many_is_given_back(tmp_path: Path) -> None:
+    made = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
+    counts: list[int] = []
+    made.get_trials = lambda *a, **k: (counts.append(1), optuna.Study.get_trials(made, *a, **k))[1]  # type: ignore[method-assign]
+    last = -1
+    for _ in range(3):
+        trial = study.ask(made, 5, "here:1:0", tmp_path / "lock", 1.0, look=False, last=last)
+        assert trial is not None
+        study.complete(made, trial, [0.5])
+        study.complete(made, trial, [0.7])  # told again, because the answer was lost
+        last = trial.number
+    assert len(counts) == 1
+    for _ in range(3):  # others have asked meanwhile
+        made.ask().set_user_attr(study.WORKER, "elsewhere:1:0")
+    assert study.ask(made, 5, "here:1:0", tmp_path / "lock", 1.0, look=False, last=last) is None
+    trials = optuna.Study.get_trials(made)
+    assert [one.value for one in trials[:3]] == [0.5] * 3
+    assert study.SPARE in trials[6].user_attrs
+    assert study.counted(trials[:6]) == 6
