@@ -7,9 +7,8 @@ import errno
 import io
 import json
 import os
-import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyarrow import csv as pa_csv
 from pyarrow import parquet
 
 from contracts.errors import PlatformError
-from feature_repo.stores.parts import function
-from pipelines import data_engines
 from pipelines.data import versions
 from pipelines.data.chunks import ROW, TextFormat
 from pipelines.data.sources import column_names, read_chunks
-from pipelines.data_engines import Here
 from pipelines.steps import ingest as step
 from pipelines.steps import ingest_files
 
@@ -344,65 +339,3 @@ def test_row_numbers_count_every_row_good_or_bad(tmp_path: Path, kinds: list[str
     chunks = list(read_chunks(file, ["a", "b"], TextFormat()))
     assert [row for chunk in chunks for row in chunk.table.column(ROW).to_pylist()] == expected["good"]
     assert [bad.row for chunk in chunks for bad in chunk.rejected] == expected["bad"]
-
-
-class Workers(Here):
-    """An engine whose work is done here, one piece after the other, as JSON."""
-
-    workers = 3
-
-    def __init__(self) -> None:
-        self.done: list[str] = []
-
-    def map(self, work: str, items: Sequence[Mapping[str, Any]]) -> list[Any]:
-        self.done += [work] * len(items)
-        return [json.loads(json.dumps(function(work)(json.loads(json.dumps(item))))) for item in items]
-
-
-def _folder(root: Path, kind: str) -> Path:
-    """Three files with repeated, missing and unreadable values, and addresses in some texts."""
-    folder = root / f"source-{kind}"
-    folder.mkdir()
-    for number in range(3):
-        rows = [f"P{number}-{at},2026-01-{at % 28 + 1:02d},{at / 3},{at % 4},box,{_note(at)},no" for at in range(70)]
-        if kind == "parquet":
-            text = io.BytesIO(HEADER + "\n".join(rows).encode())
-            parquet.write_table(pa_csv.read_csv(text), folder / f"{number}.parquet", row_group_size=30)
-            continue
-        rows[5 + number] += ",one field too many"
-        broken = ("\n".join(rows) + "\n").encode().replace(b"nothing 40", b"nothing \xff")
-        (folder / f"{number}.csv").write_bytes(HEADER + broken)
-    return folder
-
-
-def _note(at: int) -> str:
-    return f"write to a{at}@example.com" if at % 20 == 3 else "" if at % 7 == 0 else f"nothing {at}"
-
-
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-@pytest.mark.parametrize("pii", [{"note": "label"}, {"note": "keep"}, {}])
-def test_files_that_workers_read_are_the_version_of_one_process(
-    kind: str, pii: dict[str, str], read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(step, "PART_ROWS", 40)
-    monkeypatch.setattr(step, "PART_BYTES", 1500)
-    folder, data = _folder(tmp_path, kind), {"pii": pii, "max_bad_share": 0.5}
-
-    def made() -> tuple[Any, list[Any]]:
-        shutil.rmtree(tmp_path / "data", ignore_errors=True)
-        try:
-            manifest, _ = read(folder, **data)
-        except PlatformError as err:
-            return err.as_dict(), []
-        return manifest, rejected(manifest)
-
-    alone, engine = made(), Workers()
-    monkeypatch.setattr(data_engines, "_current", [engine])
-    assert made() == alone
-    assert engine.done == ["pipelines.steps.ingest_files:read_file"] * 3
-    if pii:
-        assert len(alone[0]["parts"]) > 5
-        assert bool(alone[1]) is (kind == "csv")
-        assert alone[0]["personal"]["note"]["found"]["email"] > 5
-    else:
-        assert alone[0]["code"] == "undeclared_pii"

@@ -26,7 +26,7 @@ from pipelines.settings import parse_setting
 from pipelines.steps import ingest as ingest_step
 from pipelines.steps import validate as step
 from pipelines.task import Column, DataConfig, data_config
-from tests.unit.pipelines.test_ingest import Workers
+from tests.unit.pipelines.test_ingest_files import Workers
 
 CLASSES = get_evaluation("classification")
 Run = Callable[..., tuple[dict[str, Any], pd.DataFrame, list[dict[str, str]]]]
