@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass as plain
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -119,31 +120,36 @@ def spent(releases: Sequence[Release], delta: float) -> float:
     Raises:
         PlatformError: ``code="missing_package"`` without Opacus.
     """
-    if not releases:
-        return 0.0
-    rough = _roughly(releases, delta)
+    return _spent(_history(releases), delta) if releases else 0.0
+
+
+@lru_cache(maxsize=256)
+def _spent(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    """It takes a second, and a training asks again for what its search for a noise multiplier has asked."""
+    rough = _roughly(history, delta)
     accountant = _opacus().accountants.PRVAccountant()
-    accountant.history = _history(releases)
+    accountant.history = list(history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a logarithm of 0, where the accountant means it
         return float(accountant.get_epsilon(delta, eps_error=_ERROR * min(rough, _FAR)))
 
 
-def _roughly(releases: Sequence[Release], delta: float) -> float:
+@lru_cache(maxsize=256)
+def _roughly(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
     """More than the epsilon, by an accountant that is fast (I. Mironov: Renyi differential privacy, 2017)."""
     accountant = _opacus().accountants.RDPAccountant()
-    accountant.history = _history(releases)
+    accountant.history = list(history)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the best order is the largest, so it says too much, as it may
         return float(accountant.get_epsilon(delta))
 
 
-def _history(releases: Sequence[Release]) -> list[tuple[float, float, int]]:
+def _history(releases: Sequence[Release]) -> tuple[tuple[float, float, int], ...]:
     """As Opacus has it; equal releases are one of more steps, which is counted faster."""
     together = Counter[tuple[float, float]]()
     for one in releases:
         together[one.noise, one.share] += one.steps
-    return [(noise, share, steps) for (noise, share), steps in together.items()]
+    return tuple((noise, share, steps) for (noise, share), steps in together.items())
 
 
 def noise_for(config: PrivacyConfig, share: float, steps: int, before: Sequence[Release] = ()) -> float:
@@ -177,7 +183,7 @@ def _enough(config: PrivacyConfig, share: float, steps: int, before: Sequence[Re
     wanted = float(config.epsilon or 0)
 
     def cost(noise: float) -> float:
-        return _roughly([*before, Release(noise=noise, share=share, steps=steps)], config.delta)
+        return _roughly(_history([*before, Release(noise=noise, share=share, steps=steps)]), config.delta)
 
     low, high = 0.0, 1.0
     while cost(high) > wanted:
