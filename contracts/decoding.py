@@ -136,6 +136,9 @@ def _grown(row: _Row, scores: NDArray[np.float32], at: int, how: Decoding, end: 
     most = min(2 * how.beams, flat.size)
     top = np.argpartition(-flat, most - 1)[:most]
     top = top[np.lexsort((top, -flat[top]))]
+    allowed = scores.ravel()[top] > _NEVER / 2
+    if allowed.any():
+        top = top[allowed]
     steps: list[tuple[int, int]] = []
     texts, sums = [], []
     for rank, place in enumerate(top.tolist()):

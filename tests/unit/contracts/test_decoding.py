@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from contracts.decoding import Decoding, Said, write
@@ -59,6 +59,7 @@ def test_enough_beams_find_the_best_text_of_all(seed: int, most: int) -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 4), st.sampled_from([0, 2, 3]), st.integers(0, 3))
+@example(1820, 4, 0, 2)  # more beams than tokens that are allowed
 @settings(max_examples=30, deadline=None)
 def test_a_text_keeps_to_its_limits_and_does_not_depend_on_the_rows_beside_it(
     seed: int, beams: int, no_repeat: int, least: int
