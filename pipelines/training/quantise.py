@@ -78,7 +78,7 @@ def quantise_weights(source: Path, target: Path) -> None:
         at = {"MatMul": 1, "Gather": 0}.get(node.op_type)
         table = tables.get(node.input[at]) if at is not None else None
         values = None if table is None else numpy_helper.to_array(table)
-        if values is None or values.ndim != 2 or values.size < _SMALL or values.dtype != np.float32:
+        if table is None or values is None or values.ndim != 2 or values.size < _SMALL or values.dtype != np.float32:
             nodes.append(node)
             used.update(node.input)
             continue
