@@ -1,8 +1,8 @@
 """Settings of a run that are none of its task: what steps need on a cluster, how many share a pod, who computes data.
 
-``resources.STEP.KEY`` (STEP may be ``all``), ``workflow.tasks``, ``workflow.nodes``, ``data.engine``, ``data.workers``
-and ``data.memory`` are written like settings of a task, and are split off before its configuration is made: they never
-change what a step computes, nor a cache key.
+``resources.STEP.KEY`` (STEP may be ``all``), ``workflow.tasks``, ``workflow.nodes``, ``data.engine``, ``data.ray``,
+``data.workers`` and ``data.memory`` are written like settings of a task, and are split off before its configuration is
+made: they never change what a step computes, nor a cache key.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from contracts import quantities
 from contracts.errors import PlatformError
-from pipelines.data_engines import ENGINES
+from pipelines.data_engines import ENGINES, KINDS
 from pipelines.resources import STEPS, Resources
 
 TASKS = ("few", "groups", "each")
 NODES = ("fixed", "growing")
 PLAN = ("kept", "ignored")
-_OF_ENGINE = ("data.engine", "data.workers", "data.memory")  # the other settings of data are the task's
+_OF_ENGINE = ("data.engine", "data.ray", "data.workers", "data.memory")  # the other settings of data are the task's
 _MOST_WORKERS = 256
 _ALL = "all"
 _SMALLEST = 32 * 2**20
@@ -127,9 +127,9 @@ def _checked(key: str, value: Any) -> dict[str, Any]:
 
 
 def _of_engine(key: str, value: Any) -> Any:
-    if key == "data.engine":
-        if value not in ENGINES:
-            raise _wrong(key, f"got {value!r}; accepted: {', '.join(ENGINES)}")
+    if key in (accepted := {"data.engine": ENGINES, "data.ray": KINDS}):
+        if value not in accepted[key]:
+            raise _wrong(key, f"got {value!r}; accepted: {', '.join(accepted[key])}")
         return value
     try:
         if key == "data.memory":

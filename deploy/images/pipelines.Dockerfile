@@ -18,10 +18,10 @@ RUN if [ "$TORCH" = yes ]; then \
       python requirements.py torch finetune federation > torch.txt \
       && /opt/venv/bin/pip install --no-compile ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt -r torch.txt; \
     fi
-# Ray, for runs whose data are computed by several pods (data.engine=ray).
+# Ray, for runs whose data are computed by several pods (data.engine=ray): yes, or kuberay with what KubeRay asks of an image.
 ARG RAY=no
-RUN if [ "$RAY" = yes ]; then \
-      python requirements.py ray > ray.txt && /opt/venv/bin/pip install --no-compile -c constraints.txt -r ray.txt; \
+RUN if [ "$RAY" != no ]; then \
+      python requirements.py "$(echo "$RAY" | sed 's/^yes$/ray/')" > ray.txt && /opt/venv/bin/pip install --no-compile -c constraints.txt -r ray.txt; \
     fi
 # JupyterLab, for the variant of people's workbenches.
 ARG WORKBENCH=no

@@ -92,6 +92,7 @@ class Steps(Values):
     service_account: Annotated[Name, Field(min_length=1)]
     volumes: bool
     jobs: bool
+    ray_jobs: bool
     extra_egress: Objects
 
 

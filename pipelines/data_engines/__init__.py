@@ -23,7 +23,12 @@ VARIABLE = "FAIRLEAD_DATA_ENGINE"
 """Environment of steps: the settings of the engine as JSON, see `described`."""
 
 ENGINES = ("duckdb", "ray")
+KINDS = ("job", "rayjob")
+"""What makes the workers of ``ray`` on a cluster: a Job of the step, or KubeRay."""
+
 WORKERS, MEMORY = 2, "2Gi"
+HEAD = "1Gi"
+"""Memory of a head in a pod of its own: the dashboard and the driver."""
 STEPS = ("ingest", "validate", "materialise", "build_dataset", "batch_score")
 """Those whose work an engine shares out."""
 
@@ -79,6 +84,7 @@ def described(settings: Mapping[str, Any], place: str, pods: Mapping[str, Any] |
         "memory": settings.get("data.memory", MEMORY),
         "place": place,
         **({"pods": pods} if pods else {}),
+        **({"kind": settings["data.ray"]} if pods and by_operator(settings) else {}),
     }
     return {VARIABLE: json.dumps(said, sort_keys=True)}
 
@@ -86,6 +92,11 @@ def described(settings: Mapping[str, Any], place: str, pods: Mapping[str, Any] |
 def shares_out(settings: Mapping[str, Any]) -> bool:
     """Whether the settings of a run name an engine with workers."""
     return bool(settings.get("data.engine", ENGINES[0]) != ENGINES[0])
+
+
+def by_operator(settings: Mapping[str, Any]) -> bool:
+    """Whether KubeRay is to make the workers."""
+    return bool(settings.get("data.ray", KINDS[0]) != KINDS[0])
 
 
 def with_ray(memory: str) -> str:
@@ -126,7 +137,7 @@ def opened(step: str, environ: Mapping[str, str] = os.environ) -> Iterator[Engin
 def _made(step: str, said: dict[str, Any], environ: Mapping[str, str]) -> RayEngine:
     from pipelines.data_engines.ray_engine import RayEngine
 
-    pods = said.pop("pods", None)
+    pods, kind = said.pop("pods", None), said.pop("kind", KINDS[0])
     del said["engine"]
     if not pods:
         return RayEngine(step, **said)
@@ -134,5 +145,10 @@ def _made(step: str, said: dict[str, Any], environ: Mapping[str, str]) -> RayEng
     from pipelines.io.pods import PodSettings
     from pipelines.io.record import POD, RUN
 
+    made: type[PodsEngine] = PodsEngine
+    if kind != KINDS[0]:
+        from pipelines.data_engines.ray_job_engine import RayJobEngine
+
+        made = RayJobEngine
     run = environ.get(RUN) or environ.get(POD) or step
-    return PodsEngine(step, run=run, pods=PodSettings.model_validate(pods), **said)
+    return made(step, run=run, pods=PodSettings.model_validate(pods), **said)

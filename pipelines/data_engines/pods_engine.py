@@ -23,7 +23,7 @@ from pipelines.io.record import POD
 COMPONENT = "data-workers"
 WORKFLOW = "workflows.argoproj.io/workflow"  # label of all pods of a run
 _LIVES = 6  # pods that each worker may have, one after the other; those whose node is lost do not count
-_LONGEST = 30 * 86400  # seconds
+LONGEST = 30 * 86400  # seconds
 
 
 class PodsEngine(RayEngine):
@@ -40,11 +40,14 @@ class PodsEngine(RayEngine):
         remove_below(below)
         name = uuid.uuid4().hex[:10]
         self._head = storage.join(below, f"head-{name}.json")
-        self._pods = Pods(pods, f"data-{name}", workers, memory)
+        self._wanted, self._pods = pods, Pods(pods, f"data-{name}", workers, memory)
 
     def close(self) -> None:
         """Stop Ray, and delete the pods."""
         super().close()
+        self._remove()
+
+    def _remove(self) -> None:
         if self._pods.made:
             storage.remove(self._head)
             self._pods.delete()
@@ -84,9 +87,13 @@ class Pods:
         if self.made:
             return
         wanted = like(self._wanted, self._own)
-        for document in manifests(wanted, self._name, self._workers, self._memory, head, self._own):
+        for document in self.documents(wanted, head):
             self.made.append(document)
             self._kube.create(document)
+
+    def documents(self, wanted: PodSettings, head: str) -> list[dict[str, Any]]:
+        """See `manifests`."""
+        return manifests(wanted, self._name, self._workers, self._memory, head, self._own)
 
     def delete(self) -> None:
         """Delete what was made."""
@@ -107,19 +114,29 @@ class _Kube(Kube):
     correct = "correct what it names: --set data.memory=2Gi, data.workers, or leave data.engine out"
 
 
+def meta_of(wanted: PodSettings, name: str, own: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata of what is made for the step of the pod `own`, and goes with it."""
+    labels = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/component": COMPONENT, **wanted.labels}
+    meta: dict[str, Any] = {"name": name, "namespace": wanted.namespace, "labels": labels}
+    if about := own.get("metadata"):
+        owner = {"apiVersion": "v1", "kind": "Pod", "name": about["name"], "uid": about["uid"]}
+        meta["ownerReferences"] = [owner]
+    return meta
+
+
+def let_in(policy: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The policy, which also lets pods of the run of `own` in."""
+    if run := own.get("metadata", {}).get("labels", {}).get(WORKFLOW):
+        policy["spec"]["ingress"][0]["from"].append({"podSelector": {"matchLabels": {WORKFLOW: run}}})
+    return policy
+
+
 def manifests(
     wanted: PodSettings, name: str, workers: int, memory: str, head: str, own: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """A policy that lets pods of the run speak to the workers, and their Job; both go with `own`, the step's pod."""
-    labels = {"app.kubernetes.io/part-of": "fairlead", "app.kubernetes.io/component": COMPONENT, **wanted.labels}
-    about = own.get("metadata", {})
-    meta: dict[str, Any] = {"name": name, "namespace": wanted.namespace, "labels": labels}
-    if about:
-        owner = {"apiVersion": "v1", "kind": "Pod", "name": about["name"], "uid": about["uid"]}
-        meta["ownerReferences"] = [owner]
-    policy = closed(meta, {"job-name": name})
-    if run := about.get("labels", {}).get(WORKFLOW):
-        policy["spec"]["ingress"][0]["from"].append({"podSelector": {"matchLabels": {WORKFLOW: run}}})
+    meta = meta_of(wanted, name, own)
+    policy = let_in(closed(meta, {"job-name": name}), own)
     sized = wanted.model_copy(update={"memory": with_ray(memory)})
     container = container_of(sized, "worker", ["python", "-m", "pipelines.data_engines.ray_worker", head])
     container["env"].append({"name": IP, "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}})
@@ -130,10 +147,10 @@ def manifests(
         "podFailurePolicy": {
             "rules": [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
         },
-        "activeDeadlineSeconds": _LONGEST,
+        "activeDeadlineSeconds": LONGEST,
         "ttlSecondsAfterFinished": 3600,
         "template": {
-            "metadata": {"labels": labels},
+            "metadata": {"labels": meta["labels"]},
             "spec": {**pod_of(sized), "restartPolicy": "Never", "containers": [container]},
         },
     }

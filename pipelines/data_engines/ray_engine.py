@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import io
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TextIO
 
 from contracts import storage
 from contracts.errors import PlatformError
@@ -33,6 +34,69 @@ _LOST = {"RAY_gcs_rpc_server_reconnect_timeout_s": "10"}  # until a head that do
 _AT_ONCE = 16  # objects that are deleted beside each other
 _LOG = "driver.log"
 _HEADS = 2  # that may be lost in one step, before it fails
+
+
+class Driver(Protocol):
+    """What speaks with Ray for a step, by lines of JSON."""
+
+    @property
+    def asks(self) -> TextIO:
+        """To it."""
+
+    @property
+    def answers(self) -> TextIO:
+        """From it."""
+
+    def ended(self) -> str:
+        """Why its answers have ended."""
+
+    def stop(self) -> None:
+        """End it, and with it all that works for it."""
+
+
+class _Process:
+    """A driver of this machine."""
+
+    def __init__(self, asked: Mapping[str, Any], token: str) -> None:
+        self._folder = tempfile.mkdtemp(prefix="fl-ray-")  # short: sockets lie in it
+        settings = json.dumps({"folder": self._folder, **asked})
+        with (Path(self._folder) / _LOG).open("w") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipelines.data_engines.ray_driver", settings],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **secured(token), **_LOST, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                start_new_session=True,  # what it starts ends with it
+            )
+
+    @property
+    def asks(self) -> TextIO:
+        assert isinstance(self._process.stdin, io.TextIOBase)
+        return self._process.stdin
+
+    @property
+    def answers(self) -> TextIO:
+        assert isinstance(self._process.stdout, io.TextIOBase)
+        return self._process.stdout
+
+    def ended(self) -> str:
+        said = (Path(self._folder) / _LOG).read_text(errors="replace").strip().splitlines()
+        return f"its process ended with {self._process.wait()}: {' '.join(said[-3:])[-600:]}"
+
+    def stop(self) -> None:
+        with contextlib.suppress(OSError):
+            self.asks.close()
+        try:
+            self._process.wait(_ENDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self.answers.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 class RayEngine:
@@ -52,8 +116,7 @@ class RayEngine:
             )
         self.workers, self.memory_limit = workers, duckdb_limit(memory)
         self._step, self._memory, self._place, self._rows = step, memory, place, rows
-        self._driver: subprocess.Popen[str] | None = None
-        self._folder = ""
+        self._driver: Driver | None = None
         if not storage.is_remote(place):
             _forget(Path(place))
 
@@ -131,21 +194,7 @@ class RayEngine:
     def _stop(self) -> None:
         driver, self._driver = self._driver, None
         if driver is not None:
-            assert driver.stdin is not None
-            with contextlib.suppress(OSError):
-                driver.stdin.close()
-            try:
-                driver.wait(_ENDS)
-            except subprocess.TimeoutExpired:
-                driver.kill()
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(driver.pid, signal.SIGKILL)
-            driver.wait()
-            assert driver.stdout is not None
-            driver.stdout.close()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = ""
+            driver.stop()
 
     def _alone(self, seconds: float) -> PlatformError:
         return PlatformError(
@@ -156,10 +205,9 @@ class RayEngine:
 
     def _asked(self, items: list[list[Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
         driver = self._started()
-        assert driver.stdin is not None
         try:
-            driver.stdin.write(json.dumps(items) + "\n")
-            driver.stdin.flush()
+            driver.asks.write(json.dumps(items) + "\n")
+            driver.asks.flush()
         except OSError as err:
             raise _HeadLostError(str(err)) from err
         while not (told := self._told(driver)).get("done"):
@@ -167,25 +215,17 @@ class RayEngine:
                 raise self._alone(told["alone"])
             yield told["number"], told
 
-    def _started(self) -> subprocess.Popen[str]:
-        if self._driver is not None:
-            return self._driver
-        self._folder = tempfile.mkdtemp(prefix="fl-ray-")  # short: sockets lie in it
-        asked = {"folder": self._folder, "patience": PATIENCE, **self._of_head()}
-        token = secrets.token_hex(32)
-        with (Path(self._folder) / _LOG).open("w") as log:
-            self._driver = subprocess.Popen(
-                [sys.executable, "-m", "pipelines.data_engines.ray_driver", json.dumps(asked)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, **secured(token), **_LOST, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                start_new_session=True,  # what it starts ends with it
-            )
-        self.say(f"starting Ray with {self.workers} workers")
-        self._gather(Head(address=self._told(self._driver)["address"], token=token))
+    def _started(self) -> Driver:
+        if self._driver is None:
+            self.say(f"starting Ray with {self.workers} workers")
+            token = secrets.token_hex(32)
+            self._driver = self._start(token)
+            self._gather(Head(address=self._told(self._driver)["address"], token=token))
         return self._driver
+
+    def _start(self, token: str) -> Driver:
+        """A head of this machine, and what speaks with it."""
+        return _Process({"patience": PATIENCE, **self._of_head()}, token)
 
     def _of_head(self) -> dict[str, Any]:
         """Workers that the head has of itself, and its address; "" is one that others reach."""
@@ -194,12 +234,12 @@ class RayEngine:
     def _gather(self, head: Head) -> None:
         """Have workers join the head, which has started."""
 
-    def _told(self, driver: subprocess.Popen[str]) -> dict[str, Any]:
-        assert driver.stdout is not None
-        line = driver.stdout.readline()
+    def _told(self, driver: Driver) -> dict[str, Any]:
+        line = ""
+        with contextlib.suppress(OSError):
+            line = driver.answers.readline()
         if not line.endswith("\n"):
-            said = (Path(self._folder) / _LOG).read_text(errors="replace").strip().splitlines()
-            raise _HeadLostError(f"its process ended with {driver.wait()}: {' '.join(said[-3:])[-600:]}")
+            raise _HeadLostError(driver.ended())
         told: dict[str, Any] = json.loads(line)
         return told
 

@@ -73,6 +73,7 @@ def _work(head: Head, place: str, known: str) -> None:
     """Be a node of the head's cluster until it is lost, or the document says something else."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--address={head.address}"]
     command += ["--num-cpus=1", f"--object-store-memory={STORE}", "--disable-usage-stats"]
+    command.append("--include-log-monitor=false")  # nobody reads what it would push to the head
     if own := os.environ.get(IP):
         command.append(f"--node-ip-address={own}")
     node = subprocess.Popen(command, env={**os.environ, **secured(head.token)}, start_new_session=True)

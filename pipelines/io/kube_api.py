@@ -34,6 +34,25 @@ class Kube:
         except ApiException:
             return {}
 
+    def has_group(self, group: str) -> bool:
+        """Whether an API group is served, that is, an operator is installed."""
+        return any(item.name == group for item in self._client.ApisApi(self._api).get_api_versions().groups)
+
+    def spec_fields(self, version: str, kind: str) -> tuple[str, ...]:
+        """The fields of a kind's spec in the installed release of an operator; () where it cannot be asked.
+
+        Args:
+            version: group and version of its API.
+        """
+        from kubernetes.client import ApiException
+
+        try:
+            schemas = self._call("GET", f"/openapi/v3/apis/{version}", None)["components"]["schemas"]
+            (found,) = [schema for name, schema in schemas.items() if name.endswith(f".{kind}")]
+            return tuple(found["properties"]["spec"]["properties"])
+        except (ApiException, KeyError, ValueError):
+            return ()
+
     def create(self, document: dict[str, Any]) -> None:
         """Make it; a policy only where this identity may.
 

@@ -40,7 +40,7 @@ def train_by_job(
     if own := os.environ.get(POD):
         wanted = like(wanted, kube.pod(own))
     if operator:
-        documents = train_job(wanted, name, task, place, kube.fields_of_train_jobs())
+        documents = train_job(wanted, name, task, place, kube.spec_fields(f"{GROUP}/v1alpha1", "TrainJob") or NEWEST)
     else:
         documents = job(wanted, name, task, place)
     try:
@@ -58,21 +58,6 @@ class _Kube(Kube):
     made_for = "distributed training"
     refused = "distributed_job_refused"
     correct = "correct what it names: --set resources.train.KEY=VALUE, or what is installed for training"
-
-    def has_group(self, group: str) -> bool:
-        """Whether an API group is served, that is, an operator is installed."""
-        return any(item.name == group for item in self._client.ApisApi(self._api).get_api_versions().groups)
-
-    def fields_of_train_jobs(self) -> tuple[str, ...]:
-        """What the installed release knows in a TrainJob's spec; the newest where that cannot be asked."""
-        from kubernetes.client import ApiException
-
-        try:
-            schemas = self._call("GET", f"/openapi/v3/apis/{GROUP}/v1alpha1", None)["components"]["schemas"]
-            (found,) = [schema for name, schema in schemas.items() if name.endswith(".TrainJob")]
-            return tuple(found["properties"]["spec"]["properties"])
-        except (ApiException, KeyError, ValueError):
-            return NEWEST
 
     def wait(self, name: str, operator: bool, timeout: int) -> None:
         """Until it has succeeded."""

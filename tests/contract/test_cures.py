@@ -25,7 +25,7 @@ from contracts.settings import load
 from contracts.video.settings import VideoSettings
 from deploy.cli.app import app
 from pipelines.__main__ import _parser
-from pipelines.data_engines import ENGINES
+from pipelines.data_engines import ENGINES, KINDS
 from pipelines.run_settings import NODES, PLAN, TASKS, split
 from pipelines.settings import apply
 from pipelines.task import dump_config
@@ -192,7 +192,7 @@ def test_every_setting_that_is_printed_is_a_key_of_a_recipe_or_of_the_chart() ->
 def _of_a_run(key: str) -> bool:
     """Whether a run takes it beside the settings of its task; NAME is any step, and KEY any of its needs."""
     key = key.replace(".NAME.", ".train.").replace(".KEY", ".memory")
-    for value in ("1Gi", 1, *TASKS, *NODES, *PLAN, *ENGINES):
+    for value in ("1Gi", 1, *TASKS, *NODES, *PLAN, *ENGINES, *KINDS):
         with contextlib.suppress(PlatformError):
             return bool(split({key: value})[1])
     return False

@@ -10,7 +10,7 @@ import pytest
 
 from contracts import storage
 from contracts.errors import PlatformError
-from pipelines.data_engines import pods_engine
+from pipelines.data_engines import pods_engine, ray_job_engine
 from pipelines.io.pods import PodSettings
 from pipelines.training import distributed_job, pods
 from tests.helm.chart import named, render
@@ -72,13 +72,18 @@ def used(monkeypatch: pytest.MonkeyPatch) -> set[Right]:
     workers.make("s3://lake/head.json")
     assert workers.told()
     workers.delete()
+    ray_job = ray_job_engine.RayJobPods(worker, "data-2", 2, "2Gi")
+    ray_job.make("s3://lake/step.json")
+    assert ray_job.told()
+    ray_job.delete()
     return asked
 
 
 def test_steps_may_make_every_call_of_a_distributed_training_and_of_a_data_engine(used: set[Right]) -> None:
     assert {("batch", "jobs", "create"), ("networking.k8s.io", "networkpolicies", "delete")} <= used
-    assert used <= granted(jobs=True)
+    assert used <= granted(jobs=True, rayJobs=True)
+    assert {right for right in used if right[0] == "ray.io"}.isdisjoint(granted(jobs=True))
 
 
 def test_no_right_is_granted_that_is_not_used(used: set[Right]) -> None:
-    assert granted(jobs=True) - granted(jobs=False) <= used
+    assert granted(jobs=True, rayJobs=True) - granted(jobs=False) <= used

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from contracts.errors import PlatformError
 from feature_repo.stores.join import point_in_time_join
 from feature_repo.stores.parts import function
-from pipelines.data_engines import pods_engine, ray_worker
+from pipelines.data_engines import pods_engine, ray_engine, ray_worker
 from pipelines.data_engines.pods_engine import PodsEngine
 from pipelines.data_engines.ray_engine import RayEngine
 from pipelines.io.pods import PodSettings
@@ -69,88 +69,92 @@ def children(of: int, named: str = "") -> list[int]:
     return found
 
 
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dying]:
-    place = tmp_path_factory.mktemp("place")
-    made = Dying("materialise", workers=2, memory="1Gi", place=str(place), rows=100)
-    yield made
-    made.close()
+def step(folder: Path) -> None:
+    """All that a step may meet, with two starts of Ray; it is killed at work."""
+    place = folder / "place"
+    place.mkdir()
+    engine = Dying("materialise", workers=2, memory="1Gi", place=str(place), rows=100)
+    (folder / "history").mkdir()
+    history(folder / "history")
+    joined = point_in_time_join(PLAN, folder / "history", asked(), engine=engine)
+    pd.testing.assert_frame_equal(joined, point_in_time_join(PLAN, folder / "history", asked()))
     assert not list(place.glob("parts-*"))
-
-
-def test_a_join_is_the_join_though_a_worker_dies_at_every_stage(engine: Dying, tmp_path: Path) -> None:
-    history(tmp_path)
-    joined = point_in_time_join(PLAN, tmp_path, asked(), engine=engine)
-    pd.testing.assert_frame_equal(joined, point_in_time_join(PLAN, tmp_path, asked()))
-
-
-def test_a_lost_head_is_replaced_and_a_worker_that_always_dies_is_named(
-    engine: Dying, capfd: pytest.CaptureFixture[str]
-) -> None:
     (gcs,) = children(os.getpid(), "gcs_server")
     os.kill(gcs, signal.SIGKILL)
     assert RayEngine.map(engine, "builtins:len", [{"a": 1}, {}]) == [1, 0]
-    assert "the head of Ray was lost" in capfd.readouterr().out
+    ((_, told),) = engine._asked([[0, f"{__name__}:die", "{}"]])  # `map` would end Ray
     with pytest.raises(PlatformError, match="workers died 4 times at one piece of work: die") as failed:
-        RayEngine.map(engine, f"{__name__}:die", [{}])
+        ray_engine._result(told, "die", "1Gi")
     assert failed.value.code == "worker_lost"
     assert "data.memory" in failed.value.fix
+    engine.say("all of it holds")
+    RayEngine.map(engine, "time:sleep", [1000])  # type: ignore[list-item]
 
 
-def test_nothing_outlives_a_step_that_is_killed(tmp_path: Path) -> None:
-    text = (
-        "from pipelines.data_engines.ray_engine import RayEngine\n"
-        f"RayEngine('x', workers=1, memory='1Gi', place={str(tmp_path)!r}).map('time:sleep', [1000])\n"
-    )
-    step = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE)
-    until = time.monotonic() + 60
-    while not children(step.pid, "raylet") and time.monotonic() < until:
+def test_a_step_survives_its_workers_and_its_head_and_nothing_survives_the_step(tmp_path: Path) -> None:
+    text = f"from pathlib import Path; from {__name__} import step; step(Path({str(tmp_path)!r}))"
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        running = subprocess.Popen([sys.executable, "-c", text], stdout=out, stderr=out)
+    while running.poll() is None and "all of it holds" not in log.read_text():
         time.sleep(0.1)
-    below = children(step.pid)
+    said = log.read_text()
+    assert running.poll() is None, said[-3000:]
+    assert "the head of Ray was lost" in said
+    below = children(running.pid)
     assert len(below) > 3
-    step.kill()
-    step.wait()
+    running.kill()
+    running.wait()
+    until = time.monotonic() + 60
     while any(Path(f"/proc/{pid}/exe").exists() for pid in below) and time.monotonic() < until:
         time.sleep(0.1)
     left = [Path(f"/proc/{pid}/cmdline").read_text() for pid in below if Path(f"/proc/{pid}/exe").exists()]
     assert not left
 
 
-class Nodes:
-    """Workers in place of pods: processes with an address and a folder each, that share the store and nothing else."""
+class Node:
+    """A worker in place of a pod: a process with an address and a folder, that shares the store and nothing else."""
 
-    def __init__(self, folder: Path, workers: int) -> None:
-        self.folder, self.workers = folder, workers
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    @property
-    def made(self) -> bool:
-        return bool(self.running)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: list[subprocess.Popen[bytes]] = []
 
     def own_address(self) -> str:
         return ""
 
     def make(self, head: str) -> None:
-        for number in range(0 if self.made else self.workers):
-            here = self.folder / str(number)
-            here.mkdir()
-            path = os.pathsep.join(filter(None, sys.path))
-            told = {"PYTHONPATH": path, "RAY_TMPDIR": str(here), ray_worker.IP: f"127.0.0.{number + 2}"}
-            command = [sys.executable, "-m", "pipelines.data_engines.ray_worker", head]
-            with (here / "log").open("wb") as log:
-                node = subprocess.Popen(
-                    command, cwd=here, env={**os.environ, **told}, stdout=log, stderr=log, start_new_session=True
-                )
-            self.running.append(node)
+        path = os.pathsep.join(filter(None, sys.path))
+        told = {"PYTHONPATH": path, "RAY_TMPDIR": str(self.folder), ray_worker.IP: "127.0.0.2"}
+        command = [sys.executable, "-m", "pipelines.data_engines.ray_worker", head]
+        with (self.folder / "log").open("wb") as log:
+            node = subprocess.Popen(
+                command, cwd=self.folder, env={**os.environ, **told}, stdout=log, stderr=log, start_new_session=True
+            )
+        self.made.append(node)
 
     def delete(self) -> None:
         pass
 
 
+class Two(PodsEngine):
+    """One of its two workers is the head's, which saves a start of Ray."""
+
+    def _of_head(self) -> dict[str, Any]:
+        return {**super()._of_head(), "workers": 1}
+
+
+def address(item: Mapping[str, Any]) -> str:
+    import ray.util
+
+    time.sleep(0.2)
+    return str(ray.util.get_node_ip_address())
+
+
 def test_nodes_that_share_a_store_only_give_the_join_though_one_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes = Nodes(tmp_path, 2)
+    (tmp_path / "node").mkdir()
+    nodes = Node(tmp_path / "node")
     monkeypatch.setattr(pods_engine, "Pods", lambda *_: nodes)
     (tmp_path / "history").mkdir()
     history(tmp_path / "history")
@@ -161,18 +165,24 @@ def test_nodes_that_share_a_store_only_give_the_join_though_one_is_lost(
         left = tmp_path / "s3" / "lake" / ".parts" / "run-1" / "materialise" / "parts-1" / "cut"
         left.mkdir(parents=True)
         (left / "x.parquet").write_bytes(b"of a step that was lost")
-        engine = PodsEngine(
+        engine = Two(
             "materialise", workers=2, memory="1Gi", place="s3://lake/.parts", run="run-1",
             pods=PodSettings(image="i", namespace="n"),
         )  # fmt: skip
         engine._rows = 100
         try:
-            assert engine.map("builtins:len", [{}] * 4) == [0] * 4
-            for pid in (nodes.running[0].pid, *children(nodes.running[0].pid)):
+            until = time.monotonic() + 120
+            while "127.0.0.2" not in engine.map(f"{__name__}:address", [{}] * 2) and time.monotonic() < until:
+                assert nodes.made[0].poll() is None
+            (node,) = nodes.made
+            os.kill(node.pid, signal.SIGSTOP)  # it joins no more
+            for pid in children(node.pid):
                 os.kill(pid, signal.SIGKILL)
             joined = point_in_time_join(PLAN, tmp_path / "history", asked(), engine=engine)
             pd.testing.assert_frame_equal(joined, expected)
         finally:
             engine.close()
-        assert [node.wait(60) for node in nodes.running] == [-signal.SIGKILL, 0]
+            for each in nodes.made:
+                os.kill(each.pid, signal.SIGCONT)
+        assert node.wait(60) == 0, "the end of the document is the end of a worker"
         assert not [path for path in (tmp_path / "s3" / "lake").rglob("*") if path.is_file()]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from contracts import storage
 from deploy.cli.cluster.capacity import Ask
-from pipelines.data_engines import MEMORY, STEPS, WORKERS, described, shares_out, with_ray
+from pipelines.data_engines import HEAD, MEMORY, STEPS, WORKERS, by_operator, described, shares_out, with_ray
 from pipelines.resources import Resources
 
 if TYPE_CHECKING:
@@ -54,4 +54,9 @@ def ask_of(run: Run) -> list[Ask]:
         return []
     memory = with_ray(run.settings.get("data.memory", MEMORY))
     needs = Resources(cpu="1", memory=memory)
-    return [Ask(name="data workers", step="materialise", needs=needs, pods=run.settings.get("data.workers", WORKERS))]
+    asks = [Ask(name="data workers", step="materialise", needs=needs, pods=run.settings.get("data.workers", WORKERS))]
+    if by_operator(run.settings):
+        asks.append(
+            Ask(name="head of Ray", step="materialise", needs=Resources(cpu="1", memory=with_ray(HEAD)), pods=1)
+        )
+    return asks

@@ -140,7 +140,7 @@ def test_steps_are_told_of_the_workers_that_they_may_make(
     from pipelines.data_engines import VARIABLE
     from pipelines.io.pods import PodSettings
 
-    told = ["data.engine=ray", "data.workers=1", "data.memory=4Gi"]
+    told = ["data.engine=ray", "data.workers=1", "data.memory=4Gi", "data.ray=rayjob"]
     kubeflow.kubectl.objects = [node(memory="31200Mi", pods="110")]
     asked = ["--cron", "0 3 * * *", *(part for one in told for part in ("--set", one))]
     said = fairlead("run", "news", "--profile", cluster_profile, "--json", *asked)
@@ -150,6 +150,7 @@ def test_steps_are_told_of_the_workers_that_they_may_make(
     environment = {item["name"]: item["value"] for item in executor["container"]["env"]}
     engine = json.loads(environment[VARIABLE])
     pods = PodSettings.model_validate(engine.pop("pods"))
+    assert engine.pop("kind") == "rayjob"
     assert engine == {"engine": "ray", "workers": 1, "memory": "4Gi", "place": "s3://lake/data/.parts"}
     assert (pods.image, pods.namespace, pods.service_account) == ("registry/pipelines:1", "fairlead", "pipeline-runner")
     assert pods.secrets["AWS_ACCESS_KEY_ID"] == ("fairlead-s3", "access-key")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
+import sys
+import threading
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -12,15 +16,16 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
+from jsonschema import Draft202012Validator
 
 from contracts.errors import PlatformError
 from pipelines import data_engines
-from pipelines.data_engines import Here, described, opened, pods_engine, ray_worker
+from pipelines.data_engines import Here, described, opened, pods_engine, ray_driver, ray_job_engine, ray_worker
 from pipelines.io.pods import PodSettings
 from pipelines.run_settings import split
 from pipelines.tasks.fraud import features
 from pipelines.tasks.fraud.windows import DAY
-from tests.unit.training.known import wrong
+from tests.unit.training.known import ray_job_schema, wrong
 
 ROWS = 3000
 
@@ -80,6 +85,7 @@ def test_windows_by_parts_are_the_windows_to_the_last_bit(tmp_path: Path, monkey
     ("key", "value", "said"),
     [
         ("data.engine", "spark", "accepted: duckdb, ray"),
+        ("data.ray", "cluster", "accepted: job, rayjob"),
         ("data.workers", 0, "from 1 to 256"),
         ("data.workers", True, "from 1 to 256"),
         ("data.memory", "1Ki", "at least 32Mi"),
@@ -143,6 +149,130 @@ def test_workers_of_a_step_are_restricted_pods_that_end_with_it() -> None:
     assert template["spec"]["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
     assert template["metadata"]["labels"]["app.kubernetes.io/component"] == pods_engine.COMPONENT
+
+
+def test_a_ray_job_is_what_kuberay_knows_and_has_the_pods_of_the_job() -> None:
+    wanted = PodSettings(image="i", namespace="n", labels={"fairlead.io/access-s3": "true"})
+    policy, made = ray_job_engine.ray_job(wanted, "data-1", 3, "2Gi", "s3://lake/step.json", OWN)
+    assert wrong(policy, "V1NetworkPolicy") == []
+    schema = Draft202012Validator(ray_job_schema())
+    assert [error.message for error in schema.iter_errors(made)] == []
+    operator = policy["spec"]["ingress"][1]
+    assert operator["ports"] == [{"protocol": "TCP", "port": 8265}], "and the run's pods at any"
+    assert policy["spec"]["ingress"][0]["from"][1] == {"podSelector": {"matchLabels": {pods_engine.WORKFLOW: "run-1"}}}
+    assert made["metadata"]["ownerReferences"][0]["uid"] == "u-1"
+    assert made["spec"]["entrypoint"] == "python -m pipelines.data_engines.ray_driver s3://lake/step.json"
+    cluster = made["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert (workers["replicas"], cluster["headGroupSpec"]["rayStartParams"]["num-cpus"]) == (3, "0")
+    _, job = pods_engine.manifests(wanted, "data-1", 3, "2Gi", "s3://lake/head.json", OWN)
+    for group in (workers, cluster["headGroupSpec"]):
+        assert wrong(group["template"], "V1PodTemplateSpec") == []
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
+        assert all(isinstance(value, str) for value in group["rayStartParams"].values())
+    (mine,), (theirs,) = (one["spec"]["containers"] for one in (workers["template"], job["spec"]["template"]))
+    for key in ("resources", "securityContext", "volumeMounts", "image"):
+        assert mine[key] == theirs[key]
+    assert "command" not in mine
+    assert not [one for one in mine["env"] if "TOKEN" in one["name"]], "KubeRay gives it from a Secret"
+
+
+class OfStandIn(ray_job_engine.RayJobPods):
+    """A cluster whose KubeRay starts the job as a thread here, as soon as it is made."""
+
+    status: ClassVar[dict[str, str]] = {}
+    jobs: ClassVar[list[str]] = []
+    fields: ClassVar[tuple[str, ...] | None] = ("authOptions",)
+
+    def __init__(self, wanted: PodSettings, name: str, workers: int, memory: str) -> None:
+        self._name, self.made, self._own = name, [], {}
+        known = type(self).fields
+        self._kube: Any = SimpleNamespace(
+            has_group=lambda group: known is not None,
+            spec_fields=lambda *_: known,
+            read=lambda _: {"status": self.status},
+        )
+
+    def own_address(self) -> str:
+        return "127.0.0.1"
+
+    def make(self, head: str) -> None:
+        self.made.append({})
+        self.jobs.append(head)
+        step = ray_driver.Step.model_validate_json(Path(head).read_text())
+        with socket.create_connection((step.host, step.port)) as stranger:
+            stranger.sendall(b"let me in\n")  # it is sent away
+        if not self.status:
+            threading.Thread(target=ray_driver.main, args=(head,), daemon=True).start()
+
+    def delete(self) -> None:
+        self.made.clear()
+
+
+class RayStandIn(ModuleType):
+    """The calls of Ray that a driver makes, in its own thread. A piece of work called `lost` ends the connection."""
+
+    exceptions = SimpleNamespace(RayError=ZeroDivisionError)
+
+    def init(self, **said: Any) -> None:
+        assert said["address"] == "auto"
+
+    def shutdown(self) -> None:
+        pass
+
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(gcs_address="10.0.0.1:6379")
+
+    def remote(self, **_: Any) -> Any:
+        return lambda call: SimpleNamespace(remote=lambda work, item: (call, work, item))
+
+    def wait(self, waiting: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+        return waiting[:1], waiting[1:]
+
+    def get(self, one: Any) -> Any:
+        call, work, item = one
+        if "lost" in item and len(OfStandIn.jobs) == 1:
+            raise SystemExit
+        return call(work, item)
+
+
+@pytest.fixture
+def by_ray_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setitem(sys.modules, "ray", RayStandIn("ray"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(ray_job_engine, "RayJobPods", OfStandIn)
+    monkeypatch.setattr(pods_engine, "Pods", OfStandIn)
+    monkeypatch.setattr(pods_engine, "remove_below", lambda _: None)
+    monkeypatch.setattr(ray_job_engine, "_POLL", 0.05)
+    for name, value in (("jobs", []), ("status", {}), ("fields", ("authOptions",))):
+        monkeypatch.setattr(OfStandIn, name, value)
+    said = described({"data.engine": "ray", "data.ray": "rayjob"}, str(tmp_path), {"image": "i", "namespace": "n"})
+    (tmp_path / "materialise" / "materialise").mkdir(parents=True)
+    return said
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_step_and_its_ray_job_speak_by_a_connection_and_a_lost_one_is_made_anew(by_ray_job: Any) -> None:
+    with opened("materialise", by_ray_job) as engine:
+        assert isinstance(engine, ray_job_engine.RayJobEngine)
+        assert engine.map("builtins:len", [{"a": 1}, {}, {"lost": 1, "b": 2}]) == [1, 0, 2]
+        assert len(OfStandIn.jobs) == 2
+        assert Path(OfStandIn.jobs[0]).exists()
+        with pytest.raises(PlatformError, match="a worker"):
+            engine.map("builtins:int", [{}])
+    assert not Path(OfStandIn.jobs[0]).exists(), "the token is gone with the step"
+
+
+def test_a_ray_job_that_cannot_run_is_named(by_ray_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OfStandIn, "status", {"jobDeploymentStatus": "Failed", "message": "no dashboard"})
+    with opened("materialise", by_ray_job) as engine:
+        with pytest.raises(PlatformError, match="could not run the RayJob") as failed:
+            engine.map("builtins:len", [{}])
+        assert "no dashboard" in failed.value.detail
+        for fields, said in ((None, "KubeRay is not installed"), (("rayVersion",), "knows no tokens")):
+            monkeypatch.setattr(OfStandIn, "fields", fields)
+            with pytest.raises(PlatformError, match=said):
+                engine.map("builtins:len", [{}])
 
 
 @pytest.mark.parametrize(("heads", "code"), [(["a", "b", ""], 0), (["a"] * 9, 1)])

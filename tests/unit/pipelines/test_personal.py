@@ -157,6 +157,23 @@ def test_the_report_counts_rows_by_kind() -> None:
     }
 
 
+def test_rows_that_others_have_read_are_refused_by_their_place_in_the_source() -> None:
+    first, second = ["a story of nobody"] * 150 + ["a@b.org"], ["fine", "c@d.org", "e@f.org"]
+    with pytest.raises(PlatformError) as expected:
+        PersonalData(DataConfig()).apply(chunk(story=[*first, *second]))
+    found = []
+    for rows in (first, second):
+        worker = PersonalData(DataConfig())
+        worker.apply(chunk(story=rows), judged=False)
+        found.append(json.loads(json.dumps(worker.taken())))
+    counted = PersonalData(DataConfig())
+    counted.add(found[0], 0)
+    with pytest.raises(PlatformError) as caught:
+        counted.add(found[1], len(first))
+    assert caught.value.as_dict() == expected.value.as_dict()
+    assert caught.value.context["rows"] == [151, 153, 154]
+
+
 def test_settings_that_are_none() -> None:
     for said in ("blur", "keep:whole", "hash:all", ""):
         with pytest.raises(PlatformError, match=r"data\.pii\.note: unknown operator"):

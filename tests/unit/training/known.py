@@ -103,6 +103,67 @@ def train_job_schema(release: str) -> dict[str, Any]:
     )
 
 
+def ray_job_schema() -> dict[str, Any]:
+    """The fields of a RayJob of KubeRay (1.5.1 to 1.7.0) that are ours to set; no others are allowed."""
+    template = {"type": "object", "required": ["spec"]}
+    params = {"type": "object", "additionalProperties": {"type": "string"}}
+    count = {"type": "integer", "minimum": 0}
+    head = _closed(
+        {"template": template, "rayStartParams": params, "serviceType": _WORD, "enableIngress": {}, "headService": {}},
+        "template",
+    )
+    worker = _closed(
+        {
+            "groupName": _WORD,
+            "template": template,
+            "rayStartParams": params,
+            "replicas": count,
+            "minReplicas": count,
+            "maxReplicas": count,
+            "numOfHosts": count,
+            "idleTimeoutSeconds": count,
+            "suspend": {"type": "boolean"},
+            "scaleStrategy": {},
+        },
+        "groupName", "maxReplicas", "minReplicas", "template",
+    )  # fmt: skip
+    cluster = _closed(
+        {
+            "rayVersion": _WORD,
+            "authOptions": _closed({"mode": {"enum": ["disabled", "token"]}}),
+            "headGroupSpec": head,
+            "workerGroupSpecs": _many(worker),
+            "enableInTreeAutoscaling": {"type": "boolean"},
+            "autoscalerOptions": {},
+            "gcsFaultToleranceOptions": {},
+            "headServiceAnnotations": {},
+            "managedBy": _WORD,
+            "suspend": {"type": "boolean"},
+        },
+        "headGroupSpec",
+    )
+    modes = ["K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode"]
+    spec = _closed(
+        {
+            "activeDeadlineSeconds": {"type": "integer", "minimum": 1},
+            "backoffLimit": count,
+            "rayClusterSpec": cluster,
+            "entrypoint": _WORD,
+            "runtimeEnvYAML": _WORD,
+            "submissionMode": {"enum": modes},
+            "shutdownAfterJobFinishes": {"type": "boolean"},
+            "ttlSecondsAfterFinished": count,
+            "suspend": {"type": "boolean"},
+            "managedBy": _WORD,
+        }
+    )
+    return _closed(
+        {"apiVersion": {"const": "ray.io/v1"}, "kind": {"const": "RayJob"}, "metadata": {"type": "object"},
+         "spec": spec},
+        "apiVersion", "kind", "metadata", "spec",
+    )  # fmt: skip
+
+
 def _of_release(release: str) -> dict[str, Any]:
     target = {"targetJobs": {**_many(_closed({"name": _WORD}, "name")), "minItems": 1}}
     container = {"name": _WORD, "env": {}, "volumeMounts": {"type": "array"}}
