@@ -26,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 _POLL = 0.1  # seconds that a look at the brokers takes at most: also how soon an end is noticed
 _AWAY = 60.0  # seconds without any broker at the start after which it is an error
 _TOLD_MS = 5000  # between two looks at the connections
+_KNOWN_MS = 10_000  # a commit waits so long for a group's broker to be known: by default it is ten minutes
 _SENT = 30.0  # seconds that a dead letter may take
 
 
@@ -62,10 +63,12 @@ class Stream:
         kafka = _library()
         self._consumer = kafka.Consumer(
             {
+                "coordinator.query.interval.ms": _KNOWN_MS,
                 **self._settings.client(),
                 "group.id": self._settings.group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
+                "on_commit": self._committed,
                 "auto.offset.reset": self._settings.start,
                 "error_cb": self._said,
                 "stats_cb": self._told,
@@ -216,10 +219,15 @@ class Stream:
             self._next[at] = max(self._next.get(at, 0), one.offset + 1)
         places = sorted({(one.topic, one.partition) for one in batch})
         offsets = [kafka.TopicPartition(*place, self._next[place]) for place in places]
-        try:
-            self._consumer.commit(offsets=offsets, asynchronous=False)
-        except kafka.KafkaException as err:  # the rows are written: at worst they are again
-            _LOG.warning("offsets were not committed, rows may be pushed again: %s", err)
+        try:  # nobody waits for the answer, which brokers that are away do not give; closing waits for `_KNOWN_MS`
+            self._consumer.commit(offsets=offsets, asynchronous=True)
+        except kafka.KafkaException as err:
+            self._committed(err, offsets)
+
+    def _committed(self, error: Any, offsets: Sequence[Any]) -> None:
+        """What has become of a commit; the rows are written: at worst they are again."""
+        if error is not None:
+            _LOG.warning("offsets were not committed, rows may be pushed again: %s", error)
 
     def _measure(self, kafka: Any) -> None:
         """Messages behind, from what the brokers said with the last answer: no question of our own."""
