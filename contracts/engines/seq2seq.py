@@ -38,6 +38,7 @@ class Seq2SeqSpec(Document):
 
     Attributes:
         max_characters: a source is cut here before it is tokenised, so that a huge one costs no more.
+        prefix: stands before every source that has a text, and is not counted among its characters.
         window: tokens of a source, with the mark of its end; what is beyond is not read, and the answer says so.
         start: tokens that every text begins with, in the decoder and not in the answer.
         end, pad: the tokens of the end and of padding.  never: tokens that no answer has.
@@ -47,6 +48,7 @@ class Seq2SeqSpec(Document):
 
     format: Literal[1] = 1
     max_characters: int = Field(ge=1)
+    prefix: str = ""
     window: int = Field(ge=2)
     start: tuple[int, ...] = Field(min_length=1)
     end: int
@@ -140,7 +142,7 @@ class Seq2SeqEngine:
         text = join_fields(fields, spec.max_characters + 1)
         if not text.strip():
             return [spec.end]
-        ids: list[int] = self._tokenizer.encode(text[: spec.max_characters]).ids
+        ids: list[int] = self._tokenizer.encode(spec.prefix + text[: spec.max_characters]).ids
         if len(text) <= spec.max_characters and len(ids) <= spec.window:
             return ids
         return ids[: min(len(ids), spec.window) - 1]  # which leaves a place for the mark of the end

@@ -17,7 +17,7 @@ from pipelines.io.remote import folder_here
 HUB, HUB_TOKEN = "FAIRLEAD_HUB", "FAIRLEAD_HUB_TOKEN"
 WEIGHTS = "model.safetensors"
 # All that is ever asked of a hub: no code and no pickles.
-_FILES = ("config.json", WEIGHTS, "tokenizer.json", "1_Pooling/config.json")
+_FILES = ("config.json", WEIGHTS, "tokenizer.json", "spiece.model", "1_Pooling/config.json")
 _NAMED = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
 _allowed: ContextVar[str] = ContextVar("hub", default="")
 

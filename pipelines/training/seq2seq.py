@@ -15,7 +15,11 @@ from contracts.errors import PlatformError
 from pipelines.training.pretrained import import_transformers, with_dropout
 from pipelines.training.tokens import END, END_ID, PAD, PAD_ID, START, START_ID, UNKNOWN
 
-ARCHITECTURES = ("bart", "marian")  # whose graph `pipelines.training.seq2seq_graph` can write
+RELATIVE = ("t5", "mt5")  # whose places are distances
+ARCHITECTURES = ("bart", "marian", *RELATIVE)  # whose graph `pipelines.training.seq2seq_graph` can write
+SENTENCEPIECE = "spiece.model"
+_UNIGRAM = 1  # of SentencePiece's kinds of models
+_UNKNOWN, _CONTROL, _USER = 2, 3, 4  # and of its kinds of pieces
 _HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
 
 
@@ -76,35 +80,92 @@ def new_model(*, vocabulary: int, layers: int, width: int, heads: int, inner: in
 
 
 def pretrained_model(folder: Path, dropout: float) -> tuple[Any, Any]:
-    """Model and tokenizer of a folder with config.json, model.safetensors and tokenizer.json.
+    """Model and tokenizer of a folder with config.json, model.safetensors and tokenizer.json or spiece.model.
 
     Raises:
         PlatformError: ``code="bad_weights"``: there is none, a part is missing, or it is of another architecture.
     """
     import json
 
-    from tokenizers import Tokenizer
-
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError, AttributeError) as err:
         raise bad_weights(folder, f"config.json cannot be read: {err}") from err
     if kind not in ARCHITECTURES:
-        raise bad_weights(folder, f"it is of architecture {kind!r}; {' and '.join(ARCHITECTURES)} can be served")
+        raise bad_weights(folder, f"it is of architecture {kind!r}; {', '.join(ARCHITECTURES)} can be served")
     import_transformers()
-    model, found = read_pretrained("AutoModelForSeq2SeqLM", folder)
+    rate = {"dropout_rate" if kind in RELATIVE else "dropout": dropout}
+    model, found = read_pretrained("AutoModelForSeq2SeqLM", folder, **rate)
     if lost := sorted(name for name in found["missing_keys"] if "embed_positions" not in name):
         raise bad_weights(folder, f"{lost[0]} is missing")
-    try:
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    except Exception as err:  # tokenizers raises nothing narrower
-        raise bad_weights(folder, f"tokenizer.json: {err}") from err
+    tokenizer = _tokenizer_of(folder)
     if tokenizer.get_vocab_size() > model.config.vocab_size:
         sizes = f"{tokenizer.get_vocab_size()} tokens, the model {model.config.vocab_size}"
         raise bad_weights(folder, f"the tokenizer has {sizes}")
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return with_dropout(model, dropout), tokenizer
+
+
+def _tokenizer_of(folder: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    own, pieces = folder / "tokenizer.json", folder / SENTENCEPIECE
+    try:
+        if pieces.is_file() and not own.is_file():
+            return sentence_pieces(pieces)
+        return Tokenizer.from_file(str(own))
+    except PlatformError:
+        raise
+    except Exception as err:  # tokenizers raises nothing narrower
+        raise bad_weights(folder, f"{(pieces if pieces.is_file() and not own.is_file() else own).name}: {err}") from err
+
+
+def sentence_pieces(file: Path) -> Any:
+    """The ``tokenizers.Tokenizer`` that a file of SentencePiece (T. Kudo, J. Richardson, 2018) describes.
+
+    Texts end with its ``</s>``. The pieces are chosen by their likelihood (`unigram`, as in T5), and a letter that is
+    none becomes bytes where the file has those.
+
+    Raises:
+        PlatformError: ``code="bad_weights"``: it is no such file, or has pieces of another kind.
+    """
+    from google.protobuf.message import DecodeError
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers.convert_slow_tokenizer import import_protobuf
+
+    described: Any = import_protobuf
+    proto = described().ModelProto()  # the format's own description, as transformers carries it
+    try:
+        proto.ParseFromString(file.read_bytes())
+    except (OSError, DecodeError) as err:
+        raise bad_weights(file.parent, f"{file.name} cannot be read: {err}") from err
+    trained, normal = proto.trainer_spec, proto.normalizer_spec
+    ends = [piece.piece for piece in proto.pieces if piece.type == _CONTROL and piece.piece == trained.eos_piece]
+    if trained.model_type != _UNIGRAM or not ends:
+        raise bad_weights(
+            file.parent,
+            f"{file.name} has no pieces of kind unigram with a mark of the end; save tokenizer.json beside it",
+        )
+    vocabulary = [(piece.piece, piece.score) for piece in proto.pieces]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, trained.unk_id, trained.byte_fallback))
+    steps: list[Any] = [normalizers.Precompiled(normal.precompiled_charsmap)] if normal.precompiled_charsmap else []
+    if normal.remove_extra_whitespaces:
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    how: dict[str, Any] = {"replacement": "\u2581", "prepend_scheme": "always" if normal.add_dummy_prefix else "never"}
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(**how, split=trained.split_by_whitespace)
+    back = [decoders.ByteFallback()] if trained.byte_fallback else []
+    tokenizer.decoder = decoders.Sequence([*back, decoders.Metaspace(**how)])
+    tokenizer.add_special_tokens(
+        [AddedToken(one.piece, special=True) for one in proto.pieces if one.type in (_UNKNOWN, _CONTROL)]
+    )
+    tokenizer.add_tokens([AddedToken(one.piece, normalized=False) for one in proto.pieces if one.type == _USER])
+    end = ends[0]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.token_to_id(end))]
+    )
+    return tokenizer
 
 
 def marks_of(tokenizer: Any, model: Any) -> tuple[tuple[int, ...], int, int]:
@@ -114,6 +175,13 @@ def marks_of(tokenizer: Any, model: Any) -> tuple[tuple[int, ...], int, int]:
         PlatformError: ``code="bad_weights"``: the tokenizer does not end texts with the model's token of the end.
     """
     config = model.config
+    if config.decoder_start_token_id is None or config.pad_token_id is None:
+        raise PlatformError(
+            "the model does not say what its texts begin with",
+            detail="config.json has no decoder_start_token_id or no pad_token_id",
+            fix="add both to config.json; in a T5 both are usually 0",
+            code="bad_weights",
+        )
     empty: list[int] = tokenizer.encode("").ids
     if not empty or empty[-1] != config.eos_token_id:
         raise PlatformError(
@@ -154,15 +222,19 @@ class Network(nn.Module):
             source: token ids, shape (rows, tokens).  given: what the decoder has seen before each of `wanted`, which
                 has the same shape.
         """
-        found = self.model.model(
-            input_ids=source,
-            attention_mask=(source != self.pad_id).long(),
-            decoder_input_ids=given,
-            use_cache=False,
-        )
-        states, seen = found.last_hidden_state, found.encoder_last_hidden_state
-        bias = self.model.final_logits_bias
-        logs = functional.log_softmax(self.model.lm_head(states) + bias, dim=-1)
+        asked = {
+            "input_ids": source,
+            "attention_mask": (source != self.pad_id).long(),
+            "decoder_input_ids": given,
+            "use_cache": False,
+        }
+        if self.copies:
+            found = self.model.model(**asked)
+            states, seen = found.last_hidden_state, found.encoder_last_hidden_state
+            scores = self.model.lm_head(states) + self.model.final_logits_bias
+        else:
+            scores = self.model(**asked).logits
+        logs = functional.log_softmax(scores, dim=-1)
         log = logs.gather(2, wanted[:, :, None])[:, :, 0]
         if self.copies:
             weight, kept = self.copied(states, self.key(seen), source, given)

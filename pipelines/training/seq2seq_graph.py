@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ from torch import Tensor, nn
 from contracts.engines.seq2seq import DECODER, ENCODER
 from contracts.errors import PlatformError
 from pipelines.training.onnx_export import graph
-from pipelines.training.seq2seq import Network
+from pipelines.training.seq2seq import RELATIVE, Network
 
 _LARGEST_DIFFERENCE = 1e-3  # of log-likelihoods, between these graphs and the library
+
+
+def past_of(config: Any) -> tuple[int, int, int]:
+    """Layers, heads and the size of a head of the decoder's past."""
+    if config.model_type in RELATIVE:
+        return int(config.num_decoder_layers), int(config.num_heads), int(config.d_kv)
+    heads = int(config.decoder_attention_heads)
+    return int(config.decoder_layers), heads, int(config.d_model) // heads
 
 
 def write_graphs(network: Network, start: Sequence[int], out: Path) -> None:
@@ -24,10 +33,17 @@ def write_graphs(network: Network, start: Sequence[int], out: Path) -> None:
         PlatformError: ``code="bad_weights"``: they say something else, as the model is built in another way.
     """
     network = network.cpu().eval()
-    encoder, decoder = _Encoder(network), _Decoder(network)
+    encoder: nn.Module
+    decoder: nn.Module
+    try:
+        if network.model.config.model_type in RELATIVE:
+            encoder, decoder = _RelativeEncoder(network), _RelativeDecoder(network)
+        else:
+            encoder, decoder = _Encoder(network), _Decoder(network)
+        layers, heads, size = past_of(network.model.config)
+    except AttributeError as err:
+        raise _unfit(f"{err}") from err
     _check(network, encoder, decoder, start)
-    config = network.model.config
-    layers, heads = config.decoder_layers, config.decoder_attention_heads
     source = torch.full((2, 7), 5)
     source[1, 5:] = network.pad_id
     with torch.no_grad():
@@ -42,7 +58,7 @@ def write_graphs(network: Network, start: Sequence[int], out: Path) -> None:
         "scores": {0: "sources"},
         "present": {2: "sources", 4: "longer"},
     }
-    past = torch.zeros(layers, 2, 2, heads, 3, config.d_model // heads)
+    past = torch.zeros(layers, 2, 2, heads, 3, size)
     token = torch.full((2, 1), 6)
     (out / ENCODER).write_bytes(graph(encoder, (source,), ["source"], names, axes))
     given = ["token", "past", "source", *names]
@@ -64,10 +80,10 @@ class _Encoder(nn.Module):
             part = layer.self_attn
             heads = part.num_heads
             found = _attention(
-                part, _heads(part.q_proj(hidden), heads), _heads(part.k_proj(hidden), heads),
+                _heads(part.q_proj(hidden), heads), _heads(part.k_proj(hidden), heads),
                 _heads(part.v_proj(hidden), heads), mask,
             )  # fmt: skip
-            hidden = layer.self_attn_layer_norm(hidden + found)
+            hidden = layer.self_attn_layer_norm(hidden + part.out_proj(found))
             hidden = _feed_forward(layer, hidden)
         cross = torch.stack(
             [
@@ -101,11 +117,11 @@ class _Decoder(nn.Module):
             key = torch.cat([past[at, 0], _heads(part.k_proj(hidden), part.num_heads)], dim=2)
             value = torch.cat([past[at, 1], _heads(part.v_proj(hidden), part.num_heads)], dim=2)
             present.append(torch.stack([key, value]))
-            found = _attention(part, _heads(part.q_proj(hidden), part.num_heads), key, value, None)
-            hidden = layer.self_attn_layer_norm(hidden + found)
+            found = _attention(_heads(part.q_proj(hidden), part.num_heads), key, value, None)
+            hidden = layer.self_attn_layer_norm(hidden + part.out_proj(found))
             part = layer.encoder_attn
-            found = _attention(part, _heads(part.q_proj(hidden), part.num_heads), cross[at, 0], cross[at, 1], mask)
-            hidden = layer.encoder_attn_layer_norm(hidden + found)
+            found = _attention(_heads(part.q_proj(hidden), part.num_heads), cross[at, 0], cross[at, 1], mask)
+            hidden = layer.encoder_attn_layer_norm(hidden + part.out_proj(found))
             hidden = _feed_forward(layer, hidden)
         scores = network.model.lm_head(hidden)[:, 0] + network.model.final_logits_bias
         if keys is None:
@@ -115,6 +131,98 @@ class _Decoder(nn.Module):
         chances = scores.softmax(dim=-1) * share
         mixed = chances.scatter_add(1, source, weight[:, 0] * (1 - share))
         return (mixed + 1e-12).log(), torch.stack(present)
+
+
+class _RelativeEncoder(nn.Module):
+    """`_Encoder` of a T5 (C. Raffel et al., 2020): distances are a bias of the scores, layers are normalised before."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.distances = _distances(network.model.encoder, both_ways=True)
+
+    def forward(self, source: Tensor) -> tuple[Tensor]:
+        encoder, decoder = self.network.model.encoder, self.network.model.decoder
+        hidden = encoder.embed_tokens(source)
+        mask = (source != self.network.pad_id)[:, None, None, :]
+        places = torch.arange(source.shape[1], device=source.device)
+        bias = _by_distance(self.distances, places[None, :] - places[:, None])
+        for block in encoder.block:
+            part, given = block.layer[0].SelfAttention, block.layer[0].layer_norm(hidden)
+            found = _attention(
+                _heads(part.q(given), part.n_heads), _heads(part.k(given), part.n_heads),
+                _heads(part.v(given), part.n_heads), mask, bias, scaled=False,
+            )  # fmt: skip
+            hidden = hidden + part.o(found)
+            hidden = block.layer[-1](hidden)
+        hidden = encoder.final_layer_norm(hidden)
+        cross = []
+        for block in decoder.block:
+            part = block.layer[1].EncDecAttention
+            cross.append(torch.stack([_heads(one(hidden), part.n_heads) for one in (part.k, part.v)]))
+        return (torch.stack(cross),)
+
+
+class _RelativeDecoder(nn.Module):
+    """`_Decoder` of a T5."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.distances = _distances(network.model.decoder, both_ways=False)
+
+    def forward(self, token: Tensor, past: Tensor, source: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+        model = self.network.model
+        hidden = model.decoder.embed_tokens(token)
+        mask = (source != self.network.pad_id)[:, None, None, :]
+        written = torch.arange(past.shape[4] + 1, device=token.device)
+        bias = _by_distance(self.distances, written[None, :] - past.shape[4])
+        present = []
+        for at, block in enumerate(model.decoder.block):
+            own, other, inner = block.layer
+            part, given = own.SelfAttention, own.layer_norm(hidden)
+            key = torch.cat([past[at, 0], _heads(part.k(given), part.n_heads)], dim=2)
+            value = torch.cat([past[at, 1], _heads(part.v(given), part.n_heads)], dim=2)
+            present.append(torch.stack([key, value]))
+            found = _attention(_heads(part.q(given), part.n_heads), key, value, None, bias, scaled=False)
+            hidden = hidden + part.o(found)
+            part, given = other.EncDecAttention, other.layer_norm(hidden)
+            asked = _heads(part.q(given), part.n_heads)
+            hidden = hidden + part.o(_attention(asked, cross[at, 0], cross[at, 1], mask, scaled=False))
+            hidden = inner(hidden)
+        hidden = model.decoder.final_layer_norm(hidden)
+        if getattr(model.config, "scale_decoder_outputs", False):
+            hidden = hidden * model.config.d_model**-0.5
+        return model.lm_head(hidden)[:, 0].log_softmax(dim=-1), torch.stack(present)
+
+
+def _distances(stack: Any, both_ways: bool) -> Tensor:
+    """The bias of each distance from the asking token, ``-most`` to ``most``, beyond which all are alike.
+
+    A table, so that no logarithm of another library puts a distance on the other side of a border. Shape
+    (2 x most + 1, heads).
+    """
+    part = stack.block[0].layer[0].SelfAttention
+    most, buckets = int(part.relative_attention_max_distance), int(part.relative_attention_num_buckets)
+    distance = torch.arange(-most, most + 1)
+    first = torch.zeros_like(distance)
+    if both_ways:
+        buckets //= 2
+        first, far = (distance > 0).long() * buckets, distance.abs()
+    else:
+        far = (-distance).clamp(min=0)
+    exact = buckets // 2  # nearer ones have a bucket each, the others share them by their logarithm
+    more = torch.log(far.clamp(min=1).float() / exact) / math.log(most / exact) * (buckets - exact)
+    shared = (exact + more.long()).clamp(max=buckets - 1)
+    bucket = first + torch.where(far < exact, far, shared)
+    found: Tensor = part.relative_attention_bias.weight.detach()[bucket]
+    return found.clone()
+
+
+def _by_distance(table: Tensor, distance: Tensor) -> Tensor:
+    """Shape (1, heads, asking, asked), of distances (asking, asked)."""
+    most = table.shape[0] // 2
+    return nn.functional.embedding(distance.clamp(-most, most) + most, table).permute(2, 0, 1)[None]
 
 
 def _embedded(part: Any, ids: Tensor, at: Any) -> Tensor:
@@ -135,12 +243,18 @@ def _heads(values: Tensor, heads: int) -> Tensor:
     return values.reshape(rows, tokens, heads, width // heads).transpose(1, 2)
 
 
-def _attention(part: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    scores = query @ key.transpose(2, 3) * query.shape[-1] ** -0.5
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, bias: Tensor | None = None, scaled: bool = True
+) -> Tensor:
+    """What is found at `key`, of all heads side by side: (rows, tokens, heads x size)."""
+    scores = query @ key.transpose(2, 3)
+    if scaled:
+        scores = scores * query.shape[-1] ** -0.5
+    if bias is not None:
+        scores = scores + bias
     if mask is not None:
         scores = scores.masked_fill(~mask, -1e9)
-    found: Tensor = part.out_proj((scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2))
-    return found
+    return (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
 
 
 def _feed_forward(layer: Any, hidden: Tensor) -> Tensor:
@@ -152,16 +266,18 @@ def _check(network: Network, encoder: nn.Module, decoder: nn.Module, start: Sequ
     """That the graphs' log-likelihoods of some tokens, one after another, are those of the library."""
     config = network.model.config
     drawn = torch.Generator().manual_seed(0)
-    source = torch.randint(4, config.vocab_size, (2, 9), generator=drawn)
+    # Relative places are told apart up to a distance, so some texts have to be longer than it.
+    read, said = (150, 24) if config.model_type in RELATIVE else (9, 5)
+    source = torch.randint(4, config.vocab_size, (2, read), generator=drawn)
     source[1, 6:] = network.pad_id
-    wanted = torch.randint(4, config.vocab_size, (2, 5), generator=drawn)
+    wanted = torch.randint(4, config.vocab_size, (2, said), generator=drawn)
     given = torch.cat([torch.full((2, 1), start[0]), wanted[:, :-1]], dim=1)
     try:
         with torch.no_grad():
             expected = network(source, given, wanted)[0]
             seen = encoder(source)
-            heads = config.decoder_attention_heads
-            past = torch.zeros(config.decoder_layers, 2, 2, heads, 0, config.d_model // heads)
+            layers, heads, size = past_of(config)
+            past = torch.zeros(layers, 2, 2, heads, 0, size)
             found = []
             for at in range(wanted.shape[1]):
                 scores, past = decoder(given[:, at : at + 1], past, source, *seen)
@@ -177,6 +293,6 @@ def _unfit(detail: str) -> PlatformError:
     return PlatformError(
         "the model cannot be served as a graph",
         detail=detail,
-        fix="take other weights, of a BART or Marian whose layers are normalised after they are added",
+        fix="take other weights: of a T5, or of a BART or Marian whose layers are normalised after they are added",
         code="bad_weights",
     )

@@ -35,8 +35,10 @@ class Seq2SeqModel:
     training.  smoothing: share of each target that is spread over all tokens.
     copies: the next token may also be one of the source, which names and numbers are.
     int8: weights of 8 bits, if the answers to validation rows are as good, see ``gate.int8_tolerance``.
-    pretrained: folder with config.json, model.safetensors and tokenizer.json of a BART or Marian, as transformers saves
-    them, to go on from; or s3://, ``package:NAME``, or ``hub:ORG/NAME@revision`` where the platform has a hub.
+    pretrained: folder of a BART, Marian, T5 or mT5 as transformers saves them (config.json, model.safetensors, and
+    tokenizer.json or spiece.model), to go on from; or s3://, ``package:NAME``, or ``hub:ORG/NAME@revision`` where the
+    platform has a hub.
+    prefix: stands before every source, such as the ``summarize: `` that a T5 knows.
     """
 
     layers: Annotated[int, Field(ge=1, le=24)] = 2
@@ -48,6 +50,7 @@ class Seq2SeqModel:
     copies: bool = True
     int8: bool = True
     pretrained: str = ""
+    prefix: Annotated[str, Field(max_length=200)] = ""
 
     # Sizes are those of the pretrained weights where there are such.
     SPACE: ClassVar[Mapping[str, Dimension]] = {
@@ -173,8 +176,10 @@ class Pairs:
 
 def limits(model: Any, config: Seq2SeqText, marks: int) -> tuple[int, int]:
     """Tokens of a source, and of a text without its marks, that the settings and the model's places allow."""
-    places = int(model.config.max_position_embeddings)
-    return min(config.text.max_tokens, places), min(config.decoding.max_tokens, places - marks)
+    places = getattr(model.config, "max_position_embeddings", None)  # None: its places are distances, of any length
+    if places is None:
+        return config.text.max_tokens, config.decoding.max_tokens
+    return min(config.text.max_tokens, int(places)), min(config.decoding.max_tokens, int(places) - marks)
 
 
 def _read(task: Task, config: Seq2SeqText, dataset: Path, part: str) -> tuple[list[str], list[str]]:
@@ -185,7 +190,7 @@ def _read(task: Task, config: Seq2SeqText, dataset: Path, part: str) -> tuple[li
 
     rows = pd.read_parquet(dataset / f"{part}.parquet")
     cut = config.text.max_characters
-    texts = joined_texts(rows, text_fields(task, config), cut)
+    texts = [config.model.prefix + text for text in joined_texts(rows, text_fields(task, config), cut)]
     return texts, [join_fields([label], cut) for label in rows["label"]]
 
 
@@ -355,7 +360,7 @@ def _save(network: Any, tokenizer: Any, pairs: Pairs, config: Seq2SeqText, out: 
     """Write what the engine reads; returns the most characters that an answer can have."""
     from contracts.decoding import Decoding
     from contracts.engines.seq2seq import FILE, TOKENIZER, Seq2SeqSpec
-    from pipelines.training.seq2seq_graph import write_graphs
+    from pipelines.training.seq2seq_graph import past_of, write_graphs
 
     model, wanted = network.model, config.decoding
     most = limits(model, config, len(pairs.start))[1]
@@ -364,17 +369,18 @@ def _save(network: Any, tokenizer: Any, pairs: Pairs, config: Seq2SeqText, out: 
     special = {at for at, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     unnamed = range(tokenizer.get_vocab_size(), model.config.vocab_size)  # that fill up the model's table
     never = {*special, *unnamed, pairs.pad, *pairs.start} - {pairs.end}
-    heads = int(model.config.decoder_attention_heads)
+    layers, heads, size = past_of(model.config)
     spec = Seq2SeqSpec(
         max_characters=config.text.max_characters,
+        prefix=config.model.prefix,
         window=pairs.window,
         start=pairs.start,
         end=pairs.end,
         pad=pairs.pad,
         never=tuple(sorted(never)),
-        layers=int(model.config.decoder_layers),
+        layers=layers,
         heads=heads,
-        size=int(model.config.d_model) // heads,
+        size=size,
         copies=network.copies,
         decoding=Decoding(
             beams=wanted.beams,
