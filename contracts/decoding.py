@@ -1,14 +1,14 @@
-"""Texts from a model that gives the next token's chances: greedy, or the best of several beams."""
+"""Texts from a model that gives the next token's chances: greedy, the best of several beams, or drawn by chance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Protocol
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from contracts.document import Document
 
@@ -16,6 +16,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _NEVER = -1e9
+
+
+class Sampling(Document):
+    """How tokens are drawn, where a text is asked for that is not the likeliest one.
+
+    Attributes:
+        temperature: log-likelihoods are divided by it; below 1 likely tokens are drawn more often. 0 draws nothing.
+        top_k: only so many tokens, the likeliest, may be drawn; 0 is all.
+        top_p: only the likeliest tokens that have this share of the chances together (A. Holtzman et al., 2020).
+        seed: the same seed draws the same text for the same source, whatever is written beside it. None: another one
+            each time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+
+
+class Drawn(list[int]):
+    """The token ids of a source whose text is drawn as `how` says."""
+
+    def __init__(self, ids: Iterable[int], how: Sampling) -> None:
+        super().__init__(ids)
+        self.how = how
 
 
 class Decoding(Document):
@@ -27,6 +54,7 @@ class Decoding(Document):
         no_repeat: no sequence of so many tokens stands twice in a text; 0 allows it.
         length_penalty: beams are compared by their log-likelihood through tokens to this power: above 0 longer texts
             win more often (Y. Wu et al., 2016, in the form of transformers).
+        sampling: what holds for texts that are drawn, which have no beams, unless more is said; none is drawn unasked.
     """
 
     beams: int = Field(default=1, ge=1, le=32)
@@ -34,6 +62,7 @@ class Decoding(Document):
     min_tokens: int = Field(default=1, ge=0)
     no_repeat: int = Field(default=0, ge=0)
     length_penalty: float = Field(default=1.0, ge=-10, le=10)
+    sampling: Sampling = Sampling()
 
 
 class Writer(Protocol):
@@ -70,13 +99,60 @@ def write(model: Writer, rows: int, how: Decoding, end: int, never: Sequence[int
 
 def greedy(model: Writer, rows: int, how: Decoding, end: int, never: Sequence[int] = ()) -> list[Said]:
     """The likeliest token each time. A row whose text has ended costs nothing more."""
+    return _one_by_one(model, rows, how, end, never, lambda scores, _: scores.argmax(axis=1).astype(np.int64))
+
+
+def sample(model: Writer, draws: Sequence[Sampling], how: Decoding, end: int, never: Sequence[int] = ()) -> list[Said]:
+    """A text for each of `draws`, whose every token is drawn; of a temperature of 0 the likeliest each time.
+
+    Each row has a generator of its own, so its text does not depend on the rows beside it.
+    """
+    generators = [np.random.default_rng(one.seed) for one in draws]
+
+    def choose(scores: NDArray[np.float32], alive: Sequence[int]) -> NDArray[np.int64]:
+        found = [draw(one, draws[row], generators[row]) for one, row in zip(scores, alive, strict=True)]
+        return np.array(found, np.int64)
+
+    return _one_by_one(model, len(draws), how, end, never, choose)
+
+
+def draw(scores: NDArray[np.float32], how: Sampling, generator: np.random.Generator) -> int:
+    """A token, of log-likelihoods of shape (vocabulary,). One number is drawn for each, whatever the settings are."""
+    point = generator.random()
+    if how.temperature == 0:
+        return int(scores.argmax())
+    logs = scores.astype(np.float64)
+    with np.errstate(over="ignore"):  # of a temperature near 0 all but the likeliest have none
+        chances = np.exp((logs - logs.max()) / how.temperature)
+    chances[logs <= _NEVER / 2] = 0.0  # what is forbidden stays so at any temperature
+    if 0 < how.top_k < len(chances):
+        chances[np.argsort(-chances, kind="stable")[how.top_k :]] = 0.0
+    if how.top_p < 1:
+        order = np.argsort(-chances, kind="stable")
+        shares = np.cumsum(chances[order])
+        chances[order[np.searchsorted(shares, how.top_p * shares[-1]) + 1 :]] = 0.0
+    # In the order of the vocabulary, so that two nearly equal chances that change places hardly move a border.
+    borders = np.cumsum(chances)
+    found = int(np.searchsorted(borders, point * borders[-1], side="right"))
+    return min(found, int(np.flatnonzero(chances)[-1]))
+
+
+def _one_by_one(
+    model: Writer,
+    rows: int,
+    how: Decoding,
+    end: int,
+    never: Sequence[int],
+    choose: Callable[[NDArray[np.float32], Sequence[int]], NDArray[np.int64]],
+) -> list[Said]:
+    """Texts whose next tokens `choose` takes, of the scores of these rows."""
     texts: list[list[int]] = [[] for _ in range(rows)]
     ended = [False] * rows
     alive = list(range(rows))
     scores = model.begin() if rows else np.zeros((0, 1), np.float32)
     for at in range(how.max_tokens):
         _limit(scores, [texts[row] for row in alive], at, how, end, never)
-        chosen = scores.argmax(axis=1).astype(np.int64)
+        chosen = choose(scores, alive)
         for row, token in zip(alive, chosen.tolist(), strict=True):
             ended[row] = token == end
             if token != end:

@@ -192,8 +192,11 @@ def extracts(folder: Path) -> Bundle:
     return publish(folder, "text", "extractive", {"problem": "generation", "max_characters": 50_001})
 
 
-def written(folder: Path, **decoding: int) -> Bundle:
-    """An encoder and a decoder whose answer is the source, token by token; a window of 12 tokens."""
+def written(folder: Path, sharp: float = 9.0, **decoding: Any) -> Bundle:
+    """An encoder and a decoder whose answer is the source, token by token; a window of 12 tokens.
+
+    sharp: the score of each next token, above that of all others.
+    """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -207,7 +210,7 @@ def written(folder: Path, **decoding: int) -> Bundle:
     node, info = helper.make_node, helper.make_tensor_value_info
     state: list[str | int | None] = [1, 2, "rows", 1, "tokens", 1]
     axes = {name: np.array(value, np.int64) for name, value in (("outer", [0, 1, 3, 5]), ("step", [0, 1, 3, 4]))}
-    others: dict[str, Any] = {"one": np.array([1], np.int64), "sharp": np.array([0.0, 9.0], np.float32)}
+    others: dict[str, Any] = {"one": np.array([1], np.int64), "sharp": np.array([0.0, sharp], np.float32)}
     others |= {"size": np.array([len(WORDS) + 1], np.int64)}
     graphs: dict[str, tuple[list[Any], list[Any], list[Any]]] = {
         ENCODER: (

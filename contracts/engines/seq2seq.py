@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
-from contracts.decoding import Decoding, write
+from contracts.decoding import Decoding, Drawn, sample, write
 from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, refused
 from contracts.errors import PlatformError
@@ -101,6 +101,9 @@ class Seq2SeqEngine:
     """See `contracts.engine.Engine` and `TokenEngine`. A source without text has an empty answer.
 
     Token ids of a source that was cut lack the mark of the end: so it is known, wherever they are carried.
+
+    Attributes:
+        sampling: what holds for the texts of `contracts.decoding.Drawn` ids, unless more is said.
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
@@ -116,6 +119,7 @@ class Seq2SeqEngine:
             tokenizer = (folder / TOKENIZER).read_text(encoding="utf-8")
         except (OSError, ValidationError) as err:
             raise refused(bundle, str(err)) from err
+        self.sampling = self.spec.decoding.sampling
         self._tokenizer = Tokenizer.from_str(tokenizer)
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -148,12 +152,14 @@ class Seq2SeqEngine:
         return ids[: min(len(ids), spec.window) - 1]  # which leaves a place for the mark of the end
 
     def predict_ids(self, rows: Sequence[Sequence[int]]) -> NDArray[np.object_]:
-        """The same of token ids."""
+        """The same of token ids; the texts of `contracts.decoding.Drawn` ones are drawn by chance."""
         answers = np.empty(len(rows), dtype=object)
-        for run in self._runs([len(row) for row in rows]):
-            said = self._write([rows[at] for at in run])
-            for at, text in zip(run, said, strict=True):
-                answers[at] = text
+        drawn = [at for at, row in enumerate(rows) if isinstance(row, Drawn)]
+        for places in (drawn, sorted(set(range(len(rows))).difference(drawn))):
+            for run in self._runs([len(rows[at]) for at in places]):
+                said = self._write([rows[places[at]] for at in run])
+                for at, text in zip(run, said, strict=True):
+                    answers[places[at]] = text
         return answers
 
     def _write(self, rows: Sequence[Sequence[int]]) -> list[Written]:
@@ -166,7 +172,12 @@ class Seq2SeqEngine:
         source = np.full((len(whole), max(map(len, whole))), spec.pad, np.int64)
         for place, row in enumerate(whole):
             source[place, : len(row)] = row
-        texts = write(_Rows(self, source), len(whole), spec.decoding, spec.end, spec.never)
+        draws = [row.how for at in asked if isinstance(row := rows[at], Drawn)]
+        model = _Rows(self, source)
+        if draws:
+            texts = sample(model, draws, spec.decoding, spec.end, spec.never)
+        else:
+            texts = write(model, len(whole), spec.decoding, spec.end, spec.never)
         for at, said in zip(asked, texts, strict=True):
             text = self._tokenizer.decode(said.tokens, skip_special_tokens=True).strip()
             answers[at] = Written(

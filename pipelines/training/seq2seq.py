@@ -193,6 +193,12 @@ def marks_of(tokenizer: Any, model: Any) -> tuple[tuple[int, ...], int, int]:
     return (int(config.decoder_start_token_id), *empty[:-1]), int(empty[-1]), int(config.pad_token_id)
 
 
+def limits(model: Any, read: int, written: int, marks: int) -> tuple[int, int]:
+    """Tokens of a source, and of a text without its `marks`, of those asked for that the model's places allow."""
+    places = getattr(model.config, "max_position_embeddings", None)  # None: its places are distances, of any length
+    return (read, written) if places is None else (min(read, int(places)), min(written, int(places) - marks))
+
+
 class Network(nn.Module):
     """An encoder-decoder, and where it `copies` the chance that the next token is one of the source.
 

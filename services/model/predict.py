@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
+from contracts.decoding import Sampling
 from contracts.errors import PlatformError
 from contracts.out_of_distribution import ABSTAIN, OOD
 from services.batching.queue_items import Part
@@ -25,7 +29,7 @@ from services.server.requests import Answer, Request, Route
 from services.settings import ServiceSettings
 
 DEFAULT_REASONS = 5
-_MEMBERS = frozenset({"instances", "explain", "counterfactual"})
+_MEMBERS = ("instances", "explain", "counterfactual")
 
 
 class PredictHandler:
@@ -37,6 +41,7 @@ class PredictHandler:
     async def __call__(self, request: Request) -> Answer:
         """Answer ``{"instances": [...], "explain": n, "counterfactual": true}``, instances in their order.
 
+        Where the model can draw its answers by chance, ``"sampling": {"temperature": 0.7, "seed": 1}`` lets it.
         Some modalities read other bodies too, such as forms of files.
         """
         model = self._runtime.model()
@@ -49,8 +54,11 @@ class PredictHandler:
             document = await request.json()
             start = perf_counter()
             instances, top, counterfactual = self._members(document, model)
+            sampling = _sampling(document, model)
             schema = model.schemas.choose(list(instances[0]) if type(instances[0]) is dict else [])
             batch = await model.schemas.checked(partial(schema.rows, instances))
+            if sampling is not None:
+                batch = replace(batch, sampling=sampling)
         metrics = self._runtime.metrics
         metrics.stage["decode"].observe(perf_counter() - start)
         scored = await run(self._runtime, model, batch, top, request.options, counterfactual=counterfactual)
@@ -63,10 +71,9 @@ class PredictHandler:
     def _members(self, document: Any, model: Model) -> tuple[list[Any], int, bool]:
         if type(document) is not dict:
             raise invalid([("(request)", 'expected an object: {"instances": [...]}')])
+        known = _MEMBERS if model.rows.sampling is None else (*_MEMBERS, "sampling")
         errors = [
-            (name[:64], "unknown member; accepted: instances, explain, counterfactual")
-            for name in document
-            if name not in _MEMBERS
+            (name[:64], f"unknown member; accepted: {', '.join(known)}") for name in document if name not in known
         ]
         instances: Any = document.get("instances")
         if type(instances) is not list or not instances:
@@ -107,6 +114,28 @@ class PredictHandler:
             predictions.append(one)
         document = {"model": self._runtime.name, "version": self._runtime.version, "predictions": predictions}
         return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _sampling(document: Mapping[str, Any], model: Model) -> Sampling | None:
+    """How the answers are to be drawn; what a request leaves out is as the model's recipe has it."""
+    given = document.get("sampling")
+    if given is None or model.rows.sampling is None:
+        return None
+    if type(given) is not dict:
+        raise invalid([("sampling", 'expected an object, such as {"temperature": 0.7, "top_p": 0.9, "seed": 1}')])
+    try:
+        return Sampling.model_validate({**model.rows.sampling.model_dump(), **given})
+    except ValidationError as err:
+        known = ", ".join(Sampling.model_fields)
+        raise invalid(
+            [
+                (
+                    ".".join(["sampling", *(str(part)[:64] for part in one["loc"][:1])]),
+                    f"unknown member; accepted: {known}" if one["type"] == "extra_forbidden" else one["msg"],
+                )
+                for one in err.errors()
+            ]
+        ) from err
 
 
 async def run(

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from contracts.decoding import Sampling
 from contracts.out_of_distribution import ABSTAIN, OOD
 from services.model.columns import UNBOUNDED
 from services.model.columns import Field as Column
@@ -85,6 +86,9 @@ def predict_paths(runtime: RowRuntime) -> dict[str, Any]:
     if model.counterfactuals is not None:
         asked = {"type": "boolean", "description": "whether a refusal says with which change it would be none"}
         request["properties"]["counterfactual"] = asked  # type: ignore[index]
+    if model.rows.sampling is not None:
+        about = "lets answers be drawn by chance, as this says; what is left out is as the model's recipe has it"
+        request["properties"]["sampling"] = _sampling() | {"description": about}  # type: ignore[index]
     answer = {
         "type": "object",
         "required": ["model", "version", "predictions"],
@@ -97,6 +101,16 @@ def predict_paths(runtime: RowRuntime) -> dict[str, Any]:
     predict = operation("Predict", "predict", answer, request)
     predict["requestBody"]["content"] |= model.rows.bodies(model.schemas.by_features)
     return {"/predict": {"post": predict}}
+
+
+def _sampling() -> dict[str, Any]:
+    """Its schema without defaults, which are the recipe's."""
+    found = Sampling.model_json_schema()
+    properties = {
+        name: {key: value for key, value in one.items() if key not in ("default", "title")}
+        for name, one in found["properties"].items()
+    }
+    return {"type": ["object", "null"], "additionalProperties": False, "properties": properties}
 
 
 def _instance(given: RequestSchema) -> dict[str, Any]:

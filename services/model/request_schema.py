@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from contracts.bundle import Signature
+from contracts.decoding import Sampling
 from services.errors import invalid
 from services.model.columns import Column, Errors, Field, Flags
 
@@ -28,6 +29,7 @@ class Batch:
         where: names a value of the request in an error, of its row and field.
         prepared: each row as the engine takes it, such as its token ids; empty when it takes the columns.
         lengths: of the prepared rows, where rows of similar length should share a call.
+        sampling: how the answers are drawn by chance; None: they are not. Prepared rows carry it.
     """
 
     schema: Literal["by_entity", "by_features"]
@@ -37,6 +39,7 @@ class Batch:
     where: str = VALUE
     prepared: Sequence[Any] = ()
     lengths: Sequence[int] = ()
+    sampling: Sampling | None = None
 
 
 def copied(batch: Batch) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from contracts.decoding import Sampling
 from contracts.engine import Engine
 from services.errors import Problem
 from services.model.columns import Column
@@ -18,10 +19,12 @@ class Rows:
     Attributes:
         threads: that prepare rows beside the loop; 0 when there is nothing to prepare.
         waits: whether the engine asks others, so that it is not called on the loop.
+        sampling: what holds for answers that are drawn by chance, unless a request says more; None: none can be.
     """
 
     threads = 0
     waits = False
+    sampling: Sampling | None = None
     learn: Callable[[Sequence[Any]], int] | None = None  # from labels; None: these rows learn nothing
 
     def __init__(self, engine: Engine, settings: ServiceSettings) -> None:

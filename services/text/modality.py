@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from contracts.decoding import Drawn
 from contracts.engine import Engine, TokenEngine
 from services.feedback.api import FEEDBACK
 from services.model.columns import Column
@@ -30,6 +31,7 @@ class TextRows(Rows):
     def __init__(self, engine: Engine, settings: ServiceSettings) -> None:
         super().__init__(engine, settings)
         self._tokens = engine if isinstance(engine, TokenEngine) else None
+        self.sampling = getattr(engine, "sampling", None)
         self.waits = bool(getattr(engine, "waits", False))
 
     def prepared(self, batch: Batch) -> Batch:
@@ -37,6 +39,8 @@ class TextRows(Rows):
         if self._tokens is None:
             return batch
         ids = self._tokens.tokenise(batch.columns)
+        if batch.sampling is not None:
+            ids = [Drawn(row, batch.sampling) for row in ids]
         return replace(batch, prepared=ids, lengths=[len(row) for row in ids])
 
     def is_quick(self, batch: Batch) -> bool:

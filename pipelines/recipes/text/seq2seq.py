@@ -64,6 +64,8 @@ class Seq2SeqModel:
 class DecodingConfig:
     """How texts are written, see `contracts.decoding.Decoding`.
 
+    temperature, top_k, top_p, seed: what holds for requests that ask for a text drawn by chance, where they say nothing
+    else, see `contracts.decoding.Sampling`; texts that are measured, and those of golden examples, are never drawn.
     max_tokens: references beyond it are cut while training; how many is told in the parameters.
     """
 
@@ -72,6 +74,10 @@ class DecodingConfig:
     min_tokens: Annotated[int, Field(ge=0)] = 1
     no_repeat: Annotated[int, Field(ge=0)] = 4
     length_penalty: Annotated[float, Field(ge=-10, le=10)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_k: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -157,11 +163,11 @@ class Pairs:
         """Tokenise; a text that is too long keeps its beginning and the mark of the end."""
         import numpy as np
 
-        from pipelines.training.seq2seq import marks_of
+        from pipelines.training.seq2seq import limits, marks_of
         from pipelines.training.tokens import tokenise
 
         start, end, pad = marks_of(tokenizer, model)
-        window, most = limits(model, config, len(start))
+        window, most = limits(model, config.text.max_tokens, config.decoding.max_tokens, len(start))
         found = []
         for texts, limit in ((sources, window), (wanted, most + len(start))):
             rows = tokenise(tokenizer, texts, limit + 1)
@@ -172,14 +178,6 @@ class Pairs:
             sources=found[0][0], wanted=found[1][0], start=start, end=end, pad=pad, window=window,
             cut_sources=found[0][1], cut_references=found[1][1],
         )  # fmt: skip
-
-
-def limits(model: Any, config: Seq2SeqText, marks: int) -> tuple[int, int]:
-    """Tokens of a source, and of a text without its marks, that the settings and the model's places allow."""
-    places = getattr(model.config, "max_position_embeddings", None)  # None: its places are distances, of any length
-    if places is None:
-        return config.text.max_tokens, config.decoding.max_tokens
-    return min(config.text.max_tokens, int(places)), min(config.decoding.max_tokens, int(places) - marks)
 
 
 def _read(task: Task, config: Seq2SeqText, dataset: Path, part: str) -> tuple[list[str], list[str]]:
@@ -358,12 +356,13 @@ def _form(
 
 def _save(network: Any, tokenizer: Any, pairs: Pairs, config: Seq2SeqText, out: Path) -> int:
     """Write what the engine reads; returns the most characters that an answer can have."""
-    from contracts.decoding import Decoding
+    from contracts.decoding import Decoding, Sampling
     from contracts.engines.seq2seq import FILE, TOKENIZER, Seq2SeqSpec
+    from pipelines.training.seq2seq import limits
     from pipelines.training.seq2seq_graph import past_of, write_graphs
 
     model, wanted = network.model, config.decoding
-    most = limits(model, config, len(pairs.start))[1]
+    most = limits(model, config.text.max_tokens, wanted.max_tokens, len(pairs.start))[1]
     write_graphs(network, pairs.start, out)
     tokenizer.save(str(out / TOKENIZER), pretty=False)
     special = {at for at, token in tokenizer.get_added_tokens_decoder().items() if token.special}
@@ -388,6 +387,7 @@ def _save(network: Any, tokenizer: Any, pairs: Pairs, config: Seq2SeqText, out: 
             min_tokens=min(wanted.min_tokens, most),
             no_repeat=wanted.no_repeat,
             length_penalty=wanted.length_penalty,
+            sampling=Sampling(**{name: getattr(wanted, name) for name in Sampling.model_fields}),
         ),
     )
     (out / FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from contracts.decoding import Decoding, Said, write
+from contracts.decoding import Decoding, Said, Sampling, draw, sample, write
 
 END, SIZE = 0, 5
 
@@ -93,3 +93,52 @@ def test_a_text_that_never_ends_is_cut_and_says_so(beams: int) -> None:
     model.logs[..., END] = -1e6
     said = write(model, 1, Decoding(beams=beams, max_tokens=5), END)[0]
     assert (len(said.tokens), said.ended) == (5, False)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.3, 1.0, 2.0]), st.sampled_from([0, 2]), st.sampled_from([0.6, 1.0]))
+@settings(max_examples=20, deadline=None)
+def test_a_drawn_text_depends_on_its_seed_and_not_on_the_rows_beside_it(
+    seed: int, temperature: float, top_k: int, top_p: float
+) -> None:
+    how = Decoding(max_tokens=8, min_tokens=2, no_repeat=3)
+    draws = [Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed + row) for row in range(3)]
+    together = sample(Table(seed, 3), draws, how, END, never=[4])
+    for row in range(3):
+        alone = Table(seed, 3)
+        alone.state = alone.state[row : row + 1]
+        assert sample(alone, [draws[row]], how, END, never=[4]) == [together[row]]
+        assert not {4, END} & set(together[row].tokens)
+        assert 2 <= len(together[row].tokens) <= 8
+    greedy = write(Table(seed, 3), 3, how, END, never=[4])
+    assert sample(Table(seed, 3), [Sampling(temperature=0, seed=1)] * 3, how, END, never=[4]) == greedy
+
+
+def test_texts_without_a_seed_differ() -> None:
+    how, table = Decoding(max_tokens=30, min_tokens=30), Table(1, 2)
+    table.state[1] = table.state[0]
+    said = sample(table, [Sampling(temperature=2.0)] * 2, how, END)
+    assert said[0].tokens != said[1].tokens
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [0.4, 0.3, 0.2, 0.1]),
+        ({"temperature": 0.5}, [16 / 30, 9 / 30, 4 / 30, 1 / 30]),
+        ({"top_k": 2}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_p": 0.69}, [4 / 7, 3 / 7, 0, 0]),
+        ({"top_p": 0.71}, [4 / 9, 3 / 9, 2 / 9, 0]),
+        ({"top_p": 1e-9}, [1, 0, 0, 0]),
+        ({"top_k": 3, "top_p": 0.5}, [4 / 7, 3 / 7, 0, 0]),  # of what top_k leaves
+        ({"top_k": 900}, [0.4, 0.3, 0.2, 0.1]),
+        ({"temperature": 0}, [1, 0, 0, 0]),
+        ({"temperature": 1e-300}, [1, 0, 0, 0]),
+    ],
+)
+def test_tokens_are_drawn_as_often_as_their_chances_say(settings: dict[str, Any], expected: list[float]) -> None:
+    """The forbidden token, the last, is never drawn."""
+    scores = np.append(np.log([0.4, 0.3, 0.2, 0.1]), -1e9).astype(np.float32)
+    how, generator = Sampling(**settings), np.random.default_rng(0)
+    found = np.bincount([draw(scores, how, generator) for _ in range(2_000)], minlength=5) / 2_000
+    assert found == pytest.approx([*expected, 0], abs=0.04)
+    assert not found[[*(np.array(expected) == 0), True]].any()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from contracts.decoding import Decoding
+from contracts.decoding import Decoding, Sampling
 from contracts.engines.seq2seq import FILE, Seq2SeqSpec
 from contracts.errors import PlatformError
 from contracts.problems import get_problem
@@ -295,6 +295,8 @@ def test_an_mt5_is_trained_and_served_with_its_prefix(tmp_path: Path) -> None:
         "sample.sentences": 200,
         "model.pretrained": str(weights),
         "model.prefix": "river, ",
+        "decoding.temperature": 0.7,
+        "decoding.seed": 3,
         "model.int8": False,
     }
     made = Chain(task="translation", home=tmp_path, overrides=SMALL | settings)
@@ -303,6 +305,7 @@ def test_an_mt5_is_trained_and_served_with_its_prefix(tmp_path: Path) -> None:
     loaded = engine(made)
     spec = loaded.spec
     assert (spec.layers, spec.heads, spec.size, spec.window) == (3, 4, 6, 40)
+    assert loaded.sampling == Sampling(temperature=0.7, seed=3)
     assert {0, 2, *range(PIECES, PIECES + 4)} <= set(spec.never)  # padding, the unknown, what fills up the table
     river, the = 5, 3
     ids = loaded.tokenise({"source": np.array(["the river", "  "], dtype=object)})
