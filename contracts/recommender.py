@@ -84,7 +84,8 @@ class Recommender(Retriever):
             for order in self.orders(recent, weights, free, k, rng, given)
         ]
         paid: list[int] = []
-        if slots := sum(place <= k - len(fresh) for place in self.spec.sponsored_places):
+        paid_places = sorted(set(self.spec.sponsored_places))
+        if slots := sum(place <= k - len(fresh) for place in paid_places):
             paid = best_paid(np.flatnonzero(free & self._sponsored), *orders[0], self.arrays["trend"], slots)
             free[paid] = False
             orders = [(order[~np.isin(order, paid)], each[~np.isin(order, paid)]) for order, each in orders]
@@ -99,14 +100,14 @@ class Recommender(Retriever):
         score = dict(zip(pool.tolist(), values.tolist(), strict=True))
         found = [score[at] for at in chosen]
         scale = min(found, default=1.0)
-        why = ["popular" if self.spec.method == "popular" else "similar"] * len(chosen)
+        why = self._reasons(chosen, found if taste is None else [], len(recent))
         if len(chosen) < room:
             trend = self.arrays["trend"]
             more = best(trend + np.float32(1e-9), free, max(k, self.spec.pool))
             more, lately = _preferred(more, np.asarray(trend[more]), taste, self.arrays["vectors"], said)
             wide += more[: self.spec.among].tolist()
             extra = choose(more, lately, room - len(chosen), diversity)
-            chosen, why = [*chosen, *extra], [*why, *["popular"] * len(extra)]
+            chosen, why = [*chosen, *extra], [*why, *self._popular(extra)]
             found += (trend[extra] * scale).tolist()
         chosen, why = [*chosen, *fresh], [*why, *["new"] * len(fresh)]
         found += (affinity * scale).tolist()
@@ -123,7 +124,7 @@ class Recommender(Retriever):
         if paid:
             marked = [(at, score.get(at, scale), "sponsored", 1.0) for at in paid]
             rows = list(zip(chosen, found, why, propensity, strict=True))
-            rows = inserted(rows, marked, self.spec.sponsored_places)
+            rows = inserted(rows, marked, paid_places)
             chosen, found, why, propensity = (list(column) for column in zip(*rows, strict=True))
         because = self._because(recent, weights, chosen, why)
         return Ranked(
@@ -134,6 +135,7 @@ class Recommender(Retriever):
             propensity=tuple(propensity),
             measures=self._measures(recent, weights, np.array(chosen, dtype=np.int64)),
             base=() if taste is None else tuple(said.get(at, 0.0) for at in chosen),
+            group=self.groups.label(self.group),
         )
 
     def candidates(
@@ -144,13 +146,51 @@ class Recommender(Retriever):
         given: candidates of the retriever that were found already.
         """
         if self.ranker is None:
-            return self.retrieved(recent, weights, free, max(k, self.spec.pool))
+            count = max(k, self.spec.pool)
+            return self._joined(recent, weights, free, count, *self.retrieved(recent, weights, free, count))
         pool, values, windows = self._found(recent, weights, free, k, given)
         if not len(pool):
             return pool, values
         chances = self.ranker.chances(self.features(recent, pool, values, windows), pool, recent)
         order = np.argsort(-chances, kind="stable")[: max(k, self.spec.pool)]
         return pool[order], chances[order]
+
+    def _share(self, length: int) -> float:
+        """Of the relevance, what is left to the group of who has a history of some length."""
+        if self.group < 0 or self.ranker is not None or self.spec.method == "popular" or not self.spec.group_weight:
+            return 0.0
+        return self.spec.group_weight / (self.spec.group_weight + length)
+
+    def _joined(
+        self, recent: Indices, weights: NDArray[np.float64], free: Mask, count: int, pool: Indices, values: Any
+    ) -> tuple[Indices, NDArray[np.float64]]:
+        """Candidates and what is popular in the group, by the sum of both shares, each over its best."""
+        share, trend = self._share(len(recent)), self.arrays["trend"]
+        if not share or not len(pool):
+            return pool, values
+        more = best(trend, free, count)
+        more = more[~np.isin(more, pool)]
+        every = np.concatenate([pool, more])
+        own = np.concatenate([values, np.maximum(self.scored(recent, weights, more), 0)]) / float(values[0])
+        total = (1 - share) * own + share * trend[every]
+        order = np.lexsort((every, -total))[:count]
+        return every[order], total[order]
+
+    def _reasons(self, chosen: Sequence[int], found: Sequence[float], length: int) -> list[str]:
+        """What speaks for candidates that have some relevance: the group, where more than half of it is the group's."""
+        if self.spec.method == "popular":
+            return self._popular(chosen)
+        share, why = self._share(length), ["similar"] * len(chosen)
+        for place, (at, value) in enumerate(zip(chosen, found, strict=False)):
+            if share and self.arrays["more"][at] and share * self.arrays["trend"][at] > value / 2:
+                why[place] = "near"
+        return why
+
+    def _popular(self, chosen: Sequence[int]) -> list[str]:
+        """Whether items are popular, or are so among the people of the group more than elsewhere."""
+        if self.group < 0:
+            return ["popular"] * len(chosen)
+        return ["near" if self.arrays["more"][at] else "popular" for at in chosen]
 
     def relevance(self, recent: Indices, items: Indices) -> NDArray[np.float64]:
         """What some items, candidates or not, are worth to a history: by the ranker, if there is one."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from contracts import tower
 from contracts.document import Document
+from contracts.groups import Groups, trend_of
 from contracts.nearest import Nearest
 
 Indices = NDArray[np.int64]
@@ -42,6 +44,7 @@ class RecommendSpec(Document):
         regularisation, confidence: of the factors.
         everybody: people, of which ``people`` are parts.
         attributed: whether the vectors are attributes, one for each of their names.
+        group_weight: items of a history that what is popular in the person's group is worth.
     """
 
     format: Literal[1] = 1
@@ -68,6 +71,7 @@ class RecommendSpec(Document):
     confidence: float = 0.0
     everybody: int = Field(ge=1)
     attributed: bool = False
+    group_weight: float = Field(0.0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ class Retriever:
             ``similar.weights``: what an item of the history adds to the scores of others; those of `contracts.tower`;
             ``age``, from which on people are shown an item, and ``provider``, a number or -1, where there are any.
         nearest: an index of ``factors``, which is asked in the place of all items.
+        groups: of people, with their arrays, see `contracts.groups`.
+        group: whose ``trend`` that of the arrays is, see `of_group`; -1: of everybody.
     """
 
     spec: RecommendSpec
@@ -88,6 +94,18 @@ class Retriever:
     attributes: Sequence[str]
     arrays: Mapping[str, NDArray[Any]]
     nearest: Nearest | None = field(default=None, kw_only=True)
+    groups: Groups = field(default_factory=Groups, kw_only=True)
+    group: int = field(default=-1, kw_only=True)
+
+    def of_group(self, group: int) -> Self:
+        """The model for people of a group: what is popular is what is popular there. -1: as it is."""
+        if group < 0:
+            return self
+        made = copy(self)
+        trend, more = trend_of(self.arrays, group)
+        object.__setattr__(made, "arrays", {**self.arrays, "trend": trend, "more": more})
+        object.__setattr__(made, "group", group)
+        return made
 
     def history(self, codes: Sequence[int]) -> tuple[Indices, Mask]:
         """Places of items, the oldest first, as `ranked` takes them: each once, where it comes last.

@@ -45,6 +45,8 @@ def publish(folder: Path, modality: str, engine: str, output: dict[str, Any], **
         "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
         **more,
     }
+    if any(item["name"] == "group" for item in inputs):
+        rows = [{**row, "group": ""} for row in rows]
     source = folder / "source"
     document = BundleDocument.model_validate({**fields, "files": {}})
     signature = document.signature
@@ -307,13 +309,14 @@ def small_recommender(**spec: Any) -> Any:
     return Recommender(RecommendSpec.model_validate({**known, **spec}), list("abcdef"), ["loud", "quiet"], arrays)
 
 
-def lists(folder: Path, **spec: Any) -> Bundle:
-    """A ranking, by numpy alone; two people are known."""
+def lists(folder: Path, made: Any = None, **spec: Any) -> Bundle:
+    """A ranking, by numpy alone; two people are known, and two of `made`, a model with groups, have no history."""
     from contracts.engines.recommend import request_inputs, write_model
 
-    model = small_recommender(**spec)
-    write_model(folder / "source" / "model", model, ["ann", "bob"], [[0], [3, ~4]])
-    inputs = [item.model_dump() for item in request_inputs(model.spec)]
+    model = made or small_recommender(**spec)
+    people = {"ann": [0], "bob": [3, ~4], **({"cat": [], "dan": []} if made else {})}
+    write_model(folder / "source" / "model", model, list(people), list(people.values()))
+    inputs = [item.model_dump() for item in request_inputs(model.spec, list(model.groups.names))]
     output = {"problem": "ranking", "k": model.spec.k, "longest": model.spec.longest, "catalogue": len(model.items)}
     return publish(folder, "recommend", "recommend", output, inputs=inputs)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from contracts import tower
 from contracts.bundle import Bundle, Input
 from contracts.engine import EngineOptions, EngineSpec, Reason
 from contracts.errors import PlatformError
+from contracts.groups import PEOPLE, Groups, said_groups
 from contracts.nearest import read_nearest
-from contracts.problems.ranking import SEPARATOR, listed
+from contracts.problems.ranking import OF_GROUP, SEPARATOR, listed
 from contracts.providers import Exposure
 from contracts.ranker import SPEC as RANKER
 from contracts.ranker import read_ranker
@@ -36,10 +37,15 @@ Live = Callable[[str, Sequence[str]], "tuple[Sequence[str], NDArray[np.float32]]
 """Given a person and items: what the person clicked of late, and `contracts.ranking_features.WINDOWED` of the items."""
 SPEC, IDS = "recommend.json", "ids.json"
 HISTORIES = ("histories.indptr", "histories.indices")
+_VIEWS = 16  # groups whose trend is held, that of all items each
 
 
-def request_inputs(spec: RecommendSpec) -> list[Input]:
-    """What a row asks for: the inputs of every model of this engine, all optional."""
+def request_inputs(spec: RecommendSpec, kinds: Sequence[str] = ()) -> list[Input]:
+    """What a row asks for: the inputs of every model of this engine, all optional.
+
+    Args:
+        kinds: of groups that people are told apart by, such as region; none: rows say no group.
+    """
     several = f"separated by {SEPARATOR}"
     fields = [
         Input(name="user", dtype="string", default="", description="who asks; empty or unknown: only `items` count"),
@@ -81,6 +87,10 @@ def request_inputs(spec: RecommendSpec) -> list[Input]:
             description="of who asks, in years; items with an age limit are listed from it on; 0: not known",
         ),
     ]
+    if kinds:
+        said = f"{', '.join(f'{kind}{OF_GROUP}NAME' for kind in kinds)}, {several}"
+        about = f"what is said of who asks, {said}; empty: what is known of the user"
+        fields.append(Input(name="group", dtype="string", default="", description=about))
     return [item.model_copy(update={"optional": True}) for item in fields]
 
 
@@ -91,6 +101,7 @@ class RecommendEngine:
         self.model, self.users, self._histories = read_model(bundle.model_path)
         self._bundle = bundle
         self.live: Live | None = None  # reads the feature store, for rows that are for people
+        self._near = lru_cache(maxsize=_VIEWS)(self.model.of_group)
         self._denied = np.zeros(len(self.model.items), dtype=bool)
         arrays, owed = self.model.arrays, self.model.spec.exposure > 0
         self.exposure = Exposure(np.asarray(arrays["provider"], np.int64)) if owed and "provider" in arrays else None
@@ -116,7 +127,18 @@ class RecommendEngine:
 
     def knows(self, user: str) -> bool:
         """Whether there is a history of this person."""
-        return user in self._people
+        at = self._people.get(user)
+        return at is not None and bool(self._histories[0][at + 1] > self._histories[0][at])
+
+    def group_of(self, user: str, said: str) -> tuple[int, list[str]]:
+        """The code of the group that counts for a person, and flags, see `contracts.groups.Groups.of`.
+
+        Args:
+            said: as the input `group`.
+        """
+        at, groups = self._people.get(user), self.model.groups
+        known = self.model.arrays[PEOPLE][at].tolist() if groups.names and at is not None else None
+        return groups.of(known, said_groups(said))
 
     def deny(self, items: Iterable[str]) -> None:
         """List none of these items from now on; those that were denied before may be listed again."""
@@ -128,13 +150,14 @@ class RecommendEngine:
         self, columns: Mapping[str, NDArray[Any]], tastes: Sequence[Taste] | None = None
     ) -> NDArray[np.object_]:
         """One list per row; with `tastes`, one of each row's person, in their order."""
-        names = ("user", "items", "k", "diversity", "exclude", "attributes", "explore", "age")
+        names = ("user", "items", "k", "diversity", "exclude", "attributes", "explore", "age", "group")
         count = len(columns["user"])
         given = {
             "explore": np.zeros(count),
             "age": np.zeros(count),
+            "group": np.full(count, ""),
             **columns,
-        }  # bundles of earlier releases do not ask for it
+        }  # models without groups and bundles of earlier releases do not ask for it
         rows: list[tuple[Any, ...]] = list(zip(*(given[name] for name in names), strict=True))
         found = np.empty(len(rows), dtype=object)
         for at, row in enumerate(rows):
@@ -156,6 +179,7 @@ class RecommendEngine:
         attributes: str,
         explore: float,
         age: float,
+        group: str,
         *,
         taste: Taste | None,
     ) -> Any:
@@ -174,7 +198,8 @@ class RecommendEngine:
         shown = self.exposure if live else None
         read = partial(self._read, self.live, user) if live and self.live is not None else None
         person = self._people.get(user, -1)
-        return self.model.ranked(history, blocked, size, level, taste, rng, shown, person, read)
+        model = self._near(self.group_of(user, group)[0])
+        return model.ranked(history, blocked, size, level, taste, rng, shown, person, read)
 
     def _read(self, live: Live, user: str, pool: NDArray[np.int64]) -> tuple[list[int], NDArray[np.float32]] | None:
         """What the feature store says of a person and of candidates, see `contracts.recommender.Live`."""
@@ -211,7 +236,8 @@ def write_model(folder: Path, model: Recommender, users: Sequence[str], historie
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPEC).write_text(model.spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    ids = {"items": list(model.items), "attributes": list(model.attributes), "users": list(users)}
+    groups = {kind: list(names) for kind, names in model.groups.names.items()}
+    ids = {"items": list(model.items), "attributes": list(model.attributes), "users": list(users), "groups": groups}
     (folder / IDS).write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
     ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
     flat = np.array([item for one in histories for item in one], dtype=np.int32)
@@ -236,7 +262,8 @@ def read_model(folder: Path) -> tuple[Recommender, list[str], tuple[NDArray[Any]
         histories = (arrays.pop(HISTORIES[0]), arrays.pop(HISTORIES[1]))
         ranker = read_ranker(folder, arrays, len(ids["items"]))
         nearest = read_nearest(folder, arrays.get("factors"))
-        model = Recommender(spec, ids["items"], ids["attributes"], arrays, ranker, nearest=nearest)
+        groups = Groups(ids.get("groups", {}))
+        model = Recommender(spec, ids["items"], ids["attributes"], arrays, ranker, nearest=nearest, groups=groups)
         _check(model, ids["users"], histories)
     except (OSError, ValidationError, ValueError, KeyError) as err:
         raise PlatformError(
@@ -265,6 +292,7 @@ def _check(model: Recommender, users: Sequence[str], histories: tuple[NDArray[An
             raise ValueError(f"{name} has {len(model.arrays[name])} rows, not {wanted}: it is of another catalogue")
     if method == "tower":
         tower.check(model.arrays)
+    model.groups.check(model.arrays, items, len(users))
     if len(histories[0]) != len(users) + 1:
         raise ValueError(f"there are {len(histories[0]) - 1} histories of {len(users)} people")
     named = {"histories": histories}

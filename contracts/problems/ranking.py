@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEPARATOR = "|"  # between the items of a list, in data and in inputs
-Why = Literal["similar", "popular", "new", "chance", "sponsored"]
+OF_GROUP = "="  # between the kind of a group and its name, such as region=north
+Why = Literal["similar", "popular", "near", "new", "chance", "sponsored"]
 # Of one list; what cannot be said of it, such as the calibration to a history that is not there, is left out.
 MEASURES: Mapping[str, str] = {
     "novelty": "mean self-information of the items, in bits; 0 for what everybody has",
@@ -52,6 +53,7 @@ class Ranked:
         measures: some of `MEASURES`.
         base: of each item what the base says of it, from 0 to 1, where a person's own layer comes after it, else empty.
         team: of a list that two versions drafted, whose each item is; such lists have no propensities.
+        group: of people, in which items whose reason is ``near`` are popular.
     """
 
     items: tuple[str, ...]
@@ -62,6 +64,7 @@ class Ranked:
     measures: Mapping[str, float] = field(default_factory=dict)
     base: tuple[float, ...] = ()
     team: tuple[str, ...] = ()
+    group: str = ""
 
 
 class Ranking(Problem["NDArray[np.object_]"]):
@@ -154,12 +157,17 @@ class RankedItem(BaseModel):
     score: float = Field(description="of the model; what is near the top of a diversified list need not have the most")
     why: Why
     because: list[str] = Field(description="items of the history that it is similar to")
+    group: str = Field("", description="of people in which it is popular, such as region=north, where that is why")
 
 
 def entries(one: Ranked) -> list[dict[str, Any]]:
     """The items of a list as JSON values."""
     rows = zip(one.items, one.scores, one.why, one.because, strict=True)
-    return [{"item": item, "score": score, "why": why, "because": list(because)} for item, score, why, because in rows]
+    return [
+        {"item": item, "score": score, "why": why, "because": list(because)}
+        | ({"group": one.group} if why == "near" else {})
+        for item, score, why, because in rows
+    ]
 
 
 def listed(text: str) -> list[str]:

@@ -197,6 +197,7 @@ class Ranking(Evaluation):
                 **{name: tuple(said[name]) for name in ("items", "scores", "why", "propensity")},
                 because=tuple(map(tuple, said["because"])),
                 measures=said["measures"],
+                group=said["group"],
             )
         return found
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Check
 from contracts.engines.recommend import write_model
+from contracts.groups import PEOPLE
 from contracts.nearest import write_nearest
 from contracts.problems.ranking import listed
 from contracts.ranker import Ranker
@@ -25,6 +26,7 @@ from pipelines.evaluation.list_measures import FLOOR, OF_RANKS, OWN, ranks
 from pipelines.evaluation.measures import evenly
 from pipelines.evaluation.shown_lists import parameters_of
 from pipelines.task import Progress
+from pipelines.training.near import Near, weighed
 from pipelines.training.recommenders import Arrays, Model, Taken, fit
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ def train_recommender(
     again: SecondStage | None = None,
     index: Any = None,
     floor: Model | None = None,
+    people: Any = None,
 ) -> dict[str, Any]:
     """Choose the settings by NDCG of what the validation part holds, then learn from both parts.
 
@@ -101,6 +104,7 @@ def train_recommender(
             `pipelines.training.second_stage`; None: there is none.  index: an `IndexConfig` there; None: no index.
         floor: what the method must beat by NDCG of the validation part, with the best of its own settings, to be
             promoted, see `pipelines.checks.default_retriever`; None: nothing.
+        people: a `UsersConfig`, where the data set has a table of people; None: nobody is of a group.
     """
     import pandas as pd
 
@@ -112,14 +116,26 @@ def train_recommender(
     taken, before = log.taken(order[order < first], seed), log.histories(order[order < first])
     asked = _wanted(log, before, order[order >= first])
     found = partial(_chosen, log=log, taken=taken, before=before, asked=asked, lists=lists, progress=progress)
-    best, score, history = found(model)
+    best, score, history, learned = found(model)
     beaten = {OWN: score, FLOOR: found(floor)[1]} if floor is not None else {}
     whole = log.taken(order, seed)
     final = recommender(log, whole, best, fit(whole, best), lists)
-    users, served = _served(log, log.histories(order), dataset / "test.parquet")
+    table = dataset / "users.parquet"
+    near = Near(pd.read_parquet(table), people) if people is not None and table.exists() else None
+    users, served = _served(log, log.histories(order), dataset / "test.parquet", near.users if near else ())
+    grouped = dict[str, float]()
+    if near is not None:
+        final = near.joined(final, log.users, whole)
+        weight = 0.0
+        if again is None and model.method != "popular":
+            judged = near.joined(recommender(log, taken, best, learned, lists), log.users, taken)
+            weight = weighed(judged, people.weight, partial(_measured_near, before=before, asked=asked, lists=lists))
+        spec = final.spec.model_copy(update={"group_weight": weight})
+        final = replace(final, spec=spec, arrays={**final.arrays, PEOPLE: near.codes(final.groups, users)})
+        grouped = {"groups": float(len(final.groups.codes)), "group_weight": weight}
     second = Second({}, {})
     if again is not None:
-        retriever = recommender(log, taken, best, fit(taken, best), lists)
+        retriever = recommender(log, taken, best, learned, lists)
         second = again(dataset, log, retriever, order[order < first], best, lists, seed)
         final = replace(final, ranker=second.ranker)
     write_model(out, final, users, served)
@@ -139,6 +155,7 @@ def train_recommender(
             **_settings(best),
             "people": len(log.users),
             "items": len(log.items),
+            **grouped,
             **parameters_of(log.seconds),
             **second.parameters,
             **beaten,
@@ -151,11 +168,12 @@ def train_recommender(
 
 def _chosen(
     model: Model, *, log: Log, taken: Taken, before: Any, asked: Any, lists: Any, progress: Progress
-) -> tuple[dict[str, Any], float, list[dict[str, Any]]]:
-    """The best settings of a method by NDCG of the validation part, that NDCG, and what each has reached."""
+) -> tuple[dict[str, Any], float, list[dict[str, Any]], Arrays]:
+    """The best settings of a method by NDCG of the validation part, that NDCG, what each has reached, and the arrays
+    of the best."""
     history: list[dict[str, Any]] = []
     users, wanted = asked
-    best, score = dict[str, Any](), -1.0
+    best, score, learned = dict[str, Any](), -1.0, Arrays()
     choices = candidates(model)
     arrays: dict[tuple[Any, ...], Arrays] = {}
     for at, chosen in enumerate(choices):
@@ -167,8 +185,8 @@ def _chosen(
         history.append({"candidate": at + 1, **_settings(chosen), **measured})
         progress(at + 1, len(choices), **history[-1])
         if measured["ndcg"] > score:
-            best, score = chosen, measured["ndcg"]
-    return best, score, history
+            best, score, learned = chosen, measured["ndcg"], arrays[key]
+    return best, score, history, learned
 
 
 @dataclass(frozen=True)
@@ -319,6 +337,13 @@ def _measured(
     return {name: round(float(means[at]), 6) for at, name in enumerate(OF_RANKS[:2])}
 
 
+def _measured_near(models: Sequence[Recommender], *, before: Sequence[Sequence[int]], asked: Any, lists: Any) -> float:
+    """NDCG of the validation part, of each person by the model of their group."""
+    users, wanted = asked
+    found = [next(lists_of(models[user], [before[user]], lists.k, lists.diversity)).items for user in users]
+    return float(np.nanmean(ranks(found, wanted, lists.k)[:, 0])) if found else 0.0
+
+
 def lists_of(model: Recommender, histories: Sequence[Sequence[int]], k: int, diversity: float) -> Iterator[Any]:
     """The lists for some histories, in which ~item is one that was not liked."""
     for codes in histories:
@@ -326,8 +351,11 @@ def lists_of(model: Recommender, histories: Sequence[Sequence[int]], k: int, div
         yield model.ranked(history, blocked, k, diversity)
 
 
-def _served(log: Log, histories: Sequence[Sequence[int]], test: Path) -> tuple[list[str], list[list[int]]]:
-    """The people that are known at serving, with all that they took, the test part included."""
+def _served(
+    log: Log, histories: Sequence[Sequence[int]], test: Path, others: Sequence[str]
+) -> tuple[list[str], list[list[int]]]:
+    """The people that are known at serving, with all that they took, the test part included; `others` may have
+    nothing."""
     import pandas as pd
 
     rows = pd.read_parquet(test, columns=["who", "label", "unliked"])
@@ -337,4 +365,6 @@ def _served(log: Log, histories: Sequence[Sequence[int]], test: Path) -> tuple[l
         mine = known.setdefault(user, [])
         mine += [place[item] for item in listed(taken) if item in place]
         mine += [~place[item] for item in listed(unliked) if item in place]
+    for user in others:
+        known.setdefault(user, [])
     return list(known), list(known.values())

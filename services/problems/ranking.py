@@ -97,6 +97,7 @@ class RankingServing(Serving):
                 because=tuple(tuple(each["because"]) for each in entries),
                 propensity=(1.0,) * len(entries),
                 measures={name: one[name] for name in MEASURES if one.get(name) is not None},
+                group=next((each["group"] for each in entries if each.get("group")), ""),
             )
         return found
 

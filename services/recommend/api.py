@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import orjson
 
-from contracts.problems.ranking import MEASURES, SEPARATOR, entries, listed
+from contracts.groups import SMALL_GROUP, UNKNOWN_GROUP
+from contracts.problems.ranking import MEASURES, OF_GROUP, SEPARATOR, entries, listed
 from services.errors import checked_members, invalid
 from services.model.predict import record, run
 from services.model.prediction_log import new_id
@@ -28,7 +29,8 @@ UNKNOWN, UNKNOWN_ITEMS, UNKNOWN_ATTRIBUTES = "unknown_user", "unknown_items", "u
 
 _FLAGS = (
     f"{UNKNOWN}: of no history; {UNKNOWN_ITEMS}: some of the session are not in the catalogue; {UNKNOWN_ATTRIBUTES}: "
-    "some of the context are of no item"
+    f"some of the context are of no item; {UNKNOWN_GROUP}: no group of enough people has the name that the context "
+    f"says; {SMALL_GROUP}: the person's has too few, and what is popular is that of all"
 )
 
 
@@ -78,7 +80,8 @@ class RecommendHandler:
         """
         if type(document) is not dict:
             raise invalid([("(request)", 'expected an object, such as {"user": "7", "k": 10}')])
-        checks = _checks(_longest(model))
+        engine: Any = model.engine
+        checks = _checks(_longest(model), list(engine.model.groups.names))
         values = checked_members(document, checks)
         fields = {item.name: item for item in model.schemas.by_features.fields}
         given = {
@@ -89,12 +92,13 @@ class RecommendHandler:
             "exclude": values["exclude"],
             "attributes": values["context"][0],
             "age": values["context"][1],
+            "group": values["context"][2],
             "explore": 1,
         }
         batch = model.schemas.by_features.batch({name: [given[name]] for name in fields}, where="{name}")
-        if values["user"] and not model.engine.knows(values["user"]):  # type: ignore[attr-defined]
+        if values["user"] and not engine.knows(values["user"]):
             batch.flags[0].append(UNKNOWN)
-        engine: Any = model.engine
+        batch.flags[0] += engine.group_of(values["user"], values["context"][2])[1]
         for flag, said, known in (
             (UNKNOWN_ITEMS, values["items"], engine.places),
             (UNKNOWN_ATTRIBUTES, values["context"][0], engine.model.attributes),
@@ -110,13 +114,13 @@ def _longest(model: Model) -> int:
     return int(output.longest)
 
 
-def _checks(longest: int) -> dict[str, Callable[[Any], Any]]:
+def _checks(longest: int, kinds: Sequence[str]) -> dict[str, Callable[[Any], Any]]:
     """How each member is read; all raise ValueError, saying what is accepted."""
     return {
         "user": _user,
         "items": _names,
         "k": lambda given: _count(given, longest),
-        "context": _context,
+        "context": lambda given: _context(given, kinds),
         "diversity": _level,
         "exclude": _names,
     }
@@ -155,18 +159,25 @@ def _level(given: Any) -> float | None:
     return None if given is None else float(given)
 
 
-def _context(given: Any) -> tuple[str, float]:
-    """The attributes that items must have one of, and the age of who asks."""
+def _context(given: Any, kinds: Sequence[str]) -> tuple[str, float, str]:
+    """The attributes that items must have one of, the age of who asks, and of what groups they are."""
     if given is None:
-        return "", 0.0
-    if type(given) is not dict or not given.keys() <= {"attributes", "age"}:
+        return "", 0.0, ""
+    if type(given) is not dict or not given.keys() <= {"attributes", "age", *kinds}:
+        also = "".join(f', "{kind}" of who asks' for kind in kinds)
         raise ValueError(
             'expected an object with "attributes", a list of names of which an item must have one, and "age" in years'
+            + also
         )
+    said = {kind: given[kind] for kind in kinds if given.get(kind) is not None}
+    for kind, name in said.items():
+        if type(name) not in (str, int) or SEPARATOR in str(name) or not 0 < len(str(name).strip()) <= _NAME:
+            raise ValueError(f"expected {kind} to be a name of 1 to {_NAME} characters without {SEPARATOR}")
     age = given.get("age", 0)
     if type(age) not in (int, float) or not 0 <= age <= 150:
         raise ValueError("expected an age from 0 to 150")
-    return _names(given.get("attributes")), float(age)
+    groups = SEPARATOR.join(f"{kind}{OF_GROUP}{str(name).strip()}" for kind, name in said.items())
+    return _names(given.get("attributes")), float(age), groups
 
 
 def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:
@@ -176,6 +187,10 @@ def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:
     names = {"type": "array", "items": {"type": ["string", "integer"]}, "maxItems": _LISTED}
     attributes = {**names, "description": "of which an item must have one"}
     age = {"type": "number", "minimum": 0, "maximum": 150, "description": "in years; items may have an age limit"}
+    engine: Any = model.engine
+    kinds = engine.model.groups.names
+    group = {"type": ["string", "integer", "null"], "description": "of who asks; what is popular there is listed"}
+    groups = dict.fromkeys(kinds, group)
     properties: Mapping[str, Any] = {
         "user": {"type": ["string", "integer", "null"], "description": "who asks; unknown ones are served as well"},
         "items": {**names, "description": "items of the session, the latest last"},
@@ -183,7 +198,7 @@ def recommend_paths(runtime: RowRuntime) -> dict[str, Any]:
         "context": {
             "type": "object",
             "additionalProperties": False,
-            "properties": {"attributes": attributes, "age": age},
+            "properties": {"attributes": attributes, "age": age, **groups},
         },
         "diversity": {
             "type": "number",

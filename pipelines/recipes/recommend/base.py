@@ -49,7 +49,9 @@ class RecommendRecipe(RecommendConfig):
 
             again = partial(second_stage, settings=self.ranker)
         floor = GraphModel() if self.model.method in _TRAINED and self.must_beat_default else None
-        return train_recommender(dataset, self.model, self.list, self.seed, out, progress, again, self.index, floor)
+        people = self.users if self.users.source else None
+        asked = (dataset, self.model, self.list, self.seed, out, progress)
+        return train_recommender(*asked, again, self.index, floor, people)
 
 
 def recommend_recipes(base: RecommendRecipe) -> Mapping[str, RecommendRecipe]:

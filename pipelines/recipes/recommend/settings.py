@@ -47,6 +47,28 @@ class ItemsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class UsersConfig:
+    """A table of the people: `source` is a file or folder, read by `data`, with the column user and those of `groups`.
+
+    source: ``built-in``: that of the built-in data, where the interactions are theirs; empty: none.
+    groups: the attributes of people that may be used, such as a region, the first that says something counts. No other
+    column of the table is read.  least: people that a group has at least; smaller ones leave no trace in the model.
+    half_life: days after which an interaction counts half in what is popular in a group; 0: all count alike.
+    prior: interactions of everybody that count in every group beside its own.
+    weight: items of a history that what is popular in the group is worth, candidates; 0: it counts where nothing else
+    is known.
+    """
+
+    source: str = ""
+    data: DataConfig = field(default_factory=DataConfig)
+    groups: tuple[str, ...] = ()
+    least: Annotated[int, Field(ge=2)] = 20
+    half_life: Annotated[float, Field(ge=0)] = 30.0
+    prior: Annotated[float, Field(ge=0)] = 100.0
+    weight: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.0,)
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class ImpressionsConfig:
     """A table of what was shown, a row for each place of a list, see `pipelines.recipes.recommend.impressions`.
 
@@ -136,6 +158,7 @@ class RecommendConfig(TaskConfig):
     model: Model = field(default_factory=GraphModel)
     split: SplitConfig = field(default_factory=SplitConfig)
     items: ItemsConfig = field(default_factory=ItemsConfig)
+    users: UsersConfig = field(default_factory=UsersConfig)
     impressions: ImpressionsConfig = field(default_factory=ImpressionsConfig)
     ranker: RankerConfig = field(default_factory=RankerConfig)
     index: IndexConfig = field(default_factory=IndexConfig)

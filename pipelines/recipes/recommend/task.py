@@ -48,11 +48,21 @@ class RecommendTask(ABC):
         """The built-in interactions."""
 
     def split(self, frame: pd.DataFrame, config: Any) -> dict[str, pd.DataFrame]:
-        """See `pipelines.recipes.recommend.split`; and ``impressions``, where there are any."""
+        """See `pipelines.recipes.recommend.split`; and ``users`` and ``impressions``, where there are any."""
+        from pipelines.data.sensitive import sensitive_of
         from pipelines.recipes.recommend.impressions import split_impressions
         from pipelines.recipes.recommend.split import moments, split_interactions
+        from pipelines.recipes.recommend.users import read_users, stated
 
         frames = split_interactions(frame, config)
+        sensitive = [one.name for one in sensitive_of(self)]
+        people = read_users(config.users, frame, partial(self.default_users, config, frame), sensitive)
+        if config.users.source:
+            for name, part in frames.items():
+                if name in ("train", "valid", "test"):
+                    part["group"] = "" if people is None or name != "test" else stated(people, part["who"])
+        if people is not None:
+            frames["users"] = people
         if config.impressions.source:
             frames["impressions"] = split_impressions(
                 config, moments(frame, config), partial(self.default_impressions, config)
@@ -99,6 +109,10 @@ class RecommendTask(ABC):
             code="bad_config",
         )
 
+    def default_users(self, config: Any, frame: pd.DataFrame) -> pd.DataFrame | None:
+        """The people of the built-in data, see `pipelines.recipes.recommend.users`; None where `frame` is not these."""
+        return None
+
     def left_out(self, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> Mapping[str, Any]:
         """Interactions of the future, of rare items, and those that come again."""
         from pipelines.recipes.recommend.split import left_out
@@ -112,7 +126,7 @@ class RecommendTask(ABC):
 
         lists = config.list
         spec = RecommendSpec(method="popular", k=lists.k, longest=lists.longest, diversity=lists.diversity, everybody=1)
-        return request_inputs(spec)
+        return request_inputs(spec, config.users.groups if config.users.source else ())
 
     def request(self, config: Any) -> list[Input]:
         """Nothing beside the inputs."""

@@ -34,5 +34,16 @@ class Recommend(RecommendTask):
 
         return impressions(config.simulator, config.seed)
 
+    def default_users(self, config: Any, frame: pd.DataFrame) -> pd.DataFrame | None:
+        """Where those live who clicked, if these are the clicks of the simulator."""
+        from pipelines.tasks.recommend.simulator import simulate, users
+
+        known = users(config.simulator, config.seed)
+        if not frame["user"].isin(known["user"]).all():
+            return None
+        clicks = next(simulate(config.simulator, config.seed)).select(["id", "user", "item"]).to_pandas()
+        both = frame[["id", "user", "item"]].astype(str).merge(clicks, how="left", indicator=True)
+        return known if (both["_merge"] == "both").all() else None
+
 
 TASK = Recommend()

@@ -15,6 +15,7 @@ from pipelines.recipes.recommend.settings import (
     ListConfig,
     RankerConfig,
     SplitConfig,
+    UsersConfig,
 )
 from pipelines.task import STRICT, DataConfig, GateConfig, TaskConfig, Threshold
 from pipelines.tasks.recommend.simulator import SimulatorConfig
@@ -25,7 +26,7 @@ from pipelines.training.recommenders import EaseModel, GraphModel
 class RecommendTaskConfig(RecommendRecipe):
     """A recipe of the task."""
 
-    simulator: SimulatorConfig = field(default_factory=SimulatorConfig)
+    simulator: SimulatorConfig = field(default_factory=lambda: SimulatorConfig(local=1.0))
 
 
 # What the built-in data reach with room for other rows; real data deserve limits of their own.
@@ -39,7 +40,8 @@ _GATE = GateConfig(
     ),
 )
 _LISTS = ListConfig(diversity=0.3, penalty=0.3, new_share=0.1)
-_BASE = RecommendTaskConfig(recipe="graph_filter", gate=_GATE, list=_LISTS)
+_PEOPLE = UsersConfig(source="built-in", groups=("region",))
+_BASE = RecommendTaskConfig(recipe="graph_filter", gate=_GATE, list=_LISTS, users=_PEOPLE)
 # The layout of MovieLens: ratings.csv, with the table of items by items.source.
 _MOVIELENS = replace(
     _BASE,
@@ -51,6 +53,7 @@ _MOVIELENS = replace(
         columns={"id": "#row", "user": "userId", "item": "movieId", "time": "timestamp"}, times={"time": "s"}
     ),
     items=ItemsConfig(data=DataConfig(columns={"item": "movieId", "attributes": "genres"})),
+    users=UsersConfig(),
     split=SplitConfig(by="user", min_people=3),
 )
 
@@ -64,6 +67,7 @@ _GOWALLA = replace(
     model=GraphModel(from_item=(1.0,), person=(1.0,), to_item=(0.0,), smooth=(0.0, 0.6), recency=(0.0,)),
     list=ListConfig(diversity=0.0),
     data=DataConfig(adjacency=True),
+    users=UsersConfig(),
     split=SplitConfig(by="part", valid_share=0.1),
 )
 

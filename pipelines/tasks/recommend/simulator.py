@@ -28,6 +28,8 @@ ATTRIBUTES = (
 )  # fmt: skip
 _FORGOTTEN = 0.9  # of boredom, what is left after a visit
 _APART = 40  # seconds between the clicks of two places
+REGIONS = ("east", "north", "south", "west")
+_UNSTATED = 0.05  # of people, whose region nobody knows
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -35,7 +37,8 @@ class SimulatorConfig:
     """The default data.
 
     shown: items of a visit.  new_share: items that appear after the first day.  crowd: how much what is shown follows
-    what others click.  boredom: how much liking an item of the same kind takes from the next one.
+    what others click.  boredom: how much liking an item of the same kind takes from the next one.  local: how much more
+    people like an item of their own region than of another; half of the items are of one.
     """
 
     people: int = 400
@@ -47,6 +50,7 @@ class SimulatorConfig:
     new_share: float = 0.3
     crowd: float = 0.5
     boredom: float = 0.25
+    local: float = 0.0
 
 
 def looks(places: int) -> NDArray[np.float64]:
@@ -75,6 +79,10 @@ class World:
         )
         self.tastes = rng.dirichlet(np.full(count, 0.35), config.people)
         self.liking = 6 * self.tastes @ self.kind.T + rng.normal(0, 0.6, config.items)
+        if config.local:
+            people, of = _regions(config, seed)
+            same = (people[:, None] == of) - (of >= 0) / len(REGIONS)
+            self.liking += config.local * same
         self.active = rng.lognormal(0, 0.6, config.people)
         self.bored = np.zeros((config.people, count))
         self.had = np.zeros((config.people, config.items), dtype=bool)
@@ -175,3 +183,20 @@ def impressions(config: SimulatorConfig, seed: int) -> pd.DataFrame:
         "clicked": np.concatenate([visit.taken for visit in found]),
         "time": np.repeat(pd.DatetimeIndex([visit.at for visit in found]), shown),
     })  # fmt: skip
+
+
+def users(config: SimulatorConfig, seed: int) -> pd.DataFrame:
+    """Where people live, columns user and region; None where nobody knows."""
+    import pandas as pd
+
+    home, _ = _regions(config, seed)
+    unstated = np.random.default_rng(seed + 3).random(len(home)) < _UNSTATED
+    said = [None if nobody_knows else REGIONS[at] for at, nobody_knows in zip(home, unstated, strict=True)]
+    return pd.DataFrame({"user": [f"u{person:04d}" for person in range(config.people)], "region": said})
+
+
+def _regions(config: SimulatorConfig, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The region of each person, and of each item; -1: of none. Drawn by itself, so that nothing else changes by it."""
+    rng = np.random.default_rng(seed + 2)
+    people, items = (rng.integers(0, len(REGIONS), count) for count in (config.people, config.items))
+    return people, np.where(rng.random(config.items) < 0.5, items, -1)

@@ -17,6 +17,7 @@ from contracts.errors import PlatformError
 from pipelines.data import forgotten
 from pipelines.evaluation import redaction
 from pipelines.recipes.recommend.impressions import fingerprint, read_impressions
+from pipelines.recipes.recommend.users import read_users
 from pipelines.recipes.text.split import read_texts
 from pipelines.run import Run
 from pipelines.steps import calls
@@ -60,6 +61,24 @@ def built_in(folder: Path) -> pd.DataFrame:
     return read_impressions(config, lambda: frame)
 
 
+def people(folder: Path) -> pd.DataFrame:
+    file = folder / "people.csv"
+    file.write_text(f"who,region\n{PERSON},north\n{OTHER},north\n")
+    given = {"users.source": str(file), "users.data.columns.user": "who"}
+    config: Any = recipe_config(get_task("recommend"), None, given)
+    found = read_users(config.users, pd.DataFrame({"user": []}), lambda: None)
+    assert found is not None
+    return found
+
+
+def built_in_people(folder: Path) -> pd.DataFrame:
+    config: Any = recipe_config(get_task("recommend"))
+    rows = pd.DataFrame({"user": [PERSON, OTHER], "region": "north"})
+    found = read_users(config.users, pd.DataFrame({"user": []}), lambda: rows)
+    assert found is not None
+    return found
+
+
 def texts_of_a_test(folder: Path) -> pd.DataFrame:
     file = folder / "test.csv"
     file.write_text(
@@ -78,8 +97,15 @@ def labelled(folder: Path) -> pd.DataFrame:
 
 @pytest.mark.parametrize(
     ("task", "read"),
-    [("recommend", impressions), ("recommend", built_in), ("news", texts_of_a_test), ("news", labelled)],
-    ids=["impressions", "built-in impressions", "test source", "labelled texts"],
+    [
+        ("recommend", impressions),
+        ("recommend", built_in),
+        ("recommend", people),
+        ("recommend", built_in_people),
+        ("news", texts_of_a_test),
+        ("news", labelled),
+    ],
+    ids=["impressions", "built-in impressions", "people", "built-in people", "test source", "labelled texts"],
 )
 def test_no_reader_of_a_step_sees_them(
     task: str, read: Callable[[Path], pd.DataFrame], root: str, tmp_path: Path

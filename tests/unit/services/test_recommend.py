@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +13,22 @@ import pytest
 
 from contracts import metric_names as names
 from contracts.errors import PlatformError
+from contracts.groups import PEOPLE, TRENDS, Groups
 from services.monitor.reference import FOREIGN, column_of
 from services.problems.ranking import EMPTY, SERVING
 from services.recommend import denied
 from services.recommend.denied import DenyList
 from tests.problem_bundles import lists, small_recommender
+
+
+def grouped() -> Any:
+    """Two regions: e and f are popular in the north, all items alike in the south, as among all people."""
+    model = small_recommender()
+    rows = (np.array([0, 3, 9]), np.array([4, 5, 0, 0, 1, 2, 3, 4, 5]), np.array([1, 0.8, 0.4, *[1] * 6], np.float32))
+    arrays = dict(zip(TRENDS, (*rows, np.array([1, 1, *[0] * 7], bool)), strict=True))
+    people = np.array([[0], [-1], [-2], [0]], np.int32)
+    groups = Groups({"region": ["north", "south"]})
+    return replace(model, arrays={**model.arrays, **arrays, PEOPLE: people}, groups=groups)
 
 
 def recommend(served: Any, **body: Any) -> Any:
@@ -68,6 +80,48 @@ def test_names_that_the_model_does_not_know_are_flagged_not_passed_over_in_silen
         ({"user": "ann", "items": ["b"], "exclude": ["zzz"], "context": {"attributes": ["loud"]}}, []),
     ):
         assert served.client.post("/recommend", json=request).json()["flags"] == flags
+
+
+def test_what_is_popular_near_somebody_says_so_and_where(serve_bundle: Any, tmp_path: Path) -> None:
+    """near: by the table of the people, or by the request, which goes before; what is not known is not guessed."""
+    served = serve_bundle(lists(tmp_path, grouped()))
+    stranger = recommend(served, user="new", context={"region": "north"}).json()
+    assert [(one["item"], one["why"], one.get("group")) for one in stranger["items"]] == [
+        ("e", "near", "region=north"),
+        ("f", "near", "region=north"),
+        ("a", "popular", None),
+    ]
+    document = served.client.get("/openapi.json").json()
+    schema = document["paths"]["/recommend"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    jsonschema.validate(stranger, schema | {"components": document["components"]})
+    overall = ["a", "d", "b"]
+    for request, wanted, flags in (
+        ({"context": {"region": "north"}}, ["e", "f", "a"], []),
+        ({"user": "dan"}, ["e", "f", "a"], ["unknown_user"]),
+        ({"user": "cat"}, overall, ["unknown_user", "small_group"]),
+        ({"user": "dan", "context": {"region": "West"}}, overall, ["unknown_user", "unknown_group"]),
+        ({"user": "ann"}, ["c", "b", "e"], []),
+        ({"user": "bob", "context": {"region": "north"}}, ["f", "a", "b"], []),
+        ({}, overall, []),
+    ):
+        answer = recommend(served, **request).json()
+        assert ([one["item"] for one in answer["items"]], answer["flags"]) == (wanted, flags), request
+    (row,) = served.predict({"group": "region=north"}).json()["predictions"]
+    assert [one["item"] for one in row["items"]] == ["e", "f", "a"]
+
+
+@pytest.mark.parametrize("region", [["north"], "", "a|b", 1.5, "x" * 257])
+def test_a_group_that_is_no_name_is_refused_and_so_is_one_that_no_model_knows(
+    serve_bundle: Any, tmp_path: Path, region: Any
+) -> None:
+    served = serve_bundle(lists(tmp_path, grouped()))
+    for context, said in (
+        ({"region": region}, "expected region to be a name of 1 to 256"),
+        ({"sex": "f"}, '"region" of'),
+    ):
+        answer = recommend(served, context=context)
+        assert answer.status_code == 422
+        assert said in answer.json()["errors"][0]["message"]
 
 
 def test_more_diversity_is_given_to_who_asks(serve_bundle: Any, tmp_path: Path) -> None:
