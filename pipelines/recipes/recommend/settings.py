@@ -65,7 +65,7 @@ class UsersConfig:
     least: Annotated[int, Field(ge=2)] = 20
     half_life: Annotated[float, Field(ge=0)] = 30.0
     prior: Annotated[float, Field(ge=0)] = 100.0
-    weight: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.0,)
+    weight: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)] = (0.0, 3.0)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
