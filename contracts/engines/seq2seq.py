@@ -172,7 +172,7 @@ class Seq2SeqEngine:
         source = np.full((len(whole), max(map(len, whole))), spec.pad, np.int64)
         for place, row in enumerate(whole):
             source[place, : len(row)] = row
-        draws = [row.how for at in asked if isinstance(row := rows[at], Drawn)]
+        draws = [one.how for at in asked if isinstance(one := rows[at], Drawn)]
         model = _Rows(self, source)
         if draws:
             texts = sample(model, draws, spec.decoding, spec.end, spec.never)
