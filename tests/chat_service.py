@@ -1,4 +1,8 @@
-"""The chat service over the tiny Llama, as tests start it and look at it."""
+"""The chat service over the tiny Llama, as tests start it and look at it.
+
+Its fixtures are taken by name, ``url, client = chat_service.url, chat_service.client``: a module says with a fixture
+`service` what is served, or has a `url` of its own.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.bundle import Bundle
 from deploy.cli.machine.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from services.server.launch import serve_command
+from tests.problem_bundles import tiny_chat
+
+if TYPE_CHECKING:
+    import openai
 
 Service = tuple[str, "subprocess.Popen[bytes]"]
 CITY_NAMES = ("Paris", "Rome")
@@ -26,6 +35,35 @@ CITY = {
     "additionalProperties": False,
 }
 TOOLS: Any = [{"type": "function", "function": {"name": "weather", "parameters": CITY}}]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return tiny_chat(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the service keeps its log."""
+    return tmp_path_factory.mktemp("service")
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> str:
+    return service[0]
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai_client(url) as made:
+        yield made
+
+
+def openai_client(url: str) -> openai.OpenAI:
+    """OpenAI's own client, which asks once."""
+    import openai
+
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from contracts import metric_names as names
 from contracts.bundle import Bundle
 from deploy.cli.serving.chat import Conversation
 from deploy.cli.serving.chat_client import ChatClient
+from tests import chat_service
 from tests.chat_service import CITY, CITY_NAMES, TOOLS, Service, metric, say, served, until
 from tests.late import Late
-from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import EMOJI
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ else:
     openai = Late("openai")
 
 pytestmark = pytest.mark.integration
+bundle, folder = chat_service.bundle, chat_service.folder
+url, client = chat_service.url, chat_service.client
 WRONG = {"type": "integer", "minimum": 5, "maximum": 3}
 LOOP = {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
 CYCLIC: Any = [{"type": "function", "function": {"name": "loop", "parameters": LOOP}}]
@@ -39,30 +41,9 @@ ENDLESS: Any = [{"role": "user", "content": "A"}]  # capital letters go round un
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_chat(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("service")
-
-
-@pytest.fixture(scope="module")
 def service(bundle: Bundle, folder: Path) -> Iterator[Service]:
     with served(bundle, folder, slots=2, window=1 << 18, max_waiting_tokens=1) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def url(service: Service) -> str:
-    return service[0]
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def test_the_model_is_listed_under_its_name_and_not_by_its_file(client: openai.OpenAI) -> None:
@@ -318,7 +299,7 @@ def test_a_guard_masks_answers_and_refuses_orders(bundle: Bundle, tmp_path: Path
     asked = {"guard.injection": "refuse", "guard.personal": "mask"}
     with (
         served(bundle, tmp_path, slots=1, window=2048, **asked) as (url, _),
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        chat_service.openai_client(url) as client,
     ):
         create = client.chat.completions.create
         schema = {"const": "ann.lee@example.com, or nobody"}
@@ -339,7 +320,7 @@ def test_a_guard_masks_answers_and_refuses_orders(bundle: Bundle, tmp_path: Path
 def test_a_prompt_that_fills_the_window_is_refused_with_both_numbers(bundle: Bundle, tmp_path: Path) -> None:
     with (
         served(bundle, tmp_path, slots=1) as (url, _),
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        chat_service.openai_client(url) as client,
     ):
         create = client.completions.create
         assert create(model="tiny", prompt="y" * 511, max_tokens=1, temperature=0).choices[0].text == "z"

@@ -17,10 +17,10 @@ from contracts.engines.llamacpp import base_of
 from services.adapters.forgetting import forget_adapters
 from services.feedback.hashing import hashed
 from services.settings import AdapterSettings
+from tests import chat_service
 from tests.chat_adapters import publish
 from tests.chat_service import Service, metric, say, served, until
 from tests.late import Late
-from tests.problem_bundles import tiny_chat
 
 if TYPE_CHECKING:
     import openai
@@ -28,13 +28,10 @@ else:
     openai = Late("openai")
 
 pytestmark = pytest.mark.integration
+bundle, folder = chat_service.bundle, chat_service.folder
+url, client = chat_service.url, chat_service.client
 SALT = "adapters-of-tests"
 ONE, TWO = "tone", "form"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_chat(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -48,27 +45,11 @@ def store(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("service")
-
-
-@pytest.fixture(scope="module")
 def service(bundle: Bundle, store: Path, folder: Path) -> Iterator[Service]:
     said = {"folder": str(store), "entity": "user", "loaded": 2}
     settings = {f"adapters.{key}": value for key, value in said.items()} | {"predictions.salt": SALT}
     with served(bundle, folder, slots=2, **settings) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def url(service: Service) -> str:
-    return service[0]
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def asked(client: openai.OpenAI, model: str = "tiny", **more: Any) -> str:
@@ -154,7 +135,7 @@ def test_a_new_version_answers_and_a_deleted_one_is_unknown(client: openai.OpenA
 
 def test_the_end_of_the_process_with_adapters_costs_the_base_nothing(service: Service) -> None:
     url, process = service
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client:
+    with chat_service.openai_client(url) as client:
 
         def engines() -> list[psutil.Process]:
             found = psutil.Process(process.pid).children()

@@ -20,11 +20,13 @@ from contracts import metric_names as names
 from contracts.errors import PlatformError
 from services.chat.modality import MODALITY
 from services.chat.runtime import ChatRuntime, ChatSettings
+from tests import chat_service
 from tests.chat_service import Service, metric, say, served, until
 from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import TEMPLATE, write_tiny_llama
 
 pytestmark = pytest.mark.integration
+url = chat_service.url
 RAISES = "{% if 'boom' in messages[-1].content %}{{ raise_exception('no hunter2 here') }}{% endif %}" + TEMPLATE
 
 
@@ -34,11 +36,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     bundle = tiny_chat(folder, write_tiny_llama(folder / "raises.gguf", RAISES))
     with served(bundle, folder, slots=1, window=1 << 15, max_waiting_tokens=1 << 24) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def url(service: Service) -> str:
-    return service[0]
 
 
 def ask(url: str, document: Any) -> httpx.Response:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from contracts.bundle import Bundle
 from services.chat.tools import MAX_CALLS
-from tests.chat_service import CITY_NAMES, TOOLS, say, served
+from tests import chat_service
+from tests.chat_service import CITY_NAMES, TOOLS, Service, say, served
 from tests.late import Late
 from tests.openai_members import check, check_answer
-from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import VOCABULARY
 
 if TYPE_CHECKING:
@@ -22,19 +24,14 @@ else:
     openai = Late("openai")
 
 pytestmark = pytest.mark.integration
+bundle, folder = chat_service.bundle, chat_service.folder
+url, client = chat_service.url, chat_service.client
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    bundle = tiny_chat(tmp_path_factory.mktemp("tiny"))
-    with served(bundle, tmp_path_factory.mktemp("service"), slots=2, window=1 << 15) as (found, _):
+def service(bundle: Bundle, folder: Path) -> Iterator[Service]:
+    with served(bundle, folder, slots=2, window=1 << 15) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def test_a_tool_is_called_and_its_result_is_taken(client: openai.OpenAI) -> None:

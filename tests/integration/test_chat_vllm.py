@@ -19,6 +19,7 @@ from contracts.engines.llamacpp import base_of
 from contracts.lora import write_peft
 from contracts.remote_engine import served_name
 from deploy.cli.machine.ports import free_port
+from tests import chat_service
 from tests.chat_adapters import after, publish
 from tests.chat_service import CITY, TOOLS, metric, ready, say, served, until
 from tests.late import Late
@@ -30,6 +31,7 @@ else:
     openai = Late("openai")
 
 pytestmark = pytest.mark.integration
+client = chat_service.client
 ROOT = Path(__file__).parents[2]
 
 
@@ -80,12 +82,6 @@ def _up(port: int) -> bool:
         return httpx.get(f"http://127.0.0.1:{port}/health").status_code == 200
     except httpx.TransportError:
         return False
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def asked(port: int) -> list[dict[str, Any]]:

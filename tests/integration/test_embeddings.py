@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from contracts.bundle import Bundle
-from tests.chat_service import served
+from tests import chat_service
+from tests.chat_service import Service, served
 from tests.late import Late
 from tests.openai_members import check
-from tests.problem_bundles import tiny_chat
 from tests.tiny_llama import VOCABULARY, write_tiny_llama
 
 if TYPE_CHECKING:
@@ -25,25 +25,16 @@ else:
     openai = Late("openai")
 
 pytestmark = pytest.mark.integration
+bundle, folder = chat_service.bundle, chat_service.folder
+url, client = chat_service.url, chat_service.client
 WORDS = ["[PAD]", "[CLS]", "river", "bank", "money", "[UNK]"]
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_chat(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def url(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def service(bundle: Bundle, folder: Path) -> Iterator[Service]:
     asked = {"embeddings.source": "model", "window": 512, "guard.injection": "refuse"}
-    with served(bundle, tmp_path_factory.mktemp("service"), slots=2, **asked) as (found, _):
+    with served(bundle, folder, slots=2, **asked) as found:
         yield found
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as made:
-        yield made
 
 
 def write_encoder(folder: Path) -> Path:
@@ -126,7 +117,7 @@ def test_an_encoder_in_onnx_beside_a_chat_model(bundle: Bundle, tmp_path: Path) 
     folder = write_encoder(tmp_path / "words")
     with (
         served(bundle, tmp_path, slots=1, window=512, **{"embeddings.source": str(folder)}) as (url, _),
-        openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+        chat_service.openai_client(url) as client,
     ):
         assert [one.id for one in client.models.list()] == ["tiny", "words"]
         assert client.models.retrieve("words").id == "words"
