@@ -25,6 +25,7 @@ from pipelines.steps.ingest import ingest
 from pipelines.task import DataConfig, dump_config
 from pipelines.tasks import get_task, recipe_config
 from pipelines.values import ENDPOINTS, values_of
+from tests.s3_folder import FolderClient
 
 PERSON, OTHER = "CANARY-4711", "OTHER-4712"
 IMPRESSIONS = "".join(
@@ -174,3 +175,14 @@ def test_a_step_is_not_taken_from_the_cache_after_somebody_is_forgotten(root: st
     forgotten.remember(root, "recommend", "user", OTHER, [])
     after = contexts()
     assert {step for step in before if before[step] != after[step]} == {"materialise", "build_dataset", "evaluate"}
+
+
+def test_who_cannot_see_the_list_asks_for_what_no_cache_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FolderClient(tmp_path)
+    monkeypatch.setattr("contracts.storage._client", lambda: client)
+    where = Endpoints(home=str(tmp_path), data="s3://lake/data")
+    config = json.loads(dump_config(recipe_config(get_task("fraud"))))
+    run = Run(run_id="r", task="fraud", config=config, endpoints=where)
+    assert values_of(run)["forgotten"] == ""
+    client.fails = True
+    assert values_of(run)["forgotten"] != values_of(run)["forgotten"]
