@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench import recommend_exploring, recommend_ranking
+from tests.bench.recommend_groups import groups
 from tests.bench.recommend_large import fits
 from tests.bench.recommend_serving import serving
 from tests.bench.report import FOLDER, Row, write
@@ -252,6 +253,7 @@ def bubbles(home: Path) -> Iterator[Row]:
     from pipelines.tasks.recommend.bubble import bubble, without_reranking
 
     config: Any = recipe_config(get_task("recommend"))
+    config = replace(config, simulator=replace(config.simulator, local=0.0))
     worlds = [replace(config, seed=seed) for seed in WORLDS]
     shipped, plain = [bubble(each) for each in worlds], [bubble(without_reranking(each)) for each in worlds]
 
@@ -305,6 +307,7 @@ PARTS = {
     "rankers": recommend_ranking.rankers,
     "off-policy": recommend_ranking.off_policies,
     "exploring": recommend_exploring.exploring,
+    "groups": groups,
     "serving": serving,
     "large": fits,
 }

@@ -58,6 +58,7 @@ def town(seed: int, share: float = 0.5) -> Town:
     from pipelines.training.recommenders import fit
 
     config: Any = replace(recipe_config(get_task("recommend"), "graph_filter"), seed=seed)
+    config = replace(config, simulator=replace(config.simulator, local=0.0))
     world, log = _begin(config)
     read = read_log([log])
     taken = read.taken(np.arange(len(log)), seed)

@@ -31,7 +31,8 @@ def config(kind: str, seed: int) -> Any:
     from pipelines.tasks import get_task, recipe_config
 
     found: Any = recipe_config(get_task("recommend"), "lambdarank")
-    return replace(found, seed=seed, ranker=replace(found.ranker, kind=kind))
+    one_region = replace(found.simulator, local=0.0)
+    return replace(found, seed=seed, simulator=one_region, ranker=replace(found.ranker, kind=kind))
 
 
 class Built:
