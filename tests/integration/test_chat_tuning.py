@@ -209,18 +209,22 @@ def test_a_tuning_is_planned_by_real_steps_and_by_the_shape_of_its_weights(
 ) -> None:
     made = chain(tmp_path, weights, "lora")
     made.dataset()
-    whole: list[int] = []
+    whole: list[tuple[int, int]] = []
 
-    def one_batch(config: Any, task: Any, dataset: Path, *_: Any) -> dict[str, Any]:
-        whole.append(len(pd.read_parquet(dataset / "train.parquet")))
+    def few_batches(
+        config: Any, task: Any, dataset: Path, out: Path, checkpoints: Path, progress: Any
+    ) -> dict[str, Any]:
+        rows = len(pd.read_parquet(dataset / "train.parquet"))
+        whole.append((rows, config.training.epochs))
         return {}
 
-    monkeypatch.setattr(TunedChat, "train", one_batch)
+    monkeypatch.setattr(TunedChat, "train", few_batches)
     task = get_task("chat")
     config: Any = load_config(task, made.config)
     (tmp_path / "steps").mkdir()
     found = config.planned_steps(task, Path(made.path("dataset")), tmp_path / "steps", 2.0**40)
-    assert whole == [config.training.batch_size]
+    rows = len(pd.read_parquet(Path(made.path("dataset")) / "train.parquet"))
+    assert whole == [(min(rows, 4 * config.training.batch_size), 2)]
     from transformers import LlamaForCausalLM
 
     model = LlamaForCausalLM.from_pretrained(weights)

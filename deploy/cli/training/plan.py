@@ -163,7 +163,7 @@ def _by_steps(
             train[name] = {
                 end: value * factors[name] for end, value in zip(("low", "likely", "high"), found[name], strict=True)
             }
-    say(f"ok real steps     {found['why'] or 'the longest batch, four more, and a whole tuning of one batch'}")
+    say(f"ok real steps     {found['why'] or 'the longest batch, four more, and a whole tuning of a few'}")
     need = train["memory_peak"]["likely"] if train else found["need"]
     return {
         "rows": data["rows"],
@@ -275,7 +275,7 @@ def _show_training(said: Any, plan: Mapping[str, Any]) -> None:
     steps, ends = plan.get("steps"), ("likely", "low", "high")
     sizes = [fit["rows"] for fit in plan["fits"]]
     how = (
-        "real steps, and a whole tuning of the longest batch"
+        "real steps, and a whole tuning of a few batches"
         if steps
         else f"{len(sizes)} fits of {sizes[0]:,} to {max(sizes):,} rows"
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,17 +23,16 @@ if TYPE_CHECKING:
     from pipelines.training.conversations import Example
 
 _STEPS = 4  # after the first, which has the longest batch
-_FORWARD = 1 / 3  # of a step's time, without the backward pass
+_BATCHES, _EPOCHS = 4, 2  # of the whole tuning that is measured
+_SLOW = 1.0  # seconds of a step beside which what the trainer adds to it is nothing
 _AROUND = 540 * 2**20  # bytes that a process holds beside the formula: libraries and what they load, measured
 _ROOM = 0.9  # of the memory here that real steps may take
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Lengths of what is learned from, and the tokens of a batch of the longest."""
+    """The longest of what is learned from, in tokens."""
 
-    train: Sequence[int]
-    valid: Sequence[int]
     longest: int
     sequences: int
     batches: Sequence[int]  # of an epoch, in tokens with padding
@@ -41,7 +42,8 @@ def planned_steps(config: Any, task: Task, dataset: Path, folder: Path, limit: f
     """Forecast of a tuning, from a process that may be spent on it.
 
     What does not grow with the rows (measuring before and after, writing what is served, asking it) is known from a
-    whole tuning of one batch.
+    whole tuning of a few batches, and so is what the trainer adds to each step, and to each epoch (losses of the
+    validation rows, a checkpoint).
 
     Args:
         folder: empty.  limit: bytes of memory that a process here may have; steps that need more are not made.
@@ -98,9 +100,11 @@ def planned_steps(config: Any, task: Task, dataset: Path, folder: Path, limit: f
     if not device.startswith("cuda") and here.total + _AROUND > _ROOM * limit:
         return {**found, "why": "by the formula, one step needs more memory than this machine has"}
     each, spread = _measured(config, base, parts["train"], plan, device, half)
-    around = _whole(config, task, dataset, folder, frames["train"], len(parts["train"])) - tokens * each
-    work = (sum(plan.batches) + sum(plan.valid) * _FORWARD) * plan.sequences * config.training.epochs
-    seconds, peak = opened + max(around, 0.0) + work * each, float(memory_peak() or here.total + _AROUND)
+    usual = sum(plan.batches) / len(plan.batches) * plan.sequences * each
+    whole = _whole(config, task, dataset, folder, frames["train"], len(parts["train"]), usual)
+    work = sum(plan.batches) * plan.sequences * each + len(plan.batches) * max(whole.step - usual, 0.0) + whole.epoch
+    seconds = opened + whole.around + config.training.epochs * work
+    peak = float(memory_peak() or here.total + _AROUND)
     low, high = min(spread, 0.3), max(spread, 0.1)
     gpu = None
     if device.startswith("cuda"):
@@ -127,9 +131,7 @@ def _lengths(config: Any, parts: dict[str, Any]) -> _Plan:
         order = np.random.default_rng(config.seed).permutation(each["train"])
         batches = [int(max(some) * len(some)) for some in _cut(order.tolist(), size)]
         longest = max(each["train"])
-    return _Plan(
-        train=each["train"], valid=each["valid"], longest=longest, sequences=2 if pairs else 1, batches=batches
-    )
+    return _Plan(longest=longest, sequences=2 if pairs else 1, batches=batches)
 
 
 def _tokens(one: Any) -> int:
@@ -141,11 +143,30 @@ def _cut(values: list[int], size: int) -> Iterator[list[int]]:
         yield values[at : at + size]
 
 
-def _whole(config: Any, task: Task, dataset: Path, folder: Path, rows: pd.DataFrame, examples: int) -> float:
-    """Seconds of a whole tuning of one batch, of the longest rows; of pairs, which rows may lack, of one epoch."""
+@dataclass(frozen=True, kw_only=True)
+class _Whole:
+    """Seconds of a whole tuning: of a step, of an epoch beside its steps, and of all that is in no epoch."""
+
+    step: float
+    epoch: float
+    around: float
+
+
+def _whole(
+    config: Any, task: Task, dataset: Path, folder: Path, rows: pd.DataFrame, examples: int, usual: float
+) -> _Whole:
+    """A whole tuning of a few batches, one of the longest rows; of pairs, which rows may lack, of all.
+
+    Args:
+        usual: seconds of a step; where they are many, one batch is tuned with.
+    """
+    few = 1 if usual > _SLOW else _BATCHES
     if len(rows) == examples:
-        sizes = rows["prompt"].str.len() + rows["label"].str.len()
-        rows = rows.loc[sizes.sort_values(ascending=False).index[: config.training.batch_size]]
+        sizes, size = rows["prompt"].str.len() + rows["label"].str.len(), config.training.batch_size
+        order = sizes.sort_values(ascending=False).index
+        others = np.random.default_rng(config.seed).permutation(order[size:])[: (few - 1) * size]
+        rows = rows.loc[[*order[:size], *others]]
+    epochs = min(config.training.epochs, _EPOCHS if few > 1 else 1)
     small = folder / "dataset"
     small.mkdir()
     for file in dataset.iterdir():
@@ -154,10 +175,33 @@ def _whole(config: Any, task: Task, dataset: Path, folder: Path, rows: pd.DataFr
     rows.reset_index(drop=True).to_parquet(small / "train.parquet", index=False)
     for name in ("model", "checkpoints"):
         (folder / name).mkdir()
-    once = replace(config, training=replace(config.training, epochs=1))
+    once = replace(config, training=replace(config.training, epochs=epochs))
+    marks: list[tuple[float, int, bool]] = []
+
+    def mark(done: float, _: Any, **said: Any) -> None:
+        if "steps" in said or "valid_loss" in said:
+            marks.append((time.perf_counter(), math.ceil(done - 0.001), "steps" in said))
+
     began = time.perf_counter()
-    once.train(task, small, folder / "model", folder / "checkpoints", lambda *_, **__: None)
-    return time.perf_counter() - began
+    once.train(task, small, folder / "model", folder / "checkpoints", mark)
+    return _parts(time.perf_counter() - began, marks, usual)
+
+
+def _parts(seconds: float, marks: list[tuple[float, int, bool]], usual: float) -> _Whole:
+    """What a tuning of so many seconds is made of.
+
+    Args:
+        marks: moment and number of the epoch, of the end of each step (True) and of the losses of each epoch.
+        usual: seconds of a step where two of one epoch are not there.
+    """
+    steps = [(at, epoch) for at, epoch, step in marks if step]
+    within = [then[0] - at for (at, epoch), then in itertools.pairwise(steps) if then[1] == epoch]
+    step = median(within) if within else usual
+    between = [then[0] - at - step for (at, epoch), then in itertools.pairwise(steps) if then[1] != epoch]
+    losses = [then[0] - at for (at, _, first), then in itertools.pairwise(marks) if first and not then[2]]
+    beside = max(median(between or losses or [0.0]), 0.0)
+    epochs = len({epoch for _, epoch in steps})
+    return _Whole(step=step, epoch=beside, around=max(seconds - len(steps) * step - epochs * beside, 0.0))
 
 
 def _measured(

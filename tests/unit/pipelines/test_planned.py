@@ -21,6 +21,7 @@ from deploy.cli.terminal.output import console
 from deploy.cli.training import plan as command
 from deploy.cli.training import plan_places as places
 from pipelines import planned, planning
+from pipelines.recipes.chat import planned_steps
 from pipelines.run import Run
 from pipelines.training import tuning_memory as formula
 from pipelines.training.chat_tuning import LoraConfig, TuningConfig
@@ -315,3 +316,15 @@ def test_a_plan_says_when_several_workers_should_share_the_data() -> None:
     assert command.one_machine(plan) == ""
     for much in ({"memory_peak": 5 * 2**30, "seconds": 60.0}, {"memory_peak": 2**30, "seconds": 2000.0}):
         assert "--set data.engine=ray" in command.one_machine({**plan, "data": much})
+
+
+def test_the_time_of_a_tuning_is_its_steps_its_epochs_and_what_is_in_none() -> None:
+    """Two epochs of three steps of 2 s, 5 s between them; 7 s before the first step, 4 s after the last."""
+    marks = [(9.0, 1, True), (11.0, 1, True), (13.0, 1, True), (16.0, 1, False)]
+    marks += [(20.0, 2, True), (22.0, 2, True), (24.0, 2, True), (27.0, 2, False)]
+    parts = planned_steps._parts(33.0, marks, 0.5)
+    assert (parts.step, parts.epoch, parts.around) == (2.0, 5.0, 33.0 - 6 * 2 - 2 * 5)
+    one = planned_steps._parts(33.0, [(9.0, 1, True), (12.0, 1, False)], 0.5)
+    assert (one.step, one.epoch, one.around) == (0.5, 3.0, 33.0 - 0.5 - 3)
+    none = planned_steps._parts(33.0, [], 0.5)
+    assert (none.step, none.epoch, none.around) == (0.5, 0.0, 33.0)
