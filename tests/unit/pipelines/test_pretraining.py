@@ -288,3 +288,29 @@ def test_the_gate_compares_with_counting_and_with_held_out_texts(bits: float, co
     checks = PRETRAINING.find(candidate).checks
     assert [check.metric for check in checks] == ["valid_bits_per_byte", "memorised"]
     assert all(check.passed for check in checks) == passed
+
+
+@pytest.mark.parametrize(
+    ("writer", "refused"),
+    [
+        (lambda row: row["text"], set()),
+        (lambda row: "", {"rouge_l", "facts_kept", "distinct_2", "empty"}),
+        (lambda row: "Nobody was hurt. " * 9, {"rouge_l", "facts_kept", "distinct_2", "repetition"}),
+        (lambda row: f"{row['text']} {row['text']}", {"repetition"}),
+        (
+            lambda row: row["text"].translate(str.maketrans("0123456789", "1234567890")),
+            {"unsupported_numbers", "facts_kept"},
+        ),
+    ],
+    ids=["the reports", "nothing", "one text", "all twice", "other numbers"],
+)
+def test_the_gate_of_writing_refuses_a_writer_by_what_it_does_wrong(writer: Any, refused: set[str]) -> None:
+    from pipelines.evaluation.generation import EVALUATION
+
+    rows = pd.DataFrame(list(reports(136, 7))).rename(columns={"text": "label"})
+    answers = [writer({"text": text}) for text in rows["label"]]
+    rules = recipe_config(get_task("writing"), "pretrain").gate.thresholds
+    found = EVALUATION.measure_for(rows, answers, None, None, [rule.metric for rule in rules])(None)  # type: ignore[arg-type]
+    below = {rule.metric for rule in rules if rule.minimum is not None and not found[rule.metric] >= rule.minimum}
+    above = {rule.metric for rule in rules if rule.maximum is not None and not found[rule.metric] <= rule.maximum}
+    assert below | above == refused
