@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -27,6 +29,7 @@ from pipelines.tasks import changed_config, find_recipe, get_task, load_config, 
 
 ENDPOINTS = "FAIRLEAD_ENDPOINTS"
 """Environment of steps on a cluster: the platform's addresses, as JSON of `Endpoints`."""
+_BESIDE = ("source", "test_source", "pii_labelled", "words")  # settings that name what a step reads by itself
 
 
 def values_of(run: Run) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def values_of(run: Run) -> dict[str, Any]:
         "code_version": code_version(task.name),
         "store": store_stamp(task, where, config),
         "forgotten": _forgotten(where, task.name),
+        "beside": _beside(as_document(config)),
         "checkpoints": checkpoints(where),
         "steps": storage.join(where.uri("data"), FOLDER),
         "source": run.source,
@@ -70,6 +74,31 @@ def _forgotten(where: Endpoints, task: str) -> str:
         if err.code not in ("storage_denied", "storage_unreachable"):
             raise
         return secrets.token_hex(16)
+
+
+def _beside(config: Mapping[str, Any]) -> str:
+    """A fingerprint of the files and folders that steps read by themselves, because settings name them: their sizes and
+    when they changed, or S3's mark of their content. "" where there are none; what cannot be seen is like nothing else.
+    """
+    marks: list[Any] = []
+    for key, place in _named(config):
+        try:
+            marks += [
+                [key, place],
+                *([one.uri, one.size, one.mark] for one in storage.listing(os.path.expanduser(place))),
+            ]
+        except PlatformError as err:
+            if err.code != "bad_address":  # of a database: its text alone
+                return secrets.token_hex(16)
+    return hashlib.sha256(json.dumps(marks).encode()).hexdigest()[:32] if marks else ""
+
+
+def _named(part: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(part, Mapping):
+        for name, inner in part.items():
+            yield from _named(inner, str(name))
+    elif isinstance(part, str) and part and key in _BESIDE:
+        yield key, part
 
 
 def as_document(config: TaskConfig) -> dict[str, Any]:

@@ -311,8 +311,9 @@ def _same(*names: str, **others: str) -> dict[str, str]:
     return {**{name: name for name in names}, **others}
 
 
-# `store`, `forgotten`, `nonce` and `code_version` are used by few calls: they are part of the cache's key, because no
-# cache sees the code of a package, what was deleted from a store, or whose rows are left out of what a step reads.
+# `store`, `forgotten`, `beside`, `nonce` and `code_version` are used by few calls: they are part of the cache's key,
+# because no cache sees the code of a package, what was deleted from a store, whose rows are left out of what a step
+# reads, or what is in the files that it reads beside the source.
 CALLS: dict[str, Call] = {
     "ingest": Call(
         call=_ingest,
@@ -331,14 +332,14 @@ CALLS: dict[str, Call] = {
     ),
     "materialise": Call(
         call=_materialise,
-        told=_same("task", "endpoints", "forgotten", "code_version", "store", "nonce", config="data_config"),
+        told=_same("task", "endpoints", "forgotten", "beside", "code_version", "store", "nonce", config="data_config"),
         takes=_same("clean", "data_version"),
         artifact=("features", "features"),
         needed=lambda task: task.feature_service is not None,
     ),
     "build_dataset": Call(
         call=_build_dataset,
-        told=_same("task", "endpoints", "forgotten", "code_version", "nonce", config="data_config"),
+        told=_same("task", "endpoints", "forgotten", "beside", "code_version", "nonce", config="data_config"),
         takes=_same("clean", "features"),
         artifact=("dataset", "built"),
         optional=frozenset({"features"}),
@@ -346,14 +347,22 @@ CALLS: dict[str, Call] = {
     "train": Call(
         call=_train,
         told=_same(
-            "task", "checkpoints", "code_version", "nonce", "distributed_job", "hub", "ledger", config="train_config"
+            "task",
+            "checkpoints",
+            "beside",
+            "code_version",
+            "nonce",
+            "distributed_job",
+            "hub",
+            "ledger",
+            config="train_config",
         ),
         takes=_same(dataset="built"),
         artifact=("model", "model"),
     ),
     "evaluate": Call(
         call=_evaluate,
-        told=_same("task", "config", "source", "endpoints", "forgotten", "code_version", "nonce"),
+        told=_same("task", "config", "source", "endpoints", "forgotten", "beside", "code_version", "nonce"),
         takes=_same("model", "data_version", dataset="built"),
         artifact=("candidate", "candidate"),
     ),

@@ -76,7 +76,7 @@ def arguments(shared: Shared, run: str, workflow: str = "full", **changes: Any) 
         "code_version": code_of_toy(),
         "run": run,
         "promote": True,
-        **dict.fromkeys(("source", "store", "forgotten", "nonce", "hub", "ledger", "distributed_job"), ""),
+        **dict.fromkeys(("source", "store", "forgotten", "beside", "nonce", "hub", "ledger", "distributed_job"), ""),
         **changes,
     }
     steps = graph(workflow, TASK)

@@ -31,6 +31,7 @@ DECIDES = {
     "data_version": ["materialise", "build_dataset", "train", "evaluate"],
     "store": ["materialise", "build_dataset", "train", "evaluate"],
     "forgotten": ["materialise", "build_dataset", "train", "evaluate"],
+    "beside": ["materialise", "build_dataset", "train", "evaluate"],
     "train_config": ["train", "evaluate"],
     "config": ["evaluate"],
     "source": ["evaluate"],

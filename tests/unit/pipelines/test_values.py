@@ -116,3 +116,21 @@ VALUES = st.recursive(
 def test_values_written_as_json_come_back(settings: dict[str, Any], comma: bool) -> None:
     text = (", " if comma else "\n").join(f"{key}={json.dumps(value)}" for key, value in settings.items())
     assert dict(parse_setting(item) for item in split_settings(text)) == settings
+
+
+def test_a_file_that_a_step_reads_by_itself_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    items, where = tmp_path / "items.csv", Endpoints(home=str(tmp_path / "home"))
+    items.write_text("item,genre\na,x\n")
+    task = get_task("recommend")
+
+    def beside(*settings: str) -> str:
+        config = as_document(recipe_config(task, None, dict(parse_setting(one) for one in settings)))
+        found: str = values_of(Run(run_id="r", task="recommend", config=config, endpoints=where))["beside"]
+        return found
+
+    named = f"items.source={items}"
+    assert beside() == beside()
+    before = beside(named)
+    assert beside(named) == before != ""
+    items.write_text("item,genre\na,y\nb,y\n")
+    assert beside(named) not in ("", before)
