@@ -229,7 +229,7 @@ def _ingest(given: dict[str, Any]) -> dict[str, Any]:
 def _validate(given: dict[str, Any]) -> Any:
     from pipelines.steps import validate
 
-    return validate.validate(*_of(given, "task", "config", "dataset", "clean"), kept=given.get("kept", ""))
+    return validate.validate(*_of({"kept": "", **given}, "task", "config", "dataset", "clean", "kept"))
 
 
 def _materialise(given: dict[str, Any]) -> Any:

@@ -39,7 +39,8 @@ def mongodb(folder: Path) -> Iterator[Row]:
     from tests.mongo_server import MongoServer
 
     looked: list[Seconds] = []
-    apply = PersonalData.apply
+    reads: Any = PersonalData
+    apply = reads.apply
 
     def timed(self: Any, chunk: Any) -> Any:
         found: list[Any] = []
@@ -52,14 +53,14 @@ def mongodb(folder: Path) -> Iterator[Row]:
         with server.database() as shop:
             for start in range(0, DOCUMENTS, 10_000):
                 shop.payments.insert_many([_payment(number) for number in range(start, start + 10_000)])
-        PersonalData.apply = timed
+        reads.apply = timed
         for turn in range(TURNS):
             looked.clear()
             took["driver"].append(_seconds(lambda: _fetched(server)))
             took["version"].append(_seconds(partial(_version, server, folder / f"home-{turn}")))
             took["personal data"].append(Seconds(sum(s.clock for s in looked), sum(s.processor for s in looked)))
     finally:
-        PersonalData.apply = apply
+        reads.apply = apply
         server.stop()
     for what, goal in (("clock", ""), ("processor", ">= 30000")):
         driver, version, search = ([getattr(each, what) for each in took[name]] for name in took)

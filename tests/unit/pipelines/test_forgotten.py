@@ -48,11 +48,12 @@ def impressions(folder: Path) -> pd.DataFrame:
     file = folder / "shown.csv"
     file.write_text(f"list,who,item,place,clicked,time\n{IMPRESSIONS}")
     given = {"impressions.source": str(file), "impressions.data.columns.user": "who"}
-    return read_impressions(recipe_config(get_task("recommend"), None, given), lambda: pd.DataFrame())
+    config: Any = recipe_config(get_task("recommend"), None, given)
+    return read_impressions(config, lambda: pd.DataFrame())
 
 
 def built_in(folder: Path) -> pd.DataFrame:
-    config = recipe_config(get_task("recommend"), None, {"impressions.source": "built-in"})
+    config: Any = recipe_config(get_task("recommend"), None, {"impressions.source": "built-in"})
     rows = [line.split(",") for line in IMPRESSIONS.splitlines()]
     frame = pd.DataFrame(rows, columns=["list", "user", "item", "place", "clicked", "time"])
     without = fingerprint(config, lambda: frame[frame["user"] == OTHER])
@@ -133,7 +134,7 @@ def test_a_step_on_a_cluster_finds_the_list(
     call, seen = calls.CALLS[step], list[pd.DataFrame]()
     told = json.loads(call.context(values)) | ({"endpoints": ""} if given == "the platform" else {})
     looks = partial(_look, seen, tmp_path)
-    monkeypatch.setitem(calls.CALLS, step, SimpleNamespace(**{**vars(call), "call": looks}))  # type: ignore[arg-type]
+    monkeypatch.setitem(calls.CALLS, step, SimpleNamespace(**{**vars(call), "call": looks}))
     files = dict.fromkeys((*call.takes, call.artifact[0]), str(tmp_path / "file"))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("pipelines.code_version.require", lambda *_: None)

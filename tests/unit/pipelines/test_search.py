@@ -377,7 +377,7 @@ def test_two_searches_of_one_name_at_a_time_share_their_trials_and_nothing_else(
 def test_trials_are_counted_only_where_there_may_be_enough_and_one_too_many_is_given_back(tmp_path: Path) -> None:
     made = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="s")
     counts: list[int] = []
-    made.get_trials = lambda *a, **k: (counts.append(1), optuna.Study.get_trials(made, *a, **k))[1]  # type: ignore[method-assign]
+    made.get_trials = lambda *a, **k: (counts.append(1), optuna.Study.get_trials(made, *a, **k))[1]
     last = -1
     for _ in range(3):
         trial = study.ask(made, 5, "here:1:0", tmp_path / "lock", 1.0, look=False, last=last)
