@@ -105,7 +105,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     from pipelines.tasks import get_task, recipe_config
 
     folder, task = tmp_path_factory.mktemp("recommend"), get_task("recommend")
-    size = {"simulator.people": 60, "simulator.items": 40, "simulator.days": 25, "ranker.windows": True}
+    size = {
+        "simulator.people": 60,
+        "simulator.items": 40,
+        "simulator.days": 25,
+        "simulator.local": 0.0,
+        "ranker.windows": True,
+    }
     settings = recipe_config(task, "lambdarank", size)
     config, ends = dump_config(settings), Endpoints(home=str(folder / "home")).resolved()
     version = ingest("recommend", config, "", ends.uri("data"), str(folder / "manifest.json"))

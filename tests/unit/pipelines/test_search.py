@@ -233,7 +233,7 @@ def test_pods_share_the_trials_and_the_training_does_what_is_left(
     given = {"space": SPACE, "metrics": ["roc_auc"], "workers": 2, "storage": storage}
     dataset, asked = candidate / "dataset", toy_config(search={"trials": 6, **given})
     values = {"task": "toy", "train_config": json.loads(asked), "steps": str(tmp_path / "steps"), "nonce": ""}
-    values |= {"checkpoints": "", "code_version": "1", "distributed_job": "", "hub": "", "ledger": ""}
+    values |= {"checkpoints": "", "beside": "", "code_version": "1", "distributed_job": "", "hub": "", "ledger": ""}
     entry = tmp_path / "steps" / "build_dataset" / "key" / "at"
     shutil.copytree(dataset, entry / "out")
     (entry / "files.json").write_text("{}")
