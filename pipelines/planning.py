@@ -42,8 +42,9 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     run = Run.model_validate(job["run"])
     task = get_task(run.task)
     config = load_config(task, json.dumps(run.config))
-    with StepCache(values_of(run)["steps"]).scratch() as scratch:
-        group = Group(values_of(run), {}, scratch)
+    values = values_of(run)
+    with StepCache(values["steps"]).scratch() as scratch:
+        group = Group(values, {}, scratch)
         group.run(_DATA)
         seconds = time.perf_counter() - began
         dataset = group.path("built")

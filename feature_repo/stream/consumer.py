@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 _POLL = 0.1  # seconds that a look at the brokers takes at most: also how soon an end is noticed
 _AWAY = 60.0  # seconds without any broker at the start after which it is an error
 _TOLD_MS = 5000  # between two looks at the connections
-_KNOWN_MS = 10_000  # a commit waits so long for a group's broker to be known: by default it is ten minutes
+_CLOSED = 15.0  # seconds that leaving the group may take
 _SENT = 30.0  # seconds that a dead letter may take
 
 
@@ -63,7 +63,6 @@ class Stream:
         kafka = _library()
         self._consumer = kafka.Consumer(
             {
-                "coordinator.query.interval.ms": _KNOWN_MS,
                 **self._settings.client(),
                 "group.id": self._settings.group,
                 "enable.auto.commit": False,
@@ -88,7 +87,15 @@ class Stream:
             self._measure(kafka)
         finally:
             self._waiting = []  # what is not pushed by now is read again
-            self._consumer.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Leave the group; where brokers have gone with a commit on its way, that may take for ever."""
+        leaving = threading.Thread(target=self._consumer.close, name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(_CLOSED)
+        if leaving.is_alive():
+            _LOG.warning("the group was not left within %.0f s: the brokers will find out by themselves", _CLOSED)
 
     def _look_at_topics(self, kafka: Any) -> None:
         try:
@@ -219,7 +226,7 @@ class Stream:
             self._next[at] = max(self._next.get(at, 0), one.offset + 1)
         places = sorted({(one.topic, one.partition) for one in batch})
         offsets = [kafka.TopicPartition(*place, self._next[place]) for place in places]
-        try:  # nobody waits for the answer, which brokers that are away do not give; closing waits for `_KNOWN_MS`
+        try:  # nobody waits for the answer: a commit that is on its way when brokers go may never get one
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except kafka.KafkaException as err:
             self._committed(err, offsets)

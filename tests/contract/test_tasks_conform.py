@@ -29,9 +29,8 @@ from tests.chain import Chain
 
 ROOT = Path(__file__).parents[2]
 TASKS = task_names()
-# What takes minutes to train is trained for seconds here, and its gate asks less or nothing; docs has the numbers.
+# What takes minutes to train is trained for seconds here, and its gate asks nothing; docs has the numbers.
 QUICK: dict[str, dict[str, Any]] = {
-    "objects": {"training.epochs": 5, "gate.thresholds": [{"metric": "map50", "minimum": 0.4}]},
     "drawings": {
         "training.epochs": 1,
         "model.widths": [8, 16],

@@ -27,7 +27,7 @@ def main_container(made: list[Any], name: str) -> Any:
 
 def test_a_full_install_stays_small() -> None:
     made = render("platform", {"pipelines": {"ui": {"enabled": True}}})
-    assert len(made) <= 151
+    assert len(made) <= 150
     assert len(of_kind(made, "CustomResourceDefinition")) <= 10
     assert len(images(made)) <= 20
     running = [pod for name, pod in pods(made) if not name.startswith(("Pod/", "Job/"))]

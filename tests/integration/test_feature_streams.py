@@ -172,18 +172,14 @@ def test_what_is_before_a_groups_beginning_does_not_wait_and_brokers_that_go_are
     home.topic("late")
     home.send("late", {"n": 1}, {"n": 2})
     written: list[int] = []
-
-    def push(frame: pd.DataFrame) -> None:
-        written.extend(frame["n"])
-        home.go()  # so that nobody takes the commit behind these rows
-
     late = settings("late", home.address, start="latest")
-    running = Running(late, push)
+    running = Running(late, lambda frame: written.extend(frame["n"]))
     try:
         until(lambda: len(lags := running.lags("late")) == 4 and not any(lags), "messages before the beginning wait")
-        until(lambda: running.value("fairlead_stream_up") == 1, "up")
         home.send("late", {"n": 3})
         until(lambda: written == [3], "the first row after the beginning")
+        until(lambda: running.value("fairlead_stream_up") == 1, "up")
+        home.go()
         until(lambda: running.value("fairlead_stream_up") == 0, "brokers that are gone count as up")
     finally:
         error = running.end()

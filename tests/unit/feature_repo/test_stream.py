@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,6 +15,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
 from contracts.settings import load
+from feature_repo.stream import consumer
+from feature_repo.stream.exposition import Figures
 from feature_repo.stream.messages import Message, RefusedError, frame_of, row_of
 from feature_repo.stream.pushing import push_batch
 from feature_repo.stream.settings import PREFIX, StreamSettings
@@ -140,3 +145,69 @@ def test_the_password_comes_by_the_environment_and_is_never_shown() -> None:
     }
     assert found.port == 0
     assert "s3cret" not in repr(found)
+
+
+class Silent:
+    """A consumer whose brokers go with its first commit on its way: as librdkafka, it waits for an answer for ever."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.told, self.over, self.got = settings, threading.Event(), False
+
+    def list_topics(self, timeout: float) -> Any:
+        return SimpleNamespace(topics={"t": SimpleNamespace(error=None)})
+
+    def subscribe(self, *_: Any, **__: Any) -> None: ...
+
+    def assignment(self) -> list[Any]:
+        return []
+
+    def consume(self, count: int, seconds: float) -> list[Any]:
+        time.sleep(0.01)
+        given, self.got = [] if self.got else [Got()], True
+        return given
+
+    def commit(self, offsets: Any, asynchronous: bool) -> None:
+        if not asynchronous:
+            self.close()
+
+    def close(self) -> None:
+        self.over.wait(60)
+
+
+class Got:
+    """A message as the library gives it."""
+
+    def __getattr__(self, name: str) -> Any:
+        said = {"topic": "t", "partition": 0, "offset": 4, "key": b"k", "value": b'{"n": 1}', "timestamp": (1, 5)}
+        return lambda: said.get(name)
+
+
+def test_nobody_waits_for_a_commit_that_the_brokers_took_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Silent] = []
+
+    def library() -> Any:
+        place = lambda *of: of  # noqa: E731
+        return SimpleNamespace(
+            Consumer=lambda told: made.append(Silent(told)) or made[0], TopicPartition=place, KafkaException=OSError
+        )
+
+    monkeypatch.setattr(consumer, "_library", library)
+    monkeypatch.setattr(consumer, "_CLOSED", 0.2)
+    given = {"brokers": "nowhere:1", "group": "g", "topics": [{"topic": "t", "source": "s"}], "max_seconds": 0}
+    written: list[int] = []
+    stream = consumer.Stream(
+        StreamSettings.model_validate(given), {"t": ({"n": "n"}, lambda frame: written.extend(frame["n"]))}, Figures()
+    )
+    stop = threading.Event()
+    running = threading.Thread(target=stream.run, args=(stop,), daemon=True)
+    running.start()
+    for _ in range(500):
+        if made and made[0].got and written and not stream._waiting:
+            break
+        time.sleep(0.01)
+    assert written == [1]
+    assert not stream._waiting, "it waits for the commit"
+    stop.set()
+    running.join(5)
+    assert not running.is_alive(), "it waits for the group to be left"
+    made[0].over.set()
