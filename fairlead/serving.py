@@ -119,7 +119,7 @@ class Service:
         return self
 
     def _opened(self, stack: ExitStack) -> Any:
-        from deploy.cli.machine.ports import free_port
+        from contracts.ports import free_port
         from deploy.cli.serving.serve import ENCRYPTED, check_alone, open_endpoint
 
         port = self._port or free_port()

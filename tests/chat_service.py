@@ -18,7 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.bundle import Bundle
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from services.server.launch import serve_command
 from tests.problem_bundles import tiny_chat
@@ -78,6 +78,7 @@ def served(bundle: Bundle, folder: Path, **settings: Any) -> Iterator[Service]:
     url = f"http://127.0.0.1:{port}"
     try:
         until(lambda: process.poll() is not None or ready(url), folder / "stderr")
+        assert process.poll() is None, (folder / "stderr").read_text()
         yield url, process
     finally:
         stop_group(process)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 
 LOGIN = ("reader", "s3cret/word")
 

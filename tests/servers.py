@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 
 KEY, SECRET = "access-key", "secret-key-of-tests"

@@ -145,16 +145,6 @@ def attend(name: str, server: str, certificates: Path, answer: Callable[[Message
     _stop(cell)
 
 
-def free_port() -> int:
-    """A port that was free just now."""
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 def _cell(name: str, address: str, certificates: Path) -> Any:
     known = credentials(certificates, name)
     try:

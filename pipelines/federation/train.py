@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from contracts.bundle import Input
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from contracts.privacy_ledger import Release
 from pipelines.federation.certificates import AUTHORITY, make_certificates
 from pipelines.federation.coordinator import Coordinator, Member
-from pipelines.federation.engine import Hub, free_port
+from pipelines.federation.engine import Hub
 from pipelines.federation.learner import Local, Valid, measured
 from pipelines.federation.local_sites import LocalSites
 from pipelines.federation.models import Model, model_of

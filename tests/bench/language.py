@@ -24,7 +24,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from contracts import metric_names as names
 from contracts.llama_process import LlamaOptions, LlamaProcess
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from pipelines.recipes.chat.weights import find_weights
 from services.chat.llama import EngineStream

@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 import psutil
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from services.chat.llama import EngineStream
 from tests.bench.report import Row

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from contracts.bundle import Signature
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from services.metrics.service_metrics import ServiceMetrics
 from services.model.prediction_log import PredictionLog, new_id
 from services.model.request_schema import Batch

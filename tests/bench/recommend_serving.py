@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from contracts.ports import free_port
 from tests.bench.report import FOLDER, Row
 from tests.bench.serving_load import open_loop
 
@@ -98,9 +98,7 @@ def bundle(home: Path, items: int) -> tuple[Path, dict[str, float]]:
 @contextlib.contextmanager
 def served(path: Path, log: Path) -> Iterator[tuple[int, int]]:
     """The port and the process of a service of the bundle."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     argv = [sys.executable, "-m", "services.server.launch", "recommend", "--port", str(port)]
     env = {**os.environ, "FAIRLEAD_SERVICE_BUNDLE": str(path), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with log.open("wb") as out:

@@ -23,8 +23,8 @@ from typing import Any, TypeVar
 import psutil
 import yaml
 
+from contracts.ports import free_port
 from deploy.cli.machine.kept_processes import KeptProcess
-from deploy.cli.machine.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from deploy.cli.serving.fleet import Notes
 

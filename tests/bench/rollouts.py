@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from contracts.ports import free_port
 from contracts.rollout_policy import RolloutPolicy
-from deploy.cli.machine.ports import free_port
 from deploy.cli.serving.router import Router
 from services.rollout.envoy import Address, Routing
 from services.server.launch import serve_command

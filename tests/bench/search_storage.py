@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.search import run_search, worker
 from pipelines.search.worker import Job, Worker

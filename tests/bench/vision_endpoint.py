@@ -22,7 +22,7 @@ import numpy as np
 from contracts.bundle import Bundle
 from contracts.engines import load_engine
 from contracts.images import SPEC, ImageSpec, read_pixels
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from tests.bench.report import Row
 from tests.bench.serving_models import publish
 from tests.image_bundle import encoded

@@ -197,7 +197,7 @@ def test_its_golden_examples_hold_for_the_published_bundle(chain: Chain) -> None
 
 @pytest.mark.integration
 def test_its_service_answers_the_example_of_its_own_page(chain: Chain) -> None:
-    from deploy.cli.machine.ports import free_port
+    from contracts.ports import free_port
     from deploy.cli.serving.endpoint import Endpoint
 
     registry = Registry(chain.endpoints)

@@ -18,6 +18,7 @@ from typing import Any
 
 from contracts import storage
 from contracts.bundle import DOCUMENT, Bundle, read_bundle, write_bundle
+from contracts.ports import free_port
 from tests.e2e.spaces import KEY, SECRET, apply, kubectl
 from tests.problem_bundles import lists
 
@@ -287,9 +288,7 @@ def publish(namespace: str, bundles: dict[str, Bundle]) -> None:
 
 @contextlib.contextmanager
 def _forwarded(namespace: str, target: str, port: int) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        local = free.getsockname()[1]
+    local = free_port()
     command = ["kubectl", "-n", namespace, "port-forward", target, f"{local}:{port}"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:

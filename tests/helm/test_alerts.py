@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from services.controller.signals import ALERTS
 from tests.helm.chart import OPERATOR, named, of_kind, render
 from tests.helm.program import CHARTS, find, helm

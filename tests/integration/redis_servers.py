@@ -14,12 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port if port < 55_000 else free_port()  # a cluster uses port + 10,000 too
+from contracts.ports import free_port
 
 
 class Server:

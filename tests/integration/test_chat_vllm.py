@@ -17,8 +17,8 @@ import pytest
 from contracts.bundle import Bundle
 from contracts.engines.llamacpp import base_of
 from contracts.lora import write_peft
+from contracts.ports import free_port
 from contracts.remote_engine import served_name
-from deploy.cli.machine.ports import free_port
 from tests import chat_service
 from tests.chat_adapters import after, publish
 from tests.chat_service import CITY, TOOLS, metric, ready, say, served, until

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from tests.shell import Shell, documents
 
 pytestmark = pytest.mark.integration

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli.machine.ports import HOST, free_port
+from contracts.ports import free_port
+from deploy.cli.machine.ports import HOST
 from deploy.cli.serving.router import Router
 from services.rollout.envoy import DRAFT_HEADER, Address, Routing
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from tests.closed_network import run_closed, why_not
 from tests.packages import install_visits, write_visits
 from tests.shell import ROOT, Shell, documents

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from contracts.errors import PlatformError
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from tests import feature_stores as repos
 from tests.servers import s3_server
 

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from contracts.errors import PlatformError
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 
 pytest.importorskip("confluent_kafka", reason="extra streams")
 

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from pipelines.federation.certificates import make_certificates
-from pipelines.federation.engine import Hub, free_port
+from pipelines.federation.engine import Hub
 from pipelines.federation.messages import Message
 from pipelines.federation.settings import FederationConfig
 from pipelines.recipes.tabular.base import TabularRecipe

@@ -19,8 +19,8 @@ import pytest
 
 from contracts.audit import AuditLog
 from contracts.endpoints import Endpoints
+from contracts.ports import free_port
 from contracts.registry import Registry
-from deploy.cli.machine.ports import free_port
 from tests.toy.toy_task import toy_frame
 
 pytestmark = pytest.mark.integration

@@ -150,7 +150,7 @@ def test_a_server_that_goes_away_in_the_middle_loses_nothing(
 
 
 def test_a_server_that_is_not_there_is_named_at_once(tmp_path: Path) -> None:
-    from deploy.cli.machine.ports import free_port
+    from contracts.ports import free_port
 
     address = f"mongodb://127.0.0.1:{free_port()}/shop/articles?serverSelectionTimeoutMS=300"
     with pytest.raises(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from tests.monitor_log import Log
 
 pytestmark = pytest.mark.integration

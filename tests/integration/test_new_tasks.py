@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from contracts.metric_names import PREDICTIONS
+from contracts.ports import free_port
 from contracts.problems.image import pixels_of
-from deploy.cli.machine.ports import free_port
 from deploy.cli.project.scaffold import combinations
 from tests.image_bundle import bar, disc, encoded
 from tests.packages import install_counts

@@ -21,9 +21,9 @@ import pytest
 import uvicorn
 
 from contracts.bundle import Signature
+from contracts.ports import free_port
 from contracts.rollout_policy import Limit, RolloutPolicy
 from deploy.cli.machine.kept_processes import KeptProcess
-from deploy.cli.machine.ports import free_port
 from deploy.cli.serving.fleet import LocalFleet, Notes
 from deploy.cli.serving.router import envoy_program
 from services.rollout.app import discovery_app

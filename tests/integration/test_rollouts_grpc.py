@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from contracts.bundle import Bundle
-from deploy.cli.machine.ports import HOST, free_port
+from contracts.ports import free_port
+from deploy.cli.machine.ports import HOST
 from deploy.cli.serving.endpoint import Endpoint
 from deploy.cli.serving.fleet import LocalFleet
 from services.oip import oip_pb2 as oip

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from contracts import metric_names as names
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from services.router.passage import _MODEL
 from services.server.auth import make_key
@@ -72,7 +72,7 @@ def settings(inside: Backend, outside: Backend) -> dict[str, Any]:
     far = {"backend": "far", "model": "large", "prices": {"prompt": 100, "answer": 200}}
     return {
         "backends": {
-            "near": {"url": inside.url, "failures": 3, "rest_seconds": 0.5, "first_token_seconds": 1},
+            "near": {"url": inside.url, "failures": 3, "rest_seconds": 2, "first_token_seconds": 1},
             "far": {"url": outside.url, "outside": True, "key": "PROVIDER_KEY", "failures": 3, "rest_seconds": 0.5},
         },
         "routes": {

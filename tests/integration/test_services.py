@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contracts.bundle import Bundle, write_bundle
+from contracts.ports import free_port
 from services.server.launch import ServeCommand, serve_command
 
 pytestmark = pytest.mark.integration
@@ -97,12 +97,6 @@ def articles(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     }
     fields = {"name": "articles", "modality": "text", "engine": "onnx"}
     return write_fields(source, golden, source.parent / "bundles", signature=signature, **fields)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Service:

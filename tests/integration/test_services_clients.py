@@ -13,9 +13,10 @@ import httpx
 import pytest
 
 from contracts.bundle import Bundle
+from contracts.ports import free_port
 from services.server.launch import serve_command
 from tests.bench.serving_models import four_floats
-from tests.integration.test_services import Service, free_port, services
+from tests.integration.test_services import Service, services
 from tests.unit.services.test_addresses import has_ipv6
 
 pytestmark = pytest.mark.integration

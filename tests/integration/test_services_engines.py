@@ -16,9 +16,10 @@ import pytest
 
 from contracts.bundle import Bundle
 from contracts.engines import load_engine
+from contracts.ports import free_port
 from tests.bench.serving_models import publish
 from tests.image_bundle import SIGNATURE, image_source, picture
-from tests.integration.test_services import Service, free_port, services
+from tests.integration.test_services import Service, services
 
 pytestmark = pytest.mark.integration
 

@@ -21,9 +21,10 @@ from typing import Any
 import httpx
 import pytest
 
+from contracts.ports import free_port
 from services.server.auth import make_key
 from tests.bench.serving_models import four_floats
-from tests.integration.test_services import Service, free_port, services
+from tests.integration.test_services import Service, services
 
 pytestmark = pytest.mark.integration
 ROW = {"a": 0.5, "b": 1.5, "c": -2.0, "d": 3.0}

@@ -20,6 +20,7 @@ from contracts import storage
 from contracts.audit import AuditLog
 from contracts.errors import PlatformError
 from contracts.pii.finders import open_finder, pinned
+from contracts.ports import free_port
 from tests.problem_bundles import name_tagger
 
 CLUSTER = os.environ.get("FAIRLEAD_TEST_CLUSTER", "")
@@ -36,9 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program.write_bytes(lzma.decompress((Path(CLUSTER) / "bin" / "versitygw.xz").read_bytes()))
     program.chmod(0o755)
     (home / "data" / "models").mkdir(parents=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     env = {"ROOT_ACCESS_KEY": "user", "ROOT_SECRET_KEY": "secret-of-a-test", "VGW_PORT": f"127.0.0.1:{port}"}
     with subprocess.Popen([str(program), "posix", str(home / "data")], env=env, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 20

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from deploy.cli.demo.drift_world import Traffic, World, make_world
-from deploy.cli.machine.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.runs.workflow import RunOptions, plan_run

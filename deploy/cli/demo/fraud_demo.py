@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from deploy.cli.demo.demo_report import show_demo, summarise
 from deploy.cli.demo.demo_requests import held_out_requests
-from deploy.cli.machine.ports import free_port, is_free
+from deploy.cli.machine.ports import is_free
 from deploy.cli.profiles.loading import load_deployment, load_endpoints
 from deploy.cli.runs.workflow import RunOptions, plan_run
 from deploy.cli.serving.endpoint import Endpoint, Served

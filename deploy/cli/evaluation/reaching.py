@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from deploy.cli.profiles.loading import load_deployment, load_endpoints
 from deploy.cli.serving.endpoint import Endpoint as Served
 from deploy.cli.serving.endpoint import Served as Version

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 from contracts.errors import PlatformError
 
 HOST = "127.0.0.1"
@@ -26,11 +24,3 @@ def next_free(port: int) -> int:
     from services.server.addresses import free_after
 
     return free_after(port, HOST)
-
-
-def free_port(host: str = HOST) -> int:
-    """A port that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from contracts.errors import PlatformError
-from deploy.cli.machine.ports import free_port
+from contracts.ports import free_port
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.serving.chat_client import ChatClient
 from deploy.cli.serving.prediction import API_KEY

@@ -14,8 +14,9 @@ from contracts import storage
 from contracts.bundle import DOCUMENT
 from contracts.document import Document
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from deploy.cli.machine.kept_processes import KeptProcess
-from deploy.cli.machine.ports import HOST, free_port
+from deploy.cli.machine.ports import HOST
 from deploy.cli.serving.endpoint import Endpoint, tail
 from deploy.cli.serving.router import Router
 from services.rollout.envoy import Address, Routing

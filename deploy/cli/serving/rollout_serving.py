@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
-from deploy.cli.machine.ports import HOST, free_port
+from contracts.ports import free_port
+from deploy.cli.machine.ports import HOST
 from deploy.cli.profiles.loading import load_endpoints
 from deploy.cli.serving.endpoint import Endpoint, tail
 from deploy.cli.serving.serve import describe, open_endpoint, show_endpoint, waiting, warnings

@@ -14,7 +14,8 @@ from rich.console import Console
 
 from contracts.bundle import Bundle, BundleDocument
 from contracts.errors import PlatformError
-from deploy.cli.machine.ports import free_port, is_free
+from contracts.ports import free_port
+from deploy.cli.machine.ports import is_free
 from deploy.cli.serving.endpoint import Endpoint, Served, flat
 from deploy.cli.serving.prediction import by_url, given_rows, problem, read_rows, shown
 from deploy.cli.serving.serve import curl_line, warnings

@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import pytest
 
-from deploy.cli.machine.ports import free_port, is_free
+from contracts.ports import free_port
+from deploy.cli.machine.ports import is_free
 from deploy.cli.serving.http_requests import quantile, send
 
 

@@ -10,10 +10,10 @@ import pytest
 import uvicorn
 
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from contracts.rollout_policy import RolloutPolicy
 from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.pod_diagnosis import Trouble
-from deploy.cli.machine.ports import free_port
 from deploy.cli.releases.by_rollout import bring, previous_version
 from deploy.cli.releases.keeper import ReleaseKeeper
 from services.rollout.app import control_app

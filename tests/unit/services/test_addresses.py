@@ -8,7 +8,8 @@ import socket
 import pytest
 
 from contracts.errors import PlatformError
-from deploy.cli.machine.ports import free_port, is_free
+from contracts.ports import free_port
+from deploy.cli.machine.ports import is_free
 from services.server.addresses import is_loopback, listen, url
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
 from contracts.fairness import NOT_STATED, Outcome, at_best, measure
+from contracts.ports import free_port
 from contracts.settings import load
-from deploy.cli.machine.ports import free_port
 from services.feedback.groups import read_groups
 from services.feedback.label_writing import write_labels
 from services.feedback.records import Label

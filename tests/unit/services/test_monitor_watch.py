@@ -17,8 +17,8 @@ import pytest
 from contracts.bundle import Input
 from contracts.content import describe_content
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from contracts.settings import load
-from deploy.cli.machine.ports import free_port
 from services.feedback import layout
 from services.monitor.housekeeping import Housekeeping
 from services.monitor.rules import Rules
