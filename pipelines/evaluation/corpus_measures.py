@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _ORDER = 4  # of BLEU
 _CHARACTERS, _BETA = 6, 2.0  # of chrF
+COMPARED = 100  # answers by which diversity is told
 Weighed = Callable[[Any], float]
 
 
@@ -51,17 +53,34 @@ def chrf(answers: Sequence[str], references: Sequence[str]) -> Weighed:
 
 
 def distinct(answers: Sequence[str], size: int) -> Weighed:
-    """Different n-grams by all n-grams of the answers (J. Li et al., 2016); a row counts once, whatever its weight."""
-    grams = [ngrams(words(answer), size) for answer in answers]
+    """Different n-grams by all n-grams (J. Li et al., 2016), as expected of `COMPARED` answers drawn without return.
+
+    Of more answers fewer n-grams are new, so shares of sets of other sizes do not compare; the expectation over all
+    draws does (rarefaction, S. Hurlbert, 1971). With fewer answers it is the share of all. A row counts once, whatever
+    its weight; nan without an n-gram.
+    """
     number: dict[tuple[str, ...], int] = {}
-    codes = np.array([number.setdefault(gram, len(number)) for some in grams for gram in some], dtype=np.int64)
-    rows = np.repeat(np.arange(len(grams)), [len(some) for some in grams])
+    rows = [[number.setdefault(gram, len(number)) for gram in ngrams(words(answer), size)] for answer in answers]
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    codes = [np.unique(np.array(row, dtype=np.int64)) for row in rows]
 
     def measure(weight: Any) -> float:
-        kept = codes if weight is None else codes[np.asarray(weight)[rows] > 0]
-        return len(np.unique(kept)) / len(kept) if len(kept) else float("nan")
+        kept = np.arange(len(rows)) if weight is None else np.flatnonzero(np.asarray(weight) > 0)
+        grams = int(lengths[kept].sum())
+        if not grams:
+            return float("nan")
+        among = np.bincount(np.concatenate([codes[row] for row in kept]))  # answers that have it, of each n-gram
+        drawn = min(COMPARED, len(kept))
+        draws = math.comb(len(kept), drawn)
+        having, times = np.unique(among[among > 0], return_counts=True)
+        missed = sum(n * (math.comb(len(kept) - k, drawn) / draws) for k, n in zip(*_ints(having, times), strict=True))
+        return float((times.sum() - missed) / (grams * drawn / len(kept)))
 
     return measure
+
+
+def _ints(*columns: NDArray[np.int64]) -> list[list[int]]:
+    return [column.tolist() for column in columns]
 
 
 @lru_cache(maxsize=2)

@@ -26,7 +26,7 @@ _GATE = GateConfig(
         Threshold(metric="facts_kept", minimum=0.85),
         Threshold(metric="unsupported_numbers", maximum=0.3),
         Threshold(metric="repetition", maximum=0.1),
-        Threshold(metric="distinct_2", minimum=0.1),  # the reports themselves have 0.26
+        Threshold(metric="distinct_2", minimum=0.15),  # the reports themselves have 0.31, 20 of them over and over 0.13
         Threshold(metric="empty", maximum=0.02),
     ),
     tuning=TuningLimits(above_ngram=0.0, memorised=0.2),

@@ -17,7 +17,7 @@ from contracts.stems import stem
 from pipelines.checks.base import Candidate
 from pipelines.checks.passages import CHECK
 from pipelines.evaluation import get_evaluation
-from pipelines.evaluation.corpus_measures import bleu, chrf, distinct
+from pipelines.evaluation.corpus_measures import COMPARED, bleu, chrf, distinct
 from pipelines.evaluation.faithfulness import unsupported
 from pipelines.evaluation.generation import OF_ROWS, OF_SETS
 from pipelines.evaluation.text_measures import measured, pair, rouge_l, rouge_n
@@ -103,6 +103,19 @@ def test_distinct_words_are_those_of_the_rows_that_count() -> None:
     measure = distinct(["a b a", "a c"], 1)
     assert (measure(None), measure(np.array([1.0, 0])), measure(np.array([0, 3.0]))) == (3 / 5, 2 / 3, 1)
     assert np.isnan(distinct([""], 2)(None))
+
+
+@pytest.mark.parametrize("texts", [10**6, 20], ids=["all are others", "twenty over and over"])
+def test_diversity_does_not_depend_on_how_many_answers_there_are(texts: int) -> None:
+    draw = np.random.default_rng(7)
+    said = [" ".join(map(str, draw.integers(0, 60, 12))) for _ in range(1_200)]
+    said = [said[at % texts] for at in range(len(said))]
+    few, many = (distinct(said[:rows], 2)(None) for rows in (COMPARED, len(said)))
+    assert many == pytest.approx(few, rel=0.03)
+    by_draws = [distinct([said[at] for at in draw.permutation(1_200)[:COMPARED]], 2)(None) for _ in range(40)]
+    assert many == pytest.approx(np.mean(by_draws), rel=0.01)
+    kept = np.arange(len(said)) < COMPARED
+    assert distinct(said, 2)(kept.astype(float)) == few  # of the rows that count alone
 
 
 def test_what_the_source_has_not() -> None:
