@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import os
 import subprocess
 import sys
 import time
@@ -22,8 +22,9 @@ from contracts.ports import free_port
 from deploy.cli.machine.subprocesses import stop_group
 from services.chat.llama import EngineStream
 from tests.bench.report import Row
+from tests.bench.serving_load import closed_loop
 
-CLIENTS, STREAMS, TOKENS = 16, 2_000, 500
+CLIENTS, SECONDS, TOKENS = 16, 5.0, 500
 BODY = {"model": "front", "messages": [{"role": "user", "content": "hello"}], "stream": True}
 
 
@@ -38,24 +39,34 @@ def answer(tokens: int) -> bytes:
     return b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
 
 
+class _Engine(asyncio.Protocol):
+    """Answers a request as soon as it is whole; the connection may be kept."""
+
+    def __init__(self, whole: bytes) -> None:
+        self._whole, self._come = whole, b""
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._come += data
+        head, found, body = self._come.partition(b"\r\n\r\n")
+        if found and len(body) >= int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]):
+            self._come = b""
+            self._transport.write(self._whole)
+
+
 def engine(port: int, tokens: int) -> None:
     """Answer whatever comes on a port."""
+    import uvloop
+
     whole = answer(tokens)
 
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
-            while True:  # as long as the other side keeps the connection
-                head = await reader.readuntil(b"\r\n\r\n")
-                await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]))
-                writer.write(whole)
-                await writer.drain()
-        writer.close()
-
     async def story() -> None:
-        async with await asyncio.start_server(connected, "127.0.0.1", port, backlog=1024) as server:
-            await server.serve_forever()
+        server = await asyncio.get_running_loop().create_server(lambda: _Engine(whole), "127.0.0.1", port, backlog=1024)
+        await server.serve_forever()
 
-    asyncio.run(story())
+    uvloop.run(story())
 
 
 def service(port: int, engine_port: int) -> None:
@@ -112,8 +123,8 @@ def alone(folder: Path) -> list[Row]:
     """Streams a second, and what a token costs, of the service and of the router."""
     rows = []
     for part in ("service", "router"):
-        starts, processor = measured(1, STREAMS, part)
-        _, per_stream = measured(TOKENS, 100, part)
+        starts, processor = measured(1, SECONDS, part)
+        _, per_stream = measured(TOKENS, SECONDS, part)
         token = (per_stream - processor) / (TOKENS - 1) * 1e6
         made = [
             ("streams started", "by the clock", starts, "1/s", ">= 2000"),
@@ -127,22 +138,31 @@ def alone(folder: Path) -> list[Row]:
     return rows
 
 
-def measured(tokens: int, streams: int, part: str = "service") -> tuple[float, float]:
-    """Streams a second by the clock, and the processor seconds of one, of the service or of the router."""
+def measured(tokens: int, seconds: float, part: str = "service") -> tuple[float, float]:
+    """Streams a second by the clock, and the processor seconds of one, of the service or of the router.
+
+    They have the first core; the clients, which are wrk, and the engine share the second one.
+    """
     ports = [free_port(), free_port()]
     commands = [["engine", str(ports[0]), str(tokens)], [part, str(ports[1]), str(ports[0])]]
     children = [
         subprocess.Popen([sys.executable, "-m", "tests.bench.language_front", *one], start_new_session=True)
         for one in commands
     ]
+    cores = sorted(os.sched_getaffinity(0))
     try:
         address = SimpleNamespace(host="127.0.0.1", port=ports[1], key="none")
         asyncio.run(_until_it_answers(address))
         process = psutil.Process(children[1].pid)
-        asyncio.run(_streams(address, 200 if tokens == 1 else 5))
-        used, start = sum(process.cpu_times()[:2]), time.perf_counter()
-        asyncio.run(_streams(address, streams))
-        return streams / (time.perf_counter() - start), (sum(process.cpu_times()[:2]) - used) / streams
+        for child, core in zip(children, (cores[-1], cores[0]), strict=True):
+            os.sched_setaffinity(child.pid, {core})
+        url, body = f"http://127.0.0.1:{ports[1]}/v1/chat/completions", orjson.dumps(BODY).decode()
+        closed_loop(url, body, connections=CLIENTS, seconds=1, cpu=cores[-1])
+        used = sum(process.cpu_times()[:2])
+        found = closed_loop(url, body, connections=CLIENTS, seconds=seconds, cpu=cores[-1])
+        if found.errors:
+            raise SystemExit(f"{found.errors} streams failed")
+        return found.rate, (sum(process.cpu_times()[:2]) - used) / (found.rate * seconds)
     finally:
         for child in children:
             stop_group(child)
@@ -153,25 +173,14 @@ async def _until_it_answers(address: Any) -> None:
     while time.monotonic() < end:
         try:
             stream = await EngineStream.open(address, "/v1/chat/completions", BODY)
+            while await stream.next() is not None:
+                pass
         except Exception:  # noqa: BLE001 - not there yet, in whatever way
             await asyncio.sleep(0.1)
         else:
             stream.close()
             return
     raise SystemExit("the service alone did not start")
-
-
-async def _streams(address: Any, count: int) -> None:
-    left = iter(range(count))
-
-    async def client() -> None:
-        for _ in left:
-            stream = await EngineStream.open(address, "/v1/chat/completions", BODY)
-            while await stream.next() is not None:
-                pass
-            stream.close()
-
-    await asyncio.gather(*(client() for _ in range(CLIENTS)))
 
 
 if __name__ == "__main__":
