@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pydantic import model_validator
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.image.base import Images
@@ -32,6 +33,12 @@ class FinetuneImage(NeuralImage):
 
     model: FinetuneModel = field(default_factory=FinetuneModel)
     training: ImageLoop = field(default_factory=lambda: ImageLoop(epochs=4, learning_rate=0.01, batch_size=32))
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.training.start_scale < 1:
+            raise ValueError("training.start_scale is of the recipe resnet: a pretrained network has sides of its own")
+        return self
 
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train, calibrate on ``valid``, and write the graph and ``image.json`` to `out`."""

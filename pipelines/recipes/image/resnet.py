@@ -12,8 +12,10 @@ from pydantic.dataclasses import dataclass
 from pipelines.recipes.image.base import Images, write_spec
 from pipelines.recipes.image.neural import NeuralImage, begin, fit, scores
 from pipelines.task import STRICT, Progress
+from pipelines.training.image_network import widest
 from pipelines.training.privacy import PrivacyConfig, check_settings, pay
 
+_SEEN = 2**21  # pixels that a whitened first layer is made from
 _Positive = Annotated[int, Field(ge=1, le=2048)]
 
 
@@ -24,12 +26,17 @@ class ResnetModel:
     widths: channels of the stages, of which each but the first halves the sides.  blocks: residual blocks of each stage
     but the first.  norm: ``group`` for a private training, which ``batch`` cannot have.  mirror: answer with the mean
     over an image and its mirror image, which takes twice as long; not where left and right are different classes.
+    stem: the first layer is ``learned``, or ``whitened``: made from patches of the training images and then fixed, for
+    trainings of few epochs; its width is even, and at most 54 for colors, 18 for gray.  halve: how a stage halves the
+    sides: ``stride`` is less work, ``pool`` is more exact.
     """
 
     widths: Annotated[tuple[_Positive, ...], Field(min_length=2, max_length=8)] = (16, 32, 64, 128)
     blocks: tuple[Annotated[int, Field(ge=0, le=16)], ...] = (1, 1, 0)
     norm: Literal["batch", "group"] = "batch"
     mirror: bool = False
+    stem: Literal["learned", "whitened"] = "learned"
+    halve: Literal["stride", "pool"] = "stride"
 
     @model_validator(mode="after")
     def _one_count_each(self) -> Self:
@@ -45,6 +52,15 @@ class ResnetImage(NeuralImage):
     model: ResnetModel = field(default_factory=ResnetModel)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
 
+    @model_validator(mode="after")
+    def _stem_fits(self) -> Self:
+        first, most = self.model.widths[0], widest(len(self.image.mode))
+        if self.model.stem == "whitened" and (first % 2 or first > most):
+            raise ValueError(
+                f"model.widths begins with {first}, expected an even number up to {most} for model.stem whitened"
+            )
+        return self
+
     def learn(self, images: Images, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train, calibrate on ``valid``, and write the graph and ``image.json`` to `out`."""
         from pipelines.training.image_network import residual_network
@@ -52,9 +68,26 @@ class ResnetImage(NeuralImage):
         device, shape = begin(self), self.model
         paid = self._paid(len(images.train.labels), checkpoints) if self.privacy.is_on else None
         channels = len(images.spec.mode)
-        network = residual_network(len(images.classes), channels, shape.widths, shape.blocks, shape.norm).to(device)
-        history = fit(network, images, self, device, checkpoints, progress, (self.privacy, paid) if paid else None)
+        network = residual_network(
+            len(images.classes),
+            channels,
+            shape.widths,
+            shape.blocks,
+            shape.norm,
+            halve=shape.halve,
+            stem=self._stem(images) if shape.stem == "whitened" else None,
+        )
+        history = fit(
+            network.to(device), images, self, device, checkpoints, progress, (self.privacy, paid) if paid else None
+        )
         return finish(network, images, self, device, history, out, shape.mirror, paid)
+
+    def _stem(self, images: Images) -> Any:
+        from pipelines.training.image_network import whitened
+
+        pixels, each = images.train.pixels, images.spec.width * images.spec.height
+        some = pixels[:: max(1, len(pixels) // max(8, _SEEN // each))]
+        return whitened(images.spec.normalised(some), self.model.widths[0])
 
     def _paid(self, rows: int, checkpoints: Path) -> dict[str, Any]:
         """What a private training costs, once nothing else tells of single images."""
@@ -64,6 +97,7 @@ class ResnetImage(NeuralImage):
             rows,
             {
                 "model.norm": (self.model.norm == "batch", "batch norm mixes the images of a batch", "group"),
+                "model.stem": (self.model.stem == "whitened", "it is made from images and pays nothing", "learned"),
                 "augment.mixup": (self.augment.mixup > 0, f"{whole:g} of the batches lay images over one another", 0.0),
                 "augment.cutmix": (self.augment.cutmix > 0, "images get parts of one another", 0.0),
                 "training.precision": (self.training.precision != "fp32", "gradients are kept of each image", "fp32"),

@@ -17,7 +17,7 @@ from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.images import ImageSpec, read_pixels
 from pipelines.evaluation.scoring import provisional
-from pipelines.recipes.image.neural import ImageLoop
+from pipelines.recipes.image.neural import ImageLoop, scaled
 from pipelines.recipes.image.resnet import ResnetModel
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.checkpoint import Checkpoint
@@ -102,17 +102,18 @@ def dataset(tmp_path: Path) -> Path:
     return shades(tmp_path / "dataset")
 
 
-def small(**change: Any) -> Any:
+def small(model: Any = None, **change: Any) -> Any:
     config: Any = recipe_config(TASK, "resnet", {"image.width": 8, "image.height": 8, "augment.mixup": 0.5})
     return replace(
         config,
-        model=ResnetModel(widths=(4, 8), blocks=(1,)),
+        model=ResnetModel(widths=(4, 8), blocks=(1,), **(model or {})),
         training=ImageLoop(epochs=3, batch_size=8, warmup=2, learning_rate=0.05, average=0.8, **change),
     )
 
 
-def test_a_training_that_was_killed_gives_the_same_bytes(tmp_path: Path, dataset: Path) -> None:
-    config = small()
+@pytest.mark.parametrize("model", [{}, {"stem": "whitened", "halve": "pool"}])
+def test_a_training_that_was_killed_gives_the_same_bytes(tmp_path: Path, dataset: Path, model: Any) -> None:
+    config = small(model)
 
     def train(name: str, progress: Any = lambda *args, **kwargs: None) -> bytes:
         config.train(TASK, dataset, tmp_path / name, tmp_path / "checkpoints" / name, progress)
@@ -187,6 +188,80 @@ def test_what_is_served_is_what_was_trained(tmp_path: Path, dataset: Path, preci
     [reasons, *_] = engine.explain({"image": rows["image"].to_numpy(object)[:1]}, 3)
     assert len(reasons) == 3
     assert abs(reasons[0].contribution) >= abs(reasons[2].contribution) > 0
+
+
+@given(st.integers(2, 6), st.sampled_from([1, 3]))
+@settings(max_examples=10, deadline=None)
+def test_a_whitened_layer_gives_directions_of_one_variance_in_both_signs(kept: int, channels: int) -> None:
+    import torch
+
+    from pipelines.training.image_network import whitened
+
+    rng = np.random.default_rng(kept)
+    rough = rng.normal(2, 1, (60, channels, 9, 9)).astype(np.float32)
+    pixels = rough + np.roll(rough, 1, axis=3) + np.roll(rough, 1, axis=2)  # neighbours have much in common
+    layer = whitened(pixels, 2 * kept)
+    assert not any(weights.requires_grad for weights in layer.parameters())
+    inner = layer[0](torch.from_numpy(pixels))[:, :, 1:-1, 1:-1].numpy()  # away from the border
+    found = inner.transpose(1, 0, 2, 3).reshape(2 * kept, -1)
+    assert np.allclose(found[:kept], -found[kept:], atol=1e-4)
+    assert np.abs(found.mean(axis=1)).max() < 0.1
+    assert np.allclose(np.cov(found[:kept]), np.eye(kept), atol=0.2)
+
+
+def test_a_whitened_layer_is_not_trained(tmp_path: Path, dataset: Path) -> None:
+    import onnx
+
+    def first(epochs: int) -> Any:
+        made = small({"stem": "whitened"})
+        config = replace(made, training=replace(made.training, epochs=epochs))
+        out = tmp_path / str(epochs)
+        config.train(TASK, dataset, out, out / "kept", lambda *args, **kwargs: None)
+        weights = {
+            item.name: onnx.numpy_helper.to_array(item) for item in onnx.load(out / "model.onnx").graph.initializer
+        }
+        return {name: value for name, value in weights.items() if value.shape in ((4, 3, 3, 3), (8, 4, 3, 3))}
+
+    [(stem, was), (layer, before)] = sorted(first(1).items(), key=lambda item: len(item[1]))
+    after = first(2)
+    assert np.array_equal(after[stem], was)
+    assert not np.array_equal(after[layer], before)
+
+
+def test_images_grow_to_their_sides_by_three_quarters_of_the_epochs() -> None:
+    import torch
+
+    training = ImageLoop(epochs=8, start_scale=0.5)
+    pixels = torch.rand(2, 3, 32, 16)
+    sides = [tuple(scaled(pixels, training, epoch).shape[2:]) for epoch in range(8)]
+    assert sides == [(16, 8), (20, 8), (20, 12), (24, 12), (28, 12), (28, 16), (32, 16), (32, 16)]
+    small = scaled(pixels, training, 0)
+    assert torch.allclose(small.mean(dim=(2, 3)), pixels.mean(dim=(2, 3)), atol=0.03)
+    assert scaled(pixels, ImageLoop(epochs=8), 0) is pixels
+    tiny = torch.rand(1, 3, 6, 6)
+    assert scaled(tiny, training, 0) is tiny
+
+
+def test_images_that_grow_are_learned(tmp_path: Path) -> None:
+    config = replace(
+        small({"halve": "pool", "stem": "whitened"}, start_scale=0.5),
+        image=replace(small().image, width=16, height=16),
+    )
+    found = config.train(
+        TASK, shades(tmp_path / "dataset", 16), tmp_path / "model", tmp_path / "kept", lambda *args, **kwargs: None
+    )
+    assert found["history"][-1]["valid_accuracy"] >= 0.8
+
+
+@pytest.mark.parametrize("first", [5, 56])
+def test_a_whitened_layer_has_an_even_number_of_channels(first: int) -> None:
+    with pytest.raises(PlatformError, match=f"begins with {first}, expected an even number up to 54"):
+        recipe_config(TASK, "resnet", {"model.stem": "whitened", "model.widths": [first, 8, 8]})
+
+
+def test_a_pretrained_network_keeps_its_sides() -> None:
+    with pytest.raises(PlatformError, match="start_scale is of the recipe resnet"):
+        recipe_config(TASK, "finetune", {"training.start_scale": 0.5})
 
 
 def test_numbers_of_blocks_must_fit_the_widths() -> None:

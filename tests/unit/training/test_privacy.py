@@ -301,6 +301,7 @@ def test_a_private_lstm_has_the_weights_of_an_ordinary_one() -> None:
     [
         ({}, "--set model.norm=group"),
         ({"model.norm": "group", "augment.mixup": 0.5}, "--set augment.mixup=0.0"),
+        ({"model.norm": "group", "model.stem": "whitened"}, "--set model.stem=learned"),
         ({"model.norm": "group", "training.precision": "bf16"}, "--set training.precision=fp32"),
         ({"model.norm": "group", "int8": True}, "--set int8=false"),
     ],
