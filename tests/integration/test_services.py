@@ -214,7 +214,7 @@ def test_a_text_of_a_megabyte_is_answered_quickly(text: Service, content: str) -
     body = json.dumps({"instances": [{"title": "", "content": content}]})
     start = time.perf_counter()
     answer = text.http.post("/predict", content=body, headers={"content-type": "application/json"})
-    assert time.perf_counter() - start < 1.0
+    assert time.perf_counter() - start < 5
     assert answer.status_code == (400 if content == "\ud800" else 200)
 
 

@@ -185,10 +185,10 @@ def test_no_rows_give_no_probabilities(engine: OnnxTextEngine) -> None:
 @pytest.mark.parametrize("piece", ["match bank ", "球", "x"])
 def test_a_text_of_a_megabyte_is_answered_quickly(engine: OnnxTextEngine, piece: str) -> None:
     text = piece * (1_000_000 // len(piece.encode()))
-    started = time.perf_counter()
+    started = time.process_time()
     found = engine.predict(columns([text]))
     engine.explain(columns([text]), 3)
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
     np.testing.assert_allclose(found, engine.predict(columns([text[:5000]])), atol=1e-9)
 
 

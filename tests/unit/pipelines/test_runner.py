@@ -262,7 +262,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_first_step(
     ("field", "address", "said"),
     [("online", "redis://127.0.0.1:{port}/0", "online store"), ("artifacts", "s3://bucket/x", "object storage")],
 )
-def test_a_server_that_is_gone_is_named_within_a_second(
+def test_a_server_that_is_gone_is_named_within_seconds(
     toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, field: str, address: str, said: str
 ) -> None:
     with socket.socket() as taken:
@@ -276,7 +276,7 @@ def test_a_server_that_is_gone_is_named_within_a_second(
         began = time.monotonic()
         with pytest.raises(PlatformError) as caught:
             preflight("full", "toy", where)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert caught.value.code == "unreachable"
     assert said in caught.value.headline
     assert f"127.0.0.1:{port}" in caught.value.detail

@@ -243,7 +243,7 @@ def test_draining_answers_what_was_accepted_and_refuses_the_rest() -> None:
 
 
 def test_a_batch_that_is_not_full_waits_for_its_budget_and_no_longer() -> None:
-    bench = Bench(rows=3, wait=0.05)
+    bench = Bench(rows=3, wait=0.3)
 
     async def story() -> float:
         start = time.perf_counter()
@@ -254,10 +254,10 @@ def test_a_batch_that_is_not_full_waits_for_its_budget_and_no_longer() -> None:
         waited = time.perf_counter() - start
         full = time.perf_counter()
         await asyncio.gather(*later(bench, 3, 4, 5))
-        assert time.perf_counter() - full < 0.04
+        assert time.perf_counter() - full < 0.25
         return waited
 
-    assert 0.045 < run(bench, story) < 0.3
+    assert 0.295 < run(bench, story) < 2
     assert bench.calls == [[1, 2], [3, 4, 5]]
 
 
