@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,30 +15,38 @@ from torch.nn import functional
 from contracts.engines.torch_text import bad_weights, read_pretrained
 from contracts.errors import PlatformError
 from pipelines.training.pretrained import import_transformers, with_dropout
-from pipelines.training.tokens import END, END_ID, PAD, PAD_ID, START, START_ID, UNKNOWN
+from pipelines.training.tokens import END, END_ID, PAD, PAD_ID, START, START_ID, UNKNOWN, tokenise
 
 RELATIVE = ("t5", "mt5")  # whose places are distances
 ARCHITECTURES = ("bart", "marian", *RELATIVE)  # whose graph `pipelines.training.seq2seq_graph` can write
 SENTENCEPIECE = "spiece.model"
 _UNIGRAM = 1  # of SentencePiece's kinds of models
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4  # and of its kinds of pieces
-_HAN = r"[\u3400-\u4dbf\u4e00-\u9fff]"
+_HAN = r"\u3400-\u4dbf\u4e00-\u9fff"
+# As GPT-2 tells words apart (A. Radford et al., 2019), but each digit and each Chinese character is by itself.
+_WORDS = (
+    rf"[{_HAN}]|\p{{N}}|'s|'t|'re|'ve|'m|'ll|'d| ?[\p{{L}}&&[^{_HAN}]]+| ?[^\s\p{{L}}\p{{N}}]+"
+    rf"|\s+(?=[{_HAN}\p{{N}}])|\s+(?!\S)|\s+"
+)
 
 
-def train_byte_pairs(texts: Iterable[str], *, vocabulary: int, min_frequency: int) -> Any:
+def train_byte_pairs(texts: Iterable[str], *, vocabulary: int, min_frequency: int, whole: Sequence[str] = ()) -> Any:
     """A ``tokenizers.Tokenizer`` of byte pairs (R. Sennrich et al., 2016) for every script, whose texts end with `END`.
 
     Bytes are what a token is made of, so nothing is unknown and a text comes back as it was. A Chinese character and a
     digit are never joined with their neighbours: words of Chinese are not told apart, and numbers are copied by digits.
+    Each of `whole`, with a blank before it or not, is one word whatever it is made of.
     """
+    import re
+
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())
+    first = "|".join(re.escape(one) for one in sorted(whole, key=len, reverse=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_HAN), "isolated"),
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.Split(Regex(f" ?(?:{first})|{_WORDS}" if first else _WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
@@ -52,7 +62,17 @@ def train_byte_pairs(texts: Iterable[str], *, vocabulary: int, min_frequency: in
     return tokenizer
 
 
-def new_model(*, vocabulary: int, layers: int, width: int, heads: int, inner: int, longest: int, dropout: float) -> Any:
+def new_model(
+    *,
+    vocabulary: int,
+    layers: int,
+    width: int,
+    heads: int,
+    inner: int,
+    longest: int,
+    dropout: float,
+    attention_dropout: float = 0.0,
+) -> Any:
     """A BART (M. Lewis et al., 2020) with random weights, of `layers` in the encoder and as many in the decoder."""
     transformers = import_transformers()
     config = transformers.BartConfig(
@@ -66,7 +86,7 @@ def new_model(*, vocabulary: int, layers: int, width: int, heads: int, inner: in
         decoder_ffn_dim=inner,
         max_position_embeddings=longest,
         dropout=dropout,
-        attention_dropout=dropout,
+        attention_dropout=attention_dropout,
         activation_dropout=0.0,
         scale_embedding=True,
         pad_token_id=PAD_ID,
@@ -197,6 +217,39 @@ def limits(model: Any, read: int, written: int, marks: int) -> tuple[int, int]:
     """Tokens of a source, and of a text without its `marks`, of those asked for that the model's places allow."""
     places = getattr(model.config, "max_position_embeddings", None)  # None: its places are distances, of any length
     return (read, written) if places is None else (min(read, int(places)), min(written, int(places) - marks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """Token ids of sources and of references, each with the mark of its end, and the marks themselves.
+
+    cut_sources, cut_references: shares of those that were longer than what is read.
+    """
+
+    sources: Sequence[Any]
+    wanted: Sequence[Any]
+    start: tuple[int, ...]
+    end: int
+    pad: int
+    window: int
+    cut_sources: float
+    cut_references: float
+
+    @classmethod
+    def of(cls, sources: list[str], wanted: list[str], tokenizer: Any, model: Any, most: tuple[int, int]) -> Pairs:
+        """Tokenise; of a text with more than `most` tokens, of sources and of references, the beginning is kept."""
+        start, end, pad = marks_of(tokenizer, model)
+        window, written = limits(model, *most, len(start))
+        found = []
+        for texts, limit in ((sources, window), (wanted, written + len(start))):
+            rows = tokenise(tokenizer, texts, limit + 1)
+            long = [len(row) > limit for row in rows]
+            cut = [[*row[: limit - 1], end] if too else row for row, too in zip(rows, long, strict=True)]
+            found.append(([np.array(row, np.int64) for row in cut], round(sum(long) / max(1, len(rows)), 4)))
+        return cls(
+            sources=found[0][0], wanted=found[1][0], start=start, end=end, pad=pad, window=window,
+            cut_sources=found[0][1], cut_references=found[1][1],
+        )  # fmt: skip
 
 
 class Network(nn.Module):

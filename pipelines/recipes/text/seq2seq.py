@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from dataclasses import dataclass as plain_dataclass
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
@@ -19,9 +18,10 @@ from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from pipelines.task import Task
+    from pipelines.training.seq2seq import Pairs
 
 _MEASURED = 2_000  # validation rows that tell epochs apart
 _WRITTEN = 200  # of them, that are answered to tell whether weights of 8 bits are as good
@@ -32,7 +32,9 @@ class Seq2SeqModel:
     """An encoder and a decoder.
 
     layers: of each of the two.  width, heads, inner: sizes of a model that begins with random weights.  dropout: while
-    training.  smoothing: share of each target that is spread over all tokens.
+    training; attention_dropout: that of what is looked at, where 0 saves about an eighth of the time.
+    smoothing: share of each target that is spread over all tokens.
+    whole: texts that no token ends within, such as marks of who speaks: each is one token if it is frequent.
     copies: the next token may also be one of the source, which names and numbers are.
     int8: weights of 8 bits, if the answers to validation rows are as good, see ``gate.int8_tolerance``.
     pretrained: folder of a BART, Marian, T5 or mT5 as transformers saves them (config.json, model.safetensors, and
@@ -46,7 +48,9 @@ class Seq2SeqModel:
     heads: Annotated[int, Field(ge=1, le=32)] = 4
     inner: Annotated[int, Field(ge=8, le=8_192)] = 512
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    whole: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=1_000)] = ()
     copies: bool = True
     int8: bool = True
     pretrained: str = ""
@@ -107,13 +111,15 @@ class Seq2SeqText(TextTaskConfig):
         """Train until the loss of ``valid`` stops falling, and write both graphs."""
         from pipelines.training.device import import_torch, resolve_device
         from pipelines.training.distributed import group
+        from pipelines.training.seq2seq import Pairs
 
         device, torch = resolve_device(self.training.device), import_torch()
         torch.set_num_threads(self.training.threads)
         torch.manual_seed(self.seed)
         texts = {part: _read(task, self, dataset, part) for part in ("train", "valid")}
         network, tokenizer, revision = _begin(texts["train"], self)
-        pairs = {part: Pairs.of(*these, tokenizer, network.model, self) for part, these in texts.items()}
+        most = (self.text.max_tokens, self.decoding.max_tokens)
+        pairs = {part: Pairs.of(*these, tokenizer, network.model, most) for part, these in texts.items()}
         history = _fit(network.to(device), pairs, self, device, checkpoints, progress)
         if not group().leads:
             return {"history": [], "parameters": {}, "device": device}
@@ -140,44 +146,6 @@ class Seq2SeqText(TextTaskConfig):
             },
             "device": device,
         }
-
-
-@plain_dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """Token ids of sources and of references, each with the mark of its end, and the marks themselves.
-
-    cut_sources, cut_references: shares of those that were longer than what is read.
-    """
-
-    sources: Sequence[Any]
-    wanted: Sequence[Any]
-    start: tuple[int, ...]
-    end: int
-    pad: int
-    window: int
-    cut_sources: float
-    cut_references: float
-
-    @classmethod
-    def of(cls, sources: list[str], wanted: list[str], tokenizer: Any, model: Any, config: Seq2SeqText) -> Pairs:
-        """Tokenise; a text that is too long keeps its beginning and the mark of the end."""
-        import numpy as np
-
-        from pipelines.training.seq2seq import limits, marks_of
-        from pipelines.training.tokens import tokenise
-
-        start, end, pad = marks_of(tokenizer, model)
-        window, most = limits(model, config.text.max_tokens, config.decoding.max_tokens, len(start))
-        found = []
-        for texts, limit in ((sources, window), (wanted, most + len(start))):
-            rows = tokenise(tokenizer, texts, limit + 1)
-            long = [len(row) > limit for row in rows]
-            cut = [[*row[: limit - 1], end] if too else row for row, too in zip(rows, long, strict=True)]
-            found.append(([np.array(row, np.int64) for row in cut], round(sum(long) / max(1, len(rows)), 4)))
-        return cls(
-            sources=found[0][0], wanted=found[1][0], start=start, end=end, pad=pad, window=window,
-            cut_sources=found[0][1], cut_references=found[1][1],
-        )  # fmt: skip
 
 
 def _read(task: Task, config: Seq2SeqText, dataset: Path, part: str) -> tuple[list[str], list[str]]:
@@ -210,7 +178,8 @@ def _begin(texts: tuple[list[str], list[str]], config: Seq2SeqText) -> tuple[Any
             fix="change model.width or model.heads",
             code="bad_config",
         )
-    tokenizer = train_byte_pairs([*texts[0], *texts[1]], vocabulary=text.vocabulary, min_frequency=text.min_frequency)
+    size = {"vocabulary": text.vocabulary, "min_frequency": text.min_frequency}
+    tokenizer = train_byte_pairs([*texts[0], *texts[1]], whole=wanted.whole, **size)
     model = new_model(
         vocabulary=tokenizer.get_vocab_size(),
         layers=wanted.layers,
@@ -219,6 +188,7 @@ def _begin(texts: tuple[list[str], list[str]], config: Seq2SeqText) -> tuple[Any
         inner=wanted.inner,
         longest=max(text.max_tokens, config.decoding.max_tokens + 1),
         dropout=wanted.dropout,
+        attention_dropout=wanted.attention_dropout,
     )
     return Network(model, copies=wanted.copies), tokenizer, ""
 

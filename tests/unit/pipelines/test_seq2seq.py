@@ -163,31 +163,24 @@ def test_the_graphs_say_what_the_library_generates(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from contracts.decoding import write
     from contracts.engines.seq2seq import _Rows
-    from pipelines.training.seq2seq import (
-        Network,
-        decoder_tokens,
-        marks_of,
-        new_model,
-        pretrained_model,
-        train_byte_pairs,
-    )
+    from pipelines.training import seq2seq
     from pipelines.training.seq2seq_graph import write_graphs
 
     torch.manual_seed(3)
     texts = [text for _, *both in pairs(200, 1) for text in both]
-    tokenizer = train_byte_pairs(texts, vocabulary=500, min_frequency=1)
+    tokenizer = seq2seq.train_byte_pairs(texts, vocabulary=500, min_frequency=1)
     for text in [*texts[:20], "né 😀 新…\n\ttab"]:
         assert tokenizer.decode(tokenizer.encode(text).ids) == text
     size: dict[str, Any] = {"layers": 2, "width": 16, "heads": 2, "inner": 24, "longest": 64, "dropout": 0.0}
-    made = new_model(vocabulary=tokenizer.get_vocab_size(), **size)
+    made = seq2seq.new_model(vocabulary=tokenizer.get_vocab_size(), **size)
     for weight in made.parameters():
         torch.nn.init.normal_(weight, std=0.5)
     made.save_pretrained(tmp_path)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    model, found = pretrained_model(tmp_path, 0.0)
-    start, end, pad = marks_of(found, model)
-    assert decoder_tokens(start, [7, 8, end]) == [start[0], 7, 8]
-    write_graphs(Network(model.eval(), copies=False), start, tmp_path)
+    model, found = seq2seq.pretrained_model(tmp_path, 0.0)
+    start, end, pad = seq2seq.marks_of(found, model)
+    assert seq2seq.decoder_tokens(start, [7, 8, end]) == [start[0], 7, 8]
+    write_graphs(seq2seq.Network(model.eval(), copies=False), start, tmp_path)
     rows = [found.encode(text).ids for text in texts[:6]]
     source = torch.full((6, max(map(len, rows))), pad)
     for at, row in enumerate(rows):
@@ -199,6 +192,21 @@ def test_the_graphs_say_what_the_library_generates(tmp_path: Path) -> None:
     said = write(_Rows(given, source.numpy()), 6, Decoding(max_tokens=9, min_tokens=0), end)
     for one, wanted in zip(said, expected[:, 1:].tolist(), strict=True):
         assert one.tokens == (wanted[: wanted.index(end)] if end in wanted else wanted)
+
+
+def test_what_is_whole_is_one_token_and_digits_and_chinese_characters_are_by_themselves() -> None:
+    pytest.importorskip("torch")
+    from pipelines.training.seq2seq import train_byte_pairs
+
+    marks = ["#Person1#", "#Person2#"]
+    texts = [f"{one}: a (b) 12新书\n{other}: c" for one in marks for other in marks] * 3
+    split = ["#", "Person", "1", "#", "\u0120", "1", "2", "æĸ°", "ä¹¦", "Ċ", "#", "Person", "2", "#:", "[END]"]
+    joined = ["#Person1#", "\u0120", "1", "2", "æĸ°", "ä¹¦", "Ċ#Person2#:", "[END]"]
+    for whole, expected in (([], split), ([*marks, *(f"\n{one}:" for one in marks)], joined)):
+        tokenizer = train_byte_pairs(texts, vocabulary=600, min_frequency=1, whole=whole)
+        assert tokenizer.encode("#Person1# 12新书\n#Person2#:").tokens == expected
+        for text in (*texts, "新#Person1#5 #Person1#", "a(+)|#Person1 #"):
+            assert tokenizer.decode(tokenizer.encode(text).ids) == text
 
 
 def test_the_graph_that_copies_says_what_was_trained(tmp_path: Path) -> None:
