@@ -260,7 +260,7 @@ EXPORTED: dict[str, tuple[str, ...]] = {
 STAGES = ("decode", "queue", "features", "infer", "explain", "encode")
 # Why a request was refused without asking the model.
 SHED_REASONS = ("queue_full", "deadline_unreachable", "deadline_passed", "rate_limited", "stopping")
-# What became of labels that were posted: kept, not fit for the model, or not written.
+# What became of labels and annotations that were posted: kept, not fit for the model, or not written.
 FEEDBACK_OUTCOMES = ("accepted", "refused", "failed")
 # Where an adapter came from: memory, or Redis and the store; or why there is none.
 ADAPTER_OUTCOMES = ("hit", "loaded", "missing", "other_base", "unreadable", "unavailable")

@@ -124,9 +124,9 @@ def serve(
 def _note(log: str, version: str, yes: bool, wrong: bool) -> None:
     """Log an answer and what turned out to be true of it."""
     from services.feedback import layout
-    from services.feedback.label_writing import write_labels
     from services.feedback.line_file import append
     from services.feedback.records import SCHEMA, Label, Prediction, line_of
+    from services.feedback.writing import write_labels
 
     words, now = ("no", "yes"), datetime.now(UTC)
     one = Prediction(

@@ -222,10 +222,13 @@ class Annotations:
         return new
 
     def of(self, prediction: str) -> list[dict[str, Any]]:
-        """``time`` and ``annotation`` of all of a prediction, by time."""
+        """``_id``, ``time`` and ``annotation`` of all of a prediction, by time."""
         with mongodb.opened(self._address) as collection:
             found = collection.database[self._name].find({"prediction": prediction}).sort([("time", 1), ("_id", 1)])
-            return [{"time": each["time"].replace(tzinfo=UTC), "annotation": each["annotation"]} for each in found]
+            return [
+                {"_id": each["_id"], "time": each["time"].replace(tzinfo=UTC), "annotation": each["annotation"]}
+                for each in found
+            ]
 
     def count(self, predictions: Collection[str]) -> int:
         """How many there are of these predictions."""

@@ -68,11 +68,16 @@ class Choice:
 
 
 class Form:
-    """The documents of one request: of chats, or of completions."""
+    """The documents of one request: of chats, or of completions.
+
+    Args:
+        identifier: of its first choice in the log.
+    """
 
     prefix, kind, whole = "chatcmpl-", "chat.completion.chunk", "chat.completion"
 
     def __init__(self, identifier: str, model: str, version: str, usage: bool) -> None:
+        self.identifier = identifier
         self._about = {"id": f"{self.prefix}{identifier}", "created": int(time.time()), "model": model}
         self._about["system_fingerprint"] = version
         self._usage = {"usage": None} if usage else {}

@@ -158,7 +158,7 @@ class ChatRuntime(RowRuntime):
             self.adapters.tokens.labels(self.name, asked.adapter.name).inc(usage["completion_tokens"])
             for choice in asked.choices:
                 self.adapters.answers.labels(self.name, asked.adapter.name, choice.finish).inc()
-        for choice in asked.choices:
+        for at, choice in enumerate(asked.choices):
             tokens.ended[choice.finish if choice.finish in tokens.ended else "failed"].inc()
             said = choice.watcher.hits if choice.watcher else []
             for name in said:
@@ -177,7 +177,8 @@ class ChatRuntime(RowRuntime):
             more = {name: usage[name] for name in ("prompt_tokens", "completion_tokens")} | {"finish": choice.finish}
             if asked.adapter is not None:
                 more["adapter"] = asked.adapter.name
-            self.log.add(new_id(), 0, batch, scored, latency_ms, more)
+            identifier = new_id() if at else asked.form.identifier
+            self.log.add(identifier, 0, batch, scored, latency_ms, more)
 
     def open_personal(self, bundle: Bundle, engine: Engine) -> None:
         """None: rows are answered by the base; adapters are chosen by requests for chats."""

@@ -17,6 +17,7 @@ from contracts.drawing_engine import FlaggedError, Wish
 from contracts.problems.image import Drawn
 from services.errors import Problem
 from services.metrics.service_metrics import ServiceMetrics
+from services.model.prediction_log import new_id
 from services.problems.image import REFUSED
 from services.settings import DrawingSettings
 
@@ -36,6 +37,7 @@ class Job:
     """Images that are asked for together.
 
     Attributes:
+        ids: of the images in the log.
         work, done: evaluations of the network, all and those that were made.
         about: what belongs to its answer; nothing here reads it.
         over: is set when the job has ended.
@@ -57,6 +59,10 @@ class Job:
     collected: bool = False
     recorded: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
+    ids: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ids = [new_id() for _ in self.wishes]
 
 
 class Jobs:

@@ -242,12 +242,13 @@ class _Served:
     def _files(self, job: Job) -> list[dict[str, Any]]:
         runtime, about = self._runtime, job.about
         made = []
-        for one, wish in zip(job.images, job.wishes, strict=True):
+        for one, wish, identifier in zip(job.images, job.wishes, job.ids, strict=True):
             pixels = np.kron(one.pixels, np.ones((about.factor, about.factor, 1), np.uint8))
             said = {**one.made, "model": runtime.name, "version": runtime.version}
             file = marked_png(pixels, said, key=runtime.key, visible=about.visible)
             read = wish.prompt or one.label
-            made.append({"b64_json": base64.b64encode(file).decode(), "revised_prompt": read, "seed": wish.seed})
+            drawn = {"b64_json": base64.b64encode(file).decode(), "revised_prompt": read, "seed": wish.seed}
+            made.append({**drawn, "id": identifier})
         return made
 
 

@@ -171,7 +171,8 @@ class DrawingRuntime(RowRuntime):
         }
         batch = Batch(schema="by_features", rows=len(wishes), columns=columns, flags=[[] for _ in wishes])
         decided = model.problem.decide(model.output, model.decision, answers)
-        record(self, model, batch, Scored(inputs=columns, answers=answers, decided=decided, reasons=[]), arrived)
+        scored = Scored(inputs=columns, answers=answers, decided=decided, reasons=[])
+        record(self, model, batch, scored, arrived, job.ids)
 
     def _measure(self) -> float:
         wish = Wish(label=self.engine.output.labels[0], seed=0, steps=_FIRST_STEPS, guidance=1.0)

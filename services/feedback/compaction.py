@@ -19,12 +19,12 @@ from contracts import storage
 from services.feedback.layout import Kind, LogFile, files, home, parquet_name
 from services.feedback.line_file import Unreadable, placed
 from services.feedback.reading import parquet_form
-from services.feedback.records import Label, Placed, Prediction
+from services.feedback.records import Annotation, Label, Placed, Prediction
 from services.feedback.turn import Turn, new_batch
 
 FINISHED = timedelta(minutes=15)  # after midnight, what was queued before it is written
 _RENEWED = 10_000  # records after which a turn may have to be renewed
-RECORDS: Mapping[Kind, Any] = {"predictions": Prediction, "labels": Label}
+RECORDS: Mapping[Kind, Any] = {"predictions": Prediction, "labels": Label, "annotations": Annotation}
 
 
 @dataclass(kw_only=True)

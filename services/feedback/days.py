@@ -9,7 +9,7 @@ from typing import Any
 
 from contracts import storage
 from services.feedback.compaction import FINISHED
-from services.feedback.layout import Kind, files, home
+from services.feedback.layout import KINDS, files, home
 from services.feedback.line_file import Unreadable
 from services.feedback.reading import parquet_groups, whole
 from services.feedback.records import Label, Prediction, id_time, is_id
@@ -86,8 +86,7 @@ def drop_before(folder: str, model: str, keep_days: int, *, now: datetime | None
     """
     last = ((now or datetime.now(UTC)) - FINISHED).date() - timedelta(days=keep_days + 1)
     removed: list[str] = []
-    kinds: tuple[Kind, ...] = ("predictions", "labels")
-    for kind in kinds:
+    for kind in KINDS:
         old = [file for file in files(folder, model, kind, until=last) if not file.is_lines]
         if not old:
             continue

@@ -1,12 +1,14 @@
-"""Takes the records of one entity out of the log in all its forms, with their labels: the right to be forgotten.
+"""Takes the records of one entity, and what was said of them, out of all forms of the log: the right to be forgotten.
 
-Labels go first: after a crash the predictions are still there to say which labels are meant, and a second call goes on.
+Labels and annotations go first: after a crash the predictions are still there to say which are meant, and a second call
+goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,9 +18,9 @@ from contracts import storage
 from contracts.errors import PlatformError
 from services.feedback import line_file
 from services.feedback.hashing import hashed
-from services.feedback.layout import REMOVED, Kind, files, home
+from services.feedback.layout import KINDS, REMOVED, Kind, files, home
 from services.feedback.line_file import Unreadable
-from services.feedback.reading import parquet_form, whole
+from services.feedback.reading import logged_annotations, parquet_form, whole
 from services.feedback.records import Prediction
 from services.feedback.turn import Turn, alone
 
@@ -29,6 +31,7 @@ class Forgotten:
 
     predictions: int
     labels: int
+    annotations: int = 0
 
 
 def forget(
@@ -42,13 +45,13 @@ def forget(
         PlatformError: ``code="compacting"`` when another process replaces files, or the storage's own.
     """
     accepted = _accepted(keys, salt)
-    with alone(home(folder, model, "labels")) as of_labels, alone(home(folder, model)) as of_predictions:
-        turns = of_labels, of_predictions
+    with ExitStack() as stack:
+        turns = [stack.enter_context(alone(home(folder, model, kind))) for kind in reversed(KINDS)]
         ids = {one.id for one in _all(folder, model, turns) if _is(one, accepted)}
         if first is not None and ids:
             first(ids)
-        removed = Forgotten(labels=_remove(folder, model, "labels", ids, turns), predictions=len(ids))
-        _remove(folder, model, "predictions", ids, turns)
+        gone = {kind: _remove(folder, model, kind, ids, turns) for kind in reversed(KINDS)}
+        removed = Forgotten(predictions=len(ids), labels=gone["labels"], annotations=gone["annotations"])
         if ids:
             _note(home(folder, model), removed)
     return removed
@@ -63,6 +66,11 @@ def ids(folder: str, model: str, keys: Mapping[str, str], salt: str) -> set[str]
     """The predictions that `forget` would remove."""
     accepted = _accepted(keys, salt)
     return {one.id for one in _all(folder, model, []) if _is(one, accepted)}
+
+
+def annotated(folder: str, model: str, ids: Collection[str]) -> int:
+    """How many annotations of these predictions are in the log."""
+    return sum(one.id in ids for one in logged_annotations(folder, model)) if ids else 0
 
 
 def _accepted(keys: Mapping[str, str], salt: str) -> dict[str, set[str]]:
@@ -115,8 +123,8 @@ def _id(line: bytes) -> Any:
 
 
 def _note(base: str, removed: Forgotten) -> None:
-    said = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "predictions": removed.predictions}
-    line = orjson.dumps({**said, "labels": removed.labels}, option=orjson.OPT_APPEND_NEWLINE)
+    said = {"time": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(removed)}
+    line = orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
     storage.write_bytes(storage.join(base, REMOVED), _notes(base) + line)
 
 

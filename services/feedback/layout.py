@@ -1,8 +1,9 @@
-"""Where the log of predictions and labels is, in a local folder or below ``s3://``::
+"""Where the log of predictions, labels and annotations is, in a local folder or below ``s3://``::
 
 <folder>/<model>/<day>.<host>-<pid>.jsonl           of one process and day (UTC), locally; once without <host>-
 <folder>/<model>/<day>/<time>-<host>-<pid>-<n>.jsonl of one process and some seconds, in S3
 <folder>/<model>/labels/...                         labels, in files of the same two forms
+<folder>/<model>/annotations/...                    annotations, as labels
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from contracts import storage
 from contracts.errors import PlatformError
 from contracts.numbered import Numbered
 
-Kind = Literal["predictions", "labels"]
-LABELS = "labels"
+Kind = Literal["predictions", "labels", "annotations"]
+KINDS: tuple[Kind, ...] = ("predictions", "labels", "annotations")
 MARKER = "compaction"
 _OLD_MARKER = "compaction.json"  # of version 1, one document that was replaced
 REMOVED = "removed.jsonl"
@@ -106,9 +107,9 @@ def write_marker(home: str, marker: Marker) -> Marker | None:
 
 
 def home(folder: str, model: str, kind: Kind = "predictions") -> str:
-    """The folder of a model's predictions or labels: an absolute path or an address."""
+    """The folder of a model's records of one kind: an absolute path or an address."""
     base = folder if storage.is_remote(folder) else str(Path(folder).expanduser().absolute())
-    return storage.join(base, model, *([LABELS] if kind == "labels" else []))
+    return storage.join(base, model, *([] if kind == "predictions" else [kind]))
 
 
 def own_file(home: str) -> Path:

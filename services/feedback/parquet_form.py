@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from contracts import storage
 from services.feedback.parquet_groups import LABEL_DAYS, groups
-from services.feedback.records import Label, Placed, Prediction, R, id_time, is_id
+from services.feedback.records import Annotation, Label, Placed, Prediction, R, id_time, is_id
 
 GROUP_ROWS = 8_192
 _AT_ONCE = 512  # rows that are Python objects at a time
@@ -35,7 +35,7 @@ class Kinds:
         self._seen: dict[str, set[type]] = {}
         self._shapes: dict[tuple[type, ...], list[str]] = {}  # types that were seen, and columns to look at again
 
-    def see(self, record: Prediction | Label) -> None:
+    def see(self, record: Prediction | Label | Annotation) -> None:
         """Note the values of one record."""
         columns = columns_of(record)
         shape = tuple(map(type, columns.values()))
@@ -51,18 +51,21 @@ class Kinds:
         return pa.schema([*fields, pa.field("source", pa.string()), pa.field("at", pa.int64())])
 
 
-def members(record: Prediction | Label) -> tuple[Any, ...]:
+def members(record: Prediction | Label | Annotation) -> tuple[Any, ...]:
     """What records of one file have in common."""
-    if isinstance(record, Label):
+    if not isinstance(record, Prediction):
         return ()
     same = (record.model, record.version, record.digest, record.schema, record.moment is None)
     return (*same, tuple(record.answer), tuple(record.inputs))
 
 
-def columns_of(record: Prediction | Label) -> dict[str, Any]:
+def columns_of(record: Prediction | Label | Annotation) -> dict[str, Any]:
     """The values of a record by column."""
     if isinstance(record, Label):
         return {"id": record.id, "label": [record.label], "time": record.time, "version": record.version}
+    if isinstance(record, Annotation):
+        said = {"id": record.id, "annotation": [record.annotation], "time": record.time}
+        return {**said, "key": record.key, "version": record.version}
     return {
         "schema": record.schema,
         "id": record.id,
@@ -152,6 +155,9 @@ def _record(row: Mapping[str, Any], of: type[R]) -> R:
     found: Any
     if of is Label:
         found = Label(id=row["id"], label=row["label"][0], time=row["time"], version=row["version"])
+        return found  # type: ignore[no-any-return]
+    if of is Annotation:
+        found = Annotation(**{**row, "annotation": row["annotation"][0]})
         return found  # type: ignore[no-any-return]
     answer = {name[len(_ANSWER) :]: value for name, value in row.items() if name.startswith(_ANSWER)}
     inputs = {name[len(_INPUT) :]: value for name, value in row.items() if name.startswith(_INPUT)}

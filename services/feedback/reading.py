@@ -16,7 +16,7 @@ from contracts import storage
 from contracts.errors import PlatformError
 from services.feedback.layout import Kind, LogFile, day_of, files
 from services.feedback.line_file import Unreadable, parsed, piece, placed
-from services.feedback.records import Label, Prediction, R, id_in, id_time, is_id
+from services.feedback.records import Annotation, Label, Prediction, R, id_in, id_time, is_id
 
 _READ = -1  # in a position: a Parquet file that was read to its end
 _LATE = timedelta(days=1)  # files of a day may appear so long after it
@@ -137,6 +137,15 @@ def labels(
     bad = unreadable or Unreadable()
     for file in files(folder, model, "labels", since=since):
         yield from whole(folder, model, "labels", file, Label, bad)
+
+
+def logged_annotations(
+    folder: str, model: str, *, since: date | None = None, unreadable: Unreadable | None = None
+) -> Iterator[Annotation]:
+    """Annotations that are in the log yet, of the day `since` or later, as `labels`."""
+    bad = unreadable or Unreadable()
+    for file in files(folder, model, "annotations", since=since):
+        yield from whole(folder, model, "annotations", file, Annotation, bad)
 
 
 def whole(

@@ -129,7 +129,46 @@ class Label:
         return {"id": self.id, "label": self.label, "time": stamp(self.time), **version}
 
 
-R = TypeVar("R", Prediction, Label)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotation:
+    """What somebody says of one prediction, in no form of a label.
+
+    Attributes:
+        id: of the prediction.
+        annotation: any JSON that a document can hold, see `services.feedback.annotating`.
+        time: when it was said.
+        key: of what was sent, so that the same is kept once however often it comes.
+        version: of the model that took it, empty for one from a file.
+    """
+
+    id: str
+    annotation: Any
+    time: datetime
+    key: str
+    version: str = ""
+
+    @classmethod
+    def of(cls, document: Any) -> Annotation:
+        """The annotation of a line's document.
+
+        Raises:
+            ValueError: what is missing or wrong.
+        """
+        fields = _object(document)
+        try:
+            at, said, version = moment(fields["time"]), fields["annotation"], fields.get("version", "")
+            return cls(id=str(fields["id"]), annotation=said, time=at, key=str(fields["key"]), version=version)
+        except KeyError as err:
+            raise ValueError(f"has no {err.args[0]}") from None
+
+    def document(self) -> dict[str, Any]:
+        """The document of its line."""
+        version = {"version": self.version} if self.version else {}
+        said = {"id": self.id, "annotation": self.annotation, "time": stamp(self.time), "key": self.key}
+        return {**said, **version}
+
+
+R = TypeVar("R", Prediction, Label, Annotation)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +180,7 @@ class Placed(Generic[R]):
     at: int
 
 
-def line_of(record: Prediction | Label) -> bytes:
+def line_of(record: Prediction | Label | Annotation) -> bytes:
     """The line of a record, with its end."""
     return orjson.dumps(record.document(), option=orjson.OPT_APPEND_NEWLINE)
 

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from services.feedback.joining import may_come, winners
-from services.feedback.label_writing import write_labels
 from services.feedback.reading import find_predictions, labels
 from services.feedback.records import Label, id_time, is_id, stamp
+from services.feedback.writing import write_labels
 
 _NAMED = 10
 

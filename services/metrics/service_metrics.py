@@ -54,7 +54,7 @@ class ServiceMetrics:
         self.logged = self._counter(names.LOG_RECORDS, "Records in the prediction log.").labels(model)
         lost = self._counter(names.LOG_LOST, "Records that the prediction log could not keep.")
         self.lost = lost.labels(model)
-        feedback = self._counter(names.FEEDBACK, "Labels that were posted, by what became of them.")
+        feedback = self._counter(names.FEEDBACK, "Labels and annotations that were posted, by what became of them.")
         self.feedback = {outcome: feedback.labels(model, outcome) for outcome in names.FEEDBACK_OUTCOMES}
         self.padded: Callable[[Sequence[int]], int] = sum
         self._info = self._gauge(names.MODEL_INFO, "The served model; always 1.")

@@ -193,8 +193,10 @@ def _works(settings: ServiceSettings, batch: Batch, top: int) -> list[Work]:
     return [*works, Work(batch=part(batch, start, batch.rows) if start else batch, top=top)]
 
 
-def record(runtime: RowRuntime, model: Model, batch: Batch, scored: Scored, arrived: float) -> list[str]:
-    """Count and log the predictions of a batch that `arrived` at this moment; returns their ids."""
+def record(
+    runtime: RowRuntime, model: Model, batch: Batch, scored: Scored, arrived: float, given: list[str] | None = None
+) -> list[str]:
+    """Count and log the predictions of a batch that `arrived` at this moment; returns their ids, by default new."""
     metrics, log = model.metrics, runtime.log
     model.serving.count(scored.answers, scored.decided, metrics.labels, metrics.observed)
     for words in batch.flags:
@@ -202,7 +204,7 @@ def record(runtime: RowRuntime, model: Model, batch: Batch, scored: Scored, arri
             metrics.flagged.inc()
     if abstained := sum(is_beyond for _, is_beyond in scored.ood):
         metrics.abstained.inc(abstained)
-    ids = [new_id() for _ in scored.decided]
+    ids = given or [new_id() for _ in scored.decided]
     if model.personal is not None:
         for identifier, shown in zip(ids, scored.shown, strict=True):
             if shown is not None:

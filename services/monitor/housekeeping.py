@@ -11,12 +11,11 @@ from typing import Any
 from contracts.errors import PlatformError
 from services.feedback.compaction import compact
 from services.feedback.days import drop_before
-from services.feedback.layout import Kind
+from services.feedback.layout import KINDS
 from services.feedback.line_file import Unreadable
 from services.logs import log_event
 
 _EVERY = 3_600.0  # seconds
-_KINDS: tuple[Kind, ...] = ("predictions", "labels")
 
 
 class Housekeeping:
@@ -56,7 +55,7 @@ class Housekeeping:
     def _compact(self, model: str, now: datetime | None) -> dict[str, Any]:
         unreadable = Unreadable()
         found: dict[str, int] = {
-            kind: compact(self._folder, model, kind, unreadable, now=now).records for kind in _KINDS
+            kind: compact(self._folder, model, kind, unreadable, now=now).records for kind in KINDS
         }
         dropped = drop_before(self._folder, model, self._keep_days, now=now) if self._keep_days else []
         return {**found, "unreadable_lines": unreadable.count, "files_dropped": len(dropped)}

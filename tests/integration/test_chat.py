@@ -217,7 +217,7 @@ def test_more_than_may_wait_is_told_to_come_back(url: str) -> None:
 
 def test_the_log_keeps_what_happened_and_no_text(client: openai.OpenAI, folder: Path) -> None:
     secret = "the password is hunter w"
-    client.chat.completions.create(**say(secret))
+    answer = client.chat.completions.create(**say(secret))
 
     def lines() -> str:
         return "".join(file.read_text() for file in (folder / "log").rglob("*.jsonl"))
@@ -227,6 +227,7 @@ def test_the_log_keeps_what_happened_and_no_text(client: openai.OpenAI, folder: 
     record = next(json.loads(line) for line in lines().splitlines() if f'"chars":{len(secret)}' in line)
     assert (record["chars"], record["finish"], record["completion_tokens"]) == (3, "stop", 4)
     assert record["refused"] == "no"
+    assert answer.id == f"chatcmpl-{record['id']}"
 
 
 def test_the_terminal_streams_and_keeps_the_conversation_until_it_is_told_to_forget(url: str) -> None:

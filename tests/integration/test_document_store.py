@@ -24,9 +24,10 @@ from pipelines.io import mongodb
 from pipelines.steps.calls import CALLS
 from pipelines.task import dump_config
 from pipelines.tasks import get_task
-from services.feedback import layout
+from services.feedback import annotating, layout
 from services.feedback.line_file import append
 from services.feedback.records import Prediction, line_of
+from services.feedback.writing import write_annotations
 from tests.mongo_server import MongoServer
 
 pytestmark = pytest.mark.integration
@@ -222,6 +223,40 @@ def test_annotations_are_kept_once_and_lines_that_are_none_are_named(
     assert shop["fraud.annotations"].count_documents({}) == 2
 
 
+def test_annotations_that_endpoints_got_move_to_the_document_store_once(
+    home: Home, shop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home.endpoints.uri("predictions")
+    said = annotating.checked(NOTE, datetime(2026, 3, 1, 12, tzinfo=UTC), version="7")
+    write_annotations(folder, "fraud", [said])
+    monkeypatch.setenv("FAIRLEAD_HOME", home.endpoints.home)
+    ask, show = (
+        ["predictions", "annotate", "fraud", "--json"],
+        ["predictions", "annotations", "fraud", said.id, "--json"],
+    )
+    assert json.loads(CliRunner().invoke(app, show).stdout)["annotations"][0]["annotation"] == NOTE["annotation"]
+    refused = CliRunner().invoke(app, ask)
+    assert (refused.exit_code, "no document store is set" in refused.output) == (1, True)
+    monkeypatch.setenv("FAIRLEAD_DOCUMENTS", home.documents)
+    write, tries = mongodb.write, list[int]()
+
+    def away(*given: Any) -> None:
+        tries.append(1)
+        write(*given)
+        raise PlatformError("the server went away", fix="again", code="away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mongodb, "write", away)
+        assert CliRunner().invoke(app, ask).exit_code == 1
+    write_annotations(folder, "fraud", [said])
+    made = json.loads(CliRunner().invoke(app, ask).stdout)
+    assert (len(tries), made["rows"], made["kept"], made["repeated"], made["refused"]) == (1, 2, 0, 2, 0)
+    (kept,) = shop["fraud.annotations"].find()
+    assert (kept["_id"], kept["version"]) == (f"{said.id}:{said.key}", "7")
+    assert layout.files(folder, "fraud", "annotations") == []
+    assert len(json.loads(CliRunner().invoke(app, show).stdout)["annotations"]) == 1
+
+
 def test_annotations_of_who_is_forgotten_go_too(home: Home, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs, other = f"{1:032x}", f"{2:032x}"
     folder = home.endpoints.uri("predictions")
@@ -234,11 +269,13 @@ def test_annotations_of_who_is_forgotten_go_too(home: Home, shop: Any, monkeypat
         append(Path(storage.join(layout.home(folder, "fraud"), "2026-03-01.a-1.jsonl")), line_of(record))
     notes = [{"_id": name, "prediction": name, "annotation": 1} for name in (theirs, other)]
     Annotations(home.documents, "fraud").write(notes)
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    write_annotations(folder, "fraud", [annotating.checked({"id": theirs, "annotation": "x"}, now)])
     monkeypatch.setattr("contracts.registry.Registry", lambda _: type("Models", (), {"names": lambda self: []})())
     person = Person(task=get_task("fraud"), column="customer_id", text=PERSON)
     logs = [Log(model="fraud", salt="salt", adapters=None)]
     looked = Forgetting(home.endpoints, person, logs, dry_run=True).run()
-    assert (looked.predictions, looked.documents) == (1, 1)
+    assert (looked.predictions, looked.documents, looked.annotations) == (1, 1, 1)
     done = Forgetting(home.endpoints, person, logs, dry_run=False).run()
-    assert (done.predictions, done.documents) == (1, 1)
+    assert (done.predictions, done.documents, done.annotations) == (1, 1, 1)
     assert [each["_id"] for each in shop["fraud.annotations"].find()] == [other]

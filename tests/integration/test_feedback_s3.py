@@ -17,10 +17,10 @@ from services.feedback.days import days
 from services.feedback.forgetting import Forgotten, forget
 from services.feedback.hashing import hashed
 from services.feedback.joining import joined
-from services.feedback.label_writing import write_labels
 from services.feedback.line_file import Unreadable
 from services.feedback.reading import Position, new_predictions
 from services.feedback.records import Label, Prediction, line_of
+from services.feedback.writing import write_labels
 from services.metrics.service_metrics import ServiceMetrics
 from services.model.prediction_log import PredictionLog
 from services.settings import PredictionLogSettings

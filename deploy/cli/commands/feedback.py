@@ -99,7 +99,10 @@ def list_(
 @guarded
 def annotate(
     model: _Model,
-    source: Annotated[str, typer.Option("--source", "-s", help="JSON lines of id, annotation and maybe time.")],
+    source: Annotated[
+        str,
+        typer.Option("--source", "-s", help="JSON lines of id, annotation, maybe time; default: what endpoints got."),
+    ] = "",
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
@@ -107,9 +110,10 @@ def annotate(
 
     Annotations are documents of the document store, which the profile names: documents: mongodb://HOST/DATABASE. The
     same line twice is kept once. Lines that are none are refused by their number, the others are kept; then the exit
-    code is 1.
+    code is 1. Without --source, what was posted to /feedback of the model's endpoints is moved there from the log.
 
     [bold]Examples[/]
+      fairlead predictions annotate fraud
       fairlead predictions annotate fraud --source notes.jsonl
       fairlead labels fraud --source mongodb://db/fairlead/fraud.annotations --id-column prediction \
         --label-column annotation.verdict
@@ -127,7 +131,7 @@ def annotations_(
     profile: Profile = DEFAULT_PROFILE,
     as_json: Json = False,
 ) -> None:
-    """Show what people said of a prediction.
+    """Show what people said of a prediction, in the document store or in the log yet.
 
     [bold]Examples[/]
       fairlead predictions annotations fraud 0123456789abcdef0123456789abcdef

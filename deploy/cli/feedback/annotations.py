@@ -1,15 +1,14 @@
 """``fairlead predictions annotate``: what people say of predictions in no form of a label, kept as documents.
 
-An annotation is any JSON with the id of a prediction: ``{"id": ..., "annotation": ..., "time": ...}``, a line each. It
-has no place in the log of predictions, whose labels have one form; the document store of the profile keeps it in
-``MODEL.annotations``, once however often it is given.
+An annotation is any JSON with the id of a prediction: ``{"id": ..., "annotation": ..., "time": ...}``. It comes in a
+file, a line each, or to an endpoint, which keeps it beside the log of predictions until it is moved from there. The
+document store of the profile keeps it in ``MODEL.annotations``, once however often and by whatever way it comes.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import orjson
 import typer
 
 from contracts.errors import PlatformError
+from deploy.cli.feedback.log_actions import log_of
 from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import document_store, load_endpoints
 from deploy.cli.terminal.output import EXIT_ERROR, emit, table
@@ -25,26 +25,37 @@ from pipelines.data.document_store import Annotations
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from services.feedback.records import Annotation
+
 _NAMED = 10
 _AT_ONCE = 1_000  # documents of one request
-_MOST = 1 << 20  # bytes of a line
-_DEEPEST = 80  # levels; a server refuses 100
-_FORM = '{"id": "32 hexadecimal digits", "annotation": ...}'
 
 
 def annotate(profile: str, model: str, source: str, as_json: bool) -> None:
-    """Keep the annotations of a file of JSON lines; exit code 1 when some were refused.
+    """Keep the annotations of a file of JSON lines, else those that endpoints got; exit code 1 when some were refused.
 
     Raises:
-        PlatformError: no document store is set, there is no such file, or the server refuses.
+        PlatformError: no document store is set, there is no such file or log, or the server refuses.
     """
     kept = Annotations(document_store(profile), model)
+    endpoints = load_endpoints(profile)
+    said = _of_file(kept, model, source) if source else _of_log(kept, model, log_of(endpoints, model))
+    document = {"model": model, **said}
+    note(endpoints, "annotate_predictions", model, evidence={"source": source or "(log)", **document})
+    emit(document, as_json, lambda out: _show(out, document))
+    if document["refused"]:
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _of_file(kept: Annotations, model: str, source: str) -> dict[str, Any]:
+    from services.feedback import annotating
+
     now, rows, count, refused, new = datetime.now(UTC), 0, 0, list[str](), 0
-    batch: list[dict[str, Any]] = []
+    batch: list[Any] = []
     for line in _lines(source):
         rows += 1
         try:
-            batch.append(_document(line, model, now))
+            batch.append(annotating.document(_checked(line, now), model))
         except ValueError as err:
             count += 1
             if len(refused) < _NAMED:
@@ -53,79 +64,74 @@ def annotate(profile: str, model: str, source: str, as_json: bool) -> None:
             new += kept.write(batch)
             batch.clear()
     new += kept.write(batch)
-    said = {"model": model, "rows": rows, "kept": new, "repeated": rows - count - new}
-    document = {**said, "refused": count, "refused_rows": refused}
-    note(load_endpoints(profile), "annotate_predictions", model, evidence={"source": source, **document})
-    emit(document, as_json, lambda out: _show(out, document))
-    if count:
-        raise typer.Exit(EXIT_ERROR)
+    return {"rows": rows, "kept": new, "repeated": rows - count - new, "refused": count, "refused_rows": refused}
+
+
+def _of_log(kept: Annotations, model: str, folder: str) -> dict[str, Any]:
+    """Move what endpoints were sent from the log to the document store."""
+    from services.feedback.annotating import document, take
+
+    done = take(folder, model, lambda some: kept.write([document(one, model) for one in some]))
+    bad = done.unreadable
+    counts = {"rows": done.records + bad.count, "kept": done.new, "repeated": done.records - done.new}
+    return {**counts, "refused": bad.count, "refused_rows": bad.named[:_NAMED]}
 
 
 def _lines(source: str) -> Iterator[bytes]:
+    from services.feedback.annotating import FORM
+
     file = Path(source).expanduser()
     if not file.is_file():
-        raise PlatformError(f"no such file: {source}", fix=f"give a file of JSON lines: {_FORM}", code="not_found")
+        raise PlatformError(f"no such file: {source}", fix=f"give a file of JSON lines: {FORM}", code="not_found")
     with file.open("rb") as stream:
         yield from (line for line in stream if line.strip())
 
 
-def _document(line: bytes, model: str, now: datetime) -> dict[str, Any]:
-    """An annotation as it is kept.
+def _checked(line: bytes, now: datetime) -> Annotation:
+    """The annotation of a line.
 
     Raises:
         ValueError: what is wrong.
     """
-    from services.feedback.records import is_id, known_since
+    from services.feedback import annotating
 
-    if len(line) > _MOST:
-        raise ValueError(f"{len(line):,} bytes, and at most {_MOST:,} are kept")
     try:
-        given = orjson.loads(line)
+        return annotating.checked(orjson.loads(line), now)
     except orjson.JSONDecodeError as err:
         raise ValueError(f"no JSON: {err}") from None
-    if not isinstance(given, dict) or not {"id", "annotation"} <= given.keys() <= {"id", "annotation", "time"}:
-        raise ValueError(f"expected {_FORM} and, if it is not now, time")
-    if not isinstance(given["id"], str) or not is_id(given["id"]):
-        raise ValueError('expected the "id" of a prediction, 32 hexadecimal digits')
-    try:
-        time = known_since(given.get("time"), now)
     except ValueError as err:
-        raise ValueError(f"time: {err}") from None
-    _storable(given["annotation"])
-    content = orjson.dumps([given["annotation"], given.get("time")], option=orjson.OPT_SORT_KEYS)
-    name = f"{given['id']}:{hashlib.sha256(content).hexdigest()[:16]}"
-    return {"_id": name, "prediction": given["id"], "model": model, "time": time, "annotation": given["annotation"]}
-
-
-def _storable(value: Any, depth: int = 0) -> None:
-    """Raises ValueError for what a document cannot hold."""
-    if depth > _DEEPEST:
-        raise ValueError(f"annotation: nested more than {_DEEPEST} levels deep")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise ValueError(f"annotation: {value} is no number of 64 bits: write it as text")
-    if isinstance(value, dict):
-        for key in value:
-            if key.startswith("$") or "\0" in key:
-                raise ValueError(f"annotation: a key cannot be called {key!r}")
-    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _storable(each, depth + 1)
+        raise ValueError(": ".join(filter(None, err.args))) from None
 
 
 def show(profile: str, model: str, prediction: str, as_json: bool) -> None:
-    """Print the annotations of a prediction.
+    """Print the annotations of a prediction: of the document store, if there is one, and those that are in the log yet.
 
     Raises:
-        PlatformError: no document store is set, or there are none.
+        PlatformError: there are none, or the server refuses.
     """
-    found = Annotations(document_store(profile), model).of(prediction)
+    endpoints = load_endpoints(profile)
+    found = {one["_id"]: one for one in _in_log(endpoints.uri("predictions"), model, prediction)}
+    if endpoints.documents:
+        found |= {one["_id"]: one for one in Annotations(endpoints.documents, model).of(prediction)}
     if not found:
         raise PlatformError(
             f"prediction {prediction} of {model} has no annotations",
+            detail="" if endpoints.documents else f"profile {profile} has no key documents, so only the log was read",
             fix="look whether model and id are right, or keep some: fairlead predictions annotate MODEL --source FILE",
             code="not_found",
         )
-    document = {"prediction": prediction, "annotations": [{**each, "time": each["time"].isoformat()} for each in found]}
-    emit(document, as_json, lambda out: _list(out, document["annotations"]))
+    rows = sorted(found.values(), key=lambda one: (one["time"], one["_id"]))
+    told = [{"time": each["time"].isoformat(), "annotation": each["annotation"]} for each in rows]
+    emit({"prediction": prediction, "annotations": told}, as_json, lambda out: _list(out, told))
+
+
+def _in_log(folder: str, model: str, prediction: str) -> list[Any]:
+    from services.feedback.annotating import document
+    from services.feedback.reading import logged_annotations
+    from services.feedback.records import id_time, is_id
+
+    since = id_time(prediction).date() - timedelta(days=1) if is_id(prediction) else None
+    return [document(one, model) for one in logged_annotations(folder, model, since=since) if one.id == prediction]
 
 
 def _list(out: Console, rows: Any) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from contracts.endpoints import Endpoints
+    from services.feedback.compaction import Compacted
 
 
 def log_of(endpoints: Endpoints, model: str) -> str:
@@ -42,14 +43,15 @@ def compact_log(profile: str, model: str, keep_days: int | None, as_json: bool) 
     """Turn lines of finished days into Parquet, and drop what is older than `keep_days`."""
     from services.feedback.compaction import compact
     from services.feedback.days import drop_before
+    from services.feedback.layout import KINDS
     from services.feedback.line_file import Unreadable
 
     endpoints = load_endpoints(profile)
     folder, unreadable = log_of(endpoints, model), Unreadable()
     with console(stderr=True).status(f"{model}: reading") as status:
-        found = {
+        found: dict[str, Compacted] = {
             kind: compact(folder, model, kind, unreadable, tell=lambda day: status.update(f"{model}: {day}"))
-            for kind in ("predictions", "labels")
+            for kind in KINDS
         }
         dropped = [] if keep_days is None else drop_before(folder, model, keep_days)
     document = {
@@ -125,6 +127,7 @@ def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> 
 
     removed = forget(folder, model, keys, salt, forget_annotations)
     document = {"model": model, "folder": folder, "predictions": removed.predictions, "labels": removed.labels}
+    gone += removed.annotations
     document |= {"annotations": gone, "adapters": adapters}
     note(endpoints, "forget_entity", model, evidence={**document, "keys": sorted(keys)})  # whose is not for a log
 

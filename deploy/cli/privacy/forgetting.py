@@ -153,13 +153,11 @@ def _to_do(done: Done) -> list[str]:
 
 def _show(out: Console, done: list[Done], document: dict[str, Any]) -> None:
     said = "Found, nothing is changed" if document["dry_run"] else "Taken out"
-    made = table(
-        "task", "by", "data", "documents", "features", "online", "predictions", "labels", "adapters", "cached steps"
-    )
+    kept = ("documents", "features", "online", "predictions", "labels", "annotations", "adapters", "steps")
+    made = table("task", "by", "data", *kept[:-1], "cached steps")
     for one in done:
         rows = ", ".join(f"{each['version']}: {each['rows']:,} rows" for each in one.versions) or "-"
-        counts = (one.documents, one.features, one.online, one.predictions, one.labels, one.adapters, one.steps)
-        made.add_row(one.task, one.column, rows, *(f"{count:,}" for count in counts))
+        made.add_row(one.task, one.column, rows, *(f"{getattr(one, name):,}" for name in kept))
     out.print(said)
     out.print(made)
     for one in done:

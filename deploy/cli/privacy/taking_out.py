@@ -47,6 +47,7 @@ class Done:
     online: int = 0
     predictions: int = 0
     labels: int = 0
+    annotations: int = 0
     adapters: int = 0
     steps: int = 0
     models: list[dict[str, Any]] = field(default_factory=list)
@@ -195,12 +196,14 @@ class Forgetting:
                 if one.model in logged and self._dry:
                     ids = forgetting.ids(folder, one.model, keys, one.salt)
                     self._done.predictions += len(ids)
+                    self._done.annotations += forgetting.annotated(folder, one.model, ids)
                     self._annotations(one.model, ids)
                 elif one.model in logged:
                     annotated = functools.partial(self._annotations, one.model)
                     removed = forgetting.forget(folder, one.model, keys, one.salt, annotated)
                     self._done.predictions += removed.predictions
                     self._done.labels += removed.labels
+                    self._done.annotations += removed.annotations
                 if one.adapters is not None:
                     found = forget_adapters(one.adapters, one.model, text, one.salt, dry_run=self._dry)
                     self._done.adapters += found

@@ -13,9 +13,9 @@ import pytest
 from contracts.bundle import BundleDocument
 from contracts.endpoints import Endpoints
 from services.feedback import layout
-from services.feedback.label_writing import write_labels
 from services.feedback.line_file import append
 from services.feedback.records import Label, Prediction, line_of
+from services.feedback.writing import write_labels
 from tests.unit.deploy.conftest import Said
 
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)

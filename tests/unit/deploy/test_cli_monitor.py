@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from deploy.cli.app import app
-from services.feedback.label_writing import write_labels
 from services.feedback.records import Label
+from services.feedback.writing import write_labels
 from tests.monitor_log import NOON, Log
 
 

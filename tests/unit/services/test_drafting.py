@@ -19,9 +19,9 @@ from contracts.bundle import Signature
 from contracts.problems.ranking import Ranked
 from contracts.rollout_policy import Limit, RolloutPolicy
 from services.feedback import layout
-from services.feedback.label_writing import write_labels
 from services.feedback.line_file import append
 from services.feedback.records import Label, Prediction, line_of
+from services.feedback.writing import write_labels
 from services.model.scoring import Scored
 from services.recommend.drafting import Others, drafted
 from services.rollout import envoy, evidence

@@ -125,7 +125,7 @@ def test_rows_and_tensors_give_the_same_image_for_the_same_seed(serve_bundle: An
     images = {one["name"]: one["data"] for one in outputs}
     assert images["label"] == ["dark"]
     assert read_mark(base64.b64decode(images["image"][0]))["model"] == "grays"
-    client.post(PATH, json={"prompt": "a grey", "n": 2, "seed": 1})
+    drawn = client.post(PATH, json={"prompt": "a grey", "n": 2, "seed": 1}).json()["data"]
     served.runtime.log.close()
     records = [
         json.loads(line) for file in (tmp_path / "log").rglob("*.jsonl") for line in file.read_text().splitlines()
@@ -133,6 +133,7 @@ def test_rows_and_tensors_give_the_same_image_for_the_same_seed(serve_bundle: An
     assert sorted(one["class"] for one in records) == ["dark", "dark", "dark", "grey", "grey", "light grey"]
     assert all(0 <= one["brightness"] <= 1 for one in records)
     assert not any("image" in one for one in records)
+    assert {one["id"] for one in drawn} == {one["id"] for one in records if one["class"] == "grey"}
 
 
 def test_a_mark_can_be_seen_and_sealed_and_other_pixels_are_told(serve_bundle: Any, tmp_path: Path) -> None:

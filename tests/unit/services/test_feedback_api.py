@@ -1,4 +1,4 @@
-"""Labels that are posted to an endpoint."""
+"""Labels and annotations that are posted to an endpoint."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from contracts import storage
 from contracts.metric_names import FEEDBACK, LOG_LOST, LOG_RECORDS
 from contracts.problems import get_problem, read_output
-from services.feedback import label_writing, layout
-from services.feedback.reading import labels
+from services.feedback import layout, writing
+from services.feedback.reading import labels, logged_annotations
 from services.model.prediction_log import new_id
 from services.problems import get_serving
 from tests.problem_bundles import vectors
@@ -87,7 +87,13 @@ def test_one_wrong_label_refuses_all_and_is_named(served: Any, tmp_path: Path, w
     assert outcomes(served) == {"accepted": 0, "refused": 2, "failed": 0}
 
 
-@pytest.mark.parametrize("body", [[], {}, {"labels": []}, {"labels": {}}, {"labels": [], "x": 1}, {"label": []}])
+REFUSED_BODIES = [
+    [], {}, {"labels": []}, {"labels": {}}, {"labels": [], "x": 1}, {"label": []}, {"annotations": {}},
+    {"annotations": []}, {"labels": [], "annotations": [{"id": AN_ID, "annotation": "x"}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", REFUSED_BODIES)
 def test_another_document_is_refused(served: Any, body: Any) -> None:
     assert served.client.post("/feedback", json=body).status_code == 422
 
@@ -176,7 +182,7 @@ def test_requests_at_once_write_whole_lines(tmp_path: Path) -> None:
     given = [Label(id=new_id(), label="x" * 2000, time=datetime.now(UTC)) for _ in range(40)]
 
     async def all_at_once() -> None:
-        tasks = [asyncio.to_thread(label_writing.write_labels, str(tmp_path), "m", [one]) for one in given]
+        tasks = [asyncio.to_thread(writing.write_labels, str(tmp_path), "m", [one]) for one in given]
         await asyncio.gather(*tasks)
 
     asyncio.run(all_at_once())
@@ -215,8 +221,84 @@ def test_labels_are_asked_of_the_problem(output: Any, good: list[Any], bad: list
 
 def test_embeddings_take_no_labels(serve_bundle: Any, tmp_path: Path) -> None:
     served = serve_bundle(vectors(tmp_path), predictions={"folder": str(tmp_path / "log")})
-    assert post(served, {"id": AN_ID, "label": 1}).json()["type"] == "urn:fairlead:problem:no-labels"
-    assert "/feedback" not in served.client.get("/openapi.json").json()["paths"]
+    refused = post(served, {"id": AN_ID, "label": 1}).json()
+    assert refused["type"] == "urn:fairlead:problem:no-labels"
+    assert "annotations" in refused["fix"]
+    operation = served.client.get("/openapi.json").json()["paths"]["/feedback"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert list(schema["properties"]) == ["annotations"]
+    said = served.client.post("/feedback", json={"annotations": [{"id": AN_ID, "annotation": "too near to all"}]})
+    assert (said.status_code, said.json()["accepted"], said.json()["annotations"]) == (200, 0, 1)
+
+
+REMARK = {
+    "text": "card was stolen", "tags": ["reviewed"], "answer": "genuine", "mine": {"deep": [1, None]},
+    "spans": [{"start": 0, "end": 4, "label": "CARD"}],
+}  # fmt: skip
+
+
+def test_what_people_say_is_kept_beside_the_labels(served: Any, tmp_path: Path) -> None:
+    identifier = served.predict(GOOD).json()["predictions"][0]["id"]
+    said = {"id": identifier, "annotation": REMARK, "time": "2026-03-01T10:00:00+02:00"}
+    body = {"labels": [{"id": identifier, "label": "fraud"}], "annotations": [said, {**said, "annotation": "words"}]}
+    answer = served.client.post("/feedback", json=body)
+    assert (answer.status_code, answer.json()["accepted"], answer.json()["annotations"]) == (200, 1, 2)
+    assert [one[1] for one in kept(tmp_path)] == ["fraud"]
+    first, second = logged_annotations(str(tmp_path / "log"), "payments")
+    assert (first.id, first.annotation, first.version, second.annotation) == (identifier, REMARK, "3", "words")
+    assert first.time == datetime(2026, 3, 1, 8, tzinfo=UTC)
+    assert outcomes(served) == {"accepted": 3, "refused": 0, "failed": 0}
+    assert served.client.post("/feedback", json=body).status_code == 200
+    assert len({(one.id, one.key) for one in logged_annotations(str(tmp_path / "log"), "payments")}) == 2, (
+        "sent again, the same"
+    )
+    operation = served.client.get("/openapi.json").json()["paths"]["/feedback"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    jsonschema.validate(body, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"annotations": [{**said, "annotation": {"tags": "reviewed"}}]}, schema)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"id": AN_ID}, "annotations[1]"),
+        ("words", "annotations[1]"),
+        ({"id": AN_ID, "annotation": "x", "label": "fraud"}, "annotations[1]"),
+        ({"id": "x", "annotation": "x"}, "annotations[1].id"),
+        ({"id": f"chat-{AN_ID}", "annotation": "x"}, "annotations[1].id"),
+        ({"id": AN_ID, "annotation": "x", "time": AHEAD}, "annotations[1].time"),
+        ({"id": AN_ID, "annotation": ""}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": None}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": {"text": 1}}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": {"tags": ["a", 1]}}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": {"spans": [{"start": 3, "end": 3}]}}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": {"spans": [{"start": True, "end": 3}]}}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": {"a": {"$set": 1}}}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": 2**63}, "annotations[1].annotation"),
+        ({"id": AN_ID, "annotation": "x" * (1 << 20)}, "annotations[1].annotation"),
+    ],
+)
+def test_one_wrong_annotation_refuses_all_and_is_named(served: Any, tmp_path: Path, wrong: Any, field: str) -> None:
+    good = {"id": f"chatcmpl-{AN_ID}", "annotation": {"text": "fine"}}
+    body = {"labels": [{"id": AN_ID, "label": "fraud"}], "annotations": [good, wrong]}
+    answer = served.client.post("/feedback", json=body)
+    assert answer.status_code == 422
+    assert [one["field"] for one in answer.json()["errors"]] == [field]
+    assert kept(tmp_path) == list(logged_annotations(str(tmp_path / "log"), "payments")) == []
+    assert outcomes(served) == {"accepted": 0, "refused": 3, "failed": 0}
+    assert served.client.post("/feedback", json={"annotations": [good]}).status_code == 200
+    assert [one.id for one in logged_annotations(str(tmp_path / "log"), "payments")] == [AN_ID]
+
+
+def test_annotations_that_cannot_be_written_are_said(served: Any, tmp_path: Path) -> None:
+    (tmp_path / "log" / "payments").mkdir(parents=True)
+    (tmp_path / "log" / "payments" / "annotations").write_text("a file, where the folder should be")
+    body = {"labels": [{"id": AN_ID, "label": "fraud"}], "annotations": [{"id": AN_ID, "annotation": "x"}]}
+    answer = served.client.post("/feedback", json=body)
+    assert (answer.status_code, answer.json()["type"]) == (503, "urn:fairlead:problem:annotations-not-written")
+    assert kept(tmp_path) == []
+    assert outcomes(served) == {"accepted": 0, "refused": 0, "failed": 2}
 
 
 def test_the_document_describes_what_is_accepted(served: Any) -> None:

@@ -15,10 +15,10 @@ from contracts import storage
 from services.feedback import layout, parquet_form
 from services.feedback.compaction import compact
 from services.feedback.days import days
-from services.feedback.label_writing import write_labels
 from services.feedback.line_file import Unreadable
 from services.feedback.reading import find_predictions
 from services.feedback.records import Label, Prediction, line_of
+from services.feedback.writing import write_labels
 from tests.s3_folder import FolderClient
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from contracts import storage
-from services.feedback import layout
+from services.feedback import annotating, layout
 from services.feedback.compaction import compact
 from services.feedback.days import days, drop_before
-from services.feedback.forgetting import Forgotten, forget, removals
+from services.feedback.forgetting import Forgotten, annotated, forget, removals
 from services.feedback.hashing import hashed
 from services.feedback.line_file import Unreadable, append, rewrite
-from services.feedback.reading import Position, labels, new_predictions, predictions
-from services.feedback.records import Label, Prediction, line_of
+from services.feedback.reading import Position, labels, logged_annotations, new_predictions, predictions
+from services.feedback.records import Annotation, Label, Prediction, line_of
+from services.feedback.writing import write_annotations
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ALL = (NOON - timedelta(days=30), NOON + timedelta(days=30))
@@ -73,7 +74,7 @@ def test_an_entity_is_removed_from_lines_parquet_and_labels(folder: str) -> None
     assert forget(folder, "m", {"card": "1"}, "salt") == Forgotten(predictions=3, labels=3)
     assert (of(folder), labelled(folder)) == ([2, 4], [2, 4])
     (note,) = removals(folder, "m")
-    assert (note["predictions"], note["labels"], set(note)) == (3, 3, {"time", "predictions", "labels"})
+    assert (note["predictions"], note["labels"], set(note)) == (3, 3, {"time", "predictions", "labels", "annotations"})
     assert new_predictions(folder, "m", before.position).records == [], "positions stay what they were"
     assert new_predictions(folder, "m", before.position).unreadable.count == 0
     compact(folder, "m", "predictions", Unreadable())
@@ -161,3 +162,73 @@ def test_old_days_are_dropped_and_others_kept(folder: str) -> None:
     assert drop_before(folder, "m", 5, now=now) == []
     assert len(drop_before(folder, "m", 4, now=now)) >= 2
     assert of(folder) == [4]
+
+
+def remark(one: Prediction, said: Any, at: datetime = NOON) -> Annotation:
+    return annotating.checked({"id": one.id, "annotation": said, "time": at.isoformat()}, at)
+
+
+def remarks(folder: str) -> list[Any]:
+    return [one.annotation for one in logged_annotations(folder, "m")]
+
+
+def test_annotations_of_an_entity_are_removed_from_lines_and_parquet(folder: str) -> None:
+    given, later = filled(folder), NOON + timedelta(days=1)
+    put(folder, "2026-03-01.a-1.jsonl", remark(given[0], {"tags": ["a"]}), remark(given[1], [0.5]), kind="annotations")
+    assert compact(folder, "m", "annotations", Unreadable()).records == 2
+    put(folder, "2026-03-02.a-1.jsonl", remark(given[3], 2**60, later), remark(given[4], "x"), kind="annotations")
+    assert remarks(folder) == [{"tags": ["a"]}, [0.5], 2**60, "x"], "in both forms as they were sent"
+    assert annotated(folder, "m", {given[0].id, given[4].id}) == 2
+    assert forget(folder, "m", {"card": "1"}, "salt").annotations == 2
+    assert remarks(folder) == [[0.5], 2**60]
+    assert drop_before(folder, "m", 1, now=NOON + timedelta(days=30))
+    assert remarks(folder) == [2**60], "and those of old days go with the labels"
+
+
+def test_annotations_are_given_away_once_and_what_is_unreadable_stays(folder: str) -> None:
+    given, kept = filled(folder), dict[str, Any]()
+
+    def keep(some: Any) -> int:
+        before = len(kept)
+        kept.update({f"{one.id}{one.key}": one.annotation for one in some})
+        return len(kept) - before
+
+    said = [remark(given[0], "old"), remark(given[1], {"text": "new"})]
+    put(folder, "2026-03-01.a-1.jsonl", said[0], kind="annotations")
+    compact(folder, "m", "annotations", Unreadable())
+    write_annotations(folder, "m", [said[1]])
+    write_annotations(folder, "m", said)
+
+    def fails(some: Any) -> int:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        annotating.take(folder, "m", fails)
+    assert len(remarks(folder)) == 4, "what was not kept is in the log yet"
+    done = annotating.take(folder, "m", keep)
+    assert (done.records, done.new, done.unreadable.count, remarks(folder)) == (4, 2, 0, [])
+    assert list(kept.values()) == ["old", {"text": "new"}]
+    assert annotating.take(folder, "m", keep).files == 0
+    write_annotations(folder, "m", said)
+    home = layout.home(folder, "m", "annotations")
+    storage.write_bytes(layout.new_object(home) if storage.is_remote(home) else f"{home}/2026-03-02.b.jsonl", b"x\n")
+    done = annotating.take(folder, "m", keep)
+    assert (done.records, done.new, done.unreadable.count) == (2, 0, 1)
+    assert len(layout.files(folder, "m", "annotations")) == 1
+
+
+def test_a_service_goes_on_writing_while_annotations_are_given_away(tmp_path: Path) -> None:
+    folder, sent, taken = str(tmp_path), 300, list[Any]()
+    given = [remark(record(1), at + 1) for at in range(sent)]
+    writing = threading.Thread(target=lambda: [write_annotations(folder, "m", [one]) for one in given])
+
+    def keep(some: Any) -> int:
+        taken.extend(one.annotation for one in some)
+        return len(some)
+
+    writing.start()
+    while writing.is_alive():
+        annotating.take(folder, "m", keep)
+    writing.join()
+    annotating.take(folder, "m", keep)
+    assert sorted(taken) == list(range(1, sent + 1)), "each once: none is lost, none given away twice"

@@ -95,7 +95,7 @@ def test_any_order_and_repetition_of_deliveries_gives_the_same(data: st.DataObje
 
 
 def test_labels_in_s3_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from services.feedback.label_writing import write_labels
+    from services.feedback.writing import write_labels
     from tests.s3_folder import FolderClient
 
     (tmp_path / "lake").mkdir()

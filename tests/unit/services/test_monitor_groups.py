@@ -19,8 +19,8 @@ from contracts.fairness import NOT_STATED, Outcome, at_best, measure
 from contracts.ports import free_port
 from contracts.settings import load
 from services.feedback.groups import read_groups
-from services.feedback.label_writing import write_labels
 from services.feedback.records import Label
+from services.feedback.writing import write_labels
 from services.monitor.group_watch import GroupWatch
 from services.monitor.model_monitor import ModelMonitor
 from services.monitor.rules import Rules

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from contracts.problems import get_problem
 from contracts.problems.multilabel import MultilabelOutput
 from pipelines.evaluation.number_measures import residuals
-from services.feedback.label_writing import write_labels
 from services.feedback.records import Label
+from services.feedback.writing import write_labels
 from services.monitor.labelled import FILE
 from services.problems import get_serving, measures
 from tests.late import Late

@@ -12,9 +12,9 @@ from contracts.bundle import Signature
 from contracts.problems import get_problem
 from contracts.rollout_policy import RolloutPolicy
 from services.feedback import layout
-from services.feedback.label_writing import write_labels
 from services.feedback.line_file import append
 from services.feedback.records import Label, Prediction, line_of
+from services.feedback.writing import write_labels
 from services.problems import get_serving
 from services.rollout.labels import LabelWatch, count_labels
 from services.rollout.observation import Labelled
