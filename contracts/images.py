@@ -58,8 +58,14 @@ class ImageSpec(Document):
     def normalised(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """What the graph takes, of pixels with the channels last."""
         mean, std = (np.asarray(values, np.float32) for values in (self.mean, self.std))
-        values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
-        return np.ascontiguousarray(values.transpose(0, 3, 1, 2)) if self.layout == "channels_first" else values
+        if self.layout == "channels_first":
+            pixels = pixels.transpose(0, 3, 1, 2)
+            mean, std = mean[:, None, None], std[:, None, None]
+        values = pixels.astype(np.float32, order="C")
+        values /= np.float32(255)
+        values -= mean
+        values /= std
+        return values
 
     def factors(self, width: int, height: int) -> tuple[float, float]:
         """Of an image of this size, by what a place in it is multiplied to be that in the pixels; not of ``crop``."""
@@ -88,10 +94,10 @@ def open_image(file: bytes, most: int) -> Image.Image:
 
 def upright(image: Image.Image) -> Image.Image:
     """The first frame, decoded, turned as its camera noted, with 8 bits a channel."""
-    turned: Image.Image = ImageOps.exif_transpose(image) or image
-    if turned.mode.startswith("I"):  # gray of 16 bits, which a conversion would cut at 255
-        turned = Image.fromarray(np.clip(np.asarray(turned) >> 8, 0, 255).astype(np.uint8))
-    return turned
+    ImageOps.exif_transpose(image, in_place=True)  # which would else copy what is upright already
+    if image.mode.startswith("I"):  # gray of 16 bits, which a conversion would cut at 255
+        image = Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8))
+    return image
 
 
 def read_pixels(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], int]:
@@ -107,7 +113,8 @@ def read_pixels(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uin
 
 def read_sized(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
     """As `read_pixels`, with the width and the height that the file shows, turned as its camera noted."""
-    image = upright(open_image(file, most)).convert(spec.mode)
+    image = upright(open_image(file, most))
+    image = image if image.mode == spec.mode else image.convert(spec.mode)
     shown, box = image.size, None
     if spec.fit == "crop":
         # Cut before it is resized: a line of a million pixels must not become a million lines.

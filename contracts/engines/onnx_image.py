@@ -91,6 +91,8 @@ class OnnxImageEngine:
     def _decoded(self, files: NDArray[Any], most: int, together: bool = True, first: int = 0) -> NDArray[np.uint8]:
         """`most` pixels are for all files `together`, or for each; errors count rows from `first`."""
         spec = self._spec
+        if len(files) == 1:  # as of most requests: no copy
+            return next(self._read(files, most, together, first))[1][None]
         pixels = np.empty((len(files), spec.height, spec.width, len(spec.mode)), np.uint8)
         for row, found, _ in self._read(files, most, together, first):
             pixels[row] = found

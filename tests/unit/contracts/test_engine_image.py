@@ -214,3 +214,15 @@ def test_reasons_name_patches_that_can_be_found_again(tmp_path: Path, high: int,
     assert image[top:bottom, left:right].any(), "what makes the mean bright is foremost"
     with pytest.raises(ValueError, match="names no patch"):
         patch_of("image", high, wide)
+
+
+@pytest.mark.parametrize("layout", ["channels_first", "channels_last"])
+@pytest.mark.parametrize("scale", [{"mean": (0.5,), "std": (0.25,)}, {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.1)}])
+def test_pixels_are_scaled_by_channel_and_stay_what_they_are(layout: Any, scale: Any) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), dtype=np.uint8)
+    before = pixels.copy()
+    found = ImageSpec(width=4, height=5, layout=layout, **scale).normalised(pixels)
+    expected = (before.astype(np.float32) / np.float32(255) - np.float32(scale["mean"])) / np.float32(scale["std"])
+    assert np.array_equal(found, expected.transpose(0, 3, 1, 2) if layout == "channels_first" else expected)
+    assert found.flags.c_contiguous
+    assert np.array_equal(pixels, before)
