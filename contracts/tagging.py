@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEATURES, WORDS = 6, 4  # hashes of a token; with a list of words, so many more
+AROUND, WORDS_AROUND = 17, 5  # of what is around it, where a model has nothing else that reads it
 _LONGEST = 6  # tokens of a word of such a list
 _KINDS = 255
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+|\d+|\S")
 _SINGLE = re.compile(rf"[{_HAN}]")
+_SIGN, _ANCHOR = 1, 2  # a single sign of its script; what names are not, and stand beside: see `_beside`
 _ENDS = frozenset(".!?;\n。！？；")
+_MARKS = frozenset("\u3001\u3002\uff0c\uff1a\uff1b\uff08\uff09\u300a\u300b\u201c\u201d\uff01\uff1f")  # of Chinese
 _SURE = 10.0  # by how much the logit of O is the highest
 _NEVER = -1e9
 _HIDDEN = "\u25a1"  # in the place of a character that is hidden: places stay as they are
@@ -91,16 +94,22 @@ class WordList:
         every = np.unique(np.concatenate(known))
         return cls(every[np.unique(every >> np.uint64(8), return_index=True)[1]])  # of a word of two kinds the first
 
-    def at(self, word: NDArray[np.uint32]) -> list[NDArray[np.uint32]]:
-        """For each token, by hashes of tokens: length and kind of the longest word that begins there, that ends there,
-        and that has others on both sides; and the first two together."""
+    def at(self, word: NDArray[np.uint32], text: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+        """For each token: length and kind of the longest word that begins there, that ends there, and that has others
+        on both sides; and the first two together.
+
+        Args:
+            word: hashes of tokens.  text: the number of the text that each is in, -1 for what is in none.
+        """
         count = len(word)
         begins, ends, inside = (np.zeros(count, np.uint32) for _ in range(3))
         chain = word
         for length in range(1, min(_LONGEST, count) + 1):
             chain = _mix(chain[:-1], word[length - 1 :]) if length > 1 else chain
             at = np.searchsorted(self._hashes, chain).clip(max=max(0, len(self._hashes) - 1))
-            (starts,) = np.nonzero(self._hashes[at] == chain) if len(self._hashes) else (np.zeros(0, np.int64),)
+            whole = (text[: len(chain)] >= 0) & (text[: len(chain)] == text[length - 1 :])
+            known = self._hashes[at] == chain if len(self._hashes) else np.zeros(len(chain), bool)
+            (starts,) = np.nonzero(known & whole)
             code = (length * (_KINDS + 1) + self._kinds[at[starts]]).astype(np.uint32)
             begins[starts] = code
             ends[starts + length - 1] = code
@@ -116,46 +125,100 @@ def _entry(line: str) -> tuple[str, str]:
     return (parts[0], parts[2]) if len(parts) == 3 and parts[1].isdigit() else (word, kind.strip())
 
 
-def width(words: WordList | None) -> int:
+def width(words: WordList | None, around: bool = False) -> int:
     """How many hashes a token has."""
-    return FEATURES if words is None else FEATURES + WORDS
+    plain = FEATURES + around * AROUND
+    return plain if words is None else plain + WORDS + around * WORDS_AROUND
 
 
-def tokenise(text: str, size: int, words: WordList | None = None) -> Tokens:
-    """The tokens of `text`, with hashes below `size`."""
-    found = [match.span() for match in _TOKEN.finditer(text)]
-    places = np.array(found, np.int64).reshape(-1, 2)
-    if not found:
-        return Tokens(places, np.zeros((0, width(words)), np.int64))
-    of_token = np.array([_hashes(text[start:end]) for start, end in found], np.uint32)
-    word, shape, first, last, single = of_token.T
-    gaps = [1] + [_gap(text[end:start]) for (_, end), (start, _) in pairwise(found)]
-    around = np.concatenate([[7, 11], word, [13, 17]]).astype(np.uint32)
-    far, before, here, after, farther = (around[at : at + len(word)] for at in range(5))
-    alone = single.astype(bool)
+def tokenise(text: str, size: int, words: WordList | None = None, around: bool = False) -> Tokens:
+    """The tokens of `text`, with hashes below `size`; with `around` also of what is around each."""
+    return tokenise_all([text], size, words, around)[0]
+
+
+def tokenise_all(texts: Sequence[str], size: int, words: WordList | None = None, around: bool = False) -> list[Tokens]:
+    """What `tokenise` tells of each, computed for all of them together."""
+    found = [[match.span() for match in _TOKEN.finditer(text)] for text in texts]
+    counts = np.array([len(some) for some in found], np.int64)
+    # Two signs of nothing on both sides of each text, so that what is beside a token is never of another text.
+    starts = np.cumsum(counts + 4) - counts - 2
+    told = np.zeros((int((counts + 4).sum()), 5), np.uint32)
+    gaps, inside = np.zeros(len(told), np.uint32), np.full(len(told), -1, np.int64)
+    for edge, sign in ((starts - 2, 7), (starts - 1, 11), (starts + counts, 13), (starts + counts + 1, 17)):
+        told[edge, 0] = sign
+    for number, (text, some, start) in enumerate(zip(texts, found, starts.tolist(), strict=True)):
+        if some:
+            here = slice(start, start + len(some))
+            told[here] = [_hashes(text[begin:end]) for begin, end in some]
+            gaps[here] = [1, *(_gap(text[end:begin]) for (_, end), (begin, _) in pairwise(some))]
+            inside[here] = number
+    hashes = _columns(told, gaps, inside, words, around)[inside >= 0]
+    ids = (hashes % np.uint32(size - 1)).astype(np.int64) + 1
+    ends = np.cumsum(counts).tolist()
+    return [
+        Tokens(np.array(some, np.int64).reshape(-1, 2), ids[end - len(some) : end])
+        for some, end in zip(found, ends, strict=True)
+    ]
+
+
+def _columns(
+    told: NDArray[np.uint32],
+    gaps: NDArray[np.uint32],
+    inside: NDArray[np.int64],
+    words: WordList | None,
+    around: bool,
+) -> NDArray[np.uint32]:
+    """Shape (tokens, `width`), of `_hashes` of the tokens."""
+    here, shape, first, last, single = told.T
+    far, before, after, farther = (np.roll(here, by) for by in (2, 1, -1, -2))
+    alone = single == _SIGN
+    pairs = _mix(before, here), _mix(here, after)
     columns = [
         here,
-        _mix(before, here),
-        _mix(here, after),
-        _mix(shape, np.array(gaps, np.uint32)),
+        *pairs,
+        _mix(shape, gaps),
         np.where(alone, _mix(_mix(far, before), here), first),
-        np.where(alone, _mix(_mix(here, after), farther), last),
-        *(words.at(word) if words is not None else ()),
+        np.where(alone, _mix(pairs[1], farther), last),
     ]
-    ids = np.stack([_mix(column, np.full(1, at, np.uint32)) for at, column in enumerate(columns)], axis=1)
-    return Tokens(places, (ids % np.uint32(size - 1)).astype(np.int64) + 1)
+    listed = words.at(here, inside) if words is not None else []
+    columns += listed
+    if around:
+        shapes = np.roll(shape, 1), np.roll(shape, -1)
+        columns += [far, before, after, farther, _mix(far, before), _mix(after, farther), _mix(before, after)]
+        columns += [_mix(pairs[0], after), _mix(shapes[0], shape), _mix(shape, shapes[1])]
+        columns += [_mix(_mix(shapes[0], shape), shapes[1]), _mix(_mix(gaps, np.roll(gaps, -1)), shape)]
+        left, right = _beside(here, single == _ANCHOR, inside)
+        columns += [*left, right, _mix(left[0], right), _mix(left[0], shape)]
+        if listed:
+            begins, ends, inner, _ = listed
+            ended, beginning = np.roll(ends, 1), np.roll(begins, -1)
+            columns += [ended, beginning, _mix(ended, begins), _mix(ends, beginning), _mix(_mix(begins, ends), inner)]
+    return np.stack([_mix(column, np.full(1, at, np.uint32)) for at, column in enumerate(columns)], axis=1)
+
+
+def _beside(
+    here: NDArray[np.uint32], anchor: NDArray[np.bool_], inside: NDArray[np.int64]
+) -> tuple[tuple[NDArray[np.uint32], NDArray[np.uint32]], NDArray[np.uint32]]:
+    """For each token the nearest anchor before it in its text, that with the token before it, and the nearest one
+    behind it: what leads to a long address and what follows it."""
+    every = np.arange(len(here))
+    last = np.roll(np.maximum.accumulate(np.where(anchor, every, 0)), 1)
+    following = np.roll(np.minimum.accumulate(np.where(anchor, every, len(here) - 1)[::-1])[::-1], -1)
+    left, right = (np.where(anchor[at] & (inside[at] == inside), here[at], np.uint32(19)) for at in (last, following))
+    return (left, _mix(left, np.where(left == 19, left, here[last - 1]))), right
 
 
 @lru_cache(maxsize=50_000)
 def _hashes(token: str) -> tuple[int, int, int, int, int]:
-    """Of the word, of its shape, of its first and last letters; and whether it is a single sign of its script."""
+    """Of the word, of its shape, of its first and last letters; and what it is: `_SIGN`, `_ANCHOR`, or 0."""
     plain = unicodedata.normalize("NFKC", token)
     word = "".join("0" if sign.isdigit() else sign for sign in plain.casefold())
     shape = "".join("X" if s.isupper() else "x" if s.islower() else "0" if s.isdigit() else s for s in plain[:1])
     rest = "X" if len(plain) > 1 and plain.isupper() else "x"
     told = (word, f"{shape}{rest}{min(len(plain), 12)}", f"<{word[:3]}", f"{word[-3:]}>")
     code, *others = (zlib.crc32(text.encode("utf-8", "replace")) for text in told)
-    return code, others[0], others[1], others[2], int(_SINGLE.fullmatch(token) is not None)
+    what = _SIGN if _SINGLE.fullmatch(token) else _ANCHOR if token[0].islower() or token[0] in _MARKS else 0
+    return code, others[0], others[1], others[2], what
 
 
 def _gap(between: str) -> int:

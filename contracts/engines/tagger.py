@@ -17,7 +17,19 @@ from pydantic import Field
 from contracts.bundle import Bundle
 from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, odds_of, onnx_providers, refused
-from contracts.tagging import Tagged, Tokens, WordList, hidden, left_of, pieces, spans, surest, tokenise, width
+from contracts.tagging import (
+    Tagged,
+    Tokens,
+    WordList,
+    hidden,
+    left_of,
+    pieces,
+    spans,
+    surest,
+    tokenise,
+    tokenise_all,
+    width,
+)
 from contracts.texts import join_fields
 
 if TYPE_CHECKING:
@@ -39,6 +51,7 @@ class TaggerSpec(Document):
         max_characters: a text is cut here before it is read.
         max_tokens: a longer text is read in pieces.
         words: whether there is a list of words.
+        around: whether hashes tell what is around a token as well, as a linear model needs it.
     """
 
     format: Literal[1] = 1
@@ -48,6 +61,7 @@ class TaggerSpec(Document):
     max_characters: int = Field(ge=1)
     max_tokens: int = Field(256, ge=8)
     words: bool = False
+    around: bool = False
 
 
 class TaggerEngine:
@@ -82,7 +96,7 @@ class TaggerEngine:
 
     def tag(self, texts: Sequence[str]) -> list[list[Tagged]]:
         """The spans of each text."""
-        read = [tokenise(text, self._spec.size, self._words) for text in texts]
+        read = tokenise_all(texts, self._spec.size, self._words, self._spec.around)
         parts = [
             (row, part)
             for row, tokens in enumerate(read)
@@ -104,7 +118,7 @@ class TaggerEngine:
             end = start + 1
             while end < len(order) and (end + 1 - start) * sizes[order[end]] <= _AT_ONCE:
                 end += 1
-            ids = np.zeros((end - start, sizes[order[end - 1]], width(self._words)), np.int64)
+            ids = np.zeros((end - start, sizes[order[end - 1]], width(self._words, self._spec.around)), np.int64)
             for at, chosen in enumerate(order[start:end]):
                 row, part = parts[chosen]
                 ids[at, : sizes[chosen]] = read[row].ids[part]

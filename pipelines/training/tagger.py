@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 NEVER = -10_000.0
 _COMPOSED = 0.5  # of the values that replace others
+_SHORT, _LISTED = 12, 25  # characters of a value in a list, and values
+_BETWEEN = {True: ("", "", "、", "，", " "), False: (", ", "\n", "; ", " and ")}  # of Chinese names, and of others
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -49,11 +51,13 @@ class ChangeConfig:
     """Chances, while training.
 
     replaced: of a labelled span to be another of its type, so that the words around it count.  alone: of a text to
-    be one of its spans and nothing else, as in lists and signatures.  lowered: of a text to be in small letters, as
-    people write to each other.  hide: of a hash to be left out.
+    be one of its spans and nothing else, as in signatures.  listed: of a text to be a list of short spans of one type,
+    also without anything between them, as members and those present are told.  lowered: of a text to be in small
+    letters, as people write to each other.  hide: of a hash to be left out.
     """
 
     replaced: Annotated[float, Field(ge=0, le=1)] = 0.3
+    listed: Annotated[float, Field(ge=0, le=1)] = 0.0
     alone: Annotated[float, Field(ge=0, le=1)] = 0.02
     lowered: Annotated[float, Field(ge=0, le=1)] = 0.02
     hide: Annotated[float, Field(ge=0, lt=1)] = 0.05
@@ -141,13 +145,29 @@ def encode(
 
     A token belongs to the span that it begins in; of spans that overlap the longest counts.
     """
+    return encode_all([(text, labels)], kinds, size, words)[0]
+
+
+def encode_all(
+    given: Sequence[tuple[str, Sequence[Labelled]]],
+    kinds: Sequence[str],
+    size: int,
+    words: WordList | None = None,
+    around: bool = False,
+) -> list[tuple[Any, Any]]:
+    """What `encode` gives of each text with its labels; `around` as in `contracts.tagging.tokenise`."""
+    from contracts.tagging import tokenise_all
+
+    read = tokenise_all([text for text, _ in given], size, words, around)
+    return [
+        (tokens.ids, _tags(tokens.places[:, 0], labels, kinds)) for tokens, (_, labels) in zip(read, given, strict=True)
+    ]
+
+
+def _tags(starts: NDArray[np.int64], labels: Sequence[Labelled], kinds: Sequence[str]) -> NDArray[np.int64]:
     import numpy as np
 
-    from contracts.tagging import tokenise
-
-    tokens = tokenise(text, size, words)
-    tags = np.zeros(len(tokens.places), np.int64)
-    starts = tokens.places[:, 0]
+    tags = np.zeros(len(starts), np.int64)
     for start, end, kind in sorted(labels, key=lambda one: one[1] - one[0]):
         inside = np.flatnonzero((starts >= start) & (starts < end))
         if len(inside):
@@ -155,7 +175,7 @@ def encode(
             tags[inside[0]] -= 1
             if inside[-1] + 1 < len(tags) and tags[inside[-1] + 1] and tags[inside[-1] + 1] % 2 == 0:
                 tags[inside[-1] + 1] -= 1  # what is left of a shorter span begins anew
-    return tokens.ids, tags
+    return tags
 
 
 class Mentions:
@@ -184,6 +204,22 @@ class Mentions:
             labels.append((length, length + len(value), kind))
             length, at = length + len(value), end
         return "".join([*made, text[at:]]), labels
+
+    def listed(self, kind: str, rng: np.random.Generator) -> tuple[str, list[Labelled]]:
+        """A text of a few values of `kind` that are short, in order or not; empty where there are none."""
+        short = [value for value in self._of[kind] if len(value) <= _SHORT]
+        if not short:
+            return "", []
+        count = int(rng.integers(2, _LISTED))
+        values = [self._other(kind, short[rng.integers(len(short))], rng) for _ in range(count)]
+        if rng.random() < 0.5:
+            values.sort()
+        between = _BETWEEN[all("\u4e00" <= value[0] <= "\u9fff" for value in values)]
+        sign, text, labels = between[rng.integers(len(between))], "", list[Labelled]()
+        for value in values:
+            labels.append((len(text), len(text) + len(value), kind))
+            text += value + sign
+        return text.removesuffix(sign) if sign else text, labels
 
     def _other(self, kind: str, value: str, rng: np.random.Generator) -> str:
         """One that was seen, or one put together of parts of several of the same form."""
@@ -228,6 +264,7 @@ def batches(
     change: ChangeConfig,
     rng: np.random.Generator,
     words: WordList | None = None,
+    around: bool = False,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """Padded ids, lengths and tags (-100: no token) of an epoch."""
     import numpy as np
@@ -239,13 +276,14 @@ def batches(
     for rows in bucket(lengths, batch, rng):
         made = [mentions.replaced(data.texts[at], data.spans[at], change.replaced, rng) for at in rows]
         made = [_alone(text, spans, rng) if rng.random() < change.alone else (text, spans) for text, spans in made]
-        small = rng.random(len(made)) < change.lowered
-        ids, sizes, tags = padded(
-            [
-                encode(_lower(text) if low else text, spans, kinds, size, words)
-                for (text, spans), low in zip(made, small, strict=True)
+        if change.listed:
+            made = [
+                _listed(text, spans, mentions, rng) if rng.random() < change.listed else (text, spans)
+                for text, spans in made
             ]
-        )
+        small = rng.random(len(made)) < change.lowered
+        made = [(_lower(text) if low else text, spans) for (text, spans), low in zip(made, small, strict=True)]
+        ids, sizes, tags = padded(encode_all(made, kinds, size, words, around))
         yield ids * (rng.random(ids.shape) >= change.hide), sizes, tags
 
 
@@ -255,6 +293,14 @@ def _alone(text: str, spans: list[Labelled], rng: np.random.Generator) -> tuple[
         return text, spans
     start, end, kind = spans[rng.integers(len(spans))]
     return text[start:end], [(0, end - start, kind)]
+
+
+def _listed(
+    text: str, spans: list[Labelled], mentions: Mentions, rng: np.random.Generator
+) -> tuple[str, list[Labelled]]:
+    """A list of values of the type of one of the spans; the text where it has none."""
+    made = mentions.listed(spans[rng.integers(len(spans))][2], rng) if spans else ("", [])
+    return made if made[0] else (text, spans)
 
 
 def _lower(text: str) -> str:

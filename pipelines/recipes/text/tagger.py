@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pipelines.recipes.text.settings import TextConfig, TextTaskConfig
-from pipelines.task import STRICT, GateConfig, Progress, TaskConfig
+from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
 from pipelines.training.tagger import ChangeConfig, TaggerModel
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from contracts.tagging import WordList
     from pipelines.task import Task
     from pipelines.training.tagger import Texts
@@ -24,8 +27,8 @@ _COMPARED = 2_000  # validation rows that are measured after each epoch
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
-class TaggerText(TextTaskConfig):
-    """Of `text` only `max_characters` applies.
+class SpanText(TextTaskConfig):
+    """Base of the recipes of spans. Of `text` only `max_characters` applies.
 
     words: a file of words, or its address, one a line (``word``, ``word`` tab ``kind``, or ``word number kind``), such
     as the dictionary of a word segmenter or a list of places: what of it is at a token is told to the model. The bundle
@@ -36,12 +39,6 @@ class TaggerText(TextTaskConfig):
     """
 
     text: TextConfig = field(default_factory=lambda: TextConfig(max_characters=100_000))
-    model: TaggerModel = field(default_factory=TaggerModel)
-    training: LoopConfig = field(
-        default_factory=lambda: LoopConfig(
-            epochs=10, batch_size=32, learning_rate=4e-3, weight_decay=0.0, warmup=100, schedule="linear"
-        )
-    )
     change: ChangeConfig = field(default_factory=ChangeConfig)
     cautions: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
     recall_weight: Annotated[float, Field(gt=0)] = 2.0
@@ -49,57 +46,89 @@ class TaggerText(TextTaskConfig):
 
     reports: ClassVar[str] = "valid_error"
 
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class TaggerText(SpanText):
+    """The recipe `tagger`: a network that reads a text in both directions."""
+
+    model: TaggerModel = field(default_factory=TaggerModel)
+    training: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            epochs=10, batch_size=32, learning_rate=4e-3, weight_decay=0.0, warmup=100, schedule="linear"
+        )
+    )
+
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train until F1 on ``valid`` stops rising; it chooses `cautions` as well."""
-        import numpy as np
-
-        from contracts.engines.tagger import FILE, WORD_FILE, TaggerSpec
         from pipelines.training.device import import_torch, resolve_device
         from pipelines.training.tagger import build_model, write_tagger_graph
 
         device, torch = resolve_device(self.training.device), import_torch()
         torch.set_num_threads(self.training.threads)
         torch.manual_seed(self.seed)
-        data = {part: _read(task, self, dataset, part) for part in ("train", "valid")}
-        kinds = list(task.classes or sorted({kind for spans in data["train"].spans for _, _, kind in spans}))
-        words = _word_list(self.words)
+        data, kinds, words = read_parts(task, self, dataset)
         model = build_model(1 + 2 * len(kinds), self.model).to(device)
         history = _fit(model, data, kinds, self, device, checkpoints, progress, words)
-        caution, measured = _caution(model, data["valid"], kinds, self, device, words)
-        out.mkdir(parents=True, exist_ok=True)
         tensors = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+        learned = Learned(_scores_of(model, device), tensors["transitions"], self.model.size, words)
+        out.mkdir(parents=True, exist_ok=True)
         write_tagger_graph(out / "model.onnx", tensors, words)
-        if words is not None:
-            np.save(out / WORD_FILE, words.known, allow_pickle=False)
-        scores = [[round(float(one), 5) for one in row] for row in tensors["transitions"]]
-        spec = TaggerSpec(
-            size=self.model.size,
-            transitions=scores,
-            caution=caution,
-            max_characters=self.text.max_characters,
-            words=words is not None,
-        )
-        (out / FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
         weights = sum(parameter.numel() for parameter in model.parameters())
-        return {
-            "engine": "tagger",
-            "output": {"problem": "tagging", "types": kinds},
-            "decision": None,
-            "history": history,
-            "parameters": {
-                "caution": caution,
-                "words": 0 if words is None else len(words.known),
-                "weights": weights,
-                "epochs_run": len(history),
-                **measured,
-            },
-            "device": device,
+        about = described(self, learned, data["valid"], kinds, out)
+        return {**about, "history": history, "device": device} | {
+            "parameters": {**about["parameters"], "weights": weights, "epochs_run": len(history)}
         }
 
 
-def tagger_recipes(gate: GateConfig) -> Mapping[str, TaskConfig]:
-    """The recipes of every task of spans, by name."""
-    return {"tagger": TaggerText(recipe="tagger", gate=gate)}
+class Learned(NamedTuple):
+    """What was trained. scores: of ids (rows, tokens, hashes) and lengths (rows,), shape (rows, tokens, tags).  moves:
+    of one tag (row) behind another.  size, words, around: as in `contracts.tagging.tokenise`."""
+
+    scores: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+    moves: NDArray[np.float64]
+    size: int
+    words: WordList | None
+    around: bool = False
+
+
+def _scores_of(model: Any, device: str) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]:
+    import torch
+
+    def scores(ids: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+        model.eval()
+        with torch.no_grad():
+            found = model(torch.from_numpy(ids).to(device), torch.from_numpy(lengths).to(device))
+        told: NDArray[np.float32] = found.float().cpu().numpy()
+        return told
+
+    return scores
+
+
+def described(config: SpanText, learned: Learned, valid: Texts, kinds: Sequence[str], out: Path) -> dict[str, Any]:
+    """Choose among `cautions` by `valid`, write what the engine reads beside the graph, and tell of the model."""
+    import numpy as np
+
+    from contracts.engines.tagger import FILE, WORD_FILE, TaggerSpec
+
+    caution, measured = _caution(learned, valid, kinds, config)
+    if learned.words is not None:
+        np.save(out / WORD_FILE, learned.words.known, allow_pickle=False)
+    spec = TaggerSpec(
+        size=learned.size,
+        transitions=[[round(float(one), 5) for one in row] for row in learned.moves],
+        caution=caution,
+        max_characters=config.text.max_characters,
+        words=learned.words is not None,
+        around=learned.around,
+    )
+    (out / FILE).write_text(spec.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    known = 0 if learned.words is None else len(learned.words.known)
+    return {
+        "engine": "tagger",
+        "output": {"problem": "tagging", "types": list(kinds)},
+        "decision": None,
+        "parameters": {"caution": caution, "words": known, **measured},
+    }
 
 
 def _word_list(address: str) -> WordList | None:
@@ -134,7 +163,14 @@ def _word_list(address: str) -> WordList | None:
     return found
 
 
-def _read(task: Task, config: TaggerText, dataset: Path, part: str) -> Texts:
+def read_parts(task: Task, config: SpanText, dataset: Path) -> tuple[Mapping[str, Texts], list[str], WordList | None]:
+    """Training and validation texts, the types of spans, and the list of words."""
+    data = {part: _read(task, config, dataset, part) for part in ("train", "valid")}
+    kinds = list(task.classes or sorted({kind for spans in data["train"].spans for _, _, kind in spans}))
+    return data, kinds, _word_list(config.words)
+
+
+def _read(task: Task, config: SpanText, dataset: Path, part: str) -> Texts:
     import pandas as pd
 
     from contracts.problems.tagging import labelled
@@ -160,24 +196,18 @@ def _fit(
     progress: Progress,
     words: WordList | None,
 ) -> list[dict[str, float]]:
-    import hashlib
-    import json
-
     import numpy as np
     import torch
     from torch.nn.functional import cross_entropy
 
-    from pipelines.task import dump_config
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.loop import eager, run_epochs
-    from pipelines.training.tagger import Texts, batches, encode, padded, sequence_loss, transition_scores
+    from pipelines.training.tagger import batches, encode_all, padded, sequence_loss, transition_scores
 
     training, rows = config.training, len(data["train"].texts)
     size = min(training.batch_size, max(2, rows // 20))
-    seen = Texts(texts=data["valid"].texts[:_COMPARED], spans=data["valid"].spans[:_COMPARED])
-    held = [
-        encode(text, spans, kinds, config.model.size, words) for text, spans in zip(seen.texts, seen.spans, strict=True)
-    ]
+    seen = compared(data["valid"])
+    held = encode_all(list(zip(seen.texts, seen.spans, strict=True)), kinds, config.model.size, words)
 
     def tensors(ids: Any, lengths: Any, tags: Any) -> tuple[Any, Any, Any]:
         return tuple(torch.from_numpy(np.asarray(one)).to(device) for one in (ids, lengths, tags))  # type: ignore[return-value]
@@ -203,17 +233,17 @@ def _fit(
         with torch.no_grad():
             parts = [held[start : start + 64] for start in range(0, len(held), 64)]
             lost = sum(float(total(current, tensors(*padded(part)))) for part in parts)
-        score = _beta_score(*_sums(current, seen, kinds, config, device, [0.0], words)[0], 1.0)
-        return {"valid_loss": lost / max(1, sum(len(tags) for _, tags in held)), "valid_error": 1 - score}
+        moves = current.transitions.detach().cpu().numpy()
+        learned = Learned(_scores_of(current, device), moves, config.model.size, words)
+        return {
+            "valid_loss": lost / max(1, sum(len(tags) for _, tags in held)),
+            "valid_error": 1 - f1_of(learned, seen, kinds),
+        }
 
     optimizer = eager(torch.optim.AdamW)(
         model.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    about = json.dumps([dump_config(config), device, kinds], sort_keys=True, default=str)
-    if words is not None:
-        about += hashlib.sha256(words.known.tobytes()).hexdigest()
-    texts = "\0".join([*data["train"].texts, *map(str, data["train"].spans), *data["valid"].texts])
-    decides = hashlib.sha256(f"{about}{texts}".encode("utf-8", "replace")).hexdigest()
+    decides = fingerprint(config, kinds, data, words, device)
     return run_epochs(
         model,
         optimizer,
@@ -229,12 +259,38 @@ def _fit(
     )
 
 
-def _caution(
-    model: Any, data: Texts, kinds: Sequence[str], config: TaggerText, device: str, words: WordList | None
-) -> tuple[float, dict[str, float]]:
+def fingerprint(
+    config: SpanText, kinds: Sequence[str], data: Mapping[str, Texts], words: WordList | None, device: str = "cpu"
+) -> str:
+    """Of all that decides what is learned."""
+    import hashlib
+    import json
+
+    from pipelines.task import dump_config
+
+    about = json.dumps([dump_config(config), device, kinds], sort_keys=True, default=str)
+    if words is not None:
+        about += hashlib.sha256(words.known.tobytes()).hexdigest()
+    texts = "\0".join([*data["train"].texts, *map(str, data["train"].spans), *data["valid"].texts])
+    return hashlib.sha256(f"{about}{texts}".encode("utf-8", "replace")).hexdigest()
+
+
+def compared(data: Texts) -> Texts:
+    """The texts that are measured after each epoch, which are enough to tell epochs apart."""
+    from pipelines.training.tagger import Texts
+
+    return Texts(texts=data.texts[:_COMPARED], spans=data.spans[:_COMPARED])
+
+
+def f1_of(learned: Learned, data: Texts, kinds: Sequence[str]) -> float:
+    """Of the spans of `data`, without caution."""
+    return _beta_score(*_sums(learned, data, kinds, [0.0])[0], 1.0)
+
+
+def _caution(learned: Learned, data: Texts, kinds: Sequence[str], config: SpanText) -> tuple[float, dict[str, float]]:
     """The candidate with the best F-beta on `data`, and what it reaches there."""
     candidates = sorted(set(config.cautions))
-    found = dict(zip(candidates, _sums(model, data, kinds, config, device, candidates, words), strict=True))
+    found = dict(zip(candidates, _sums(learned, data, kinds, candidates), strict=True))
     best = max(found, key=lambda each: (_beta_score(*found[each], config.recall_weight), -each))
     hit, said, there = found[best]
     return best, {"valid_recall": round(hit / max(1, there), 4), "valid_precision": round(hit / max(1, said), 4)}
@@ -244,37 +300,23 @@ def _beta_score(hit: int, said: int, there: int, beta: float) -> float:
     return (1 + beta**2) * hit / max(1, said + beta**2 * there)
 
 
-def _sums(
-    model: Any,
-    data: Texts,
-    kinds: Sequence[str],
-    config: TaggerText,
-    device: str,
-    cautions: Sequence[float],
-    words: WordList | None,
-) -> list[tuple[int, int, int]]:
+def _sums(learned: Learned, data: Texts, kinds: Sequence[str], cautions: Sequence[float]) -> list[tuple[int, int, int]]:
     """For each caution: spans of `data` that are found, that are said to be there, and that are there."""
     import numpy as np
-    import torch
 
-    from contracts.tagging import spans, tokenise, width
+    from contracts.tagging import spans, tokenise_all
+    from pipelines.training.tagger import padded
 
-    moves = model.transitions.detach().cpu().numpy()
     sums = np.zeros((len(cautions), 3), np.int64)
     order = sorted(range(len(data.texts)), key=lambda at: len(data.texts[at]))
-    model.eval()
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
-        read = [tokenise(data.texts[at], config.model.size, words) for at in rows]
-        ids = torch.zeros((len(rows), max(1, *(len(one.ids) for one in read)), width(words)), dtype=torch.int64)
-        for place, one in enumerate(read):
-            ids[place, : len(one.ids)] = torch.from_numpy(one.ids)
-        lengths = torch.tensor([max(1, len(one.ids)) for one in read])
-        with torch.no_grad():
-            logits = model(ids.to(device), lengths.to(device)).float().cpu().numpy()
+        read = tokenise_all([data.texts[at] for at in rows], learned.size, learned.words, learned.around)
+        ids, lengths, _ = padded([(one.ids, np.zeros(len(one.ids), np.int64)) for one in read])
+        logits = learned.scores(ids, lengths)
         for place, (at, one) in enumerate(zip(rows, read, strict=True)):
-            wanted = set(data.spans[at])
+            wanted, told = set(data.spans[at]), logits[place, : len(one.ids)]
             for number, caution in enumerate(cautions):
-                given = {span[:3] for span in spans(logits[place, : len(one.ids)], one.places, kinds, moves, caution)}
+                given = {span[:3] for span in spans(told, one.places, kinds, learned.moves, caution)}
                 sums[number] += [len(given & wanted), len(given), len(wanted)]
     return [(int(hit), int(said), int(there)) for hit, said, there in sums]

@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from pipelines.gate_limits import ExplanationLimits
+from pipelines.recipes.text.crf import CrfText
 from pipelines.recipes.text.tagger import TaggerText
 from pipelines.task import STRICT, GateConfig, TaskConfig, Threshold
 
@@ -29,6 +30,13 @@ class NamesConfig(TaggerText):
     sample: SampleConfig = field(default_factory=SampleConfig)
 
 
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class NamesCrfConfig(CrfText):
+    """The linear recipe, and how large the built-in data are."""
+
+    sample: SampleConfig = field(default_factory=SampleConfig)
+
+
 # What the generated sample reaches with room for another seed; real data deserves limits of its own.
 _GATE = GateConfig(
     primary="f1",
@@ -40,4 +48,7 @@ _GATE = GateConfig(
     explanations=ExplanationLimits(above_random=0.0),
 )
 
-RECIPES: Mapping[str, TaskConfig] = {"tagger": NamesConfig(recipe="tagger", gate=_GATE)}
+RECIPES: Mapping[str, TaskConfig] = {
+    "tagger": NamesConfig(recipe="tagger", gate=_GATE),
+    "crf": NamesCrfConfig(recipe="crf", gate=_GATE),
+}

@@ -16,6 +16,7 @@ from contracts.engines import load_engine
 from contracts.engines.tagger import TaggerEngine, place_of
 from contracts.errors import PlatformError
 from contracts.tagging import (
+    AROUND,
     FEATURES,
     WORDS,
     Tagged,
@@ -29,6 +30,7 @@ from contracts.tagging import (
     surest,
     tags_of,
     tokenise,
+    tokenise_all,
     width,
 )
 from tests.problem_bundles import name_tagger
@@ -67,7 +69,8 @@ def test_what_is_known_of_a_list_of_words_is_told_beside_the_tokens() -> None:
     here, without = tokenise(text, 1 << 16, words), tokenise(text, 1 << 16)
     assert here.ids.shape == (8, width(words)) == (8, FEATURES + WORDS)
     assert (here.ids[:, :FEATURES] == without.ids).all()
-    begins, ends, inside, _ = words.at(np.array([_hashes(text[a:b])[0] for a, b in here.places], np.uint32))
+    signs = np.array([_hashes(text[a:b])[0] for a, b in here.places], np.uint32)
+    begins, ends, inside, _ = words.at(signs, np.zeros(len(signs), np.int64))
     assert begins.tolist() == [0, begins[1], 0, 0, 0, 0, begins[6], 0]
     assert begins[1] == ends[4] == inside[2] == inside[3]  # the longest one
     assert (begins[1] // 256, begins[6] // 256) == (4, 2)
@@ -85,6 +88,37 @@ def test_any_list_and_any_text_are_read(lines: list[str], text: str) -> None:
     tokens = tokenise(text, 64, words)
     assert (tokens.ids == tokenise(text, 64, again).ids).all()
     assert tokens.ids.shape == (len(tokens.places), width(words))
+
+
+def test_a_word_of_the_list_does_not_go_over_the_end_of_a_text() -> None:
+    words = WordList.of(["北京 50 ns"])
+    (one, other), both = tokenise_all(["在北", "京"], 1 << 16, words), tokenise("在北京", 1 << 16, words)
+    assert (one.ids[1] == tokenise("在北", 1 << 16, words).ids[1]).all()
+    assert (other.ids == tokenise("京", 1 << 16, words).ids).all()
+    assert other.ids[0, FEATURES + 1] != both.ids[2, FEATURES + 1]
+
+
+def test_what_is_around_a_token_is_told_where_it_is_asked_for() -> None:
+    plain, around = (tokenise("he lives at 12 Elm St, Rome", 1 << 16, around=one).ids for one in (False, True))
+    assert around.shape == (8, width(None, around=True)) == (8, FEATURES + AROUND)
+    assert (around[:, :FEATURES] == plain).all()
+    left, right = FEATURES + 12, FEATURES + 14
+    assert len(set(around[3:, left])) == 1  # "at" leads to all of the address
+    assert around[2, left] != around[3, left]
+    assert len(set(around[2:, right])) == 1 != len(set(around[:, right]))  # no small word behind it
+    signs = tokenise("出席的有、王明和李四", 1 << 16, around=True).ids
+    assert len(set(signs[5:, left])) == 1 != len(set(signs[4:, left]))
+
+
+@given(st.lists(st.text("ab 王。,\n1", max_size=9), max_size=6), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_texts_that_are_read_together_tell_what_each_tells_alone(texts: list[str], around: bool) -> None:
+    words = WordList.of(["王王", "a b\tx"])
+    for text, found in zip(texts, tokenise_all(texts, 1024, words, around), strict=True):
+        alone = tokenise(text, 1024, words, around)
+        assert (found.ids == alone.ids).all()
+        assert (found.places == alone.places).all()
+        assert found.ids.shape == (len(found.places), width(words, around))
 
 
 @given(st.text(max_size=80))

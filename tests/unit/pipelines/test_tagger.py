@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -118,6 +119,23 @@ def test_replaced_spans_are_of_their_type_and_stand_where_they_are_said_to() -> 
     assert mentions.replaced(texts[0], data.spans[0], 0.0, rng) == (texts[0], data.spans[0])
 
 
+def test_a_list_is_of_short_values_of_one_type_that_stand_where_they_are_said_to() -> None:
+    texts = ["王小明在北京", "李四来了", "Anna Berg is in Rome", "a name that is far too long for a list"]
+    spans = [[(0, 3, "PER"), (4, 6, "LOC")], [(0, 2, "PER")], [(0, 9, "PER")], [(0, 38, "ORG")]]
+    mentions, rng = Mentions(Texts(texts=texts, spans=spans)), np.random.default_rng(1)
+    assert mentions.listed("ORG", rng) == ("", [])
+    together = list[bool]()
+    for _ in range(80):
+        text, labels = mentions.listed("PER", rng)
+        assert {text[start:end] for start, end, _ in labels} <= {"王小明", "李四", "Anna Berg"}
+        assert len(labels) >= 2
+        assert labels[-1][1] == len(text)
+        joined = all(one[1] == two[0] for one, two in pairwise(labels))
+        assert not (joined and "Anna" in text)  # where words stand apart, names do
+        together.append(joined)
+    assert any(together) != all(together)
+
+
 def test_a_span_counts_when_both_borders_are_right_and_leaks_where_none_covers_it() -> None:
     truth = [[(0, 4, "PER"), (6, 10, "LOC")]]
     sums = counted(truth, [[(0, 4, "PER"), (6, 8, "LOC")]], ["LOC", "PER"])[0]
@@ -189,6 +207,96 @@ def test_a_list_of_words_that_is_none_is_refused(tmp_path: Path, content: bytes,
     with pytest.raises(PlatformError, match=says) as raised:
         _word_list(str(tmp_path / "words.txt"))
     assert "--set words=FILE" in raised.value.fix
+
+
+def test_a_linear_chain_expects_what_trying_all_paths_gives() -> None:
+    import itertools
+
+    from contracts.tagging import possible
+    from pipelines.training.linear_crf import expected
+
+    rng = np.random.default_rng(2)
+    scores, moves, lengths = rng.normal(0, 2, (2, 3, 5)), rng.normal(0, 1, (5, 5)), np.array([3, 2])
+    total, chances, pairs = 0.0, np.zeros((2, 3, 5)), np.zeros((5, 5))
+    for row, length in enumerate(lengths):
+        weights: dict[tuple[int, ...], float] = {}
+        for path in itertools.product(range(5), repeat=int(length)):
+            steps = list(itertools.pairwise((0, *path)))
+            if all(possible(5)[step] for step in steps):
+                score = sum(moves[step] for step in steps) + sum(scores[row, at, tag] for at, tag in enumerate(path))
+                weights[path] = float(np.exp(score))
+        total += float(np.log(sum(weights.values())))
+        for path, weight in weights.items():
+            for at, step in enumerate(itertools.pairwise((0, *path))):
+                chances[row, at, step[1]] += weight / sum(weights.values())
+                pairs[step] += weight / sum(weights.values())
+    found = expected(scores, moves, lengths)
+    np.testing.assert_allclose(found.chances, chances, atol=1e-9)
+    np.testing.assert_allclose(found.pairs, pairs, atol=1e-9)
+    assert found.total == pytest.approx(total)
+
+
+def test_a_step_goes_up_the_likelihood_and_leaves_what_is_hidden_alone() -> None:
+    from pipelines.training.linear_crf import LinearCrf
+
+    model = LinearCrf(16, 3)
+    ids, tags = (
+        np.array([[[1, 2], [3, 0], [0, 0]], [[4, 5], [0, 0], [0, 0]]]),
+        np.array([[1, 2, -100], [0, -100, -100]]),
+    )
+    lengths = np.array([2, 1])
+    losses = [model.step(ids, lengths, tags, 0.3) for _ in range(20)]
+    assert losses[0] == (pytest.approx(np.log(5) + np.log(2)), 3)  # of five paths and of two, at first all alike
+    assert all(one[0] > two[0] for one, two in pairwise(losses))
+    assert losses[-1][0] < 0.2
+    assert not model.weights[0].any()
+    assert not model.weights[6:].any()
+    assert (model.scores(ids)[0, :2].argmax(axis=1) == [1, 2]).all()
+
+
+def test_the_recipe_crf_learns_goes_on_after_a_kill_and_is_served(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from contracts.engines import load_engine
+    from contracts.engines.tagger import TaggerEngine
+
+    task, words = get_task("names"), tmp_path / "words.txt"
+    words.write_text("王小明 3 nr\n", encoding="utf-8")
+    table = pd.DataFrame(
+        {
+            "text": ["王小明在北京", "今天李四来了", "nobody is here"] * 8,
+            "label": ['[[0, 3, "PER"], [4, 6, "LOC"]]', '[[2, 4, "PER"]]', "[]"] * 8,
+        }
+    )
+    for part in ("train", "valid"):
+        table.to_parquet(tmp_path / f"{part}.parquet")
+    settings = {"model.size": 512, "training.epochs": 6, "change.hide": 0.0, "words": str(words)}
+    config: Any = recipe_config(task, "crf", settings)
+    seen = list[int]()
+
+    def killed(at: int, _: int, **__: float) -> None:
+        seen.append(at)
+        if at == 3:
+            raise KeyboardInterrupt
+
+    def train(place: str, progress: Any, checkpoints: str) -> dict[str, Any]:
+        found: dict[str, Any] = config.train(
+            task, tmp_path, tmp_path / place / "model", tmp_path / checkpoints, progress
+        )
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        train("source", killed, "killed")
+    document = train("source", lambda at, *_, **__: seen.append(at), "killed")
+    assert seen == [1, 2, 3, 4, 5, 6]
+    whole = train("whole", lambda *_, **__: None, "whole")
+    assert whole["history"] == document["history"]
+    graphs = [(tmp_path / place / "model" / "model.onnx").read_bytes() for place in ("source", "whole")]
+    assert graphs[0] == graphs[1]
+    assert document["parameters"]["valid_recall"] == 1.0
+    engine = load_engine(publish(tmp_path, "text", "tagger", document["output"]))
+    assert isinstance(engine, TaggerEngine)
+    found = engine.tag(["王小明在北京", "今天李四来了", ""])
+    assert [[one[:3] for one in some] for some in found] == [[(0, 3, "PER"), (4, 6, "LOC")], [(2, 4, "PER")], []]
 
 
 def test_the_loss_is_minus_the_log_of_the_share_that_the_true_path_has() -> None:
