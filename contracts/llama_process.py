@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from contracts.gguf import MAGIC
 _ERROR = re.compile(r"^\S+ E (.+)$", re.MULTILINE)  # of its log
 _NONE, _PARTS = "\ufffd", 4  # bytes that are no character; tokens that one may have
 _LIKELY = 256  # tokens whose probabilities are asked for, before those of all are
+_LONGEST_NAME = 104  # bytes of the file of a socket, on every system
 ANSWER_SECONDS = 600.0  # a call that takes longer has failed
 
 
@@ -40,7 +42,7 @@ class LlamaOptions:
         slots: conversations that are continued together, each of a whole window.
         threads: of the CPU.
         name: that answers give the model.
-        key: that its requests must carry.
+        key: that its requests must carry.  socket: file of a socket that it listens on as well; "" for none.
         adapters: GGUF files of matrices of low rank, each applied to all answers.
         chosen: adapters are applied to answers whose request names one by its place, as
             ``"lora": [{"id": 0, "scale": 1.0}]``, and to no others.
@@ -55,6 +57,7 @@ class LlamaOptions:
     threads: int = 1
     name: str = "model"
     key: str = ""
+    socket: str = ""
     adapters: tuple[str, ...] = ()
     chosen: bool = False
     embeds: bool = False
@@ -66,6 +69,7 @@ class LlamaProcess:
 
     Attributes:
         host, port: where it answers, in the manner of OpenAI.  key: its bearer token, which only we know.
+        socket: file of a socket on which it answers as well, at half the cost of a connection; "" for none.
         remote: False: it is ours, and its end is that of the service.
         info: what it says of its model: ``n_ctx_train``, ``n_vocab``, ``n_params``, ``chat_template`` ...
     """
@@ -75,7 +79,7 @@ class LlamaProcess:
     def __init__(self, options: LlamaOptions) -> None:
         for file in (options.model, *options.adapters):
             check_gguf(Path(file))
-        self.key = secrets.token_hex(16)
+        self.key, self.socket = secrets.token_hex(16), _socket_file()
         self._parts: dict[int, bool] = {}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the process
         command = [sys.executable, "-m", "contracts.llama_process"]
@@ -90,7 +94,9 @@ class LlamaProcess:
         assert self._child.stdin is not None
         assert self._child.stdout is not None
         with contextlib.suppress(BrokenPipeError):
-            self._child.stdin.write(json.dumps(asdict(options) | {"key": self.key}).encode() + b"\n")
+            self._child.stdin.write(
+                json.dumps(asdict(options) | {"key": self.key, "socket": self.socket}).encode() + b"\n"
+            )
             self._child.stdin.flush()
         said = self._child.stdout.readline()
         answer = json.loads(said) if said.startswith(b"{") else {}
@@ -230,10 +236,12 @@ class LlamaProcess:
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
+        _remove(self.socket)
 
     def __del__(self) -> None:
         if hasattr(self, "_child") and self._child.returncode is None and self._child.stdin is not None:
             self._child.kill()
+            _remove(self.socket)
 
 
 def check_gguf(file: Path) -> None:
@@ -256,6 +264,26 @@ def _refused(file: str, detail: str) -> PlatformError:
     return PlatformError(f"weights refused: {file}", detail=detail, fix=fix, code="bad_weights")
 
 
+def _socket_file() -> str:
+    """A name for a socket in a folder of its own, which nobody else may enter; "" where there can be none."""
+    try:
+        folder = tempfile.mkdtemp(prefix="llama-")
+    except OSError:
+        return ""
+    file = os.path.join(folder, "llama.sock")
+    if len(os.fsencode(file)) < _LONGEST_NAME:
+        return file
+    _remove(file)
+    return ""
+
+
+def _remove(file: str) -> None:
+    """A socket and its folder."""
+    if file:
+        with contextlib.suppress(OSError):
+            shutil.rmtree(Path(file).parent)
+
+
 def serve(options: LlamaOptions) -> Any:
     """Start llama.cpp's server on a free port of this machine; it runs as long as what is returned."""
     import xllamacpp as llama
@@ -265,7 +293,8 @@ def serve(options: LlamaOptions) -> Any:
     params.model_alias = options.name
     scale = 0.0 if options.chosen else 1.0
     params.lora_adapters = [llama.CommonAdapterLoraInfo(file, scale) for file in options.adapters]
-    params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [options.key]
+    params.hostnames = ["127.0.0.1", options.socket] if options.socket else ["127.0.0.1"]
+    params.port, params.api_keys = 0, [options.key]
     params.n_ctx, params.n_parallel = options.window * options.slots, options.slots
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
     params.n_threads_http = options.slots + 4  # one for each stream, and some for short questions
@@ -304,6 +333,7 @@ def main() -> int:
     sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
     sys.stdout.flush()
     sys.stdin.read()
+    _remove(options.socket)  # whoever made it may have been killed
     os._exit(0)  # its threads may be in the middle of an answer, which nobody waits for
 
 

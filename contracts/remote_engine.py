@@ -37,7 +37,7 @@ class RemoteEngine:
     Attributes:
         host, port: where it answers.  key: its bearer token; "" for none.  model: what it calls the weights.
         info: ``n_ctx``, the tokens of a conversation.
-        remote: True: it is started, and started again, by others.
+        remote: True: it is started, and started again, by others.  socket: "": it is asked by its address.
 
     Args:
         url: as ``http://127.0.0.1:8000``.
@@ -45,6 +45,7 @@ class RemoteEngine:
     """
 
     remote = True
+    socket = ""
 
     def __init__(self, url: str, model: str, *, key: str = "", wait: float = 0.0) -> None:
         found = urlsplit(url)

@@ -122,11 +122,8 @@ class Guard:
         )
         self.before = [rule for rule in RULES if self._action[rule.group] != "off"]
         self.after = [rule for rule in self.before if rule.group != "injection"]
-
-    @property
-    def masks(self) -> bool:
-        """Whether answers may be changed, so that probabilities of their tokens would tell what is masked."""
-        return any(self._action[rule.group] in ("mask", "refuse") for rule in self.after)
+        # Whether answers may be changed, so that probabilities of their tokens would tell what is masked.
+        self.masks = any(self._action[rule.group] in ("mask", "refuse") for rule in self.after)
 
     def refuses(self, rule: Rule) -> bool:
         """Whether a text in which the rule holds is refused."""

@@ -13,7 +13,7 @@ from contracts.llama_process import LlamaProcess
 from contracts.remote_engine import RemoteEngine, failure_of
 
 _END = b"[DONE]"
-_AT_ONCE = 1 << 16
+_MOST = 1 << 22  # bytes that may wait to be read
 
 
 class EngineGoneError(Exception):
@@ -32,11 +32,14 @@ class EngineRefusedError(Exception):
         self.error = error
 
 
-class EngineStream:
+class EngineStream(asyncio.Protocol):
     """The events of one request; closing it in the middle stops the work on it."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._come: list[bytes] = []  # that nobody has looked at
+        self._size, self._lost, self._paused = 0, False, False
+        self._waiter: asyncio.Future[None] | None = None
         self._raw = self._text = b""  # chunks, and events, that are not whole yet
         self._over = False
         self._events: deque[bytes] = deque()
@@ -55,18 +58,59 @@ class EngineStream:
             f"POST {path} HTTP/1.1\r\nhost: {process.host}\r\nauthorization: Bearer {process.key}\r\n"
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
         )
+        loop = asyncio.get_running_loop()
         try:
-            reader, writer = await asyncio.open_connection(process.host, process.port, limit=1 << 22)
+            if process.socket:
+                transport, stream = await loop.create_unix_connection(cls, process.socket)
+            else:
+                transport, stream = await loop.create_connection(cls, process.host, process.port)
         except OSError as err:
             raise EngineGoneError from err
-        stream = cls(reader, writer)
         try:
-            writer.write(head.encode() + body)
+            transport.write(head.encode() + body)
             await stream._head()
         except BaseException:
             stream.close()
             raise
         return stream
+
+    def connection_made(self, transport: Any) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._come.append(data)
+        self._size += len(data)
+        if self._size > _MOST and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._lost = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _piece(self) -> bytes:
+        """What has arrived; b"" after the end."""
+        if not self._come and not self._lost:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        whole = b"".join(self._come)
+        self._come.clear()
+        self._size = 0
+        if self._paused and self._transport is not None and not self._lost:
+            self._paused = False
+            self._transport.resume_reading()
+        return whole
 
     @property
     def waits(self) -> bool:
@@ -93,41 +137,52 @@ class EngineStream:
 
     def close(self) -> None:
         """Leave; llama.cpp frees the slot when it notices."""
-        with contextlib.suppress(RuntimeError):  # the loop may be closed already
-            self._writer.close()
+        if self._transport is not None:
+            with contextlib.suppress(RuntimeError):  # the loop may be closed already
+                self._transport.close()
 
     async def _head(self) -> None:
-        try:
-            head = await self._reader.readuntil(b"\r\n\r\n")
-        except (asyncio.IncompleteReadError, OSError) as err:
-            raise EngineGoneError from err
+        head, found = b"", b""
+        while not found:
+            piece = await self._piece()
+            if not piece:
+                raise EngineGoneError
+            head, found, self._raw = (head + piece).partition(b"\r\n\r\n")
         status, _, rest = head.partition(b"\r\n")
         if status.split(b" ")[1] == b"200":
+            self._take()
             return
         headers = dict(line.split(b": ", 1) for line in rest.lower().split(b"\r\n") if b": " in line)
         length = int(headers.get(b"content-length", b"0"))
+        while len(self._raw) < length:
+            piece = await self._piece()
+            if not piece:
+                raise EngineGoneError
+            self._raw += piece
         try:
-            document = orjson.loads(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, OSError, orjson.JSONDecodeError) as err:
+            document = orjson.loads(self._raw[:length])
+        except orjson.JSONDecodeError as err:
             raise EngineGoneError from err
         raise EngineRefusedError(failure_of(document, int(status.split(b" ")[1])))
 
     async def _more(self) -> None:
         """Take all whole chunks of what has arrived."""
-        try:
-            piece = await self._reader.read(_AT_ONCE)
-        except OSError as err:
-            raise EngineGoneError from err
+        piece = await self._piece()
         self._raw += piece
-        while (end := self._raw.find(b"\r\n")) >= 0:
-            size = int(self._raw[:end], 16)
-            after = end + 2 + size + 2
-            if len(self._raw) < after:
-                break
-            self._text += self._raw[end + 2 : after - 2]
-            self._raw = self._raw[after:]
-            self._over = not size
-        *whole, self._text = self._text.split(b"\n\n")
-        self._events += [one for one in whole if one.strip()]
+        self._take()
         if not self._events and (self._over or not piece):
             raise EngineGoneError
+
+    def _take(self) -> None:
+        """The events of the whole chunks."""
+        raw, at, parts = self._raw, 0, [self._text]
+        while (end := raw.find(b"\r\n", at)) >= 0:
+            size = int(raw[at:end], 16)
+            after = end + 2 + size + 2
+            if len(raw) < after:
+                break
+            parts.append(raw[end + 2 : after - 2])
+            at, self._over = after, not size
+        self._raw = raw[at:]
+        *whole, self._text = b"".join(parts).split(b"\n\n")
+        self._events += [one for one in whole if one.strip()]

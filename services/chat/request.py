@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.errors import Problem
@@ -215,7 +216,7 @@ def parsed(kind: type[R], document: Any) -> R:
     if not isinstance(document, dict):
         raise refused("", "expected an object")
     try:
-        found = kind.model_validate_json(json.dumps(document))
+        found = kind.model_validate_json(_json(document))
     except ValidationError as err:
         errors = err.errors(include_url=False, include_input=False)
         # Of the alternatives of one value that is meant which fits furthest.
@@ -230,6 +231,13 @@ def parsed(kind: type[R], document: Any) -> R:
     if isinstance(found, CompletionRequest) and found.echo and found.logprobs is not None:
         raise refused("logprobs", "this model gives none of a prompt: ask without echo")
     return found
+
+
+def _json(document: Any) -> bytes | str:
+    try:
+        return orjson.dumps(document)
+    except orjson.JSONEncodeError:  # deeper than 254 levels
+        return json.dumps(document)
 
 
 def refused(param: str, message: str, code: str = "invalid_value") -> Problem:

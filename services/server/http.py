@@ -204,10 +204,14 @@ async def _send(answer: Answer, method: str, receive: Receive, send: Send, *, la
         headers += [(name.encode(), value.encode("latin-1")) for name, value in answer.headers]
     if last:  # the port is about to close: the client's next request should open a connection elsewhere
         headers.append((b"connection", b"close"))
-    at_once = getattr(getattr(send, "__self__", None), "send_whole", None) if whole else None
-    if at_once is not None and at_once(answer.status, headers, body):
-        return answer.status
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    cycle = getattr(send, "__self__", None)  # of `services.server.protocol`
+    if whole:
+        at_once = getattr(cycle, "send_whole", None)
+        if at_once is not None and at_once(answer.status, headers, body):
+            return answer.status
+    begin = None if whole else getattr(cycle, "send_head", None)
+    if begin is None or not begin(answer.status, headers):
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if method == "HEAD":
         if not isinstance(body, bytes):
             async with closing(body):

@@ -54,8 +54,12 @@ async def send_stream(pieces: AsyncIterator[bytes], receive: Receive, send: Send
     Raises:
         DisconnectedError: the client went away before the end.
     """
-    async with closing(pieces):  # also when the producer is cancelled before it has begun
+    try:
         await unless_gone(receive, _produce(pieces, send))
+    finally:  # also when the producer is cancelled before it has begun
+        close = getattr(pieces, "aclose", None)
+        if close is not None:
+            await close()
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
@@ -64,17 +68,37 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     Raises:
         DisconnectedError: the client went away before the end.
     """
-    worker = asyncio.create_task(work)
-    watcher = asyncio.create_task(_gone(receive))
+    task, gone, watcher = asyncio.current_task(), False, None
+    assert task is not None
+
+    def leave(_: asyncio.Task[None] | None = None) -> None:
+        nonlocal gone
+        gone = True
+        task.cancel()
+
+    watch = getattr(getattr(receive, "__self__", None), "watch", None)  # of `services.server.protocol`: no task more
+    if watch is not None:
+        watch(leave)
+    else:
+        watcher = asyncio.create_task(_gone(receive))
+        watcher.add_done_callback(leave)
     try:
-        await asyncio.wait({worker, watcher}, return_when=asyncio.FIRST_COMPLETED)
-        if not worker.done():
-            raise DisconnectedError
-        return worker.result()
+        found = await work
+    except asyncio.CancelledError:
+        if gone and task.uncancel() == 0:
+            raise DisconnectedError from None
+        raise
+    else:
+        if gone:  # what was cancelled has gone on to its end
+            task.uncancel()
+        return found
     finally:
-        for task in (worker, watcher):
-            task.cancel()
-        await asyncio.gather(worker, watcher, return_exceptions=True)
+        if watch is not None:
+            watch(None)
+        if watcher is not None:
+            watcher.remove_done_callback(leave)
+            watcher.cancel()
+            await asyncio.gather(watcher, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -89,6 +113,15 @@ async def closing(pieces: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
 
 
 async def _produce(pieces: AsyncIterator[bytes], send: Send) -> None:
+    cycle: Any = getattr(send, "__self__", None)
+    if hasattr(cycle, "send_piece"):  # of `services.server.protocol`
+        try:
+            async for piece in pieces:
+                await cycle.send_piece(piece)
+            await cycle.send_piece(b"", last=True)
+        finally:
+            cycle.flush()
+        return
     async for piece in pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -10,6 +10,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,6 +57,11 @@ class _Engine(asyncio.Protocol):
             self._transport.write(self._whole)
 
 
+def _socket(port: int) -> str:
+    """The file of a socket on which the engine answers as well, as llama.cpp does."""
+    return str(Path(tempfile.gettempdir()) / f"fairlead-front-{port}.sock")
+
+
 def engine(port: int, tokens: int) -> None:
     """Answer whatever comes on a port."""
     import uvloop
@@ -64,6 +70,7 @@ def engine(port: int, tokens: int) -> None:
 
     async def story() -> None:
         server = await asyncio.get_running_loop().create_server(lambda: _Engine(whole), "127.0.0.1", port, backlog=1024)
+        await asyncio.get_running_loop().create_unix_server(lambda: _Engine(whole), _socket(port), backlog=1024)
         await server.serve_forever()
 
     uvloop.run(story())
@@ -91,7 +98,7 @@ def service(port: int, engine_port: int) -> None:
     runtime = Front(Modality(name="chat", runtime=Front, apis=(OPENAI,)))
     runtime.settings = ChatSettings(bundle="none")
     runtime.name, runtime.version, runtime.window = "front", "1", 4096
-    runtime.process = SimpleNamespace(host="127.0.0.1", port=engine_port, key="none")  # type: ignore[assignment]
+    runtime.process = SimpleNamespace(host="127.0.0.1", port=engine_port, key="none", socket=_socket(engine_port))  # type: ignore[assignment]
     runtime.admission = Admission(CLIENTS, 1 << 30, runtime.metrics)
     runtime.guard = Guard(runtime.settings.guard)
     runtime.tokens = TokenMetrics(runtime.metrics, "front", "1", CLIENTS, [rule.name for rule in RULES])
@@ -105,7 +112,6 @@ def service(port: int, engine_port: int) -> None:
 def router(port: int, engine_port: int) -> None:
     """The router of models with that engine as its only backend."""
     import json
-    import tempfile
 
     from services.router.__main__ import main
 
@@ -151,7 +157,7 @@ def measured(tokens: int, seconds: float, part: str = "service") -> tuple[float,
     ]
     cores = sorted(os.sched_getaffinity(0))
     try:
-        address = SimpleNamespace(host="127.0.0.1", port=ports[1], key="none")
+        address = SimpleNamespace(host="127.0.0.1", port=ports[1], key="none", socket="")
         asyncio.run(_until_it_answers(address))
         process = psutil.Process(children[1].pid)
         for child, core in zip(children, (cores[-1], cores[0]), strict=True):
@@ -166,6 +172,7 @@ def measured(tokens: int, seconds: float, part: str = "service") -> tuple[float,
     finally:
         for child in children:
             stop_group(child)
+        Path(_socket(ports[0])).unlink(missing_ok=True)
 
 
 async def _until_it_answers(address: Any) -> None:

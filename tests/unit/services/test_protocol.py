@@ -6,10 +6,12 @@ import asyncio
 import hashlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+import pytest
 from uvicorn import Config
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -17,6 +19,7 @@ from services.server.http import App
 from services.server.protocol import WholeCycle, impatient
 from services.server.requests import Answer as HttpAnswer
 from services.server.requests import Request, Route
+from services.server.streams import unless_gone
 from tests.plain_modality import plain
 
 Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Any]]
@@ -88,6 +91,165 @@ def test_head_and_body_leave_together(monkeypatch: Any) -> None:
     assert len(sizes) == 1
 
 
+async def chunk(reader: asyncio.StreamReader) -> bytes:
+    size = int(await reader.readuntil(b"\r\n"), 16)
+    return (await reader.readexactly(size + 2))[:-2]
+
+
+def counted_writes(monkeypatch: Any) -> list[bytes]:
+    written: list[bytes] = []
+    send_head = WholeCycle.send_head
+
+    def counted(self: Any, *given: Any) -> bool:
+        transport = self.transport
+
+        class Counted:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(transport, name)
+
+            def write(self, data: bytes) -> None:
+                written.append(data)
+                transport.write(data)
+
+        self.transport = Counted()
+        return send_head(self, *given)
+
+    monkeypatch.setattr(WholeCycle, "send_head", counted)
+    return written
+
+
+def streamed(pieces: Callable[[], AsyncIterator[bytes]]) -> Route:
+    async def stream(request: Request) -> HttpAnswer:
+        return HttpAnswer(pieces(), media="text/plain")
+
+    return Route("/stream", {"GET": stream})
+
+
+STREAM = GET.replace(b"hello", b"stream")
+
+
+def test_pieces_of_one_moment_leave_together_and_no_piece_waits_for_the_next_one(monkeypatch: Any) -> None:
+    written, go = counted_writes(monkeypatch), asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+        await go.wait()
+        yield b"three"
+
+    async def story(reader: Any, writer: Any) -> None:
+        writer.write(STREAM)
+        head, _ = await answer(reader, 0)
+        assert {b"http/1.1 200 ok", b"transfer-encoding: chunked", b"content-type: text/plain"} <= set(head)
+        assert [await chunk(reader) for _ in range(2)] == [b"one", b"two"]
+        assert len(written) == 1
+        go.set()
+        assert [await chunk(reader) for _ in range(2)] == [b"three", b""]
+        assert len(written) == 2
+        writer.write(GET)  # the connection is used again
+        assert (await answer(reader))[1] == b"hello"
+
+    talk(story, more=[streamed(pieces)])
+
+
+def test_a_head_does_not_wait_for_the_first_piece() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        await asyncio.sleep(60)
+        yield b"never"
+
+    async def story(reader: Any, writer: Any) -> None:
+        writer.write(STREAM)
+        await asyncio.wait_for(answer(reader, 0), 2)
+
+    talk(story, more=[streamed(pieces)])
+
+
+def test_a_stream_that_never_waits_does_not_gather_in_memory() -> None:
+    made = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal made
+        for _ in range(2_000):
+            made += 1
+            yield b"x" * 100_000
+
+    async def story(reader: Any, writer: Any) -> None:
+        writer.write(STREAM)
+        await answer(reader, 0)
+        await asyncio.sleep(0.1)  # nobody reads
+        assert made < 500
+        while await chunk(reader):
+            pass
+        assert made == 2_000
+
+    talk(story, more=[streamed(pieces)])
+
+
+def test_a_stream_that_breaks_tells_what_it_had_and_has_no_end() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        raise ValueError("broken")
+
+    async def story(reader: Any, writer: Any) -> None:
+        writer.write(STREAM)
+        await answer(reader, 0)
+        assert await chunk(reader) == b"one"
+        assert await reader.read() == b""
+
+    talk(story, more=[streamed(pieces)])
+
+
+@pytest.mark.parametrize("when", ["waits", "writes"])
+def test_who_leaves_in_the_middle_ends_the_work(when: str) -> None:
+    ended = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+            while True:
+                await asyncio.sleep(60 if when == "waits" else 0.001)
+                yield b"more"
+        finally:
+            ended.set()
+
+    async def story(reader: Any, writer: Any) -> None:
+        writer.write(STREAM)
+        await answer(reader, 0)
+        await chunk(reader)
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 2)
+
+    talk(story, more=[streamed(pieces)])
+
+
+def test_who_leaves_before_the_answer_ends_the_work_and_who_stays_is_answered() -> None:
+    ended = asyncio.Event()
+
+    async def work(seconds: float) -> bytes:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            ended.set()
+        return b"hello"
+
+    async def slow(request: Request) -> HttpAnswer:
+        await request.body()
+        return HttpAnswer(await unless_gone(request.receive, work(0.01 if request.header(b"x-short") else 60)))
+
+    async def story(reader: Any, writer: Any) -> None:
+        slow = GET.replace(b"hello", b"slow")
+        writer.write(slow.replace(b"host: x", b"host: x\r\nx-short: 1"))
+        assert (await answer(reader))[1] == b"hello"
+        ended.clear()
+        writer.write(slow)
+        await asyncio.sleep(0.05)
+        assert not ended.is_set()
+        writer.close()
+        await asyncio.wait_for(ended.wait(), 2)
+
+    talk(story, more=[Route("/slow", {"GET": slow})])
+
+
 def test_head_has_no_body() -> None:
     async def story(reader: Any, writer: Any) -> None:
         writer.write(GET.replace(b"GET", b"HEAD") + GET)
@@ -125,7 +287,10 @@ def test_uvicorn_inside_is_what_the_protocol_was_written_for() -> None:
     """When this fails: read what changed, adapt `services.server.protocol`, and note the new digest."""
     inside = (
         RequestResponseCycle.__init__,
+        RequestResponseCycle.receive,
+        RequestResponseCycle.run_asgi,
         RequestResponseCycle.send,
+        FlowControl,
         HttpToolsProtocol.connection_made,
         HttpToolsProtocol.connection_lost,
         HttpToolsProtocol.on_message_begin,
@@ -133,7 +298,7 @@ def test_uvicorn_inside_is_what_the_protocol_was_written_for() -> None:
         HttpToolsProtocol.on_response_complete,
     )
     text = "".join(inspect.getsource(function) for function in inside)
-    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "e75814c8cc2864d9"
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == "da3e44fb993716d3"
 
 
 def test_a_connection_becomes_a_websocket_and_its_clock_stops() -> None:
