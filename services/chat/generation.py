@@ -101,7 +101,16 @@ class Generation:
                 break  # nobody waits for more
             if found := event.get("usage"):
                 self._use(last, found)
-            event = await self._stream.next()
+            while (left := self._first_waits()) is not None:
+                try:
+                    async with asyncio.timeout(left):
+                        event = await self._stream.next()
+                    break
+                except TimeoutError:
+                    for piece in self._released():
+                        yield form.chunk([piece])
+            else:
+                event = await self._stream.next()
         self.close("failed")  # of choices that were never ended
         if self._asked.usage:
             yield form.chunk([], self.usage)
@@ -177,6 +186,20 @@ class Generation:
             return no_adapter()
         self._runtime.ended()
         return gone()
+
+    def _first_waits(self) -> float | None:
+        """Seconds until a first token that the guard holds is to be told; None: it holds none."""
+        watchers = [choice.watcher for choice in self._asked.choices if choice.watcher is not None]
+        return min((left for one in watchers if (left := one.left) is not None), default=None)
+
+    def _released(self) -> list[dict[str, Any]]:
+        """The ``choices`` of chunks of first tokens that waited long enough."""
+        made: list[dict[str, Any]] = []
+        for at, choice in enumerate(self._asked.choices):
+            if choice.watcher is not None and (text := choice.watcher.release()):
+                made += self._asked.form.pieces(at, choice, text, None)
+                choice.texts.append(text)
+        return made
 
     def _count(self, choice: Choice) -> None:
         now, tokens = perf_counter(), self._runtime.tokens

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Literal
 
 from contracts import orders
@@ -21,6 +22,8 @@ from services.logs import log_event
 from services.settings import GuardSettings
 
 HELD = 200  # characters at the end of a stream that may wait for what they are the beginning of
+FIRST_SECONDS = 0.05  # that the first token waits at most
+_FIRST_WORD, _FIRST_SIGNS = 16, 4  # characters that are told then: of a word, and of what may be a number or a key
 _LETTERS = 4  # fewer tell no language
 # What a longer piece may begin with: no spaces but between digits, and no letters of languages without spaces.
 _OPEN = re.compile(r"(?:-----BEGIN[A-Z ]{0,30}-{0,5}|(?:[\w@.%+/=()_-]|(?<=[\d)]) )+)\Z", re.ASCII)
@@ -160,27 +163,33 @@ class Guard:
             return None
         return None if any(self.refuses(one.rule) for one in found) else self.masked(text, found)
 
-    def masked(self, text: str, found: Sequence[Found]) -> str:
-        """The text, with the names of rules in the place of what is to be masked."""
+    def masked(self, text: str, found: Sequence[Found], told: int = 0) -> str:
+        """The text after `told` characters, with the names of rules in the place of what is to be masked."""
         for one in reversed(found):
-            if self._action[one.rule.group] == "mask":
-                text = f"{text[: one.start]}[{one.rule.name}]{text[one.end :]}"
-        return text
+            if self._action[one.rule.group] == "mask" and one.end > told:
+                text = f"{text[: max(one.start, told)]}[{one.rule.name}]{text[one.end :]}"
+        return text[told:]
 
 
 class Watcher:
     """Looks at an answer while it is written; what a rule may still find stays until it is whole.
 
-    The classifier holds nothing back: it judges a window whenever one is full, and the end. What it refuses ends the
-    answer there, and what was told by then was told.
+    The first token stays `FIRST_SECONDS` at most, see `release`. The classifier holds nothing back: it judges a window
+    whenever one is full, and the end. What it refuses ends the answer there, and what was told by then was told.
+
+    Args:
+        clock: gives seconds.
 
     Attributes:
         hits: names of the rules that held.
         refused: whether the answer ends here.
     """
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard, self._held = guard, ""
+    def __init__(self, guard: Guard, clock: Callable[[], float] = monotonic) -> None:
+        self._guard, self._held, self._clock = guard, "", clock
+        self._told = 0  # characters of what is held that were told all the same
+        self._first, self._since = 0, -1.0  # length of the first piece, and when it came; below 0: nothing waits
+        self._begun = False
         self._window, self._fresh = "", 0  # the end of the text, and how much of it was not judged yet
         self.hits: list[str] = []
         self.refused = False
@@ -196,19 +205,46 @@ class Watcher:
             if last:
                 self.hits += [one.rule.name for one in find(self._held, self._guard.after)]
             return text
-        text = self._held + text
+        if text and not self._begun and self._since < 0:
+            self._first, self._since = len(text), self._clock()
+        told = self._look(self._held + text, last)
+        if told:
+            self._begun, self._since = True, -1.0
+        return told
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until `release` has something to tell; None: nothing waits for it."""
+        if self._since < 0 or self.refused:
+            return None
+        return max(0.0, self._since + FIRST_SECONDS - self._clock())
+
+    def release(self) -> str:
+        """The beginning of the first piece, told though it may be that of what a rule finds; the rest is masked then.
+
+        It is a word, or four characters of anything else: the first ones of a number tell whose it is to nobody.
+        """
+        if self.left != 0.0:
+            return ""
+        first = self._held[: self._first]
+        self._told = min(len(first), _FIRST_WORD if first.strip().isalpha() else _FIRST_SIGNS)
+        self._begun, self._since = True, -1.0
+        return first[: self._told]
+
+    def _look(self, text: str, last: bool) -> str:
+        """What of a text that was not told yet may be told by the rules; the rest is held."""
         waits = None if last else _OPEN.search(text, max(0, len(text) - HELD))
         cut = waits.start() if waits else len(text)
-        found = find(text, self._guard.after)
+        found, told = find(text, self._guard.after), self._told
         if found and found[-1].end > cut:  # it may be longer, or be none after all
             cut = min(cut, found[-1].start) if not last else cut
             found = [one for one in found if one.end <= cut]
-        self._held = text[cut:]
+        self._held, self._told = text[cut:], max(0, told - cut)
         self.hits += [one.rule.name for one in found]
         if bad := next((one for one in found if self._guard.refuses(one.rule)), None):
             self.refused, self._held = True, ""
-            return self._guard.masked(text[: bad.start], [one for one in found if one.end <= bad.start])
-        return self._guard.masked(text[:cut], found)
+            return self._guard.masked(text[: bad.start], [one for one in found if one.end <= bad.start], told)
+        return self._guard.masked(text[:cut], found, told)
 
     def _judge(self, text: str, last: bool) -> bool:
         """Judge the window, when one is full or it is the `last`; whether the answer ends here."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -18,6 +19,8 @@ import pytest
 
 from contracts import metric_names as names
 from contracts.errors import PlatformError
+from contracts.llama_process import LlamaOptions, LlamaProcess
+from services.chat.llama import EngineStream
 from services.chat.modality import MODALITY
 from services.chat.runtime import ChatRuntime, ChatSettings
 from tests import chat_service
@@ -89,6 +92,45 @@ def test_a_hundred_clients_that_leave_leave_nothing(service: Service) -> None:
     assert metric(url, names.GENERATIONS, finish="cancelled") >= before + 1
     until(lambda: server.num_fds() <= opened + 2)
     assert ask(url, say("w")).json()["choices"][0]["message"]["content"] == "xyz"
+
+
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_the_engine_leaves_no_socket_however_who_asked_it_ends(tmp_path: Path, end: str) -> None:
+    file = write_tiny_llama(tmp_path / "m.gguf")
+    code = f"""
+import os, sys, time
+from contracts.llama_process import LlamaOptions, LlamaProcess
+process = LlamaProcess(LlamaOptions(model={str(file)!r}, window=64))
+print(process.socket, oct(os.stat(os.path.dirname(process.socket)).st_mode & 0o777), flush=True)
+process.stop() if {end == "stopped"} else os.kill(os.getpid(), 9)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    place, mode = done.stdout.split()
+    assert (Path(place).name, mode) == ("llama.sock", "0o700"), done.stderr
+    until(lambda: not Path(place).parent.exists())
+
+
+def test_an_engine_whose_socket_would_have_too_long_a_name_is_asked_by_its_port(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    process = LlamaProcess(LlamaOptions(model=str(write_tiny_llama(tmp_path / "m.gguf")), window=64))
+    try:
+        assert (process.socket, list(folder.iterdir())) == ("", [])
+        document = {**say("w"), "stream": True}
+        assert asyncio.run(_events(process, document))[-1]["choices"][0]["finish_reason"]
+    finally:
+        process.stop()
+
+
+async def _events(process: LlamaProcess, document: Any) -> list[Any]:
+    stream, events = await EngineStream.open(process, "/v1/chat/completions", document), []
+    while (event := await stream.next()) is not None:
+        events.append(event)
+    stream.close()
+    return events
 
 
 def test_an_engine_that_gets_no_memory_says_so_and_does_not_hang(tmp_path: Path) -> None:
