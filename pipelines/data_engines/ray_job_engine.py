@@ -27,6 +27,13 @@ GROUP, VERSION = "ray.io", "ray.io/v1"
 WORKERS = "fairlead.io/workers"  # label of the pods of one step
 OPERATOR = {"app.kubernetes.io/name": "kuberay-operator"}
 DASHBOARD = 8265  # by which KubeRay gives the head its job
+_HEALTH = {"httpGet": {"path": "/api/healthz", "port": 52365}}  # of Ray's agent of a node; it asks for no token
+# KubeRay before 1.6 would ask by wget, which the image does not have: head and workers would never be ready.
+_PROBES = {
+    "readinessProbe": {**_HEALTH, "initialDelaySeconds": 5, "periodSeconds": 5, "timeoutSeconds": 5},
+    "livenessProbe": {**_HEALTH, "initialDelaySeconds": 30, "periodSeconds": 10, "timeoutSeconds": 10,
+                      "failureThreshold": 30},
+}  # fmt: skip
 _POLL = 2.0  # seconds between looks at the job while it has not come
 _GREETS = 10.0  # seconds in which who connects says its token
 
@@ -165,6 +172,7 @@ def ray_job(
         sized = wanted.model_copy(update={"memory": memory})
         made = container_of(sized, container, [])
         del made["command"], made["args"]  # KubeRay's
+        made |= _PROBES
         made["env"] += [{"name": key, "value": value} for key, value in ENVIRONMENT.items()]
         return {
             "metadata": {"labels": {**meta["labels"], WORKERS: name}},

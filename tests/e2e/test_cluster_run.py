@@ -41,13 +41,19 @@ def namespace() -> Iterator[str]:
 
 
 def step_pod(
-    namespace: str, name: str, arguments: dict[str, Any], folder: Path, tasks: str = "each", run: str = "a-step"
+    namespace: str,
+    name: str,
+    arguments: dict[str, Any],
+    folder: Path,
+    tasks: str = "each",
+    run: str = "a-step",
+    asked: Run | None = None,
 ) -> Any:
     """The container of a compiled task with what the Kubernetes part of the IR says, which KFP's driver would add."""
     where = {name: f"s3://fairlead/{name}" for name in ("data", "artifacts", "features")}
     cluster = Cluster(namespace=namespace, image=IMAGE, redis=SecretRef())
     profile = Profile(**where, tracking="http://fairlead-mlflow:5000", cluster=cluster)
-    file = compiled(replace(placement(profile), tasks=tasks), folder, "news")
+    file = compiled(replace(placement(profile, asked), tasks=tasks), folder, asked.task if asked else "news")
     spec, platform = yaml.safe_load_all(file.read_text())
     launcher = Launcher(file, folder, {})
     declared = launcher.spec["root"]["inputDefinitions"]["parameters"]

@@ -174,6 +174,10 @@ def test_a_ray_job_is_what_kuberay_knows_and_has_the_pods_of_the_job() -> None:
     for key in ("resources", "securityContext", "volumeMounts", "image"):
         assert mine[key] == theirs[key]
     assert "command" not in mine
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert mine[probe]["httpGet"] == {"path": "/api/healthz", "port": 52365}, (
+            "KubeRay 1.5 asks by a wget that is not there"
+        )
     assert not [one for one in mine["env"] if "TOKEN" in one["name"]], "KubeRay gives it from a Secret"
 
 
