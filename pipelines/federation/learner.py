@@ -9,10 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipelines.training.network import Spread
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.task import Task
 
 Floats = NDArray[np.float64]
 _DIVERGED = 1e4  # beyond which a weight is cut, so that an update stays a number
@@ -41,11 +48,16 @@ class Valid:
     x: Any
     y: NDArray[np.int64]
     losses: Floats
+    task: Task | None = None
+    frame: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Local:
-    """How a site trains in one round. decay: of the weights, as in AdamW.  proximal: mu of FedProx."""
+    """How a site trains in one round. decay: of the weights, as in AdamW.  proximal: mu of FedProx.
+
+    momentum: of stochastic gradient descent, as Nesterov has it; None takes AdamW.
+    """
 
     epochs: int
     batch_size: int
@@ -53,6 +65,18 @@ class Local:
     decay: float
     clip: float
     proximal: float
+    momentum: float | None = None
+
+    def optimizer(self, parameters: Any) -> Any:
+        """Of torch."""
+        import torch
+
+        from pipelines.training.loop import eager
+
+        if self.momentum is None:
+            return eager(torch.optim.AdamW)(parameters, lr=self.learning_rate, weight_decay=self.decay)
+        told: dict[str, Any] = {"momentum": self.momentum, "nesterov": self.momentum > 0}
+        return eager(torch.optim.SGD)(parameters, lr=self.learning_rate, weight_decay=self.decay, **told)
 
 
 def shapes_of(width: int, hidden: Sequence[int]) -> list[tuple[int, int]]:
@@ -116,6 +140,24 @@ def measured(raw: Floats, y: NDArray[np.int64]) -> dict[str, float]:
     return found
 
 
+def moments(values: Floats) -> Floats:
+    """Of each column how many values there are, their sum, and that of their squares; shape (3 * columns,)."""
+    given = ~np.isnan(values)
+    filled = np.where(given, values, 0.0)
+    return np.concatenate([given.sum(axis=0), filled.sum(axis=0), np.square(filled).sum(axis=0)]).astype(np.float64)
+
+
+def spread_of(sums: Floats) -> Spread:
+    """How values lie, by their `moments` or by those of several sites together."""
+    count, total, squares = np.split(sums, 3)
+    some = np.maximum(count, 1.0)
+    mean = np.where(count >= 0.5, total / some, 0.0)
+    # Rounding of a masked sum may leave less than nothing of a column with one value.
+    variance = np.where(count >= 0.5, squares / some - mean**2, 0.0)
+    deviation = np.sqrt(np.maximum(variance, 0.0))
+    return Spread(mean=mean, deviation=np.where(deviation > 1e-3, deviation, 1.0), counts={})
+
+
 def loaded(net: Net, weights: Floats, private: bool = False) -> Any:
     """The network in torch with these weights."""
     import torch
@@ -144,13 +186,12 @@ def learned_privately(
     """As `learned`, by `steps` noisy steps, of which each row is in the share `drawn` by chance (Opacus)."""
     import torch
 
-    from pipelines.training.loop import eager
     from pipelines.training.privacy import PrivacyConfig, as_private, drawn
 
     torch.set_num_threads(1)
     module = loaded(net, weights, private=True)
     module.train()
-    optimizer = eager(torch.optim.AdamW)(module.parameters(), lr=how.learning_rate, weight_decay=how.decay)
+    optimizer = how.optimizer(module.parameters())
     told, batch = {"noise_multiplier": private["noise"]}, max(1, round(private["drawn"] * len(y)))
     fix = "--recipe network"
     with as_private(module, optimizer, PrivacyConfig(clip=private["clip"]), told, batch, fix) as steps_by:
@@ -165,8 +206,6 @@ def learned(net: Net, weights: Floats, seen: Any, y: NDArray[np.int64], how: Loc
     """What training on these rows adds to `weights`."""
     import torch
 
-    from pipelines.training.loop import eager
-
     torch.set_num_threads(1)
     rng = np.random.default_rng(list(seed))
     torch.manual_seed(int(np.random.default_rng([*seed, 1]).integers(2**31)))  # of dropout
@@ -174,7 +213,7 @@ def learned(net: Net, weights: Floats, seen: Any, y: NDArray[np.int64], how: Loc
     module.train()
     current = list(module.parameters())
     given = [part.detach().clone() for part in current]
-    optimizer: Any = eager(torch.optim.AdamW)(current, lr=how.learning_rate, weight_decay=how.decay)
+    optimizer = how.optimizer(current)
     for _ in range(how.epochs):
         for chosen in np.array_split(rng.permutation(len(y)), max(1, round(len(y) / how.batch_size))):
             loss = net.losses(module, seen, y, chosen).mean()

@@ -6,12 +6,13 @@ is started, so that ten sites take the time and memory of little more than one. 
 
 from __future__ import annotations
 
+import importlib
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,38 @@ from pipelines.federation.rehearsal import FAULTS
 from pipelines.federation.site import Site, SiteRules, attend_as
 from pipelines.io.files import write_json
 
+# Of its libraries, each site computes by one thread, and none that would have to outlive a fork.
+_ALONE = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
 
 class LocalSites:
     """The processes of a simulation. Use as a context.
 
     folder: has a folder for each site, with its rows and, in ``keys``, its certificate.
     faults: site -> what it does wrong.
-    private: whether they are to train privately, for which more is imported.
+    imports: modules that they need beside torch, and that take long to import.
     """
 
     def __init__(
-        self, folder: Path, sites: tuple[str, ...], server: str, faults: Mapping[str, str], private: bool
+        self, folder: Path, sites: tuple[str, ...], server: str, faults: Mapping[str, str], imports: Sequence[str]
     ) -> None:
         self._job, self._log = folder / "sites.json", folder / "sites.log"
         write_json(
             self._job,
-            {"folder": str(folder), "sites": list(sites), "server": server, "faults": dict(faults), "private": private},
+            {
+                "folder": str(folder),
+                "sites": list(sites),
+                "server": server,
+                "faults": dict(faults),
+                "imports": list(imports),
+            },
         )
 
     def __enter__(self) -> LocalSites:
         command = [sys.executable, "-m", "pipelines.federation.local_sites", str(self._job)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"}
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=os.environ | _ALONE
             )
         return self
 
@@ -76,8 +86,8 @@ def main(job: Path) -> None:
     import torch  # noqa: F401
 
     asked = json.loads(job.read_text())
-    if asked["private"]:
-        import opacus  # noqa: F401
+    for name in asked["imports"]:
+        importlib.import_module(name)
     forks = multiprocessing.get_context("fork")
     children = [forks.Process(target=_be, args=(name, asked), name=name) for name in asked["sites"]]
     for child in children:

@@ -1,4 +1,4 @@
-"""Models of tables that can be federated, over a vector of each row, and what sites must agree on for them.
+"""Models that can be federated: those of tables, over a vector of each row, and what sites must agree on for them.
 
 What sites agree on are sums over rows, which they add up as they do updates: no row is shared, and neither are
 quantiles, which are no sums.
@@ -19,7 +19,17 @@ from pydantic import TypeAdapter
 from contracts.bundle import Input
 from contracts.errors import PlatformError
 from contracts.tabular_engine import Calibration, matrix
-from pipelines.federation.learner import Net, Valid, count_of, first_weights, layers_of, log_odds, shapes_of
+from pipelines.federation.learner import (
+    Net,
+    Valid,
+    count_of,
+    first_weights,
+    layers_of,
+    log_odds,
+    moments,
+    shapes_of,
+    spread_of,
+)
 from pipelines.training.network import NetworkConfig, Spread, bent, categories_of, form_of_layers, numbers_of, vectors
 from pipelines.training.onnx_tabular import LinearForm, save_linear, save_network
 from pipelines.training.tabular import LogisticConfig
@@ -27,11 +37,19 @@ from pipelines.training.tabular import LogisticConfig
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipelines.task import Task
+
 Floats = NDArray[np.float64]
 
 
 class Model(Net, Protocol):
-    """A network that sites train, and what they must agree on for it."""
+    """A network that sites train, and what they must agree on for it.
+
+    imports: modules that take long to import, which simulated sites do once for all.
+    """
+
+    @property
+    def imports(self) -> tuple[str, ...]: ...
 
     @property
     def count(self) -> int:
@@ -72,7 +90,7 @@ class Model(Net, Protocol):
         """Calibrate by the coordinator's rows and write the files of a bundle's ``model/``, ``model.onnx`` among them.
 
         Returns:
-            decision, and parameters for the card.
+            decision, parameters for the card, and what else `TaskConfig.train` may tell.
         """
         ...
 
@@ -83,6 +101,8 @@ class _Layers(ABC):
     inputs: Sequence[Input]
     config: Any
     classes: Sequence[str]
+
+    imports = ()
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -118,7 +138,7 @@ class _Layers(ABC):
         return matrix(self.inputs, columns_of(frame, self.inputs))
 
     def agree(self, sums: Floats) -> Spread:
-        return _spread(sums)
+        return spread_of(sums)
 
     def first(self, seed: int) -> Floats:
         return first_weights(self.shapes, seed)
@@ -173,7 +193,7 @@ class Network(_Layers):
         return 2 * len(numbers_of(self.inputs)) + sum(count for _, count in categories_of(self.inputs))
 
     def sums(self, x: Floats) -> Floats:
-        return _moments(bent(x[:, numbers_of(self.inputs)]))
+        return moments(bent(x[:, numbers_of(self.inputs)]))
 
     def features(self, x: Floats, spread: Spread) -> NDArray[np.float32]:
         return vectors(self.inputs, x, spread)
@@ -197,7 +217,7 @@ class Linear(_Layers):
         return 2 * len(self.inputs)
 
     def sums(self, x: Floats) -> Floats:
-        return _moments(self._bent(x))
+        return moments(self._bent(x))
 
     def features(self, x: Floats, spread: Spread) -> NDArray[np.float32]:
         given = self._bent(x)
@@ -244,10 +264,26 @@ def model_of(config: Any, inputs: Sequence[Input], classes: Sequence[str] = ()) 
         return Linear(inputs, config, classes)
     raise PlatformError(
         f"a {config.kind} cannot be federated: its training is no sum of what sites have learned",
-        detail="network and logistic can, and embedding_lstm of texts",
+        detail="network and logistic can, embedding_lstm and transformer of texts, and resnet of images",
         fix="--recipe network, or --recipe logistic",
         code="bad_config",
     )
+
+
+def table_model(recipe: Any, task: Task, classes: Sequence[str]) -> Model:
+    """The model of a table's recipe.
+
+    Raises:
+        PlatformError: ``code="bad_config"``: more than two classes, or see `model_of`.
+    """
+    if len(classes) != 2:
+        raise PlatformError(
+            "a federated training of tables needs two classes",
+            detail=f"got {len(classes)}",
+            fix="train it in one place: fairlead run " + task.name,
+            code="bad_config",
+        )
+    return model_of(recipe.model, task.inputs(recipe), classes)
 
 
 def model_told(told: Mapping[str, Any], inputs: Sequence[Input], classes: Sequence[str]) -> Model:
@@ -257,26 +293,11 @@ def model_told(told: Mapping[str, Any], inputs: Sequence[Input], classes: Sequen
         ValueError, KeyError: it describes none.
         PlatformError: see `model_of`.
     """
-    from pipelines.federation.words import KIND, words_told
+    from pipelines.federation import pictures, words
 
-    if told["kind"] == KIND:
-        return words_told(told, inputs, classes)
+    if told["kind"] in (words.LSTM, words.TRANSFORMER):
+        return words.words_told(told, inputs, classes)
+    if told["kind"] == pictures.KIND:
+        return pictures.residual_told(told, inputs, classes)
     kinds: Mapping[str, Any] = {"network": NetworkConfig, "logistic": LogisticConfig}
     return model_of(TypeAdapter(kinds[told["kind"]]).validate_python(told), inputs, classes)
-
-
-def _moments(values: Floats) -> Floats:
-    """Of each column how many values there are, their sum, and that of their squares; shape (3 * columns,)."""
-    given = ~np.isnan(values)
-    filled = np.where(given, values, 0.0)
-    return np.concatenate([given.sum(axis=0), filled.sum(axis=0), np.square(filled).sum(axis=0)]).astype(np.float64)
-
-
-def _spread(sums: Floats) -> Spread:
-    count, total, squares = np.split(sums, 3)
-    some = np.maximum(count, 1.0)
-    mean = np.where(count >= 0.5, total / some, 0.0)
-    # Rounding of a masked sum may leave less than nothing of a column with one value.
-    variance = np.where(count >= 0.5, squares / some - mean**2, 0.0)
-    deviation = np.sqrt(np.maximum(variance, 0.0))
-    return Spread(mean=mean, deviation=np.where(deviation > 1e-3, deviation, 1.0), counts={})

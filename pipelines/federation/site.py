@@ -121,9 +121,13 @@ class Site:
 
     def seen(self, name: str, spread: Spread) -> Any:
         """What the model sees of a part."""
+        return self.model.features(self.read(name), spread)
+
+    def read(self, name: str) -> Any:
+        """What the model keeps of a part, read once."""
         if name not in self._read:
             self._read[name] = self.model.read(self.part(name).frame)
-        return self.model.features(self._read[name], spread)
+        return self._read[name]
 
     @property
     def model(self) -> Model:
@@ -184,7 +188,7 @@ class Site:
     def _sums(self, request: Message) -> Message:
         if self._asked["privacy"]:
             raise self._refuses("sums of its rows without noise", "take them of other rows")
-        return self._given(request, "sums", self.model.sums(self.model.read(self.part("train").frame)), 1.0, {})
+        return self._given(request, "sums", self.model.sums(self.read("train")), 1.0, {})
 
     def _learn(self, request: Message) -> Message:
         asked, given = request.document, request.arrays
@@ -272,6 +276,6 @@ def attend_as(site: Site, server: str, certificates: Path) -> None:
 def code_digest() -> str:
     """Names the code that must be the same on both sides."""
     here = Path(__file__).parent
-    models = ("training/network.py", "training/lstm_text.py", "training/batches.py")
-    files = [*sorted(here.glob("*.py")), *(here.parent / name for name in models)]
+    names = ("network", "lstm_text", "transformer", "pretrained", "batches", "image_network", "pictures")
+    files = [*sorted(here.glob("*.py")), *(here.parent / "training" / f"{name}.py" for name in names)]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -27,10 +27,9 @@ from pipelines.federation.coordinator import Coordinator, Member
 from pipelines.federation.engine import Hub
 from pipelines.federation.learner import Local, Valid, measured
 from pipelines.federation.local_sites import LocalSites
-from pipelines.federation.models import Model, model_of
+from pipelines.federation.models import Model
 from pipelines.federation.settings import FederationConfig
 from pipelines.federation.splitting import shared_out
-from pipelines.federation.words import KIND, words_of
 from pipelines.io.files import write_json
 from pipelines.settings import setting
 from pipelines.task import Progress
@@ -76,29 +75,31 @@ def train_federated(
     """Train by the sites of ``recipe.federation``; the result is TaskConfig.train's, and ``federation`` for the card.
 
     Args:
-        recipe: with the sections model, cost, mitigation, privacy and federation.
+        recipe: with the sections model and federation, and maybe cost, mitigation, privacy and training; its method
+            ``federated`` gives what sites train together.
 
     Raises:
         PlatformError: ``code="no_sites"``, ``code="quorum"``; ``code="bad_config"``, what cannot be federated.
     """
     config, inputs = recipe.federation, task.inputs(recipe)
-    model = _model(recipe, task, classes)
-    if recipe.mitigation.is_on:
+    model: Model = recipe.federated(task, classes)
+    if recipe.mitigates:
         raise PlatformError(
             "a mitigation needs the groups of all rows in one place",
             detail=f"mitigation.method is {recipe.mitigation.method}",
             fix=setting("mitigation.method", "none"),
             code="bad_config",
         )
-    private = _paid(recipe, checkpoints) if recipe.privacy.is_on else None
-    valid = _valid_rows(recipe, model, classes, dataset)
+    private = _paid(recipe, checkpoints) if recipe.is_private else None
+    valid = _valid_rows(recipe, task, model, classes, dataset)
     told = {
         "task": task.name,
         "model": model.told(),
         "secure": config.secure,
         "privacy": _told(config, private) if private else None,
     }
-    with _sites(config, recipe.seed, inputs, classes, dataset, checkpoints, bool(private)) as (hub, alive):
+    imports = (*model.imports, "opacus") if private else model.imports
+    with _sites(config, recipe.seed, inputs, classes, dataset, checkpoints, imports) as (hub, alive):
         leader = Coordinator(hub, config, told, alive)
         try:
             leader.admit([one.model_dump() for one in inputs], list(classes))
@@ -113,33 +114,15 @@ def train_federated(
             raise
     (checkpoints / _KEPT).unlink(missing_ok=True)
     return {
+        **found,
         "engine": "onnx",
         "output": {"problem": "classification", "classes": list(classes)},
-        "decision": found["decision"],
         "history": state.history,
         "parameters": {**_parameters(recipe, state, model.count), **found["parameters"]},
         "device": "cpu",
         "federation": _document(config, leader.members, state, bool(private)),
         **({"privacy": private} if private else {}),
     }
-
-
-def _model(recipe: Any, task: Task, classes: Sequence[str]) -> Model:
-    """What sites train together.
-
-    Raises:
-        PlatformError: ``code="bad_config"``: it is no sum of updates, or rows of a table have more than two classes.
-    """
-    if recipe.model.kind == KIND:
-        return words_of(recipe, task, classes)
-    if len(classes) != 2:
-        raise PlatformError(
-            "a federated training of tables needs two classes",
-            detail=f"got {len(classes)}",
-            fix="train it in one place: fairlead run " + task.name,
-            code="bad_config",
-        )
-    return model_of(recipe.model, task.inputs(recipe), classes)
 
 
 def _rounds(
@@ -181,9 +164,9 @@ def _local(recipe: Any) -> Local:
     config = recipe.federation
     how, loop = _LINEAR, getattr(recipe, "training", getattr(recipe.model, "training", None))
     if loop is not None:
-        how = replace(
-            how, batch_size=loop.batch_size, learning_rate=loop.learning_rate, decay=loop.weight_decay, clip=loop.clip
-        )
+        names = {"batch_size": "batch_size", "learning_rate": "learning_rate", "weight_decay": "decay", "clip": "clip"}
+        told = {ours: getattr(loop, theirs) for theirs, ours in names.items()}
+        how = replace(how, **told, momentum=getattr(loop, "momentum", None))
     return replace(how, epochs=config.local_epochs, proximal=config.proximal)
 
 
@@ -235,7 +218,7 @@ def _told(config: FederationConfig, private: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _valid_rows(recipe: Any, model: Model, classes: Sequence[str], dataset: Path) -> Valid:
+def _valid_rows(recipe: Any, task: Task, model: Model, classes: Sequence[str], dataset: Path) -> Valid:
     import pandas as pd
 
     frame = pd.read_parquet(dataset / "valid.parquet")
@@ -245,6 +228,8 @@ def _valid_rows(recipe: Any, model: Model, classes: Sequence[str], dataset: Path
         x=model.read(frame),
         y=np.asarray(frame["label"].map(index), dtype=np.int64),
         losses=row_costs(cost, frame) if cost is not None else np.ones(len(frame)),
+        task=task,
+        frame=frame,
     )
 
 
@@ -256,7 +241,7 @@ def _sites(
     classes: Sequence[str],
     dataset: Path,
     checkpoints: Path,
-    private: bool,
+    imports: Sequence[str],
 ) -> Iterator[tuple[Hub, Callable[[], None]]]:
     """The coordinator's end, and what raises when the simulated sites have died."""
     if config.sites:
@@ -274,7 +259,7 @@ def _sites(
     server = f"localhost:{free_port()}"
     with (
         Hub(server, folder / "certificates", config.names) as hub,
-        LocalSites(folder, config.names, server, config.faults, private) as sites,
+        LocalSites(folder, config.names, server, config.faults, imports) as sites,
     ):
         yield hub, sites.check
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from contracts.errors import PlatformError
 from pipelines.training.device import import_torch
 
 _HEADS = ("classifier", "pre_classifier", "pooler", "score")  # what is drawn anew, also as parts of names
+_BARE = "bare"
+# Of a configuration: where code and weights were, and classes, which are the task's.
+_ELSEWHERE = ("auto_map", "_name_or_path", "architectures", "dtype", "torch_dtype", "id2label", "label2id")
 _SHIFTED = {"roberta", "xlm-roberta", "camembert", "mpnet"}  # positions begin behind that of the padding
 
 
@@ -54,6 +59,36 @@ def pretrained_encoder(folder: Path, dropout: float = 0.0) -> Any:
     model, found = _read("AutoModel", folder)
     _whole(folder, found["missing_keys"])
     return with_dropout(model, dropout)
+
+
+def shape_of(model: Any) -> dict[str, Any]:
+    """What `classifier_of` and `encoder_of` make a model of the same tensors of, as JSON."""
+    found: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=False))
+    # Of an encoder made without a pooler, which other kinds do not have.
+    return {**found, _BARE: True} if getattr(model, "pooler", model) is None else found
+
+
+def classifier_of(shape: Mapping[str, Any], classes: int, dropout: float) -> Any:
+    """A classifier with random weights, see `shape_of`.
+
+    Raises:
+        ValueError, KeyError, TypeError: `shape` is none of transformers.
+    """
+    transformers = import_transformers()
+    config = _config(shape, num_labels=classes)
+    return with_dropout(transformers.AutoModelForSequenceClassification.from_config(config), dropout)
+
+
+def encoder_of(shape: Mapping[str, Any], dropout: float) -> Any:
+    """An encoder with random weights, see `shape_of` and `classifier_of`."""
+    transformers = import_transformers()
+    more = {"add_pooling_layer": False} if shape.get(_BARE) else {}
+    return with_dropout(transformers.AutoModel.from_config(_config(shape), **more), dropout)
+
+
+def _config(shape: Mapping[str, Any], **more: Any) -> Any:
+    known = {key: value for key, value in shape.items() if key not in (_BARE, *_ELSEWHERE)}
+    return import_transformers().AutoConfig.for_model(**{**known, **more})
 
 
 def with_dropout(model: Any, dropout: float) -> Any:

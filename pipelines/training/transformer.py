@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from contracts.text_engine import TextSpec
 from pipelines.training.onnx_export import graph
-from pipelines.training.pretrained import longest
+from pipelines.training.pretrained import classifier_of, encoder_of, longest
 
 
 class Network(nn.Module):
@@ -25,6 +25,50 @@ class Network(nn.Module):
     def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
         scores: Tensor = self.model(input_ids=ids, attention_mask=(ids != self.pad_id).long()).logits
         return scores
+
+
+class LstmNetwork(nn.Module):
+    """As `Network`, of an encoder: a bidirectional LSTM over the states of its tokens, dropout, and pooling.
+
+    hidden: states of the LSTM in each direction.
+    """
+
+    def __init__(self, encoder: Any, classes: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.model = encoder
+        self.pad_id = int(encoder.config.pad_token_id)
+        width = encoder.config.hidden_size
+        self.forwards = nn.LSTM(width, hidden, batch_first=True)
+        self.backwards = nn.LSTM(width, hidden, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(4 * hidden, classes)
+
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        inside = ids != self.pad_id
+        states = self.dropout(self.model(input_ids=ids, attention_mask=inside.long()).last_hidden_state)
+        count = inside.sum(dim=1, keepdim=True).clamp(min=1)
+        # Each row turned round within its own length, as in the recipe embedding_lstm.
+        turned = (count - 1 - torch.arange(ids.shape[1], device=ids.device)[None]).clamp(min=0)[:, :, None]
+        back = self.backwards(states.gather(1, turned.expand(-1, -1, states.shape[2])))[0]
+        back = back.gather(1, turned.expand(-1, -1, back.shape[2]))
+        both = torch.cat([self.forwards(states)[0], back], dim=2)
+        real = inside[:, :, None]
+        highest = both.masked_fill(~real, -1e9).amax(dim=1)
+        mean = both.masked_fill(~real, 0.0).sum(dim=1) / count
+        scores: Tensor = self.head(self.dropout(torch.cat([highest, mean], dim=1)))
+        return scores
+
+
+def shaped(shape: Mapping[str, Any], classes: int, hidden: int, dropout: float) -> nn.Module:
+    """A network with random weights of the `shape` that a configuration of transformers has; hidden: see `LstmNetwork`,
+    0 without an LSTM.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no such configuration.
+    """
+    if hidden:
+        return LstmNetwork(encoder_of(shape, dropout), classes, hidden, dropout)
+    return Network(classifier_of(shape, classes, dropout))
 
 
 class _Served(nn.Module):

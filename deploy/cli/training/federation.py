@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from pipelines.federation.site import SiteRules
 
-_KINDS = ("network", "logistic", "lstm")  # of models that can be federated
+_KINDS = ("network", "logistic", "lstm", "")  # of models that can be federated; only those of tables have others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def federable(task: str, recipe: str | None) -> str:
     if not able or (recipe in found.recipes and recipe not in able):
         raise PlatformError(
             f"recipe {recipe} of task {task} cannot be federated" if able else f"task {task} cannot be federated",
-            detail="of tables networks and logistic regressions can, of texts word vectors with an LSTM",
+            detail="of tables networks and logistic regressions can, of texts and images networks that tell classes",
             fix=f"--recipe {able[0]}" if able else "fairlead federate credit",
             code="bad_option",
         )
@@ -200,7 +200,7 @@ def site_data(task: str, recipe: str | None, folder: Path, options: RunOptions) 
     if not classes:
         raise PlatformError(
             f"task {task} takes its classes from the rows, and sites would number their own",
-            fix='give the task its `classes`; of texts, coordinator and sites alike: --set \'order=["one","other"]\'',
+            fix='give the task its `classes`; coordinator and sites alike: --set \'order=["one","other"]\'',
             code="bad_task",
         )
     known = {"inputs": [one.model_dump() for one in found.inputs(config)], "classes": list(classes)}

@@ -121,14 +121,19 @@ class ImageRecipe(TaskConfig):
         with tempfile.TemporaryDirectory(prefix=".pixels-", dir=out.parent) as scratch:
             images = read_images(task, self, dataset, Path(scratch))
             found = self.learn(images, out, checkpoints, progress)
-            if self.int8 and group().leads:
-                chosen = choose_form(out, images, self)
-                found = {**found, **chosen, "parameters": {**found["parameters"], **chosen["parameters"]}}
-            if group().leads and not self.is_private:
-                show_vector(out / "model.onnx")
-                if self.abstain.false_refusals:
-                    found["parameters"] |= _with_score(out, images, self.abstain.false_refusals)
+            found = self.served(images, found, out) if group().leads else found
         return {"engine": "onnx", "output": class_output(task, self, images.classes), "decision": None, **found}
+
+    def served(self, images: Images, found: dict[str, Any], out: Path) -> dict[str, Any]:
+        """Give a model that was written the form and the outputs that it is served with; what `found` is with these."""
+        if self.int8:
+            chosen = choose_form(out, images, self)
+            found = {**found, **chosen, "parameters": {**found["parameters"], **chosen["parameters"]}}
+        if not self.is_private:
+            show_vector(out / "model.onnx")
+            if self.abstain.false_refusals:
+                found["parameters"] |= _with_score(out, images, self.abstain.false_refusals)
+        return found
 
     def decoded(self) -> int:
         """How many of the training images `learn` gets as pixels, evenly from all; 0: all of them."""
@@ -152,16 +157,20 @@ def _with_score(out: Path, images: Images, refused: float) -> dict[str, Any]:
     return add_ood_score(out / "model.onnx", spec, train.pixels, train.labels, images.valid.pixels, refused)
 
 
-def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -> Images:
-    """The parts ``train`` and ``valid`` of `dataset`, decoded."""
+def class_names(config: ImageRecipe, dataset: Path) -> list[str]:
+    """The classes of a data set, in their order where they have one."""
     import pandas as pd
 
+    parts = [pd.read_parquet(dataset / f"{name}.parquet", columns=["label"]) for name in ("train", "valid")]
+    return list(config.order) or sorted(set().union(*(part["label"] for part in parts)))
+
+
+def read_images(task: Task, config: ImageRecipe, dataset: Path, scratch: Path) -> Images:
+    """The parts ``train`` and ``valid`` of `dataset`, decoded."""
     from pipelines.training.pictures import channel_scale, decode_part
 
     column = next(item.name for item in task.inputs(config) if item.dtype == "bytes")
-    labels = [pd.read_parquet(dataset / f"{name}.parquet", columns=["label"])["label"] for name in ("train", "valid")]
-    classes = list(config.order) or sorted(set().union(*labels))
-    image = config.image
+    classes, image = class_names(config, dataset), config.image
     spec = image.spec(softmax=True)
     train = decode_part(dataset / "train.parquet", column, spec, classes, scratch, config.decoded())
     valid = decode_part(dataset / "valid.parquet", column, spec, classes, scratch)

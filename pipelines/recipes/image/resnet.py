@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from pipelines.recipes.image.base import Images, write_spec
+from contracts.errors import PlatformError
+from pipelines.federation.settings import FederationConfig
+from pipelines.recipes.image.base import Images, class_names, write_spec
 from pipelines.recipes.image.neural import NeuralImage, begin, fit, scores
-from pipelines.task import STRICT, Progress
+from pipelines.settings import setting
+from pipelines.task import STRICT, Progress, class_output
 from pipelines.training.image_network import widest
+from pipelines.training.pictures import Pictures
 from pipelines.training.privacy import PrivacyConfig, check_settings, pay
+
+if TYPE_CHECKING:
+    from contracts.images import ImageSpec
+    from pipelines.federation.pictures import Residual
+    from pipelines.task import Task
 
 _SEEN = 2**21  # pixels that a whitened first layer is made from
 _Positive = Annotated[int, Field(ge=1, le=2048)]
@@ -51,6 +61,60 @@ class ResnetImage(NeuralImage):
 
     model: ResnetModel = field(default_factory=ResnetModel)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+
+    def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """As any recipe of images, or by a federation."""
+        if not self.federation.is_on:
+            return super().train(task, dataset, out, checkpoints, progress)
+        from pipelines.federation.train import train_federated
+
+        classes = class_names(self, dataset)
+        found = train_federated(self, task, classes, dataset, out, checkpoints, progress)
+        return {**found, "output": class_output(task, self, classes)}
+
+    def federated(self, task: Task, classes: Sequence[str]) -> Residual:
+        """What sites train together.
+
+        Raises:
+            PlatformError: ``code="bad_config"``: a first layer made of all images, or batch norm (`tensors_of`);
+                ``code="not_private"``: images of which others have parts, in a private training.
+        """
+        from pipelines.federation.pictures import residual_of
+        from pipelines.training.device import import_torch
+
+        import_torch()
+        if self.model.stem == "whitened":
+            raise PlatformError(
+                "sites cannot have a whitened first layer: it is made of patches of all training images",
+                detail="each site has other images, and the main directions of their patches are no sums of rows",
+                fix=setting("model.stem", "learned"),
+                code="bad_config",
+            )
+        made = residual_of(self, next(item.name for item in task.inputs(self) if item.dtype == "bytes"), classes)
+        made.layout()
+        if self.privacy.is_on:
+            self._check(1)
+        return made
+
+    def finish(
+        self,
+        network: Any,
+        task: Task,
+        spec: ImageSpec,
+        pixels: Any,
+        labels: Any,
+        classes: list[str],
+        column: str,
+        out: Path,
+    ) -> dict[str, Any]:
+        """Write what a federation has trained, by the coordinator's validation images alone."""
+        valid = Pictures(pixels, labels)
+        images = Images(
+            task=task, train=valid, valid=valid, classes=classes, spec=spec, dataset=out, column=column, scratch=out
+        )
+        found = finish(network, images, self, "cpu", [], out, self.model.mirror, self.privacy.is_on)
+        return self.served(images, found, out)
 
     @model_validator(mode="after")
     def _stem_fits(self) -> Self:
@@ -80,7 +144,9 @@ class ResnetImage(NeuralImage):
         history = fit(
             network.to(device), images, self, device, checkpoints, progress, (self.privacy, paid) if paid else None
         )
-        return finish(network, images, self, device, history, out, shape.mirror, paid)
+        return finish(network, images, self, device, history, out, shape.mirror, bool(paid)) | (
+            {"privacy": paid} if paid else {}
+        )
 
     def _stem(self, images: Images) -> Any:
         from pipelines.training.image_network import whitened
@@ -91,6 +157,10 @@ class ResnetImage(NeuralImage):
 
     def _paid(self, rows: int, checkpoints: Path) -> dict[str, Any]:
         """What a private training costs, once nothing else tells of single images."""
+        self._check(rows)
+        return pay(self.privacy, rows, self.training.batch_size, self.training.epochs, checkpoints)
+
+    def _check(self, rows: int) -> None:
         whole = self.augment.mixup + self.augment.cutmix
         check_settings(
             self.privacy,
@@ -105,7 +175,6 @@ class ResnetImage(NeuralImage):
                 "int8": (self.int8, "weights of 8 bits are chosen by images and pay nothing", False),
             },
         )
-        return pay(self.privacy, rows, self.training.batch_size, self.training.epochs, checkpoints)
 
 
 def finish(
@@ -116,7 +185,7 @@ def finish(
     history: list[dict[str, float]],
     out: Path,
     mirror: bool,
-    paid: dict[str, Any] | None = None,
+    private: bool = False,
 ) -> dict[str, Any]:
     """Calibrate a trained network on ``valid``, if it is not private, and write its graph; see `ImageRecipe.learn`."""
     from pipelines.training.calibration import fit_temperature
@@ -127,7 +196,7 @@ def finish(
         return {"history": history, "parameters": {}, "device": device}
     served = mirrored_too(network) if mirror else network
     held = scores(served, images.valid.pixels, config, images, device)
-    factor = 1.0 if paid else fit_temperature(held, images.valid.labels)
+    factor = 1.0 if private else fit_temperature(held, images.valid.labels)
     sides = (len(images.spec.mode), images.spec.height, images.spec.width)
     (out / "model.onnx").write_bytes(export(served, sides, factor))
     write_spec(out, images.spec)
@@ -136,4 +205,4 @@ def finish(
         "epochs_run": len(history),
         "weights": sum(one.numel() for one in network.parameters()),
     }
-    return {"history": history, "parameters": parameters, "device": device, **({"privacy": paid} if paid else {})}
+    return {"history": history, "parameters": parameters, "device": device}

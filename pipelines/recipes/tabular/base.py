@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from pipelines.training.privacy import PrivacyConfig
 from pipelines.training.tabular import AnyModel, CostConfig
 
 if TYPE_CHECKING:
+    from pipelines.federation.models import Model
     from pipelines.task import Task
 
 
@@ -48,6 +50,12 @@ class TabularRecipe(TaskConfig):
 
         found = by_strength(task, self, classes, dataset, out, checkpoints, train)
         return {**found, "output": class_output(task, self, classes)}
+
+    def federated(self, task: Task, classes: Sequence[str]) -> Model:
+        """What sites train together, see `pipelines.federation.models.table_model`."""
+        from pipelines.federation.models import table_model
+
+        return table_model(self, task, classes)
 
     def _train(
         self,

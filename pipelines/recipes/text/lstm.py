@@ -20,6 +20,7 @@ from pipelines.training.mitigation import Mitigation
 from pipelines.training.privacy import PrivacyConfig
 
 if TYPE_CHECKING:
+    from pipelines.federation.words import Words
     from pipelines.task import Task
 
 
@@ -41,11 +42,7 @@ class LstmText(NeuralText):
         from pipelines.training.tradeoff import by_strength
 
         if self.federation.is_on:
-            from pipelines.federation.train import train_federated
-
-            classes = list(task.classes or ()) or Examples.read(task, self, dataset, self.order).classes
-            found = train_federated(self, task, classes, dataset, out, checkpoints, progress)
-            return {**found, "output": class_output(task, self, classes)}
+            return self.train_by_sites(task, dataset, out, checkpoints, progress)
         if not self.mitigation.is_on:
             return super().train(task, dataset, out, checkpoints, progress)
         if {self.mitigation.method, *self.mitigation.compare} != {"adversarial"}:
@@ -71,22 +68,18 @@ class LstmText(NeuralText):
         found = self.learn(replace(examples, opponent=opponent), out, checkpoints, progress)
         return {"engine": "onnx", "decision": None, **found}
 
+    def federated(self, task: Task, classes: Sequence[str]) -> Words:
+        """What sites train together."""
+        from pipelines.federation.words import words_of
+
+        return words_of(self, task, classes)
+
     def vocabulary(self, texts: Sequence[str]) -> Any:
         """The tokenizer of `texts`."""
         from pipelines.training.tokens import train_tokenizer
 
         text = self.text
         return train_tokenizer(texts, unit=text.unit, vocabulary=text.vocabulary, min_frequency=text.min_frequency)
-
-    def public_texts(self, task: Task) -> list[str]:
-        """The texts of the sample that ships with the task: they are known to everybody."""
-        import pandas as pd
-
-        from pipelines.recipes.text.examples import joined_texts, text_fields
-
-        fields = text_fields(task, self)
-        sample = pd.concat([table.to_pandas() for table in task.default_source(self)])
-        return joined_texts(sample.fillna(dict.fromkeys(fields, "")), fields, self.text.max_characters)
 
     def save(self, model: Any, factor: float, tokenizer: Any, out: Path) -> None:
         """Write tokenizer, graph and spec of a trained `build_model`; `factor` is that of its scores."""

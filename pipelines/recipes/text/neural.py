@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic.dataclasses import dataclass as settings
 
 from pipelines.recipes.text.base import TextRecipe
-from pipelines.task import STRICT, Progress
+from pipelines.task import STRICT, Progress, class_output
 from pipelines.training.batches import AugmentConfig, scores
 from pipelines.training.loop import LoopConfig
 
 if TYPE_CHECKING:
     from pipelines.recipes.text.examples import Examples
+    from pipelines.task import Task
     from pipelines.training.adversary import Opponent
     from pipelines.training.privacy import PrivacyConfig
 
@@ -29,6 +30,27 @@ class NeuralText(TextRecipe):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     reports: ClassVar[str] = "valid_loss"
+
+    def public_texts(self, task: Task) -> list[str]:
+        """The texts of the sample that ships with the task: they are known to everybody."""
+        import pandas as pd
+
+        from pipelines.recipes.text.examples import joined_texts, text_fields
+
+        fields = text_fields(task, self)
+        sample = pd.concat([table.to_pandas() for table in task.default_source(self)])
+        return joined_texts(sample.fillna(dict.fromkeys(fields, "")), fields, self.text.max_characters)
+
+    def train_by_sites(
+        self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress
+    ) -> dict[str, Any]:
+        """Train by those of the section ``federation``, see `pipelines.federation.train.train_federated`."""
+        from pipelines.federation.train import train_federated
+        from pipelines.recipes.text.examples import Examples
+
+        classes = list(task.classes or ()) or Examples.read(task, self, dataset, self.order).classes
+        found = train_federated(self, task, classes, dataset, out, checkpoints, progress)
+        return {**found, "output": class_output(task, self, classes)}
 
 
 @dataclass(frozen=True, kw_only=True)

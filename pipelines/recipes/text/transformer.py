@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -12,13 +12,19 @@ from pydantic.dataclasses import dataclass
 
 from contracts.bundle import Bundle, read_bundle
 from contracts.errors import PlatformError
+from pipelines.federation.settings import FederationConfig
 from pipelines.recipes.text.neural import NeuralText
 from pipelines.recipes.text.served import COMPARED, apart, engine_of, served_as
 from pipelines.search_space import Dimension
+from pipelines.settings import setting
 from pipelines.task import STRICT, GateConfig, Progress, problem_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipelines.federation.words import Transformer
     from pipelines.recipes.text.examples import Examples
+    from pipelines.task import Task
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -57,6 +63,58 @@ class TransformerText(NeuralText):
     """BERT's shape, see `TransformerModel`."""
 
     model: TransformerModel = field(default_factory=TransformerModel)
+    federation: FederationConfig = field(default_factory=FederationConfig)
+
+    def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
+        """As any recipe of texts, or by a federation."""
+        if self.federation.is_on:
+            return self.train_by_sites(task, dataset, out, checkpoints, progress)
+        return super().train(task, dataset, out, checkpoints, progress)
+
+    def federated(self, task: Task, classes: Sequence[str]) -> Transformer:
+        """What sites train together: with the tokens of the task's own sample, or with pretrained weights.
+
+        Raises:
+            PlatformError: ``code="bad_config"``: nothing is trained, or no graph is made of it.
+        """
+        from pipelines.federation.words import transformer_of
+        from pipelines.training.device import import_torch
+
+        for key, wrong, value in (
+            ("bundle", bool(self.model.bundle), ""),
+            ("engine", self.model.engine != "onnx", "onnx"),
+        ):
+            if wrong:
+                raise PlatformError(
+                    f"a federation cannot have this model.{key}",
+                    detail="sites train weights, and get the graph that is made of them",
+                    fix=setting(f"model.{key}", value),
+                    code="bad_config",
+                )
+        import_torch().manual_seed(self.seed)
+        tokenizer, network, _ = _begin(self.public_texts(task), len(classes), self)
+        limit = _cut(tokenizer, network, self)
+        return transformer_of(network, tokenizer, limit, self, task, classes)
+
+    def save(self, network: Any, factor: float, classes: int, tokenizer: Any, out: Path) -> None:
+        """Write tokenizer, graph or weights, and spec of a trained network; `factor` is that of its scores."""
+        import torch
+
+        from pipelines.training.pretrained import last_layer
+
+        with torch.no_grad():
+            head = last_layer(network, classes)
+            head.weight *= factor
+            head.bias *= factor
+        tokenizer.save(str(out / "tokenizer.json"), pretty=False)
+        _export(network.cpu(), self, out)
+
+    def form(self, task: Task, valid: pd.DataFrame, classes: list[str], out: Path) -> dict[str, Any]:
+        """Choose the form that is served, see `_form`, of a model that a federation has written to `out`."""
+        from pipelines.recipes.text.examples import Examples, text_fields
+
+        examples = Examples(task=task, train=valid, valid=valid, fields=text_fields(task, self), classes=classes)
+        return _form(self.model.engine, examples, self, out)
 
     def training_part(self) -> Self:
         """Keeps what weights of 8 bits are measured by, where training chooses them."""
@@ -118,14 +176,8 @@ def _train(
     from pipelines.training.distributed import group
 
     device, texts = begin(examples, config)
-    import torch  # begin() says how to get it where it is missing
-
     tokenizer, network, revision = _begin(texts["train"], len(examples.classes), config)
-    from pipelines.training.pretrained import last_layer, longest
-
-    model, pad_id = network.model, network.pad_id
-    limit = min(config.text.max_tokens, longest(model))
-    tokenizer.enable_truncation(limit)  # which keeps the token of the end
+    model, pad_id, limit = network.model, network.pad_id, _cut(tokenizer, network, config)
     known = {"pad_id": pad_id, "unknown_id": _unknown(tokenizer), "marks": 1}
     corpus = Corpus.of(examples, texts, tokenizer, limit, **known)
     network = network.to(device)
@@ -134,12 +186,7 @@ def _train(
     if not group().leads:
         return found
     factor = fit_temperature(scores(network, corpus.ids["valid"], pad_id, device), corpus.labels["valid"])
-    with torch.no_grad():
-        head = last_layer(network, len(examples.classes))
-        head.weight *= factor
-        head.bias *= factor
-    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
-    _export(network.cpu(), config, out)
+    config.save(network, factor, len(examples.classes), tokenizer, out)
     found["parameters"] = {
         "temperature": 1 / factor,
         "vocabulary": tokenizer.get_vocab_size(),
@@ -176,6 +223,15 @@ def _begin(texts: list[str], classes: int, config: TransformerText) -> tuple[Any
         texts, unit=text.unit, vocabulary=text.vocabulary, min_frequency=text.min_frequency, boundaries=True
     )
     return tokenizer, config.network(classes, vocabulary=tokenizer.get_vocab_size()), ""
+
+
+def _cut(tokenizer: Any, network: Any, config: TransformerText) -> int:
+    """Cut texts where the settings or the model end; at how many tokens."""
+    from pipelines.training.pretrained import longest
+
+    limit = min(config.text.max_tokens, longest(network.model))
+    tokenizer.enable_truncation(limit)  # which keeps the token of the end
+    return limit
 
 
 def _unknown(tokenizer: Any) -> int:

@@ -47,14 +47,20 @@ def test_the_run_accepts_what_it_is_told() -> None:
     ("task", "recipe", "why"),
     [
         ("credit", "lightgbm", "--recipe logistic"),
-        ("news", "transformer", "--recipe embedding_lstm"),
-        ("images", None, "fairlead federate credit"),
+        ("news", "linear", "--recipe embedding_lstm"),
+        ("images", "linear_probe", "--recipe resnet"),
+        ("recommend", None, "fairlead federate credit"),
     ],
 )
 def test_what_cannot_be_federated_is_refused_before_anything_starts(task: str, recipe: str | None, why: str) -> None:
     with pytest.raises(PlatformError, match="cannot be federated") as failed:
         federable(task, recipe)
     assert failed.value.fix == why
+
+
+def test_texts_and_images_have_recipes_that_can() -> None:
+    found = [federable("news", "transformer"), federable("news", "transformer_lstm"), federable("images", None)]
+    assert found == ["transformer", "transformer_lstm", "resnet"]
 
 
 def test_a_fault_that_is_none_and_an_unknown_rule_are_named() -> None:

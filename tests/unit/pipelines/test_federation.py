@@ -335,8 +335,10 @@ def test_a_coordinator_listens_on_ipv4_only(tmp_path: Path) -> None:
 
 def test_code_of_another_version_has_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = site.code_digest()
-    for name in ("federation/site.py", "training/network.py", "training/lstm_text.py", "training/batches.py"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("")
+    root = Path(site.__file__).parents[1]
+    for file in [root / "federation" / "site.py", *(root / "training").glob("*.py")]:
+        made = tmp_path / file.relative_to(root)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_text("")
     monkeypatch.setattr(site, "__file__", str(tmp_path / "federation" / "site.py"))
     assert site.code_digest() != before

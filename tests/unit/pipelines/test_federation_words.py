@@ -39,7 +39,14 @@ def frame(rows: int, seed: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def words() -> Words:
     tokenizer = train_tokenizer([" ".join(WORDS.values())], unit="word", vocabulary=200, min_frequency=1)
-    return Words(("title", "text"), LstmConfig(embedding=8, hidden=4, dropout=0.1), 1000, 20, tokenizer, CLASSES)
+    return Words(
+        fields=("title", "text"),
+        config=LstmConfig(embedding=8, hidden=4, dropout=0.1),
+        max_characters=1000,
+        max_tokens=20,
+        tokenizer=tokenizer,
+        classes=CLASSES,
+    )
 
 
 def numbers(rows: pd.DataFrame) -> Any:
