@@ -12,7 +12,7 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -78,13 +78,16 @@ def open_storage(where: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(where, lock_obj=JournalFileOpenLock(where)))
     # No ping before each use of a connection: one that is gone fails, and what it was to do is done again.
     local = {"connect_args": {"timeout": 30}} if where.startswith("sqlite") else {}
-    return RDBStorage(
+    from pipelines.search.sql_storage import SqlStorage
+
+    backend = RDBStorage(
         where,
         engine_kwargs=local,
         heartbeat_interval=_BEAT,
         grace_period=_GRACE,
         heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=_TRIES),
     )
+    return SqlStorage(backend)
 
 
 def patiently(call: Callable[[], T], patience: float, doing: str) -> T:
@@ -184,8 +187,14 @@ def ask(
     def asked() -> Trial | None:
         nonlocal tries
         tries += 1
+        if abandon := getattr(study._storage, "abandon", None):
+            abandon()
         if look or tries > 1:
             reclaim(study, who)
+        with _asking(study, who):
+            return next_one()
+
+    def next_one() -> Trial | None:
         before = most
         if last < 0 or last + 2 + others >= most or tries > 1:
             trials = study.get_trials(deepcopy=False)
@@ -193,7 +202,8 @@ def ask(
             if before >= most or hopeless(trials):
                 return None
         trial = study.ask()
-        trial.set_user_attr(WORKER, who)
+        if trial.user_attrs.get(WORKER) != who:
+            trial.set_user_attr(WORKER, who)
         if (trial.number >= most and before == most) or (others and before < most <= before + others):
             known = [one for one in study.get_trials(deepcopy=False) if counted([one])]
             if sum(one.number < trial.number for one in known) >= most:
@@ -204,6 +214,18 @@ def ask(
 
     with file_lock(lock):
         return patiently(asked, patience, "asking for a trial")
+
+
+def _asking(study: Study, who: str) -> AbstractContextManager[None]:
+    """What makes asking cheap, where the storage knows how."""
+    asking: Any = getattr(study._storage, "asking", None)
+    return asking(WORKER, who) if asking else nullcontext()
+
+
+def written(study: Study, trial: Trial) -> None:
+    """Write the values of a trial where the storage has kept them back: one that is lost is tried with the same."""
+    if flush := getattr(study._storage, "flush", None):
+        flush(trial._trial_id)
 
 
 def complete(study: Study, trial: Trial, values: list[float]) -> None:

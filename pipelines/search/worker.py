@@ -101,6 +101,7 @@ class Worker:
         threading.Thread(target=self._live, args=(trial, ended), daemon=True).start()
         try:
             values = self._storage(lambda: studies.suggested(trial, self.job.space, self.job.known))
+            self._storage(lambda: studies.written(self.study, trial))
             found = self._measured(trial, values)
         except TrialPruned:
             self._storage(lambda: self.study.tell(trial.number, state=TrialState.PRUNED, skip_if_finished=True))

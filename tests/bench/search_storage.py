@@ -76,6 +76,12 @@ def storage(home: Path) -> Iterator[Row]:
             value=bare(server.address.replace("@", ":pw@")),
             unit="ms",
         )
+        yield Row(
+            case="a trial beside its fit, MariaDB, mean of 100",
+            contestant="its statements alone, by the driver",
+            value=floor(server.address.replace("@", ":pw@")),
+            unit="ms",
+        )
         for name, address in (("file", ""), ("MariaDB", server.address)):
             wall, processor = beside(home / name, address)
             case, said = f"a trial beside its fit, {name}, mean of 100", "fairlead, TPE, 6 settings"
@@ -97,6 +103,45 @@ def bare(address: str) -> float:
     began = time.perf_counter()
     study.optimize(lambda trial: sum(trial.suggest_float(f"x{at}", 0.0, 1.0) for at in range(6)), n_trials=100)
     return 1000 * (time.perf_counter() - began) / 100
+
+
+def floor(address: str, trials: int = 100) -> float:
+    """Milliseconds of the statements of a trial alone: a driver that is told to write them, in as many transactions."""
+    import pymysql
+    from sqlalchemy.engine import make_url
+
+    url = make_url(address)
+    server = {"host": url.host, "port": url.port, "user": url.username, "password": url.password}
+    connection = pymysql.connect(database=url.database, **server)
+    with connection, connection.cursor() as cursor:
+        tell = cursor.execute
+        tell("INSERT INTO studies (study_name) VALUES ('floor')")
+        study = cursor.lastrowid
+        connection.commit()
+        began = time.perf_counter()
+        for _ in range(trials):
+            tell("SELECT trial_id, state FROM trials WHERE study_id = %s AND trial_id > 0", (study,))
+            connection.commit()
+            tell("SELECT study_id FROM studies WHERE study_id = %s FOR UPDATE", (study,))
+            tell("INSERT INTO trials (study_id, state, datetime_start) VALUES (%s, 'RUNNING', NOW())", (study,))
+            trial = cursor.lastrowid
+            tell("SELECT count(trial_id) FROM trials WHERE study_id = %s AND trial_id < %s", (study, trial))
+            (number,) = cursor.fetchone() or (0,)
+            tell("UPDATE trials SET number = %s WHERE trial_id = %s", (number, trial))
+            tell("INSERT INTO trial_user_attributes (trial_id, `key`, value_json) VALUES (%s, 'w', '1')", (trial,))
+            connection.commit()
+            tell("SELECT state FROM trials WHERE trial_id = %s", (trial,))
+            insert = (
+                "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) VALUES (%s, %s, 1, '')"
+            )
+            cursor.executemany(insert, [(trial, f"x{at}") for at in range(6)])
+            tell("INSERT INTO trial_system_attributes (trial_id, `key`, value_json) VALUES (%s, 's', '1')", (trial,))
+            connection.commit()
+            tell("UPDATE trials SET state = 'COMPLETE', datetime_complete = NOW() WHERE trial_id = %s", (trial,))
+            insert = "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (%s, 0, 1, 'FINITE')"
+            tell(insert, (trial,))
+            connection.commit()
+        return 1000 * (time.perf_counter() - began) / trials
 
 
 def beside(home: Path, address: str) -> tuple[float, float]:
