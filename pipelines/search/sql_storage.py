@@ -97,7 +97,7 @@ class SqlStorage(_CachedStorage):
         began = datetime.now()
         with _create_scoped_session(self._backend.scoped_session) as session:
             models.StudyModel.find_or_raise_by_id(study_id, session, for_update=True)  # numbers are given in turn
-            row = models.TrialModel(study_id=study_id, number=None, state=TrialState.RUNNING, datetime_start=began)
+            row: Any = models.TrialModel(study_id=study_id, state=TrialState.RUNNING, datetime_start=began)
             session.add(row)
             session.flush()
             row.number = row.count_past_trials(session)
@@ -109,7 +109,7 @@ class SqlStorage(_CachedStorage):
             self._studies.setdefault(study_id, _StudyInfo())
             self._add_trials_to_cache(study_id, [trial])
         self._mine[trial_id], self._drafts[trial_id] = trial, _Draft()
-        return trial_id
+        return int(trial_id)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         """A draft as it is here, else Optuna's."""
