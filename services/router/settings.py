@@ -91,6 +91,9 @@ class Budget(Settings):
     priority: Literal["high", "normal", "low"] = Field("high", description="the most urgent that it may ask for")
 
 
+_ANY = Budget()  # of who has none
+
+
 class RouterSettings(Settings):
     """The file of the router; what is secret comes from the environment."""
 
@@ -118,4 +121,4 @@ class RouterSettings(Settings):
 
     def budget(self, caller: str) -> Budget:
         """Of a key, by its name."""
-        return self.budgets.get(caller) or self.budgets.get("default") or Budget()
+        return self.budgets.get(caller) or self.budgets.get("default") or _ANY
