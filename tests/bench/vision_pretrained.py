@@ -23,7 +23,7 @@ RECIPES: Mapping[str, Mapping[str, Any]] = {
     "finetune": {
         "augment.flip": True,
         "augment.color": 0.0,
-        "training.epochs": 4,
+        "training.epochs": 3,
         "training.batch_size": 128,
         "training.learning_rate": 0.05,
         "training.warmup": 60,
