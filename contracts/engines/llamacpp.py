@@ -118,8 +118,9 @@ class LlamaEngine:
         return -sum(value for value, _ in found) / math.log(2) / size if size else math.nan
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """None: a model that writes gives no weights to what it has read."""
-        raise PlatformError("this model gives no reasons", detail="its answers are texts", code="not_explainable")
+        """None: to read a conversation again without each of its parts takes as long as many answers."""
+        detail = "an answer takes seconds, and would be read again without each part of the conversation"
+        raise PlatformError("this model gives no reasons", detail=detail, code="not_explainable")
 
     def _remote(self, bundle: Bundle, options: EngineOptions) -> RemoteEngine:
         """vLLM, with the weights that are in the bundle for it."""

@@ -10,6 +10,7 @@ The files of ``model/``: ``tokenizer.json`` (Hugging Face tokenizers), ``seq2seq
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,10 +18,10 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from contracts.bundle import Bundle
-from contracts.decoding import Decoding, Drawn, sample, write
+from contracts.decoding import Decoding, Drawn, Said, sample, write
 from contracts.document import Document
 from contracts.engine import EngineOptions, EngineSpec, Reason, refused
-from contracts.errors import PlatformError
+from contracts.passages import passages
 from contracts.problems.generation import GenerationOutput, Written
 from contracts.text_engine import WORKING_NUMBERS, runs
 from contracts.texts import join_fields
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 FILE, TOKENIZER, ENCODER, DECODER = "seq2seq.json", "tokenizer.json", "encoder.onnx", "decoder.onnx"
 _PADDING = 0.3  # share of a run's tokens that may be padding
 _ROWS = 64  # of one run
+OCCLUSIONS = 64  # variants of a source that one explanation may score
+_WORD = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]|[^\W\u3400-\u4dbf\u4e00-\u9fff]+(?:['’-]\w+)*")
 
 
 class Seq2SeqSpec(Document):
@@ -162,23 +165,21 @@ class Seq2SeqEngine:
                     answers[places[at]] = text
         return answers
 
+    def _begin(self, rows: Sequence[Sequence[int]]) -> _Rows:
+        spec = self.spec
+        whole = [[*row, spec.end] if self._is_cut(row) else list(row) for row in rows]
+        source = np.full((len(whole), max(map(len, whole))), spec.pad, np.int64)
+        for place, row in enumerate(whole):
+            source[place, : len(row)] = row
+        return _Rows(self, source)
+
     def _write(self, rows: Sequence[Sequence[int]]) -> list[Written]:
         spec = self.spec
         answers = [Written("") for _ in rows]
         asked = [at for at, row in enumerate(rows) if list(row) != [spec.end]]
         if not asked:
             return answers
-        whole = [[*rows[at], spec.end] if self._is_cut(rows[at]) else list(rows[at]) for at in asked]
-        source = np.full((len(whole), max(map(len, whole))), spec.pad, np.int64)
-        for place, row in enumerate(whole):
-            source[place, : len(row)] = row
-        draws = [one.how for at in asked if isinstance(one := rows[at], Drawn)]
-        model = _Rows(self, source)
-        if draws:
-            texts = sample(model, draws, spec.decoding, spec.end, spec.never)
-        else:
-            texts = write(model, len(whole), spec.decoding, spec.end, spec.never)
-        for at, said in zip(asked, texts, strict=True):
+        for at, said in zip(asked, self._said([rows[at] for at in asked]), strict=True):
             text = self._tokenizer.decode(said.tokens, skip_special_tokens=True).strip()
             answers[at] = Written(
                 text[: self._longest],
@@ -186,6 +187,13 @@ class Seq2SeqEngine:
                 unfinished=not said.ended or len(text) > self._longest,
             )
         return answers
+
+    def _said(self, rows: Sequence[Sequence[int]]) -> list[Said]:
+        spec, model = self.spec, self._begin(rows)
+        draws = [one.how for one in rows if isinstance(one, Drawn)]
+        if draws:
+            return sample(model, draws, spec.decoding, spec.end, spec.never)
+        return write(model, len(rows), spec.decoding, spec.end, spec.never)
 
     def _is_cut(self, row: Sequence[int]) -> bool:
         return row[-1] != self.spec.end
@@ -208,8 +216,81 @@ class Seq2SeqEngine:
         return [run[at : at + _ROWS] for run in found for at in range(0, len(run), _ROWS)]
 
     def explain(self, columns: Mapping[str, NDArray[Any]], top: int) -> list[list[Reason]]:
-        """None: an answer has many tokens, each with reasons of its own."""
-        raise PlatformError("this model gives no reasons", detail="its answers are texts", code="not_explainable")
+        """What the likeliest answer rests on: by how much its log-likelihood falls where a part of the source is left
+        out (`parts`), as the decoder is told the same answer token by token.
+
+        A part that speaks against the answer has a contribution below 0. Parts of a long source are left out together,
+        so that one answer is written, and at most `OCCLUSIONS` and one more are read again.
+        """
+        rows = zip(*(columns[name] for name in self._inputs), strict=True)
+        return [self._reasons(self.read(fields), top) for fields in rows]
+
+    def _reasons(self, text: str, top: int) -> list[Reason]:
+        parts, answer = parts_of(text), self.answer(text)
+        if not parts or not answer:
+            return []
+        found = self.likelihoods([text, *(without(text, [part]) for part in parts)], answer)
+        lost = found[0] - found[1:]
+        return [
+            Reason(feature=text[parts[at][0] : parts[at][1]], value=None, contribution=round(float(lost[at]), 6))
+            for at in np.argsort(-np.abs(lost), kind="stable")[:top]
+        ]
+
+    def read(self, fields: Sequence[Any]) -> str:
+        """What is read of a row: its fields joined, up to where the window ends."""
+        spec = self.spec
+        text = join_fields(fields, spec.max_characters)
+        found = self._tokenizer.encode(spec.prefix + text)
+        if len(found.ids) <= spec.window:
+            return text
+        return text[: max(0, found.offsets[spec.window - 2][1] - len(spec.prefix))]
+
+    def answer(self, text: str) -> list[int]:
+        """The tokens of the likeliest answer, with that of its end where it came to one; none to no text."""
+        ids = self._tokenise([text])
+        if ids == [self.spec.end]:
+            return []
+        (said,) = self._said([ids])
+        return [*said.tokens, self.spec.end] if said.ended else said.tokens
+
+    def likelihoods(self, texts: Sequence[str], answer: Sequence[int]) -> NDArray[np.float64]:
+        """The log-likelihood of the tokens `answer` for each source, shape (texts,)."""
+        rows = [self._tokenise([text]) for text in texts]
+        total = np.zeros(len(rows))
+        for run in self._runs([len(row) for row in rows]):
+            model = self._begin([rows[at] for at in run])
+            scores = model.begin()
+            for place, token in enumerate(answer):
+                total[run] += scores[:, token]
+                if place + 1 < len(answer):
+                    scores = model.step(np.full(len(run), token, np.int64), None)
+        return total
+
+
+def parts_of(text: str) -> list[tuple[int, int]]:
+    """Where the parts of a source begin and end that are left out one by one: its sentences, or the words of one.
+
+    At most `OCCLUSIONS`; of more, neighbours are one.
+    """
+    spans, end = [], 0
+    for part in passages(text, "sentence"):
+        start = text.index(part, end)
+        end = start + len(part)
+        spans.append((start, end))
+    if len(spans) < 2:
+        spans = [found.span() for found in _WORD.finditer(text)]
+    step = max(1, -(-len(spans) // OCCLUSIONS))
+    groups = [spans[at : at + step] for at in range(0, len(spans), step)]
+    return [(group[0][0], group[-1][1]) for group in groups]
+
+
+def without(text: str, parts: Sequence[tuple[int, int]]) -> str:
+    """A text without some of its parts; spaces that would stand side by side are one."""
+    kept, at = [], 0
+    for start, end in sorted(parts):
+        kept.append(text[at:start])
+        at = end
+    return re.sub(" {2,}", " ", "".join([*kept, text[at:]])).strip()
 
 
 def load(bundle: Bundle, options: EngineOptions) -> Seq2SeqEngine:

@@ -60,6 +60,8 @@ def measure(
     rng = np.random.default_rng(seed)
     if document.signature.output.problem == "ranking":
         return occlusion.of_lists(engine, _some(columns, FEW), rng)
+    if document.engine == "seq2seq":
+        return occlusion.of_written(engine, _some(columns, FEW // 2), rng)  # each is read some 60 times
     if by.explained(document.signature.output, decision, answers, answers, False) is None:
         return None
     try:

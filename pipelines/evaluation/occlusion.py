@@ -1,8 +1,8 @@
 """Whether the reasons of texts and images are true of the model: what taking them out costs its answer.
 
 Beside it stands what taking out as much at random costs (comprehensiveness: DeYoung et al., ERASER, 2020). Of texts
-words are taken out, of images patches are covered, of spans tokens are hidden, so that their places stay, and of lists
-items of the history.
+words are taken out, of images patches are covered, of spans tokens are hidden, so that their places stay, of lists
+items of the history, and of sources of a text that is written sentences, or the words of one.
 """
 
 from __future__ import annotations
@@ -133,6 +133,50 @@ def of_lists(engine: Engine, columns: Columns, rng: np.random.Generator) -> dict
         return None
     made = _told(people, "items of the history", costs, alike)
     return {**made, "removed": {**made["removed"], "unit": "share of the score of a listed item"}}
+
+
+def of_written(engine: Engine, columns: Columns, rng: np.random.Generator) -> dict[str, Any] | None:
+    """What the parts of a source are worth that an answer is said to rest on, see `Seq2SeqEngine.explain`.
+
+    They are left out one after the other, the foremost first, at most `TOP` and never all; the cost is by how much the
+    log-likelihood of a token of the answer has fallen, as a mean over how many are gone (the area of a deletion curve).
+    Beside it stand random orders of all parts. Sources of one part, and empty answers, are left out.
+
+    Returns:
+        See `measure`: stability is the share of the foremost half of the reasons that stay in it when the part is left
+        out that counts least. None where no source has two parts.
+    """
+    from contracts.engines.seq2seq import Seq2SeqEngine, parts_of, without
+
+    assert isinstance(engine, Seq2SeqEngine)
+    costs: dict[str, list[float]] = {"reasons": [], "random": []}
+    alike: list[float] = []
+    rows = 0
+    for fields in zip(*columns.values(), strict=True):
+        text = engine.read(fields)
+        parts, answer = parts_of(text), engine.answer(text)
+        if len(parts) < 2 or not answer:
+            continue
+        rows += 1
+        found = engine.likelihoods([text, *(without(text, [part]) for part in parts)], answer)
+        order = np.argsort(found[1:], kind="stable")
+        orders = [order, *(rng.permutation(len(parts)) for _ in range(DRAWS))]
+        most = min(TOP, len(parts) - 1)
+        variants = [without(text, [parts[at] for at in one[:gone]]) for one in orders for gone in range(1, most + 1)]
+        fallen = (found[0] - engine.likelihoods(variants, answer)).reshape(len(orders), most).mean(axis=1) / len(answer)
+        costs["reasons"].append(float(fallen[0]))
+        costs["random"].append(float(fallen[1:].mean()))
+        if len(alike) < _NUDGED and len(parts) > 2:
+            left = [parts[at] for at in order[:-1]]
+            base = without(text, [parts[order[-1]]])
+            again = engine.likelihoods([without(text, [part, parts[order[-1]]]) for part in left], engine.answer(base))
+            half = max(1, len(left) // 2)
+            stay = set(np.argsort(again, kind="stable")[:half].tolist())
+            alike.append(len(stay & set(range(half))) / half)
+    if not rows:
+        return None
+    made = _told(rows, "sentences, or words of one", costs, alike or [1.0])
+    return {**made, "removed": {**made["removed"], "unit": "log-likelihood of a token of the answer"}}
 
 
 def _without_words(engine: Engine, row: Row, reasons: Sequence[Reason], rng: np.random.Generator | None) -> Row:

@@ -57,6 +57,9 @@ class PredictHandler:
             sampling = _sampling(document, model)
             schema = model.schemas.choose(list(instances[0]) if type(instances[0]) is dict else [])
             batch = await model.schemas.checked(partial(schema.rows, instances))
+            if sampling is not None and top:
+                said = "reasons are of the likeliest answer, not of one drawn by chance: leave one of the two out"
+                raise invalid([("explain", said)])
             if sampling is not None:
                 batch = replace(batch, sampling=sampling)
         metrics = self._runtime.metrics

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from pipelines.gate_limits import ExplanationLimits
 from pipelines.recipes.text.seq2seq import DecodingConfig, Seq2SeqModel, Seq2SeqText
 from pipelines.recipes.text.settings import TextConfig
 from pipelines.recipes.text.task import TextGeneration
@@ -25,6 +26,7 @@ _GATE = GateConfig(
     primary="chrf",
     champion_tolerance=1.0,  # of 100
     max_latency_ms=500.0,  # an answer is written token by token
+    explanations=ExplanationLimits(above_random=0.0),
     thresholds=(Threshold(metric="chrf", minimum=70.0), Threshold(metric="empty", maximum=0.01)),
 )
 

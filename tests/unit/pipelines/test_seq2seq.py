@@ -106,6 +106,60 @@ def test_odd_sources_have_answers_and_what_was_cut_is_said(chain: Chain) -> None
     assert problem.documents(GenerationOutput(max_characters=9), None, None, ["a"]) == [{"text": "a"}]
 
 
+def test_an_answer_rests_on_what_makes_it_likely(chain: Chain) -> None:
+    from contracts.engines.seq2seq import parts_of, without
+    from pipelines.evaluation.occlusion import of_written
+
+    loaded, text = engine(chain), "Anna buys a book. The river is long. Tom sees the bird."
+    columns = {"source": np.array([text, "", "One word?"], dtype=object)}
+    found, none, words = loaded.explain(columns, 9)
+    answer = loaded.answer(text)
+    assert loaded._tokenizer.decode(answer, skip_special_tokens=True).strip() == answered(loaded, [text])[0]
+    assert {one.feature for one in found} == {"Anna buys a book.", "The river is long.", "Tom sees the bird."}
+    assert (none, {one.feature for one in words}) == ([], {"One", "word"})
+
+    def alone(source: str) -> float:
+        model = loaded._begin([loaded._tokenise([source])])
+        scores, total = model.begin(), 0.0
+        for token in answer:
+            total += float(scores[0, token])
+            scores = model.step(np.array([token]), None)
+        return total
+
+    for one in found:
+        start = text.index(one.feature)
+        rest = without(text, [(start, start + len(one.feature))])
+        assert "  " not in rest
+        assert one.contribution == pytest.approx(alone(text) - alone(rest), abs=1e-3)
+    assert [abs(one.contribution) for one in found] == sorted((abs(one.contribution) for one in found), reverse=True)
+    assert loaded.explain(columns, 2)[0] == found[:2]
+    assert [text[start:end] for start, end in parts_of(text)][1] == "The river is long."
+    assert len(parts_of("word " * 200)) <= 64
+    assert [*map(len, (parts_of("我爱你。"), parts_of("")))] == [3, 0]
+    told = of_written(loaded, columns, np.random.default_rng(0))
+    assert told is not None
+    assert told["rows"] == 2
+    assert told["above_random"] > 0
+    assert told["removed"]["reasons"] > told["removed"]["random"]
+    measured = chain.evaluation()["explanations"]
+    assert measured["above_random"] > 0
+    assert measured["removed"]["unit"] == "log-likelihood of a token of the answer"
+
+
+def test_reasons_of_a_long_source_are_of_what_is_read(chain: Chain) -> None:
+    loaded = engine(chain)
+    long = "Anna buys a book. " * 60
+    read = loaded.read([long])
+    assert long.startswith(read)
+    assert 0 < len(read) < 400
+    assert len(loaded._tokenise([read])) <= loaded.spec.window
+    assert loaded.read(["Anna."]) == "Anna."
+    assert {one.feature for one in loaded.explain({"source": np.array([long], dtype=object)}, 40)[0]} <= {
+        "Anna buys a book.",
+        read[read.rindex(".") + 1 :].strip(),
+    }
+
+
 def test_weights_of_8_bits_are_served_where_they_write_as_well(chain: Chain) -> None:
     fields = json.loads((chain.path("candidate") / "candidate.json").read_text())
     [choice] = [one for one in chain.evaluation()["choices"] if "int8" in one["metric"]]

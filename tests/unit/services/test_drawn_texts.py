@@ -55,6 +55,12 @@ def test_sampling_that_cannot_be_is_refused_with_its_member(serve_bundle: Any, t
         answer = served.client.post("/predict", json={"instances": [{"text": "late"}], "sampling": sampling})
         assert answer.status_code == 422, sampling
         assert [one["field"] for one in answer.json()["errors"]] == [f"sampling.{field}".rstrip(".")]
+    both = {"instances": [{"text": "late"}], "sampling": {}, "explain": 2}
+    answer = served.client.post("/predict", json=both)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "explain")
+    assert "drawn by chance" in answer.json()["errors"][0]["message"]
+    said = served.client.post("/predict", json={"instances": [{"text": "late letters"}], "explain": 2}).json()
+    assert {one["feature"] for one in said["predictions"][0]["reasons"]} == {"late", "letters"}
     cannot = serve_bundle(extracts(tmp_path / "other"))
     answer = cannot.client.post("/predict", json={"instances": [{"text": "late"}], "sampling": {}})
     assert answer.status_code == 422
