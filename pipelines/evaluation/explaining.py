@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contracts.engines.seq2seq import Seq2SeqEngine
 from contracts.errors import PlatformError
 from pipelines.evaluation import get_evaluation, occlusion
 from pipelines.evaluation.measures import evenly
@@ -60,7 +61,7 @@ def measure(
     rng = np.random.default_rng(seed)
     if document.signature.output.problem == "ranking":
         return occlusion.of_lists(engine, _some(columns, FEW), rng)
-    if document.engine == "seq2seq":
+    if isinstance(engine, Seq2SeqEngine):
         return occlusion.of_written(engine, _some(columns, FEW // 2), rng)  # each is read some 60 times
     if by.explained(document.signature.output, decision, answers, answers, False) is None:
         return None
