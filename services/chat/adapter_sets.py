@@ -3,7 +3,8 @@
 Beside the process of the base, which is never touched, one runs with the adapters that were used last, at most
 `AdapterSettings.loaded`. Who asks for another one waits while a process with the next set starts; those that are being
 answered end where they began, and then the old process ends. The file of the base is mapped, so that all have it once.
-llama.cpp keeps what a slot has read by the adapters that it was read with.
+llama.cpp keeps what a slot has read by the adapters that it was read with, and chooses slots by their texts alone: an
+adapter gets the slot that it had last, if nobody else had it since, so that it need not read the same again.
 """
 
 from __future__ import annotations
@@ -29,12 +30,28 @@ Key = tuple[str, int]
 
 @dataclass(eq=False)
 class _Set:
-    """Attributes: places: of the adapters in the process.  users: leases.  idle: set while there are none."""
+    """Attributes: places: of the adapters in the process.  users: leases.  idle: set while there are none.
+
+    had: by slot the adapter that read there last, from the slot that was used least recently.  busy: slots in use.
+    """
 
     process: LlamaProcess
     places: dict[Key, int]
+    had: OrderedDict[int, Key | None] = field(default_factory=OrderedDict)
+    busy: set[int] = field(default_factory=set)
     users: int = 0
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def slot(self, key: Key) -> int | None:
+        """A free slot for an adapter: that which it had last, else that which was used least recently."""
+        free = [number for number in self.had if number not in self.busy]
+        if not free:
+            return None
+        number = next((one for one in reversed(free) if self.had[one] == key), free[0])
+        self.had[number] = key
+        self.had.move_to_end(number)
+        self.busy.add(number)
+        return number
 
 
 class SetLease:
@@ -43,7 +60,10 @@ class SetLease:
     def __init__(self, held: _Set, key: Key) -> None:
         self._held: _Set | None = held
         self.process = held.process
+        self._slot = held.slot(key)
         self.members: dict[str, Any] = {"lora": [{"id": held.places[key], "scale": 1.0}]}
+        if self._slot is not None:
+            self.members["id_slot"] = self._slot
         held.users += 1
         held.idle.clear()
 
@@ -52,6 +72,7 @@ class SetLease:
         held, self._held = self._held, None
         if held is not None:
             held.users -= 1
+            held.busy.discard(-1 if self._slot is None else self._slot)
             if not held.users:
                 held.idle.set()
 
@@ -152,6 +173,7 @@ class AdapterSets:
             log_event("adapters_refused", logging.ERROR, entities=[entity for entity, _ in wanted], **err.as_dict())
             return
         before, self._current = self._current, _Set(process, {key: at for at, key in enumerate(some)})
+        self._current.had.update(dict.fromkeys(range(self._options.slots)))
         self._current.idle.set()
         self._recent = OrderedDict((key, some[key]) for key in reversed(list(some)))  # who was asked for goes last
         log_event("adapters_loaded", adapters=len(some), pid=process.pid)

@@ -58,6 +58,8 @@ class Generation:
             if asked.adapter is not None and runtime.adapters is not None:
                 self._lease = await runtime.adapters.holder.lease(asked.adapter)
             process, more = (self._lease.process, self._lease.members) if self._lease else (runtime.process, {})
+            if len(asked.choices) > 1:  # which have a slot each
+                more = {name: value for name, value in more.items() if name != "id_slot"}
             self._stream = await EngineStream.open(process, asked.path, asked.body | more)
             self._first = await self._stream.next()
         except EngineRefusedError as err:

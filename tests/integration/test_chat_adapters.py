@@ -98,6 +98,19 @@ def test_what_is_said_is_streamed_and_counted_by_the_adapter(client: openai.Open
     assert all(one.get("adapter") in (None, ONE, TWO, "third", "(personal)") for one in records())
 
 
+def test_what_an_adapter_has_read_is_not_read_again_though_another_one_read_the_same(client: openai.OpenAI) -> None:
+    def told(model: str) -> tuple[int, int]:
+        said = client.completions.create(model=model, prompt="w" * 40, max_tokens=1).usage
+        assert said is not None
+        assert said.prompt_tokens_details is not None
+        return said.prompt_tokens, said.prompt_tokens_details.cached_tokens or 0
+
+    names = ["tiny:tone", "tiny:form"]
+    first = [[told(name) for name in names] for _ in range(2)][1]  # the first ones may start a process
+    again = [told(name) for _ in range(2) for name in names]
+    assert [cached for _, cached in again] == [read - 1 for read, _ in first * 2], (first, again)
+
+
 def test_unknown_names_and_adapters_of_another_base_are_refused(client: openai.OpenAI) -> None:
     for model in ("tiny:none", "tiny:", "tiny:../tone", "tone:tiny"):
         with pytest.raises(openai.NotFoundError, match="there is no model of this name"):

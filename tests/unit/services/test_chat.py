@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from services.chat.adapter_sets import SetLease, _Set
 from services.chat.admission import Admission
 from services.chat.request import (
     MAX_SCHEMA_NODES,
@@ -230,6 +232,25 @@ def test_slots_go_to_the_urgent_first_then_by_arrival_and_come_back_from_who_giv
 
     assert asyncio.run(told()) == (2, 0)
     assert order == ["urgent", "first", "second", "slow"]
+
+
+def test_an_adapter_gets_the_slot_that_it_had_and_else_the_one_that_was_not_used_for_longest() -> None:
+    held = _Set(SimpleNamespace(), {("a", 1): 0, ("b", 1): 1, ("c", 1): 2})  # type: ignore[arg-type]
+    held.had.update(dict.fromkeys(range(2)))
+
+    def alone(name: str) -> Any:
+        lease = SetLease(held, (name, 1))
+        lease.release()
+        return lease.members["id_slot"]
+
+    assert [alone(name) for name in "aabab"] == [0, 0, 1, 0, 1]
+    assert [alone(name) for name in "cbca"] == [0, 1, 0, 1]
+    first, second, third = (SetLease(held, ("a", 1)) for _ in range(3))
+    assert (first.members["id_slot"], second.members["id_slot"]) == (1, 0)
+    assert third.members == {"lora": [{"id": 0, "scale": 1.0}]}  # llama.cpp lets it wait for any
+    for lease in (third, first, first):
+        lease.release()
+    assert (held.busy, held.users) == ({0}, 1)
 
 
 def test_a_queue_is_bounded_by_its_tokens() -> None:
