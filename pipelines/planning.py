@@ -19,12 +19,12 @@ from pipelines.io.events import named
 from pipelines.io.files import read_json, write_json
 from pipelines.io.record import memory_peak
 from pipelines.io.step_cache import StepCache
+from pipelines.resources import DATA
 from pipelines.run import Run
 from pipelines.search.trial import inner_dataset, measured
 from pipelines.tasks import get_task, load_config
 from pipelines.values import values_of
 
-_DATA = ("ingest", "validate", "materialise", "build_dataset")
 _DRAWS = (997.0, 983.0, 977.0)  # of the rows of a share, one for each repeat
 
 
@@ -45,7 +45,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     values = values_of(run)
     with StepCache(values["steps"]).scratch() as scratch:
         group = Group(values, {}, scratch)
-        group.run(_DATA)
+        group.run(DATA)
         seconds = time.perf_counter() - began
         dataset = group.path("built")
         if keep := job.get("keep"):

@@ -82,6 +82,8 @@ STEPS: dict[str, Resources] = {
     "register": Resources(cpu="100m", cached=False, retries=2),
     "batch_score": Resources(cached=False),
 }
+DATA = ("ingest", "validate", "materialise", "build_dataset")
+"""The steps that make the dataset of a training."""
 
 
 @dataclass(frozen=True, kw_only=True)

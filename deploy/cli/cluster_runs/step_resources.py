@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from pipelines.data_engines import shares_out
 from pipelines.io.record import read_run, read_steps
-from pipelines.resources import STEPS, Resources
+from pipelines.resources import DATA, STEPS, Resources
 from pipelines.run_settings import needs
 
 if TYPE_CHECKING:
@@ -41,12 +42,28 @@ def of_pods(found: Mapping[str, Resources], placing: Placing) -> dict[str, Resou
     return {**found, "train": replace(STEPS["train"], own=True)}
 
 
+def memory_known(run: Run, root: str, before: Sequence[str]) -> dict[str, int]:
+    """Bytes that each step takes by the plan, or took when the recipe ran last; the larger, as either saw less data.
+
+    before: ids of runs of the task in Kubeflow, the newest first; they left records in `root`.
+    """
+    by_runs, planned = memory_before(root, run.recipe, before), by_plan(run)
+    return by_runs | {step: max(size, by_runs.get(step, 0)) for step, size in planned.items()}
+
+
 def by_plan(run: Run) -> dict[str, int]:
-    """Bytes that the training takes by the plan of ``fairlead plan``; empty where there is none."""
+    """Bytes that the data steps and the training take by the plan of ``fairlead plan``; empty where there is none.
+
+    Of the data steps only where they are shared out as they were when they were measured.
+    """
     from pipelines.planned import key_of, read_plan
 
     plan = read_plan(run.where, key_of(run))
-    return {"train": int(plan["need"])} if plan else {}
+    if plan is None:
+        return {}
+    data = plan["data"]
+    same = shares_out(run.settings) == bool(data.get("workers"))
+    return {step: int(data["memory_peak"]) for step in DATA if same} | {"train": int(plan["need"])}
 
 
 def memory_before(root: str, recipe: str, newest: Sequence[str]) -> dict[str, int]:

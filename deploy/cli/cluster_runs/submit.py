@@ -14,7 +14,7 @@ from deploy.cli.cluster.kfp_api import connect, experiment_id, explained
 from deploy.cli.cluster.kube import Kube
 from deploy.cli.cluster.port_forward import use_storage
 from deploy.cli.cluster_runs.data_workers import ask_of, engine_of, needs_with_head
-from deploy.cli.cluster_runs.step_resources import by_plan, memory_before, of_pods, runs_of, step_needs
+from deploy.cli.cluster_runs.step_resources import memory_known, of_pods, runs_of, step_needs
 from deploy.cli.cluster_runs.upload import upload_source
 from deploy.cli.terminal.output import console
 from pipelines.run import Run
@@ -56,7 +56,7 @@ def prepared(profile: Profile, run: Run, folder: Path, before: Sequence[str] = (
     use_storage(cluster)
     where = pod_endpoints(profile)
     source, code = upload_source(run.source, where.uri("data")), code_version(run.task)
-    needs = step_needs(run, by_plan(run) | memory_before(record_root(where), run.recipe, before))
+    needs = step_needs(run, memory_known(run, record_root(where), before))
     needs = needs_with_head(run, needs)
     job = distributed_job(cluster, where, run, needs["train"]) if run.placing.train_nodes > 1 else {}
     ready = run.having(endpoints=where, source=source, code_version=code, distributed_job=job)

@@ -15,13 +15,15 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.cluster import capacity
 from deploy.cli.cluster.cluster_settings import Cluster, Prices, Profile
-from deploy.cli.cluster_runs.step_resources import by_plan
+from deploy.cli.cluster_runs.step_resources import memory_known, step_needs
 from deploy.cli.runs.workflow import RunOptions
 from deploy.cli.terminal.output import console
 from deploy.cli.training import plan as command
 from deploy.cli.training import plan_places as places
 from pipelines import planned, planning
+from pipelines.io.record import write_run
 from pipelines.recipes.chat import planned_steps
+from pipelines.resources import DATA
 from pipelines.run import Run
 from pipelines.training import tuning_memory as formula
 from pipelines.training.chat_tuning import LoraConfig, TuningConfig
@@ -44,6 +46,7 @@ def a_plan(run: Run, **changed: Any) -> dict[str, Any]:
         "key": planned.key_of(run),
         "made": "2026-01-01T00:00:00.000+00:00",
         "rows": {"train": 1000, "valid": 100, "test": 100},
+        "data": {"seconds": 1.0, "memory_peak": 2**20},
         "train": {"seconds": likely, "memory_peak": {key: value * GIB for key, value in likely.items()}},
         "need": 2 * GIB,
         "disk": 1000.0,
@@ -133,6 +136,9 @@ def test_a_plan_of_real_small_fits_is_kept_and_shown(
     for point in plan["learning"]:
         assert point["low"] <= point["likely"] <= point["high"] <= 1.0
     assert planned.read_plan(run.where, plan["key"]) is not None
+    planned.write_plan(run.where, plan["key"], {**plan, "data": {"seconds": 9e9, "memory_peak": 10**15}})
+    again = command.made_plan(run, 0.0, said.append)  # its data are in the cache
+    assert again["data"] == {"seconds": 9e9, "memory_peak": 10**15}
     command.show_plan(console(), {**plan, "wrong": [planned.taken(plan, record(run, "toy-9", 1.0, 1.0, "9999"))]})
     shown = capsys.readouterr().out
     assert "it fits here" in shown
@@ -180,7 +186,7 @@ def a_tuning(run: Run, **changed: Any) -> dict[str, Any]:
         "why": "",
     }
     kept = a_plan(run, need=10 * GIB, fits=[], others={}, learning=[], metric="token_f1", bytes=1, limit=GIB)
-    return kept | {"source": "built-in", "data": {"seconds": 1.0, "memory_peak": 2**20}, "steps": steps | changed}
+    return kept | {"source": "built-in", "steps": steps | changed}
 
 
 @pytest.mark.parametrize(
@@ -285,10 +291,23 @@ def test_nodes_with_small_gpus_and_nodes_that_nobody_may_see_are_said(
     assert (unknown["fits"], unknown["says"]) == (None, "the nodes could not be looked at: kubectl says no")
 
 
-def test_a_run_on_a_cluster_asks_for_what_its_plan_says(run: Run) -> None:
-    assert by_plan(run) == {}
-    planned.write_plan(run.where, planned.key_of(run), a_plan(run))
-    assert by_plan(run) == {"train": 2 * GIB}
+def test_a_run_on_a_cluster_asks_for_the_larger_of_its_plan_and_the_run_before(run: Run, tmp_path: Path) -> None:
+    """Either may be of a smaller source than the other."""
+    root, data = str(tmp_path / "records"), dict.fromkeys(DATA, 6 * GIB)
+    write_run(root, "r-1", run, {})
+    for step, peak in (("ingest", 7 * GIB), ("train", GIB), ("evaluate", 5 * GIB)):
+        said = json.dumps({"step": step, "status": "finished", "memory_peak": peak})
+        (tmp_path / "records" / "r-1" / f"{step}.json").write_text(said)
+    before = {"ingest": 7 * GIB, "train": GIB, "evaluate": 5 * GIB}
+    assert memory_known(run, root, []) == {}
+    assert memory_known(run, root, ["r-1"]) == before
+    kept = a_plan(run, data={"seconds": 1.0, "memory_peak": 6 * GIB})
+    planned.write_plan(run.where, planned.key_of(run), kept)
+    assert memory_known(run, root, []) == data | {"train": 2 * GIB}
+    assert memory_known(run, root, ["r-1"]) == data | before | {"train": 2 * GIB}
+    assert step_needs(run, memory_known(run, root, ["r-1"]))["materialise"].memory == "9Gi"
+    ray = run.having(settings={"data.engine": "ray"})  # whose steps need less than one process
+    assert memory_known(ray, root, []) == {"train": 2 * GIB}
 
 
 def test_a_plan_for_a_cluster_is_measured_here_and_looks_at_its_nodes(
