@@ -25,7 +25,7 @@ def point_in_time_join(
     folder: str | Path,
     entity_frame: pd.DataFrame,
     *,
-    memory_limit: str = "1200MB",
+    memory_limit: str = "",
     engine: Engine | None = None,
 ) -> pd.DataFrame:
     """Join the features of a plan to `entity_frame` as they were known at each row's moment.
@@ -33,7 +33,7 @@ def point_in_time_join(
     Args:
         plan: a compiled plan (`plan.py`).  folder: where the plan's Parquet sources are.
         entity_frame: has the join keys and the column ``plan["timestamp"]`` (aware, or naive and then UTC).
-        memory_limit: of DuckDB, which spills to disk beyond.
+        memory_limit: of DuckDB, which spills to disk beyond; "" is a share of the memory that this process may have.
         engine: computes the join by parts, where it cuts so many rows.
 
     Returns:

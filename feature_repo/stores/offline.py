@@ -45,10 +45,10 @@ from feature_repo.stores.pushed_rows import checked_rows
 
 
 class DuckDBOfflineStoreConfig(FeastConfigBaseModel):
-    """`memory_limit` is DuckDB's; it spills to disk beyond."""
+    """`memory_limit` is DuckDB's; it spills to disk beyond. "" is a share of the memory that the process may have."""
 
     type: Literal["feature_repo.stores.offline.DuckDBOfflineStore"] = "feature_repo.stores.offline.DuckDBOfflineStore"
-    memory_limit: str = "1200MB"
+    memory_limit: str = ""
 
 
 class LazyJob(RetrievalJob):

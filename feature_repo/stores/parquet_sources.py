@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
+from contracts.model_memory import memory_limit as memory_here
 from feature_repo.stores.keys import EXPECTED, NUMERAL, SPACE, canonical_column
 
 if TYPE_CHECKING:
@@ -33,23 +34,35 @@ _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMAL
     "UINTEGER",
 }
 _ESCAPED = "".join(f"\\x{{{ord(sign):x}}}" for sign in SPACE)  # as a regular expression of RE2 has them
+_LEAST = 1_200_000_000  # bytes for DuckDB, where that is no more than half of the memory
+_SHARE = 4  # a quarter of more memory: frames of Python and Arrow, and other joins, are beside it
 PART = 1 << 40  # rows of one file: positions count through all files of a source
 
 
 @contextlib.contextmanager
-def connect(memory_limit: str, threads: int = 0) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(memory_limit: str = "", threads: int = 0) -> Iterator[duckdb.DuckDBPyConnection]:
     """An empty database in memory that spills beyond the limit, to a folder of its own; moments are UTC.
 
-    memory_limit: as DuckDB has it, such as 1200MB.  threads: 0 is one for each core.
+    memory_limit: as DuckDB has it, such as 1200MB; "" is a `share` of the memory that this process may have.
+    threads: 0 is one for each core.
     """
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="fairlead-spilled-") as spilled, duckdb.connect() as connection:
         connection.execute(
-            f"SET TimeZone='UTC'; SET memory_limit={text(memory_limit)}; SET preserve_insertion_order=false; "
-            f"SET temp_directory={text(spilled)}" + (f"; SET threads={threads}" if threads else "")
+            f"SET TimeZone='UTC'; SET memory_limit={text(memory_limit or share(memory_here()))}; "
+            f"SET preserve_insertion_order=false; SET temp_directory={text(spilled)}"
+            + (f"; SET threads={threads}" if threads else "")
         )
         yield connection
+
+
+def share(memory: int) -> str:
+    """What DuckDB may have, as it writes it, in a process that may have so many bytes.
+
+    A quarter, or 1200 MB where that is more, but never more than half.
+    """
+    return f"{max(memory // _SHARE, min(_LEAST, memory // 2)) >> 20}MiB"
 
 
 def source_files(source: str, folder: str | Path, view: str) -> list[str]:

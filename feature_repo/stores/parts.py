@@ -35,7 +35,7 @@ class Engine(Protocol):
 
     Attributes:
         workers: how many pieces of work are done at once.
-        memory_limit: of DuckDB for one piece of work, such as 1200MB.
+        memory_limit: of DuckDB for one piece of work, such as 1200MB; "" is a share of the process's memory.
     """
 
     workers: int

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from contracts.model_memory import memory_limit
 from contracts.quantities import parse
 from feature_repo.stores.parts import Engine
 from pipelines.io import events
@@ -32,7 +33,6 @@ HEAD = "1Gi"
 STEPS = ("ingest", "validate", "materialise", "build_dataset", "batch_score")
 """Those whose work an engine shares out."""
 
-_LIMIT = "1200MB"
 _RAY = 512 << 20  # bytes that Ray's own processes take
 _SHARE = 2  # half of the memory of a worker is for DuckDB, the rest for Python and Arrow
 _current: list[Engine] = []
@@ -42,7 +42,7 @@ class Here:
     """The step's own process: rows are not cut. The engine ``duckdb``."""
 
     workers = 1
-    memory_limit = _LIMIT
+    memory_limit = ""
 
     def parts(self, rows: int) -> int:
         """One."""
@@ -104,9 +104,15 @@ def with_ray(memory: str) -> str:
     return f"{(int(parse(memory)) + _RAY) >> 20}Mi"
 
 
-def duckdb_limit(memory: str) -> str:
-    """What DuckDB may have of a worker's memory, as it writes it."""
-    return f"{int(parse(memory)) // _SHARE >> 20}MiB"
+def duckdb_limit(memory: str, together: int = 0) -> str:
+    """What DuckDB may have of a worker's memory, as it writes it.
+
+    together: workers that share the memory of this machine or container, with the step; 0: each has its own.
+    """
+    size = int(parse(memory))
+    if together:
+        size = min(size, memory_limit() // (together + 1))
+    return f"{size // _SHARE >> 20}MiB"
 
 
 def current() -> Engine:

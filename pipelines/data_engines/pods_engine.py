@@ -34,6 +34,8 @@ class PodsEngine(RayEngine):
         pods: what the workers have.
     """
 
+    _together = False
+
     def __init__(self, step: str, *, workers: int, memory: str, place: str, run: str, pods: PodSettings) -> None:
         below = storage.join(place, run, step)
         super().__init__(step, workers=workers, memory=memory, place=below)

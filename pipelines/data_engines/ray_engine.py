@@ -107,6 +107,8 @@ class RayEngine:
         place: folder, or address of S3, that all workers see.
     """
 
+    _together = True  # the workers are of this machine
+
     def __init__(self, step: str, *, workers: int, memory: str, place: str, rows: int = ROWS) -> None:
         if importlib.util.find_spec("ray") is None:
             raise PlatformError(
@@ -114,7 +116,7 @@ class RayEngine:
                 fix="pip install 'fairlead[ray]', or leave data.engine out",
                 code="missing_package",
             )
-        self.workers, self.memory_limit = workers, duckdb_limit(memory)
+        self.workers, self.memory_limit = workers, duckdb_limit(memory, workers if self._together else 0)
         self._step, self._memory, self._place, self._rows = step, memory, place, rows
         self._driver: Driver | None = None
         if not storage.is_remote(place):

@@ -16,7 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import PlatformError
+from feature_repo.stores import parquet_sources
 from feature_repo.stores.join import point_in_time_join
+from feature_repo.stores.offline import DuckDBOfflineStoreConfig
+from feature_repo.stores.parquet_sources import connect
+from pipelines.data_engines import Here
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -163,6 +167,20 @@ def test_more_history_than_memory_spills_to_disk(tmp_path: Path) -> None:
     frame = table.slice(0, 10_000).to_pandas().rename(columns={"event": "event_timestamp"}).drop(columns="x")
     small = point_in_time_join(plan(created=""), tmp_path, frame, memory_limit="60MB")
     assert small["x"].tolist() == table["x"].slice(0, 10_000).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("memory", "limit"), [(1 << 30, "512.0 MiB"), (3 << 30, "1.1 GiB"), (16 << 30, "4.0 GiB"), (512 << 30, "128.0 GiB")]
+)
+def test_duckdb_has_a_share_of_the_memory_that_the_process_may_have(
+    monkeypatch: pytest.MonkeyPatch, memory: int, limit: str
+) -> None:
+    monkeypatch.setattr(parquet_sources, "memory_here", lambda: memory)
+    for unset in (Here.memory_limit, DuckDBOfflineStoreConfig().memory_limit):
+        with connect(unset) as connection:
+            assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == [(limit,)]
+    with connect("60MB") as connection:
+        assert connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("57.2 MiB",)]
 
 
 def materialised(repos: Any, store: Any, driver: str = "a") -> Any:

@@ -21,6 +21,8 @@ from jsonschema import Draft202012Validator
 from contracts.errors import PlatformError
 from pipelines import data_engines
 from pipelines.data_engines import Here, described, opened, pods_engine, ray_driver, ray_job_engine, ray_worker
+from pipelines.data_engines.pods_engine import PodsEngine
+from pipelines.data_engines.ray_engine import RayEngine
 from pipelines.io.pods import PodSettings
 from pipelines.run_settings import split
 from pipelines.tasks.fraud import features
@@ -104,6 +106,16 @@ def test_the_engine_is_a_setting_of_the_run_and_reaches_steps_by_their_environme
     said = json.loads(described(of_run, "/parts")[data_engines.VARIABLE])
     assert said == {"engine": "ray", "workers": 3, "memory": "3815Mi", "place": "/parts"}
     assert described({"data.engine": "duckdb", "data.workers": 3}, "/parts") == {}
+
+
+def test_workers_of_one_machine_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(data_engines, "memory_limit", lambda: 6 << 30)
+    given: dict[str, Any] = {"memory": "2Gi", "place": "/parts"}
+    assert RayEngine("train", workers=2, **given).memory_limit == "1024MiB", "half of what each may have"
+    assert RayEngine("train", workers=5, **given).memory_limit == "512MiB", "half of a sixth, as the step is there too"
+    assert data_engines.duckdb_limit("2Gi") == "1024MiB"  # of a pod of its own
+    assert not PodsEngine._together
 
 
 def test_without_one_rows_are_not_cut() -> None:
