@@ -20,7 +20,9 @@ _BITS = 3  # that may differ between hashes of near duplicates
 _GRAYS = 3.0  # by how much their grays may differ in the mean, apart from exposure
 _FLAT = 4.0  # deviation of grays below which an image shows nothing to be compared
 _BANDS = 4  # of 16 bits: hashes that differ in 3 bits agree in one of them
-_NEIGHBOURS = 32  # that an image is compared with in one band
+_PIXELS = 72  # whose grays are compared
+_APART = 1e7  # more than the contrast of any grays: 72 times 72 times 255
+_AT_ONCE, _GRAYS_AT_ONCE = 1 << 20, 1 << 15  # pairs whose hashes, and whose grays, are compared in one step
 
 
 def traits(image: Image.Image, content: bytes) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def near_groups(digests: Sequence[str], looks: Sequence[str]) -> list[str]:
     """A name for each image that it shares with its exact and near duplicates: the least digest among them.
 
     Near are images whose hashes differ in at most 3 of 64 bits and whose grays are the same but for exposure. Chains
-    count: what is near to a near one is in the group.
+    count: what is near to a near one is in the group. Images of nearly one color have only exact duplicates.
     """
     import numpy as np
 
@@ -52,14 +54,20 @@ def near_groups(digests: Sequence[str], looks: Sequence[str]) -> list[str]:
         return []
     raw = np.frombuffer(bytes.fromhex("".join(looks)), np.uint8).reshape(len(looks), 80)
     hashes = raw[:, :8].copy().view(">u8").ravel().astype(np.uint64)
-    grays = raw[:, 8:].astype(np.float32)
-    grays -= grays.mean(axis=1, keepdims=True)
+    grays = raw[:, 8:].astype(np.float32) * _PIXELS  # whole numbers, also without their mean, so that sums are exact
+    grays -= np.rint(grays.mean(axis=1, keepdims=True, dtype=np.float64)).astype(np.float32)
+    usable = np.flatnonzero(grays.std(axis=1, dtype=np.float64) >= _FLAT * _PIXELS)
     parents = np.arange(len(digests))
     first: dict[str, int] = {}
     for at, digest in enumerate(digests):
         _join(parents, first.setdefault(digest, at), at)
-    for one, other in _pairs(hashes, grays):
-        _join(parents, int(one), int(other))
+    shown = np.concatenate([raw[usable, :8].copy().view(np.uint16), grays[usable].astype(np.int16)], axis=1)
+    _, alike, which = np.unique(_as_keys(shown), return_index=True, return_inverse=True)
+    for one, other in zip(usable[alike][which].tolist(), usable.tolist(), strict=True):
+        _join(parents, one, other)
+    some = usable[alike]
+    _flatten(parents)
+    _join_near(parents, some, hashes[some], grays[some])
     roots = [_root(parents, at) for at in range(len(digests))]
     least: dict[int, str] = {}
     for root, digest in zip(roots, digests, strict=True):
@@ -67,33 +75,88 @@ def near_groups(digests: Sequence[str], looks: Sequence[str]) -> list[str]:
     return [least[root] for root in roots]
 
 
-def _pairs(hashes: NDArray[np.uint64], grays: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Pairs of near images, shape (pairs, 2)."""
+def _as_keys(rows: NDArray[Any]) -> NDArray[Any]:
+    """Rows that can be sorted as wholes."""
     import numpy as np
 
-    usable = np.flatnonzero(grays.std(axis=1) >= _FLAT)
-    found = []
+    whole = np.ascontiguousarray(rows)
+    return whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1]))).ravel()
+
+
+def _join_near(
+    parents: NDArray[np.int64], some: NDArray[np.int64], hashes: NDArray[np.uint64], grays: NDArray[np.float32]
+) -> None:
+    """Join the images `some`, shape (n,), that are near; grays, shape (n, 72), are without their mean, times 72.
+
+    Hashes that are near agree in one of four bands of bits, and grays that are near have nearly the same contrast: each
+    image is compared with all of its band whose contrast is so near, except those that it is joined with already. Bits
+    that tell little, such as those of a white margin, are dealt out evenly, so that no band is of such bits only.
+    """
+    import numpy as np
+
+    limit = _GRAYS * _PIXELS * _PIXELS
+    rough = grays.reshape(-1, 8, 9).sum(axis=2)
+    contrast = np.abs(grays).sum(axis=1, dtype=np.float64)
+    bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1)
+    telling = np.argsort(np.abs(bits.mean(axis=0) - 0.5), kind="stable") if len(bits) else np.arange(64)
+    done: list[NDArray[np.int64]] = []
     for band in range(_BANDS):
-        part = (hashes[usable] >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        order = usable[np.lexsort((hashes[usable], part))]
-        bands = (hashes[order] >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-        for step in range(1, min(_NEIGHBOURS, len(order) - 1) + 1):
-            same = np.flatnonzero(bands[step:] == bands[:-step])
-            if not len(same):
-                break
-            one, other = order[same], order[same + step]
-            near = _differing(hashes[one] ^ hashes[other]) <= _BITS
-            one, other = one[near], other[near]
-            alike = np.abs(grays[one] - grays[other]).mean(axis=1) <= _GRAYS
-            found.append(np.stack([one[alike], other[alike]], axis=1))
-    return np.concatenate(found) if found else np.zeros((0, 2), np.int64)
+        part = np.packbits(bits[:, telling[band::_BANDS]], axis=1) @ np.array([256, 1])
+        order = np.lexsort((contrast, part))
+        place = part[order].astype(np.float64) * _APART + contrast[order]
+        last = np.searchsorted(place, place + limit, "right") - 1
+        sorted_hashes = hashes[order]
+        begin = 0
+        while begin < len(order):
+            rows = np.arange(begin, len(order))
+            roots = parents[some[order[begin:]]]
+            ways = begin + np.flatnonzero(roots[1:] != roots[:-1])
+            same = np.append(ways, len(order) - 1)[np.searchsorted(ways, rows)]  # as far as all are joined with it
+            many = np.maximum(0, last[begin:] - same)
+            ends = np.cumsum(many)
+            count = max(1, int(np.searchsorted(ends, _AT_ONCE, "right")))
+            rows, same, many, ends = rows[:count], same[:count], many[:count], ends[:count]
+            one = np.repeat(rows, many)
+            other = np.repeat(same + 1 - (ends - many), many) + np.arange(len(one))
+            near = np.bitwise_count(sorted_hashes[one] ^ sorted_hashes[other]) <= _BITS
+            one, other = order[one[near]], order[other[near]]
+            new = np.all([earlier[one] != earlier[other] for earlier in done], axis=0) if done else slice(None)
+            _join_alike(parents, some, (grays, rough), one[new], other[new])
+            begin += count
+        done.append(part)
 
 
-def _differing(values: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """How many bits are set."""
+def _join_alike(
+    parents: NDArray[np.int64],
+    some: NDArray[np.int64],
+    looks: tuple[NDArray[np.float32], NDArray[np.float32]],
+    ones: NDArray[np.int64],
+    others: NDArray[np.int64],
+) -> None:
+    """Join those of the pairs, each shape (pairs,), whose grays are near; looks: grays and their sums in each row."""
     import numpy as np
 
-    return np.bitwise_count(values).astype(np.int64)
+    grays, rough = looks
+    limit = _GRAYS * _PIXELS * _PIXELS
+    for at in range(0, len(ones), _GRAYS_AT_ONCE):
+        one, other = ones[at : at + _GRAYS_AT_ONCE], others[at : at + _GRAYS_AT_ONCE]
+        apart = parents[some[one]] != parents[some[other]]
+        one, other = one[apart], other[apart]
+        within = np.abs(rough[one] - rough[other]).sum(axis=1) <= limit  # no sum differs by more than its parts
+        one, other = one[within], other[within]
+        alike = np.abs(grays[one] - grays[other]).sum(axis=1) <= limit
+        if alike.any():
+            for left, right in zip(some[one[alike]].tolist(), some[other[alike]].tolist(), strict=True):
+                _join(parents, left, right)
+            _flatten(parents)
+
+
+def _flatten(parents: NDArray[np.int64]) -> None:
+    """Make the parent of each its root."""
+    import numpy as np
+
+    while not np.array_equal(above := parents[parents], parents):
+        parents[:] = above
 
 
 def _root(parents: NDArray[np.int64], at: int) -> int:
