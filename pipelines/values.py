@@ -29,7 +29,7 @@ from pipelines.tasks import changed_config, find_recipe, get_task, load_config, 
 
 ENDPOINTS = "FAIRLEAD_ENDPOINTS"
 """Environment of steps on a cluster: the platform's addresses, as JSON of `Endpoints`."""
-_BESIDE = ("source", "test_source", "pii_labelled", "words")  # settings that name what a step reads by itself
+_BESIDE = ("source", "test_source", "other", "pii_labelled", "words")  # settings that name what a step reads by itself
 
 
 def values_of(run: Run) -> dict[str, Any]:

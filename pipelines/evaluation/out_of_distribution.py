@@ -86,11 +86,13 @@ def _others(task: Any, config: Any, column: str) -> list[bytes]:
     import numpy as np
 
     from pipelines.data.image_files import batches
+    from pipelines.data.origins import source_here
     from pipelines.evaluation.strange_images import ROWS
 
     found: list[bytes] = []
-    for table in batches(config.abstain.other, column, config.data):
-        found += table.column(column).to_pylist()
+    with source_here(config.abstain.other, "evaluate") as here:
+        for table in batches(here, column, config.data):
+            found += table.column(column).to_pylist()
     return [found[at] for at in np.unique(np.linspace(0, len(found) - 1, min(len(found), ROWS)).astype(int))]
 
 

@@ -12,6 +12,7 @@ from contracts.errors import PlatformError
 from pipelines.data import forgotten
 from pipelines.data.image_files import fingerprint, read_images
 from pipelines.data.image_traits import near_groups
+from pipelines.data.origins import source_here
 from pipelines.io import events
 from pipelines.recipes.text.split import assign, check_classes, check_rows, check_shares, class_labels
 
@@ -95,13 +96,14 @@ def _test_source(task: Any, config: Any) -> Any:
     import pandas as pd
 
     source, data = config.split.test_source, config.split.test_data
-    known = fingerprint(source, task, data, events.progress("build_dataset"))
     frames = []
-    for chunk in read_images(source, task, data, known):
-        if chunk.rejected:
-            bad = chunk.rejected[0]
-            raise PlatformError(
-                f"test source: {bad.file} {bad.reason}", fix="correct the file, or leave it out", code="bad_source"
-            )
-        frames.append(forgotten.without(chunk).table.to_pandas())
+    with source_here(source, "build_dataset") as here:
+        known = fingerprint(here, task, data, events.progress("build_dataset"))
+        for chunk in read_images(here, task, data, known):
+            if chunk.rejected:
+                bad = chunk.rejected[0]
+                raise PlatformError(
+                    f"test source: {bad.file} {bad.reason}", fix="correct the file, or leave it out", code="bad_source"
+                )
+            frames.append(forgotten.without(chunk).table.to_pandas())
     return pd.concat(frames, ignore_index=True)

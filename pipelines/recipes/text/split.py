@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from contracts.errors import PlatformError
 from contracts.texts import language
+from pipelines.data.origins import source_here
 from pipelines.data.value_format import as_numbers
 from pipelines.settings import setting
 
@@ -60,7 +61,8 @@ def split_texts(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> dic
         part = assign(held, task.strata(rows["label"]), shares)
         parts = {name: rows[[p == name for p in part]] for name in ("train", "valid", "test")}
     else:
-        test = _prepare(task, read_texts(task, split.test_source, _test_data(split.test_data, config.data)), config)
+        with source_here(split.test_source, "build_dataset") as here:
+            test = _prepare(task, read_texts(task, here, _test_data(split.test_data, config.data)), config)
         theirs = set(task.keys(test))
         free = [key not in theirs for key in held]
         rest = rows[free]

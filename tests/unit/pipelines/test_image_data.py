@@ -27,8 +27,10 @@ from pipelines.data.image_sources import RefusedError
 from pipelines.data.image_traits import near_groups, traits
 from pipelines.data.schema import cast_column
 from pipelines.data.value_format import as_numbers
+from pipelines.evaluation import out_of_distribution
 from pipelines.steps.batch_score import batch_score
 from pipelines.task import Column, DataConfig
+from pipelines.tasks import get_task
 from tests.chain import PASSED, Chain
 from tests.image_bundle import SIGNATURE, image_source, picture, png_header
 from tests.s3_folder import FolderClient
@@ -223,6 +225,29 @@ def test_a_manifest_names_files_in_s3(tmp_path: Path, monkeypatch: pytest.Monkey
     client.fails = True
     with pytest.raises(PlatformError, match="did not serve s3://lake/photos"):
         next(image_sources.entries(str(source), "image", "label", DataConfig())).read()
+
+
+def test_the_test_part_and_images_of_something_else_may_lie_in_s3(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = FolderClient(tmp_path)
+    monkeypatch.setattr("contracts.storage._client", lambda: client)
+    source = folder(tmp_path / "photos", classes(6))
+    near = saved(photo(3), "JPEG", quality=90)
+    asked = {"cat/near.jpg": near, "dog/a.png": saved(photo(500), "PNG")}
+    folder(tmp_path / "lake" / "test", asked)
+    folder(tmp_path / "lake" / "other", {"b.png": picture(7)})
+    overrides = {"split.test_source": "s3://lake/test", "abstain.other": "s3://lake/other/"}
+    chain = Chain(task="images", home=tmp_path / "home", source=str(source), overrides=overrides)
+    chain.dataset()
+    rows = rows_of(chain)
+    test = pd.read_parquet(chain.path("dataset") / "test.parquet")
+    assert dict(zip(test["id"], test["image"], strict=True)) == {
+        name: inspected(name, one)["content"] for name, one in asked.items()
+    }
+    assert len(rows) == 13
+    assert "cat/3.png" not in set(rows["id"])
+    assert out_of_distribution._others(get_task("images"), chain.settings, "image") == [picture(7)]
 
 
 def test_bad_files_are_in_the_quarantine_by_name_and_copies_in_one_part(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from pipelines.recipes.text.split import assign, length_band, text_key
 from pipelines.settings import parse_setting
 from pipelines.task import dump_config
 from pipelines.tasks import get_task, load_config, recipe_config
+from tests.s3_folder import FolderClient
 
 TASK = get_task("news")
 SMALL_LSTM = {
@@ -187,13 +188,18 @@ def articles(n: int, *, labels: tuple[str, ...] = ("a", "b"), start: int = 0) ->
     )
 
 
-def test_a_test_file_of_another_layout_becomes_the_test_part(tmp_path: Path) -> None:
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_test_file_of_another_layout_becomes_the_test_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remote: bool
+) -> None:
     file = tmp_path / "benchmark.tsv"
+    client = FolderClient(tmp_path.parent)
+    monkeypatch.setattr("contracts.storage._client", lambda: client)
     file.write_text('2\tstory number 3\n1\tStory "number" 500\n', encoding="utf-8")
     config = config_of(
         "linear",
         labels={"1": "a", "2": "b"},
-        split__test_source=str(file),
+        split__test_source=f"s3://{tmp_path.name}/benchmark.tsv" if remote else str(file),
         split__test_data={
             "columns": {"id": "#row", "category": "0", "content": "1"},
             "header": False,
