@@ -20,6 +20,7 @@ from contracts.problems.detection import Truth, read_truth, write_truth
 from pipelines.data import box_yolo
 from pipelines.data.image_sources import ARCHIVES, MAX_BYTES, SUFFIXES, Entry, RefusedError, bounded
 from pipelines.data.image_sources import entries as image_entries
+from pipelines.data.origins import address_of
 from pipelines.data.unpacking import unpacked
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
     path = Path(source).expanduser().absolute()
     if path.is_dir():
         return _of_folder(path)
+    if path.is_file() and path.suffix.lower() in (".txt", ".json") and (address := address_of(path)):
+        raise PlatformError(
+            f"the images beside {address} are not read with it",
+            fix=f"give the folder, {address.rpartition('/')[0]}/, or a manifest (CSV, JSON lines, Parquet)",
+            code="bad_source",
+        )
     if path.is_file() and path.suffix.lower() == ".txt" and (path.parents[2] / "Annotations").is_dir():
         return _of_voc(path.parents[2], path.read_text(encoding="utf-8").split("\n"))
     if path.is_file() and path.suffix.lower() == ".json":

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from posixpath import normpath
 from typing import IO, TYPE_CHECKING, Any
 
 from contracts import storage
 from contracts.errors import PlatformError
 from pipelines.data.chunks import text_format
+from pipelines.data.origins import address_of
 from pipelines.data.sources import column_names, kind_of, read_chunks
 
 if TYPE_CHECKING:
@@ -139,7 +141,7 @@ def _damaged(path: Path, err: Exception) -> PlatformError:
 
 
 def _of_manifest(path: Path, column: str, label: str, data: DataConfig) -> Iterator[Entry]:
-    """The rows of a manifest: paths beside it or below, addresses in S3, or, in Parquet, the files themselves."""
+    """The rows of a manifest, here or in S3: paths beside it or below, addresses in S3, or, in Parquet, the files."""
     form = text_format(data)
     names = column_names(path, form)
     said = data.columns.get(column)
@@ -155,25 +157,27 @@ def _of_manifest(path: Path, column: str, label: str, data: DataConfig) -> Itera
                 column=key,
             )
     root = path.parent.resolve()
+    beside = address_of(path).rpartition("/")[0]
 
-    def rows() -> Iterator[Entry]:
+    def rows() -> Iterator[tuple[Entry, str]]:
         number = 0
         for chunk in read_chunks(path, names, form):
             labels = chunk.table.column(said_label).to_pylist() if label else [None] * chunk.table.num_rows
             for given, name in zip(chunk.table.column(place).to_pylist(), labels, strict=True):
                 number += 1
-                yield _row(root, given, "" if name is None else str(name).strip(), number)
+                yield _row(root, beside, given, "" if name is None else str(name).strip(), number)
 
     return _fetched_ahead(rows())
 
 
-def _fetched_ahead(found: Iterator[Entry]) -> Iterator[Entry]:
-    """The same in the same order; of those in S3 the next few are on their way, since each waits for the network."""
+def _fetched_ahead(found: Iterator[tuple[Entry, str]]) -> Iterator[Entry]:
+    """The same in the same order; of those with an address in S3 the next few are on their way, since each waits for
+    the network."""
     waiting: deque[Entry] = deque()
     with ThreadPoolExecutor(_AHEAD) as pool:
-        for entry in found:
-            if entry.name.startswith(_S3):
-                storage.ready(entry.name)
+        for entry, address in found:
+            if address:
+                storage.ready(address)
                 entry = replace(entry, read=pool.submit(entry.read).result)
             waiting.append(entry)
             if len(waiting) > _AHEAD:
@@ -181,28 +185,33 @@ def _fetched_ahead(found: Iterator[Entry]) -> Iterator[Entry]:
         yield from waiting
 
 
-def _row(root: Path, given: Any, label: str, number: int) -> Entry:
+def _row(root: Path, beside: str, given: Any, label: str, number: int) -> tuple[Entry, str]:
+    """A row's file and its address in S3, "" if it is on this disk; paths are below the folder `root`, or below the
+    address `beside`."""
     if isinstance(given, dict):  # as the library datasets writes images
         given = given.get("bytes") or given.get("path")
     if isinstance(given, bytes):
-        return Entry(f"row {number}", label, lambda: given)
+        return Entry(f"row {number}", label, lambda: given), ""
     name = str(given or "").strip()
+    address = name if name.startswith(_S3) else ""
+    if beside and name and "://" not in name and not f"{(below := normpath(name))}/".startswith(("/", "../")):
+        address = storage.join(beside, below)
 
     def read() -> bytes:
         if not name:
             raise RefusedError("its row names no file")
-        if name.startswith(_S3):
-            return _of_s3(name)
+        if address:
+            return _of_s3(address)
         if "://" in name:
             raise RefusedError(
                 "is an address that is not read; accepted: s3://bucket/key, and paths below the manifest"
             )
         path = (root / name).resolve()
-        if not path.is_relative_to(root):
+        if beside or not path.is_relative_to(root):
             raise RefusedError("lies outside of the folder of its manifest")
         return bounded(path.open("rb"))
 
-    return Entry(name or f"row {number}", label, read)
+    return Entry(name or f"row {number}", label, read), address
 
 
 def _of_s3(address: str) -> bytes:

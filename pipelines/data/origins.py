@@ -11,6 +11,8 @@ from typing import Any
 from contracts import storage
 from pipelines.io import mongodb
 
+_ADDRESSES: dict[Path, str] = {}  # of the copies in S3 that are here now
+
 
 def is_address(source: str) -> bool:
     """Whether `source` is no path of this disk.
@@ -44,4 +46,14 @@ def source_here(
 
             yield str(fetch(mongodb.parse(source), Path(name), step, keep, most, about))
         else:
-            yield str(storage.copy_here(source, Path(name)))
+            here = storage.copy_here(source, Path(name)).absolute()
+            _ADDRESSES[here] = source
+            try:
+                yield str(here)
+            finally:
+                del _ADDRESSES[here]
+
+
+def address_of(path: Path) -> str:
+    """Where a file or folder that `source_here` has copied came from; "" of what was on this disk."""
+    return _ADDRESSES.get(path.absolute(), "")

@@ -27,13 +27,10 @@ from pipelines.data.image_sources import RefusedError
 from pipelines.data.image_traits import near_groups, traits
 from pipelines.data.schema import cast_column
 from pipelines.data.value_format import as_numbers
-from pipelines.evaluation import out_of_distribution
 from pipelines.steps.batch_score import batch_score
-from pipelines.task import Column, DataConfig
-from pipelines.tasks import get_task
+from pipelines.task import Column
 from tests.chain import PASSED, Chain
 from tests.image_bundle import SIGNATURE, image_source, picture, png_header
-from tests.s3_folder import FolderClient
 
 SECRET = b"<script>alert(1)</script>"
 
@@ -199,55 +196,6 @@ def test_folder_archive_and_manifest_give_the_same_images(tmp_path: Path) -> Non
         found[name] = rows_of(chain).sort_values("row_key", ignore_index=True)[["row_key", "label", "image"]]
     for name, rows in found.items():
         assert rows.equals(found["folder"]), name
-
-
-def test_a_manifest_names_files_in_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = FolderClient(tmp_path)
-    monkeypatch.setattr("contracts.storage._client", lambda: client)
-    files = classes(24)
-    folder(tmp_path / "lake" / "photos", files)
-    rows = [f"s3://lake/photos/{name},{name.split('/')[0]}" for name in files]
-    refused = ["s3://lake/photos/cat/none.png,cat", "https://example.com/a.png,cat"]
-    source = tmp_path / "list.csv"
-    source.write_text("\n".join(["path,label", *rows, *refused]))
-    chain = Chain(task="images", home=tmp_path / "home", source=str(source))
-    chain.dataset()
-    quarantine = pd.read_csv(chain.path("clean") / "quarantine.csv")
-    reasons = [
-        "is not there",
-        "is an address that is not read; accepted: s3://bucket/key, and paths below the manifest",
-    ]
-    assert quarantine["reason"].tolist() == reasons
-    there = rows_of(chain)
-    assert sorted(there["id"]) == sorted(row.split(",")[0] for row in rows)
-    kept = dict(zip(there["id"], there["image"], strict=True))
-    assert all(kept[f"s3://lake/photos/{name}"] == content for name, content in files.items())
-    client.fails = True
-    with pytest.raises(PlatformError, match="did not serve s3://lake/photos"):
-        next(image_sources.entries(str(source), "image", "label", DataConfig())).read()
-
-
-def test_the_test_part_and_images_of_something_else_may_lie_in_s3(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = FolderClient(tmp_path)
-    monkeypatch.setattr("contracts.storage._client", lambda: client)
-    source = folder(tmp_path / "photos", classes(6))
-    near = saved(photo(3), "JPEG", quality=90)
-    asked = {"cat/near.jpg": near, "dog/a.png": saved(photo(500), "PNG")}
-    folder(tmp_path / "lake" / "test", asked)
-    folder(tmp_path / "lake" / "other", {"b.png": picture(7)})
-    overrides = {"split.test_source": "s3://lake/test", "abstain.other": "s3://lake/other/"}
-    chain = Chain(task="images", home=tmp_path / "home", source=str(source), overrides=overrides)
-    chain.dataset()
-    rows = rows_of(chain)
-    test = pd.read_parquet(chain.path("dataset") / "test.parquet")
-    assert dict(zip(test["id"], test["image"], strict=True)) == {
-        name: inspected(name, one)["content"] for name, one in asked.items()
-    }
-    assert len(rows) == 13
-    assert "cat/3.png" not in set(rows["id"])
-    assert out_of_distribution._others(get_task("images"), chain.settings, "image") == [picture(7)]
 
 
 def test_bad_files_are_in_the_quarantine_by_name_and_copies_in_one_part(tmp_path: Path) -> None:

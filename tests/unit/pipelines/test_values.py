@@ -118,17 +118,18 @@ def test_values_written_as_json_come_back(settings: dict[str, Any], comma: bool)
     assert dict(parse_setting(item) for item in split_settings(text)) == settings
 
 
-def test_a_file_that_a_step_reads_by_itself_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "key"), [("recommend", "items.source"), ("images", "abstain.other")])
+def test_a_file_that_a_step_reads_by_itself_is_known_by_what_is_in_it(tmp_path: Path, name: str, key: str) -> None:
     items, where = tmp_path / "items.csv", Endpoints(home=str(tmp_path / "home"))
     items.write_text("item,genre\na,x\n")
-    task = get_task("recommend")
+    task = get_task(name)
 
     def beside(*settings: str) -> str:
         config = as_document(recipe_config(task, None, dict(parse_setting(one) for one in settings)))
-        found: str = values_of(Run(run_id="r", task="recommend", config=config, endpoints=where))["beside"]
+        found: str = values_of(Run(run_id="r", task=name, config=config, endpoints=where))["beside"]
         return found
 
-    named = f"items.source={items}"
+    named = f"{key}={items}"
     assert beside() == beside()
     before = beside(named)
     assert beside(named) == before != ""
