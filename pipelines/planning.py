@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
+from pipelines.data_engines import WORKERS, announced, shares_out
 from pipelines.groups import Group
 from pipelines.io.events import named
 from pipelines.io.files import read_json, write_json
@@ -36,7 +37,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
             it is).
 
     Returns:
-        rows by part, bytes of the dataset, seconds of these steps, memory_peak, and fits: share, repeat and dataset.
+        rows by part, bytes of the dataset, seconds of these steps, memory_peak, workers that shared them (0: none), and
+        fits: share, repeat and dataset.
     """
     began = time.perf_counter()
     run = Run.model_validate(job["run"])
@@ -45,7 +47,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     values = values_of(run)
     with StepCache(values["steps"]).scratch() as scratch:
         group = Group(values, {}, scratch)
-        group.run(DATA)
+        with announced(run.settings, str(run.where.scratch("parts"))):
+            group.run(DATA)
         seconds = time.perf_counter() - began
         dataset = group.path("built")
         if keep := job.get("keep"):
@@ -61,6 +64,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
             "bytes": sum(file.stat().st_size for file in dataset.rglob("*") if file.is_file()),
             "seconds": seconds,
             "memory_peak": memory_peak(),
+            "workers": run.settings.get("data.workers", WORKERS) if shares_out(run.settings) else 0,
             "recipe": config.recipe,
             "fits": fits,
         }

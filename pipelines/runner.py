@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import signal
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from contracts.errors import PlatformError
-from pipelines.data_engines import described
+from pipelines.data_engines import announced
 from pipelines.event_stream import Translator, sender
 from pipelines.io.events import from_os_error, unexpected
 from pipelines.parameters import parameters_of
@@ -35,7 +34,8 @@ def run(asked: Run) -> int:
     send = sender(sys.stdout, asked.run_id)
     folder = asked.where.path("runs") / asked.run_id
     try:
-        with _prepared(), claimed(folder, asked.run_id), _engine(asked):
+        engine = announced(asked.settings, str(asked.where.scratch("parts")))
+        with _prepared(), claimed(folder, asked.run_id), engine:
             return _run(asked, folder, send)
     except PlatformError as err:
         send("run_failed", error=err.as_dict())
@@ -135,18 +135,6 @@ def _hand_over(made: Path, out: str) -> None:
             shutil.copytree(made, Path(staging) / "made").rename(target)
     except OSError as err:
         raise from_os_error(err, f"the copy to {target}") from err
-
-
-@contextlib.contextmanager
-def _engine(asked: Run) -> Iterator[None]:
-    """Steps, which are processes of this one or this one itself, find the engine of the run in their environment."""
-    said = described(asked.settings, str(asked.where.scratch("parts")))
-    os.environ.update(said)
-    try:
-        yield
-    finally:
-        for name in said:
-            del os.environ[name]
 
 
 @contextlib.contextmanager

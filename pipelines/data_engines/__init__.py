@@ -7,12 +7,14 @@ is no part of a configuration or of a cache's key; steps find it in their enviro
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from contracts.model_memory import memory_limit
+from contracts.quantities import memory as written
 from contracts.quantities import parse
 from feature_repo.stores.parts import Engine
 from pipelines.io import events
@@ -87,6 +89,31 @@ def described(settings: Mapping[str, Any], place: str, pods: Mapping[str, Any] |
         **({"kind": settings["data.ray"]} if pods and by_operator(settings) else {}),
     }
     return {VARIABLE: json.dumps(said, sort_keys=True)}
+
+
+@contextmanager
+def announced(settings: Mapping[str, Any], place: str) -> Iterator[None]:
+    """Steps, which are processes of this one or this one itself, find the engine of a run in their environment."""
+    said = described(settings, place)
+    os.environ.update(said)
+    try:
+        yield
+    finally:
+        for name in said:
+            del os.environ[name]
+
+
+def enough(need: float, least: int = WORKERS) -> tuple[str, int]:
+    """How many workers have `need` bytes together: ``--set`` what of a run, and all of their memory, Ray's too.
+
+    Workers beyond the number of parts would have nothing to do, so each has more memory then. least: workers.
+    """
+    from pipelines.data_engines.ray_engine import MOST
+
+    workers = min(max(math.ceil(need / int(parse(MEMORY))), least), MOST)
+    each = written(max(int(parse(MEMORY)), math.ceil(need / workers)))
+    said = f"--set data.engine={ENGINES[1]} --set data.workers={workers} --set data.memory={each}"
+    return said, workers * int(parse(with_ray(each)))
 
 
 def shares_out(settings: Mapping[str, Any]) -> bool:

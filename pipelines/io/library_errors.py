@@ -26,7 +26,9 @@ _AGAIN = "see whether it runs and can be reached: fairlead doctor; then run agai
 _RIGHTS = "give this user the right to do it there, or correct user and password"
 
 _MEANINGS = (
-    _Meaning(r"MemoryError", "memory ran out", "run it with less data or more memory", "out_of_memory"),
+    _Meaning(
+        r"MemoryError|_?duckdb\.OutOfMemory", "memory ran out", "run it with less data or more memory", "out_of_memory"
+    ),
     _Meaning(r"(mlflow|sqlalchemy|sqlite3)\.", "the disk of a database is full", _SPACE, "disk_full", "disk is full"),
     _Meaning(
         r"(mlflow|sqlalchemy|sqlite3)\.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from deploy.cli.profiles.loading import load_endpoints, load_profile
 from deploy.cli.runs.run_files import list_runs
 from deploy.cli.runs.workflow import RunOptions, plan_run
 from deploy.cli.terminal.output import console, emit, number, seconds, table
+from deploy.cli.training.plan_places import too_large
+from pipelines.data_engines import enough
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,7 +89,8 @@ def made_plan(run: Run, most: float, say: Callable[[str], None]) -> dict[str, An
     limit = memory_limit()
     others = _others(run, list_runs(run.where))
     before = read_plan(run.where, key := key_of(run)) or {}
-    if before.get("rows") == plan["rows"]:  # the data may have come from the cache, which takes next to nothing
+    same = before.get("rows") == plan["rows"] and before["data"].get("workers", 0) == plan["data"]["workers"]
+    if same:  # the data may have come from the cache, which takes next to nothing
         for name in ("seconds", "memory_peak"):
             plan["data"][name] = max(plan["data"][name], before["data"][name])
     plan |= {
@@ -172,7 +176,7 @@ def _by_steps(
     return {
         "rows": data["rows"],
         "bytes": data["bytes"],
-        "data": {"seconds": data["seconds"], "memory_peak": data["memory_peak"]},
+        "data": {name: data[name] for name in ("seconds", "memory_peak", "workers")},
         "fits": [],
         "train": train,
         "disk": 2 * data["bytes"] + (3 * 4 + 1) * found["parameters"],  # the base and copies of it as they are written
@@ -220,7 +224,7 @@ def forecast(
     return {
         "rows": data["rows"],
         "bytes": data["bytes"],
-        "data": {"seconds": data["seconds"], "memory_peak": data["memory_peak"]},
+        "data": {name: data[name] for name in ("seconds", "memory_peak", "workers")},
         "fits": fits,
         "train": train,
         "disk": 2 * data["bytes"] + 3 * model.high,
@@ -243,16 +247,22 @@ def measured_apart(what: str, job: Mapping[str, Any], folder: Path) -> dict[str,
         if "error" in found:
             raise PlatformError.from_dict(found["error"])
         return found
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines, step = log.read_text(encoding="utf-8", errors="replace").splitlines(), ""
     for line in lines:
+        if line.startswith('{"event": "step_started"'):
+            step = str(json.loads(line)["step"])
         if line.startswith('{"event": "step_failed"'):
-            raise PlatformError.from_dict(json.loads(line)["error"])
+            error = json.loads(line)["error"]
+            if what == "prepare" and error["code"] == "out_of_memory":
+                error["fix"] = too_large(job["run"], step)
+            raise PlatformError.from_dict(error)
     detail = " | ".join(lines[-4:])[:800] or "it said nothing; memory may have run out"
-    what = {"prepare": "the data", "steps": "a few steps"}.get(what, "a small training")
+    killed = what == "prepare" and process.returncode < 0  # by the kernel, when memory ran out
+    doing = {"prepare": "the data", "steps": "a few steps"}.get(what, "a small training")
     raise PlatformError(
-        f"the process that measures {what} ended with {process.returncode}",
+        f"the process that measures {doing} ended with {process.returncode}",
         detail=detail,
-        fix="give less data, or a machine with more memory",
+        fix=too_large(job["run"], step) if killed else "give less data, or a machine with more memory",
         code="plan_failed",
     )
 
@@ -306,11 +316,13 @@ def _show_training(said: Any, plan: Mapping[str, Any]) -> None:
 def one_machine(plan: Mapping[str, Any]) -> str:
     """Why the data steps should be shared by several workers, and the setting; "" where one process is enough."""
     data, limit = plan["data"], plan["limit"]
-    if data["memory_peak"] < _MUCH * limit and data["seconds"] < _LONG:
+    if data.get("workers") or (data["memory_peak"] < _MUCH * limit and data["seconds"] < _LONG):
         return ""
+    said, memory_of_all = enough(data["memory_peak"], math.ceil(data["seconds"] / _LONG))
+    where = " on a cluster (--profile)" if memory_of_all > limit else ""
     return (
         f"one process took {shown(int(data['memory_peak']), 'Mi')} of {shown(limit)} and {seconds(data['seconds'])} "
-        "for the data steps; several share windows, joins and batches: --set data.engine=ray --set data.workers=N"
+        f"for the data steps; workers{where} share windows, joins and batches: {said}"
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from contracts import storage
 from contracts.errors import PlatformError
 from contracts.quantities import memory, parse, shown
 from deploy.cli.training.cost import step_cost
@@ -46,6 +48,36 @@ def money(plan: Mapping[str, Any], needs: Resources | None, prices: Prices | Non
         step |= {"cpu_seconds": max(fits) * took} if fits else {}
         band[end] = step_cost("train", step, needs, prices, needs.gpus if needs else 0).money
     return band
+
+
+def too_large(run: Mapping[str, Any], step: str) -> str:
+    """What to do about data for which one process has not enough memory here.
+
+    The need is not known then: it is more than there is, and twice the bytes of the source at least, since DuckDB has
+    half of a worker's memory.
+
+    Args:
+        run: a document of `Run`.  step: the one that ended, "" where that is not known.
+    """
+    from contracts.model_memory import memory_limit
+    from pipelines.data_engines import enough, shares_out
+
+    less, have = "give less data, or a machine with more memory", memory_limit()
+    if step == "build_dataset":  # of one process with Ray too
+        return f"{less}; on a cluster: --set resources.build_dataset.memory={memory(2 * have)}"
+    if shares_out(run["settings"]):
+        return f"{less}; or give each worker more of it: --set data.memory"
+    said, _ = enough(max(have, 2 * _size(str(run["source"]))))
+    return f"share the work out to several machines: --profile of a cluster, {said}; or {less}"
+
+
+def _size(source: str) -> int:
+    """Bytes of a source of files; 0 of another one, and where it cannot be looked at."""
+    if not source or ("://" in source and not storage.is_remote(source)):
+        return 0
+    with contextlib.suppress(PlatformError, OSError):
+        return sum(item.size for item in storage.listing(source))
+    return 0
 
 
 def places(profile: Profile, run: Run, plan: Mapping[str, Any]) -> dict[str, Any]:

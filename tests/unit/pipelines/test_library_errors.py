@@ -36,6 +36,14 @@ def _duckdb() -> None:
     duckdb.sql("SELECT CAST('x' AS INTEGER)").fetchall()
 
 
+def _duckdb_full() -> None:
+    import duckdb
+
+    full = {"memory_limit": "10MB", "temp_directory": "", "threads": 1}
+    with duckdb.connect(config=full) as connection:
+        connection.execute("CREATE TABLE t AS SELECT range AS x, hash(range) AS y FROM range(3000000)")
+
+
 def _arrow() -> None:
     import pyarrow as pa
 
@@ -142,6 +150,7 @@ CASES: list[tuple[Callable[[], Any], str]] = [
     (lambda: zlib.decompress(b"plain"), "bad_source"),
     (lambda: gzip.decompress(gzip.compress(b"whole" * 99)[:-9]), "bad_source"),
     (_duckdb, "bad_data"),
+    (_duckdb_full, "out_of_memory"),
     (_arrow, "bad_data"),
     (_onnx, "bad_model"),
     (_locked, "database_busy"),

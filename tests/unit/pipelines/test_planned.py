@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,10 @@ from deploy.cli.runs.workflow import RunOptions
 from deploy.cli.terminal.output import console
 from deploy.cli.training import plan as command
 from deploy.cli.training import plan_places as places
-from pipelines import planned, planning
+from pipelines import data_engines, planned, planning
 from pipelines.io.record import write_run
-from pipelines.recipes.chat import planned_steps
 from pipelines.resources import DATA
 from pipelines.run import Run
-from pipelines.training import tuning_memory as formula
-from pipelines.training.chat_tuning import LoraConfig, TuningConfig
 from tests.unit.deploy.test_cluster_capacity import node
 
 GIB = 2**30
@@ -138,7 +135,7 @@ def test_a_plan_of_real_small_fits_is_kept_and_shown(
     assert planned.read_plan(run.where, plan["key"]) is not None
     planned.write_plan(run.where, plan["key"], {**plan, "data": {"seconds": 9e9, "memory_peak": 10**15}})
     again = command.made_plan(run, 0.0, said.append)  # its data are in the cache
-    assert again["data"] == {"seconds": 9e9, "memory_peak": 10**15}
+    assert again["data"] == {"seconds": 9e9, "memory_peak": 10**15, "workers": 0}
     command.show_plan(console(), {**plan, "wrong": [planned.taken(plan, record(run, "toy-9", 1.0, 1.0, "9999"))]})
     shown = capsys.readouterr().out
     assert "it fits here" in shown
@@ -165,6 +162,61 @@ def test_a_process_that_dies_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(PlatformError, match="a small training ended with 1") as caught:
         command.measured_apart("fit", {}, tmp_path)
     assert "memory may have run out" in str(caught.value.detail)
+
+
+def test_data_are_measured_by_the_workers_that_the_run_names(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int, str]] = []
+
+    class Workers(data_engines.Here):
+        def close(self) -> None:
+            pass
+
+    def made(step: str, said: dict[str, Any], environ: Any) -> Workers:
+        asked.append((step, said["workers"], said["memory"]))
+        return Workers()
+
+    monkeypatch.setattr(data_engines, "_made", made)
+    shared = run.having(settings={"data.engine": "ray", "data.workers": 3, "data.memory": "1Gi"})
+    found = in_process("prepare", {"run": shared.document(), "folder": str(tmp_path / "s"), "shares": []}, tmp_path)
+    assert asked == [(step, 3, "1Gi") for step in ("ingest", "validate", "build_dataset")]
+    assert found["workers"] == 3
+    assert data_engines.VARIABLE not in os.environ
+    again = in_process("prepare", {"run": run.document(), "folder": str(tmp_path / "s"), "shares": []}, tmp_path)
+    assert again["workers"] == 0
+
+
+@pytest.mark.parametrize(
+    ("step", "settings", "size", "said"),
+    [
+        ("materialise", {}, 0, "--set data.engine=ray --set data.workers=8 --set data.memory=2Gi; or give less data"),
+        ("ingest", {}, 100 * GIB, "--set data.engine=ray --set data.workers=64 --set data.memory=3200Mi"),
+        ("ingest", {"data.engine": "ray"}, 0, "give each worker more of it: --set data.memory"),
+        ("build_dataset", {}, 0, "more memory; on a cluster: --set resources.build_dataset.memory=32Gi"),
+    ],
+)
+def test_data_too_large_for_one_machine_says_how_many_workers_would_do(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, settings: Any, size: int, said: str
+) -> None:
+    source, dies = tmp_path / "rows.csv", tmp_path / "dies"
+    with source.open("wb") as file:
+        file.truncate(size)  # takes no disk
+    event = json.dumps({"event": "step_started", "step": step})
+    dies.write_text(f"#!/bin/sh\necho '{event}'\nkill -9 $$\n")
+    dies.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(dies))
+    monkeypatch.setattr("contracts.model_memory.memory_limit", lambda: 16 * GIB)
+    job = {"run": run.having(source=str(source), settings=settings).document()}
+    with pytest.raises(PlatformError, match="measures the data ended with -9") as caught:
+        command.measured_apart("prepare", job, tmp_path)
+    assert said in str(caught.value.fix)
+    assert ("ray" in str(caught.value.fix)) == (step != "build_dataset" and not settings)
+    failed = json.dumps({"event": "step_failed", "step": step, "error": {"headline": "x", "code": "out_of_memory"}})
+    dies.write_text(f"#!/bin/sh\necho '{event}'\necho '{failed}'\nexit 1\n")
+    with pytest.raises(PlatformError) as caught:
+        command.measured_apart("prepare", job, tmp_path)
+    assert said in str(caught.value.fix)
 
 
 # Tunings, which are planned by a formula and a few real steps
@@ -219,24 +271,6 @@ def test_what_a_tuning_needs_is_shown_part_by_part(run: Run, capsys: pytest.Capt
     assert "optimiser 2048Mi" in shown
     assert "--set training.batch_size=1" in shown
     assert "a base in 4 bits needs a GPU" in shown
-
-
-def test_the_formula_counts_what_is_trained_and_held() -> None:
-    shape = formula.Shape(hidden=64, inner=128, layers=2, keys=32, vocabulary=1000, tied=True)
-    assert shape.parameters == 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128) + 1000 * 64 + 5 * 64
-    config, lora = TuningConfig(), LoraConfig(rank=4, targets=("q_proj", "k_proj", "down_proj"))
-    assert formula.trained_by(shape, lora) == 2 * 4 * ((64 + 64) + (64 + 32) + (128 + 64))
-    whole = formula.held(shape, config, LoraConfig(rank=0), 100, half=False)
-    assert whole.weights + whole.gradients + whole.optimiser == 16 * shape.parameters
-    few = formula.held(shape, config, lora, 100, half=False)
-    four = formula.held(shape, config, replace(lora, four_bits=True), 100, half=True)
-    assert four.total < few.total < whole.total
-    assert formula.held(shape, replace(config, gradient_checkpointing=True), lora, 100, half=False).total < few.total
-    assert whole.as_dict()["total"] == pytest.approx(sum(list(whole.as_dict().values())[:-1]), abs=5)
-    said = formula.alternatives(shape, config, LoraConfig(rank=0), 50, 1, half=True)
-    assert said[0][0] == "--set training.gradient_checkpointing=true"
-    assert "lora.four_bits=true" in said[-1][0]
-    assert said[-1][1] == min(need for _, need in said)
 
 
 # Nodes and money
@@ -333,17 +367,10 @@ def test_a_plan_for_a_cluster_is_measured_here_and_looks_at_its_nodes(
 def test_a_plan_says_when_several_workers_should_share_the_data() -> None:
     plan = {"limit": 8 * 2**30, "data": {"memory_peak": 2**30, "seconds": 60.0}}
     assert command.one_machine(plan) == ""
-    for much in ({"memory_peak": 5 * 2**30, "seconds": 60.0}, {"memory_peak": 2**30, "seconds": 2000.0}):
-        assert "--set data.engine=ray" in command.one_machine({**plan, "data": much})
-
-
-def test_the_time_of_a_tuning_is_its_steps_its_epochs_and_what_is_in_none() -> None:
-    """Two epochs of three steps of 2 s, 5 s between them; 7 s before the first step, 4 s after the last."""
-    marks = [(9.0, 1, True), (11.0, 1, True), (13.0, 1, True), (16.0, 1, False)]
-    marks += [(20.0, 2, True), (22.0, 2, True), (24.0, 2, True), (27.0, 2, False)]
-    parts = planned_steps._parts(33.0, marks, 0.5)
-    assert (parts.step, parts.epoch, parts.around) == (2.0, 5.0, 33.0 - 6 * 2 - 2 * 5)
-    one = planned_steps._parts(33.0, [(9.0, 1, True), (12.0, 1, False)], 0.5)
-    assert (one.step, one.epoch, one.around) == (0.5, 3.0, 33.0 - 0.5 - 3)
-    none = planned_steps._parts(33.0, [], 0.5)
-    assert (none.step, none.epoch, none.around) == (0.5, 0.0, 33.0)
+    much = {"memory_peak": 5 * 2**30, "seconds": 60.0}
+    assert "workers share" in (said := command.one_machine({**plan, "data": much}))
+    assert said.endswith("--set data.engine=ray --set data.workers=3 --set data.memory=2Gi")
+    assert "workers on a cluster (--profile) share" in command.one_machine({"limit": 6 * 2**30, "data": much})
+    long = {"memory_peak": 2**30, "seconds": 9000.0}
+    assert "data.workers=5" in command.one_machine({**plan, "data": long})
+    assert command.one_machine({**plan, "data": {**long, "workers": 5}}) == ""
