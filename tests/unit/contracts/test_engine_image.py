@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
 from contracts.bundle import Bundle, BundleDocument
 from contracts.engine import DecodingEngine, UnreadableError, vector_of
@@ -32,6 +32,10 @@ FIELDS = {
     "lineage": {"code_version": "c", "data_version": "d", "source": "s", "seed": 1, "created": "now"},
     "files": {},
 }
+
+
+def test_jpeg_is_decoded_by_the_fast_library() -> None:
+    assert features.check_feature("libjpeg_turbo"), "this Pillow was built without it"
 
 
 def engine_of(folder: Path, **spec: Any) -> Any:

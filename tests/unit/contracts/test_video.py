@@ -18,6 +18,7 @@ from contracts.video.events import Watch, within_polygon
 from contracts.video.settings import TrackSettings, VideoSettings
 from contracts.video.stream import Following, FrameQueue, Sampler, check_places
 from contracts.video.tracker import Seen, Tracker, assign
+from tests.moving_parts import Known, measures
 
 OUTPUT = DetectionOutput(labels=("cup", "dog"), thresholds=(0.5, 0.5))
 FPS = 25
@@ -245,3 +246,41 @@ def test_every_frame_is_taken_or_counted_as_dropped_and_never_more_wait(most: in
     assert taken + left == sorted(taken + left)
     assert len(taken) + len(left) + missing == number
     assert missing == waiting.dropped
+
+
+@pytest.mark.parametrize(
+    ("tracks", "expected"),
+    [
+        # Of each object the number in each of ten frames (0: not found). By hand: DetA = TP / (TP + FN + FP); AssA is
+        # the mean over TP of how many frames its object and track share, by how many have either; HOTA their root.
+        ([[1] * 10, [2] * 10], (1, 1, 1)),  # perfect
+        ([[1] * 5 + [2] * 5, [2] * 5 + [1] * 5], (1, 5 / 15, 10 / 20)),  # swapped after the half
+        ([[1] * 6 + [0] * 4], (6 / 10, 6 / 10, 12 / 16)),  # lost after six
+        ([[1] * 6 + [2] * 4], (1, (6 * 0.6 + 4 * 0.4) / 10, 12 / 20)),  # a new number after six
+        ([[0] * 10], (0, 0, 0)),  # never found
+    ],
+    ids=["perfect", "swapped", "lost", "renamed", "missed"],
+)
+def test_measures_of_following_are_those_of_cases_by_hand(
+    tracks: list[list[int]], expected: tuple[float, float, float]
+) -> None:
+    def seen(numbers: list[int]) -> list[Known]:
+        return [Known(id, "nut", (at * 50.0, 0.0, at * 50.0 + 20, 20.0)) for at, id in enumerate(numbers) if id]
+
+    frames = list(zip(*tracks, strict=True))
+    deta, assa, idf1 = expected
+    truth = [seen(list(range(1, len(tracks) + 1))) for _ in frames]
+    said = measures(truth, [seen(list(numbers)) for numbers in frames])
+    assert said == pytest.approx({"hota": (deta * assa) ** 0.5, "deta": deta, "assa": assa, "idf1": idf1})
+
+
+def test_measures_of_following_ask_for_place_and_class() -> None:
+    box, half = (0.0, 0.0, 20.0, 20.0), (0.0, 0.0, 10.0, 20.0)
+    truth = [[Known(1, "nut", box)]] * 4
+    # They overlap by a half: enough at 10 of HOTA's 19 limits, 0.05 to 0.95, and for IDF1.
+    said = measures(truth, [[Known(7, "nut", half)]] * 4)
+    assert said == pytest.approx(dict.fromkeys(("hota", "deta", "assa"), 10 / 19) | {"idf1": 1.0})
+    assert set(measures(truth, [[Known(7, "bolt", box)]] * 4).values()) == {0.0}
+    # A second object that is not there: 4 of 8 found are right.
+    false = measures(truth, [[Known(7, "nut", box), Known(8, "nut", (50.0, 0.0, 70.0, 20.0))]] * 4)
+    assert (false["deta"], false["assa"], false["idf1"]) == pytest.approx((0.5, 1.0, 8 / 12))
