@@ -18,7 +18,7 @@ from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from contracts.registry import Registry, parse_ref
 from contracts.registry_file import open_file
-from contracts.tracking import check_experiment, track_run
+from contracts.tracking import check_experiment, track_nested, track_run
 
 Make = Callable[..., Bundle]
 REFUSED = {"passed": False, "checks": [], "reasons": ["roc_auc 0.5 is below 0.7"]}
@@ -145,6 +145,25 @@ def test_a_run_keeps_parameters_metrics_curves_and_files(registry: Registry, tmp
     assert [f.path for f in registry._client.list_artifacts(run_id)] == ["curve.png"]
     assert run.info.status == "FINISHED"
     assert page.endswith(f"/runs/{run_id}")
+
+
+def test_trials_of_a_search_are_runs_below_the_run(registry: Registry) -> None:
+    """As MLflow's pages nest them: by the tag of the parent."""
+    parent, _ = track_run(registry.endpoints, "churn", "first", {}, {})
+    done = ("trial 0", {"model.c": 0.1, "note": "x" * 600}, {"valid.roc_auc": 0.8}, "tried")
+    track_nested(registry.endpoints, "churn", parent, [done, ("trial 1", {"model.c": 9.0}, {}, "failed")])
+    client = registry._client
+    experiment = client.get_experiment_by_name("churn").experiment_id
+    found = client.search_runs(
+        [experiment], f"tags.`mlflow.parentRunId` = '{parent}'", order_by=["attributes.run_name"]
+    )
+    assert [run.info.run_name for run in found] == ["trial 0", "trial 1"]
+    assert [run.info.status for run in found] == ["FINISHED", "FAILED"]
+    assert [run.data.tags["trial"] for run in found] == ["tried", "failed"]
+    assert [run.data.metrics for run in found] == [{"valid.roc_auc": 0.8}, {}]
+    assert [run.data.params["model.c"] for run in found] == ["0.1", "9.0"]
+    assert found[0].data.params["note"] == "x" * 500
+    assert len(client.search_runs([experiment])) == 3
 
 
 def test_the_file_is_read_as_mlflow_reads_it(registry: Registry, make_bundle: Make, monkeypatch: Any) -> None:

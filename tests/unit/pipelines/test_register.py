@@ -48,7 +48,7 @@ def publish(
     """Register with a gate decision; gives the result, the registry's calls and what was tracked."""
 
     def run(
-        passed: bool = True, promote: bool = True, gone: Any = None, **compared: Any
+        passed: bool = True, promote: bool = True, gone: Any = None, search: Any = None, **compared: Any
     ) -> tuple[dict[str, Any], list[Any], dict[str, Any]]:
         tracked: dict[str, Any] = {}
 
@@ -60,13 +60,14 @@ def publish(
             return "run-9", "#/experiments/1/runs/run-9"
 
         source = candidate / "candidate"
-        if gone is not None:
+        if gone is not None or search is not None:
             source = Path(shutil.copytree(source, tmp_path / "candidate"))
             evaluation = json.loads((source / "evaluation.json").read_text())
-            (source / "evaluation.json").write_text(json.dumps(evaluation | {"left_out": gone}))
+            (source / "evaluation.json").write_text(json.dumps(evaluation | {"left_out": gone, "search": search}))
         FakeRegistry.calls = []
         monkeypatch.setattr(step, "Registry", FakeRegistry)
         monkeypatch.setattr(step, "track_run", track)
+        monkeypatch.setattr(step, "track_nested", lambda where, *told: tracked.update(nested=told))
         check = {"metric": "roc_auc", "rule": "at least", "value": 0.87, "limit": 0.6, "passed": passed} | compared
         reasons = [] if passed else ["roc_auc is 0.87, must be at least 0.99"]
         decision = {"passed": passed, "checks": [check], "champion": None, "reasons": reasons}
@@ -95,6 +96,22 @@ def test_nothing_else_becomes_champion_but_all_is_published(publish: Any, passed
     assert [c[0] for c in calls] == ["publish", "alias"]
     assert (result["gate_passed"], result["champion"]) == (passed, False)
     assert read_bundle(result["path"]).document.gate.passed == passed
+
+
+def test_the_last_trials_of_a_search_are_tracked_below_the_run(publish: Any) -> None:
+    trials = [
+        {"number": n, "settings": {"model.c": n}, "values": {"recall:a": 0.5}, "state": "tried", "within": True}
+        for n in range(203)
+    ]
+    said = {"verdict": "there is little to gain here", "counts": {"tried": 203}, "sampler": "tpe", "seconds": 9.0}
+    one = {"valid": {"recall:a": 0.5}, "settings": {"model.c": 3}}
+    found = {"workers": 1, "metrics": ["recall:a"], "default": one, "best": one, "space": {}, "front": [3]}
+    result, _, tracked = publish(search={**said, **found, "trials": trials})
+    experiment, parent, children = tracked["nested"]
+    assert (experiment, parent, tracked["tags"]["search"]) == ("toy", "run-9", said["verdict"])
+    assert [name for name, *_ in children] == [f"trial {n}" for n in range(3, 203)]
+    assert children[0][1:] == ({"model.c": 3}, {"valid.recall.a": 0.5}, "tried")
+    assert "There is little to gain here" in (Path(result["path"]) / "card.html").read_text()
 
 
 def test_the_bundle_is_whole_and_knows_its_run(publish: Any) -> None:
