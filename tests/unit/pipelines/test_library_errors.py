@@ -39,7 +39,7 @@ def _duckdb() -> None:
 def _duckdb_full() -> None:
     import duckdb
 
-    full = {"memory_limit": "10MB", "temp_directory": "", "threads": 1}
+    full: dict[str, str | bool | int | float | list[str]] = {"memory_limit": "10MB", "temp_directory": "", "threads": 1}
     with duckdb.connect(config=full) as connection:
         connection.execute("CREATE TABLE t AS SELECT range AS x, hash(range) AS y FROM range(3000000)")
 
