@@ -11,11 +11,12 @@ from contracts.errors import PlatformError
 # that needs seconds to start; and below those of Kubernetes' node ports (from 30000).
 RANGE = range(20_000, 30_000)
 _TRIES = 500
-_claims: list[socket.socket] = []  # held as long as this process lives
+_KEPT = 256  # claims of one process: a server that was started so many ports ago listens, and needs none
+_claims: list[socket.socket] = []
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port that is free, and that no other process which asks here is given while this one lives (on Linux)."""
+    """A port that is free, and that nobody else who asks here is given (on Linux, for 256 asks or until our end)."""
     picks = random.SystemRandom()
     for _ in range(_TRIES):
         port = picks.choice(RANGE)
@@ -51,4 +52,6 @@ def _claimed(port: int) -> bool:
         claim.close()
         return False
     _claims.append(claim)
+    if len(_claims) > _KEPT:
+        _claims.pop(0).close()
     return True

@@ -36,3 +36,12 @@ def test_a_port_with_a_server_is_not_free(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(ports, "RANGE", range(taken, taken + 1))
         with pytest.raises(PlatformError, match="is free on 127"):
             free_port()
+
+
+def test_a_process_that_asks_often_does_not_run_out_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ports, "_KEPT", 3)
+    monkeypatch.setattr(ports, "_claims", [])
+    given = [free_port() for _ in range(9)]
+    assert [claim.getsockname() for claim in ports._claims] == [
+        f"\0fairlead-port-{port}".encode() for port in given[-3:]
+    ]
