@@ -31,6 +31,7 @@ ENVIRONMENT = {
 _TRIES = 3  # to join one head
 _POLL, _LOOK = 0.5, 5.0  # seconds between looks at the process, and at the document
 _ENDS = 10.0  # seconds that Ray may take to stop
+_ENDED = 128 + signal.SIGTERM
 
 
 class Head(BaseModel):
@@ -46,8 +47,12 @@ def secured(token: str) -> dict[str, str]:
 
 
 def main(place: str) -> int:
-    """Work for the heads that the document at `place` names, until it is gone; 1 when one cannot be reached."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as the first process of a container, it has no default
+    """Work for the heads that the document at `place` names, until it is gone; 1 when one cannot be reached.
+
+    A pod that is told to end before that (deleted, evicted, its node drained) fails: its Job makes another.
+    """
+    # As the first process of a container it has no default. 0 would tell its Job that its work is done for good.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED))
     known, tried = "", 0
     while text := _read(place, known):
         known, tried = text, tried + 1 if text == known else 1

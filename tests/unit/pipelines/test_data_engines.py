@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -304,3 +305,18 @@ def test_a_worker_follows_the_document_of_the_head(
     assert ray_worker.main("s3://lake/head.json") == code
     assert joined == (["a", "b"] if code == 0 else ["a"] * 3)
     assert ("the head of Ray is not reached: a" in capsys.readouterr().err) is bool(code)
+
+
+def test_a_worker_that_is_told_to_end_fails_so_that_its_job_makes_another() -> None:
+    """A pod that ends with 0 is one whose work is done: a Job whose pods were all deleted would be complete."""
+    text = (
+        "import sys, time\nfrom pipelines.data_engines import ray_worker\n"
+        f"ray_worker._read = lambda place, known: {ray_worker.Head(address='a', token='t').model_dump_json()!r}\n"
+        "ray_worker._work = lambda *_: (print('at work', flush=True), time.sleep(60))\n"
+        "sys.exit(ray_worker.main('s3://lake/head.json'))"
+    )
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "at work\n"
+        worker.terminate()
+        assert worker.wait(30) == 143
