@@ -137,8 +137,9 @@ class App:
         finally:
             if clock is not None:
                 self._clocks.discard(clock)
-        if route is not None and route.refusal is not None:
-            return Answer(route.refusal(problem), problem.status, headers=tuple(problem.headers.items()))
+        refusal = self._router.refusal(scope["path"]) if route is None else route.refusal
+        if refusal is not None:
+            return Answer(refusal(problem), problem.status, headers=tuple(problem.headers.items()))
         body = problem.body(oip=scope["path"].startswith("/v2"))
         return Answer(body, problem.status, MEDIA_TYPE, tuple(problem.headers.items()))
 

@@ -199,6 +199,11 @@ class Router:
     def __init__(self, routes: list[Route]) -> None:
         self._fixed = {route.template: route for route in routes if "{" not in route.template}
         self._templates = [(route.template.split("/"), route) for route in routes if "{" in route.template]
+        self._refusals = {route.template.split("/")[1]: route.refusal for route in routes if route.refusal is not None}
+
+    def refusal(self, path: str) -> Callable[[Problem], bytes] | None:
+        """What makes the body of failures at `path`, which no route has: as that of a route beside it."""
+        return self._refusals.get(path.split("/")[1]) if path[:1] == "/" else None
 
     def find(self, path: str) -> tuple[Route | None, dict[str, str]]:
         """The route of `path`, with or without a slash at its end, and its parameters."""

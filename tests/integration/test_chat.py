@@ -169,6 +169,9 @@ def test_an_unknown_model_is_not_found(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(**say("w") | {"model": "gpt-4"})
     assert caught.value.code == "model_not_found"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.moderations.create(input="w")  # a path that nobody has is refused in the same form
+    assert caught.value.code == "not_found"
 
 
 def test_clients_that_leave_free_their_slots(client: openai.OpenAI, url: str) -> None:

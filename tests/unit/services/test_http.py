@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 
 import pytest
 
+from services.errors import Problem
 from services.logs import JsonFormatter
 from services.server.requests import Route, Router
 
@@ -36,6 +37,15 @@ def test_unknown_paths_and_methods_are_problems(
     assert answer.status_code == status
     assert answer.json()["status"] == status
     assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_a_path_that_nobody_has_is_refused_in_the_form_of_the_paths_beside_it() -> None:
+    def form(problem: Problem) -> bytes:
+        return b""
+
+    router = Router([Route("/v1/{name}/all", {}, refusal=form), Route("/predict", {})])
+    assert router.refusal("/v1/other") is form
+    assert [router.refusal(path) for path in ("/predict/other", "/v10/a", "/", "", "v1/a", "*")] == [None] * 6
 
 
 def test_a_body_that_is_not_json_is_refused(serve: Any, make_bundle: Any) -> None:
