@@ -49,6 +49,22 @@ def stop_group(child: subprocess.Popen[Any], patience: float = 15.0) -> int:
     return child.wait()
 
 
+def processor_seconds(pid: int | None) -> float:
+    """Seconds of processors that a process and its living descendants have used; 0 when it has ended."""
+    import psutil
+
+    total = 0.0
+    try:
+        first = psutil.Process(pid) if pid is not None else None
+        for one in (first, *first.children(recursive=True)) if first is not None else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                took = one.cpu_times()
+                total += took.user + took.system
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
 def _group_exists(group: int) -> bool:
     try:
         os.killpg(group, 0)

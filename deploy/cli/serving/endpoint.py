@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from contracts.bundle import Bundle
     from contracts.endpoints import Endpoints
 
-PATIENCE = 120.0  # seconds until it must be ready
+PATIENCE = 120.0  # seconds until it must be ready, unless it is at work:
+_AT_WORK = 0.1  # of a processor, over the seconds of a look, which a service that only waits does not take
+_LOOK_SECONDS, _LONGEST_SECONDS = 30.0, 1_800.0
 _LONGEST = 100  # characters of a text in an example
 # Codes of "not ready" that pass by themselves; any other one is final.
 _PASSING = frozenset({"stopped", "loading", "draining"})
@@ -120,10 +122,21 @@ class Endpoint:
         """Return when it takes traffic; `tell` hears why it does not yet.
 
         Raises:
-            PlatformError: it ended, or refuses its model, or is not ready within `PATIENCE` seconds.
+            PlatformError: it ended, or refuses its model, or is not ready within `PATIENCE` seconds; one that is at
+                work then, as with weights that are large for the machine, has until `_LONGEST_SECONDS`.
         """
-        deadline, reason = time.monotonic() + PATIENCE, "starting"
-        while time.monotonic() < deadline:
+        from deploy.cli.machine.subprocesses import processor_seconds
+
+        start, reason = time.monotonic(), "starting"
+        look, took = start, 0.0
+        while True:
+            now = time.monotonic()
+            if now - look >= min(_LOOK_SECONDS, PATIENCE):
+                before, took = took, processor_seconds(self.pid)
+                idle = took - before < _AT_WORK * (now - look)
+                look = now
+                if now - start >= (PATIENCE if idle else _LONGEST_SECONDS):
+                    break
             self._check_alive()
             problem = self.not_ready()
             if problem is None:
@@ -133,7 +146,7 @@ class Endpoint:
             reason = problem["title"]
             tell(reason)
             time.sleep(0.05)
-        raise self._failed(f"still not ready after {PATIENCE:.0f} s: {reason}")
+        raise self._failed(f"still not ready after {now - start:.0f} s: {reason}")
 
     def example(self) -> dict[str, Any]:
         """A request that it understands: the form from its own documentation, values of a golden example.

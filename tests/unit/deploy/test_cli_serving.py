@@ -116,6 +116,21 @@ def test_a_service_that_dies_shows_the_end_of_its_log(make) -> None:
     assert str(endpoint.log) in caught.value.fix
 
 
+def test_a_service_is_waited_for_as_long_as_it_is_at_work(make, monkeypatch) -> None:
+    monkeypatch.setattr("deploy.cli.serving.endpoint.PATIENCE", 0.3)
+    idle = make(argv=(sys.executable, "-c", "import time; time.sleep(60)"))
+    idle.start()
+    with pytest.raises(PlatformError, match="could not serve") as caught:
+        idle.wait_ready()
+    assert "still not ready after" in caught.value.detail
+    busy = "import sys, time; end = time.time() + 1.5\nwhile time.time() < end: pass\nsys.exit('was at work')"
+    endpoint = make(argv=(sys.executable, "-c", busy))
+    endpoint.start()
+    with pytest.raises(PlatformError) as caught:
+        endpoint.wait_ready()
+    assert "was at work" in caught.value.detail
+
+
 def test_stopping_frees_the_port(make) -> None:
     with make() as endpoint:
         endpoint.start()
