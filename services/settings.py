@@ -261,7 +261,7 @@ class ServiceSettings(Settings):
     header_seconds: float = Field(10.0, gt=0, description="time that a client has to send a request's headers")
     stuck_seconds: float = Field(60.0, gt=0, description="a model call that takes longer ends the readiness")
     keys_file: str = Field(
-        "", description="file of API keys (name:sha256[:requests per second][:operator]); empty: no keys"
+        "", description="file of API keys (name:sha256[:requests per second][:operator][:labels=a|b]); empty: none"
     )
     grpc_port: int = Field(0, ge=0, le=65535, description="port of the Open Inference Protocol over gRPC; 0: none")
     grpc_host: str = Field("127.0.0.1", description="address that gRPC listens on; 0.0.0.0 or :: in a pod")

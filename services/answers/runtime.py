@@ -9,9 +9,13 @@ from typing import Any
 
 from contracts.bundle import Bundle
 from contracts.errors import PlatformError
+from contracts.problems.answering import SEPARATOR, listed
 from services.answers.writer import Writer, open_writer
+from services.errors import Problem
+from services.model.request_schema import Batch
 from services.model.rows import Rows
 from services.model.runtime import RowRuntime
+from services.request_options import RequestOptions
 from services.server.lifecycle import Modality
 
 
@@ -55,6 +59,30 @@ class AnswersRuntime(RowRuntime):
         found = engine.model
         self.vectors = PgVectors(self.settings.vector_store, bundle.digest, found.vectors, found.access)
         engine.model = replace(found, elsewhere=self.vectors)
+
+    def admit(self, batch: Batch, options: RequestOptions) -> None:
+        """Let a key that is bound to labels ask with those only; a row that names none has all of the key's.
+
+        Raises:
+            Problem: 403 where a row names another one.
+        """
+        if options.labels is None:
+            return
+        asked, own = batch.columns["labels"].astype(object), SEPARATOR.join(sorted(options.labels))
+        for row, given in enumerate(asked):
+            said = listed(given or "")
+            if not options.labels.issuperset(said):
+                where = batch.where.format(row=row, name="labels")
+                raise Problem(
+                    403,
+                    "labels-not-allowed",
+                    "the API key may not read what these labels open",
+                    errors=[(where, "has a label that the key has not")],
+                    fix="leave labels out: those of the key hold then",
+                )
+            if not said:
+                asked[row] = own
+        batch.columns["labels"] = asked
 
     async def close(self) -> None:
         """Finish the rows, and end a chat model of our own."""

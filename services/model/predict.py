@@ -153,8 +153,10 @@ async def run(
     """Score a batch, together with those of other requests.
 
     Raises:
-        Problem: 422 when reasons are asked of a model that has none; 429, 503 and 504 see `Batcher.submit`.
+        Problem: 403 see `RowRuntime.admit`; 422 when reasons are asked of a model that has none; 429, 503 and 504 see
+            `Batcher.submit`.
     """
+    runtime.admit(batch, options)
     if model.rows.threads and batch.schema == "by_features":
         start, call = perf_counter(), partial(model.rows.prepared, batch)
         batch = call() if model.rows.is_quick(batch) else await runtime.prepare(call)

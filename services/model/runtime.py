@@ -19,10 +19,11 @@ from services.batching.executor import Executor, cpu_shares
 from services.batching.queue_items import BatchLimits
 from services.errors import Problem
 from services.model.prediction_log import PredictionLog
-from services.model.request_schema import RequestSchemas
+from services.model.request_schema import Batch, RequestSchemas
 from services.model.rows import Rows
 from services.model.scoring import Lookup, Model, Scored, Work, replay, warm
 from services.problems import get_serving
+from services.request_options import RequestOptions
 from services.server.lifecycle import Modality, Runtime
 from services.settings import ServiceSettings
 
@@ -114,6 +115,13 @@ class RowRuntime(Runtime):
         self._model = model
         batcher.learn("by_features", size, shortest)
         return {"golden_examples": examples}
+
+    def admit(self, batch: Batch, options: RequestOptions) -> None:
+        """Let the rows of a request be answered; a modality refuses what its API key may not ask.
+
+        Raises:
+            Problem: 403.
+        """
 
     async def prepare(self, call: Callable[[], T]) -> T:
         """Run what takes too long for the loop and is no call of the model.

@@ -161,6 +161,7 @@ class GrpcServer:
         runtime = self._runtime
         model = self._check(message.model_name, message.model_version)
         options = options_of(given, min(left, runtime.settings.timeout_seconds))
+        options.labels = runtime.labels_of(given)
         document, _ = await inference.infer(runtime, model, _document(message), options)
         raw = bool(message.raw_input_contents)
         answer = pb.ModelInferResponse(model_name=runtime.name, model_version=runtime.version, id=document["id"])

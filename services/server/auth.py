@@ -1,8 +1,8 @@
 """API keys: only their hashes are stored, each has a name and a rate; the file may change while the service runs.
 
-One key per line, ``name:sha256-of-the-key[:requests per second][:operator]``; empty lines and lines with ``#`` are
-skipped. An operator may also act in the console. Keys are random and long, so one round of SHA-256 is enough.
-``python -m services.server.auth NAME`` makes one.
+One key per line, ``name:sha256-of-the-key[:requests per second][:operator][:labels=a|b]``; empty lines and lines with
+``#`` are skipped. An operator may also act in the console; labels open documents that have them. Keys are random and
+long, so one round of SHA-256 is enough. ``python -m services.server.auth NAME`` makes one.
 """
 
 from __future__ import annotations
@@ -24,16 +24,21 @@ from services.logs import log_event
 
 _LINE = re.compile(
     r"(?P<name>[\w.-]{1,64}):(?P<hash>[0-9a-f]{64})(?::(?P<rate>\d+(?:\.\d+)?))?(?P<operator>:operator)?"
+    r"(?P<bound>:labels=(?P<labels>.*))?"
 )
 _LOOK_AGAIN_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Whose key it is, and whether that one may do more than ask and look."""
+    """Whose key it is, and whether that one may do more than ask and look.
+
+    labels: which documents it may read, of those that have labels; None: a request says so itself, and is believed.
+    """
 
     name: str
     operator: bool = False
+    labels: frozenset[str] | None = None
 
 
 @dataclass
@@ -123,7 +128,7 @@ class KeyRing:
         keys: dict[str, _Key] = {}
         try:
             stamp = self._file.stat().st_mtime_ns
-            lines = self._file.read_text(encoding="ascii").splitlines()
+            lines = self._file.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as err:
             raise PlatformError(
                 f"cannot read the API keys: {self._file}",
@@ -138,13 +143,16 @@ class KeyRing:
             if found is None or (found["rate"] and not float(found["rate"])):
                 raise PlatformError(
                     f"not an API key: {self._file}, line {number}",
-                    fix="write name:sha256[:requests per second][:operator], see `python -m services.server.auth NAME`",
+                    fix="write name:sha256[:requests per second][:operator][:labels=a|b], see `python -m "
+                    "services.server.auth NAME`",
                     code="bad_keys",
                 )
             rate = float(found["rate"] or math.inf)
-            keys[found["hash"]] = _Key(
-                Holder(name=found["name"], operator=bool(found["operator"])), rate, max(1.0, rate), monotonic()
+            labels = frozenset(one.strip() for one in (found["labels"] or "").split("|")) - {""}
+            holder = Holder(
+                name=found["name"], operator=bool(found["operator"]), labels=labels if found["bound"] else None
             )
+            keys[found["hash"]] = _Key(holder, rate, max(1.0, rate), monotonic())
         return stamp, keys
 
 

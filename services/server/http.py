@@ -116,6 +116,8 @@ class App:
             if timeout is None:
                 return await handler(request)
             request.options = options_of(request.headers, timeout)
+            if runtime.keys is not None:
+                request.options.labels = runtime.labels_of(request.headers)
             clock = self._watch(request.options.deadline)
             return await handler(request)
         except Problem as err:

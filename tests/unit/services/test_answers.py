@@ -18,6 +18,7 @@ from contracts.problems.answering import AnsweringOutput
 from services.answers.writer import NOT_FOUND, messages, open_writer, written
 from services.problems.answering import NOT_FOUND as NOTHING
 from services.problems.answering import SERVING
+from services.server.auth import make_key
 from services.settings import WriterSettings
 from tests.problem_bundles import SOME_QUESTIONS, documents, small_answerer
 
@@ -54,6 +55,37 @@ def test_only_labels_of_the_asker_open_passages(serve_bundle: Any, tmp_path: Pat
     said = json.dumps(ask(served, question="Will the Ora pump be sold to a rival in May?", labels=["staff"]).json())
     assert "rival" not in said
     assert "board" not in said
+
+
+def test_a_key_reads_by_its_own_labels_and_by_no_other(serve_bundle: Any, tmp_path: Path) -> None:
+    made = {name: make_key(name) for name in ("office", "visitor", "portal")}
+    bound = {"office": ":labels=staff| hr", "visitor": ":2:labels=", "portal": ""}
+    (tmp_path / "keys").write_text("".join(f"{line}{bound[name]}\n" for name, (_, line) in made.items()))
+    served = serve_bundle(documents(tmp_path), keys_file=str(tmp_path / "keys"))
+    asked = "How many days of leave a year has the office?"
+
+    def post(name: str, path: str, body: Any) -> Any:
+        return served.client.post(path, json=body, headers={"x-api-key": made[name][0]})
+
+    def found(name: str, **more: Any) -> bool:
+        answer: dict[str, Any] = post(name, "/answer", {"question": asked, **more}).json()
+        return bool(answer["found"])
+
+    assert [found("office"), found("office", labels=["staff"]), found("office", labels=["hr"])] == [True, True, False]
+    assert [found("visitor"), found("portal"), found("portal", labels=["staff"])] == [False, False, True]
+    refused = [
+        post("visitor", "/answer", {"question": asked, "labels": ["staff"]}),
+        post("office", "/answer", {"question": asked, "labels": ["staff", "board"]}),
+        post("office", "/predict", {"instances": [{"question": asked}, {"question": asked, "labels": "board"}]}),
+    ]
+    assert [one.status_code for one in refused] == [403] * 3
+    assert [one.json()["errors"][0]["field"] for one in refused] == ["labels", "labels", "instances[1].labels"]
+    assert "board" not in refused[1].text
+    rows = post("office", "/predict", {"instances": [{"question": asked}]}).json()["predictions"]
+    tensors = [{"name": "question", "datatype": "BYTES", "shape": [1], "data": [asked]}]
+    told = post("office", f"/v2/models/{served.runtime.name}/infer", {"inputs": tensors}).json()
+    assert rows[0]["found"]
+    assert told["outputs"][0]["data"][0] == rows[0]["answer"]
 
 
 @pytest.mark.parametrize(
