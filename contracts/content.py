@@ -83,6 +83,17 @@ def text_traits(described: Mapping[str, Any]) -> Describe:
     return traits
 
 
+def size_column(name: str) -> str:
+    """The column beside an input of images with the width and height of each file in pixels, shape (rows, 2): as it
+    is shown, before it is resized. `contracts.engine.DecodingEngine.decode` adds it."""
+    return f"{name}{SEPARATOR}size"
+
+
+def size_traits(size: Sequence[Any]) -> Traits:
+    """``width`` and ``height`` of a row of `size_column`."""
+    return {"width": int(size[0]), "height": int(size[1])}
+
+
 def image_traits(described: Mapping[str, Any]) -> Describe:
     """``brightness``, ``contrast`` and ``sharpness`` of decoded pixels: mean, deviation, and how far neighbours differ
     in deviations, of some lines."""
@@ -136,6 +147,7 @@ def describe_content(
     """``traits``, ``grams`` and ``center`` of each input that has some, for its entry in the baseline.
 
     Args:
+        columns: of images their pixels, and their `size_column` where it is known.
         normal: the entries so far.
         unknown: of each row the share of unknown tokens, where the model has a tokenizer.
         vectors: of some rows the model's own, where it has one; as `unknown` of the first of these inputs.
@@ -149,6 +161,8 @@ def describe_content(
         rows = [describe(value) for value in (values[1::2] if grams else values)]
         traits = _described(rows)
         center = np.zeros(0) if found else _center(vectors)
+        if (sizes := columns.get(size_column(item.name))) is not None:
+            traits |= _described([size_traits(size) for size in sizes])
         if unknown and not found:
             traits |= _described([{UNKNOWN: share} for share in unknown])
         if len(center):  # measured of other rows than it was made of, for those are nearer
@@ -210,9 +224,9 @@ def _of_pixels(pixels: Any) -> Traits:
     grey = _middle(values).astype(np.float64)
     if grey.ndim == 3:
         grey = grey.mean(axis=-1)
-    deviation = float(grey.std())
-    steps = float(np.abs(np.diff(grey, axis=1)).mean()) if grey.shape[1] > 1 else 0.0
-    found = {"brightness": float(grey.mean()), "contrast": deviation, "sharpness": steps / max(deviation, 1e-9)}
+    from contracts.images import sharpness  # which needs Pillow, as whoever has pixels does
+
+    found = {"brightness": float(grey.mean()), "contrast": float(grey.std()), "sharpness": sharpness(grey)}
     return {name: round(value, 4) for name, value in found.items()}
 
 

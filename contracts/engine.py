@@ -85,7 +85,8 @@ class DecodingEngine(Protocol):
     """An engine whose rows are files: decoded per request, so that a bad one fails its own request alone."""
 
     def decode(self, columns: Mapping[str, NDArray[Any]], max_pixels: int = ...) -> dict[str, NDArray[Any]]:
-        """What `predict` takes in the place of files; safe to call from any thread.
+        """What `predict` takes in the place of files; safe to call from any thread. Of images their size may stand
+        beside it, see `contracts.content.size_column`.
 
         Raises:
             UnreadableError: naming the files that cannot be decoded, or have more than `max_pixels` together.

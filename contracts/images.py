@@ -129,6 +129,12 @@ def read_sized(file: bytes, spec: ImageSpec, most: int) -> tuple[NDArray[np.uint
     return np.asarray(image, np.uint8).reshape(spec.height, spec.width, len(spec.mode)), shown
 
 
+def sharpness(gray: NDArray[np.float64]) -> float:
+    """How far neighbours in a line differ, in deviations of the pixels; `gray` has the shape (height, width)."""
+    steps = float(np.abs(np.diff(gray, axis=1)).mean()) if gray.shape[1] > 1 else 0.0
+    return steps / max(float(gray.std()), 1e-9)
+
+
 def _padded(image: Image.Image, spec: ImageSpec) -> Image.Image:
     factor = spec.factors(*image.size)[0]
     sides = (

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contracts.bundle import Bundle
+from contracts.content import size_column
 from contracts.engine import MAX_PIXELS, EngineOptions, EngineSpec, Reason, odds_of, refused
 from contracts.engines.onnx_image import OnnxImageEngine
 from contracts.problems.detection import DetectionOutput, Detections, left_of, surest
@@ -45,7 +46,8 @@ class DetectorEngine(OnnxImageEngine):
         self._longest = self._output.longest
 
     def decode(self, columns: Mapping[str, NDArray[Any]], max_pixels: int = MAX_PIXELS) -> dict[str, NDArray[Any]]:
-        """`Picture` of each file, an object array, shape (rows,); what is decoded already stays.
+        """`Picture` of each file, an object array, shape (rows,), and beside it the size of each file; what is
+        decoded already stays.
 
         Raises:
             UnreadableError: see `OnnxImageEngine.decode`.
@@ -53,7 +55,8 @@ class DetectorEngine(OnnxImageEngine):
         files = columns[self._name]
         if not len(files) or isinstance(files[0], Picture):
             return dict(columns)
-        return {**columns, self._name: self._pictures(files, max_pixels)}
+        pictures = self._pictures(files, max_pixels)
+        return {**columns, self._name: pictures, size_column(self._name): np.array([one.shown for one in pictures])}
 
     def _pictures(self, files: NDArray[Any], most: int, together: bool = True, first: int = 0) -> NDArray[np.object_]:
         made = np.empty(len(files), object)

@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from contracts.bundle import Bundle
+from contracts.content import size_column
 from contracts.engine import (
     MAX_PIXELS,
     VECTOR,
@@ -80,23 +81,32 @@ class OnnxImageEngine:
             raise refused(bundle, f"mean and std must have one number or {channels}, as mode {self._spec.mode} has")
 
     def decode(self, columns: Mapping[str, NDArray[Any]], max_pixels: int = MAX_PIXELS) -> dict[str, NDArray[Any]]:
-        """The pixels of files, uint8, shape (rows, height, width, channels); what is decoded already stays.
+        """The pixels of files, uint8, shape (rows, height, width, channels), and beside them the size of each file
+        (`contracts.content.size_column`); what is decoded already stays.
 
         Raises:
             UnreadableError: naming every file that is no image, is cut off, or has too many pixels with those before.
         """
         files = columns[self._name]
-        return dict(columns) if files.dtype != object else {**columns, self._name: self._decoded(files, max_pixels)}
+        if files.dtype != object:
+            return dict(columns)
+        pixels, sizes = self._decoded(files, max_pixels)
+        return {**columns, self._name: pixels, size_column(self._name): sizes}
 
-    def _decoded(self, files: NDArray[Any], most: int, together: bool = True, first: int = 0) -> NDArray[np.uint8]:
-        """`most` pixels are for all files `together`, or for each; errors count rows from `first`."""
+    def _decoded(
+        self, files: NDArray[Any], most: int, together: bool = True, first: int = 0
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Pixels, and the width and height of each file, shape (rows, 2). `most` pixels are for all files `together`,
+        or for each; errors count rows from `first`."""
         spec = self._spec
         if len(files) == 1:  # as of most requests: no copy
-            return next(self._read(files, most, together, first))[1][None]
+            _, alone, shown = next(self._read(files, most, together, first))
+            return alone[None], np.array([shown])
         pixels = np.empty((len(files), spec.height, spec.width, len(spec.mode)), np.uint8)
-        for row, found, _ in self._read(files, most, together, first):
-            pixels[row] = found
-        return pixels
+        sizes = np.empty((len(files), 2), np.int64)
+        for row, found, shown in self._read(files, most, together, first):
+            pixels[row], sizes[row] = found, shown
+        return pixels, sizes
 
     def _read(
         self, files: NDArray[Any], most: int, together: bool, first: int
@@ -137,7 +147,7 @@ class OnnxImageEngine:
         given, parts = columns[self._name], []
         for at in range(0, len(given), self._at_once):
             some = given[at : at + self._at_once]
-            pixels = self._decoded(some, MAX_PIXELS, False, at) if some.dtype == object else some
+            pixels = self._decoded(some, MAX_PIXELS, False, at)[0] if some.dtype == object else some
             parts.append(self._run(pixels, names))
         return np.concatenate(parts)
 
@@ -163,7 +173,7 @@ class OnnxImageEngine:
         if self._output.problem != "classification":
             raise PlatformError("this model gives no reasons", detail="it gives no classes", code="not_explainable")
         given = columns[self._name]
-        pixels = self._decoded(given, MAX_PIXELS, False) if given.dtype == object else given
+        pixels = self._decoded(given, MAX_PIXELS, False)[0] if given.dtype == object else given
         answers = self.predict({self._name: pixels})
         return [self._reasons(image, answer, top) for image, answer in zip(pixels, answers, strict=True)]
 

@@ -146,12 +146,15 @@ def pixels_of(file: bytes) -> NDArray[np.uint8]:
 
 
 def described(one: Drawn) -> dict[str, Any]:
-    """What the log and monitors keep of a picture: its class, the mean of its pixels and their deviation, from 0 to 1.
-    A picture is never logged."""
+    """What the log and monitors keep of a picture: its class, the mean of its pixels and their deviation, from 0 to 1,
+    and its `contracts.images.sharpness`. A picture is never logged."""
+    from contracts.images import sharpness
+
     return {
         "class": one.label,
         "brightness": round(float(one.pixels.mean()) / 255, 4),
         "contrast": round(float(one.pixels.std()) / 255, 4),
+        "sharpness": round(sharpness(one.pixels.mean(axis=-1)), 4),
     }
 
 

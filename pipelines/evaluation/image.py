@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MEMORY = "memorisation"  # of evaluation.json
 _OF_ROWS = ("label_accuracy", "precision", "recall", "c2st", "c2st_pixels", "copied")
+_WATCHED = {"answer": "brightness", "contrast": "contrast", "sharpness": "sharpness"}  # by their names as answers
 _ANCHORS = ("c2st_real", "kid_real", "nearest_ratio")
 
 
@@ -145,25 +146,22 @@ class Image(ClassLabels):
         return spread_rows([output.labels.index(one.label) for one in answers], most)
 
     def baseline(self, output: ImageOutput, answers: Any) -> dict[str, Any]:
-        """``scores``: deciles of brightness and contrast; ``shares`` of the classes."""
+        """``scores``: deciles of brightness, contrast and sharpness; ``shares`` of the classes."""
         from contracts.baseline import numbers
 
         found = self.watched(output, None, answers)
         counts = Counter(one.label for one in answers)
         return {
-            "scores": {"brightness": numbers(found["answer"]), "contrast": numbers(found["contrast"])},
+            "scores": {key: numbers(found[name]) for name, key in _WATCHED.items()},
             "shares": {name: round(counts[name] / max(1, len(answers)), 6) for name in output.labels},
         }
 
     def watched(self, output: ImageOutput, decision: Any, answers: Any) -> dict[str, NDArray[Any]]:
-        """Brightness, contrast and class of each image."""
+        """Brightness, contrast, sharpness and class of each image."""
         import numpy as np
 
         told = [traits(one) for one in answers]
-        found = {
-            name: np.array([one[key] for one in told], np.float64)
-            for name, key in (("answer", "brightness"), ("contrast", "contrast"))
-        }
+        found = {name: np.array([one[key] for one in told], np.float64) for name, key in _WATCHED.items()}
         return found | {"class": np.array([one["class"] for one in told], dtype=object)}
 
     def batch(self, output: ImageOutput, decision: Any) -> Batch:

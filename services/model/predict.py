@@ -159,7 +159,9 @@ async def run(
     runtime.admit(batch, options)
     if model.rows.threads and batch.schema == "by_features":
         start, call = perf_counter(), partial(model.rows.prepared, batch)
-        batch = call() if model.rows.is_quick(batch) else await runtime.prepare(call)
+        ready = call() if model.rows.is_quick(batch) else await runtime.prepare(call)
+        # Of whoever asks too: the log tells how large images are, and what there is to say of tokens.
+        batch.columns, batch.prepared, batch.lengths = ready.columns, ready.prepared, ready.lengths
         runtime.metrics.stage["decode"].observe(perf_counter() - start)
     works = _works(runtime.settings, batch, top)
     for one in works:

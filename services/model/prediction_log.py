@@ -21,7 +21,7 @@ import orjson
 
 from contracts import storage
 from contracts.bundle import Signature
-from contracts.content import UNKNOWN, Traits, looked_at, traits_of, unknown_share
+from contracts.content import UNKNOWN, Traits, looked_at, size_column, size_traits, traits_of, unknown_share
 from contracts.errors import PlatformError
 from contracts.out_of_distribution import OOD
 from services.feedback import layout
@@ -105,7 +105,7 @@ class PredictionLog:
         # What is not one of the known categories may be anything, a name for example: it counts as free text.
         strings = [item for item in signature.inputs if item.dtype == "string"]
         self._strings = {item.name: frozenset(item.categories or ()) for item in strings}
-        self._files = frozenset(item.name for item in signature.inputs if item.dtype == "bytes")
+        self._files = {item.name: size_column(item.name) for item in signature.inputs if item.dtype == "bytes"}
         self._below = int(settings.sample * 2**32)
         self._lines: list[bytes | _Unfinished] = []
         self._taken_bytes = self._done_bytes = 0  # of what is to be described, each counted by one side
@@ -182,7 +182,7 @@ class PredictionLog:
             if name in self._entities:
                 continue
             if name in self._files or (name in self._strings and value not in self._strings[name]):
-                kept = self._file(value, contents) if name in self._files else self._text(value)
+                kept = self._file(name, batch, row, value, contents) if name in self._files else self._text(value)
                 if name in self._traits and isinstance(kept, dict) and len(value):
                     contents.append(_Content(kept, self._traits[name], looked_at(value)))
                     whole = value if name in self._files else tokens
@@ -212,9 +212,10 @@ class PredictionLog:
         keys = {name: batch.columns[name][row] for name in self._entities if name in batch.columns}
         return keys if self._settings.entities == "keep" else {name: self._hash(key) for name, key in keys.items()}
 
-    def _file(self, pixels: Any, contents: list[_Content]) -> dict[str, Any]:
-        """A file is never logged, at most the hash of what was decoded from it."""
-        kept: dict[str, Any] = {}
+    def _file(self, name: str, batch: Batch, row: int, pixels: Any, contents: list[_Content]) -> dict[str, Any]:
+        """A file is never logged: its size where it is an image, and at most the hash of what was decoded from it."""
+        sizes = batch.columns.get(self._files[name])
+        kept: dict[str, Any] = {} if sizes is None else dict(size_traits(sizes[row]))
         if self._settings.text == "hash":
             contents.append(_Content(kept, lambda data: {"hash": self._hash(data)}, pixels.tobytes()))
         return kept

@@ -36,7 +36,7 @@ class ImageServing(Serving):
             labels[name].inc()
 
     def record(self, answers: Any, decided: Sequence[str], row: int) -> dict[str, Any]:
-        """Class, brightness and contrast."""
+        """Class, brightness, contrast and sharpness."""
         return described(answers[row])
 
     def parameters(self, output: ImageOutput) -> dict[str, Any]:
@@ -57,10 +57,11 @@ class ImageServing(Serving):
         return found
 
     def watched(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Brightness, contrast and class."""
+        """Brightness, contrast, sharpness and class."""
         if "brightness" not in record:
             return {}
-        return {"answer": record["brightness"], "contrast": record.get("contrast"), "class": record.get("class")}
+        found = {"answer": record["brightness"], "contrast": record.get("contrast"), "class": record.get("class")}
+        return found | ({"sharpness": record["sharpness"]} if "sharpness" in record else {})
 
 
 SERVING = ImageServing()

@@ -22,6 +22,7 @@ from contracts.provenance import is_sealed, read_mark
 from services.drawing.jobs import Job, Jobs
 from services.errors import Problem
 from services.metrics.service_metrics import ServiceMetrics
+from services.problems import get_serving
 from services.settings import DrawingSettings
 from tests.drawing_bundle import GRAYS, LABELS, SIDE, grays
 
@@ -132,6 +133,8 @@ def test_rows_and_tensors_give_the_same_image_for_the_same_seed(serve_bundle: An
     ]
     assert sorted(one["class"] for one in records) == ["dark", "dark", "dark", "grey", "grey", "light grey"]
     assert all(0 <= one["brightness"] <= 1 for one in records)
+    watched = get_serving(served.runtime.model().problem).watched(records[0])
+    assert watched["sharpness"] == records[0]["sharpness"] >= 0
     assert not any("image" in one for one in records)
     assert {one["id"] for one in drawn} == {one["id"] for one in records if one["class"] == "grey"}
 

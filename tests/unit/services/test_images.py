@@ -328,15 +328,16 @@ def test_too_many_that_wait_to_be_decoded_are_told_so(start: Any, monkeypatch: p
 
 
 def test_pixels_are_never_logged(start: Any, tmp_path: Path) -> None:
-    light = ["brightness", "contrast", "sharpness"]
-    for policy, expected in (("drop", light), ("hash", ["hash", *light]), ("truncate", light)):
+    size, light = ["width", "height"], ["brightness", "contrast", "sharpness"]
+    for policy, more in (("drop", []), ("hash", ["hash"]), ("truncate", [])):
         folder = tmp_path / policy
         served = start(predictions={"folder": str(folder), "text": policy})
         labels(raw(served, BRIGHT, "image/png"))
         served.runtime.log.close()
         [line] = next(folder.rglob("*.jsonl")).read_text().splitlines()
         logged = json.loads(line)["inputs"]["image"]
-        assert list(logged) == expected
+        assert list(logged) == [*size, *more, *light]
+        assert [logged[name] for name in size] == [8, 8]
         assert all(isinstance(logged[name], float) for name in light)
 
 

@@ -74,6 +74,7 @@ def test_objects_are_counted_logged_and_watched(serve_bundle: Any, tmp_path: Pat
     log = [json.loads(line) for line in lines]
     assert log[0]["found"] == [SPOT]
     assert log[0]["inputs"]["image"]["brightness"] == 255
+    assert [log[0]["inputs"]["image"][name] for name in ("width", "height")] == [16, 16], "of the file"
     assert SERVING.watched(log[0]) == {"answer": 1, "score": 1.0, "side": 8.0, "class": "spot"}
     assert SERVING.watched(log[2]) == {"answer": 0, "score": None, "side": None, "class": ""}
 
