@@ -373,6 +373,7 @@ class Task(Protocol):
         regression a number) and any number of ``slice_<name>`` (string) columns that metrics are kept for;
         `pipelines.data.hidden` adds the slices ``features:...``. ``row_key`` (string) may say what a row is known by
         in another version of the data, where that is not the id; no row should change its part because of the seed.
+        A column of files has numbers, which stand for the files of `pipelines.data.file_rows`.
         """
         ...
 

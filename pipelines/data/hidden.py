@@ -19,6 +19,8 @@ from contracts.errors import PlatformError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipelines.data.file_rows import FileRows
+
 SLICE = "features"  # the slices of evaluation are features:unknown entity, features:stale and so on
 CASE, RANK = "hidden_case", "hidden_rank"  # columns of the files, beside those of the data set
 _MOST = 50_000  # rows of the test that are measured in a case
@@ -61,7 +63,12 @@ def cases(plan: Mapping[str, Any]) -> list[Case]:
 
 
 def write_hidden(
-    frames: Mapping[str, pd.DataFrame], joined: pd.DataFrame, key: str, plan: Mapping[str, Any], folder: Path
+    frames: Mapping[str, pd.DataFrame],
+    joined: pd.DataFrame,
+    key: str,
+    plan: Mapping[str, Any],
+    folder: Path,
+    files: FileRows,
 ) -> None:
     """Write ``{train,test}_hidden-<n>.parquet``: rows of the splits as they are served with hidden features.
 
@@ -71,6 +78,7 @@ def write_hidden(
     Args:
         frames: the task's splits.  joined: the rows with all features, that they were made of.
         key: column of `joined` with the row's id. Rows whose id occurs twice are left out.
+        files: writes the rows of a task with files.
     """
     import pandas as pd
 
@@ -90,7 +98,7 @@ def write_hidden(
                 picked = np.sort(np.argsort(rank, kind="stable")[:_MOST])
             made = _hide(rows.iloc[picked], known.iloc[place[picked]], case, plan)
             made[CASE], made[RANK] = case.name, rank[picked]
-            made.to_parquet(folder / f"{split}_hidden-{at}.parquet", index=False)
+            files.write(made, folder / f"{split}_hidden-{at}.parquet")
 
 
 def read_hidden(dataset: Path, split: str, share: float = 1.0) -> list[pd.DataFrame]:

@@ -13,6 +13,7 @@ import numpy as np
 from contracts.engine import MAX_PIXELS
 from contracts.errors import PlatformError
 from contracts.images import SPEC, ImageSpec, read_pixels
+from pipelines.data.file_rows import row_count, shards_of, some_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,6 @@ class Reference:
 
     def __init__(self, folder: Path) -> None:
         import onnxruntime as ort
-        import pandas as pd
 
         self.about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         self.spec = ImageSpec.model_validate_json((folder / SPEC).read_bytes())
@@ -41,9 +41,10 @@ class Reference:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self._session = ort.InferenceSession(str(folder / GRAPH), options, providers=["CPUExecutionProvider"])
         self._column = image_column(folder / "train.parquet")
-        rows = pd.read_parquet(folder / "train.parquet", columns=[self._column])
-        rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _MOST)).astype(int))]
-        self.train = self.decoded(rows[self._column].tolist())
+        rows = row_count(folder / "train.parquet")
+        chosen = np.unique(np.linspace(0, rows - 1, min(rows, _MOST)).astype(np.int64))
+        tables = some_rows(folder / "train.parquet", chosen, [self._column])
+        self.train = np.concatenate([self.decoded(one.column(self._column).to_pylist()) for one in tables])
         self._valid = folder / "valid.parquet"
         self._scale = 1.0
         self._scale = float(np.sqrt((self.judged(self.train)[0] ** 2).mean())) or 1.0
@@ -115,14 +116,14 @@ def _opened(folder: str, written: int) -> Reference:
 
 
 def image_column(file: Path) -> str:
-    """The column of a Parquet file that has files.
+    """The column of a part of a data set that has files.
 
     Raises:
         PlatformError: ``code="bad_dataset"``: none has.
     """
     from pyarrow import parquet, types
 
-    for item in parquet.read_schema(file):
+    for item in parquet.read_schema(shards_of(file)[0]):
         if types.is_binary(item.type) or types.is_large_binary(item.type):
             name: str = item.name
             return name

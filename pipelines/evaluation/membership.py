@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.file_rows import row_count, some_rows
 from pipelines.evaluation import get_evaluation
 from pipelines.evaluation.measures import Ranking, bootstrap
 from pipelines.evaluation.scoring import columns_of, predict
@@ -57,14 +58,9 @@ def measure(
 def _some_rows(file: Path, rng: np.random.Generator) -> pd.DataFrame:
     """At most `ROWS` rows, each as probable, in their order; the table, which may hold files, is read in parts."""
     import pyarrow as pa
-    from pyarrow import parquet
 
-    with parquet.ParquetFile(file) as table:
-        chosen, parts, at = np.sort(rng.permutation(table.metadata.num_rows)[:ROWS]), [], 0
-        for batch in table.iter_batches(ROWS):
-            parts.append(batch.take(pa.array(chosen[(chosen >= at) & (chosen < at + len(batch))] - at)))
-            at += len(batch)
-        some: pd.DataFrame = pa.Table.from_batches(parts).to_pandas(ignore_metadata=True)
+    chosen = np.sort(rng.permutation(row_count(file))[:ROWS])
+    some: pd.DataFrame = pa.concat_tables(some_rows(file, chosen)).to_pandas(ignore_metadata=True)
     return some
 
 

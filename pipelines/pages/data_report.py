@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data import left_out, register
+from pipelines.data.file_rows import row_count, some_rows
 from pipelines.formatting import number
 from pipelines.io.files import read_json
 from pipelines.pages.render import render
@@ -33,7 +34,7 @@ def render_data(dataset: Path, about: Mapping[str, Any], title: str = "") -> str
     Texts are shown where they repeat, as categories do; of free text only the lengths are.
     """
     document = read_json(dataset / "dataset.json")
-    frame, rows = _rows(dataset / "train.parquet")
+    frame, files, rows = _rows(dataset / "train.parquet")
     known = {item["name"]: item for item in document["inputs"]}
     order = [*known, *(name for name in frame.columns if name not in known)]
     gone = document.get("left_out")
@@ -45,7 +46,11 @@ def render_data(dataset: Path, about: Mapping[str, Any], title: str = "") -> str
         splits=[{"name": name, "rows": document["rows"][name]} for name in _SPLITS],
         total=sum(document["rows"].values()),
         classes=_classes(document["labels"]),
-        columns=[_column(name, frame[name], known.get(name)) for name in order if _is_shown(name)],
+        columns=[
+            (_files if name in files else _column)(name, frame[name], known.get(name))
+            for name in order
+            if _is_shown(name)
+        ],
         rows=rows,
         looked_at=len(frame),
         groups=gone["groups"] if gone else [],
@@ -70,16 +75,21 @@ def _file(each: Any) -> dict[str, Any]:
     return {"name": each["name"], "rows": each.get("rows")} if isinstance(each, Mapping) else {"name": str(each)}
 
 
-def _rows(file: Path) -> tuple[pd.DataFrame, int]:
-    """Up to `ROWS` rows, evenly from the whole file, and how many it has."""
+def _rows(file: Path) -> tuple[pd.DataFrame, set[str], int]:
+    """Up to `ROWS` rows, evenly from the whole part; its columns of files, which have sizes here; and all its rows."""
+    import numpy as np
     import pyarrow as pa
-    from pyarrow import parquet
+    import pyarrow.compute as pc
 
-    table: pa.Table = parquet.read_table(file)
-    rows = table.num_rows
-    if rows > ROWS:
-        table = table.take(pa.array(range(0, rows, -(-rows // ROWS))))
-    return table.to_pandas(), rows
+    rows = row_count(file)
+    tables, files = [], set()
+    for table in some_rows(file, np.arange(0, rows, max(1, -(-rows // ROWS)))):
+        for at, name in enumerate(table.column_names):
+            if pa.types.is_binary(table.column(at).type):
+                table = table.set_column(at, name, pc.binary_length(table.column(at)))
+                files.add(name)
+        tables.append(table)
+    return pa.concat_tables(tables).to_pandas(), files, rows
 
 
 def _classes(labels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
@@ -106,8 +116,6 @@ def _column(name: str, values: pd.Series[Any], item: Mapping[str, Any] | None) -
     import pandas as pd
     from pandas.api import types
 
-    if item and item["dtype"] == "bytes":
-        return _files(name, values, item)
     given = values.dropna()
     shown: dict[str, Any] = {
         "name": name,
@@ -132,10 +140,11 @@ def _column(name: str, values: pd.Series[Any], item: Mapping[str, Any] | None) -
     return shown | _texts(given.astype(str))
 
 
-def _files(name: str, values: pd.Series[Any], item: Mapping[str, Any]) -> dict[str, Any]:
-    sizes = values.str.len()
+def _files(name: str, sizes: pd.Series[Any], item: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The same of a column of files."""
     said = f"files of {number(sizes.min() / 1000)} to {number(sizes.max() / 1000)} kB"
-    about = {"name": name, "kind": "bytes", "used": "input", "meaning": item.get("description") or "", "missing": ""}
+    used, meaning = ("input", item.get("description") or "") if item else ("", "")
+    about = {"name": name, "kind": "bytes", "used": used, "meaning": meaning, "missing": ""}
     return {**about, "values": said, "bars": _histogram(sizes.to_numpy())}
 
 

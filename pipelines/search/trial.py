@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.data.file_rows import FileRows, shards_of
+from pipelines.data.image_files import takes_images
 from pipelines.evaluation import get_evaluation, scoring
 from pipelines.io.files import fresh_folder
 from pipelines.settings import apply
@@ -49,7 +51,8 @@ def inner_dataset(task: Task, dataset: Path, out: Path, share: float = 1.0, draw
     """
     import pandas as pd
 
-    train = pd.read_parquet(dataset / "train.parquet")
+    files = FileRows(shards_of(dataset / "train.parquet"), takes_images(task))
+    train = files.frame()
     train = train[_places(train["row_key"], draw) < share]
     held = _places(train["row_key"], 991.0) < _HELD
     if task.timestamp:
@@ -65,7 +68,7 @@ def inner_dataset(task: Task, dataset: Path, out: Path, share: float = 1.0, draw
             else:
                 (made / file.name).symlink_to(file.resolve())
         for name, rows in parts.items():
-            rows.reset_index(drop=True).to_parquet(made / f"{name}.parquet", index=False)
+            files.write(rows.reset_index(drop=True), made / f"{name}.parquet")
         (made / "test.parquet").symlink_to((dataset / "valid.parquet").resolve())
         for name, source in (("valid", "train"), ("test", "valid")):
             if (groups := dataset / f"groups_{source}.parquet").exists():

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
 from pipelines.data import left_out, seen
 from pipelines.data.features import join
+from pipelines.data.file_rows import FileRows
 from pipelines.data.hidden import write_hidden
+from pipelines.data.image_files import takes_images
 from pipelines.data.sensitive import write_groups
 from pipelines.evaluation import get_evaluation
 from pipelines.io import events
-from pipelines.io.files import missing, read_json, write_json
+from pipelines.io.files import read_json, write_json
 from pipelines.task import Task, problem_of
 from pipelines.tasks import get_task, load_config
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_FILES = 512  # rows of a group
 
 SPLITS = ("train", "valid", "test")
 
@@ -35,7 +35,8 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
         out: gets ``{train,valid,test}.parquet`` (with ``row_key``), other tables that the split gives, ``seen.bin``
             (hashes of training and validation rows), ``groups_{train,valid,test}.parquet`` of a task with sensitive
             columns, ``dataset.json`` and, with features, ``features.json`` (the plan) and rows as they are served
-            without features (`pipelines.data.hidden`).
+            without features (`pipelines.data.hidden`). Rows of a task with files are in folders of these names,
+            written without holding all files (`pipelines.data.file_rows`).
 
     Returns:
         rows and label counts per split, and what was left out up to here.
@@ -46,7 +47,9 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     target.mkdir(parents=True, exist_ok=True)
     report = events.progress("build_dataset")
     report(0, 3, doing="read")
-    rows = frame = read_parts(Path(clean))
+    column = takes_images(found)
+    files = FileRows.of_folder(Path(clean), column)
+    rows = frame = files.frame()
     history = read_json(features) if features else None
     beside = getattr(found, "with_features", None)  # a task may have them for other tables than its rows
     if history and beside is None:
@@ -60,17 +63,17 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     if history and beside is not None:
         frames = dict(beside(frames, history))
     for name in frames.keys() - set(SPLITS):  # what a recipe learns from beside the rows
-        frames.pop(name).to_parquet(target / f"{name}.parquet", index=False)
+        files.write(frames.pop(name), target / f"{name}.parquet")
     _check(frames, [item.name for item in inputs], found)
     evaluation = get_evaluation(problem_of(found))
     lost = left_out.of_split(found, rows, frames, settings, evaluation.strata(rows[found.label]))
     gone = left_out.joined(_before(Path(clean), "left_out"), lost)
     numbered = seen.is_numbered(found, settings.data.columns)
-    keys = {name: seen.row_keys(frames[name], frame, found, numbered) for name in SPLITS}
+    known = frame.assign(**{column: files.digests(frame[column])}) if column and numbered else frame
+    keys = {name: seen.row_keys(frames[name], known, found, numbered) for name in SPLITS}
     seen.Seen.of(seen.row_hashes([*keys["train"], *keys["valid"]])).write(target)
     for name in SPLITS:
-        table = frames[name].assign(row_key=keys[name])
-        table.to_parquet(target / f"{name}.parquet", index=False, **_groups(inputs))
+        files.write(frames[name].assign(row_key=keys[name]), target / f"{name}.parquet")
     write_groups(found, frames, rows, target)
     summary = {
         "rows": {name: len(frames[name]) for name in SPLITS},
@@ -83,33 +86,16 @@ def build_dataset(task: str, config: str, clean: str, features: str, out: str) -
     write_json(target / "dataset.json", {**summary, "inputs": [item.model_dump() for item in inputs]})
     if history:
         if beside is None:
-            write_hidden(frames, frame, found.id, history["plan"], target)
+            write_hidden(frames, frame, found.id, history["plan"], target, files)
         write_json(target / "features.json", history["plan"])
     report(3, 3)
     return summary
-
-
-def _groups(inputs: Sequence[Any]) -> dict[str, Any]:
-    """Rows of files in groups that a loader reads one by one, see `pipelines.training.shards`."""
-    return {"row_group_size": _FILES} if any(item.dtype == "bytes" for item in inputs) else {}
 
 
 def _before(clean: Path, what: str) -> Any:
     """What the step before says of `left_out`, `personal`, `origin` or the `version`; None where no report does."""
     report = clean / "report.json"
     return read_json(report).get(what) if report.exists() else None
-
-
-def read_parts(folder: Path) -> pd.DataFrame:
-    """All parts of a folder as one frame, in order."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    files = sorted(folder.glob("part-*.parquet"))
-    if not files:
-        raise missing(folder / "part-00000.parquet")
-    frame: pd.DataFrame = pa.concat_tables([parquet.read_table(file) for file in files]).to_pandas()
-    return frame
 
 
 def _check(frames: Mapping[str, pd.DataFrame], inputs: list[str], task: Task) -> None:

@@ -64,21 +64,17 @@ def decode_part(
     most: so many of them, evenly from all; 0: all.
     """
     import numpy as np
-    from pyarrow import parquet
+
+    from pipelines.data.file_rows import row_count, some_rows
 
     numbers = {name: at for at, name in enumerate(classes)}
-    source = parquet.ParquetFile(file)
-    there = source.metadata.num_rows
-    every = max(1, there // most) if most else 1
-    rows = -(-there // every)
-    shape = (rows, spec.height, spec.width, len(spec.mode))
+    there = row_count(file)
+    chosen = np.arange(0, there, max(1, there // most) if most else 1)
+    shape = (len(chosen), spec.height, spec.width, len(spec.mode))
     pixels = np.memmap(scratch / f"{file.stem}.pixels", np.uint8, "w+", shape=shape)
-    labels, at, row = np.empty(rows, np.int64), 0, -1
-    for batch in source.iter_batches(batch_size=_ROWS, columns=[column, "label"]):
-        for content, label in zip(batch.column(0), batch.column(1), strict=True):
-            row += 1
-            if row % every:
-                continue
+    labels, at = np.empty(len(chosen), np.int64), 0
+    for table in some_rows(file, chosen, [column, "label"]):
+        for content, label in zip(table.column(column), table.column("label"), strict=True):
             pixels[at] = read_pixels(content.as_py(), spec, MAX_PIXELS)[0]
             labels[at] = numbers[label.as_py()]
             at += 1

@@ -81,14 +81,14 @@ class Scenes:
 def decode_scenes(file: Path, column: str, spec: ImageSpec, classes: Sequence[str], scratch: Path) -> Scenes:
     """The images of a part of a data set, through a file in `scratch`, so that memory stays bounded."""
     import numpy as np
-    from pyarrow import parquet
 
-    source = parquet.ParquetFile(file)
-    shape = (source.metadata.num_rows, spec.height, spec.width, len(spec.mode))
+    from pipelines.data.file_rows import row_count, some_rows
+
+    shape = (row_count(file), spec.height, spec.width, len(spec.mode))
     pixels = np.memmap(scratch / f"{file.stem}.pixels", np.uint8, "w+", shape=shape)
     scenes: list[Scene] = []
-    for batch in source.iter_batches(batch_size=_ROWS, columns=[column, "label"]):
-        for content, label in zip(batch.column(0), batch.column(1), strict=True):
+    for table in some_rows(file, columns=[column, "label"]):
+        for content, label in zip(table.column(column), table.column("label"), strict=True):
             pixels[len(scenes)], size = read_sized(content.as_py(), spec, MAX_PIXELS)
             scenes.append(_scene(label.as_py(), spec, size, classes))
     return Scenes(pixels, scenes)

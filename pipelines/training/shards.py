@@ -37,7 +37,7 @@ class LoaderConfig:
     """How training images reach the loop.
 
     workers: processes that fetch, decode and change them; 0: all are decoded once, and changed by the training process.
-    window: rows that are mixed with one another; a worker holds the files and the pixels of one window.
+    window: rows that are mixed with one another; a worker holds the pixels of one window, and files of a row group.
     """
 
     workers: Annotated[int, Field(ge=0, le=256)] = 0
@@ -190,16 +190,15 @@ def _window(work: _Work) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     import numpy as np
 
     numbers = {name: at for at, name in enumerate(work.classes)}
-    files: list[Any] = []
-    labels: list[int] = []
-    for group in work.groups:
-        table = _open(group.shard).read_row_group(group.number, columns=[work.column, "label"])
-        files += table.column(work.column).to_pylist()
-        labels += [numbers[name] for name in table.column("label").to_pylist()]
+    rows, spec = sum(group.rows for group in work.groups), work.spec
     rng = np.random.default_rng(work.seed)
-    order = rng.permutation(len(files))
-    spec = work.spec
-    pixels = np.empty((len(files), spec.height, spec.width, len(spec.mode)), np.uint8)
-    for at, row in enumerate(order):
-        pixels[at] = read_pixels(cast("bytes", files[row]), spec, MAX_PIXELS)[0]
-    return augmented(pixels, work.augment, rng), np.array(labels, np.int64)[order]
+    place = np.argsort(rng.permutation(rows))  # of each row, where it comes
+    pixels = np.empty((rows, spec.height, spec.width, len(spec.mode)), np.uint8)
+    labels, row = np.empty(rows, np.int64), 0
+    for group in work.groups:  # of files, those of one group are held
+        table = _open(group.shard).read_row_group(group.number, columns=[work.column, "label"])
+        for file, label in zip(table.column(work.column), table.column("label"), strict=True):
+            pixels[place[row]] = read_pixels(cast("bytes", file.as_py()), spec, MAX_PIXELS)[0]
+            labels[place[row]] = numbers[label.as_py()]
+            row += 1
+    return augmented(pixels, work.augment, rng), labels

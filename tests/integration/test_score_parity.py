@@ -27,10 +27,10 @@ from contracts.registry import ModelVersion
 from deploy.cli.serving.in_process import InProcessService
 from feature_repo.stores.join import point_in_time_join
 from pipelines.data.features import derive
+from pipelines.data.file_rows import FileRows
 from pipelines.data.hidden import CASE, read_hidden
 from pipelines.evaluation import scoring
 from pipelines.steps.batch_score import batch_score
-from pipelines.steps.build_dataset import read_parts
 from pipelines.steps.materialise import to_online
 from tests.chain import Chain
 
@@ -53,7 +53,7 @@ class Loop:
         self.bundle = self.chain.bundle()
         self.plan: dict[str, Any] = self.bundle.read_json("features.json")
         self.history = Path(json.loads((self.chain.path("features.json")).read_text())["path"])
-        payments = read_parts(self.chain.path("clean"))
+        payments = FileRows.of_folder(self.chain.path("clean")).frame()
         self.customers = [*payments["customer_id"].unique()[:40], "nobody"]
         self.terminals = [*payments["terminal_id"].unique()[:40], "nowhere"]
         self.last = datetime.fromisoformat(self.plan["known_until"])

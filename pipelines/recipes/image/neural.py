@@ -102,7 +102,7 @@ def fit(
     import torch
     from torch.nn.functional import cross_entropy
 
-    from contracts.bundle import sha256_file
+    from pipelines.data.file_rows import digest_of
     from pipelines.task import dump_config
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.distributed import group
@@ -176,7 +176,7 @@ def fit(
         nesterov=training.momentum > 0,
         weight_decay=training.weight_decay,
     )
-    learned = sha256_file(images.dataset / "train.parquet") if loader else train.fingerprint()
+    learned = digest_of(images.dataset / "train.parquet") if loader else train.fingerprint()
     named = (dump_config(config), device, learned, images.valid.fingerprint(), spec.model_dump_json())
     decides = "|".join((*named, private[1]["id"])) if private else "|".join(named)
     counted = steps if private else sum(1 for _ in shuffled(len(train.labels), size, np.random.default_rng(0)))
@@ -208,9 +208,10 @@ def _labels(images: Images) -> NDArray[np.int64]:
 
 
 def _loader(images: Images, config: NeuralImage, size: int) -> ShardLoader:
-    shard = str(images.dataset / "train.parquet")
+    from pipelines.data.file_rows import shards_of
+
     return ShardLoader(
-        [shard],
+        [str(shard) for shard in shards_of(images.dataset / "train.parquet")],
         images.column,
         images.spec,
         images.classes,

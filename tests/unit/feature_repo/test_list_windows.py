@@ -97,7 +97,7 @@ def test_what_is_not_known_is_nothing_counted() -> None:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, str, pd.DataFrame, Any]:
     """Plan, history, online store, interactions and configuration of the task on a small world."""
-    from pipelines.steps.build_dataset import read_parts
+    from pipelines.data.file_rows import FileRows
     from pipelines.steps.ingest import ingest
     from pipelines.steps.materialise import materialise
     from pipelines.steps.validate import validate
@@ -122,7 +122,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     none = folder / "none.json"
     materialise("recommend", dump_config(recipe_config(task, "graph_filter")), *given, str(none))
     assert json.loads(none.read_text()) == {}, "a recipe without such a ranker has no features"
-    return document["plan"], Path(document["path"]), ends.uri("online"), read_parts(folder / "clean"), settings
+    return (
+        document["plan"],
+        Path(document["path"]),
+        ends.uri("online"),
+        FileRows.of_folder(folder / "clean").frame(),
+        settings,
+    )
 
 
 def served(plan: dict[str, Any], online: str, user: str, items: list[str], moment: datetime) -> dict[str, Any]:

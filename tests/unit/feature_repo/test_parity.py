@@ -56,7 +56,7 @@ def test_random_histories_are_served_as_they_are_joined(
 @pytest.fixture(scope="module")
 def fraud(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, str, pd.DataFrame]:
     """Plan, history, online store and payments of the fraud task on a small simulation."""
-    from pipelines.steps.build_dataset import read_parts
+    from pipelines.data.file_rows import FileRows
     from pipelines.steps.ingest import ingest
     from pipelines.steps.materialise import materialise
     from pipelines.steps.validate import validate
@@ -72,7 +72,7 @@ def fraud(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
     out = folder / "features.json"
     materialise("fraud", config, str(folder / "clean"), version, ends.model_dump_json(), str(out))
     document = json.loads(out.read_text())
-    return document["plan"], Path(document["path"]), ends.uri("online"), read_parts(folder / "clean")
+    return document["plan"], Path(document["path"]), ends.uri("online"), FileRows.of_folder(folder / "clean").frame()
 
 
 def test_a_thousand_payments_have_identical_features_in_training_and_serving(fraud: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from pipelines.data import left_out
+from pipelines.data.file_rows import FileRows
 from pipelines.steps import build_dataset as step
 
 
@@ -91,7 +92,7 @@ def test_rows_that_the_split_leaves_out_are_told_with_those_from_before(
 ) -> None:
     clean = tmp_path / "clean"
     shutil.copytree(candidate / "clean", clean)
-    read = len(step.read_parts(clean))
+    read = len(FileRows.of_folder(clean).frame())
     earlier = {"step": "validate", "reason": "stops: not a whole number", "rows": 5, "where": "/q.csv"}
     report = {"left_out": left_out.document(read + 5, [earlier], [])}
     (clean / "report.json").write_text(json.dumps(report))

@@ -11,6 +11,7 @@ import pytest
 
 from contracts.errors import PlatformError
 from pipelines.data.features import derive
+from pipelines.data.file_rows import FileRows
 from pipelines.data.hidden import CASE, cases, read_hidden, write_hidden
 
 
@@ -65,7 +66,7 @@ def test_cases_follow_from_the_keys_and_the_times_to_live() -> None:
 
 def test_every_test_row_is_in_every_case_without_the_features_of_its_views(tmp_path: Path) -> None:
     frame = joined()
-    write_hidden(split(frame), frame, "row", PLAN, tmp_path)
+    write_hidden(split(frame), frame, "row", PLAN, tmp_path, FileRows([], ""))
     found = read_hidden(tmp_path, "test")
     assert [rows[CASE].iloc[0] for rows in found] == [case.name for case in cases(PLAN)]
     test = split(frame)["test"]
@@ -80,7 +81,7 @@ def test_every_test_row_is_in_every_case_without_the_features_of_its_views(tmp_p
 
 def test_training_rows_are_shared_out_among_the_distinct_cases(tmp_path: Path) -> None:
     frame = joined()
-    write_hidden(split(frame), frame, "row", PLAN, tmp_path)
+    write_hidden(split(frame), frame, "row", PLAN, tmp_path, FileRows([], ""))
     found = read_hidden(tmp_path, "train")
     assert [rows[CASE].iloc[0] for rows in found] == ["unknown entity", "unknown buyer_id", "unknown shop_id"]
     ids = [one for rows in found for one in rows["id"]]
@@ -95,7 +96,14 @@ def test_a_share_is_chosen_by_the_row_and_grows_by_adding_rows(tmp_path: Path) -
     for at, (given, share) in enumerate([(frame, 0.2), (frame, 0.5), (shuffled, 0.5)]):
         folder = tmp_path / str(at)
         folder.mkdir()
-        write_hidden({**split(given), "train": split(given.sort_values("row"))["train"]}, given, "row", PLAN, folder)
+        write_hidden(
+            {**split(given), "train": split(given.sort_values("row"))["train"]},
+            given,
+            "row",
+            PLAN,
+            folder,
+            FileRows([], ""),
+        )
         chosen.append({(one, rows[CASE].iloc[0]) for rows in read_hidden(folder, "train", share) for one in rows["id"]})
     few, more, again = chosen
     assert few < more
@@ -108,7 +116,7 @@ def test_rows_that_cannot_be_told_apart_are_left_out(tmp_path: Path) -> None:
     frame = joined()
     frame.loc[frame.index[:50], "row"] = 7
     frame.loc[frame.index[-1], "row"] = frame["row"].iloc[-2]
-    write_hidden(split(frame), frame, "row", PLAN, tmp_path)
+    write_hidden(split(frame), frame, "row", PLAN, tmp_path, FileRows([], ""))
     assert len(read_hidden(tmp_path, "test")[0]) == 198
     assert sum(map(len, read_hidden(tmp_path, "train"))) == 150
 
@@ -140,7 +148,7 @@ def payments() -> tuple[dict[str, Any], pd.DataFrame]:
 
 def test_on_demand_features_are_derived_from_what_is_left(tmp_path: Path) -> None:
     plan, frame = payments()
-    write_hidden(split(frame), frame, "row", plan, tmp_path)
+    write_hidden(split(frame), frame, "row", plan, tmp_path, FileRows([], ""))
     nothing, no_customer, no_terminal, _ = read_hidden(tmp_path, "test")
     for rows, known in ((nothing, []), (no_customer, ["days_since_last_fraud"]), (no_terminal, ["amount_to_mean_30d"])):
         assert rows["hour"].eq(12.0).all()
@@ -151,6 +159,8 @@ def test_on_demand_features_are_derived_from_what_is_left(tmp_path: Path) -> Non
 def test_a_transform_that_needs_its_features_is_named(tmp_path: Path) -> None:
     plan, frame = payments()
     with pytest.raises(PlatformError, match="cannot be derived") as caught:
-        write_hidden(split(frame.drop(columns="amount")), frame.drop(columns="amount"), "row", plan, tmp_path)
+        write_hidden(
+            split(frame.drop(columns="amount")), frame.drop(columns="amount"), "row", plan, tmp_path, FileRows([], "")
+        )
     assert caught.value.code == "bad_transform"
     assert "KeyError: 'amount'" in str(caught.value.detail)

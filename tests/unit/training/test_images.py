@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
 from contracts.images import ImageSpec, read_pixels
+from pipelines.data import file_rows
+from pipelines.data.file_rows import FileRows, shards_of
 from pipelines.evaluation.scoring import provisional
 from pipelines.recipes.image.neural import ImageLoop, scaled
 from pipelines.recipes.image.resnet import ResnetModel
@@ -130,10 +132,33 @@ def test_a_training_that_was_killed_gives_the_same_bytes(tmp_path: Path, dataset
     assert [path.name for path in tmp_path.glob(".pixels*")] == []
 
 
+def in_shards(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training part as a data set that is larger than memory has it."""
+    monkeypatch.setattr(file_rows, "_GROUP_ROWS", 6)
+    monkeypatch.setattr(file_rows, "_SHARD_BYTES", 3000)
+    files = FileRows([dataset / "train.parquet"], "image")
+    files.write(files.frame(), dataset / "shards")
+    (dataset / "train.parquet").unlink()
+    (dataset / "shards").rename(dataset / "train.parquet")
+    assert len(shards_of(dataset / "train.parquet")) > 2
+
+
+def test_shards_are_learned_from_as_one_file_is(tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(name: str) -> bytes:
+        small().train(TASK, dataset, tmp_path / name, tmp_path / "kept" / name, lambda *args, **kwargs: None)
+        return (tmp_path / name / "model.onnx").read_bytes()
+
+    whole = train("whole")
+    in_shards(dataset, monkeypatch)
+    assert train("parts") == whole
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_training_that_was_killed_within_an_epoch_gives_the_same_bytes(
     tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
+    if workers:
+        in_shards(dataset, monkeypatch)
     config = replace(small(checkpoint_steps=4), loader=LoaderConfig(workers=workers, window=16))
     seen: list[tuple[int, int]] = []
 
