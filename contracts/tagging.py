@@ -258,19 +258,20 @@ def spans(
     places: NDArray[np.int64],
     kinds: Sequence[str],
     transitions: NDArray[np.float64],
-    caution: float = 0.0,
+    caution: float | NDArray[np.float64] = 0.0,
 ) -> list[Tagged]:
     """The spans of the likeliest tags, by Viterbi's algorithm.
 
     Args:
         logits: shape (tokens, tags).  transitions: shape (tags, tags), of one behind another; a text begins behind O.
-        caution: added for each span behind an ``O``: more are found, and more of them wrongly; none gets longer by it.
+        caution: added for each span behind an ``O``, one for all or one of each kind: more are found, and more of them
+            wrongly; none gets longer by it.
     """
     scores = logits.astype(np.float64)
     allowed = np.where(possible(scores.shape[1]), transitions, _NEVER)
     allowed[0, 1::2] += caution
     # What is outside so surely ends what the tags before it have to do with those behind it.
-    inside = scores[:, 1:].max(axis=1, initial=_NEVER) > scores[:, 0] - _SURE - caution
+    inside = scores[:, 1:].max(axis=1, initial=_NEVER) > scores[:, 0] - _SURE - np.max(caution, initial=0)
     edges = np.flatnonzero(np.diff(np.concatenate([[False], inside, [False]]).astype(np.int8))).reshape(-1, 2)
     found: list[Tagged] = []
     for start, end in edges.tolist():

@@ -12,6 +12,7 @@ from contracts.errors import PlatformError
 
 _NEXT = re.compile(r"\s*[\w.#-]+\s*=")
 _FREE = (
+    ["recall"],
     ["gate", "redaction", "recall"],
     ["gate", "redaction", "leaked"],
     ["gate", "suite", "minimum"],

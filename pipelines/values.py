@@ -29,7 +29,8 @@ from pipelines.tasks import changed_config, find_recipe, get_task, load_config, 
 
 ENDPOINTS = "FAIRLEAD_ENDPOINTS"
 """Environment of steps on a cluster: the platform's addresses, as JSON of `Endpoints`."""
-_BESIDE = ("source", "test_source", "other", "pii_labelled", "words")  # settings that name what a step reads by itself
+# Settings that name what a step reads by itself.
+_BESIDE = ("source", "test_source", "valid_source", "other", "pii_labelled", "words")
 
 
 def values_of(run: Run) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class TaggerSpec(Document):
         size: of the table of hashes.
         transitions: score of one tag (row) behind another (column).
         caution: what is added for each span, see `contracts.tagging.spans`.
+        cautions: of types that have one of their own, in the place of `caution`.
         max_characters: a text is cut here before it is read.
         max_tokens: a longer text is read in pieces.
         words: whether there is a list of words.
@@ -58,6 +59,7 @@ class TaggerSpec(Document):
     size: int = Field(ge=2)
     transitions: list[list[float]]
     caution: float = 0.0
+    cautions: dict[str, float] = Field(default_factory=dict)
     max_characters: int = Field(ge=1)
     max_tokens: int = Field(256, ge=8)
     words: bool = False
@@ -80,6 +82,8 @@ class TaggerEngine:
         signature = bundle.document.signature
         self._inputs = [item.name for item in signature.inputs if item.dtype == "string"]
         self.types: list[str] = list(signature.output.types)  # type: ignore[attr-defined]
+        own = self._spec.cautions
+        self._caution = np.array([own.get(kind, self._spec.caution) for kind in self.types], np.float64)
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -105,7 +109,7 @@ class TaggerEngine:
         ]
         found: list[list[Tagged]] = [[] for _ in texts]
         for (row, part), logits in zip(parts, self._logits(read, parts), strict=True):
-            found[row] += spans(logits, read[row].places[part], self.types, self._transitions, self._spec.caution)
+            found[row] += spans(logits, read[row].places[part], self.types, self._transitions, self._caution)
         return found
 
     def _logits(self, read: Sequence[Tokens], parts: Sequence[tuple[int, slice]]) -> list[NDArray[np.float32]]:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from pipelines.recipes.text.tagger import Learned, SpanText, TaggerText, compared, described, f1_of, read_parts
+from pipelines.recipes.text.tagger import SpanText, TaggerText, compared, described, read_parts
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, GateConfig, Progress, TaskConfig
 from pipelines.training.tagger import ChangeConfig
 
 if TYPE_CHECKING:
     from contracts.tagging import WordList
+    from pipelines.recipes.text.cautions import Learned
     from pipelines.task import Task
     from pipelines.training.linear_crf import LinearCrf
     from pipelines.training.tagger import Texts
@@ -67,10 +68,12 @@ class CrfText(SpanText):
 
 def tagger_recipes(gate: GateConfig) -> Mapping[str, TaskConfig]:
     """The recipes of every task of spans, by name."""
-    return {"tagger": TaggerText(recipe="tagger", gate=gate), "crf": CrfText(recipe="crf", gate=gate)}
+    return {"crf": CrfText(recipe="crf", gate=gate), "tagger": TaggerText(recipe="tagger", gate=gate)}
 
 
 def _learned(model: LinearCrf, config: CrfText, words: WordList | None) -> Learned:
+    from pipelines.recipes.text.cautions import Learned
+
     return Learned(
         lambda ids, _: model.scores(ids).astype("float32"), model.moves, config.model.size, words, around=True
     )
@@ -89,6 +92,7 @@ def _fit(
     import numpy as np
     import torch
 
+    from pipelines.recipes.text.cautions import f1_of
     from pipelines.recipes.text.tagger import fingerprint
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.tagger import batches

@@ -19,11 +19,13 @@ class SplitConfig:
 
     test_source: a file or folder with the test part of a benchmark, read by `test_data`; then `test_share` is unused
     and texts that are in it are left out of the training.
+    valid_source: the same of the validation part, also read by `test_data`, in the place of `valid_share`.
     """
 
     valid_share: float = 0.1
     test_share: float = 0.2
     test_source: str = ""
+    valid_source: str = ""
     test_data: DataConfig = field(default_factory=DataConfig)
 
 

@@ -56,19 +56,18 @@ def split_texts(task: Texts, frame: pd.DataFrame, config: TextTaskConfig) -> dic
     check_shares(split)
     rows = _prepare(task, frame, config)
     held = task.keys(rows)
-    if not split.test_source:
-        shares = {"test": split.test_share, "valid": split.valid_share}
-        part = assign(held, task.strata(rows["label"]), shares)
-        parts = {name: rows[[p == name for p in part]] for name in ("train", "valid", "test")}
-    else:
-        with source_here(split.test_source, "build_dataset") as here:
-            test = _prepare(task, read_texts(task, here, _test_data(split.test_data, config.data)), config)
-        theirs = set(task.keys(test))
-        free = [key not in theirs for key in held]
-        rest = rows[free]
-        left = [key for key in held if key not in theirs]
-        part = assign(left, task.strata(rest["label"]), {"valid": split.valid_share})
-        parts = {name: rest[[p == name for p in part]] for name in ("train", "valid")} | {"test": test}
+    parts, theirs = dict[str, "pd.DataFrame"](), set[str]()
+    for name in ("test", "valid"):
+        if address := getattr(split, f"{name}_source"):
+            with source_here(address, "build_dataset") as here:
+                given = _prepare(task, read_texts(task, here, _test_data(split.test_data, config.data)), config)
+            parts[name] = given[[key not in theirs for key in task.keys(given)]]
+            theirs.update(task.keys(given))
+    rest, left = rows[[key not in theirs for key in held]], [key for key in held if key not in theirs]
+    shares = {name: getattr(split, f"{name}_share") for name in ("test", "valid") if name not in parts}
+    part = assign(left, task.strata(rest["label"]), shares)
+    parts |= {name: rest[[p == name for p in part]] for name in ("train", *shares)}
+    parts = {name: parts[name] for name in ("train", "valid", "test")}
     task.check_labels(parts, config)
     check_rows(task, parts, config)
     return {name: rows.reset_index(drop=True) for name, rows in parts.items()}
@@ -123,7 +122,7 @@ def _test_data(test: DataConfig, data: DataConfig) -> DataConfig:
 
 
 def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
-    """A test source, read as ingest reads: columns of the task, as strings.
+    """A source of the test or the validation part, read as ingest reads: columns of the task, as strings.
 
     Raises:
         PlatformError: as ingest does, and ``code="bad_source"`` when a row cannot be read.
@@ -147,7 +146,7 @@ def read_texts(task: Texts, source: str, data: DataConfig) -> pd.DataFrame:
             if chunk.rejected:
                 bad = chunk.rejected[0]
                 raise PlatformError(
-                    f"test source {path.name}: row {bad.row} cannot be read",
+                    f"{path.name}, of the test or the validation part: row {bad.row} cannot be read",
                     detail=bad.reason,
                     fix="correct the row, or split.test_data (header, delimiter, quoted)",
                     code="bad_source",
@@ -234,10 +233,12 @@ def check_shares(split: SplitConfig) -> None:
     Raises:
         PlatformError: saying so.
     """
-    shares = {"split.valid_share": split.valid_share}
-    if not split.test_source:
-        shares["split.test_share"] = split.test_share
-    if min(shares.values()) < 0 or sum(shares.values()) >= 1:
+    shares = {
+        f"split.{name}_share": getattr(split, f"{name}_share")
+        for name in ("valid", "test")
+        if not getattr(split, f"{name}_source")
+    }
+    if min(shares.values(), default=0) < 0 or sum(shares.values()) >= 1:
         raise PlatformError(
             "the shares of the split leave nothing for training",
             detail=", ".join(f"{name} is {share:g}" for name, share in shares.items()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from contracts.tagging import WordList
+    from pipelines.recipes.text.cautions import Learned
     from pipelines.task import Task
     from pipelines.training.tagger import Texts
 
@@ -36,12 +37,15 @@ class SpanText(TextTaskConfig):
     change: what texts become while training.
     cautions: candidates for what is added to the score of each span; the validation rows choose by F-beta with
     `recall_weight` as beta: above 1 what is missed weighs more than what is found wrongly.
+    recall: types, and the share of their spans among the validation rows that is to be found, both borders right. Such
+    a type gets a caution of its own, the least that reaches it; what it costs is told as ``valid_precision:TYPE``.
     """
 
     text: TextConfig = field(default_factory=lambda: TextConfig(max_characters=100_000))
     change: ChangeConfig = field(default_factory=ChangeConfig)
     cautions: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
     recall_weight: Annotated[float, Field(gt=0)] = 2.0
+    recall: Mapping[str, Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=dict)
     words: str = ""
 
     reports: ClassVar[str] = "valid_error"
@@ -60,6 +64,7 @@ class TaggerText(SpanText):
 
     def train(self, task: Task, dataset: Path, out: Path, checkpoints: Path, progress: Progress) -> dict[str, Any]:
         """Train until F1 on ``valid`` stops rising; it chooses `cautions` as well."""
+        from pipelines.recipes.text.cautions import Learned
         from pipelines.training.device import import_torch, resolve_device
         from pipelines.training.tagger import build_model, write_tagger_graph
 
@@ -80,17 +85,6 @@ class TaggerText(SpanText):
         }
 
 
-class Learned(NamedTuple):
-    """What was trained. scores: of ids (rows, tokens, hashes) and lengths (rows,), shape (rows, tokens, tags).  moves:
-    of one tag (row) behind another.  size, words, around: as in `contracts.tagging.tokenise`."""
-
-    scores: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-    moves: NDArray[np.float64]
-    size: int
-    words: WordList | None
-    around: bool = False
-
-
 def _scores_of(model: Any, device: str) -> Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]:
     import torch
 
@@ -105,18 +99,24 @@ def _scores_of(model: Any, device: str) -> Callable[[NDArray[np.int64], NDArray[
 
 
 def described(config: SpanText, learned: Learned, valid: Texts, kinds: Sequence[str], out: Path) -> dict[str, Any]:
-    """Choose among `cautions` by `valid`, write what the engine reads beside the graph, and tell of the model."""
+    """Choose what is added for each span by `valid`, write what the engine reads beside the graph, tell of the model.
+
+    Raises:
+        PlatformError: ``code="bad_config"``: `SpanText.recall` of a type that cannot be reached, or that there is not.
+    """
     import numpy as np
 
     from contracts.engines.tagger import FILE, WORD_FILE, TaggerSpec
+    from pipelines.recipes.text.cautions import chosen
 
-    caution, measured = _caution(learned, valid, kinds, config)
+    caution, own, measured = chosen(learned, valid, kinds, config.cautions, config.recall_weight, config.recall)
     if learned.words is not None:
         np.save(out / WORD_FILE, learned.words.known, allow_pickle=False)
     spec = TaggerSpec(
         size=learned.size,
         transitions=[[round(float(one), 5) for one in row] for row in learned.moves],
         caution=caution,
+        cautions=own,
         max_characters=config.text.max_characters,
         words=learned.words is not None,
         around=learned.around,
@@ -127,7 +127,8 @@ def described(config: SpanText, learned: Learned, valid: Texts, kinds: Sequence[
         "engine": "tagger",
         "output": {"problem": "tagging", "types": list(kinds)},
         "decision": None,
-        "parameters": {"caution": caution, "words": known, **measured},
+        "parameters": {"caution": caution, "words": known, **{f"caution:{kind}": one for kind, one in own.items()}}
+        | measured,
     }
 
 
@@ -200,6 +201,7 @@ def _fit(
     import torch
     from torch.nn.functional import cross_entropy
 
+    from pipelines.recipes.text.cautions import Learned, f1_of
     from pipelines.training.checkpoint import Checkpoint
     from pipelines.training.loop import eager, run_epochs
     from pipelines.training.tagger import batches, encode_all, padded, sequence_loss, transition_scores
@@ -268,7 +270,9 @@ def fingerprint(
 
     from pipelines.task import dump_config
 
-    about = json.dumps([dump_config(config), device, kinds], sort_keys=True, default=str)
+    after = ("cautions", "recall_weight", "recall")  # what is chosen when all is learned
+    told = {key: value for key, value in json.loads(dump_config(config)).items() if key not in after}
+    about = json.dumps([told, device, kinds], sort_keys=True, default=str)
     if words is not None:
         about += hashlib.sha256(words.known.tobytes()).hexdigest()
     texts = "\0".join([*data["train"].texts, *map(str, data["train"].spans), *data["valid"].texts])
@@ -280,43 +284,3 @@ def compared(data: Texts) -> Texts:
     from pipelines.training.tagger import Texts
 
     return Texts(texts=data.texts[:_COMPARED], spans=data.spans[:_COMPARED])
-
-
-def f1_of(learned: Learned, data: Texts, kinds: Sequence[str]) -> float:
-    """Of the spans of `data`, without caution."""
-    return _beta_score(*_sums(learned, data, kinds, [0.0])[0], 1.0)
-
-
-def _caution(learned: Learned, data: Texts, kinds: Sequence[str], config: SpanText) -> tuple[float, dict[str, float]]:
-    """The candidate with the best F-beta on `data`, and what it reaches there."""
-    candidates = sorted(set(config.cautions))
-    found = dict(zip(candidates, _sums(learned, data, kinds, candidates), strict=True))
-    best = max(found, key=lambda each: (_beta_score(*found[each], config.recall_weight), -each))
-    hit, said, there = found[best]
-    return best, {"valid_recall": round(hit / max(1, there), 4), "valid_precision": round(hit / max(1, said), 4)}
-
-
-def _beta_score(hit: int, said: int, there: int, beta: float) -> float:
-    return (1 + beta**2) * hit / max(1, said + beta**2 * there)
-
-
-def _sums(learned: Learned, data: Texts, kinds: Sequence[str], cautions: Sequence[float]) -> list[tuple[int, int, int]]:
-    """For each caution: spans of `data` that are found, that are said to be there, and that are there."""
-    import numpy as np
-
-    from contracts.tagging import spans, tokenise_all
-    from pipelines.training.tagger import padded
-
-    sums = np.zeros((len(cautions), 3), np.int64)
-    order = sorted(range(len(data.texts)), key=lambda at: len(data.texts[at]))
-    for start in range(0, len(order), 64):
-        rows = order[start : start + 64]
-        read = tokenise_all([data.texts[at] for at in rows], learned.size, learned.words, learned.around)
-        ids, lengths, _ = padded([(one.ids, np.zeros(len(one.ids), np.int64)) for one in read])
-        logits = learned.scores(ids, lengths)
-        for place, (at, one) in enumerate(zip(rows, read, strict=True)):
-            wanted, told = set(data.spans[at]), logits[place, : len(one.ids)]
-            for number, caution in enumerate(cautions):
-                given = {span[:3] for span in spans(told, one.places, kinds, learned.moves, caution)}
-                sums[number] += [len(given & wanted), len(given), len(wanted)]
-    return [(int(hit), int(said), int(there)) for hit, said, there in sums]

@@ -63,10 +63,11 @@ class TextTask(ABC):
         return split_texts(self, frame, config)
 
     def left_out(self, frame: pd.DataFrame, frames: Mapping[str, pd.DataFrame], config: Any) -> Mapping[str, Any]:
-        """Texts that stand in the test source too."""
-        used = {name for part, rows in frames.items() if part != "test" for name in rows["id"]}
-        overlap = ~frame["id"].astype(str).isin(used) if config.split.test_source else [False] * len(frame)
-        return {"the text stands in split.test_source too": overlap}
+        """Texts that stand in the source of the test or the validation part too."""
+        given = [f"{part}_source" for part in ("test", "valid") if getattr(config.split, f"{part}_source")]
+        used = {name for part, rows in frames.items() if f"{part}_source" not in given for name in rows["id"]}
+        overlap = ~frame["id"].astype(str).isin(used) if given else [False] * len(frame)
+        return {f"the text stands in {' or '.join(f'split.{one}' for one in given)} too": overlap}
 
     def inputs(self, config: Any) -> list[Input]:
         """The fields; each may be empty."""
@@ -182,7 +183,7 @@ class TextTagging(TextTask):
     """Base of a task that finds spans in a text; in the data JSON, see `contracts.problems.tagging.labelled`."""
 
     problem = "tagging"
-    default_recipe = "tagger"
+    default_recipe = "crf"
 
     def labels(self, values: pd.Series[Any], config: Any) -> pd.Series[Any]:
         """Spans by place, in one form of JSON; none where the value is missing."""

@@ -49,6 +49,6 @@ _GATE = GateConfig(
 )
 
 RECIPES: Mapping[str, TaskConfig] = {
-    "tagger": NamesConfig(recipe="tagger", gate=_GATE),
     "crf": NamesCrfConfig(recipe="crf", gate=_GATE),
+    "tagger": NamesConfig(recipe="tagger", gate=_GATE),
 }

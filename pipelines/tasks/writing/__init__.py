@@ -96,7 +96,8 @@ class WritingTask(TextGeneration):
         whole = pd.concat(list(parts.values()))
         plain = (whole["headline"] + whole["facts"]).str.strip() == ""
         names = whole["id"].str.rpartition("#")
-        if plain.all() and names[0].nunique() == 1 and names[2].str.isdigit().all() and not config.split.test_source:
+        given = config.split.test_source or config.split.valid_source
+        if plain.all() and names[0].nunique() == 1 and names[2].str.isdigit().all() and not given:
             parts = _in_order(whole.iloc[names[2].astype(int).argsort()], config.split)
         for rows in parts.values():
             mine = (rows["headline"] + rows["facts"]).str.strip() == ""

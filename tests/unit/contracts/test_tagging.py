@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,18 @@ def test_caution_finds_more() -> None:
     still = np.zeros((5, 5))
     assert spans(logits, places, KINDS, still) == []
     assert [one[:3] for one in spans(logits, places, KINDS, still, caution=1.5)] == [(0, 3, "PER")]
+    of_each = {kind: np.where(np.array(KINDS) == kind, 12.0, 0.0) for kind in KINDS}
+    assert [one[2] for one in spans(logits, places, KINDS, still, of_each["PER"])] == ["PER"]
+    assert [one[2] for one in spans(logits, places, KINDS, still, of_each["LOC"])] == ["LOC"]
+
+
+def test_an_engine_adds_the_caution_that_a_type_has_of_its_own(tmp_path: Path) -> None:
+    bundle = name_tagger(tmp_path, anna="PER", rome="LOC")
+    file = bundle.model_path / "tagger.json"
+    spec = json.loads(file.read_text())
+    file.write_text(json.dumps({**spec, "caution": 0.0, "cautions": {"PER": -50.0}}))
+    engine: Any = load_engine(bundle)
+    assert [one.kind for one in engine.tag(["Anna in Rome"])[0]] == ["LOC"]
 
 
 def test_an_engine_reads_long_and_empty_texts_and_a_row_does_not_depend_on_others(tmp_path: Path) -> None:

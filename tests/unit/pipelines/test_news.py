@@ -220,6 +220,30 @@ def test_a_test_file_of_another_layout_becomes_the_test_part(
     ]
 
 
+@pytest.mark.parametrize("test", [False, True])
+def test_a_validation_file_becomes_the_validation_part(tmp_path: Path, test: bool) -> None:
+    lines = {"valid": "a\tstory number 3\nb\tStory 500\na\tlast\n", "test": "b\tstory number 4\na\tlast\n"}
+    files = {name: tmp_path / f"{name}.tsv" for name in lines}
+    for name, file in files.items():
+        file.write_text(lines[name], encoding="utf-8")
+    data = {"columns": {"id": "#row", "category": "0", "content": "1"}, "header": False, "delimiter": "\t"}
+    given = {"split__valid_source": str(files["valid"]), "split__test_data": data, "split__valid_share": -1.0}
+    if test:
+        given["split__test_source"] = str(files["test"])
+    config = config_of("linear", **given)
+    frame = articles(100)
+    parts = TASK.split(frame, config)
+    assert list(parts) == ["train", "valid", "test"]
+    assert parts["valid"]["content"].tolist() == ["story number 3", "Story 500", *([] if test else ["last"])]
+    rest = set(parts["train"]["content"]) | (set() if test else set(parts["test"]["content"]))
+    assert rest == set(frame["content"]) - {"story number 3", *(["story number 4"] if test else [])}
+    told = left_out.of_split(TASK, frame, parts, config, None)
+    both = "split.test_source or split.valid_source" if test else "split.valid_source"
+    assert [(group["reason"], group["rows"]) for group in told["groups"]] == [
+        (f"the text stands in {both} too", 2 if test else 1)
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

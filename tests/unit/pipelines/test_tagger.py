@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from contracts.tagging import tags_of
 from pipelines.data.chunks import TextFormat
 from pipelines.data.sources import column_names, read_chunks
 from pipelines.evaluation.tagging import counted, ratios
+from pipelines.settings import parse_setting
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.tagger import Mentions, Texts, encode
 from tests.problem_bundles import publish
@@ -297,6 +299,52 @@ def test_the_recipe_crf_learns_goes_on_after_a_kill_and_is_served(tmp_path: Path
     assert isinstance(engine, TaggerEngine)
     found = engine.tag(["王小明在北京", "今天李四来了", ""])
     assert [[one[:3] for one in some] for some in found] == [[(0, 3, "PER"), (4, 6, "LOC")], [(2, 4, "PER")], []]
+
+
+def made_up_scores(width: int) -> Any:
+    """Of texts whose tokens are all one letter: `a` is surely a person, `b` perhaps, `c` less, `o` is nothing."""
+    from contracts.tagging import tokenise
+    from pipelines.recipes.text.cautions import Learned
+
+    of = {
+        int(tokenise(sign, width).ids[0, 0]): score for sign, score in zip("abco", (3.0, -1.2, -3.4, -9.0), strict=True)
+    }
+
+    def scores(ids: Any, _: Any) -> Any:
+        logits = np.full((*ids.shape[:2], 5), -20.0, np.float32)
+        logits[..., 0] = 0
+        logits[..., 3] = np.vectorize(lambda one: of.get(int(one), -20.0))(ids[..., 0])
+        logits[..., 1] = np.where(logits[..., 3] == np.float32(-3.4), -3.0, -20.0)  # `c` is a place rather
+        return logits
+
+    return Learned(scores, np.zeros((5, 5)), width, None)
+
+
+def test_a_type_gets_the_least_caution_that_reaches_its_recall() -> None:
+    from pipelines.recipes.text.cautions import chosen
+
+    signs = "aaaaaaabbc" + "o" * 20 + "b"  # the last one is no person
+    labels = [[(0, 1, "PER")] if at < 10 else [] for at in range(len(signs))]
+    data, kinds = Texts(texts=list(signs), spans=labels), ["LOC", "PER"]
+    learned = made_up_scores(4096)
+
+    def told(**given: Any) -> Any:
+        config: Any = recipe_config(get_task("names"), "crf", {"cautions": [0.0], **given})
+        return chosen(learned, data, kinds, config.cautions, config.recall_weight, config.recall)
+
+    assert told() == (0.0, {}, {"valid_recall": 0.7, "valid_precision": 1.0})
+    common, own, reached = told(**{"recall.PER": 0.9})
+    assert (common, own) == (0.0, {"PER": 1.5})
+    assert (reached["valid_recall:PER"], reached["valid_precision:PER"]) == (0.9, 0.9)
+    assert told(**{"recall.PER": 0.95})[1] == {"PER": 3.5}
+    assert told(**{"recall.PER": 0.5})[1] == {"PER": 0.0}
+    assert told(**{"recall.PER": 0.5, "cautions": [2.0]})[1] == {"PER": 2.0}
+    data.spans[12].append((0, 1, "PER"))
+    with pytest.raises(PlatformError, match=r"recall\.PER of 0\.99 is not reached .*: 0\.9091 at most") as caught:
+        told(**{"recall.PER": 0.99})
+    assert told(**dict([parse_setting(shlex.split(caught.value.fix.partition(", or")[0])[-1])]))[1] == {"PER": 3.5}
+    with pytest.raises(PlatformError, match="spans of type 'PERSON'"):
+        told(**{"recall.PERSON": 0.9})
 
 
 def test_the_loss_is_minus_the_log_of_the_share_that_the_true_path_has() -> None:
