@@ -37,7 +37,7 @@ class Documents(Store):
     """A MongoDB of the user's own, and what is kept there."""
 
     documents: Annotated[str, Field(pattern=r"^$|^[A-Za-z0-9_-]{1,63}$")]
-    """Database that gets the rows of dataset versions; empty: none."""
+    """Database that gets the rows of dataset versions and annotations; empty: none."""
 
 
 class Searches(Values):

@@ -24,15 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts import storage
+from contracts import mongodb, storage
 from contracts.bundle import sha256_file
 from contracts.errors import PlatformError
+from contracts.mongodb import Address
 from pipelines.data.chunks import empty
 from pipelines.data.document_file import DocumentFile, merged, null_counts, schema_of
 from pipelines.data.documents import Kinds, disagree
-from pipelines.io import events, mongodb
+from pipelines.io import events
 from pipelines.io.files import read_json
-from pipelines.io.mongodb import Address
 
 _BATCH = 4_096  # documents that are asked for at once; the server sends at most 16 MB
 _PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries, while a server is away

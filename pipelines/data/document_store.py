@@ -4,23 +4,20 @@ Each task has three collections in the database of the address: ``TASK.raw`` and
 ``{_id: "VERSION:ROW", version, row, values}``, and ``TASK.versions``, which says how far a version is written and is
 ``complete`` when the server has counted all of its documents. Writing it again changes nothing, and a run that was
 ended goes on. What personal data is taken out of is kept as it came only where the address says ``raw=all``.
-Annotations of a model's predictions are in ``MODEL.annotations``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from contracts import storage
+from contracts import mongodb, storage
 from contracts.errors import PlatformError
 from pipelines.data.chunks import ROW
 from pipelines.data.forgotten import file_here
-from pipelines.io import events, mongodb
+from pipelines.io import events
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -120,7 +117,7 @@ class DocumentStore:
                 if not made or made[-1]["row"] <= through:
                     continue
                 requests = [operation({"_id": each["_id"]}, each, upsert=True) for each in made]
-                mongodb.write(self._of(database, kind), self._address, requests, "ingest")
+                mongodb.write(self._of(database, kind), self._address, requests, events.notes("ingest"))
                 self._note(database, version, {kind: made[-1]["row"]})
                 report(seen, rows, written=seen)
         if seen != rows:
@@ -133,7 +130,7 @@ class DocumentStore:
 
     def _note(self, database: Any, version: str, said: Mapping[str, Any]) -> None:
         one = mongodb.driver("pymongo").UpdateOne({"_id": version}, {"$set": dict(said)}, upsert=True)
-        mongodb.write(self._of(database, _VERSIONS), self._address, [one], "ingest")
+        mongodb.write(self._of(database, _VERSIONS), self._address, [one], events.notes("ingest"))
 
     def _of(self, database: Any, kind: str) -> Any:
         return database[f"{self._task}.{kind}"]
@@ -186,64 +183,12 @@ class DocumentStore:
                     made = {**each, "_id": _id(new, each["row"]), "version": new}
                     requests.append(driver.ReplaceOne({"_id": made["_id"]}, made, upsert=True))
                 if requests:
-                    mongodb.write(documents, self._address, requests, "forget")
+                    mongodb.write(documents, self._address, requests, events.notes("forget"))
                 documents.delete_many({"_id": {"$in": [each["_id"] for each in batch]}})
         versions = self._of(database, _VERSIONS)
         if new and versions.find_one({"_id": old}):
             self._note(database, new, {"replaces": old})
         versions.delete_one({"_id": old})
-
-
-class Annotations:
-    """The annotations of one model's predictions.
-
-    Args:
-        address: ``mongodb://host/database``.
-
-    Raises:
-        PlatformError: ``code="bad_address"``.
-    """
-
-    def __init__(self, address: str, model: str) -> None:
-        self._address, self._name = mongodb.parse_database(address), f"{model}.annotations"
-
-    def write(self, documents: Sequence[Mapping[str, Any]]) -> int:
-        """Keep those that are not there yet; returns how many."""
-        operation, new = mongodb.driver("pymongo").UpdateOne, 0
-        with mongodb.opened(self._address) as collection:
-            kept = collection.database[self._name]
-            kept.create_index("prediction")
-            for at in range(0, len(documents), _AT_ONCE):
-                batch = {each["_id"]: each for each in documents[at : at + _AT_ONCE]}
-                there = {each["_id"] for each in kept.find({"_id": {"$in": list(batch)}}, {"_id": 1})}
-                wanted = [operation({"_id": name}, {"$setOnInsert": each}, upsert=True) for name, each in batch.items()]
-                mongodb.write(kept, self._address, wanted, "annotate")
-                new += len(batch) - len(there)
-        return new
-
-    def of(self, prediction: str) -> list[dict[str, Any]]:
-        """``_id``, ``time`` and ``annotation`` of all of a prediction, by time."""
-        with mongodb.opened(self._address) as collection:
-            found = collection.database[self._name].find({"prediction": prediction}).sort([("time", 1), ("_id", 1)])
-            return [
-                {"_id": each["_id"], "time": each["time"].replace(tzinfo=UTC), "annotation": each["annotation"]}
-                for each in found
-            ]
-
-    def count(self, predictions: Collection[str]) -> int:
-        """How many there are of these predictions."""
-        return self._each(predictions, lambda kept, wanted: int(kept.count_documents(wanted)))
-
-    def remove(self, predictions: Collection[str]) -> int:
-        """Remove those of these predictions; returns how many there were."""
-        return self._each(predictions, lambda kept, wanted: int(kept.delete_many(wanted).deleted_count))
-
-    def _each(self, predictions: Collection[str], call: Any) -> int:
-        names, found = iter(sorted(predictions)), 0
-        with mongodb.opened(self._address) as collection:
-            while part := list(islice(names, _AT_ONCE)):
-                found += call(collection.database[self._name], {"prediction": {"$in": part}})
-        return found
 
 
 def _id(version: str, row: int) -> str:

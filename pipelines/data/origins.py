@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contracts import storage
-from pipelines.io import mongodb
+from contracts import mongodb, storage
 
 _ADDRESSES: dict[Path, str] = {}  # of the copies in S3 that are here now
 

@@ -47,6 +47,11 @@ def progress(step: str) -> Callable[..., None]:
     return report
 
 
+def notes(step: str) -> Callable[[str], None]:
+    """What tells people a message of `step`."""
+    return lambda message: emit("note", step=step, message=message)
+
+
 @contextmanager
 def running(step: str, about: Run | None = None) -> Iterator[Callable[[Any], None]]:
     """Report start and end of `step`; what it yields takes the step's result for the last event.

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from contracts import mongodb
 from contracts.errors import PlatformError
+from contracts.mongodb import Address
 from pipelines.data.document_file import has_object_ids
-from pipelines.io import events, mongodb
-from pipelines.io.mongodb import Address
+from pipelines.io import events
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,7 +101,7 @@ def write_documents(
                 key = as_id(values[0]) if len(keys) == 1 else dict(zip(keys, values, strict=True))
                 document = {_ID: key, **{_plain(name): row[name] for name in made}, **about}
                 requests.append(operation({_ID: key}, document, upsert=True))
-            mongodb.write(collection, address, requests, "batch_score")
+            mongodb.write(collection, address, requests, events.notes("batch_score"))
             written += len(requests)
             report(written, None, written=written)
     return {"place": address.place, "documents": written}

@@ -33,8 +33,8 @@ from pipelines.steps import batch_documents, batch_groups, batch_rows
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from contracts.mongodb import Address
     from pipelines.evaluation.base import Batch
-    from pipelines.io.mongodb import Address
 
 FLAGS = "flags"
 _ARRAYS = {"classification", "multilabel", "regression", "embedding"}  # problems whose answers are numbers

@@ -39,7 +39,9 @@ class Monitor:
         self._failing: dict[str, str] = {}
         self._drifted: dict[str, list[str]] = {}
         self._groupless: dict[str, Mapping[str, Any]] = {}
-        self._house = Housekeeping(settings.predictions, settings.keep_days)
+        self._house = Housekeeping(
+            settings.predictions, settings.keep_days, settings.documents, compacts=settings.compact
+        )
         self.reports = Reports()
 
     def look(self) -> dict[str, dict[str, Any]]:
@@ -115,7 +117,7 @@ class Monitor:
 
     def run(self, stop: threading.Event, after: Callable[[Mapping[str, Any]], None] = lambda reports: None) -> None:
         """Look until `stop` is set; `after` gets the reports of each pass."""
-        if self._settings.compact:
+        if self._settings.compact or self._settings.documents:
             self._house.start(stop)
         try:
             while not stop.is_set():

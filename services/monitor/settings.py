@@ -27,6 +27,9 @@ class MonitorSettings(Settings):
         description="folder or s3:// of <model>.parquet or .csv: who is of which group; read, never kept; empty: none",
     )
     groups_key: str = Field("id", description="its column that names a prediction, by id, or by one of its entities")
+    documents: str = Field(
+        "", description="mongodb://host/database that annotations are moved to, every hour; empty: they stay in the log"
+    )
     models: list[str] = Field([], description="models to watch; empty: all that have a log")
     host: str = Field("0.0.0.0", description="address that metrics are served on")
     port: int = Field(9109, ge=0, le=65535, description="port of /metrics; 0: none")

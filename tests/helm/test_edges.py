@@ -230,15 +230,27 @@ def test_searches_open_the_sql_server_to_steps_and_say_where_trials_are() -> Non
     assert "search-password" in secret["data"]
 
 
-def test_a_mongodb_of_ones_own_is_open_to_steps_only_and_they_get_its_credentials() -> None:
+def test_a_mongodb_of_ones_own_is_open_to_steps_and_to_who_moves_annotations_and_they_get_its_credentials() -> None:
     theirs = {"host": "db.example", "port": 27018, "existingSecret": "documents", "cidr": "10.8.0.0/16"}
     theirs |= {"documents": "fairlead"}
     objects = render("platform", {"global": {"mongodb": theirs}, **EVERYTHING})
     rule = {"to": [{"ipBlock": {"cidr": "10.8.0.0/16"}}], "ports": [{"protocol": "TCP", "port": 27018}]}
-    policies = of_kind(objects, "NetworkPolicy")
-    assert [each["metadata"]["name"] for each in policies if rule in each["spec"].get("egress", [])] == [
-        "fairlead-steps"
-    ]
+
+    def opened(objects: list[Object]) -> list[str]:
+        policies = of_kind(objects, "NetworkPolicy")
+        return [each["metadata"]["name"] for each in policies if rule in each["spec"].get("egress", [])]
+
+    assert sorted(opened(objects)) == ["fairlead-monitor", "fairlead-steps"]
+    no_documents = render("platform", {"global": {"mongodb": {**theirs, "documents": ""}}, **EVERYTHING})
+    assert opened(no_documents) == ["fairlead-steps"], "a monitor that moves nothing reaches no MongoDB"
+    settings = yaml.safe_load(named(objects, "ConfigMap", "fairlead-monitor")["data"]["monitor.yaml"])
+    assert settings["documents"] == "mongodb://db.example:27018/fairlead"
+    (moves,) = containers(dict(pods(objects))["Deployment/fairlead-monitor"])
+    keys = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in moves["env"] if "MONGODB" in each["name"]}
+    assert keys == {
+        "FAIRLEAD_MONGODB_USERNAME": {"name": "documents", "key": "username"},
+        "FAIRLEAD_MONGODB_PASSWORD": {"name": "documents", "key": "password"},
+    }
     profiles = [text for each in of_kind(objects, "ConfigMap") for text in each["data"].values() if "kfp:" in text]
     said = [yaml.safe_load(text)["cluster"].get("mongodb") for text in profiles]
     assert said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,23 @@ import pytest
 from pymongo.errors import AutoReconnect
 from typer.testing import CliRunner
 
-from contracts import storage
+from contracts import mongodb, storage
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from deploy.cli.app import app
 from deploy.cli.privacy.taking_out import Forgetting, Log, Person
 from pipelines.data import document_store
-from pipelines.data.document_store import Annotations, DocumentStore
-from pipelines.io import mongodb
+from pipelines.data.document_store import DocumentStore
 from pipelines.steps.calls import CALLS
 from pipelines.task import dump_config
 from pipelines.tasks import get_task
 from services.feedback import annotating, layout
+from services.feedback.annotation_store import Annotations
 from services.feedback.line_file import append
 from services.feedback.records import Prediction, line_of
 from services.feedback.writing import write_annotations
+from services.monitor.housekeeping import Housekeeping
 from tests.mongo_server import MongoServer
 
 pytestmark = pytest.mark.integration
@@ -255,6 +257,41 @@ def test_annotations_that_endpoints_got_move_to_the_document_store_once(
     assert (kept["_id"], kept["version"]) == (f"{said.id}:{said.key}", "7")
     assert layout.files(folder, "fraud", "annotations") == []
     assert len(json.loads(CliRunner().invoke(app, show).stdout)["annotations"]) == 1
+
+
+def test_a_monitor_moves_annotations_once_whatever_ended_it_and_compacts_though_the_store_is_away(
+    home: Home, shop: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder, now = home.endpoints.uri("predictions"), datetime.now(UTC)
+    said = annotating.checked({**NOTE, "time": "2026-03-01T10:00:00Z"}, now)
+    write_annotations(folder, "fraud", [said])
+    house = Housekeeping(folder, 0, home.documents, compacts=False)
+    house.of(["fraud"])
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "remove", _ended)
+        house.once()
+    assert shop["fraud.annotations"].count_documents({}) == 1, "and it ended before the file went"
+    house.once()
+    write_annotations(folder, "fraud", [said])
+    house.once()
+    assert shop["fraud.annotations"].count_documents({}) == 1
+    assert layout.files(folder, "fraud", "annotations") == []
+    write_annotations(folder, "fraud", [said])
+    away = Housekeeping(folder, 0, f"mongodb://127.0.0.1:{free_port()}/shop?serverSelectionTimeoutMS=200")
+    away.of(["fraud"])
+    caplog.clear()
+    away.once(now + timedelta(days=1, hours=1))
+    away.once(now + timedelta(days=1, hours=1))
+    told = [each.getMessage() for each in caplog.records]
+    assert told == ["annotations_not_moved", "log_compacted"], "said once, and the rest goes on"
+    assert [file.is_lines for file in layout.files(folder, "fraud", "annotations")] == [False]
+    house.once()
+    assert layout.files(folder, "fraud", "annotations") == []
+
+
+def _ended(uri: str) -> None:
+    raise OSError("the process ended")
 
 
 def test_annotations_of_who_is_forgotten_go_too(home: Home, shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from bson.binary import UuidRepresentation
 from pyarrow import parquet
 from pymongo.errors import AutoReconnect
 
+from contracts import mongodb
 from contracts.endpoints import Endpoints
 from contracts.errors import PlatformError
 from deploy.cli.feedback.label_source import Columns, read_rows
@@ -24,7 +25,6 @@ from pipelines.data import collection
 from pipelines.data.document_file import DocumentFile
 from pipelines.data.inspection import inspect
 from pipelines.data.versions import summary
-from pipelines.io import mongodb
 from pipelines.steps.batch_score import batch_score
 from pipelines.steps.ingest import ingest
 from pipelines.task import dump_config

@@ -14,9 +14,9 @@ from pyarrow import parquet
 from pymongo.errors import AutoReconnect, OperationFailure
 from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
+from contracts import mongodb
 from pipelines.data import collection
 from pipelines.data.document_file import DocumentFile
-from pipelines.io import mongodb
 from tests.mongo_server import MongoServer
 
 pytestmark = pytest.mark.integration

@@ -20,7 +20,7 @@ from deploy.cli.feedback.log_actions import log_of
 from deploy.cli.profiles.audit_record import note
 from deploy.cli.profiles.loading import document_store, load_endpoints
 from deploy.cli.terminal.output import EXIT_ERROR, emit, table
-from pipelines.data.document_store import Annotations
+from services.feedback.annotation_store import Annotations
 
 if TYPE_CHECKING:
     from rich.console import Console

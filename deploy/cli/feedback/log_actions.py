@@ -121,7 +121,7 @@ def forget_entity(profile: str, model: str, given: list[str], as_json: bool) -> 
     def forget_annotations(ids: set[str]) -> None:
         nonlocal gone
         if endpoints.documents:
-            from pipelines.data.document_store import Annotations
+            from services.feedback.annotation_store import Annotations
 
             gone = Annotations(endpoints.documents, model).remove(ids)
 

@@ -97,6 +97,7 @@ def _monitor(
         "every_seconds": every,
         "keep_days": keep_days,
         "groups": groups,
+        "documents": endpoints.documents,
     }
     return Monitor(load(MonitorSettings, environ={}, overrides=given))
 

@@ -211,7 +211,7 @@ class Forgetting:
     def _annotations(self, model: str, ids: set[str]) -> None:
         """What people said of the person's predictions."""
         if self._ends.documents:
-            from pipelines.data.document_store import Annotations
+            from services.feedback.annotation_store import Annotations
 
             kept = Annotations(self._ends.documents, model)
             self._done.documents += kept.count(ids) if self._dry else kept.remove(ids)

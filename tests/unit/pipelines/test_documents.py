@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from contracts import mongodb
 from contracts.errors import PlatformError
 from pipelines.data import document_file
 from pipelines.data.document_file import DocumentFile, merged
 from pipelines.data.documents import Kinds, Rows, as_text, conformed
 from pipelines.data.sources import read_chunks
-from pipelines.io import mongodb
 
 ID = ObjectId("65f000000000000000000001")
 MOMENT = datetime(2024, 3, 5, 14, 30, 0, 250_000)

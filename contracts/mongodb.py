@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode
 
 from contracts.errors import PlatformError
-from pipelines.io import events
 
 USERNAME, PASSWORD = "FAIRLEAD_MONGODB_USERNAME", "FAIRLEAD_MONGODB_PASSWORD"
 _SCHEMES = ("mongodb://", "mongodb+srv://")
@@ -188,8 +187,14 @@ def opened(address: Address) -> Iterator[Any]:
 _PATIENCE = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)  # seconds between tries, while a server is away
 
 
-def write(collection: Any, address: Address, requests: Sequence[Any], step: str) -> None:
-    """Write, and again where the server did not answer: the same documents, so requests must say the whole of them."""
+def write(
+    collection: Any, address: Address, requests: Sequence[Any], tell: Callable[[str], object] = lambda text: None
+) -> None:
+    """Write, and again where the server did not answer: the same documents, so requests must say the whole of them.
+
+    Args:
+        tell: is told, for people, each time it is asked again.
+    """
     errors = driver("pymongo.errors")
     for wait in (*_PATIENCE, None):
         try:
@@ -198,8 +203,7 @@ def write(collection: Any, address: Address, requests: Sequence[Any], step: str)
         except errors.AutoReconnect as err:
             if wait is None:
                 raise
-            text = f"{address.place} does not answer, and is asked again: {type(err).__name__}"
-            events.emit("note", step=step, message=text)
+            tell(f"{address.place} does not answer, and is asked again: {type(err).__name__}")
             time.sleep(wait)
 
 
