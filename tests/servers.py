@@ -1,10 +1,11 @@
-"""Real servers for integration tests: an S3 server over a folder, and MLflow with its artifacts in it."""
+"""Real servers for integration tests: an S3 server over a folder, MLflow with its artifacts in it, and MariaDB."""
 
 from __future__ import annotations
 
 import lzma
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -99,3 +100,41 @@ def _made(folder: Path, *buckets: str) -> Path:
     for bucket in buckets:
         (folder / bucket).mkdir(parents=True)
     return folder
+
+
+class MariaDB:
+    """A server with the database `name` and its user ``s``, password ``pw``; `stop` and `started` keep its port."""
+
+    def __init__(self, folder: Path, name: str = "search") -> None:
+        if not shutil.which("mariadbd") or os.geteuid() != 0:
+            pytest.skip("needs mariadbd (apt-get install mariadb-server) and root, to run it as another user")
+        self.folder, self.name, self.port = folder, name, free_port()
+        install = ["mariadb-install-db", "--no-defaults", f"--datadir={folder}"]
+        subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, capture_output=True)
+        self.process = self.started()
+        user = "s@'127.0.0.1'"
+        made = f"CREATE DATABASE {name}; CREATE USER {user} IDENTIFIED BY 'pw'; GRANT ALL ON {name}.* TO {user}"
+        subprocess.run(["mariadb", "--no-defaults", f"--socket={folder}/s", "-uroot", "-e", made], check=True)
+
+    def started(self) -> subprocess.Popen[bytes]:
+        """Start it, and wait until it answers."""
+        command = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={self.folder}", f"--socket={self.folder}/s"]
+        options = [f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
+        self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while time.monotonic() < until:
+            with socket.socket() as one:
+                if one.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return self.process
+            time.sleep(0.1)
+        raise AssertionError("MariaDB does not start")
+
+    def stop(self) -> None:
+        """End it, as an upgrade does."""
+        self.process.terminate()
+        self.process.wait()
+
+    @property
+    def address(self) -> str:
+        """Without the password."""
+        return f"mysql+pymysql://s@127.0.0.1:{self.port}/{self.name}"

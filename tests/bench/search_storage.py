@@ -17,50 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from contracts.ports import free_port
 from pipelines.recipes.tabular.base import TabularRecipe
 from pipelines.search import run_search, worker
 from pipelines.search.worker import Job, Worker
 from pipelines.task import GateConfig
 from tests.bench.report import Row
 from tests.bench.search_parts import Inline, Smooth, built, known, silent, smooth_frame
+from tests.servers import MariaDB
 
 ROOT, TOY = Path(__file__).parents[2], Path(__file__).parents[1] / "toy"
-
-
-class MariaDB:
-    """A server that is stopped and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        install = ["mariadb-install-db", "--no-defaults", f"--datadir={folder}"]
-        subprocess.run([*install, "--auth-root-authentication-method=normal"], check=True, capture_output=True)
-        self.process = self.started()
-        user = "s@'127.0.0.1'"
-        made = f"CREATE DATABASE search; CREATE USER {user} IDENTIFIED BY 'pw'; GRANT ALL ON search.* TO {user}"
-        subprocess.run(["mariadb", "--no-defaults", f"--socket={folder}/s", "-uroot", "-e", made], check=True)
-
-    def started(self) -> subprocess.Popen[bytes]:
-        import socket
-
-        command = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={self.folder}", f"--socket={self.folder}/s"]
-        options = [f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve"]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 60
-        while time.monotonic() < until:
-            with socket.socket() as one:
-                if one.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return self.process
-            time.sleep(0.1)
-        raise AssertionError("MariaDB does not start")
-
-    def stop(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-    @property
-    def address(self) -> str:
-        return f"mysql+pymysql://s@127.0.0.1:{self.port}/search"
 
 
 def storage(home: Path) -> Iterator[Row]:

@@ -23,7 +23,7 @@ import pytest
 from contracts.errors import PlatformError
 from contracts.ports import free_port
 from tests import feature_stores as repos
-from tests.servers import s3_server
+from tests.servers import MariaDB, s3_server
 
 pytestmark = pytest.mark.integration
 
@@ -51,22 +51,9 @@ def running(command: list[str], port: int, **options: Any) -> Iterator[None]:
 
 @pytest.fixture
 def mariadb(tmp_path: Path) -> Iterator[str]:
-    if not shutil.which("mariadbd") or os.geteuid() != 0:
-        pytest.skip("needs mariadbd (apt-get install mariadb-server) and root, to run it as another user")
-    folder, port = tmp_path / "mariadb", free_port()
-    subprocess.run(
-        ["mariadb-install-db", "--no-defaults", f"--datadir={folder}", "--auth-root-authentication-method=normal"],
-        check=True,
-        capture_output=True,
-    )
-    command = ["mariadbd", "--no-defaults", "--user=root", f"--datadir={folder}", f"--socket={folder}/s"]
-    with running([*command, f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"], port):
-        client = ["mariadb", "--no-defaults", f"--socket={folder}/s", "-uroot", "-e"]
-        grant = (
-            "CREATE DATABASE feast; CREATE USER f@'127.0.0.1' IDENTIFIED BY 'pw'; GRANT ALL ON feast.* TO f@'127.0.0.1'"
-        )
-        subprocess.run([*client, grant], check=True)
-        yield f"mysql+pymysql://f:pw@127.0.0.1:{port}/feast"
+    server = MariaDB(tmp_path / "mariadb", "feast")
+    yield server.address.replace("@", ":pw@")
+    server.stop()
 
 
 @pytest.fixture

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pipelines.search import study
+from pipelines.search import run_search, study
+from pipelines.search.worker import Job, Worker
+from pipelines.steps.train import train
+from tests.servers import MariaDB
 
 optuna = pytest.importorskip("optuna")
 NAMES = ("a", "b", "c", "d", "e", "f")
@@ -157,3 +164,65 @@ def test_a_draft_that_ends_without_values_says_why(process: Callable[[int], Proc
     one.study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
     found = seen(tmp_path)[1]
     assert (found.state.name, found.user_attrs[study.ERROR], list(found.params)) == ("FAIL", "no such value", ["a"])
+
+
+class Threads:
+    """In place of the processes of a search: threads, each with a connection and a study of its own."""
+
+    def __init__(self, job: Path, count: int, first: int = 0) -> None:
+        self._job, self._indices = Job.model_validate_json(job.read_text()), range(first, first + count)
+
+    def __enter__(self) -> Threads:
+        self._pool = ThreadPoolExecutor(len(self._indices))
+        self._work: list[Future[None]] = [self._pool.submit(self._run, index) for index in self._indices]
+        return self
+
+    def _run(self, index: int) -> None:
+        Worker(self._job, index).run()
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def running(self) -> bool:
+        for each in self._work:
+            if each.done():
+                each.result()
+        return not all(each.done() for each in self._work)
+
+
+@pytest.mark.integration
+def test_a_mariadb_that_is_stopped_in_the_middle_and_started_again_loses_no_trial(
+    candidate: Path, toy_config: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_search, "_Workers", Threads)
+    monkeypatch.setattr(run_search, "_LOOK", 0.05)
+    monkeypatch.setenv("FAIRLEAD_SEARCH_PASSWORD", "pw")
+    server = MariaDB(tmp_path / "mariadb")
+    begun, away, wanted = set[str](), list[int](), 12
+
+    def disturb() -> None:
+        while len(begun) < 4:
+            begun.update(each.name for each in (tmp_path / "checkpoints" / "search").glob("trial-*"))
+            time.sleep(0.02)
+        server.stop()
+        away.append(len(begun))
+        time.sleep(1.0)
+        server.started()
+
+    space = {"model.rounds": {"low": 1, "high": 30}}
+    search = {"trials": wanted, "space": space, "metrics": ["roc_auc"], "workers": 2, "storage": server.address}
+    config = toy_config(search=search, model={"pause": 0.02})
+    other = threading.Thread(target=disturb)
+    other.start()
+    try:
+        train("toy", config, str(candidate / "dataset"), str(tmp_path / "checkpoints"), str(tmp_path / "out"))
+        other.join()
+        trials = optuna.load_study(study_name=None, storage=server.address.replace("@", ":pw@")).trials
+    finally:
+        server.stop()
+    found = json.loads((tmp_path / "out" / "train.json").read_text())["search"]
+    assert away == [4], "the server was stopped in the middle"
+    assert (found["counts"]["tried"], len({one["number"] for one in found["trials"]})) == (wanted, wanted)
+    ended = [one for one in trials if one.state.name == "COMPLETE"]
+    assert len(ended) == wanted, "no more than was asked, though answers were lost"
+    assert all(set(one.params) == set(space) and len(one.values) == 1 for one in ended)
