@@ -147,10 +147,12 @@ def test_a_write_that_is_not_answered_is_made_again(monkeypatch: pytest.MonkeyPa
                 raise AutoReconnect("away")
 
     address = mongodb.parse_database("mongodb://127.0.0.1/shop")
-    mongodb.write(Away(), address, [1], "ingest")
+    said = list[str]()
+    mongodb.write(Away(), address, [1], said.append)
     assert tries == [[1], [1]]
+    assert said == ["mongodb://127.0.0.1/shop/documents does not answer, and is asked again: AutoReconnect"]
     with pytest.raises(AutoReconnect):
-        mongodb.write(Away(), address, [1], "ingest")
+        mongodb.write(Away(), address, [1])
 
 
 @pytest.mark.parametrize(
