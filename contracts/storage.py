@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -21,6 +22,7 @@ from contracts.errors import PlatformError
 
 _SCHEME = "s3://"
 _PART = 1 << 18  # bytes that are fetched at least
+_AT_ONCE = 8  # objects that are fetched side by side
 
 
 def is_remote(uri: str) -> bool:
@@ -87,18 +89,22 @@ def write_bytes(uri: str, data: bytes) -> None:
         bucket, key = _split(uri)
         _call(uri, "put_object", Bucket=bucket, Key=key, Body=data)
         return
-    target = Path(uri)
+    with _beside(Path(uri)) as written:
+        written.write_bytes(data)
+        os.replace(written, uri)
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """An empty file beside `target`, to be filled and moved there; if it is not, it is gone in the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".writing-", delete=False) as staging:
         written = Path(staging.name)
-        try:
-            staging.write(data)
-            staging.flush()
-            written.chmod(0o644)
-            os.replace(written, target)
-        except BaseException:
-            written.unlink(missing_ok=True)
-            raise
+    try:
+        written.chmod(0o644)
+        yield written
+    finally:
+        written.unlink(missing_ok=True)
 
 
 def write_new(uri: str, data: bytes) -> bool:
@@ -117,14 +123,10 @@ def write_new(uri: str, data: bytes) -> bool:
                     return False
                 raise
         return True
-    target = Path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".writing-") as staging:
-        staging.write(data)
-        staging.flush()
-        Path(staging.name).chmod(0o644)
+    with _beside(Path(uri)) as written:
+        written.write_bytes(data)
         try:
-            os.link(staging.name, target)
+            os.link(written, uri)
         except FileExistsError:
             return False
     return True
@@ -159,15 +161,11 @@ def upload_file(source: Path, uri: str, sent: Callable[[int], object] | None = N
         with _explained(uri):
             _client().upload_file(str(source), bucket, key, Callback=sent)
         return
-    target = Path(uri)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".writing-", delete=False) as staging:
-        staging.close()
-        shutil.copyfile(source, staging.name)
-    Path(staging.name).chmod(0o644)
-    os.replace(staging.name, target)
+    with _beside(Path(uri)) as written:
+        shutil.copyfile(source, written)
+        os.replace(written, uri)
     if sent is not None:
-        sent(target.stat().st_size)
+        sent(Path(uri).stat().st_size)
 
 
 def download(uri: str, folder: Path, *, last: str) -> Path:
@@ -181,16 +179,10 @@ def download(uri: str, folder: Path, *, last: str) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download-", dir=folder.parent) as temporary:
         staging = Path(temporary) / "new"
-        staging.mkdir()
-        for name in _all_names(uri):
-            target = staging / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if is_remote(uri):
-                bucket, key = _split(join(uri, name))
-                with _explained(join(uri, name)):
-                    _client().download_file(bucket, key, str(target))
-            else:
-                shutil.copyfile(Path(uri) / name, target)
+        if is_remote(uri):
+            _fetch(uri, staging)
+        else:
+            shutil.copytree(uri, staging, copy_function=shutil.copyfile)
         if folder.exists():
             os.replace(folder, Path(temporary) / "old")
         os.replace(staging, folder)
@@ -201,16 +193,26 @@ def copy_here(uri: str, folder: Path) -> Path:
     """Copy one object, or all that is below a prefix, into `folder`; returns the file or folder to read.
 
     Raises:
-        PlatformError: ``code="not_found"`` when there is nothing at `uri`.
+        PlatformError: ``code="not_found"`` when there is nothing at `uri`; another names the first object that failed.
     """
+    return folder if _fetch(uri, folder) else _fetch_one(uri, folder / uri.rstrip("/").rpartition("/")[2])
+
+
+def _fetch(uri: str, folder: Path) -> bool:
+    """Copy all below `uri` into `folder`, some side by side, for each waits for the network; whether there is any."""
     names = list(_all_names(uri))
-    single = folder / uri.rstrip("/").rpartition("/")[2]
-    for source, target in [(join(uri, name), folder / name) for name in names] or [(uri, single)]:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        bucket, key = _split(source)
-        with _explained(source):
-            _client().download_file(bucket, key, str(target))
-    return folder if names else single
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        # The first that fails ends it: those that have not begun are left out.
+        list(pool.map(lambda name: _fetch_one(join(uri, name), folder / name), names))
+    return bool(names)
+
+
+def _fetch_one(uri: str, target: Path) -> Path:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    bucket, key = _split(uri)
+    with _explained(uri):
+        _client().download_file(bucket, key, str(target))
+    return target
 
 
 def list_names(uri: str) -> list[str]:
@@ -305,9 +307,6 @@ class _Parts(io.RawIOBase):
 
 
 def _all_names(uri: str) -> Iterator[str]:
-    if not is_remote(uri):
-        yield from (p.relative_to(uri).as_posix() for p in sorted(Path(uri).rglob("*")) if p.is_file())
-        return
     bucket, key = _split(uri)
     prefix = f"{key}/" if key else ""
     for page in _pages(uri, Bucket=bucket, Prefix=prefix):
@@ -346,6 +345,7 @@ def _client_for(endpoint: str, _user: str, _password: str) -> Any:
     config = Config(
         connect_timeout=5,
         read_timeout=60,
+        max_pool_connections=4 * _AT_ONCE,  # large objects come in parts
         retries={"mode": "standard", "max_attempts": 4},
         # Servers other than AWS do not all know the newer trailing checksums; every byte is checked by sha256 anyway.
         request_checksum_calculation="when_required",

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 
 from contracts.errors import PlatformError
 from contracts.problems.detection import Truth, read_truth, write_truth
-from pipelines.data import box_yolo
-from pipelines.data.image_sources import ARCHIVES, MAX_BYTES, SUFFIXES, Entry, RefusedError, bounded
+from pipelines.data import box_remote, box_yolo
+from pipelines.data.image_sources import ARCHIVES, MAX_BYTES, SUFFIXES, Entry, RefusedError, bounded, fetched_ahead
 from pipelines.data.image_sources import entries as image_entries
 from pipelines.data.origins import address_of
 from pipelines.data.unpacking import unpacked
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _XML_BYTES = 4 << 20
 _JSON_BYTES = 1 << 30
+_NOT_BESIDE = "is not beside the file with the annotations, nor in images/ there"
 _APART = ("annotations", "labels", "xml", "jpegimages", "images")
 _OVER = 2.0  # pixels by which a box may reach over an edge, as the tools of annotators round
 
@@ -41,16 +42,13 @@ def entries(source: str, column: str, label: str, data: DataConfig) -> Iterator[
     path = Path(source).expanduser().absolute()
     if path.is_dir():
         return _of_folder(path)
-    if path.is_file() and path.suffix.lower() in (".txt", ".json") and (address := address_of(path)):
-        raise PlatformError(
-            f"the images beside {address} are not read with it",
-            fix=f"give the folder, {address.rpartition('/')[0]}/, or a manifest (CSV, JSON lines, Parquet)",
-            code="bad_source",
-        )
+    if path.is_file() and path.suffix.lower() == ".txt" and (address := address_of(path)):
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return box_remote.of_voc(box_remote.voc_root(address), _listed(lines), _of_xml, _XML_BYTES)
     if path.is_file() and path.suffix.lower() == ".txt" and (path.parents[2] / "Annotations").is_dir():
         return _of_voc(path.parents[2], path.read_text(encoding="utf-8").split("\n"))
     if path.is_file() and path.suffix.lower() == ".json":
-        return _of_coco(path)
+        return _of_coco(path, address_of(path))
     if path.is_file() and path.name.lower().endswith(ARCHIVES):
         return _of_archive(path)
     if path.is_file():
@@ -176,13 +174,16 @@ def _of_voc(root: Path, listed: Sequence[str] | None) -> Iterator[Entry]:
     files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     images = {_key(root, path): path for path in files if path.suffix.lower() in SUFFIXES}
     told = {_key(root, path): path for path in files if path.suffix.lower() == ".xml"}
-    # The first word: some lists say behind a name whether the image has objects of a class.
-    wanted = [line.split()[0] for line in listed if line.split()] if listed is not None else sorted({*images, *told})
-    for stem in wanted:
+    for stem in _listed(listed) if listed is not None else sorted({*images, *told}):
         image, xml = images.get(stem), told.get(stem)
         name = image.relative_to(root).as_posix() if image else stem
-        text = _text_of(xml) if xml else "has no annotation: write one without objects if nothing is on it"
+        text = _text_of(xml) if xml else box_remote.UNTOLD
         yield Entry(name, text, partial(_read, image), partial(_of_xml, text))
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    """The first word of each line: some lists say behind a name whether the image has objects of a class."""
+    return [line.split()[0] for line in lines if line.split()]
 
 
 def _key(root: Path, path: Path) -> str:
@@ -193,7 +194,7 @@ def _key(root: Path, path: Path) -> str:
 
 def _read(image: Path | None) -> bytes:
     if image is None:
-        raise RefusedError("is annotated, and no image of its name is there")
+        raise RefusedError(box_remote.NO_IMAGE)
     return bounded(image.open("rb"))
 
 
@@ -223,8 +224,11 @@ def _of_xml(text: str, size: tuple[int, int]) -> str:
     return settled(found, said, size)
 
 
-def _of_coco(path: Path) -> Iterator[Entry]:
-    """``images``, ``annotations`` and ``categories`` of one file; images lie beside it, or where COCO has them."""
+def _of_coco(path: Path, address: str = "") -> Iterator[Entry]:
+    """``images``, ``annotations`` and ``categories`` of one file; images lie beside it, or where COCO has them.
+
+    address: where it lies in S3, if it does.
+    """
     if path.stat().st_size > _JSON_BYTES:
         raise _no_coco(path, f"it is larger than {_JSON_BYTES >> 20} MB")
     try:
@@ -237,12 +241,18 @@ def _of_coco(path: Path) -> Iterator[Entry]:
             of_image[one["image_id"]].append(one)
     except (ValueError, KeyError, TypeError) as err:
         raise _no_coco(path, f"{type(err).__name__}: {str(err)[:100]}") from err
-    for image in document["images"]:
+    there = box_remote.Folders(address) if address else None
+
+    def row(image: Mapping[str, Any]) -> tuple[Entry, str]:
         mine = of_image[image["id"]]
         size = (int(image.get("width") or 0), int(image.get("height") or 0))
         label = json.dumps([size, [[names.get(one.get("category_id"), ""), one.get("bbox")] for one in mine]])
         name = str(image.get("file_name", ""))
-        yield Entry(name, label, partial(_beside, path, name), partial(_of_boxes, mine, names, size))
+        at = there.find(name) if there else ""
+        read = partial(box_remote.read, at, _NOT_BESIDE) if there else partial(_beside, path, name)
+        return Entry(name, label, read, partial(_of_boxes, mine, names, size)), at
+
+    return fetched_ahead(map(row, document["images"]))
 
 
 def _of_boxes(
@@ -268,7 +278,7 @@ def _beside(path: Path, name: str) -> bytes:
             if file.stat().st_size > MAX_BYTES:
                 raise RefusedError(f"is larger than {MAX_BYTES >> 20} MB")
             return bounded(file.open("rb"))
-    raise RefusedError("is not beside the file with the annotations, nor in images/ there")
+    raise RefusedError(_NOT_BESIDE)
 
 
 def _no_coco(path: Path, detail: str) -> PlatformError:

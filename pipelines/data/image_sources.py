@@ -9,12 +9,12 @@ import tarfile
 import zipfile
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from posixpath import normpath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from contracts import storage
 from contracts.errors import PlatformError
@@ -25,6 +25,8 @@ from pipelines.data.sources import column_names, kind_of, read_chunks
 if TYPE_CHECKING:
     from pipelines.task import DataConfig
 
+T = TypeVar("T")
+R = TypeVar("R")
 MAX_BYTES = 64 << 20  # of one file
 SUFFIXES = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "JPEG"),
@@ -167,10 +169,10 @@ def _of_manifest(path: Path, column: str, label: str, data: DataConfig) -> Itera
                 number += 1
                 yield _row(root, beside, given, "" if name is None else str(name).strip(), number)
 
-    return _fetched_ahead(rows())
+    return fetched_ahead(rows())
 
 
-def _fetched_ahead(found: Iterator[tuple[Entry, str]]) -> Iterator[Entry]:
+def fetched_ahead(found: Iterator[tuple[Entry, str]]) -> Iterator[Entry]:
     """The same in the same order; of those with an address in S3 the next few are on their way, since each waits for
     the network."""
     waiting: deque[Entry] = deque()
@@ -183,6 +185,18 @@ def _fetched_ahead(found: Iterator[tuple[Entry, str]]) -> Iterator[Entry]:
             if len(waiting) > _AHEAD:
                 yield waiting.popleft()
         yield from waiting
+
+
+def in_order(call: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """What `call` says of each item, in their order, a few at a time; the first that fails ends it."""
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(_AHEAD) as pool:
+        for item in items:
+            waiting.append(pool.submit(call, item))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _row(root: Path, beside: str, given: Any, label: str, number: int) -> tuple[Entry, str]:
@@ -201,7 +215,7 @@ def _row(root: Path, beside: str, given: Any, label: str, number: int) -> tuple[
         if not name:
             raise RefusedError("its row names no file")
         if address:
-            return _of_s3(address)
+            return of_s3(address)
         if "://" in name:
             raise RefusedError(
                 "is an address that is not read; accepted: s3://bucket/key, and paths below the manifest"
@@ -214,7 +228,7 @@ def _row(root: Path, beside: str, given: Any, label: str, number: int) -> tuple[
     return Entry(name or f"row {number}", label, read), address
 
 
-def _of_s3(address: str) -> bytes:
+def of_s3(address: str) -> bytes:
     """The bytes of an object, as `bounded`; a storage that refuses or does not answer ends the run."""
     try:
         return bounded(storage.open_parts(address))

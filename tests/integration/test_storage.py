@@ -21,7 +21,11 @@ from contracts.audit import AuditLog
 from contracts.errors import PlatformError
 from contracts.pii.finders import open_finder, pinned
 from contracts.ports import free_port
+from tests.box_sources import BOX, voc, xml
+from tests.chain import Chain
 from tests.problem_bundles import name_tagger
+from tests.unit.pipelines.test_image_data import classes, rows_of
+from tests.unit.pipelines.test_image_data import folder as folder_of
 
 CLUSTER = os.environ.get("FAIRLEAD_TEST_CLUSTER", "")
 pytestmark = [
@@ -141,6 +145,25 @@ def test_a_file_larger_than_memory_may_take_is_sent_in_pieces(store: str, tmp_pa
     assert grown < 60 * 1024  # KiB, of 200 MiB
     back = storage.copy_here(target, tmp_path / "back")
     assert filecmp.cmp(back, source, shallow=False)
+
+
+@pytest.mark.parametrize("task", ["images", "objects"])
+def test_a_folder_of_images_is_a_source(store: str, tmp_path: Path, task: str) -> None:
+    root = tmp_path / "source"
+    if task == "images":
+        folder_of(root, classes(8))
+    else:
+        voc(root, {f"i{at:02d}": xml((("cup", "pen")[at % 2], BOX)) for at in range(16)})
+    for file in root.rglob("*"):
+        if file.is_file():
+            storage.write_bytes(f"{store}-{task}/{file.relative_to(root)}", file.read_bytes())
+    found = []
+    for source in (f"{store}-{task}/", str(root)):
+        chain = Chain(task=task, home=tmp_path / str(len(found)), source=source)
+        chain.dataset()
+        found.append(rows_of(chain))
+    assert len(found[0]) == 16
+    assert found[0].equals(found[1])
 
 
 def test_a_tagger_is_read_from_there(store: str, tmp_path: Path) -> None:
