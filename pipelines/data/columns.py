@@ -52,11 +52,15 @@ def select(names: list[str], task: Task, data: DataConfig, path: Path) -> Select
             fix="write task column: source column",
             code="bad_config",
         )
-    for column in task.columns:
-        source = wanted[column.name]
-        optional = source == NUMBERED or (column.nullable and column.name not in data.columns)
-        if source not in names and not optional:
-            raise _missing(column.name, source, names, path, data, numbers=column.unique)
+    lacking = [
+        column
+        for column in task.columns
+        if wanted[column.name] not in {NUMBERED, *names} and not (column.nullable and column.name not in data.columns)
+    ]
+    if lacking:
+        first, *others = lacking
+        also = [wanted[one.name] for one in others]
+        raise _missing(first.name, wanted[first.name], names, path, data, also, numbers=first.unique)
     keep: list[tuple[str, str]] = []
     for name in names:
         targets = [target for target, source in wanted.items() if source == name]
@@ -68,13 +72,13 @@ def select(names: list[str], task: Task, data: DataConfig, path: Path) -> Select
 
 
 def _missing(
-    column: str, source: str, names: list[str], path: Path, data: DataConfig, numbers: bool = False
+    column: str, source: str, names: list[str], path: Path, data: DataConfig, also: list[str], numbers: bool = False
 ) -> PlatformError:
     known = ", ".join(names[:40]) + (" ..." if len(names) > 40 else "")
     wanted = f"column {column!r}" if column == source else f"column {source!r} (for {column!r})"
     return PlatformError(
         f"{path.name} has no {wanted}",
-        detail=f"columns there: {known}",
+        detail=f"columns there: {known}" + (f"; missing as well: {', '.join(also)}" if also else ""),
         fix=column_fix(column, source, names, path, data, numbers),
         code="bad_schema",
         column=column,

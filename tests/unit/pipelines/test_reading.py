@@ -230,6 +230,10 @@ def test_a_name_that_is_like_no_column_is_not_proposed(run: Any) -> None:
     with pytest.raises(PlatformError) as caught:
         run("rows.csv", text_of(rows_of(["x"])).replace("distance", "Dis-Tance").encode())
     assert caught.value.fix.endswith("--set data.columns.distance=Dis-Tance")
+    assert "missing" not in str(caught.value.detail)
+    with pytest.raises(PlatformError, match="has no column 'distance'") as caught:
+        run("rows.csv", text_of(rows_of(["x"])).replace("distance", "far").replace("kind", "sort").encode())
+    assert str(caught.value.detail).endswith("; missing as well: kind")
 
 
 def zipped(content: bytes, *names: str) -> bytes:
