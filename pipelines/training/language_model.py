@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from pipelines.task import STRICT, Progress
 
 if TYPE_CHECKING:
     from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.distributed import Group
 
 _DECAYS, _BETAS = 2, (0.9, 0.95)
 _SIZES = ("size", "characters")
@@ -49,7 +51,7 @@ class LlamaShape:
 class PretrainingConfig:
     """How a language model is trained from scratch, by AdamW.
 
-    steps: batches.  batch_size: windows, or rows, of a step.
+    steps: batches.  batch_size: windows, or rows, of a step, which several processes share.
     warmup: share of the steps in which the learning rate rises; then it falls as a cosine to a tenth.
     evaluate: times that the validation part is measured, evenly over the steps; of at most about `evaluate_tokens`,
     evenly from all.
@@ -217,6 +219,9 @@ def train(
 ) -> list[dict[str, float]]:
     """Train `model` in place, ending with the weights that had the smallest validation loss.
 
+    Several processes share the rows of each batch, see `pipelines.training.distributed`: all end with the same weights,
+    and process 0 alone reads and writes checkpoints.
+
     Args:
         parts: ``train`` and ``valid``.  window: of a stream; 0 where each row is a text, see `Batches`.
         checkpoint: written with every measurement; a killed training goes on from it, to the same weights on a CPU.
@@ -229,46 +234,57 @@ def train(
     """
     import torch
 
+    from pipelines.training.distributed import group
+    from pipelines.training.loop import to_hand_out
+
+    here = group()
     optimizer = _optimizer(model, config)
     autocast = _autocast(config, device)
     learned, held = (Batches(parts[name], window, name) for name in ("train", "valid"))
     marks = sorted({-(-config.steps * at // config.evaluate) for at in range(1, config.evaluate + 1)})
     history: list[dict[str, float]] = []
     best, began = _copy(model), 0
-    if found := checkpoint.load():
-        tensors, notes = found
+    if found := here.hand_out(to_hand_out(checkpoint.load() if here.leads else None)):
+        tensors, notes = found["tensors"], json.loads(found["notes"])
         model.load_state_dict(tensors["model"])
         optimizer.load_state_dict(tensors["optimizer"])
         best, history, began = tensors["best"], notes["history"], notes["step"]
+    network = here.wrap(model)
     model.train()
     total = steps = 0
+
+    def mean_loss(step: int) -> float:
+        """Since the last measurement, of all processes, which find out together that it is no number."""
+        summed = here.sum(float(total)) / here.size
+        _check(summed, step)
+        return summed / steps
+
     for step in range(began, config.steps):
         if _stalled(history, config.patience):
             break
-        torch.manual_seed(seed * 1_000_003 + step)
-        ids, wanted = learned.draw(step, config.batch_size, seed)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, step)
+        torch.manual_seed(seed * 1_000_003 + step + here.rank * 1_000_000_007)
+        ids, wanted, scale = _shared(*learned.draw(step, config.batch_size, seed), here)
+        for weights in optimizer.param_groups:
+            weights["lr"] = learning_rate(config, step)
         optimizer.zero_grad(set_to_none=True)
         with autocast():
-            logits = model(ids.to(device))
-        cost = _loss(logits, wanted.to(device), "mean")
+            logits = network(ids.to(device))
+        cost = _loss(logits, wanted.to(device), "sum") * scale
         cost.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         total, steps = total + cost.detach(), steps + 1
         if step + 1 not in marks:
             if (step + 1) % 50 == 0:
-                _check(float(total), step + 1)
-                progress(step + 1, config.steps, train_loss=round(float(total) / steps, 4))
+                progress(step + 1, config.steps, train_loss=round(mean_loss(step + 1), 4))
             continue
-        _check(float(total), step + 1)
-        shown = measured(model, held, config, device, config.evaluate_tokens)
+        train_loss = mean_loss(step + 1)
+        shown = here.agree(measured(model, held, config, device, config.evaluate_tokens))
         _check(shown["valid_loss"], step + 1)
         history.append(
             {
                 "step": float(step + 1),
-                "train_loss": float(total) / steps,
+                "train_loss": train_loss,
                 "learning_rate": learning_rate(config, step),
                 **shown,
             }
@@ -276,7 +292,8 @@ def train(
         if shown["valid_loss"] <= min(one["valid_loss"] for one in history):
             best = _copy(model)
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "best": best}
-        checkpoint.save(state, {"history": history, "step": step + 1})
+        if here.leads:
+            checkpoint.save(state, {"history": history, "step": step + 1})
         progress(
             step + 1, config.steps, **{key: round(value, 4) for key, value in history[-1].items() if key != "step"}
         )
@@ -284,6 +301,14 @@ def train(
     model.load_state_dict(best)
     model.eval()
     return history
+
+
+def _shared(ids: Any, wanted: Any, here: Group) -> tuple[Any, Any, float]:
+    """This process's rows of a batch, and what makes the mean over all processes the loss of a token of the batch."""
+    tokens = max(1, int((wanted != -100).sum()))
+    if len(ids) < here.size:  # too few to share: each learns all of them
+        return ids, wanted, 1 / tokens
+    return here.share(ids), here.share(wanted), here.size / tokens
 
 
 def learning_rate(config: PretrainingConfig, step: int) -> float:

@@ -110,7 +110,7 @@ def run_epochs(
     average = copy.deepcopy(model)
     history: list[dict[str, float]] = []
     best, steps, begun = copy.deepcopy(model.state_dict()), 0, _Begun()
-    if found := here.hand_out(_to_hand_out(checkpoint.load() if here.leads else None)):
+    if found := here.hand_out(to_hand_out(checkpoint.load() if here.leads else None)):
         tensors, notes = found["tensors"], json.loads(found["notes"])
         model.load_state_dict(tensors["model"])
         average.load_state_dict(tensors["average"])
@@ -164,7 +164,8 @@ def _diverged(epoch: int, loss: float) -> PlatformError:
     )
 
 
-def _to_hand_out(found: tuple[dict[str, Any], dict[str, Any]] | None) -> dict[str, Any] | None:
+def to_hand_out(found: tuple[dict[str, Any], dict[str, Any]] | None) -> dict[str, Any] | None:
+    """What a checkpoint had, tensors and notes, in the form that `Group.hand_out` takes."""
     return {"tensors": found[0], "notes": json.dumps(found[1])} if found else None
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +17,7 @@ import pytest
 from contracts.bundle import Bundle, write_bundle
 from contracts.engines import load_engine
 from contracts.errors import PlatformError
+from contracts.ports import free_port
 from pipelines.pages.card import render_card
 from tests.chain import PASSED, Chain
 from tests.chat_service import served
@@ -79,6 +83,27 @@ def test_no_document_stands_in_two_parts(made: Chain) -> None:
     }
     assert all(parts.values())
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == 12
+
+
+def test_two_processes_that_share_each_batch_learn_what_one_learns(made: Chain, tmp_path: Path) -> None:
+    given = {"task": "writing", "config": made.config, "dataset": str(made.path("dataset"))}
+    given |= {"checkpoints": str(tmp_path / "checkpoints"), "out": str(tmp_path / "out")}
+    options = [part for key, value in given.items() for part in (f"--{key}", value)]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pipelines.steps.train_worker", *options],
+            env=os.environ | group | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    said = [one.communicate(timeout=120)[0] for one in processes]
+    assert [one.returncode for one in processes] == [0, 0], said
+    alone, both = (json.loads((folder / "train.json").read_text()) for folder in (made.path("model"), tmp_path / "out"))
+    assert len(alone["history"]) == 2
+    for one, shared in zip(alone["history"], both["history"], strict=True):
+        assert shared == pytest.approx(one, rel=1e-4)
+    assert both["pretraining"]["bits_per_byte"] == pytest.approx(alone["pretraining"]["bits_per_byte"], rel=1e-3)
 
 
 def test_the_bits_of_a_text_are_those_that_torch_measured_in_chinese_too(made: Chain, bundle: Bundle) -> None:

@@ -73,6 +73,7 @@ def run(config: Any, dataset: Path, out: Path, checkpoints: Path, progress: Prog
     torch = import_torch()
     import_gguf()
     from pipelines.training.checkpoint import Checkpoint
+    from pipelines.training.distributed import group
     from pipelines.training.language_model import Batches, measured
     from pipelines.training.llama import Llama
 
@@ -101,6 +102,8 @@ def run(config: Any, dataset: Path, out: Path, checkpoints: Path, progress: Prog
         checkpoint=Checkpoint(checkpoints / "language_model.pt", _fingerprint(config, dataset)),
         progress=progress,
     )
+    if not group().leads:
+        return {"history": [], "parameters": {}, "device": device}
     held = Batches(texts["valid"], window, "valid")
     costs = measured(model, held, config.training, device)
     counted = ngram_bits(texts["train"], texts["valid"])
