@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic.dataclasses import dataclass as settings
 
@@ -93,40 +93,76 @@ def channel_scale(pixels: NDArray[np.uint8]) -> tuple[tuple[float, ...], tuple[f
 
 def augmented(pixels: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
     """A batch of images, each changed at random."""
+    return drawn_changes(pixels.shape, config, rng).made(pixels)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was drawn for each image of a batch, so that a process which has some of them makes the same of these.
+
+    down, right: pixels that it is moved by, shape (rows, 1).  mirrored: shape (rows, 1).  angle: in degrees, light,
+    contrast: factors, shape (rows,); None: of none.  covered: row, rectangle and its color.
+    """
+
+    down: NDArray[np.int64]
+    right: NDArray[np.int64]
+    mirrored: NDArray[np.bool_] | None
+    angle: NDArray[np.float64] | None
+    light: NDArray[np.float32] | None
+    contrast: NDArray[np.float32] | None
+    covered: Sequence[tuple[int, tuple[slice, slice], NDArray[np.int64]]]
+
+    def made(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """The images of a batch, or those in these of its rows, which rise, as they are then."""
+        import numpy as np
+
+        chosen = np.arange(len(self.down)) if rows is None else rows
+        made = self._moved(np.asarray(pixels), chosen)
+        if self.angle is not None:
+            made = _turned(made, self.angle[chosen])
+        if self.light is not None and self.contrast is not None:
+            made = _colored(made, self.light[chosen], self.contrast[chosen])
+        places = {row: at for at, row in enumerate(chosen.tolist())}
+        for row, (down, right), color in self.covered:
+            if row in places:
+                made[places[row], down, right] = color
+        return made
+
+    def _moved(self, pixels: NDArray[np.uint8], chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Mirrored and moved: one gather for the batch."""
+        import numpy as np
+
+        high, wide = pixels.shape[1:3]
+        rows, columns = (
+            _mirrored(moved[chosen] + np.arange(side)[None], side)
+            for moved, side in ((self.down, high), (self.right, wide))
+        )
+        if self.mirrored is not None:
+            columns = np.where(self.mirrored[chosen], columns[:, ::-1], columns)
+        places = np.arange(len(pixels))[:, None, None], rows[:, :, None], columns[:, None, :]
+        moved: NDArray[np.uint8] = pixels[places]
+        return moved
+
+
+def drawn_changes(shape: Sequence[int], config: AugmentConfig, rng: np.random.Generator) -> Changes:
+    """Changes of a batch of this shape: rows, height, width, channels."""
     import numpy as np
 
-    made = _moved(np.asarray(pixels), config, rng)
-    if config.turn:
-        made = _turned(made, config.turn, rng)
+    count, high, wide, channels = shape
+    down, right = (
+        rng.integers(-most, most + 1, (count, 1)) for most in (int(high * config.crop), int(wide * config.crop))
+    )
+    mirrored = rng.random((count, 1)) < 0.5 if config.flip else None
+    angle = rng.uniform(-config.turn, config.turn, count) if config.turn else None
+    light = contrast = None
     if config.color:
-        made = _colored(made, config.color, rng)
+        light, contrast = (rng.uniform(1 - config.color, 1 + config.color, count).astype(np.float32) for _ in range(2))
+    covered = []
     if config.erase:
-        for at in np.flatnonzero(rng.random(len(made)) < config.erase):
-            rows, columns = _rectangle(made.shape[1:3], rng.uniform(0.02, 0.25), rng)
-            made[at, rows, columns] = rng.integers(0, 256, made.shape[-1])
-    return made
-
-
-def _places(most: int, count: int, side: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Places along a side, moved by up to `most`, shape (count, side)."""
-    import numpy as np
-
-    moved = rng.integers(-most, most + 1, (count, 1)) + np.arange(side)[None]
-    return _mirrored(moved, side)
-
-
-def _moved(pixels: NDArray[np.uint8], config: AugmentConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Mirrored and moved: one gather for the batch."""
-    import numpy as np
-
-    count, high, wide = pixels.shape[:3]
-    rows = _places(int(high * config.crop), count, high, rng)
-    columns = _places(int(wide * config.crop), count, wide, rng)
-    if config.flip:
-        flip = rng.random((count, 1)) < 0.5
-        columns = np.where(flip, columns[:, ::-1], columns)
-    moved: NDArray[np.uint8] = pixels[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return moved
+        for at in np.flatnonzero(rng.random(count) < config.erase):
+            place = _rectangle((high, wide), rng.uniform(0.02, 0.25), rng)
+            covered.append((int(at), place, rng.integers(0, 256, channels)))
+    return Changes(down, right, mirrored, angle, light, contrast, covered)
 
 
 def _mirrored(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
@@ -137,11 +173,11 @@ def _mirrored(places: NDArray[np.int64], side: int) -> NDArray[np.int64]:
     return np.clip(np.where(inside >= side, 2 * side - 2 - inside, inside), 0, side - 1)
 
 
-def _turned(pixels: NDArray[np.uint8], most: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _turned(pixels: NDArray[np.uint8], angle: NDArray[np.float64]) -> NDArray[np.uint8]:
     import numpy as np
 
     count, high, wide = pixels.shape[:3]
-    angle = np.deg2rad(rng.uniform(-most, most, count))[:, None, None]
+    angle = np.deg2rad(angle)[:, None, None]
     y, x = np.mgrid[:high, :wide].astype(np.float64)
     y, x = y[None] - (high - 1) / 2, x[None] - (wide - 1) / 2
     rows = np.rint(y * np.cos(angle) - x * np.sin(angle) + (high - 1) / 2).astype(np.int64)
@@ -150,10 +186,9 @@ def _turned(pixels: NDArray[np.uint8], most: float, rng: np.random.Generator) ->
     return turned
 
 
-def _colored(pixels: NDArray[np.uint8], most: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _colored(pixels: NDArray[np.uint8], light: NDArray[np.float32], contrast: NDArray[np.float32]) -> NDArray[np.uint8]:
     import numpy as np
 
-    light, contrast = (rng.uniform(1 - most, 1 + most, len(pixels)).astype(np.float32) for _ in range(2))
     values = pixels.astype(np.float32)
     mean = values.mean(axis=(1, 2, 3), keepdims=True)
     values = ((values - mean) * contrast[:, None, None, None] + mean) * light[:, None, None, None]
@@ -171,26 +206,56 @@ def _rectangle(sides: Sequence[int], share: float, rng: np.random.Generator) -> 
     return found[0], found[1]
 
 
+@dataclass(frozen=True)
+class Mix:
+    """How each image of a batch gets a part of another one.
+
+    order: of each image, whose part it gets.  share: of the other one.  cut: the rectangle that is taken from it; None:
+    it is laid over.
+    """
+
+    order: NDArray[np.int64]
+    share: float
+    cut: tuple[slice, slice] | None
+
+    def made(self, pixels: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Images with their parts of `others`, which are in the order of the images."""
+        import numpy as np
+
+        if self.cut is None:
+            values = pixels.astype(np.float32) * (1 - self.share) + others.astype(np.float32) * self.share
+            return np.rint(values).astype(np.uint8)
+        made = pixels.copy()
+        made[:, *self.cut] = others[:, *self.cut]
+        return made
+
+    def targets(self, targets: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The same of the classes of a whole batch, shape (rows, classes)."""
+        import numpy as np
+
+        own, other = np.float32(1 - self.share), np.float32(self.share)
+        return (targets * own + targets[self.order] * other).astype(np.float32)
+
+
+def drawn_mix(shape: Sequence[int], config: AugmentConfig, rng: np.random.Generator) -> Mix | None:
+    """What `mixup` and `cutmix` make of a batch of this shape: rows, height, width; None: nothing."""
+    drawn = rng.random()
+    if drawn >= config.mixup + config.cutmix:
+        return None
+    count, high, wide = shape
+    order, share = rng.permutation(count), float(rng.beta(0.8, 0.8))
+    if drawn < config.mixup:
+        return Mix(order, share, None)
+    rows, columns = _rectangle((high, wide), share, rng)
+    return Mix(order, (rows.stop - rows.start) * (columns.stop - columns.start) / (high * wide), (rows, columns))
+
+
 def mixed(
     pixels: NDArray[np.uint8], targets: NDArray[np.float32], config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """A batch of which, as `mixup` and `cutmix` say, each image has a part of another, and `targets` its share."""
-    import numpy as np
-
-    drawn = rng.random()
-    if drawn >= config.mixup + config.cutmix:
-        return pixels, targets
-    order, share = rng.permutation(len(pixels)), float(rng.beta(0.8, 0.8))
-    kind: Literal["mixup", "cutmix"] = "mixup" if drawn < config.mixup else "cutmix"
-    if kind == "mixup":
-        values = pixels.astype(np.float32) * (1 - share) + pixels[order].astype(np.float32) * share
-        made = np.rint(values).astype(np.uint8)
-    else:
-        rows, columns = _rectangle(pixels.shape[1:3], share, rng)
-        made = pixels.copy()
-        made[:, rows, columns] = pixels[order][:, rows, columns]
-        share = (rows.stop - rows.start) * (columns.stop - columns.start) / (pixels.shape[1] * pixels.shape[2])
-    return made, (targets * np.float32(1 - share) + targets[order] * np.float32(share)).astype(np.float32)
+    mix = drawn_mix(pixels.shape[:3], config, rng)
+    return (pixels, targets) if mix is None else (mix.made(pixels, pixels[mix.order]), mix.targets(targets))
 
 
 def shuffled(rows: int, size: int, rng: np.random.Generator) -> Iterator[Any]:

@@ -8,7 +8,7 @@ same sequence, to the bit; of what lies before nothing is fetched or decoded.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from contracts import storage
 from contracts.engine import MAX_PIXELS
 from contracts.images import ImageSpec, read_pixels
 from pipelines.task import STRICT
-from pipelines.training.pictures import AugmentConfig, augmented
+from pipelines.training.pictures import AugmentConfig, drawn_changes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _OPEN = 8  # shards whose footer a worker keeps
 _AHEAD = 2  # windows a worker, that are made before they are asked for
+
+Share = Callable[[int, int, int], "NDArray[np.int64]"]  # epoch, batch and its rows -> those that are wanted, rising
 
 
 @settings(frozen=True, kw_only=True, config=STRICT)
@@ -53,7 +55,8 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Work:
-    """A window: its row groups, the order of their rows, and what the changes are drawn from."""
+    """A window: its row groups, what the order of their rows and the changes are drawn from, and which of its places
+    are decoded."""
 
     groups: tuple[_Group, ...]
     seed: tuple[int, ...]
@@ -61,6 +64,7 @@ class _Work:
     spec: ImageSpec
     classes: tuple[str, ...]
     augment: AugmentConfig
+    places: NDArray[np.int64]
 
 
 class ShardLoader:
@@ -112,45 +116,68 @@ class ShardLoader:
                 self._pool = None
                 pool.shutdown(cancel_futures=True)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
-        """Pixels, shape (rows, height, width, channels), and class numbers of each batch from number `start` on."""
+    def epoch(
+        self, number: int, start: int = 0, share: Share | None = None
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]]:
+        """Pixels, shape (rows, height, width, channels), and class numbers of each batch from number `start` on.
+
+        share: says which rows of a batch are decoded and changed, so that processes which train together do so once;
+        the class numbers are those of the whole batch.
+        """
         import numpy as np
 
-        works, skipped = self._plan(number), start * self._size
-        while works and (rows := sum(one.rows for one in works[0].groups)) <= skipped:
-            skipped -= rows
-            works.popleft()
+        at, last = start, len(self) - 1
+        works = self._plan(number, start, share) if at <= last else deque[_Work]()
         pixels: list[Any] = []
         labels: list[Any] = []
-        held, left = 0, len(self) - start
+        skipped = start * self._size - (self.rows - sum(one.rows for work in works for one in work.groups))
         for found, known in self._made(works):
-            pixels.append(found[skipped:])
+            pixels.append(found)
             labels.append(known[skipped:])
-            held, skipped = held + len(known) - skipped, 0
-            if held < self._size:
+            skipped = 0
+            if sum(map(len, labels)) < self._rows_of(at):
                 continue
             some, names = np.concatenate(pixels), np.concatenate(labels)
-            at = 0
-            while left > 1 and held - at >= self._size:
-                yield some[at : at + self._size], names[at : at + self._size]
-                at, left = at + self._size, left - 1
-            pixels, labels, held = [some[at:]], [names[at:]], held - at
-        if left and held:  # the last one takes a single row that would be left over
-            yield np.concatenate(pixels), np.concatenate(labels)
+            while at <= last and len(names) >= (count := self._rows_of(at)):
+                wanted = count if share is None else len(share(number, at, count))
+                yield some[:wanted], names[:count]
+                some, names, at = some[wanted:], names[count:], at + 1
+            pixels, labels = [some], [names]
 
-    def _plan(self, number: int) -> deque[_Work]:
+    def _rows_of(self, batch: int) -> int:
+        """The last one takes a single row that would be left over."""
+        return self._size if batch < len(self) - 1 else self.rows - batch * self._size
+
+    def _plan(self, number: int, start: int, share: Share | None) -> deque[_Work]:
+        """The windows of an epoch that are not over when batch `start` begins."""
         import numpy as np
 
         order = np.random.default_rng([self._seed, number]).permutation(len(self._groups))
         works: deque[_Work] = deque()
         some: list[_Group] = []
+        first = windows = 0
         for place, at in enumerate(order):
             some.append(self._groups[at])
-            if sum(one.rows for one in some) >= self._config.window or place + 1 == len(order):
-                seed = (self._seed, number, len(works))
-                works.append(_Work(tuple(some), seed, self._column, self._spec, self._classes, self._augment))
-                some = []
+            if (rows := sum(one.rows for one in some)) >= self._config.window or place + 1 == len(order):
+                if first + rows > start * self._size:
+                    seed, places = (self._seed, number, windows), self._places(number, first, rows, start, share)
+                    given = (self._column, self._spec, self._classes, self._augment, places)
+                    works.append(_Work(tuple(some), seed, *given))
+                some, first, windows = [], first + rows, windows + 1
         return works
+
+    def _places(self, number: int, first: int, rows: int, start: int, share: Share | None) -> NDArray[np.int64]:
+        """Which places of a window are decoded; `first` is that of its first row within the epoch."""
+        import numpy as np
+
+        if share is None:
+            return np.arange(max(0, start * self._size - first), rows)
+        last = len(self) - 1
+        batches = range(max(start, min(first // self._size, last)), min((first + rows - 1) // self._size, last) + 1)
+        wanted = [at * self._size + share(number, at, self._rows_of(at)) for at in batches]
+        found = np.concatenate(wanted) - first
+        places: NDArray[np.int64] = found[(found >= 0) & (found < rows)]
+        return places
 
     def _made(self, works: deque[_Work]) -> Iterator[tuple[Any, Any]]:
         """The windows in their order; some are made ahead."""
@@ -186,19 +213,23 @@ def _groups_of(shard: str) -> list[_Group]:
 
 
 def _window(work: _Work) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The rows of a window, mixed, decoded and changed."""
+    """The rows of a window, mixed: those at its places decoded and changed, and the labels of all."""
     import numpy as np
 
     numbers = {name: at for at, name in enumerate(work.classes)}
     rows, spec = sum(group.rows for group in work.groups), work.spec
     rng = np.random.default_rng(work.seed)
     place = np.argsort(rng.permutation(rows))  # of each row, where it comes
-    pixels = np.empty((rows, spec.height, spec.width, len(spec.mode)), np.uint8)
+    changes = drawn_changes((rows, spec.height, spec.width, len(spec.mode)), work.augment, rng)
+    wanted = np.full(rows, -1)
+    wanted[work.places] = np.arange(len(work.places))
+    pixels = np.empty((len(work.places), spec.height, spec.width, len(spec.mode)), np.uint8)
     labels, row = np.empty(rows, np.int64), 0
     for group in work.groups:  # of files, those of one group are held
         table = _open(group.shard).read_row_group(group.number, columns=[work.column, "label"])
         for file, label in zip(table.column(work.column), table.column("label"), strict=True):
-            pixels[place[row]] = read_pixels(cast("bytes", file.as_py()), spec, MAX_PIXELS)[0]
             labels[place[row]] = numbers[label.as_py()]
+            if (at := wanted[place[row]]) >= 0:
+                pixels[at] = read_pixels(cast("bytes", file.as_py()), spec, MAX_PIXELS)[0]
             row += 1
-    return augmented(pixels, work.augment, rng), labels
+    return changes.made(pixels, work.places), labels

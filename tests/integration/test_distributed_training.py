@@ -1,4 +1,4 @@
-"""The recipe embedding_lstm by two processes of torchrun gives what one process gives."""
+"""The recipes embedding_lstm and resnet by two processes of torchrun give what one process gives."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from typing import Any
 
 import psutil
 import pytest
+
+from contracts.ports import free_port
+from tests.image_bundle import shades
 
 pytestmark = [
     pytest.mark.integration,
@@ -113,6 +116,81 @@ def test_a_killed_training_of_two_goes_on_from_its_checkpoint(dataset: Path, tmp
     again = trained(2, dataset, tmp_path, **longer)
     assert len(again["history"]) == 12
     assert again["epochs"][0] >= 3  # the first ones were not made again
+
+
+IMAGES = """
+import json, os, sys
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+from pipelines.tasks import get_task, recipe_config
+from pipelines.training import shards
+from pipelines.training.distributed import joined
+from pipelines.training.shards import LoaderConfig
+
+def trained(home, dataset, workers):
+    given = {"image.width": 8, "image.height": 8, "augment.mixup": 0.3, "augment.cutmix": 0.3, "augment.erase": 0.5}
+    given |= {"model.widths": [4, 8], "model.blocks": [1], "model.norm": "group"}
+    given |= {"training.epochs": 3, "training.batch_size": 8, "training.warmup": 2, "training.learning_rate": 0.05}
+    given |= {"training.class_weights": True, "loader.window": 16}
+    config = recipe_config(get_task("images"), "resnet", given)
+    config = replace(config, loader=replace(config.loader, workers=workers))
+    out = home / "model"
+    found = config.train(get_task("images"), dataset, out, home / "kept", lambda *args, **kwargs: None)
+    return found["history"]
+
+def told(home, dataset):
+    history, decoded = [trained(home / "held", dataset, 0)], []
+    # Windows are made in this process, by the code of the workers, so that what is decoded is counted.
+    read = shards.read_pixels
+    counted = patch.object(shards, "read_pixels", lambda *given: decoded.append(1) or read(*given))
+    with counted, patch.object(shards.ShardLoader, "running", lambda self: patch.dict({})):
+        history.append(trained(home / "streamed", dataset, 1))
+    (home / "told.json").write_text(json.dumps({"history": history, "decoded": len(decoded)}))
+
+if __name__ == "__main__":
+    home, dataset, rank = Path(sys.argv[1]), Path(sys.argv[2]), os.environ["RANK"]
+    if rank == "0":
+        told(home / "alone", dataset)
+    with joined() as here:
+        assert here.size == 2
+        told(home / rank, dataset)
+"""
+
+
+def test_two_processes_learn_images_as_one_does_and_decode_half(tmp_path: Path) -> None:
+    import numpy as np
+    import onnx
+
+    dataset, port = shades(tmp_path / "dataset"), str(free_port())
+    (tmp_path / "images.py").write_text(IMAGES)
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "images.py"), str(tmp_path), str(dataset)],
+            env=environment() | group | {"RANK": rank}, cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    try:
+        said = [process.communicate(timeout=240)[1] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], "".join(said)[-3000:]
+    alone, *pair = (json.loads((tmp_path / name / "told.json").read_text()) for name in ("alone", "0", "1"))
+
+    def values(name: str, kind: str) -> list[Any]:
+        graph = onnx.load(str(tmp_path / name / kind / "model" / "model.onnx")).graph
+        return [onnx.numpy_helper.to_array(one) for one in graph.initializer]
+
+    for at, kind in enumerate(("held", "streamed")):
+        for first, second in zip(alone["history"][at], pair[0]["history"][at], strict=True):
+            assert second == pytest.approx(first, rel=1e-3)
+        for mine, theirs in zip(values("alone", kind), values("0", kind), strict=True):
+            np.testing.assert_allclose(theirs, mine, rtol=2e-3, atol=2e-4)
+    assert alone["decoded"] == 3 * 40
+    assert all(60 <= one["decoded"] < 100 for one in pair), "their halves, and what is mixed into them"
 
 
 def test_processes_that_cannot_meet_say_so(dataset: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass as plain
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -15,13 +16,14 @@ from pipelines.recipes.image.base import ImageRecipe, Images
 from pipelines.search_space import Dimension
 from pipelines.task import STRICT, Progress
 from pipelines.training.loop import LoopConfig
-from pipelines.training.pictures import AugmentConfig
+from pipelines.training.pictures import AugmentConfig, Mix, drawn_mix
 from pipelines.training.shards import LoaderConfig, ShardLoader
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from pipelines.training.distributed import Group
     from pipelines.training.privacy import PrivacyConfig
 
 
@@ -108,7 +110,7 @@ def fit(
     from pipelines.training.distributed import group
     from pipelines.training.linear_text import class_weight
     from pipelines.training.loop import eager, run_epochs
-    from pipelines.training.pictures import augmented, mixed, shuffled
+    from pipelines.training.pictures import drawn_changes, shuffled
     from pipelines.training.privacy import drawn, private_loop, privately, steps_of
 
     here, train, spec = group(), images.train, images.spec
@@ -125,23 +127,25 @@ def fit(
     def batches(epoch: int) -> Any:
         rng = np.random.default_rng([config.seed, epoch])
         for found in drawn(len(train.labels), share, steps) if private else shuffled(len(train.labels), size, rng):
-            rows = found if len(found) else np.zeros(1, np.int64)  # a step without rows is a row that does not count
-            # Every process draws the same changes for all images, and takes its share after that.
-            pixels = augmented(train.pixels[np.sort(rows)], config.augment, rng)
-            weighed = float(len(found) > 0) if private else None
-            yield shared(pixels, train.labels[np.sort(rows)], rng, epoch, weighed)
+            # A step without rows is a row that does not count.
+            rows = np.sort(found) if len(found) else np.zeros(1, np.int64)
+            # Every process draws the same changes for all images, and makes those of its share.
+            changes = drawn_changes((len(rows), *train.pixels.shape[1:]), config.augment, rng)
+            mine = share_of(here, (len(rows), *train.pixels.shape[1:3]), config.augment, rng)
+            pixels = changes.made(train.pixels[rows[mine.needed]], mine.needed)
+            yield shared(pixels, train.labels[rows], mine, epoch, float(len(found) > 0) if private else None)
 
-    def shared(
-        pixels: Any, labels: Any, rng: np.random.Generator, epoch: int, weighed: float | None
-    ) -> tuple[Any, Any, float]:
-        """This process's share of a batch, and what its loss is multiplied by."""
-        pixels, targets = mixed(pixels, eye[labels], config.augment, rng)
+    def shared(pixels: Any, labels: Any, mine: BatchShare, epoch: int, weighed: float | None) -> tuple[Any, Any, float]:
+        """This process's share of a batch, and what its loss is multiplied by; `labels` are those of all of it."""
+        targets = mine.mix.targets(eye[labels]) if mine.mix else eye[labels]
         total = float((targets @ balanced.astype(np.float32)).sum())
-        mine = here.share(np.arange(len(labels))) if len(labels) >= 2 * here.size else np.arange(len(labels))
-        copies = 1 if len(labels) >= 2 * here.size else here.size  # too few to share: each does all of them
-        factor = here.size / copies / total if weighed is None else weighed
-        values = scaled(_tensor(spec.normalised(pixels[mine]), device), training, epoch)
-        return values, _tensor(targets[mine], device), factor
+        factor = here.size / mine.copies / total if weighed is None else weighed
+        values = scaled(_tensor(spec.normalised(mine.made(pixels)), device), training, epoch)
+        return values, _tensor(targets[mine.rows], device), factor
+
+    def streamed(epoch: int, at: int, rows: int) -> BatchShare:
+        rng = np.random.default_rng([config.seed, epoch, at])
+        return share_of(here, (rows, spec.height, spec.width), config.augment, rng)
 
     class Streamed:
         """Batches of `loader`, which begins where it is told to."""
@@ -151,8 +155,9 @@ def fit(
 
         def from_step(self, epoch: int, step: int) -> Any:
             assert loader is not None
-            for at, (pixels, labels) in enumerate(loader.epoch(epoch, step), step):
-                yield shared(pixels, labels, np.random.default_rng([config.seed, epoch, at]), epoch, None)
+            needed = (lambda *batch: streamed(*batch).needed) if here.size > 1 else None
+            for at, (pixels, labels) in enumerate(loader.epoch(epoch, step, needed), step):
+                yield shared(pixels, labels, streamed(epoch, at, len(labels)), epoch, None)
 
     def loss(current: Any, batch: Any) -> Any:
         """The weighted mean over the whole batch, of which this is a share."""
@@ -195,6 +200,40 @@ def fit(
             checkpoint=Checkpoint(checkpoints / f"{config.recipe}.pt", decides),
             progress=progress,
         )
+
+
+@plain(frozen=True)
+class BatchShare:
+    """What a process has of a batch.
+
+    rows: that it learns from.  needed: these and those that are mixed into them, rising.  copies: processes that learn
+    from the same rows.
+    """
+
+    rows: NDArray[np.int64]
+    needed: NDArray[np.int64]
+    mix: Mix | None
+    copies: int
+
+    def made(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The images of `rows`, mixed, of those of `needed`."""
+        import numpy as np
+
+        if self.mix is None:
+            return pixels
+        own, others = (np.searchsorted(self.needed, rows) for rows in (self.rows, self.mix.order[self.rows]))
+        return self.mix.made(pixels[own], pixels[others])
+
+
+def share_of(here: Group, shape: tuple[int, int, int], augment: AugmentConfig, rng: np.random.Generator) -> BatchShare:
+    """This process's share of a batch of this shape: rows, height, width."""
+    import numpy as np
+
+    mix, count = drawn_mix(shape, augment, rng), shape[0]
+    alone = count < 2 * here.size  # too few to share: each does all of them
+    rows = np.arange(count) if alone else here.share(np.arange(count))
+    needed = rows if mix is None else np.union1d(rows, mix.order[rows])
+    return BatchShare(rows, needed, mix, here.size if alone else 1)
 
 
 def _labels(images: Images) -> NDArray[np.int64]:

@@ -19,11 +19,12 @@ from contracts.images import ImageSpec, read_pixels
 from pipelines.data import file_rows
 from pipelines.data.file_rows import FileRows, shards_of
 from pipelines.evaluation.scoring import provisional
-from pipelines.recipes.image.neural import ImageLoop, scaled
+from pipelines.recipes.image.neural import ImageLoop, scaled, share_of
 from pipelines.recipes.image.resnet import ResnetModel
 from pipelines.tasks import get_task, recipe_config
 from pipelines.training.checkpoint import Checkpoint
-from pipelines.training.pictures import AugmentConfig, augmented, decode_part, mixed, shuffled
+from pipelines.training.distributed import Group
+from pipelines.training.pictures import AugmentConfig, augmented, decode_part, drawn_changes, mixed, shuffled
 from pipelines.training.shards import LoaderConfig
 from tests.image_bundle import picture, shades
 
@@ -58,6 +59,34 @@ def test_changed_images_keep_their_form_and_targets_their_sum(
     assert np.allclose(shares.sum(axis=1), 1, atol=1e-5)
     assert np.array_equal(given_pixels, before)
     assert all(np.array_equal(*pair) for pair in zip(made(), (pixels, shares), strict=True))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.builds(AugmentConfig, turn=st.floats(0, 90), color=share, erase=share, mixup=share, cutmix=share),
+    st.integers(0, 9),
+)
+def test_the_shares_of_processes_are_together_the_batch_of_one(
+    rows: int, processes: int, config: AugmentConfig, seed: int
+) -> None:
+    whole = np.random.default_rng(0).integers(0, 256, (rows, 6, 5, 3), dtype=np.uint8)
+    targets = np.eye(4, dtype=np.float32)[np.arange(rows) % 4]
+    rng = np.random.default_rng(seed)
+    pixels, shares = mixed(augmented(whole, config, rng), targets, config, rng)
+    for rank in range(processes):
+        rng = np.random.default_rng(seed)
+        changes = drawn_changes(whole.shape, config, rng)
+        mine = share_of(Group(rank, processes), (rows, 6, 5), config, rng)
+        found = mine.made(changes.made(whole[mine.needed], mine.needed))
+        expected = range(rank, rows, processes) if rows >= 2 * processes else range(rows)
+        assert mine.rows.tolist() == list(expected)
+        assert mine.copies == (1 if rows >= 2 * processes else processes)
+        assert np.array_equal(found, pixels[mine.rows])
+        assert len(mine.needed) <= 2 * len(mine.rows)
+        assert mine.mix is not None or mine.needed is mine.rows, "nothing else is decoded"
+        assert mine.mix is None or np.array_equal(mine.mix.targets(targets), shares)
 
 
 def test_without_changes_images_stay_and_a_mirror_image_is_one() -> None:

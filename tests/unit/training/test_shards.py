@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from contracts.images import ImageSpec
+from contracts.images import ImageSpec, read_pixels
 from pipelines.training.pictures import AugmentConfig
 from pipelines.training.shards import LoaderConfig, ShardLoader
 from tests.image_bundle import picture
@@ -80,6 +80,33 @@ def test_workers_give_the_same_sequence_and_another_process_goes_on(tmp_path: Pa
         stopped = several.epoch(1)
         assert same([next(stopped) for _ in range(3)], whole[:3])
         assert same(list(several.epoch(1, 3)), whole[3:])
+
+
+@pytest.mark.parametrize(("processes", "start"), [(2, 0), (3, 0), (3, 4)])
+def test_processes_decode_their_share_and_have_together_what_one_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: int, start: int
+) -> None:
+    made = loader(shards(tmp_path), AugmentConfig(crop=0.25, color=0.3, erase=0.5))
+    decoded: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        decoded[-1] += 1
+        return read_pixels(*arguments)
+
+    monkeypatch.setattr("pipelines.training.shards.read_pixels", counted)
+
+    def epoch(rank: int, several: int) -> list[Any]:
+        decoded.append(0)
+        return list(made.epoch(0, start, lambda epoch, batch, rows: np.arange(rank, rows, several)))
+
+    whole, *shares = epoch(0, 1), *(epoch(rank, processes) for rank in range(processes))
+    assert decoded[0] == sum(decoded[1:]) == 81 - 10 * start
+    assert max(decoded[1:]) <= decoded[0] / processes + 8, "a row more of each batch at most"
+    assert same(whole, list(made.epoch(0, start)))
+    for (pixels, labels), *parts in zip(whole, *shares, strict=True):
+        for rank, (some, known) in enumerate(parts):
+            assert np.array_equal(some, pixels[rank::processes])
+            assert np.array_equal(known, labels)
 
 
 def test_only_what_is_asked_for_is_fetched_from_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
