@@ -33,6 +33,7 @@ class Objectives(Values):
     latency_seconds: Literal[LATENCY_BUCKETS]  # type: ignore[valid-type]
     latency_share: Share
     first_token_seconds: Positive
+    tokens_per_second: Positive
     feature_hours: Positive
     model_days: Positive
     monitor_minutes: Positive

@@ -167,7 +167,7 @@ def test_a_dashboard_asks_for_metrics_that_exist_in_words_that_prometheus_reads(
 
 def test_dashboards_are_told_apart_and_installed() -> None:
     read = [json.loads(file.read_text(encoding="utf-8")) for file in DASHBOARDS]
-    assert len({each["uid"] for each in read}) == len({each["title"] for each in read}) == len(read) == 4
+    assert len({each["uid"] for each in read}) == len({each["title"] for each in read}) == len(read) == 5
     data = named(render("monitoring"), "ConfigMap", "fairlead-dashboard")["data"]
     assert set(data) == {file.name for file in DASHBOARDS}
 

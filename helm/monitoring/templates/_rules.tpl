@@ -33,6 +33,7 @@ availabilityBudget: {{ subf 1.0 $goals.availability | toString | quote }}
 latencyBudget: {{ subf 1.0 $goals.latencyShare | toString | quote }}
 latencySeconds: {{ $goals.latencySeconds }}
 firstTokenSeconds: {{ $goals.firstTokenSeconds }}
+tokensPerSecond: {{ $goals.tokensPerSecond }}
 featureHours: {{ $goals.featureHours }}
 modelDays: {{ $goals.modelDays }}
 monitorMinutes: {{ $goals.monitorMinutes }}
