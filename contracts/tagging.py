@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 FEATURES, WORDS = 6, 4  # hashes of a token; with a list of words, so many more
 AROUND, WORDS_AROUND = 17, 5  # of what is around it, where a model has nothing else that reads it
+LAYOUT = 12  # of how the text is set: the breaks of lines and the marks before and behind it
 _LONGEST = 6  # tokens of a word of such a list
 _KINDS = 255
 _HAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+|\d+|\S")
 _SINGLE = re.compile(rf"[{_HAN}]")
-_SIGN, _ANCHOR = 1, 2  # a single sign of its script; what names are not, and stand beside: see `_beside`
+# A single sign of its script; what names are not, and stand beside, see `_beside`; a mark that is none of them.
+_SIGN, _ANCHOR, _MARK = 1, 2, 3
 _ENDS = frozenset(".!?;\n。！？；")
 _MARKS = frozenset("\u3001\u3002\uff0c\uff1a\uff1b\uff08\uff09\u300a\u300b\u201c\u201d\uff01\uff1f")  # of Chinese
 _SURE = 10.0  # by how much the logit of O is the highest
@@ -125,18 +127,19 @@ def _entry(line: str) -> tuple[str, str]:
     return (parts[0], parts[2]) if len(parts) == 3 and parts[1].isdigit() else (word, kind.strip())
 
 
-def width(words: WordList | None, around: bool = False) -> int:
-    """How many hashes a token has."""
-    plain = FEATURES + around * AROUND
-    return plain if words is None else plain + WORDS + around * WORDS_AROUND
+def width(words: WordList | None, around: int = 0) -> int:
+    """How many hashes a token has; `around` as in `tokenise`."""
+    plain = FEATURES + (around > 0) * AROUND + (around > 1) * LAYOUT
+    return plain if words is None else plain + WORDS + (around > 0) * WORDS_AROUND
 
 
-def tokenise(text: str, size: int, words: WordList | None = None, around: bool = False) -> Tokens:
-    """The tokens of `text`, with hashes below `size`; with `around` also of what is around each."""
+def tokenise(text: str, size: int, words: WordList | None = None, around: int = 0) -> Tokens:
+    """The tokens of `text`, with hashes below `size`; with `around` of 1 also of what is around each, with 2 of how the
+    text is set as well."""
     return tokenise_all([text], size, words, around)[0]
 
 
-def tokenise_all(texts: Sequence[str], size: int, words: WordList | None = None, around: bool = False) -> list[Tokens]:
+def tokenise_all(texts: Sequence[str], size: int, words: WordList | None = None, around: int = 0) -> list[Tokens]:
     """What `tokenise` tells of each, computed for all of them together."""
     found = [[match.span() for match in _TOKEN.finditer(text)] for text in texts]
     counts = np.array([len(some) for some in found], np.int64)
@@ -144,15 +147,22 @@ def tokenise_all(texts: Sequence[str], size: int, words: WordList | None = None,
     starts = np.cumsum(counts + 4) - counts - 2
     told = np.zeros((int((counts + 4).sum()), 5), np.uint32)
     gaps, inside = np.zeros(len(told), np.uint32), np.full(len(told), -1, np.int64)
+    lines = np.zeros(len(told), np.uint32)
     for edge, sign in ((starts - 2, 7), (starts - 1, 11), (starts + counts, 13), (starts + counts + 1, 17)):
         told[edge, 0] = sign
     for number, (text, some, start) in enumerate(zip(texts, found, starts.tolist(), strict=True)):
         if some:
             here = slice(start, start + len(some))
             told[here] = [_hashes(text[begin:end]) for begin, end in some]
-            gaps[here] = [1, *(_gap(text[end:begin]) for (_, end), (begin, _) in pairwise(some))]
+            between = ["", *(text[end:begin] for (_, end), (begin, _) in pairwise(some))]
+            gaps[here] = [_gap(one) for one in between]
+            if around > 1:
+                lines[here] = [_line(one) for one in between]
             inside[here] = number
-    hashes = _columns(told, gaps, inside, words, around)[inside >= 0]
+    columns = _columns(told, gaps, inside, words, around)
+    if around > 1:
+        columns += _layout(told, lines, np.repeat(np.arange(len(texts)), counts + 4), inside)
+    hashes = _mix(np.stack(columns, axis=1)[inside >= 0], np.arange(len(columns), dtype=np.uint32))
     ids = (hashes % np.uint32(size - 1)).astype(np.int64) + 1
     ends = np.cumsum(counts).tolist()
     return [
@@ -166,9 +176,9 @@ def _columns(
     gaps: NDArray[np.uint32],
     inside: NDArray[np.int64],
     words: WordList | None,
-    around: bool,
-) -> NDArray[np.uint32]:
-    """Shape (tokens, `width`), of `_hashes` of the tokens."""
+    around: int,
+) -> list[NDArray[np.uint32]]:
+    """Of `_hashes` of the tokens, each of shape (tokens,)."""
     here, shape, first, last, single = told.T
     far, before, after, farther = (np.roll(here, by) for by in (2, 1, -1, -2))
     alone = single == _SIGN
@@ -193,7 +203,7 @@ def _columns(
             begins, ends, inner, _ = listed
             ended, beginning = np.roll(ends, 1), np.roll(begins, -1)
             columns += [ended, beginning, _mix(ended, begins), _mix(ends, beginning), _mix(_mix(begins, ends), inner)]
-    return np.stack([_mix(column, np.full(1, at, np.uint32)) for at, column in enumerate(columns)], axis=1)
+    return columns
 
 
 def _beside(
@@ -208,9 +218,41 @@ def _beside(
     return (left, _mix(left, np.where(left == 19, left, here[last - 1]))), right
 
 
+def _layout(
+    told: NDArray[np.uint32], lines: NDArray[np.uint32], row: NDArray[np.int64], inside: NDArray[np.int64]
+) -> list[NDArray[np.uint32]]:
+    """What tells a line of an address from a list of its parts: forms of the breaks of lines around each token, breaks
+    and marks around it, and the small words that are nearest with those beyond them.
+
+    Args:
+        lines: of the white space before each token, see `_line`.  row: the text that each is in, edges too.
+    """
+    here, shape, _, _, what = told.T
+    edge = inside < 0
+    marks = np.where(lines > 0, _mix(lines, lines), np.where(what == _MARK, here, 0)).astype(np.uint32)
+    found = []
+    for forms in (lines, marks):
+        before, last, following, second, third = _nearest(np.where(edge, np.uint32(1), forms), row)
+        behind = _mix(_mix(following, second), third)
+        whole = _mix(_mix(before, last), behind)
+        found += [_mix(last, following), behind, whole, _mix(whole, shape)]
+    anchors = np.where(what == _ANCHOR, here, np.uint32(0))
+    before, last, following, second, _ = _nearest(np.where(edge, np.uint32(1), anchors), row)
+    return [*found, _mix(before, last), _mix(following, second), _mix(last, _mix(following, shape)), _mix(marks, here)]
+
+
+def _nearest(forms: NDArray[np.uint32], row: NDArray[np.int64]) -> list[NDArray[np.uint32]]:
+    """Of what is not 0: for each place the second and the first at or before it, and the first three behind it, 0 where
+    they are of another text."""
+    (places,) = np.nonzero(forms)
+    at = np.searchsorted(places, np.arange(len(forms)), side="right")
+    of, row_of = (np.concatenate([some[places], [0, 0, 0]]) for some in (forms, row + 1))
+    return [np.where(row_of[at + by] == row + 1, of[at + by], 0).astype(np.uint32) for by in (-2, -1, 0, 1, 2)]
+
+
 @lru_cache(maxsize=50_000)
 def _hashes(token: str) -> tuple[int, int, int, int, int]:
-    """Of the word, of its shape, of its first and last letters; and what it is: `_SIGN`, `_ANCHOR`, or 0."""
+    """Of the word, of its shape, of its first and last letters; and what it is: `_SIGN`, `_ANCHOR`, `_MARK`, or 0."""
     plain = unicodedata.normalize("NFKC", token)
     word = "".join("0" if sign.isdigit() else sign for sign in plain.casefold())
     shape = "".join("X" if s.isupper() else "x" if s.islower() else "0" if s.isdigit() else s for s in plain[:1])
@@ -218,11 +260,17 @@ def _hashes(token: str) -> tuple[int, int, int, int, int]:
     told = (word, f"{shape}{rest}{min(len(plain), 12)}", f"<{word[:3]}", f"{word[-3:]}>")
     code, *others = (zlib.crc32(text.encode("utf-8", "replace")) for text in told)
     what = _SIGN if _SINGLE.fullmatch(token) else _ANCHOR if token[0].islower() or token[0] in _MARKS else 0
+    what = what or (0 if token[0].isalnum() else _MARK)
     return code, others[0], others[1], others[2], what
 
 
 def _gap(between: str) -> int:
     return 3 if "\n" in between else 2 if between else 1
+
+
+def _line(between: str) -> int:
+    """The form of a break of lines: how many, and whether the next one is set in; 0 for none."""
+    return 2 + 2 * min(between.count("\n"), 3) + between[-1].isspace() * (between[-1] != "\n") if "\n" in between else 0
 
 
 def _mix(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> NDArray[np.uint32]:
@@ -258,15 +306,34 @@ def spans(
     places: NDArray[np.int64],
     kinds: Sequence[str],
     transitions: NDArray[np.float64],
-    caution: float | NDArray[np.float64] = 0.0,
+    caution: float = 0.0,
+    own: NDArray[np.float64] | None = None,
 ) -> list[Tagged]:
     """The spans of the likeliest tags, by Viterbi's algorithm.
 
     Args:
         logits: shape (tokens, tags).  transitions: shape (tags, tags), of one behind another; a text begins behind O.
-        caution: added for each span behind an ``O``, one for all or one of each kind: more are found, and more of them
-            wrongly; none gets longer by it.
+        caution: added for each span behind an ``O``: more are found, and more of them wrongly; none gets longer by it.
+        own: cautions of each kind, shape (kinds,), 0 for none of its own. What is found with them joins what is found
+            without, of their kinds and where nothing is: so no kind loses a span by it.
     """
+    found = _likeliest(logits, places, kinds, transitions, np.full(len(kinds), caution, np.float64))
+    if own is None or not own.any():
+        return found
+    raised = {kind for kind, some in zip(kinds, own.tolist(), strict=True) if some}
+    for one in _likeliest(logits, places, kinds, transitions, np.where(own, own, caution)):
+        if one.kind in raised and not any(one.start < other.end and other.start < one.end for other in found):
+            found.append(one)
+    return sorted(found)
+
+
+def _likeliest(
+    logits: NDArray[np.float32],
+    places: NDArray[np.int64],
+    kinds: Sequence[str],
+    transitions: NDArray[np.float64],
+    caution: NDArray[np.float64],
+) -> list[Tagged]:
     scores = logits.astype(np.float64)
     allowed = np.where(possible(scores.shape[1]), transitions, _NEVER)
     allowed[0, 1::2] += caution
@@ -282,30 +349,32 @@ def spans(
 
 def _best(scores: NDArray[np.float64], transitions: NDArray[np.float64], ends: bool) -> list[int]:
     """The likeliest path of tags behind one that is outside, and before another where the text does not end."""
-    every = np.arange(scores.shape[1])
-    best, back = scores[0] + transitions[0], []
-    for row in scores[1:]:
-        ways = best[:, None] + transitions
-        came = ways.argmax(axis=0)
-        back.append(came)
-        best = ways[came, every] + row
-    path = [int((best if ends else best + transitions[:, 0]).argmax())]
-    for came in reversed(back):
-        path.append(int(came[path[-1]]))
+    best = np.empty_like(scores)  # of a path that ends in each tag
+    best[0] = scores[0] + transitions[0]
+    ways = np.empty_like(transitions)
+    for at in range(1, len(scores)):
+        np.add(best[at - 1][:, None], transitions, out=ways)
+        np.maximum.reduce(ways, axis=0, out=best[at])
+        best[at] += scores[at]
+    path = [int((best[-1] if ends else best[-1] + transitions[:, 0]).argmax())]
+    for row in best[-2::-1]:
+        path.append(int((row + transitions[:, path[-1]]).argmax()))
     return path[::-1]
 
 
 def _joined(
     path: Sequence[int], scores: NDArray[np.float64], places: NDArray[np.int64], kinds: Sequence[str]
 ) -> Iterator[Tagged]:
-    chances = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
+    highest = scores.max(axis=1)
+    every = np.log(np.exp(scores - highest[:, None]).sum(axis=1)) + highest
+    chances = np.exp(scores[np.arange(len(path)), path] - every)
     at = 0
     while at < len(path):
         end = at + 1
         if path[at]:
             while end < len(path) and path[end] and path[end] % 2 == 0:
                 end += 1
-            sure = float(np.mean([chances[each, path[each]] for each in range(at, end)]))
+            sure = float(chances[at:end].sum() / (end - at))
             yield Tagged(int(places[at, 0]), int(places[end - 1, 1]), kinds[(path[at] - 1) // 2], sure)
         at = end
 

@@ -48,11 +48,12 @@ class TaggerSpec(Document):
         size: of the table of hashes.
         transitions: score of one tag (row) behind another (column).
         caution: what is added for each span, see `contracts.tagging.spans`.
-        cautions: of types that have one of their own, in the place of `caution`.
+        cautions: of types that have one of their own beside `caution`.
         max_characters: a text is cut here before it is read.
         max_tokens: a longer text is read in pieces.
         words: whether there is a list of words.
-        around: whether hashes tell what is around a token as well, as a linear model needs it.
+        around: whether hashes tell what is around a token as well, as a linear model needs it, and with 2 how the text
+            is set, see `contracts.tagging.tokenise`.
     """
 
     format: Literal[1] = 1
@@ -63,7 +64,7 @@ class TaggerSpec(Document):
     max_characters: int = Field(ge=1)
     max_tokens: int = Field(256, ge=8)
     words: bool = False
-    around: bool = False
+    around: int = Field(0, ge=0, le=2)
 
 
 class TaggerEngine:
@@ -82,8 +83,7 @@ class TaggerEngine:
         signature = bundle.document.signature
         self._inputs = [item.name for item in signature.inputs if item.dtype == "string"]
         self.types: list[str] = list(signature.output.types)  # type: ignore[attr-defined]
-        own = self._spec.cautions
-        self._caution = np.array([own.get(kind, self._spec.caution) for kind in self.types], np.float64)
+        self._own = np.array([self._spec.cautions.get(kind, 0.0) for kind in self.types], np.float64)
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -109,7 +109,9 @@ class TaggerEngine:
         ]
         found: list[list[Tagged]] = [[] for _ in texts]
         for (row, part), logits in zip(parts, self._logits(read, parts), strict=True):
-            found[row] += spans(logits, read[row].places[part], self.types, self._transitions, self._caution)
+            found[row] += spans(
+                logits, read[row].places[part], self.types, self._transitions, self._spec.caution, self._own
+            )
         return found
 
     def _logits(self, read: Sequence[Tokens], parts: Sequence[tuple[int, slice]]) -> list[NDArray[np.float32]]:

@@ -122,7 +122,7 @@ def expected(scores: NDArray[np.float64], moves: NDArray[np.float64], lengths: N
     return Expected(chances, pairs, float((np.log(sums) + highest[:, :, 0])[inside].sum()))
 
 
-def write_crf_graph(path: Path, weights: NDArray[np.float32], words: WordList | None = None) -> None:
+def write_crf_graph(path: Path, weights: NDArray[np.float32], words: WordList | None = None, around: int = 1) -> None:
     """The scores of `LinearCrf` as `contracts.engines.tagger` executes them; weights in half precision."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -138,7 +138,7 @@ def write_crf_graph(path: Path, weights: NDArray[np.float32], words: WordList | 
     graph = helper.make_graph(
         nodes,
         "crf",
-        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows", "tokens", width(words, around=True)])],
+        [helper.make_tensor_value_info("ids", TensorProto.INT64, ["rows", "tokens", width(words, around)])],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["rows", "tokens", weights.shape[1]])],
         [
             numpy_helper.from_array(weights.astype(np.float16), "weights"),

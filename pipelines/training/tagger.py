@@ -153,7 +153,7 @@ def encode_all(
     kinds: Sequence[str],
     size: int,
     words: WordList | None = None,
-    around: bool = False,
+    around: int = 0,
 ) -> list[tuple[Any, Any]]:
     """What `encode` gives of each text with its labels; `around` as in `contracts.tagging.tokenise`."""
     from contracts.tagging import tokenise_all
@@ -264,7 +264,7 @@ def batches(
     change: ChangeConfig,
     rng: np.random.Generator,
     words: WordList | None = None,
-    around: bool = False,
+    around: int = 0,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """Padded ids, lengths and tags (-100: no token) of an epoch."""
     import numpy as np

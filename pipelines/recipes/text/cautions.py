@@ -29,12 +29,12 @@ class Learned(NamedTuple):
     moves: NDArray[np.float64]
     size: int
     words: WordList | None
-    around: bool = False
+    around: int = 0
 
 
 def f1_of(learned: Learned, data: Texts, kinds: Sequence[str]) -> float:
     """Of the spans of `data`, without caution."""
-    return _beta_score(counts(learned, data, kinds, [np.zeros(len(kinds))])[0], 1.0)
+    return _beta_score(counts(learned, data, kinds, [(0.0, np.zeros(len(kinds)))])[0], 1.0)
 
 
 def chosen(
@@ -45,28 +45,27 @@ def chosen(
     beta: float,
     recall: Mapping[str, float],
 ) -> tuple[float, dict[str, float], dict[str, float]]:
-    """The one of `cautions` with the best F-beta on `data`; those of types that have to reach a `recall`, at least as
-    high; and what is reached with them.
+    """The one of `cautions` with the best F-beta on `data`; those of types that have to reach a `recall` and do not
+    with it; and what is reached with them.
 
     Raises:
         PlatformError: ``code="bad_config"``: a recall that cannot be reached, or of a type that there is not.
     """
     _check(recall, kinds)
-    candidates = sorted(set(cautions))
-    same = [np.full(len(kinds), one, np.float64) for one in candidates]
-    found = dict(zip(candidates, counts(learned, data, kinds, same), strict=True))
+    candidates, none = sorted(set(cautions)), np.zeros(len(kinds))
+    found = dict(zip(candidates, counts(learned, data, kinds, [(one, none) for one in candidates]), strict=True))
     best = max(found, key=lambda each: (_beta_score(found[each], beta), -each))
-    each, sums = same[candidates.index(best)], found[best]
+    own, sums = none, found[best]
     places = {kind: kinds.index(kind) for kind in recall}
     for _ in range(_ROUNDS):
         for kind, at in places.items():
             if _recall(sums[at]) < recall[kind]:
-                each = _raised(learned, data, kinds, each, at, recall[kind])
-                (sums,) = counts(learned, data, kinds, [each])
+                own = _raised(learned, data, kinds, best, own, at, recall[kind])
+                (sums,) = counts(learned, data, kinds, [(best, own)])
     told = dict[str, float]()
     for name, some in {"": sums.sum(axis=0), **{f":{kind}": sums[at] for kind, at in places.items()}}.items():
         told |= {f"valid_recall{name}": round(_recall(some), 4), f"valid_precision{name}": round(_precision(some), 4)}
-    return best, {kind: float(each[at]) for kind, at in places.items()}, told
+    return best, {kind: float(own[at]) for kind, at in places.items() if own[at]}, told
 
 
 def _check(recall: Iterable[str], kinds: Sequence[str]) -> None:
@@ -80,11 +79,12 @@ def _check(recall: Iterable[str], kinds: Sequence[str]) -> None:
 
 
 def _raised(
-    learned: Learned, data: Texts, kinds: Sequence[str], each: NDArray[np.float64], at: int, aim: float
+    learned: Learned, data: Texts, kinds: Sequence[str], common: float, own: NDArray[np.float64], at: int, aim: float
 ) -> NDArray[np.float64]:
-    """`each` with the least caution of kind `at` by which its recall is `aim`."""
-    more = [each + _STEP * step * (np.arange(len(kinds)) == at) for step in range(1, _STEPS + 1)]
-    reached = [_recall(sums[at]) for sums in counts(learned, data, kinds, more)]
+    """`own` with the least caution of kind `at` by which its recall is `aim`."""
+    here = np.arange(len(kinds)) == at
+    more = [np.where(here, max(own[at], common) + _STEP * step, own) for step in range(1, _STEPS + 1)]
+    reached = [_recall(sums[at]) for sums in counts(learned, data, kinds, [(common, one) for one in more])]
     if (most := max(reached)) < aim:
         less = max(0.01, math.floor(100 * most) / 100)
         raise PlatformError(
@@ -97,10 +97,13 @@ def _raised(
 
 
 def counts(
-    learned: Learned, data: Texts, kinds: Sequence[str], cautions: Sequence[NDArray[np.float64]]
+    learned: Learned, data: Texts, kinds: Sequence[str], cautions: Sequence[tuple[float, NDArray[np.float64]]]
 ) -> list[NDArray[np.int64]]:
-    """For each of `cautions`, shape (kinds,): how many spans of `data` are found, are said to be there, and are there,
-    both borders right; shape (kinds, 3)."""
+    """How many spans of `data` are found, are said to be there, and are there, both borders right, shape (kinds, 3).
+
+    Args:
+        cautions: each is one for all kinds and those of each, see `contracts.tagging.spans`.
+    """
     from contracts.tagging import spans, tokenise_all
     from pipelines.training.tagger import padded
 
@@ -114,8 +117,8 @@ def counts(
         logits = learned.scores(ids, lengths)
         for place, (at, one) in enumerate(zip(rows, read, strict=True)):
             wanted, told = set(data.spans[at]), logits[place, : len(one.ids)]
-            for number, caution in enumerate(cautions):
-                given = {span[:3] for span in spans(told, one.places, kinds, learned.moves, caution)}
+            for number, (caution, own) in enumerate(cautions):
+                given = {span[:3] for span in spans(told, one.places, kinds, learned.moves, caution, own)}
                 for column, some in enumerate((given & wanted, given, wanted)):
                     for *_, kind in some:
                         sums[number, at_of[kind], column] += 1

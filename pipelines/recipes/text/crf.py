@@ -25,9 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class CrfModel:
-    """size: rows of the table of hashes; each has a number for each tag."""
+    """size: rows of the table of hashes; each has a number for each tag.  layout: whether hashes also tell how the text
+    is set around a token: its breaks of lines, its marks and the small words beyond the nearest."""
 
     size: Annotated[int, Field(ge=2)] = 262_144
+    layout: bool = True
+
+    @property
+    def around(self) -> int:
+        """As in `contracts.tagging.tokenise`."""
+        return 1 + self.layout
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -58,7 +65,7 @@ class CrfText(SpanText):
         history = _fit(model, data, kinds, self, checkpoints, progress, words)
         learned = _learned(model, self, words)
         out.mkdir(parents=True, exist_ok=True)
-        write_crf_graph(out / "model.onnx", model.weights, words)
+        write_crf_graph(out / "model.onnx", model.weights, words, self.model.around)
         about = described(self, learned, data["valid"], kinds, out)
         weights = model.weights.size + model.moves.size
         return {**about, "history": history, "device": "cpu"} | {
@@ -75,7 +82,11 @@ def _learned(model: LinearCrf, config: CrfText, words: WordList | None) -> Learn
     from pipelines.recipes.text.cautions import Learned
 
     return Learned(
-        lambda ids, _: model.scores(ids).astype("float32"), model.moves, config.model.size, words, around=True
+        lambda ids, _: model.scores(ids).astype("float32"),
+        model.moves,
+        config.model.size,
+        words,
+        around=config.model.around,
     )
 
 
@@ -110,7 +121,9 @@ def _fit(
     for epoch in range(len(history), training.epochs):
         rng, lost, tokens = np.random.default_rng([config.seed, epoch]), 0.0, 0
         for at, batch in enumerate(
-            batches(data["train"], kinds, config.model.size, size, config.change, rng, words, around=True)
+            batches(
+                data["train"], kinds, config.model.size, size, config.change, rng, words, around=config.model.around
+            )
         ):
             done = (epoch * steps / training.epochs + at) / steps
             loss, count = model.step(*batch, rate=training.rate * (1 - 0.95 * done))

@@ -37,8 +37,9 @@ class SpanText(TextTaskConfig):
     change: what texts become while training.
     cautions: candidates for what is added to the score of each span; the validation rows choose by F-beta with
     `recall_weight` as beta: above 1 what is missed weighs more than what is found wrongly.
-    recall: types, and the share of their spans among the validation rows that is to be found, both borders right. Such
-    a type gets a caution of its own, the least that reaches it; what it costs is told as ``valid_precision:TYPE``.
+    recall: types, and the share of their spans among the validation rows that is to be found, both borders right. A
+    type that falls short gets a caution of its own, the least that reaches it: spans of it are added where none were
+    found. What that costs is told as ``valid_precision:TYPE``.
     """
 
     text: TextConfig = field(default_factory=lambda: TextConfig(max_characters=100_000))

@@ -19,6 +19,7 @@ from contracts.errors import PlatformError
 from contracts.tagging import (
     AROUND,
     FEATURES,
+    LAYOUT,
     WORDS,
     Tagged,
     WordList,
@@ -111,9 +112,23 @@ def test_what_is_around_a_token_is_told_where_it_is_asked_for() -> None:
     assert len(set(signs[5:, left])) == 1 != len(set(signs[4:, left]))
 
 
-@given(st.lists(st.text("ab 王。,\n1", max_size=9), max_size=6), st.booleans())
+def test_how_a_text_is_set_is_told_where_it_is_asked_for() -> None:
+    def layout(text: str) -> Any:
+        ids = tokenise(text, 1 << 16, around=2).ids
+        assert ids.shape[1] == width(None, around=2) == FEATURES + AROUND + LAYOUT
+        assert (ids[:, : FEATURES + AROUND] == tokenise(text, 1 << 16, around=1).ids).all()
+        return ids[:, FEATURES + AROUND :]
+
+    address, parts = layout("Ann\n\n12 Elm\n Rome\n Italy"), layout("Ann\n\n12 Elm\n Rome\n\n Italy")
+    assert (address[1, [1, 2, 3]] != parts[1, [1, 2, 3]]).all()  # what breaks of lines follow
+    assert address[1, 0] == parts[1, 0]  # the last break, and the next one
+    assert (layout("to 12 Elm, Rome.")[1, [5, 6]] != layout("to 12 Elm, Rome, Italy.")[1, [5, 6]]).all()
+    assert layout("to 12 Elm by day")[1, 9] != layout("to 12 Elm by night")[1, 9]  # the small word beyond the next
+
+
+@given(st.lists(st.text("ab 王。,\n1", max_size=9), max_size=6), st.integers(0, 2))
 @settings(max_examples=60, deadline=None)
-def test_texts_that_are_read_together_tell_what_each_tells_alone(texts: list[str], around: bool) -> None:
+def test_texts_that_are_read_together_tell_what_each_tells_alone(texts: list[str], around: int) -> None:
     words = WordList.of(["王王", "a b\tx"])
     for text, found in zip(texts, tokenise_all(texts, 1024, words, around), strict=True):
         alone = tokenise(text, 1024, words, around)
@@ -181,18 +196,33 @@ def test_caution_finds_more() -> None:
     still = np.zeros((5, 5))
     assert spans(logits, places, KINDS, still) == []
     assert [one[:3] for one in spans(logits, places, KINDS, still, caution=1.5)] == [(0, 3, "PER")]
-    of_each = {kind: np.where(np.array(KINDS) == kind, 12.0, 0.0) for kind in KINDS}
-    assert [one[2] for one in spans(logits, places, KINDS, still, of_each["PER"])] == ["PER"]
-    assert [one[2] for one in spans(logits, places, KINDS, still, of_each["LOC"])] == ["LOC"]
+
+
+def test_a_caution_of_its_own_adds_spans_of_its_kind_and_takes_none_away() -> None:
+    # Two persons that stand together, nothing, what may be either kind, and a place.
+    rows = [[0, 9, -9, -9, -9], [0, 9, -9, -9, -9], [9, -99, -9, -99, -9], [2, 1, -9, 0.5, -9], [0, -9, -9, 9, -9]]
+    logits, still = np.array(rows, np.float32), np.zeros((5, 5))
+    places = np.array([[0, 1], [1, 2], [2, 3], [3, 4], [5, 6]])
+    sure = [(0, 1, "PER"), (1, 2, "PER"), (5, 6, "LOC")]
+
+    def found(**own: float) -> list[tuple[int, int, str]]:
+        cautions = np.array([own.get(kind, 0.0) for kind in KINDS])
+        return [one[:3] for one in spans(logits, places, KINDS, still, 0.0, cautions)]
+
+    assert found() == [one[:3] for one in spans(logits, places, KINDS, still)] == sure
+    for caution in (1.5, 50.0):  # with much of it two that stand together would be one beside nothing
+        assert found(PER=caution) == [*sure[:2], (3, 4, "PER"), sure[2]]
 
 
 def test_an_engine_adds_the_caution_that_a_type_has_of_its_own(tmp_path: Path) -> None:
     bundle = name_tagger(tmp_path, anna="PER", rome="LOC")
     file = bundle.model_path / "tagger.json"
     spec = json.loads(file.read_text())
-    file.write_text(json.dumps({**spec, "caution": 0.0, "cautions": {"PER": -50.0}}))
+    plain: Any = load_engine(bundle)
+    assert [len(one) for one in plain.tag(["Anna in Rome", "nobody"])] == [2, 0]
+    file.write_text(json.dumps({**spec, "cautions": {"LOC": 1e6}}))
     engine: Any = load_engine(bundle)
-    assert [one.kind for one in engine.tag(["Anna in Rome"])[0]] == ["LOC"]
+    assert [one.kind for one in engine.tag(["nobody"])[0]] == ["LOC"]
 
 
 def test_an_engine_reads_long_and_empty_texts_and_a_row_does_not_depend_on_others(tmp_path: Path) -> None:
