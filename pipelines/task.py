@@ -62,6 +62,7 @@ class DataConfig:
     columns are called text and spans.
     adjacency: text files have a name and all that it goes with on each line, separated by spaces (``user item item
     ...``); columns are called id, user, item and part, which is what the file is called: train, valid or test.
+    classes: of images, the names that the source may have, as it writes them; (): any, or those of the task.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class DataConfig:
     encoding: str = ""
     tagged: bool = False
     adjacency: bool = False
+    classes: tuple[str, ...] = ()
     decimal: Literal[".", ","] = "."
     thousands: Literal["", ".", ",", " ", "'"] = ""
     times: Mapping[str, str] = field(default_factory=dict)

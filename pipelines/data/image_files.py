@@ -6,17 +6,19 @@ metadata, and bytes behind its end.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from contracts.engine import MAX_PIXELS
 from contracts.errors import PlatformError
 from contracts.images import BROKEN, FORMATS, TooLargeError, open_image, upright
+from contracts.problems.detection import read_truth
 from pipelines.data.chunks import ROW, Chunk, Rejected, empty
 from pipelines.data.image_metadata import stripped
 from pipelines.data.image_sources import MAX_BYTES, SUFFIXES, Entry, RefusedError, entries
@@ -53,12 +55,15 @@ def read_images(source: str, task: Task, data: DataConfig, known: dict[str, Any]
         PlatformError: the files are not those of the fingerprint `known` any more, or there are none.
     """
     digest, rows, rejected, held, number = hashlib.sha256(), [], [], 0, 0
+    classes = data.classes or task.classes or ()
     for number, entry in enumerate(_entries(source, task, data), 1):
         content = _content(entry)
         _note(digest, entry, content)
         try:
             row = inspected(entry.name, content)
-            rows.append({**row, ROW: number, task.id: entry.name, task.label: _labelled(entry, row)})
+            label = _labelled(entry, row)
+            _check_classes(entry, label, classes)
+            rows.append({**row, ROW: number, task.id: entry.name, task.label: label})
             held += len(row["content"])
         except RefusedError as err:
             label = entry.label if entry.label and entry.settle is None else None
@@ -166,6 +171,18 @@ def _labelled(entry: Entry, row: dict[str, Any]) -> str:
     if not entry.label:
         raise RefusedError("has no class: it lies in no folder of one, or its row has no label")
     return entry.label
+
+
+def _check_classes(entry: Entry, label: str, classes: Sequence[str]) -> None:
+    """Refuse a class that is none of those that are accepted, if there are some: most are typing errors."""
+    found = [label] if entry.settle is None else [one.label for one in read_truth(label)]
+    for at, name in enumerate(found, 1):
+        if classes and name not in classes:
+            folded = {one.casefold(): one for one in classes}
+            near = [folded[one] for one in difflib.get_close_matches(name.casefold(), folded, 1)]
+            what = f"object {at} is of class" if entry.settle else "has class"
+            more = f"the nearest is {near[0]!r}" if near else f"accepted: {', '.join(sorted(classes)[:20])}"
+            raise RefusedError(f"{what} {name!r}, which is not among data.classes; {more}")
 
 
 def table_of(rows: list[dict[str, Any]], task: Task) -> Any:

@@ -62,6 +62,12 @@ def ingest(task: str, config: str, source: str, data_root: str, out: str, docume
     found = get_task(task)
     settings = load_config(found, config)
     register.require(task_folder(task), source)
+    if settings.data.classes and not image_files.takes_images(found):
+        raise PlatformError(
+            f"data.classes is of tasks of images, and {found.name} is none",
+            fix="leave it out: --set data.classes=[]",
+            code="bad_config",
+        )
     store = DocumentStore(documents, found.name) if documents else None
     forgotten = Forgotten.read(data_root, task)
     whole = treats(settings.data) or forgotten.entries  # what is kept of a collection is as it came
@@ -163,7 +169,8 @@ def _fingerprint(task: Task, config: TaskConfig, source: str) -> tuple[str, list
     files: list[dict[str, Any]] = []
     if source and image_files.takes_images(task):
         files = [image_files.fingerprint(source, task, config.data, events.progress("ingest"))]
-        reading: Any = {}
+        classes = sorted(config.data.classes or task.classes or ())
+        reading: Any = {"classes": classes} if classes else {}
     elif source and document_folder.takes_documents(task, source):
         files = [document_folder.fingerprint(source, config, events.progress("ingest"))]
         reading = {}

@@ -6,6 +6,7 @@ A task of images is `pipelines.recipes.image.task.ImageTask`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import PlatformError
@@ -96,6 +97,7 @@ def _test_source(task: Any, config: Any) -> Any:
     import pandas as pd
 
     source, data = config.split.test_source, config.split.test_data
+    data = data if data.classes else replace(data, classes=config.data.classes)
     frames = []
     with source_here(source, "build_dataset") as here:
         known = fingerprint(here, task, data, events.progress("build_dataset"))

@@ -220,6 +220,17 @@ def test_a_data_set_keeps_negatives_and_names_what_it_leaves_out(tmp_path: Path)
     assert "corners swapped" in quarantine
 
 
+def test_an_object_of_a_class_that_is_a_typing_error_refuses_its_image(tmp_path: Path) -> None:
+    some = {f"i{at:02d}": xml((("cup", "pen")[at % 2], BOX)) for at in range(24)}
+    root = voc(tmp_path / "voc", {**some, "bad": xml(("cup", BOX), ("cpu", BOX))})
+    overrides = {"data.classes": ["cup", "pen"]}
+    chain = Chain(task="objects", home=tmp_path / "home", source=str(root), overrides=overrides)
+    chain.dataset("validate")
+    [row] = pd.read_csv(chain.path("clean") / "quarantine.csv").to_dict("records")
+    assert row["file"] == "JPEGImages/bad.jpg"
+    assert row["reason"] == "object 2 is of class 'cpu', which is not among data.classes; the nearest is 'cup'"
+
+
 def test_a_class_that_only_the_test_part_has_is_named(tmp_path: Path) -> None:
     root = voc(tmp_path / "voc", {f"i{at:02d}": xml(("cup", (at, 3, 20, 25))) for at in range(12)})
     other = voc(tmp_path / "test", {"t": xml(("dog", BOX))})

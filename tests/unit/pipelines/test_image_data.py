@@ -222,6 +222,33 @@ def test_bad_files_are_in_the_quarantine_by_name_and_copies_in_one_part(tmp_path
     assert (manifest["rows"], manifest["rejected"], len(manifest["files"])) == (35, 3, 1)
 
 
+def test_a_class_that_is_a_typing_error_is_refused_with_the_nearest_one(tmp_path: Path) -> None:
+    files = classes(12)
+    rows = [f"{name},{name.split('/')[0]}" for name in files]
+    folder(tmp_path / "source", {**files, "a.png": saved(photo(901), "PNG"), "b.png": saved(photo(902), "PNG")})
+    (tmp_path / "source" / "list.csv").write_text("\n".join(["path,label", *rows, "a.png,Dgo", "b.png,aeroplane"]))
+    source, overrides = str(tmp_path / "source" / "list.csv"), {"data.max_bad_share": 0.1}
+    free = Chain(task="images", home=tmp_path / "home", source=source, overrides=overrides)
+    free.dataset("validate")
+    bound = Chain(
+        task="images", home=tmp_path / "home", source=source, overrides={**overrides, "data.classes": ["cat", "dog"]}
+    )
+    bound.dataset()
+    assert bound.version != free.version, "it holds other images"
+    quarantine = pd.read_csv(bound.path("clean") / "quarantine.csv")
+    assert quarantine[["file", "reason"]].to_numpy().tolist() == [
+        ["a.png", "has class 'Dgo', which is not among data.classes; the nearest is 'dog'"],
+        ["b.png", "has class 'aeroplane', which is not among data.classes; accepted: cat, dog"],
+    ]
+    assert set(rows_of(bound)["label"]) == {"cat", "dog"}
+    overrides |= {"data.classes": ["cat", "dog", "Dgo", "aeroplane"], "split.test_source": str(tmp_path / "test")}
+    folder(tmp_path / "test", {"dogs/a.png": saved(photo(903), "PNG")})
+    with pytest.raises(PlatformError, match=r"test source: dogs/a\.png has class 'dogs', .* the nearest is 'dog'"):
+        Chain(task="images", home=tmp_path / "home", source=source, overrides=overrides).dataset()
+    with pytest.raises(PlatformError, match=r"data\.classes is of tasks of images, and news is none"):
+        Chain(task="news", home=tmp_path / "home", overrides={"data.classes": ["a"]}).dataset("ingest")
+
+
 def test_a_bomb_in_an_archive_is_one_bad_file(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("pipelines.data.image_sources.MAX_BYTES", 1 << 20)
     monkeypatch.setattr("pipelines.data.image_files.MAX_BYTES", 1 << 20)
